@@ -1,0 +1,120 @@
+"""What the user asks, as frozen dataclasses. "auto" means: `plan` decides, and says why.
+
+Names follow PEFT and transformers. `decode.py` alone turns YAML, flags and `--set` into these.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+Auto = Literal["auto"]
+
+
+@dataclass(frozen=True)
+class ModelConfig:
+    name_or_path: str | None = None
+    revision: str | None = None
+    dtype: Literal["auto", "float32", "bfloat16", "float16", "float64"] = "auto"
+    quantization: Literal["auto", "none", "nf4", "int8"] = "auto"
+    attn_implementation: str = "auto"
+    trust_remote_code: bool = False
+
+
+@dataclass(frozen=True)
+class DataConfig:
+    train: str | None = None
+    """File, folder or hub name."""
+    validation: float | str | None = 0.1
+    """A share of train, a file, or null."""
+    test: float | str | None = None
+    format: Literal[
+        "auto", "messages", "sharegpt", "alpaca", "prompt_completion", "question_answer", "text", "text_label", "source_target"
+    ] = "auto"
+    max_length: int | Auto = "auto"
+    packing: bool | Auto = "auto"
+    text_column: str | None = None
+    label_column: str | None = None
+    max_rows: int | None = None
+    """Use this many training rows at most (a seeded sample), for a quick look."""
+
+
+@dataclass(frozen=True)
+class AdapterConfig:
+    r: int | Auto = "auto"
+    lora_alpha: float | Auto = "auto"
+    lora_dropout: float | Auto = "auto"
+    target_modules: str | tuple[str, ...] = "auto"
+    """auto | all-linear | attention | mlp | query | names or suffixes of modules."""
+    bias: Literal["none", "lora_only", "all"] = "none"
+    use_rslora: bool | Auto = "auto"
+    use_dora: bool = False
+    init_lora_weights: bool | str = True
+    rank_pattern: dict[str, int] = field(default_factory=dict[str, int])
+    alpha_pattern: dict[str, float] = field(default_factory=dict[str, float])
+    modules_to_save: tuple[str, ...] | Auto = "auto"
+    lora_plus_ratio: float | None = None
+
+
+@dataclass(frozen=True)
+class TrainingConfig:
+    learning_rate: float | Auto = "auto"
+    lr_scheduler_type: Literal["auto", "linear", "cosine", "constant", "half_cycle_cosine"] = "auto"
+    warmup_ratio: float | Auto = "auto"
+    num_train_epochs: float | Auto = "auto"
+    max_steps: int | None = None
+    per_device_train_batch_size: int | Auto = "auto"
+    gradient_accumulation_steps: int | Auto = "auto"
+    weight_decay: float | Auto = "auto"
+    optim: Literal["auto", "adamw", "sgd"] = "auto"
+    max_grad_norm: float = 1.0
+    gradient_checkpointing: bool | Auto = "auto"
+    precision: Literal["auto", "fp32", "bf16", "fp16", "fp64"] = "auto"
+    seed: int = 42
+    early_stopping_patience: int | Auto | None = "auto"
+    neftune_noise_alpha: float | None = None
+
+
+@dataclass(frozen=True)
+class SearchConfig:
+    trials: int = 16
+    sampler: Literal["auto", "tpe", "gp", "random", "sobol", "grid", "one_factor"] = "auto"
+    pruner: Literal["auto", "asha", "hyperband", "median", "none"] = "auto"
+    budget: float | None = None
+    """Seconds for the search, or null."""
+    space: dict[str, Any] | Auto = "auto"
+    """Dotted key -> list of choices, or {low, high, log, step}."""
+    metric: str = "auto"
+    seeds_for_finalists: int = 3
+
+
+@dataclass(frozen=True)
+class LimitsConfig:
+    memory: str | int | Auto = "auto"
+    """Bytes, "12GiB", or auto: what the device has."""
+    time: str | float | None = None
+    """Seconds, "30m", "2h", or null."""
+    max_packed: int | Auto = "auto"
+
+
+@dataclass(frozen=True)
+class DeployConfig:
+    target: Literal["vllm", "llama.cpp", "ollama", "merged"] | None = None
+
+
+@dataclass(frozen=True)
+class Config:
+    """The whole request."""
+
+    model: ModelConfig = field(default_factory=ModelConfig)
+    task: Literal["auto", "causal_lm", "seq_cls", "seq2seq_lm"] = "auto"
+    data: DataConfig = field(default_factory=DataConfig)
+    adapter: AdapterConfig = field(default_factory=AdapterConfig)
+    training: TrainingConfig = field(default_factory=TrainingConfig)
+    search: SearchConfig = field(default_factory=SearchConfig)
+    limits: LimitsConfig = field(default_factory=LimitsConfig)
+    engine: Literal["packed", "peft"] = "packed"
+    deploy: DeployConfig = field(default_factory=DeployConfig)
+    output_dir: str = "runs"
+    report_to: tuple[str, ...] = ()
+    name: str | None = None

@@ -1,0 +1,67 @@
+"""One tree of errors. Every message says what is wrong, what was got, what is needed, and what to do next.
+
+The exit code tells who has to act: 2 for a request that is wrong (nothing was started), 1 for a run that
+failed (its state is kept). The command line prints `str(error)` and nothing else: no traceback for a mistake.
+"""
+
+from __future__ import annotations
+
+
+class LoraloomError(Exception):
+    """Root of everything that loraloom raises on purpose.
+
+    Args:
+        what: the fault in one sentence, with the offending name or value in it.
+        got: what was found (left out when `what` already says it).
+        need: what would have been right.
+        next: one command or change that leads on.
+        where: file, line or key, when there is one.
+    """
+
+    exit_code = 1
+
+    def __init__(
+        self, what: str, *, got: str | None = None, need: str | None = None, next: str | None = None, where: str | None = None
+    ) -> None:
+        self.what, self.got, self.need, self.next, self.where = what, got, need, next, where
+        super().__init__(self.render())
+
+    def render(self) -> str:
+        """The message as a person reads it: one line a part."""
+        head = f"{self.where}: {self.what}" if self.where else self.what
+        parts = [("got", self.got), ("need", self.need), ("next", self.next)]
+        return "\n".join([head, *(f"  {name}: {text}" for name, text in parts if text)])
+
+
+class RequestError(LoraloomError, ValueError):
+    """The request is wrong: nothing was started."""
+
+    exit_code = 2
+
+
+class ConfigError(RequestError):
+    """A key, value or flag that cannot be."""
+
+
+class DataError(RequestError):
+    """Data that cannot be read, recognised or used."""
+
+
+class ModelError(RequestError):
+    """A model, adapter folder or target that cannot be used."""
+
+
+class MemoryBudgetError(RequestError):
+    """Nothing fits into the memory that was allowed."""
+
+
+class RunError(LoraloomError, RuntimeError):
+    """The run started and failed; its state is kept."""
+
+
+class StoreError(RunError):
+    """Disk or database refused."""
+
+
+class VerificationError(RunError):
+    """A saved adapter is not the one that was trained."""

@@ -1,0 +1,159 @@
+"""Plain values that pass between rooms. No torch, no I/O, nothing that can change after it was made.
+
+A *trial* is one candidate; a *pack* is candidates trained together; a *slot* is a place in a pack; a *run* is
+one invocation. Losses are in nats per supervised token (or per row for classification), memory in bytes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from typing import Any, Literal
+
+Grade = Literal["A", "B", "C", "M"]
+"""How well a rule is founded: A raw data or code, B paper text, C vendor or secondary, M derived here."""
+
+TrialStatus = Literal["waiting", "running", "completed", "pruned", "diverged", "failed"]
+Task = Literal["causal_lm", "seq_cls", "seq2seq_lm"]
+
+
+@dataclass(frozen=True)
+class Advice:
+    """One value that `plan` decided (or that the user asked for), with its reason and its source."""
+
+    value: Any
+    reason: str
+    source: str
+    range: tuple[Any, ...] | None = None
+    grade: Grade | None = None
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """A forecast as a range. `unit` is "bytes" or "seconds"; `parts` sum to `value`."""
+
+    value: float
+    low: float
+    high: float
+    unit: str
+    parts: Mapping[str, float] = field(default_factory=dict[str, float])
+
+
+@dataclass(frozen=True)
+class AdapterSpec:
+    """Everything that shapes one LoRA adapter; names as in `peft.LoraConfig`. Targets are resolved module paths."""
+
+    r: int
+    lora_alpha: float
+    lora_dropout: float
+    target_modules: tuple[str, ...]
+    """Full dotted paths inside the base model, already matched: "model.layers.0.self_attn.q_proj", ..."""
+    use_rslora: bool = False
+    use_dora: bool = False
+    bias: Literal["none", "lora_only", "all"] = "none"
+    init_lora_weights: bool | str = True
+    rank_pattern: Mapping[str, int] = field(default_factory=dict[str, int])
+    alpha_pattern: Mapping[str, float] = field(default_factory=dict[str, float])
+    modules_to_save: tuple[str, ...] = ()
+    """Full dotted paths of modules that every candidate trains whole (a classification head)."""
+
+
+@dataclass(frozen=True)
+class TrainingSpec:
+    """How one candidate is trained; names as in `transformers.TrainingArguments`."""
+
+    learning_rate: float
+    num_train_epochs: float = 1.0
+    max_steps: int | None = None
+    per_device_train_batch_size: int = 8
+    gradient_accumulation_steps: int = 1
+    lr_scheduler_type: Literal["linear", "cosine", "constant", "half_cycle_cosine"] = "linear"
+    warmup_ratio: float = 0.0
+    weight_decay: float = 0.0
+    optim: Literal["adamw", "sgd"] = "adamw"
+    max_grad_norm: float = 1.0
+    lora_plus_ratio: float | None = None
+    neftune_noise_alpha: float | None = None
+    seed: int = 42
+    evaluations: int = 8
+    """How often the candidate is scored on validation, evenly over its own steps; the last one is at its end."""
+    early_stopping_patience: int | None = None
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """One configuration to train: what a slot of a pack takes. `params` are the searched values by dotted key."""
+
+    id: str
+    adapter: AdapterSpec
+    training: TrainingSpec
+    params: Mapping[str, Any] = field(default_factory=dict[str, Any])
+
+
+@dataclass(frozen=True)
+class Score:
+    """One evaluation of one candidate on one split.
+
+    `costs` holds one number a row, the same rows in the same order for every candidate of a run, so that two
+    candidates can be compared in pairs; `weights` the row's share (supervised tokens, or 1 for a class).
+    The mean cost is sum(costs * weights) / sum(weights): the loss, or the error rate for accuracy.
+    """
+
+    split: str
+    metrics: Mapping[str, float]
+    """`loss`, `accuracy`, `token_accuracy`, ..., each with `NAME_se` beside it."""
+    costs: tuple[float, ...] = ()
+    weights: tuple[float, ...] = ()
+
+
+@dataclass(frozen=True)
+class Event:
+    """Something that happened, as one line of events.jsonl. `at` is seconds since the run began.
+
+    Kinds: run_started, plan, trial_started, step, evaluated, best, pruned, diverged, completed, failed, saved,
+    race, winner, test, note, run_finished.
+    """
+
+    kind: str
+    trial: str | None = None
+    step: int | None = None
+    at: float = 0.0
+    data: Mapping[str, Any] = field(default_factory=dict[str, Any])
+
+    def as_dict(self) -> dict[str, Any]:
+        return asdict(self)
+
+
+@dataclass(frozen=True)
+class Finding:
+    """A named fault with its evidence and the next change."""
+
+    name: str
+    level: Literal["note", "warning", "fault"]
+    symptom: str
+    evidence: str
+    next: str
+    patch: Mapping[str, Any] = field(default_factory=dict[str, Any])
+
+
+@dataclass(frozen=True)
+class Trial:
+    """What is known of one candidate, as it stands in run.json."""
+
+    id: str
+    status: TrialStatus
+    params: Mapping[str, Any]
+    metrics: Mapping[str, float] = field(default_factory=dict[str, float])
+    seconds: float = 0.0
+    tokens: int = 0
+    steps: int = 0
+    planned_steps: int = 0
+    peak_bytes: int = 0
+    trainable_parameters: int = 0
+    adapter: str | None = None
+    """Path relative to the run folder, once saved and verified."""
+    findings: tuple[Finding, ...] = ()
+    settings: Mapping[str, Any] = field(default_factory=dict[str, Any])
+    """Every setting of this candidate by dotted key (what the table shows), searched or not."""
+    reason: str | None = None
+    """Why it ended before its last step, when it did."""
