@@ -1,0 +1,169 @@
+"""Load the frozen base model and its tokenizer, and make further models that share its memory."""
+
+from __future__ import annotations
+
+import copy
+import logging
+import warnings
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from loraloom.errors import ModelError
+from loraloom.records import Task
+
+DTYPES = {
+    "float32": torch.float32,
+    "bfloat16": torch.bfloat16,
+    "float16": torch.float16,
+    "float64": torch.float64,
+}
+
+
+@dataclass
+class Base:
+    """A loaded model, never trained.
+
+    Attributes:
+        model: the model as transformers made it, before any adapter.
+        tokenizer: with a pad token; `pad_id` is what rows are padded with.
+        fresh_modules: modules that the weights did not carry (a new head), by path.
+    """
+
+    name_or_path: str
+    task: Task
+    model: Any
+    tokenizer: Any
+    fresh_modules: tuple[str, ...] = ()
+
+    @property
+    def parameters(self) -> int:
+        return sum(parameter.numel() for parameter in self.model.parameters())
+
+    @property
+    def pad_id(self) -> int:
+        return pad_id(self.tokenizer, self.model.config)
+
+
+@contextmanager
+def quiet_transformers() -> Iterator[None]:
+    """Loading reports and progress bars of transformers are for its own users; ours get our messages."""
+    from transformers.utils import logging as hf_logging
+
+    level, bars = hf_logging.get_verbosity(), hf_logging.is_progress_bar_enabled()
+    hf_logging.set_verbosity_error()
+    hf_logging.disable_progress_bar()
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        hf_logging.set_verbosity(level)
+        if bars:
+            hf_logging.enable_progress_bar()
+
+
+def load_tokenizer(name_or_path: str, *, revision: str | None = None, trust_remote_code: bool = False) -> Any:
+    """The model's own tokenizer.
+
+    Raises:
+        ModelError: none is there.
+    """
+    from transformers import AutoTokenizer
+
+    logging.getLogger("transformers").setLevel(logging.ERROR)
+    try:
+        with quiet_transformers():
+            return AutoTokenizer.from_pretrained(name_or_path, revision=revision, trust_remote_code=trust_remote_code)
+    except (OSError, ValueError, KeyError) as error:
+        raise ModelError(
+            f"no tokenizer in `{name_or_path}`",
+            got=_first_line(error),
+            need="tokenizer.json, or the tokenizer files of the model's family",
+            next="copy the tokenizer files beside config.json",
+        ) from error
+
+
+def pad_id(tokenizer: Any, config: Any) -> int:
+    """The id that pads: the tokenizer's, else the model's, else 0. Padding is never seen by a row's own tokens."""
+    for value in (getattr(tokenizer, "pad_token_id", None), getattr(config, "pad_token_id", None)):
+        if isinstance(value, int) and value >= 0:
+            return value
+    return 0
+
+
+def load_base(
+    name_or_path: str, task: Task, *, label_names: Sequence[str] | None = None, dtype: str = "float32", seed: int = 42,
+    revision: str | None = None, trust_remote_code: bool = False, attn_implementation: str | None = None, device: str = "cpu",
+) -> Base:  # fmt: skip
+    """Load model and tokenizer for a task. A head that the weights lack is initialised from `seed`.
+
+    Raises:
+        ModelError: no weights, an unknown architecture, or a model that does not do the task.
+    """
+    import transformers
+
+    auto = {
+        "causal_lm": transformers.AutoModelForCausalLM,
+        "seq_cls": transformers.AutoModelForSequenceClassification,
+        "seq2seq_lm": transformers.AutoModelForSeq2SeqLM,
+    }[task]
+    tokenizer = load_tokenizer(name_or_path, revision=revision, trust_remote_code=trust_remote_code)
+    extra: dict[str, Any] = {}
+    if label_names is not None:
+        extra["num_labels"] = len(label_names)
+        extra["id2label"] = dict(enumerate(label_names))
+        extra["label2id"] = {name: number for number, name in enumerate(label_names)}
+        extra["ignore_mismatched_sizes"] = True
+    if attn_implementation not in (None, "auto"):
+        extra["attn_implementation"] = attn_implementation
+    torch.manual_seed(seed)
+    try:
+        with quiet_transformers():
+            model, info = auto.from_pretrained(
+                name_or_path, revision=revision, trust_remote_code=trust_remote_code, dtype=DTYPES[dtype], output_loading_info=True,
+                **extra,
+            )  # fmt: skip
+    except (OSError, ValueError, KeyError, ImportError) as error:
+        folder = Path(name_or_path).is_dir()
+        raise ModelError(
+            f"cannot load `{name_or_path}` for {task}",
+            got=_first_line(error),
+            need="config.json and model.safetensors of a model that does this task",
+            next="ls the folder" if folder else "check the name, or give a local folder",
+        ) from error
+    if model.config.pad_token_id is None:
+        model.config.pad_token_id = pad_id(tokenizer, model.config)
+    return Base(name_or_path, task, model.to(device), tokenizer, fresh_modules(model, info))
+
+
+def fresh_modules(model: nn.Module, info: dict[str, Any]) -> tuple[str, ...]:
+    """Top-most modules none of whose tensors came from the weights."""
+    missing = {str(key) for key in info.get("missing_keys", ())} | {str(key[0]) for key in info.get("mismatched_keys", ())}
+    tied = set(getattr(model, "_tied_weights_keys", None) or ())
+    missing -= tied
+    found: list[str] = []
+    for name, module in model.named_modules():
+        names = [f"{name}.{key}" for key, _ in module.named_parameters()]
+        if name and names and all(key in missing for key in names) and not any(name.startswith(f"{f}.") for f in found):
+            found.append(name)
+    return tuple(found)
+
+
+def share_copy(model: nn.Module, *, own_biases: bool = False) -> Any:
+    """A new module tree over the same weights: no memory is spent, and wrapping layers in one leaves the other.
+
+    With `own_biases` the copy has biases of its own: PEFT writes trained biases into the frozen layers.
+    """
+    shared = [t for name, t in (*model.named_parameters(), *model.named_buffers()) if not (own_biases and name.endswith("bias"))]
+    memo: dict[int, Any] = {id(t): t for t in shared}
+    return copy.deepcopy(model, memo)
+
+
+def _first_line(error: Exception) -> str:
+    return str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__

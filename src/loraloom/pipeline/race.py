@@ -1,0 +1,106 @@
+"""The race: the few best settings and the plan's own, trained anew over fresh shared seeds and scored on rows that the
+search never used. What looked best among many is flattered by luck; this says how much of it was."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from loraloom.pipeline.drive import Driver, Finished, Job
+from loraloom.pipeline.session import Session
+from loraloom.records import Score, TrialStatus
+from loraloom.search.compare import pick_winner
+from loraloom.train.pack import Seat
+
+FIRST_RACE_SEED = 1_000
+"""Offset of the race's seeds: none of them was used in the search."""
+
+
+def finalists(completed: Sequence[Finished], default: str, trials: int) -> list[Finished]:
+    """The best settings to race, the plan's own among them: 2 of 4 candidates, 3 of 16, 4 of 32, 5 of 128."""
+    count = next(size for limit, size in ((4, 2), (16, 3), (32, 4), (math.inf, 5)) if trials <= limit)
+    chosen: list[Finished] = []
+    for one in completed:
+        if len(chosen) < count and all(one.job.candidate.params != other.job.candidate.params for other in chosen):
+            chosen.append(one)
+    if all(one.job.candidate.id != default for one in chosen):
+        own = [one for one in completed if one.job.candidate.id == default]
+        same = any(one.job.role == "default" for one in chosen)
+        chosen = chosen if same else [*chosen[: count - len(own)], *own]
+    return chosen
+
+
+@dataclass
+class RaceSource:
+    """Hands out the race's jobs; nothing is pruned."""
+
+    jobs: list[Job]
+
+    def ask(self) -> Job | None:
+        return self.jobs.pop(0) if self.jobs else None
+
+    def scored(self, seat: Seat, score: Score) -> None:
+        pass
+
+    def verdicts(self) -> Sequence[tuple[str, TrialStatus, str]]:
+        return ()
+
+    def ended(self, finished: Finished, seat: Seat, reason: str | None) -> None:
+        pass
+
+
+def race(session: Session, driver: Driver, chosen: Sequence[Finished], default: str) -> str:
+    """Race the finalists and give the trial whose adapter is to be shipped.
+
+    With one seed for finalists (or one finalist) nothing is trained anew: the saved adapters are scored as they are.
+    """
+    seeds = session.prepared.config.search.seeds_for_finalists
+    runs = {one.job.candidate.id: [one.job.candidate.id] for one in chosen}
+    if seeds > 1 and len(chosen) > 1 and not driver.expired():
+        jobs = [_again(one.job, seed) for seed in range(seeds) for one in chosen]
+        session.recorder.emit("race", finalists=list(runs), seeds=seeds)
+        driver.run(RaceSource(list(jobs)))
+        again = {t: [f"{t}s{seed}" for seed in range(seeds) if _saved(driver, f"{t}s{seed}")] for t in runs}
+        runs = {trial: own or runs[trial] for trial, own in again.items()}
+    rows = session.prepared.data.confirm or session.prepared.data.validation
+    split = "confirm" if session.prepared.data.confirm else "validation"
+    scores: dict[str, dict[str, Score]] = {}
+    for trial, own in runs.items():
+        scores[trial] = session.score_saved([driver.finished[t].job for t in own], rows, split)
+        if split == "confirm":
+            for t, score in scores[trial].items():
+                session.recorder.scored(t, score)
+    means = {trial: mean_score(list(own.values()), split) for trial, own in scores.items()}
+    cheap = {trial: float(session.recorder.trials[trial].trainable_parameters) for trial in means}
+    verdict = pick_winner(means, cheap, default if default in means else next(iter(means)))
+    session.result.verdict = verdict.sentence
+    session.recorder.emit("note", text=verdict.sentence)
+    own = scores[verdict.id]
+    return min(own, key=lambda t: weighted(own[t]))
+
+
+def _again(job: Job, seed: int) -> Job:
+    """The same setting from another seed: initial weights, data order and dropout all differ."""
+    made = job.candidate
+    training = replace(made.training, seed=made.training.seed + FIRST_RACE_SEED + seed)
+    settings = {**job.settings, "training.seed": training.seed}
+    return Job(replace(made, id=f"{made.id}s{seed}", training=training), settings, "race")
+
+
+def _saved(driver: Driver, trial: str) -> bool:
+    return trial in driver.finished and driver.finished[trial].adapter is not None
+
+
+def weighted(score: Score) -> float:
+    """Mean cost of a score over its rows."""
+    return float(np.average(score.costs, weights=score.weights))
+
+
+def mean_score(scores: Sequence[Score], split: str) -> Score:
+    """A setting's score over its seeds: the mean cost of each row, so that settings still compare in pairs."""
+    costs = np.mean([score.costs for score in scores], axis=0)
+    metrics = {key: float(np.mean([score.metrics[key] for score in scores])) for key in scores[0].metrics}
+    return Score(split, metrics, tuple(costs.tolist()), scores[0].weights)

@@ -1,0 +1,224 @@
+"""A run that works: base loaded, folder made, pack ready. `train` and `tune` differ only in who asks for candidates."""
+
+from __future__ import annotations
+
+import datetime
+import time
+from collections.abc import Callable, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from loraloom.config.decode import parse_seconds, to_plain
+from loraloom.data.batches import collate
+from loraloom.data.encode import Row
+from loraloom.evals.objective import objective_for
+from loraloom.evals.scoring import row_sums, score_of
+from loraloom.facts.device import environment
+from loraloom.lora.base import Base
+from loraloom.lora.packed import PackedModel
+from loraloom.lora.state import read_adapter, save_adapter, verify_adapter
+from loraloom.lora.base import share_copy
+from loraloom.pipeline.drive import Driver, Job
+from loraloom.pipeline.prepare import Prepared
+from loraloom.pipeline.recorder import Recorder, Watch, named
+from loraloom.plan.planner import candidate
+from loraloom.records import Candidate, Score
+from loraloom.report.page import write_report
+from loraloom.store.database import Database, default_url
+from loraloom.store.folder import RunFolder, require_space
+from loraloom.store.result import RunResult
+from loraloom.train.pack import PackTrainer, Seat
+
+PROBE_ROWS = 4
+"""Rows on which a saved adapter's logits are compared with the trained one's."""
+
+
+@dataclass
+class Outcome:
+    """What a verb came to."""
+
+    folder: RunFolder
+    result: RunResult
+
+    def to_json(self) -> dict[str, Any]:
+        return self.result.to_plain()
+
+
+class Session:
+    """Everything that a running `train` or `tune` holds."""
+
+    def __init__(self, prepared: Prepared, verb: str, watch: Watch) -> None:
+        config = prepared.config
+        self.prepared, self.values = prepared, prepared.plan.values()
+        self.began = time.monotonic()
+        self.base: Base = prepared.load_base()
+        self.metric, direction = deciding_metric(config.search.metric, prepared.task)
+        self.objective = objective_for(prepared.task, self.base.model)
+        self.packed = PackedModel(share_copy(self.base.model), fresh_modules=self.base.fresh_modules)
+        self.folder = RunFolder.create(config.output_dir, config.name)
+        require_space(self.folder.path, space_needed(prepared))
+        self.folder.write_config(to_plain(config))
+        self.folder.write_resolved(prepared.plan.settings)
+        result = RunResult(
+            name=self.folder.name, verb=verb, status="running", model=self.base.name_or_path, task=prepared.task,
+            started_at=datetime.datetime.now().astimezone().isoformat(timespec="seconds"),
+            metric=f"validation_{self.metric}", direction=direction, environment=environment(),
+            base_parameters=self.base.parameters, labels=list(prepared.data.label_names or ()),
+        )  # fmt: skip
+        self.recorder = Recorder(self.folder, result, watch)
+        self.trainer = PackTrainer(
+            self.packed, prepared.data.train, self.objective, task=prepared.task, pad_id=self.base.pad_id,
+            validation=prepared.data.validation, decide_by=self.metric,
+        )  # fmt: skip
+        self.recorder.emit(
+            "run_started", verb=verb, model=result.model, task=result.task, started_at=result.started_at, metric=result.metric,
+            direction=direction, base_parameters=result.base_parameters,
+        )  # fmt: skip
+        for warning in prepared.plan.warnings:
+            self.recorder.note(warning)
+
+    @property
+    def result(self) -> RunResult:
+        return self.recorder.result
+
+    def driver(self, slots: int) -> Driver:
+        limits = [s for s in (parse_seconds(self.prepared.config.limits.time), self.prepared.config.search.budget) if s]
+        deadline = self.began + min(limits) if limits else None
+        expired: Callable[[], bool] = lambda: deadline is not None and time.monotonic() > deadline  # noqa: E731
+        return Driver(self.trainer, self.recorder, slots, self.save, expired)
+
+    def job(self, trial: str, params: dict[str, Any], *, seed_offset: int = 0, role: str = "sampled") -> Job:
+        """A candidate of the plan's settings with `params` over them."""
+        made = candidate(self.prepared.plan, trial, params, seed_offset=seed_offset)
+        return Job(made, settings_of(made, self.values | params, self.prepared), role)
+
+    # -- measuring -----------------------------------------------------------------------------------------------
+
+    def score_base(self, rows: Sequence[Row], split: str) -> Score:
+        """The bare base on a split."""
+        sums = row_sums(self.packed, self.objective, rows, [], task=self.prepared.task, pad_id=self.base.pad_id, token_budget=8192)
+        return score_of(sums[""], split, self.objective, self.metric)
+
+    def measure_baseline(self) -> None:
+        """The bare base on validation: where every candidate starts."""
+        score = self.score_base(self.prepared.data.validation, "validation")
+        self.result.baseline = named(score)
+        self.recorder.emit("evaluated", split="validation", **score.metrics)
+
+    def score_saved(self, jobs: Sequence[Job], rows: Sequence[Row], split: str) -> dict[str, Score]:
+        """Read saved adapters back and score them together on a split."""
+        with self.seated(jobs):
+            trials = [job.candidate.id for job in jobs]
+            sums = row_sums(
+                self.packed, self.objective, rows, trials, task=self.prepared.task, pad_id=self.base.pad_id, token_budget=8192
+            )
+        return {trial: score_of(sums[trial], split, self.objective, self.metric) for trial in trials}
+
+    @contextmanager
+    def seated(self, jobs: Sequence[Job]):
+        """The saved adapters of these candidates, in the pack for a while."""
+        for job in jobs:
+            made = job.candidate
+            adapter = self.packed.add(made.id, made.adapter, made.training.seed)
+            read_adapter(self.folder.trial_folder(made.id) / "adapter", adapter, self.base.model)
+        try:
+            yield
+        finally:
+            for job in jobs:
+                self.packed.remove(job.candidate.id)
+
+    # -- keeping -------------------------------------------------------------------------------------------------
+
+    def save(self, seat: Seat) -> str:
+        """Save a candidate's adapter, load it with PEFT, compare; only then it counts."""
+        made = seat.candidate
+        folder = self.folder.trial_folder(made.id) / "adapter"
+        save_adapter(folder, seat.adapter.tensors(), made.adapter, self.base)
+        difference = verify_adapter(folder, self.packed, made.id, self.base, self.probe())
+        self.recorder.emit("saved", made.id, seat.step, logits_difference=difference)
+        return str(folder.relative_to(self.folder.path))
+
+    def probe(self) -> dict[str, torch.Tensor]:
+        """A few rows to compare logits on."""
+        data = self.prepared.data
+        rows = (data.validation or data.train)[:PROBE_ROWS]
+        batch = collate(rows, self.base.pad_id, self.prepared.task).to(self.packed.device)
+        inputs = {"input_ids": batch.input_ids, "attention_mask": batch.attention_mask.long()}
+        if self.prepared.task == "seq2seq_lm":
+            inputs["decoder_input_ids"] = batch.labels.clamp(min=0)
+        return inputs
+
+    def finish(self, status: str = "completed") -> Outcome:
+        """Write the result, the report and the index; the run is over."""
+        self.result.status = status  # type: ignore[assignment]
+        self.recorder.emit("run_finished", status=status)
+        self.recorder.write()
+        write_report(self.folder)
+        with Database(default_url(self.prepared.config.output_dir)) as database:
+            database.record(self.result, self.folder.path)
+        return Outcome(self.folder, self.result)
+
+
+def deciding_metric(asked: str, task: str) -> tuple[str, Any]:
+    """(name without its split, direction) of the metric that decides.
+
+    Raises:
+        ConfigError: a metric that the task does not have.
+    """
+    from loraloom.errors import ConfigError
+
+    share = "accuracy" if task == "seq_cls" else "token_accuracy"
+    name = asked.removeprefix("validation_")
+    if name == "auto":
+        name = share if task == "seq_cls" else "loss"
+    if name not in ("loss", share):
+        raise ConfigError(
+            f"`search.metric` is {asked}", need=f"auto, validation_loss or validation_{share} for {task}", next="leave it auto"
+        )
+    return name, "minimize" if name == "loss" else "maximize"
+
+
+def space_needed(prepared: Prepared) -> int:
+    """Bytes of disk that the run's adapters and tokenizers may take."""
+    config = prepared.config
+    made = candidate(prepared.plan, "size", {})
+    linears = {fact.path: fact for fact in prepared.facts.model.linears}
+    weights = sum(made.adapter.r * (linears[p].in_features + linears[p].out_features) for p in made.adapter.target_modules)
+    return (config.search.trials + 10) * (8 * weights + 4 * 2**20)
+
+
+def settings_of(made: Candidate, values: dict[str, Any], prepared: Prepared) -> dict[str, object]:
+    """Every setting of a candidate by dotted key, as tables and run.json show it."""
+    adapter, training = asdict(made.adapter), asdict(made.training)
+    shown = {key: value for key, value in values.items() if key.split(".")[0] in ("adapter", "training")}
+    shown |= {f"adapter.{key}": value for key, value in adapter.items() if f"adapter.{key}" in shown}
+    shown |= {f"training.{key}": value for key, value in training.items() if f"training.{key}" in shown}
+    shown["adapter.target_modules"] = prepared.target_label(made.adapter.target_modules)
+    shown["adapter.modules_to_save"] = list(made.adapter.modules_to_save)
+    shown["training.seed"] = made.training.seed
+    return shown
+
+
+def best_folder(session: Session, trial: str) -> Path:
+    """Copy a saved adapter to best/, load it with PEFT over weights read anew from the model's folder, compare."""
+    import shutil
+
+    from loraloom.errors import VerificationError
+    from loraloom.lora.state import load_peft, logits_of
+
+    source, target = session.folder.trial_folder(trial) / "adapter", session.folder.best
+    shutil.copytree(source, target, dirs_exist_ok=True)
+    inputs = session.probe()
+    resident = logits_of(load_peft(source, share_copy(session.base.model, own_biases=True)), inputs)
+    anew = logits_of(load_peft(target, session.prepared.load_base().model), inputs)
+    difference = float((resident - anew).abs().max() / resident.abs().max().clamp(min=1e-12))
+    if not difference <= 1e-4:
+        raise VerificationError(
+            f"best/ over freshly read weights gives other logits than the trained adapter: {difference:.2g} relative",
+            next="check that the model's files did not change during the run",
+        )
+    return target

@@ -1,0 +1,87 @@
+"""Helpers shared by the engine's proofs: rows, candidates, training alone and together."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from torch import nn
+
+from loraloom.data.encode import Row
+from loraloom.evals.objective import objective_for
+from loraloom.lora.base import share_copy
+from loraloom.lora.packed import PackedModel
+from loraloom.records import AdapterSpec, Candidate, TrainingSpec
+from loraloom.train.pack import PackTrainer, Seat
+
+
+def causal_rows(count: int = 24, vocab: int = 61, longest: int = 14, seed: int = 0) -> list[Row]:
+    """Rows of different lengths, the first third of each unsupervised (a prompt)."""
+    draw = np.random.default_rng(seed)
+    rows: list[Row] = []
+    for _ in range(count):
+        ids = draw.integers(1, vocab, draw.integers(4, longest)).astype(np.int32)
+        labels = ids.copy()
+        labels[: len(ids) // 3] = -100
+        rows.append(Row(ids, labels))
+    return rows
+
+
+def class_rows(count: int = 24, vocab: int = 61, longest: int = 14, classes: int = 3, seed: int = 0) -> list[Row]:
+    draw = np.random.default_rng(seed)
+    return [
+        Row(draw.integers(1, vocab, draw.integers(4, longest)).astype(np.int32), np.array([draw.integers(classes)], np.int32))
+        for _ in range(count)
+    ]
+
+
+def linears(model: nn.Module, skip: Sequence[str] = ("lm_head", "classifier", "score", "pooler")) -> tuple[str, ...]:
+    """Paths of all linear layers but heads."""
+    kinds = ("Linear", "Conv1D")
+    return tuple(
+        name for name, part in model.named_modules() if type(part).__name__ in kinds and name.split(".")[-1] not in skip
+        and not any(s in name for s in ("pooler",))
+    )  # fmt: skip
+
+
+def candidate(name: str, model: nn.Module, *, targets: Sequence[str] | None = None, head: str | None = None, **values: Any) -> Candidate:
+    """A candidate with sensible values; `values` override those of either spec."""
+    adapter: dict[str, Any] = {"r": 4, "lora_alpha": 8, "lora_dropout": 0.0}
+    training: dict[str, Any] = {"learning_rate": 1e-2, "per_device_train_batch_size": 2, "max_steps": 4, "seed": 7, "evaluations": 1}
+    for key, value in values.items():
+        (adapter if key in AdapterSpec.__dataclass_fields__ else training)[key] = value
+    adapter["target_modules"] = tuple(targets if targets is not None else linears(model))
+    adapter["modules_to_save"] = (head,) if head else ()
+    return Candidate(name, AdapterSpec(**adapter), TrainingSpec(**training))
+
+
+def trainer(model: Any, rows: Sequence[Row], task: str = "causal_lm", **more: Any) -> PackTrainer:
+    """A trainer over a copy of `model` that shares its weights."""
+    objective = objective_for(task, model)
+    return PackTrainer(PackedModel(share_copy(model)), rows, objective, task=task, pad_id=0, **more)  # type: ignore[arg-type]
+
+
+def run(engine: PackTrainer, candidates: Sequence[Candidate], before_tick: Callable[[int], None] = lambda _: None) -> dict[str, Seat]:
+    """Train candidates together to their ends; everything that is left of each, by id."""
+    for one in candidates:
+        engine.join(one)
+    done: dict[str, Seat] = {}
+    tick = 0
+    while engine.seats:
+        before_tick(tick)
+        engine.tick()
+        for name in engine.finished():
+            done[name] = engine.leave(name)
+        tick += 1
+    return done
+
+
+def weights_of(seat: Seat) -> torch.Tensor:
+    return seat.adapter.arena.weights
+
+
+def largest_difference(left: torch.Tensor, right: torch.Tensor) -> float:
+    """Relative to the larger of the two."""
+    return float((left - right).abs().max() / right.abs().max().clamp(min=1e-12))
