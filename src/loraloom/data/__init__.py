@@ -1,0 +1,1 @@
+"""Data: load, recognise, split, encode with label masks, and order into batches."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 from loraloom.config.asked import Config
@@ -16,6 +17,7 @@ from loraloom.facts.device import device_facts
 from loraloom.facts.model import ModelFacts, model_facts, require_weights
 from loraloom.lora.base import Base, load_base, load_tokenizer
 from loraloom.plan.planner import Facts, Plan, make_plan
+from loraloom.records import Task
 
 
 @dataclass
@@ -30,7 +32,7 @@ class Prepared:
     tokenizer: Any
 
     @property
-    def task(self) -> Any:
+    def task(self) -> Task:
         return self.data.task
 
     def load_base(self) -> Base:
@@ -71,14 +73,15 @@ def prepare(config: Config, *, weights: bool = True) -> Prepared:
         raise ConfigError("no training data was given", need="a file, a folder or a hub name", next="--data train.jsonl")
     refuse_unbuilt(config)
     asked_task = None if config.task == "auto" else config.task
-    model = model_facts(name, revision=config.model.revision, trust_remote_code=config.model.trust_remote_code, task=asked_task)
+    describe = partial(
+        model_facts, name, revision=config.model.revision, trust_remote_code=config.model.trust_remote_code
+    )  # fmt: skip
+    model = describe(task=asked_task)
     if weights:
         require_weights(model)
     data, recognised, tokenizer = read_data(config, model)
-    if model.task != data.task:
-        model = model_facts(
-            name, revision=config.model.revision, trust_remote_code=config.model.trust_remote_code, task=data.task
-        )
+    if data.task == "seq_cls" or model.task != data.task:
+        model = describe(task=data.task, num_labels=len(data.label_names) if data.label_names else None)
     facts = Facts(model=model, data=data_facts(data), device=device_facts())
     plan = make_plan(config, facts)
     return Prepared(config, facts, plan, data.cut(plan.values()["data.max_length"]), recognised, tokenizer)
@@ -89,9 +92,8 @@ def read_data(config: Config, model: ModelFacts) -> tuple[Encoded, Recognised, A
     asked = config.data
     assert asked.train is not None
     table = load_table(asked.train, max_rows=asked.max_rows, seed=config.training.seed)
-    task = None if config.task == "auto" else config.task
-    recognised = recognise(table, asked, task, encoder_decoder=model.kind == "encoder_decoder")
-    splits = split(table, recognised, validation=asked.validation, test=asked.test, seed=config.training.seed)
+    recognised = recognise(table, asked, config.task, encoder_decoder=model.kind == "encoder_decoder")
+    splits = split(table, asked.validation, asked.test, recognised, seed=config.training.seed)
     tokenizer = load_tokenizer(
         required_model(config), revision=config.model.revision, trust_remote_code=config.model.trust_remote_code
     )

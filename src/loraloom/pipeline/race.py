@@ -7,12 +7,10 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
-import numpy as np
-
 from loraloom.pipeline.drive import Driver, Finished, Job
 from loraloom.pipeline.session import Session
 from loraloom.records import Score, TrialStatus
-from loraloom.search.compare import pick_winner
+from loraloom.search.compare import mean_cost, pick_winner
 from loraloom.train.pack import Seat
 
 FIRST_RACE_SEED = 1_000
@@ -65,21 +63,20 @@ def race(session: Session, driver: Driver, chosen: Sequence[Finished], default: 
         driver.run(RaceSource(list(jobs)))
         again = {t: [f"{t}s{seed}" for seed in range(seeds) if _saved(driver, f"{t}s{seed}")] for t in runs}
         runs = {trial: own or runs[trial] for trial, own in again.items()}
-    rows = session.prepared.data.confirm or session.prepared.data.validation
-    split = "confirm" if session.prepared.data.confirm else "validation"
-    scores: dict[str, dict[str, Score]] = {}
-    for trial, own in runs.items():
-        scores[trial] = session.score_saved([driver.finished[t].job for t in own], rows, split)
-        if split == "confirm":
-            for t, score in scores[trial].items():
-                session.recorder.scored(t, score)
-    means = {trial: mean_score(list(own.values()), split) for trial, own in scores.items()}
-    cheap = {trial: float(session.recorder.trials[trial].trainable_parameters) for trial in means}
-    verdict = pick_winner(means, cheap, default if default in means else next(iter(means)))
+    rows, split = session.prepared.data.confirm, "confirm"
+    if not rows:
+        rows, split = session.prepared.data.validation, "validation"
+    scores = {trial: session.score_saved([driver.finished[t].job for t in own], rows, split) for trial, own in runs.items()}
+    if split == "confirm":
+        for trial, score in (pair for own in scores.values() for pair in own.items()):
+            session.recorder.scored(trial, score)
+    cheap = {trial: float(session.recorder.trials[trial].trainable_parameters) for trial in runs}
+    reference = default if default in runs else next(iter(runs))
+    verdict = pick_winner({trial: list(own.values()) for trial, own in scores.items()}, cheap, reference)
     session.result.verdict = verdict.sentence
     session.recorder.emit("note", text=verdict.sentence)
     own = scores[verdict.id]
-    return min(own, key=lambda t: weighted(own[t]))
+    return min(own, key=lambda trial: mean_cost(own[trial]))
 
 
 def _again(job: Job, seed: int) -> Job:
@@ -92,15 +89,3 @@ def _again(job: Job, seed: int) -> Job:
 
 def _saved(driver: Driver, trial: str) -> bool:
     return trial in driver.finished and driver.finished[trial].adapter is not None
-
-
-def weighted(score: Score) -> float:
-    """Mean cost of a score over its rows."""
-    return float(np.average(score.costs, weights=score.weights))
-
-
-def mean_score(scores: Sequence[Score], split: str) -> Score:
-    """A setting's score over its seeds: the mean cost of each row, so that settings still compare in pairs."""
-    costs = np.mean([score.costs for score in scores], axis=0)
-    metrics = {key: float(np.mean([score.metrics[key] for score in scores])) for key in scores[0].metrics}
-    return Score(split, metrics, tuple(costs.tolist()), scores[0].weights)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import datetime
+import shutil
 import time
 from collections.abc import Callable, Sequence
 from contextlib import contextmanager
@@ -12,16 +13,18 @@ from typing import Any
 
 import torch
 
-from loraloom.config.decode import parse_seconds, to_plain
+from loraloom.config.decode import to_plain
+from loraloom.config.units import parse_seconds
 from loraloom.data.batches import collate
 from loraloom.data.encode import Row
 from loraloom.evals.objective import objective_for
 from loraloom.evals.scoring import row_sums, score_of
 from loraloom.facts.device import environment
-from loraloom.lora.base import Base
+from loraloom.lora.base import Base, share_copy
 from loraloom.lora.packed import PackedModel
-from loraloom.lora.state import read_adapter, save_adapter, verify_adapter
-from loraloom.lora.base import share_copy
+from loraloom.errors import ConfigError, VerificationError
+from loraloom.lora.state import load_peft, logits_of, read_adapter, save_adapter, verify_adapter
+from loraloom.lora.targets import short_label
 from loraloom.pipeline.drive import Driver, Job
 from loraloom.pipeline.prepare import Prepared
 from loraloom.pipeline.recorder import Recorder, Watch, named
@@ -78,6 +81,7 @@ class Session:
             "run_started", verb=verb, model=result.model, task=result.task, started_at=result.started_at, metric=result.metric,
             direction=direction, base_parameters=result.base_parameters,
         )  # fmt: skip
+        self.base_score: Score | None = None
         for warning in prepared.plan.warnings:
             self.recorder.note(warning)
 
@@ -105,7 +109,7 @@ class Session:
 
     def measure_baseline(self) -> None:
         """The bare base on validation: where every candidate starts."""
-        score = self.score_base(self.prepared.data.validation, "validation")
+        self.base_score = score = self.score_base(self.prepared.data.validation, "validation")
         self.result.baseline = named(score)
         self.recorder.emit("evaluated", split="validation", **score.metrics)
 
@@ -169,8 +173,6 @@ def deciding_metric(asked: str, task: str) -> tuple[str, Any]:
     Raises:
         ConfigError: a metric that the task does not have.
     """
-    from loraloom.errors import ConfigError
-
     share = "accuracy" if task == "seq_cls" else "token_accuracy"
     name = asked.removeprefix("validation_")
     if name == "auto":
@@ -197,7 +199,7 @@ def settings_of(made: Candidate, values: dict[str, Any], prepared: Prepared) -> 
     shown = {key: value for key, value in values.items() if key.split(".")[0] in ("adapter", "training")}
     shown |= {f"adapter.{key}": value for key, value in adapter.items() if f"adapter.{key}" in shown}
     shown |= {f"training.{key}": value for key, value in training.items() if f"training.{key}" in shown}
-    shown["adapter.target_modules"] = prepared.target_label(made.adapter.target_modules)
+    shown["adapter.target_modules"] = short_label(made.adapter.target_modules, prepared.facts.model.linears)
     shown["adapter.modules_to_save"] = list(made.adapter.modules_to_save)
     shown["training.seed"] = made.training.seed
     return shown
@@ -205,11 +207,6 @@ def settings_of(made: Candidate, values: dict[str, Any], prepared: Prepared) -> 
 
 def best_folder(session: Session, trial: str) -> Path:
     """Copy a saved adapter to best/, load it with PEFT over weights read anew from the model's folder, compare."""
-    import shutil
-
-    from loraloom.errors import VerificationError
-    from loraloom.lora.state import load_peft, logits_of
-
     source, target = session.folder.trial_folder(trial) / "adapter", session.folder.best
     shutil.copytree(source, target, dirs_exist_ok=True)
     inputs = session.probe()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
@@ -14,6 +15,7 @@ from loraloom.pipeline.recorder import Watch
 from loraloom.pipeline.session import Outcome, Session, best_folder
 from loraloom.plan.planner import search_caps
 from loraloom.records import Score, TrialStatus
+from loraloom.search.compare import mean_cost
 from loraloom.search.default_space import default_space
 from loraloom.search.searcher import Observation, Searcher
 from loraloom.search.space import Space
@@ -70,11 +72,10 @@ class SearchSource:
         asked, session = self.session.prepared.config.search, self.session
         with Database(default_url(session.prepared.config.output_dir)) as database:
             storage = database.study_url
-        values = session.prepared.plan.values()
         self.searcher = Searcher(
-            self.space, {key: values.get(key) for key in self.space.keys()}, asked.trials, session.prepared.plan.slots,
+            self.space, session.prepared.plan.values(), asked.trials, session.prepared.plan.slots,
             sampler=asked.sampler, pruner=asked.pruner, seed=session.prepared.config.training.seed, storage=storage,
-            study_name=session.folder.name,
+            study_name=session.folder.name, base=session.base_score,
         )  # fmt: skip
 
     def ask(self) -> Job | None:
@@ -92,7 +93,7 @@ class SearchSource:
             Observation(
                 trial_id=seat.id, step=seat.step, progress=seat.progress,
                 warmup_share=warmup_steps(seat.planned_steps, spec.warmup_ratio) / seat.planned_steps, score=score,
-                train_loss=seat.smoothed_loss, initial_train_loss=seat.first_loss,
+                train_loss=seat.smoothed_loss or 0.0, initial_train_loss=seat.first_loss or 0.0,
                 schedule_shape=(spec.lr_scheduler_type, spec.warmup_ratio, spec.num_train_epochs),
             )
         )  # fmt: skip
@@ -117,13 +118,7 @@ class SearchSource:
                 got="; ".join(f"{t.id} {t.status}: {t.reason}" for t in list(self.session.recorder.trials.values())[:4]),
                 next="lower the rate with --set training.learning_rate=1e-4, or allow more time with --set limits.time=...",
             )
-        return sorted(done, key=lambda one: _cost(one.best))
-
-
-def _cost(score: Score | None) -> float:
-    if score is None or not score.costs:
-        return float("inf")
-    return sum(c * w for c, w in zip(score.costs, score.weights, strict=True)) / sum(score.weights)
+        return sorted(done, key=lambda one: mean_cost(one.best) if one.best else math.inf)
 
 
 def prove(session: Session, driver: Driver, winner: str, default: str) -> None:

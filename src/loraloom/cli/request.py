@@ -1,0 +1,113 @@
+"""The flags that ask for something, in one table, and the decorator that turns them into a checked `Config`.
+
+Each flag is a short name for one config key; its text is read exactly as `--set KEY=TEXT` would be, so a wrong value
+gets the same message whichever way it came. `--set` reaches the keys that have no flag.
+"""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from loraloom.config.asked import Config
+
+
+@dataclass(frozen=True)
+class Flag:
+    """A short name on the command line for one config key."""
+
+    key: str
+    takes: str
+    help: str
+
+
+FLAGS: Mapping[str, Flag] = {
+    "model": Flag("model.name_or_path", "NAME|FOLDER", "Base model: a folder or a hub name."),
+    "data": Flag("data.train", "FILE|FOLDER|NAME", "Training data: JSONL, JSON, CSV, TSV, Parquet, text, or a hub name."),
+    "validation": Flag("data.validation", "FILE|SHARE", "Validation data: a file, or a share of the training data."),
+    "test": Flag("data.test", "FILE|SHARE", "Test data: opened once, at the end."),
+    "task": Flag("task", "TASK", "causal_lm, seq_cls or seq2seq_lm."),
+    "name": Flag("name", "NAME", "Name of the run, and of its folder."),
+    "output-dir": Flag("output_dir", "FOLDER", "Where run folders go."),
+    "trials": Flag("search.trials", "N", "How many candidates to try."),
+    "max-packed": Flag("limits.max_packed", "N", "How many candidates to train at once."),
+    "r": Flag("adapter.r", "N", "Rank of the adapter."),
+    "alpha": Flag("adapter.lora_alpha", "X", "LoRA alpha; the update is scaled by alpha / r."),
+    "dropout": Flag("adapter.lora_dropout", "X", "Dropout before the adapter."),
+    "target-modules": Flag("adapter.target_modules", "NAMES", "all-linear, attention, mlp, query, or [q_proj, v_proj]."),
+    "learning-rate": Flag("training.learning_rate", "X", "Peak learning rate."),
+    "epochs": Flag("training.num_train_epochs", "X", "Passes over the training data."),
+    "max-steps": Flag("training.max_steps", "N", "Optimiser steps; wins over epochs."),
+    "batch-size": Flag("training.per_device_train_batch_size", "N", "Rows in a batch."),
+    "seed": Flag("training.seed", "N", "Seed of weights, data order and search."),
+    "memory": Flag("limits.memory", "SIZE", "Memory that may be used, such as 12GiB."),
+    "time": Flag("limits.time", "TIME", "Time that may be used, such as 30m."),
+}
+
+ConfigFile = Annotated[Path | None, typer.Argument(metavar="CONFIG.yaml", help="What to do; flags win over it.")]
+Sets = Annotated[list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Any other key of the config. Repeatable.")]
+Json = Annotated[bool, typer.Option("--json", help="One JSON document on stdout; words for people go to stderr.")]
+Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="No progress.")]
+Verbose = Annotated[bool, typer.Option("--verbose", "-v", help="Show the traceback when something breaks.")]
+DryRun = Annotated[bool, typer.Option("--dry-run", help="Check and plan everything, train nothing.")]
+
+
+@dataclass(frozen=True)
+class Request:
+    """What a command gets: the checked request, and how much to say about it."""
+
+    config: Config
+    quiet: bool
+
+
+def asks(*flags: str) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
+    """Give a command CONFIG.yaml, these flags of `FLAGS` (all of them when none is named), --set, --json, --quiet, --verbose.
+
+    The command is called with a `Request` and its own options, and returns what --json prints.
+    """
+    chosen = {name.replace("-", "_"): FLAGS[name] for name in flags or FLAGS}
+
+    def decorate(command: Callable[..., Any]) -> Callable[..., Any]:
+        _, *own = inspect.signature(command, eval_str=True).parameters.values()
+
+        def run(**given: Any) -> Any:
+            from loraloom.config.decode import load_config
+
+            config = load_config(
+                given["config_file"],
+                {flag.key: given[name] for name, flag in chosen.items()},
+                given["sets"] or (),
+            )
+            return command(Request(config, given["quiet"]), **{parameter.name: given[parameter.name] for parameter in own})
+
+        parameters = [
+            _parameter("config_file", ConfigFile),
+            *(_parameter(name, _annotation(name, flag)) for name, flag in chosen.items()),
+            *(parameter.replace(kind=inspect.Parameter.KEYWORD_ONLY) for parameter in own),
+            _parameter("sets", Sets),
+            _parameter("json", Json, default=False),
+            _parameter("quiet", Quiet, default=False),
+            _parameter("verbose", Verbose, default=False),
+        ]
+        # typer reads a command's options off its signature, so the table above is all that has to be kept.
+        run.__name__, run.__doc__ = command.__name__, command.__doc__
+        run.__annotations__ = {parameter.name: parameter.annotation for parameter in parameters}
+        run.__dict__["__signature__"] = inspect.Signature(parameters)
+        return run
+
+    return decorate
+
+
+def _annotation(name: str, flag: Flag) -> Any:
+    return Annotated[
+        str | None, typer.Option(f"--{name.replace('_', '-')}", metavar=flag.takes, help=flag.help, show_default=False)
+    ]
+
+
+def _parameter(name: str, annotation: Any, default: Any = None) -> inspect.Parameter:
+    return inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=default, annotation=annotation)

@@ -1,0 +1,19 @@
+"""`loraloom train`."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from loraloom.cli.request import FLAGS, DryRun, Request, asks
+
+
+@asks(*(name for name in FLAGS if name not in ("trials", "max-packed")))
+def train(request: Request, dry_run: DryRun = False) -> dict[str, Any]:
+    """Train one adapter, as `plan` shows it."""
+    from loraloom.cli.progress import progress
+    from loraloom.cli.summary import show_end
+    from loraloom.pipeline.train import train as run_train
+
+    with progress(quiet=request.quiet) as watch:
+        done = run_train(request.config, watch, dry_run=dry_run)
+    return show_end(done)

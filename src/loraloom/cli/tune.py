@@ -1,0 +1,22 @@
+"""`loraloom tune`."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from loraloom.cli.request import DryRun, Request, asks
+
+
+@asks()
+def tune(request: Request, dry_run: DryRun = False) -> dict[str, Any]:
+    """Find the best adapter among many candidates.
+
+    They train at once on one frozen base; weak ones leave on the way, and the last few are compared over several seeds.
+    """
+    from loraloom.cli.progress import progress
+    from loraloom.cli.summary import show_end
+    from loraloom.pipeline.tune import tune as run_tune
+
+    with progress(quiet=request.quiet) as watch:
+        done = run_tune(request.config, watch, dry_run=dry_run)
+    return show_end(done)

@@ -1,0 +1,375 @@
+"""From YAML, flags and `--set` to a `Config`. Nothing else in loraloom knows pydantic or reads the user's YAML.
+
+Every source is first laid flat, dotted key by dotted key, each value with the place it came from. So precedence
+is one dictionary update (file < flags < `--set`), and every message can name the key, the file and the line.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field, replace
+from functools import cache
+from pathlib import Path
+from typing import Any, cast
+
+import yaml
+from pydantic import TypeAdapter, ValidationError
+
+from loraloom.config.asked import Config
+from loraloom.config.keys import Key, keys, nearest, sections
+from loraloom.config.units import parse_bytes, parse_seconds
+from loraloom.errors import ConfigError
+
+__all__ = ["load_config", "parse_bytes", "parse_seconds", "to_plain"]
+
+_SEARCHABLE = ("adapter.", "training.")
+
+
+@dataclass(frozen=True)
+class _Setting:
+    """A value as it was given. `inner` places the entries of a mapping."""
+
+    value: Any
+    where: str
+    inner: Mapping[str, str] = field(default_factory=dict[str, str])
+
+
+def load_config(
+    path: str | Path | None = None,
+    flags: Mapping[str, Any] | None = None,
+    sets: Sequence[str] = (),
+) -> Config:
+    """The request that a config file, flags and `--set` make together; the later of these wins.
+
+    Args:
+        path: YAML file, or None for no file.
+        flags: dotted key -> value. Text is read as `--set` reads it; None counts as not given.
+        sets: "dotted.key=value", the value in YAML.
+
+    Raises:
+        ConfigError: an unknown key, a value of the wrong type or outside its range, a file that is missing or not
+            YAML. It names key, file and line.
+    """
+    settings: dict[str, _Setting] = {}
+    if path is not None:
+        settings |= _read_file(Path(path))
+    for name, value in (flags or {}).items():
+        if value is not None:
+            _put(settings, name, value, "command line")
+    for assignment in sets:
+        name, equals, text = assignment.partition("=")
+        if not equals:
+            raise ConfigError(f"--set takes KEY=VALUE, not {assignment!r}", next="for example --set adapter.r=8")
+        _put(settings, name.strip(), text.strip(), f"--set {assignment}")
+
+    return _build({name: _check(keys()[name], setting) for name, setting in settings.items()})
+
+
+def to_plain(config: Config) -> dict[str, Any]:
+    """`config` as plain mappings, lists and scalars: what `config.yaml` holds and `load_config` reads back."""
+    return _plain(asdict(config))
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, Mapping):
+        return {str(name): _plain(item) for name, item in cast(Mapping[Any, Any], value).items()}
+    if isinstance(value, list | tuple):
+        return [_plain(item) for item in cast(Sequence[Any], value)]
+    return value
+
+
+def _build(values: Mapping[str, Any]) -> Config:
+    parts = {name: value for name, value in values.items() if "." not in name}
+    for name, section in sections().items():
+        start = f"{name}."
+        parts[name] = section(**{key.removeprefix(start): value for key, value in values.items() if key.startswith(start)})
+    return Config(**parts)
+
+
+# Reading
+
+
+class _Yaml(yaml.SafeLoader):
+    """YAML as people expect it: 5e-5 is a number, 1:30 is not 90, `no` and 2024-01-01 stay text, each key stands once."""
+
+    yaml_implicit_resolvers: dict[str, list[tuple[str, re.Pattern[str]]]] = {}  # noqa: RUF012 the base class declares it so
+
+
+_Yaml.add_implicit_resolver("tag:yaml.org,2002:bool", re.compile(r"^(?:true|True|TRUE|false|False|FALSE)$"), list("tTfF"))
+_Yaml.add_implicit_resolver("tag:yaml.org,2002:int", re.compile(r"^[-+]?(?:0|[1-9][0-9_]*)$"), list("-+0123456789"))
+_Yaml.add_implicit_resolver(
+    "tag:yaml.org,2002:float",
+    re.compile(r"^[-+]?(?:(?:\d+\.\d*|\.\d+)(?:[eE][-+]?\d+)?|\d+[eE][-+]?\d+|\.(?:inf|Inf|INF))$|^\.(?:nan|NaN|NAN)$"),
+    list("-+.0123456789"),
+)
+_Yaml.add_implicit_resolver("tag:yaml.org,2002:null", re.compile(r"^(?:~|null|Null|NULL|)$"), ["~", "n", "N", ""])
+_Yaml.add_implicit_resolver("tag:yaml.org,2002:merge", re.compile(r"^<<$"), ["<"])
+
+
+def _load(text: str) -> Any:
+    """The document in `text`. Raises yaml.YAMLError, and nothing else, for what is none."""
+    try:
+        return yaml.load(text, _Yaml)
+    except (AttributeError, LookupError, RecursionError, TypeError, ValueError) as error:
+        # An explicit tag on what it does not fit (`!!int eight`), or brackets without end.
+        raise yaml.YAMLError(str(error)) from None
+
+
+def _read_file(path: Path) -> dict[str, _Setting]:
+    try:
+        text = path.read_text(encoding="utf-8")
+    except FileNotFoundError:
+        raise ConfigError("there is no such config file", where=str(path), next="check the path, or leave the file out") from None
+    except IsADirectoryError:
+        raise ConfigError("this is a folder, not a config file", where=str(path), next="name the .yaml file in it") from None
+    except UnicodeDecodeError:
+        raise ConfigError("this is not text in UTF-8", where=str(path), need="a YAML file") from None
+    except OSError as error:
+        raise ConfigError(f"the config file cannot be read: {error.strerror}", where=str(path)) from None
+    lines: dict[str, int] = {}
+    try:
+        document = _load(text)
+        root = yaml.compose(text, _Yaml)
+    except yaml.YAMLError as error:
+        raise _not_yaml(error, path) from None
+    if document is None:
+        return {}
+    if not isinstance(document, dict) or not isinstance(root, yaml.MappingNode):
+        raise ConfigError(
+            "a config file is a mapping of keys to values",
+            got=type(document).__name__,
+            where=str(path),
+            next="for example\n    model: {name_or_path: Qwen/Qwen2.5-0.5B-Instruct}",
+        )
+    _note_lines(root, "", path, lines, depth=0)
+    places = {name: f"{path}:{line}" for name, line in lines.items()}
+    settings: dict[str, _Setting] = {}
+    for name, value in cast(dict[Any, Any], document).items():
+        _lay_flat(settings, str(name), value, places, str(path))
+    return settings
+
+
+def _not_yaml(error: yaml.YAMLError, path: Path) -> ConfigError:
+    mark = getattr(error, "problem_mark", None)
+    problem = getattr(error, "problem", None) or "it cannot be parsed"
+    return ConfigError(
+        f"this is not YAML: {problem}",
+        where=f"{path}:{mark.line + 1}" if mark else str(path),
+        next="look for a missing colon, an open bracket, or a tab where spaces belong",
+    )
+
+
+def _note_lines(node: yaml.MappingNode, prefix: str, path: Path, lines: dict[str, int], depth: int) -> None:
+    """Write down the line of every key down to the fourth level; an anchor that holds itself ends there too."""
+    for key_node, value_node in node.value:
+        name, line = f"{prefix}{key_node.value}", key_node.start_mark.line + 1
+        if name in lines and depth < 2:
+            raise ConfigError(
+                f"`{name}` stands twice, first in line {lines[name]}", where=f"{path}:{line}", next="remove one of the two"
+            )
+        lines[name] = line
+        if isinstance(value_node, yaml.MappingNode) and depth < 3:
+            _note_lines(value_node, f"{name}.", path, lines, depth + 1)
+
+
+def _lay_flat(settings: dict[str, _Setting], name: str, value: Any, places: Mapping[str, str], file: str) -> None:
+    where = places.get(name, file)
+    if name in sections():
+        if value is not None and not isinstance(value, dict):
+            example = next(key for key in keys() if key.startswith(f"{name}."))
+            raise ConfigError(
+                f"`{name}` is {_show(value)} but must be a section with keys of its own",
+                where=where,
+                next=f"for example\n    {name}: {{{example.partition('.')[2]}: {keys()[example].example}}}",
+            )
+        for sub, item in cast(dict[Any, Any], value or {}).items():
+            _lay_flat(settings, f"{name}.{sub}", item, places, file)
+    elif name in keys():
+        start = f"{name}."
+        inner = {place.removeprefix(start): at for place, at in places.items() if place.startswith(start)}
+        settings[name] = _Setting(value, where, inner)
+    else:
+        raise _unknown_key(name, where)
+
+
+def _put(settings: dict[str, _Setting], name: str, value: Any, where: str) -> None:
+    """Set one key; a key inside a mapping (`search.space.adapter.r`) is set beside those already there."""
+    key, entry = _locate(name, where)
+    if isinstance(value, str):
+        value = _parse_text(keys()[key], value, where, entry=entry)
+    if entry is None:
+        settings[key] = _Setting(value, where)
+        return
+    before = settings.get(key)
+    entries = cast(dict[str, Any], before.value) if before and isinstance(before.value, dict) else {}
+    settings[key] = _Setting({**entries, entry: value}, where, {**(before.inner if before else {}), entry: where})
+
+
+def _locate(name: str, where: str) -> tuple[str, str | None]:
+    """The key that `name` means, and the entry in it where that key is a mapping."""
+    if name in keys():
+        return name, None
+    for known, key in keys().items():
+        if key.takes_mapping and name.startswith(f"{known}."):
+            return known, name.removeprefix(f"{known}.")
+    raise _unknown_key(name, where)
+
+
+def _parse_text(key: Key, text: str, where: str, *, entry: str | None) -> Any:
+    if key.only_text and entry is None:
+        return None if text in ("null", "~") and type(None) in key.kinds else text
+    try:
+        return _load(text)
+    except yaml.YAMLError:
+        raise ConfigError(
+            f"`{key.name}` is {_show(text)}, which cannot be read as YAML",
+            need=key.need,
+            next="put quotes around it",
+            where=where,
+        ) from None
+
+
+def _unknown_key(name: str, where: str) -> ConfigError:
+    guess = nearest(name)
+    if name in sections():
+        first = next(key for key in keys() if key.startswith(f"{name}."))
+        return ConfigError(f"`{name}` is a section, not a key", where=where, next=f"name a key in it, such as {first}")
+    section = name.partition(".")[0]
+    known = [key for key in keys() if key.startswith(f"{section}.")] or [*sections(), *(key for key in keys() if "." not in key)]
+    return ConfigError(
+        f"there is no key `{name}`",
+        need=None if guess else f"one of {', '.join(known)}",
+        next=f"did you mean `{guess}`?" if guess else None,
+        where=where,
+    )
+
+
+# Checking
+
+
+def _check(key: Key, setting: _Setting) -> Any:
+    """The setting's value in the type that `asked.py` declares, inside its range."""
+    if key.name == "search.space" and setting.value != "auto":
+        return _check_space(key, setting)
+    return _check_value(key, setting.value, setting.where, setting.inner)
+
+
+def _check_value(key: Key, value: Any, where: str, inner: Mapping[str, str]) -> Any:
+    if isinstance(value, str) and key.takes_list and str not in key.kinds and value not in key.need.split():
+        value = [value]
+    if _is_wrong_bool(key, value):
+        raise _wrong_value(key, value, key.need, where)
+    try:
+        typed = _adapter(key.hint).validate_python(value)
+    except ValidationError:
+        hint = " (in quotes)" if key.only_text and isinstance(value, int | float) else ""
+        raise _wrong_value(key, value, key.need + hint, where) from None
+    numbers = {None: typed} if not isinstance(typed, dict) else cast(dict[str | None, Any], typed)
+    for entry, number in numbers.items():
+        if isinstance(number, bool) or not isinstance(number, int | float):
+            continue
+        if not math.isfinite(number) or (key.range and not key.range.holds(number)):
+            name = key.name if entry is None else f"{key.name}.{entry}"
+            need = key.range.words if key.range else "a finite number"
+            place = where if entry is None else inner.get(entry, where)
+            raise ConfigError(f"`{name}` is {_show(number)} but must be {need}; try {key.example}", where=place)
+    _check_words(key, typed, where)
+    return typed
+
+
+def _check_words(key: Key, value: Any, where: str) -> None:
+    """The keys whose text has a form of its own."""
+    if key.name == "limits.memory" and value != "auto":
+        parse_bytes(value, where=where)
+    elif key.name == "limits.time" and value is not None:
+        parse_seconds(value, where=where)
+    elif key.name == "search.metric" and str(value).startswith("test_"):
+        raise ConfigError(
+            f"`search.metric` is {_show(value)}, but a search that sees the test split has no honest test any more",
+            next=f"try validation_{str(value).removeprefix('test_')}",
+            where=where,
+        )
+
+
+def _check_space(key: Key, setting: _Setting) -> dict[str, Any]:
+    """Each entry a list of choices or {low, high, log, step}, each number one that its key would take."""
+    if not isinstance(setting.value, dict) or not setting.value:
+        raise _wrong_value(
+            key, setting.value, "auto or a mapping of keys to choices", setting.where, example="{adapter.r: [8, 16, 32]}"
+        )
+    searchable = tuple(name for name in keys() if name.startswith(_SEARCHABLE))
+    space: dict[str, Any] = {}
+    for name, choices in cast(dict[Any, Any], setting.value).items():
+        where = setting.inner.get(str(name), setting.where)
+        if name not in searchable:
+            guess = nearest(str(name), among=searchable)
+            raise ConfigError(
+                f"`search.space` names `{name}`, which cannot be searched",
+                need="a key of adapter or training",
+                next=f"did you mean `{guess}`?" if guess else None,
+                where=where,
+            )
+        space[name] = _check_dimension(keys()[name], choices, where)
+    return space
+
+
+def _check_dimension(key: Key, choices: Any, where: str) -> Any:
+    name = f"search.space.{key.name}"
+    entry = replace(key, name=name)
+    if isinstance(choices, list) and choices:
+        if "auto" in choices:
+            raise ConfigError(
+                f"`{name}` has the choice auto, which is no value to try", next="name the values themselves", where=where
+            )
+        return [_check_value(entry, choice, where, {}) for choice in cast(list[Any], choices)]
+    if isinstance(choices, dict) and {"low", "high"} <= choices.keys() <= {"low", "high", "log", "step"}:
+        bounds = cast(dict[str, Any], choices)
+        low, high = (_check_value(entry, bounds[end], where, {}) for end in ("low", "high"))
+        if any(isinstance(end, bool) or not isinstance(end, int | float) for end in (low, high)):
+            raise ConfigError(
+                f"`{name}` has a low and a high, but `{key.name}` is no number", next="list the choices", where=where
+            )
+        if low >= high:
+            raise ConfigError(f"`{name}` has low {low:g} and high {high:g}, but low must be below high", where=where)
+        log, step = bounds.get("log", False), bounds.get("step")
+        if not isinstance(log, bool):
+            raise ConfigError(f"`{name}.log` is {_show(log)} but must be true or false; try true", where=where)
+        if step is not None and (isinstance(step, bool) or not isinstance(step, int | float) or step <= 0):
+            raise ConfigError(f"`{name}.step` is {_show(step)} but must be a number above 0", where=where)
+        if log and low <= 0:
+            raise ConfigError(f"`{name}` is searched on a log scale, but its low is {low:g}", need="a low above 0", where=where)
+        if log and step is not None:
+            raise ConfigError(f"`{name}` has both log and step", next="keep one of the two", where=where)
+        return {**bounds, "low": low, "high": high}
+    raise ConfigError(
+        f"`{name}` is {_show(choices)} but must be a list of choices or {{low, high, log, step}}",
+        next=f"for example {{{key.name}: [{key.example}]}}",
+        where=where,
+    )
+
+
+@cache
+def _adapter(hint: Any) -> TypeAdapter[Any]:
+    return TypeAdapter(hint)
+
+
+def _is_wrong_bool(key: Key, value: Any) -> bool:
+    """pydantic reads `true` as 1; for us that is a slip of the pen."""
+    items = cast(dict[Any, Any], value).values() if isinstance(value, dict) else (value,)
+    return bool not in key.kinds and any(isinstance(item, bool) for item in items)
+
+
+def _wrong_value(key: Key, value: Any, need: str, where: str, example: str | None = None) -> ConfigError:
+    return ConfigError(f"`{key.name}` is {_show(value)} but must be {need}; try {example or key.example}", where=where)
+
+
+def _show(value: Any) -> str:
+    """A value as YAML writes it, cut to a readable length."""
+    if value is None:
+        return "null"
+    if isinstance(value, bool):
+        return str(value).lower()
+    text = f"{value:g}" if isinstance(value, float) else repr(value)
+    return text if len(text) <= 60 else text[:57] + "..."

@@ -1,0 +1,197 @@
+"""Every key of the config by its dotted name: what it takes, in which range, and how to say so.
+
+All of it but the ranges is read off the dataclasses in `asked.py`, so a new field is known here at once.
+"""
+
+from __future__ import annotations
+
+import difflib
+import types
+from collections.abc import Collection, Iterator
+from dataclasses import dataclass, fields, is_dataclass
+from functools import cache
+from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
+
+from loraloom.config.asked import Config
+
+_WORDS = {bool: "true or false", int: "a whole number", float: "a number", str: "text", type(None): "null"}
+
+
+@dataclass(frozen=True)
+class Range:
+    """The numbers that a key allows, and one that is tried and true."""
+
+    example: float | str
+    at_least: float | None = None
+    above: float | None = None
+    at_most: float | None = None
+    below: float | None = None
+
+    def holds(self, number: float) -> bool:
+        return (
+            (self.at_least is None or number >= self.at_least)
+            and (self.above is None or number > self.above)
+            and (self.at_most is None or number <= self.at_most)
+            and (self.below is None or number < self.below)
+        )
+
+    @property
+    def words(self) -> str:
+        limits = (("at least", self.at_least), ("above", self.above), ("at most", self.at_most), ("below", self.below))
+        return " and ".join(f"{word} {limit:,g}" for word, limit in limits if limit is not None)
+
+
+RANGES: dict[str, Range] = {
+    "data.validation": Range(0.1, above=0, below=1),
+    "data.test": Range(0.1, above=0, below=1),
+    "data.max_length": Range(512, at_least=2),
+    "data.max_rows": Range(1000, at_least=1),
+    "adapter.r": Range(8, at_least=1),
+    "adapter.lora_alpha": Range(32, above=0),
+    "adapter.lora_dropout": Range(0.05, at_least=0, below=1),
+    "adapter.rank_pattern": Range("{q_proj: 16}", at_least=1),
+    "adapter.alpha_pattern": Range("{q_proj: 32}", above=0),
+    "adapter.lora_plus_ratio": Range(4, at_least=1),
+    "training.learning_rate": Range("2e-4", above=0, below=1),
+    "training.warmup_ratio": Range(0.06, at_least=0, below=1),
+    "training.num_train_epochs": Range(3, above=0),
+    "training.max_steps": Range(200, at_least=1),
+    "training.per_device_train_batch_size": Range(16, at_least=1),
+    "training.gradient_accumulation_steps": Range(1, at_least=1),
+    "training.weight_decay": Range(0.01, at_least=0, below=1),
+    "training.max_grad_norm": Range(1.0, above=0),
+    "training.seed": Range(42, at_least=0, below=2**32),
+    "training.early_stopping_patience": Range(3, at_least=1),
+    "training.neftune_noise_alpha": Range(5, above=0),
+    "search.trials": Range(16, at_least=1),
+    "search.budget": Range(1800, above=0),
+    "search.seeds_for_finalists": Range(3, at_least=1),
+    "limits.max_packed": Range(8, at_least=1),
+}
+
+# What other tools call these keys, too far from our spelling for a likeness to find.
+ALIASES: dict[str, str] = {
+    "alpha": "adapter.lora_alpha",
+    "batch_size": "training.per_device_train_batch_size",
+    "dropout": "adapter.lora_dropout",
+    "epochs": "training.num_train_epochs",
+    "lora_r": "adapter.r",
+    "lr": "training.learning_rate",
+    "max_seq_length": "data.max_length",
+    "rank": "adapter.r",
+}
+
+
+@dataclass(frozen=True)
+class Key:
+    """One key: its dotted name, the type that `asked.py` declares, its default and its range."""
+
+    name: str
+    hint: Any
+    default: Any
+    range: Range | None
+
+    @property
+    def kinds(self) -> tuple[Any, ...]:
+        """The members of its union, `Literal`s whole."""
+        return _members(self.hint)
+
+    @property
+    def only_text(self) -> bool:
+        """Whether "007" is a name here, never a number."""
+        return str in self.kinds and not {int, float, bool}.intersection(self.kinds) and not self.takes_list
+
+    @property
+    def takes_list(self) -> bool:
+        return any(get_origin(kind) is tuple for kind in self.kinds)
+
+    @property
+    def takes_mapping(self) -> bool:
+        return any(get_origin(kind) is dict for kind in self.kinds)
+
+    @property
+    def need(self) -> str:
+        """What it takes, in words: "a whole number or auto"."""
+        words = _join([word for kind in self.kinds for word in _words(kind)])
+        return f"one of {words}" if get_origin(self.hint) is Literal else words
+
+    @property
+    def example(self) -> str:
+        """One value that is right."""
+        if self.range:
+            return str(self.range.example)
+        choices = [str(choice) for kind in self.kinds if get_origin(kind) is Literal for choice in get_args(kind)]
+        if choices:
+            return choices[0]
+        if bool in self.kinds:
+            return "true"
+        return "[name]" if self.takes_list else '"text in quotes"'
+
+
+@cache
+def keys() -> dict[str, Key]:
+    """Every key by dotted name, in the order of `asked.py`."""
+    return {key.name: key for key in _walk(Config, "")}
+
+
+@cache
+def sections() -> dict[str, type]:
+    """The dataclass of each section by name."""
+    return {name: hint for name, hint in get_type_hints(Config).items() if is_dataclass(hint) and isinstance(hint, type)}
+
+
+def nearest(name: str, *, among: Collection[str] = ()) -> str | None:
+    """The known key that `name` was probably meant to be, or None.
+
+    The same last word in another section (or another tool's word for it) comes first, then the likeliest spelling in
+    the section that was named, then the likeliest anywhere.
+    """
+    known = list(among or (*keys(), *sections()))
+    section, _, last = name.rpartition(".")
+    same = [key for key in known if _last(key) == last or key == ALIASES.get(last)]
+    if same:
+        return same[0]
+    neighbours = [key for key in known if section and key.startswith(f"{section}.")]
+    for candidates, cutoff in ((neighbours, 0.5), (known, 0.7)):
+        by_ending = {_last(key): key for key in candidates}
+        close = difflib.get_close_matches(last, by_ending, n=1, cutoff=cutoff)
+        if close:
+            return by_ending[close[0]]
+    return None
+
+
+def _last(name: str) -> str:
+    return name.rpartition(".")[2]
+
+
+def _walk(section: type, prefix: str) -> Iterator[Key]:
+    hints = get_type_hints(section)
+    blank = section()
+    for field in fields(section):
+        name, hint = prefix + field.name, hints[field.name]
+        if is_dataclass(hint) and isinstance(hint, type):
+            yield from _walk(hint, f"{name}.")
+        else:
+            yield Key(name, hint, getattr(blank, field.name), RANGES.get(name))
+
+
+def _members(hint: Any) -> tuple[Any, ...]:
+    if get_origin(hint) in (Union, types.UnionType):
+        return tuple(member for part in get_args(hint) for member in _members(part))
+    return (hint,)
+
+
+def _words(kind: Any) -> list[str]:
+    origin = get_origin(kind)
+    if origin is Literal:
+        return [str(choice) for choice in get_args(kind)]
+    if origin is tuple:
+        return ["a list of names"]
+    if origin is dict:
+        value = get_args(kind)[1]
+        return [f"a mapping of names to {_WORDS[value].removeprefix('a ')}s" if value in _WORDS else "a mapping"]
+    return [_WORDS[kind]]
+
+
+def _join(words: list[str]) -> str:
+    return words[0] if len(words) == 1 else ", ".join(words[:-1]) + " or " + words[-1]

@@ -1,0 +1,111 @@
+"""Which rows an optimiser step takes, and how they become tensors.
+
+The order depends on the seed and the effective batch alone: neither the micro-batch nor the company in a pack
+changes what a candidate sees.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import TYPE_CHECKING
+
+import numpy as np
+from numpy.typing import NDArray
+
+from loraloom.data.rows import IGNORED, Row
+from loraloom.records import Task
+
+if TYPE_CHECKING:
+    import torch
+    from torch import Tensor
+
+CHUNK_BATCHES = 50
+"""Batches that are sorted by length together: few enough that epochs differ, enough that padding nearly vanishes."""
+
+Numbers = NDArray[np.int64]
+
+
+class Order:
+    """The rows of every optimiser step, as a pure function of the step.
+
+    Epochs follow one another without end. In each, all rows come exactly once: shuffled, cut into chunks of
+    `CHUNK_BATCHES` batches, sorted by length inside a chunk, cut into batches, and the batches shuffled. The last
+    batch cut is short when the rows do not divide; it is kept.
+
+    Args:
+        lengths: tokens of each row, [rows].
+        effective_batch: rows of one optimiser step.
+        seed: of the shuffles.
+    """
+
+    def __init__(self, lengths: Sequence[int] | NDArray[np.integer], effective_batch: int, seed: int) -> None:
+        if not len(lengths):
+            raise ValueError("there are no rows to order")
+        if effective_batch < 1:
+            raise ValueError(f"`effective_batch` is {effective_batch} but must be at least 1")
+        self.lengths: Numbers = np.asarray(lengths, dtype=np.int64)
+        self.effective_batch = effective_batch
+        self.seed = seed
+        self.steps_per_epoch = -(-len(self.lengths) // effective_batch)
+        self._batches = lru_cache(maxsize=2)(self._batches_of)
+
+    def rows_of_step(self, step: int) -> Numbers:
+        """Row numbers of optimiser step `step` (from 0), near one another in length; int64, at most the batch."""
+        epoch, index = divmod(step, self.steps_per_epoch)
+        return self._batches(epoch)[index]
+
+    def _batches_of(self, epoch: int) -> list[Numbers]:
+        rng = np.random.default_rng([self.seed, epoch])
+        shuffled = rng.permutation(len(self.lengths))
+        size = self.effective_batch * CHUNK_BATCHES
+        batches: list[Numbers] = []
+        for start in range(0, len(shuffled), size):
+            chunk = shuffled[start : start + size]
+            chunk = chunk[np.argsort(self.lengths[chunk], kind="stable")]
+            batches += [chunk[i : i + self.effective_batch] for i in range(0, len(chunk), self.effective_batch)]
+        return [batches[i] for i in rng.permutation(len(batches))]
+
+
+def micro_batches(rows: Numbers, micro: int) -> list[Numbers]:
+    """`rows` in pieces of at most `micro`, in their order."""
+    if micro < 1:
+        raise ValueError(f"`micro` is {micro} but must be at least 1")
+    return [rows[start : start + micro] for start in range(0, len(rows), micro)]
+
+
+@dataclass(frozen=True, eq=False)
+class Batch:
+    """Right-padded tensors: B rows, T tokens of the longest, U of the longest target."""
+
+    input_ids: Tensor
+    """int64 [B, T]"""
+    attention_mask: Tensor
+    """bool [B, T], true on tokens"""
+    labels: Tensor
+    """int64: causal_lm [B, T] and seq2seq_lm [B, U], -100 where nothing is supervised; seq_cls [B]"""
+
+    def to(self, device: torch.device | str) -> Batch:
+        """The same batch on a device."""
+        return Batch(*(tensor.to(device, non_blocking=True) for tensor in (self.input_ids, self.attention_mask, self.labels)))
+
+
+def collate(rows: Sequence[Row], pad_id: int, task: Task) -> Batch:
+    """Pad `rows` on the right to one batch."""
+    import torch
+
+    lengths = np.array([len(row) for row in rows])
+    labels = np.concatenate([row.labels for row in rows]) if task == "seq_cls" else _padded([r.labels for r in rows], IGNORED)
+    return Batch(
+        torch.from_numpy(_padded([row.input_ids for row in rows], pad_id)),
+        torch.from_numpy(np.arange(lengths.max()) < lengths[:, None]),
+        torch.from_numpy(labels.astype(np.int64)),
+    )
+
+
+def _padded(ids: Sequence[NDArray[np.int32]], fill: int) -> Numbers:
+    padded = np.full((len(ids), max(len(each) for each in ids)), fill, dtype=np.int64)
+    for row, each in zip(padded, ids, strict=True):
+        row[: len(each)] = each
+    return padded

@@ -1,0 +1,162 @@
+"""From tables to rows of token ids with their label masks; and how to show them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from loraloom.data.chat import chat_rows, pair_rows, text_rows
+from loraloom.data.forms import conversation, label_of, pair, source_and_target
+from loraloom.data.recognise import Recognised
+from loraloom.data.rows import Encoded, Row, SplitReport, report_of
+from loraloom.data.split import Splits, sort_labels
+from loraloom.data.table import Table
+from loraloom.data.tokens import Frame, Tokenizer, document_end, frame_of, ids_of
+from loraloom.errors import DataError
+from loraloom.records import Task
+
+__all__ = ["Encoded", "Row", "SplitReport", "encode", "preview"]
+
+
+def encode(splits: Splits, recognised: Recognised, tokenizer: Tokenizer, task: Task | None = None) -> Encoded:
+    """Encode every split, at full length: `Encoded.cut` shortens.
+
+    Args:
+        splits: tables that `recognise.check` has passed.
+        recognised: their format and columns.
+        tokenizer: of the base model.
+        task: what the rows are for, if not `recognised.task`.
+
+    Raises:
+        ModelError: the data are conversations and the tokenizer has no chat template.
+        DataError: no row of a split has anything to be trained on, or the template refuses a row.
+    """
+    task = task or recognised.task
+    frame = frame_of(tokenizer)
+    classes = _classes(splits, recognised) if task == "seq_cls" else None
+    rows: dict[str, tuple[Row, ...]] = {}
+    report: dict[str, SplitReport] = {}
+    for name, table in splits.tables.items():
+        encoded = _encode_table(table, recognised, task, tokenizer, frame, classes)
+        rows[name] = tuple(row for row in encoded if row.supervised)
+        report[name] = report_of(rows[name], dropped=len(encoded) - len(rows[name]))
+        if len(table) and not rows[name]:
+            raise DataError(
+                f"no {name} row of {table.source} has anything to be trained on",
+                got=f"{len(table)} rows read as {recognised.format}, each without a supervised token",
+                need="assistant turns, completions or text that are not empty",
+                next="check the columns and the roles of the rows",
+            )
+    names = _class_names(splits.train, recognised, list(classes)) if classes else None
+    closing = document_end(tokenizer, frame) if task == "seq2seq_lm" else frame.closing
+    return Encoded(
+        **rows,
+        task=task,
+        format=recognised.format,
+        label_names=names,
+        report=report,
+        duplicates=splits.duplicates,
+        closing=() if task == "causal_lm" else closing,
+    )
+
+
+def _encode_table(
+    table: Table, recognised: Recognised, task: Task, tokenizer: Tokenizer, frame: Frame, classes: Mapping[str, int] | None
+) -> list[Row]:
+    form, columns = recognised.format, recognised.columns
+    if not len(table):
+        return []
+    if classes is not None:
+        texts = [row[columns["text"]] for row in table.rows]
+        numbers = [classes[label_of(row, columns)] for row in table.rows]
+        return [
+            Row(_framed(ids, frame), np.array([number], dtype=np.int32))
+            for ids, number in zip(ids_of(texts, tokenizer), numbers, strict=True)
+        ]
+    if task == "seq2seq_lm":
+        return _translations([source_and_target(row, form, columns) for row in table.rows], tokenizer, frame)
+    if form == "text":
+        return text_rows([row[columns["text"]] for row in table.rows], tokenizer, frame)
+    if _is_chat(table, recognised, tokenizer):
+        talks = [(table.origin(i), conversation(row, form, columns)) for i, row in enumerate(table.rows)]
+        return chat_rows(talks, tokenizer)
+    return pair_rows([pair(row, form, columns) for row in table.rows], tokenizer, frame)
+
+
+def _is_chat(table: Table, recognised: Recognised, tokenizer: Tokenizer) -> bool:
+    if recognised.format in ("messages", "sharegpt"):
+        return True
+    if recognised.format == "prompt_completion":
+        return isinstance(table.rows[0][recognised.columns["prompt"]], list)
+    return bool(tokenizer.chat_template)
+
+
+def _translations(pairs: Sequence[tuple[str, str]], tokenizer: Tokenizer, frame: Frame) -> list[Row]:
+    closing = document_end(tokenizer, frame)
+    sources = ids_of([source for source, _ in pairs], tokenizer)
+    targets = ids_of([target for _, target in pairs], tokenizer)
+    rows: list[Row] = []
+    for source, target in zip(sources, targets, strict=True):
+        labels = [*frame.opening, *target, *closing] if target else []
+        rows.append(Row(_framed(source, frame), np.array(labels, dtype=np.int32)))
+    return rows
+
+
+def _framed(ids: Sequence[int], frame: Frame) -> np.ndarray[Any, np.dtype[np.int32]]:
+    return np.array([*frame.opening, *ids, *frame.closing], dtype=np.int32)
+
+
+def _classes(splits: Splits, recognised: Recognised) -> dict[str, int]:
+    labels = sort_labels({label_of(row, recognised.columns) for row in splits.train.rows})
+    return {label: number for number, label in enumerate(labels)}
+
+
+def _class_names(train: Table, recognised: Recognised, labels: list[str]) -> tuple[str, ...]:
+    """The labels themselves, or the words of a column beside them ("label_text", "label_name") that says the same."""
+    column = recognised.columns["label"]
+    for beside in (f"{column}_text", f"{column}_name"):
+        if beside not in train.columns:
+            continue
+        said: dict[str, set[Any]] = {}
+        for row in train.rows:
+            said.setdefault(label_of(row, recognised.columns), set()).add(str(row.get(beside)))
+        words = [str(next(iter(said[label]))) for label in labels]
+        if all(len(each) == 1 for each in said.values()) and len(set(words)) == len(labels):
+            return tuple(words)
+    return tuple(labels)
+
+
+def preview(encoded: Encoded, tokenizer: Tokenizer, n: int = 3) -> list[list[tuple[str, bool]]]:
+    """The first `n` training rows as (text of a token, whether it is supervised), for a coloured print.
+
+    The texts of a row join to what the model reads. A class or a target follows as supervised pieces of its own.
+    """
+    shown: list[list[tuple[str, bool]]] = []
+    for row in encoded.train[:n]:
+        ids = row.input_ids.tolist()
+        if encoded.task == "causal_lm":
+            marks = (row.labels != -100).tolist()
+            shown.append(list(zip(_pieces(ids, tokenizer), marks, strict=True)))
+            continue
+        if encoded.task == "seq_cls":
+            answer = [encoded.label_names[int(row.labels[0])]] if encoded.label_names else [str(row.labels[0])]
+        else:
+            answer = _pieces(row.labels.tolist(), tokenizer)
+        shown.append([*((piece, False) for piece in _pieces(ids, tokenizer)), *((piece, True) for piece in answer)])
+    return shown
+
+
+def _pieces(ids: Sequence[int], tokenizer: Tokenizer) -> list[str]:
+    """The text that each token adds. Bytes of one character come out with the token that completes it."""
+    pieces: list[str] = []
+    before = ""
+    for end in range(1, len(ids) + 1):
+        text = str(tokenizer.decode(ids[:end], skip_special_tokens=False, clean_up_tokenization_spaces=False))
+        if text.endswith("\ufffd") and end < len(ids):
+            pieces.append("")
+            continue
+        pieces.append(text[len(before) :])
+        before = text
+    return pieces

@@ -1,0 +1,252 @@
+"""Which of the known formats a table has, which column plays which role, and whether every row keeps to it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any, Literal, cast
+
+from loraloom.config.asked import DataConfig
+from loraloom.data.forms import SHAREGPT_ROLES
+from loraloom.data.table import Table, listed
+from loraloom.errors import ConfigError, DataError
+from loraloom.records import Task
+
+
+@dataclass(frozen=True)
+class Recognised:
+    """What a table is: its format, the task it is for, and the column of each role."""
+
+    format: str
+    task: Task
+    columns: Mapping[str, str]
+    note: str
+    """One line to print."""
+
+
+@dataclass(frozen=True)
+class _Form:
+    name: str
+    roles: Mapping[str, tuple[str, ...]]
+    """Role -> names under which its column is known."""
+    tasks: tuple[Task, ...]
+    optional: Mapping[str, tuple[str, ...]]
+
+    def columns(self, present: Sequence[str]) -> dict[str, str] | None:
+        """Role -> column where every needed role has one, else None."""
+        found: dict[str, str] = {}
+        for role, names in {**self.roles, **self.optional}.items():
+            column = next((name for name in names if name in present), None)
+            if column is not None:
+                found[role] = column
+            elif role in self.roles:
+                return None
+        return found
+
+    @property
+    def needs(self) -> str:
+        return ", ".join(" or ".join(names) for names in self.roles.values())
+
+
+def _form(name: str, *tasks: Task, optional: tuple[str, ...] = (), **roles: tuple[str, ...]) -> _Form:
+    return _Form(name, roles, tasks, {role: (role,) for role in optional})
+
+
+_PAIR_TASKS: tuple[Task, ...] = ("causal_lm", "seq2seq_lm")
+
+_FORMS = (
+    _form("messages", "causal_lm", messages=("messages",)),
+    _form("sharegpt", "causal_lm", messages=("conversations",)),
+    _form("alpaca", *_PAIR_TASKS, optional=("input",), instruction=("instruction",), output=("output",)),
+    _form("prompt_completion", *_PAIR_TASKS, prompt=("prompt",), completion=("completion",)),
+    _form("question_answer", *_PAIR_TASKS, question=("question",), answer=("answer",)),
+    _form("source_target", *_PAIR_TASKS, source=("source",), target=("target",)),
+    _form("text_label", "seq_cls", text=("text", "sentence"), label=("label",)),
+    _form("text", "causal_lm", text=("text",)),
+)
+"""In the order in which they are tried: the more telling names first."""
+
+
+def recognise(
+    table: Table, data: DataConfig, task: Task | Literal["auto"] = "auto", *, encoder_decoder: bool = False
+) -> Recognised:
+    """Name the format, the task and the columns of `table`, and check every row against them.
+
+    Args:
+        table: the training rows.
+        data: the request; `format`, `text_column` and `label_column` overrule what would be recognised.
+        task: the task asked for. "auto": text with labels is classification; pairs are for the encoder-decoder if
+            the model is one, and all else is language modelling.
+        encoder_decoder: whether the model is one (T5, BART).
+
+    Raises:
+        ConfigError: the asked format does not serve the asked task.
+        DataError: no format fits, an asked column is missing, or a row has a value of the wrong type.
+    """
+    _need_columns(table, data)
+    tasks = _open_tasks(task, encoder_decoder)
+    forms = [form for form in _candidates(data) if any(t in form.tasks for t in tasks)]
+    if not forms:
+        raise ConfigError(
+            f"the format {data.format} does not serve the task {' or '.join(tasks)}",
+            need=f"a format for {' or '.join(tasks)}: {listed(f.name for f in _FORMS if any(t in f.tasks for t in tasks))}",
+            next="leave `task` or `data.format` at auto",
+        )
+    fits = [(form, columns) for form in forms if (columns := form.columns(table.columns)) is not None]
+    if not fits:
+        raise _nothing_fits(table, forms, tasks)
+    form, columns = fits[0]
+    chosen: Task = next(t for t in tasks if t in form.tasks)
+    others = [other.name for other, _ in fits[1:]]
+    note = f"{table.source}: {len(table):,} rows read as {form.name} ({listed(columns.values())}) for {chosen}"
+    if others:
+        note += f"; could also be read as {listed(others)}: set `data.format`"
+    recognised = Recognised(form.name, chosen, columns, note)
+    check(table, recognised)
+    return recognised
+
+
+def check(table: Table, recognised: Recognised) -> None:
+    """See that every row has what the format needs, in the right type.
+
+    Raises:
+        DataError: naming the first row that does not, its column, what stands there and what is needed.
+    """
+    optional = next(form.optional for form in _FORMS if form.name == recognised.format)
+    for index, row in enumerate(table.rows):
+        for role, column in recognised.columns.items():
+            if role in optional and row.get(column) is None:
+                continue
+            if column not in row:
+                raise DataError(
+                    f"this row has no column `{column}`",
+                    where=table.origin(index),
+                    got=listed(row),
+                    need=f"`{column}` in every row",
+                )
+            if fault := _fault(role, row[column]):
+                need, detail = fault
+                raise DataError(
+                    f"`{column}` has a wrong value",
+                    where=table.origin(index),
+                    got=detail,
+                    need=need,
+                    next="repair or remove this row",
+                )
+    if recognised.format == "prompt_completion":
+        _check_same_kind(table, recognised.columns)
+
+
+def _open_tasks(task: Task | Literal["auto"], encoder_decoder: bool) -> tuple[Task, ...]:
+    if task != "auto":
+        return (task,)
+    return ("seq_cls", "seq2seq_lm") if encoder_decoder else ("seq_cls", "causal_lm")
+
+
+def _candidates(data: DataConfig) -> list[_Form]:
+    """The forms that the request leaves open, with its own column names in them."""
+    forms = [form for form in _FORMS if data.format in ("auto", form.name)]
+    for role, column in (("text", data.text_column), ("label", data.label_column)):
+        if column is None:
+            continue
+        if data.format != "auto" and role not in forms[0].roles:
+            raise ConfigError(
+                f"`data.{role}_column` is `{column}`, but the format {data.format} has no {role}",
+                next=f"leave out `data.{role}_column` or `data.format`",
+            )
+        forms = [form for form in forms if role in form.roles]
+    return [replace(form, roles=_renamed(form.roles, data)) for form in forms]
+
+
+def _renamed(roles: Mapping[str, tuple[str, ...]], data: DataConfig) -> dict[str, tuple[str, ...]]:
+    asked = {"text": data.text_column, "label": data.label_column}
+    return {role: (column,) if (column := asked.get(role)) else names for role, names in roles.items()}
+
+
+def _need_columns(table: Table, data: DataConfig) -> None:
+    for key, column in (("text_column", data.text_column), ("label_column", data.label_column)):
+        if column is not None and column not in table.columns:
+            raise DataError(
+                f"`data.{key}` is `{column}`, but {table.source} has no such column",
+                got=f"the columns {listed(table.columns)}",
+                next=f"set `data.{key}` to one of them",
+            )
+
+
+def _nothing_fits(table: Table, forms: Sequence[_Form], tasks: Sequence[Task]) -> DataError:
+    return DataError(
+        f"no known format for {' or '.join(tasks)} fits these columns",
+        where=table.origin(0) if len(table) else table.source,
+        got=f"the columns {listed(table.columns)}",
+        need="; or ".join(f"{form.needs} ({form.name})" for form in forms),
+        next="rename the columns, or set `data.text_column` and `data.label_column`",
+    )
+
+
+def _fault(role: str, value: Any) -> tuple[str, str] | None:
+    """(what is needed, what was got) where `value` cannot play `role`."""
+    if role == "label":
+        return _label_fault(value)
+    if role == "messages" or (role in ("prompt", "completion") and isinstance(value, list)):
+        return _messages_fault(value)
+    return None if isinstance(value, str) else ("text", _kind(value))
+
+
+def _label_fault(value: Any) -> tuple[str, str] | None:
+    if isinstance(value, float):
+        return "a class (text or a whole number); predicting a quantity is not supported", f"the fraction {value}"
+    if isinstance(value, bool | int) or (isinstance(value, str) and value.strip()):
+        return None
+    return "a class: text or a whole number", _kind(value)
+
+
+def _messages_fault(value: Any) -> tuple[str, str] | None:
+    need = 'a list of {"role": ..., "content": ...} or {"from": ..., "value": ...}'
+    if not isinstance(value, list) or not value:
+        return need, _kind(value)
+    for number, entry in enumerate(cast(list[Any], value), start=1):
+        if not isinstance(entry, dict):
+            return need, f"{_kind(entry)} as message {number}"
+        if fault := _message_fault(cast(dict[str, Any], entry)):
+            return fault[0], f"{fault[1]} in message {number}"
+    return None
+
+
+def _message_fault(entry: Mapping[str, Any]) -> tuple[str, str] | None:
+    if "from" in entry:
+        if entry["from"] not in SHAREGPT_ROLES:
+            return f"a speaker that is known: {listed(SHAREGPT_ROLES)}", f"from: {entry['from']!r}"
+        return None if isinstance(entry.get("value"), str) else ("`value` as text", _kind(entry.get("value")))
+    if not isinstance(entry.get("role"), str):
+        return "`role` as text", f"the keys {listed(entry)}"
+    content = entry.get("content")
+    if isinstance(content, list):
+        parts = cast(list[Any], content)
+        texts = [isinstance(part, dict) and isinstance(cast(dict[str, Any], part).get("text"), str) for part in parts]
+        return None if all(texts) else ("`content` as text or parts of text", "parts that are not text")
+    if isinstance(content, str) or (content is None and entry.get("tool_calls")):
+        return None
+    return "`content` as text", _kind(content)
+
+
+def _check_same_kind(table: Table, columns: Mapping[str, str]) -> None:
+    kinds = [tuple(isinstance(row[columns[role]], list) for role in ("prompt", "completion")) for row in table.rows]
+    for index, kind in enumerate(kinds):
+        if kind != kinds[0] or kind[0] != kind[1]:
+            raise DataError(
+                "prompt and completion must all be text, or all be lists of messages",
+                where=table.origin(index),
+                got=" and ".join("messages" if is_list else "text" for is_list in kind),
+                next="write all rows alike",
+            )
+
+
+def _kind(value: Any) -> str:
+    if value is None:
+        return "nothing (null)"
+    if isinstance(value, str):
+        return "text" if value.strip() else "empty text"
+    if isinstance(value, list):
+        return "a list" if value else "an empty list"
+    names = {"bool": "true or false", "int": "a number", "float": "a number", "dict": "an object"}
+    return names.get(type(value).__name__, type(value).__name__)

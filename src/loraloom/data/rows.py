@@ -1,0 +1,179 @@
+"""Rows ready for a model, and what can still be done to them without a tokenizer: measure and cut."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from functools import cached_property
+
+import numpy as np
+from numpy.typing import NDArray
+
+from loraloom.errors import ConfigError, DataError
+from loraloom.records import Task
+
+IGNORED = -100
+"""Label of a token that is not supervised, as in transformers."""
+
+Ints = NDArray[np.int32]
+
+
+@dataclass(frozen=True, eq=False, slots=True)
+class Row:
+    """One example. `input_ids` int32 [T].
+
+    `labels` int32: causal_lm [T], not shifted, -100 where not supervised, the first one always; seq_cls [1], the
+    number of the class; seq2seq_lm [U], the ids that the decoder has to make.
+    """
+
+    input_ids: Ints
+    labels: Ints
+
+    def __len__(self) -> int:
+        return len(self.input_ids)
+
+    @property
+    def supervised(self) -> int:
+        """How many labels this row is trained on."""
+        return int(np.count_nonzero(self.labels != IGNORED))
+
+
+def causal_row(ids: Sequence[int], supervised: NDArray[np.bool_]) -> Row:
+    """A row that learns the tokens marked in `supervised` [T]; nothing stands before the first, so it is never one."""
+    input_ids = np.asarray(ids, dtype=np.int32)
+    labels = np.where(supervised, input_ids, np.int32(IGNORED))
+    labels[:1] = IGNORED
+    return Row(input_ids, labels)
+
+
+@dataclass(frozen=True)
+class SplitReport:
+    """What became of the rows of one split. `supervised` counts tokens (classification: rows)."""
+
+    rows: int = 0
+    tokens: int = 0
+    supervised: int = 0
+    longest: int = 0
+    dropped: int = 0
+    """Rows left out, because nothing in them is supervised."""
+    cut: int = 0
+    """Rows shortened by `max_length`. Raw text is not shortened but divided."""
+    supervised_lost: int = 0
+
+    @property
+    def share_lost(self) -> float:
+        """Supervised tokens lost to `max_length`, as a share of those there were."""
+        return self.supervised_lost / max(1, self.supervised + self.supervised_lost)
+
+
+@dataclass(frozen=True)
+class Encoded:
+    """All splits as rows of token ids."""
+
+    train: tuple[Row, ...]
+    validation: tuple[Row, ...]
+    confirm: tuple[Row, ...]
+    test: tuple[Row, ...]
+    task: Task
+    format: str
+    label_names: tuple[str, ...] | None = None
+    """Name of each class, by its number."""
+    report: Mapping[str, SplitReport] = field(default_factory=dict[str, SplitReport])
+    duplicates: int = 0
+    """Held-out rows whose content is also trained on (`split.Splits.duplicates`)."""
+    closing: tuple[int, ...] = ()
+    """Ids that must stay at the end of a shortened input or target ([SEP], EOS)."""
+
+    @property
+    def splits(self) -> dict[str, tuple[Row, ...]]:
+        return {"train": self.train, "validation": self.validation, "confirm": self.confirm, "test": self.test}
+
+    @cached_property
+    def lengths(self) -> NDArray[np.int64]:
+        """Tokens of each training row, [rows]."""
+        return np.array([len(row) for row in self.train], dtype=np.int64)
+
+    def cut(self, max_length: int) -> Encoded:
+        """The same data with no row above `max_length` tokens.
+
+        Raw text is divided into windows, each beginning with the last token of the one before, so that every token
+        is still predicted once. Other rows keep their front (and their closing tokens); a row that loses all it
+        is trained on is dropped and counted.
+
+        Raises:
+            ConfigError: `max_length` is too small for any row.
+            DataError: nothing is left to train on, or to measure on.
+        """
+        least = 2 + len(self.closing)
+        if max_length < least:
+            raise ConfigError(f"`data.max_length` is {max_length} but must be at least {least}", next="leave it at auto")
+        splits = {name: [self._cut_row(row, max_length) for row in rows] for name, rows in self.splits.items()}
+        report = {name: self._cut_report(name, splits[name], max_length) for name in self.report}
+        kept = {name: tuple(row for cut in rows for row in cut if row.supervised) for name, rows in splits.items()}
+        for name, rows in self.splits.items():
+            if rows and not kept[name]:
+                raise DataError(
+                    f"no {name} row has a supervised token within `data.max_length` = {max_length}",
+                    got=f"a first supervised token at position {min(_first(row) for row in rows)} at the earliest",
+                    next=f"raise `data.max_length`; the longest row has {max(len(row) for row in rows)} tokens",
+                )
+        return replace(self, **kept, report=report)
+
+    def _cut_row(self, row: Row, size: int) -> list[Row]:
+        if self.format == "text":
+            return _windows(row, size)
+        if self.task == "causal_lm":
+            return [Row(row.input_ids[:size], row.labels[:size])]
+        labels = row.labels if self.task == "seq_cls" else _front(row.labels, size, self.closing)
+        return [Row(_front(row.input_ids, size, self.closing), labels)]
+
+    def _cut_report(self, name: str, cuts: Sequence[Sequence[Row]], size: int) -> SplitReport:
+        before, old = self.report[name], self.splits[name]
+        kept = [row for cut in cuts for row in cut if row.supervised]
+        whole = self.format == "text"
+        return SplitReport(
+            **_measures(kept),
+            dropped=before.dropped + sum(not any(row.supervised for row in cut) for cut in cuts),
+            cut=before.cut + (0 if whole else sum(_size(row, self.task) > size for row in old)),
+            supervised_lost=before.supervised_lost + before.supervised - sum(row.supervised for row in kept),
+        )
+
+
+def report_of(rows: Sequence[Row], *, dropped: int) -> SplitReport:
+    """The report of rows that nothing was cut from."""
+    return SplitReport(**_measures(rows), dropped=dropped)
+
+
+def _measures(rows: Sequence[Row]) -> dict[str, int]:
+    return {
+        "rows": len(rows),
+        "tokens": sum(len(row) for row in rows),
+        "supervised": sum(row.supervised for row in rows),
+        "longest": max((len(row) for row in rows), default=0),
+    }
+
+
+def _windows(row: Row, size: int) -> list[Row]:
+    if len(row) <= size:
+        return [row]
+    windows: list[Row] = []
+    for start in range(0, len(row) - 1, size - 1):
+        labels = row.labels[start : start + size].copy()
+        labels[0] = IGNORED
+        windows.append(Row(row.input_ids[start : start + size], labels))
+    return windows
+
+
+def _front(ids: Ints, size: int, closing: tuple[int, ...]) -> Ints:
+    if len(ids) <= size:
+        return ids
+    keep = len(closing) if closing and tuple(ids[-len(closing) :]) == closing else 0
+    return np.concatenate([ids[: size - keep], ids[len(ids) - keep :]])
+
+
+def _size(row: Row, task: Task) -> int:
+    return max(len(row.input_ids), len(row.labels)) if task == "seq2seq_lm" else len(row.input_ids)
+
+
+def _first(row: Row) -> int:
+    return int(np.argmax(row.labels != IGNORED)) + 1

@@ -1,0 +1,138 @@
+"""What a training pass keeps for its backward pass, counted rather than estimated.
+
+The model runs forward once on the meta device, where tensors have shapes and no numbers, and autograd tells every
+tensor that it saves. Frozen layers save nothing of their input, layers with an adapter keep it (and h, the input
+times A), and fused attention keeps its inputs, its output and one float32 a row and head: that is what the packed
+layers and torch's kernels do. So the count holds for any family, activation function and precision.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from functools import lru_cache
+from typing import TYPE_CHECKING, Any
+
+from loraloom.facts.model import ModelFacts, build_on_meta
+
+if TYPE_CHECKING:
+    from torch import Tensor, nn
+
+ROWS = 4
+"""Rows of the pass that is counted: what does not grow with the batch (positions, masks) weighs little then."""
+
+
+@lru_cache(maxsize=256)
+def kept_bytes_per_row(
+    model: ModelFacts, targets: frozenset[str], rank: int, dtype: str, length: int, attention: str
+) -> float | None:
+    """Bytes that a training pass keeps of one row of `length` tokens, without the loss and the weights.
+
+    Args:
+        targets: paths of the layers that carry an adapter of this rank.
+        dtype: in which the base computes ("float32", "bfloat16", ...).
+        attention: "sdpa" or "eager".
+
+    Returns:
+        None where it cannot be counted: no config is at hand, or the family's forward pass looks at numbers.
+    """
+    if model.config is None:
+        return None
+    try:
+        network = _network(model, dtype, attention)
+        return _count(network, model, targets, rank, length) / ROWS
+    except Exception:  # any model's forward pass may refuse tensors without numbers, each in its own way
+        return None
+
+
+@lru_cache(maxsize=2)
+def _network(model: ModelFacts, dtype: str, attention: str) -> nn.Module:
+    import torch
+
+    return build_on_meta(model.config, model.task, attention=attention).to(getattr(torch, dtype)).eval().requires_grad_(False)
+
+
+def _count(network: nn.Module, model: ModelFacts, targets: frozenset[str], rank: int, length: int) -> int:
+    import torch
+
+    own = {_storage(tensor) for tensor in (*network.parameters(), *network.buffers())}
+    adapted = {id(network.get_submodule(path).weight) for path in targets}
+    kept: dict[int, Any] = {}
+
+    def remember(tensor: Tensor) -> Tensor:
+        if _storage(tensor) not in own:
+            kept[_storage(tensor)] = tensor.untyped_storage()
+        return tensor
+
+    inputs = torch.zeros((ROWS, length), dtype=torch.long, device="meta")
+    with torch.autograd.graph.saved_tensors_hooks(remember, lambda tensor: tensor), _as_packed(adapted, rank):
+        result = _forward(network, model, inputs)
+    del result
+    return sum(int(storage.nbytes()) for storage in kept.values())
+
+
+def _forward(network: Any, model: ModelFacts, inputs: Tensor) -> Any:
+    """The pass up to where the loss begins: a language model's logits are formed in chunks, outside of it."""
+    if model.task == "causal_lm":
+        return network.base_model(input_ids=inputs, use_cache=False)
+    if model.task == "seq2seq_lm":
+        return network.model(input_ids=inputs, decoder_input_ids=inputs, use_cache=False) if hasattr(network, "model") else network(
+            input_ids=inputs, decoder_input_ids=inputs, use_cache=False
+        )  # fmt: skip
+    return network(input_ids=inputs)
+
+
+def _storage(tensor: Tensor) -> int:
+    """Identity of the memory behind a tensor. Meta tensors have no address, so the storage object stands for it."""
+    return tensor.untyped_storage()._cdata
+
+
+def _as_packed(adapted: set[int], rank: int) -> Any:
+    """A mode in which linear layers and attention keep what they keep in training, although nothing is computed."""
+    import torch
+    from torch.nn import functional as F
+    from torch.overrides import TorchFunctionMode
+
+    anchor = torch.zeros((), device="meta", requires_grad=True)
+
+    class Keep(torch.autograd.Function):
+        @staticmethod
+        def forward(ctx: Any, result: Tensor, anchor: Tensor, *kept: Tensor) -> Tensor:
+            ctx.save_for_backward(*kept)
+            return result.detach()
+
+        @staticmethod
+        def backward(ctx: Any, *grads: Tensor) -> Any:
+            raise RuntimeError("a count has no backward pass")
+
+    def adapter(weight: Tensor, x: Tensor, result: Tensor) -> Tensor:
+        if id(weight) not in adapted:
+            return result
+        hidden = x.new_empty((x.numel() // x.shape[-1], rank))
+        return Keep.apply(result, anchor, x, hidden)
+
+    def linear(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
+        return adapter(weight, x, F.linear(x, weight, bias))
+
+    def addmm(bias: Tensor, x: Tensor, weight: Tensor, **scales: Any) -> Tensor:
+        return adapter(weight, x, torch.addmm(bias, x, weight, **scales))
+
+    def attend(q: Tensor, k: Tensor, v: Tensor, *rest: Any, **options: Any) -> Tensor:
+        # torch's kernels write [rows, tokens, heads, size], so that the output projection reads the same memory
+        result = q.new_empty((q.shape[0], q.shape[2], q.shape[1], v.shape[-1])).transpose(1, 2)
+        sums = torch.empty(q.shape[:-1], dtype=torch.float32, device="meta")
+        return Keep.apply(result, anchor, q, k, v, result, sums)
+
+    replaced: Mapping[Any, Callable[..., Any]] = {
+        F.linear: linear,
+        torch.addmm: addmm,
+        F.scaled_dot_product_attention: attend,
+        # Families ask whether rows are unpadded ("is the mask all ones?") and whether an id is there: yes, and no.
+        torch.Tensor.__bool__: lambda tensor: True,
+        torch.Tensor.__contains__: lambda tensor, element: False,
+    }
+
+    class Packed(TorchFunctionMode):
+        def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+            return replaced.get(func, func)(*args, **(kwargs or {}))
+
+    return Packed()

@@ -1,0 +1,172 @@
+"""What the machine is: kind, memory, cores, precisions that work here, and how fast it multiplies matrices."""
+
+from __future__ import annotations
+
+import os
+import platform
+import time
+from dataclasses import dataclass
+from functools import cache
+from importlib import metadata
+from pathlib import Path
+from typing import Any, Literal
+
+DeviceKind = Literal["cpu", "cuda", "mps"]
+PACKAGES = ("loraloom", "torch", "transformers", "peft", "optuna", "safetensors", "tokenizers", "numpy", "pydantic", "sqlalchemy")
+PRECISIONS = {"fp32": "float32", "bf16": "bfloat16", "fp16": "float16", "fp64": "float64"}
+BF16_CPU_FLAGS = frozenset({"avx512_bf16", "amx_bf16", "bf16"})
+"""Processor flags that mean a bf16 product in hardware (x86: AVX-512 BF16, AMX; Arm: bf16)."""
+
+
+@dataclass(frozen=True)
+class DeviceFacts:
+    """Where training will run. Memory in bytes; on a CPU it is the machine's (or the container's) memory."""
+
+    kind: DeviceKind
+    name: str
+    total_bytes: int
+    free_bytes: int
+    cores: int
+    bf16_native: bool
+    """Whether bf16 is computed in hardware. Elsewhere torch emulates it: it works and is slow."""
+    compute_capability: tuple[int, int] | None = None
+
+
+def device_facts(kind: DeviceKind | None = None) -> DeviceFacts:
+    """Look at the machine: the accelerator that torch sees, else the processor. `kind` forces one of them."""
+    import torch
+
+    kind = kind or _best_kind()
+    if kind == "cuda":
+        free, total = torch.cuda.mem_get_info()
+        capability = torch.cuda.get_device_capability()
+        return DeviceFacts(
+            "cuda", torch.cuda.get_device_name(), total, free, torch.get_num_threads(), capability >= (8, 0), capability
+        )
+    total, free = _host_memory()
+    if kind == "mps":
+        total = min(total, int(torch.mps.recommended_max_memory()))
+        return DeviceFacts("mps", "Apple GPU", total, min(free, total), torch.get_num_threads(), True)
+    return DeviceFacts("cpu", _cpu_name(), total, free, _cores(), bool(_cpu_flags() & BF16_CPU_FLAGS))
+
+
+@cache
+def matmul_flops(kind: DeviceKind, dtype: str = "float32") -> float:
+    """Floating-point operations a second of a large square matrix product here, measured once a process (about 0.1 s)."""
+    import torch
+
+    size = 4096 if kind == "cuda" else 768
+    left = torch.randn(size, size, dtype=getattr(torch, dtype), device=kind)
+    torch.mm(left, left)
+    best, stop = float("inf"), time.perf_counter() + 0.1
+    while time.perf_counter() < stop:
+        started = time.perf_counter()
+        product = torch.mm(left, left)
+        product[0, 0].item()
+        best = min(best, time.perf_counter() - started)
+    return 2 * size**3 / best
+
+
+def environment() -> dict[str, Any]:
+    """Versions, device and working precisions, as plain values: what `loraloom env` shows and run.json keeps."""
+    device = device_facts()
+    return {
+        "python": platform.python_version(),
+        "platform": platform.platform(),
+        "packages": {name: version for name in PACKAGES if (version := _version(name))},
+        "device": {
+            "kind": device.kind,
+            "name": device.name,
+            "total_bytes": device.total_bytes,
+            "free_bytes": device.free_bytes,
+            "compute_capability": list(device.compute_capability) if device.compute_capability else None,
+        },
+        "cores": _cores(),
+        "threads": _threads(),
+        "precisions": {name: _proof(device, dtype) for name, dtype in PRECISIONS.items()},
+    }
+
+
+def _proof(device: DeviceFacts, dtype: str) -> dict[str, Any]:
+    """One product and its gradient in this precision: whether it runs, and is right, rather than claimed to be."""
+    import torch
+
+    native = {"bfloat16": device.bf16_native, "float16": device.kind != "cpu", "float64": device.kind != "mps"}.get(dtype, True)
+    try:
+        weight = torch.full((16, 16), 0.5, dtype=getattr(torch, dtype), device=device.kind, requires_grad=True)
+        product = weight @ weight
+        product.sum().backward()
+        right = bool((product == 4).all()) and weight.grad is not None and bool((weight.grad == 16).all())
+    except (RuntimeError, TypeError, ValueError) as fault:
+        return {"works": False, "native": False, "reason": str(fault).splitlines()[0]}
+    return {"works": right, "native": native and right}
+
+
+def _best_kind() -> DeviceKind:
+    import torch
+
+    if torch.cuda.is_available():
+        return "cuda"
+    return "mps" if torch.backends.mps.is_available() else "cpu"
+
+
+def _host_memory() -> tuple[int, int]:
+    """Total and free bytes, no more than the container that we run in allows."""
+    import psutil
+
+    memory = psutil.virtual_memory()
+    total, free = int(memory.total), int(memory.available)
+    limit, used = _read_int(Path("/sys/fs/cgroup/memory.max")), _read_int(Path("/sys/fs/cgroup/memory.current"))
+    if limit is not None and limit < total:
+        total = limit
+        free = min(free, max(0, limit - (used or 0)))
+    return total, free
+
+
+def _read_int(path: Path) -> int | None:
+    try:
+        return int(path.read_text())
+    except (OSError, ValueError):
+        return None
+
+
+def _cores() -> int:
+    """Cores that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def _threads() -> int:
+    import torch
+
+    return torch.get_num_threads()
+
+
+@cache
+def _cpu_info() -> str:
+    try:
+        return Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace")
+    except OSError:
+        return ""
+
+
+def _cpu_field(*names: str) -> str:
+    for line in _cpu_info().splitlines():
+        key, _, value = line.partition(":")
+        if key.strip().lower() in names:
+            return value.strip()
+    return ""
+
+
+def _cpu_name() -> str:
+    return _cpu_field("model name") or platform.processor() or platform.machine()
+
+
+def _cpu_flags() -> frozenset[str]:
+    return frozenset(_cpu_field("flags", "features").split())
+
+
+def _version(package: str) -> str | None:
+    try:
+        return metadata.version(package)
+    except metadata.PackageNotFoundError:
+        return None

@@ -1,0 +1,340 @@
+"""What a model is: family, sizes, linear layers, heads and weights, from its config.json alone.
+
+The model is built on torch's meta device, where tensors have shapes but no numbers: a config of 70 billion
+parameters takes about a second and no memory. So nothing is guessed from the names of families, and a family
+that this file has never heard of is described as well as LLaMA.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal, cast
+
+from loraloom.errors import ModelError
+from loraloom.facts.source import fetch_weights, first_line, load_config, model_folder
+from loraloom.facts.weights import Weights, find_weights
+from loraloom.lora.targets import Role
+from loraloom.records import Task
+
+if TYPE_CHECKING:
+    from torch import nn
+    from transformers import PreTrainedConfig
+
+Kind = Literal["decoder", "encoder", "encoder_decoder"]
+
+DEFAULT_TASK: dict[Kind, Task] = {"decoder": "causal_lm", "encoder": "seq_cls", "encoder_decoder": "seq2seq_lm"}
+AUTO_CLASSES: dict[Task, str] = {
+    "causal_lm": "AutoModelForCausalLM",
+    "seq_cls": "AutoModelForSequenceClassification",
+    "seq2seq_lm": "AutoModelForSeq2SeqLM",
+}
+MLP_PARTS = frozenset({"mlp", "ffn", "feed_forward", "feedforward", "densereludense", "intermediate", "output", "ffn_output"})
+MLP_LEAVES = frozenset({"fc1", "fc2", "fc_in", "fc_out", "lin1", "lin2", "dense_h_to_4h", "dense_4h_to_h"})
+HEAD_NAMES = frozenset({"classifier", "score", "classification_head", "pre_classifier", "qa_outputs"})
+
+
+@dataclass(frozen=True)
+class LinearFact:
+    """One linear layer. `is_conv1d`: GPT-2's layout, whose weight is stored as (in, out)."""
+
+    path: str
+    in_features: int
+    out_features: int
+    role: Role
+    is_conv1d: bool = False
+
+    @property
+    def name(self) -> str:
+        """The last part of the path: "q_proj"."""
+        return self.path.rpartition(".")[2]
+
+    @property
+    def parameters(self) -> int:
+        """Numbers in the weight, without the bias."""
+        return self.in_features * self.out_features
+
+
+@dataclass(frozen=True)
+class ModelFacts:
+    """What `plan` and the trainer need to know of a model. Counts are parameters, sizes are bytes."""
+
+    name_or_path: str
+    revision: str | None
+    task: Task
+    model_type: str
+    architecture: str
+    """Class that is built for the task: "LlamaForCausalLM"."""
+    kind: Kind
+    parameters: int
+    hidden_size: int
+    layers: int
+    """Blocks; encoder and decoder together."""
+    heads: int
+    kv_heads: int
+    intermediate_size: int
+    vocab_size: int
+    max_positions: int | None
+    """Longest row in tokens, None where positions are relative and have no limit."""
+    tied_embeddings: bool
+    linears: tuple[LinearFact, ...] = field(repr=False)
+    modules: tuple[str, ...] = field(repr=False)
+    """Paths of all modules that own parameters, themselves or inside them."""
+    head_modules: tuple[str, ...]
+    """For classification: paths of the heads, and of pretrained-looking parts that the weights lack."""
+    has_weights: bool
+    weight_bytes: int
+    dtype: str
+    """Type in which the weights are stored: "float32", "bfloat16", ..."""
+    supports_sdpa: bool = True
+    experts: int = 0
+    """Experts of a mixture, 0 for a dense model. Fused experts are no linear layers and stay frozen."""
+    prequantized: str | None = None
+    """Method with which the checkpoint itself is quantised ("gptq", "awq", ...)."""
+    is_local: bool = True
+    weights_problem: str | None = None
+    config: Any = field(default=None, repr=False, compare=False)
+    """The transformers config that all this was read from."""
+
+    @property
+    def linear_parameters(self) -> int:
+        """Numbers in the linear layers outside the heads: what a matrix product of one token touches."""
+        return sum(linear.parameters for linear in self.linears if linear.role != "head")
+
+
+def model_facts(
+    name_or_path: str,
+    *,
+    revision: str | None = None,
+    trust_remote_code: bool = False,
+    task: Task | None = None,
+    num_labels: int | None = None,
+) -> ModelFacts:
+    """Describe a model from its config.json, and its weight files by their headers where they are at hand.
+
+    Args:
+        name_or_path: folder, or name on the hub (its config is fetched by transformers, its weights are not).
+        revision: branch, tag or commit on the hub.
+        trust_remote_code: run model code that comes with the model.
+        task: what the model shall do; None takes what its kind does.
+        num_labels: classes of a classifier; None takes the config's.
+
+    Raises:
+        ModelError: no such model, no config.json, or a model that cannot do the task.
+    """
+    config = load_config(name_or_path, revision=revision, trust_remote_code=trust_remote_code)
+    if num_labels is not None:
+        config.num_labels = num_labels
+    kind = _kind(config)
+    task = task or _asked_task(config) or DEFAULT_TASK[kind]
+    _check_task(name_or_path, config.model_type, kind, task)
+    model = build_on_meta(config, task, trust_remote_code=trust_remote_code)
+    folder = model_folder(name_or_path, revision)
+    weights = find_weights(folder) if folder else Weights(problem="the weights are not on this machine yet")
+    heads = _head_modules(model, weights.names) if task == "seq_cls" else ()
+    text = config.get_text_config()
+    width = _size(text, "hidden_size", "d_model", "dim", "n_embd")
+    head_count = _size(text, "num_attention_heads", "n_heads", "n_head", "num_heads", "encoder_attention_heads")
+    return ModelFacts(
+        name_or_path=name_or_path,
+        revision=revision,
+        task=task,
+        model_type=str(config.model_type),
+        architecture=type(model).__name__,
+        kind=kind,
+        parameters=sum(parameter.numel() for parameter in model.parameters()),
+        hidden_size=width,
+        layers=_layers(text, kind),
+        heads=head_count,
+        kv_heads=_size(text, "num_key_value_heads") or head_count,
+        intermediate_size=_intermediate(text) or 4 * width,
+        vocab_size=_size(text, "vocab_size"),
+        max_positions=_max_positions(text),
+        tied_embeddings=bool(getattr(text, "tie_word_embeddings", False)),
+        linears=_linears(model, heads),
+        modules=tuple(path for path, module in model.named_modules() if path and _has_parameters(module)),
+        head_modules=heads,
+        has_weights=weights.problem is None,
+        weight_bytes=weights.bytes,
+        dtype=weights.dtype or str(getattr(config, "dtype", None) or "float32").removeprefix("torch."),
+        supports_sdpa=bool(getattr(model, "_supports_sdpa", False)),
+        experts=_size(text, "num_local_experts", "num_experts", "n_routed_experts"),
+        prequantized=_prequantized(config),
+        is_local=Path(name_or_path).expanduser().is_dir(),
+        weights_problem=weights.problem,
+        config=config,
+    )
+
+
+def require_weights(facts: ModelFacts) -> ModelFacts:
+    """The same facts once the weights are sure to be on this machine: a hub model is fetched, a folder must have them.
+
+    Raises:
+        ModelError: the folder has no usable weights, or the hub refuses.
+    """
+    if facts.has_weights:
+        return facts
+    if facts.is_local:
+        raise ModelError(
+            f"{facts.name_or_path} has a config.json but no weights that can be used",
+            got=facts.weights_problem,
+            need="model.safetensors or pytorch_model.bin beside config.json, with every shard that an index names",
+            next="fetch the weights again; `loraloom plan` works without them",
+        )
+    fetch_weights(facts.name_or_path, facts.revision)
+    fetched = model_facts(facts.name_or_path, revision=facts.revision, task=facts.task)
+    if not fetched.has_weights:
+        return require_weights(replace(fetched, is_local=True))
+    return fetched
+
+
+def build_on_meta(
+    config: PreTrainedConfig, task: Task, *, trust_remote_code: bool = False, attention: str | None = None
+) -> nn.Module:
+    """The task's model with shapes and no numbers.
+
+    Raises:
+        ModelError: the family has no such model, or the config contradicts itself.
+    """
+    import torch
+    import transformers
+
+    factory = getattr(transformers, AUTO_CLASSES[task])
+    try:
+        with torch.device("meta"):
+            return cast("nn.Module", factory.from_config(config, trust_remote_code=trust_remote_code, attn_implementation=attention))
+    except Exception as fault:  # a config is user input: whatever a model's constructor raises on it is a wrong request
+        raise ModelError(
+            f"a {config.model_type} model for {task} cannot be built from this config.json",
+            got=first_line(fault),
+            need="a family that transformers offers for this task, and sizes that fit each other",
+            next="check `task`, or the config.json of the model",
+        ) from fault
+
+
+def _kind(config: PreTrainedConfig) -> Kind:
+    from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_NAMES, MODEL_FOR_MASKED_LM_MAPPING_NAMES
+
+    if getattr(config, "is_encoder_decoder", False):
+        return "encoder_decoder"
+    if getattr(config, "is_decoder", False):
+        return "decoder"
+    if config.model_type in MODEL_FOR_MASKED_LM_MAPPING_NAMES:
+        return "encoder"
+    written_for_lm = any("CausalLM" in name or "LMHead" in name for name in config.architectures or ())
+    return "decoder" if written_for_lm or config.model_type in MODEL_FOR_CAUSAL_LM_MAPPING_NAMES else "encoder"
+
+
+def _asked_task(config: PreTrainedConfig) -> Task | None:
+    return "seq_cls" if any(name.endswith("ForSequenceClassification") for name in config.architectures or ()) else None
+
+
+def _check_task(name: str, model_type: str, kind: Kind, task: Task) -> None:
+    wrong = (task == "causal_lm" and kind != "decoder") or (task == "seq2seq_lm" and kind != "encoder_decoder")
+    if wrong:
+        needed = "a decoder (LLaMA, Qwen, GPT-2, ...)" if task == "causal_lm" else "an encoder-decoder (T5, BART, ...)"
+        raise ModelError(
+            f"{name} cannot do {task}",
+            got=f"a {model_type} model, which is an {kind.replace('_', '-')}" if kind != "decoder" else f"a {model_type} decoder",
+            need=needed,
+            next=f"task: {DEFAULT_TASK[kind]}, or another model",
+        )
+
+
+def _linears(model: nn.Module, heads: Sequence[str]) -> tuple[LinearFact, ...]:
+    from torch import nn
+    from transformers.pytorch_utils import Conv1D
+
+    output = cast("Any", model).get_output_embeddings()
+    facts: list[LinearFact] = []
+    for path, module in model.named_modules():
+        if isinstance(module, Conv1D):
+            d_in, d_out = (int(size) for size in module.weight.shape)
+        elif isinstance(module, nn.Linear):
+            d_in, d_out = module.in_features, module.out_features
+        else:
+            continue
+        is_head = module is output or any(path == head or path.startswith(f"{head}.") for head in heads)
+        facts.append(LinearFact(path, d_in, d_out, "head" if is_head else role_of(path), isinstance(module, Conv1D)))
+    return tuple(facts)
+
+
+def role_of(path: str) -> Role:
+    """Attention or MLP, told from the words in a module's path; "other" where neither shows (a pooler)."""
+    *parents, leaf = path.lower().split(".")
+    if any("attn" in part or "attention" in part for part in parents):
+        return "attention"
+    if MLP_PARTS & {*parents, leaf} or leaf in MLP_LEAVES:
+        return "mlp"
+    return "other"
+
+
+def _head_modules(model: nn.Module, stored: frozenset[str] | None) -> tuple[str, ...]:
+    """Heads of a classifier that must be trained whole.
+
+    The part that gives the classes always is; so is a layer beside the base (DistilBERT's pre_classifier) or a
+    pooler, when the weights hold nothing for it and it would start from noise. `stored` None: not known, and then
+    only what is known to be new by its name counts.
+    """
+    prefix = str(getattr(model, "base_model_prefix", ""))
+    beside = [name for name, child in model.named_children() if name != prefix and _has_parameters(child)]
+    heads = [name for name in beside if name in HEAD_NAMES or name == beside[-1]]
+    if stored is not None:
+        poolers = [path for path, module in model.named_modules() if path.endswith("pooler") and _has_parameters(module)]
+        heads += [path for path in (*beside, *poolers) if not _is_stored(model, path, prefix, stored)]
+    chosen = set(heads)
+    return tuple(path for path, _ in model.named_modules() if path in chosen)
+
+
+def _is_stored(model: nn.Module, path: str, prefix: str, stored: frozenset[str]) -> bool:
+    """Whether the weights hold any parameter of a module, saved with or without the base model's prefix."""
+    names = (f"{path}.{name}" for name, _ in model.get_submodule(path).named_parameters())
+    return any({name, name.removeprefix(f"{prefix}."), f"{prefix}.{name}"} & stored for name in names)
+
+
+def _has_parameters(module: nn.Module) -> bool:
+    return next(module.parameters(), None) is not None
+
+
+def _size(config: PreTrainedConfig, *names: str) -> int:
+    """The first of several spellings of a size; 0 where the config has none of them."""
+    for name in names:
+        value = getattr(config, name, None)
+        if isinstance(value, (list, tuple)) and value:
+            value = max(cast("Sequence[int]", value))
+        if isinstance(value, int) and not isinstance(value, bool):
+            return value
+    return 0
+
+
+def _layers(config: PreTrainedConfig, kind: Kind) -> int:
+    if kind == "encoder_decoder":
+        encoder = _size(config, "encoder_layers", "num_layers", "num_hidden_layers")
+        return encoder + (_size(config, "decoder_layers", "num_decoder_layers") or encoder)
+    return _size(config, "num_hidden_layers", "n_layers", "n_layer", "num_layers")
+
+
+def _intermediate(config: PreTrainedConfig) -> int:
+    return _size(config, "intermediate_size", "d_ff", "hidden_dim", "n_inner", "ffn_dim", "encoder_ffn_dim")
+
+
+def _max_positions(config: PreTrainedConfig) -> int | None:
+    if getattr(config, "relative_attention_num_buckets", None) and config.model_type in {"t5", "mt5", "umt5", "longt5"}:
+        return None
+    positions = _size(config, "max_position_embeddings", "n_positions", "max_seq_len", "seq_length")
+    # RoBERTa's kin count positions from pad_token_id + 1, so the first rows of their table are never used.
+    counts_after_pad = {"roberta", "xlm-roberta", "xlm-roberta-xl", "camembert", "roberta-prelayernorm", "data2vec-text", "mpnet"}
+    if positions and config.model_type in counts_after_pad:
+        positions -= _size(config, "pad_token_id") + 1
+    return positions or None
+
+
+def _prequantized(config: PreTrainedConfig) -> str | None:
+    found = getattr(config, "quantization_config", None)
+    if found is None:
+        return None
+    method = (
+        cast("dict[str, Any]", found).get("quant_method") if isinstance(found, dict) else getattr(found, "quant_method", None)
+    )
+    return str(getattr(method, "value", method) or "unknown")

@@ -1,0 +1,88 @@
+"""What lies on disk: the weight files of a model folder, read by their headers only.
+
+A safetensors file starts with eight bytes (the header's length, little endian) and a JSON header that names every
+tensor with its type, shape and byte range. So names, types and a truncated download show without loading anything.
+"""
+
+from __future__ import annotations
+
+import json
+import struct
+from collections import Counter
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, cast
+
+DTYPES = {"F64": "float64", "F32": "float32", "F16": "float16", "BF16": "bfloat16"}
+SINGLE_FILES = ("model.safetensors", "pytorch_model.bin")
+INDEX_FILES = ("model.safetensors.index.json", "pytorch_model.bin.index.json")
+
+
+@dataclass(frozen=True)
+class Weights:
+    """The weight files of one folder. `problem` says why they cannot be used; it is None when they can."""
+
+    files: tuple[str, ...] = ()
+    bytes: int = 0
+    names: frozenset[str] | None = None
+    """Names of the stored tensors; None where the file format does not tell them cheaply."""
+    dtype: str | None = None
+    """Type of most stored numbers."""
+    problem: str | None = None
+
+
+def find_weights(folder: Path) -> Weights:
+    """Read what `folder` holds. Never raises for a fault in the files: it is told in `problem`."""
+    try:
+        files = _files(folder)
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as fault:
+        return Weights(problem=f"the index of the weight files cannot be read: {fault}")
+    if not files:
+        return Weights(problem="no model.safetensors and no pytorch_model.bin")
+    absent = [name for name in files if not (folder / name).is_file()]
+    if absent:
+        return Weights(files=files, problem=f"{len(absent)} of {len(files)} weight files are missing: {', '.join(absent[:3])}")
+    size = sum((folder / name).stat().st_size for name in files)
+    if not files[0].endswith(".safetensors"):
+        return Weights(files=files, bytes=size)
+    counts = Counter[str]()
+    names: set[str] = set()
+    for name in files:
+        try:
+            header = _header(folder / name)
+        except (OSError, ValueError, KeyError, TypeError, AttributeError, struct.error) as fault:
+            return Weights(files=files, bytes=size, problem=f"{name} cannot be read: {fault}")
+        for tensor, entry in header.items():
+            names.add(tensor)
+            begin, end = entry["data_offsets"]
+            stored = str(entry["dtype"])
+            counts[DTYPES.get(stored, stored)] += end - begin
+    dtype = counts.most_common(1)[0][0] if counts else None
+    return Weights(files=files, bytes=size, names=frozenset(names), dtype=dtype)
+
+
+def _files(folder: Path) -> tuple[str, ...]:
+    for single, index in zip(SINGLE_FILES, INDEX_FILES, strict=True):
+        if (folder / single).is_file():
+            return (single,)
+        if (folder / index).is_file():
+            shards = json.loads((folder / index).read_text(encoding="utf-8"))["weight_map"].values()
+            return tuple(sorted(set(shards)))
+    return ()
+
+
+def _header(path: Path) -> dict[str, dict[str, Any]]:
+    size = path.stat().st_size
+    with path.open("rb") as file:
+        start = file.read(8)
+        if len(start) < 8:
+            raise ValueError("it is empty or cut off")
+        length = int(struct.unpack("<Q", start)[0])
+        if 8 + length > size:
+            raise ValueError(f"it is cut off: its header alone needs {8 + length:,} bytes, the file has {size:,}")
+        header = cast("dict[str, dict[str, Any]]", json.loads(file.read(length)))
+    header.pop("__metadata__", None)
+    needed = 8 + length + max((entry["data_offsets"][1] for entry in header.values()), default=0)
+    if size < needed:
+        raise ValueError(f"it is cut off: {size:,} of {needed:,} bytes are there")
+    return header

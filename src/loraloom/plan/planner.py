@@ -1,0 +1,203 @@
+"""From facts and request to a plan: every setting with its reason, a forecast, and candidates to train."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, fields, replace
+from typing import Any, TypeVar
+
+from loraloom.config.asked import Config
+from loraloom.errors import ConfigError, ModelError
+from loraloom.lora.targets import resolve_pattern, resolve_targets, short_label
+from loraloom.plan.basis import CONFIG, Facts, asked_value, is_asked, memory_budget, target_linears
+from loraloom.plan.memory import Shape, decided_shape, forecast_memory
+from loraloom.plan.rules import RULES, batch, max_length, rank, rate
+from loraloom.plan.time import forecast_time
+from loraloom.plan.warnings import warnings_for
+from loraloom.records import AdapterSpec, Advice, Candidate, Estimate, TrainingSpec
+
+__all__ = ["Facts", "Plan", "candidate", "make_plan", "packs", "plan_json", "search_caps"]
+
+Spec = TypeVar("Spec", AdapterSpec, TrainingSpec)
+
+SEARCH_BATCH_CAP = 64
+SEARCH_RANK_CAP = 128
+LEAST_SEARCH_STEPS = 50
+"""A batch so large that fewer steps than this remain is not worth a candidate."""
+
+
+@dataclass(frozen=True)
+class Plan:
+    """Every value that a run uses, by dotted key, and what it will take."""
+
+    settings: Mapping[str, Advice]
+    forecast: Mapping[str, Estimate]
+    """"memory" of the whole pack, "time" of the whole search; "memory_one" and "time_one" of one candidate alone."""
+    warnings: tuple[str, ...]
+    config: Config
+    facts: Facts
+
+    def values(self) -> dict[str, Any]:
+        """The value of every setting by dotted key."""
+        return {key: advice.value for key, advice in self.settings.items()}
+
+    @property
+    def slots(self) -> int:
+        """How many candidates train at once."""
+        return self.settings["limits.max_packed"].value
+
+    def to_json(self) -> dict[str, Any]:
+        return plan_json(self)
+
+
+def make_plan(config: Config, facts: Facts) -> Plan:
+    """Decide every setting that the user left open; pure, nothing is read or written.
+
+    Raises:
+        ModelError: a target that matches nothing, a module to save that the model does not have.
+        ConfigError: a length above the model's positions.
+        MemoryBudgetError: nothing fits into the memory that was allowed.
+    """
+    max_length.check(facts, config)
+    _check_modules(facts, config)
+    decided: dict[str, Advice] = {}
+    for key, rule in RULES.items():
+        decided[key] = _asked(config, facts, decided, key) if is_asked(config, key) else rule(facts, config, decided)
+    _check_fit(config, facts, decided)
+    packed = decided["limits.max_packed"].value
+    forecast = {
+        "memory": forecast_memory(facts, decided, decided_shape(decided, packed=packed)),
+        "memory_one": forecast_memory(facts, decided, decided_shape(decided)),
+        "time": forecast_time(facts, config, decided, trials=config.search.trials, packed=packed),
+        "time_one": forecast_time(facts, config, decided),
+    }
+    return Plan(decided, forecast, warnings_for(facts, config, decided, forecast), config, facts)
+
+
+def candidate(plan: Plan, id: str, params: Mapping[str, Any], seed_offset: int = 0) -> Candidate:
+    """The plan's setting with `params` (dotted key -> value) over it, ready for a slot.
+
+    A batch larger than fits at once is split into micro-batches that give the same gradient. `seed_offset` makes
+    another seed of the same setting.
+
+    Raises:
+        ConfigError: a key that no candidate has.
+        ModelError: targets that match nothing.
+    """
+    values = {**plan.values(), **params}
+    unknown = [key for key in params if key not in plan.settings]
+    if unknown:
+        raise ConfigError(f"`{unknown[0]}` is not a setting of a candidate", need="a dotted key of `adapter` or `training`")
+    adapter, training = _section(values, "adapter"), _section(values, "training")
+    adapter["modules_to_save"] = whole = tuple(adapter["modules_to_save"])
+    adapter["target_modules"] = resolve_targets(plan.facts.model.linears, adapter["target_modules"], modules_to_save=whole)
+    for name in ("rank_pattern", "alpha_pattern"):
+        adapter[name] = resolve_pattern(adapter["target_modules"], adapter[name], key=f"adapter.{name}")
+    batch_key = "training.per_device_train_batch_size"
+    if params.get(batch_key, 0) > plan.settings[batch_key].value:
+        training |= _split(plan, params[batch_key] * values["training.gradient_accumulation_steps"])
+    training["seed"] += seed_offset
+    return Candidate(id, _only(AdapterSpec, adapter), _only(TrainingSpec, training), dict(params))
+
+
+def search_caps(plan: Plan) -> dict[str, float]:
+    """The largest value that a search should try, by dotted key: rate, rank and batch."""
+    facts, settings = plan.facts, plan.settings
+    value = settings["training.learning_rate"].value
+    steps = plan.config.training.max_steps
+    rows = facts.data.rows * settings["training.num_train_epochs"].value
+    most = SEARCH_BATCH_CAP if steps else min(SEARCH_BATCH_CAP, max(4, rows / LEAST_SEARCH_STEPS))
+    return {
+        "training.learning_rate": rate.rate_cap(facts, value),
+        "adapter.r": float(min(SEARCH_RANK_CAP, rank.width_cap(facts))),
+        "training.per_device_train_batch_size": float(most),
+    }
+
+
+def packs(plan: Plan, candidates: Sequence[Candidate]) -> tuple[tuple[Candidate, ...], ...]:
+    """Candidates that should train together: like rows a step beside each other, as many as have a slot."""
+    ordered = sorted(candidates, key=lambda made: made.training.per_device_train_batch_size)
+    return tuple(tuple(ordered[start : start + plan.slots]) for start in range(0, len(ordered), plan.slots))
+
+
+def plan_json(plan: Plan) -> dict[str, Any]:
+    """The document that `plan --json` prints."""
+    memory, time = plan.forecast["memory"], plan.forecast["time"]
+    return {
+        "settings": {key: asdict(advice) for key, advice in plan.settings.items()},
+        "forecast": {
+            "memory": {
+                **{f"{name}_bytes": round(size) for name, size in memory.parts.items()},
+                "total_bytes": round(memory.value),
+                "low_bytes": round(memory.low),
+                "high_bytes": round(memory.high),
+                "one_candidate_bytes": round(plan.forecast["memory_one"].value),
+                "budget_bytes": memory_budget(plan.facts, plan.config),
+                "candidates": plan.slots,
+            },
+            "time": {
+                **{f"{name}_seconds": round(seconds, 1) for name, seconds in time.parts.items()},
+                "total_seconds": round(time.value, 1),
+                "low_seconds": round(time.low, 1),
+                "high_seconds": round(time.high, 1),
+                "one_candidate_seconds": round(plan.forecast["time_one"].value, 1),
+                "candidates": plan.config.search.trials,
+            },
+        },
+        "warnings": list(plan.warnings),
+    }
+
+
+def _asked(config: Config, facts: Facts, decided: Mapping[str, Advice], key: str) -> Advice:
+    value = asked_value(config, key)
+    if key == "adapter.modules_to_save":
+        value = tuple(path for name in value for path in _module_paths(facts, name))
+    reason = "you asked"
+    if key == "adapter.target_modules":
+        chosen = target_linears(facts, value, decided["adapter.modules_to_save"].value)
+        reason = f"you asked: {len(chosen)} layers, {short_label((linear.path for linear in chosen), facts.model.linears)}"
+    return Advice(value, reason, CONFIG)
+
+
+def _module_paths(facts: Facts, name: str) -> list[str]:
+    return [path for path in facts.model.modules if path == name or path.endswith(f".{name}")]
+
+
+def _check_modules(facts: Facts, config: Config) -> None:
+    asked = config.adapter.modules_to_save
+    absent = [name for name in asked if not _module_paths(facts, name)] if asked != "auto" else []
+    if absent:
+        beside = [path for path in facts.model.modules if "." not in path]
+        raise ModelError(
+            f"`adapter.modules_to_save` names `{absent[0]}`, which {facts.model.architecture} does not have",
+            got=f"at its top: {', '.join(beside)}",
+            need="names or paths of modules with parameters",
+            next="leave `adapter.modules_to_save` out: a new classification head is found by itself",
+        )
+
+
+def _check_fit(config: Config, facts: Facts, decided: Mapping[str, Advice]) -> None:
+    """What the user fixed may not fit even where the rules, left free, would have found something."""
+    if forecast_memory(facts, decided, decided_shape(decided)).high > memory_budget(facts, config):
+        fits = batch.largest_micro_batch(facts, config, decided, decided[batch.KEY].value)
+        raise batch.micro_batch_too_large(facts, config, decided, fits)
+
+
+def _split(plan: Plan, rows: int) -> dict[str, int]:
+    """Micro-batch and accumulation for a step of `rows` rows."""
+    micro, budget = rows, memory_budget(plan.facts, plan.config)
+    while micro > 1 and forecast_memory(plan.facts, plan.settings, _with_micro(plan, micro)).high > budget:
+        micro = -(-micro // 2)
+    return {"per_device_train_batch_size": micro, "gradient_accumulation_steps": -(-rows // micro)}
+
+
+def _with_micro(plan: Plan, micro: int) -> Shape:
+    return replace(decided_shape(plan.settings, packed=plan.slots), micro_batch=micro)
+
+
+def _section(values: Mapping[str, Any], name: str) -> dict[str, Any]:
+    return {key.removeprefix(f"{name}."): value for key, value in values.items() if key.startswith(f"{name}.")}
+
+
+def _only(spec: type[Spec], values: Mapping[str, Any]) -> Spec:
+    return spec(**{field.name: values[field.name] for field in fields(spec) if field.name in values})

@@ -1,0 +1,56 @@
+"""Every rule, once, in the order in which they are asked: a rule may read what those before it decided."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import partial
+
+from loraloom.config.asked import Config
+from loraloom.plan.basis import Decided, Facts
+from loraloom.plan.rules import (
+    accumulation,
+    alpha,
+    attention,
+    batch,
+    checkpointing,
+    dropout,
+    dtype,
+    early_stopping,
+    epochs,
+    fixed,
+    max_length,
+    max_packed,
+    modules_to_save,
+    optimiser,
+    packing,
+    precision,
+    quantization,
+    rank,
+    rate,
+    rslora,
+    schedule,
+    targets,
+    task,
+    warmup,
+    weight_decay,
+)
+from loraloom.records import Advice
+
+Rule = Callable[[Facts, Config, Decided], Advice]
+
+_ORDER = (
+    task, precision, dtype, attention, max_length, packing, modules_to_save, targets, rank, rslora, alpha, optimiser,
+    checkpointing, quantization, batch, accumulation, epochs, dropout, weight_decay, schedule, warmup, rate, early_stopping,
+    max_packed,
+)  # fmt: skip
+
+
+def _keep_default(facts: Facts, asked: Config, decided: Decided, *, key: str) -> Advice:
+    return fixed.advise(key, asked)
+
+
+RULES: dict[str, Rule] = {
+    **{key: partial(_keep_default, key=key) for key in fixed.FIXED},
+    **{module.KEY: module.advise for module in _ORDER},
+}
+"""Dotted key -> rule. Settings that are the same for everyone come first."""

@@ -1,0 +1,111 @@
+"""Rows of one optimiser step, and how many of them go through the model at a time."""
+
+from __future__ import annotations
+
+from loraloom.config.asked import Config
+from loraloom.errors import MemoryBudgetError
+from loraloom.plan.basis import Decided, Facts, bytes_text, memory_budget
+from loraloom.plan.memory import Shape, forecast_memory, largest
+from loraloom.records import Advice
+
+KEY = "training.per_device_train_batch_size"
+BY_ROWS = ((500, 4), (2_000, 8), (100_000, 16))
+"""Below so many rows, this batch; with more, LARGE."""
+LARGE = 32
+RANGE = (4, 64)
+
+
+def advise(facts: Facts, asked: Config, decided: Decided) -> Advice:
+    wanted = effective_batch(facts, asked)
+    fits = largest_micro_batch(facts, asked, decided, wanted)
+    rows = facts.data.rows
+    steps = -(-rows // wanted)
+    reason = f"{rows:,} rows give {steps:,} steps an epoch at {wanted} rows a step"
+    if fits < wanted:
+        reason += (
+            f"; {fits} at a time, because {wanted} rows of {decided['data.max_length'].value:,} tokens do not fit into memory"
+        )
+    return Advice(fits, reason, "arXiv:2507.07101; TRL and Tinker defaults lie between 8 and 128", RANGE, "M")
+
+
+def effective_batch(facts: Facts, asked: Config) -> int:
+    """Rows of one optimiser step: what the user set, else by the size of the data."""
+    micro, windows = asked.training.per_device_train_batch_size, asked.training.gradient_accumulation_steps
+    if isinstance(micro, int):
+        return micro * (windows if isinstance(windows, int) else 1)
+    by_rows = next((batch for rows, batch in BY_ROWS if facts.data.rows < rows), LARGE)
+    return max(by_rows, windows) if isinstance(windows, int) else by_rows
+
+
+def largest_micro_batch(facts: Facts, asked: Config, decided: Decided, wanted: int) -> int:
+    """The largest halving of `wanted` whose forecast fits the budget.
+
+    Raises:
+        MemoryBudgetError: one row at a time does not fit.
+    """
+    windows = asked.training.gradient_accumulation_steps
+    micro = max(1, wanted // windows) if isinstance(windows, int) else wanted
+    while micro > 1 and not _fits(facts, asked, decided, micro):
+        micro //= 2
+    if not _fits(facts, asked, decided, micro):
+        raise too_little(facts, asked, decided)
+    return micro
+
+
+def too_little(facts: Facts, asked: Config, decided: Decided) -> MemoryBudgetError:
+    """The error that says what would fit: the smallest budget, and where it helps, a shorter row."""
+    shape = _shape(decided, 1)
+    need = forecast_memory(facts, decided, shape)
+    budget = memory_budget(facts, asked)
+    parts = ", ".join(f"{name} {bytes_text(size)}" for name, size in sorted(need.parts.items(), key=lambda item: -item[1])[:3])
+    length = _length_that_fits(facts, asked, decided)
+    if length:
+        advice = f"data.max_length: {length}"
+    elif largest(need.parts) == "weights":
+        advice = "a smaller model, or a machine with more memory"
+    else:
+        advice = f"limits.memory: {need.high / 2**30:.1f}GiB"
+    return MemoryBudgetError(
+        f"nothing fits into {bytes_text(budget)}: one candidate with one row of {shape.length:,} tokens at a time needs "
+        f"{bytes_text(need.value)}",
+        got=f"{parts}; at most {bytes_text(need.high)} with the margin of the forecast",
+        need=f"a budget of {bytes_text(need.high)} at least",
+        next=advice,
+    )
+
+
+def micro_batch_too_large(facts: Facts, asked: Config, decided: Decided, fits: int) -> MemoryBudgetError:
+    """The error for a micro-batch that the user set and that does not fit, although a smaller one does."""
+    micro = decided[KEY].value
+    need = forecast_memory(facts, decided, _shape(decided, micro))
+    return MemoryBudgetError(
+        f"`{KEY}` is {micro}: {micro} rows of {decided['data.max_length'].value:,} tokens need {bytes_text(need.high)} with the "
+        f"margin of the forecast, {bytes_text(memory_budget(facts, asked))} are allowed",
+        need=f"{fits} {'row' if fits == 1 else 'rows'} at a time, or a budget of {bytes_text(need.high)}",
+        next=f"{KEY}: {fits} with gradient_accumulation_steps: {-(-micro // fits)}: the same gradient",
+    )
+
+
+def _fits(facts: Facts, asked: Config, decided: Decided, micro: int) -> bool:
+    return forecast_memory(facts, decided, _shape(decided, micro)).high <= memory_budget(facts, asked)
+
+
+def _length_that_fits(facts: Facts, asked: Config, decided: Decided) -> int | None:
+    """The longest row, in steps of a halving, that fits one at a time; None where none of at least 32 tokens does."""
+    length = decided["data.max_length"].value // 2
+    while length >= 32:
+        shape = Shape(1, length, 1, decided["training.gradient_checkpointing"].value, decided["model.quantization"].value)
+        if forecast_memory(facts, decided, shape).high <= memory_budget(facts, asked):
+            return length
+        length //= 2
+    return None
+
+
+def _shape(decided: Decided, micro: int) -> Shape:
+    return Shape(
+        micro,
+        decided["data.max_length"].value,
+        1,
+        decided["training.gradient_checkpointing"].value,
+        decided["model.quantization"].value,
+    )

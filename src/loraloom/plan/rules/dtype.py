@@ -1,0 +1,19 @@
+"""How the frozen weights are stored: as they are computed."""
+
+from __future__ import annotations
+
+from loraloom.config.asked import Config
+from loraloom.plan.basis import DERIVED, Decided, Facts
+from loraloom.records import Advice
+
+KEY = "model.dtype"
+OF_PRECISION = {"fp32": "float32", "bf16": "bfloat16", "fp16": "float16", "fp64": "float64"}
+
+
+def advise(facts: Facts, asked: Config, decided: Decided) -> Advice:
+    precision = decided["training.precision"].value
+    value = OF_PRECISION[precision]
+    reason = (
+        f"the base computes in {precision}, so a wider copy would only take memory; the weights on disk are {facts.model.dtype}"
+    )
+    return Advice(value, reason, DERIVED, tuple(OF_PRECISION.values()), "M")

@@ -1,0 +1,46 @@
+"""How often the data is seen."""
+
+from __future__ import annotations
+
+import math
+
+from loraloom.config.asked import Config
+from loraloom.plan.basis import Decided, Facts, decided_batch, steps_per_epoch
+from loraloom.records import Advice
+
+KEY = "training.num_train_epochs"
+ENCODER_STEPS = {"cuda": 1_000, "mps": 600, "cpu": 400}
+"""Updates that an encoder's classifier gets, as far as the epochs allow; a processor takes a second or so for each."""
+ENCODER_EPOCHS = (3, 30)
+LEAST_STEPS = 100
+MOST_EPOCHS = 4
+"""Of a language model: more passes memorise (arXiv:2305.16264 finds four nearly as good as fresh data)."""
+
+
+def advise(facts: Facts, asked: Config, decided: Decided) -> Advice:
+    rows, batch = facts.data.rows, decided_batch(decided)
+    per_epoch = steps_per_epoch(facts, batch)
+    if asked.training.max_steps:
+        value = max(1, math.ceil(asked.training.max_steps / per_epoch))
+        return Advice(value, f"max_steps = {asked.training.max_steps:,} decides; {per_epoch:,} steps make an epoch", "config")
+    if facts.model.kind == "encoder" and facts.data.task == "seq_cls":
+        return _encoder(facts, per_epoch)
+    usual = 3 if facts.data.task != "causal_lm" or rows < 1_000 else 2 if rows < 50_000 else 1
+    value = min(max(usual, math.ceil(LEAST_STEPS / per_epoch)), max(usual, MOST_EPOCHS))
+    epochs = "1 epoch makes" if value == 1 else f"{value} epochs make"
+    reason = f"{rows:,} rows, {per_epoch:,} steps an epoch: {epochs} {value * per_epoch:,} steps"
+    if value > usual:
+        reason += f", nearer to the {LEAST_STEPS} that an adapter needs"
+    source = "arXiv:2305.16264" if facts.data.task == "causal_lm" else "arXiv:2106.09685"
+    return Advice(value, reason, source, (1, max(usual, MOST_EPOCHS)), "B")
+
+
+def _encoder(facts: Facts, per_epoch: int) -> Advice:
+    wanted = ENCODER_STEPS[facts.device.kind]
+    low, high = ENCODER_EPOCHS
+    value = min(max(math.ceil(wanted / per_epoch), low), high)
+    reason = (
+        f"{facts.data.rows:,} rows, {per_epoch:,} steps an epoch: {value} epochs make {value * per_epoch:,} steps; a classifier "
+        f"gets about {wanted:,} on {facts.device.kind} (papers use 10 to 80 epochs on small sets, with early stopping)"
+    )
+    return Advice(value, reason, "arXiv:2106.09685", ENCODER_EPOCHS, "M")

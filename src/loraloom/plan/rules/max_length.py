@@ -1,0 +1,51 @@
+"""How many tokens of a row are used. Rows are only cut where the model or the memory ends."""
+
+from __future__ import annotations
+
+from loraloom.config.asked import Config
+from loraloom.errors import ConfigError
+from loraloom.plan.basis import DERIVED, Decided, Facts
+from loraloom.records import Advice
+
+KEY = "data.max_length"
+CAP = 4096
+"""Longer rows are rare in tuning data, and one of them decides the memory of the whole run."""
+
+
+def advise(facts: Facts, asked: Config, decided: Decided) -> Advice:
+    data, limit = facts.data, facts.model.max_positions
+    longest = max(data.longest, data.longest_anywhere)
+    cap = min(CAP, limit or CAP)
+    if longest <= cap:
+        value = min(cap, -(-max(longest, 8) // 8) * 8)
+        reason = (
+            f"the longest row has {longest:,} tokens (99% have at most {data.percentiles.get(99, longest):,}): nothing is cut"
+        )
+        return Advice(value, reason, DERIVED, (8, cap), "M")
+    why = (
+        f"{facts.model.model_type} has {limit:,} positions"
+        if limit and limit <= CAP
+        else f"rows above {CAP:,} tokens are not worth it"
+    )
+    share = data.share_above(cap)
+    reason = f"{why}, the longest row has {longest:,} tokens: {_percent(share)} of the rows are cut or divided"
+    return Advice(cap, reason, DERIVED, (8, cap), "M")
+
+
+def check(facts: Facts, asked: Config) -> None:
+    """Refuse a length that the model has no positions for.
+
+    Raises:
+        ConfigError: `data.max_length` is above the model's positions.
+    """
+    limit = facts.model.max_positions
+    if isinstance(asked.data.max_length, int) and limit and asked.data.max_length > limit:
+        raise ConfigError(
+            f"`data.max_length` is {asked.data.max_length:,} but {facts.model.name_or_path} has {limit:,} positions",
+            need=f"at most {limit:,}",
+            next=f"data.max_length: {limit}, or leave it out",
+        )
+
+
+def _percent(share: float) -> str:
+    return "at most 1%" if share <= 0.01 else f"up to {share:.0%}"

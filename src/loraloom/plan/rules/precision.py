@@ -1,0 +1,30 @@
+"""In which precision the frozen base is computed. Adapters and their optimiser are always float32."""
+
+from __future__ import annotations
+
+from loraloom.config.asked import Config
+from loraloom.plan.basis import DERIVED, Decided, Facts, asked_value, count, is_asked
+from loraloom.records import Advice
+
+KEY = "training.precision"
+OF_DTYPE = {"float32": "fp32", "bfloat16": "bf16", "float16": "fp16", "float64": "fp64"}
+SMALL = 100_000_000
+"""Below this the step is bound by small operations, not by products or memory: half precision saves nothing."""
+
+
+def advise(facts: Facts, asked: Config, decided: Decided) -> Advice:
+    model, device = facts.model, facts.device
+    choices = ("fp32", "bf16")
+    if is_asked(asked, "model.dtype"):
+        dtype = asked_value(asked, "model.dtype")
+        return Advice(OF_DTYPE[dtype], f"follows model.dtype: {dtype}", "config", choices)
+    if model.parameters < SMALL:
+        reason = f"{count(model.parameters)} parameters: half precision saves little at this size, and float32 is exact"
+        return Advice("fp32", reason, DERIVED, choices, "M")
+    if device.bf16_native:
+        reason = f"{device.name} computes bf16 in hardware: half the memory of {count(model.parameters)} parameters"
+        return Advice("bf16", reason, "arXiv:2305.14314", choices, "A")
+    if device.kind == "cuda" and model.kind != "encoder_decoder" and model.parameters >= 10 * SMALL:
+        return Advice("fp16", f"{device.name} has no bf16 in hardware, and {count(model.parameters)} parameters are large",
+                      "huggingface/transformers", choices, "C")  # fmt: skip
+    return Advice("fp32", f"{device.name} has no bf16 in hardware: emulated, it is slower than float32", DERIVED, choices, "M")

@@ -1,0 +1,18 @@
+"""Whether the adapter is scaled by alpha/sqrt(r) instead of alpha/r."""
+
+from __future__ import annotations
+
+from loraloom.config.asked import Config
+from loraloom.plan.basis import Decided, Facts
+from loraloom.records import Advice
+
+KEY = "adapter.use_rslora"
+
+
+def advise(facts: Facts, asked: Config, decided: Decided) -> Advice:
+    r = decided["adapter.r"].value
+    if r >= 64:
+        reason = f"worth a trial at r={r}, with the rate tuned anew: it makes the update sqrt(r) = {r**0.5:.0f} times larger"
+    else:
+        reason = f"it helps at ranks of 64 and more, and r is {r}"
+    return Advice(False, reason, "arXiv:2312.03732", (False, True) if r >= 64 else None, "B")

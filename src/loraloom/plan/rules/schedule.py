@@ -1,0 +1,14 @@
+"""The shape of the learning rate over the run."""
+
+from __future__ import annotations
+
+from loraloom.config.asked import Config
+from loraloom.plan.basis import Decided, Facts
+from loraloom.records import Advice
+
+KEY = "training.lr_scheduler_type"
+
+
+def advise(facts: Facts, asked: Config, decided: Decided) -> Advice:
+    reason = "falls to zero, so the last steps settle; cosine does as well, a constant rate needs a cooldown of its own"
+    return Advice("linear", reason, "arXiv:2405.18392; tinker-cookbook sweep", ("linear", "cosine"), "C")

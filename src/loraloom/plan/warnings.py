@@ -1,0 +1,76 @@
+"""What a plan warns of: things that do not stop a run and that its owner should know before it starts."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from loraloom.config.asked import Config
+from loraloom.config.units import parse_seconds
+from loraloom.plan.basis import Decided, Facts, count
+from loraloom.records import Estimate
+
+LOST_LIMIT = 0.05
+LEAST_VALIDATION = 100
+
+
+def warnings_for(facts: Facts, config: Config, decided: Decided, forecast: Mapping[str, Estimate]) -> tuple[str, ...]:
+    """Sentences, the gravest first."""
+    found = [*_model(facts), *_data(facts, decided), *_settings(facts, decided), *_limits(config, forecast)]
+    return tuple(found)
+
+
+def _model(facts: Facts) -> list[str]:
+    model = facts.model
+    found: list[str] = []
+    if model.weights_problem and model.is_local:
+        found.append(f"{model.name_or_path} cannot be trained as it is: {model.weights_problem}")
+    if model.experts:
+        found.append(
+            f"the {model.experts} experts of each layer are fused tensors, not linear layers: adapters leave them as they are"
+        )
+    if model.prequantized:
+        found.append(f"the checkpoint is quantised ({model.prequantized}): train on the original and quantise afterwards")
+    return found
+
+
+def _data(facts: Facts, decided: Decided) -> list[str]:
+    data, found = facts.data, list[str]()
+    if not data.measured:
+        found.append(f"no data was given: {data.rows:,} rows of {data.mean_length:.0f} tokens are assumed")
+        return found
+    length = decided["data.max_length"].value
+    share = max(data.share_above(length), data.supervised_lost)
+    if share > LOST_LIMIT and data.format != "text":
+        found.append(f"up to {share:.0%} of the rows are longer than {length:,} tokens and lose their end: raise data.max_length")
+    if data.leaked_rows:
+        found.append(f"{data.leaked_rows:,} held-out rows are also trained on: scores on them flatter")
+    if data.repeated_rows > data.rows * 0.05:
+        found.append(f"{data.repeated_rows:,} of {data.rows:,} training rows repeat earlier ones")
+    if 0 < data.validation_rows < LEAST_VALIDATION:
+        found.append(f"{data.validation_rows} validation rows tell candidates apart only where they differ much")
+    if data.label_counts and min(data.label_counts) == 0:
+        empty = [name for name, rows in zip(data.label_names, data.label_counts, strict=False) if rows == 0]
+        found.append(f"no training row has the label {', '.join(empty)}")
+    if data.label_counts and data.majority_share > 0.8:
+        found.append(f"{data.majority_share:.0%} of the rows have one label: accuracy says little, look at the loss")
+    return found
+
+
+def _settings(facts: Facts, decided: Decided) -> list[str]:
+    r, width = decided["adapter.r"].value, facts.model.hidden_size
+    found: list[str] = []
+    if r > width // 2:
+        found.append(f"r = {r} is more than half the width of the model ({width}): the adapter is hardly low-rank")
+    if decided["training.precision"].value == "bf16" and not facts.device.bf16_native:
+        found.append(f"{facts.device.name} emulates bf16: it works and is slow")
+    return found
+
+
+def _limits(config: Config, forecast: Mapping[str, Estimate]) -> list[str]:
+    if config.limits.time is None:
+        return []
+    allowed, needed = parse_seconds(config.limits.time), forecast["time"]
+    if needed.low <= allowed:
+        return []
+    trials = config.search.trials
+    return [f"{trials} candidates take about {count(needed.value)} seconds, {count(allowed)} are allowed: some will not end"]

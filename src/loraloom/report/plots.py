@@ -1,0 +1,249 @@
+"""Curves out of events, and the figures that plotly.js draws from them. No colours here: page.js takes them from page.css."""
+
+from __future__ import annotations
+
+import html
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from loraloom.records import Event, Trial
+from loraloom.report.table import mark, setting
+from loraloom.report.words import metric_words, number, with_error
+from loraloom.store.result import RunResult
+
+MOST_POINTS = 120
+FEWEST_POINTS = 40
+"""Of one training curve: enough for its shape; with 120 single batches no longer hide it."""
+POINTS_IN_ALL = 16_000
+"""Of all training curves together: they have to stay under about half a megabyte of the page."""
+END_SYMBOLS = {"best": "star", "pruned": "x", "diverged": "triangle-up", "failed": "triangle-up"}
+SYMBOL_SIZES = {"star": 13, "x": 9, "triangle-up": 10, "circle": 5}
+
+Figure = dict[str, Any]
+
+
+@dataclass
+class Curve:
+    """One measure of one candidate. All lists have the same length; `errors` and `epochs` hold NaN where unknown."""
+
+    steps: list[int] = field(default_factory=list[int])
+    shares: list[float] = field(default_factory=list[float])
+    epochs: list[float] = field(default_factory=list[float])
+    values: list[float] = field(default_factory=list[float])
+    errors: list[float] = field(default_factory=list[float])
+
+    def add(self, step: int, share: float, epoch: float, value: float, error: float = math.nan) -> None:
+        self.steps.append(step)
+        self.shares.append(share)
+        self.epochs.append(epoch)
+        self.values.append(value)
+        self.errors.append(error)
+
+
+@dataclass
+class Curves:
+    """All curves of a run: `measured[split_metric][trial]` and the `training` loss of each trial."""
+
+    measured: dict[str, dict[str, Curve]] = field(default_factory=dict[str, dict[str, Curve]])
+    training: dict[str, Curve] = field(default_factory=dict[str, Curve])
+
+
+def read_curves(events: Iterable[Event], planned_steps: Mapping[str, int]) -> Curves:
+    """Sort events into curves.
+
+    Args:
+        planned_steps: of each trial, to tell how far a training step is on its own way.
+    """
+    curves = Curves()
+    planned = dict(planned_steps)
+    for event in events:
+        if event.trial is None:
+            continue
+        if event.kind == "trial_started" and event.data.get("planned_steps"):
+            planned[event.trial] = int(event.data["planned_steps"])
+        share = (event.step or 0) / planned[event.trial] if planned.get(event.trial) else math.nan
+        if event.kind == "step":
+            curve = curves.training.setdefault(event.trial, Curve())
+            curve.add(event.step or 0, share, _float(event.data.get("epoch")), _float(event.data.get("loss")))
+        elif event.kind == "evaluated":
+            _add_scores(curves, event, share)
+    for trial, curve in curves.training.items():
+        _fill_epochs(curve, [by_trial[trial] for by_trial in curves.measured.values() if trial in by_trial])
+    return curves
+
+
+def figures(result: RunResult, curves: Curves) -> list[Figure]:
+    """The figures of the page, each with `id`, `title`, `caption`, `traces` and `layout`; those without a point are left out.
+
+    A trace carries its id, its role and its three possible x axes (`share`, `step`, `epoch`) in `meta`.
+    """
+    split, _, measure = result.metric.partition("_")
+    wanted = [f"{split}_loss"] if measure == "loss" else [result.metric, f"{split}_loss"]
+    drawn = [_measured_figure(result, metric, curves.measured.get(metric, {})) for metric in wanted]
+    drawn.append(_training_figure(result, curves.training))
+    return [figure for figure in drawn if figure["traces"]]
+
+
+def role(result: RunResult, trial: Trial) -> str:
+    """How a candidate is drawn: best, default, pruned, diverged, failed or other."""
+    marked = mark(result, trial)
+    if marked:
+        return marked
+    return trial.status if trial.status in ("pruned", "diverged", "failed") else "other"
+
+
+def thinned(values: Sequence[float], most: int) -> list[tuple[int, float]]:
+    """At most `most` points of `values` as (index, mean of the stretch that ends there): a fall stays a fall."""
+    finite = [(index, value) for index, value in enumerate(values) if math.isfinite(value)]
+    width = max(1, math.ceil(len(finite) / most))
+    stretches = [finite[start : start + width] for start in range(0, len(finite), width)]
+    return [(stretch[-1][0], sum(value for _, value in stretch) / len(stretch)) for stretch in stretches]
+
+
+def _add_scores(curves: Curves, event: Event, share: float) -> None:
+    data = event.data
+    split = str(data.get("split", "validation"))
+    progress = _float(data.get("progress", share))
+    for name, value in data.items():
+        if name in ("split", "progress", "epoch", "step") or name.endswith("_se") or math.isnan(_float(value)):
+            continue
+        curve = curves.measured.setdefault(f"{split}_{name}", {}).setdefault(str(event.trial), Curve())
+        curve.add(event.step or 0, progress, _float(data.get("epoch")), _float(value), _float(data.get(f"{name}_se")))
+
+
+def _fill_epochs(training: Curve, measured: Iterable[Curve]) -> None:
+    """Steps do not always tell their epoch, evaluations do; epochs pass evenly over the steps of one candidate."""
+    rates = [curve.epochs[-1] / curve.steps[-1] for curve in measured if curve.steps[-1] > 0 and curve.epochs[-1] > 0]
+    if rates:
+        known = zip(training.steps, training.epochs, strict=True)
+        training.epochs = [step * rates[0] if math.isnan(epoch) else epoch for step, epoch in known]
+
+
+def _measured_figure(result: RunResult, metric: str, by_trial: Mapping[str, Curve]) -> Figure:
+    base = result.baseline.get(metric, math.nan)
+    limits = _limits(result, by_trial, base)
+    traces: list[dict[str, Any]] = []
+    for trial, curve in _in_drawing_order(result, by_trial):
+        picked = [index for index, _ in thinned(curve.values, MOST_POINTS)]
+        values = [curve.values[index] for index in picked]
+        texts = [with_error(curve.values[index], curve.errors[index]) for index in picked]
+        traces.append(_trace(result, trial, curve, picked, _inside(values, limits), texts))
+    return {
+        "id": metric,
+        "title": metric_words(metric).capitalize(),
+        "caption": "Each candidate against its own training, scored on rows that it does not train on.",
+        "traces": traces,
+        "layout": _layout(metric_words(metric), limits, base),
+    }
+
+
+def _training_figure(result: RunResult, by_trial: Mapping[str, Curve]) -> Figure:
+    most = max(FEWEST_POINTS, min(MOST_POINTS, POINTS_IN_ALL // max(1, len(by_trial))))
+    limits = _limits(result, by_trial, math.nan)
+    traces: list[dict[str, Any]] = []
+    for trial, curve in _in_drawing_order(result, by_trial):
+        points = thinned(curve.values, most)
+        values = [value for _, value in points]
+        texts = [with_error(value) for value in values]
+        trace = _trace(result, trial, curve, [index for index, _ in points], _inside(values, limits), texts)
+        traces.append({**trace, "mode": "lines"})
+    return {
+        "id": "train_loss",
+        "title": "Training loss",
+        "caption": "Means over stretches of steps. Good for seeing a run fall or burst, never for choosing between candidates.",
+        "traces": traces,
+        "layout": _layout("train loss", limits, math.nan),
+    }
+
+
+def _inside(values: Sequence[float], limits: tuple[float, float] | None) -> list[float]:
+    """A candidate that burst runs along the edge, so that its end can be seen; its true values stand in the labels."""
+    return [value if limits is None else min(max(value, limits[0]), limits[1]) for value in values]
+
+
+def _in_drawing_order(result: RunResult, by_trial: Mapping[str, Curve]) -> list[tuple[Trial, Curve]]:
+    """Worst first, then the plan's own setting, and the winner on top."""
+    worst_first = list(reversed(result.ranked()))
+    worst_first.sort(key=lambda trial: ("", "default", "best").index(mark(result, trial)))
+    return [(trial, by_trial[trial.id]) for trial in worst_first if trial.id in by_trial]
+
+
+def _trace(
+    result: RunResult, trial: Trial, curve: Curve, picked: Sequence[int], values: Sequence[float], texts: Sequence[str]
+) -> dict[str, Any]:
+    drawn_as = role(result, trial)
+    ends_as = "best" if drawn_as == "best" else trial.status
+    symbols = ["circle"] * len(picked)
+    if symbols:
+        symbols[-1] = END_SYMBOLS.get(ends_as, "circle")
+    used = [("r", "adapter.r"), ("alpha", "adapter.lora_alpha"), ("rate", "training.learning_rate")]
+    known = [f"{word} {number(setting(trial, key))}" for word, key in used if setting(trial, key) is not None]
+    label = html.escape(" · ".join([trial.id, *known]))
+    shares = [_round(curve.shares[index]) for index in picked]
+    return {
+        "type": "scatter",
+        "mode": "lines+markers",
+        "x": shares,
+        "y": [_round(value) for value in values],
+        "text": list(texts),
+        "name": html.escape(trial.id),
+        "hovertemplate": f"<b>{label}</b><br>%{{text}}<br>{trial.status}<extra></extra>",
+        "marker": {"symbol": symbols, "size": [SYMBOL_SIZES[symbol] for symbol in symbols]},
+        "meta": {
+            "trial": trial.id,
+            "role": drawn_as,
+            "share": shares,
+            "step": [curve.steps[index] for index in picked],
+            "epoch": [_round(curve.epochs[index]) for index in picked],
+        },
+    }
+
+
+def _layout(y_title: str, limits: tuple[float, float] | None, base: float) -> dict[str, Any]:
+    layout: dict[str, Any] = {"yaxis": {"title": {"text": y_title}}}
+    if limits is None:
+        return layout
+    layout["yaxis"]["range"] = [_round(limit) for limit in limits]
+    if math.isnan(base):
+        return layout
+    low, high = limits
+    note = {"xref": "paper", "x": 1, "xanchor": "right", "showarrow": False}
+    if low <= base <= high:
+        line = {"dash": "dot", "width": 1.5}
+        layout["shapes"] = [{"type": "line", "xref": "paper", "x0": 0, "x1": 1, "y0": base, "y1": base, "line": line}]
+        layout["annotations"] = [{**note, "y": base, "yanchor": "bottom", "text": "bare base"}]
+    else:
+        side, arrow = ("top", "↑") if base > high else ("bottom", "↓")
+        height = 1 if base > high else 0
+        text = f"bare base {with_error(base)} {arrow}"
+        layout["annotations"] = [{**note, "yref": "paper", "y": height, "yanchor": side, "text": text}]
+    return layout
+
+
+def _limits(result: RunResult, by_trial: Mapping[str, Curve], base: float) -> tuple[float, float] | None:
+    """The part of the y axis that is worth seeing.
+
+    It holds every candidate except those that burst: one of them would flatten all others. The bare base is in it
+    unless that would take more than half of the height; it is then named at the edge.
+    """
+    burst = {trial.id for trial in result.trials if trial.status in ("diverged", "failed")}
+    curves = [curve for trial, curve in by_trial.items() if trial not in burst] or list(by_trial.values())
+    values = [value for curve in curves for value in curve.values if math.isfinite(value)]
+    if not values:
+        return None
+    low, high = min(values), max(values)
+    if not math.isnan(base) and max(high, base) - min(low, base) <= 2 * (high - low):
+        low, high = min(low, base), max(high, base)
+    margin = 0.06 * (high - low) or 0.05 * abs(high) or 0.05
+    return low - margin, high + margin
+
+
+def _float(value: Any) -> float:
+    return float(value) if isinstance(value, (int, float)) and not isinstance(value, bool) else math.nan
+
+
+def _round(value: float) -> float | None:
+    """Five figures are more than a screen shows, and half of the page's weight."""
+    return float(f"{value:.5g}") if math.isfinite(value) else None

@@ -1,0 +1,163 @@
+"""The table of candidates: as text cells, and as a rich table that fits the width it is given."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from rich import box
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from loraloom.records import Trial
+from loraloom.report.words import count, duration, gib, metric_words, number, share, with_error
+from loraloom.store.result import RunResult
+
+STATUS_STYLES = {
+    "completed": "green",
+    "pruned": "yellow",
+    "diverged": "red",
+    "failed": "red",
+    "running": "cyan",
+    "waiting": "dim",
+}
+
+
+@dataclass(frozen=True)
+class Column:
+    """One column. `importance` 0 always stays; of the others the highest leaves first when the terminal is narrow."""
+
+    key: str
+    heading: str
+    cell: Callable[[RunResult, Trial], str]
+    importance: int
+    numeric: bool = True
+    order: Callable[[RunResult, Trial], float | str] | None = None
+    """What to sort by when the cell's text would sort wrongly; NaN comes last."""
+
+
+def columns(result: RunResult) -> list[Column]:
+    """The columns that this result can fill, in the order in which they are shown."""
+    metric = result.metric
+    test = test_metric(metric)
+    shown = [
+        Column("trial", "trial", lambda _, trial: trial.id, 0, numeric=False),
+        _setting("r", "r", "adapter.r", 1),
+        _setting("alpha", "alpha", "adapter.lora_alpha", 5),
+        _setting("targets", "targets", "adapter.target_modules", 6, numeric=False),
+        _setting("rate", "rate", "training.learning_rate", 1),
+        _setting("batch", "batch", "training.per_device_train_batch_size", 4),
+        _measured("metric", metric, 0),
+    ]
+    if test != metric and any(test in trial.metrics for trial in result.trials):
+        shown.append(_measured("test", test, 2))
+    return [
+        *shown,
+        Column("parameters", "trained (of base)", _trained, 7, order=lambda _, trial: trial.trainable_parameters),
+        Column("memory", "peak memory", lambda _, trial: gib(trial.peak_bytes), 8, order=lambda _, t: t.peak_bytes),
+        Column("seconds", "time", lambda _, trial: duration(trial.seconds), 3, order=lambda _, t: t.seconds),
+        Column("status", "status", lambda _, trial: trial.status, 0, numeric=False),
+    ]
+
+
+def plain_rows(result: RunResult) -> list[dict[str, str]]:
+    """The table as text, best first: one dict a trial, by column key, and `mark`: "best", "default" or ""."""
+    shown = columns(result)
+    return [
+        {"mark": mark(result, trial), **{column.key: column.cell(result, trial) for column in shown}} for trial in result.ranked()
+    ]
+
+
+def trials_table(result: RunResult, width: int | None = None) -> Table:
+    """The table for a terminal, best first.
+
+    Args:
+        width: columns of text to fit into; None takes the terminal's, 80 where there is none. The least important
+            columns are left out until it fits, and the caption names them.
+    """
+    width = width or Console().width
+    unbounded = Console(width=10_000)
+    shown = columns(result)
+    left_out: list[Column] = []
+    table = _table(result, shown, left_out)
+    while unbounded.measure(table).maximum > width and any(column.importance for column in shown):
+        least = max(shown, key=lambda column: column.importance)
+        shown.remove(least)
+        left_out.append(least)
+        table = _table(result, shown, left_out)
+    return table
+
+
+def mark(result: RunResult, trial: Trial) -> str:
+    """ "best", "default" (the plan's own setting), or nothing."""
+    if trial.id == result.best:
+        return "best"
+    return "default" if trial.id == result.default else ""
+
+
+def test_metric(metric: str) -> str:
+    """The same measure on the sealed split: "validation_loss" -> "test_loss"."""
+    return f"test_{metric.partition('_')[2]}" if metric.startswith("validation_") else metric
+
+
+def score(trial: Trial, metric: str) -> str:
+    """The metric of `trial` with its standard error."""
+    return with_error(trial.metrics.get(metric, math.nan), trial.metrics.get(f"{metric}_se", math.nan))
+
+
+def setting(trial: Trial, key: str) -> object:
+    """What `trial` used for a dotted key; None when it is not known."""
+    return trial.settings.get(key, trial.params.get(key))
+
+
+def _setting(key: str, heading: str, dotted: str, importance: int, *, numeric: bool = True) -> Column:
+    def order(_: RunResult, trial: Trial) -> float | str:
+        value = setting(trial, dotted)
+        return value if isinstance(value, (int, float)) else math.nan if numeric else number(value)
+
+    return Column(key, heading, lambda _, trial: number(setting(trial, dotted)), importance, numeric, order)
+
+
+def _measured(key: str, metric: str, importance: int) -> Column:
+    return Column(
+        key,
+        metric_words(metric),
+        lambda _, trial: score(trial, metric),
+        importance,
+        order=lambda _, trial: trial.metrics.get(metric, math.nan),
+    )
+
+
+def _trained(result: RunResult, trial: Trial) -> str:
+    parameters = count(trial.trainable_parameters)
+    return f"{parameters} ({share(trial.trainable_parameters, result.base_parameters)})" if result.base_parameters else parameters
+
+
+def _table(result: RunResult, shown: list[Column], left_out: list[Column]) -> Table:
+    caption = "★ best   ◆ the plan's own setting" if result.default else "★ best"
+    if left_out:
+        caption += f"   not shown: {', '.join(column.heading for column in reversed(left_out))}"
+    table = Table(
+        box=box.SIMPLE_HEAD, caption=Text(caption, style="dim"), caption_justify="left", pad_edge=False, padding=(0, 1, 0, 0)
+    )
+    for column in shown:
+        table.add_column(_heading(column), justify="right" if column.numeric else "left", no_wrap=True, max_width=16)
+    for trial in result.ranked():
+        cells = [Text(column.cell(result, trial), style=_style(column, trial)) for column in shown]
+        marks = {"best": "★ ", "default": "◆ "}
+        cells[0] = Text(marks.get(mark(result, trial), "  ")) + cells[0]
+        table.add_row(*cells, style="bold" if trial.id == result.best else "")
+    return table
+
+
+def _heading(column: Column) -> Text:
+    if column.key == "trial":
+        return Text("  trial")
+    # The words of a metric stand below each other: a heading must not be wider than its numbers.
+    return Text(column.heading.replace(" ", "\n", 1))
+
+
+def _style(column: Column, trial: Trial) -> str:
+    return STATUS_STYLES.get(trial.status, "") if column.key == "status" else ""

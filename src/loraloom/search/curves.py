@@ -1,0 +1,132 @@
+"""The course of each trial so far, as rungs and exits read it."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from statistics import median
+
+from loraloom.records import Score, TrialStatus
+from loraloom.search.compare import mean_cost, standard_error
+from loraloom.search.values import Observation, Suggestion
+
+NEAR = 1e-6
+"""Progress is a quotient of whole numbers: compare it with this much slack."""
+MEDIAN_OF = 3
+"""Evaluations whose median stands for a trial: one lucky draw must not decide."""
+
+
+@dataclass(frozen=True)
+class Reading:
+    """An observation with its cost worked out once. `cost` is nan or infinite where the score is."""
+
+    step: int
+    progress: float
+    warmup_share: float
+    cost: float
+    se: float
+    score: Score
+    train_loss: float
+    initial_train_loss: float
+
+    @classmethod
+    def of(cls, seen: Observation) -> Reading:
+        return cls(
+            seen.step,
+            seen.progress,
+            seen.warmup_share,
+            mean_cost(seen.score),
+            standard_error(seen.score),
+            seen.score,
+            seen.train_loss,
+            seen.initial_train_loss,
+        )
+
+    @property
+    def finite(self) -> bool:
+        return math.isfinite(self.cost)
+
+    @property
+    def after_warmup(self) -> bool:
+        return self.progress > self.warmup_share + NEAR
+
+
+@dataclass
+class Curve:
+    """One trial: what it was asked to be, and what has been seen of it.
+
+    Attributes:
+        wave: trials that were asked with no report in between belong to one wave.
+        protected: the plan's own setting (and its second seed): the yardstick runs to its end.
+        shape: the observations' `schedule_shape` as text; None before the first.
+        cost: of the final score, once told.
+    """
+
+    suggestion: Suggestion
+    wave: int
+    protected: bool = False
+    status: TrialStatus = "running"
+    readings: list[Reading] = field(default_factory=list[Reading])
+    shape: str | None = None
+    cost: float | None = None
+    se: float = 0.0
+
+    @property
+    def id(self) -> str:
+        return self.suggestion.id
+
+    @property
+    def living(self) -> bool:
+        return self.status == "running"
+
+    @property
+    def unfinished(self) -> bool:
+        """Whether it lives and has steps before it."""
+        return self.living and (self.last is None or self.last.progress < 1 - NEAR)
+
+    @property
+    def last(self) -> Reading | None:
+        return self.readings[-1] if self.readings else None
+
+    @property
+    def finite(self) -> list[Reading]:
+        return [reading for reading in self.readings if reading.finite]
+
+    def add(self, seen: Observation) -> None:
+        """Append an observation; a trial that was taken up again forgets what lay at or beyond this step."""
+        self.readings = [reading for reading in self.readings if reading.step < seen.step]
+        self.readings.append(Reading.of(seen))
+        self.shape = repr(seen.schedule_shape)
+
+    def reached(self, progress: float) -> bool:
+        return any(reading.progress >= progress - NEAR for reading in self.finite)
+
+    def until(self, progress: float) -> list[Reading]:
+        """The last finite readings (3 at most) up to a progress, those after warm-up where there are any."""
+        seen = [reading for reading in self.finite if reading.progress <= progress + NEAR]
+        return ([reading for reading in seen if reading.after_warmup] or seen)[-MEDIAN_OF:]
+
+    def level(self, progress: float) -> float:
+        """The median cost of the last readings up to a progress; infinite before the first."""
+        costs = [reading.cost for reading in self.until(progress)]
+        return median(costs) if costs else math.inf
+
+    def slope(self, progress: float) -> float:
+        """Change of cost per unit of progress over the last readings up to a progress; 0 with a single one."""
+        seen = self.until(progress)
+        width = seen[-1].progress - seen[0].progress if seen else 0.0
+        return (seen[-1].cost - seen[0].cost) / width if width > NEAR else 0.0
+
+
+def leader(curves: Sequence[Curve]) -> Curve | None:
+    """The trial with the lowest cost so far: final where it is known, else the level of its last reading."""
+    known = [curve for curve in curves if math.isfinite(standing(curve)) and curve.status not in ("diverged", "failed")]
+    return min(known, key=lambda curve: (standing(curve), curve.id)) if known else None
+
+
+def standing(curve: Curve) -> float:
+    """The cost of a trial as far as it is known."""
+    if curve.cost is not None:
+        return curve.cost
+    return curve.level(curve.last.progress) if curve.last else math.inf

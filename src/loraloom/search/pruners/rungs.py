@@ -1,0 +1,203 @@
+"""Our own pruning: at rungs of each trial's own progress, only what is surely worse and not catching up.
+
+A trial is pruned at a rung if every one of these holds:
+
+- it has trained long enough (`_stand`): past warm-up and a tenth more, 50 steps, 3 evaluations after warm-up;
+- 6 comparable trials have come as far, or all that live and at least 4;
+- it is in the bottom third (up to 16 trials) or half (beyond) of those that have come or may still come as far;
+- against a better one the gap is more than 2 paired standard errors, 2 sqrt(2) standard deviations of a seed (where the
+  plan's setting ran twice) and 0.5% of the loss, and at the present slopes it is still open at the end;
+- it is not the plan's setting, the leader, or an audit.
+
+Every count looks at values at the trial's own progress, never at the latest ones, and a late arrival can only add reasons
+to prune: so the order in which trials report does not matter. Source of the procedure: successive halving (arXiv
+1810.05934) with the margins that noisy losses need.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from loraloom.search.compare import Floats, paired_difference
+from loraloom.search.curves import NEAR, Curve, Reading, leader
+from loraloom.search.space import ALPHA, RANK
+from loraloom.search.values import Verdict
+
+RUNGS = (0.25, 0.5, 0.75)
+LAST_RUNG_FOR_RANKS = 0.75
+"""Before it, early loss cannot tell ranks apart: trials that differ in nothing else are not held against each other."""
+AFTER_WARMUP = 0.10
+MIN_STEPS = 50
+SHORT_RUN_SHARE, SHORT_RUN_STEPS = 1 / 3, 20
+"""A run of under 150 steps is judged after a third of them (20 at least) instead of after 50."""
+MIN_EVALUATIONS, FEW_EVALUATIONS, MANY_PLANNED = 3, 2, 12
+"""With fewer than 12 evaluations in a run, 3 would lie beyond the first rung: then 2 do."""
+QUORUM, SMALL_QUORUM = 6, 4
+EXITS_ONLY = 4
+"""Up to so many trials nothing is pruned: there is too little to compare with."""
+THIRD_UP_TO = 16
+STANDARD_ERRORS = 2.0
+SEED_SPREAD = 2.0 * math.sqrt(2.0)
+PRACTICAL = 0.005
+RANK_CORRELATION = 0.7
+MIN_AUDITS = 5
+
+
+@dataclass(frozen=True)
+class Stand:
+    """Where a trial is judged: a rung, and the first reading there that may be judged."""
+
+    rung: float
+    reading: Reading
+
+    @property
+    def progress(self) -> float:
+        return self.reading.progress
+
+
+@dataclass(frozen=True)
+class RungPruner:
+    """Prunes at a quarter, half and three quarters of each trial's own steps.
+
+    Args:
+        trials: how many candidates the whole search has.
+    """
+
+    trials: int
+
+    def verdicts(self, curves: Sequence[Curve]) -> list[Verdict]:
+        """The trials to prune, given all that has been seen so far."""
+        if self.trials <= EXITS_ONLY:
+            return []
+        open_rungs = [rung for rung in RUNGS if not is_off(rung, curves)]
+        first = leader(curves)
+        living = [curve for curve in curves if curve.unfinished and not curve.protected and not curve.suggestion.audit]
+        found = [self._judge(curve, curves, open_rungs) for curve in living if curve is not first]
+        return [verdict for verdict in found if verdict]
+
+    def _judge(self, curve: Curve, curves: Sequence[Curve], open_rungs: Sequence[float]) -> Verdict | None:
+        stand = last_stand(curve)
+        if stand is None or stand.rung not in open_rungs or _waits_for_yardstick(curve, stand.progress, curves):
+            return None
+        peers = [peer for peer in curves if peer is not curve and _comparable(peer, curve, stand.rung)]
+        arrived = [peer for peer in peers if peer.reached(stand.progress)]
+        coming = [peer for peer in peers if peer.living and peer.wave <= curve.wave and not peer.reached(stand.progress)]
+        if len(arrived) + 1 < (QUORUM if coming else SMALL_QUORUM):
+            return None
+        own, levels = curve.level(stand.progress), {peer.id: peer.level(stand.progress) for peer in arrived}
+        better = sorted((peer for peer in arrived if levels[peer.id] < own), key=lambda peer: levels[peer.id])
+        field = len(arrived) + len(coming) + 1
+        if len(better) < field - self._cut(field):
+            return None
+        margin = _seed_margin(curves, stand.progress)
+        ahead = next((peer for peer in better if _surely_better(peer, curve, stand.progress, margin)), None)
+        return ahead and _verdict(curve, ahead, stand, len(better), field)
+
+    def _cut(self, field: int) -> int:
+        """How many of a field may go at one rung."""
+        return field // 3 if self.trials <= THIRD_UP_TO else field // 2
+
+
+def last_stand(curve: Curve) -> Stand | None:
+    """The last rung that a trial may be judged at, with the reading it is judged by."""
+    stands = [stand for rung in RUNGS if (stand := _stand(curve, rung))]
+    return stands[-1] if stands else None
+
+
+def _stand(curve: Curve, rung: float) -> Stand | None:
+    warm = 0
+    for count, reading in enumerate(curve.finite, start=1):
+        warm += reading.after_warmup
+        far_enough = reading.progress >= max(rung, reading.warmup_share + AFTER_WARMUP) - NEAR
+        if far_enough and reading.step >= _min_steps(reading) and warm >= _min_evaluations(reading, count):
+            return Stand(rung, reading)
+    return None
+
+
+def _min_steps(reading: Reading) -> int:
+    planned = reading.step / reading.progress
+    return min(MIN_STEPS, max(SHORT_RUN_STEPS, math.ceil(planned * SHORT_RUN_SHARE - NEAR)))
+
+
+def _min_evaluations(reading: Reading, count: int) -> int:
+    """How many are needed of a trial that had `count` of them when it came to this reading."""
+    return MIN_EVALUATIONS if count / reading.progress >= MANY_PLANNED - NEAR else FEW_EVALUATIONS
+
+
+def _comparable(peer: Curve, curve: Curve, rung: float) -> bool:
+    """Same course of the learning rate, and not a mere difference in rank that the loss cannot show yet."""
+    if peer.shape is None:
+        return peer.living
+    return peer.shape == curve.shape and (rung >= LAST_RUNG_FOR_RANKS or not is_rank_tie(peer, curve))
+
+
+def is_rank_tie(one: Curve, other: Curve) -> bool:
+    """Whether two trials differ in rank (and the alpha that follows it) alone; numbers within 5% count as equal."""
+    a, b = one.suggestion.params, other.suggestion.params
+    if a.get(RANK) == b.get(RANK) or a.keys() != b.keys():
+        return False
+    return all(_alike(a[key], b[key]) for key in a if key not in (RANK, ALPHA))
+
+
+def _alike(a: object, b: object) -> bool:
+    if isinstance(a, int | float) and isinstance(b, int | float):
+        return math.isclose(a, b, rel_tol=0.05)
+    return a == b
+
+
+def _waits_for_yardstick(curve: Curve, progress: float, curves: Sequence[Curve]) -> bool:
+    """The plan's two runs say how much a seed changes; while both are on their way there, nothing is judged."""
+    return any(twin.protected and twin.living and twin.wave <= curve.wave and not twin.reached(progress) for twin in curves)
+
+
+def _seed_margin(curves: Sequence[Curve], progress: float) -> float:
+    """2 sqrt(2) standard deviations of a seed at a progress, from the plan's two runs; 0 until both have come that far."""
+    levels = [twin.level(progress) for twin in curves if twin.protected and twin.reached(progress)]
+    return SEED_SPREAD * float(np.std(levels, ddof=1)) if len(levels) > 1 else 0.0
+
+
+def _surely_better(peer: Curve, curve: Curve, progress: float, seed_margin: float) -> bool:
+    gap = curve.level(progress) - peer.level(progress)
+    paired = paired_difference(curve.until(progress)[-1].score, peer.until(progress)[-1].score)
+    margin = max(STANDARD_ERRORS * paired.se, seed_margin, PRACTICAL * abs(peer.level(progress)))
+    closing = (curve.slope(progress) - peer.slope(progress)) * (1.0 - progress)
+    return gap > margin and gap + closing > 0.0
+
+
+def _verdict(curve: Curve, ahead: Curve, stand: Stand, better: int, field: int) -> Verdict:
+    level, best = curve.level(stand.progress), ahead.level(stand.progress)
+    reason = (
+        f"at {stand.progress:.0%} of its steps its validation cost was {level:.4g}, {level - best:.2g} above {ahead.id} at the "
+        f"same point ({best:.4g}): more than noise, and not closing; {better} of {field} comparable trials were better"
+    )
+    return Verdict(curve.id, "prune", reason, stand.reading.step)
+
+
+def is_off(rung: float, curves: Sequence[Curve]) -> bool:
+    """Whether a rung misleads: over the trials that run to their end whatever happens (audits, the plan's setting), the
+    order at the rung and the final order correlate (Spearman) by less than 0.7. Asked once 5 of them have ended."""
+    ended = [
+        curve
+        for curve in curves
+        if (curve.suggestion.audit or curve.protected) and curve.cost is not None and curve.reached(rung) and not curve.living
+    ]
+    pairs = [(curve.level(rung), curve.cost) for curve in ended if curve.cost is not None]
+    return len(pairs) >= MIN_AUDITS and spearman(pairs) < RANK_CORRELATION
+
+
+def spearman(pairs: Sequence[tuple[float, float]]) -> float:
+    """Rank correlation of pairs of numbers, ties at their mean rank; 1 where either side is constant."""
+    a, b = (_ranks(side) for side in zip(*pairs, strict=True))
+    a, b = a - a.mean(), b - b.mean()
+    spread = math.sqrt(float(a @ a) * float(b @ b))
+    return float(a @ b) / spread if spread else 1.0
+
+
+def _ranks(values: Sequence[float]) -> Floats:
+    array = np.asarray(values, dtype=np.float64)
+    below, equal = (array[None, :] < array[:, None]).sum(axis=1), (array[None, :] == array[:, None]).sum(axis=1)
+    return below + (equal - 1) / 2

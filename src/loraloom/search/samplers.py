@@ -1,0 +1,195 @@
+"""Where the next candidate lies, by sampler name.
+
+Optuna draws (tpe, gp, random, sobol); grid and one_factor are lists of ours. A model says nothing sensible before it has
+seen a few results, so tpe and gp begin with scrambled Sobol points, which fill the space more evenly than chance.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import zip_longest
+from random import Random
+from typing import TYPE_CHECKING, Any, Literal, Protocol, TypeAlias
+
+from loraloom.errors import ConfigError
+from loraloom.search.quiet import quiet
+from loraloom.search.space import Point, Space
+
+if TYPE_CHECKING:
+    from optuna.samplers import BaseSampler
+
+SAMPLERS = ("auto", "tpe", "gp", "random", "sobol", "grid", "one_factor")
+
+Model: TypeAlias = Literal["gp", "tpe"]
+
+ANCHORS = 4
+NO_MODEL_BELOW = 8
+"""With fewer trials all are used up before a model knows anything."""
+TPE_FROM = 64
+TPE_STARTUP = 10
+"""Optuna's own default; a Gaussian process can do with two points more than dimensions (4 at least)."""
+LEVELS = (5, 9, 17, 33)
+
+
+@dataclass(frozen=True)
+class Past:
+    """What a sampler may know: trials asked so far, results told to Optuna, and whether a point would be new."""
+
+    asked: int
+    learned: int
+    is_new: Callable[[Point], bool]
+
+
+class Sampler(Protocol):
+    """Says where the next candidate lies."""
+
+    @property
+    def censored(self) -> bool:
+        """Whether a pruned trial is told as complete, at the cost that it would probably have reached."""
+        ...
+
+    def next(self, past: Past) -> Point | BaseSampler | None:
+        """A point, or the Optuna sampler that is to draw it, or None when nothing is left."""
+        ...
+
+
+@dataclass(frozen=True)
+class Drawn:
+    """Every candidate from one Optuna sampler."""
+
+    sampler: BaseSampler
+    censored: bool = False
+
+    def next(self, past: Past) -> Point | BaseSampler | None:
+        return self.sampler
+
+
+@dataclass(frozen=True)
+class Listed:
+    """Points written down beforehand, in their order."""
+
+    points: Sequence[Point]
+    censored: bool = False
+
+    def next(self, past: Past) -> Point | BaseSampler | None:
+        return next((point for point in self.points if past.is_new(point)), None)
+
+
+@dataclass(frozen=True)
+class Warmed:
+    """A model that speaks once `designed` trials were asked and `needed` results are known; Sobol points until then."""
+
+    sobol: BaseSampler
+    model: BaseSampler
+    designed: int
+    needed: int
+    censored: bool
+
+    def next(self, past: Past) -> Point | BaseSampler | None:
+        return self.model if past.asked >= self.designed and past.learned >= self.needed else self.sobol
+
+
+def make_sampler(
+    name: str, space: Space, baseline: Mapping[str, Any], *, trials: int, slots: int, seed: int, draws: int = 0
+) -> Sampler:
+    """The sampler of a name.
+
+    Args:
+        baseline: the plan's setting by dotted key: what one_factor varies.
+        trials: how many candidates the whole search has.
+        slots: how many train at a time.
+        seed: of every draw.
+        draws: trials that the study already holds: a search that is taken up again must not draw the same once more.
+
+    Raises:
+        ConfigError: there is no sampler of that name.
+    """
+    if name not in SAMPLERS:
+        raise ConfigError(f"there is no sampler `{name}`", need=f"one of {', '.join(SAMPLERS)}", where="search.sampler")
+    if name == "grid":
+        return Listed(_grid(space, trials, seed))
+    if name == "one_factor":
+        return Listed(one_factor(space, baseline, trials))
+    if name == "random":
+        from optuna.samplers import RandomSampler
+
+        return Drawn(RandomSampler(seed=seed + draws))
+    model = _auto_model(space, trials, slots) if name == "auto" else name
+    if model == "gp" or model == "tpe":
+        designed = ANCHORS + sobol_points(trials) if name == "auto" else 0
+        return _warmed(model, space, designed, seed, draws)
+    return Drawn(_sobol(seed))
+
+
+def sobol_points(trials: int) -> int:
+    """Sobol points before the model in an automatic search: 6 of 16, 10 of 32, 24 of 128 trials."""
+    return round(6 * (trials / 16) ** (2 / 3))
+
+
+def one_factor(space: Space, baseline: Mapping[str, Any], trials: int) -> list[Point]:
+    """The plan's setting with one dimension changed at a time: every dimension's nearest change first, then the next.
+
+    A range takes five levels, evenly from end to end on its own scale; the one nearest to the plan's is left out. Where
+    these are fewer than the trials, the levels in between follow.
+    """
+    points: list[Point] = []
+    for levels in LEVELS:
+        points += [point for point in _changes(space, baseline, levels) if point not in points]
+        if len(points) >= trials:
+            break
+    return points
+
+
+def _changes(space: Space, baseline: Mapping[str, Any], count: int) -> list[Point]:
+    centre = space.point(baseline)
+    ways: list[list[Point]] = []
+    for dimension in space.searched:
+        levels = dimension.levels(count)
+        own = min(range(len(levels)), key=lambda place: _distance(levels, place, centre[dimension.key]))
+        others = sorted((place for place in range(len(levels)) if place != own), key=lambda place: abs(place - own))
+        changes: list[Point] = [{**centre, dimension.key: levels[place]} for place in others]
+        ways.append(changes)
+    return [point for together in zip_longest(*ways) for point in together if point is not None]
+
+
+def _distance(levels: Sequence[Any], place: int, own: Any) -> float:
+    """How far a level is from the plan's value: by ratio for positive numbers, else 0 for the same and 1 for another."""
+    level = levels[place]
+    if isinstance(level, str) or isinstance(own, str):
+        return float(level != own)
+    return abs(level / own - 1) if own else abs(level)
+
+
+def _grid(space: Space, trials: int, seed: int) -> list[Point]:
+    """The whole grid in order; where it is larger than the search, in a drawn order, so that every part is seen."""
+    points = space.grid(trials)
+    if len(points) > trials:
+        Random(seed).shuffle(points)
+    return points
+
+
+def _auto_model(space: Space, trials: int, slots: int) -> Model | None:
+    """A Gaussian process for few trials in an ordered space, TPE for many or for words; nothing where nothing is learned."""
+    if slots >= trials or trials < NO_MODEL_BELOW or not space.searched:
+        return None
+    return "tpe" if space.categorical or trials >= TPE_FROM else "gp"
+
+
+def _warmed(model: Model, space: Space, designed: int, seed: int, draws: int) -> Warmed:
+    from optuna.samplers import GPSampler, TPESampler
+
+    if model == "tpe":
+        sampler: BaseSampler = TPESampler(multivariate=True, n_startup_trials=TPE_STARTUP, seed=seed + draws)
+        return Warmed(_sobol(seed), sampler, designed, TPE_STARTUP, censored=False)
+    needed = max(4, len(space.searched) + 2)
+    sampler = GPSampler(seed=seed + draws, n_startup_trials=needed, warn_independent_sampling=False)
+    return Warmed(_sobol(seed), sampler, designed, needed, censored=True)
+
+
+def _sobol(seed: int) -> BaseSampler:
+    """One sequence a study: Optuna keeps the place in it in the storage, so its seed must stay the same."""
+    from optuna.samplers import QMCSampler
+
+    with quiet():
+        return QMCSampler(qmc_type="sobol", scramble=True, seed=seed, warn_independent_sampling=False)

@@ -1,0 +1,386 @@
+"""The search as the pipeline sees it: ask for candidates, report what they do, hear which have to go, tell how they ended.
+
+The study lives in Optuna's storage and nowhere else: a Searcher of the same name goes on where the last one ended. Costs
+(the mean of `Score.costs`) are what is compared throughout, and less is better.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Mapping
+from dataclasses import replace
+from random import Random
+from typing import Any, Literal
+
+import optuna
+from optuna.samplers import RandomSampler
+from optuna.trial import FrozenTrial, TrialState
+
+from loraloom.records import Score
+from loraloom.search.anchors import Anchor, anchors
+from loraloom.search.compare import mean_cost, standard_error
+from loraloom.search.curves import Curve, Reading, leader, standing
+from loraloom.search.exits import leave
+from loraloom.search.pruners import make_pruner
+from loraloom.search.pruners.rungs import EXITS_ONLY
+from loraloom.search.quiet import quiet
+from loraloom.search.samplers import Listed, Past, make_sampler
+from loraloom.search.space import Params, Point, Space
+from loraloom.search.study import ASKED, RESULT, handed_out, open_study, reconcile
+from loraloom.search.values import Kind, Observation, Place, Suggestion, Verdict
+
+__all__ = ["Observation", "Place", "Searcher", "Suggestion", "Verdict"]
+
+Ended = Literal["completed", "pruned", "diverged", "failed"]
+
+AUDIT_EVERY = 8
+"""One sampled trial of eight, at a drawn place among them, is an audit: 12.5%."""
+DRAWS = 2
+REDRAWS = 20
+"""A sampler that repeats itself is asked once more; after that chance decides, so often before the grid is walked."""
+PERCENT = 100
+READING = "reading:"
+ORDER = ("completed", "running", "waiting", "pruned", "diverged", "failed")
+
+
+class Searcher:
+    """Ask and tell over one study.
+
+    Args:
+        space: what is searched.
+        baseline: the plan's setting by dotted key: it becomes t000 as it is, inside the space or not.
+        trials: how many candidates are handed out in all.
+        slots: how many train at a time.
+        sampler: auto | tpe | gp | random | sobol | grid | one_factor.
+        pruner: auto | asha | hyperband | median | none.
+        seed: of every draw.
+        storage: SQLAlchemy URL; None keeps the study in memory.
+        study_name: the search's name in the storage. Only one Searcher may hold it at a time.
+        minimize: False where `Score.costs` are gains.
+        base: the bare base's score on the same rows, if known: the worst that a diverged trial can count for, and the bar
+            that a trial has to stay under.
+
+    Raises:
+        ConfigError: no such sampler or pruner.
+        RequestError: the URL cannot be used, or the study was begun with another space.
+        StoreError: the storage cannot be opened.
+    """
+
+    def __init__(
+        self,
+        space: Space,
+        baseline: Mapping[str, Any],
+        trials: int,
+        slots: int,
+        sampler: str = "auto",
+        pruner: str = "auto",
+        seed: int = 42,
+        storage: str | None = None,
+        study_name: str = "search",
+        minimize: bool = True,
+        base: Score | None = None,
+    ) -> None:
+        self._space = space.tied_to(baseline)
+        self._trials, self._seed, self._minimize = trials, seed, minimize
+        self._anchors = anchors(self._space, baseline, trials)
+        self._anchored = sampler == "auto"
+        self._audits = pruner == "auto" and trials > EXITS_ONLY
+        self._base_cost = None if base is None else mean_cost(self._signed(base))
+        self._study = open_study(storage, study_name, self._space.words)
+        reconcile(self._study)
+        draws = len(self._study.get_trials(deepcopy=False))
+        self._sampler = make_sampler(sampler, self._space, baseline, trials=trials, slots=slots, seed=seed, draws=draws)
+        self._random = RandomSampler(seed=seed + draws)
+        self._pruner = make_pruner(pruner, trials, self._study)
+        self._curves = {name: self._restored(frozen) for name, frozen in handed_out(self._study).items()}
+        self._used = {_fingerprint(curve.suggestion.params, curve.suggestion.seed_offset) for curve in self._curves.values()}
+        self._running: dict[str, optuna.Trial] = {}
+        self._leaving: set[str] = set()
+        self._wave = max((curve.wave for curve in self._curves.values()), default=-1) + 1
+        self._reported = False
+
+    # Asking
+
+    def ask(self) -> Suggestion | None:
+        """The next candidate; None when all were handed out, or the space holds no other.
+
+        Candidates that an earlier process left unfinished come first, as they were.
+        """
+        if self._reported:
+            self._wave, self._reported = self._wave + 1, False
+        with quiet():
+            trial = self._ask_waiting() or self._ask_new()
+        if trial is None:
+            return None
+        curve = self._curves[trial.user_attrs[ASKED]["id"]]
+        curve.status = "running"
+        self._running[curve.id] = trial
+        for reading in curve.finite:
+            self._report_to_study(trial, reading)
+        return curve.suggestion
+
+    def _ask_waiting(self) -> optuna.Trial | None:
+        if not self._study.get_trials(deepcopy=False, states=(TrialState.WAITING,)):
+            return None
+        return self._pop()
+
+    def _ask_new(self) -> optuna.Trial | None:
+        if len(self._curves) >= self._trials:
+            return None
+        anchor = self._next_anchor()
+        if anchor is not None:
+            return self._enqueue(self._space.point(anchor.params), anchor.params, self._kind(anchor), anchor.seed_offset)
+        past = Past(len(self._curves), self._learned(), self._is_new)
+        proposal = self._sampler.next(past)
+        for draw in range(REDRAWS):
+            if proposal is None:
+                return None
+            if isinstance(proposal, dict):
+                return self._enqueue(proposal, self._space.params(proposal), "sampled")
+            trial = self._draw(proposal if draw < DRAWS else self._random)
+            if trial is not None:
+                return trial
+        left = Listed(self._space.grid(self._trials)).next(past)
+        return self._enqueue(left, self._space.params(left), "sampled") if isinstance(left, dict) else None
+
+    def _draw(self, sampler: optuna.samplers.BaseSampler) -> optuna.Trial | None:
+        """A trial at a point that was not handed out before, or None."""
+        self._study.sampler = sampler
+        trial = self._study.ask()
+        params = self._space.suggest(trial)
+        if _fingerprint(params, 0) in self._used:
+            self._study.tell(trial, state=TrialState.FAIL)
+            return None
+        asked = self._attributes(params, "sampled", 0)
+        trial.set_user_attr(ASKED, asked)
+        self._begin(asked)
+        return trial
+
+    def _enqueue(self, point: Point, params: Params, kind: Kind, seed_offset: int = 0) -> optuna.Trial:
+        """Hand out a point of our own. It is written down whole before it is asked: a crash in between loses nothing."""
+        asked = self._attributes(params, kind, seed_offset)
+        self._study.enqueue_trial(point, user_attrs={ASKED: asked})
+        self._begin(asked)
+        return self._pop()
+
+    def _pop(self) -> optuna.Trial:
+        """The trial that waits in the queue. Optuna would have a costlier sampler draw for it all the same, and in vain."""
+        self._study.sampler = self._random
+        trial = self._study.ask()
+        self._space.suggest(trial)
+        return trial
+
+    def _attributes(self, params: Params, kind: Kind, seed_offset: int) -> dict[str, Any]:
+        audit = kind == "sampled" and self._audits and self._is_audit()
+        return {
+            "id": f"t{len(self._curves):03d}",
+            "params": params,
+            "kind": "audit" if audit else kind,
+            "seed_offset": seed_offset,
+            "wave": self._wave,
+        }
+
+    def _begin(self, asked: Mapping[str, Any]) -> None:
+        curve = self._curve(asked)
+        self._curves[curve.id] = curve
+        self._used.add(_fingerprint(curve.suggestion.params, curve.suggestion.seed_offset))
+
+    def _next_anchor(self) -> Anchor | None:
+        """The next fixed candidate: all of them in an automatic search, else the plan's own setting alone."""
+        wanted = self._anchors if self._anchored else self._anchors[:1]
+        anchor = next((a for a in wanted if _fingerprint(a.params, a.seed_offset) not in self._used), None)
+        if anchor and anchor.seed_offset and self._trials <= EXITS_ONLY and not any(c.living for c in self._curves.values()):
+            # So few trials, and all known: the second seed is better spent on the one that will be kept.
+            best = leader(list(self._curves.values()))
+            return Anchor(dict(best.suggestion.params), anchor.seed_offset) if best else anchor
+        return anchor
+
+    def _kind(self, anchor: Anchor) -> Kind:
+        return "default" if anchor is self._anchors[0] else "anchor"
+
+    def _is_audit(self) -> bool:
+        count = sum(curve.suggestion.kind in ("sampled", "audit") for curve in self._curves.values())
+        return count % AUDIT_EVERY == Random(f"{self._seed}:{count // AUDIT_EVERY}").randrange(AUDIT_EVERY)
+
+    def _is_new(self, point: Point) -> bool:
+        return _fingerprint(self._space.params(point), 0) not in self._used
+
+    def _learned(self) -> int:
+        """Results that the model can use: a Gaussian process reads complete trials only."""
+        states = (TrialState.COMPLETE,) if self._sampler.censored else (TrialState.COMPLETE, TrialState.PRUNED)
+        return len(self._study.get_trials(deepcopy=False, states=states))
+
+    # Listening
+
+    def report(self, observation: Observation) -> None:
+        """Take down one evaluation of a running trial.
+
+        Raises:
+            ValueError: the trial is not running here, or its progress is not above 0 and at most 1.
+        """
+        trial, curve = self._trial(observation.trial_id), self._curves[observation.trial_id]
+        if not 0 < observation.progress <= 1 or observation.step < 1:
+            raise ValueError(f"step {observation.step} at progress {observation.progress} is no place in a training")
+        curve.add(replace(observation, score=self._signed(observation.score)))
+        self._reported = True
+        reading = curve.readings[-1]
+        with quiet():
+            trial.set_user_attr(f"{READING}{reading.step}", {**_reading_to_plain(reading), "shape": curve.shape})
+            self._report_to_study(trial, reading)
+
+    def verdicts(self) -> list[Verdict]:
+        """The running trials that have to go, each once; to be called after every report.
+
+        A trial that has to go is told of with `tell`: "pruned" or "diverged", and "completed" with its best score where the
+        action was "stop".
+        """
+        living = [curve for curve in self._curves.values() if curve.living and curve.id not in self._leaving]
+        exits = [leave(curve, self._base_cost) for curve in living]
+        self._leaving.update(verdict.trial_id for verdict in exits if verdict)
+        with quiet():
+            pruned = self._pruner.verdicts(list(self._curves.values()))
+        pruned = [verdict for verdict in pruned if verdict.trial_id not in self._leaving]
+        self._leaving.update(verdict.trial_id for verdict in pruned)
+        return [*(verdict for verdict in exits if verdict), *pruned]
+
+    # Telling
+
+    def tell(self, trial_id: str, status: Ended, score: Score | None = None) -> None:
+        """How a trial ended, and with which validation score (that of its best checkpoint).
+
+        Optuna is told what its samplers can use: a pruned trial as pruned, or for a Gaussian process as complete at the
+        leader's cost plus the gap (marked as censored); a diverged one as complete at the bare base's cost, not at a huge
+        number that would flatten the rest.
+
+        Raises:
+            ValueError: the trial is not running here, or is completed without a finite score.
+        """
+        trial, curve = self._trial(trial_id), self._curves[trial_id]
+        score = None if score is None else self._signed(score)
+        cost = math.nan if score is None else mean_cost(score)
+        if status == "completed" and not math.isfinite(cost):
+            raise ValueError(f"trial {trial_id} cannot be completed with a cost of {cost}")
+        value, state = self._told(curve, status, cost)
+        se = 0.0 if score is None else standard_error(score)
+        result = {
+            "status": status,
+            "cost": cost if math.isfinite(cost) else None,
+            "se": se,
+            "censored": status == "pruned" and state == TrialState.COMPLETE,
+        }
+        with quiet():
+            trial.set_user_attr(RESULT, result)
+            self._study.tell(trial, value, state)
+        _end(curve, status, cost, se)
+        del self._running[trial_id]
+        self._leaving.discard(trial_id)
+
+    def _told(self, curve: Curve, status: Ended, cost: float) -> tuple[float | None, TrialState]:
+        """Value and state for Optuna's samplers."""
+        if status == "completed":
+            return cost, TrialState.COMPLETE
+        if status == "pruned":
+            return (self._imputed(curve), TrialState.COMPLETE) if self._sampler.censored else (None, TrialState.PRUNED)
+        floor = self._floor() if status == "diverged" else None
+        return (None, TrialState.FAIL) if floor is None else (floor, TrialState.COMPLETE)
+
+    def _imputed(self, curve: Curve) -> float:
+        """Where a pruned trial would probably have ended: as far behind the leader as it was."""
+        first, last = leader([other for other in self._curves.values() if other is not curve]), curve.last
+        own = standing(curve)
+        if first is None or last is None or not math.isfinite(own):
+            return self._floor() or 0.0
+        return standing(first) + max(own - first.level(last.progress), 0.0)
+
+    def _floor(self) -> float | None:
+        """What a diverged trial counts for: the bare base, else the worst cost seen."""
+        seen = [reading.cost for curve in self._curves.values() for reading in curve.finite]
+        return self._base_cost if self._base_cost is not None else max(seen, default=None)
+
+    # Looking
+
+    def ranking(self) -> list[Place]:
+        """All trials handed out: completed ones first and by their cost, then the others as far as they came.
+
+        Two places may be a tie: `compare.pick_winner` knows.
+        """
+        places = [_place(curve) for curve in self._curves.values()]
+        return sorted(places, key=lambda place: (ORDER.index(place.status), place.cost, place.trial_id))
+
+    # Keeping
+
+    def _trial(self, trial_id: str) -> optuna.Trial:
+        if trial_id not in self._running:
+            raise ValueError(f"trial {trial_id} is not running in this search")
+        return self._running[trial_id]
+
+    def _signed(self, score: Score) -> Score:
+        """The score as costs."""
+        if self._minimize:
+            return score
+        return replace(score, metrics={**score.metrics, "cost": -mean_cost(score)}, costs=tuple(-cost for cost in score.costs))
+
+    def _curve(self, asked: Mapping[str, Any]) -> Curve:
+        kind: Kind = asked["kind"]
+        params = {key: tuple(value) if isinstance(value, list) else value for key, value in asked["params"].items()}
+        resumed = bool(asked.get("resumed", False))
+        suggestion = Suggestion(asked["id"], params, kind, asked["seed_offset"], kind == "audit", resumed)
+        protected = _fingerprint(params, 0) == _fingerprint(self._anchors[0].params, 0)
+        return Curve(suggestion, asked["wave"], protected)
+
+    def _restored(self, frozen: FrozenTrial) -> Curve:
+        """A trial as an earlier process left it. Rows are not kept: its readings have a cost and a standard error."""
+        attributes = frozen.user_attrs
+        curve = self._curve(attributes[ASKED])
+        kept = sorted((int(name.removeprefix(READING)), name) for name in attributes if name.startswith(READING))
+        for step, name in kept:
+            plain = dict(attributes[name])
+            curve.shape = plain.pop("shape")
+            curve.readings.append(_reading_from_plain(step, plain))
+        result = attributes.get(RESULT)
+        if result is None or not frozen.state.is_finished():
+            curve.status = "waiting"
+        else:
+            _end(curve, result["status"], result["cost"], result["se"])
+        return curve
+
+    def _report_to_study(self, trial: optuna.Trial, reading: Reading) -> None:
+        if reading.finite:
+            trial.report(reading.cost, round(reading.progress * PERCENT))
+
+
+def _end(curve: Curve, status: Ended, cost: float | None, se: float) -> None:
+    curve.status, curve.se = status, se
+    curve.cost = cost if status == "completed" else None
+
+
+def _place(curve: Curve) -> Place:
+    last = curve.last
+    cost = standing(curve)
+    se = curve.se if curve.cost is not None or last is None else last.se
+    asked = curve.suggestion
+    return Place(curve.id, curve.status, asked.kind, asked.params, asked.seed_offset, cost, se, last.progress if last else 0.0)
+
+
+def _reading_to_plain(reading: Reading) -> dict[str, Any]:
+    metrics = {name: value for name, value in reading.score.metrics.items() if math.isfinite(value)}
+    return {
+        "progress": reading.progress,
+        "warmup_share": reading.warmup_share,
+        "cost": reading.cost,
+        "se": reading.se,
+        "train_loss": reading.train_loss,
+        "initial_train_loss": reading.initial_train_loss,
+        "split": reading.score.split,
+        "metrics": metrics,
+    }
+
+
+def _reading_from_plain(step: int, plain: dict[str, Any]) -> Reading:
+    split, metrics = plain.pop("split"), plain.pop("metrics")
+    return Reading(step=step, score=Score(split, {**metrics, "cost": plain["cost"], "cost_se": plain["se"]}), **plain)
+
+
+def _fingerprint(params: Mapping[str, Any], seed_offset: int) -> str:
+    return json.dumps([seed_offset, dict(params)], sort_keys=True, default=str)

@@ -1,0 +1,85 @@
+"""What goes into a search and what comes out: suggestions, observations, verdicts, places."""
+
+from __future__ import annotations
+
+from collections.abc import Hashable, Mapping
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from loraloom.records import Score, TrialStatus
+
+Kind = Literal["default", "anchor", "sampled", "audit"]
+Action = Literal["prune", "diverged", "stop"]
+
+
+@dataclass(frozen=True)
+class Suggestion:
+    """A candidate to be trained.
+
+    Attributes:
+        id: "t000", "t001", ... in the order in which they were asked.
+        params: the searched settings by dotted key of the config, ready for `--set`.
+        kind: the plan's own setting, a fixed early point, a sampled one, or a sampled one that runs to its end whatever
+            happens (an audit: it shows what pruning would have cost).
+        seed_offset: to be added to `training.seed`: 1 for the second run of a setting.
+        audit: whether it is an audit.
+        resumed: whether it was handed out before, and the process ended before the trial did.
+    """
+
+    id: str
+    params: Mapping[str, Any]
+    kind: Kind
+    seed_offset: int = 0
+    audit: bool = False
+    resumed: bool = False
+
+
+@dataclass(frozen=True)
+class Observation:
+    """One evaluation of a running trial.
+
+    Attributes:
+        step: optimiser steps done.
+        progress: the same as a share of the trial's own planned steps, above 0 and at most 1.
+        warmup_share: the share of its steps in which the learning rate still rises.
+        score: on the validation split, with the costs of the same rows for every trial.
+        train_loss: smoothed, in the units of `initial_train_loss` (that of the first steps).
+        schedule_shape: only trials with equal shapes are compared while they run: what the learning rate does over
+            progress, such as ("linear", 0.06).
+    """
+
+    trial_id: str
+    step: int
+    progress: float
+    warmup_share: float
+    score: Score
+    train_loss: float
+    initial_train_loss: float
+    schedule_shape: Hashable = ()
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """A running trial has to go: pruned (others are better), diverged (it is broken), or stopped (its best is behind it).
+
+    A stopped trial is complete: its best checkpoint counts.
+    """
+
+    trial_id: str
+    action: Action
+    reason: str
+    step: int
+
+
+@dataclass(frozen=True)
+class Place:
+    """A trial in the ranking: its cost is that of its final score, or of its last one while it runs or where it was cut off."""
+
+    trial_id: str
+    status: TrialStatus
+    kind: Kind
+    params: Mapping[str, Any]
+    seed_offset: int
+    cost: float
+    se: float
+    progress: float

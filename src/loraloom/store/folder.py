@@ -1,0 +1,328 @@
+"""The run folder: names, paths, and the files in it. A run folder alone is enough to tell what happened in its run."""
+
+from __future__ import annotations
+
+import errno
+import json
+import os
+import shutil
+from collections.abc import Generator, Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, cast
+
+import yaml
+
+from loraloom.errors import RequestError, StoreError
+from loraloom.records import Advice, Event
+from loraloom.store.names import check_name, free_name, invented_name
+from loraloom.store.plain import plain, to_json
+from loraloom.store.replay import replay
+from loraloom.store.result import RunResult
+
+
+class RunFolder:
+    """One run on disk. Paths are plain attributes; writing raises StoreError where the disk refuses."""
+
+    def __init__(self, path: str | Path) -> None:
+        self.path = Path(path)
+        self._tail_is_whole = False
+
+    @classmethod
+    def create(cls, output_dir: str | Path, name: str | None = None) -> RunFolder:
+        """Make `output_dir/name`, or a folder with a free, readable name of its own ("amber-loom-07").
+
+        Raises:
+            RequestError: the name is taken, or cannot be the name of a folder.
+            StoreError: the disk refuses.
+        """
+        root = Path(output_dir)
+        if name is not None:
+            check_name(name)
+        with _disk(root):
+            try:
+                root.mkdir(parents=True, exist_ok=True)
+            except (FileExistsError, NotADirectoryError):
+                raise RequestError(
+                    f"`{root}` is a file, so no run can be kept in it", next="give another folder: --output-dir runs"
+                ) from None
+            while True:
+                path = root / (name or invented_name())
+                try:
+                    path.mkdir()
+                    return cls(path)
+                except FileExistsError:
+                    if name is not None:
+                        raise _taken(root, name) from None
+
+    @classmethod
+    def open(cls, path: str | Path) -> RunFolder:
+        """The run folder at `path`.
+
+        Raises:
+            RequestError: nothing is there, or it is not a run folder.
+        """
+        folder = cls(path)
+        if not folder.path.is_dir():
+            raise RequestError(
+                f"there is no run folder `{path}`",
+                got=_runs_beside(folder.path),
+                need="the folder of one run, OUTPUT_DIR/NAME",
+                next="loraloom runs",
+            )
+        if not folder.is_run():
+            raise RequestError(
+                f"`{path}` is not a run folder",
+                got=_runs_beside(folder.path / "any"),
+                need="a folder with a config.yaml, events.jsonl or run.json",
+                next="loraloom runs",
+            )
+        return folder
+
+    def is_run(self) -> bool:
+        """Whether a run left its files here."""
+        return any(path.is_file() for path in (self.result_path, self.config_path, self.events_path))
+
+    def __repr__(self) -> str:
+        return f"RunFolder({str(self.path)!r})"
+
+    @property
+    def name(self) -> str:
+        return self.path.resolve().name
+
+    @property
+    def config_path(self) -> Path:
+        return self.path / "config.yaml"
+
+    @property
+    def resolved_path(self) -> Path:
+        return self.path / "resolved.yaml"
+
+    @property
+    def result_path(self) -> Path:
+        return self.path / "run.json"
+
+    @property
+    def events_path(self) -> Path:
+        return self.path / "events.jsonl"
+
+    @property
+    def report_path(self) -> Path:
+        return self.path / "report.html"
+
+    @property
+    def checkpoints(self) -> Path:
+        return self.path / "checkpoints"
+
+    @property
+    def best(self) -> Path:
+        return self.path / "best"
+
+    def trial_folder(self, trial_id: str) -> Path:
+        """`trials/ID`; its adapter goes to `trials/ID/adapter`. Nothing is made yet."""
+        check_name(trial_id)
+        return self.path / "trials" / trial_id
+
+    def write_config(self, asked: Mapping[str, Any]) -> None:
+        """Keep what was asked."""
+        write_atomically(self.config_path, _to_yaml(asked))
+
+    def config(self) -> dict[str, Any]:
+        """What was asked; empty when it was not kept."""
+        return _read_yaml(self.config_path)
+
+    def write_resolved(self, settings: Mapping[str, Advice]) -> None:
+        """Keep every value that is used, by dotted key, with its reason and its source."""
+        write_atomically(self.resolved_path, _to_yaml({key: _advice_to_plain(advice) for key, advice in settings.items()}))
+
+    def resolved(self) -> dict[str, Advice]:
+        """What `write_resolved` kept; empty when nothing was kept."""
+        return {key: _advice_from_plain(entry) for key, entry in _read_yaml(self.resolved_path).items()}
+
+    def append(self, event: Event) -> None:
+        """Add one line to events.jsonl. It is with the operating system when this returns."""
+        with _disk(self.events_path):
+            if not self._tail_is_whole:
+                _mend_tail(self.events_path)
+                self._tail_is_whole = True
+            with self.events_path.open("ab") as file:
+                file.write(to_json(event) + b"\n")
+
+    def events(self) -> Iterator[Event]:
+        """All events in the order of the file. A line that a crash left torn is passed over."""
+        if not self.events_path.exists():
+            return
+        with self.events_path.open("rb") as file:
+            for line in file:
+                event = _event(line)
+                if event is not None:
+                    yield event
+
+    def write_result(self, result: RunResult) -> None:
+        """Replace run.json in one step: a reader sees the old file or the new one, never half of one."""
+        write_atomically(self.result_path, to_json(result.to_plain(), indent=2) + b"\n")
+
+    def result(self) -> RunResult:
+        """What run.json says, or, where a run was killed before it wrote one, what its events say.
+
+        Raises:
+            RequestError: run.json cannot be read as a result, or the folder holds neither file.
+        """
+        where = str(self.result_path)
+        if self.result_path.exists():
+            try:
+                data = json.loads(self.result_path.read_bytes())
+            except (ValueError, OSError) as error:
+                raise RequestError(
+                    "this is not JSON",
+                    where=where,
+                    got=str(error),
+                    next="move the file away: the run is then read from its events.jsonl",
+                ) from error
+            return RunResult.from_plain(data, where)
+        if self.events_path.exists():
+            return replay(self.name, self.events())
+        raise RequestError(
+            f"run `{self.name}` has no result yet",
+            where=where,
+            need="a run.json or an events.jsonl",
+            next="start the run again: it had not begun to train",
+        )
+
+
+def require_space(path: str | Path, needed_bytes: int) -> None:
+    """Check that the disk under `path` (which need not exist yet) has `needed_bytes` free.
+
+    Raises:
+        StoreError: it has less.
+    """
+    place = Path(path).absolute()
+    while not place.exists() and place != place.parent:
+        place = place.parent
+    with _disk(place):
+        free = shutil.disk_usage(place).free
+    if free < needed_bytes:
+        raise StoreError(
+            f"not enough free space for `{path}`",
+            got=f"{_gib(free)} free",
+            need=_gib(needed_bytes),
+            next="make room, or choose another disk: --output-dir FOLDER",
+        )
+
+
+def write_atomically(path: Path, content: bytes) -> None:
+    """Write a temporary file beside `path`, bring it to the disk, and rename it over `path`.
+
+    Raises:
+        StoreError: the disk refuses; the old file is then untouched.
+    """
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.part")
+    with _disk(path):
+        try:
+            with temporary.open("wb") as file:
+                file.write(content)
+                file.flush()
+                os.fsync(file.fileno())
+            temporary.replace(path)
+        finally:
+            temporary.unlink(missing_ok=True)
+
+
+@contextmanager
+def _disk(path: Path) -> Generator[None]:
+    """Turn what the operating system refuses into a StoreError that says what to do."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno in (errno.ENOSPC, errno.EDQUOT):
+            what, advice = "the disk is full", "make room, then go on with --resume; what was written so far is kept"
+        elif error.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
+            what, advice = "writing is not allowed here", "choose a folder that you may write to: --output-dir FOLDER"
+        elif error.errno == errno.ENOENT:
+            what, advice = "the folder is gone", "was it moved or deleted while the run was going? start the run again"
+        else:
+            what, advice = "the disk refused", "check the disk, or choose another one: --output-dir FOLDER"
+        raise StoreError(what, where=str(path), got=error.strerror or str(error), next=advice) from error
+
+
+def _taken(root: Path, name: str) -> RequestError:
+    return RequestError(
+        f"run `{name}` already exists in `{root}`",
+        need="a new name, or --resume to go on with it",
+        next=f"--resume {root / name}, or --name {free_name(root, name)}",
+    )
+
+
+def _runs_beside(path: Path) -> str | None:
+    try:
+        names = sorted(item.name for item in path.parent.iterdir() if item.is_dir() and RunFolder(item).is_run())
+    except OSError:
+        return None
+    return f"runs in `{path.parent}`: {', '.join(names[:8])}{' ...' if len(names) > 8 else ''}" if names else None
+
+
+def _event(line: bytes) -> Event | None:
+    try:
+        data = json.loads(line)
+        return Event(
+            kind=data["kind"], trial=data.get("trial"), step=data.get("step"), at=data.get("at") or 0.0, data=data["data"]
+        )
+    except (ValueError, TypeError, KeyError, AttributeError):
+        return None
+
+
+def _mend_tail(path: Path) -> None:
+    """Make the file end with a whole line, so that the next one does not join a half-written event."""
+    if not path.exists():
+        return
+    content = path.read_bytes()
+    end = content.rfind(b"\n") + 1
+    if end == len(content):
+        return
+    whole = _event(content[end:]) is not None
+    with path.open("r+b") as file:
+        file.truncate(len(content) if whole else end)
+        file.seek(0, os.SEEK_END)
+        file.write(b"\n" if whole else b"")
+
+
+def _advice_to_plain(advice: Advice) -> dict[str, Any]:
+    entry = {
+        "value": advice.value,
+        "reason": advice.reason,
+        "source": advice.source,
+        "range": advice.range,
+        "grade": advice.grade,
+    }
+    return {key: value for key, value in entry.items() if key == "value" or value is not None}
+
+
+def _advice_from_plain(entry: Mapping[str, Any]) -> Advice:
+    limits = entry.get("range")
+    return Advice(
+        value=entry.get("value"),
+        reason=str(entry.get("reason", "")),
+        source=str(entry.get("source", "")),
+        range=None if limits is None else tuple(limits),
+        grade=entry.get("grade"),
+    )
+
+
+def _to_yaml(data: Mapping[str, Any]) -> bytes:
+    return yaml.safe_dump(plain(data), sort_keys=False, allow_unicode=True, width=110).encode()
+
+
+def _read_yaml(path: Path) -> dict[str, Any]:
+    if not path.exists():
+        return {}
+    try:
+        data = yaml.safe_load(path.read_bytes())
+    except yaml.YAMLError as error:
+        raise RequestError(
+            "this is not YAML", where=str(path), got=str(error), next="restore the file, or start a new run"
+        ) from error
+    return cast(dict[str, Any], data) if isinstance(data, dict) else {}
+
+
+def _gib(count: int) -> str:
+    return f"{count / 2**30:.1f} GiB" if count >= 2**29 else f"{count / 2**20:.1f} MiB"

@@ -1,0 +1,75 @@
+"""A run's result out of its events alone: what is left of a run that was killed before it could write run.json."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import replace
+
+from loraloom.records import Event, Trial, TrialStatus
+from loraloom.store.result import RunResult
+
+ENDINGS: Mapping[str, TrialStatus] = {
+    "completed": "completed",
+    "pruned": "pruned",
+    "diverged": "diverged",
+    "failed": "failed",
+}
+NOT_METRICS = frozenset({"split", "progress", "epoch", "metric", "step"})
+
+
+def replay(name: str, events: Iterable[Event]) -> RunResult:
+    """Fold `events` into a result.
+
+    A trial that never ended keeps the status "running" and its last scores. The run is "interrupted" unless a
+    `run_finished` event says otherwise. What no event tells (environment, findings, tokens) stays empty.
+    """
+    result = RunResult(name=name, verb="", status="interrupted", model="", task="", started_at="")
+    trials: dict[str, Trial] = {}
+    began: dict[str, float] = {}
+    for event in events:
+        result.seconds = max(result.seconds, event.at)
+        if event.trial is None:
+            _take_run(result, event)
+            continue
+        if event.kind == "best":
+            result.best = event.trial
+        before = trials.get(event.trial) or Trial(id=event.trial, status="waiting", params={})
+        seconds = event.at - began.setdefault(event.trial, event.at)
+        trials[event.trial] = replace(_take_trial(before, event), seconds=seconds)
+    result.trials = list(trials.values())
+    return result
+
+
+def _take_run(result: RunResult, event: Event) -> None:
+    if event.kind == "run_started":
+        for key in ("verb", "model", "task", "started_at", "metric", "direction", "base_parameters", "default"):
+            if event.data.get(key) is not None:
+                setattr(result, key, event.data[key])
+    elif event.kind == "evaluated":
+        result.baseline = {**result.baseline, **_scores(event)}
+    elif event.kind == "run_finished":
+        result.status = event.data.get("status", "completed")
+
+
+def _take_trial(trial: Trial, event: Event) -> Trial:
+    data = event.data
+    step = trial.steps if event.step is None else max(trial.steps, event.step)
+    if event.kind == "trial_started":
+        planned = data.get("planned_steps") or 0
+        return replace(
+            trial, status="running", params=data.get("params", {}), settings=data.get("settings", {}), planned_steps=planned
+        )
+    if event.kind in ("evaluated", "test"):
+        return replace(trial, steps=step, metrics={**trial.metrics, **_scores(event)})
+    if event.kind in ENDINGS:
+        return replace(trial, steps=step, status=ENDINGS[event.kind], reason=data.get("reason"))
+    return replace(trial, steps=step)
+
+
+def _scores(event: Event) -> dict[str, float]:
+    split = str(event.data.get("split", "test" if event.kind == "test" else "validation"))
+    return {
+        f"{split}_{key}": float(value)
+        for key, value in event.data.items()
+        if key not in NOT_METRICS and isinstance(value, (int, float)) and not isinstance(value, bool)
+    }

@@ -1,0 +1,93 @@
+"""The last words of a command."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+
+from loraloom.cli import summary
+from loraloom.records import Trial
+from loraloom.report.words import with_error
+from loraloom.store.database import Database
+from loraloom.store.folder import RunFolder
+from loraloom.store.result import RunResult
+
+
+@pytest.fixture
+def wide(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("COLUMNS", "160")
+
+
+def finished(tmp_path: Path, task: str, labels: list[str]) -> SimpleNamespace:
+    folder = RunFolder.create(tmp_path / "my runs", "first")
+    folder.best.mkdir()
+    trial = Trial("t000", "completed", {}, metrics={"validation_loss": 1.5, "validation_loss_se": 0.02})
+    result = RunResult(
+        name="first", verb="tune", status="completed", model="base/model", task=task,
+        started_at="2026-01-02T03:04:05+00:00",
+        seconds=75, best="t000", default="t000", trials=[trial],
+        labels=labels, baseline={"validation_loss": 2.7}, verdict="t000 is ahead.",
+    )  # fmt: skip
+    return SimpleNamespace(folder=folder, result=result)
+
+
+@pytest.mark.usefixtures("wide")
+def test_the_end_of_a_run_names_report_adapter_and_how_to_use_it(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    outcome = finished(tmp_path, "causal_lm", [])
+    summary.show_outcome(outcome)  # type: ignore[arg-type]
+    out = capsys.readouterr().out
+    best = outcome.folder.best
+    assert "t000 is ahead." in out
+    assert f"report   {outcome.folder.report_path}\n" in out
+    assert f"adapter  {best}\n" in out
+    assert f"try it   loraloom generate --adapter '{best}' --base \"...\"\n" in out
+    assert f"PeftModel.from_pretrained(AutoModelForCausalLM.from_pretrained('base/model'), '{best}')\n" in out
+
+
+@pytest.mark.usefixtures("wide")
+def test_a_classifier_is_loaded_with_its_number_of_labels(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    outcome = finished(tmp_path, "seq_cls", ["bad", "good"])
+    summary.show_outcome(outcome)  # type: ignore[arg-type]
+    out = capsys.readouterr().out
+    assert "AutoModelForSequenceClassification.from_pretrained('base/model', num_labels=2)" in out
+    assert f"try it   loraloom evaluate '{outcome.folder.path}/config.yaml' --adapter '{outcome.folder.best}'\n" in out
+
+
+@pytest.mark.usefixtures("wide")
+def test_nothing_is_promised_that_is_not_there(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    outcome = finished(tmp_path, "causal_lm", [])
+    outcome.result.best = None
+    summary.show_outcome(outcome)  # type: ignore[arg-type]
+    assert "PeftModel" not in capsys.readouterr().out
+
+
+@pytest.mark.usefixtures("wide")
+def test_runs_are_rows(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    outcome = finished(tmp_path, "causal_lm", [])
+    with Database("sqlite://") as database:
+        database.record(outcome.result, outcome.folder.path)
+        summary.show_runs(database.runs(), str(tmp_path))
+    out = capsys.readouterr().out
+    for cell in (
+        "first",
+        "tune",
+        "completed",
+        "base/model",
+        "2026-01-02 03:04",
+        "1 min 15 s",
+        with_error(2.7),
+        with_error(1.5, 0.02),
+    ):
+        assert cell in out
+
+
+def test_what_is_learnt_is_marked() -> None:
+    row = [("<s>", False), ("two", False), (" four", True), ("</s>", True), ("\n", False)]
+    assert summary._supervised(row).plain == "<s>two« four</s>»\n"  # pyright: ignore[reportPrivateUsage]
+
+
+def test_facts_nest(capsys: pytest.CaptureFixture[str]) -> None:
+    summary.show_facts({"python": "3.11", "device": {"kind": "cpu", "bf16": True}})
+    assert capsys.readouterr().out == "python: 3.11\ndevice\n  kind: cpu\n  bf16: yes\n"

@@ -1,0 +1,38 @@
+"""What every test may count on: no network, no storage of the user's, and the larger fixtures where they are."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+from hypothesis import settings
+
+os.environ["HF_HUB_OFFLINE"] = "1"
+os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+
+# Machines that run the tests are slow at times and must agree on the outcome: no deadline, the same examples everywhere.
+settings.register_profile("loraloom", deadline=None, derandomize=True)
+settings.load_profile("loraloom")
+
+
+@pytest.fixture(scope="session")
+def shared() -> Path:
+    """Models and data that are too large for the repository: `LORALOOM_SHARED`, else `shared` beside the checkout."""
+    folder = Path(os.environ.get("LORALOOM_SHARED") or Path(__file__).resolve().parents[2] / "shared")
+    if not folder.is_dir():
+        pytest.skip("needs the shared models and data: set LORALOOM_SHARED to their folder")
+    return folder
+
+
+@pytest.fixture(autouse=True)
+def own_storage(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("LORALOOM_STORAGE", raising=False)
+
+
+def pytest_runtest_setup(item: pytest.Item) -> None:
+    if item.get_closest_marker("gpu"):
+        import torch
+
+        if not torch.cuda.is_available():
+            pytest.skip("needs a CUDA device")

@@ -1,0 +1,173 @@
+"""What every sampler and every pruner must do, by whatever name it is listed."""
+
+from __future__ import annotations
+
+import logging
+import math
+import warnings
+from pathlib import Path
+from typing import Any, Literal
+
+import pytest
+
+from loraloom.records import Score
+from loraloom.search.pruners import PRUNERS
+from loraloom.search.samplers import SAMPLERS
+from loraloom.search.searcher import Observation, Searcher, Suggestion
+from loraloom.search.space import ALPHA, BATCH, RANK, RATE, Space
+
+PLAN: dict[str, Any] = {RATE: 3e-4, RANK: 16, ALPHA: 32.0, BATCH: 16, "training.lr_scheduler_type": "linear"}
+SPACE = Space.decode(
+    {
+        RATE: {"low": 7.5e-5, "high": 1.2e-3, "log": True},
+        RANK: {"low": 8, "high": 64},
+        BATCH: [8, 16, 32],
+        "training.lr_scheduler_type": ["linear", "cosine"],
+    }
+)
+TRIALS, SLOTS = 12, 4
+EVALUATIONS, STEPS = 8, 240
+
+
+def searcher(sampler: str = "sobol", pruner: str = "none", **more: Any) -> Searcher:
+    return Searcher(SPACE, PLAN, TRIALS, SLOTS, sampler, pruner, seed=3, **more)
+
+
+def cost(asked: Suggestion, evaluation: int) -> float:
+    return 1.0 + 0.2 * math.log(asked.params[RATE] / 4e-4) ** 2 + (1 - evaluation / EVALUATIONS) ** 2
+
+
+def observed(asked: Suggestion, evaluation: int) -> Observation:
+    rows = tuple(cost(asked, evaluation) + 0.01 * row for row in range(-10, 11))
+    progress = evaluation / EVALUATIONS
+    return Observation(asked.id, STEPS * evaluation // EVALUATIONS, progress, 0.05, Score("validation", {}, rows), rows[0], 3.0)
+
+
+def play(search: Searcher, rounds: int | None = None) -> list[Suggestion]:
+    """Fill the slots, evaluate round by round, do what the verdicts say."""
+    handed: list[Suggestion] = []
+    running: dict[str, tuple[Suggestion, int]] = {}
+    ends: dict[str, Literal["pruned", "diverged", "completed"]] = {"prune": "pruned", "diverged": "diverged", "stop": "completed"}
+    while rounds is None or rounds > 0:
+        while len(running) < SLOTS and (asked := search.ask()):
+            handed.append(asked)
+            running[asked.id] = (asked, 0)
+        if not running:
+            return handed
+        for name, (asked, evaluation) in sorted(running.items()):
+            if name not in running:
+                continue
+            running[name] = (asked, evaluation + 1)
+            seen = observed(asked, evaluation + 1)
+            search.report(seen)
+            for verdict in search.verdicts():
+                assert 0 < verdict.step <= STEPS
+                assert verdict.reason
+                search.tell(verdict.trial_id, ends[verdict.action], seen.score if verdict.action == "stop" else None)
+                del running[verdict.trial_id]
+            if evaluation + 1 == EVALUATIONS and name in running:
+                search.tell(name, "completed", seen.score)
+                del running[name]
+        rounds = None if rounds is None else rounds - 1
+    return handed
+
+
+def fingerprint(asked: Suggestion) -> str:
+    return repr((sorted(asked.params.items()), asked.seed_offset))
+
+
+@pytest.mark.parametrize("sampler", SAMPLERS)
+class TestSamplers:
+    def test_the_plans_setting_comes_first_and_whole(self, sampler: str) -> None:
+        first = searcher(sampler).ask()
+        assert first is not None
+        assert (first.id, first.kind, first.seed_offset) == ("t000", "default", 0)
+        assert dict(first.params) == PLAN
+
+    def test_nothing_is_asked_twice_and_no_more_than_wanted(self, sampler: str) -> None:
+        search = searcher(sampler)
+        handed = play(search)
+        assert len({fingerprint(asked) for asked in handed}) == len(handed) == TRIALS
+        assert search.ask() is None
+        assert [asked.id for asked in handed] == [f"t{number:03d}" for number in range(TRIALS)]
+
+    def test_every_candidate_lies_in_the_space_and_is_told_in_keys_of_the_config(self, sampler: str) -> None:
+        for asked in play(searcher(sampler)):
+            params = dict(asked.params)
+            assert params.keys() == PLAN.keys()
+            assert 7.5e-5 <= params[RATE] <= 1.2e-3
+            assert params[RANK] in (8, 16, 32, 64)
+            assert params[ALPHA] == 2 * params[RANK]
+            assert params[BATCH] in (8, 16, 32)
+
+    def test_a_space_that_is_used_up_ends_the_search(self, sampler: str) -> None:
+        small = Space.decode({RANK: [8, 16]})
+        search = Searcher(small, PLAN, 12, 2, sampler, "none", seed=0)
+        asked = []
+        while (one := search.ask()) is not None:
+            asked.append(one)
+        assert {one.params[RANK] for one in asked} == {8, 16}
+        assert len({fingerprint(one) for one in asked}) == len(asked) <= 3
+
+    def test_it_goes_on_where_another_process_ended(self, sampler: str, tmp_path: Path) -> None:
+        url = f"sqlite:///{tmp_path / 'study.db'}"
+        before = play(searcher(sampler, storage=url), rounds=3)
+        again = searcher(sampler, storage=url)
+        after = play(again)
+        resumed = [asked for asked in after if asked.resumed]
+        assert [(asked.id, asked.params, asked.kind) for asked in resumed] == [(a.id, a.params, a.kind) for a in before]
+        assert after[: len(resumed)] == resumed
+        new = [asked.id for asked in after if not asked.resumed]
+        assert new == [f"t{number:03d}" for number in range(len(before), TRIALS)]
+        assert len({fingerprint(asked) for asked in after}) == TRIALS
+        assert {place.status for place in again.ranking()} == {"completed"}
+
+    def test_it_says_nothing(self, sampler: str, caplog: pytest.LogCaptureFixture, capfd: pytest.CaptureFixture[str]) -> None:
+        with warnings.catch_warnings(), caplog.at_level(logging.INFO):
+            warnings.simplefilter("error")
+            play(searcher(sampler))
+        assert not caplog.records
+        assert capfd.readouterr() == ("", "")
+
+
+@pytest.mark.parametrize("pruner", PRUNERS)
+class TestPruners:
+    def test_the_plans_setting_and_the_best_end_their_run(self, pruner: str) -> None:
+        search = searcher(pruner=pruner)
+        handed = play(search)
+        best = min(handed, key=lambda asked: cost(asked, EVALUATIONS))
+        status = {place.trial_id: place.status for place in search.ranking()}
+        assert status["t000"] == status[best.id] == "completed"
+        assert search.ranking()[0].trial_id == best.id
+
+    def test_nothing_leaves_before_a_quarter_of_its_steps(self, pruner: str) -> None:
+        search = searcher(pruner=pruner)
+        play(search)
+        first_rung = {"hyperband": 0.25 - 1 / EVALUATIONS}.get(pruner, 0.25)
+        assert all(place.progress >= first_rung for place in search.ranking())
+
+    def test_each_verdict_is_given_once(self, pruner: str) -> None:
+        search = searcher(pruner=pruner)
+        handed = [asked for _ in range(8) if (asked := search.ask())]
+        given: list[str] = []
+        for evaluation in range(1, EVALUATIONS):
+            for asked in handed:
+                search.report(observed(asked, evaluation))
+                given += [verdict.trial_id for verdict in search.verdicts()]
+        assert len(given) == len(set(given))
+        assert "t000" not in given
+        assert search.verdicts() == []
+
+    def test_it_survives_a_crash(self, pruner: str, tmp_path: Path) -> None:
+        url = f"sqlite:///{tmp_path / 'study.db'}"
+        play(searcher(pruner=pruner, storage=url), rounds=6)
+        again = searcher(pruner=pruner, storage=url)
+        play(again)
+        assert {place.status for place in again.ranking()} <= {"completed", "pruned"}
+        assert len(again.ranking()) == TRIALS
+
+    def test_it_says_nothing(self, pruner: str, caplog: pytest.LogCaptureFixture) -> None:
+        with warnings.catch_warnings(), caplog.at_level(logging.INFO):
+            warnings.simplefilter("error")
+            play(searcher(pruner=pruner))
+        assert not caplog.records

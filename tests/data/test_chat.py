@@ -1,0 +1,172 @@
+"""Which tokens are supervised: for templates that only grow, that rewrite themselves, and for none at all."""
+
+from __future__ import annotations
+
+import copy
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from loraloom.data.chat import chat_rows, pair_rows, text_rows
+from loraloom.data.rows import Row
+from loraloom.data.tokens import frame_of, ids_of
+from loraloom.errors import DataError, ModelError
+
+TALK = [
+    {"role": "system", "content": "be brief"},
+    {"role": "user", "content": "how many foxes?"},
+    {"role": "assistant", "content": "12 foxes."},
+    {"role": "user", "content": "and dogs?"},
+    {"role": "assistant", "content": "one 😀"},
+]
+
+REWRITES = (
+    "{% for m in messages %}<|im_start|>{{ m['role'] }}\n"
+    "{% if m['role'] == 'assistant' and loop.last %}(thought) {% endif %}{{ m['content'] }}<|im_end|>\n{% endfor %}"
+    "{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
+)
+"""Only the last answer shows a thought, so earlier turns change as the talk goes on."""
+
+MARKED = (
+    "{% for m in messages %}<|im_start|>{{ m['role'] }}\n{% if m['role'] == 'assistant' %}"
+    "{% if loop.last %}(thought)\n{% endif %}{% generation %}{{ m['content'] }}{% endgeneration %}"
+    "{% else %}{{ m['content'] }}{% endif %}<|im_end|>\n{% endfor %}"
+    "{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
+)
+"""The same with marks, which leave out the end of the turn."""
+
+HIDES = (
+    "{% for m in messages %}{{ m['content'] }}<|im_end|>{% endfor %}"
+    "{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
+)
+"""The opening of an answer never shows in the finished conversation."""
+
+STRICT = "{{ raise_exception('Only user and assistant roles are supported') }}"
+
+
+def with_template(tokenizer: Any, template: str | None) -> Any:
+    changed = copy.deepcopy(tokenizer)
+    changed.chat_template = template
+    return changed
+
+
+def supervised_text(row: Row, tokenizer: Any) -> list[str]:
+    """The supervised stretches of a row, as text."""
+    marks = row.labels != -100
+    assert (row.labels[marks] == row.input_ids[marks]).all()
+    edges = np.flatnonzero(np.diff(np.concatenate([[0], marks.astype(int), [0]])))
+    runs = [row.input_ids[a:b].tolist() for a, b in edges.reshape(-1, 2)]
+    return [tokenizer.decode(run, clean_up_tokenization_spaces=False) for run in runs]
+
+
+def test_assistant_turns_with_their_ends_and_nothing_else(byte_tokenizer: Any, trimming_tokenizer: Any) -> None:
+    for tokenizer in (byte_tokenizer, trimming_tokenizer):
+        (row,) = chat_rows([("d:1", TALK)], tokenizer)
+        assert supervised_text(row, tokenizer) == ["12 foxes.<|im_end|>", "one 😀<|im_end|>"]
+        assert row.input_ids.tolist() == tokenizer.apply_chat_template(TALK, tokenize=True)["input_ids"]
+
+
+def test_white_space_of_an_answer_is_supervised(byte_tokenizer: Any) -> None:
+    talk = [TALK[1], {"role": "assistant", "content": " \n 12 \n\n"}]
+    (row,) = chat_rows([("d:1", talk)], byte_tokenizer)
+    assert supervised_text(row, byte_tokenizer)[0].endswith("12 \n\n<|im_end|>")
+
+
+def test_prefix_difference_is_what_a_template_marks_itself(shared: Path) -> None:
+    """tinychat's template has {% generation %} marks, which prefix difference does not read."""
+    from transformers import AutoTokenizer
+
+    tokenizer: Any = AutoTokenizer.from_pretrained(shared / "models" / "tinychat-5M")
+    with (shared / "data" / "gsm8k" / "train.jsonl").open(encoding="utf-8") as lines:
+        rows = [json.loads(next(lines)) for _ in range(50)]
+    talks = [[{"role": "user", "content": r["question"]}, {"role": "assistant", "content": r["answer"]}] for r in rows]
+    talks.append(TALK)
+    for talk, row in zip(talks, chat_rows([("d:1", talk) for talk in talks], tokenizer), strict=True):
+        own = tokenizer.apply_chat_template(talk, tokenize=True, return_dict=True, return_assistant_tokens_mask=True)
+        assert row.input_ids.tolist() == own["input_ids"]
+        assert (row.labels != -100).astype(int).tolist() == own["assistant_masks"]
+
+
+def test_a_template_that_rewrites_earlier_turns_gives_a_row_a_turn(byte_tokenizer: Any) -> None:
+    tokenizer = with_template(byte_tokenizer, REWRITES)
+    first, second = chat_rows([("d:1", TALK)], tokenizer)
+    assert supervised_text(first, tokenizer) == ["(thought) 12 foxes.<|im_end|>"]
+    assert supervised_text(second, tokenizer) == ["(thought) one 😀<|im_end|>"]
+    assert first.input_ids.tolist() == tokenizer.apply_chat_template(TALK[:3], tokenize=True)["input_ids"]
+    assert second.input_ids.tolist() == tokenizer.apply_chat_template(TALK, tokenize=True)["input_ids"]
+
+
+def test_marks_are_used_where_prefixes_do_not_tell(byte_tokenizer: Any) -> None:
+    tokenizer = with_template(byte_tokenizer, MARKED)
+    (row,) = chat_rows([("d:1", TALK)], tokenizer)
+    assert supervised_text(row, tokenizer) == ["12 foxes.<|im_end|>", "one 😀<|im_end|>"]
+
+
+def test_an_answer_that_cannot_be_found_is_an_error(byte_tokenizer: Any) -> None:
+    with pytest.raises(DataError) as caught:
+        chat_rows([("d.jsonl:7", TALK)], with_template(byte_tokenizer, HIDES))
+    assert str(caught.value).startswith("d.jsonl:7: the model's chat template hides where the answer begins")
+    assert "message 3" in str(caught.value)
+
+
+def test_what_a_template_refuses_is_told_in_its_words(byte_tokenizer: Any) -> None:
+    with pytest.raises(DataError) as caught:
+        chat_rows([("d.jsonl:7", TALK)], with_template(byte_tokenizer, STRICT))
+    message = str(caught.value)
+    assert message.startswith("d.jsonl:7: the model's chat template refuses")
+    assert "Only user and assistant roles are supported" in message
+    assert "system, user, assistant, user, assistant" in message
+
+
+def test_no_template_is_an_error_of_the_model(bos_tokenizer: Any) -> None:
+    with pytest.raises(ModelError, match=r"no chat template[\s\S]*Instruct or Chat[\s\S]*prompt and completion"):
+        chat_rows([("d:1", TALK)], bos_tokenizer)
+
+
+def test_a_template_with_its_own_bos_gives_one(bos_tokenizer: Any) -> None:
+    template = "{{ bos_token }} {% for m in messages %}{{ m['role'] }} {{ m['content'] }} {% endfor %}"
+    tokenizer = with_template(bos_tokenizer, template)
+    (row,) = chat_rows([("d:1", [{"role": "user", "content": "hello"}, {"role": "assistant", "content": "world"}])], tokenizer)
+    assert row.input_ids.tolist().count(tokenizer.bos_token_id) == 1
+
+
+def test_a_conversation_without_an_answer_has_nothing_supervised(byte_tokenizer: Any) -> None:
+    opening = [{"role": "assistant", "content": "hello"}]
+    rows = chat_rows([("d:1", TALK[:2]), ("d:2", opening)], byte_tokenizer)
+    assert [row.supervised for row in rows] == [0, 0]
+
+
+@pytest.mark.parametrize(("prompt", "completion"), [("hello", " world"), ("hello ", "world"), ("a\n", "\nb"), ("", "hello")])
+def test_a_pair_begins_with_the_ids_of_its_prompt(byte_tokenizer: Any, prompt: str, completion: str) -> None:
+    (row,) = pair_rows([(prompt, completion)], byte_tokenizer, frame_of(byte_tokenizer))
+    given = ids_of([prompt], byte_tokenizer)[0]
+    ids = row.input_ids.tolist()
+    assert ids[: len(given)] == given
+    assert byte_tokenizer.decode(ids, clean_up_tokenization_spaces=False) == prompt + completion + "<|im_end|>"
+    first = max(1, len(given))
+    assert (row.labels[:first] == -100).all()
+    assert row.labels[first:].tolist() == ids[first:]
+
+
+def test_a_pair_is_framed_once(bos_tokenizer: Any) -> None:
+    (row,) = pair_rows([("hello world", "yes no")], bos_tokenizer, frame_of(bos_tokenizer))
+    assert bos_tokenizer.convert_ids_to_tokens(row.input_ids.tolist()) == ["<s>", "hello", "world", "yes", "no", "</s>"]
+    assert supervised_text(row, bos_tokenizer) == ["yes no </s>"]
+
+
+def test_an_empty_completion_teaches_nothing(byte_tokenizer: Any) -> None:
+    (row,) = pair_rows([("hello", "")], byte_tokenizer, frame_of(byte_tokenizer))
+    assert row.supervised == 0
+
+
+def test_text_is_supervised_but_for_its_first_token(byte_tokenizer: Any, bos_tokenizer: Any) -> None:
+    with_bos, empty = text_rows(["hello world", ""], bos_tokenizer, frame_of(bos_tokenizer))
+    assert bos_tokenizer.convert_ids_to_tokens(with_bos.input_ids.tolist()) == ["<s>", "hello", "world", "</s>"]
+    assert (with_bos.labels == -100).tolist() == [True, False, False, False]
+    assert empty.supervised == 0
+    (without,) = text_rows(["hello world"], byte_tokenizer, frame_of(byte_tokenizer))
+    assert (without.labels == -100).tolist() == [True] + [False] * (len(without) - 1)
+    assert without.labels[-1] == byte_tokenizer.eos_token_id

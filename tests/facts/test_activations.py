@@ -1,0 +1,92 @@
+"""The count of what a training pass keeps, held against what autograd really saved in a packed training pass."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import torch
+import transformers as tf
+from families import FAMILIES
+
+from loraloom.facts.activations import kept_bytes_per_row
+from loraloom.facts.model import ModelFacts, model_facts
+from loraloom.lora.packed import PackedModel, Routing, Segment
+from loraloom.lora.targets import resolve_targets
+from loraloom.records import AdapterSpec
+
+LENGTH, ROWS, RANK = 48, 4, 4
+
+
+def saved_bytes_per_row(facts: ModelFacts, targets: tuple[str, ...], dtype: str) -> float:
+    """Bytes that autograd saved in a real pass of the packed model, up to the hidden states or the class scores."""
+    auto: Any = tf.AutoModelForCausalLM if facts.task == "causal_lm" else tf.AutoModelForSequenceClassification
+    model = auto.from_config(facts.config, attn_implementation="sdpa").to(getattr(torch, dtype)).eval()
+    packed = PackedModel(model)
+    adapter = packed.add("one", AdapterSpec(RANK, 8, 0.0, targets), seed=0)
+    own = {tensor.untyped_storage().data_ptr() for tensor in (*model.parameters(), *model.buffers(), adapter.arena.weights)}
+    saved: dict[int, torch.UntypedStorage] = {}
+
+    def remember(tensor: torch.Tensor) -> torch.Tensor:
+        if tensor.untyped_storage().data_ptr() not in own:
+            saved[tensor.untyped_storage().data_ptr()] = tensor.untyped_storage()
+        return tensor
+
+    routing = Routing((Segment("one", 0, ROWS),), training=True)
+    ids = torch.randint(3, 90, (ROWS, LENGTH))
+    with torch.autograd.graph.saved_tensors_hooks(remember, lambda tensor: tensor), packed.route(routing) as network:
+        result: Any = network.base_model(input_ids=ids) if facts.task == "causal_lm" else network(input_ids=ids)  # type: ignore[operator]
+    assert result is not None
+    return sum(storage.nbytes() for storage in saved.values()) / ROWS
+
+
+@pytest.mark.parametrize("family", ["llama", "qwen3", "gemma", "gpt2", "phi", "gpt_neox", "bert", "distilbert", "modernbert"])
+@pytest.mark.parametrize("targets", ["all-linear", "attention"])
+def test_the_count_is_what_a_real_pass_saves(folder: Any, family: str, targets: str) -> None:
+    facts = model_facts(folder(family))
+    paths = resolve_targets(facts.linears, targets)
+    counted = kept_bytes_per_row(facts, frozenset(paths), RANK, "float32", LENGTH, "sdpa")
+    assert counted == pytest.approx(saved_bytes_per_row(facts, paths, "float32"), rel=0.08)
+
+
+def test_half_precision_keeps_about_half(folder: Any) -> None:
+    facts = model_facts(folder("llama"))
+    paths = frozenset(resolve_targets(facts.linears))
+    full = kept_bytes_per_row(facts, paths, RANK, "float32", LENGTH, "sdpa")
+    half = kept_bytes_per_row(facts, paths, RANK, "bfloat16", LENGTH, "sdpa")
+    assert full is not None and half is not None
+    assert 0.5 < half / full < 0.65
+
+
+def test_attention_that_is_not_fused_grows_with_the_square(folder: Any) -> None:
+    facts = model_facts(folder("llama"))
+    paths = frozenset(resolve_targets(facts.linears))
+
+    def growth(attention: str) -> float:
+        short = kept_bytes_per_row(facts, paths, RANK, "float32", 32, attention)
+        long = kept_bytes_per_row(facts, paths, RANK, "float32", 64, attention)
+        assert short is not None and long is not None
+        return long / short
+
+    assert growth("sdpa") == pytest.approx(2, rel=0.01)
+    assert growth("eager") > 2.2
+
+
+@pytest.mark.parametrize("family", ["t5", "bart"])
+def test_encoder_decoders_are_counted_too(folder: Any, family: str) -> None:
+    facts = model_facts(folder(family))
+    assert (kept_bytes_per_row(facts, frozenset(resolve_targets(facts.linears)), RANK, "float32", 32, "eager") or 0) > 0
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_no_family_crashes(folder: Any, family: str) -> None:
+    facts = model_facts(folder(family))
+    counted = kept_bytes_per_row(facts, frozenset(resolve_targets(facts.linears)), RANK, "float32", 16, "eager")
+    assert counted is None or counted > 0
+
+
+def test_facts_without_a_config_cannot_be_counted(folder: Any) -> None:
+    from dataclasses import replace
+
+    facts = replace(model_facts(folder("llama")), config=None, name_or_path="by hand")
+    assert kept_bytes_per_row(facts, frozenset(), RANK, "float32", 16, "sdpa") is None

@@ -1,0 +1,192 @@
+"""report.html: whole, alone, and deaf to scripts that come in with data."""
+
+from __future__ import annotations
+
+import json
+import re
+import shlex
+from dataclasses import replace
+from html.parser import HTMLParser
+from pathlib import Path
+
+import pytest
+from finished import result_of, trial
+
+from loraloom.errors import RequestError
+from loraloom.records import Advice, Event, Finding
+from loraloom.report.page import load_snippet, render, reproduce_command, train_command, write_report
+from loraloom.store.folder import RunFolder
+
+EVIL = "</script><script>alert(1)</script><img src=x onerror=alert(2)>"
+
+
+class Page(HTMLParser):
+    """What a browser would see: tags with their attributes, scripts, and the text outside of them."""
+
+    def __init__(self, text: str) -> None:
+        super().__init__()
+        self.tags: list[tuple[str, dict[str, str | None]]] = []
+        self.scripts: list[tuple[dict[str, str | None], str]] = []
+        self.text = ""
+        self._inside = ""
+        self.feed(text)
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.tags.append((tag, dict(attrs)))
+        self._inside = tag if tag in ("script", "style") else ""
+        if tag == "script":
+            self.scripts.append((dict(attrs), ""))
+
+    def handle_endtag(self, tag: str) -> None:
+        if tag == self._inside:
+            self._inside = ""
+
+    def handle_data(self, data: str) -> None:
+        if self._inside == "script":
+            attributes, before = self.scripts[-1]
+            self.scripts[-1] = (attributes, before + data)
+        elif not self._inside:
+            self.text += data
+
+
+def test_one_file_that_needs_nothing_else(run: RunFolder) -> None:
+    path = write_report(run)
+    assert path == run.path / "report.html"
+    assert path.stat().st_size < 6_000_000
+    page = Page(path.read_text(encoding="utf-8"))
+    for tag, attributes in page.tags:
+        assert not {"src", "href", "srcset", "action", "data"} & set(attributes), tag
+        assert not any(name.startswith("on") for name in attributes), tag
+    assert not re.search(r"@import|url\(", path.read_text(encoding="utf-8").split("</style>")[0])
+    policy = next(attributes["content"] for tag, attributes in page.tags if tag == "meta" and "http-equiv" in attributes)
+    assert policy is not None
+    assert policy.startswith("default-src 'none'")
+
+
+def test_plotly_is_inside_once(run: RunFolder) -> None:
+    page = Page(render(run))
+    assert sum("plotly.js v" in script for _, script in page.scripts) == 1
+
+
+def test_only_our_scripts_may_run(run: RunFolder) -> None:
+    first, second = render(run), render(run)
+    nonces = {attributes.get("nonce") for attributes, _ in Page(first).scripts}
+    assert len(nonces) == 1
+    (nonce,) = nonces
+    assert nonce is not None
+    assert f"script-src 'nonce-{nonce}'" in first
+    assert nonce not in second
+
+
+def test_the_headline_comes_first_and_all_sections_follow(run: RunFolder) -> None:
+    page = Page(render(run))
+    order = [
+        "t001 wins: validation loss 51.0% lower",
+        "Candidates",
+        "Curves",
+        "Use it",
+        "Findings",
+        "Settings and why",
+        "Where it ran",
+    ]
+    places = [page.text.index(words) for words in order]
+    assert places == sorted(places)
+    for words in (
+        "too far behind t001",
+        "keep the rate below 1e-3",
+        "rank 16 at batch 8",
+        "arXiv:0000.00000",
+        "winner: 2e-4",
+        "2.13.0",
+    ):
+        assert words in page.text
+
+
+def test_the_figures_are_json_in_the_page(run: RunFolder) -> None:
+    (data,) = [script for attributes, script in Page(render(run)).scripts if attributes.get("type") == "application/json"]
+    assert [figure["id"] for figure in json.loads(data)] == ["validation_loss", "train_loss"]
+
+
+def test_what_comes_from_outside_is_only_text(run: RunFolder) -> None:
+    clean = Page(render(run))
+    result = run.result()
+    result.name = result.model = result.verdict = EVIL
+    result.labels, result.notes, result.environment = [EVIL], [EVIL], {EVIL: EVIL}
+    result.findings = [Finding(EVIL, "note", EVIL, EVIL, EVIL)]
+    result.trials = [replace(item, settings={**item.settings, "adapter.target_modules": EVIL}) for item in result.trials]
+    result.trials[2] = replace(result.trials[2], id=EVIL, reason=EVIL, params={EVIL: EVIL})
+    run.write_result(result)
+    run.append(Event("evaluated", EVIL, 10, data={"split": "validation", "progress": 0.5, "epoch": 1.0, "loss": 1.0}))
+    run.write_resolved({f"data.{EVIL}": Advice(EVIL, EVIL, EVIL)})
+    page = Page(render(run))
+    assert len(page.scripts) == len(clean.scripts)
+    assert "img" not in {tag for tag, _ in page.tags}
+    assert EVIL in page.text
+    (data,) = [script for attributes, script in page.scripts if attributes.get("type") == "application/json"]
+    assert EVIL in {trace["meta"]["trial"] for figure in json.loads(data) for trace in figure["traces"]}
+
+
+def pasted(command: str | None) -> list[str]:
+    """The words that a shell makes of it."""
+    return shlex.split(str(command).replace("\\\n", ""))
+
+
+def test_commands_can_be_pasted(run: RunFolder) -> None:
+    result = run.result()
+    assert reproduce_command(run, result) == "loraloom tune runs/first/config.yaml --name first-again"
+    words = pasted(train_command(run, result))
+    assert words == [
+        "loraloom",
+        "train",
+        "runs/first/config.yaml",
+        "--name",
+        "first-best",
+        "--set",
+        "training.learning_rate=0.0002",
+    ]
+
+
+def test_odd_values_are_quoted_for_the_shell(run: RunFolder) -> None:
+    params = {
+        "adapter.target_modules": ("q proj", "v"),
+        "adapter.use_rslora": True,
+        "training.max_steps": None,
+        "note": "a; rm -rf --no",
+    }
+    words = pasted(train_command(run, result_of(trial("a", params=params), best="a")))
+    assert words[6::2] == [
+        "adapter.target_modules=[q proj, v]",
+        "adapter.use_rslora=true",
+        "training.max_steps=null",
+        "note=a; rm -rf --no",
+    ]
+
+
+def test_the_snippet_is_python_and_knows_the_head(run: RunFolder) -> None:
+    result = run.result()
+    result.task, result.labels, result.model = "seq_cls", ["a", "b", "c"], "o'brien/tiny"
+    snippet = str(load_snippet(run, result))
+    compile(snippet, "snippet", "exec")
+    assert 'AutoModelForSequenceClassification.from_pretrained("o\'brien/tiny", num_labels=3)' in snippet
+    assert "'runs/first/best'" in snippet
+
+
+def test_a_run_without_a_winner_still_has_a_page(tmp_path: Path) -> None:
+    folder = RunFolder.create(tmp_path, "first")
+    folder.write_result(result_of(trial("t000", "diverged")))
+    page = Page(render(folder))
+    assert "No candidate finished" in page.text
+    assert "Do it again" in page.text
+    assert not any("plotly.js v" in script for _, script in page.scripts)
+
+
+def test_a_killed_run_has_a_page_too(tmp_path: Path) -> None:
+    folder = RunFolder.create(tmp_path, "first")
+    folder.append(Event("trial_started", "t000", 0, data={"planned_steps": 10}))
+    folder.append(Event("step", "t000", 1, data={"loss": 2.0}))
+    assert "interrupted" in Page(render(folder)).text
+
+
+def test_a_folder_without_a_run_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(RequestError, match="has no result yet"):
+        write_report(RunFolder(tmp_path))

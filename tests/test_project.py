@@ -1,0 +1,57 @@
+"""What is written in two places says the same in both: dependencies, tested versions, walls."""
+
+from __future__ import annotations
+
+import re
+import tomllib
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import loraloom
+
+ROOT = Path(__file__).resolve().parents[1]
+PROJECT: dict[str, Any] = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
+CONTRIBUTING = (ROOT / "CONTRIBUTING.md").read_text(encoding="utf-8")
+
+
+def name_of(requirement: str) -> str:
+    return re.split(r"[^A-Za-z0-9._-]", requirement, maxsplit=1)[0].lower().replace("_", "-")
+
+
+def test_every_dependency_has_its_reason() -> None:
+    table = CONTRIBUTING.partition("| package | for |")[2].partition("\n\n")[0]
+    explained = {name.strip() for row in table.splitlines()[2:] for name in row.split("|")[1].split(",")}
+    assert explained == {name_of(requirement) for requirement in PROJECT["project"]["dependencies"]}
+    for extra in PROJECT["project"]["optional-dependencies"]:
+        assert f"`{extra}`" in CONTRIBUTING
+
+
+def test_what_the_targets_install_has_a_tested_version() -> None:
+    lines = (ROOT / "constraints.txt").read_text(encoding="utf-8").splitlines()
+    pins = [line for line in lines if line and not line.startswith("#")]
+    assert all(re.fullmatch(r"[A-Za-z0-9._-]+==[0-9][0-9a-z.]*", pin) for pin in pins)
+    extras = PROJECT["project"]["optional-dependencies"]
+    wanted = {name_of(requirement) for requirement in [*PROJECT["project"]["dependencies"], *extras["dev"], *extras["demo"]]}
+    assert wanted <= {name_of(pin) for pin in pins}
+    assert "torch==2.13.0" in pins
+
+
+def test_the_walls_are_drawn_as_they_are_held() -> None:
+    rooms = next(contract for contract in PROJECT["tool"]["importlinter"]["contracts"] if contract["id"] == "rooms")
+    drawn = CONTRIBUTING.partition("```\n")[2].partition("\n```")[0].splitlines()
+    assert drawn == [re.sub(r"[()]", "", row) for row in rooms["layers"]]
+
+
+def test_every_public_name_is_there_and_typed() -> None:
+    source = Path(loraloom.__file__).read_text(encoding="utf-8")
+    for name, home in loraloom._HOMES.items():  # pyright: ignore[reportPrivateUsage]
+        assert f"    from loraloom.{home} import {name} as {name}\n" in source
+        assert (ROOT / "src" / "loraloom" / f"{home.replace('.', '/')}.py").is_file()
+        assert name in dir(loraloom)
+    assert loraloom.Config.__name__ == "Config"
+    assert loraloom.load_config().search.trials == 16
+    assert loraloom.__version__ == PROJECT["project"]["version"]
+    with pytest.raises(AttributeError, match="no attribute 'weave'"):
+        loraloom.weave  # noqa: B018
