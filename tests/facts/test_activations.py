@@ -35,7 +35,7 @@ def saved_bytes_per_row(facts: ModelFacts, targets: tuple[str, ...], dtype: str)
     routing = Routing((Segment("one", 0, ROWS),), training=True)
     ids = torch.randint(3, 90, (ROWS, LENGTH))
     with torch.autograd.graph.saved_tensors_hooks(remember, lambda tensor: tensor), packed.route(routing) as network:
-        result: Any = network.base_model(input_ids=ids) if facts.task == "causal_lm" else network(input_ids=ids)  # type: ignore[operator]
+        result: Any = network.base_model(input_ids=ids, use_cache=False) if facts.task == "causal_lm" else network(input_ids=ids)  # type: ignore[operator]
     assert result is not None
     return sum(storage.nbytes() for storage in saved.values()) / ROWS
 
@@ -46,7 +46,7 @@ def test_the_count_is_what_a_real_pass_saves(folder: Any, family: str, targets: 
     facts = model_facts(folder(family))
     paths = resolve_targets(facts.linears, targets)
     counted = kept_bytes_per_row(facts, frozenset(paths), RANK, "float32", LENGTH, "sdpa")
-    assert counted == pytest.approx(saved_bytes_per_row(facts, paths, "float32"), rel=0.08)
+    assert counted == pytest.approx(saved_bytes_per_row(facts, paths, "float32"), rel=0.03)
 
 
 def test_half_precision_keeps_about_half(folder: Any) -> None:

@@ -75,15 +75,13 @@ def _forward(network: Any, model: ModelFacts, inputs: Tensor) -> Any:
     if model.task == "causal_lm":
         return network.base_model(input_ids=inputs, use_cache=False)
     if model.task == "seq2seq_lm":
-        return network.model(input_ids=inputs, decoder_input_ids=inputs, use_cache=False) if hasattr(network, "model") else network(
-            input_ids=inputs, decoder_input_ids=inputs, use_cache=False
-        )  # fmt: skip
+        return network(input_ids=inputs, decoder_input_ids=inputs, use_cache=False)
     return network(input_ids=inputs)
 
 
 def _storage(tensor: Tensor) -> int:
     """Identity of the memory behind a tensor. Meta tensors have no address, so the storage object stands for it."""
-    return tensor.untyped_storage()._cdata
+    return tensor.untyped_storage()._cdata  # pyright: ignore[reportPrivateUsage]
 
 
 def _as_packed(adapted: set[int], rank: int) -> Any:
@@ -117,8 +115,8 @@ def _as_packed(adapted: set[int], rank: int) -> Any:
         return adapter(weight, x, torch.addmm(bias, x, weight, **scales))
 
     def attend(q: Tensor, k: Tensor, v: Tensor, *rest: Any, **options: Any) -> Tensor:
-        # torch's kernels write [rows, tokens, heads, size], so that the output projection reads the same memory
-        result = q.new_empty((q.shape[0], q.shape[2], q.shape[1], v.shape[-1])).transpose(1, 2)
+        # torch's kernels lay the result out as q is: whether the output projection reads it in place follows from that
+        result = torch.empty_like(q) if q.shape[-1] == v.shape[-1] else q.new_empty((*q.shape[:-1], v.shape[-1]))
         sums = torch.empty(q.shape[:-1], dtype=torch.float32, device="meta")
         return Keep.apply(result, anchor, q, k, v, result, sums)
 

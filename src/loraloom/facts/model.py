@@ -203,7 +203,7 @@ def build_on_meta(
     factory = getattr(transformers, AUTO_CLASSES[task])
     try:
         with torch.device("meta"):
-            return cast("nn.Module", factory.from_config(config, trust_remote_code=trust_remote_code, attn_implementation=attention))
+            model = factory.from_config(config, trust_remote_code=trust_remote_code, attn_implementation=attention)
     except Exception as fault:  # a config is user input: whatever a model's constructor raises on it is a wrong request
         raise ModelError(
             f"a {config.model_type} model for {task} cannot be built from this config.json",
@@ -211,6 +211,7 @@ def build_on_meta(
             need="a family that transformers offers for this task, and sizes that fit each other",
             next="check `task`, or the config.json of the model",
         ) from fault
+    return cast("nn.Module", model)
 
 
 def _kind(config: PreTrainedConfig) -> Kind:

@@ -28,16 +28,12 @@ class Segment:
         slot: whose rows these are.
         start, stop: rows [start, stop) of the batch.
         seed: seeds this micro-step's dropout masks (each layer adds its own number).
-        tokens: number of tokens that are not padding, per segment; with `keep`, dropout is drawn over them only,
-            so that a mask does not depend on how far neighbours made the rows be padded.
-        keep: int64 [tokens], positions of those tokens in the segment's flattened [rows * T]; None: all of them.
     """
 
     slot: str
     start: int
     stop: int
     seed: int = 0
-    keep: Tensor | None = None
 
 
 @dataclass(frozen=True)
@@ -76,25 +72,21 @@ class Frozen:
     backward: Callable[[Tensor], Tensor]
 
 
-def keep_mask(shape: tuple[int, int], p: float, seed: int, keep: Tensor | None, like: Tensor) -> Tensor:
-    """The scaled dropout mask of one adapter in one layer and micro-step: 1 / (1 - p) or 0, [N, D].
+def keep_mask(rows: int, tokens: int, features: int, p: float, seed: int, like: Tensor) -> Tensor:
+    """The scaled dropout mask of one adapter in one layer and micro-step: 1 / (1 - p) or 0, [rows * tokens, features].
 
-    A pure function of (seed, p, unpadded tokens, D): replayed in backward and under checkpointing, the same in a
-    pack and alone. Drawn as 16-bit integers, four a 64-bit draw: p is rounded to a multiple of 2^-16 and the scale
+    A pure function of (seed, p, rows, features) and of a token's place in its row: drawn token by token over all rows,
+    so that how far neighbours made the rows be padded changes nothing before the padding. Replayed in backward and
+    under checkpointing. Drawn as 16-bit integers, four a 64-bit draw: p is rounded to a multiple of 2^-16 and the scale
     uses the rounded value, so that the mean stays exact.
     """
     threshold = round(p * 65536)
-    rows = shape[0] if keep is None else keep.numel()
-    generator = torch.Generator(device=like.device)
-    generator.manual_seed(seed & 0x7FFF_FFFF_FFFF_FFFF)
-    words = -(-rows * shape[1] // 4)
-    draws = torch.empty(words, dtype=torch.int64, device=like.device)
-    draws.random_(-(2**63), None, generator=generator)
-    kept = draws.view(torch.int16)[: rows * shape[1]].view(rows, shape[1]) >= threshold - 32768
-    mask = kept.to(like.dtype).mul_(65536 / (65536 - threshold))
-    if keep is None:
-        return mask
-    return mask.new_zeros(shape).index_copy_(0, keep, mask)
+    count = rows * tokens * features
+    generator = torch.Generator().manual_seed(seed & 0x7FFF_FFFF_FFFF_FFFF)
+    draws = torch.empty(-(-count // 4), dtype=torch.int64).random_(-(2**63), None, generator=generator)
+    kept = draws.view(torch.int16)[:count] >= threshold - 32768
+    mask = kept.to(like.device, like.dtype).mul_(65536 / (65536 - threshold))
+    return mask.view(tokens, rows, features).transpose(0, 1).reshape(-1, features)
 
 
 def _accumulate(target: Tensor, left: Tensor, right: Tensor, alpha: float = 1.0) -> None:
@@ -132,7 +124,8 @@ class PackedLinear(torch.autograd.Function):
                 hidden.append(None)
                 continue
             rows = slice(segment.start * per_row, segment.stop * per_row)
-            x_rows = _dropped(flat_ND[rows], weight, routing, segment, number)
+            mask = _mask(flat_ND[rows], weight, routing, segment, number)
+            x_rows = flat_ND[rows] if mask is None else flat_ND[rows] * mask
             h_NR = x_rows @ weight.a_RD.T
             y_NO[rows].addmm_(h_NR, weight.b_OR.T, alpha=weight.scale)
             if weight.bias_O is not None:
@@ -180,10 +173,6 @@ class PackedLinear(torch.autograd.Function):
 def _mask(x_ND: Tensor, weight: LayerWeights, routing: Routing, segment: Segment, number: int) -> Tensor | None:
     if not routing.training or weight.dropout <= 0:
         return None
+    rows = segment.stop - segment.start
     seed = (segment.seed * 1_000_003 + number) * 0x9E37_79B9_7F4A_7C15
-    return keep_mask((x_ND.shape[0], x_ND.shape[1]), weight.dropout, seed, segment.keep, x_ND)
-
-
-def _dropped(x_ND: Tensor, weight: LayerWeights, routing: Routing, segment: Segment, number: int) -> Tensor:
-    mask = _mask(x_ND, weight, routing, segment, number)
-    return x_ND if mask is None else x_ND * mask
+    return keep_mask(rows, x_ND.shape[0] // rows, x_ND.shape[1], weight.dropout, seed, x_ND)

@@ -95,11 +95,12 @@ def resolve_pattern(paths: Sequence[str], pattern: Mapping[str, Number], *, key:
 
 def short_label(paths: Iterable[str], linears: Sequence[Linear]) -> str:
     """A name for a set of targets that fits a table: a keyword where one gives the same set, else the layers' names."""
-    chosen = frozenset(paths)
+    listed = tuple(paths)
+    chosen = frozenset(listed)
     for keyword in KEYWORDS:
         if chosen == frozenset(linear.path for linear in linears if _has_role(linear, keyword)):
             return keyword
-    names = list(dict.fromkeys(path.rpartition(".")[2] for path in paths))
+    names = list(dict.fromkeys(path.rpartition(".")[2] for path in listed))
     return ",".join(names)
 
 

@@ -28,8 +28,9 @@ def leave(curve: Curve, base_cost: float | None) -> Verdict | None:
     """The reason for a living trial to end now, if there is one.
 
     - diverged: two observations are not finite; in warm-up the train loss is above 3 times its first value; later it is
-      above 1.5 times its best (and a tenth of the first value above it) on 3 checks in a row; from a quarter of the steps on, validation is worse than the bare base
-      on 2 checks in a row (not asked of the plan's own setting: the yardstick is measured to its end).
+      above 1.5 times its best (and a tenth of the first value above it) on 3 checks in a row; from a quarter of the steps
+      on, validation is worse than the bare base on 2 checks in a row (not asked of the plan's own setting: the yardstick is
+      measured to its end).
     - stop: past half of the steps, 3 evaluations without a gain, the last more than 2 standard errors above the best, and
       the task's metric (accuracy) at no new best either.
 

@@ -60,6 +60,7 @@ class Searcher:
         minimize: False where `Score.costs` are gains.
         base: the bare base's score on the same rows, if known: the worst that a diverged trial can count for, and the bar
             that a trial has to stay under.
+        resume: whether to go on with a study of that name; False drops what an older run left under it.
 
     Raises:
         ConfigError: no such sampler or pruner.
@@ -80,6 +81,7 @@ class Searcher:
         study_name: str = "search",
         minimize: bool = True,
         base: Score | None = None,
+        resume: bool = True,
     ) -> None:
         self._space = space.tied_to(baseline)
         self._trials, self._seed, self._minimize = trials, seed, minimize
@@ -87,7 +89,7 @@ class Searcher:
         self._anchored = sampler == "auto"
         self._audits = pruner == "auto" and trials > EXITS_ONLY
         self._base_cost = None if base is None else mean_cost(self._signed(base))
-        self._study = open_study(storage, study_name, self._space.words)
+        self._study = open_study(storage, study_name, self._space.words, resume)
         reconcile(self._study)
         draws = len(self._study.get_trials(deepcopy=False))
         self._sampler = make_sampler(sampler, self._space, baseline, trials=trials, slots=slots, seed=seed, draws=draws)

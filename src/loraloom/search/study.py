@@ -23,12 +23,13 @@ ended."""
 SQLITE_WAIT_SECONDS = 30
 
 
-def open_study(url: str | None, name: str, space: str) -> Study:
+def open_study(url: str | None, name: str, space: str, resume: bool = True) -> Study:
     """The study of a name, made if there is none.
 
     Args:
         url: any SQLAlchemy URL, or None for a study that ends with the process.
         space: a text that is equal for equal spaces: trials of another space would mean nothing here.
+        resume: whether to go on with a study of that name; else it is dropped and begun anew.
 
     Raises:
         RequestError: the URL cannot be understood, or the study was begun with another space.
@@ -36,7 +37,10 @@ def open_study(url: str | None, name: str, space: str) -> Study:
     """
     with quiet():
         try:
-            study = optuna.create_study(storage=_storage(url), study_name=name, direction="minimize", load_if_exists=True)
+            storage = _storage(url)
+            if not resume and name in optuna.get_all_study_names(storage):
+                optuna.delete_study(study_name=name, storage=storage)
+            study = optuna.create_study(storage=storage, study_name=name, direction="minimize", load_if_exists=True)
             known: str | None = study.user_attrs.get(SPACE)
             if known is None:
                 study.set_user_attr(SPACE, space)

@@ -165,9 +165,7 @@ class PackTrainer:
         start = 0
         for trial in group:
             seat, count = self.seats[trial], len(micro[trial])
-            keep = batch.attention_mask[start : start + count].flatten() if seat.candidate.adapter.lora_dropout else None
-            index = None if keep is None or bool(keep.all()) else keep.nonzero().squeeze(1)
-            segments.append(Segment(trial, start, start + count, micro_seed(seat), index))
+            segments.append(Segment(trial, start, start + count, micro_seed(seat)))
             shares += [1 / seat.window_weight] * count
             start += count
         share = torch.tensor(shares, dtype=torch.float64)

@@ -1,0 +1,56 @@
+"""Gradient checkpointing of a frozen model: keep the input of each repeated block, run the block again in backward.
+
+Always non-reentrant, and always with the routing of the forward pass: a recomputation that lost it would give silent
+zero gradients (huggingface/peft#2826). transformers' own switch is of no use here, since it asks for training mode and
+the base stays in eval mode. No generator is replayed: dropout masks and noise are functions of seeds.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
+from typing import Any
+
+import torch
+from torch import nn
+from torch.utils.checkpoint import checkpoint
+
+from loraloom.errors import ModelError
+
+KeepRouting = Callable[[], AbstractContextManager[Any]]
+"""Called in the forward pass; gives the context in which the same pass can be run again."""
+
+
+def repeated_blocks(model: nn.Module) -> list[nn.Module]:
+    """The members of the outermost module lists: a transformer's layers, of encoder and decoder alike."""
+    lists = [(name, part) for name, part in model.named_modules() if isinstance(part, nn.ModuleList)]
+    outermost = [part for name, part in lists if not any(name.startswith(f"{other}.") for other, _ in lists)]
+    return [block for part in outermost for block in part]
+
+
+def checkpoint_blocks(model: nn.Module, keep_routing: KeepRouting) -> None:
+    """Checkpoint every repeated block of `model`, in place, whenever gradients are on.
+
+    Raises:
+        ModelError: the model has no repeated blocks.
+    """
+    blocks = repeated_blocks(model)
+    if not blocks:
+        raise ModelError(
+            f"`training.gradient_checkpointing` needs repeated blocks, and {type(model).__name__} has none",
+            next="training.gradient_checkpointing: false",
+        )
+    for block in blocks:
+        block.forward = _checkpointed(block.forward, keep_routing)
+
+
+def _checkpointed(forward: Callable[..., Any], keep_routing: KeepRouting) -> Callable[..., Any]:
+    def run(*args: Any, **kwargs: Any) -> Any:
+        if not torch.is_grad_enabled():
+            return forward(*args, **kwargs)
+        again = keep_routing()
+        return checkpoint(
+            forward, *args, use_reentrant=False, preserve_rng_state=False, context_fn=lambda: (nullcontext(), again), **kwargs
+        )
+
+    return run

@@ -1,0 +1,153 @@
+"""The memory forecast against what a packed training pass on a processor really allocates, and how it moves."""
+
+from __future__ import annotations
+
+import weakref
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+import transformers as tf
+from machines import CPU, GPU, data
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
+
+from loraloom.config.asked import AdapterConfig, Config, ModelConfig, TrainingConfig
+from loraloom.data.batches import collate
+from loraloom.data.rows import Row
+from loraloom.evals.objective import objective_for
+from loraloom.facts.model import ModelFacts, model_facts
+from loraloom.lora.packed import PackedModel, Routing, Segment
+from loraloom.plan.memory import Shape, forecast_memory, is_gated, kept_by_formula, training_activations
+from loraloom.plan.planner import Facts, Plan, candidate, make_plan
+
+Make = Callable[..., Facts]
+SIZES: dict[str, Any] = {
+    "vocab_size": 500, "hidden_size": 128, "num_hidden_layers": 3, "num_attention_heads": 4, "intermediate_size": 352,
+    "max_position_embeddings": 128, "pad_token_id": 0, "bos_token_id": 1, "eos_token_id": 2,
+}  # fmt: skip
+FAMILIES: dict[str, Callable[[], Any]] = {
+    "llama": lambda: tf.LlamaConfig(**SIZES, num_key_value_heads=2),
+    "qwen3": lambda: tf.Qwen3Config(**SIZES, num_key_value_heads=2, head_dim=32),
+    "gpt2": lambda: tf.GPT2Config(
+        n_embd=128, n_layer=3, n_head=4, vocab_size=500, n_positions=128, bos_token_id=1, eos_token_id=2
+    ),
+    "gpt_neox": lambda: tf.GPTNeoXConfig(**SIZES),
+    "bert": lambda: tf.BertConfig(**SIZES),
+    "modernbert": lambda: tf.ModernBertConfig(**SIZES, cls_token_id=1, sep_token_id=2),
+}
+ROWS, LENGTH = 4, 96
+
+
+class Allocations(TorchDispatchMode):
+    """Counts the bytes of tensors that operations make, as they come and go."""
+
+    def __init__(self, existing: set[int]) -> None:
+        super().__init__()
+        self.existing, self.alive, self.now, self.peak = existing, dict[int, int](), 0, 0
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        result = func(*args, **(kwargs or {}))
+        for leaf in tree_leaves(result):
+            if isinstance(leaf, torch.Tensor):
+                storage = leaf.untyped_storage()
+                if storage._cdata not in self.alive and storage.data_ptr() not in self.existing:
+                    self.alive[storage._cdata] = storage.nbytes()
+                    self.now += storage.nbytes()
+                    weakref.finalize(storage, self.freed, storage._cdata)
+        self.peak = max(self.peak, self.now)
+        return result
+
+    def freed(self, key: int) -> None:
+        self.now -= self.alive.pop(key)
+
+
+def plan_of(facts: ModelFacts, dtype: Any, targets: str) -> Plan:
+    task = facts.task
+    rows = data(task, rows=64, length=LENGTH, supervised_tokens=64 if task == "seq_cls" else 64 * LENGTH)
+    config = Config(
+        model=ModelConfig(dtype=dtype),
+        adapter=AdapterConfig(r=8, lora_dropout=0.0, target_modules=targets),
+        training=TrainingConfig(per_device_train_batch_size=ROWS),
+    )
+    return make_plan(config, Facts(facts, rows, CPU))
+
+
+def peak_of_a_step(facts: ModelFacts, plan: Plan) -> int:
+    """Bytes that one forward and backward pass of the packed model holds at its widest, beside model and adapters."""
+    task, values = facts.task, plan.values()
+    auto: Any = tf.AutoModelForCausalLM if task == "causal_lm" else tf.AutoModelForSequenceClassification
+    model = auto.from_config(facts.config, attn_implementation=values["model.attn_implementation"])
+    model = model.to(getattr(torch, values["model.dtype"])).eval()
+    objective, packed = objective_for(task, model), PackedModel(model)
+    adapter = packed.add("one", candidate(plan, "one", {}).adapter, 0)
+    draw = np.random.default_rng(0)
+    ids = [draw.integers(3, 400, LENGTH).astype(np.int32) for _ in range(ROWS)]
+    rows = [Row(row, np.array([1], np.int32) if task == "seq_cls" else row) for row in ids]
+    batch = collate(rows, 0, task)
+    existing = {t.untyped_storage().data_ptr() for t in (*model.parameters(), *model.buffers(), adapter.arena.weights)}
+    routing = Routing((Segment("one", 0, ROWS),), training=True)
+    with Allocations(existing) as allocations, packed.route(routing) as network:
+        objective.rows(network, batch).loss.sum().backward()
+    return allocations.peak
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize(("dtype", "targets"), [("float32", "all-linear"), ("float32", "attention"), ("bfloat16", "all-linear")])
+def test_activations_and_logits_are_what_a_step_allocates(tmp_path: Any, family: str, dtype: str, targets: str) -> None:
+    FAMILIES[family]().save_pretrained(tmp_path)
+    facts = model_facts(str(tmp_path))
+    plan = plan_of(facts, dtype, targets)
+    parts = plan.forecast["memory_one"].parts
+    assert parts["activations"] + parts["logits"] == pytest.approx(peak_of_a_step(facts, plan), rel=0.08)
+
+
+def test_parts_sum_to_the_value_inside_its_range(facts: Make) -> None:
+    for name in ("tiny", "minilm", "t5", "8b"):
+        estimate = make_plan(Config(), facts(name, device=GPU)).forecast["memory"]
+        assert sum(estimate.parts.values()) == pytest.approx(estimate.value)
+        assert estimate.low < estimate.value < estimate.high and estimate.unit == "bytes"
+
+
+def test_more_of_anything_never_takes_less(facts: Make) -> None:
+    at = facts("1b", device=GPU)
+    decided = make_plan(Config(), at).settings
+    base = Shape(micro_batch=4, length=128)
+    for change in ({"micro_batch": 8}, {"length": 256}, {"packed": 4}):
+        assert forecast_memory(at, decided, replace(base, **change)).value > forecast_memory(at, decided, base).value
+    for change in ({"checkpointing": True}, {"quantization": "nf4"}):
+        assert forecast_memory(at, decided, replace(base, **change)).value < forecast_memory(at, decided, base).value
+
+
+def test_candidates_add_their_own_state_only_once_the_pass_is_full(facts: Make) -> None:
+    at = facts("1b", device=GPU, length=1024)
+    decided = make_plan(Config(), at).settings
+    one, many = (forecast_memory(at, decided, Shape(4, 1024, packed=packed)).parts for packed in (1, 8))
+    assert many["activations"] == one["activations"]
+    assert many["adapters"] == pytest.approx(8 * one["adapters"])
+    assert many["weights"] == one["weights"]
+
+
+def test_an_adapter_costs_sixteen_bytes_a_number_and_its_best_copy(facts: Make) -> None:
+    """4 weight, 4 gradient, 8 moments; 4 for the best weights so far."""
+    at = facts("tiny")
+    parts = make_plan(Config(adapter=AdapterConfig(r=16)), at).forecast["memory_one"].parts
+    assert parts["adapters"] + parts["optimizer"] == 16 * 5_780 * 20
+
+
+def test_the_formula_agrees_with_the_count_for_llama_and_bert(facts: Make) -> None:
+    for name in ("1b", "bert-base"):
+        at = facts(name, device=GPU, length=256)
+        decided = make_plan(Config(), at).settings
+        element = 2 if decided["model.dtype"].value == "bfloat16" else 4
+        counted = training_activations(at, decided, Shape(1, 256))
+        assert kept_by_formula(at.model, element, 256, fused=True) == pytest.approx(counted, rel=0.15)
+
+
+def test_gated_mlps_are_recognised(facts: Make) -> None:
+    assert is_gated(facts("1b").model)
+    assert not is_gated(facts("minilm").model)
+    assert not is_gated(facts("t5").model)
