@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import weakref
 from collections.abc import Callable
 from dataclasses import replace
@@ -18,11 +19,14 @@ from torch.utils._pytree import tree_leaves
 from loraloom.config.asked import AdapterConfig, Config, ModelConfig, TrainingConfig
 from loraloom.data.batches import collate
 from loraloom.data.rows import Row
+from loraloom.evals import objective
 from loraloom.evals.objective import objective_for
 from loraloom.facts.model import ModelFacts, model_facts
 from loraloom.lora.packed import PackedModel, Routing, Segment
+from loraloom.plan import engine
 from loraloom.plan.memory import Shape, forecast_memory, is_gated, kept_by_formula, training_activations
 from loraloom.plan.planner import Facts, Plan, candidate, make_plan
+from loraloom.train.pack import PackTrainer
 
 Make = Callable[..., Facts]
 SIZES: dict[str, Any] = {
@@ -82,7 +86,7 @@ def peak_of_a_step(facts: ModelFacts, plan: Plan) -> int:
     auto: Any = tf.AutoModelForCausalLM if task == "causal_lm" else tf.AutoModelForSequenceClassification
     model = auto.from_config(facts.config, attn_implementation=values["model.attn_implementation"])
     model = model.to(getattr(torch, values["model.dtype"])).eval()
-    objective, packed = objective_for(task, model), PackedModel(model)
+    loss, packed = objective_for(task, model), PackedModel(model)
     adapter = packed.add("one", candidate(plan, "one", {}).adapter, 0)
     draw = np.random.default_rng(0)
     ids = [draw.integers(3, 400, LENGTH).astype(np.int32) for _ in range(ROWS)]
@@ -91,7 +95,7 @@ def peak_of_a_step(facts: ModelFacts, plan: Plan) -> int:
     existing = {t.untyped_storage().data_ptr() for t in (*model.parameters(), *model.buffers(), adapter.arena.weights)}
     routing = Routing((Segment("one", 0, ROWS),), training=True)
     with Allocations(existing) as allocations, packed.route(routing) as network:
-        objective.rows(network, batch).loss.sum().backward()
+        loss.rows(network, batch).loss.sum().backward()
     return allocations.peak
 
 
@@ -145,6 +149,11 @@ def test_the_formula_agrees_with_the_count_for_llama_and_bert(facts: Make) -> No
         element = 2 if decided["model.dtype"].value == "bfloat16" else 4
         counted = training_activations(at, decided, Shape(1, 256))
         assert kept_by_formula(at.model, element, 256, fused=True) == pytest.approx(counted, rel=0.15)
+
+
+def test_the_forecast_s_numbers_of_the_trainer_are_the_trainer_s_own() -> None:
+    assert inspect.signature(PackTrainer).parameters["token_budget"].default == engine.TOKEN_BUDGET
+    assert objective.CHUNK_BYTES == engine.HEAD_CHUNK_BYTES
 
 
 def test_gated_mlps_are_recognised(facts: Make) -> None:

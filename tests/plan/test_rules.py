@@ -89,7 +89,7 @@ def test_powers_of_two_enclose_a_number(number: float) -> None:
 
 
 def rate(facts: Facts, **training: Any) -> float:
-    adapter = {key: training.pop(key) for key in ("r", "lora_alpha") if key in training}
+    adapter = {key: training.pop(key) for key in ("r", "lora_alpha", "use_rslora", "lora_plus_ratio") if key in training}
     return advised(
         facts, "training.learning_rate", Config(adapter=AdapterConfig(**adapter), training=TrainingConfig(**training))
     ).value
@@ -105,6 +105,19 @@ def test_the_rate_grows_with_rank_and_batch_and_falls_with_alpha(facts: Make) ->
     assert rate(at, r=256, lora_alpha=32, per_device_train_batch_size=32) == pytest.approx(2 * base, rel=0.01)
     assert rate(at, r=16, lora_alpha=16, per_device_train_batch_size=32) == pytest.approx(2 * base, rel=0.01)
     assert rate(at, r=16, lora_alpha=32, per_device_train_batch_size=128) == pytest.approx(2 * base, rel=0.01)
+
+
+def test_a_larger_scale_by_rslora_is_met_by_a_smaller_rate(facts: Make) -> None:
+    at = facts("1b", device=GPU, rows=100_000, length=20)
+    plain = rate(at, r=16, lora_alpha=16, per_device_train_batch_size=128)
+    assert rate(at, r=16, lora_alpha=16, use_rslora=True, per_device_train_batch_size=128) == pytest.approx(plain / 4, rel=0.01)
+    encoder = facts("minilm", rows=2_000, length=32)
+    assert rate(encoder, r=16, use_rslora=True) == pytest.approx(rate(encoder, r=16) / 4, rel=0.01)
+
+
+def test_lora_plus_halves_the_rate_of_a(facts: Make) -> None:
+    at = facts("minilm", rows=2_000, length=32)
+    assert rate(at, lora_plus_ratio=16) == pytest.approx(rate(at) / 2)
 
 
 def test_short_runs_get_a_larger_rate(facts: Make) -> None:
@@ -166,6 +179,14 @@ def test_an_encoder_gets_about_as_many_updates_whatever_the_size(facts: Make, ro
     steps = -(-rows // plan["training.per_device_train_batch_size"]) * epochs
     assert 3 <= epochs <= 30
     assert steps >= 350 or epochs == 30
+
+
+def test_a_processor_makes_one_pass_of_many_steps(facts: Make) -> None:
+    key = "training.num_train_epochs"
+    assert advised(facts("tiny", device=GPU, rows=5_000), key).value == 2
+    one = advised(facts("tiny", rows=5_000), key)
+    assert one.value == 1 and "on a processor" in one.reason
+    assert advised(facts("tiny", rows=1_500), key).value == 2
 
 
 def test_max_steps_decide_over_epochs(facts: Make) -> None:

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
     from loraloom.data.rows import Encoded, Row
 
-PERCENTILES = (50, 90, 95, 99)
+PERCENTILES = (10, 25, 50, 60, 70, 80, 90, 95, 99)
 
 
 @dataclass(frozen=True)

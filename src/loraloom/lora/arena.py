@@ -13,25 +13,31 @@ from dataclasses import dataclass
 from typing import Literal
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
-Group = Literal["lora_A", "lora_B", "bias", "module"]
-GROUPS: tuple[Group, ...] = ("lora_A", "lora_B", "module", "bias")
-"""Order in the block: each group is one contiguous slice, so that LoRA+ rates and weight decay are slices too."""
+Group = Literal["lora_A", "lora_B", "module", "vector"]
+GROUPS: tuple[Group, ...] = ("lora_A", "lora_B", "module", "vector")
+"""Order in the block: each group is one contiguous slice, so that LoRA+ rates and weight decay are slices too.
+"module" holds the matrices of modules trained whole; "vector" all that is one-dimensional: biases, the weights of
+norms, DoRA's magnitudes."""
 
 
 BIAS_NAME = "base_layer.bias"
-"""PEFT's name of a trained bias of an adapted layer. Kept here as the difference from the frozen bias."""
+"""PEFT's name of a trained bias of an adapted layer; any other layer's is just "bias"."""
 
 
 @dataclass(frozen=True)
 class Entry:
-    """One tensor of an adapter: `path` is the module's path in the base model, `name` its place below that."""
+    """One tensor of an adapter: `path` is the module's path in the base model, `name` its place below that.
+
+    A `relative` tensor is kept as its difference from the frozen one, which the layer has already added.
+    """
 
     path: str
     name: str
     group: Group
     shape: tuple[int, ...]
+    relative: bool = False
 
     @property
     def numel(self) -> int:
@@ -61,12 +67,19 @@ class Arena:
             offset += entry.numel
 
     def weight(self, entry: Entry) -> Tensor:
-        return self._view(self.weights, entry)
+        return self.view(self.weights, entry)
 
     def grad(self, entry: Entry) -> Tensor:
-        return self._view(self.grads, entry)
+        return self.view(self.grads, entry)
 
-    def _view(self, flat: Tensor, entry: Entry) -> Tensor:
+    def parameter(self, entry: Entry) -> nn.Parameter:
+        """The tensor as a parameter of autograd, whose gradient arrives in the block."""
+        parameter = nn.Parameter(self.weight(entry))
+        parameter.grad = self.grad(entry)
+        return parameter
+
+    def view(self, flat: Tensor, entry: Entry) -> Tensor:
+        """An entry's place in any block laid out as this one: the weights, or a snapshot of them."""
         offset = self._offsets[entry.key]
         return flat[offset : offset + entry.numel].view(entry.shape)
 

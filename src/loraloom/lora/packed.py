@@ -1,6 +1,6 @@
 """Many adapters on one frozen model: each layer runs once, each candidate's rows get that candidate's delta.
 
-`PackedModel` takes a loaded Hugging Face model, wraps the layers that any candidate targets, and hands out
+`PackedModel` takes a loaded Hugging Face model, wraps the layers that any candidate touches, and hands out
 adapters. `with packed.route(routing):` says whose rows are whose, for the forward *and* the backward pass: the
 backward pass may run layers again (checkpointing), and a recomputation that lost its routing would give silent
 zero gradients (huggingface/peft#2826). Without a route the wrapped layers refuse to run.
@@ -9,96 +9,52 @@ zero gradients (huggingface/peft#2826). Without a route the wrapped layers refus
 from __future__ import annotations
 
 import copy
-import math
-import zlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from loraloom.errors import ModelError
 from loraloom.lora.arena import BIAS_NAME, Arena, Entry
-from loraloom.lora.frozen import frozen_kernel
-from loraloom.lora.function import BASE, LayerWeights, PackedLinear, Routing, Segment
+from loraloom.lora.checkpointing import checkpoint_blocks
+from loraloom.lora.function import BASE, LayerWeights, Routing, Segment
+from loraloom.lora.init import check_init, moves_base, named_seed, reinitialise, start_of
 from loraloom.lora.layer import lora_scale
+from loraloom.lora.packed_layer import PackedLayer, Route, dense_weight, linear_shape
+from loraloom.lora.parts import Dora, OwnDtype, Removed, Shift
+from loraloom.lora.refusals import modules_that_run, refuse_coupled, shiftable_biases
+from loraloom.lora.targets import resolve_pattern
 from loraloom.records import AdapterSpec
 
-BATCH_COUPLED = (nn.modules.batchnorm._BatchNorm,)  # pyright: ignore[reportPrivateUsage]
+MAGNITUDE_NAME = "lora_magnitude_vector"
+"""PEFT's name, in files, of DoRA's magnitude."""
 
-
-class _Route:
-    """The one mutable cell that all wrapped layers of a model share. Not thread-local: on CUDA the backward pass
-    runs in another thread."""
-
-    def __init__(self) -> None:
-        self.current: Routing | None = None
-
-    def get(self) -> Routing:
-        if self.current is None:
-            raise AssertionError("a packed layer was run outside `PackedModel.route`")
-        return self.current
-
-
-class PackedLoRALinear(nn.Module):
-    """A frozen linear layer with any number of adapters, by slot. Slots that do not target it have no entry."""
-
-    def __init__(self, base: nn.Module, route: _Route, anchor: Tensor, number: int) -> None:
-        super().__init__()
-        self.base = base
-        self.slots: dict[str, LayerWeights] = {}
-        self.number = number
-        self._route = [route]
-        self._anchor = [anchor]
-        self._kernel = frozen_kernel(base)
-        self.in_features, self.out_features = linear_shape(base)
-
-    @property
-    def weight(self) -> Tensor:
-        return self.base.weight  # type: ignore[return-value]
-
-    @property
-    def bias(self) -> Tensor | None:
-        return getattr(self.base, "bias", None)
-
-    def forward(self, x: Tensor) -> Tensor:
-        routing = self._route[0].get()
-        if not any(segment.slot in self.slots for segment in routing.segments):
-            return self.base(x)
-        y_base = self.base(x) if self._kernel is None else None
-        return PackedLinear.apply(x, y_base, self._anchor[0], self._kernel, routing, self.slots, self.number)  # type: ignore[return-value]
-
-
-class PackedModule(nn.Module):
-    """A module that every candidate trains whole, as its own copy (a classification head; `modules_to_save`).
-
-    The input's first dimension is rows; each segment's rows go through its slot's copy. Rows of no slot, and the
-    bare base, go through the original.
-    """
-
-    def __init__(self, base: nn.Module, route: _Route) -> None:
-        super().__init__()
-        self.base = base
-        self.slots: dict[str, nn.Module] = {}
-        self._route = [route]
-
-    def forward(self, x: Tensor, *args: object, **kwargs: object) -> Tensor:
-        segments = self._route[0].get().segments
-        if not segments:
-            return self.base(x, *args, **kwargs)
-        parts = [self.slots.get(s.slot, self.base)(x[s.start : s.stop], *args, **kwargs) for s in segments]
-        return torch.cat(parts)
+REMOVED = ".removed"
+"""Ends the names of what PiSSA or OLoRA took out of the base, beside the A or B of the same name."""
 
 
 class AdapterWeights:
-    """One candidate's adapter in the pack: its arena, and what the layers see of it."""
+    """One candidate's adapter in the pack: its arena, and what the layers see of it.
+
+    Attributes:
+        constants: tensors that belong to the saved adapter and are never trained (what PiSSA took out of the base).
+    """
 
     def __init__(self, slot: str, spec: AdapterSpec, arena: Arena) -> None:
         self.slot, self.spec, self.arena = slot, spec, arena
+        self.constants: list[tuple[Entry, Tensor]] = []
         self._copies: list[tuple[Tensor, Tensor]] = []
 
-    def add_copy(self, copy_: Tensor, master: Tensor) -> None:
-        self._copies.append((copy_, master))
+    def seen(self, master: Tensor, dtype: torch.dtype) -> Tensor:
+        """What a layer multiplies with: the master itself, or a copy in the base's dtype kept up by `refresh`."""
+        if master.dtype == dtype:
+            return master
+        seen = master.to(dtype)
+        self._copies.append((seen, master))
+        return seen
 
     def refresh(self) -> None:
         """Bring the base-dtype copies up to the masters, after an optimiser step or a restore."""
@@ -116,7 +72,8 @@ class AdapterWeights:
         """Every tensor with its entry, of the present weights or of a snapshot."""
         source = self.arena.weights if flat is None else flat
         for entry in self.arena.entries:
-            yield entry, self.arena._view(source, entry)  # pyright: ignore[reportPrivateUsage]
+            yield entry, self.arena.view(source, entry)
+        yield from self.constants
 
 
 class PackedModel:
@@ -129,30 +86,27 @@ class PackedModel:
         dtype: of the adapters' weights, gradients and moments; float32 unless the model is float64.
 
     Raises:
-        ModelError: the model couples the rows of a batch (BatchNorm), so that packing would change the training.
+        ModelError: the model couples the rows of a batch, so that packing would change the training.
     """
 
     def __init__(self, model: nn.Module, *, fresh_modules: tuple[str, ...] = (), dtype: torch.dtype | None = None) -> None:
+        refuse_coupled(model)
         self.model = model.eval().requires_grad_(False)
         self.fresh_modules = fresh_modules
         reference = next(model.parameters())
         self.device, self.base_dtype = reference.device, reference.dtype
         self.dtype = dtype or (torch.float64 if reference.dtype == torch.float64 else torch.float32)
         self.adapters: dict[str, AdapterWeights] = {}
-        self._route = _Route()
+        self.checkpointing = False
+        self._route = Route()
         self._anchor = torch.zeros((), device=self.device, requires_grad=True)
-        self._paths = {name: number for number, (name, _) in enumerate(model.named_modules())}
-        self._wrapped: dict[str, PackedLoRALinear | PackedModule] = {}
-        for name, module in model.named_modules():
-            if isinstance(module, BATCH_COUPLED):
-                raise ModelError(
-                    f"layer `{name}` ({type(module).__name__}) mixes the rows of a batch",
-                    need="a model whose rows do not see each other: a packed neighbour would change the result",
-                    next="train one at a time with PEFT",
-                )
+        self._originals = dict(model.named_modules())
+        self._numbers = {name: number for number, name in enumerate(self._originals)}
+        self._wrapped: dict[str, PackedLayer] = {}
+        self._running: frozenset[str] | None = None
 
     @contextmanager
-    def route(self, routing: Routing) -> Iterator[nn.Module]:
+    def route(self, routing: Routing) -> Iterator[Any]:
         """Everything run inside, backward passes too, follows `routing`."""
         previous, self._route.current = self._route.current, routing
         try:
@@ -161,179 +115,188 @@ class PackedModel:
             self._route.current = previous
 
     @contextmanager
-    def base_only(self) -> Iterator[nn.Module]:
+    def base_only(self) -> Iterator[Any]:
         with self.route(BASE):
             yield self.model
+
+    def checkpoint(self) -> None:
+        """From now on, keep only each repeated block's input for the backward pass and run the block again there.
+
+        Raises:
+            ModelError: the model has no repeated blocks.
+        """
+        if not self.checkpointing:
+            checkpoint_blocks(self.model, lambda: self.route(self._route.get()))
+            self.checkpointing = True
+
+    # -- adapters ------------------------------------------------------------------------------------------------
 
     def add(self, slot: str, spec: AdapterSpec, seed: int) -> AdapterWeights:
         """Make an adapter, initialised as PEFT does, from `seed` alone: neighbours and slot numbers play no part.
 
         Raises:
-            ModelError: an option that the packed layers do not have.
+            ModelError: an option that the packed layers do not have, or a module that cannot take it.
         """
-        refuse_unsupported(spec)
-        linears = {path: self._wrap_linear(path) for path in spec.target_modules}
-        modules = {path: self._wrap_module(path) for path in spec.modules_to_save}
-        entries: list[Entry] = []
-        for path, layer in linears.items():
-            r = spec.rank_pattern.get(path, spec.r)
-            entries.append(Entry(path, "lora_A.weight", "lora_A", (r, layer.in_features)))
-            entries.append(Entry(path, "lora_B.weight", "lora_B", (layer.out_features, r)))
-            if spec.bias == "lora_only" and layer.bias is not None:
-                entries.append(Entry(path, BIAS_NAME, "bias", (layer.out_features,)))
-        for path, module in modules.items():
-            for name, parameter in module.base.named_parameters():
-                group = "bias" if name.endswith("bias") else "module"
-                entries.append(Entry(path, name, group, tuple(parameter.shape)))
+        spec = self._checked(spec)
+        biases = self._biases(spec)
+        entries = [entry for path in spec.target_modules for entry in self._linear_entries(path, spec, path in biases)]
+        entries += [entry for path in spec.modules_to_save for entry in self._module_entries(path)]
+        for path in biases:
+            if path not in spec.target_modules:
+                entries.append(Entry(path, "bias", "vector", tuple(self._original(path).bias.shape), relative=True))
         adapter = AdapterWeights(slot, spec, Arena(entries, self.dtype, self.device))
-        views = {entry.key: entry for entry in adapter.arena.entries}
-        for path, layer in linears.items():
-            self._connect_linear(adapter, path, layer, views, seed)
-        for path, module in modules.items():
-            self._connect_module(adapter, path, module, seed)
+        own = {path: {e.name: e for e in adapter.arena.entries if e.path == path} for path in {e.path for e in entries}}
+        for path in spec.target_modules:
+            self._connect_linear(adapter, path, own[path], named_seed(seed, path))
+        for path in spec.modules_to_save:
+            self._connect_module(adapter, path, own[path], named_seed(seed, path))
+        for path in biases:
+            if path not in spec.target_modules:
+                self._wrap(path).parts[slot] = [Shift(adapter.arena.parameter(own[path]["bias"]))]
         self.adapters[slot] = adapter
         return adapter
 
     def remove(self, slot: str) -> None:
         """Take an adapter out; nothing of it stays behind."""
-        for module in self._wrapped.values():
-            module.slots.pop(slot, None)
+        for layer in self._wrapped.values():
+            layer.clear(slot)
         del self.adapters[slot]
 
-    def _wrap_linear(self, path: str) -> PackedLoRALinear:
-        wrapped = self._wrapped.get(path)
-        if wrapped is None:
-            base = self.model.get_submodule(path)
-            wrapped = PackedLoRALinear(base, self._route, self._anchor, self._paths[path])
-            self._replace(path, wrapped)
-        if not isinstance(wrapped, PackedLoRALinear):
-            raise ModelError(f"`{path}` is in modules_to_save and a LoRA target at once", next="name it in one of the two")
-        return wrapped
+    def _checked(self, spec: AdapterSpec) -> AdapterSpec:
+        """The same spec with patterns by full path, as PEFT matches them; everything impossible refused by name."""
+        check_init(spec.init_lora_weights)
+        if spec.use_dora and moves_base(spec.init_lora_weights):
+            raise ModelError(
+                f"`adapter.use_dora` with `init_lora_weights: {spec.init_lora_weights}` is not packed",
+                got="two methods that each redefine the frozen weight",
+                next="take one of the two",
+            )
+        if self._running is None:
+            self._running = modules_that_run(self.model)
+        whole = spec.modules_to_save
+        for path in (*spec.target_modules, *whole):
+            key = "adapter.target_modules" if path in spec.target_modules else "adapter.modules_to_save"
+            if path not in self._originals:
+                raise ModelError(f"`{key}` names `{path}`, which the model does not have")
+            if path not in self._running:
+                raise ModelError(
+                    f"`{key}` names `{path}`, which the model never runs: it would not be trained",
+                    next="name the module that does the work (an encoder-decoder embeds with `encoder.embed_tokens`)",
+                )
+        for path in spec.target_modules:
+            if any(path == module or path.startswith(f"{module}.") for module in whole):
+                raise ModelError(f"`{path}` is in modules_to_save and a LoRA target at once", next="name it in one of the two")
+        return _with_patterns(spec)
 
-    def _wrap_module(self, path: str) -> PackedModule:
-        wrapped = self._wrapped.get(path)
-        if wrapped is None:
-            wrapped = PackedModule(self.model.get_submodule(path), self._route)
-            self._replace(path, wrapped)
-        if not isinstance(wrapped, PackedModule):
-            raise ModelError(f"`{path}` is in modules_to_save and a LoRA target at once", next="name it in one of the two")
-        return wrapped
+    def _biases(self, spec: AdapterSpec) -> tuple[str, ...]:
+        """Paths of the modules whose bias this candidate trains."""
+        if spec.bias == "none":
+            return ()
+        if spec.bias == "lora_only":
+            return tuple(path for path in spec.target_modules if getattr(self._original(path), "bias", None) is not None)
+        inside = tuple(f"{path}." for path in spec.modules_to_save)
+        paths = shiftable_biases(self._originals, self._running or frozenset())
+        return tuple(path for path in paths if path not in spec.modules_to_save and not path.startswith(inside))
 
-    def _replace(self, path: str, wrapped: PackedLoRALinear | PackedModule) -> None:
-        parent, _, name = path.rpartition(".")
-        setattr(self.model.get_submodule(parent) if parent else self.model, name, wrapped)
-        self._wrapped[path] = wrapped
+    def _linear_entries(self, path: str, spec: AdapterSpec, biased: bool) -> list[Entry]:
+        d, o = linear_shape(self._original(path))
+        r = spec.rank_pattern.get(path, spec.r)
+        entries = [Entry(path, "lora_A.weight", "lora_A", (r, d)), Entry(path, "lora_B.weight", "lora_B", (o, r))]
+        if spec.use_dora:
+            entries.append(Entry(path, MAGNITUDE_NAME, "vector", (o,)))
+        if biased:
+            entries.append(Entry(path, BIAS_NAME, "vector", (o,), relative=True))
+        return entries
 
-    def _connect_linear(
-        self, adapter: AdapterWeights, path: str, layer: PackedLoRALinear, views: Mapping[str, Entry], seed: int
-    ) -> None:
-        spec, arena = adapter.spec, adapter.arena
-        entry_a, entry_b = views[f"{path}.lora_A.weight"], views[f"{path}.lora_B.weight"]
+    def _module_entries(self, path: str) -> list[Entry]:
+        named = self._original(path).named_parameters()
+        return [Entry(path, name, "vector" if p.ndim < 2 else "module", tuple(p.shape)) for name, p in named]
+
+    def _connect_linear(self, adapter: AdapterWeights, path: str, entries: dict[str, Entry], seed: int) -> None:
+        spec, arena, layer = adapter.spec, adapter.arena, self._wrap(path)
+        entry_a, entry_b = entries["lora_A.weight"], entries["lora_B.weight"]
         r = entry_a.shape[0]
-        init_a(arena.weight(entry_a), spec.init_lora_weights, named_seed(seed, path))
-        bias = views.get(f"{path}.{BIAS_NAME}")
+        scale = lora_scale(spec.alpha_pattern.get(path, spec.lora_alpha), r, spec.use_rslora)
+        start = start_of(
+            spec.init_lora_weights, r, scale, linear_shape(layer.base), lambda: dense_weight(layer.base), seed
+        )
+        arena.weight(entry_a).copy_(start.a_RD)
+        arena.weight(entry_b).copy_(start.b_OR)
+        bias, parts = entries.get(BIAS_NAME), layer.parts.setdefault(adapter.slot, [])
+        layer.dropouts[adapter.slot] = spec.lora_dropout
+        if spec.use_dora:
+            parts.append(self._dora(adapter, layer, entries, scale))
+            if bias is not None:
+                parts.append(Shift(arena.parameter(bias)))
+            return
+        if start.moves_base:
+            removed = Removed(start.a_RD.to(self.device, self.dtype), start.b_OR.to(self.device, self.dtype), scale)
+            parts.append(removed)
+            adapter.constants += [
+                (Entry(path, f"lora_A.weight{REMOVED}", "lora_A", entry_a.shape), removed.a_RD),
+                (Entry(path, f"lora_B.weight{REMOVED}", "lora_B", entry_b.shape), removed.b_OR),
+            ]
+        if not parts:
+            del layer.parts[adapter.slot]
         layer.slots[adapter.slot] = LayerWeights(
-            a_RD=self._seen(adapter, arena.weight(entry_a)),
-            b_OR=self._seen(adapter, arena.weight(entry_b)),
+            a_RD=adapter.seen(arena.weight(entry_a), self.base_dtype),
+            b_OR=adapter.seen(arena.weight(entry_b), self.base_dtype),
             grad_a_RD=arena.grad(entry_a),
             grad_b_OR=arena.grad(entry_b),
-            scale=lora_scale(spec.alpha_pattern.get(path, spec.lora_alpha), r, spec.use_rslora),
+            scale=scale,
             dropout=spec.lora_dropout,
-            bias_O=None if bias is None else self._seen(adapter, arena.weight(bias)),
+            bias_O=None if bias is None else adapter.seen(arena.weight(bias), self.base_dtype),
             grad_bias_O=None if bias is None else arena.grad(bias),
         )
 
-    def _connect_module(self, adapter: AdapterWeights, path: str, module: PackedModule, seed: int) -> None:
-        own = copy.deepcopy(module.base)
+    def _dora(self, adapter: AdapterWeights, layer: PackedLayer, entries: dict[str, Entry], scale: float) -> Dora:
+        arena, base = adapter.arena, layer.base
+        a_RD, b_OR = arena.parameter(entries["lora_A.weight"]), arena.parameter(entries["lora_B.weight"])
+        magnitude_O = arena.parameter(entries[MAGNITUDE_NAME])
+        part = Dora(lambda: dense_weight(base), getattr(base, "bias", None), a_RD, b_OR, magnitude_O, scale)
+        magnitude_O.data.copy_(part.norm(dense_weight(base)))
+        return part
+
+    def _connect_module(self, adapter: AdapterWeights, path: str, entries: dict[str, Entry], seed: int) -> None:
+        own = self._pristine(path)
         if path in self.fresh_modules:
-            reinitialise(self.model, own, named_seed(seed, path))
-        entries = {entry.name: entry for entry in adapter.arena.entries if entry.path == path}
+            reinitialise(self.model, own, seed)
         for name, parameter in list(own.named_parameters()):
-            entry = entries[name]
-            view = adapter.arena.weight(entry)
-            view.copy_(parameter.detach())
+            adapter.arena.weight(entries[name]).copy_(parameter.detach())
             parent, _, leaf = name.rpartition(".")
-            owner = own.get_submodule(parent) if parent else own
-            trained = nn.Parameter(view)
-            trained.grad = adapter.arena.grad(entry)
-            owner._parameters[leaf] = trained  # pyright: ignore[reportPrivateUsage]
-        module.slots[adapter.slot] = own if self.dtype == self.base_dtype else _InOwnDtype(own, self.dtype)
+            own.get_submodule(parent)._parameters[leaf] = adapter.arena.parameter(entries[name])  # pyright: ignore[reportPrivateUsage]
+        whole = own if self.dtype == self.base_dtype else OwnDtype(own, self.dtype, self.base_dtype)
+        self._wrap(path).whole[adapter.slot] = whole
 
-    def _seen(self, adapter: AdapterWeights, master: Tensor) -> Tensor:
-        """What the layer multiplies with: the master itself, or a copy in the base's dtype kept up by `refresh`."""
-        if self.dtype == self.base_dtype:
-            return master
-        seen = master.to(self.base_dtype)
-        adapter.add_copy(seen, master)
-        return seen
+    # -- the module tree -----------------------------------------------------------------------------------------
 
+    def _original(self, path: str) -> Any:
+        return self._originals[path]
 
-class _InOwnDtype(nn.Module):
-    """A module kept in float32 under a bfloat16 base."""
+    def _wrap(self, path: str) -> PackedLayer:
+        layer = self._wrapped.get(path)
+        if layer is None:
+            layer = PackedLayer(self._originals[path], path, self._numbers[path], self._route, self._anchor)
+            parent, _, name = path.rpartition(".")
+            setattr(self._originals[parent], name, layer)
+            self._wrapped[path] = layer
+        return layer
 
-    def __init__(self, module: nn.Module, dtype: torch.dtype) -> None:
-        super().__init__()
-        self.module, self.dtype = module, dtype
-
-    def forward(self, x: Tensor, *args: object, **kwargs: object) -> Tensor:
-        return self.module(x.to(self.dtype), *args, **kwargs)
-
-
-def linear_shape(layer: nn.Module) -> tuple[int, int]:
-    """(features in, features out) of a linear layer; transformers' Conv1D keeps its weight transposed."""
-    if hasattr(layer, "in_features"):
-        return int(layer.in_features), int(layer.out_features)  # type: ignore[arg-type]
-    if type(layer).__name__ == "Conv1D":
-        d, o = layer.weight.shape  # type: ignore[union-attr]
-        return int(d), int(o)
-    raise ModelError(f"LoRA on a {type(layer).__name__} is not known", need="a linear layer or GPT-2's Conv1D")
+    def _pristine(self, path: str) -> nn.Module:
+        """A copy of a module as the model came, whatever was wrapped inside it since."""
+        inside = {id(w): w.base for name, w in self._wrapped.items() if name.startswith(f"{path}.")}
+        memo: dict[int, Any] = {}
+        for key, base in inside.items():
+            memo[key] = copy.deepcopy(base, memo)
+        return copy.deepcopy(self._originals[path], memo)
 
 
-def named_seed(seed: int, path: str) -> int:
-    """A seed for one module of one candidate."""
-    return (seed * 0x1_0000_0001 + zlib.crc32(path.encode())) & 0x7FFF_FFFF_FFFF_FFFF
+def _with_patterns(spec: AdapterSpec) -> AdapterSpec:
+    return replace(
+        spec,
+        rank_pattern=resolve_pattern(spec.target_modules, spec.rank_pattern, key="adapter.rank_pattern"),
+        alpha_pattern=resolve_pattern(spec.target_modules, spec.alpha_pattern, key="adapter.alpha_pattern"),
+    )
 
 
-def init_a(a_RD: Tensor, how: bool | str, seed: int) -> None:
-    """Fill A as `peft.LoraConfig.init_lora_weights` names it: True is Kaiming-uniform with a = sqrt(5), "gaussian" is
-    normal with standard deviation 1 / r. Drawn on the CPU in float32, so that every device and dtype starts alike."""
-    drawn = torch.empty(a_RD.shape, dtype=torch.float32)
-    generator = torch.Generator().manual_seed(seed)
-    if how == "gaussian":
-        drawn.normal_(0.0, 1.0 / a_RD.shape[0], generator=generator)
-    else:
-        bound = math.sqrt(1.0 / a_RD.shape[1])
-        drawn.uniform_(-bound, bound, generator=generator)
-    a_RD.copy_(drawn)
-
-
-def reinitialise(model: nn.Module, module: nn.Module, seed: int) -> None:
-    """Start a head anew, as the model's own class starts it, from `seed`."""
-    init = getattr(model, "_init_weights", None)
-    if init is None:
-        return
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
-        for part in module.modules():
-            for parameter in part.parameters(recurse=False):
-                parameter._is_hf_initialized = False  # type: ignore[attr-defined]
-            init(part)
-
-
-def refuse_unsupported(spec: AdapterSpec) -> None:
-    """Options that would silently be something else in a pack are refused by name."""
-    if spec.use_dora:
-        raise ModelError(
-            "`adapter.use_dora` is not packed yet", next="leave it false: DoRA measured 46.9 against 47.8, at +26% time (PEFT)"
-        )
-    if spec.bias == "all":
-        raise ModelError("`adapter.bias: all` is not packed yet", next="use `none` or `lora_only`")
-    if spec.init_lora_weights not in (True, "gaussian"):
-        raise ModelError(
-            f"`adapter.init_lora_weights: {spec.init_lora_weights}` is not packed yet",
-            need="true or gaussian",
-            next="leave it true: nine variants land within 1-2% once the rate is tuned (arXiv:2602.04998)",
-        )
-
-
-__all__ = ["BASE", "AdapterWeights", "PackedLoRALinear", "PackedModel", "PackedModule", "Routing", "Segment", "linear_shape"]
+__all__ = ["BASE", "AdapterWeights", "PackedLayer", "PackedModel", "Routing", "Segment", "linear_shape"]

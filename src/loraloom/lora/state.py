@@ -16,9 +16,10 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from loraloom.errors import ModelError, VerificationError
-from loraloom.lora.arena import BIAS_NAME, Entry
+from loraloom.lora.arena import Entry
 from loraloom.lora.base import Base, quiet_transformers, share_copy
-from loraloom.lora.packed import AdapterWeights, PackedModel, Routing, Segment
+from loraloom.lora.init import moves_base
+from loraloom.lora.packed import REMOVED, AdapterWeights, PackedModel, Routing, Segment
 from loraloom.records import AdapterSpec
 
 PEFT_TASKS = {"causal_lm": "CAUSAL_LM", "seq_cls": "SEQ_CLS", "seq2seq_lm": "SEQ_2_SEQ_LM"}
@@ -36,22 +37,38 @@ def compact_targets(targets: Sequence[str], all_paths: Iterable[str]) -> list[st
     return names if reached == chosen else sorted(chosen)
 
 
+def compact_modules(modules: Sequence[str], all_paths: Sequence[str]) -> list[str] | None:
+    """The same for `modules_to_save`, which PEFT takes as the end of a path, letter by letter: "dense" also reaches
+    "attention.dense", and "classifier" also "pre_classifier"."""
+    names = sorted({path.rpartition(".")[2] for path in modules})
+    reached = {path for path in all_paths if path.endswith(tuple(names))}
+    return (names if reached == set(modules) else sorted(modules)) or None
+
+
 def peft_config(spec: AdapterSpec, base: Base) -> Any:
-    """The `peft.LoraConfig` that describes an adapter of ours."""
+    """The `peft.LoraConfig` of an adapter of ours, as it is saved.
+
+    PiSSA and OLoRA are saved as plain LoRA of twice the rank over the unchanged base (see `peft_state`), at the same
+    scale. So are PEFT's own conversions of them, and servers then need not know the method.
+    """
     from peft import LoraConfig
 
-    leaves = [name for name, module in base.model.named_modules() if not list(module.children())]
+    names = [name for name, _ in base.model.named_modules() if name]
+    leaves = [name for name in names if not list(base.model.get_submodule(name).children())]
+    removed = moves_base(spec.init_lora_weights)
+    wider, stronger = (2, 2**0.5 if spec.use_rslora else 2) if removed else (1, 1)
     return LoraConfig(
-        r=spec.r,
-        lora_alpha=spec.lora_alpha,  # pyright: ignore[reportArgumentType]
+        r=spec.r * wider,
+        lora_alpha=spec.lora_alpha * stronger,  # pyright: ignore[reportArgumentType]
         lora_dropout=spec.lora_dropout,
         target_modules=compact_targets(spec.target_modules, leaves),
         use_rslora=spec.use_rslora,
+        use_dora=spec.use_dora,
         bias=spec.bias,
-        init_lora_weights=spec.init_lora_weights,  # pyright: ignore[reportArgumentType]
-        rank_pattern=dict(spec.rank_pattern),
-        alpha_pattern=dict(spec.alpha_pattern),
-        modules_to_save=[path.rpartition(".")[2] for path in spec.modules_to_save] or None,
+        init_lora_weights=True if removed else spec.init_lora_weights,  # pyright: ignore[reportArgumentType]
+        rank_pattern={path: r * wider for path, r in spec.rank_pattern.items()},
+        alpha_pattern={path: alpha * stronger for path, alpha in spec.alpha_pattern.items()},
+        modules_to_save=compact_modules(spec.modules_to_save, names),
         task_type=PEFT_TASKS[base.task],
         base_model_name_or_path=base.name_or_path,
         inference_mode=True,
@@ -60,20 +77,26 @@ def peft_config(spec: AdapterSpec, base: Base) -> Any:
 
 
 def peft_state(tensors: Iterable[tuple[Entry, Tensor]], base: nn.Module) -> dict[str, Tensor]:
-    """Our tensors under PEFT's names, in float32 on the CPU."""
+    """Our tensors under PEFT's names, in float32 on the CPU.
+
+    W x - s B0 A0 x + s B A x is LoRA over W with A and A0 one above the other and B and -B0 side by side.
+    """
     state: dict[str, Tensor] = {}
     for entry, tensor in tensors:
         value = tensor.detach()
-        if entry.name == BIAS_NAME:
-            value = value + _bias(base, entry.path).to(value)
-        state[f"{PREFIX}{entry.key}"] = value.to("cpu", torch.float32).contiguous().clone()
+        if entry.relative:
+            value = value + _frozen(base, entry).to(value)
+        value = value.to("cpu", torch.float32)
+        key = f"{PREFIX}{entry.key.removesuffix(REMOVED)}"
+        if entry.name.endswith(REMOVED):
+            value = torch.cat([state[key], value]) if entry.group == "lora_A" else torch.cat([state[key], -value], 1)
+        state[key] = value.contiguous().clone()
     return state
 
 
-def _bias(base: nn.Module, path: str) -> Tensor:
-    bias = base.get_submodule(path).bias
-    assert isinstance(bias, Tensor)
-    return bias
+def _frozen(base: nn.Module, entry: Entry) -> Tensor:
+    """The frozen tensor that a relative entry is the difference from."""
+    return base.get_submodule(entry.path).get_parameter(entry.name.removeprefix("base_layer."))
 
 
 def save_adapter(folder: Path, tensors: Iterable[tuple[Entry, Tensor]], spec: AdapterSpec, base: Base) -> Path:
@@ -98,14 +121,27 @@ def read_adapter(folder: Path, adapter: AdapterWeights, base: nn.Module) -> None
         ModelError: the file lacks one of its tensors, or has it in another shape.
     """
     state = load_file(folder / "adapter_model.safetensors")
+    constants = {entry.key.removesuffix(REMOVED) for entry, _ in adapter.constants}
     for entry, tensor in adapter.tensors():
-        stored = state.get(f"{PREFIX}{entry.key}")
+        key = entry.key.removesuffix(REMOVED)
+        stored = state.get(f"{PREFIX}{key}")
+        if stored is not None and key in constants:
+            stored = _half(stored, entry)
         if stored is None or stored.shape != tensor.shape:
             got = "nothing" if stored is None else f"shape {tuple(stored.shape)}"
-            raise ModelError(f"`{entry.key}` of the adapter in {folder} is not as it was saved", got=got, need=str(entry.shape))
+            raise ModelError(f"`{key}` of the adapter in {folder} is not as it was saved", got=got, need=str(entry.shape))
         value = stored.to(tensor)
-        tensor.copy_(value - _bias(base, entry.path).to(tensor) if entry.name == BIAS_NAME else value)
+        tensor.copy_(value - _frozen(base, entry).to(tensor) if entry.relative else value)
     adapter.refresh()
+
+
+def _half(stored: Tensor, entry: Entry) -> Tensor:
+    """The trained or the removed half of a tensor that `peft_state` joined."""
+    dim = 0 if entry.group == "lora_A" else 1
+    trained, removed = stored.chunk(2, dim)
+    if not entry.name.endswith(REMOVED):
+        return trained
+    return removed if dim == 0 else -removed
 
 
 @torch.no_grad()

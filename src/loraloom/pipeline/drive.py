@@ -87,7 +87,7 @@ class Driver:
                 self._end(source, trial, "completed", None)
             if self.expired():
                 for trial in list(self.trainer.seats):
-                    self._end(source, trial, "pruned", "the time that was allowed is used up")
+                    self._end(source, trial, "pruned", "the time that was allowed is used up", keep=True)
                 return
 
     def _fill(self, source: Source) -> None:
@@ -113,11 +113,12 @@ class Driver:
             if trial in self.trainer.seats:
                 self._end(source, trial, status, reason)
 
-    def _end(self, source: Source, trial: str, status: TrialStatus, reason: str | None) -> None:
+    def _end(self, source: Source, trial: str, status: TrialStatus, reason: str | None, *, keep: bool = False) -> None:
+        """Let a candidate go; completed ones, and with `keep` any that was ever scored, are saved as they were at best."""
         seat = self.trainer.seats[trial]
         if seat.best_weights is not None:
             seat.adapter.restore(seat.best_weights)
-        path = self.save(seat) if status == "completed" else None
+        path = self.save(seat) if status == "completed" or (keep and seat.best is not None) else None
         self.trainer.leave(trial)
         finished = Finished(self._jobs.pop(trial), status, seat.best, path, seat.seconds)
         self.finished[trial] = finished

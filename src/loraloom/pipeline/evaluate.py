@@ -57,7 +57,7 @@ def evaluate(config: Config, adapter: str | None, split: str = "test") -> dict[s
         revision=config.model.revision, trust_remote_code=config.model.trust_remote_code, device=device_facts().kind,
     )  # fmt: skip
     objective = objective_for(data.task, base.model)
-    model = base.model.eval() if folder is None else load_peft(folder, base.model)
+    model = base.model.eval() if folder is None else load_peft(folder, base.model).get_base_model()
     metric, _ = deciding_metric("auto", data.task)
     score = score_of(_sums(model, base, data, objective), split, objective, metric)
     metrics = {f"{split}_{key}": value for key, value in score.metrics.items()}
@@ -121,7 +121,7 @@ def _rows(
     source = source if isinstance(source, str) else config.data.train
     if source is None:
         raise ConfigError("no data was given to evaluate on", next="--data FILE")
-    table = load_table(source, max_rows=config.data.max_rows, seed=config.training.seed)
+    table = load_table(source, split=split, max_rows=config.data.max_rows, seed=config.training.seed)
     asked: DataConfig = replace(config.data, train=source)
     recognised = recognise(table, asked, config.task, encoder_decoder=encoder_decoder)
     tokenizer = load_tokenizer(str(folder) if folder else name, trust_remote_code=config.model.trust_remote_code)

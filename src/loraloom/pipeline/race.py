@@ -61,8 +61,9 @@ def race(session: Session, driver: Driver, chosen: Sequence[Finished], default: 
         jobs = [_again(one.job, seed) for seed in range(seeds) for one in chosen]
         session.recorder.emit("race", finalists=list(runs), seeds=seeds)
         driver.run(RaceSource(list(jobs)))
-        again = {t: [f"{t}s{seed}" for seed in range(seeds) if _saved(driver, f"{t}s{seed}")] for t in runs}
-        runs = {trial: own or runs[trial] for trial, own in again.items()}
+        whole = [seed for seed in range(seeds) if all(_saved(driver, f"{trial}s{seed}") for trial in runs)]
+        if whole:
+            runs = {trial: [f"{trial}s{seed}" for seed in whole] for trial in runs}
     rows, split = session.prepared.data.confirm, "confirm"
     if not rows:
         rows, split = session.prepared.data.validation, "validation"

@@ -75,7 +75,7 @@ class SearchSource:
         self.searcher = Searcher(
             self.space, session.prepared.plan.values(), asked.trials, session.prepared.plan.slots,
             sampler=asked.sampler, pruner=asked.pruner, seed=session.prepared.config.training.seed, storage=storage,
-            study_name=session.folder.name, base=session.base_score,
+            study_name=str(session.folder.path.resolve()), base=session.base_score, resume=False,
         )  # fmt: skip
 
     def ask(self) -> Job | None:

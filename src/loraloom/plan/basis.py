@@ -20,7 +20,6 @@ Decided = Mapping[str, Advice]
 
 DERIVED = "derived here"
 CONFIG = "config"
-HERE = "loraloom's own runs"
 
 
 @dataclass(frozen=True)

@@ -12,9 +12,10 @@ from loraloom.plan.basis import Decided, Facts, decided_batch, decided_linears, 
 from loraloom.records import Estimate
 
 EFFICIENCY = {"cpu": 0.35, "cuda": 0.40, "mps": 0.30}
-"""Share of the rate of a large matrix product that a whole training step reaches (CPU: measured on a 92M LLaMA)."""
+"""Share of the rate of a large matrix product that a whole training step reaches (CPU: measured on a 92M LLaMA, the
+others assumed until a probe says better)."""
 LAYER_SECONDS = {"cpu": 1.0e-3, "cuda": 0.6e-3, "mps": 0.8e-3}
-"""Python, launches and small operations of one block, forward and backward."""
+"""Python, launches and small operations of one block, forward and backward: assumed, right within a factor of two."""
 PADDING = 1.1
 """Tokens of a batch over those that are not padding, with rows grouped by length."""
 EVALUATIONS = 8
@@ -45,7 +46,8 @@ def operations_per_token(facts: Facts, decided: Decided) -> float:
     """Floating-point operations of one training token: frozen products, attention, the head and the adapters."""
     model, data = facts.model, facts.data
     frozen = 6 if decided["training.gradient_checkpointing"].value else 4
-    attention = 2 * frozen * model.layers * model.hidden_size * data.mean_length
+    length = min(data.mean_length, decided["data.max_length"].value)
+    attention = 2 * frozen * model.layers * model.hidden_size * length
     head = 0.0 if data.task == "seq_cls" else frozen * model.vocab_size * model.hidden_size * _supervised_share(facts)
     adapters = 6 * decided["adapter.r"].value * parameters_per_rank(decided_linears(facts, decided))
     return frozen * model.linear_parameters + attention + head + adapters

@@ -19,8 +19,8 @@ shape (Adafactor, Muon) may not, since an arena slice holds many tensors."""
 class FlatOptimizer:
     """Clip, schedule and step a whole adapter at once; a step with a non-finite gradient is skipped.
 
-    Each group of the arena (A, B, modules, biases) is one flat parameter, so that LoRA+ (Hayou et al. 2024,
-    arXiv:2402.12354: B learns `lora_plus_ratio` times faster) and weight decay (never on biases) are per-slice values.
+    Each group of the arena (A, B, modules, vectors) is one flat parameter, so that LoRA+ (Hayou et al. 2024,
+    arXiv:2402.12354: B learns `lora_plus_ratio` times faster) and weight decay (never on vectors) are per-slice values.
     """
 
     def __init__(self, arena: Arena, spec: TrainingSpec) -> None:
@@ -30,7 +30,7 @@ class FlatOptimizer:
         for group, piece in arena.slices():
             parameter = nn.Parameter(arena.weights[piece])
             parameter.grad = arena.grads[piece]
-            groups.append({"params": [parameter], "weight_decay": 0.0 if group == "bias" else spec.weight_decay})
+            groups.append({"params": [parameter], "weight_decay": 0.0 if group == "vector" else spec.weight_decay})
             self._speed.append((spec.lora_plus_ratio or 1.0) if group == "lora_B" else 1.0)
         self.optimizer = OPTIMISERS[spec.optim](groups)
 

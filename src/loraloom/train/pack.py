@@ -123,14 +123,10 @@ class PackTrainer:
         micro = {seat.id: self._next_micro_batch(seat) for seat in self.seats.values()}
         for group in self._passes(micro):
             self._run_pass(group, micro)
-        events: list[Event] = []
-        for seat in list(self.seats.values()):
-            if seat.micro == len(seat.window):
-                events.append(self._finish_window(seat))
         share = (self.clock() - started) / max(len(micro), 1)
         for trial in micro:
             self.seats[trial].seconds += share
-        return events
+        return [self._finish_window(seat) for seat in list(self.seats.values()) if seat.micro == len(seat.window)]
 
     def _next_micro_batch(self, seat: Seat) -> Numbers:
         if seat.micro == 0:

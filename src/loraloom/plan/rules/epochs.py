@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 
 from loraloom.config.asked import Config
-from loraloom.plan.basis import Decided, Facts, decided_batch, steps_per_epoch
+from loraloom.plan.basis import DERIVED, Decided, Facts, decided_batch, steps_per_epoch
 from loraloom.records import Advice
 
 KEY = "training.num_train_epochs"
@@ -13,6 +13,8 @@ ENCODER_STEPS = {"cuda": 1_000, "mps": 600, "cpu": 400}
 """Updates that an encoder's classifier gets, as far as the epochs allow; a processor takes a second or so for each."""
 ENCODER_EPOCHS = (3, 30)
 LEAST_STEPS = 100
+CPU_STEPS = 250
+"""With so many steps in one epoch, a processor's time is better spent on another candidate than on a second pass."""
 MOST_EPOCHS = 4
 """Of a language model: more passes memorise (arXiv:2305.16264 finds four nearly as good as fresh data)."""
 
@@ -26,13 +28,19 @@ def advise(facts: Facts, asked: Config, decided: Decided) -> Advice:
     if facts.model.kind == "encoder" and facts.data.task == "seq_cls":
         return _encoder(facts, per_epoch)
     usual = 3 if facts.data.task != "causal_lm" or rows < 1_000 else 2 if rows < 50_000 else 1
+    slow = facts.device.kind == "cpu" and per_epoch >= CPU_STEPS and usual > 1
+    usual = 1 if slow else usual
     value = min(max(usual, math.ceil(LEAST_STEPS / per_epoch)), max(usual, MOST_EPOCHS))
     epochs = "1 epoch makes" if value == 1 else f"{value} epochs make"
     reason = f"{rows:,} rows, {per_epoch:,} steps an epoch: {epochs} {value * per_epoch:,} steps"
+    if slow:
+        reason += "; on a processor one pass of this size is enough to compare candidates, a second gains little"
     if value > usual:
         reason += f", nearer to the {LEAST_STEPS} that an adapter needs"
-    source = "arXiv:2305.16264" if facts.data.task == "causal_lm" else "arXiv:2106.09685"
-    return Advice(value, reason, source, (1, max(usual, MOST_EPOCHS)), "B")
+    offered = (1, max(usual, MOST_EPOCHS))
+    if slow:
+        return Advice(value, reason, DERIVED, offered, "M")
+    return Advice(value, reason, "arXiv:2305.16264" if facts.data.task == "causal_lm" else "arXiv:2106.09685", offered, "B")
 
 
 def _encoder(facts: Facts, per_epoch: int) -> Advice:

@@ -18,7 +18,7 @@ FIXED: dict[str, tuple[str, str, Grade]] = {
         "A",
     ),
     "training.max_steps": ("the number of epochs decides", DERIVED, "M"),
-    "training.max_grad_norm": ("clips rare outliers and leaves ordinary steps alone", "arXiv:2305.14314", "C"),
+    "training.max_grad_norm": ("clips rare outliers and leaves ordinary steps alone", "huggingface/transformers", "C"),
     "training.neftune_noise_alpha": (
         "off: noise on the embeddings helps chat style only (5 to 15)",
         "arXiv:2310.05914",

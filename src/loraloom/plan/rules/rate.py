@@ -24,7 +24,7 @@ ENCODER_CAP = 2e-3
 
 def advise(facts: Facts, asked: Config, decided: Decided) -> Advice:
     if facts.model.kind == "encoder":
-        return _encoder(facts, decided)
+        return _encoder(facts, asked, decided)
     if facts.model.kind == "encoder_decoder":
         reason = "T5's kind take ten times the rate of decoders (in bf16 or float32: float16 overflows)"
         return Advice(SEQ2SEQ_RATE, reason, "huggingface/peft examples", around(SEQ2SEQ_RATE, ENCODER_CAP), "C")
@@ -34,33 +34,48 @@ def advise(facts: Facts, asked: Config, decided: Decided) -> Advice:
 def _decoder(facts: Facts, asked: Config, decided: Decided) -> Advice:
     """4e-4 (r/16)^0.25 (32/alpha) sqrt(max(B, 16)/128), more for short runs and narrow models, clipped."""
     r, alpha, batch = decided["adapter.r"].value, decided["adapter.lora_alpha"].value, decided_batch(decided)
+    scale, plus = _scale(decided), _plus(asked)
     steps, width = total_steps(facts, asked, decided), facts.model.hidden_size
     narrow = width_factor(width)
     short = SHORT_FACTOR if steps < SHORT_RUN else 1.0
-    raw = SWEEP_RATE * (r / SWEEP_RANK) ** RANK_POWER * (SWEEP_ALPHA / alpha) * (max(batch, 16) / SWEEP_BATCH) ** 0.5 * short
-    value = _round(min(max(raw, CLIP[0]), CLIP[1]) * narrow)
+    raw = SWEEP_RATE * (r / SWEEP_RANK) ** RANK_POWER * (SWEEP_ALPHA / (scale * r)) * (max(batch, 16) / SWEEP_BATCH) ** 0.5
+    value = _round(min(max(raw * short * plus, CLIP[0]), CLIP[1]) * narrow)
     reason = (
-        f"{SWEEP_RATE:g} at r 16, alpha 32, batch 128, carried to r {r}, alpha {alpha:g} (scale {alpha / r:g}) and "
+        f"{SWEEP_RATE:g} at r 16, alpha 32, batch 128, carried to r {r}, alpha {alpha:g} (scale {scale:g}) and "
         f"batch {batch}; the steps in alpha and batch are extrapolated"
     )
     if short > 1:
         reason += f"; times {short:g}, as {steps} steps are few"
     if narrow > 1:
         reason += f"; times {narrow:.3g}, as {width} units are narrower than any sweep (fitted on widths 64 and 256)"
+    if plus < 1:
+        reason += "; halved, as LoRA+ lets B learn faster"
     return Advice(value, reason, SWEEP, around(value, rate_cap(facts, value)), "M")
 
 
-def _encoder(facts: Facts, decided: Decided) -> Advice:
-    r, alpha = decided["adapter.r"].value, decided["adapter.lora_alpha"].value
+def _encoder(facts: Facts, asked: Config, decided: Decided) -> Advice:
+    r, alpha, scale = decided["adapter.r"].value, decided["adapter.lora_alpha"].value, _scale(decided)
     size = facts.model.parameters
     base = next(rate for limit, rate in ENCODER_RATES if size <= limit)
-    value = _round(base * (r / ENCODER_RANK) ** RANK_POWER * (ENCODER_ALPHA / alpha))
+    value = _round(base * (r / ENCODER_RANK) ** RANK_POWER * (ENCODER_ALPHA / (scale * r)) * _plus(asked))
     reason = (
         f"{base:g} suits encoders of this size ({count(size)}) at r 8, alpha 16; "
-        f"carried to r {r}, alpha {alpha:g} (scale {alpha / r:g})"
+        f"carried to r {r}, alpha {alpha:g} (scale {scale:g})"
     )
     source = "arXiv:2106.09685" if size > SMALL_ENCODER else "derived here, on a 22M MiniLM"
     return Advice(value, reason, source, around(value, rate_cap(facts, value)), "M" if size <= SMALL_ENCODER else "A")
+
+
+def _scale(decided: Decided) -> float:
+    """What B A is multiplied by: alpha / r, or alpha / sqrt(r) with rsLoRA."""
+    r = decided["adapter.r"].value
+    return decided["adapter.lora_alpha"].value / (r**0.5 if decided["adapter.use_rslora"].value else r)
+
+
+def _plus(asked: Config) -> float:
+    """LoRA+ trains B at a multiple of the rate, so the rate itself is about halved (arXiv:2402.12354)."""
+    ratio = asked.adapter.lora_plus_ratio
+    return 0.5 if ratio is not None and ratio > 1 else 1.0
 
 
 def width_factor(width: int) -> float:

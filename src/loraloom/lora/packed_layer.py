@@ -1,0 +1,153 @@
+"""One layer of the frozen base with any number of candidates on it: run once for all rows, finished row by row's owner.
+
+A candidate that has nothing in a layer costs nothing there. Plain LoRA takes the fused way of `function.py`; anything
+else is a `parts.Part`. A layer must see the batch's rows in its first dimension, or rows and tokens flattened into it;
+anything else would give a candidate the rows of another, so it is an error and never a guess.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from loraloom.errors import ModelError
+from loraloom.lora.frozen import frozen_kernel
+from loraloom.lora.function import LayerWeights, PackedLinear, Routing, Segment, keep_mask
+from loraloom.lora.parts import Drop, Part
+
+
+Args = tuple[Any, ...]
+Kwargs = dict[str, Any]
+
+
+class Route:
+    """The one mutable cell that all wrapped layers of a model share. Not thread-local: on CUDA the backward pass
+    runs in another thread."""
+
+    def __init__(self) -> None:
+        self.current: Routing | None = None
+
+    def get(self) -> Routing:
+        if self.current is None:
+            raise AssertionError("a packed layer was run outside `PackedModel.route`")
+        return self.current
+
+
+class PackedLayer(nn.Module):
+    """A frozen layer and what each slot has in it.
+
+    Attributes:
+        path: where the layer is in the model.
+        slots: A and B by slot, for the fused path.
+        parts: what else finishes a slot's rows, in order.
+        dropouts: the slot's dropout, for its parts.
+        whole: a slot's own copy of the module, which then replaces it.
+    """
+
+    def __init__(self, base: nn.Module, path: str, number: int, route: Route, anchor: Tensor) -> None:
+        super().__init__()
+        self.base, self.path, self.number = base, path, number
+        self.slots: dict[str, LayerWeights] = {}
+        self.parts: dict[str, list[Part]] = {}
+        self.dropouts: dict[str, float] = {}
+        self.whole: dict[str, nn.Module] = {}
+        self._shared = (route, anchor)
+        self._kernel = frozen_kernel(base)
+
+    def __getattr__(self, name: str) -> Any:
+        """What models ask of their layers (`weight`, `out_features`, `embed_scale`) is the frozen layer's."""
+        try:
+            return super().__getattr__(name)
+        except AttributeError:
+            return getattr(super().__getattr__("base"), name)
+
+    def clear(self, slot: str) -> None:
+        """Forget a slot."""
+        for table in (self.slots, self.parts, self.dropouts, self.whole):
+            table.pop(slot, None)
+
+    def forward(self, x: Tensor, *args: Any, **kwargs: Any) -> Tensor:
+        routing = self._shared[0].get()
+        segments = routing.segments
+        if not any(s.slot in self.slots or s.slot in self.parts or s.slot in self.whole for s in segments):
+            return self.base(x, *args, **kwargs)
+        x_rows = self._by_rows(x, segments[-1].stop)
+        if all(s.slot in self.whole for s in segments):
+            y = torch.cat([self._replaced(s, x_rows, args, kwargs) for s in segments])
+        else:
+            y = self._together(x_rows, routing, args, kwargs)
+            if any(s.slot in self.parts or s.slot in self.whole for s in segments):
+                y = torch.cat([self._finished(s, x_rows, y, routing.training, args, kwargs) for s in segments])
+        return y if x_rows is x else y.flatten(0, 1)
+
+    def _together(self, x: Tensor, routing: Routing, args: Args, kwargs: Kwargs) -> Tensor:
+        """Frozen layer and plain LoRA for all rows."""
+        if not any(segment.slot in self.slots for segment in routing.segments):
+            return self.base(x, *args, **kwargs)
+        y_base = self.base(x) if self._kernel is None else None
+        return PackedLinear.apply(x, y_base, self._shared[1], self._kernel, routing, self.slots, self.number)  # type: ignore[return-value]
+
+    def _finished(self, segment: Segment, x: Tensor, y: Tensor, training: bool, args: Args, kwargs: Kwargs) -> Tensor:
+        if segment.slot in self.whole:
+            return self._replaced(segment, x, args, kwargs)
+        x_own, y_own = x[segment.start : segment.stop], y[segment.start : segment.stop]
+        drop = self._dropout(segment, training)
+        for part in self.parts.get(segment.slot, ()):
+            y_own = part(x_own, y_own, drop)
+        return y_own
+
+    def _replaced(self, segment: Segment, x: Tensor, args: Args, kwargs: Kwargs) -> Tensor:
+        y = self.whole[segment.slot](x[segment.start : segment.stop], *args, **kwargs)
+        if isinstance(y, Tensor) and not any(isinstance(value, Tensor) for value in (*args, *kwargs.values())):
+            return y
+        raise ModelError(
+            f"`adapter.modules_to_save` names `{self.path}`, whose rows cannot be handed to one candidate each",
+            need="a module that takes one tensor and gives one",
+        )
+
+    def _dropout(self, segment: Segment, training: bool) -> Drop:
+        p = self.dropouts.get(segment.slot, 0.0) if training else 0.0
+        if p <= 0:
+            return lambda x: x
+        rows, seed = segment.stop - segment.start, (segment.seed * 1_000_003 + self.number) * 0x9E37_79B9_7F4A_7C15
+
+        def drop(x: Tensor) -> Tensor:
+            tokens = x[0].numel() // x.shape[-1]
+            return x * keep_mask(rows, tokens, x.shape[-1], p, seed, x).view(x.shape)
+
+        return drop
+
+    def _by_rows(self, x: Tensor, rows: int) -> Tensor:
+        if x.shape[0] == rows:
+            return x
+        if x.ndim == 2 and x.shape[0] % rows == 0:
+            return x.view(rows, -1, x.shape[1])
+        raise ModelError(
+            f"layer `{self.path}` does not see the batch's rows: its input is {tuple(x.shape)} for {rows} rows",
+            need="rows first, or rows and tokens flattened",
+            next="take it out of `adapter.target_modules`, `adapter.modules_to_save` or `adapter.bias: all`",
+        )
+
+
+def linear_shape(layer: nn.Module) -> tuple[int, int]:
+    """(features in, features out) of a linear layer; transformers' Conv1D keeps its weight transposed."""
+    if hasattr(layer, "in_features"):
+        return int(layer.in_features), int(layer.out_features)  # type: ignore[arg-type]
+    if type(layer).__name__ == "Conv1D":
+        d, o = layer.weight.shape  # type: ignore[union-attr]
+        return int(d), int(o)
+    raise ModelError(f"LoRA on a {type(layer).__name__} is not known", need="a linear layer or GPT-2's Conv1D")
+
+
+def dense_weight(layer: nn.Module) -> Tensor:
+    """The frozen weight [O, D] of a linear layer; a quantised one is spread out anew at each call."""
+    if type(layer).__name__ == "Conv1D":
+        return layer.weight.T  # type: ignore[union-attr]
+    weight: Any = layer.weight
+    if weight.is_floating_point() and type(layer) is nn.Linear:
+        return weight
+    from peft.utils.integrations import dequantize_module_weight
+
+    return dequantize_module_weight(layer)
