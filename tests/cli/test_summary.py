@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from io import StringIO
 from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
+from rich.console import Console
 
 from loraloom.cli import summary
 from loraloom.records import Trial
@@ -43,7 +45,8 @@ def test_the_end_of_a_run_names_report_adapter_and_how_to_use_it(tmp_path: Path,
     assert f"report   {outcome.folder.report_path}\n" in out
     assert f"adapter  {best}\n" in out
     assert f"try it   loraloom generate --adapter '{best}' --base \"...\"\n" in out
-    assert f"PeftModel.from_pretrained(AutoModelForCausalLM.from_pretrained('base/model'), '{best}')\n" in out
+    assert "  base = AutoModelForCausalLM.from_pretrained('base/model')\n" in out
+    assert f"  model = PeftModel.from_pretrained(base, '{best}')\n" in out
 
 
 @pytest.mark.usefixtures("wide")
@@ -81,6 +84,40 @@ def test_runs_are_rows(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> No
         with_error(1.5, 0.02),
     ):
         assert cell in out
+
+
+def advice(value: object) -> dict[str, object]:
+    return {"value": value, "reason": "because " * 30, "source": "arXiv:2106.09685"}
+
+
+@pytest.mark.parametrize("width", [80, 120, 160])
+def test_settings_are_readable_at_every_width(width: int) -> None:
+    settings = {
+        "training.learning_rate": advice(2e-4),
+        "adapter.r": advice(16),
+        "task": advice("causal_lm"),
+        "adapter.bias": advice("none"),
+    }
+    console = Console(width=width, record=True, file=StringIO())
+    for block in summary._settings(settings):  # pyright: ignore[reportPrivateUsage]
+        console.print(block, width=min(width, summary.WIDEST))
+    lines = [line.rstrip() for line in console.export_text().splitlines()]
+    heads = [line for line in lines if "because" not in line and "arXiv" not in line]
+    assert heads == ["task  causal_lm", "adapter", "  r     16", "  bias  none", "training", "  learning_rate  2e-4"]
+    reasons = [line for line in lines if "because" in line]
+    assert min(len(line) for line in reasons if "arXiv" not in line) > min(width, summary.WIDEST) - 20
+    assert max(len(line) for line in lines) <= min(width, summary.WIDEST)
+
+
+def test_without_a_terminal_the_width_does_not_depend_on_where_it_runs(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("COLUMNS", raising=False)
+    assert summary._console().width == summary.PLAIN_WIDTH  # pyright: ignore[reportPrivateUsage]
+
+
+def test_long_training_data_are_cut_in_their_middle() -> None:
+    shown = summary._supervised([("question " * 100, False), ("answer", True)]).plain  # pyright: ignore[reportPrivateUsage]
+    assert shown.startswith("question question") and shown.endswith("question «answer»")
+    assert "[... 540 characters ...]" in shown
 
 
 def test_what_is_learnt_is_marked() -> None:

@@ -6,6 +6,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
+import tiny
 import torch
 from torch import nn
 
@@ -16,8 +17,10 @@ from loraloom.lora.packed import PackedModel
 from loraloom.records import AdapterSpec, Candidate, TrainingSpec
 from loraloom.train.pack import PackTrainer, Seat
 
+HEADS = ("lm_head", "embed_out", "score", "classifier", "pre_classifier", "pooler")
 
-def causal_rows(count: int = 24, vocab: int = 61, longest: int = 14, seed: int = 0) -> list[Row]:
+
+def causal_rows(count: int = 24, vocab: int = tiny.VOCAB, longest: int = 14, seed: int = 0) -> list[Row]:
     """Rows of different lengths, the first third of each unsupervised (a prompt)."""
     draw = np.random.default_rng(seed)
     rows: list[Row] = []
@@ -29,7 +32,7 @@ def causal_rows(count: int = 24, vocab: int = 61, longest: int = 14, seed: int =
     return rows
 
 
-def class_rows(count: int = 24, vocab: int = 61, longest: int = 14, classes: int = 3, seed: int = 0) -> list[Row]:
+def class_rows(count: int = 24, vocab: int = tiny.VOCAB, longest: int = 14, classes: int = 3, seed: int = 0) -> list[Row]:
     draw = np.random.default_rng(seed)
     return [
         Row(draw.integers(1, vocab, draw.integers(4, longest)).astype(np.int32), np.array([draw.integers(classes)], np.int32))
@@ -37,34 +40,63 @@ def class_rows(count: int = 24, vocab: int = 61, longest: int = 14, classes: int
     ]
 
 
-def linears(model: nn.Module, skip: Sequence[str] = ("lm_head", "classifier", "score", "pooler")) -> tuple[str, ...]:
-    """Paths of all linear layers but heads."""
-    kinds = ("Linear", "Conv1D")
+def pair_rows(count: int = 24, vocab: int = tiny.VOCAB, longest: int = 14, seed: int = 0) -> list[Row]:
+    """A source and a target of another length."""
+    draw = np.random.default_rng(seed)
+    return [Row(*(draw.integers(1, vocab, draw.integers(3, longest)).astype(np.int32) for _ in range(2))) for _ in range(count)]
+
+
+def rows_for(family: str, **more: Any) -> list[Row]:
+    makers = {"causal_lm": causal_rows, "seq_cls": class_rows, "seq2seq_lm": pair_rows}
+    return makers[tiny.FAMILIES[family].task](**more)
+
+
+def linears(model: nn.Module) -> tuple[str, ...]:
+    """Paths of all linear layers outside the heads."""
     return tuple(
-        name for name, part in model.named_modules() if type(part).__name__ in kinds and name.split(".")[-1] not in skip
-        and not any(s in name for s in ("pooler",))
-    )  # fmt: skip
+        name
+        for name, part in model.named_modules()
+        if type(part).__name__ in ("Linear", "Conv1D") and not set(name.split(".")) & set(HEADS)
+    )
 
 
-def candidate(name: str, model: nn.Module, *, targets: Sequence[str] | None = None, head: str | None = None, **values: Any) -> Candidate:
+def attention(model: nn.Module) -> tuple[str, ...]:
+    """Some of them: those of attention."""
+    return tuple(path for path in linears(model) if "attn" in path.lower() or "attention" in path.lower())
+
+
+def candidate(
+    name: str, model: nn.Module, *, targets: Sequence[str] | None = None, heads: Sequence[str] = (), **values: Any
+) -> Candidate:
     """A candidate with sensible values; `values` override those of either spec."""
     adapter: dict[str, Any] = {"r": 4, "lora_alpha": 8, "lora_dropout": 0.0}
-    training: dict[str, Any] = {"learning_rate": 1e-2, "per_device_train_batch_size": 2, "max_steps": 4, "seed": 7, "evaluations": 1}
+    training: dict[str, Any] = {
+        "learning_rate": 1e-2,
+        "per_device_train_batch_size": 2,
+        "max_steps": 4,
+        "seed": 7,
+        "evaluations": 1,
+    }
+    params = values.pop("params", {})
     for key, value in values.items():
         (adapter if key in AdapterSpec.__dataclass_fields__ else training)[key] = value
     adapter["target_modules"] = tuple(targets if targets is not None else linears(model))
-    adapter["modules_to_save"] = (head,) if head else ()
-    return Candidate(name, AdapterSpec(**adapter), TrainingSpec(**training))
+    adapter.setdefault("modules_to_save", tuple(heads))
+    return Candidate(name, AdapterSpec(**adapter), TrainingSpec(**training), params)
 
 
 def trainer(model: Any, rows: Sequence[Row], task: str = "causal_lm", **more: Any) -> PackTrainer:
     """A trainer over a copy of `model` that shares its weights."""
     objective = objective_for(task, model)
-    return PackTrainer(PackedModel(share_copy(model)), rows, objective, task=task, pad_id=0, **more)  # type: ignore[arg-type]
+    fresh = more.pop("fresh_modules", ())
+    packed = PackedModel(share_copy(model), fresh_modules=fresh)
+    return PackTrainer(packed, rows, objective, task=task, pad_id=tiny.PAD, **more)  # type: ignore[arg-type]
 
 
-def run(engine: PackTrainer, candidates: Sequence[Candidate], before_tick: Callable[[int], None] = lambda _: None) -> dict[str, Seat]:
-    """Train candidates together to their ends; everything that is left of each, by id."""
+def run(
+    engine: PackTrainer, candidates: Sequence[Candidate], before_tick: Callable[[int], None] = lambda _: None
+) -> dict[str, Seat]:
+    """Train candidates together to their ends; everything that is left of each, by id. Those that diverge are let go."""
     for one in candidates:
         engine.join(one)
     done: dict[str, Seat] = {}
@@ -72,7 +104,7 @@ def run(engine: PackTrainer, candidates: Sequence[Candidate], before_tick: Calla
     while engine.seats:
         before_tick(tick)
         engine.tick()
-        for name in engine.finished():
+        for name in {*engine.finished(), *engine.diverged()}:
             done[name] = engine.leave(name)
         tick += 1
     return done

@@ -19,7 +19,7 @@ from torch.utils._pytree import tree_leaves
 from loraloom.config.asked import AdapterConfig, Config, ModelConfig, TrainingConfig
 from loraloom.data.batches import collate
 from loraloom.data.rows import Row
-from loraloom.evals import objective
+from loraloom.evals import cross_entropy
 from loraloom.evals.objective import objective_for
 from loraloom.facts.model import ModelFacts, model_facts
 from loraloom.lora.packed import PackedModel, Routing, Segment
@@ -153,7 +153,7 @@ def test_the_formula_agrees_with_the_count_for_llama_and_bert(facts: Make) -> No
 
 def test_the_forecast_s_numbers_of_the_trainer_are_the_trainer_s_own() -> None:
     assert inspect.signature(PackTrainer).parameters["token_budget"].default == engine.TOKEN_BUDGET
-    assert objective.CHUNK_BYTES == engine.HEAD_CHUNK_BYTES
+    assert cross_entropy.CHUNK_BYTES == engine.HEAD_CHUNK_BYTES
 
 
 def test_gated_mlps_are_recognised(facts: Make) -> None:

@@ -18,6 +18,7 @@ def runs(output_dir: OutputDir = "runs", json: Json = False, verbose: Verbose = 
     from loraloom.store.database import Database, default_url
 
     with Database(default_url(output_dir)) as database:
+        database.refresh(output_dir)
         found = database.runs()
     show_runs(found, output_dir)
     return [asdict(run) for run in found]

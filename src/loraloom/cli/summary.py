@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import os
 import shlex
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from itertools import groupby
 from operator import itemgetter
+from textwrap import indent
 from typing import TYPE_CHECKING, Any
 
 from rich import box
-from rich.console import Console
+from rich.console import Console, RenderableType
+from rich.padding import Padding
 from rich.table import Table
 from rich.text import Text
 
@@ -30,11 +33,14 @@ PREVIEWED = 2
 _NO_PARTS = ("total", "low", "high", "one_candidate", "budget")
 """Amounts in a forecast that are not parts of its total."""
 
-_AUTO_CLASS = {
-    "causal_lm": "AutoModelForCausalLM",
-    "seq_cls": "AutoModelForSequenceClassification",
-    "seq2seq_lm": "AutoModelForSeq2SeqLM",
-}
+PLAIN_WIDTH = 100
+"""Columns of text where there is no terminal to ask; COLUMNS still wins."""
+
+WIDEST = 120
+"""Reasons are sentences: a line longer than this is hard to read."""
+
+SHOWN_HEAD, SHOWN_TAIL = 240, 120
+"""Characters of a longer piece of training data that a plan shows, from its start and from its end."""
 
 
 def show_end(done: Outcome | Prepared) -> dict[str, Any]:
@@ -49,12 +55,13 @@ def show_end(done: Outcome | Prepared) -> dict[str, Any]:
 
 def show_outcome(outcome: Outcome) -> None:
     """The table of candidates, where report and adapter are, and how to load the adapter."""
+    from loraloom.report.page import load_snippet
     from loraloom.report.table import trials_table
 
     console = _console()
     result, folder = outcome.result, outcome.folder
     console.print()
-    console.print(trials_table(result))
+    console.print(trials_table(result, console.width))
     for sentence in filter(None, (result.verdict, *(f"{f.level}: {f.name}. {f.symptom}" for f in result.findings))):
         _line(console, sentence)
     _line(console)
@@ -62,7 +69,7 @@ def show_outcome(outcome: Outcome) -> None:
     if result.best is not None and folder.best.is_dir():
         _line(console, f"adapter  {folder.best}")
         _line(console, f"try it   {_try_it(result, folder.best)}")
-        _line(console, f"load it  {_load_it(result, folder.best)}")
+        _line(console, f"load it\n\n{indent(load_snippet(folder, result, str(folder.best)) or '', '  ')}")
 
 
 def show_plan(prepared: Prepared) -> dict[str, Any]:
@@ -78,16 +85,10 @@ def show_plan(prepared: Prepared) -> dict[str, Any]:
     _line(console, prepared.recognised.note)
     for row in preview(prepared.data, prepared.tokenizer, n=PREVIEWED):
         console.print(_supervised(row), soft_wrap=True)
-    table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
-    table.add_column("setting", no_wrap=True)
-    table.add_column("value", overflow="fold", max_width=24)
-    table.add_column("reason, and its source", ratio=1)
-    settings: Mapping[str, Any] = document["settings"]
-    for key in sorted(settings, key=[*keys(), *settings].index):
-        advice = settings[key]
-        reason = Text.assemble(advice["reason"], (f"  [{advice['source']}]", "dim"))
-        table.add_row(Text(key), Text(number(advice["value"])), reason)
-    console.print(table)
+    _line(console)
+    for block in _settings(document["settings"]):
+        console.print(block, width=min(console.width, WIDEST))
+    _line(console)
     for name, unit in (("memory", "bytes"), ("time", "seconds")):
         if name in document["forecast"]:
             _line(console, f"{name}: {_estimate(document['forecast'][name], unit)}")
@@ -144,19 +145,37 @@ def _result(run: RunSummary) -> str:
     return f"{metric_words(run.metric)} {with_error(run.best_value, run.best_se or 0.0)}{base}"
 
 
-def show_facts(facts: Mapping[str, Any], indent: str = "") -> None:
+def show_facts(facts: Mapping[str, Any], margin: str = "") -> None:
     """Nested facts, one a line."""
     console = _console()
     for name, value in facts.items():
         if isinstance(value, Mapping):
-            _line(console, f"{indent}{name}")
-            show_facts(value, indent + "  ")  # pyright: ignore[reportUnknownArgumentType]
+            _line(console, f"{margin}{name}")
+            show_facts(value, margin + "  ")  # pyright: ignore[reportUnknownArgumentType]
         else:
-            _line(console, f"{indent}{name}: {number(value)}")
+            _line(console, f"{margin}{name}: {number(value)}")
+
+
+def _settings(settings: Mapping[str, Any]) -> Iterator[RenderableType]:
+    """Settings in the order of the config, under the name of their section; reason and source stand below the value."""
+    ordered = sorted(settings, key=[*keys(), *settings].index)
+    for section, group in groupby(ordered, key=lambda key: key.rpartition(".")[0]):
+        names = {key: key.rpartition(".")[2] for key in group}
+        if section:
+            yield Text(section, style="bold")
+        longest, left = max(map(len, names.values())), 2 if section else 0
+        for key, name in names.items():
+            advice = settings[key]
+            head = Text.assemble(name.ljust(longest), "  ", (number(advice["value"]), "bold"))
+            yield Padding(head, (0, 0, 0, left), expand=False)
+            yield Padding(Text(f"{advice['reason']}  [{advice['source']}]", style="dim"), (0, 0, 0, left + 4), expand=False)
 
 
 def _console() -> Console:
-    return Console(highlight=False, emoji=False)
+    console = Console(highlight=False, emoji=False)
+    if not console.is_terminal and not os.environ.get("COLUMNS"):
+        console.width = PLAIN_WIDTH
+    return console
 
 
 def _line(console: Console, text: str = "") -> None:
@@ -168,12 +187,6 @@ def _try_it(result: RunResult, adapter: Path) -> str:
     if result.task == "seq_cls":
         return f"loraloom evaluate {shlex.quote(str(adapter.parent / 'config.yaml'))} --adapter {shlex.quote(str(adapter))}"
     return f'loraloom generate --adapter {shlex.quote(str(adapter))} --base "..."'
-
-
-def _load_it(result: RunResult, adapter: Path) -> str:
-    head = f", num_labels={len(result.labels)}" if result.task == "seq_cls" and result.labels else ""
-    base = f"{_AUTO_CLASS[result.task]}.from_pretrained({result.model!r}{head})"
-    return f"PeftModel.from_pretrained({base}, {str(adapter)!r})"
 
 
 def _estimate(estimate: Mapping[str, float], unit: str) -> str:
@@ -189,6 +202,12 @@ def _supervised(row: Sequence[tuple[str, bool]]) -> Text:
     """A row as the model sees it: what is learnt stands between « and », what is only read is dim."""
     text = Text()
     for learnt, run in groupby(row, key=itemgetter(1)):
-        pieces = "".join(piece for piece, _ in run)
+        pieces = _clipped("".join(piece for piece, _ in run))
         text.append(f"«{pieces}»" if learnt else pieces, style="bold green" if learnt else "dim")
     return text
+
+
+def _clipped(text: str) -> str:
+    if len(text) <= SHOWN_HEAD + SHOWN_TAIL:
+        return text
+    return f"{text[:SHOWN_HEAD]} [... {len(text) - SHOWN_HEAD - SHOWN_TAIL:,} characters ...] {text[-SHOWN_TAIL:]}"

@@ -8,24 +8,28 @@ batch (tokens x vocabulary) never exist at once.
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import Any, Protocol
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn import functional as F
 
 from loraloom.data.batches import Batch
+from loraloom.errors import ModelError
+from loraloom.evals.heads import head_form, losses_at
 
 IGNORE = -100
-CHUNK_BYTES = 32 * 2**20
-"""Logits of one chunk take about this much: large enough for a fast matmul, small beside the model."""
+PADDING_TOLERANCE = 0.05
+"""Logits of a padded row may differ by this share of the largest: bfloat16's noise, and far less than another token."""
 
 
 @dataclass
 class RowLosses:
     """Per row of a batch: `loss` [B], the sum over its supervised tokens, in nats (differentiable); `weight` [B],
-    their number; `correct` [B], how many of them the model's first choice got right."""
+    their number; `correct` [B], how many of them the model's first choice got right (NaN where a language model trains:
+    it would cost a pass over the logits)."""
 
     loss: Tensor
     weight: Tensor
@@ -37,56 +41,10 @@ class Objective(Protocol):
 
     metric: str
     """Name of the share that is right: accuracy, or token_accuracy."""
+    chance: float
+    """Loss of guessing, all choices alike, in nats."""
 
     def rows(self, model: Any, batch: Batch) -> RowLosses: ...
-
-
-class ChunkedCrossEntropy(torch.autograd.Function):
-    """Cross entropy of a frozen linear head without the full logits.
-
-    hidden [N, D], weight [V, D], bias [V] or None, targets [N] -> losses [N] and right [N]. The gradient of each
-    loss with respect to its own hidden row is formed while the chunk's logits are there and kept as [N, D]
-    (the idea of Liger kernel, arXiv:2410.10989, at a per-row upstream gradient).
-    The eager expression is the contract: F.cross_entropy(hidden @ weight.T + bias, targets, reduction="none").
-    """
-
-    @staticmethod
-    def forward(
-        ctx: Any, hidden_ND: Tensor, weight_VD: Tensor, bias_V: Tensor | None, targets_N: Tensor, chunk: int
-    ) -> tuple[Tensor, Tensor]:
-        wide = torch.float64 if hidden_ND.dtype == torch.float64 else torch.float32
-        losses = torch.empty(hidden_ND.shape[0], dtype=wide, device=hidden_ND.device)
-        right = torch.empty(hidden_ND.shape[0], dtype=torch.bool, device=hidden_ND.device)
-        keep_grad = ctx.needs_input_grad[0]
-        grads_ND = torch.empty_like(hidden_ND) if keep_grad else None
-        for start in range(0, hidden_ND.shape[0], chunk):
-            part = slice(start, min(start + chunk, hidden_ND.shape[0]))
-            targets = targets_N[part, None]
-            logits = F.linear(hidden_ND[part], weight_VD, bias_V).to(wide)
-            right[part] = logits.argmax(-1, keepdim=True).eq(targets).squeeze(-1)
-            log_norm = torch.logsumexp(logits, -1, keepdim=True)
-            losses[part] = (log_norm - logits.gather(-1, targets)).squeeze(-1)
-            if grads_ND is not None:
-                soft = logits.sub_(log_norm).exp_()
-                soft.scatter_add_(-1, targets, soft.new_full((1, 1), -1.0).expand_as(targets))
-                torch.mm(soft.to(hidden_ND.dtype), weight_VD, out=grads_ND[part])
-        if grads_ND is not None:
-            ctx.save_for_backward(grads_ND)
-        ctx.mark_non_differentiable(right)
-        return losses, right
-
-    @staticmethod
-    def backward(ctx: Any, *grads: Tensor) -> Any:
-        (grads_ND,) = ctx.saved_tensors
-        return grads_ND * grads[0][:, None].to(grads_ND.dtype), None, None, None, None
-
-
-def token_losses(hidden_ND: Tensor, head: nn.Module, targets_N: Tensor) -> tuple[Tensor, Tensor]:
-    """Losses [N] and first choices that are right [N], of hidden states under a linear head, in chunks."""
-    weight = head.weight
-    assert isinstance(weight, Tensor)
-    chunk = max(1, CHUNK_BYTES // (4 * weight.shape[0]))
-    return ChunkedCrossEntropy.apply(hidden_ND, weight, getattr(head, "bias", None), targets_N, chunk)  # type: ignore[return-value]
 
 
 def _per_row(rows_N: Tensor, size: int, losses_N: Tensor, right_N: Tensor) -> RowLosses:
@@ -97,30 +55,19 @@ def _per_row(rows_N: Tensor, size: int, losses_N: Tensor, right_N: Tensor) -> Ro
 
 
 class CausalObjective:
-    """Next-token loss of a decoder. Rows are padded on the right and need no mask: a token never looks ahead.
-
-    `plain_head` says that logits are exactly `lm_head(hidden)`, found by asking the model once; models that cap or
-    scale their logits, or whose head is trained, take the path through the model's own logits.
-    """
+    """Next-token loss of a decoder. Rows are padded on the right and need no mask: a token never looks ahead."""
 
     metric = "token_accuracy"
 
     def __init__(self, model: Any) -> None:
-        self.plain_head = _head_is_plain(model)
+        self.form = head_form(model, {"input_ids": _some_ids(model)})
+        self.chance = math.log(model.config.get_text_config().vocab_size)
 
     def rows(self, model: Any, batch: Batch) -> RowLosses:
         targets_BT = batch.labels[:, 1:]
         rows_N, columns_N = (targets_BT != IGNORE).nonzero(as_tuple=True)
         targets_N = targets_BT[rows_N, columns_N]
-        head = model.get_output_embeddings()
-        if self.plain_head and type(head) is nn.Linear:
-            hidden_BTD = model.base_model(input_ids=batch.input_ids, use_cache=False).last_hidden_state
-            losses_N, right_N = token_losses(hidden_BTD[rows_N, columns_N], head, targets_N)
-        else:
-            logits_BTV = model(input_ids=batch.input_ids, use_cache=False).logits
-            logits_NV = _wide(logits_BTV[rows_N, columns_N])
-            losses_N = F.cross_entropy(logits_NV, targets_N, reduction="none")
-            right_N = logits_NV.detach().argmax(-1) == targets_N
+        losses_N, right_N = losses_at(model, self.form, {"input_ids": batch.input_ids}, rows_N, columns_N, targets_N)
         return _per_row(rows_N, len(targets_BT), losses_N, right_N)
 
 
@@ -128,6 +75,9 @@ class ClassificationObjective:
     """Cross entropy of a class for each row."""
 
     metric = "accuracy"
+
+    def __init__(self, model: Any) -> None:
+        self.chance = math.log(max(2, model.config.num_labels))
 
     def rows(self, model: Any, batch: Batch) -> RowLosses:
         logits_BC = _wide(model(input_ids=batch.input_ids, attention_mask=batch.attention_mask.long()).logits)
@@ -137,23 +87,27 @@ class ClassificationObjective:
 
 
 class Seq2SeqObjective:
-    """Loss of the target's tokens given the source."""
+    """Loss of the target's tokens given the source. The decoder reads the target one place to the right."""
 
     metric = "token_accuracy"
 
+    def __init__(self, model: Any) -> None:
+        ids = _some_ids(model)
+        self.form = head_form(model, {"input_ids": ids, "decoder_input_ids": ids})
+        self.chance = math.log(model.config.vocab_size)
+
     def rows(self, model: Any, batch: Batch) -> RowLosses:
-        labels_BU = batch.labels
-        start = model.config.decoder_start_token_id
-        decoder_BU = labels_BU.roll(1, -1)
-        decoder_BU[:, 0] = start
-        decoder_BU = decoder_BU.masked_fill(decoder_BU == IGNORE, model.config.pad_token_id)
-        logits_BUV = model(
-            input_ids=batch.input_ids, attention_mask=batch.attention_mask.long(), decoder_input_ids=decoder_BU, use_cache=False
-        ).logits
-        rows_N, columns_N = (labels_BU != IGNORE).nonzero(as_tuple=True)
-        targets_N, logits_NV = labels_BU[rows_N, columns_N], _wide(logits_BUV[rows_N, columns_N])
-        losses_N = F.cross_entropy(logits_NV, targets_N, reduction="none")
-        return _per_row(rows_N, len(labels_BU), losses_N, logits_NV.detach().argmax(-1) == targets_N)
+        decoder_BU = batch.labels.roll(1, -1)
+        decoder_BU[:, 0] = model.config.decoder_start_token_id
+        inputs = {
+            "input_ids": batch.input_ids,
+            "attention_mask": batch.attention_mask.long(),
+            "decoder_input_ids": decoder_BU.masked_fill(decoder_BU == IGNORE, model.config.pad_token_id),
+        }
+        rows_N, columns_N = (batch.labels != IGNORE).nonzero(as_tuple=True)
+        targets_N = batch.labels[rows_N, columns_N]
+        losses_N, right_N = losses_at(model, self.form, inputs, rows_N, columns_N, targets_N)
+        return _per_row(rows_N, len(batch.labels), losses_N, right_N)
 
 
 def objective_for(task: str, model: Any) -> Objective:
@@ -161,20 +115,38 @@ def objective_for(task: str, model: Any) -> Objective:
     if task == "causal_lm":
         return CausalObjective(model)
     if task == "seq_cls":
-        return ClassificationObjective()
-    return Seq2SeqObjective()
+        return ClassificationObjective(model)
+    return Seq2SeqObjective(model)
+
+
+@torch.no_grad()
+def refuse_seen_padding(model: Any, pad_id: int) -> None:
+    """Make sure that a classifier's answer for a row does not depend on how far the row is padded.
+
+    Decoders take the last token that is not the padding of their config; rows padded with anything else would be
+    judged by their padding, and so by their neighbours' length.
+
+    Raises:
+        ModelError: it does.
+    """
+    bare, mask = _some_ids(model).clamp(min=1), torch.ones(1, 4, dtype=torch.long)
+    mask = mask.to(bare.device)
+    padded = F.pad(bare, (0, 3), value=pad_id)
+    short = model(input_ids=bare, attention_mask=mask).logits.float()
+    long = model(input_ids=padded, attention_mask=F.pad(mask, (0, 3))).logits.float()
+    if float((short - long).abs().max()) > PADDING_TOLERANCE * float(short.abs().max()):
+        raise ModelError(
+            f"{type(model).__name__} does not recognise the padding of its rows",
+            got=f"rows padded with token {pad_id}, and pad_token_id {model.config.pad_token_id} in the model's config",
+            need="the same token in both",
+            next="set pad_token_id in config.json to the tokenizer's",
+        )
+
+
+def _some_ids(model: Any) -> Tensor:
+    vocabulary = model.config.get_text_config().vocab_size
+    return torch.arange(4, device=next(model.parameters()).device)[None] % vocabulary
 
 
 def _wide(logits: Tensor) -> Tensor:
     return logits if logits.dtype == torch.float64 else logits.float()
-
-
-@torch.no_grad()
-def _head_is_plain(model: Any) -> bool:
-    head = model.get_output_embeddings()
-    if type(head) is not nn.Linear:
-        return False
-    ids = torch.arange(4, device=head.weight.device)[None] % model.config.get_text_config().vocab_size
-    logits = model(input_ids=ids, use_cache=False).logits
-    hidden = model.base_model(input_ids=ids, use_cache=False).last_hidden_state
-    return torch.equal(head(hidden), logits)

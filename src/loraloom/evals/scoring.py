@@ -54,7 +54,14 @@ def score_of(sums: RowSums, split: str, objective: Objective, decide_by: str) ->
 
 @torch.no_grad()
 def row_sums(
-    packed: PackedModel, objective: Objective, rows: Sequence[Row], slots: Sequence[str], *, task: Task, pad_id: int, token_budget: int
+    packed: PackedModel,
+    objective: Objective,
+    rows: Sequence[Row],
+    slots: Sequence[str],
+    *,
+    task: Task,
+    pad_id: int,
+    token_budget: int,
 ) -> dict[str, RowSums]:
     """Score `slots` on `rows`; no slots is the bare base, under the key "".
 

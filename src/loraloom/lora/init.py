@@ -46,7 +46,7 @@ def named_seed(seed: int, path: str) -> int:
 
 
 def family_of(how: bool | str) -> bool | str:
-    """"pissa" for "pissa_niter_16"; anything else as it is, in lower case."""
+    """ "pissa" for "pissa_niter_16"; anything else as it is, in lower case."""
     return how.lower().partition("_niter_")[0] if isinstance(how, str) else how
 
 

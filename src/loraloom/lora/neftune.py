@@ -7,7 +7,7 @@ neighbours and padding change nothing. As in transformers, it is added to the ou
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -51,7 +51,7 @@ def neftune_noise(noise: Noise, tokens: int, features: int, like: Tensor) -> Ten
 
 
 @contextmanager
-def noisy_embeddings(model: Any, noises: Sequence[Noise]) -> Iterator[None]:
+def noisy_embeddings(model: Any, noises: Sequence[Noise]) -> Generator[None]:
     """Within, the input embeddings' output carries each candidate's noise. Without noises nothing is touched."""
     if not noises:
         yield

@@ -9,9 +9,10 @@ zero gradients (huggingface/peft#2826). Without a route the wrapped layers refus
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
+from functools import cached_property
 from typing import Any
 
 import torch
@@ -19,13 +20,15 @@ from torch import Tensor, nn
 
 from loraloom.errors import ModelError
 from loraloom.lora.arena import BIAS_NAME, Arena, Entry
+from loraloom.lora.attention import use_row_attention
 from loraloom.lora.checkpointing import checkpoint_blocks
 from loraloom.lora.function import BASE, LayerWeights, Routing, Segment
 from loraloom.lora.init import check_init, moves_base, named_seed, reinitialise, start_of
 from loraloom.lora.layer import lora_scale
-from loraloom.lora.packed_layer import PackedLayer, Route, dense_weight, linear_shape
+from loraloom.lora.packed_layer import PackedLayer, Route, dense_weight, linear_shape, split_by_candidate
 from loraloom.lora.parts import Dora, OwnDtype, Removed, Shift
-from loraloom.lora.refusals import modules_that_run, refuse_coupled, shiftable_biases
+from loraloom.lora.probe import Use, probe
+from loraloom.lora.refusals import refuse_coupled, shiftable_biases
 from loraloom.lora.targets import resolve_pattern
 from loraloom.records import AdapterSpec
 
@@ -92,6 +95,7 @@ class PackedModel:
     def __init__(self, model: nn.Module, *, fresh_modules: tuple[str, ...] = (), dtype: torch.dtype | None = None) -> None:
         refuse_coupled(model)
         self.model = model.eval().requires_grad_(False)
+        use_row_attention(model)
         self.fresh_modules = fresh_modules
         reference = next(model.parameters())
         self.device, self.base_dtype = reference.device, reference.dtype
@@ -101,12 +105,18 @@ class PackedModel:
         self._route = Route()
         self._anchor = torch.zeros((), device=self.device, requires_grad=True)
         self._originals = dict(model.named_modules())
+        self._shapes = {name: tuple(p.shape) for name, p in model.named_parameters(remove_duplicate=False)}
         self._numbers = {name: number for number, name in enumerate(self._originals)}
         self._wrapped: dict[str, PackedLayer] = {}
-        self._running: frozenset[str] | None = None
+        self._split: set[str] = set()
+
+    @cached_property
+    def _uses(self) -> dict[str, Use]:
+        assert not self._wrapped
+        return probe(self.model)
 
     @contextmanager
-    def route(self, routing: Routing) -> Iterator[Any]:
+    def route(self, routing: Routing) -> Generator[Any]:
         """Everything run inside, backward passes too, follows `routing`."""
         previous, self._route.current = self._route.current, routing
         try:
@@ -115,7 +125,7 @@ class PackedModel:
             self._route.current = previous
 
     @contextmanager
-    def base_only(self) -> Iterator[Any]:
+    def base_only(self) -> Generator[Any]:
         with self.route(BASE):
             yield self.model
 
@@ -128,6 +138,10 @@ class PackedModel:
         if not self.checkpointing:
             checkpoint_blocks(self.model, lambda: self.route(self._route.get()))
             self.checkpointing = True
+
+    def layers(self) -> dict[str, nn.Module]:
+        """Every module that runs, wrapped or not, by its path in the model as it came."""
+        return {path: module for path, module in (self._originals | self._wrapped).items() if path}
 
     # -- adapters ------------------------------------------------------------------------------------------------
 
@@ -171,17 +185,21 @@ class PackedModel:
                 got="two methods that each redefine the frozen weight",
                 next="take one of the two",
             )
-        if self._running is None:
-            self._running = modules_that_run(self.model)
         whole = spec.modules_to_save
         for path in (*spec.target_modules, *whole):
             key = "adapter.target_modules" if path in spec.target_modules else "adapter.modules_to_save"
             if path not in self._originals:
                 raise ModelError(f"`{key}` names `{path}`, which the model does not have")
-            if path not in self._running:
+            if path not in self._uses:
                 raise ModelError(
                     f"`{key}` names `{path}`, which the model never runs: it would not be trained",
                     next="name the module that does the work (an encoder-decoder embeds with `encoder.embed_tokens`)",
+                )
+        for path in whole:
+            if not self._uses[path].simple:
+                raise ModelError(
+                    f"`adapter.modules_to_save` names `{path}`, whose rows cannot be handed to one candidate each",
+                    need="a module that takes one tensor and gives one: a head, an embedding, a norm, a linear layer",
                 )
         for path in spec.target_modules:
             if any(path == module or path.startswith(f"{module}.") for module in whole):
@@ -195,7 +213,7 @@ class PackedModel:
         if spec.bias == "lora_only":
             return tuple(path for path in spec.target_modules if getattr(self._original(path), "bias", None) is not None)
         inside = tuple(f"{path}." for path in spec.modules_to_save)
-        paths = shiftable_biases(self._originals, self._running or frozenset())
+        paths = shiftable_biases(self._originals, self._uses)
         return tuple(path for path in paths if path not in spec.modules_to_save and not path.startswith(inside))
 
     def _linear_entries(self, path: str, spec: AdapterSpec, biased: bool) -> list[Entry]:
@@ -209,17 +227,15 @@ class PackedModel:
         return entries
 
     def _module_entries(self, path: str) -> list[Entry]:
-        named = self._original(path).named_parameters()
-        return [Entry(path, name, "vector" if p.ndim < 2 else "module", tuple(p.shape)) for name, p in named]
+        inside = [(name.removeprefix(f"{path}."), shape) for name, shape in self._shapes.items() if name.startswith(f"{path}.")]
+        return [Entry(path, name, "vector" if len(shape) < 2 else "module", shape) for name, shape in inside]
 
     def _connect_linear(self, adapter: AdapterWeights, path: str, entries: dict[str, Entry], seed: int) -> None:
         spec, arena, layer = adapter.spec, adapter.arena, self._wrap(path)
         entry_a, entry_b = entries["lora_A.weight"], entries["lora_B.weight"]
         r = entry_a.shape[0]
         scale = lora_scale(spec.alpha_pattern.get(path, spec.lora_alpha), r, spec.use_rslora)
-        start = start_of(
-            spec.init_lora_weights, r, scale, linear_shape(layer.base), lambda: dense_weight(layer.base), seed
-        )
+        start = start_of(spec.init_lora_weights, r, scale, linear_shape(layer.base), lambda: dense_weight(layer.base), seed)
         arena.weight(entry_a).copy_(start.a_RD)
         arena.weight(entry_b).copy_(start.b_OR)
         bias, parts = entries.get(BIAS_NAME), layer.parts.setdefault(adapter.slot, [])
@@ -276,11 +292,29 @@ class PackedModel:
     def _wrap(self, path: str) -> PackedLayer:
         layer = self._wrapped.get(path)
         if layer is None:
-            layer = PackedLayer(self._originals[path], path, self._numbers[path], self._route, self._anchor)
+            rowless = self._uses[path].rowless
+            layer = PackedLayer(self._originals[path], path, self._numbers[path], self._route, self._anchor, rowless=rowless)
             parent, _, name = path.rpartition(".")
             setattr(self._originals[parent], name, layer)
             self._wrapped[path] = layer
+            if rowless:
+                self._split_around(path)
         return layer
+
+    def _split_around(self, path: str) -> None:
+        """Run the smallest module around a layer that has rows candidate by candidate: the layer then has one owner."""
+        around = path
+        while around and (around == path or self._uses[around].rowless):
+            around = around.rpartition(".")[0]
+        use = self._uses[around] if around else None
+        if use is None or not use.row_results:
+            raise ModelError(
+                f"`{path}` works on something that all rows of a batch share: it would not know whose adapter to use",
+                next="take it out of `adapter.target_modules` or `adapter.modules_to_save`",
+            )
+        if around not in self._split:
+            split_by_candidate(self._originals[around], use, self._route)
+            self._split.add(around)
 
     def _pristine(self, path: str) -> nn.Module:
         """A copy of a module as the model came, whatever was wrapped inside it since."""

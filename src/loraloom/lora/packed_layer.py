@@ -7,6 +7,10 @@ anything else would give a candidate the rows of another, so it is an error and 
 
 from __future__ import annotations
 
+from collections.abc import Generator
+from contextlib import contextmanager
+from dataclasses import replace
+from functools import cached_property
 from typing import Any
 
 import torch
@@ -14,9 +18,9 @@ from torch import Tensor, nn
 
 from loraloom.errors import ModelError
 from loraloom.lora.frozen import frozen_kernel
-from loraloom.lora.function import LayerWeights, PackedLinear, Routing, Segment, keep_mask
+from loraloom.lora.function import Frozen, LayerWeights, PackedLinear, Routing, Segment, keep_mask, layer_seed
 from loraloom.lora.parts import Drop, Part
-
+from loraloom.lora.probe import Use
 
 Args = tuple[Any, ...]
 Kwargs = dict[str, Any]
@@ -35,6 +39,39 @@ class Route:
         return self.current
 
 
+    @contextmanager
+    def only(self, segment: Segment) -> Generator[None]:
+        """Within, the batch is this segment's rows and no others."""
+        whole = self.get()
+        self.current = Routing((replace(segment, start=0, stop=segment.stop - segment.start),), whole.training)
+        try:
+            yield
+        finally:
+            self.current = whole
+
+
+def split_by_candidate(module: nn.Module, use: Use, route: Route) -> None:
+    """Make `module` run once for each candidate, on that candidate's rows; in place."""
+    forward = module.forward
+
+    def run(*args: Any, **kwargs: Any) -> Any:
+        segments = route.get().segments
+        if len(segments) < 2:
+            return forward(*args, **kwargs)
+        results: list[Any] = []
+        for segment in segments:
+            rows = slice(segment.start, segment.stop)
+            own_args = [value[rows] if place in use.row_places else value for place, value in enumerate(args)]
+            own_kwargs = {name: value[rows] if name in use.row_places else value for name, value in kwargs.items()}
+            with route.only(segment):
+                results.append(forward(*own_args, **own_kwargs))
+        if isinstance(results[0], Tensor):
+            return torch.cat(results)
+        return tuple(None if values[0] is None else torch.cat(values) for values in zip(*results, strict=True))
+
+    module.forward = run
+
+
 class PackedLayer(nn.Module):
     """A frozen layer and what each slot has in it.
 
@@ -44,17 +81,17 @@ class PackedLayer(nn.Module):
         parts: what else finishes a slot's rows, in order.
         dropouts: the slot's dropout, for its parts.
         whole: a slot's own copy of the module, which then replaces it.
+        rowless: some inputs carry no rows; see `split_by_candidate`.
     """
 
-    def __init__(self, base: nn.Module, path: str, number: int, route: Route, anchor: Tensor) -> None:
+    def __init__(self, base: nn.Module, path: str, number: int, route: Route, anchor: Tensor, *, rowless: bool = False) -> None:
         super().__init__()
-        self.base, self.path, self.number = base, path, number
+        self.base, self.path, self.number, self.rowless = base, path, number, rowless
         self.slots: dict[str, LayerWeights] = {}
         self.parts: dict[str, list[Part]] = {}
         self.dropouts: dict[str, float] = {}
         self.whole: dict[str, nn.Module] = {}
         self._shared = (route, anchor)
-        self._kernel = frozen_kernel(base)
 
     def __getattr__(self, name: str) -> Any:
         """What models ask of their layers (`weight`, `out_features`, `embed_scale`) is the frozen layer's."""
@@ -68,12 +105,32 @@ class PackedLayer(nn.Module):
         for table in (self.slots, self.parts, self.dropouts, self.whole):
             table.pop(slot, None)
 
+    @cached_property
+    def _kernel(self) -> Frozen | None:
+        """Made when the layer first carries LoRA: it may cost memory."""
+        return frozen_kernel(self.base)
+
+    def owners(self, rows_N: Tensor) -> list[tuple[slice, nn.Module]] | None:
+        """Which module each of the sorted rows goes through, as (places in `rows_N`, module) in order.
+
+        For those who apply the layer to some positions of a batch only. None: a candidate has more here than a module
+        of its own, so that only `forward` will do.
+        """
+        found: list[tuple[slice, nn.Module]] = []
+        for segment in self._shared[0].get().segments:
+            if segment.slot in self.slots or segment.slot in self.parts:
+                return None
+            start, stop = torch.searchsorted(rows_N, rows_N.new_tensor([segment.start, segment.stop])).tolist()
+            found.append((slice(start, stop), self.whole.get(segment.slot, self.base)))
+        return found or [(slice(0, len(rows_N)), self.base)]
+
     def forward(self, x: Tensor, *args: Any, **kwargs: Any) -> Tensor:
         routing = self._shared[0].get()
         segments = routing.segments
         if not any(s.slot in self.slots or s.slot in self.parts or s.slot in self.whole for s in segments):
             return self.base(x, *args, **kwargs)
-        x_rows = self._by_rows(x, segments[-1].stop)
+        x_rows, routing = self._by_rows(x, routing)
+        segments = routing.segments
         if all(s.slot in self.whole for s in segments):
             y = torch.cat([self._replaced(s, x_rows, args, kwargs) for s in segments])
         else:
@@ -86,8 +143,9 @@ class PackedLayer(nn.Module):
         """Frozen layer and plain LoRA for all rows."""
         if not any(segment.slot in self.slots for segment in routing.segments):
             return self.base(x, *args, **kwargs)
-        y_base = self.base(x) if self._kernel is None else None
-        return PackedLinear.apply(x, y_base, self._shared[1], self._kernel, routing, self.slots, self.number)  # type: ignore[return-value]
+        kernel = self._kernel
+        y_base = self.base(x) if kernel is None else None
+        return PackedLinear.apply(x, y_base, self._shared[1], kernel, routing, self.slots, self.number)  # type: ignore[return-value]
 
     def _finished(self, segment: Segment, x: Tensor, y: Tensor, training: bool, args: Args, kwargs: Kwargs) -> Tensor:
         if segment.slot in self.whole:
@@ -111,7 +169,7 @@ class PackedLayer(nn.Module):
         p = self.dropouts.get(segment.slot, 0.0) if training else 0.0
         if p <= 0:
             return lambda x: x
-        rows, seed = segment.stop - segment.start, (segment.seed * 1_000_003 + self.number) * 0x9E37_79B9_7F4A_7C15
+        rows, seed = segment.stop - segment.start, layer_seed(segment.seed, self.number)
 
         def drop(x: Tensor) -> Tensor:
             tokens = x[0].numel() // x.shape[-1]
@@ -119,11 +177,15 @@ class PackedLayer(nn.Module):
 
         return drop
 
-    def _by_rows(self, x: Tensor, rows: int) -> Tensor:
+    def _by_rows(self, x: Tensor, routing: Routing) -> tuple[Tensor, Routing]:
+        """x with the batch's rows first. What has no rows is its owner's, when there is only one."""
+        rows = routing.segments[-1].stop
         if x.shape[0] == rows:
-            return x
-        if x.ndim == 2 and x.shape[0] % rows == 0:
-            return x.view(rows, -1, x.shape[1])
+            return x, routing
+        if self.rowless and len(routing.segments) == 1:
+            return x, Routing((replace(routing.segments[0], stop=x.shape[0]),), routing.training)
+        if not self.rowless and x.ndim == 2 and x.shape[0] % rows == 0:
+            return x.view(rows, -1, x.shape[1]), routing
         raise ModelError(
             f"layer `{self.path}` does not see the batch's rows: its input is {tuple(x.shape)} for {rows} rows",
             need="rows first, or rows and tokens flattened",

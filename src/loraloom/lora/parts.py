@@ -68,10 +68,8 @@ class Dora:
         a_RD, b_OR = self.a_RD.to(x.dtype), self.b_OR.to(x.dtype)
         factor_O = (self.magnitude_O / self.norm(weight_OD)).to(x.dtype)
         dropped = drop(x)
-        if dropped is x:
-            plain = y if self.frozen_bias_O is None else y - self.frozen_bias_O
-        else:
-            plain = F.linear(dropped, weight_OD)
+        unbiased = y if self.frozen_bias_O is None else y - self.frozen_bias_O
+        plain = unbiased if dropped is x else F.linear(dropped, weight_OD)
         delta = F.linear(F.linear(dropped, a_RD), b_OR)
         return y + (factor_O - 1) * plain + factor_O * self.scale * delta
 

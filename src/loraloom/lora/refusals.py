@@ -9,10 +9,10 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-import torch
 from torch import nn
 
 from loraloom.errors import ModelError
+from loraloom.lora.probe import Use
 
 BATCH_NORMS = (nn.modules.batchnorm._BatchNorm,)  # pyright: ignore[reportPrivateUsage]
 EXPERT_COUNTS = ("num_experts", "num_local_experts", "n_routed_experts", "moe_num_experts")
@@ -43,26 +43,7 @@ def refuse_coupled(model: nn.Module) -> None:
             )
 
 
-@torch.no_grad()
-def modules_that_run(model: Any) -> frozenset[str]:
-    """Paths of the modules whose forward a pass really calls; the others only lend their weights, or nothing."""
-    called: set[str] = set()
-    handles = [
-        module.register_forward_pre_hook(lambda _module, _inputs, name=name: called.add(name))
-        for name, module in model.named_modules(remove_duplicate=False)
-    ]
-    vocabulary = model.config.get_text_config().vocab_size
-    ids = torch.full((1, 4), min(2, vocabulary - 1), device=next(model.parameters()).device)
-    inputs = {"input_ids": ids, **({"decoder_input_ids": ids} if model.config.is_encoder_decoder else {})}
-    try:
-        model(**inputs)
-    finally:
-        for handle in handles:
-            handle.remove()
-    return frozenset(called)
-
-
-def shiftable_biases(modules: Mapping[str, nn.Module], running: frozenset[str]) -> tuple[str, ...]:
+def shiftable_biases(modules: Mapping[str, nn.Module], uses: Mapping[str, Use]) -> tuple[str, ...]:
     """Paths of the modules whose bias PEFT's `bias: all` trains: every parameter called "bias".
 
     Raises:
@@ -72,9 +53,9 @@ def shiftable_biases(modules: Mapping[str, nn.Module], running: frozenset[str]) 
     for path, module in modules.items():
         if "bias" not in module._parameters or module._parameters["bias"] is None:  # pyright: ignore[reportPrivateUsage]
             continue
-        if path not in running:
+        if path not in uses or uses[path].rowless:
             raise ModelError(
-                f"`adapter.bias: all` reaches `{path}.bias`, of a module that is never run as such",
+                f"`adapter.bias: all` reaches `{path}.bias`, of a module that does not see the rows of a batch",
                 next="adapter.bias: lora_only, or none",
             )
         if not isinstance(module, nn.Linear | nn.LayerNorm) and type(module).__name__ != "Conv1D":

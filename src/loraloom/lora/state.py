@@ -105,7 +105,7 @@ def save_adapter(folder: Path, tensors: Iterable[tuple[Entry, Tensor]], spec: Ad
     state = peft_state(tensors, base.model)
     partial = folder / "adapter_model.safetensors.partial"
     save_file(state, partial, metadata={"format": "pt"})
-    with open(partial, "rb") as file:
+    with partial.open("rb") as file:
         os.fsync(file.fileno())
     peft_config(spec, base).save_pretrained(str(folder))
     partial.rename(folder / "adapter_model.safetensors")
@@ -146,9 +146,16 @@ def _half(stored: Tensor, entry: Entry) -> Tensor:
 
 @torch.no_grad()
 def logits_of(model: Any, inputs: Mapping[str, Tensor]) -> Tensor:
-    """Logits of a model for a batch, as float32 on the CPU."""
-    result = model(**inputs).logits
-    return result.to("cpu", torch.float32)
+    """Logits of a model for a batch, as float32 on the CPU; zero on padding.
+
+    What a model computes for padding may be anything: with a sliding window such a token may see nothing at all, and
+    attention over nothing is not defined.
+    """
+    logits = model(**inputs).logits.to("cpu", torch.float32)
+    mask = inputs.get("attention_mask")
+    if mask is None or logits.ndim != 3 or "decoder_input_ids" in inputs:
+        return logits
+    return torch.where(mask.to("cpu", torch.bool)[..., None], logits, 0.0)
 
 
 def load_peft(folder: Path, model: nn.Module) -> Any:

@@ -7,6 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any, cast
 
+import numpy as np
 import torch
 
 from loraloom.config.asked import Config, DataConfig
@@ -100,7 +101,9 @@ def read_adapter_config(folder: Path) -> dict[str, Any]:
     except ValueError as error:
         raise ModelError(f"{folder}/adapter_config.json is not JSON", got=str(error), next="restore the file") from error
     if not isinstance(found, dict):
-        raise ModelError(f"{folder}/adapter_config.json is not an adapter's config", need="a JSON object", next="restore the file")
+        raise ModelError(
+            f"{folder}/adapter_config.json is not an adapter's config", need="a JSON object", next="restore the file"
+        )
     return cast(dict[str, Any], found)
 
 
@@ -143,16 +146,14 @@ def _relabel(encoded: Encoded, labels: tuple[str, ...]) -> Encoded:
         raise ConfigError(
             f"label `{unknown[0]}` is not one that the adapter was trained on", need=", ".join(labels), next="check the labels"
         )
-    number = {i: labels.index(name) for i, name in enumerate(own)}
-    rows = tuple(Row(row.input_ids, row.labels.__class__([0], dtype=row.labels.dtype) + number[int(row.labels[0])]) for row in encoded.train)  # fmt: skip
+    number = np.array([labels.index(name) for name in own], dtype=np.int32)
+    rows = tuple(Row(row.input_ids, number[row.labels]) for row in encoded.train)
     return replace(encoded, train=rows, label_names=labels)
 
 
 @torch.no_grad()
 def _sums(model: Any, base: Base, data: Encoded, objective: Any) -> RowSums:
     """Row sums of a plain (PEFT or bare) model, shortest rows first."""
-    import numpy as np
-
     out = np.zeros((3, len(data.train)))
     order = sorted(range(len(data.train)), key=lambda i: len(data.train[i].input_ids))
     start = 0

@@ -15,7 +15,12 @@ from loraloom.pipeline.evaluate import adapter_folder, read_adapter_config
 
 
 def generate(
-    model: str | None, adapters: list[str], prompts: list[str], max_new_tokens: int = 128, temperature: float = 0.0, base: bool = False
+    model: str | None,
+    adapters: list[str],
+    prompts: list[str],
+    max_new_tokens: int = 128,
+    temperature: float = 0.0,
+    base: bool = False,
 ) -> list[dict[str, Any]]:
     """Continue prompts. With a chat template, a prompt is a user's turn.
 
@@ -40,7 +45,7 @@ def generate(
     if name is None:
         raise ConfigError("neither a model nor an adapter was given", next="--model NAME_OR_FOLDER or --adapter FOLDER")
     if not prompts:
-        raise ConfigError("there is no prompt", next='--prompt "Once upon a time"')
+        raise ConfigError("there is no prompt", next='put one at the end: loraloom generate --adapter FOLDER "Once upon a time"')
     facts = model_facts(name)
     require_weights(facts)
     task = "seq2seq_lm" if facts.kind == "encoder_decoder" else "causal_lm"
@@ -57,7 +62,7 @@ def generate(
 
 @torch.no_grad()
 def _continue(model: Any, tokenizer: Any, base: Base, prompt: str, max_new_tokens: int, temperature: float) -> str:
-    ids = _prompt_ids(tokenizer, prompt)
+    ids = _prompt_ids(tokenizer, prompt, continued=base.task == "causal_lm")
     inputs = torch.tensor([ids], device=base.model.device)
     sampling: dict[str, Any] = {"do_sample": True, "temperature": temperature} if temperature > 0 else {"do_sample": False}
     limit = getattr(base.model.config, "max_position_embeddings", None)
@@ -69,11 +74,14 @@ def _continue(model: Any, tokenizer: Any, base: Base, prompt: str, max_new_token
     return tokenizer.decode(new, skip_special_tokens=True).strip()
 
 
-def _prompt_ids(tokenizer: Any, prompt: str) -> list[int]:
+def _prompt_ids(tokenizer: Any, prompt: str, *, continued: bool) -> list[int]:
+    """What the model reads. A text that is to be continued must not end in EOS; one that is to be translated should."""
     if getattr(tokenizer, "chat_template", None):
         turns = [{"role": "user", "content": prompt}]
-        return list(tokenizer.apply_chat_template(turns, add_generation_prompt=True, tokenize=True, return_dict=True)["input_ids"])
+        return list(
+            tokenizer.apply_chat_template(turns, add_generation_prompt=True, tokenize=True, return_dict=True)["input_ids"]
+        )
     ids = list(tokenizer(prompt)["input_ids"])
-    if len(ids) > 1 and ids[-1] == tokenizer.eos_token_id:
+    if continued and len(ids) > 1 and ids[-1] == tokenizer.eos_token_id:
         ids.pop()
     return ids

@@ -46,7 +46,7 @@ class Prepared:
             seed=self.config.training.seed,
             revision=model.revision,
             trust_remote_code=model.trust_remote_code,
-            attn_implementation=model.attn_implementation,
+            attn_implementation=values["model.attn_implementation"],
             device=self.facts.device.kind,
         )
 
@@ -78,7 +78,7 @@ def prepare(config: Config, *, weights: bool = True) -> Prepared:
     )  # fmt: skip
     model = describe(task=asked_task)
     if weights:
-        require_weights(model)
+        model = require_weights(model)
     data, recognised, tokenizer = read_data(config, model)
     if data.task == "seq_cls" or model.task != data.task:
         model = describe(task=data.task, num_labels=len(data.label_names) if data.label_names else None)

@@ -43,7 +43,9 @@ class Recorder:
             seat.id, "running", candidate.params, planned_steps=seat.planned_steps, settings=settings,
             trainable_parameters=seat.adapter.arena.numel,
         )  # fmt: skip
-        self.emit("trial_started", seat.id, params=candidate.params, planned_steps=seat.planned_steps, settings=settings, role=kind)
+        self.emit(
+            "trial_started", seat.id, params=candidate.params, planned_steps=seat.planned_steps, settings=settings, role=kind
+        )
 
     def scored(self, trial: str, score: Score, step: int | None = None, **more: Any) -> None:
         """Metrics of a trial on a split, as SPLIT_METRIC."""
@@ -64,6 +66,12 @@ class Recorder:
         )  # fmt: skip
         self.emit(status, seat.id, seat.step, reason=reason)
         self.write()
+
+    def abandon(self, reason: str) -> None:
+        """Candidates that were still training have failed, for this reason."""
+        for trial in [trial for trial in self.trials.values() if trial.status == "running"]:
+            self.trials[trial.id] = replace(trial, status="failed", reason=reason)
+            self.emit("failed", trial.id, reason=reason)
 
     def write(self) -> None:
         """Bring run.json up to date."""

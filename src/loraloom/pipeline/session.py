@@ -5,24 +5,25 @@ from __future__ import annotations
 import datetime
 import shutil
 import time
-from collections.abc import Callable, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Generator, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors import SafetensorError
 
 from loraloom.config.decode import to_plain
 from loraloom.config.units import parse_seconds
 from loraloom.data.batches import collate
 from loraloom.data.encode import Row
+from loraloom.errors import ConfigError, StoreError, VerificationError
 from loraloom.evals.objective import objective_for
 from loraloom.evals.scoring import row_sums, score_of
 from loraloom.facts.device import environment
 from loraloom.lora.base import Base, share_copy
 from loraloom.lora.packed import PackedModel
-from loraloom.errors import ConfigError, VerificationError
 from loraloom.lora.state import load_peft, logits_of, read_adapter, save_adapter, verify_adapter
 from loraloom.lora.targets import short_label
 from loraloom.pipeline.drive import Driver, Job
@@ -33,9 +34,12 @@ from loraloom.records import Candidate, Score
 from loraloom.report.page import write_report
 from loraloom.store.database import Database, default_url
 from loraloom.store.folder import RunFolder, require_space
-from loraloom.store.result import RunResult
+from loraloom.store.result import RunResult, RunStatus
 from loraloom.train.pack import PackTrainer, Seat
 
+LOGITS_TOLERANCE = {"float64": 1e-8, "float32": 1e-4, "bfloat16": 5e-2, "float16": 1e-2}
+"""Largest difference of logits, relative to the largest, between a trained adapter and the same one loaded by PEFT, which
+multiplies in float32 whatever the base is in."""
 PROBE_ROWS = 4
 """Rows on which a saved adapter's logits are compared with the trained one's."""
 
@@ -62,8 +66,8 @@ class Session:
         self.metric, direction = deciding_metric(config.search.metric, prepared.task)
         self.objective = objective_for(prepared.task, self.base.model)
         self.packed = PackedModel(share_copy(self.base.model), fresh_modules=self.base.fresh_modules)
+        require_space(config.output_dir, space_needed(prepared))
         self.folder = RunFolder.create(config.output_dir, config.name)
-        require_space(self.folder.path, space_needed(prepared))
         self.folder.write_config(to_plain(config))
         self.folder.write_resolved(prepared.plan.settings)
         result = RunResult(
@@ -104,7 +108,9 @@ class Session:
 
     def score_base(self, rows: Sequence[Row], split: str) -> Score:
         """The bare base on a split."""
-        sums = row_sums(self.packed, self.objective, rows, [], task=self.prepared.task, pad_id=self.base.pad_id, token_budget=8192)
+        sums = row_sums(
+            self.packed, self.objective, rows, [], task=self.prepared.task, pad_id=self.base.pad_id, token_budget=8192
+        )
         return score_of(sums[""], split, self.objective, self.metric)
 
     def measure_baseline(self) -> None:
@@ -123,7 +129,7 @@ class Session:
         return {trial: score_of(sums[trial], split, self.objective, self.metric) for trial in trials}
 
     @contextmanager
-    def seated(self, jobs: Sequence[Job]):
+    def seated(self, jobs: Sequence[Job]) -> Generator[None]:
         """The saved adapters of these candidates, in the pack for a while."""
         for job in jobs:
             made = job.candidate
@@ -141,8 +147,10 @@ class Session:
         """Save a candidate's adapter, load it with PEFT, compare; only then it counts."""
         made = seat.candidate
         folder = self.folder.trial_folder(made.id) / "adapter"
-        save_adapter(folder, seat.adapter.tensors(), made.adapter, self.base)
-        difference = verify_adapter(folder, self.packed, made.id, self.base, self.probe())
+        with keeping(folder):
+            save_adapter(folder, seat.adapter.tensors(), made.adapter, self.base)
+        tolerance = LOGITS_TOLERANCE[self.values["model.dtype"]]
+        difference = verify_adapter(folder, self.packed, made.id, self.base, self.probe(), tolerance=tolerance)
         self.recorder.emit("saved", made.id, seat.step, logits_difference=difference)
         return str(folder.relative_to(self.folder.path))
 
@@ -156,15 +164,45 @@ class Session:
             inputs["decoder_input_ids"] = batch.labels.clamp(min=0)
         return inputs
 
-    def finish(self, status: str = "completed") -> Outcome:
+    @contextmanager
+    def running(self) -> Generator[None]:
+        """Whatever ends the run early is written down before it is passed on: no result stays at "running"."""
+        try:
+            yield
+        except BaseException as error:
+            interrupted = isinstance(error, KeyboardInterrupt)
+            # A disk that is full refuses this as well; the first error is the one to report.
+            with suppress(StoreError):
+                self.recorder.abandon("the run was interrupted" if interrupted else "the run failed")
+                self._close("interrupted" if interrupted else "failed")
+            raise
+
+    def finish(self) -> Outcome:
         """Write the result, the report and the index; the run is over."""
-        self.result.status = status  # type: ignore[assignment]
+        self._close("completed")
+        return Outcome(self.folder, self.result)
+
+    def _close(self, status: RunStatus) -> None:
+        self.result.status = status
         self.recorder.emit("run_finished", status=status)
         self.recorder.write()
         write_report(self.folder)
         with Database(default_url(self.prepared.config.output_dir)) as database:
             database.record(self.result, self.folder.path)
-        return Outcome(self.folder, self.result)
+
+
+@contextmanager
+def keeping(folder: Path) -> Generator[None]:
+    """While an adapter is written: what the disk refuses, as a StoreError."""
+    try:
+        yield
+    except (OSError, SafetensorError) as error:
+        raise StoreError(
+            "the adapter could not be saved",
+            where=str(folder),
+            got=getattr(error, "strerror", None) or str(error),
+            next="make room, or choose another disk: --output-dir FOLDER; what was saved before is kept",
+        ) from error
 
 
 def deciding_metric(asked: str, task: str) -> tuple[str, Any]:
@@ -208,12 +246,13 @@ def settings_of(made: Candidate, values: dict[str, Any], prepared: Prepared) -> 
 def best_folder(session: Session, trial: str) -> Path:
     """Copy a saved adapter to best/, load it with PEFT over weights read anew from the model's folder, compare."""
     source, target = session.folder.trial_folder(trial) / "adapter", session.folder.best
-    shutil.copytree(source, target, dirs_exist_ok=True)
+    with keeping(target):
+        shutil.copytree(source, target, dirs_exist_ok=True)
     inputs = session.probe()
     resident = logits_of(load_peft(source, share_copy(session.base.model, own_biases=True)), inputs)
     anew = logits_of(load_peft(target, session.prepared.load_base().model), inputs)
     difference = float((resident - anew).abs().max() / resident.abs().max().clamp(min=1e-12))
-    if not difference <= 1e-4:
+    if not difference <= LOGITS_TOLERANCE[session.values["model.dtype"]]:
         raise VerificationError(
             f"best/ over freshly read weights gives other logits than the trained adapter: {difference:.2g} relative",
             next="check that the model's files did not change during the run",

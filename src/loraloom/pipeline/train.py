@@ -50,16 +50,17 @@ def train(config: Config, watch: Watch, dry_run: bool = False) -> Outcome | Prep
     if dry_run:
         return prepared
     session = Session(prepared, "train", watch)
-    if prepared.data.validation:
-        session.measure_baseline()
-    job = session.job(TRIAL, {}, role="default")
-    session.result.default = TRIAL
-    driver = session.driver(1)
-    driver.run(OneSource(job, job.candidate.training.early_stopping_patience))
-    if driver.finished[TRIAL].adapter is None:
-        reason = session.recorder.trials[TRIAL].reason
-        session.result.status = "failed"
-        session.recorder.write()
-        raise RunError(f"the adapter was not finished: {reason}", next="--set training.learning_rate=... a third of what it was")
-    prove(session, driver, TRIAL, TRIAL)
-    return session.finish()
+    with session.running():
+        if prepared.data.validation:
+            session.measure_baseline()
+        job = session.job(TRIAL, {}, role="default")
+        session.result.default = TRIAL
+        driver = session.driver(1)
+        driver.run(OneSource(job, job.candidate.training.early_stopping_patience))
+        if driver.finished[TRIAL].adapter is None:
+            reason = session.recorder.trials[TRIAL].reason
+            raise RunError(
+                f"the adapter was not finished: {reason}", next="--set training.learning_rate=... a third of what it was"
+            )
+        prove(session, driver, TRIAL, TRIAL)
+        return session.finish()

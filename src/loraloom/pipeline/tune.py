@@ -13,7 +13,8 @@ from loraloom.pipeline.prepare import Prepared, prepare
 from loraloom.pipeline.race import finalists, race
 from loraloom.pipeline.recorder import Watch
 from loraloom.pipeline.session import Outcome, Session, best_folder
-from loraloom.plan.planner import search_caps
+from loraloom.pipeline.warmup import plan_of_packs
+from loraloom.plan.planner import candidate, search_caps
 from loraloom.records import Score, TrialStatus
 from loraloom.search.compare import mean_cost
 from loraloom.search.default_space import default_space
@@ -38,13 +39,14 @@ def tune(config: Config, watch: Watch, dry_run: bool = False) -> Outcome | Prepa
     if dry_run:
         return prepared
     session = Session(prepared, "tune", watch)
-    session.measure_baseline()
-    search = SearchSource(session, space)
-    driver = session.driver(prepared.plan.slots)
-    driver.run(search)
-    winner = race(session, driver, finalists(search.completed(driver), search.default, config.search.trials), search.default)
-    prove(session, driver, winner, search.default)
-    return session.finish()
+    with session.running():
+        session.measure_baseline()
+        slots = plan_of_packs(session)
+        search, driver = SearchSource(session, space, slots), session.driver(slots)
+        driver.run(search)
+        winner = race(session, driver, finalists(search.completed(driver), search.default, config.search.trials), search.default)
+        prove(session, driver, winner, search.default)
+        return session.finish()
 
 
 def search_space(prepared: Prepared) -> Space:
@@ -52,11 +54,18 @@ def search_space(prepared: Prepared) -> Space:
 
     Raises:
         ConfigError: a key or a range that cannot be searched.
+        RequestError: a value that this model cannot have.
     """
     asked = prepared.config.search
-    if asked.space != "auto":
-        return Space.decode(asked.space)
-    return default_space(prepared.plan.values(), asked.trials, prepared.plan.slots, search_caps(prepared.plan))
+    if asked.space == "auto":
+        return default_space(prepared.plan.values(), asked.trials, prepared.plan.slots, search_caps(prepared.plan))
+    space = Space.decode(asked.space)
+    # Whether a value suits this model (a target that matches nothing) shows only in a candidate that has it.
+    middle = space.point({})
+    turned = [{**middle, dimension.key: level} for dimension in space.searched for level in dimension.levels(2)]
+    for point in (middle, *turned):
+        candidate(prepared.plan, "check", space.params(point))
+    return space
 
 
 @dataclass
@@ -65,6 +74,7 @@ class SearchSource:
 
     session: Session
     space: Space
+    slots: int
     default: str = ""
     scores: dict[str, Score] = field(default_factory=dict[str, Score])
 
@@ -73,7 +83,7 @@ class SearchSource:
         with Database(default_url(session.prepared.config.output_dir)) as database:
             storage = database.study_url
         self.searcher = Searcher(
-            self.space, session.prepared.plan.values(), asked.trials, session.prepared.plan.slots,
+            self.space, session.prepared.plan.values(), asked.trials, self.slots,
             sampler=asked.sampler, pruner=asked.pruner, seed=session.prepared.config.training.seed, storage=storage,
             study_name=str(session.folder.path.resolve()), base=session.base_score, resume=False,
         )  # fmt: skip

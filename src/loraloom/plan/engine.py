@@ -12,5 +12,5 @@ QUANTIZATION: tuple[str, ...] = ()
 TOKEN_BUDGET = 4096
 """Padded tokens of one pass over all candidates; one candidate's micro-batch may exceed it."""
 EVALUATION_TOKENS = 2 * TOKEN_BUDGET
-HEAD_CHUNK_BYTES = 32 * 2**20
+HEAD_CHUNK_BYTES = 24 * 2**20
 """float32 logits that the chunked loss of a language model forms at once."""

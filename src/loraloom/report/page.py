@@ -117,14 +117,18 @@ def train_command(folder: RunFolder, result: RunResult) -> str | None:
     return _command("loraloom", "train", f"{where.parent.name}/{where.name}/config.yaml", options=options)
 
 
-def load_snippet(folder: RunFolder, result: RunResult) -> str | None:
-    """Python that loads the winner with PEFT; None when nothing won."""
+def load_snippet(folder: RunFolder, result: RunResult, adapter: str | None = None) -> str | None:
+    """Python that loads the winner with PEFT; None when nothing won.
+
+    Args:
+        adapter: how to call its folder; None calls it by its place beside `runs/`, wherever that is moved to.
+    """
     if result.trial(result.best) is None:
         return None
     model_class = MODEL_CLASSES.get(result.task, "AutoModelForCausalLM")
     where = folder.path.resolve()
     heads = f", num_labels={len(result.labels)}" if result.labels else ""
-    adapter = f"{where.parent.name}/{where.name}/best"
+    adapter = adapter or f"{where.parent.name}/{where.name}/best"
     return (
         "from peft import PeftModel\n"
         f"from transformers import {model_class}, AutoTokenizer\n\n"

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 import torch
 from torch import Tensor, nn
 
@@ -34,24 +36,37 @@ class FlatOptimizer:
             self._speed.append((spec.lora_plus_ratio or 1.0) if group == "lora_B" else 1.0)
         self.optimizer = OPTIMISERS[spec.optim](groups)
 
+    def norm(self) -> Tensor:
+        """The gradient's norm over the whole adapter, a 0-d tensor."""
+        return torch.linalg.vector_norm(self.arena.grads)
+
     def step(self, rate: float) -> Tensor:
         """One step at `rate`; gradients are zeroed. Returns the gradient norm before clipping, a 0-d tensor.
 
         A norm that is not finite means that nothing was changed.
         """
-        grads = self.arena.grads
-        norm = torch.linalg.vector_norm(grads)
+        norm = self.norm()
         if bool(torch.isfinite(norm)):
             if self.spec.max_grad_norm > 0:
-                grads.mul_(torch.clamp(self.spec.max_grad_norm / (norm + 1e-6), max=1.0))
+                self.arena.grads.mul_(torch.clamp(self.spec.max_grad_norm / (norm + 1e-6), max=1.0))
             for group, speed in zip(self.optimizer.param_groups, self._speed, strict=True):
                 group["lr"] = rate * speed
             self.optimizer.step()
-        grads.zero_()
+        self.arena.grads.zero_()
         return norm
 
-    def state_dict(self) -> dict[str, object]:
-        return self.optimizer.state_dict()
+    def state_dict(self) -> dict[str, Tensor]:
+        """Moments and step counters, by number of the group and torch's own name."""
+        return {
+            f"{number}.{key}": value
+            for number, group in enumerate(self.optimizer.param_groups)
+            for key, value in self.optimizer.state[group["params"][0]].items()
+            if isinstance(value, Tensor)
+        }
 
-    def load_state_dict(self, state: dict[str, object]) -> None:
-        self.optimizer.load_state_dict(state)
+    def load_state_dict(self, state: Mapping[str, Tensor]) -> None:
+        """Take over what `state_dict` gave; the tensors are copied."""
+        for name, value in state.items():
+            number, _, key = name.partition(".")
+            parameter = self.optimizer.param_groups[int(number)]["params"][0]
+            self.optimizer.state[parameter][key] = value.to(parameter.device, copy=True)

@@ -9,64 +9,34 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
+from typing import Any
 
 import psutil
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
-from loraloom.data.batches import Numbers, Order, collate, micro_batches
+from loraloom.data.batches import Numbers, Order
 from loraloom.data.encode import Row
-from loraloom.evals.objective import Objective
-from loraloom.evals.scoring import row_sums, score_of
-from loraloom.lora.packed import AdapterWeights, PackedModel, Routing, Segment
+from loraloom.errors import RunError
+from loraloom.evals.objective import Objective, refuse_seen_padding
+from loraloom.evals.scoring import RowSums, row_sums, score_of
+from loraloom.lora.function import BASE
+from loraloom.lora.neftune import noisy_embeddings
+from loraloom.lora.packed import PackedModel, Routing
 from loraloom.records import Candidate, Event, Score, Task
+from loraloom.train.faults import first_bad, first_grown, free_memory, is_out_of_memory, largest_outputs, last_bad_gradient
 from loraloom.train.optim import FlatOptimizer
+from loraloom.train.passes import Pass, assemble, group_passes
+from loraloom.train.resume import candidate_of, fingerprint, restore_seat, seat_state
 from loraloom.train.schedule import lr_at, warmup_steps
+from loraloom.train.seat import Seat, evaluation_steps, planned_steps
 
 NONFINITE_LIMIT = 2
-"""A candidate whose gradient was not finite this often has diverged."""
-PADDING_LIMIT = 1.25
-"""A pass may hold this many times the tokens that are not padding; beyond, longer rows get a pass of their own."""
-
-
-@dataclass
-class Seat:
-    """A live candidate and everything that is its own. `step` counts finished optimiser steps."""
-
-    candidate: Candidate
-    adapter: AdapterWeights
-    optimizer: FlatOptimizer
-    order: Order
-    planned_steps: int
-    evaluation_steps: frozenset[int]
-    step: int = 0
-    micro: int = 0
-    window: list[Numbers] = field(default_factory=list[Numbers])
-    window_weight: float = 1.0
-    window_loss: float = 0.0
-    nonfinite: int = 0
-    tokens: int = 0
-    seconds: float = 0.0
-    peak_bytes: int = 0
-    first_loss: float | None = None
-    smoothed_loss: float | None = None
-    best: Score | None = None
-    best_step: int = 0
-    best_weights: Tensor | None = None
-
-    @property
-    def id(self) -> str:
-        return self.candidate.id
-
-    @property
-    def progress(self) -> float:
-        return self.step / self.planned_steps
-
-    @property
-    def epoch(self) -> float:
-        return self.step / self.order.steps_per_epoch
+"""A candidate whose loss or gradient was not finite this often has diverged."""
+WILD_FACTOR, WILD_LIMIT = 3.0, 5
+"""So has one whose loss was this many times its first, and worse than guessing, in this many windows in a row."""
 
 
 class PackTrainer:
@@ -79,11 +49,12 @@ class PackTrainer:
         token_budget: padded tokens of one pass; a pass with one candidate's micro-batch may exceed it.
         validation: rows that `evaluate` scores on; empty for none.
         decide_by: metric that picks a candidate's best checkpoint: "loss" or the objective's share that is right.
+        checkpointing: keep only the input of each repeated block for the backward pass, and run the block again there.
     """
 
     def __init__(
         self, packed: PackedModel, rows: Sequence[Row], objective: Objective, *, task: Task, pad_id: int,
-        validation: Sequence[Row] = (), decide_by: str = "loss", token_budget: int = 4096,
+        validation: Sequence[Row] = (), decide_by: str = "loss", token_budget: int = 4096, checkpointing: bool = False,
         clock: Callable[[], float] = time.perf_counter,
     ) -> None:  # fmt: skip
         self.packed, self.rows, self.objective = packed, rows, objective
@@ -93,6 +64,11 @@ class PackTrainer:
         self.lengths = [len(row.input_ids) for row in rows]
         self.weights = [_supervised(row, task) for row in rows]
         self.seats: dict[str, Seat] = {}
+        if checkpointing:
+            packed.checkpoint()
+        if task == "seq_cls":
+            with packed.base_only() as model:
+                refuse_seen_padding(model, pad_id)
         self._process = psutil.Process()
 
     # -- who sits in the pack ------------------------------------------------------------------------------------
@@ -102,11 +78,12 @@ class PackTrainer:
         spec = candidate.training
         effective = spec.per_device_train_batch_size * spec.gradient_accumulation_steps
         order = Order(self.lengths, effective, spec.seed)
-        planned = spec.max_steps or max(1, math.ceil(order.steps_per_epoch * spec.num_train_epochs))
+        planned = planned_steps(candidate, order)
         adapter = self.packed.add(candidate.id, candidate.adapter, spec.seed)
         seat = Seat(
-            candidate, adapter, FlatOptimizer(adapter.arena, spec), order, planned, evaluation_steps(planned, spec.evaluations)
-        )
+            candidate, adapter, FlatOptimizer(adapter.arena, spec), order, planned,
+            evaluation_steps(planned, spec.evaluations), spec.per_device_train_batch_size,
+        )  # fmt: skip
         self.seats[candidate.id] = seat
         return seat
 
@@ -115,108 +92,184 @@ class PackTrainer:
         self.packed.remove(trial)
         return self.seats.pop(trial)
 
+    # -- going on later ------------------------------------------------------------------------------------------
+
+    def state_dict(self) -> dict[str, Any]:
+        """Everything needed to go on between two ticks: plain values, and under "tensors" tensors on the CPU by name."""
+        plain: list[dict[str, Any]] = []
+        tensors: dict[str, Tensor] = {}
+        for seat in self.seats.values():
+            values, own = seat_state(seat)
+            plain.append(values)
+            tensors |= {f"{seat.id}/{name}": tensor for name, tensor in own.items()}
+        return {"rows": fingerprint(self.rows), "token_budget": self.token_budget, "seats": plain, "tensors": tensors}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Seat the candidates of a `state_dict` where they were; what sits here leaves.
+
+        Raises:
+            RunError: the state was taken over other rows, or from another model.
+        """
+        if state["rows"] != fingerprint(self.rows):
+            raise RunError("the checkpoint was taken over other training rows", next="resume with the data of that run")
+        for trial in list(self.seats):
+            self.leave(trial)
+        self.token_budget = state["token_budget"]
+        for plain in state["seats"]:
+            seat = self.join(candidate_of(plain))
+            prefix = f"{seat.id}/"
+            own = {name.removeprefix(prefix): t for name, t in state["tensors"].items() if name.startswith(prefix)}
+            restore_seat(seat, plain, own, self.weights)
+
     # -- one tick ------------------------------------------------------------------------------------------------
 
     def tick(self) -> list[Event]:
         """One micro-batch of every live candidate; those whose window is full take an optimiser step."""
-        started = self.clock()
-        micro = {seat.id: self._next_micro_batch(seat) for seat in self.seats.values()}
-        for group in self._passes(micro):
-            self._run_pass(group, micro)
-        share = (self.clock() - started) / max(len(micro), 1)
-        for trial in micro:
-            self.seats[trial].seconds += share
-        return [self._finish_window(seat) for seat in list(self.seats.values()) if seat.micro == len(seat.window)]
+        started, present = self.clock(), list(self.seats.values())
+        events: list[Event] = []
+        waiting = {seat.id: self._next_micro_batch(seat) for seat in present}
+        while waiting:
+            group = [self.seats[trial] for trial in group_passes(waiting, self.lengths, self.token_budget)[0]]
+            if self._fits(group, waiting):
+                for seat in group:
+                    del waiting[seat.id]
+            else:
+                events += self._shrink(group, waiting)
+                waiting |= {seat.id: self._next_micro_batch(seat) for seat in group}
+        events += [self._finish_window(seat) for seat in present if seat.micro == len(seat.window)]
+        share = (self.clock() - started) / max(len(present), 1)
+        for seat in present:
+            seat.seconds += share
+        return events
 
     def _next_micro_batch(self, seat: Seat) -> Numbers:
-        if seat.micro == 0:
-            spec = seat.candidate.training
-            rows = seat.order.rows_of_step(seat.step)
-            seat.window = [*micro_batches(rows, spec.per_device_train_batch_size)]
-            seat.window_weight = float(sum(self.weights[i] for i in rows))
-            seat.window_loss = 0.0
+        if not seat.window:
+            seat.open_window(self.weights)
         return seat.window[seat.micro]
 
-    def _passes(self, micro: dict[str, Numbers]) -> list[list[str]]:
-        """Group candidates whose micro-batches are of like length, within the token budget."""
-        longest = {trial: max(self.lengths[i] for i in rows) for trial, rows in micro.items()}
-        groups: list[list[str]] = []
-        real = padded_rows = 0
-        for trial in sorted(micro, key=lambda t: longest[t]):
-            tokens, count = longest[trial] * len(micro[trial]), len(micro[trial])
-            padded = (padded_rows + count) * longest[trial]
-            if groups and padded <= self.token_budget and padded <= PADDING_LIMIT * (real + tokens):
-                groups[-1].append(trial)
-                real, padded_rows = real + tokens, padded_rows + count
-            else:
-                groups.append([trial])
-                real, padded_rows = tokens, count
-        return groups
+    def _fits(self, group: Sequence[Seat], micro: dict[str, Numbers]) -> bool:
+        """Run a pass; False when memory ran out, with nothing counted but with gradients in an unknown state."""
+        try:
+            self._run_pass(group, micro)
+        except (RuntimeError, MemoryError) as error:
+            if not is_out_of_memory(error):
+                raise
+            return False
+        return True
 
-    def _run_pass(self, group: Sequence[str], micro: dict[str, Numbers]) -> None:
-        rows = [self.rows[i] for trial in group for i in micro[trial]]
-        batch = collate(rows, self.pad_id, self.task).to(self.packed.device)
-        segments: list[Segment] = []
-        shares: list[float] = []
-        start = 0
-        for trial in group:
-            seat, count = self.seats[trial], len(micro[trial])
-            segments.append(Segment(trial, start, start + count, micro_seed(seat)))
-            shares += [1 / seat.window_weight] * count
-            start += count
-        share = torch.tensor(shares, dtype=torch.float64)
-        with self.packed.route(Routing(tuple(segments), training=True)) as model:
+    def _run_pass(self, group: Sequence[Seat], micro: dict[str, Numbers]) -> None:
+        one = assemble(group, micro, self.rows, self.pad_id, self.task)
+        batch = one.batch.to(self.packed.device)
+        with self.packed.route(one.routing) as model, noisy_embeddings(model, one.noises):
             result = self.objective.rows(model, batch)
             self._note_memory(group)
-            weighted = result.loss * share.to(result.loss)
+            weighted = result.loss * one.shares.to(result.loss)
             weighted.sum().backward()
-        losses = weighted.detach().cpu()
-        for trial, segment in zip(group, segments, strict=True):
-            seat = self.seats[trial]
+        losses, lengths = weighted.detach().cpu(), one.batch.attention_mask.sum(1)
+        for seat, segment in zip(group, one.routing.segments, strict=True):
+            tokens = int(lengths[segment.start : segment.stop].sum())
             seat.window_loss += float(losses[segment.start : segment.stop].sum())
-            seat.tokens += int(batch.attention_mask[segment.start : segment.stop].sum())
+            seat.tokens, seat.window_tokens = seat.tokens + tokens, seat.window_tokens + tokens
             seat.micro += 1
+
+    def _shrink(self, group: Sequence[Seat], micro: dict[str, Numbers]) -> list[Event]:
+        """Make the next try smaller. Steps stay what they are: the same rows, divided by the same weight.
+
+        A pass that failed halfway may have left part of its gradients, and earlier passes of an open window lie in
+        the same block: so that nothing is counted twice, the windows of all in the pass start anew.
+
+        Raises:
+            RunError: one row of one candidate does not fit.
+        """
+        free_memory(self.packed.device)
+        for seat in group:
+            seat.restart_window()
+        longest = max(self.lengths[i] for seat in group for i in micro[seat.id])
+        rows = sum(len(micro[seat.id]) for seat in group)
+        if len(group) > 1:
+            self.token_budget = max(1, min(self.token_budget, longest * rows) // 2)
+            text = f"memory ran out in a pass of {len(group)} candidates: passes now hold at most {self.token_budget} tokens"
+            return [Event("note", data={"text": text, "token_budget": self.token_budget})]
+        seat = group[0]
+        if rows == 1:
+            raise RunError(
+                f"memory ran out with one row of {longest} tokens of candidate {seat.id}",
+                need="memory for one row of one candidate",
+                next="set data.max_length lower, or training.gradient_checkpointing: true",
+            )
+        seat.micro_rows = -(-rows // 2)
+        text = f"memory ran out: {seat.id} now takes {seat.micro_rows} rows a pass and as many passes as its batch needs"
+        return [Event("note", seat.id, seat.step, data={"text": text, "micro_rows": seat.micro_rows})]
 
     def _finish_window(self, seat: Seat) -> Event:
         spec = seat.candidate.training
         warmup = warmup_steps(seat.planned_steps, spec.warmup_ratio)
         rate = lr_at(seat.step, seat.planned_steps, spec.learning_rate, spec.lr_scheduler_type, warmup)
+        loss = seat.window_loss
+        blamed = self._judge(seat, loss, float(seat.optimizer.norm()))
         norm = float(seat.optimizer.step(rate))
         seat.adapter.refresh()
-        seat.step, seat.micro = seat.step + 1, 0
-        loss = seat.window_loss
+        seat.close_window()
+        data = {
+            "loss": loss, "learning_rate": rate, "grad_norm": norm, "tokens": seat.tokens, "epoch": seat.epoch,
+            "planned_steps": seat.planned_steps, "tokens_per_second": seat.tokens / max(seat.seconds, 1e-9),
+        }  # fmt: skip
+        return Event("step", seat.id, seat.step, data=data | ({"first_bad_layer": blamed} if blamed else {}))
+
+    # -- health --------------------------------------------------------------------------------------------------
+
+    def _judge(self, seat: Seat, loss: float, norm: float) -> str | None:
+        """Keep count of losses and gradients gone wrong; the layer to blame, in a window that went wrong."""
         if not (math.isfinite(norm) and math.isfinite(loss)):
             seat.nonfinite += 1
-        else:
-            seat.first_loss = loss if seat.first_loss is None else seat.first_loss
-            seat.smoothed_loss = loss if seat.smoothed_loss is None else 0.9 * seat.smoothed_loss + 0.1 * loss
-        return Event(
-            "step",
-            seat.id,
-            seat.step,
-            data={
-                "loss": loss, "learning_rate": rate, "grad_norm": norm, "tokens": seat.tokens, "epoch": seat.epoch,
-                "planned_steps": seat.planned_steps, "tokens_per_second": seat.tokens / max(seat.seconds, 1e-9),
-            },
-        )  # fmt: skip
+            seat.bad_layer = seat.bad_layer or self._bad_layer(seat)
+            return seat.bad_layer
+        seat.first_loss = loss if seat.first_loss is None else seat.first_loss
+        seat.smoothed_loss = loss if seat.smoothed_loss is None else 0.9 * seat.smoothed_loss + 0.1 * loss
+        seat.wild = seat.wild + 1 if loss > max(WILD_FACTOR * seat.first_loss, self.objective.chance) else 0
+        if seat.wild < WILD_LIMIT:
+            return None
+        seat.bad_layer = seat.bad_layer or self._bad_layer(seat)
+        return seat.bad_layer
 
-    def _note_memory(self, group: Sequence[str]) -> None:
+    def _bad_layer(self, seat: Seat) -> str | None:
+        """The layer to blame for a bad window, found by running its passes again, this candidate alone.
+
+        The first layer whose output was not finite; else the last one whose gradient was not; else the first whose
+        output has grown far beyond the frozen base's.
+        """
+        layers, grown = self.packed.layers(), None
+        for micro, rows in enumerate(seat.window):
+            one = assemble([replace(seat, micro=micro)], {seat.id: rows}, self.rows, self.pad_id, self.task)
+            outputs = self._watch(layers, one, one.routing)
+            if bad := first_bad(outputs):
+                return bad
+            grown = grown or first_grown(outputs, self._watch(layers, one, BASE))
+        return last_bad_gradient(seat.adapter.arena, list(layers)) or grown
+
+    def _watch(self, layers: Mapping[str, nn.Module], one: Pass, routing: Routing) -> dict[str, float]:
+        batch = one.batch.to(self.packed.device)
+        with self.packed.route(routing) as model, noisy_embeddings(model, one.noises):
+            return largest_outputs(layers, lambda: self.objective.rows(model, batch))
+
+    def _note_memory(self, group: Sequence[Seat]) -> None:
         """Called where a pass holds most: after forward, before backward."""
         if self.packed.device.type == "cuda":
             used = torch.cuda.max_memory_allocated(self.packed.device)
         else:
             used = int(self._process.memory_info().rss)
-        for trial in group:
-            self.seats[trial].peak_bytes = max(self.seats[trial].peak_bytes, used)
+        for seat in group:
+            seat.peak_bytes = max(seat.peak_bytes, used)
 
     # -- scoring and ending --------------------------------------------------------------------------------------
 
     def due(self) -> list[str]:
         """Candidates that stand at one of their evaluation steps (between optimiser steps)."""
-        return [seat.id for seat in self.seats.values() if seat.micro == 0 and seat.step in seat.evaluation_steps]
+        return [seat.id for seat in self.seats.values() if not seat.window and seat.step in seat.evaluation_steps]
 
     def diverged(self) -> list[str]:
-        return [seat.id for seat in self.seats.values() if seat.nonfinite >= NONFINITE_LIMIT]
+        """Candidates past saving; `Seat.bad_layer` says where it began."""
+        return [seat.id for seat in self.seats.values() if seat.nonfinite >= NONFINITE_LIMIT or seat.wild >= WILD_LIMIT]
 
     def finished(self) -> list[str]:
         return [seat.id for seat in self.seats.values() if seat.step >= seat.planned_steps]
@@ -224,14 +277,28 @@ class PackTrainer:
     def evaluate(self, trials: Sequence[str], split: str = "validation", rows: Sequence[Row] | None = None) -> dict[str, Score]:
         """Score candidates on a split in shared passes; on validation, remember each one's best weights."""
         chosen = self.validation if rows is None else rows
-        sums = row_sums(
-            self.packed, self.objective, chosen, list(trials), task=self.task, pad_id=self.pad_id, token_budget=2 * self.token_budget
-        )
+        sums = self._row_sums(chosen, list(trials), 2 * self.token_budget)
         scores = {trial: score_of(sums[trial], split, self.objective, self.decide_by) for trial in trials}
         if rows is None:
             for trial, score in scores.items():
                 self._keep_best(self.seats[trial], score)
         return scores
+
+    def _row_sums(self, rows: Sequence[Row], trials: list[str], budget: int) -> dict[str, RowSums]:
+        """Score in passes of at most `budget` tokens; smaller ones, then fewer candidates, when memory runs out."""
+        try:
+            return row_sums(self.packed, self.objective, rows, trials, task=self.task, pad_id=self.pad_id, token_budget=budget)
+        except (RuntimeError, MemoryError) as error:
+            if not is_out_of_memory(error):
+                raise
+        free_memory(self.packed.device)
+        longest = max(len(row.input_ids) for row in rows)
+        if budget > longest * len(trials):
+            return self._row_sums(rows, trials, budget // 2)
+        if len(trials) > 1:
+            half = len(trials) // 2
+            return self._row_sums(rows, trials[:half], budget) | self._row_sums(rows, trials[half:], budget)
+        raise RunError(f"memory ran out while scoring one row of {longest} tokens", next="set data.max_length lower")
 
     def _keep_best(self, seat: Seat, score: Score) -> None:
         if not math.isfinite(score.metrics["loss"]):
@@ -244,17 +311,6 @@ def quality(score: Score, decide_by: str) -> tuple[float, float]:
     """Smaller is better: the deciding metric, then the loss."""
     loss = score.metrics["loss"]
     return (loss, loss) if decide_by.endswith("loss") else (-score.metrics[decide_by], loss)
-
-
-def evaluation_steps(planned: int, evaluations: int) -> frozenset[int]:
-    """Steps after which a candidate is scored: evenly over its own run, always at its end."""
-    count = max(1, min(evaluations, planned))
-    return frozenset(max(1, round(planned * (i + 1) / count)) for i in range(count))
-
-
-def micro_seed(seat: Seat) -> int:
-    """Seed of this micro-step's dropout: of the trial's seed and clock alone, not of its slot or its neighbours."""
-    return (seat.candidate.training.seed * 1_000_000_007 + seat.step * 4_099 + seat.micro) & 0x7FFF_FFFF_FFFF
 
 
 def _supervised(row: Row, task: Task) -> int:

@@ -1,0 +1,96 @@
+"""What a model does with its modules, found by running it: which ones run at all, and which ones see the batch's rows.
+
+Two tiny passes, of 2 and of 3 rows, are enough: what changes with the number of rows carries rows. A layer that also
+works on something without rows (DeBERTa's projections of relative positions) cannot tell whose adapter to use there;
+the smallest module around it that has rows is then run candidate by candidate.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+TOKENS = 5
+
+Place = int | str
+"""Where an argument stands: its position, or its name."""
+
+
+@dataclass(frozen=True)
+class Use:
+    """How a module is called.
+
+    Attributes:
+        rowless: some call's first tensor has neither rows first nor rows and tokens flattened.
+        row_places: arguments whose first dimension is rows, in every call.
+        row_results: the result is a tensor, or tensors, with rows first.
+        simple: one tensor in, one tensor out.
+    """
+
+    rowless: bool
+    row_places: frozenset[Place]
+    row_results: bool
+    simple: bool
+
+
+@dataclass(frozen=True)
+class _Call:
+    """First dimensions of the tensors among the arguments and in the result; `results` is None for anything else."""
+
+    arguments: Mapping[Place, int]
+    results: Sequence[int] | None
+    simple: bool
+
+
+def probe(model: Any) -> dict[str, Use]:
+    """How each module that runs is used, by path. Not to be asked once layers are wrapped."""
+    two, three = _watch(model, 2), _watch(model, 3)
+    return {path: _use(calls, three[path]) for path, calls in two.items() if len(calls) == len(three.get(path, ()))}
+
+
+def _use(two: Sequence[_Call], three: Sequence[_Call]) -> Use:
+    rowless, results = False, True
+    places: set[Place] | None = None
+    for a, b in zip(two, three, strict=True):
+        pairs = {place: (size, b.arguments.get(place)) for place, size in a.arguments.items()}
+        first = next(iter(pairs.values()), None)
+        rowless |= first not in ((2, 3), (2 * TOKENS, 3 * TOKENS))
+        with_rows = {place for place, pair in pairs.items() if pair == (2, 3)}
+        places = with_rows if places is None else places & with_rows
+        results &= a.results is not None and set(a.results) == {2} and b.results is not None and set(b.results) == {3}
+    return Use(rowless, frozenset(places or ()), results, all(call.simple for call in (*two, *three)))
+
+
+@torch.no_grad()
+def _watch(model: Any, rows: int) -> dict[str, list[_Call]]:
+    calls: dict[str, list[_Call]] = {}
+
+    def note(path: str, args: tuple[Any, ...], kwargs: dict[str, Any], result: Any) -> None:
+        given: dict[Place, Any] = {**dict(enumerate(args)), **kwargs}
+        sizes = {place: value.shape[0] for place, value in given.items() if isinstance(value, Tensor) and value.ndim}
+        calls.setdefault(path, []).append(_Call(sizes, _sizes(result), len(sizes) == 1 and isinstance(result, Tensor)))
+
+    def listen(path: str, module: nn.Module) -> Any:
+        return module.register_forward_hook(lambda _m, args, kwargs, result: note(path, args, kwargs, result), with_kwargs=True)
+
+    handles = [listen(path, module) for path, module in model.named_modules(remove_duplicate=False)]
+    vocabulary = model.config.get_text_config().vocab_size
+    ids = torch.full((rows, TOKENS), min(2, vocabulary - 1), device=next(model.parameters()).device)
+    inputs = {"input_ids": ids, **({"decoder_input_ids": ids} if model.config.is_encoder_decoder else {})}
+    try:
+        model(**inputs)
+    finally:
+        for handle in handles:
+            handle.remove()
+    return calls
+
+
+def _sizes(result: Any) -> list[int] | None:
+    values = [result] if isinstance(result, Tensor) else list(result) if type(result) in (tuple, list) else None
+    if values is None or not all(value is None or isinstance(value, Tensor) for value in values):
+        return None
+    return [value.shape[0] for value in values if value is not None and value.ndim]

@@ -1,0 +1,81 @@
+"""What can go wrong in a pass, told apart: memory that ran out, and the layer where numbers went bad."""
+
+from __future__ import annotations
+
+import gc
+import math
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from loraloom.lora.arena import Arena
+
+MEMORY_WORDS = ("not enough memory", "out of memory", "can't allocate memory", "cannot allocate memory", "alloc_failed")
+"""How torch's CPU allocator, CUDA libraries and the system put it, in lower case."""
+GROWTH = 10.0
+"""A layer has run away when its largest output is this many times that of the frozen base on the same rows."""
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """True for torch's own error, and for those that only say so in words."""
+    if isinstance(error, torch.OutOfMemoryError | MemoryError):
+        return True
+    return isinstance(error, RuntimeError) and any(word in str(error).lower() for word in MEMORY_WORDS)
+
+
+def free_memory(device: torch.device) -> None:
+    """Give back what a failed pass left behind; call it outside the `except` block, which still holds the pass."""
+    gc.collect()
+    if device.type == "cuda":
+        torch.cuda.empty_cache()
+
+
+@torch.no_grad()
+def largest_outputs(layers: Mapping[str, nn.Module], run: Callable[[], object]) -> dict[str, float]:
+    """The largest absolute output of each layer in the order in which they end, NaN and infinity kept, of one `run`."""
+    found: dict[str, Tensor] = {}
+
+    def note(path: str, output: Any) -> None:
+        values = [t for t in _tensors(output) if t.is_floating_point() and t.numel()]
+        if values and path not in found:
+            found[path] = torch.stack([t.detach().abs().max().double() for t in values]).max()
+
+    handles = [
+        layer.register_forward_hook(lambda _layer, _inputs, output, path=path: note(path, output))
+        for path, layer in layers.items()
+    ]
+    try:
+        run()
+    finally:
+        for handle in handles:
+            handle.remove()
+    return {path: float(value) for path, value in found.items()}
+
+
+def first_bad(outputs: Mapping[str, float]) -> str | None:
+    """The first layer whose output was not finite."""
+    return next((path for path, size in outputs.items() if not math.isfinite(size)), None)
+
+
+def first_grown(outputs: Mapping[str, float], base: Mapping[str, float]) -> str | None:
+    """The first layer whose output is `GROWTH` times the frozen base's."""
+    return next((path for path, size in outputs.items() if size > GROWTH * base.get(path, math.inf)), None)
+
+
+def last_bad_gradient(arena: Arena, paths: Sequence[str]) -> str | None:
+    """The layer nearest the loss whose gradient is not finite: where a backward pass first went bad. `paths` in order."""
+    bad = {entry.path for entry in arena.entries if not bool(torch.isfinite(arena.grad(entry)).all())}
+    return next((path for path in reversed(paths) if path in bad), None)
+
+
+def _tensors(output: Any) -> Iterator[Tensor]:
+    if isinstance(output, Tensor):
+        yield output
+    elif isinstance(output, Mapping):
+        for value in output.values():
+            yield from _tensors(value)
+    elif isinstance(output, tuple | list):
+        for value in output:
+            yield from _tensors(value)

@@ -1,0 +1,86 @@
+"""A seat as plain values and tensors, and back: everything that a candidate needs to go on as if nothing had happened.
+
+The schedule, the data order, dropout and noise are functions of seed and clock, so that there is nothing of them to
+keep. What is kept is bound to the trial's id.
+"""
+
+from __future__ import annotations
+
+import zlib
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from loraloom.data.encode import Row
+from loraloom.errors import RunError
+from loraloom.records import AdapterSpec, Candidate, Score, TrainingSpec
+from loraloom.train.seat import Seat
+
+COUNTERS = (
+    "micro_rows", "step", "micro", "window_loss", "window_tokens", "nonfinite", "wild", "bad_layer", "tokens", "seconds",
+    "peak_bytes", "first_loss", "smoothed_loss", "best_step",
+)  # fmt: skip
+
+
+def seat_state(seat: Seat) -> tuple[dict[str, Any], dict[str, Tensor]]:
+    """(plain values, tensors by name) of a seat; the tensors are copies on the CPU."""
+    plain = {name: getattr(seat, name) for name in COUNTERS}
+    plain |= {"candidate": asdict(seat.candidate), "best": None if seat.best is None else asdict(seat.best)}
+    arena = seat.adapter.arena
+    tensors = {"weights": arena.weights, "grads": arena.grads}
+    tensors |= {f"optimizer.{name}": tensor for name, tensor in seat.optimizer.state_dict().items()}
+    tensors |= {f"constant.{entry.key}": tensor for entry, tensor in seat.adapter.constants}
+    if seat.best_weights is not None:
+        tensors["best"] = seat.best_weights
+    return plain, {name: tensor.detach().to("cpu", copy=True) for name, tensor in tensors.items()}
+
+
+def candidate_of(plain: Mapping[str, Any]) -> Candidate:
+    """The candidate of a seat's plain values, which may have been through JSON."""
+    made = plain["candidate"]
+    adapter = dict(made["adapter"])
+    for name in ("target_modules", "modules_to_save"):
+        adapter[name] = tuple(adapter[name])
+    return Candidate(made["id"], AdapterSpec(**adapter), TrainingSpec(**made["training"]), made["params"])
+
+
+@torch.no_grad()
+def restore_seat(seat: Seat, plain: Mapping[str, Any], tensors: Mapping[str, Tensor], weights: Sequence[float]) -> None:
+    """Bring a seat that has just joined to where `seat_state` found it. `weights` as in `Seat.open_window`.
+
+    Raises:
+        RunError: the adapter has another size than the one that was kept.
+    """
+    arena = seat.adapter.arena
+    if tensors["weights"].shape != arena.weights.shape:
+        raise RunError(
+            f"the checkpoint of {seat.id} does not fit this model",
+            got=f"{tensors['weights'].numel()} trained numbers",
+            need=str(arena.numel),
+        )
+    arena.weights.copy_(tensors["weights"])
+    arena.grads.copy_(tensors["grads"])
+    for entry, tensor in seat.adapter.constants:
+        tensor.copy_(tensors[f"constant.{entry.key}"])
+    prefix = "optimizer."
+    seat.optimizer.load_state_dict({n.removeprefix(prefix): t for n, t in tensors.items() if n.startswith(prefix)})
+    for name in COUNTERS:
+        setattr(seat, name, plain[name])
+    if plain["best"] is not None:
+        best = plain["best"]
+        seat.best = Score(best["split"], best["metrics"], tuple(best["costs"]), tuple(best["weights"]))
+        seat.best_weights = tensors["best"].to(arena.weights, copy=True)
+    if seat.micro:
+        seat.open_window(weights)
+    seat.adapter.refresh()
+
+
+def fingerprint(rows: Sequence[Row]) -> int:
+    """A checksum of the training rows: a clock means nothing over other data."""
+    mark = 0
+    for row in rows:
+        mark = zlib.crc32(row.labels.tobytes(), zlib.crc32(row.input_ids.tobytes(), mark))
+    return mark

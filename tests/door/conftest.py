@@ -1,0 +1,61 @@
+"""A world small enough to tune in: tiny bases, data of every kind, and runs that several tests read."""
+
+from __future__ import annotations
+
+import itertools
+
+import pytest
+import torch
+from bases import save_bert, save_llama, save_t5
+from doorway import Door, Run, World, call, write_rows
+
+SUBJECTS = {"animal": ("the cat", "a dog", "the bird", "a horse"), "food": ("the soup", "a cake", "the bread", "a pear")}
+VERBS = ("sleeps", "waits", "stands", "turns", "falls", "rests")
+PLACES = ("in the house", "by the door", "under the tree", "near the river", "on the table")
+
+
+@pytest.fixture(scope="session", autouse=True)
+def one_thread() -> None:
+    torch.set_num_threads(1)
+
+
+@pytest.fixture(scope="session")
+def world(tmp_path_factory: pytest.TempPathFactory) -> World:
+    root = tmp_path_factory.mktemp("world")
+    facts = [
+        (subject, verb, place, label)
+        for (label, subjects), verb, place in itertools.product(SUBJECTS.items(), VERBS, PLACES)
+        for subject in subjects
+    ]
+    sentences = [f"{subject} {verb} {place}" for subject, verb, place, _ in facts]
+    turns = [
+        {"messages": [{"role": "user", "content": f"what {v} {p}"}, {"role": "assistant", "content": s}]} for s, v, p, _ in facts
+    ]
+    chosen = slice(None, None, 5)
+    return World(
+        llama=str(save_llama(root / "llama", sentences)),
+        chat_llama=str(save_llama(root / "chat-llama", sentences, chat=True)),
+        bert=str(save_bert(root / "bert", sentences)),
+        t5=str(save_t5(root / "t5", sentences)),
+        text=write_rows(root / "text.jsonl", [{"text": sentence} for sentence in sentences[chosen]]),
+        chat=write_rows(root / "chat.jsonl", turns[chosen]),
+        labels=write_rows(root / "labels.jsonl", [{"text": f"{s} {v} {p}", "label": label} for s, v, p, label in facts]),
+        pairs=write_rows(root / "pairs.jsonl", [{"source": f"{v} {p}", "target": s} for s, v, p, _ in facts[chosen]]),
+    )
+
+
+@pytest.fixture(scope="session")
+def loraloom() -> Door:
+    return call
+
+
+@pytest.fixture(scope="session")
+def tuned(world: World, tmp_path_factory: pytest.TempPathFactory) -> Run:
+    """`tune` of the encoder with a sealed test split; shared, so nobody writes into its folder."""
+    runs = tmp_path_factory.mktemp("tuned")
+    answer = call(
+        "tune", "--model", world.bert, "--data", world.labels, "--validation", "0.2", "--test", "0.2", "--trials", "4",
+        "--max-steps", "16", "--output-dir", runs, "--name", "first", "--json", "--set", "search.seeds_for_finalists=1",
+    )  # fmt: skip
+    assert answer.code == 0, answer.err
+    return Run(answer, runs / "first")

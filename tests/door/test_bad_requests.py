@@ -1,0 +1,168 @@
+"""Mistakes of a person end before anything starts: exit 2 (1 for the disk), one message, no run folder, no traceback."""
+
+from __future__ import annotations
+
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from doorway import Answer, Door, World, write_rows
+
+Asks = Callable[[World, Path], list[object]]
+
+
+def absent_file(world: World, here: Path) -> list[object]:
+    return ["--model", world.llama, "--data", here / "absent.jsonl"]
+
+
+def empty_file(world: World, here: Path) -> list[object]:
+    (here / "empty.jsonl").touch()
+    return ["--model", world.llama, "--data", here / "empty.jsonl"]
+
+
+def unknown_column(world: World, here: Path) -> list[object]:
+    return ["--model", world.llama, "--data", write_rows(here / "odd.jsonl", [{"words": "the cat", "mood": 3}] * 40)]
+
+
+def named_column_absent(world: World, here: Path) -> list[object]:
+    return ["--model", world.bert, "--data", world.labels, "--set", "data.label_column=colour"]
+
+
+def unknown_key(world: World, here: Path) -> list[object]:
+    return ["--model", world.llama, "--data", world.text, "--set", "training.learnin_rate=1e-4"]
+
+
+def unseen_label(world: World, here: Path) -> list[object]:
+    held = write_rows(here / "held.jsonl", [{"text": "the cat", "label": "animal"}, {"text": "a stone", "label": "mineral"}])
+    return ["--model", world.bert, "--data", world.labels, "--validation", held]
+
+
+def no_weights(world: World, here: Path) -> list[object]:
+    shutil.copytree(world.llama, here / "bare", ignore=shutil.ignore_patterns("*.safetensors"))
+    return ["--model", here / "bare", "--data", world.text]
+
+
+def no_model(world: World, here: Path) -> list[object]:
+    return ["--model", here / "nowhere", "--data", world.text]
+
+
+def no_such_target(world: World, here: Path) -> list[object]:
+    return ["--model", world.llama, "--data", world.text, "--target-modules", "[query_key_value]"]
+
+
+def no_such_target_in_space(world: World, here: Path) -> list[object]:
+    space = "search.space={adapter.target_modules: [attention, [query_key_value]]}"
+    return ["--model", world.llama, "--data", world.text, "--set", space]
+
+
+def no_such_metric(world: World, here: Path) -> list[object]:
+    return ["--model", world.llama, "--data", world.text, "--set", "search.metric=validation_f1"]
+
+
+def no_chat_template(world: World, here: Path) -> list[object]:
+    return ["--model", world.llama, "--data", world.chat]
+
+
+BAD: dict[str, tuple[Asks, tuple[str, ...]]] = {
+    "missing file": (absent_file, ("absent.jsonl",)),
+    "empty data": (empty_file, ("empty.jsonl", "no rows")),
+    "unknown column": (unknown_column, ("words, mood", "odd.jsonl")),
+    "a named column that is absent": (named_column_absent, ("colour", "text, label")),
+    "unknown key": (unknown_key, ("training.learnin_rate", "training.learning_rate")),
+    "a label seen only in validation": (unseen_label, ("mineral", "animal")),
+    "a model folder without weights": (no_weights, ("no weights", "safetensors")),
+    "a model folder that is absent": (no_model, ("nowhere",)),
+    "a target that matches nothing": (no_such_target, ("query_key_value", "q_proj")),
+    "a target in the space that matches nothing": (no_such_target_in_space, ("query_key_value", "q_proj")),
+    "a metric that the task does not have": (no_such_metric, ("validation_f1", "validation_loss")),
+    "a chat for a model without a template": (no_chat_template, ("chat template",)),
+}
+
+
+def refused(answer: Answer, here: Path, code: int = 2) -> None:
+    """What all refusals have in common."""
+    assert answer.code == code, answer.err
+    assert answer.err.startswith("error: ")
+    assert "\n  next: " in answer.err, "every refusal says what to do"
+    assert "Traceback" not in answer.err and "this should not have happened" not in answer.err
+    assert not (here / "runs").exists(), "nothing was started"
+
+
+@pytest.mark.parametrize("name", BAD)
+def test_it_is_refused_before_anything_starts(name: str, world: World, loraloom: Door, tmp_path: Path) -> None:
+    asks, words = BAD[name]
+    answer = loraloom("tune", *asks(world, tmp_path), "--output-dir", tmp_path / "runs")
+    refused(answer, tmp_path)
+    assert answer.out == ""
+    for word in words:
+        assert word in answer.err
+
+
+def test_a_refusal_is_one_json_document_as_well(world: World, loraloom: Door, tmp_path: Path) -> None:
+    answer = loraloom("train", *absent_file(world, tmp_path), "--output-dir", tmp_path / "runs", "--json")
+    refused(answer, tmp_path)
+    error = answer.json()["error"]
+    assert error.keys() >= {"what", "next"}
+    assert error["what"] in answer.err
+
+
+def test_no_disk_is_said_before_the_first_step(
+    world: World, loraloom: Door, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    full = shutil.disk_usage(tmp_path)._replace(free=2**20)
+    monkeypatch.setattr(shutil, "disk_usage", lambda _: full)  # pyright: ignore[reportUnknownLambdaType]
+    answer = loraloom("tune", "--model", world.llama, "--data", world.text, "--output-dir", tmp_path / "runs")
+    refused(answer, tmp_path, code=1)
+    assert "not enough free space" in answer.err
+    assert "got: 1.0 MiB free" in answer.err and "need: " in answer.err and "--output-dir" in answer.err
+
+
+def test_a_disk_that_fills_up_during_the_run_loses_nothing(world: World, loraloom: Door, tmp_path: Path) -> None:
+    runs = tmp_path / "disk"
+    runs.mkdir()
+    mounted = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=300k", "tmpfs", runs], capture_output=True, check=False)
+    if mounted.returncode:
+        pytest.skip("mounting a small disk needs root")
+    try:
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr("loraloom.pipeline.session.space_needed", lambda _: 0)  # pyright: ignore[reportUnknownLambdaType]
+            answer = loraloom(
+                "tune", "--model", world.llama, "--data", world.text, "--output-dir", runs, "--name", "full", "--max-steps", 4,
+                "--trials", 4, "--r", 64,
+            )  # fmt: skip
+        assert answer.code == 1
+        assert "error: " in answer.err and "Traceback" not in answer.err
+        assert "disk is full" in answer.err and "next: " in answer.err
+        assert (runs / "full" / "config.yaml").is_file()
+    finally:
+        # Lazily: the study's connection may still hold a file on it.
+        subprocess.run(["umount", "--lazy", runs], check=True)
+
+
+def test_evaluate_refuses_what_is_no_adapter(world: World, loraloom: Door, tmp_path: Path) -> None:
+    answer = loraloom("evaluate", "--data", world.text, "--adapter", tmp_path)
+    refused(answer, tmp_path)
+    assert "is no adapter" in answer.err and "adapter_config.json" in answer.err
+
+
+def test_an_interrupted_run_ends_with_130_and_says_so(world: World, tmp_path: Path) -> None:
+    words = ["tune", "--model", world.llama, "--data", world.text, "--output-dir", str(tmp_path), "--name", "cut"]
+    process = subprocess.Popen(
+        [sys.executable, "-m", "loraloom", *words, "--max-steps", "100000", "--trials", "2", "--set", "search.pruner=none"],
+        stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+    )  # fmt: skip
+    events = tmp_path / "cut" / "events.jsonl"
+    deadline = time.monotonic() + 60
+    while not (events.is_file() and '"step"' in events.read_text()) and time.monotonic() < deadline:
+        time.sleep(0.1)
+    process.send_signal(signal.SIGINT)
+    out, err = process.communicate(timeout=30)
+    assert process.returncode == 130
+    assert out == "" and "interrupted" in err and "Traceback" not in err
+    result = (tmp_path / "cut" / "run.json").read_text()
+    assert '"status": "interrupted"' in result and '"status": "running"' not in result
