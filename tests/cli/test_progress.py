@@ -77,7 +77,7 @@ def test_a_living_candidate_has_a_line_and_an_ended_one_has_none() -> None:
     assert (first.description, first.completed, first.total) == ("t1", 10, 40)
     assert first.fields == {
         "loss": "train 2.500",
-        "score": f"validation accuracy {with_error(0.5, 0.01)}",
+        "score": f"accuracy {with_error(0.5, 0.01)}",
         "speed": "1,234 tok/s",
     }
     assert (second.completed, second.total) == (0, 80)

@@ -50,6 +50,14 @@ def test_the_test_split_is_opened_for_the_winner_and_the_default_alone(tuned: Ru
     assert sorted(opened) == sorted(tested), "once each"
 
 
+def test_evaluate_opens_the_same_test_split(tuned: Run, loraloom: Door) -> None:
+    answer = loraloom("evaluate", tuned.folder / "config.yaml", "--adapter", tuned.folder / "best", "--json")
+    assert answer.code == 0, answer.err
+    kept = tuned.result["best"]["metrics"]
+    for name, value in answer.json()["metrics"].items():
+        assert value == pytest.approx(kept[name], rel=1e-5, abs=1e-9)
+
+
 def test_events_tell_the_run_from_its_start_to_its_end(tuned: Run) -> None:
     kinds = [event["kind"] for event in tuned.events]
     assert (kinds[0], kinds[-1]) == ("run_started", "run_finished")

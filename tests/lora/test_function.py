@@ -14,7 +14,7 @@ from loraloom.lora.frozen import frozen_kernel
 from loraloom.lora.function import LayerWeights, PackedLinear, Routing, Segment, keep_mask, layer_seed
 from loraloom.lora.layer import LoRALinear, lora_scale
 
-D, O, NUMBER = 5, 4, 3
+D, OUT, NUMBER = 5, 4, 3
 
 
 def weights_of(a: Tensor, b: Tensor, bias: Tensor | None, dropout: float = 0.0) -> LayerWeights:
@@ -55,13 +55,13 @@ class Exposed(torch.autograd.Function):
 @pytest.mark.parametrize("stops", [(2, 4), (1, 4), (3,)], ids=["stacked", "one by one", "alone"])
 def test_gradients_are_those_of_finite_differences(stops: tuple[int, ...], dropout: float, fused: bool) -> None:
     torch.manual_seed(0)
-    layer = nn.Linear(D, O).double().requires_grad_(False)
+    layer = nn.Linear(D, OUT).double().requires_grad_(False)
     starts = (0, *stops[:-1])
     segments = tuple(Segment(f"s{k}", start, stop, seed=k) for k, (start, stop) in enumerate(zip(starts, stops, strict=True)))
     tensors: list[Tensor] = []
     for k in range(len(stops)):
         r = 1 + k
-        tensors += [torch.randn(r, D).double(), torch.randn(O, r).double(), torch.randn(O).double()]
+        tensors += [torch.randn(r, D).double(), torch.randn(OUT, r).double(), torch.randn(OUT).double()]
     x = torch.randn(stops[-1], 3, D).double().requires_grad_()
     inputs = [tensor.requires_grad_() for tensor in tensors]
     routing = Routing(segments, training=True)
@@ -78,12 +78,12 @@ def test_gradients_are_those_of_finite_differences(stops: tuple[int, ...], dropo
 def test_each_segment_is_the_readable_layer(rows: list[int], ranks: list[int], dropout: float, idle: bool) -> None:
     """`idle`: the first segment has nothing in this layer."""
     torch.manual_seed(1)
-    layer, tokens = nn.Linear(D, O).double().requires_grad_(False), 3
+    layer, tokens = nn.Linear(D, OUT).double().requires_grad_(False), 3
     stops = [sum(rows[: k + 1]) for k in range(len(rows))]
     segments = tuple(Segment(f"s{k}", stop - n, stop, seed=10 + k) for k, (stop, n) in enumerate(zip(stops, rows, strict=True)))
     twins, slots = [], {}
     for k, segment in enumerate(segments):
-        twin = LoRALinear(layer, D, O, ranks[k], 3.0, dropout)
+        twin = LoRALinear(layer, D, OUT, ranks[k], 3.0, dropout)
         nn.init.normal_(twin.lora_B)
         twins.append(twin)
         weight = weights_of(twin.lora_A.detach(), twin.lora_B.detach(), None, dropout)

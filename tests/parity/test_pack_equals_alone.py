@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 import tiny
 import torch
-from engine import attention, candidate, causal_rows, largest_difference, linears, rows_for, run, trainer, weights_of
+from engine import attention, candidate, largest_difference, linears, rows_for, run, trainer, weights_of
 
 from loraloom.records import Candidate
 
@@ -52,3 +52,79 @@ def test_each_trial_is_what_it_would_be_alone(family: str) -> None:
 @pytest.mark.parametrize("family", tiny.FAMILIES)
 def test_in_float32_as_well(family: str) -> None:
     assert_alike(family, torch.float32, 1e-4)
+
+
+@pytest.mark.parametrize("family", ["llama", "bert", "t5"])
+def test_in_bfloat16_the_losses_agree(family: str) -> None:
+    """Weights are kept in float32; the base and what it is multiplied with are bfloat16."""
+    chosen, rows, model = tiny.FAMILIES[family], rows_for(family), tiny.model_of(family, torch.bfloat16)
+    trials = mixed(model, chosen.heads)
+    together = run(trainer(model, rows, chosen.task), trials)
+    for one in trials:
+        alone = run(trainer(model, rows, chosen.task), [one])[one.id]
+        assert weights_of(alone).dtype == torch.float32 and weights_of(alone).isfinite().all()
+        assert together[one.id].smoothed_loss == pytest.approx(alone.smoothed_loss, rel=1e-2)
+
+
+def test_order_of_slots_and_neighbours_that_fail_change_nothing() -> None:
+    model, rows = tiny.model_of("llama"), rows_for("llama")
+    trials = mixed(model)
+    wild = candidate("wild", model, learning_rate=float("inf"))
+    first = run(trainer(model, rows), trials)
+    second = run(trainer(model, rows), [wild, *reversed(trials)])
+    for one in trials:
+        assert largest_difference(weights_of(second[one.id]), weights_of(first[one.id])) < 1e-10
+    assert not torch.isfinite(weights_of(second["wild"])).all()
+
+
+def test_joining_late_and_leaving_early_change_nothing() -> None:
+    model, rows = tiny.model_of("llama"), rows_for("llama")
+    first, second, third = candidate("a", model, max_steps=6), candidate("b", model, seed=9), candidate("c", model, r=2, seed=1)
+    alone = {one.id: run(trainer(model, rows), [one])[one.id] for one in (first, second)}
+    engine = trainer(model, rows)
+
+    def change(tick: int) -> None:
+        if tick == 1:
+            engine.join(third)
+        if tick == 2:
+            engine.join(second)
+        if tick == 3:
+            engine.leave("c")
+
+    together = run(engine, [first], change)
+    for name, seat in alone.items():
+        assert largest_difference(weights_of(together[name]), weights_of(seat)) < 1e-10
+    assert engine.packed.adapters == {}
+
+
+@pytest.mark.parametrize("family", ["llama", "bert", "t5"])
+def test_accumulating_is_a_larger_batch(family: str) -> None:
+    chosen, rows, model = tiny.FAMILIES[family], rows_for(family), tiny.model_of(family)
+    whole = candidate("n", model, heads=chosen.heads, per_device_train_batch_size=6)
+    parts = candidate("n", model, heads=chosen.heads, per_device_train_batch_size=1, gradient_accumulation_steps=6)
+    a, b = (run(trainer(model, rows, chosen.task), [one])["n"] for one in (whole, parts))
+    assert largest_difference(weights_of(a), weights_of(b)) < 1e-9
+
+
+def test_a_slot_that_is_taken_again_remembers_nothing() -> None:
+    model, rows = tiny.model_of("llama"), rows_for("llama")
+    engine = trainer(model, rows)
+    first, second = (run(engine, [candidate("same", model)])["same"] for _ in range(2))
+    assert torch.equal(weights_of(first), weights_of(second))
+    assert first.adapter.arena.weights.data_ptr() != second.adapter.arena.weights.data_ptr()
+
+
+@pytest.mark.parametrize("family", ["gemma2", "deberta", "t5"])
+def test_scores_in_a_pack_are_scores_alone(family: str) -> None:
+    chosen, rows, model = tiny.FAMILIES[family], rows_for(family), tiny.model_of(family)
+    trials = mixed(model, chosen.heads)[:5]
+    engine = trainer(model, rows, chosen.task, validation=rows[:7], fresh_modules=chosen.heads)
+    for one in trials:
+        engine.join(one)
+    engine.tick()
+    together = engine.evaluate([one.id for one in trials])
+    for one in trials:
+        alone = engine.evaluate([one.id])[one.id]
+        assert together[one.id].costs == pytest.approx(alone.costs, rel=1e-10)
+        assert together[one.id].metrics == pytest.approx(alone.metrics, rel=1e-10)
+    assert len({score.metrics["loss"] for score in together.values()}) > 1

@@ -61,7 +61,8 @@ FAMILIES = {
     "modernbert": Family(
         "seq_cls",
         lambda: tf.ModernBertConfig(
-            **ENCODER, local_attention=4, global_attn_every_n_layers=2, bos_token_id=1, eos_token_id=2, cls_token_id=1, sep_token_id=2
+            **ENCODER, local_attention=4, global_attn_every_n_layers=2, bos_token_id=1, eos_token_id=2, cls_token_id=1,
+            sep_token_id=2,
         ),
         ("classifier",),
     ),

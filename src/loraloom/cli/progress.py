@@ -29,6 +29,7 @@ def progress(*, quiet: bool = False, console: Console | None = None) -> Generato
     if quiet:
         yield _ignore
     elif console.is_terminal:
+        console.print("reading model and data", style="dim")
         lines = LiveLines(console)
         with lines.bars:
             yield lines
@@ -86,7 +87,7 @@ class LiveLines:
                 speed="" if speed is None else f"{speed:,.0f} tok/s",
             )
         elif event.kind == "evaluated" and trial in self.tasks:
-            self.bars.update(self.tasks[trial], score=escape(f"{data.get('split')} {_metric(self.deciding, data)}"))
+            self.bars.update(self.tasks[trial], score=escape(_metric(self.deciding, data)))
         elif sentence := describe(event, self.planned_steps.get(trial or "", 0)):
             if event.kind in ENDINGS and trial in self.tasks:
                 self.bars.remove_task(self.tasks.pop(trial))

@@ -12,8 +12,10 @@ def train(request: Request, dry_run: DryRun = False) -> dict[str, Any]:
     """Train one adapter, as `plan` shows it."""
     from loraloom.cli.progress import progress
     from loraloom.cli.summary import show_end
-    from loraloom.pipeline.train import train as run_train
 
     with progress(quiet=request.quiet) as watch:
+        # Slow to import: by now a person has been told that something happens.
+        from loraloom.pipeline.train import train as run_train
+
         done = run_train(request.config, watch, dry_run=dry_run)
     return show_end(done)

@@ -15,8 +15,10 @@ def tune(request: Request, dry_run: DryRun = False) -> dict[str, Any]:
     """
     from loraloom.cli.progress import progress
     from loraloom.cli.summary import show_end
-    from loraloom.pipeline.tune import tune as run_tune
 
     with progress(quiet=request.quiet) as watch:
+        # Slow to import: by now a person has been told that something happens.
+        from loraloom.pipeline.tune import tune as run_tune
+
         done = run_tune(request.config, watch, dry_run=dry_run)
     return show_end(done)

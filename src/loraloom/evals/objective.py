@@ -8,6 +8,7 @@ batch (tokens x vocabulary) never exist at once.
 
 from __future__ import annotations
 
+import inspect
 import math
 from dataclasses import dataclass
 from typing import Any, Protocol
@@ -78,9 +79,12 @@ class ClassificationObjective:
 
     def __init__(self, model: Any) -> None:
         self.chance = math.log(max(2, model.config.num_labels))
+        # A decoder would fill a cache that nobody reads.
+        self.options = {"use_cache": False} if "use_cache" in inspect.signature(model.forward).parameters else {}
 
     def rows(self, model: Any, batch: Batch) -> RowLosses:
-        logits_BC = _wide(model(input_ids=batch.input_ids, attention_mask=batch.attention_mask.long()).logits)
+        logits = model(input_ids=batch.input_ids, attention_mask=batch.attention_mask.long(), **self.options).logits
+        logits_BC = _wide(logits)
         loss = F.cross_entropy(logits_BC, batch.labels, reduction="none")
         right = (logits_BC.detach().argmax(-1) == batch.labels).to(loss.dtype)
         return RowLosses(loss, torch.ones_like(right), right)

@@ -48,6 +48,9 @@ def _checkpointed(forward: Callable[..., Any], keep_routing: KeepRouting) -> Cal
     def run(*args: Any, **kwargs: Any) -> Any:
         if not torch.is_grad_enabled():
             return forward(*args, **kwargs)
+        if kwargs.get("past_key_values") is not None:
+            # A block that runs twice would append to the cache twice, and training reads none.
+            kwargs["past_key_values"] = None
         again = keep_routing()
         return checkpoint(
             forward, *args, use_reentrant=False, preserve_rng_state=False, context_fn=lambda: (nullcontext(), again), **kwargs

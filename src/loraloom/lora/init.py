@@ -12,6 +12,7 @@ import math
 import zlib
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -110,7 +111,7 @@ def _from_weight(how: str, r: int, scale: float, weight_OD: Tensor, seed: int) -
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         try:
-            made = Linear(layer, "default", config, r=r, lora_alpha=alpha)  # pyright: ignore[reportArgumentType]
+            made: Any = Linear(layer, "default", config, r=r, lora_alpha=alpha)  # pyright: ignore[reportArgumentType]
         except ValueError as fault:
             raise ModelError(f"`adapter.init_lora_weights: {how}` does not go with r = {r}", got=str(fault)) from fault
     a_RD, b_OR = (part["default"].weight.detach().float() for part in (made.lora_A, made.lora_B))

@@ -9,7 +9,7 @@ zero gradients (huggingface/peft#2826). Without a route the wrapped layers refus
 from __future__ import annotations
 
 import copy
-from collections.abc import Generator, Iterator
+from collections.abc import Generator, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from functools import cached_property
@@ -26,7 +26,7 @@ from loraloom.lora.function import BASE, LayerWeights, Routing, Segment
 from loraloom.lora.init import check_init, moves_base, named_seed, reinitialise, start_of
 from loraloom.lora.layer import lora_scale
 from loraloom.lora.packed_layer import PackedLayer, Route, dense_weight, linear_shape, split_by_candidate
-from loraloom.lora.parts import Dora, OwnDtype, Removed, Shift
+from loraloom.lora.parts import Dora, OwnDtype, Part, Removed, Shift
 from loraloom.lora.probe import Use, probe
 from loraloom.lora.refusals import refuse_coupled, shiftable_biases
 from loraloom.lora.targets import resolve_pattern
@@ -62,7 +62,7 @@ class AdapterWeights:
     def refresh(self) -> None:
         """Bring the base-dtype copies up to the masters, after an optimiser step or a restore."""
         if self._copies:
-            torch._foreach_copy_([c for c, _ in self._copies], [m for _, m in self._copies])  # pyright: ignore[reportPrivateUsage]
+            torch._foreach_copy_([c for c, _ in self._copies], [m for _, m in self._copies])  # pyright: ignore[reportPrivateImportUsage, reportPrivateUsage]
 
     def snapshot(self) -> Tensor:
         return self.arena.weights.clone()
@@ -159,22 +159,34 @@ class PackedModel:
             if path not in spec.target_modules:
                 entries.append(Entry(path, "bias", "vector", tuple(self._original(path).bias.shape), relative=True))
         adapter = AdapterWeights(slot, spec, Arena(entries, self.dtype, self.device))
-        own = {path: {e.name: e for e in adapter.arena.entries if e.path == path} for path in {e.path for e in entries}}
+        try:
+            self._connect(adapter, biases, seed)
+        except ModelError:
+            self._forget(slot)
+            raise
+        self.adapters[slot] = adapter
+        return adapter
+
+    def remove(self, slot: str) -> None:
+        """Take an adapter out; nothing of it stays behind."""
+        self._forget(slot)
+        del self.adapters[slot]
+
+    def _forget(self, slot: str) -> None:
+        for layer in self._wrapped.values():
+            layer.clear(slot)
+
+    def _connect(self, adapter: AdapterWeights, biases: Sequence[str], seed: int) -> None:
+        """Fill the arena with first values and let the layers see it."""
+        spec, entries = adapter.spec, adapter.arena.entries
+        own = {path: {e.name: e for e in entries if e.path == path} for path in {e.path for e in entries}}
         for path in spec.target_modules:
             self._connect_linear(adapter, path, own[path], named_seed(seed, path))
         for path in spec.modules_to_save:
             self._connect_module(adapter, path, own[path], named_seed(seed, path))
         for path in biases:
             if path not in spec.target_modules:
-                self._wrap(path).parts[slot] = [Shift(adapter.arena.parameter(own[path]["bias"]))]
-        self.adapters[slot] = adapter
-        return adapter
-
-    def remove(self, slot: str) -> None:
-        """Take an adapter out; nothing of it stays behind."""
-        for layer in self._wrapped.values():
-            layer.clear(slot)
-        del self.adapters[slot]
+                self._wrap(path).parts[adapter.slot] = [Shift(adapter.arena.parameter(own[path]["bias"]))]
 
     def _checked(self, spec: AdapterSpec) -> AdapterSpec:
         """The same spec with patterns by full path, as PEFT matches them; everything impossible refused by name."""
@@ -238,29 +250,32 @@ class PackedModel:
         start = start_of(spec.init_lora_weights, r, scale, linear_shape(layer.base), lambda: dense_weight(layer.base), seed)
         arena.weight(entry_a).copy_(start.a_RD)
         arena.weight(entry_b).copy_(start.b_OR)
-        bias, parts = entries.get(BIAS_NAME), layer.parts.setdefault(adapter.slot, [])
         layer.dropouts[adapter.slot] = spec.lora_dropout
+        parts: list[Part] = []
         if spec.use_dora:
             parts.append(self._dora(adapter, layer, entries, scale))
-            if bias is not None:
-                parts.append(Shift(arena.parameter(bias)))
-            return
+            if BIAS_NAME in entries:
+                parts.append(Shift(arena.parameter(entries[BIAS_NAME])))
+        else:
+            layer.slots[adapter.slot] = self._fused(adapter, entries, scale)
         if start.moves_base:
             removed = Removed(start.a_RD.to(self.device, self.dtype), start.b_OR.to(self.device, self.dtype), scale)
             parts.append(removed)
-            adapter.constants += [
-                (Entry(path, f"lora_A.weight{REMOVED}", "lora_A", entry_a.shape), removed.a_RD),
-                (Entry(path, f"lora_B.weight{REMOVED}", "lora_B", entry_b.shape), removed.b_OR),
-            ]
-        if not parts:
-            del layer.parts[adapter.slot]
-        layer.slots[adapter.slot] = LayerWeights(
-            a_RD=adapter.seen(arena.weight(entry_a), self.base_dtype),
-            b_OR=adapter.seen(arena.weight(entry_b), self.base_dtype),
-            grad_a_RD=arena.grad(entry_a),
-            grad_b_OR=arena.grad(entry_b),
+            adapter.constants.append((replace(entry_a, name=f"{entry_a.name}{REMOVED}"), removed.a_RD))
+            adapter.constants.append((replace(entry_b, name=f"{entry_b.name}{REMOVED}"), removed.b_OR))
+        if parts:
+            layer.parts[adapter.slot] = parts
+
+    def _fused(self, adapter: AdapterWeights, entries: dict[str, Entry], scale: float) -> LayerWeights:
+        arena, bias = adapter.arena, entries.get(BIAS_NAME)
+        a, b = entries["lora_A.weight"], entries["lora_B.weight"]
+        return LayerWeights(
+            a_RD=adapter.seen(arena.weight(a), self.base_dtype),
+            b_OR=adapter.seen(arena.weight(b), self.base_dtype),
+            grad_a_RD=arena.grad(a),
+            grad_b_OR=arena.grad(b),
             scale=scale,
-            dropout=spec.lora_dropout,
+            dropout=adapter.spec.lora_dropout,
             bias_O=None if bias is None else adapter.seen(arena.weight(bias), self.base_dtype),
             grad_bias_O=None if bias is None else arena.grad(bias),
         )
@@ -304,9 +319,9 @@ class PackedModel:
     def _split_around(self, path: str) -> None:
         """Run the smallest module around a layer that has rows candidate by candidate: the layer then has one owner."""
         around = path
-        while around and (around == path or self._uses[around].rowless):
+        while around and (around == path or around not in self._uses or self._uses[around].rowless):
             around = around.rpartition(".")[0]
-        use = self._uses[around] if around else None
+        use = self._uses.get(around)
         if use is None or not use.row_results:
             raise ModelError(
                 f"`{path}` works on something that all rows of a batch share: it would not know whose adapter to use",

@@ -38,7 +38,6 @@ class Route:
             raise AssertionError("a packed layer was run outside `PackedModel.route`")
         return self.current
 
-
     @contextmanager
     def only(self, segment: Segment) -> Generator[None]:
         """Within, the batch is this segment's rows and no others."""

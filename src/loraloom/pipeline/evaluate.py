@@ -16,6 +16,7 @@ from loraloom.data.encode import Encoded, Row, encode
 from loraloom.data.load import load_table
 from loraloom.data.recognise import recognise
 from loraloom.data.split import Splits
+from loraloom.data.split import split as cut_apart
 from loraloom.errors import ConfigError, ModelError
 from loraloom.evals.objective import objective_for
 from loraloom.evals.scoring import RowSums, score_of
@@ -33,8 +34,9 @@ def evaluate(config: Config, adapter: str | None, split: str = "test") -> dict[s
     """Score a model on data that the config names.
 
     Args:
-        config: `model.name_or_path` may be left out with an adapter: it knows its base. `data.SPLIT` names the rows;
-            data given as `data.train` alone are scored as they are.
+        config: `model.name_or_path` may be left out with an adapter: it knows its base. `data.SPLIT` names the rows, or
+            is a share: then they are the ones that a run of this config keeps aside. Data given as `data.train` alone
+            are scored as they are.
         adapter: folder of a PEFT adapter, or of one of our runs (its best/); None for the bare base.
         split: "test", "validation" or "train": which file of the config's data, and the prefix of the metrics.
 
@@ -121,12 +123,17 @@ def _rows(
     config: Config, split: str, folder: Path | None, encoder_decoder: bool, name: str, labels: tuple[str, ...] | None
 ) -> Encoded:
     source = {"test": config.data.test, "validation": config.data.validation, "train": config.data.train}.get(split)
+    share = isinstance(source, float)
     source = source if isinstance(source, str) else config.data.train
     if source is None:
         raise ConfigError("no data was given to evaluate on", next="--data FILE")
-    table = load_table(source, split=split, max_rows=config.data.max_rows, seed=config.training.seed)
+    table = load_table(source, split="train" if share else split, max_rows=config.data.max_rows, seed=config.training.seed)
     asked: DataConfig = replace(config.data, train=source)
     recognised = recognise(table, asked, config.task, encoder_decoder=encoder_decoder)
+    if share:
+        # The rows that the run itself had kept aside, not those that it was trained on.
+        parts = cut_apart(table, asked.validation, asked.test, recognised, seed=config.training.seed)
+        table = parts.tables[split]
     tokenizer = load_tokenizer(str(folder) if folder else name, trust_remote_code=config.model.trust_remote_code)
     encoded = encode(Splits(table), recognised, tokenizer, recognised.task)
     length = config.data.max_length
