@@ -14,6 +14,7 @@ Grade = Literal["A", "B", "C", "M"]
 """How well a rule is founded: A raw data or code, B paper text, C vendor or secondary, M derived here."""
 
 TrialStatus = Literal["waiting", "running", "completed", "pruned", "diverged", "failed"]
+EndStatus = Literal["completed", "pruned", "diverged", "failed"]
 Task = Literal["causal_lm", "seq_cls", "seq2seq_lm"]
 
 

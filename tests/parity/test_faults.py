@@ -219,5 +219,8 @@ def test_scoring_in_smaller_passes_gives_the_same_scores() -> None:
     engine.packed.model.get_submodule("model.layers.0").register_forward_hook(hook)
     scores = engine.evaluate(trials)
     assert rows_seen and max(rows_seen) <= 2
+    told = [event.data["text"] for event in engine.tick() if event.kind == "note"]
+    assert "memory ran out while scoring 3 candidates" in told[0]
+    assert not any("while scoring" in event.data.get("text", "") for event in engine.tick())
     for trial in trials:
         assert scores[trial].costs == pytest.approx(expected[trial].costs, rel=1e-12)

@@ -23,15 +23,21 @@ def test_costs_are_found_again(c0: float, c1: float, c2: float) -> None:
 @given(c0=COST, c1=COST, c2=COST, tokens=st.integers(1, 4096), most=st.integers(1, 64))
 def test_the_pack_is_as_good_as_any_and_the_smallest_such(c0: float, c1: float, c2: float, tokens: int, most: int) -> None:
     costs = TickCosts(c0, c1, c2)
-    plan = plan_pack(costs, tokens, most)
+    plan = plan_pack(costs, tokens, most, least=1)
     rates = {k: k * tokens / costs.seconds(k, k * tokens) for k in range(1, most + 1)}
     assert 1 <= plan.slots <= most
     assert rates[plan.slots] >= (1 - ENOUGH) * max(rates.values()) * (1 - 1e-9)
     assert all(rates[k] < (1 - ENOUGH) * max(rates.values()) * (1 + 1e-9) for k in range(1, plan.slots))
 
 
+def test_a_search_gets_its_first_candidates_side_by_side_unless_that_costs_time() -> None:
+    assert plan_pack(TickCosts(0.0, 1e-3, 0.0), 100, 16).slots == 4
+    assert plan_pack(TickCosts(0.0, 1e-3, 0.0), 100, 2).slots == 2
+    assert plan_pack(TickCosts(1.0, 1e-3, 0.0), 100, 16, least=4).slots == 16
+
+
 def test_what_costs_nothing_once_is_not_packed() -> None:
-    assert plan_pack(TickCosts(0.0, 1e-3, 0.0), 100, 16).slots == 1
+    assert plan_pack(TickCosts(0.0, 1e-3, 0.0), 100, 16, least=1).slots == 1
     assert plan_pack(TickCosts(10.0, 1e-6, 0.0), 100, 16).slots == 16
 
 

@@ -16,11 +16,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.utils.checkpoint import checkpoint
 
-from loraloom.evals.cross_entropy import token_losses
+from loraloom.evals.cross_entropy import CHUNK_BYTES, token_losses
 from loraloom.lora.packed import PackedLayer
-
-CHUNK_BYTES = 24 * 2**20
-"""Float32 logits of one chunk of a head that is trained or capped take about this much."""
 
 
 @dataclass(frozen=True)

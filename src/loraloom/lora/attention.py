@@ -34,10 +34,8 @@ class RowAttention(torch.autograd.Function):
         g, s = k.shape[1], k.shape[2]
         q_NTD = q.reshape(b * g, h // g * t, d)
         k_NSD, v_NSE = k.reshape(b * g, s, d), v.reshape(b * g, s, v.shape[-1])
-        if bias is None:
-            scores_NTS = torch.bmm(q_NTD, k_NSD.mT).mul_(scale)
-        else:
-            scores_NTS = torch.baddbmm(bias, q_NTD, k_NSD.mT, alpha=scale)
+        no_bias = q.new_zeros(1)
+        scores_NTS = torch.baddbmm(no_bias if bias is None else bias, q_NTD, k_NSD.mT, alpha=scale)
         p_NTS = torch.softmax(scores_NTS, -1)
         ctx.save_for_backward(q_NTD, k_NSD, v_NSE, p_NTS)
         ctx.shapes = (q.shape, k.shape, v.shape, scale)
@@ -49,7 +47,7 @@ class RowAttention(torch.autograd.Function):
         q_shape, k_shape, v_shape, scale = ctx.shapes
         gy_NTE = grads[0].reshape(q_NTD.shape[0], q_NTD.shape[1], -1)
         gp_NTS = torch.bmm(gy_NTE, v_NSE.mT)
-        gs_NTS = torch._softmax_backward_data(gp_NTS, p_NTS, -1, p_NTS.dtype).mul_(scale)  # pyright: ignore[reportPrivateUsage]
+        gs_NTS = torch._softmax_backward_data(gp_NTS, p_NTS, -1, p_NTS.dtype).mul_(scale)  # pyright: ignore[reportPrivateUsage, reportPrivateImportUsage]
         gq, gk, gv = torch.bmm(gs_NTS, k_NSD), torch.bmm(gs_NTS.mT, q_NTD), torch.bmm(p_NTS.mT, gy_NTE)
         return gq.view(q_shape), gk.view(k_shape), gv.view(v_shape), None, None
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 import logging
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -51,7 +51,7 @@ class Base:
 
 
 @contextmanager
-def quiet_transformers() -> Iterator[None]:
+def quiet_transformers() -> Generator[None]:
     """Loading reports and progress bars of transformers are for its own users; ours get our messages."""
     from transformers.utils import logging as hf_logging
 
@@ -125,10 +125,11 @@ def load_base(
     torch.manual_seed(seed)
     try:
         with quiet_transformers():
-            model, info = auto.from_pretrained(
-                name_or_path, revision=revision, trust_remote_code=trust_remote_code, dtype=DTYPES[dtype], output_loading_info=True,
-                **extra,
+            loaded: Any = auto.from_pretrained(
+                name_or_path, revision=revision, trust_remote_code=trust_remote_code, dtype=DTYPES[dtype],
+                output_loading_info=True, **extra,
             )  # fmt: skip
+            model, info = loaded
     except (OSError, ValueError, KeyError, ImportError) as error:
         folder = Path(name_or_path).is_dir()
         raise ModelError(
@@ -137,8 +138,7 @@ def load_base(
             need="config.json and model.safetensors of a model that does this task",
             next="ls the folder" if folder else "check the name, or give a local folder",
         ) from error
-    if model.config.pad_token_id is None:
-        model.config.pad_token_id = pad_id(tokenizer, model.config)
+    model.config.pad_token_id = pad_id(tokenizer, model.config)
     return Base(name_or_path, task, model.to(device), tokenizer, fresh_modules(model, info))
 
 

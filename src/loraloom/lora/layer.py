@@ -30,7 +30,14 @@ class LoRALinear(nn.Module):
     """
 
     def __init__(
-        self, base: nn.Module, in_features: int, out_features: int, r: int, lora_alpha: float, lora_dropout: float = 0.0, *,
+        self,
+        base: nn.Module,
+        in_features: int,
+        out_features: int,
+        r: int,
+        lora_alpha: float,
+        lora_dropout: float = 0.0,
+        *,
         use_rslora: bool = False,
     ) -> None:
         super().__init__()

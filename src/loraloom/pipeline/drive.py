@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from typing import Protocol
 
 from loraloom.pipeline.recorder import Recorder
-from loraloom.records import Candidate, Score, TrialStatus
+from loraloom.records import Candidate, EndStatus, Score
 from loraloom.train.pack import PackTrainer, Seat
 
 
@@ -25,7 +25,7 @@ class Finished:
     """A candidate after training. Its weights are in the saved adapter, not here."""
 
     job: Job
-    status: TrialStatus
+    status: EndStatus
     best: Score | None
     adapter: str | None
     seconds: float
@@ -42,7 +42,7 @@ class Source(Protocol):
         """One evaluation, as it happens."""
         ...
 
-    def verdicts(self) -> Sequence[tuple[str, TrialStatus, str]]:
+    def verdicts(self) -> Sequence[tuple[str, EndStatus, str]]:
         """(trial, status, reason) of candidates that should leave now."""
         ...
 
@@ -81,7 +81,7 @@ class Driver:
             for event in self.trainer.tick():
                 self.recorder.send(event)
             for trial in self.trainer.diverged():
-                self._end(source, trial, "diverged", "loss or gradient was not finite twice")
+                self._end(source, trial, "diverged", why_diverged(self.trainer.seats[trial]))
             self._score(source)
             for trial in self.trainer.finished():
                 self._end(source, trial, "completed", None)
@@ -113,7 +113,7 @@ class Driver:
             if trial in self.trainer.seats:
                 self._end(source, trial, status, reason)
 
-    def _end(self, source: Source, trial: str, status: TrialStatus, reason: str | None, *, keep: bool = False) -> None:
+    def _end(self, source: Source, trial: str, status: EndStatus, reason: str | None, *, keep: bool = False) -> None:
         """Let a candidate go; completed ones, and with `keep` any that was ever scored, are saved as they were at best."""
         seat = self.trainer.seats[trial]
         if seat.best_weights is not None:
@@ -124,3 +124,10 @@ class Driver:
         self.finished[trial] = finished
         self.recorder.ended(seat, status, reason, path)
         source.ended(finished, seat, reason)
+
+
+def why_diverged(seat: Seat) -> str:
+    """The step, the kind and the place of a divergence, in one line."""
+    kind = "loss or gradient was not finite" if seat.nonfinite else "the loss stays far above its first value"
+    place = f"; first bad layer {seat.bad_layer}" if seat.bad_layer else ""
+    return f"{kind} at step {seat.step}{place}"

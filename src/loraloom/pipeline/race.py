@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 
 from loraloom.pipeline.drive import Driver, Finished, Job
 from loraloom.pipeline.session import Session
-from loraloom.records import Score, TrialStatus
+from loraloom.records import EndStatus, Score
 from loraloom.search.compare import mean_cost, pick_winner
 from loraloom.train.pack import Seat
 
@@ -43,7 +43,7 @@ class RaceSource:
     def scored(self, seat: Seat, score: Score) -> None:
         pass
 
-    def verdicts(self) -> Sequence[tuple[str, TrialStatus, str]]:
+    def verdicts(self) -> Sequence[tuple[str, EndStatus, str]]:
         return ()
 
     def ended(self, finished: Finished, seat: Seat, reason: str | None) -> None:

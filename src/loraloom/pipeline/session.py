@@ -30,7 +30,7 @@ from loraloom.pipeline.drive import Driver, Job
 from loraloom.pipeline.prepare import Prepared
 from loraloom.pipeline.recorder import Recorder, Watch, named
 from loraloom.plan.planner import candidate
-from loraloom.records import Candidate, Score
+from loraloom.records import Candidate, Event, Score
 from loraloom.report.page import write_report
 from loraloom.store.database import Database, default_url
 from loraloom.store.folder import RunFolder, require_space
@@ -80,6 +80,7 @@ class Session:
         self.trainer = PackTrainer(
             self.packed, prepared.data.train, self.objective, task=prepared.task, pad_id=self.base.pad_id,
             validation=prepared.data.validation, decide_by=self.metric,
+            checkpointing=bool(self.values["training.gradient_checkpointing"]),
         )  # fmt: skip
         self.recorder.emit(
             "run_started", verb=verb, model=result.model, task=result.task, started_at=result.started_at, metric=result.metric,
@@ -117,7 +118,7 @@ class Session:
         """The bare base on validation: where every candidate starts."""
         self.base_score = score = self.score_base(self.prepared.data.validation, "validation")
         self.result.baseline = named(score)
-        self.recorder.emit("evaluated", split="validation", **score.metrics)
+        self.recorder.send(Event("evaluated", data={"split": "validation", **score.metrics}))
 
     def score_saved(self, jobs: Sequence[Job], rows: Sequence[Row], split: str) -> dict[str, Score]:
         """Read saved adapters back and score them together on a split."""

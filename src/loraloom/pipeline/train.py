@@ -12,7 +12,7 @@ from loraloom.pipeline.prepare import Prepared, prepare
 from loraloom.pipeline.recorder import Watch
 from loraloom.pipeline.session import Outcome, Session
 from loraloom.pipeline.tune import prove
-from loraloom.records import Score, TrialStatus
+from loraloom.records import EndStatus, Score
 from loraloom.train.pack import Seat
 
 TRIAL = "t000"
@@ -35,7 +35,7 @@ class OneSource:
         self.waited = 0 if seat.best_step == seat.step else self.waited + 1
         self.stop = self.patience is not None and self.waited >= self.patience
 
-    def verdicts(self) -> Sequence[tuple[str, TrialStatus, str]]:
+    def verdicts(self) -> Sequence[tuple[str, EndStatus, str]]:
         if not self.stop:
             return ()
         return [(TRIAL, "completed", f"no gain on validation for {self.waited} evaluations; the best checkpoint is kept")]

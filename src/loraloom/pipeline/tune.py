@@ -15,7 +15,7 @@ from loraloom.pipeline.recorder import Watch
 from loraloom.pipeline.session import Outcome, Session, best_folder
 from loraloom.pipeline.warmup import plan_of_packs
 from loraloom.plan.planner import candidate, search_caps
-from loraloom.records import Score, TrialStatus
+from loraloom.records import EndStatus, Score
 from loraloom.search.compare import mean_cost
 from loraloom.search.default_space import default_space
 from loraloom.search.searcher import Observation, Searcher
@@ -108,8 +108,8 @@ class SearchSource:
             )
         )  # fmt: skip
 
-    def verdicts(self) -> Sequence[tuple[str, TrialStatus, str]]:
-        status: dict[str, TrialStatus] = {"prune": "pruned", "diverged": "diverged", "stop": "completed"}
+    def verdicts(self) -> Sequence[tuple[str, EndStatus, str]]:
+        status: dict[str, EndStatus] = {"prune": "pruned", "diverged": "diverged", "stop": "completed"}
         return [(verdict.trial_id, status[verdict.action], verdict.reason) for verdict in self.searcher.verdicts()]
 
     def ended(self, finished: Finished, seat: Seat, reason: str | None) -> None:

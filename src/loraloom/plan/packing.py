@@ -17,6 +17,10 @@ ENOUGH = 0.03
 """A pack that is this much slower than the fastest, as a share, is as good: the smaller one learns more between waves."""
 
 
+LEAST = 4
+"""The plan's setting, its rate times 3 and over 3, and its second seed: the first candidates tell most together."""
+
+
 @dataclass(frozen=True)
 class Sample:
     """One timed tick: `adapters` candidates, `tokens` in all, `seconds`."""
@@ -63,14 +67,17 @@ def fit_costs(samples: Sequence[Sample]) -> TickCosts:
     return TickCosts(*(float(value) for value in found))
 
 
-def plan_pack(costs: TickCosts, tokens: float, most: int, fits: Callable[[int], bool] = lambda _: True) -> PackPlan:
-    """The smallest pack that is as good as the fastest.
+def plan_pack(
+    costs: TickCosts, tokens: float, most: int, fits: Callable[[int], bool] = lambda _: True, least: int = LEAST
+) -> PackPlan:
+    """The smallest pack that is as good as the fastest, and no smaller than `least` unless packing costs time.
 
     Args:
         costs: of this model on this machine.
         tokens: of one candidate's micro-batch.
         most: largest pack to consider (candidates, or the user's limit).
         fits: whether so many fit into memory.
+        least: candidates that a search wants side by side, to prune them together.
     """
 
     def rate(adapters: int) -> float:
@@ -78,7 +85,8 @@ def plan_pack(costs: TickCosts, tokens: float, most: int, fits: Callable[[int], 
 
     sizes = [size for size in range(1, max(most, 1) + 1) if size == 1 or fits(size)]
     fastest = max(rate(size) for size in sizes)
-    slots = next(size for size in sizes if rate(size) >= (1 - ENOUGH) * fastest)
+    good = [size for size in sizes if rate(size) >= (1 - ENOUGH) * fastest]
+    slots = next((size for size in good if size >= least), good[-1])
     alone = rate(1)
     sentence = (
         f"{slots} at once: about {rate(slots):,.0f} tokens/s against {alone:,.0f} one at a time; a tick costs "

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 
-from loraloom.search.compare import paired_difference
+from loraloom.search.compare import paired_difference, standard_error
 from loraloom.search.curves import Curve, Reading
 from loraloom.search.values import Verdict
 
@@ -20,7 +20,7 @@ WORSE_THAN_BASE_FROM = 0.25
 WORSE_THAN_BASE_CHECKS = 2
 OVERFIT_FROM = 0.5
 OVERFIT_CHECKS = 3
-OVERFIT_ERRORS = 2.0
+ERRORS = 2.0
 _TASK_METRICS = ("accuracy", "token_accuracy")
 
 
@@ -29,8 +29,8 @@ def leave(curve: Curve, base_cost: float | None) -> Verdict | None:
 
     - diverged: two observations are not finite; in warm-up the train loss is above 3 times its first value; later it is
       above 1.5 times its best (and a tenth of the first value above it) on 3 checks in a row; from a quarter of the steps
-      on, validation is worse than the bare base on 2 checks in a row (not asked of the plan's own setting: the yardstick is
-      measured to its end).
+      on, validation is worse than the bare base by more than 2 standard errors on 2 checks in a row (not asked of the plan's
+      own setting: the yardstick is measured to its end).
     - stop: past half of the steps, 3 evaluations without a gain, the last more than 2 standard errors above the best, and
       the task's metric (accuracy) at no new best either.
 
@@ -70,9 +70,14 @@ def _worse_than_base(curve: Curve, base_cost: float | None) -> str | None:
     recent = curve.finite[-WORSE_THAN_BASE_CHECKS:]
     if base_cost is None or curve.protected or len(recent) < WORSE_THAN_BASE_CHECKS:
         return None
-    if any(reading.progress < WORSE_THAN_BASE_FROM or reading.cost <= base_cost for reading in recent):
+    if any(reading.progress < WORSE_THAN_BASE_FROM or _surely_at_least(reading) <= base_cost for reading in recent):
         return None
     return f"validation cost {recent[-1].cost:.4g}, worse than the bare base ({base_cost:.4g}) on {len(recent)} checks in a row"
+
+
+def _surely_at_least(reading: Reading) -> float:
+    """The cost less its noise: a candidate about as good as the base has not diverged."""
+    return reading.cost - ERRORS * standard_error(reading.score)
 
 
 def _overfit(curve: Curve) -> str | None:
@@ -83,7 +88,7 @@ def _overfit(curve: Curve) -> str | None:
     if min(reading.cost for reading in recent) < best.cost or _metric_gained(earlier, recent):
         return None
     rise = paired_difference(recent[-1].score, best.score)
-    if rise.mean <= OVERFIT_ERRORS * rise.se:
+    if rise.mean <= ERRORS * rise.se:
         return None
     return (
         f"validation cost {recent[-1].cost:.4g} is {rise.mean:.4g} +- {rise.se:.2g} above its best ({best.cost:.4g} at step "

@@ -11,13 +11,13 @@ import math
 from collections.abc import Mapping
 from dataclasses import replace
 from random import Random
-from typing import Any, Literal
+from typing import Any
 
 import optuna
 from optuna.samplers import RandomSampler
 from optuna.trial import FrozenTrial, TrialState
 
-from loraloom.records import Score
+from loraloom.records import EndStatus, Score
 from loraloom.search.anchors import Anchor, anchors
 from loraloom.search.compare import mean_cost, standard_error
 from loraloom.search.curves import Curve, Reading, leader, standing
@@ -32,7 +32,6 @@ from loraloom.search.values import Kind, Observation, Place, Suggestion, Verdict
 
 __all__ = ["Observation", "Place", "Searcher", "Suggestion", "Verdict"]
 
-Ended = Literal["completed", "pruned", "diverged", "failed"]
 
 AUDIT_EVERY = 8
 """One sampled trial of eight, at a drawn place among them, is an audit: 12.5%."""
@@ -248,7 +247,7 @@ class Searcher:
 
     # Telling
 
-    def tell(self, trial_id: str, status: Ended, score: Score | None = None) -> None:
+    def tell(self, trial_id: str, status: EndStatus, score: Score | None = None) -> None:
         """How a trial ended, and with which validation score (that of its best checkpoint).
 
         Optuna is told what its samplers can use: a pruned trial as pruned, or for a Gaussian process as complete at the
@@ -278,7 +277,7 @@ class Searcher:
         del self._running[trial_id]
         self._leaving.discard(trial_id)
 
-    def _told(self, curve: Curve, status: Ended, cost: float) -> tuple[float | None, TrialState]:
+    def _told(self, curve: Curve, status: EndStatus, cost: float) -> tuple[float | None, TrialState]:
         """Value and state for Optuna's samplers."""
         if status == "completed":
             return cost, TrialState.COMPLETE
@@ -352,7 +351,7 @@ class Searcher:
             trial.report(reading.cost, round(reading.progress * PERCENT))
 
 
-def _end(curve: Curve, status: Ended, cost: float | None, se: float) -> None:
+def _end(curve: Curve, status: EndStatus, cost: float | None, se: float) -> None:
     curve.status, curve.se = status, se
     curve.cost = cost if status == "completed" else None
 

@@ -40,12 +40,12 @@ class FlatOptimizer:
         """The gradient's norm over the whole adapter, a 0-d tensor."""
         return torch.linalg.vector_norm(self.arena.grads)
 
-    def step(self, rate: float) -> Tensor:
+    def step(self, rate: float, norm: Tensor | None = None) -> Tensor:
         """One step at `rate`; gradients are zeroed. Returns the gradient norm before clipping, a 0-d tensor.
 
-        A norm that is not finite means that nothing was changed.
+        A norm that is not finite means that nothing was changed. `norm` spares computing it when it is known.
         """
-        norm = self.norm()
+        norm = self.norm() if norm is None else norm
         if bool(torch.isfinite(norm)):
             if self.spec.max_grad_norm > 0:
                 self.arena.grads.mul_(torch.clamp(self.spec.max_grad_norm / (norm + 1e-6), max=1.0))

@@ -69,6 +69,7 @@ class PackTrainer:
         if task == "seq_cls":
             with packed.base_only() as model:
                 refuse_seen_padding(model, pad_id)
+        self._notes: list[Event] = []
         self._process = psutil.Process()
 
     # -- who sits in the pack ------------------------------------------------------------------------------------
@@ -126,7 +127,7 @@ class PackTrainer:
     def tick(self) -> list[Event]:
         """One micro-batch of every live candidate; those whose window is full take an optimiser step."""
         started, present = self.clock(), list(self.seats.values())
-        events: list[Event] = []
+        events, self._notes = self._notes, []
         waiting = {seat.id: self._next_micro_batch(seat) for seat in present}
         while waiting:
             group = [self.seats[trial] for trial in group_passes(waiting, self.lengths, self.token_budget)[0]]
@@ -205,13 +206,13 @@ class PackTrainer:
         spec = seat.candidate.training
         warmup = warmup_steps(seat.planned_steps, spec.warmup_ratio)
         rate = lr_at(seat.step, seat.planned_steps, spec.learning_rate, spec.lr_scheduler_type, warmup)
-        loss = seat.window_loss
-        blamed = self._judge(seat, loss, float(seat.optimizer.norm()))
-        norm = float(seat.optimizer.step(rate))
+        loss, norm = seat.window_loss, seat.optimizer.norm()
+        blamed = self._judge(seat, loss, float(norm))
+        seat.optimizer.step(rate, norm)
         seat.adapter.refresh()
         seat.close_window()
         data = {
-            "loss": loss, "learning_rate": rate, "grad_norm": norm, "tokens": seat.tokens, "epoch": seat.epoch,
+            "loss": loss, "learning_rate": rate, "grad_norm": float(norm), "tokens": seat.tokens, "epoch": seat.epoch,
             "planned_steps": seat.planned_steps, "tokens_per_second": seat.tokens / max(seat.seconds, 1e-9),
         }  # fmt: skip
         return Event("step", seat.id, seat.step, data=data | ({"first_bad_layer": blamed} if blamed else {}))
@@ -292,6 +293,8 @@ class PackTrainer:
             if not is_out_of_memory(error):
                 raise
         free_memory(self.packed.device)
+        text = f"memory ran out while scoring {len(trials)} candidates in passes of {budget} tokens: trying smaller ones"
+        self._notes.append(Event("note", data={"text": text, "token_budget": budget}))
         longest = max(len(row.input_ids) for row in rows)
         if budget > longest * len(trials):
             return self._row_sums(rows, trials, budget // 2)

@@ -25,8 +25,8 @@ def advise(facts: Facts, asked: Config, decided: Decided) -> Advice:
         reason = f"{count(model.parameters)} parameters: half precision saves little at this size, and float32 is exact"
         return Advice("fp32", reason, DERIVED, choices, "M")
     if device.bf16_native:
-        gain = "half the time of a product" if device.kind == "cpu" else f"half the memory of {count(model.parameters)} parameters"
-        reason = f"{device.name} computes bf16 in hardware: {gain}"
+        saved = "time of a product" if device.kind == "cpu" else f"memory of {count(model.parameters)} parameters"
+        reason = f"{device.name} computes bf16 in hardware: half the {saved}"
         return Advice("bf16", reason, "arXiv:2305.14314", choices, "A")
     if device.kind == "cuda" and model.kind != "encoder_decoder" and model.parameters >= 10 * SMALL:
         return Advice("fp16", f"{device.name} has no bf16 in hardware, and {count(model.parameters)} parameters are large",
