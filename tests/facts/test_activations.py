@@ -11,6 +11,7 @@ from families import FAMILIES
 
 from loraloom.facts.activations import kept_bytes_per_row
 from loraloom.facts.model import ModelFacts, model_facts
+from loraloom.lora import attention as row_attention
 from loraloom.lora.packed import PackedModel, Routing, Segment
 from loraloom.lora.targets import resolve_targets
 from loraloom.records import AdapterSpec
@@ -42,11 +43,23 @@ def saved_bytes_per_row(facts: ModelFacts, targets: tuple[str, ...], dtype: str)
 
 @pytest.mark.parametrize("family", ["llama", "qwen3", "gemma", "gpt2", "phi", "gpt_neox", "bert", "distilbert", "modernbert"])
 @pytest.mark.parametrize("targets", ["all-linear", "attention"])
-def test_the_count_is_what_a_real_pass_saves(folder: Any, family: str, targets: str) -> None:
+@pytest.mark.parametrize("attention", ["rows", "sdpa"])
+def test_the_count_is_what_a_real_pass_saves(
+    folder: Any, family: str, targets: str, attention: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if attention == "sdpa":
+        monkeypatch.setattr(row_attention, "LONGEST", {})
     facts = model_facts(folder(family))
     paths = resolve_targets(facts.linears, targets)
-    counted = kept_bytes_per_row(facts, frozenset(paths), RANK, "float32", LENGTH, "sdpa")
+    counted = kept_bytes_per_row(facts, frozenset(paths), RANK, "float32", LENGTH, attention)
     assert counted == pytest.approx(saved_bytes_per_row(facts, paths, "float32"), rel=0.03)
+
+
+def test_a_count_leaves_the_config_of_the_facts_as_it_was(folder: Any) -> None:
+    facts = model_facts(folder("llama"))
+    before = facts.config.to_dict() | {"attention": facts.config._attn_implementation}
+    assert kept_bytes_per_row(facts, frozenset(resolve_targets(facts.linears)), RANK, "float32", 40, "rows")
+    assert facts.config.to_dict() | {"attention": facts.config._attn_implementation} == before
 
 
 def test_half_precision_keeps_about_half(folder: Any) -> None:
@@ -69,7 +82,7 @@ def test_attention_that_is_not_fused_grows_with_the_square(folder: Any) -> None:
         return long / short
 
     assert growth("sdpa") == pytest.approx(2, rel=0.01)
-    assert growth("eager") > 2.2
+    assert growth("eager") > 2.2 and growth("rows") > 2.2
 
 
 @pytest.mark.parametrize("family", ["t5", "bart"])

@@ -120,7 +120,8 @@ def test_a_plan_as_json_has_the_promised_shape(facts: Make) -> None:
     assert all(set(entry) == {"value", "reason", "source", "range", "grade"} for entry in document["settings"].values())
     memory = document["forecast"]["memory"]
     parts = sum(
-        memory[f"{name}_bytes"] for name in ("weights", "adapters", "optimizer", "activations", "logits", "evaluation", "runtime")
+        memory[f"{name}_bytes"]
+        for name in ("weights", "layouts", "adapters", "optimizer", "activations", "logits", "evaluation", "runtime")
     )
     assert parts == pytest.approx(memory["total_bytes"], abs=10)
     assert memory["low_bytes"] < memory["total_bytes"] < memory["high_bytes"]

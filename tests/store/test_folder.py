@@ -62,7 +62,6 @@ def test_an_existing_name_is_refused_with_a_free_one(tmp_path: Path) -> None:
     with pytest.raises(RequestError, match=r"run `first` already exists") as caught:
         RunFolder.create(tmp_path, "first")
     assert "--name first-3" in str(caught.value)
-    assert f"--resume {tmp_path / 'first'}" in str(caught.value)
     assert caught.value.exit_code == 2
 
 

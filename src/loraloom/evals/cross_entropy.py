@@ -15,7 +15,8 @@ CHUNK_BYTES = 24 * 2**20
 """Float32 logits of one chunk take about this much: small enough to stay in a shared cache between the passes over them,
 large enough for a fast product (150 against 88 ms for 256 rows of a 49,152 vocabulary with one chunk of 50 MiB)."""
 
-_kernels: WeakKeyDictionary[nn.Module, Frozen] = WeakKeyDictionary()
+_kernels: WeakKeyDictionary[nn.Module, dict[bool, Frozen]] = WeakKeyDictionary()
+"""Of each head, by `prepack`."""
 
 
 class ChunkedCrossEntropy(torch.autograd.Function):
@@ -57,12 +58,15 @@ class ChunkedCrossEntropy(torch.autograd.Function):
         return grads_ND * grads[0][:, None].to(grads_ND.dtype), None, None, None
 
 
-def token_losses(hidden_ND: Tensor, head: nn.Linear, targets_N: Tensor) -> tuple[Tensor, Tensor]:
-    """Losses [N] in nats and first choices that are right [N], of hidden states [N, D] under a frozen head."""
-    kernel = _kernels.get(head)
-    if kernel is None:
-        kernel = frozen_kernel(head)
-        assert kernel is not None
-        _kernels[head] = kernel
+def token_losses(hidden_ND: Tensor, head: nn.Linear, targets_N: Tensor, *, prepack: bool = True) -> tuple[Tensor, Tensor]:
+    """Losses [N] in nats and first choices that are right [N], of hidden states [N, D] under a frozen head.
+
+    Args:
+        prepack: spend memory on a faster layout of the head (`frozen_kernel`), which is kept as long as the head.
+    """
+    kernels = _kernels.setdefault(head, {})
+    kernel = kernels.get(prepack) or frozen_kernel(head, prepack=prepack)
+    assert kernel is not None
+    kernels[prepack] = kernel
     chunk = max(1, CHUNK_BYTES // (4 * head.weight.shape[0]))
     return ChunkedCrossEntropy.apply(hidden_ND, kernel, targets_N, chunk)  # type: ignore[return-value]

@@ -57,13 +57,15 @@ def hidden_states(model: Any, form: HeadForm, inputs: Mapping[str, Tensor]) -> T
 
 
 def losses_at(
-    model: Any, form: HeadForm, inputs: Mapping[str, Tensor], rows_N: Tensor, columns_N: Tensor, targets_N: Tensor
-) -> tuple[Tensor, Tensor]:
+    model: Any, form: HeadForm, inputs: Mapping[str, Tensor], rows_N: Tensor, columns_N: Tensor, targets_N: Tensor, *,
+    prepack: bool = True,
+) -> tuple[Tensor, Tensor]:  # fmt: skip
     """Losses [N] in nats and first choices that are right [N] (NaN where they would cost), at chosen positions.
 
     Args:
         rows_N, columns_N: the positions, rows ascending.
         targets_N: what should be chosen there.
+        prepack: spend memory on a faster layout of a frozen head.
     """
     head = model.get_output_embeddings()
     owners = head.owners(rows_N) if isinstance(head, PackedLayer) else [(slice(0, len(rows_N)), head)]
@@ -73,13 +75,13 @@ def losses_at(
     hidden = hidden_states(model, form, inputs)
     assert hidden is not None
     hidden_ND = hidden[rows_N, columns_N]
-    parts = [_under_head(hidden_ND[place], module, form.cap, targets_N[place]) for place, module in owners]
+    parts = [_under_head(hidden_ND[place], module, form.cap, targets_N[place], prepack) for place, module in owners]
     return torch.cat([losses for losses, _ in parts]), torch.cat([right for _, right in parts])
 
 
-def _under_head(hidden_ND: Tensor, head: nn.Module, cap: float | None, targets_N: Tensor) -> tuple[Tensor, Tensor]:
+def _under_head(hidden_ND: Tensor, head: nn.Module, cap: float | None, targets_N: Tensor, prepack: bool) -> tuple[Tensor, Tensor]:
     if type(head) is nn.Linear and cap is None and not head.weight.requires_grad:
-        return token_losses(hidden_ND, head, targets_N)
+        return token_losses(hidden_ND, head, targets_N, prepack=prepack)
 
     def losses_of(part_ND: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
         return _cross_entropy(_capped(head(part_ND), cap), targets)

@@ -60,7 +60,8 @@ class CausalObjective:
 
     metric = "token_accuracy"
 
-    def __init__(self, model: Any) -> None:
+    def __init__(self, model: Any, *, prepack: bool = True) -> None:
+        self.prepack = prepack
         self.form = head_form(model, {"input_ids": _some_ids(model)})
         self.chance = math.log(model.config.get_text_config().vocab_size)
 
@@ -68,7 +69,9 @@ class CausalObjective:
         targets_BT = batch.labels[:, 1:]
         rows_N, columns_N = (targets_BT != IGNORE).nonzero(as_tuple=True)
         targets_N = targets_BT[rows_N, columns_N]
-        losses_N, right_N = losses_at(model, self.form, {"input_ids": batch.input_ids}, rows_N, columns_N, targets_N)
+        losses_N, right_N = losses_at(
+            model, self.form, {"input_ids": batch.input_ids}, rows_N, columns_N, targets_N, prepack=self.prepack
+        )
         return _per_row(rows_N, len(targets_BT), losses_N, right_N)
 
 
@@ -95,7 +98,8 @@ class Seq2SeqObjective:
 
     metric = "token_accuracy"
 
-    def __init__(self, model: Any) -> None:
+    def __init__(self, model: Any, *, prepack: bool = True) -> None:
+        self.prepack = prepack
         ids = _some_ids(model)
         self.form = head_form(model, {"input_ids": ids, "decoder_input_ids": ids})
         self.chance = math.log(model.config.vocab_size)
@@ -110,17 +114,21 @@ class Seq2SeqObjective:
         }
         rows_N, columns_N = (batch.labels != IGNORE).nonzero(as_tuple=True)
         targets_N = batch.labels[rows_N, columns_N]
-        losses_N, right_N = losses_at(model, self.form, inputs, rows_N, columns_N, targets_N)
+        losses_N, right_N = losses_at(model, self.form, inputs, rows_N, columns_N, targets_N, prepack=self.prepack)
         return _per_row(rows_N, len(batch.labels), losses_N, right_N)
 
 
-def objective_for(task: str, model: Any) -> Objective:
-    """The objective of a task; asks the model (outside any wrapping) what its head is like."""
+def objective_for(task: str, model: Any, *, prepack: bool = True) -> Objective:
+    """The objective of a task; asks the model (outside any wrapping) what its head is like.
+
+    Args:
+        prepack: spend memory on a faster layout of a language model's frozen head.
+    """
     if task == "causal_lm":
-        return CausalObjective(model)
+        return CausalObjective(model, prepack=prepack)
     if task == "seq_cls":
         return ClassificationObjective(model)
-    return Seq2SeqObjective(model)
+    return Seq2SeqObjective(model, prepack=prepack)
 
 
 @torch.no_grad()

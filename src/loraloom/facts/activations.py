@@ -2,12 +2,14 @@
 
 The model runs forward once on the meta device, where tensors have shapes and no numbers, and autograd tells every
 tensor that it saves. Frozen layers save nothing of their input, layers with an adapter keep it (and h, the input
-times A), and fused attention keeps its inputs, its output and one float32 a row and head: that is what the packed
-layers and torch's kernels do. So the count holds for any family, activation function and precision.
+times A), fused attention keeps its inputs, its output and one float32 a row and head, and row attention is run as it
+is: that is what the packed layers and the kernels do. So the count holds for any family, activation function and
+precision.
 """
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable, Mapping
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any
@@ -30,7 +32,8 @@ def kept_bytes_per_row(
     Args:
         targets: paths of the layers that carry an adapter of this rank.
         dtype: in which the base computes ("float32", "bfloat16", ...).
-        attention: "sdpa" or "eager".
+        attention: "sdpa" for torch's fused kernel, "rows" for the one that the packed model runs on short rows on a CPU
+            (`lora.attention`), or "eager".
 
     Returns:
         None where it cannot be counted: no config is at hand, or the family's forward pass looks at numbers.
@@ -48,7 +51,13 @@ def kept_bytes_per_row(
 def _network(model: ModelFacts, dtype: str, attention: str) -> nn.Module:
     import torch
 
-    return build_on_meta(model.config, model.task, attention=attention).to(getattr(torch, dtype)).eval().requires_grad_(False)
+    from loraloom.lora.attention import use_row_attention
+
+    config, asked = copy.deepcopy(model.config), "sdpa" if attention == "rows" else attention
+    network = build_on_meta(config, model.task, attention=asked).to(getattr(torch, dtype)).eval().requires_grad_(False)
+    if attention == "rows":
+        use_row_attention(network, device_type="cpu")
+    return network
 
 
 def _count(network: nn.Module, model: ModelFacts, targets: frozenset[str], rank: int, length: int) -> int:
@@ -114,11 +123,13 @@ def _as_packed(adapted: set[int], rank: int) -> Any:
     def addmm(bias: Tensor, x: Tensor, weight: Tensor, **scales: Any) -> Tensor:
         return adapter(weight, x, torch.addmm(bias, x, weight, **scales))
 
-    def attend(q: Tensor, k: Tensor, v: Tensor, *rest: Any, **options: Any) -> Tensor:
+    def attend(q: Tensor, k: Tensor, v: Tensor, attn_mask: Tensor | None = None, *rest: Any, **options: Any) -> Tensor:
         # torch's kernels lay the result out as q is: whether the output projection reads it in place follows from that
         result = torch.empty_like(q) if q.shape[-1] == v.shape[-1] else q.new_empty((*q.shape[:-1], v.shape[-1]))
         sums = torch.empty(q.shape[:-1], dtype=torch.float32, device="meta")
-        return Keep.apply(result, anchor, q, k, v, result, sums)
+        # a mask of yes and no becomes numbers that are added to the scores, anew in every layer
+        bias = () if attn_mask is None else (torch.empty_like(attn_mask, dtype=q.dtype),)
+        return Keep.apply(result, anchor, q, k, v, result, sums, *bias)
 
     replaced: Mapping[Any, Callable[..., Any]] = {
         F.linear: linear,

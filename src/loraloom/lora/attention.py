@@ -70,12 +70,17 @@ def row_attention(
     return out.transpose(1, 2).contiguous(), None  # type: ignore[union-attr]
 
 
-def use_row_attention(model: Any) -> None:
-    """Let a model on a CPU that runs torch's fused attention use this one for short rows; leaves other models alone."""
+def use_row_attention(model: Any, device_type: str | None = None) -> None:
+    """Let a model on a CPU that runs torch's fused attention use this one for short rows; leaves other models alone.
+
+    Args:
+        device_type: where the model will run, if that is not where it is (a model on the meta device).
+    """
     from transformers.masking_utils import ALL_MASK_ATTENTION_FUNCTIONS
     from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 
-    if next(model.parameters()).device.type != "cpu" or getattr(model.config, "_attn_implementation", None) != "sdpa":
+    device_type = device_type or next(model.parameters()).device.type
+    if device_type != "cpu" or getattr(model.config, "_attn_implementation", None) != "sdpa":
         return
     if NAME not in ALL_ATTENTION_FUNCTIONS:
         ALL_ATTENTION_FUNCTIONS.register(NAME, row_attention)
@@ -86,10 +91,16 @@ def use_row_attention(model: Any) -> None:
 _UNKNOWN = torch.empty(0)
 
 
+def most_rows(heads: int, queries: int, keys: int, dtype: torch.dtype) -> int:
+    """How many rows of so many tokens one call may take here; 0 where the rows are too long."""
+    if max(queries, keys) > LONGEST.get(dtype, 0):
+        return 0
+    return MOST_BYTES // (heads * queries * keys * dtype.itemsize)
+
+
 def _short(query: Tensor, key: Tensor) -> bool:
-    tokens = max(query.shape[2], key.shape[2])
-    size = query.shape[0] * query.shape[1] * query.shape[2] * key.shape[2] * query.element_size()
-    return tokens <= LONGEST.get(query.dtype, 0) and size <= MOST_BYTES
+    b, h, t, _ = query.shape
+    return b <= most_rows(h, t, key.shape[2], query.dtype)
 
 
 def _bias(module: nn.Module, query: Tensor, key: Tensor, mask: Tensor | None, is_causal: bool | None) -> Tensor | None:
@@ -98,7 +109,7 @@ def _bias(module: nn.Module, query: Tensor, key: Tensor, mask: Tensor | None, is
     g, s = key.shape[1], key.shape[2]
     if mask is None:
         causal = getattr(module, "is_causal", True) if is_causal is None else is_causal
-        return _causal(t, s, h // g, query.dtype) if causal and t > 1 else None
+        return _causal(t, s, h // g, query.dtype, query.device) if causal and t > 1 else None
     if mask.dim() != 4 or mask.shape[1] != 1 or mask.shape[0] not in (1, b) or mask.shape[-1] != s:
         return _UNKNOWN
     if mask.dtype == torch.bool:
@@ -112,7 +123,7 @@ def _bias(module: nn.Module, query: Tensor, key: Tensor, mask: Tensor | None, is
 
 
 @lru_cache(maxsize=64)
-def _causal(t: int, s: int, groups: int, dtype: torch.dtype) -> Tensor:
+def _causal(t: int, s: int, groups: int, dtype: torch.dtype, device: torch.device) -> Tensor:
     """0 up to the own position, -inf after it, for `groups` query heads that share a key head: [1, groups * t, s]."""
-    table = torch.full((t, s), -torch.inf, dtype=dtype).triu(1)
+    table = torch.full((t, s), -torch.inf, dtype=dtype, device=device).triu(1)
     return table.repeat(groups, 1)[None]

@@ -39,18 +39,21 @@ def frozen_kernel(layer: nn.Module, *, prepack: bool = True) -> Frozen | None:
     else:
         return None
     bias = None if bias is None else bias.detach()
-    if prepack and prepacking_pays(weight):
+    if prepack and prepacking_pays(weight.device.type, weight.dtype):
         return _prepacked(w_OD, bias)
     return Frozen(lambda x_ND: F.linear(x_ND, w_OD, bias), lambda gy_NO: gy_NO @ w_OD)
 
 
-def prepacking_pays(weight: Tensor) -> bool:
-    """On AMD, MKL's float32 products reach half of oneDNN's; in bfloat16 the layout saves a reorder at every call."""
-    if weight.device.type != "cpu" or not torch.backends.mkldnn.is_available():
+def prepacking_pays(device_type: str, dtype: torch.dtype) -> bool:
+    """Whether oneDNN's layout is faster for weights of this dtype on this machine's `device_type`.
+
+    On AMD, MKL's float32 products reach half of oneDNN's; in bfloat16 the layout saves a reorder at every call.
+    """
+    if device_type != "cpu" or not torch.backends.mkldnn.is_available():
         return False
-    if weight.dtype == torch.bfloat16:
+    if dtype == torch.bfloat16:
         return bool(torch.ops.mkldnn._is_mkldnn_bf16_supported())
-    return weight.dtype == torch.float32 and _vendor() == "AuthenticAMD"
+    return dtype == torch.float32 and _vendor() == "AuthenticAMD"
 
 
 def _prepacked(w_OD: Tensor, bias: Tensor | None) -> Frozen:

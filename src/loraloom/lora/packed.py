@@ -87,16 +87,20 @@ class PackedModel:
         fresh_modules: paths of modules that the checkpoint did not carry (a new head): initialised anew for each
             adapter from its own seed.
         dtype: of the adapters' weights, gradients and moments; float32 unless the model is float64.
+        prepack: spend memory on faster layouts of frozen weights (`frozen.frozen_kernel`).
 
     Raises:
         ModelError: the model couples the rows of a batch, so that packing would change the training.
     """
 
-    def __init__(self, model: nn.Module, *, fresh_modules: tuple[str, ...] = (), dtype: torch.dtype | None = None) -> None:
+    def __init__(
+        self, model: nn.Module, *, fresh_modules: tuple[str, ...] = (), dtype: torch.dtype | None = None,
+        prepack: bool = True,
+    ) -> None:  # fmt: skip
         refuse_coupled(model)
         self.model = model.eval().requires_grad_(False)
         use_row_attention(model)
-        self.fresh_modules = fresh_modules
+        self.fresh_modules, self.prepack = fresh_modules, prepack
         reference = next(model.parameters())
         self.device, self.base_dtype = reference.device, reference.dtype
         self.dtype = dtype or (torch.float64 if reference.dtype == torch.float64 else torch.float32)
@@ -308,7 +312,9 @@ class PackedModel:
         layer = self._wrapped.get(path)
         if layer is None:
             rowless = self._uses[path].rowless
-            layer = PackedLayer(self._originals[path], path, self._numbers[path], self._route, self._anchor, rowless=rowless)
+            layer = PackedLayer(
+                self._originals[path], path, self._numbers[path], self._route, self._anchor, rowless=rowless, prepack=self.prepack
+            )
             parent, _, name = path.rpartition(".")
             setattr(self._originals[parent], name, layer)
             self._wrapped[path] = layer

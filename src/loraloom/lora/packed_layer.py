@@ -81,11 +81,15 @@ class PackedLayer(nn.Module):
         dropouts: the slot's dropout, for its parts.
         whole: a slot's own copy of the module, which then replaces it.
         rowless: some inputs carry no rows; see `split_by_candidate`.
+        prepack: spend memory on a faster layout of the frozen weight.
     """
 
-    def __init__(self, base: nn.Module, path: str, number: int, route: Route, anchor: Tensor, *, rowless: bool = False) -> None:
+    def __init__(
+        self, base: nn.Module, path: str, number: int, route: Route, anchor: Tensor, *, rowless: bool = False,
+        prepack: bool = True,
+    ) -> None:  # fmt: skip
         super().__init__()
-        self.base, self.path, self.number, self.rowless = base, path, number, rowless
+        self.base, self.path, self.number, self.rowless, self.prepack = base, path, number, rowless, prepack
         self.slots: dict[str, LayerWeights] = {}
         self.parts: dict[str, list[Part]] = {}
         self.dropouts: dict[str, float] = {}
@@ -107,7 +111,7 @@ class PackedLayer(nn.Module):
     @cached_property
     def _kernel(self) -> Frozen | None:
         """Made when the layer first carries LoRA: it may cost memory."""
-        return frozen_kernel(self.base)
+        return frozen_kernel(self.base, prepack=self.prepack)
 
     def owners(self, rows_N: Tensor) -> list[tuple[slice, nn.Module]] | None:
         """Which module each of the sorted rows goes through, as (places in `rows_N`, module) in order.

@@ -64,8 +64,10 @@ class Session:
         self.began = time.monotonic()
         self.base: Base = prepared.load_base()
         self.metric, direction = deciding_metric(config.search.metric, prepared.task)
-        self.objective = objective_for(prepared.task, self.base.model)
-        self.packed = PackedModel(share_copy(self.base.model), fresh_modules=self.base.fresh_modules)
+        self.objective = objective_for(prepared.task, self.base.model, prepack=prepared.plan.prepack)
+        self.packed = PackedModel(
+            share_copy(self.base.model), fresh_modules=self.base.fresh_modules, prepack=prepared.plan.prepack
+        )
         require_space(config.output_dir, space_needed(prepared))
         self.folder = RunFolder.create(config.output_dir, config.name)
         self.folder.write_config(to_plain(config))
@@ -79,7 +81,7 @@ class Session:
         self.recorder = Recorder(self.folder, result, watch)
         self.trainer = PackTrainer(
             self.packed, prepared.data.train, self.objective, task=prepared.task, pad_id=self.base.pad_id,
-            validation=prepared.data.validation, decide_by=self.metric,
+            validation=prepared.data.validation, decide_by=self.metric, token_budget=prepared.plan.token_budget,
             checkpointing=bool(self.values["training.gradient_checkpointing"]),
         )  # fmt: skip
         self.recorder.emit(
@@ -110,8 +112,9 @@ class Session:
     def score_base(self, rows: Sequence[Row], split: str) -> Score:
         """The bare base on a split."""
         sums = row_sums(
-            self.packed, self.objective, rows, [], task=self.prepared.task, pad_id=self.base.pad_id, token_budget=8192
-        )
+            self.packed, self.objective, rows, [], task=self.prepared.task, pad_id=self.base.pad_id,
+            token_budget=2 * self.trainer.token_budget,
+        )  # fmt: skip
         return score_of(sums[""], split, self.objective, self.metric)
 
     def measure_baseline(self) -> None:
@@ -125,8 +128,9 @@ class Session:
         with self.seated(jobs):
             trials = [job.candidate.id for job in jobs]
             sums = row_sums(
-                self.packed, self.objective, rows, trials, task=self.prepared.task, pad_id=self.base.pad_id, token_budget=8192
-            )
+                self.packed, self.objective, rows, trials, task=self.prepared.task, pad_id=self.base.pad_id,
+                token_budget=2 * self.trainer.token_budget,
+            )  # fmt: skip
         return {trial: score_of(sums[trial], split, self.objective, self.metric) for trial in trials}
 
     @contextmanager

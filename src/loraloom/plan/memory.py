@@ -1,16 +1,16 @@
 """Forecast of a run's peak memory, part by part, for K candidates in a pack.
 
-    peak = weights + state of K adapters + max(training pass, evaluation pass) + runtime
+    peak = weights + their layouts + state of K adapters + max(training pass, evaluation pass) + runtime
 
 What a training pass keeps is counted on the model itself (`facts.activations`), not estimated from its family;
 formulas stand in only for models that cannot be run without numbers. On top comes the widest moment: the chunk of
-logits when the loss is formed, or the gradients of one MLP on the way back.
+logits when the loss is formed, or the gradients of one MLP, or of one table of attention, on the way back.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from loraloom.facts.activations import kept_bytes_per_row
 from loraloom.facts.model import ModelFacts
@@ -31,36 +31,42 @@ EAGER_ATTENTION_BYTES = 16
 """Per row, head and pair of positions, where attention is not fused: scores, softmax and their copies."""
 RUNTIME_BYTES = {"cuda": 600e6, "cpu": 500e6, "mps": 500e6}
 """What torch and its libraries take before a model is loaded."""
+LAYOUTS = 2
+"""Copies of a frozen weight that `lora.frozen` lays out anew: one for the way forward, one for the way back."""
+LAYOUTS_SHARE = 0.6
+"""Layouts are made where the forecast with them stays below this share of the budget: speed should not cost candidates."""
 UNCERTAINTY = 0.10
 """Share by which a forecast without a probe may be off; a run has to fit with it."""
 
 
 @dataclass(frozen=True)
 class Shape:
-    """What decides the memory of a pass. `packed` candidates share it."""
+    """What decides the memory of a pass. `packed` candidates share it; `prepack`: frozen weights are laid out anew."""
 
     micro_batch: int
     length: int
     packed: int = 1
     checkpointing: bool = False
     quantization: str = "none"
+    prepack: bool = False
 
-    @property
-    def tokens(self) -> int:
+    def tokens(self, token_budget: int) -> int:
         """Padded tokens of the largest training pass."""
         one = self.micro_batch * self.length
-        return max(one, min(one * self.packed, engine.TOKEN_BUDGET))
+        return max(one, min(one * self.packed, token_budget))
 
 
 def forecast_memory(facts: Facts, decided: Decided, shape: Shape) -> Estimate:
     """Peak bytes as a range; `parts` sum to its value."""
     model, element = facts.model, BYTES[decided["model.dtype"].value]
     trained = adapter_parameters(facts, decided)
-    logits = logits_bytes(facts, shape.tokens, element)
-    activations = training_activations(facts, decided, shape) + max(0.0, widest_bytes(model, shape.tokens, element) - logits)
+    tokens = pass_tokens(facts, shape)
+    logits = logits_bytes(facts, tokens, element)
+    activations = training_activations(facts, decided, shape) + max(0.0, widest_bytes(facts, decided, shape) - logits)
     evaluation = evaluation_bytes(facts, decided, shape)
     parts = {
         "weights": weight_bytes(model, element, shape.quantization),
+        "layouts": layout_bytes(facts, decided) if shape.prepack else 0.0,
         "adapters": shape.packed * trained * (ADAPTER_BYTES + SNAPSHOT_BYTES + (element if element < 4 else 0)),
         "optimizer": shape.packed * trained * (ADAM_BYTES if decided["training.optim"].value == "adamw" else 0),
         "activations": activations,
@@ -72,6 +78,22 @@ def forecast_memory(facts: Facts, decided: Decided, shape: Shape) -> Estimate:
     moving = value - parts["runtime"]
     low, high = parts["runtime"] + moving * (1 - UNCERTAINTY), parts["runtime"] + moving * (1 + UNCERTAINTY)
     return Estimate(value=value, low=low, high=high, unit="bytes", parts=parts)
+
+
+def prepacks(facts: Facts, decided: Decided, shape: Shape, budget: float) -> bool:
+    """Whether frozen weights are laid out anew: faster on this processor, and memory to spare."""
+    import torch
+
+    from loraloom.lora.frozen import prepacking_pays
+
+    if not prepacking_pays(facts.device.kind, getattr(torch, decided["model.dtype"].value)):
+        return False
+    return forecast_memory(facts, decided, replace(shape, prepack=True)).value <= LAYOUTS_SHARE * budget
+
+
+def pass_tokens(facts: Facts, shape: Shape) -> int:
+    """Padded tokens of the largest training pass on this device."""
+    return shape.tokens(engine.TOKEN_BUDGET[facts.device.kind])
 
 
 def adapter_parameters(facts: Facts, decided: Decided) -> int:
@@ -93,21 +115,63 @@ def weight_bytes(model: ModelFacts, element: float, quantization: str) -> float:
     return model.linear_parameters * small + (model.parameters - model.linear_parameters) * element
 
 
+def layout_bytes(facts: Facts, decided: Decided) -> float:
+    """Layouts of the frozen layers that carry an adapter, and of a language model's head; once, whatever K is."""
+    model = facts.model
+    laid_out = {linear.path: linear.parameters for linear in decided_linears(facts, decided)}
+    if model.task != "seq_cls" and not _softcapped(model):
+        laid_out |= {linear.path: linear.parameters for linear in model.linears if linear.role == "head"}
+    return LAYOUTS * sum(laid_out.values()) * BYTES[decided["model.dtype"].value]
+
+
+def _softcapped(model: ModelFacts) -> bool:
+    """Whether the logits are capped: such a head is run as it is."""
+    return model.config is not None and getattr(model.config.get_text_config(), "final_logit_softcapping", None) is not None
+
+
 def training_activations(facts: Facts, decided: Decided, shape: Shape) -> float:
     """Bytes that a training pass keeps: of all layers, or with checkpointing each layer's input and one layer whole."""
-    model, dtype = facts.model, decided["model.dtype"].value
+    model, tokens = facts.model, pass_tokens(facts, shape)
     attention = "eager" if decided["model.attn_implementation"].value == "eager" else "sdpa"
-    targets = frozenset(linear.path for linear in decided_linears(facts, decided))
-    row = kept_bytes_per_row(model, targets, decided["adapter.r"].value, dtype, shape.length, attention)
-    if row is None:
-        row = kept_by_formula(model, BYTES[dtype], shape.length, fused=attention == "sdpa")
-    kept = row * shape.tokens / shape.length
+    kept = kept_of_a_row(facts, decided, shape.length, attention) * tokens / shape.length
+    if tabled := rows_in_tables(facts, decided, tokens, shape.length):
+        kept = max(kept, kept_of_a_row(facts, decided, shape.length, "rows") * tabled)
     if shape.checkpointing:
-        return model.layers * model.hidden_size * BYTES[dtype] * shape.tokens + kept / max(1, model.layers)
+        element = BYTES[decided["model.dtype"].value]
+        return model.layers * model.hidden_size * element * tokens + kept / max(1, model.layers)
     return kept
 
 
-def kept_by_formula(model: ModelFacts, element: float, length: int, *, fused: bool) -> float:
+def kept_of_a_row(facts: Facts, decided: Decided, length: int, attention: str) -> float:
+    """Bytes that a training pass keeps of one row: counted, and by formula where that cannot be."""
+    dtype, targets = decided["model.dtype"].value, frozenset(linear.path for linear in decided_linears(facts, decided))
+    counted = kept_bytes_per_row(facts.model, targets, decided["adapter.r"].value, dtype, length, attention)
+    return kept_by_formula(facts.model, BYTES[dtype], length, attention) if counted is None else counted
+
+
+def rows_in_tables(facts: Facts, decided: Decided, tokens: int, length: int) -> float:
+    """Rows of a pass whose attention keeps a table of probabilities (`lora.attention`); 0 where the fused kernel runs.
+
+    A pass with more rows than a table may have goes to the fused kernel whole; a smaller one of the same run does not, so
+    the most that a table may have is what counts.
+    """
+    if facts.device.kind != "cpu" or decided["model.attn_implementation"].value != "sdpa":
+        return 0.0
+    import torch
+
+    from loraloom.lora.attention import most_rows
+
+    dtype = getattr(torch, decided["model.dtype"].value)
+    return min(tokens / length, most_rows(max(1, facts.model.heads), length, length, dtype))
+
+
+def table_bytes(facts: Facts, decided: Decided, tokens: int, length: int) -> float:
+    """One layer's table of probabilities [rows, H, T, T]."""
+    rows, element = rows_in_tables(facts, decided, tokens, length), BYTES[decided["model.dtype"].value]
+    return rows * facts.model.heads * length**2 * element
+
+
+def kept_by_formula(model: ModelFacts, element: float, length: int, attention: str) -> float:
     """Bytes that a row keeps, from the sizes alone, with an adapter on every linear layer.
 
     Gated MLPs (LLaMA's kind) keep both halves, their activation and their product; plain ones the input and output of
@@ -116,7 +180,7 @@ def kept_by_formula(model: ModelFacts, element: float, length: int, *, fused: bo
     queries, values = attention_widths(model)
     d, f = model.hidden_size, model.intermediate_size
     elements = (6 * d + 4 * f if is_gated(model) else 4 * d + 2 * f) + 2 * queries + 2 * values
-    scores = 0 if fused else EAGER_ATTENTION_BYTES * model.heads * length
+    scores = {"sdpa": 0, "rows": element, "eager": EAGER_ATTENTION_BYTES}[attention] * model.heads * length
     return model.layers * length * (elements * element + scores)
 
 
@@ -145,39 +209,46 @@ def is_gated(model: ModelFacts) -> bool:
     return any(into.get(block, 0) == 2 * width for block, width in out_of.items())
 
 
-def widest_bytes(model: ModelFacts, tokens: int, element: float) -> float:
-    """Gradients that live at once while one block is walked backwards: those of the inputs of its MLP's activation."""
-    return (model.intermediate_size * (2 if is_gated(model) else 1) + model.hidden_size) * element * tokens
+def widest_bytes(facts: Facts, decided: Decided, shape: Shape) -> float:
+    """Gradients that live at once while one block is walked backwards.
+
+    Those of the inputs of its MLP's activation; or, after what the MLP kept is gone, those of the table of attention
+    before and after the softmax, beside four of the block's width.
+    """
+    model, tokens = facts.model, pass_tokens(facts, shape)
+    d, f = model.hidden_size, model.intermediate_size * (2 if is_gated(model) else 1)
+    token = BYTES[decided["model.dtype"].value] * tokens
+    tables = 2 * table_bytes(facts, decided, tokens, shape.length)
+    return max((f + d) * token, tables + (4 * d - 2 * f) * token)
 
 
 def logits_bytes(facts: Facts, tokens: int, element: float) -> float:
     """The loss at its widest moment.
 
-    A decoder's is formed chunk by chunk: float32 logits of one chunk (and their copy, where the base computes in less),
-    the hidden states of the supervised tokens, their gradient and one more copy. An encoder-decoder's is formed at once.
+    A language model's is formed chunk by chunk: float32 logits of one chunk and their logarithm of softmax, beside the
+    hidden states of the supervised tokens, their gradient and one more copy.
     """
     model = facts.model
     if facts.data.task == "seq_cls":
         return 0.0
     supervised = tokens * min(1.0, facts.data.supervised_tokens / max(1, facts.data.tokens))
-    if facts.data.task == "seq2seq_lm":
-        return supervised * model.vocab_size * (element + 8)
     chunk = min(engine.HEAD_CHUNK_BYTES, supervised * model.vocab_size * 4)
-    return chunk * (1 if element >= 4 else 1.5) + 3 * supervised * model.hidden_size * element
+    return 2 * chunk + 3 * supervised * model.hidden_size * element
 
 
 def evaluation_bytes(facts: Facts, decided: Decided, shape: Shape) -> float:
     """A pass without gradients: the widest moment of one layer, and the stream of hidden states."""
     model, element = facts.model, BYTES[decided["model.dtype"].value]
     length = min(facts.data.longest_anywhere, shape.length)
-    tokens = max(engine.EVALUATION_TOKENS, length)
-    wide = (3 * model.hidden_size + 3 * model.intermediate_size) * element * tokens
+    tokens = max(engine.EVALUATION_FACTOR * engine.TOKEN_BUDGET[facts.device.kind], shape.packed * length)
+    tables = 2 * table_bytes(facts, decided, tokens, length) + 5 * model.hidden_size * element * tokens
+    wide = max((3 * model.hidden_size + 3 * model.intermediate_size) * element * tokens, tables)
     if decided["model.attn_implementation"].value == "eager":
         wide += EAGER_ATTENTION_BYTES / 2 * model.heads * length * tokens
     return wide + logits_bytes(facts, tokens, element)
 
 
-def decided_shape(decided: Decided, *, packed: int = 1) -> Shape:
+def decided_shape(decided: Decided, *, packed: int = 1, prepack: bool = False) -> Shape:
     """The shape of the plan's own candidate."""
     return Shape(
         micro_batch=decided["training.per_device_train_batch_size"].value,
@@ -185,6 +256,7 @@ def decided_shape(decided: Decided, *, packed: int = 1) -> Shape:
         packed=packed,
         checkpointing=decided["training.gradient_checkpointing"].value,
         quantization=decided["model.quantization"].value,
+        prepack=prepack,
     )
 
 
@@ -193,4 +265,4 @@ def largest(parts: Mapping[str, float]) -> str:
     return max(parts, key=lambda name: parts[name])
 
 
-__all__ = ["Shape", "adapter_parameters", "decided_shape", "forecast_memory"]
+__all__ = ["Shape", "adapter_parameters", "decided_shape", "forecast_memory", "prepacks"]

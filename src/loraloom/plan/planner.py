@@ -9,8 +9,9 @@ from typing import Any, TypeVar
 from loraloom.config.asked import Config
 from loraloom.errors import ConfigError, ModelError
 from loraloom.lora.targets import resolve_pattern, resolve_targets, short_label
+from loraloom.plan import engine
 from loraloom.plan.basis import CONFIG, Facts, asked_value, is_asked, memory_budget, target_linears
-from loraloom.plan.memory import Shape, decided_shape, forecast_memory
+from loraloom.plan.memory import Shape, decided_shape, forecast_memory, prepacks
 from loraloom.plan.rules import RULES, batch, max_length, rank, rate
 from loraloom.plan.time import forecast_time
 from loraloom.plan.warnings import warnings_for
@@ -36,6 +37,8 @@ class Plan:
     warnings: tuple[str, ...]
     config: Config
     facts: Facts
+    prepack: bool
+    """Whether frozen weights are laid out anew for faster products, at the memory of "layouts" in the forecast."""
 
     def values(self) -> dict[str, Any]:
         """The value of every setting by dotted key."""
@@ -45,6 +48,11 @@ class Plan:
     def slots(self) -> int:
         """How many candidates train at once."""
         return self.settings["limits.max_packed"].value
+
+    @property
+    def token_budget(self) -> int:
+        """Padded tokens of one training pass; one candidate's micro-batch may exceed it."""
+        return engine.TOKEN_BUDGET[self.facts.device.kind]
 
     def to_json(self) -> dict[str, Any]:
         return plan_json(self)
@@ -65,13 +73,14 @@ def make_plan(config: Config, facts: Facts) -> Plan:
         decided[key] = _asked(config, facts, decided, key) if is_asked(config, key) else rule(facts, config, decided)
     _check_fit(config, facts, decided)
     packed = decided["limits.max_packed"].value
+    prepack = prepacks(facts, decided, decided_shape(decided, packed=packed), memory_budget(facts, config))
     forecast = {
-        "memory": forecast_memory(facts, decided, decided_shape(decided, packed=packed)),
-        "memory_one": forecast_memory(facts, decided, decided_shape(decided)),
+        "memory": forecast_memory(facts, decided, decided_shape(decided, packed=packed, prepack=prepack)),
+        "memory_one": forecast_memory(facts, decided, decided_shape(decided, prepack=prepack)),
         "time": forecast_time(facts, config, decided, trials=config.search.trials, packed=packed),
         "time_one": forecast_time(facts, config, decided),
     }
-    return Plan(decided, forecast, warnings_for(facts, config, decided, forecast), config, facts)
+    return Plan(decided, forecast, warnings_for(facts, config, decided, forecast), config, facts, prepack)
 
 
 def candidate(plan: Plan, id: str, params: Mapping[str, Any], seed_offset: int = 0) -> Candidate:
@@ -192,7 +201,7 @@ def _split(plan: Plan, rows: int) -> dict[str, int]:
 
 
 def _with_micro(plan: Plan, micro: int) -> Shape:
-    return replace(decided_shape(plan.settings, packed=plan.slots), micro_batch=micro)
+    return replace(decided_shape(plan.settings, packed=plan.slots, prepack=plan.prepack), micro_batch=micro)
 
 
 def _section(values: Mapping[str, Any], name: str) -> dict[str, Any]:

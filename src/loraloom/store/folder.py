@@ -235,7 +235,7 @@ def _disk(path: Path) -> Generator[None]:
         yield
     except OSError as error:
         if error.errno in (errno.ENOSPC, errno.EDQUOT):
-            what, advice = "the disk is full", "make room, then go on with --resume; what was written so far is kept"
+            what, advice = "the disk is full", "make room and start again under another --name; what was written so far is kept"
         elif error.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
             what, advice = "writing is not allowed here", "choose a folder that you may write to: --output-dir FOLDER"
         elif error.errno == errno.ENOENT:
@@ -248,8 +248,8 @@ def _disk(path: Path) -> Generator[None]:
 def _taken(root: Path, name: str) -> RequestError:
     return RequestError(
         f"run `{name}` already exists in `{root}`",
-        need="a new name, or --resume to go on with it",
-        next=f"--resume {root / name}, or --name {free_name(root, name)}",
+        need="a name that is free",
+        next=f"--name {free_name(root, name)}",
     )
 
 
