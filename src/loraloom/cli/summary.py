@@ -33,7 +33,7 @@ PREVIEWED = 2
 _NO_PARTS = ("total", "low", "high", "one_candidate", "budget")
 """Amounts in a forecast that are not parts of its total."""
 
-PLAIN_WIDTH = 100
+PLAIN_WIDTH = 140
 """Columns of text where there is no terminal to ask; COLUMNS still wins."""
 
 WIDEST = 120
