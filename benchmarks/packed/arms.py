@@ -24,6 +24,7 @@ from transformers import LlamaConfig, LlamaForCausalLM, PrinterCallback, Trainer
 from loraloom.data.rows import Row, causal_row
 from loraloom.evals.objective import objective_for
 from loraloom.lora.packed import PackedModel
+from loraloom.plan.engine import TOKEN_BUDGET
 from loraloom.records import AdapterSpec, Candidate, TrainingSpec
 from loraloom.train.pack import PackTrainer
 
@@ -185,7 +186,9 @@ def _train_packed(arm: Arm, base: LlamaForCausalLM, rows: list[Row], watch: Stop
     """All of the arm's candidates at once, each with a data order of its own."""
     adapter = AdapterSpec(RANK, ALPHA, arm.dropout, targets_of(base))
     objective = objective_for("causal_lm", base)
-    trainer = PackTrainer(PackedModel(base), rows, objective, task="causal_lm", pad_id=0)
+    trainer = PackTrainer(
+        PackedModel(base), rows, objective, task="causal_lm", pad_id=0, token_budget=TOKEN_BUDGET[base.device.type]
+    )
     for number in range(arm.adapters):
         training = TrainingSpec(LEARNING_RATE, max_steps=FAR, per_device_train_batch_size=1, seed=number, evaluations=1)
         trainer.join(Candidate(f"t{number}", adapter, training))
