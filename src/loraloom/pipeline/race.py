@@ -18,17 +18,22 @@ FIRST_RACE_SEED = 1_000
 
 
 def finalists(completed: Sequence[Finished], default: str, trials: int) -> list[Finished]:
-    """The best settings to race, the plan's own among them: 2 of 4 candidates, 3 of 16, 4 of 32, 5 of 128."""
+    """The best run of each of the best settings, the plan's own setting among them: 2 of 4 candidates, 3 of 16, 4 of 32,
+    5 of 128. `completed` is best first; the plan's setting may have been run with two seeds."""
     count = next(size for limit, size in ((4, 2), (16, 3), (32, 4), (math.inf, 5)) if trials <= limit)
-    chosen: list[Finished] = []
+    best: list[Finished] = []
     for one in completed:
-        if len(chosen) < count and all(one.job.candidate.params != other.job.candidate.params for other in chosen):
-            chosen.append(one)
-    if all(one.job.candidate.id != default for one in chosen):
-        own = [one for one in completed if one.job.candidate.id == default]
-        same = any(one.job.role == "default" for one in chosen)
-        chosen = chosen if same else [*chosen[: count - len(own)], *own]
-    return chosen
+        if all(not same_setting(one, other) for other in best):
+            best.append(one)
+    plan = next((one for one in completed if one.job.candidate.id == default), None)
+    own = [one for one in best if plan is not None and same_setting(one, plan)]
+    others = [one for one in best if one not in own]
+    return sorted([*others[: count - len(own)], *own], key=completed.index)
+
+
+def same_setting(one: Finished, other: Finished) -> bool:
+    """Whether two runs differ in their seed only."""
+    return one.job.candidate.params == other.job.candidate.params
 
 
 @dataclass
@@ -72,7 +77,8 @@ def race(session: Session, driver: Driver, chosen: Sequence[Finished], default: 
         for trial, score in (pair for own in scores.values() for pair in own.items()):
             session.recorder.scored(trial, score)
     cheap = {trial: float(session.recorder.trials[trial].trainable_parameters) for trial in runs}
-    reference = default if default in runs else next(iter(runs))
+    plan = driver.finished.get(default)
+    reference = next((one for one in chosen if plan and same_setting(one, plan)), chosen[0]).job.candidate.id
     verdict = pick_winner({trial: list(own.values()) for trial, own in scores.items()}, cheap, reference)
     session.result.verdict = verdict.sentence
     session.recorder.emit("note", text=verdict.sentence)
