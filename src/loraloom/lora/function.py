@@ -86,8 +86,7 @@ def keep_mask(rows: int, tokens: int, features: int, p: float, seed: int, like: 
     A pure function of (seed, p, rows, features) and of a token's place in its row: drawn token by token over all rows,
     so that how far neighbours made the rows be padded changes nothing before the padding. Replayed in backward and
     under checkpointing. Drawn as 16-bit integers: p is rounded to a multiple of 2^-16 and the scale uses the rounded
-    value, so that the mean stays exact. NumPy's SFC64 and comparison take 0.3 ms for 1,024 tokens of 576 features where
-    torch's generator takes 4.8.
+    value, so that the mean stays exact. NumPy's SFC64 draws many times faster than torch's CPU generator.
     """
     threshold = round(p * 65536)
     count = rows * tokens * features
