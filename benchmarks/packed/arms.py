@@ -103,9 +103,10 @@ class Stopwatch:
 
     @property
     def laps(self) -> tuple[float, ...]:
-        """Seconds of each step that counts. The first end only starts the clock: a step before it is warm-up too."""
+        """Seconds of each step that counts, to the microsecond. The first end only starts the clock: a step before it is
+        warm-up too."""
         kept = self._ends[max(0, self.pace.warmup_steps - 1) :]
-        return tuple(end - start for start, end in pairwise(kept))
+        return tuple(round(end - start, 6) for start, end in pairwise(kept))
 
 
 def measure(arm: Arm, shape: dict[str, Any], pace: Pace, device: str) -> Sample:

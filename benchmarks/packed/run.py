@@ -53,11 +53,11 @@ def _claim(claim: Claim) -> dict[str, Any]:
 
 
 def _measured(each: Measured) -> dict[str, Any]:
-    """A sample with what follows from it; times are rounded to what a clock can tell."""
+    """A sample with what follows from it."""
     return {
         "round": each.round,
         "matmul_rate": each.matmul_rate,
-        "sample": asdict(each.sample) | {"step_seconds": [round(seconds, 6) for seconds in each.sample.step_seconds]},
+        "sample": asdict(each.sample),
         "tokens_per_second": each.sample.tokens_per_second,
         "matmul_fraction": each.matmul_fraction,
     }

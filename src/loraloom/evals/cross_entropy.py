@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import lru_cache
 from typing import Any
 from weakref import WeakKeyDictionary
 
@@ -17,6 +18,14 @@ large enough for a fast product."""
 
 _kernels: WeakKeyDictionary[nn.Module, dict[bool, Frozen]] = WeakKeyDictionary()
 """Of each head, by `prepack`."""
+
+
+@lru_cache(maxsize=2)
+def _workspace(rows: int, vocabulary: int, narrow: torch.dtype, wide: torch.dtype, device: torch.device) -> tuple[Tensor, Tensor]:
+    """Room for one chunk's logits, wide, and their gradient, narrow. Kept from call to call: tables of this size would
+    come from the system anew each time, page by page, which takes as long as filling them does."""
+    shape = (rows, vocabulary)
+    return torch.empty(shape, dtype=wide, device=device), torch.empty(shape, dtype=narrow, device=device)
 
 
 class ChunkedCrossEntropy(torch.autograd.Function):
@@ -37,16 +46,17 @@ class ChunkedCrossEntropy(torch.autograd.Function):
         grads_ND = torch.empty_like(hidden_ND) if training else None
         for start in range(0, hidden_ND.shape[0], chunk):
             part = slice(start, min(start + chunk, hidden_ND.shape[0]))
-            targets = targets_N[part, None]
+            targets, logits = targets_N[part, None], head.forward(hidden_ND[part])
+            whole = _workspace(chunk, logits.shape[1], hidden_ND.dtype, wide, hidden_ND.device)
+            log_p, soft = (table[: len(logits)] for table in whole)
             # Widened first: log_softmax(dtype=...) takes a slow way on a CPU.
-            log_p = torch.log_softmax(head.forward(hidden_ND[part]).to(wide), -1)
+            torch.log_softmax(log_p.copy_(logits), -1, out=log_p)
             losses[part] = log_p.gather(-1, targets).squeeze(-1).neg_()
             if grads_ND is None:
                 right[part] = log_p.argmax(-1, keepdim=True).eq(targets).squeeze(-1).to(wide)
             else:
-                soft = log_p.exp_()
-                soft.scatter_add_(-1, targets, soft.new_full((1, 1), -1.0).expand_as(targets))
-                grads_ND[part] = head.backward(soft.to(hidden_ND.dtype))
+                log_p.exp_().scatter_add_(-1, targets, log_p.new_full((1, 1), -1.0).expand_as(targets))
+                grads_ND[part] = head.backward(soft.copy_(log_p))
         if grads_ND is not None:
             ctx.save_for_backward(grads_ND)
         ctx.mark_non_differentiable(right)

@@ -97,6 +97,11 @@ class Arena:
         return self.weights.numel()
 
     @property
+    def lora_numel(self) -> int:
+        """Numbers in all A and B, which come first in the block."""
+        return sum(entry.numel for entry in self.entries if entry.group in ("lora_A", "lora_B"))
+
+    @property
     def nbytes(self) -> int:
         """Weights, gradients and two moments."""
         return 4 * self.weights.numel() * self.weights.element_size()

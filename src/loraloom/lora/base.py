@@ -80,10 +80,10 @@ def load_tokenizer(name_or_path: str, *, revision: str | None = None, trust_remo
     try:
         with quiet_transformers():
             return AutoTokenizer.from_pretrained(name_or_path, revision=revision, trust_remote_code=trust_remote_code)
-    except (OSError, ValueError, KeyError) as error:
+    except Exception as error:  # its files are input: each kind of tokenizer fails on broken ones in a way of its own
         raise ModelError(
             f"no tokenizer in `{name_or_path}`",
-            got=_first_line(error),
+            got=first_line(error),
             need="tokenizer.json, or the tokenizer files of the model's family",
             next="copy the tokenizer files beside config.json",
         ) from error
@@ -130,23 +130,45 @@ def load_base(
                 output_loading_info=True, **extra,
             )  # fmt: skip
             model, info = loaded
-    except (OSError, ValueError, KeyError, ImportError) as error:
+    except Exception as error:  # config and weights are input: damaged ones raise whatever their parser raises
         folder = Path(name_or_path).is_dir()
         raise ModelError(
             f"cannot load `{name_or_path}` for {task}",
-            got=_first_line(error),
+            got=first_line(error),
             need="config.json and model.safetensors of a model that does this task",
             next="ls the folder" if folder else "check the name, or give a local folder",
         ) from error
+    _refuse_random(model, info, task)
     model.config.pad_token_id = pad_id(tokenizer, model.config)
     return Base(name_or_path, task, model.to(device), tokenizer, fresh_modules(model, info))
 
 
+def _not_loaded(model: nn.Module, info: dict[str, Any]) -> set[str]:
+    """Parameters that the files lack, or have in another size: transformers gave them random numbers."""
+    absent = {str(key) for key in info.get("missing_keys", ())} | {str(key[0]) for key in info.get("mismatched_keys", ())}
+    return absent - set(getattr(model, "_tied_weights_keys", None) or ())
+
+
+def _refuse_random(model: nn.Module, info: dict[str, Any], task: Task) -> None:
+    """Only a classifier's head, and the pooler before it, may be new: nobody trains the rest, and it would stay noise.
+
+    Raises:
+        ModelError: config.json describes other layers than the weights are of.
+    """
+    within = f"{model.base_model_prefix}." if task == "seq_cls" else ""
+    noise = sorted(name for name in _not_loaded(model, info) if name.startswith(within) and "pooler" not in name)
+    if noise:
+        raise ModelError(
+            f"config.json and the weights do not fit: {len(noise):,} tensors of the model have no weights of their size",
+            got=", ".join(noise[:3]) + (", ..." if len(noise) > 3 else ""),
+            need=f"a checkpoint of {type(model).__name__} with all of its layers",
+            next="get the model's files again, config.json and weights from the same place",
+        )
+
+
 def fresh_modules(model: nn.Module, info: dict[str, Any]) -> tuple[str, ...]:
     """Top-most modules none of whose tensors came from the weights."""
-    missing = {str(key) for key in info.get("missing_keys", ())} | {str(key[0]) for key in info.get("mismatched_keys", ())}
-    tied = set(getattr(model, "_tied_weights_keys", None) or ())
-    missing -= tied
+    missing = _not_loaded(model, info)
     found: list[str] = []
     for name, module in model.named_modules():
         names = [f"{name}.{key}" for key, _ in module.named_parameters()]
@@ -165,5 +187,6 @@ def share_copy(model: nn.Module, *, own_biases: bool = False) -> Any:
     return copy.deepcopy(model, memo)
 
 
-def _first_line(error: Exception) -> str:
+def first_line(error: Exception) -> str:
+    """What an error says, on one line."""
     return str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__

@@ -60,7 +60,7 @@ BASE = Routing()
 
 @dataclass
 class LayerWeights:
-    """One adapter's part in one layer. `a` and `b` are views of its arena, or copies in the base's dtype."""
+    """One adapter's part in one layer. `a` and `b` are views of its arena, or of its copy in the base's dtype."""
 
     a_RD: Tensor
     b_OR: Tensor
@@ -213,8 +213,8 @@ class StackedLanes:
         self.lanes = lanes
         self.weights = [lane.weight for lane in lanes]
         self.a_KRD = _stack([weight.a_RD for weight in self.weights])
-        scales_K11 = self.a_KRD.new_tensor([weight.scale for weight in self.weights])[:, None, None]
-        self.sb_KRO = _stack([weight.b_OR.T for weight in self.weights]) * scales_K11
+        self.scales_K11 = self.a_KRD.new_tensor([weight.scale for weight in self.weights])[:, None, None]
+        self.sb_KRO = _stack([weight.b_OR.T for weight in self.weights]).mul_(self.scales_K11)
 
     def masked(self, flat_ND: Tensor) -> tuple[Tensor, Tensor | None]:
         """x as [K, N, D], dropped where a lane drops, and the mask (None when none does)."""
@@ -239,11 +239,9 @@ class StackedLanes:
         x_KND, mask_KND = self.masked(flat_ND)
         gy_KNO = gy_NO.reshape(len(self.lanes), -1, gy_NO.shape[1])
         g_KNR = torch.bmm(gy_KNO, self.sb_KRO.mT)
-        da_KRD, db_KRO = torch.bmm(g_KNR.mT, x_KND), torch.bmm(h_KNR.mT, gy_KNO)
-        for weight, da_RD, db_RO, gy_rows in zip(self.weights, da_KRD, db_KRO, gy_KNO, strict=True):
-            r = weight.grad_a_RD.shape[0]
-            weight.grad_a_RD.add_(da_RD[:r])
-            weight.grad_b_OR.add_(db_RO[:r].T, alpha=weight.scale)
+        _add_each([weight.grad_a_RD for weight in self.weights], torch.bmm(g_KNR.mT, x_KND))
+        _add_each([weight.grad_b_OR.T for weight in self.weights], torch.bmm((h_KNR * self.scales_K11).mT, gy_KNO))
+        for weight, gy_rows in zip(self.weights, gy_KNO, strict=True):
             if weight.grad_bias_O is not None:
                 weight.grad_bias_O.add_(gy_rows.sum(0))
         if gx_ND is None:
@@ -264,6 +262,11 @@ def _stack(parts: list[Tensor]) -> Tensor:
     for whole, part in zip(stacked, parts, strict=True):
         whole[: part.shape[0]].copy_(part)
     return stacked
+
+
+def _add_each(targets_RD: list[Tensor], stacked_KRD: Tensor) -> None:
+    """target += its place in the stack, without the rows that only fill up."""
+    torch._foreach_add_(targets_RD, [part[: len(target)] for target, part in zip(targets_RD, stacked_KRD, strict=True)])  # pyright: ignore[reportPrivateImportUsage, reportPrivateUsage]
 
 
 def _accumulate(target: Tensor, left: Tensor, right: Tensor, alpha: float = 1.0) -> None:

@@ -49,20 +49,20 @@ class AdapterWeights:
     def __init__(self, slot: str, spec: AdapterSpec, arena: Arena) -> None:
         self.slot, self.spec, self.arena = slot, spec, arena
         self.constants: list[tuple[Entry, Tensor]] = []
-        self._copies: list[tuple[Tensor, Tensor]] = []
+        self._shadow: Tensor | None = None
 
-    def seen(self, master: Tensor, dtype: torch.dtype) -> Tensor:
-        """What a layer multiplies with: the master itself, or a copy in the base's dtype kept up by `refresh`."""
-        if master.dtype == dtype:
-            return master
-        seen = master.to(dtype)
-        self._copies.append((seen, master))
-        return seen
+    def seen(self, entry: Entry, dtype: torch.dtype) -> Tensor:
+        """What a layer multiplies with: A or B itself, or its place in a copy in the base's dtype kept up by `refresh`."""
+        if self.arena.weights.dtype == dtype:
+            return self.arena.weight(entry)
+        if self._shadow is None:
+            self._shadow = torch.empty(self.arena.lora_numel, dtype=dtype, device=self.arena.weights.device)
+        return self.arena.view(self._shadow, entry)
 
     def refresh(self) -> None:
-        """Bring the base-dtype copies up to the masters, after an optimiser step or a restore."""
-        if self._copies:
-            torch._foreach_copy_([c for c, _ in self._copies], [m for _, m in self._copies])  # pyright: ignore[reportPrivateImportUsage, reportPrivateUsage]
+        """Bring the copy in the base's dtype up to the masters, after an optimiser step or a restore."""
+        if self._shadow is not None:
+            self._shadow.copy_(self.arena.weights[: self._shadow.numel()])
 
     def snapshot(self) -> Tensor:
         return self.arena.weights.clone()
@@ -191,6 +191,7 @@ class PackedModel:
         for path in biases:
             if path not in spec.target_modules:
                 self._wrap(path).parts[adapter.slot] = [Shift(adapter.arena.parameter(own[path]["bias"]))]
+        adapter.refresh()
 
     def _checked(self, spec: AdapterSpec) -> AdapterSpec:
         """The same spec with patterns by full path, as PEFT matches them; everything impossible refused by name."""
@@ -274,13 +275,13 @@ class PackedModel:
         arena, bias = adapter.arena, entries.get(BIAS_NAME)
         a, b = entries["lora_A.weight"], entries["lora_B.weight"]
         return LayerWeights(
-            a_RD=adapter.seen(arena.weight(a), self.base_dtype),
-            b_OR=adapter.seen(arena.weight(b), self.base_dtype),
+            a_RD=adapter.seen(a, self.base_dtype),
+            b_OR=adapter.seen(b, self.base_dtype),
             grad_a_RD=arena.grad(a),
             grad_b_OR=arena.grad(b),
             scale=scale,
             dropout=adapter.spec.lora_dropout,
-            bias_O=None if bias is None else adapter.seen(arena.weight(bias), self.base_dtype),
+            bias_O=None if bias is None else arena.weight(bias),
             grad_bias_O=None if bias is None else arena.grad(bias),
         )
 

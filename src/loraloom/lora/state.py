@@ -17,7 +17,8 @@ from torch import Tensor, nn
 
 from loraloom.errors import ModelError, VerificationError
 from loraloom.lora.arena import Entry
-from loraloom.lora.base import Base, quiet_transformers, share_copy
+from loraloom.lora.base import Base, first_line, quiet_transformers, share_copy
+from loraloom.lora.foreign import adapter_shapes, check_adapter
 from loraloom.lora.init import moves_base
 from loraloom.lora.packed import REMOVED, AdapterWeights, PackedModel, Routing, Segment
 from loraloom.records import AdapterSpec
@@ -159,11 +160,48 @@ def logits_of(model: Any, inputs: Mapping[str, Tensor]) -> Tensor:
 
 
 def load_peft(folder: Path, model: nn.Module) -> Any:
-    """A `peft.PeftModel` of an adapter folder over `model` (which PEFT changes in place), in eval mode."""
+    """A `peft.PeftModel` of an adapter folder over `model` (which PEFT changes in place), in eval mode.
+
+    Raises:
+        ModelError: the folder holds no adapter for this model, or one that is not safe to load.
+    """
     from peft import PeftModel
 
-    with quiet_transformers():
-        return PeftModel.from_pretrained(model, str(folder)).eval()  # pyright: ignore[reportArgumentType]
+    check_adapter(folder, [name for name, _ in model.named_modules() if name])
+    try:
+        with quiet_transformers():
+            loaded: Any = PeftModel.from_pretrained(model, str(folder), use_safetensors=True).eval()  # pyright: ignore[reportArgumentType]
+    except Exception as error:  # the folder is input: PEFT answers what does not fit with errors of many kinds
+        raise ModelError(
+            f"the adapter in {folder} does not fit this model",
+            got=first_line(error),
+            need="the model that it was trained on",
+            next="compare base_model_name_or_path in its adapter_config.json",
+        ) from error
+    _check_applied(folder, loaded)
+    return loaded
+
+
+def _check_applied(folder: Path, loaded: Any) -> None:
+    """PEFT only warns of weights that it does not find, and says nothing of those that fit nowhere."""
+    from peft import get_peft_model_state_dict
+
+    if getattr(loaded.get_base_model(), "_checkpoint_conversion_mapping", None):
+        return  # the names were translated on the way in
+    applied = get_peft_model_state_dict(loaded, save_embedding_layers=False)
+    stored = adapter_shapes(folder)
+    lacking = sorted(key for key in applied if key not in stored)
+    astray = sorted(key for key in stored if "lora_" in key and key not in applied)
+    if lacking or astray:
+        raise ModelError(
+            f"the adapter in {folder} fits this model in part: {len(applied) - len(lacking)} of {len(applied)} tensors",
+            got=f"{len(astray)} that the model has no place for: {', '.join(astray[:2])}" if astray else f"none for {lacking[0]}",
+            need=f"tensors such as {', '.join(sorted(applied)[:2])}",
+            next="compare base_model_name_or_path and target_modules in its adapter_config.json",
+        )
+    broken = next((key for key, tensor in applied.items() if not bool(torch.isfinite(tensor).all())), None)
+    if broken is not None:
+        raise ModelError(f"the adapter in {folder} is broken: `{broken}` has NaN or infinite numbers", next="train it again")
 
 
 @torch.no_grad()

@@ -185,6 +185,7 @@ def _no_match(pattern: str, linears: Sequence[Linear]) -> ModelError:
     names = module_names(linears)
     return ModelError(
         f"target `{pattern}` matches nothing; this model has {', '.join(names) or 'no linear layers'}",
+        got=f"0 of {len(linears)} linear layers",
         need="every entry of `adapter.target_modules` must match at least one linear layer",
         next=f"adapter.target_modules: [{', '.join(names[:2])}], or leave it out for all linear layers",
     )
