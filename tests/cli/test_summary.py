@@ -10,6 +10,7 @@ import pytest
 from rich.console import Console
 
 from loraloom.cli import summary
+from loraloom.cli.screen import PLAIN_WIDTH, plain_console
 from loraloom.records import Trial
 from loraloom.report.words import with_error
 from loraloom.store.database import Database
@@ -86,24 +87,25 @@ def test_runs_are_rows(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> No
         assert cell in out
 
 
-def advice(value: object) -> dict[str, object]:
-    return {"value": value, "reason": "because " * 30, "source": "arXiv:2106.09685"}
+def advice(value: object, offered: tuple[object, ...] | None = None) -> dict[str, object]:
+    return {"value": value, "reason": "because " * 30, "source": "arXiv:2106.09685", "range": offered}
 
 
 @pytest.mark.parametrize("width", [80, 120, 160])
 def test_settings_are_readable_at_every_width(width: int) -> None:
     settings = {
         "training.learning_rate": advice(2e-4),
-        "adapter.r": advice(16),
+        "adapter.r": advice(16, (8, 128)),
         "task": advice("causal_lm"),
-        "adapter.bias": advice("none"),
+        "adapter.bias": advice("none", ("none", "all")),
     }
     console = Console(width=width, record=True, file=StringIO())
     for block in summary._settings(settings):  # pyright: ignore[reportPrivateUsage]
         console.print(block, width=min(width, summary.WIDEST))
     lines = [line.rstrip() for line in console.export_text().splitlines()]
     heads = [line for line in lines if "because" not in line and "arXiv" not in line]
-    assert heads == ["task  causal_lm", "adapter", "  r     16", "  bias  none", "training", "  learning_rate  2e-4"]
+    adapter = ["adapter", "  r     16  (8 to 128)", "  bias  none  (none, all)"]
+    assert heads == ["task  causal_lm", *adapter, "training", "  learning_rate  2e-4"]
     reasons = [line for line in lines if "because" in line]
     assert min(len(line) for line in reasons if "arXiv" not in line) > min(width, summary.WIDEST) - 20
     assert max(len(line) for line in lines) <= min(width, summary.WIDEST)
@@ -111,18 +113,18 @@ def test_settings_are_readable_at_every_width(width: int) -> None:
 
 def test_without_a_terminal_the_width_does_not_depend_on_where_it_runs(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("COLUMNS", raising=False)
-    assert summary._console().width == summary.PLAIN_WIDTH  # pyright: ignore[reportPrivateUsage]
+    assert plain_console().width == PLAIN_WIDTH
 
 
 def test_long_training_data_are_cut_in_their_middle() -> None:
-    shown = summary._supervised([("question " * 100, False), ("answer", True)]).plain  # pyright: ignore[reportPrivateUsage]
+    shown = summary.supervised([("question " * 100, False), ("answer", True)]).plain
     assert shown.startswith("question question") and shown.endswith("question «answer»")
     assert "[... 540 characters ...]" in shown
 
 
 def test_what_is_learnt_is_marked() -> None:
     row = [("<s>", False), ("two", False), (" four", True), ("</s>", True), ("\n", False)]
-    assert summary._supervised(row).plain == "<s>two« four</s>»\n"  # pyright: ignore[reportPrivateUsage]
+    assert summary.supervised(row).plain == "<s>two« four</s>»\n"
 
 
 def test_facts_nest(capsys: pytest.CaptureFixture[str]) -> None:

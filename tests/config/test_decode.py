@@ -216,7 +216,23 @@ def test_a_file_that_cannot_be_read(tmp_path: Path, write) -> None:
 
 
 def test_an_anchor_that_holds_itself_does_not_hang(write) -> None:
-    assert "there is no key" in refusal(write("a: &a\n  b: *a\n"))
+    assert "one that holds itself never ends" in refusal(write("a: &a\n  b: *a\n"))
+
+
+def test_aliases_that_stand_for_billions_are_refused_unread(write) -> None:
+    lines = ["a0: &a0 [1]", *(f"a{i}: &a{i} [{', '.join([f'*a{i - 1}'] * 10)}]" for i in range(1, 30))]
+    assert "stands for more than 100,000 values" in refusal(write("\n".join(lines)))
+
+
+def test_a_file_of_data_is_no_config(tmp_path: Path) -> None:
+    path = tmp_path / "train.jsonl"
+    path.write_text('{"text": "one"}\n' * 50_000)
+    assert f"if these are the data: --data {path}" in refusal(path)
+
+
+def test_numbers_without_measure_are_refused() -> None:
+    assert "`training.max_steps` is 1000" in refusal(sets=[f"training.max_steps=1{'0' * 400}"])
+    assert "at most 4 EiB" in refusal(sets=[f"limits.memory={'9' * 400}GiB"])
 
 
 def test_a_number_where_text_belongs_asks_for_quotes(write) -> None:
@@ -232,7 +248,7 @@ def test_nearest_prefers_the_section_that_was_named() -> None:
 
 
 def test_sections_are_the_dataclasses() -> None:
-    assert set(sections()) == {"model", "data", "adapter", "training", "search", "limits", "deploy"}
+    assert set(sections()) == {"model", "data", "adapter", "training", "search", "limits", "diagnose", "deploy"}
 
 
 numbers = st.floats(min_value=1e-8, max_value=0.999, allow_nan=False)

@@ -28,7 +28,7 @@ def advised(facts: Facts, key: str, config: Config | None = None) -> Advice:
 
 def test_every_open_setting_of_a_request_has_a_rule() -> None:
     open_keys = {name for name, key in keys().items() if key.default == "auto" and not name.startswith(("search.", "limits."))}
-    assert open_keys - {"data.format"} <= set(RULES)
+    assert open_keys - {"data.format", "goal"} <= set(RULES)
     assert all(name in keys() for name in RULES)
     assert set(FIXED) <= set(RULES)
 
@@ -38,6 +38,22 @@ def test_every_reason_is_a_sentence_and_has_a_source(facts: Make) -> None:
         for key, advice in make_plan(Config(), facts(name, device=GPU)).settings.items():
             assert len(advice.reason) > 15, key
             assert advice.source and advice.grade in ("A", "B", "C", "M"), key
+
+
+@pytest.mark.parametrize("name", ["tiny", "minilm", "t5", "1b"])
+def test_every_value_lies_in_the_range_that_is_offered(facts: Make, name: str) -> None:
+    """Only what has nothing in general to try has no range."""
+    without = {"adapter.rank_pattern", "adapter.alpha_pattern", "training.max_steps", "training.seed"}
+    for goal in ("auto", "quality", "retain", "memory", "fastest"):
+        for key, advice in make_plan(Config(goal=goal), facts(name, device=GPU)).settings.items():
+            if key in without:
+                assert advice.range is None
+                continue
+            assert advice.range, key
+            if all(isinstance(end, int | float) and not isinstance(end, bool) for end in advice.range):
+                assert advice.value is None or min(advice.range) <= advice.value <= max(advice.range), key
+            else:
+                assert advice.value is None or advice.value in advice.range, key
 
 
 # -- rank and alpha ---------------------------------------------------------------------------------------------------
@@ -72,7 +88,7 @@ def test_alpha_shows_the_scale(facts: Make) -> None:
     assert encoder.value == 32 and "= 2" in encoder.reason
 
 
-@pytest.mark.parametrize(("r", "offered"), [(16, None), (64, (False, True))])
+@pytest.mark.parametrize(("r", "offered"), [(16, (False,)), (64, (False, True))])
 def test_rslora_is_offered_to_a_search_at_large_ranks_only(facts: Make, r: int, offered: Any) -> None:
     advice = advised(facts("1b", device=GPU), "adapter.use_rslora", Config(adapter=AdapterConfig(r=r)))
     assert advice.value is False and advice.range == offered

@@ -35,9 +35,10 @@ def test_twice_the_epochs_take_twice_the_training(facts: Make) -> None:
     assert times[1] == pytest.approx(2 * times[0])
 
 
-def test_packing_saves_the_cost_of_layers_not_of_products(facts: Make) -> None:
-    at = facts("tiny")
-    decided = make_plan(Config(), at).settings
+@pytest.mark.parametrize(("length", "candidates_a_pass"), [(16, 8), (10_000, 1)], ids=["short rows", "long rows"])
+def test_packing_saves_the_cost_of_layers_as_far_as_a_pass_has_room(facts: Make, length: int, candidates_a_pass: int) -> None:
+    at = facts("tiny", length=length)
+    decided = make_plan(Config(training=TrainingConfig(per_device_train_batch_size=1)), at).settings
     alone, packed = (forecast_time(at, Config(), decided, trials=8, packed=slots).parts for slots in (1, 8))
-    assert packed["layers"] == pytest.approx(alone["layers"] / 8)
+    assert packed["layers"] == pytest.approx(alone["layers"] / candidates_a_pass)
     assert packed["training"] == alone["training"]

@@ -2,18 +2,40 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Annotated, Any
+
+import typer
 
 from loraloom.cli.request import Request, asks
 
+Explain = Annotated[
+    str | None,
+    typer.Option("--explain", metavar="KEY", help="One setting at length, such as r; without --model, what holds for any."),
+]
+
+Probe = Annotated[
+    bool,
+    typer.Option("--probe", help="Run the longest batch and a few steps, and forecast from what they take; needs the weights."),
+]
+
 
 @asks()
-def plan(request: Request) -> dict[str, Any]:
+def plan(request: Request, explain: Explain = None, probe: Probe = False) -> dict[str, Any]:
     """Show every setting with its reason.
 
-    Memory and time are forecast too. Nothing is trained.
+    Memory and time are forecast too, and what a tune may change is listed. Nothing is trained.
     """
+    if explain is not None:
+        from loraloom.cli.explained import show_explanation
+        from loraloom.pipeline.plan import explain as run_explain
+
+        return show_explanation(run_explain(request.config, explain))
     from loraloom.cli.summary import show_plan
+
+    if probe:
+        from loraloom.pipeline.probe import probe as run_probe
+
+        return show_plan(run_probe(request.config))
     from loraloom.pipeline.plan import plan as run_plan
 
     return show_plan(run_plan(request.config))

@@ -15,6 +15,7 @@ from typing import Annotated, Any
 import typer
 
 from loraloom.config.asked import Config
+from loraloom.errors import RequestError
 
 
 @dataclass(frozen=True)
@@ -32,6 +33,8 @@ FLAGS: Mapping[str, Flag] = {
     "validation": Flag("data.validation", "FILE|SHARE", "Validation data: a file, or a share of the training data."),
     "test": Flag("data.test", "FILE|SHARE", "Test data: opened once, at the end."),
     "task": Flag("task", "TASK", "causal_lm, seq_cls or seq2seq_lm."),
+    "goal": Flag("goal", "GOAL", "auto, quality, retain, chat, memory or fastest: what the plan leans towards."),
+    "preset": Flag("preset", "NAME", "Values for a known situation, such as sentiment or under-8gb; your own win."),
     "name": Flag("name", "NAME", "Name of the run, and of its folder."),
     "output-dir": Flag("output_dir", "FOLDER", "Where run folders go."),
     "trials": Flag("search.trials", "N", "How many candidates to try."),
@@ -56,6 +59,16 @@ Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="No progress.")]
 Verbose = Annotated[bool, typer.Option("--verbose", "-v", help="Show the traceback when something breaks.")]
 DryRun = Annotated[bool, typer.Option("--dry-run", help="Check and plan everything, train nothing.")]
 
+Resume = Annotated[
+    Path | None, typer.Option("--resume", metavar="RUN_FOLDER", help="Go on with this run; its own config.yaml says what to do.")
+]
+
+NoAct = Annotated[bool, typer.Option("--no-act", help="Report candidates that diverge or overfit, but do not stop them.")]
+Apply = Annotated[
+    str | None,
+    typer.Option("--apply", metavar="RUN_FOLDER[:FINDING]", help="Do that run again with the change that its finding proposes."),
+]
+
 
 @dataclass(frozen=True)
 class Request:
@@ -78,11 +91,13 @@ def asks(*flags: str) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
         def run(**given: Any) -> Any:
             from loraloom.config.decode import load_config
 
-            config = load_config(
-                given["config_file"],
-                {flag.key: given[name] for name, flag in chosen.items()},
-                given["sets"] or (),
-            )
+            file = _file_of(given["config_file"], given.get("resume"))
+            values: dict[str, Any] = {"diagnose.act": False} if given.get("no_act") else {}
+            if given.get("apply"):
+                file, changes = _applied(given["apply"], file)
+                values |= changes
+            values |= {flag.key: given[name] for name, flag in chosen.items() if given[name] is not None}
+            config = load_config(file, values, given["sets"] or ())
             return command(Request(config, given["quiet"]), **{parameter.name: given[parameter.name] for parameter in own})
 
         parameters = [
@@ -101,6 +116,40 @@ def asks(*flags: str) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
         return run
 
     return decorate
+
+
+def _file_of(config_file: Path | None, resume: Path | None) -> Path | None:
+    """The config file: that of the run which is to go on, where there is one.
+
+    Raises:
+        RequestError: two files say what to do, or there is no such run.
+    """
+    if resume is None:
+        return config_file
+    if config_file is not None:
+        raise RequestError(
+            "a run that goes on has a config of its own",
+            got=f"{config_file} and --resume {resume}",
+            next=f"leave {config_file} out",
+        )
+    from loraloom.store.folder import RunFolder
+
+    return RunFolder.open(resume).config_path
+
+
+def _applied(place: str, file: Path | None) -> tuple[Path, dict[str, Any]]:
+    """The config of an earlier run, and what its finding changes in it.
+
+    Raises:
+        RequestError: two files say what to do, or there is no such run or finding.
+    """
+    if file is not None:
+        raise RequestError(
+            "a run that is done again has a config of its own", got=f"{file} and --apply {place}", next="leave one of the two out"
+        )
+    from loraloom.pipeline.apply import applied
+
+    return applied(place)
 
 
 def _annotation(name: str, flag: Flag) -> Any:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import shlex
 from collections.abc import Iterator, Mapping, Sequence
 from itertools import groupby
@@ -16,6 +15,8 @@ from rich.padding import Padding
 from rich.table import Table
 from rich.text import Text
 
+from loraloom.cli.explained import range_words, space_words
+from loraloom.cli.screen import plain_console as _console
 from loraloom.config.keys import keys
 from loraloom.report.words import MISSING, duration, gib, metric_words, number, with_error
 
@@ -32,9 +33,6 @@ PREVIEWED = 2
 
 _NO_PARTS = ("total", "low", "high", "one_candidate", "budget")
 """Amounts in a forecast that are not parts of its total."""
-
-PLAIN_WIDTH = 140
-"""Columns of text where there is no terminal to ask; COLUMNS still wins."""
 
 WIDEST = 120
 """Reasons are sentences: a line longer than this is hard to read."""
@@ -55,15 +53,16 @@ def show_end(done: Outcome | Prepared) -> dict[str, Any]:
 
 def show_outcome(outcome: Outcome) -> None:
     """The table of candidates, where report and adapter are, and how to load the adapter."""
-    from loraloom.report.page import load_snippet
+    from loraloom.report.commands import load_snippet
     from loraloom.report.table import trials_table
 
     console = _console()
     result, folder = outcome.result, outcome.folder
     console.print()
     console.print(trials_table(result, console.width))
-    for sentence in filter(None, (result.verdict, *(f"{f.level}: {f.name}. {f.symptom}" for f in result.findings))):
-        _line(console, sentence)
+    if result.verdict:
+        _line(console, result.verdict)
+    _findings(console, outcome)
     _line(console)
     _line(console, f"report   {folder.report_path}")
     if result.best is not None and folder.best.is_dir():
@@ -72,19 +71,33 @@ def show_outcome(outcome: Outcome) -> None:
         _line(console, f"load it\n\n{indent(load_snippet(folder, result, str(folder.best)) or '', '  ')}")
 
 
+def _findings(console: Console, outcome: Outcome) -> None:
+    """What is wrong with the data or with the adapter that is kept, each with its next step; then how to take the first."""
+    from loraloom.diagnose.rank import ranked
+
+    best = outcome.result.trial(outcome.result.best)
+    found = ranked([*outcome.result.findings, *(best.findings if best else ())])
+    for finding in found:
+        _line(console, f"{finding.level}: {finding.name}: {finding.symptom} ({finding.evidence})\n  next: {finding.next}")
+    remedy = next((finding for finding in found if finding.patch and finding.level != "note"), None)
+    if remedy is not None:
+        _line(console, f"do that  loraloom train --apply {shlex.quote(f'{outcome.folder.path}:{remedy.name}')}")
+
+
 def show_plan(prepared: Prepared) -> dict[str, Any]:
-    """What was recognised in the data and what of it is learnt, each setting with reason and source, forecasts, warnings.
+    """What was recognised in the data and what of it is learnt, each setting with reason, source and range, forecasts,
+    what a search may change, warnings.
 
     Returns the document of `plan --json`.
     """
     from loraloom.data.encode import preview
-    from loraloom.plan.planner import plan_json
+    from loraloom.plan.document import plan_json
 
     console = _console()
     document = plan_json(prepared.plan)
     _line(console, prepared.recognised.note)
     for row in preview(prepared.data, prepared.tokenizer, n=PREVIEWED):
-        console.print(_supervised(row), soft_wrap=True)
+        console.print(supervised(row), soft_wrap=True)
     _line(console)
     for block in _settings(document["settings"]):
         console.print(block, width=min(console.width, WIDEST))
@@ -92,6 +105,13 @@ def show_plan(prepared: Prepared) -> dict[str, Any]:
     for name, unit in (("memory", "bytes"), ("time", "seconds")):
         if name in document["forecast"]:
             _line(console, f"{name}: {_estimate(document['forecast'][name], unit)}")
+    if document["search_space"]:
+        _line(console, f"\n{prepared.config.search.trials} candidates of a tune would differ in")
+        for line in space_words(document["search_space"]):
+            _line(console, f"  {line}")
+        _line(console)
+    for rung in document["ladder"]:
+        _line(console, f"  to need less: {_rung(rung)}")
     for warning in document["warnings"]:
         _line(console, f"warning: {warning}")
     return document
@@ -166,16 +186,11 @@ def _settings(settings: Mapping[str, Any]) -> Iterator[RenderableType]:
         longest, left = max(map(len, names.values())), 2 if section else 0
         for key, name in names.items():
             advice = settings[key]
-            head = Text.assemble(name.ljust(longest), "  ", (number(advice["value"]), "bold"))
+            offered = range_words(advice["range"])
+            worth = f"  ({offered})" if offered else ""
+            head = Text.assemble(name.ljust(longest), "  ", (number(advice["value"]), "bold"), (worth, "dim"))
             yield Padding(head, (0, 0, 0, left), expand=False)
             yield Padding(Text(f"{advice['reason']}  [{advice['source']}]", style="dim"), (0, 0, 0, left + 4), expand=False)
-
-
-def _console() -> Console:
-    console = Console(highlight=False, emoji=False)
-    if not console.is_terminal and not os.environ.get("COLUMNS"):
-        console.width = PLAIN_WIDTH
-    return console
 
 
 def _line(console: Console, text: str = "") -> None:
@@ -198,7 +213,14 @@ def _estimate(estimate: Mapping[str, float], unit: str) -> str:
     return f"{show(amounts['total'])} ({show(amounts['low'])} to {show(amounts['high'])}){together}: {', '.join(parts)}"
 
 
-def _supervised(row: Sequence[tuple[str, bool]]) -> Text:
+def _rung(rung: Mapping[str, Any]) -> str:
+    """One cut of the memory ladder: what it leaves, and what it costs."""
+    slower = f", {rung['seconds']:.0%} slower" if rung["seconds"] else ""
+    absent = "" if rung["available"] else " (not on this device)"
+    return f"{rung['name']}{absent}: {gib(rung['bytes'])}, {gib(rung['saved'])} less{slower}; quality: {rung['quality']}"
+
+
+def supervised(row: Sequence[tuple[str, bool]]) -> Text:
     """A row as the model sees it: what is learnt stands between « and », what is only read is dim."""
     text = Text()
     for learnt, run in groupby(row, key=itemgetter(1)):

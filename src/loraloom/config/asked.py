@@ -9,6 +9,10 @@ from dataclasses import dataclass, field
 from typing import Any, Literal
 
 Auto = Literal["auto"]
+Goal = Literal["auto", "quality", "retain", "chat", "memory", "fastest"]
+Preset = Literal[
+    "3-4b", "sentiment", "generation", "question-answering", "under-8gb", "memory-episodic", "memory-relational", "memory-spatial"
+]
 
 
 @dataclass(frozen=True)
@@ -37,6 +41,9 @@ class DataConfig:
     label_column: str | None = None
     max_rows: int | None = None
     """Use this many training rows at most (a seeded sample), for a quick look."""
+    retain: str | None = None
+    """Rows of what the model should still be able to do: file, folder or hub name. Never trained on; what training costs
+    on them is measured."""
 
 
 @dataclass(frozen=True)
@@ -98,6 +105,14 @@ class LimitsConfig:
 
 
 @dataclass(frozen=True)
+class DiagnoseConfig:
+    act: bool = True
+    """Stop a candidate that diverges or overfits; false only reports it."""
+    signals: bool = True
+    """Collect what the findings stand on."""
+
+
+@dataclass(frozen=True)
 class DeployConfig:
     target: Literal["vllm", "llama.cpp", "ollama", "merged"] | None = None
 
@@ -108,12 +123,17 @@ class Config:
 
     model: ModelConfig = field(default_factory=ModelConfig)
     task: Literal["auto", "causal_lm", "seq_cls", "seq2seq_lm"] = "auto"
+    goal: Goal = "auto"
+    """What the plan leans towards where it may choose."""
+    preset: Preset | None = None
+    """A named set of values for a known situation; what is set here by hand wins over it."""
     data: DataConfig = field(default_factory=DataConfig)
     adapter: AdapterConfig = field(default_factory=AdapterConfig)
     training: TrainingConfig = field(default_factory=TrainingConfig)
     search: SearchConfig = field(default_factory=SearchConfig)
     limits: LimitsConfig = field(default_factory=LimitsConfig)
     engine: Literal["packed", "peft"] = "packed"
+    diagnose: DiagnoseConfig = field(default_factory=DiagnoseConfig)
     deploy: DeployConfig = field(default_factory=DeployConfig)
     output_dir: str = "runs"
     report_to: tuple[str, ...] = ()

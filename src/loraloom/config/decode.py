@@ -25,6 +25,12 @@ from loraloom.errors import ConfigError
 __all__ = ["load_config", "parse_bytes", "parse_seconds", "to_plain"]
 
 _SEARCHABLE = ("adapter.", "training.")
+_LARGEST_FILE = 2**18
+"""Bytes of a config file: a thousand times what one needs, and few enough to be read at once."""
+_MOST_VALUES = 100_000
+"""Values in one document, each alias counted as all that it stands for."""
+_LARGEST_NUMBER = 1e18
+"""No setting comes near it, and all that is computed from settings still fits into 64 bits."""
 
 
 @dataclass(frozen=True)
@@ -108,30 +114,69 @@ _Yaml.add_implicit_resolver("tag:yaml.org,2002:null", re.compile(r"^(?:~|null|Nu
 _Yaml.add_implicit_resolver("tag:yaml.org,2002:merge", re.compile(r"^<<$"), ["<"])
 
 
-def _load(text: str) -> Any:
-    """The document in `text`. Raises yaml.YAMLError, and nothing else, for what is none."""
+class _TooMany(yaml.YAMLError):
+    """YAML, but more of it than anyone wrote."""
+
+
+def _load(text: str) -> tuple[Any, yaml.Node | None]:
+    """The document in `text`, as values and as nodes. Raises yaml.YAMLError, and nothing else, for what is none."""
+    loader = _Yaml(text)
     try:
-        return yaml.load(text, _Yaml)
+        root = loader.get_single_node()
+        if root is None:
+            return None, None
+        if _values_in(root, {}) > _MOST_VALUES:
+            raise _TooMany
+        return loader.construct_document(root), root
     except (AttributeError, LookupError, RecursionError, TypeError, ValueError) as error:
         # An explicit tag on what it does not fit (`!!int eight`), or brackets without end.
         raise yaml.YAMLError(str(error)) from None
+    finally:
+        loader.dispose()
+
+
+def _values_in(node: yaml.Node, seen: dict[int, float]) -> float:
+    """How many values `node` holds where every alias is followed: some lines of aliases to aliases stand for billions."""
+    if id(node) in seen:
+        return seen[id(node)]
+    seen[id(node)] = math.inf  # what holds itself has no end
+    inner: list[Any] = node.value if isinstance(node, yaml.CollectionNode) else []
+    if isinstance(node, yaml.MappingNode):
+        inner = [part for pair in node.value for part in pair]
+    seen[id(node)] = 1 + sum(_values_in(part, seen) for part in inner)
+    return seen[id(node)]
+
+
+def _file_text(path: Path) -> str:
+    """The whole file; a pipe or a device is not waited for."""
+    if path.exists() and not path.is_file() and not path.is_dir():
+        raise ConfigError("this is a pipe or a device, not a config file", where=str(path), need="a YAML file")
+    with path.open("rb") as file:
+        content = file.read(_LARGEST_FILE + 1)
+    if len(content) > _LARGEST_FILE:
+        raise ConfigError(
+            f"a config file has at most {_LARGEST_FILE // 1024} KiB, and this one is larger",
+            where=str(path),
+            next=f"if these are the data: --data {path}",
+        )
+    return content.decode("utf-8-sig")
 
 
 def _read_file(path: Path) -> dict[str, _Setting]:
     try:
-        text = path.read_text(encoding="utf-8")
+        text = _file_text(path)
     except FileNotFoundError:
         raise ConfigError("there is no such config file", where=str(path), next="check the path, or leave the file out") from None
     except IsADirectoryError:
         raise ConfigError("this is a folder, not a config file", where=str(path), next="name the .yaml file in it") from None
     except UnicodeDecodeError:
         raise ConfigError("this is not text in UTF-8", where=str(path), need="a YAML file") from None
-    except OSError as error:
-        raise ConfigError(f"the config file cannot be read: {error.strerror}", where=str(path)) from None
+    except (OSError, ValueError) as error:
+        problem = getattr(error, "strerror", None) or str(error)
+        raise ConfigError(f"the config file cannot be read: {problem}", where=str(path), next="check the path") from None
     lines: dict[str, int] = {}
     try:
-        document = _load(text)
-        root = yaml.compose(text, _Yaml)
+        document, root = _load(text)
     except yaml.YAMLError as error:
         raise _not_yaml(error, path) from None
     if document is None:
@@ -152,8 +197,14 @@ def _read_file(path: Path) -> dict[str, _Setting]:
 
 
 def _not_yaml(error: yaml.YAMLError, path: Path) -> ConfigError:
+    if isinstance(error, _TooMany):
+        return ConfigError(
+            f"the file stands for more than {_MOST_VALUES:,} values",
+            where=str(path),
+            next="write values out where an alias (*name) repeats others; one that holds itself never ends",
+        )
     mark = getattr(error, "problem_mark", None)
-    problem = getattr(error, "problem", None) or "it cannot be parsed"
+    problem = getattr(error, "problem", None) or str(error) or "it cannot be parsed"
     return ConfigError(
         f"this is not YAML: {problem}",
         where=f"{path}:{mark.line + 1}" if mark else str(path),
@@ -221,7 +272,7 @@ def _parse_text(key: Key, text: str, where: str, *, entry: str | None) -> Any:
     if key.only_text and entry is None:
         return None if text in ("null", "~") and type(None) in key.kinds else text
     try:
-        return _load(text)
+        return _load(text)[0]
     except yaml.YAMLError:
         raise ConfigError(
             f"`{key.name}` is {_show(text)}, which cannot be read as YAML",
@@ -266,13 +317,15 @@ def _check_value(key: Key, value: Any, where: str, inner: Mapping[str, str]) -> 
     except ValidationError:
         hint = " (in quotes)" if key.only_text and isinstance(value, int | float) else ""
         raise _wrong_value(key, value, key.need + hint, where) from None
+    if isinstance(typed, str) and "\0" in typed:
+        raise _wrong_value(key, typed, "text without NUL characters", where)
     numbers = {None: typed} if not isinstance(typed, dict) else cast(dict[str | None, Any], typed)
     for entry, number in numbers.items():
         if isinstance(number, bool) or not isinstance(number, int | float):
             continue
-        if not math.isfinite(number) or (key.range and not key.range.holds(number)):
+        if not -_LARGEST_NUMBER < number < _LARGEST_NUMBER or (key.range and not key.range.holds(number)):
             name = key.name if entry is None else f"{key.name}.{entry}"
-            need = key.range.words if key.range else "a finite number"
+            need = key.range.words if key.range else f"a number below {_LARGEST_NUMBER:g}"
             place = where if entry is None else inner.get(entry, where)
             raise ConfigError(f"`{name}` is {_show(number)} but must be {need}; try {key.example}", where=place)
     _check_words(key, typed, where)

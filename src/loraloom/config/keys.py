@@ -160,6 +160,12 @@ def nearest(name: str, *, among: Collection[str] = ()) -> str | None:
     return None
 
 
+def named(name: str, *, among: Collection[str]) -> str | None:
+    """The key among these that `name` names: in full, by its last word, or by another tool's word for it."""
+    found = [key for key in among if name in (key, _last(key)) or ALIASES.get(name) == key]
+    return found[0] if found else None
+
+
 def _last(name: str) -> str:
     return name.rpartition(".")[2]
 

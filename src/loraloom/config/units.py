@@ -8,6 +8,7 @@ from typing import overload
 
 from loraloom.errors import ConfigError
 
+_LARGEST_BYTES = 2**62
 _BYTES = re.compile(r"(?P<number>\d+(?:\.\d+)?)\s*(?:(?P<prefix>[kmgt])(?P<binary>i?))?(?:b|bytes)?", re.IGNORECASE)
 _POWER = {"k": 1, "m": 2, "g": 3, "t": 4}
 _PART = r"\d+(?:\.\d+)?\s*"
@@ -25,9 +26,11 @@ def parse_bytes(text: str | int, *, key: str = "limits.memory", where: str | Non
     amount = 0
     if match := _BYTES.fullmatch(str(text).strip()):
         power = _POWER[match["prefix"].lower()] if match["prefix"] else 0
-        amount = round(float(match["number"]) * (1024 if match["binary"] else 1000) ** power)
-    if amount < 1:
-        raise ConfigError(f"`{key}` is {text!r} but must be an amount of memory above 0; try 12GiB", where=where)
+        exact = float(match["number"]) * (1024 if match["binary"] else 1000) ** power
+        amount = round(min(exact, 2 * _LARGEST_BYTES))  # `exact` may be infinite
+    if not 1 <= amount <= _LARGEST_BYTES:
+        limit = "above 0" if amount < 1 else "of at most 4 EiB"
+        raise ConfigError(f"`{key}` is {text!r} but must be an amount of memory {limit}; try 12GiB", where=where)
     return amount
 
 

@@ -43,6 +43,8 @@ class DataFacts:
     """Training rows that are the same as an earlier one."""
     leaked_rows: int = 0
     """Held-out rows whose content is also trained on."""
+    rows_left_out: int = 0
+    """Rows of any split that nothing can be learnt from: an empty answer, or no label."""
     rows_cut: int = 0
     supervised_lost: float = 0.0
     """Share of the supervised tokens that truncation has already taken."""
@@ -85,6 +87,7 @@ def data_facts(encoded: Encoded) -> DataFacts:
         label_counts=_label_counts(encoded.train, len(names)) if encoded.task == "seq_cls" else (),
         repeated_rows=_repeated(encoded.train),
         leaked_rows=encoded.duplicates,
+        rows_left_out=sum(each.dropped for each in encoded.report.values()),
         rows_cut=report.cut if report else 0,
         supervised_lost=report.share_lost if report else 0.0,
     )

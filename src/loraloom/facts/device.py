@@ -30,6 +30,8 @@ class DeviceFacts:
     bf16_native: bool
     """Whether bf16 is computed in hardware. Elsewhere torch emulates it: it works and is slow."""
     compute_capability: tuple[int, int] | None = None
+    process_bytes: int = 0
+    """What this process holds before a model is loaded, on a CPU; 0 where that is not known."""
 
 
 def device_facts(kind: DeviceKind | None = None) -> DeviceFacts:
@@ -47,7 +49,8 @@ def device_facts(kind: DeviceKind | None = None) -> DeviceFacts:
     if kind == "mps":
         total = min(total, int(torch.mps.recommended_max_memory()))
         return DeviceFacts("mps", "Apple GPU", total, min(free, total), torch.get_num_threads(), True)
-    return DeviceFacts("cpu", _cpu_name(), total, free, _cores(), bool(_cpu_flags() & BF16_CPU_FLAGS))
+    native = bool(_cpu_flags() & BF16_CPU_FLAGS)
+    return DeviceFacts("cpu", _cpu_name(), total, free, _cores(), native, process_bytes=_process_bytes())
 
 
 @cache
@@ -121,6 +124,12 @@ def _host_memory() -> tuple[int, int]:
         total = limit
         free = min(free, max(0, limit - (used or 0)))
     return total, free
+
+
+def _process_bytes() -> int:
+    import psutil
+
+    return int(psutil.Process().memory_info().rss)
 
 
 def _read_int(path: Path) -> int | None:

@@ -126,6 +126,22 @@ def model_facts(
     config = load_config(name_or_path, revision=revision, trust_remote_code=trust_remote_code)
     if num_labels is not None:
         config.num_labels = num_labels
+    try:
+        return _described(config, name_or_path, revision, trust_remote_code, task)
+    except ModelError:
+        raise
+    except Exception as fault:  # a family checks the fields that it computes with; the others may hold anything
+        raise ModelError(
+            f"the config.json of {name_or_path} cannot be used",
+            got=first_line(fault),
+            need="names, numbers and lists where the family has them",
+            next="restore the file",
+        ) from fault
+
+
+def _described(
+    config: PreTrainedConfig, name_or_path: str, revision: str | None, trust_remote_code: bool, task: Task | None
+) -> ModelFacts:
     kind = _kind(config)
     task = task or _asked_task(config) or DEFAULT_TASK[kind]
     _check_task(name_or_path, config.model_type, kind, task)
@@ -207,6 +223,7 @@ def build_on_meta(
     except Exception as fault:  # a config is user input: whatever a model's constructor raises on it is a wrong request
         raise ModelError(
             f"a {config.model_type} model for {task} cannot be built from this config.json",
+            where=str(config.name_or_path) or None,
             got=first_line(fault),
             need="a family that transformers offers for this task, and sizes that fit each other",
             next="check `task`, or the config.json of the model",

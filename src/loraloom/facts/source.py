@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
@@ -11,6 +12,8 @@ from loraloom.errors import ModelError
 if TYPE_CHECKING:
     from transformers import PreTrainedConfig
 
+MOST = {"label": 10_000_000, "layer": 2000, "block": 2000, "expert": 10_000, "depth": 2000, "stage": 2000}
+"""Words in the keys of a config that count parts, and more of them than any model has."""
 WEIGHT_PATTERNS = ["*.safetensors", "*.safetensors.index.json", "*.json", "*.txt", "*.model", "*.jinja"]
 
 
@@ -20,11 +23,14 @@ def load_config(name_or_path: str, *, revision: str | None = None, trust_remote_
     Raises:
         ModelError: no such folder or hub model, no config.json, a broken one, or a family that is not known.
     """
-    folder = Path(name_or_path).expanduser()
-    if folder.is_dir():
-        _check_folder(name_or_path, folder)
-    elif looks_like_path(name_or_path):
-        raise _no_folder(name_or_path, folder)
+    try:
+        folder = Path(name_or_path).expanduser()
+        if folder.is_dir():
+            _check_folder(name_or_path, folder)
+        elif looks_like_path(name_or_path):
+            raise _no_folder(name_or_path, folder)
+    except (OSError, RuntimeError) as fault:  # a closed folder, a name too long for a disk, or "~someone" who is no user here
+        raise ModelError(f"{name_or_path} cannot be opened", got=first_line(fault), next="check `model.name_or_path`") from fault
     from transformers import AutoConfig
 
     source = str(folder) if folder.is_dir() else name_or_path
@@ -79,7 +85,7 @@ def looks_like_path(name: str) -> bool:
 
 def _check_folder(name: str, folder: Path) -> None:
     if (folder / "config.json").is_file():
-        return
+        return _check_counts(name, folder / "config.json")
     files = sorted(path.name for path in folder.iterdir())
     if (folder / "adapter_config.json").is_file():
         raise ModelError(
@@ -103,11 +109,40 @@ def _check_folder(name: str, folder: Path) -> None:
     )
 
 
+def _check_counts(name: str, path: Path) -> None:
+    """Refuse a config that asks for more parts than a model has: each would be built, one after another, without end."""
+    try:
+        content = json.loads(path.read_bytes())
+    except (RecursionError, ValueError):
+        return  # transformers says what is wrong with it
+    for key, value in _whole_numbers(content):
+        if (word := next((word for word in MOST if word in key), None)) and value > MOST[word]:
+            raise ModelError(
+                f"the config.json of {name} cannot be used",
+                got=f"{key}: {value if value < 10**18 else 'a number of more than 18 digits'}",
+                need=f"at most {MOST[word]:,}",
+                next="restore the file",
+            )
+
+
+def _whole_numbers(content: Any) -> Iterator[tuple[str, int]]:
+    """Keys that hold a whole number (or a list of them), at any depth."""
+    parts: list[tuple[str, Any]] = [("", content)]
+    while parts:
+        key, value = parts.pop()
+        if isinstance(value, dict):
+            parts += cast("dict[str, Any]", value).items()
+        elif isinstance(value, list):
+            parts += [(key, item) for item in cast("list[Any]", value)]
+        elif isinstance(value, int):
+            yield key, value
+
+
 def _base_of(folder: Path) -> str | None:
     try:
         content = cast("dict[str, Any]", json.loads((folder / "adapter_config.json").read_text(encoding="utf-8")))
         return content.get("base_model_name_or_path")
-    except (OSError, ValueError, AttributeError):
+    except (OSError, RecursionError, ValueError, AttributeError):
         return None
 
 

@@ -35,7 +35,7 @@ def find_weights(folder: Path) -> Weights:
     """Read what `folder` holds. Never raises for a fault in the files: it is told in `problem`."""
     try:
         files = _files(folder)
-    except (OSError, ValueError, KeyError, TypeError, AttributeError) as fault:
+    except (OSError, RecursionError, ValueError, LookupError, TypeError, AttributeError) as fault:
         return Weights(problem=f"the index of the weight files cannot be read: {fault}")
     if not files:
         return Weights(problem="no model.safetensors and no pytorch_model.bin")
@@ -49,14 +49,13 @@ def find_weights(folder: Path) -> Weights:
     names: set[str] = set()
     for name in files:
         try:
-            header = _header(folder / name)
-        except (OSError, ValueError, KeyError, TypeError, AttributeError, struct.error) as fault:
+            for tensor, entry in _header(folder / name).items():
+                names.add(tensor)
+                begin, end = entry["data_offsets"]
+                stored = str(entry["dtype"])
+                counts[DTYPES.get(stored, stored)] += end - begin
+        except (OSError, RecursionError, ValueError, LookupError, TypeError, AttributeError, struct.error) as fault:
             return Weights(files=files, bytes=size, problem=f"{name} cannot be read: {fault}")
-        for tensor, entry in header.items():
-            names.add(tensor)
-            begin, end = entry["data_offsets"]
-            stored = str(entry["dtype"])
-            counts[DTYPES.get(stored, stored)] += end - begin
     dtype = counts.most_common(1)[0][0] if counts else None
     return Weights(files=files, bytes=size, names=frozenset(names), dtype=dtype)
 
@@ -67,6 +66,9 @@ def _files(folder: Path) -> tuple[str, ...]:
             return (single,)
         if (folder / index).is_file():
             shards = json.loads((folder / index).read_text(encoding="utf-8"))["weight_map"].values()
+            strange = [name for name in shards if not isinstance(name, str) or Path(name).name != name]
+            if strange:
+                raise ValueError(f"{strange[0]!r} is not the name of a file beside it")
             return tuple(sorted(set(shards)))
     return ()
 

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from loraloom.config.asked import Config
 from loraloom.pipeline.prepare import Prepared, prepare
+from loraloom.plan.explain import Explanation
+from loraloom.plan.explain import explain as explain_setting
 
 Planned = Prepared
 
@@ -11,3 +13,16 @@ Planned = Prepared
 def plan(config: Config) -> Planned:
     """Read the request and decide; weights need not be there. Errors as in `prepare`."""
     return prepare(config, weights=False)
+
+
+def explain(config: Config, name: str) -> Explanation:
+    """One setting at length: with the plan's value where model and data are given, else what holds for any.
+
+    Raises:
+        ConfigError: no rule decides a setting of this name.
+        RequestError: as in `prepare`.
+    """
+    if config.model.name_or_path is None or config.data.train is None:
+        return explain_setting(name)
+    explain_setting(name)  # a wrong name should not wait for the model
+    return explain_setting(name, plan(config).plan)

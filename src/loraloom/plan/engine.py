@@ -6,7 +6,7 @@ may not import the trainer.
 
 from __future__ import annotations
 
-GRADIENT_CHECKPOINTING = False
+GRADIENT_CHECKPOINTING = True
 """Whether activations can be recomputed in the backward pass."""
 QUANTIZATION: tuple[str, ...] = ()
 """Quantised bases that can be loaded."""

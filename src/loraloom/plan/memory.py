@@ -1,10 +1,10 @@
 """Forecast of a run's peak memory, part by part, for K candidates in a pack.
 
-    peak = weights + their layouts + state of K adapters + max(training pass, evaluation pass) + runtime
+    peak = weights + their layouts + state of K adapters + max(training pass, evaluation pass) + allocator + runtime
 
 What a training pass keeps is counted on the model itself (`facts.activations`), not estimated from its family;
-formulas stand in only for models that cannot be run without numbers. On top comes the widest moment: the chunk of
-logits when the loss is formed, or the gradients of one MLP, or of one table of attention, on the way back.
+formulas stand in only for models that cannot be run without numbers. On top comes the widest moment: the logits when the
+loss is formed, or the gradients of one MLP, or of one table of attention, on the way back.
 """
 
 from __future__ import annotations
@@ -30,7 +30,13 @@ NF4_BYTES = 0.516
 EAGER_ATTENTION_BYTES = 16
 """Per row, head and pair of positions, where attention is not fused: scores, softmax and their copies."""
 RUNTIME_BYTES = {"cuda": 600e6, "cpu": 500e6, "mps": 500e6}
-"""What torch and its libraries take before a model is loaded."""
+"""What torch and its libraries take before a model is loaded, where that was not measured (`DeviceFacts.process_bytes`)."""
+LIBRARY_BYTES = 25e6
+"""What they take more once a model has run on a CPU: kernels made for its shapes, pages of code. Measured on a model of a few
+hundred thousand parameters."""
+RETAINED = {"cpu": 0.45, "cuda": 0.0, "mps": 0.0}
+"""Share of a pass that malloc holds on to in pieces too small to be used again: fitted on the runs that
+benchmarks/advice_memory measures. CUDA's figure is what torch allocated, which has no such share."""
 LAYOUTS = 2
 """Copies of a frozen weight that `lora.frozen` lays out anew: one for the way forward, one for the way back."""
 LAYOUTS_SHARE = 0.6
@@ -61,23 +67,34 @@ def forecast_memory(facts: Facts, decided: Decided, shape: Shape) -> Estimate:
     model, element = facts.model, BYTES[decided["model.dtype"].value]
     trained = adapter_parameters(facts, decided)
     tokens = pass_tokens(facts, shape)
-    logits = logits_bytes(facts, tokens, element)
-    activations = training_activations(facts, decided, shape) + max(0.0, widest_bytes(facts, decided, shape) - logits)
+    tables, forming = workspace_bytes(facts, tokens, element), loss_bytes(facts, tokens, element)
+    walking = widest_bytes(facts, decided, shape)
+    # With checkpointing a layer's own tensors are freed before the loss is formed; on a CPU their pages are not.
+    moment = forming + walking if shape.checkpointing and facts.device.kind == "cpu" else max(forming, walking)
+    activations = training_activations(facts, decided, shape) + moment
     evaluation = evaluation_bytes(facts, decided, shape)
+    passing = max(activations + tables, evaluation)
     parts = {
         "weights": weight_bytes(model, element, shape.quantization),
         "layouts": layout_bytes(facts, decided) if shape.prepack else 0.0,
         "adapters": shape.packed * trained * (ADAPTER_BYTES + SNAPSHOT_BYTES + (element if element < 4 else 0)),
         "optimizer": shape.packed * trained * (ADAM_BYTES if decided["training.optim"].value == "adamw" else 0),
         "activations": activations,
-        "logits": logits,
-        "evaluation": max(0.0, evaluation - activations - logits),
-        "runtime": RUNTIME_BYTES[facts.device.kind],
+        "logits": tables,
+        "evaluation": max(0.0, evaluation - activations - tables),
+        "allocator": RETAINED[facts.device.kind] * passing,
+        "runtime": runtime_bytes(facts),
     }
     value = sum(parts.values())
     moving = value - parts["runtime"]
     low, high = parts["runtime"] + moving * (1 - UNCERTAINTY), parts["runtime"] + moving * (1 + UNCERTAINTY)
     return Estimate(value=value, low=low, high=high, unit="bytes", parts=parts)
+
+
+def runtime_bytes(facts: Facts) -> float:
+    """What the process holds beside the run: measured where the device's facts say so."""
+    held = facts.device.process_bytes
+    return held + LIBRARY_BYTES if held else RUNTIME_BYTES[facts.device.kind]
 
 
 def prepacks(facts: Facts, decided: Decided, shape: Shape, budget: float) -> bool:
@@ -222,18 +239,35 @@ def widest_bytes(facts: Facts, decided: Decided, shape: Shape) -> float:
     return max((f + d) * token, tables + (4 * d - 2 * f) * token)
 
 
-def logits_bytes(facts: Facts, tokens: int, element: float) -> float:
-    """The loss at its widest moment.
+def supervised_in(facts: Facts, tokens: float) -> float:
+    """Tokens of a pass that a loss is formed on."""
+    return tokens * min(1.0, facts.data.supervised_tokens / max(1, facts.data.tokens))
 
-    A language model's is formed chunk by chunk: float32 logits of one chunk and their logarithm of softmax, beside the
-    hidden states of the supervised tokens, their gradient and one more copy.
+
+def workspace_bytes(facts: Facts, tokens: float, element: float) -> float:
+    """Tables of one chunk of logits, float32 and in the base's dtype, that a language model's loss keeps from pass to pass."""
+    if facts.data.task == "seq_cls":
+        return 0.0
+    return chunk_rows(facts, tokens) * facts.model.vocab_size * (4 + element)
+
+
+def chunk_rows(facts: Facts, tokens: float) -> float:
+    """Supervised tokens whose logits are formed at once."""
+    return min(engine.HEAD_CHUNK_BYTES / (4 * facts.model.vocab_size), supervised_in(facts, tokens))
+
+
+def loss_bytes(facts: Facts, tokens: float, element: float) -> float:
+    """The loss at its widest moment, beside its tables.
+
+    The head's output for a chunk and for the one before it; of the supervised tokens the hidden states, their gradient and
+    one more copy.
     """
     model = facts.model
     if facts.data.task == "seq_cls":
         return 0.0
-    supervised = tokens * min(1.0, facts.data.supervised_tokens / max(1, facts.data.tokens))
-    chunk = min(engine.HEAD_CHUNK_BYTES, supervised * model.vocab_size * 4)
-    return 2 * chunk + 3 * supervised * model.hidden_size * element
+    supervised, chunk = supervised_in(facts, tokens), chunk_rows(facts, tokens)
+    formed = chunk + min(chunk, supervised - chunk)
+    return (formed * model.vocab_size + 3 * supervised * model.hidden_size) * element
 
 
 def evaluation_bytes(facts: Facts, decided: Decided, shape: Shape) -> float:
@@ -245,7 +279,7 @@ def evaluation_bytes(facts: Facts, decided: Decided, shape: Shape) -> float:
     wide = max((3 * model.hidden_size + 3 * model.intermediate_size) * element * tokens, tables)
     if decided["model.attn_implementation"].value == "eager":
         wide += EAGER_ATTENTION_BYTES / 2 * model.heads * length * tokens
-    return wide + logits_bytes(facts, tokens, element)
+    return wide + workspace_bytes(facts, tokens, element) + loss_bytes(facts, tokens, element)
 
 
 def decided_shape(decided: Decided, *, packed: int = 1, prepack: bool = False) -> Shape:

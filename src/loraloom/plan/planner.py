@@ -3,21 +3,23 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, fields, replace
+from dataclasses import dataclass, fields, replace
 from typing import Any, TypeVar
 
 from loraloom.config.asked import Config
 from loraloom.errors import ConfigError, ModelError
 from loraloom.lora.targets import resolve_pattern, resolve_targets, short_label
-from loraloom.plan import engine
+from loraloom.plan import engine, goals, presets
 from loraloom.plan.basis import CONFIG, Facts, asked_value, is_asked, memory_budget, target_linears
+from loraloom.plan.leaning import Case, bent
 from loraloom.plan.memory import Shape, decided_shape, forecast_memory, prepacks
+from loraloom.plan.peft_memory import forecast_peft, peft_run, sizes_of
 from loraloom.plan.rules import RULES, batch, max_length, rank, rate
 from loraloom.plan.time import forecast_time
 from loraloom.plan.warnings import warnings_for
 from loraloom.records import AdapterSpec, Advice, Candidate, Estimate, TrainingSpec
 
-__all__ = ["Facts", "Plan", "candidate", "make_plan", "packs", "plan_json", "search_caps"]
+__all__ = ["Facts", "Plan", "candidate", "make_plan", "packs", "search_caps"]
 
 Spec = TypeVar("Spec", AdapterSpec, TrainingSpec)
 
@@ -54,32 +56,37 @@ class Plan:
         """Padded tokens of one training pass; one candidate's micro-batch may exceed it."""
         return engine.TOKEN_BUDGET[self.facts.device.kind]
 
-    def to_json(self) -> dict[str, Any]:
-        return plan_json(self)
-
 
 def make_plan(config: Config, facts: Facts) -> Plan:
     """Decide every setting that the user left open; pure, nothing is read or written.
 
     Raises:
         ModelError: a target that matches nothing, a module to save that the model does not have.
-        ConfigError: a length above the model's positions.
+        ConfigError: a length above the model's positions; a goal or preset that does not suit the task.
         MemoryBudgetError: nothing fits into the memory that was allowed.
     """
+    presets.check(facts, config)
+    config = presets.completed(config, facts)
+    goals.check(facts, config)
     max_length.check(facts, config)
     _check_modules(facts, config)
-    decided: dict[str, Advice] = {}
-    for key, rule in RULES.items():
-        decided[key] = _asked(config, facts, decided, key) if is_asked(config, key) else rule(facts, config, decided)
+    decided = {"goal": goals.advise(config), "preset": presets.advise(config)}
+    for key in RULES:
+        decided[key] = _asked(config, facts, decided, key) if is_asked(config, key) else _advised(config, facts, decided, key)
     _check_fit(config, facts, decided)
     packed = decided["limits.max_packed"].value
-    prepack = prepacks(facts, decided, decided_shape(decided, packed=packed), memory_budget(facts, config))
+    lean = config.goal == "memory"
+    prepack = not lean and prepacks(facts, decided, decided_shape(decided, packed=packed), memory_budget(facts, config))
     forecast = {
         "memory": forecast_memory(facts, decided, decided_shape(decided, packed=packed, prepack=prepack)),
         "memory_one": forecast_memory(facts, decided, decided_shape(decided, prepack=prepack)),
         "time": forecast_time(facts, config, decided, trials=config.search.trials, packed=packed),
         "time_one": forecast_time(facts, config, decided),
     }
+    if config.engine == "peft":
+        forecast["memory"] = forecast["memory_one"] = forecast_peft(
+            sizes_of(facts.model), peft_run(facts, decided, decided_shape(decided))
+        )
     return Plan(decided, forecast, warnings_for(facts, config, decided, forecast), config, facts, prepack)
 
 
@@ -116,10 +123,11 @@ def search_caps(plan: Plan) -> dict[str, float]:
     steps = plan.config.training.max_steps
     rows = facts.data.rows * settings["training.num_train_epochs"].value
     most = SEARCH_BATCH_CAP if steps else min(SEARCH_BATCH_CAP, max(4, rows / LEAST_SEARCH_STEPS))
+    windows = settings["training.gradient_accumulation_steps"].value
     return {
         "training.learning_rate": rate.rate_cap(facts, value),
         "adapter.r": float(min(SEARCH_RANK_CAP, rank.width_cap(facts))),
-        "training.per_device_train_batch_size": float(most),
+        "training.per_device_train_batch_size": max(1.0, most / windows),
     }
 
 
@@ -129,32 +137,13 @@ def packs(plan: Plan, candidates: Sequence[Candidate]) -> tuple[tuple[Candidate,
     return tuple(tuple(ordered[start : start + plan.slots]) for start in range(0, len(ordered), plan.slots))
 
 
-def plan_json(plan: Plan) -> dict[str, Any]:
-    """The document that `plan --json` prints."""
-    memory, time = plan.forecast["memory"], plan.forecast["time"]
-    return {
-        "settings": {key: asdict(advice) for key, advice in plan.settings.items()},
-        "forecast": {
-            "memory": {
-                **{f"{name}_bytes": round(size) for name, size in memory.parts.items()},
-                "total_bytes": round(memory.value),
-                "low_bytes": round(memory.low),
-                "high_bytes": round(memory.high),
-                "one_candidate_bytes": round(plan.forecast["memory_one"].value),
-                "budget_bytes": memory_budget(plan.facts, plan.config),
-                "candidates": plan.slots,
-            },
-            "time": {
-                **{f"{name}_seconds": round(seconds, 1) for name, seconds in time.parts.items()},
-                "total_seconds": round(time.value, 1),
-                "low_seconds": round(time.low, 1),
-                "high_seconds": round(time.high, 1),
-                "one_candidate_seconds": round(plan.forecast["time_one"].value, 1),
-                "candidates": plan.config.search.trials,
-            },
-        },
-        "warnings": list(plan.warnings),
-    }
+def _advised(config: Config, facts: Facts, decided: Mapping[str, Advice], key: str) -> Advice:
+    """What the rule says, as the goal and then the preset bend it."""
+    advice, case = RULES[key](facts, config, decided), Case(facts, config, decided)
+    advice = bent(advice, f"goal {config.goal}", goals.GOALS[config.goal].bends.get(key), case)
+    if config.preset is None:
+        return advice
+    return bent(advice, f"preset {config.preset}", presets.PRESETS[config.preset].bends.get(key), case)
 
 
 def _asked(config: Config, facts: Facts, decided: Mapping[str, Advice], key: str) -> Advice:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from loraloom.config.asked import Config
 from loraloom.facts.device import matmul_flops
+from loraloom.plan import engine
 from loraloom.plan.basis import Decided, Facts, decided_batch, decided_linears, parameters_per_rank, total_steps
 from loraloom.records import Estimate
 
@@ -22,6 +23,8 @@ EVALUATIONS = 8
 SPREAD = (0.5, 2.0)
 """A forecast without a probe may be off by this factor."""
 STARTUP_SECONDS = 8.0
+PROBED = 0.15
+"""Share by which a forecast may be off that stands on measured steps."""
 
 
 def forecast_time(facts: Facts, config: Config, decided: Decided, *, trials: int = 1, packed: int = 1) -> Estimate:
@@ -30,8 +33,7 @@ def forecast_time(facts: Facts, config: Config, decided: Decided, *, trials: int
     steps = total_steps(facts, config, decided)
     tokens = steps * decided_batch(decided) * facts.data.mean_length * PADDING
     per_token = operations_per_token(facts, decided)
-    micro_steps = steps * decided["training.gradient_accumulation_steps"].value
-    passes = micro_steps * trials / max(1, min(packed, trials))
+    passes = steps * decided["training.gradient_accumulation_steps"].value * passes_of_all(facts, decided, trials, packed)
     parts = {
         "training": trials * tokens * per_token / rate,
         "layers": passes * facts.model.layers * LAYER_SECONDS[facts.device.kind],
@@ -40,6 +42,37 @@ def forecast_time(facts: Facts, config: Config, decided: Decided, *, trials: int
     }
     value = sum(parts.values())
     return Estimate(value=value, low=value * SPREAD[0], high=value * SPREAD[1], unit="seconds", parts=parts)
+
+
+def passes_of_all(facts: Facts, decided: Decided, trials: int, packed: int) -> float:
+    """Passes through the model for one micro-step of every trial: as many candidates share one as its tokens allow."""
+    one = decided["training.per_device_train_batch_size"].value * min(facts.data.mean_length, decided["data.max_length"].value)
+    share = max(1, min(packed, trials, int(engine.TOKEN_BUDGET[facts.device.kind] // max(1.0, one))))
+    return trials / share
+
+
+def with_measured_tick(forecast: Estimate, facts: Facts, config: Config, decided: Decided, tick_seconds: float) -> Estimate:
+    """The forecast of a search with the measured seconds of a tick, one micro-step of every candidate in the pack.
+
+    What a tick measures stands in for products and layers; an evaluation is scaled as the products are, since it runs the
+    same ones forwards only.
+    """
+    training = ticks_of_search(facts, config, decided) * tick_seconds
+    modelled = forecast.parts["training"] + forecast.parts["layers"]
+    parts = {
+        "training": training,
+        "layers": 0.0,
+        "evaluation": forecast.parts["evaluation"] * training / modelled,
+        "startup": forecast.parts["startup"],
+    }
+    value = sum(parts.values())
+    return Estimate(value=value, low=value * (1 - PROBED), high=value * (1 + PROBED), unit="seconds", parts=parts)
+
+
+def ticks_of_search(facts: Facts, config: Config, decided: Decided) -> int:
+    """Micro-steps of all packs, one after another, with no candidate pruned."""
+    micro = total_steps(facts, config, decided) * decided["training.gradient_accumulation_steps"].value
+    return micro * -(-config.search.trials // max(1, decided["limits.max_packed"].value))
 
 
 def operations_per_token(facts: Facts, decided: Decided) -> float:

@@ -42,6 +42,9 @@ def _data(facts: Facts, decided: Decided) -> list[str]:
     share = max(data.share_above(length), data.supervised_lost)
     if share > LOST_LIMIT and data.format != "text":
         found.append(f"up to {share:.0%} of the rows are longer than {length:,} tokens and lose their end: raise data.max_length")
+    if data.rows_left_out:
+        why = "have no label" if data.task == "seq_cls" else "have nothing to learn: an empty text or answer"
+        found.append(f"{data.rows_left_out:,} rows {why}, and are left out")
     if data.leaked_rows:
         found.append(f"{data.leaked_rows:,} held-out rows are also trained on: scores on them flatter")
     if data.repeated_rows > data.rows * 0.05:

@@ -6,6 +6,7 @@ from collections.abc import Callable
 from functools import partial
 
 from loraloom.config.asked import Config
+from loraloom.plan.about import About
 from loraloom.plan.basis import Decided, Facts
 from loraloom.plan.rules import (
     accumulation,
@@ -54,3 +55,9 @@ RULES: dict[str, Rule] = {
     **{module.KEY: module.advise for module in _ORDER},
 }
 """Dotted key -> rule. Settings that are the same for everyone come first."""
+
+ABOUT: dict[str, About] = {
+    **{key: kept.about for key, kept in fixed.FIXED.items()},
+    **{module.KEY: module.ABOUT for module in _ORDER},
+}
+"""Dotted key -> what is worth telling about it."""

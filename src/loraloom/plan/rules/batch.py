@@ -4,11 +4,24 @@ from __future__ import annotations
 
 from loraloom.config.asked import Config
 from loraloom.errors import MemoryBudgetError
+from loraloom.plan.about import About
 from loraloom.plan.basis import Decided, Facts, bytes_text, memory_budget
 from loraloom.plan.memory import Shape, forecast_memory, largest
 from loraloom.records import Advice
 
 KEY = "training.per_device_train_batch_size"
+ABOUT = About(
+    does="Rows that go through the model at a time; times accumulation it is the batch of one optimiser step.",
+    rule=(
+        "4 under 500 rows, 8 under 2,000, 16 under 100,000, else 32, halved until it fits into memory. A search tries 4 to 64 "
+        "with the rate moved by the square root."
+    ),
+    evidence=(
+        "Small batches are as good with a rate made for them (arXiv:2507.07101); batch and rate have to be tuned together. In "
+        "PLoRA's runs (arXiv:2508.02932) the batch alone moves 3.2 to 11.3 points."
+    ),
+    tools={"transformers": "8", "TRL": "8", "Unsloth": "2 in its notebooks", "Tinker": "128"},
+)
 BY_ROWS = ((500, 4), (2_000, 8), (100_000, 16))
 """Below so many rows, this batch; with more, LARGE."""
 LARGE = 32

@@ -4,25 +4,34 @@ from __future__ import annotations
 
 from loraloom.config.asked import Config
 from loraloom.plan import engine
+from loraloom.plan.about import About
 from loraloom.plan.basis import Decided, Facts, bytes_text, memory_budget
 from loraloom.plan.memory import Shape, forecast_memory
 from loraloom.plan.rules.batch import effective_batch
 from loraloom.records import Advice
 
 KEY = "training.gradient_checkpointing"
+ABOUT = About(
+    does="Activations are computed again on the way back instead of being kept.",
+    rule="Only where the step does not fit without it, as the first rung of the memory ladder.",
+    evidence="About a third more time for activations of one layer at a time (arXiv:1604.06174).",
+    tools={"TRL": "true", "Unsloth": "its own variant"},
+)
 SOURCE = "arXiv:1604.06174"
 
 
 def advise(facts: Facts, asked: Config, decided: Decided) -> Advice:
-    batch, length = effective_batch(facts, asked), decided["data.max_length"].value
+    length = decided["data.max_length"].value
+    # More rows than fill a pass are split anyway, and cost nothing: they are no reason to compute anything twice.
+    batch = min(effective_batch(facts, asked), max(1, engine.TOKEN_BUDGET[facts.device.kind] // length))
     budget = memory_budget(facts, asked)
     plain = forecast_memory(facts, decided, Shape(batch, length))
     if plain.high <= budget:
         reason = f"{batch} rows of {length:,} tokens take {bytes_text(plain.value)} of {bytes_text(budget)} without it"
-        return Advice(False, reason, SOURCE, None, "B")
+        return Advice(False, reason, SOURCE, (False, True) if engine.GRADIENT_CHECKPOINTING else (False,), "B")
     if not engine.GRADIENT_CHECKPOINTING:
         reason = f"{bytes_text(plain.value)} do not fit into {bytes_text(budget)}; the packed trainer splits the batch instead"
-        return Advice(False, reason, SOURCE, None, "M")
+        return Advice(False, reason, SOURCE, (False,), "M")
     less = forecast_memory(facts, decided, Shape(batch, length, checkpointing=True))
     reason = (
         f"{bytes_text(plain.value)} do not fit into {bytes_text(budget)}; with it {bytes_text(less.value)}, a third more time"

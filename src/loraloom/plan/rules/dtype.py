@@ -3,10 +3,17 @@
 from __future__ import annotations
 
 from loraloom.config.asked import Config
+from loraloom.plan.about import About
 from loraloom.plan.basis import DERIVED, Decided, Facts
 from loraloom.records import Advice
 
 KEY = "model.dtype"
+ABOUT = About(
+    does="The format in which the frozen weights are held in memory.",
+    rule="The one in which they are computed.",
+    evidence="A wider copy takes memory and changes no product.",
+    tools={"transformers": "as the checkpoint is stored"},
+)
 OF_PRECISION = {"fp32": "float32", "bf16": "bfloat16", "fp16": "float16", "fp64": "float64"}
 
 

@@ -3,17 +3,25 @@
 from __future__ import annotations
 
 from loraloom.config.asked import Config
+from loraloom.plan.about import About
 from loraloom.plan.basis import DERIVED, Decided, Facts
 from loraloom.records import Advice
 
 KEY = "training.early_stopping_patience"
+ABOUT = About(
+    does="How many evaluations without a gain end a candidate.",
+    rule="Three, where rows are seen more than once and there are validation rows; else never.",
+    evidence="A single pass cannot overfit by repetition. The best checkpoint is kept either way, so this saves time.",
+    tools={"transformers": "never"},
+)
+RANGE = (2, 5)
 
 
 def advise(facts: Facts, asked: Config, decided: Decided) -> Advice:
     epochs = decided["training.num_train_epochs"].value
     if facts.data.validation_rows == 0:
-        return Advice(None, "there are no validation rows to judge by", DERIVED, None, "M")
+        return Advice(None, "there are no validation rows to judge by", DERIVED, RANGE, "M")
     if epochs <= 1:
-        return Advice(None, "one pass does not see a row twice: there is nothing to overfit on", DERIVED, None, "M")
+        return Advice(None, "one pass does not see a row twice: there is nothing to overfit on", DERIVED, RANGE, "M")
     reason = f"{epochs:g} passes over {facts.data.rows:,} rows can overfit: three evaluations without a gain are enough to tell"
-    return Advice(3, reason, DERIVED, None, "M")
+    return Advice(3, reason, DERIVED, RANGE, "M")

@@ -4,10 +4,20 @@ from __future__ import annotations
 
 from loraloom.config.asked import Config
 from loraloom.errors import ConfigError
+from loraloom.plan.about import About
 from loraloom.plan.basis import DERIVED, Decided, Facts
 from loraloom.records import Advice
 
 KEY = "data.max_length"
+ABOUT = About(
+    does="How many tokens of a row are used; what is longer is cut.",
+    rule=(
+        "The longest row, rounded up to eight, up to the model's positions and 4,096. Rows are padded to the longest of their "
+        "own batch, so a generous bound costs nothing until a long row comes."
+    ),
+    evidence="Counted on your data.",
+    tools={"TRL": "1024", "LLaMA-Factory": "2048", "Unsloth": "2048 in its notebooks"},
+)
 CAP = 4096
 """Longer rows are rare in tuning data, and one of them decides the memory of the whole run."""
 

@@ -3,11 +3,18 @@
 from __future__ import annotations
 
 from loraloom.config.asked import Config
+from loraloom.plan.about import About
 from loraloom.plan.basis import Decided, Facts, bytes_text, memory_budget
 from loraloom.plan.memory import decided_shape, forecast_memory
 from loraloom.records import Advice
 
 KEY = "limits.max_packed"
+ABOUT = About(
+    does="How many candidates train at once on the one frozen base.",
+    rule="As many as fit into memory, up to 8 on a processor and 16 on a GPU, where more stop being faster.",
+    evidence="Packed training is what PLoRA (arXiv:2508.02932) gains from; benchmarks/packed measures ours.",
+    tools={"PEFT": "1"},
+)
 PAYS = {"cpu": 8, "mps": 8, "cuda": 16}
 """More candidates than this share the same products without making them faster."""
 

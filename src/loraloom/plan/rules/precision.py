@@ -3,10 +3,23 @@
 from __future__ import annotations
 
 from loraloom.config.asked import Config
+from loraloom.plan.about import About
 from loraloom.plan.basis import DERIVED, Decided, Facts, asked_value, count, is_asked
 from loraloom.records import Advice
 
 KEY = "training.precision"
+ABOUT = About(
+    does="The number format in which the frozen base is computed. Adapters, their gradients and moments are always float32.",
+    rule=(
+        "bf16 where the device computes it in hardware and the model is large enough for it to matter; fp16 only on a CUDA "
+        "device without bf16 and never for T5's kind; else fp32."
+    ),
+    evidence=(
+        "Half the memory and time of the base. QLoRA (arXiv:2305.14314) trains with bf16 products; fp16 overflows in T5's "
+        "feed-forward layers."
+    ),
+    tools={"transformers": "fp32 (`bf16` and `fp16` both false)", "Unsloth": "bf16 where the device has it, else fp16"},
+)
 OF_DTYPE = {"float32": "fp32", "bfloat16": "bf16", "float16": "fp16", "float64": "fp64"}
 SMALL = 100_000_000
 """Below this the step is bound by small operations, not by products or memory: half precision saves nothing."""
@@ -20,7 +33,7 @@ def advise(facts: Facts, asked: Config, decided: Decided) -> Advice:
     choices = ("fp32", "bf16")
     if is_asked(asked, "model.dtype"):
         dtype = asked_value(asked, "model.dtype")
-        return Advice(OF_DTYPE[dtype], f"follows model.dtype: {dtype}", "config", choices)
+        return Advice(OF_DTYPE[dtype], f"follows model.dtype: {dtype}", "config", choices, "M")
     if model.parameters < (SMALL_ON_CPU if device.kind == "cpu" and device.bf16_native else SMALL):
         reason = f"{count(model.parameters)} parameters: half precision saves little at this size, and float32 is exact"
         return Advice("fp32", reason, DERIVED, choices, "M")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 
 from loraloom.config.asked import Config
+from loraloom.plan.about import About
 from loraloom.plan.basis import (
     Decided,
     Facts,
@@ -17,6 +18,21 @@ from loraloom.plan.basis import (
 from loraloom.records import Advice
 
 KEY = "adapter.r"
+ABOUT = About(
+    does=(
+        "How many directions an adapter can change in each layer: A is r x d_in and random, B is d_out x r and zero at the start."
+    ),
+    rule=(
+        "As many adapter parameters as supervised tokens: tokens / parameters a rank, up to a power of two, at least 16 (8 for"
+        " encoders), at most 256 and a quarter of the width. Goal `quality` takes 64 at least; `retain` 16 at most; `memory` "
+        "and `fastest` 8 at most."
+    ),
+    evidence=(
+        "In a sweep of 548 runs (tinker-cookbook) 4 -> 16 gains 0.74% of the loss, 16 -> 64 0.39%, 64 -> 128 0.14%. One rank "
+        "of Llama-3.2-1B is 704,512 parameters, of Llama-3-8B 2,621,440. Reinforcement learning does with 1 to 32."
+    ),
+    tools={"PEFT": "8", "TRL": "16", "Unsloth": "16", "LLaMA-Factory": "8", "litgpt": "8", "ms-swift": "8", "Tinker": "32"},
+)
 FLOOR = {"encoder": 8, "decoder": 16, "encoder_decoder": 16}
 CAP = 256
 WIDTH_SHARE = 4

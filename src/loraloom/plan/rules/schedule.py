@@ -3,10 +3,17 @@
 from __future__ import annotations
 
 from loraloom.config.asked import Config
+from loraloom.plan.about import About
 from loraloom.plan.basis import Decided, Facts
 from loraloom.records import Advice
 
 KEY = "training.lr_scheduler_type"
+ABOUT = About(
+    does="How the rate moves after warm-up.",
+    rule="Linear to zero.",
+    evidence="Linear and cosine to zero are alike; a constant rate with a cooldown matches them (arXiv:2405.18392).",
+    tools={"transformers": "linear", "Tinker": "linear"},
+)
 
 
 def advise(facts: Facts, asked: Config, decided: Decided) -> Advice:

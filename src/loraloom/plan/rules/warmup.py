@@ -5,10 +5,20 @@ from __future__ import annotations
 import math
 
 from loraloom.config.asked import Config
+from loraloom.plan.about import About
 from loraloom.plan.basis import Decided, Facts, total_steps
 from loraloom.records import Advice
 
 KEY = "training.warmup_ratio"
+ABOUT = About(
+    does="The share of the steps in which the rate rises from zero.",
+    rule="3% (6% for encoders), but ten steps at least and 20% at most.",
+    evidence=(
+        "Adam's second moments are noise for the first steps. QLoRA uses 3% (arXiv:2305.14314), LoRA's encoders 6% "
+        "(arXiv:2106.09685)."
+    ),
+    tools={"transformers": "0 steps", "Unsloth": "5 steps in its notebooks"},
+)
 USUAL = {"encoder": 0.06, "decoder": 0.03, "encoder_decoder": 0.03}
 LEAST_STEPS = 10
 MOST = 0.2

@@ -1,0 +1,90 @@
+"""Settings in words: one at length for `plan --explain`, and what a range or a search space offers."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+from rich.padding import Padding
+from rich.text import Text
+
+from loraloom.cli.screen import plain_console
+from loraloom.report.words import number
+
+if TYPE_CHECKING:
+    from loraloom.plan.explain import Explanation
+    from loraloom.records import Advice
+
+WIDEST = 120
+"""A line longer than this is hard to read."""
+
+
+def show_explanation(found: Explanation) -> dict[str, Any]:
+    """All that is known of one setting. Returns the document of --json."""
+    console = plain_console()
+    console.print(Text(found.key, style="bold"))
+    for title, lines in _blocks(found):
+        console.print(Text(f"\n{title}", style="bold"))
+        for line in lines:
+            console.print(Padding(Text(line), (0, 0, 0, 2), expand=False), width=min(console.width, WIDEST))
+    return found.to_json()
+
+
+def range_words(offered: Sequence[Any] | None) -> str:
+    """What is worth trying: "8 to 128", or the choices; empty where there is nothing to choose."""
+    if not offered or len(offered) < 2:
+        return ""
+    if len(offered) == 2 and all(isinstance(end, int | float) and not isinstance(end, bool) for end in offered):
+        low, high = offered
+        return "" if low == high else f"{number(low)} to {number(high)}"
+    return ", ".join(number(choice) for choice in offered)
+
+
+def space_words(space: Mapping[str, Any]) -> Iterator[str]:
+    """A search space, one dimension a line."""
+    longest = max(map(len, space), default=0)
+    for key, dimension in space.items():
+        if isinstance(dimension, Mapping):
+            words = f"{number(dimension['low'])} to {number(dimension['high'])}"  # pyright: ignore[reportUnknownArgumentType]
+            words += " (log)" if dimension.get("log") else ""
+        else:
+            words = ", ".join(number(choice) for choice in dimension)
+        yield f"{key.ljust(longest)}  {words}"
+
+
+def _blocks(found: Explanation) -> Iterator[tuple[str, list[str]]]:
+    about = found.about
+    yield "What it does", [about.does, f"It takes {found.takes}."]
+    if found.advice:
+        yield "Here", _advice(found.advice)
+    if found.left_open:
+        yield "Left open", _advice(found.left_open)
+    yield "Our rule", [about.rule]
+    yield "What is known", [about.evidence]
+    if found.bent_by:
+        yield "Who may change it", [", ".join(found.bent_by)]
+    if found.guides:
+        yield "What the guides say", [_guide(item.id, item.says, item.because, item.overruled) for item in found.guides]
+    if about.tools:
+        yield "Defaults elsewhere", [f"{tool}: {default}" for tool, default in about.tools.items()]
+
+
+def _advice(advice: Advice) -> list[str]:
+    told = [number(advice.value), f"because {advice.reason}", f"source: {advice.source}"]
+    if advice.grade:
+        told.append(f"grade {advice.grade}: {GRADES[advice.grade]}")
+    offered = range_words(advice.range)
+    return [*told, f"worth trying: {offered}"] if offered else told
+
+
+def _guide(id: str, says: str, because: str, overruled: str) -> str:
+    status = f"overruled ({overruled})" if overruled else "followed"
+    return f"{id} {says} {status}: {because}"
+
+
+GRADES: Mapping[str, str] = {
+    "A": "raw data or code",
+    "B": "the text of a paper",
+    "C": "a vendor or a second hand",
+    "M": "derived here: try it before you trust it",
+}

@@ -1,0 +1,41 @@
+"""A plan as the document that `plan --json` prints."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from typing import Any
+
+from loraloom.plan.basis import memory_budget
+from loraloom.plan.ladder import ladder
+from loraloom.plan.planner import Plan
+from loraloom.plan.search_space import space_json
+
+
+def plan_json(plan: Plan) -> dict[str, Any]:
+    """The document that `plan --json` prints."""
+    memory, time = plan.forecast["memory"], plan.forecast["time"]
+    return {
+        "settings": {key: asdict(advice) for key, advice in plan.settings.items()},
+        "forecast": {
+            "memory": {
+                **{f"{name}_bytes": round(size) for name, size in memory.parts.items()},
+                "total_bytes": round(memory.value),
+                "low_bytes": round(memory.low),
+                "high_bytes": round(memory.high),
+                "one_candidate_bytes": round(plan.forecast["memory_one"].value),
+                "budget_bytes": memory_budget(plan.facts, plan.config),
+                "candidates": plan.slots,
+            },
+            "time": {
+                **{f"{name}_seconds": round(seconds, 1) for name, seconds in time.parts.items()},
+                "total_seconds": round(time.value, 1),
+                "low_seconds": round(time.low, 1),
+                "high_seconds": round(time.high, 1),
+                "one_candidate_seconds": round(plan.forecast["time_one"].value, 1),
+                "candidates": plan.config.search.trials,
+            },
+        },
+        "ladder": [asdict(rung) for rung in ladder(plan.facts, plan.settings, packed=plan.slots, prepack=plan.prepack)],
+        "search_space": space_json(plan),
+        "warnings": list(plan.warnings),
+    }

@@ -1,0 +1,186 @@
+"""What a plan leans towards where it may choose: `goal: quality | retain | chat | memory | fastest`.
+
+A goal changes the advice of a few rules and nothing else; what the user set by hand wins, and a preset wins over a goal.
+"""
+
+from __future__ import annotations
+
+import math
+
+from loraloom.config.asked import Config
+from loraloom.errors import ConfigError
+from loraloom.plan import engine
+from loraloom.plan.about import About
+from loraloom.plan.basis import DERIVED, Facts, count
+from loraloom.plan.leaning import Bent, Case, Lean, at_most, to
+from loraloom.plan.rules import epochs
+from loraloom.plan.rules.rank import width_cap
+from loraloom.plan.rules.rate import around, rate_cap, rounded
+from loraloom.records import Advice
+
+SWEEP = "tinker-cookbook sweep"
+FORGETS_LESS = "arXiv:2405.09673"
+QUALITY_RANK = 64
+RETAIN_RANK, RETAIN_RATE = 16, 0.5
+SMALL_RANK = 8
+NEFTUNE, NEFTUNE_RANGE = 5.0, (5.0, 15.0)
+QUANTISED_FROM = 100_000_000
+"""Below so many parameters the weights are a small part of the peak: fewer bits save little."""
+FAST_SHARE = 95
+"""Percentile of the row lengths at which `fastest` cuts."""
+
+
+ABOUT = About(
+    does="What the plan leans towards where it may choose. A goal changes a few rules and says so in their reasons.",
+    rule="None, unless you name one or a preset brings it along.",
+    evidence="Each change has its own source, in the reason of the setting that it changes.",
+)
+
+
+def check(facts: Facts, config: Config) -> None:
+    """Refuse a goal that does not suit the task.
+
+    Raises:
+        ConfigError: `goal: chat` without a language model.
+    """
+    if config.goal == "chat" and facts.data.task != "causal_lm":
+        raise ConfigError(
+            "`goal: chat` is for language models",
+            got=f"the task is {facts.data.task}",
+            need="a decoder and conversations, instructions or text",
+            next="goal: quality",
+        )
+
+
+def advise(config: Config) -> Advice:
+    """What the plan shows for `goal`."""
+    return Advice(config.goal, GOALS[config.goal].says, DERIVED, tuple(GOALS), "M")
+
+
+def _more_rank(case: Case, advice: Advice) -> Bent:
+    cap, wide = width_cap(case.facts), case.facts.model.kind != "encoder"
+    value = max(advice.value, min(QUALITY_RANK if wide else 2 * advice.value, cap))
+    return Bent(value, "a step from 16 to 64 gains 0.39% of the loss, one from 64 to 128 only 0.14%", SWEEP, "A")
+
+
+def _more_epochs(case: Case, advice: Advice) -> Bent | None:
+    if case.config.training.max_steps or not case.facts.data.validation_rows:
+        return None
+    value = min(2 * advice.value, max(advice.value, most_epochs(case.facts)))
+    return Bent(value, "more passes, of which the best checkpoint is kept", "arXiv:2305.16264", "C")
+
+
+def most_epochs(facts: Facts) -> int:
+    """The most passes that are advised for this model."""
+    return epochs.ENCODER_EPOCHS[1] if facts.model.kind == "encoder" else epochs.MOST_EPOCHS
+
+
+def _half_the_epochs(case: Case, advice: Advice) -> Bent | None:
+    if case.config.training.max_steps or advice.value <= 1:
+        return None
+    return Bent(math.ceil(advice.value / 2), "what the base knew fades with every pass over new rows", FORGETS_LESS, "C")
+
+
+def _half_the_rate(case: Case, advice: Advice) -> Bent:
+    value = rounded(advice.value * RETAIN_RATE)
+    why = "half the rate moves the base less; a rate twice off costs 0.4% of the loss"
+    return Bent(value, why, SWEEP, "M", around(value, rate_cap(case.facts, value)))
+
+
+def _only_mlp(case: Case, advice: Advice) -> Bent | None:
+    if not any(linear.role == "mlp" for linear in case.facts.model.linears):
+        return None
+    why = "where memory is short, the MLP alone is worth more than queries and values alone (49.4 against 47.8 points)"
+    return Bent("mlp", why, "thinkingmachines.ai/blog/lora; huggingface/peft method comparison", "B")
+
+
+def _one_row(case: Case, advice: Advice) -> Bent | None:
+    if case.config.training.gradient_accumulation_steps != "auto":
+        return None
+    return Bent(1, "one row at a time keeps the fewest activations; accumulation gives the same gradient", DERIVED, "M")
+
+
+def _half_precision(case: Case, advice: Advice) -> Bent | None:
+    if not case.facts.device.bf16_native or advice.value == "bf16":
+        return None
+    return Bent("bf16", "two bytes a number of the base instead of four, at the speed of the hardware", "arXiv:2305.14314", "A")
+
+
+def _recompute(case: Case, advice: Advice) -> Bent | None:
+    if not engine.GRADIENT_CHECKPOINTING:
+        return None
+    why = "activations are computed twice and kept for one layer at a time: about a third more time"
+    return Bent(True, why, "arXiv:1604.06174", "B", (False, True))
+
+
+def _four_bits(case: Case, advice: Advice) -> Bent | None:
+    facts = case.facts
+    if "nf4" not in engine.QUANTIZATION or facts.device.kind != "cuda" or facts.model.parameters < QUANTISED_FROM:
+        return None
+    why = f"{count(facts.model.parameters)} parameters in about half a byte each; NF4 scores as bf16 does (MMLU 53.1, 53.0)"
+    return Bent("nf4", why, "arXiv:2305.14314", "B", ("none", "nf4"))
+
+
+def _few_epochs(case: Case, advice: Advice) -> Bent | None:
+    least = epochs.ENCODER_EPOCHS[0] if case.facts.model.kind == "encoder" else 1
+    if case.config.training.max_steps or advice.value <= least:
+        return None
+    value = max(least, math.ceil(advice.value / 2)) if case.facts.model.kind == "encoder" else 1
+    return Bent(value, "the first pass teaches most", "arXiv:2305.16264", "C")
+
+
+def _usual_length(case: Case, advice: Advice) -> Bent | None:
+    usual = case.facts.data.percentiles.get(FAST_SHARE)
+    value = -(-max(usual or 0, 8) // 8) * 8
+    if usual is None or value >= advice.value:
+        return None
+    return Bent(value, f"{FAST_SHARE}% of the rows fit into {usual:,} tokens; the few longer ones are cut", DERIVED, "M")
+
+
+GOALS: dict[str, Lean] = {
+    "auto": Lean("no lean: each rule decides by your model, data and machine", {}),
+    "quality": Lean(
+        "the lowest loss, at more time and memory: a larger rank and more passes",
+        {"adapter.r": _more_rank, epochs.KEY: _more_epochs},
+    ),
+    "retain": Lean(
+        "keep what the base can do: a small rank, fewer passes, half the rate; rows of general text mixed into data.train help "
+        "most, and those only you can add",
+        {
+            "adapter.r": at_most(RETAIN_RANK, "a smaller rank learns less and forgets less", FORGETS_LESS),
+            epochs.KEY: _half_the_epochs,
+            "training.learning_rate": _half_the_rate,
+        },
+    ),
+    "chat": Lean(
+        "fuller answers: noise on the embeddings while training",
+        {
+            "training.neftune_noise_alpha": to(
+                NEFTUNE, "noise on the embeddings makes answers of a chat model fuller", "arXiv:2310.05914", "B", NEFTUNE_RANGE
+            )
+        },
+    ),
+    "memory": Lean(
+        "the smallest peak: one candidate, one row at a time, few trained numbers; it takes longer",
+        {
+            "adapter.target_modules": _only_mlp,
+            "adapter.r": at_most(SMALL_RANK, "weights, gradients and moments shrink with the rank", DERIVED, "M"),
+            "training.per_device_train_batch_size": _one_row,
+            "training.precision": _half_precision,
+            "training.gradient_checkpointing": _recompute,
+            "model.quantization": _four_bits,
+            "limits.max_packed": at_most(1, "one candidate at a time: each further one brings its own state", DERIVED, "M"),
+        },
+    ),
+    "fastest": Lean(
+        "an answer soon: fewer passes, a small rank, no dropout, the longest rows cut",
+        {
+            "data.max_length": _usual_length,
+            "adapter.r": at_most(SMALL_RANK, "a small adapter costs less at each step", DERIVED, "M"),
+            "adapter.lora_dropout": at_most(0.0, "no masks to draw", DERIVED, "M"),
+            epochs.KEY: _few_epochs,
+            "training.precision": _half_precision,
+        },
+    ),
+}
+"""Goal -> what it does to which rule."""

@@ -1,0 +1,61 @@
+"""What a `tune` of this plan may change: the space that the user wrote, else the default one round the plan's setting."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from loraloom.plan.planner import Plan, candidate, search_caps
+from loraloom.search.default_space import default_space
+from loraloom.search.dimensions import Choices, Dimension, Range
+from loraloom.search.space import Couplings, Space
+
+
+def search_space(plan: Plan) -> Space:
+    """The space that `tune` searches.
+
+    Raises:
+        ConfigError: a key or a range that cannot be searched.
+        RequestError: a value that this model cannot have.
+    """
+    asked = plan.config.search
+    if asked.space == "auto":
+        return default_space(plan.values(), asked.trials, plan.slots, search_caps(plan))
+    space = Space.decode(asked.space)
+    # Whether a value suits this model (a target that matches nothing) shows only in a candidate that has it.
+    middle = space.point({})
+    turned = [{**middle, dimension.key: level} for dimension in space.searched for level in dimension.levels(2)]
+    for point in (middle, *turned):
+        candidate(plan, "check", space.params(point))
+    return space
+
+
+def space_json(plan: Plan) -> dict[str, Any]:
+    """The space as `search.space` would be written: dotted key -> a list of choices, or {low, high, log, step}.
+
+    `adapter.scale` stands for alpha/r, from which a candidate's `adapter.lora_alpha` follows.
+    """
+    return {dimension.key: _written(dimension) for dimension in search_space(plan).dimensions}
+
+
+def couplings_text(couplings: Couplings) -> list[str]:
+    """What moves along with the searched settings, in sentences."""
+    told: list[str] = []
+    if couplings.batch:
+        told.append(f"a candidate's learning rate moves with the square root of its batch (it is given for {couplings.batch:g})")
+    if couplings.scale:
+        told.append(f"its learning rate falls as alpha/r grows (it is given for {couplings.scale:g})")
+    if couplings.alpha_per_r:
+        told.append(f"its alpha is {couplings.alpha_per_r:g} times its rank")
+    return told
+
+
+def _written(dimension: Dimension) -> Any:
+    if isinstance(dimension, Choices):
+        return list(dimension.values)
+    assert isinstance(dimension, Range)
+    return {
+        "low": dimension.low,
+        "high": dimension.high,
+        "log": dimension.log,
+        **({"step": dimension.step} if dimension.step else {}),
+    }
