@@ -1,0 +1,208 @@
+"""`loraloom check`: everything that can be known to go wrong, before anything is trained."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from loraloom.config.asked import Config
+from loraloom.data.encode import Encoded, preview
+from loraloom.errors import DataError, LoraloomError, MemoryBudgetError, ModelError, RequestError, TemplateError
+from loraloom.facts.data import assumed_data, data_facts
+from loraloom.facts.device import device_facts
+from loraloom.pipeline.fingerprint import fingerprints, refuse_changes
+from loraloom.pipeline.preflight import memory, run_check, run_checks
+from loraloom.pipeline.preflight.rehearsal import rehearse
+from loraloom.pipeline.preflight.result import CheckResult
+from loraloom.pipeline.preflight.subject import Subject
+from loraloom.pipeline.prepare import Prepared, Read, read_request
+from loraloom.pipeline.session import space_needed
+from loraloom.plan.planner import Facts, Plan, make_plan
+from loraloom.store.folder import RunFolder
+from loraloom.train.checkpoint import load as load_checkpoint
+
+PREVIEWED = 3
+"""Rows whose supervised tokens are shown."""
+
+
+@dataclass(frozen=True)
+class Preview:
+    """The first rows, token by token as (text, whether it is learnt), and counts of the training rows."""
+
+    rows: int
+    tokens: int
+    supervised_share: float
+    cut_share: float
+    dropped: int
+    examples: tuple[tuple[tuple[str, bool], ...], ...]
+
+
+@dataclass(frozen=True)
+class Checked:
+    """What every check said."""
+
+    model: str
+    task: str
+    note: str
+    """What was recognised in the data."""
+    results: tuple[CheckResult, ...]
+    preview: Preview | None
+
+    @property
+    def failed(self) -> tuple[CheckResult, ...]:
+        return tuple(result for result in self.results if result.level == "fail")
+
+    @property
+    def ok(self) -> bool:
+        """Whether nothing fails; warnings are allowed."""
+        return not self.failed
+
+    def to_json(self) -> dict[str, Any]:
+        """The document of `check --json`."""
+        return {
+            "ok": self.ok,
+            "model": self.model,
+            "task": self.task,
+            "data": self.note,
+            "checks": [asdict(result) for result in self.results],
+            "preview": None if self.preview is None else _preview_json(self.preview),
+        }
+
+
+def check(config: Config, *, quick: bool = False) -> Checked:
+    """Look at model, data, adapter, memory and deployment target; one batch goes through the model, nothing is kept.
+
+    A fault does not hide the next one: where a part of the request is refused, the rest is looked at without it.
+
+    Args:
+        quick: leave out what needs the weights.
+
+    Raises:
+        RequestError: model or data cannot even be read, or a value of the config cannot be.
+    """
+    read = read_request(config, weights=not quick)
+    subject = subject_of(read)
+    if quick:
+        subject = replace(subject, unrehearsed="left out by --quick")
+    elif subject.data is None:
+        subject = replace(subject, unrehearsed="the data could not be encoded")
+    elif run_check(memory.NAME, subject).level == "fail":
+        subject = replace(subject, unrehearsed="by forecast, it does not fit into memory")
+    elif subject.refused:
+        subject = replace(subject, unrehearsed=f"{', '.join(subject.refused)} failed first")
+    else:
+        prepared = _prepared(subject, subject.data)
+        try:
+            subject = replace(subject, rehearsal=rehearse(prepared.load_base, subject.plan, subject.data))
+        except ModelError as error:
+            subject = replace(subject, refused={"targets": error}, unrehearsed="the model refuses the adapter")
+    return Checked(
+        model=subject.facts.model.name_or_path, task=subject.facts.data.task, note=read.recognised.note,
+        results=run_checks(subject), preview=_preview(subject),
+    )  # fmt: skip
+
+
+def refuse_failed(checked: Checked) -> None:
+    """End with the exit code of a wrong request where a check fails.
+
+    Raises:
+        RequestError: one does; its `document` holds all of them.
+    """
+    if checked.ok:
+        return
+    failed = checked.failed
+    error = RequestError(
+        f"{len(failed)} of {len(checked.results)} checks fail: {', '.join(result.name for result in failed)}",
+        next=failed[0].command,
+    )
+    error.document = checked.to_json()
+    raise error
+
+
+def subject_of(read: Read) -> Subject:
+    """Encode and plan as a run would; what is refused on the way is noted and left out, so that the rest can be looked at."""
+    config, refused = read.config, dict[str, LoraloomError]()
+    whole = _encoded(read, refused)
+    model = read.model_for(whole)
+    facts = Facts(model, data_facts(whole) if whole else assumed_data(read.recognised.task), device_facts())
+    plan = _planned(config, facts, refused)
+    data = None
+    if whole is not None:
+        try:
+            data = whole.cut(plan.values()["data.max_length"])
+        except DataError as error:
+            refused["labels"] = error
+    subject = Subject(config, facts, plan, read.splits, read.recognised, read.tokenizer, whole, data, refused)
+    if data is None:
+        return subject
+    if (changed := _changed(_prepared(subject, data))) is not None:
+        refused["safety"] = changed
+    return replace(subject, disk_bytes=_disk_bytes(subject, data))
+
+
+def _encoded(read: Read, refused: dict[str, LoraloomError]) -> Encoded | None:
+    try:
+        return read.encoded()
+    except (ModelError, TemplateError) as error:  # the only thing that encoding asks of a model is its chat template
+        refused["template"] = error
+    except DataError as error:
+        refused["labels"] = error
+    return None
+
+
+def _planned(config: Config, facts: Facts, refused: dict[str, LoraloomError]) -> Plan:
+    """The plan; where targets or memory are refused, that of the same request without them."""
+    try:
+        return make_plan(config, facts)
+    except ModelError as error:
+        refused["targets"] = error
+        free = replace(config.adapter, target_modules="auto", modules_to_save="auto", rank_pattern={}, alpha_pattern={})
+        return _planned(replace(config, adapter=free), facts, refused)
+    except MemoryBudgetError:  # told by the check of memory, which names the largest batch that fits
+        return _planned(replace(config, limits=replace(config.limits, memory=2**60)), facts, refused)
+
+
+def _prepared(subject: Subject, data: Encoded) -> Prepared:
+    return Prepared(subject.config, subject.facts, subject.plan, data, subject.recognised, subject.tokenizer)
+
+
+def _changed(prepared: Prepared) -> LoraloomError | None:
+    """Why the unfinished run of this name could not go on: its data or its base are no longer what they were."""
+    if prepared.config.name is None:
+        return None
+    folder = RunFolder(Path(prepared.config.output_dir) / prepared.config.name)
+    try:
+        checkpoint = load_checkpoint(folder.checkpoints)
+        if checkpoint is not None:
+            refuse_changes(checkpoint.run["fingerprints"], fingerprints(prepared), prepared)
+    except LoraloomError as error:
+        return error
+    return None
+
+
+def _disk_bytes(subject: Subject, data: Encoded) -> int:
+    """What the run writes, and a whole model where it is to be merged."""
+    model = subject.facts.model
+    merged = model.weight_bytes or 4 * model.parameters
+    return space_needed(_prepared(subject, data)) + (merged if subject.config.deploy.target == "merged" else 0)
+
+
+def _preview(subject: Subject) -> Preview | None:
+    if subject.data is None:
+        return None
+    report = subject.data.report["train"]
+    examples = preview(subject.data, subject.tokenizer, n=PREVIEWED)
+    return Preview(
+        rows=report.rows,
+        tokens=report.tokens,
+        supervised_share=report.supervised / max(1, report.tokens) if subject.data.task == "causal_lm" else 1.0,
+        cut_share=report.cut / max(1, report.rows + report.dropped),
+        dropped=report.dropped,
+        examples=tuple(tuple(row) for row in examples),
+    )
+
+
+def _preview_json(shown: Preview) -> dict[str, Any]:
+    examples = [[{"text": text, "supervised": learnt} for text, learnt in row] for row in shown.examples]
+    return {**asdict(shown), "examples": examples}

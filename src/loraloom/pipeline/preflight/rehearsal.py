@@ -1,0 +1,224 @@
+"""One batch, the longest, forwards and backwards through the real model, a step, and a pass that only scores.
+
+The first pass takes one row a candidate, so that B, which starts at zero, has moved when the second one runs: then
+every tensor of an adapter must have a gradient. The weights are thrown away; nothing is written.
+"""
+
+from __future__ import annotations
+
+import math
+import threading
+from collections.abc import Callable, Generator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
+
+import psutil
+import torch
+
+from loraloom.data.batches import Numbers
+from loraloom.data.encode import Encoded, Row
+from loraloom.evals.objective import objective_for
+from loraloom.lora.arena import Arena, Entry
+from loraloom.lora.base import Base, share_copy
+from loraloom.lora.neftune import noisy_embeddings
+from loraloom.lora.packed import PackedModel
+from loraloom.plan.engine import EVALUATION_FACTOR
+from loraloom.plan.planner import Plan, candidate
+from loraloom.train.faults import first_bad, free_memory, is_out_of_memory, largest_outputs, last_bad_gradient
+from loraloom.train.pack import PackTrainer
+from loraloom.train.passes import Pass, assemble
+from loraloom.train.seat import Seat
+
+SAMPLING_SECONDS = 0.002
+
+
+@dataclass(frozen=True)
+class Rehearsal:
+    """What the passes showed.
+
+    Attributes:
+        rows, length: of the largest pass.
+        loss: mean over the batch, in nats.
+        peak_bytes: most that was held at once, with the state of every candidate that is to train at once.
+        held_bytes: what this process held before (0 on an accelerator).
+        ran_out: memory ran out.
+        bad_layer: the first layer whose output, or the last whose gradient, was not finite.
+        tensors: how many an adapter has.
+        silent: those without a gradient.
+        unmoved: whether every B is still zero after two steps.
+        absent: parameters of the model that hold no numbers ("meta").
+    """
+
+    rows: int
+    length: int
+    loss: float = math.nan
+    peak_bytes: int = 0
+    held_bytes: int = 0
+    ran_out: bool = False
+    bad_layer: str | None = None
+    tensors: int = 0
+    silent: tuple[str, ...] = ()
+    unmoved: bool = False
+    absent: tuple[str, ...] = ()
+
+
+@dataclass
+class Peak:
+    """The most that was held while it was watched."""
+
+    bytes: int = 0
+    before: int = 0
+
+
+@dataclass
+class _Passes:
+    """What is known after the passes, filled in as they go."""
+
+    loss: float = math.nan
+    bad_layer: str | None = None
+    tensors: int = 0
+    silent: list[str] = field(default_factory=list[str])
+    unmoved: bool = False
+
+
+def rehearse(load: Callable[[], Base], plan: Plan, data: Encoded) -> Rehearsal:
+    """Run the largest training pass of this plan twice, then score the longest held-out rows.
+
+    Args:
+        load: gives the frozen base; it counts as part of what is held.
+        data: cut to the plan's length.
+
+    Raises:
+        ModelError: the model cannot take such an adapter.
+    """
+    made = candidate(plan, "check", {})
+    micro = min(made.training.per_device_train_batch_size, len(data.train))
+    chosen = _longest(data.train, micro)
+    length = max(len(row) for row in chosen)
+    beside = min(plan.slots, max(1, plan.token_budget // (micro * length)))
+    found, absent = _Passes(), tuple[str, ...]()
+    with peak_memory(plan.facts.device.kind) as peak:
+        base = load()
+        absent = tuple(name for name, parameter in base.model.named_parameters() if parameter.is_meta)
+        ran_out = not absent and not _try(lambda: _run(base, plan, data, chosen, beside, found), base.model.device)
+    state = _state_bytes(plan) * (plan.slots - beside)
+    return Rehearsal(
+        rows=beside * micro, length=length, loss=found.loss, peak_bytes=peak.bytes + state, held_bytes=peak.before,
+        ran_out=ran_out, bad_layer=found.bad_layer, tensors=found.tensors, silent=tuple(found.silent), unmoved=found.unmoved,
+        absent=absent,
+    )  # fmt: skip
+
+
+def _run(base: Base, plan: Plan, data: Encoded, chosen: Sequence[Row], beside: int, found: _Passes) -> None:
+    """Two steps of `beside` candidates on the rows `chosen`, and one evaluation."""
+    objective = objective_for(data.task, base.model, prepack=plan.prepack)
+    packed = PackedModel(share_copy(base.model), fresh_modules=base.fresh_modules, prepack=plan.prepack)
+    trainer = PackTrainer(
+        packed, chosen, objective, task=data.task, pad_id=base.pad_id, token_budget=plan.token_budget,
+        validation=_longest(data.validation or data.train, len(chosen) * EVALUATION_FACTOR),
+        checkpointing=bool(plan.values()["training.gradient_checkpointing"]),
+    )  # fmt: skip
+    made = candidate(plan, "check", {})
+    training = replace(
+        made.training, per_device_train_batch_size=len(chosen), gradient_accumulation_steps=1, max_steps=2, evaluations=1
+    )
+    seats = [trainer.join(replace(made, id=f"check{number}", training=training)) for number in range(beside)]
+    for rows in (1, len(chosen)):
+        one = _window(trainer, seats, rows)
+        found.loss = _pass(trainer, one)
+        found.bad_layer = found.bad_layer or _bad_layer(trainer, seats, one, found.loss)
+        found.silent = [entry.key for entry in _silent(seats[0].adapter.arena)]
+        for seat in seats:
+            seat.optimizer.step(seat.candidate.training.learning_rate)
+            seat.adapter.refresh()
+            seat.close_window()
+    arena = seats[0].adapter.arena
+    found.tensors = len(arena.entries)
+    found.unmoved = not any(bool(arena.weight(entry).any()) for entry in arena.entries if entry.group == "lora_B")
+    if found.bad_layer is None:
+        trainer.evaluate([seat.id for seat in seats])
+
+
+def _window(trainer: PackTrainer, seats: Sequence[Seat], rows: int) -> Pass:
+    """The next pass of these candidates, each with its first `rows` rows."""
+    micro: dict[str, Numbers] = {}
+    for seat in seats:
+        seat.open_window(trainer.weights)
+        micro[seat.id] = seat.window[0][:rows]
+        seat.window_weight = float(sum(trainer.weights[i] for i in micro[seat.id]))
+    return assemble(seats, micro, trainer.rows, trainer.pad_id, trainer.task)
+
+
+def _pass(trainer: PackTrainer, one: Pass) -> float:
+    """Forward and backward; the mean loss of the candidates."""
+    batch = one.batch.to(trainer.packed.device)
+    with trainer.packed.route(one.routing) as model, noisy_embeddings(model, one.noises):
+        result = trainer.objective.rows(model, batch)
+        weighted = result.loss * one.shares.to(result.loss)
+        weighted.sum().backward()
+    return float(weighted.detach().sum()) / len(one.routing.segments)
+
+
+def _bad_layer(trainer: PackTrainer, seats: Sequence[Seat], one: Pass, loss: float) -> str | None:
+    """The layer to blame where the loss or a gradient is not finite."""
+    layers = trainer.packed.layers()
+    if not math.isfinite(loss):
+        batch = one.batch.to(trainer.packed.device)
+        with trainer.packed.route(one.routing) as model:
+            outputs = largest_outputs(layers, lambda: trainer.objective.rows(model, batch))
+        return first_bad(outputs) or "the loss itself"
+    return next((bad for seat in seats if (bad := last_bad_gradient(seat.adapter.arena, list(layers)))), None)
+
+
+def _silent(arena: Arena) -> list[Entry]:
+    return [entry for entry in arena.entries if not bool(arena.grad(entry).any())]
+
+
+def _longest(rows: Sequence[Row], count: int) -> tuple[Row, ...]:
+    """The `count` longest rows."""
+    return tuple(sorted(rows, key=lambda row: (len(row), len(row.labels)), reverse=True)[:count])
+
+
+def _state_bytes(plan: Plan) -> int:
+    """What one more candidate holds beside its part of a pass."""
+    parts = plan.forecast["memory"].parts
+    return round((parts["adapters"] + parts["optimizer"]) / plan.slots)
+
+
+def _try(run: Callable[[], None], device: torch.device) -> bool:
+    """False when memory ran out."""
+    try:
+        run()
+    except (RuntimeError, MemoryError) as error:
+        if not is_out_of_memory(error):
+            raise
+    else:
+        return True
+    free_memory(device)
+    return False
+
+
+@contextmanager
+def peak_memory(kind: str) -> Generator[Peak]:
+    """The peak of this process (CPU: sampled from its resident size) or of torch's allocator (CUDA), inside the block."""
+    peak = Peak()
+    if kind == "cuda":
+        torch.cuda.reset_peak_memory_stats()
+        yield peak
+        peak.bytes = int(torch.cuda.max_memory_allocated())
+        return
+    process, stop = psutil.Process(), threading.Event()
+    peak.before = peak.bytes = int(process.memory_info().rss)
+
+    def watch() -> None:
+        while not stop.wait(SAMPLING_SECONDS):
+            peak.bytes = max(peak.bytes, int(process.memory_info().rss))
+
+    thread = threading.Thread(target=watch, daemon=True)
+    thread.start()
+    try:
+        yield peak
+    finally:
+        stop.set()
+        thread.join()
+        peak.bytes = max(peak.bytes, int(process.memory_info().rss))

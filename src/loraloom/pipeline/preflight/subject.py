@@ -1,0 +1,43 @@
+"""What the checks look at: a request, everything that was read for it, and the plan."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from loraloom.config.asked import Config
+from loraloom.data.encode import Encoded
+from loraloom.data.recognise import Recognised
+from loraloom.data.split import Splits
+from loraloom.errors import LoraloomError
+from loraloom.pipeline.preflight.rehearsal import Rehearsal
+from loraloom.plan.planner import Facts, Plan
+
+
+@dataclass(frozen=True)
+class Subject:
+    """One request under inspection.
+
+    Attributes:
+        plan: of the request; where a part of it was refused, of what is left.
+        whole: the data at full length; None where they could not be encoded.
+        data: the same, cut to the plan's length.
+        refused: what the program said no to on the way, by the check that it belongs to.
+        disk_bytes: what the run would write.
+        rehearsal: one batch through the real model; None where none was made.
+        unrehearsed: why there was none.
+    """
+
+    config: Config
+    facts: Facts
+    plan: Plan
+    splits: Splits
+    recognised: Recognised
+    tokenizer: Any
+    whole: Encoded | None
+    data: Encoded | None
+    refused: Mapping[str, LoraloomError] = field(default_factory=dict[str, LoraloomError])
+    disk_bytes: int = 0
+    rehearsal: Rehearsal | None = None
+    unrehearsed: str = "not asked for"

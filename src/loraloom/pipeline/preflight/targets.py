@@ -1,0 +1,40 @@
+"""Is what was meant to be trained trained?"""
+
+from __future__ import annotations
+
+from loraloom.errors import ModelError
+from loraloom.lora.targets import short_label
+from loraloom.pipeline.preflight.result import CheckResult, refused
+from loraloom.pipeline.preflight.subject import Subject
+from loraloom.plan.planner import candidate
+
+NAME = "targets"
+
+
+def inspect(subject: Subject) -> CheckResult:
+    """A pattern that matches nothing fails, and a layer that is to be adapted and trained whole at once.
+
+    The planner refuses both where it meets them; what a search may ask for is tried here.
+    """
+    space = subject.config.search.space
+    for key, asked in space.items() if isinstance(space, dict) else ():
+        if key == "adapter.target_modules" and isinstance(asked, list):
+            for value in asked:  # pyright: ignore[reportUnknownVariableType]
+                try:
+                    candidate(subject.plan, "check", {key: value})
+                except ModelError as error:
+                    return refused(NAME, error)
+    made = candidate(subject.plan, "check", {}).adapter
+    linears = subject.facts.model.linears
+    adaptable = [linear for linear in linears if linear.role != "head"]
+    number = f"{len(made.target_modules)} of {len(adaptable)} linear layers"
+    whole = f", {', '.join(made.modules_to_save)} trained whole" if made.modules_to_save else ""
+    what = f"every pattern matches: {short_label(made.target_modules, linears)}{whole}"
+    if subject.facts.model.experts:
+        return CheckResult(
+            NAME, "warn", f"{what}; the experts stay frozen",
+            number=f"{number}, {subject.facts.model.experts} experts a layer",
+            cause="experts are fused tensors, not linear layers: adapters cannot reach them",
+            command="expect less from it, or take a dense model",
+        )  # fmt: skip
+    return CheckResult(NAME, "ok", what, number=number)

@@ -1,0 +1,143 @@
+"""Is the model shown in training what it will be shown in use?"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from loraloom.data.chat import chat_rows, prompt_ids
+from loraloom.data.encode import Row, encode, is_chat
+from loraloom.data.forms import conversation, pair, source_and_target
+from loraloom.data.rows import IGNORED
+from loraloom.data.split import Splits
+from loraloom.data.table import Table
+from loraloom.errors import DataError
+from loraloom.pipeline.preflight.result import CheckResult
+from loraloom.pipeline.preflight.subject import Subject
+
+NAME = "template"
+SAMPLE = 64
+"""Rows that are rendered once more, as a server would."""
+SHOWN = 8
+"""Tokens of a difference that the message quotes."""
+SEAM_LIMIT = 0.05
+"""Share of rows whose answer may begin inside a token of the prompt: an answer that starts with white space can do that."""
+
+SEAM = (
+    "white space ends the prompt and grows into the first token of the answer, which is then given and not learnt",
+    "remove the white space at the end of the template's {% if add_generation_prompt %} part",
+)
+OTHER = (
+    "the answer is learnt after a prompt that the model will not be shown",
+    "make the template's {% if add_generation_prompt %} part equal to what it writes before an assistant's turn",
+)
+"""Cause and cure where the texts are the same and only their tokens differ, and where the texts differ."""
+
+
+@dataclass(frozen=True)
+class Prompt:
+    """The beginning of a row up to what is learnt, and the same as it is made in use."""
+
+    trained: list[int]
+    served: list[int]
+    ids: list[int]
+    """The whole row."""
+
+
+def inspect(subject: Subject) -> CheckResult:
+    """Two BOS at the start of a row, or a prompt whose ids differ from those made in use, fails."""
+    try:
+        prompts = list(_prompts(subject))
+    except DataError as error:
+        return CheckResult(NAME, "skipped", f"no prompt could be made: {error.what}")
+    if not prompts:
+        return CheckResult(NAME, "skipped", "there is no prompt in these rows")
+    bos = subject.tokenizer.bos_token_id
+    twice = [one for one in prompts if bos is not None and one.ids[:2] == [bos, bos]]
+    if twice:
+        return CheckResult(
+            NAME, "fail", f"rows begin with {subject.tokenizer.bos_token} twice",
+            number=f"{len(twice)} of {len(prompts)} rows looked at",
+            cause="the chat template writes it more than once; the model has never seen that, and quality drops without a word",
+            command="remove one {{ bos_token }} from the chat template (chat_template.jinja or tokenizer_config.json)",
+        )  # fmt: skip
+    differing = [one for one in prompts if one.trained != one.served]
+    if differing:
+        return _differs(subject, differing, len(prompts))
+    how = ", through the chat template" if _chat(subject) else ""
+    what = f"prompts have the same tokens in training and in use{how}"
+    return CheckResult(NAME, "ok", what, number=f"{len(prompts)} rows looked at")
+
+
+def _differs(subject: Subject, differing: Sequence[Prompt], looked_at: int) -> CheckResult:
+    share = len(differing) / looked_at
+    one = differing[0]
+    at = _parting(one.trained, one.served)
+    trained, served = (str(subject.tokenizer.decode(ids[at : at + SHOWN])) for ids in (one.ids, one.served))
+    seam = str(subject.tokenizer.decode(one.ids)).startswith(str(subject.tokenizer.decode(one.served)).rstrip())
+    cause, command = SEAM if seam else OTHER
+    return CheckResult(
+        NAME, "fail" if share > SEAM_LIMIT else "warn", "prompts have other tokens in training than in use",
+        number=f"{len(differing)} of {looked_at} rows, first at token {at}: {trained!r} trained, {served!r} in use",
+        cause=cause, command=command,
+    )  # fmt: skip
+
+
+def _parting(trained: Sequence[int], served: Sequence[int]) -> int:
+    """The first place at which two prompts differ."""
+    differing = (i for i, (a, b) in enumerate(zip(trained, served, strict=False)) if a != b)
+    return next(differing, min(len(trained), len(served)))
+
+
+def _prompts(subject: Subject) -> Iterator[Prompt]:
+    table = subject.splits.train
+    table = table.take(range(min(SAMPLE, len(table))))
+    for index in range(len(table)):
+        yield from _conversation(subject, table, index) if _chat(subject) else _plain(subject, table.take([index]))
+
+
+def _chat(subject: Subject) -> bool:
+    task, form = subject.recognised.task, subject.recognised.format
+    return task == "causal_lm" and form != "text" and is_chat(subject.splits.train, subject.recognised, subject.tokenizer)
+
+
+def _conversation(subject: Subject, table: Table, index: int) -> Iterator[Prompt]:
+    """A row of a whole conversation begins with the prompt of its first answer; a row a turn, with that turn's."""
+    messages = conversation(table.rows[index], subject.recognised.format, subject.recognised.columns)
+    answers = [i for i, message in enumerate(messages) if message["role"] == "assistant" and i > 0]
+    rows = chat_rows([(table.origin(index), messages)], subject.tokenizer)
+    for row, answer in zip(rows, answers, strict=False):
+        if row.supervised:
+            yield _prompt(row, prompt_ids(messages[:answer], subject.tokenizer, continued=True), _first(row))
+
+
+def _plain(subject: Subject, table: Table) -> Iterator[Prompt]:
+    """Rows that no template renders: what the tokenizer makes of the input alone."""
+    try:
+        (row, *_) = encode(Splits(table), subject.recognised, subject.tokenizer, subject.recognised.task).train
+    except DataError:  # a row without anything to learn is told of by another check
+        return
+    form, columns, source = subject.recognised.format, subject.recognised.columns, table.rows[0]
+    if subject.recognised.task != "causal_lm":
+        text = source[columns["text"]] if subject.recognised.task == "seq_cls" else source_and_target(source, form, columns)[0]
+        yield _prompt(row, _framed(text, subject.tokenizer), len(row))
+    elif form == "text":
+        served = _framed(source[columns["text"]], subject.tokenizer)
+        yield _prompt(row, served, len(served))
+    else:
+        served = prompt_ids(pair(source, form, columns)[0], subject.tokenizer, continued=True)
+        yield _prompt(row, served, _first(row))
+
+
+def _framed(text: str, tokenizer: Any) -> list[int]:
+    return list(tokenizer([text])["input_ids"][0])
+
+
+def _first(row: Row) -> int:
+    return int((row.labels != IGNORED).argmax())
+
+
+def _prompt(row: Row, served: list[int], given: int) -> Prompt:
+    ids = row.input_ids.tolist()
+    return Prompt(ids[:given], served, ids)
