@@ -1,71 +1,140 @@
-"""A trainer on disk: tensors in safetensors, the rest in JSON, and nothing that could run code when it is read.
+"""Checkpoints of a run: tensors in safetensors, all else in JSON, and nothing that could run code when it is read.
 
-A checkpoint may be taken between any two ticks, also in the middle of an accumulation window. The JSON file names the
-tensor file and is put in place last, in one step: whoever reads sees the old checkpoint or the new one, never half.
+A checkpoint may be taken between any two ticks, also in the middle of an accumulation window. Its JSON file names the
+tensor file, holds the checksum of both, and is put in place last: whoever reads sees a whole checkpoint or none. The last
+two are kept, so that one that a disk has spoilt costs only the time since the one before.
 """
 
 from __future__ import annotations
 
+import hashlib
 import json
-import os
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from loraloom.errors import RunError, StoreError
+from loraloom.store.disk import disk, put_in_place, write_atomically
 from loraloom.train.pack import PackTrainer
 
-STATE = "trainer.json"
 VERSION = 1
+KEPT = 2
+MIGRATIONS: Mapping[int, Callable[[dict[str, Any]], dict[str, Any]]] = {}
+"""By version: what makes the document of that version one of the next."""
 
 
-def save(folder: Path, trainer: PackTrainer) -> Path:
-    """Write the trainer's state into `folder` (made if needed), in place of the one that was there.
+@dataclass(frozen=True)
+class Checkpoint:
+    """What was read back.
+
+    Attributes:
+        trainer: for `PackTrainer.load_state_dict`.
+        run: what the caller of `save` kept beside it.
+        path: its JSON file.
+        passed_over: later checkpoints that could not be used, each with the reason.
+    """
+
+    trainer: dict[str, Any]
+    run: dict[str, Any]
+    path: Path
+    passed_over: tuple[str, ...] = ()
+
+
+def save(folder: Path, trainer: PackTrainer, run: Mapping[str, Any] | None = None) -> Path:
+    """Write the trainer's state, and with it `run` (plain values), into `folder` (made if needed).
+
+    Returns:
+        The checkpoint's JSON file.
 
     Raises:
-        StoreError: the disk refused; the checkpoint that was there is still whole.
+        StoreError: the disk refused; the checkpoints that were there are still whole.
     """
     state = trainer.state_dict()
     tensors: dict[str, Tensor] = {name: tensor.contiguous() for name, tensor in state.pop("tensors").items()}
-    try:
+    with disk(folder):
         folder.mkdir(parents=True, exist_ok=True)
-        older = sorted(folder.glob("trainer-*.safetensors"))
-        number = 1 + max((int(path.stem.rpartition("-")[2]) for path in older), default=0)
-        file = folder / f"trainer-{number}.safetensors"
-        _put(file, lambda partial: save_file(tensors, partial))
-        document = json.dumps({"version": VERSION, "tensors": file.name, **state})
-        _put(folder / STATE, lambda partial: partial.write_text(document, encoding="utf-8"))
-        for path in older:
-            path.unlink()
-    except (OSError, SafetensorError) as fault:
-        raise StoreError(f"cannot write a checkpoint into {folder}", got=str(fault), next="free some disk space") from fault
-    return folder
+        number = 1 + max(map(_number, folder.glob("checkpoint-*")), default=0)
+        path = folder / f"checkpoint-{number:06}.json"
+        file, partial = path.with_suffix(".safetensors"), path.with_suffix(".partial")
+        try:
+            save_file(tensors, partial)
+        except SafetensorError as fault:
+            partial.unlink(missing_ok=True)
+            raise StoreError(
+                "the checkpoint could not be written", where=str(file), got=str(fault), next="make room, and go on with --resume"
+            ) from fault
+        put_in_place(partial, file)
+        body = {"version": VERSION, "tensors": _file_digest(file), "trainer": state, "run": dict(run or {})}
+        write_atomically(path, json.dumps({"sha256": _digest(body), **body}).encode())
+        for old in folder.glob("checkpoint-*"):
+            if _number(old) <= number - KEPT:
+                old.unlink()
+    return path
 
 
-def load(folder: Path) -> dict[str, Any]:
-    """What `save` wrote, for `PackTrainer.load_state_dict`.
+def load(folder: Path, check: Callable[[Mapping[str, Any]], str | None] = lambda run: None) -> Checkpoint | None:
+    """The latest checkpoint that is whole; None where there is none at all.
+
+    Args:
+        check: what speaks against the `run` part of one, or None.
 
     Raises:
-        RunError: there is no checkpoint, or not one that this version reads.
+        RunError: there are checkpoints, and none of them is whole, or the latest is of a version that is not known here.
     """
-    try:
-        state = json.loads((folder / STATE).read_text(encoding="utf-8"))
-        if state["version"] != VERSION:
-            raise RunError(f"the checkpoint in {folder} has version {state['version']}", need=str(VERSION))
-        state["tensors"] = load_file(folder / state["tensors"])
-    except (OSError, ValueError, KeyError, SafetensorError) as fault:
-        raise RunError(f"no checkpoint can be read from {folder}", got=str(fault), next="start the run anew") from fault
-    return state
+    faults: list[str] = []
+    for path in sorted(folder.glob("checkpoint-*.json"), key=_number, reverse=True):
+        try:
+            body = _read(path)
+            tensors = load_file(path.with_suffix(".safetensors"))
+            fault = check(body["run"])
+        except (OSError, ValueError, KeyError, TypeError, SafetensorError) as error:
+            fault = str(error) or type(error).__name__
+        else:
+            if fault is None:
+                return Checkpoint({**body["trainer"], "tensors": tensors}, body["run"], path, tuple(faults))
+        faults.append(f"{path.name}: {fault}")
+    if not faults:
+        return None
+    raise RunError(
+        f"no checkpoint can be read from {folder}",
+        got="; ".join(faults),
+        need="a checkpoint as it was written",
+        next=f"restore the files, or remove {folder}: the run then begins anew",
+    )
 
 
-def _put(target: Path, write: Callable[[Path], object]) -> None:
-    """Write beside the target, to the disk, then rename."""
-    partial = target.with_name(f"{target.name}.partial")
-    write(partial)
-    with partial.open("rb") as file:
-        os.fsync(file.fileno())
-    partial.replace(target)
+def _read(path: Path) -> dict[str, Any]:
+    """The document of a whole checkpoint, as the present version has it."""
+    body = cast("dict[str, Any]", json.loads(path.read_bytes()))
+    if body.pop("sha256") != _digest(body):
+        raise ValueError("its checksum is another")
+    if body["tensors"] != _file_digest(path.with_suffix(".safetensors")):
+        raise ValueError(f"the checksum of {path.stem}.safetensors is another")
+    while body["version"] != VERSION:
+        if body["version"] not in MIGRATIONS:
+            raise RunError(
+                f"the checkpoint {path} has version {body['version']}",
+                need=str(VERSION),
+                next="resume with the release that wrote it",
+            )
+        body = MIGRATIONS[body["version"]](body)
+    return body
+
+
+def _digest(body: Mapping[str, Any]) -> str:
+    return hashlib.sha256(json.dumps(body, sort_keys=True).encode()).hexdigest()
+
+
+def _file_digest(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _number(path: Path) -> int:
+    digits = path.stem.rpartition("-")[2]
+    return int(digits) if digits.isdecimal() else 0

@@ -12,8 +12,11 @@ from torch import Tensor, nn
 
 from loraloom.lora.arena import Arena
 
-MEMORY_WORDS = ("not enough memory", "out of memory", "can't allocate memory", "cannot allocate memory", "alloc_failed")
-"""How torch's CPU allocator, CUDA libraries and the system put it, in lower case."""
+MEMORY_WORDS = (
+    "not enough memory", "out of memory", "can't allocate memory", "cannot allocate memory", "alloc_failed",
+    "could not create a primitive",
+)  # fmt: skip
+"""How torch's CPU allocator, CUDA libraries, the system and oneDNN put it, in lower case."""
 GROWTH = 10.0
 """A layer has run away when its largest output is this many times that of the frozen base on the same rows."""
 

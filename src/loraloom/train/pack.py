@@ -32,6 +32,7 @@ from loraloom.train.passes import Pass, assemble, group_passes
 from loraloom.train.resume import candidate_of, fingerprint, restore_seat, seat_state
 from loraloom.train.schedule import lr_at, warmup_steps
 from loraloom.train.seat import Seat, evaluation_steps, planned_steps
+from loraloom.train.signals import Gauge
 
 NONFINITE_LIMIT = 2
 """A candidate whose loss or gradient was not finite this often has diverged."""
@@ -50,12 +51,13 @@ class PackTrainer:
         validation: rows that `evaluate` scores on; empty for none.
         decide_by: metric that picks a candidate's best checkpoint: "loss" or the objective's share that is right.
         checkpointing: keep only the input of each repeated block for the backward pass, and run the block again there.
+        signals: collect what diagnosis looks at, in `Seat.signals`.
     """
 
     def __init__(
         self, packed: PackedModel, rows: Sequence[Row], objective: Objective, *, task: Task, pad_id: int,
         validation: Sequence[Row] = (), decide_by: str = "loss", token_budget: int = 4096, checkpointing: bool = False,
-        clock: Callable[[], float] = time.perf_counter,
+        signals: bool = True, clock: Callable[[], float] = time.perf_counter,
     ) -> None:  # fmt: skip
         self.packed, self.rows, self.objective = packed, rows, objective
         self.task: Task = task
@@ -64,6 +66,7 @@ class PackTrainer:
         self.lengths = [len(row.input_ids) for row in rows]
         self.weights = [_supervised(row, task) for row in rows]
         self.seats: dict[str, Seat] = {}
+        self.gauge = Gauge(packed, objective.metric) if signals else None
         if checkpointing:
             packed.checkpoint()
         if task == "seq_cls":
@@ -208,6 +211,8 @@ class PackTrainer:
         rate = lr_at(seat.step, seat.planned_steps, spec.learning_rate, spec.lr_scheduler_type, warmup)
         loss, norm = seat.window_loss, seat.optimizer.norm()
         blamed = self._judge(seat, loss, float(norm))
+        if self.gauge:
+            self.gauge.stepped(seat, loss, float(norm), rate)
         seat.optimizer.step(rate, norm)
         seat.adapter.refresh()
         seat.close_window()
@@ -282,6 +287,8 @@ class PackTrainer:
         scores = {trial: score_of(sums[trial], split, self.objective, self.decide_by) for trial in trials}
         if rows is None:
             for trial, score in scores.items():
+                if self.gauge:
+                    self.gauge.scored(self.seats[trial], score)
                 self._keep_best(self.seats[trial], score)
         return scores
 

@@ -9,12 +9,13 @@ from __future__ import annotations
 import zlib
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor
 
 from loraloom.data.encode import Row
+from loraloom.diagnose.signals import Signals
 from loraloom.errors import RunError
 from loraloom.records import AdapterSpec, Candidate, Score, TrainingSpec
 from loraloom.train.seat import Seat
@@ -29,6 +30,7 @@ def seat_state(seat: Seat) -> tuple[dict[str, Any], dict[str, Tensor]]:
     """(plain values, tensors by name) of a seat; the tensors are copies on the CPU."""
     plain = {name: getattr(seat, name) for name in COUNTERS}
     plain |= {"candidate": asdict(seat.candidate), "best": None if seat.best is None else asdict(seat.best)}
+    plain["signals"] = seat.signals.to_plain()
     arena = seat.adapter.arena
     tensors = {"weights": arena.weights, "grads": arena.grads}
     tensors |= {f"optimizer.{name}": tensor for name, tensor in seat.optimizer.state_dict().items()}
@@ -44,7 +46,17 @@ def candidate_of(plain: Mapping[str, Any]) -> Candidate:
     adapter = dict(made["adapter"])
     for name in ("target_modules", "modules_to_save"):
         adapter[name] = tuple(adapter[name])
-    return Candidate(made["id"], AdapterSpec(**adapter), TrainingSpec(**made["training"]), made["params"])
+    return Candidate(made["id"], AdapterSpec(**adapter), TrainingSpec(**made["training"]), params_of_plain(made["params"]))
+
+
+def params_of_plain(plain: Mapping[str, Any]) -> dict[str, Any]:
+    """Searched values as they were before JSON: a list there is a tuple here, or equal settings would look different."""
+    return {key: tuple(cast("list[Any]", value)) if isinstance(value, list) else value for key, value in plain.items()}
+
+
+def score_of_plain(plain: Mapping[str, Any]) -> Score:
+    """The score whose `asdict` this is, also after JSON."""
+    return Score(plain["split"], plain["metrics"], tuple(plain["costs"]), tuple(plain["weights"]))
 
 
 @torch.no_grad()
@@ -69,9 +81,9 @@ def restore_seat(seat: Seat, plain: Mapping[str, Any], tensors: Mapping[str, Ten
     seat.optimizer.load_state_dict({n.removeprefix(prefix): t for n, t in tensors.items() if n.startswith(prefix)})
     for name in COUNTERS:
         setattr(seat, name, plain[name])
+    seat.signals = Signals.from_plain(plain["signals"])
     if plain["best"] is not None:
-        best = plain["best"]
-        seat.best = Score(best["split"], best["metrics"], tuple(best["costs"]), tuple(best["weights"]))
+        seat.best = score_of_plain(plain["best"])
         seat.best_weights = tensors["best"].to(arena.weights, copy=True)
     if seat.micro:
         seat.open_window(weights)

@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from torch import Tensor
 
 from loraloom.data.batches import Numbers, Order, micro_batches
+from loraloom.diagnose.signals import Signals
 from loraloom.lora.packed import AdapterWeights
 from loraloom.records import Candidate, Score
 from loraloom.train.optim import FlatOptimizer
@@ -51,6 +52,7 @@ class Seat:
     best: Score | None = None
     best_step: int = 0
     best_weights: Tensor | None = None
+    signals: Signals = field(default_factory=Signals)
 
     @property
     def id(self) -> str:

@@ -1,0 +1,65 @@
+"""Findings about the data alone, known before the first step."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from loraloom.records import Finding
+
+LEAKED_SHARE = 0.02
+"""Of the held-out rows: fewer do not move a score by more than its noise."""
+LOST_SHARE = 0.05
+ENDED_SHARE = 0.5
+DATA = ("held-out-rows-trained-on", "answers-cut-off")
+
+
+@dataclass(frozen=True)
+class DataSigns:
+    """Counts of rows.
+
+    Attributes:
+        rows, held_out: training rows, and those of all other splits together.
+        leaked: held-out rows whose content is also trained on.
+        lost: share of the supervised tokens that `data.max_length` took.
+        cut: training rows that it shortened.
+        longest: tokens of the longest training row as it is trained on.
+        ended: share of training rows whose last supervised token ends a text; None where rows have no end.
+    """
+
+    rows: int
+    held_out: int
+    leaked: int
+    lost: float
+    cut: int
+    longest: int
+    ended: float | None
+
+
+def data_findings(signs: DataSigns) -> list[Finding]:
+    """What the rows say about themselves."""
+    found: list[Finding] = []
+    if signs.leaked > LEAKED_SHARE * signs.held_out:
+        found.append(
+            Finding(
+                DATA[0],
+                "warning",
+                "rows that should judge the adapter are also trained on: their scores flatter",
+                f"{signs.leaked:,} of {signs.held_out:,} held-out rows say what a training row says",
+                "let loraloom take the validation rows out of the training rows, or remove the repeated ones",
+                {"data.validation": 0.1},
+            )
+        )
+    unended = signs.ended is not None and signs.ended < ENDED_SHARE
+    if signs.lost > LOST_SHARE or unended:
+        ends = "" if signs.ended is None else f"; {signs.ended:.0%} of the rows keep the token that ends them"
+        found.append(
+            Finding(
+                DATA[1],
+                "warning",
+                "answers are cut off: the model learns to break off rather than to stop",
+                f"{signs.cut:,} of {signs.rows:,} rows are cut at {signs.longest:,} tokens: {signs.lost:.0%} of all lost{ends}",
+                "allow longer rows",
+                {"data.max_length": 2 * signs.longest},
+            )
+        )
+    return found

@@ -1,0 +1,26 @@
+"""A target layer whose B is still 0 changes nothing: no gradient ever came to it."""
+
+from __future__ import annotations
+
+from loraloom.diagnose.case import LEAST_STEPS, TARGETS, Case
+from loraloom.records import Finding
+
+NAME = "adapter-not-trained"
+SHOWN = 3
+
+
+def judge(case: Case) -> Finding | None:
+    modules = case.signals.modules
+    dead = [path for path, module in modules.items() if module.b_norm == 0]
+    if not dead or not case.fresh_b or case.steps < LEAST_STEPS:
+        return None
+    whole = len(dead) == len(modules)
+    names = ", ".join(dead[:SHOWN]) + (" ..." if len(dead) > SHOWN else "")
+    return Finding(
+        NAME,
+        "fault" if whole else "warning",
+        "no target layer was trained" if whole else "some target layers were not trained",
+        f"B is exactly 0 after {case.steps} steps in {len(dead)} of {len(modules)} layers: {names}",
+        "train layers that a gradient reaches: all linear ones, unless a part of the model is cut off",
+        {TARGETS: "all-linear"} if whole else {},
+    )

@@ -1,0 +1,35 @@
+"""Every direction of the adapter is used, held-out rows follow the training rows, and the rank is below the advice."""
+
+from __future__ import annotations
+
+from loraloom.diagnose.case import ALPHA, LEAST_STEPS, RANK, SIGMAS, Case, word
+from loraloom.diagnose.rules import overfit
+from loraloom.records import Finding
+
+NAME = "rank-bound"
+FULL = 0.8
+MODULES = 0.8
+BELOW_ADVICE = 1 / 4
+
+
+def judge(case: Case) -> Finding | None:
+    modules, gap = list(case.signals.modules.values()), case.gap
+    if not modules or gap is None or case.exit or case.steps < LEAST_STEPS or not case.fall.sure:
+        return None
+    full = sum(module.effective_rank > FULL * module.r for module in modules)
+    r, advised = int(case.values[RANK]), int(case.advised.get(RANK) or 0)
+    if full < MODULES * len(modules) or overfit.judge(case) or gap.mean > SIGMAS * gap.se:
+        return None
+    below = r <= BELOW_ADVICE * advised
+    larger = max(2 * r, advised) if below else 2 * r
+    # The scale alpha / r stays what it was, so that the rate need not be found anew.
+    patch = {RANK: larger, ALPHA: float(case.values[ALPHA]) * larger / r}
+    return Finding(
+        NAME,
+        "warning" if below else "note",
+        "the adapter is limited by its rank" if below else "all of the adapter's rank is in use",
+        f"the effective rank is above {FULL:g} r in {full} of {len(modules)} layers at r {r}; advised r {advised}; validation "
+        f"loss is {word(gap.mean)} +- {word(gap.se)} above the training loss",
+        f"raise r to {larger} at the same alpha / r",
+        patch,
+    )

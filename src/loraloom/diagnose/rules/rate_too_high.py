@@ -1,0 +1,30 @@
+"""Training went on, but left the model no better than it was, far above the advised rate."""
+
+from __future__ import annotations
+
+from loraloom.diagnose.case import RATE, SIGMAS, Case, word
+from loraloom.records import Finding
+
+NAME = "rate-too-high"
+ABOVE_ADVICE = 4.0
+"""Times the advised rate: the range that a search would try ends there."""
+
+
+def judge(case: Case) -> Finding | None:
+    advised, best, gain = case.advised_rate, case.signals.best, case.base_gain
+    if advised is None or best is None or gain is None or case.rate <= ABOVE_ADVICE * advised:
+        return None
+    last = case.signals.readings[-1]
+    lost_base = gain <= SIGMAS * best.cost_se
+    lost_best = last.cost - best.cost > SIGMAS * best.cost_se and last.train_loss > case.window(0, 0.1).mean
+    if not (lost_base or lost_best):
+        return None
+    return Finding(
+        NAME,
+        "fault",
+        "the learning rate is too high: the model lost more than it learnt",
+        f"cost {word(last.cost)} at step {last.step}, best {word(best.cost)} at step {best.step}, bare base "
+        f"{word(best.cost + gain)}; learning rate {word(case.rate)}, {word(case.rate / advised)} times what is advised",
+        f"lower the learning rate to {word(advised)}",
+        {RATE: advised},
+    )

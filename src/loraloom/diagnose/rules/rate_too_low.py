@@ -1,0 +1,37 @@
+"""The training loss hardly moved, and nothing held it back but the size of the steps."""
+
+from __future__ import annotations
+
+from loraloom.diagnose.case import LEAST_STEPS, RATE, SIGMAS, Case, word
+from loraloom.records import Finding
+
+NAME = "rate-too-low"
+FALL = 0.01
+"""Share of the first loss that a useful rate takes off at least."""
+BELOW_ADVICE = 1 / 4
+FACTOR = 3.0
+
+
+def judge(case: Case) -> Finding | None:
+    advised = case.advised_rate
+    first, fall = case.window(0, 0.1), case.fall
+    low = advised is not None and case.rate < BELOW_ADVICE * advised
+    still = fall.mean < max(FALL * first.mean, SIGMAS * fall.se)
+    if case.exit or case.steps < LEAST_STEPS or not still or (advised is not None and not low):
+        return None
+    if case.clipped_share > 0.5 and not low:
+        return None
+    rate = max(FACTOR * case.rate, advised or 0.0)
+    evidence = f"training loss {word(first.mean)} at first and {word(first.mean - fall.mean)} late in {case.steps} steps"
+    if case.update is not None:
+        evidence += f"; the median layer moved by {100 * case.update:.2g}% of its weight"
+    if advised is not None:
+        evidence += f"; learning rate {word(case.rate)}, advised {word(advised)}"
+    return Finding(
+        NAME,
+        "warning",
+        "the learning rate is too low: the loss hardly moved",
+        evidence,
+        f"raise the learning rate to {word(rate)}",
+        {RATE: float(f"{rate:.3g}")},
+    )

@@ -1,0 +1,37 @@
+"""Rows of what a model should still be able to do after training: read like training rows, never trained on."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+from loraloom.config.asked import Config
+from loraloom.data.encode import Encoded, Row, encode
+from loraloom.data.load import load_table
+from loraloom.data.recognise import recognise
+from loraloom.data.split import Splits
+from loraloom.errors import ConfigError
+
+RETAIN_ROWS = 64
+"""Enough for a standard error of a few hundredths of a nat, and few beside the training."""
+
+
+def retained_rows(config: Config, data: Encoded, tokenizer: Any, max_length: int) -> tuple[Row, ...]:
+    """The rows of `data.retain`, encoded as the task's rows are.
+
+    Raises:
+        ConfigError: the task has no general rows to keep.
+        DataError: the rows cannot be read.
+    """
+    if config.data.retain is None:
+        return ()
+    if data.task == "seq_cls":
+        raise ConfigError(
+            "`data.retain` measures what a language model still knows",
+            got="a classification task",
+            next="leave `data.retain` out",
+        )
+    table = load_table(config.data.retain, max_rows=RETAIN_ROWS, seed=config.training.seed)
+    asked = replace(config.data, train=config.data.retain)
+    recognised = recognise(table, asked, data.task, encoder_decoder=data.task == "seq2seq_lm")
+    return encode(Splits(table), recognised, tokenizer, data.task).cut(max_length).train[:RETAIN_ROWS]

@@ -1,0 +1,82 @@
+"""Cases made up for the rules: a healthy one, and ways to make it ill."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import Any
+
+from loraloom.diagnose.case import Case
+from loraloom.diagnose.signals import ModuleUpdate, Reading, Signals, Trace
+
+VALUES: dict[str, Any] = {
+    "training.learning_rate": 1e-3,
+    "training.num_train_epochs": 4.0,
+    "training.max_steps": None,
+    "training.per_device_train_batch_size": 8,
+    "training.gradient_accumulation_steps": 1,
+    "training.warmup_ratio": 0.1,
+    "adapter.r": 8,
+    "adapter.lora_alpha": 16,
+    "adapter.lora_dropout": 0.0,
+}
+STEPS = 80
+
+
+def falling(step: int) -> float:
+    """A training loss that bends early."""
+    return 1.0 + math.exp(-step / 10)
+
+
+def trace(losses: Sequence[float], norm: float = 0.5, clipped: bool = False) -> Trace:
+    """A trace at a falling rate."""
+    made = Trace()
+    for number, loss in enumerate(losses, 1):
+        made.add(number, loss, norm, clipped, 1e-3 * (1 - number / (len(losses) + 1)))
+    return made
+
+
+def readings(
+    losses: Sequence[float], *, se: float = 0.02, metrics: Sequence[float] = (), train: Sequence[float] = ()
+) -> list[Reading]:
+    """Evaluations evenly over `STEPS`, deciding by the loss."""
+    made: list[Reading] = []
+    for number, loss in enumerate(losses, 1):
+        step = round(STEPS * number / len(losses))
+        right = metrics[number - 1] if metrics else 1 - loss / 4
+        fitted = train[number - 1] if train else falling(step)
+        gain = None if not made else made[-1].loss - loss
+        made.append(Reading(step, step / 20, fitted, loss, se, right, 0.01, loss, se, gain, se / 4))
+    return made
+
+
+def modules(r: int = 8, effective: float = 5.0, update: float = 0.05, dead: int = 0, count: int = 10) -> dict[str, ModuleUpdate]:
+    return {
+        f"layer.{n}": ModuleUpdate(r, 0.0 if n < dead else effective, 0.0 if n < dead else update, 1 / count, float(n >= dead))
+        for n in range(count)
+    }
+
+
+def healthy() -> Case:
+    """A run that went well: a curve that bends, a validation loss that follows, room in the adapter."""
+    steps = [round(STEPS * n / 8) for n in range(1, 9)]
+    signals = Signals(
+        trace=trace([falling(step) for step in range(1, STEPS + 1)]),
+        readings=readings([falling(step) + 0.02 for step in steps]),
+        first_norms=(0.0, 0.3),
+        modules=modules(),
+        train_exact=0.4,
+        held_out_exact=0.35,
+    )
+    return Case(
+        signals=signals, values=VALUES, planned_steps=STEPS, warmup_steps=8, steps_per_epoch=20, rows=160, adapted=10,
+        adaptable=10, task="causal_lm", decides="loss",
+        advised={"training.learning_rate": 1e-3, "adapter.r": 8}, base_cost=2.2, base_loss=2.2,
+    )  # fmt: skip
+
+
+def case(values: dict[str, Any] | None = None, signals: dict[str, Any] | None = None, **changes: Any) -> Case:
+    """The healthy case with some settings, signals and facts changed."""
+    made = healthy()
+    return replace(made, values={**VALUES, **(values or {})}, signals=replace(made.signals, **(signals or {})), **changes)
