@@ -57,12 +57,18 @@ def test_an_invented_name_can_be_read_and_is_free(tmp_path: Path) -> None:
 
 
 def test_an_existing_name_is_refused_with_a_free_one(tmp_path: Path) -> None:
-    RunFolder.create(tmp_path, "first")
-    RunFolder.create(tmp_path, "first-2")
+    for name in ("first", "first-2"):
+        RunFolder.create(tmp_path, name).write_config({})
     with pytest.raises(RequestError, match=r"run `first` already exists") as caught:
         RunFolder.create(tmp_path, "first")
     assert "--name first-3" in str(caught.value)
     assert caught.value.exit_code == 2
+
+
+def test_a_folder_in_which_nothing_was_begun_is_as_good_as_none(tmp_path: Path) -> None:
+    RunFolder.create(tmp_path, "first").lock()
+    (tmp_path / "first" / ".config.yaml.77.part").write_text("mod")
+    assert RunFolder.create(tmp_path, "first").path == tmp_path / "first"
 
 
 @pytest.mark.parametrize(

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Protocol
+from typing import Any, Protocol
 
+from loraloom.pipeline.keep import Keeper, bare, job_parts, job_to_plain
 from loraloom.pipeline.recorder import Recorder
+from loraloom.pipeline.stop import listening
 from loraloom.records import Candidate, EndStatus, Score
 from loraloom.train.pack import PackTrainer, Seat
+from loraloom.train.resume import score_of_plain
 
 
 @dataclass(frozen=True)
@@ -54,6 +57,18 @@ class Source(Protocol):
 Save = Callable[[Seat], str | None]
 
 
+class Doctor(Protocol):
+    """Watches candidates, says what is wrong with them, and whether that may end them."""
+
+    def may_end(self, seat: Seat, status: EndStatus, reason: str | None) -> bool:
+        """False where the user wants to be told only."""
+        ...
+
+    def examine(self, job: Job, seat: Seat, status: EndStatus, reason: str | None) -> None:
+        """A candidate is about to leave; its last weights are still in place."""
+        ...
+
+
 @dataclass
 class Driver:
     """Runs candidates of a source through a trainer.
@@ -62,6 +77,8 @@ class Driver:
         slots: how many train at once.
         save: called with a completed candidate still in its slot, best weights restored; gives the adapter's path.
         expired: says that the time is up: living candidates are then ended with what they have.
+        doctor: looks at each candidate before it leaves; None for no diagnosis.
+        keeper: writes checkpoints between ticks; None for none.
     """
 
     trainer: PackTrainer
@@ -69,26 +86,39 @@ class Driver:
     slots: int
     save: Save
     expired: Callable[[], bool] = lambda: False
+    doctor: Doctor | None = None
+    keeper: Keeper | None = None
     finished: dict[str, Finished] = field(default_factory=dict[str, Finished])
     _jobs: dict[str, Job] = field(default_factory=dict[str, Job])
 
     def run(self, source: Source) -> None:
-        """Until the source has nothing left and the pack is empty."""
+        """Until the source has nothing left and the pack is empty.
+
+        Raises:
+            KeyboardInterrupt: Ctrl-C; the tick was finished and a checkpoint written.
+        """
+        with listening() as stop:
+            self._run(source, stop)
+
+    def _run(self, source: Source, stop: Callable[[], bool]) -> None:
         while True:
-            self._fill(source)
+            if not (self.finished and self.expired()):
+                self._fill(source)
+            self._keep(now=stop() or not self.trainer.seats)
+            if stop():
+                raise KeyboardInterrupt
             if not self.trainer.seats:
                 return
             for event in self.trainer.tick():
                 self.recorder.send(event)
             for trial in self.trainer.diverged():
-                self._end(source, trial, "diverged", why_diverged(self.trainer.seats[trial]))
+                self._advise_end(source, trial, "diverged", why_diverged(self.trainer.seats[trial]))
             self._score(source)
             for trial in self.trainer.finished():
                 self._end(source, trial, "completed", None)
             if self.expired():
                 for trial in list(self.trainer.seats):
                     self._end(source, trial, "pruned", "the time that was allowed is used up", keep=True)
-                return
 
     def _fill(self, source: Source) -> None:
         while len(self.trainer.seats) < self.slots:
@@ -111,19 +141,57 @@ class Driver:
             source.scored(seat, score)
         for trial, status, reason in source.verdicts():
             if trial in self.trainer.seats:
-                self._end(source, trial, status, reason)
+                self._advise_end(source, trial, status, reason)
+
+    def _advise_end(self, source: Source, trial: str, status: EndStatus, reason: str | None) -> None:
+        """End a candidate before its last step, unless the user asked only to be told."""
+        if self.doctor is None or self.doctor.may_end(self.trainer.seats[trial], status, reason):
+            self._end(source, trial, status, reason)
 
     def _end(self, source: Source, trial: str, status: EndStatus, reason: str | None, *, keep: bool = False) -> None:
         """Let a candidate go; completed ones, and with `keep` any that was ever scored, are saved as they were at best."""
         seat = self.trainer.seats[trial]
+        if self.doctor is not None:
+            self.doctor.examine(self._jobs[trial], seat, status, reason)
         if seat.best_weights is not None:
             seat.adapter.restore(seat.best_weights)
         path = self.save(seat) if status == "completed" or (keep and seat.best is not None) else None
         self.trainer.leave(trial)
         finished = Finished(self._jobs.pop(trial), status, seat.best, path, seat.seconds)
         self.finished[trial] = finished
+        if self.keeper is not None:
+            self.keeper.urgent = True
         self.recorder.ended(seat, status, reason, path)
         source.ended(finished, seat, reason)
+
+    # -- going on later ------------------------------------------------------------------------------------------
+
+    def knows(self, trial: str) -> bool:
+        """Whether a candidate has ended here or is training."""
+        return trial in self.finished or trial in self._jobs
+
+    def _keep(self, *, now: bool) -> None:
+        if self.keeper is not None:
+            (self.keeper.now if now else self.keeper.maybe)()
+
+    def state_dict(self) -> dict[str, Any]:
+        """Who ended how, and what those who train were asked for, as plain values; their seats are the trainer's."""
+        finished = [
+            {
+                **job_to_plain(one.job), "status": one.status, "best": bare(one.best), "adapter": one.adapter,
+                "seconds": one.seconds,
+            }
+            for one in self.finished.values()
+        ]  # fmt: skip
+        return {"finished": finished, "jobs": [job_to_plain(job) for job in self._jobs.values()]}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Take over what `state_dict` gave, also after JSON."""
+        for kept in state["finished"]:
+            best = None if kept["best"] is None else score_of_plain(kept["best"])
+            job = Job(**job_parts(kept))
+            self.finished[job.candidate.id] = Finished(job, kept["status"], best, kept["adapter"], kept["seconds"])
+        self._jobs = {kept["candidate"]["id"]: Job(**job_parts(kept)) for kept in state["jobs"]}
 
 
 def why_diverged(seat: Seat) -> str:

@@ -15,6 +15,8 @@ from loraloom.train.pack import Seat
 
 FIRST_RACE_SEED = 1_000
 """Offset of the race's seeds: none of them was used in the search."""
+ROLE = "race"
+"""Why a candidate of the race is there (`Job.role`)."""
 
 
 def finalists(completed: Sequence[Finished], default: str, trials: int) -> list[Finished]:
@@ -62,10 +64,12 @@ def race(session: Session, driver: Driver, chosen: Sequence[Finished], default: 
     """
     seeds = session.prepared.config.search.seeds_for_finalists
     runs = {one.job.candidate.id: [one.job.candidate.id] for one in chosen}
-    if seeds > 1 and len(chosen) > 1 and not driver.expired():
+    if seeds > 1 and len(chosen) > 1 and (session.racing or not driver.expired()):
         jobs = [_again(one.job, seed) for seed in range(seeds) for one in chosen]
-        session.recorder.emit("race", finalists=list(runs), seeds=seeds)
-        driver.run(RaceSource(list(jobs)))
+        if not session.racing:
+            session.recorder.emit("race", finalists=list(runs), seeds=seeds)
+            session.racing = True
+        driver.run(RaceSource([job for job in jobs if not driver.knows(job.candidate.id)]))
         whole = [seed for seed in range(seeds) if all(_saved(driver, f"{trial}s{seed}") for trial in runs)]
         if whole:
             runs = {trial: [f"{trial}s{seed}" for seed in whole] for trial in runs}
@@ -91,7 +95,7 @@ def _again(job: Job, seed: int) -> Job:
     made = job.candidate
     training = replace(made.training, seed=made.training.seed + FIRST_RACE_SEED + seed)
     settings = {**job.settings, "training.seed": training.seed}
-    return Job(replace(made, id=f"{made.id}s{seed}", training=training), settings, "race")
+    return Job(replace(made, id=f"{made.id}s{seed}", training=training), settings, ROLE)
 
 
 def _saved(driver: Driver, trial: str) -> bool:

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
-from loraloom.records import Event, Score, Trial, TrialStatus
+from loraloom.records import Event, Finding, Score, Trial, TrialStatus
 from loraloom.store.folder import RunFolder
 from loraloom.store.result import RunResult
+from loraloom.store.scores import add_score
 from loraloom.train.pack import Seat
 
 Watch = Callable[[Event], None]
@@ -18,17 +19,23 @@ Watch = Callable[[Event], None]
 class Recorder:
     """The one place where events become records."""
 
-    def __init__(self, folder: RunFolder, result: RunResult, watch: Watch) -> None:
-        self.folder, self.result, self.watch = folder, result, watch
+    def __init__(self, folder: RunFolder, result: RunResult, watch: Watch, rows: Mapping[str, str] | None = None) -> None:
+        """`rows`: fingerprint of each split's rows, for the row costs that are kept; none are kept without."""
+        self.folder, self.result, self.watch, self.rows = folder, result, watch, rows or {}
         self.began = time.perf_counter()
         self.trials: dict[str, Trial] = {trial.id: trial for trial in result.trials}
+
+    @property
+    def seconds(self) -> float:
+        """How long the run has lasted, without the time in which it stood still. No clock that can be set goes in."""
+        return time.perf_counter() - self.began
 
     def emit(self, kind: str, trial: str | None = None, step: int | None = None, **data: Any) -> None:
         self.send(Event(kind, trial, step, data=data))
 
     def send(self, event: Event) -> None:
         """Time an event, keep it, show it."""
-        event = replace(event, at=round(time.perf_counter() - self.began, 3))
+        event = replace(event, at=round(self.seconds, 3))
         self.folder.append(event)
         self.watch(event)
 
@@ -53,6 +60,19 @@ class Recorder:
         metrics = {**known.metrics, **named(score)}
         self.trials[trial] = replace(known, metrics=metrics)
         self.emit("test" if score.split == "test" else "evaluated", trial, step, split=score.split, **more, **score.metrics)
+        if step is None:
+            self.keep_costs(trial, score)
+
+    def keep_costs(self, trial: str, score: Score) -> None:
+        """Row costs of a saved adapter, for comparisons in pairs."""
+        if score.split in self.rows:
+            add_score(self.folder.trial_folder(trial), score, self.rows[score.split])
+
+    def diagnosed(self, seat: Seat, findings: Sequence[Finding]) -> None:
+        """What was seen of a candidate that is about to leave, and what that means."""
+        summary = seat.signals.summary()
+        self.trials[seat.id] = replace(self.trials[seat.id], findings=tuple(findings), signals=summary)
+        self.emit("signals", seat.id, seat.step, **seat.signals.to_plain())
 
     def ended(self, seat: Seat, status: TrialStatus, reason: str | None = None, adapter: str | None = None) -> None:
         """The last word on a trial: its best checkpoint's metrics, and what it cost."""
@@ -64,20 +84,37 @@ class Recorder:
             known, status=status, reason=reason, metrics=metrics, seconds=round(seat.seconds, 3), tokens=seat.tokens,
             steps=seat.step, peak_bytes=seat.peak_bytes, adapter=adapter or known.adapter,
         )  # fmt: skip
+        if adapter and seat.best:
+            self.keep_costs(seat.id, seat.best)
         self.emit(status, seat.id, seat.step, reason=reason)
         self.write()
 
-    def abandon(self, reason: str) -> None:
-        """Candidates that were still training have failed, for this reason."""
+    def suspend(self, reason: str) -> None:
+        """Candidates that were still training wait for the run to go on, for this reason."""
         for trial in [trial for trial in self.trials.values() if trial.status == "running"]:
-            self.trials[trial.id] = replace(trial, status="failed", reason=reason)
-            self.emit("failed", trial.id, reason=reason)
+            self.trials[trial.id] = replace(trial, status="waiting", reason=reason)
+
+    def restore(self, result: RunResult, seconds: float) -> None:
+        """Go on with a result as it stood after `seconds` of the run."""
+        self.result, self.began = result, time.perf_counter() - seconds
+        self.trials = {trial.id: trial for trial in result.trials}
+
+    def gone_on(self, living: Iterable[str]) -> None:
+        """Show whoever watches what it has missed: that the run is there, and who is training."""
+        self.watch(Event("run_started", at=self.seconds, data={"verb": self.result.verb, "metric": self.result.metric}))
+        for known in (self.trials[trial] for trial in living):
+            data = {"params": known.params, "planned_steps": known.planned_steps}
+            self.watch(Event("trial_started", known.id, at=self.seconds, data=data))
+
+    def gathered(self) -> RunResult:
+        """The result as it stands now."""
+        self.result.trials = list(self.trials.values())
+        self.result.seconds = round(self.seconds, 3)
+        return self.result
 
     def write(self) -> None:
         """Bring run.json up to date."""
-        self.result.trials = list(self.trials.values())
-        self.result.seconds = round(time.perf_counter() - self.began, 3)
-        self.folder.write_result(self.result)
+        self.folder.write_result(self.gathered())
 
 
 def named(score: Score) -> dict[str, float]:

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import datetime
+import shlex
 import shutil
 import time
-from collections.abc import Callable, Generator, Sequence
+from collections.abc import Callable, Generator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -18,7 +19,7 @@ from loraloom.config.decode import to_plain
 from loraloom.config.units import parse_seconds
 from loraloom.data.batches import collate
 from loraloom.data.encode import Row
-from loraloom.errors import ConfigError, StoreError, VerificationError
+from loraloom.errors import ConfigError, InterruptedRunError, StoreError, VerificationError
 from loraloom.evals.objective import objective_for
 from loraloom.evals.scoring import row_sums, score_of
 from loraloom.facts.device import environment
@@ -26,16 +27,25 @@ from loraloom.lora.base import Base, share_copy
 from loraloom.lora.packed import PackedModel
 from loraloom.lora.state import load_peft, logits_of, read_adapter, save_adapter, verify_adapter
 from loraloom.lora.targets import short_label
+from loraloom.pipeline.diagnosing import Diagnosis
 from loraloom.pipeline.drive import Driver, Job
+from loraloom.pipeline.fingerprint import fingerprints, refuse_changes
+from loraloom.pipeline.keep import Keeper
 from loraloom.pipeline.prepare import Prepared
 from loraloom.pipeline.recorder import Recorder, Watch, named
+from loraloom.pipeline.resume import Reopened, journal_of
+from loraloom.pipeline.trackers import tracked
+from loraloom.plan.document import plan_json
 from loraloom.plan.planner import candidate
 from loraloom.records import Candidate, Event, Score
 from loraloom.report.page import write_report
 from loraloom.store.database import Database, default_url
 from loraloom.store.folder import RunFolder, require_space
 from loraloom.store.result import RunResult, RunStatus
+from loraloom.train.checkpoint import Checkpoint
+from loraloom.train.checkpoint import save as save_checkpoint
 from loraloom.train.pack import PackTrainer, Seat
+from loraloom.train.resume import score_of_plain
 
 LOGITS_TOLERANCE = {"float64": 1e-8, "float32": 1e-4, "bfloat16": 5e-2, "float16": 1e-2}
 """Largest difference of logits, relative to the largest, between a trained adapter and the same one loaded by PEFT, which
@@ -56,12 +66,25 @@ class Outcome:
 
 
 class Session:
-    """Everything that a running `train` or `tune` holds."""
+    """Everything that a running `train` or `tune` holds.
 
-    def __init__(self, prepared: Prepared, verb: str, watch: Watch) -> None:
+    Attributes:
+        slots: how many candidates train at once; None until it was decided.
+        racing: whether the search is over and its finalists are trained anew.
+
+    Raises:
+        RequestError: `place`, the run to go on with, was begun with other data or another model.
+    """
+
+    def __init__(self, prepared: Prepared, verb: str, watch: Watch, place: Reopened | None = None) -> None:
         config = prepared.config
         self.prepared, self.values = prepared, prepared.plan.values()
-        self.began = time.monotonic()
+        kept = None if place is None or place.checkpoint is None else place.checkpoint.run
+        self.fingerprints = fingerprints(prepared)
+        if kept is not None:
+            refuse_changes(kept["fingerprints"], self.fingerprints, prepared)
+        # A wrong URL is told before the work, not after it.
+        Database(default_url(config.output_dir)).close()
         self.base: Base = prepared.load_base()
         self.metric, direction = deciding_metric(config.search.metric, prepared.task)
         self.objective = objective_for(prepared.task, self.base.model, prepack=prepared.plan.prepack)
@@ -69,38 +92,103 @@ class Session:
             share_copy(self.base.model), fresh_modules=self.base.fresh_modules, prepack=prepared.plan.prepack
         )
         require_space(config.output_dir, space_needed(prepared))
-        self.folder = RunFolder.create(config.output_dir, config.name)
-        self.folder.write_config(to_plain(config))
-        self.folder.write_resolved(prepared.plan.settings)
+        if place is None:
+            self.folder = RunFolder.create(config.output_dir, config.name)
+            self.folder.lock()
+            self.folder.write_config(to_plain(config))
+        else:
+            self.folder = place.folder
+            place.take_up()
+        self.journal = journal_of(self.folder)
         result = RunResult(
             name=self.folder.name, verb=verb, status="running", model=self.base.name_or_path, task=prepared.task,
             started_at=datetime.datetime.now().astimezone().isoformat(timespec="seconds"),
             metric=f"validation_{self.metric}", direction=direction, environment=environment(),
             base_parameters=self.base.parameters, labels=list(prepared.data.label_names or ()),
         )  # fmt: skip
-        self.recorder = Recorder(self.folder, result, watch)
+        watch = tracked(config.report_to, self.folder.path, to_plain(config), watch)
+        self.recorder = Recorder(self.folder, result, watch, self.fingerprints)
         self.trainer = PackTrainer(
             self.packed, prepared.data.train, self.objective, task=prepared.task, pad_id=self.base.pad_id,
             validation=prepared.data.validation, decide_by=self.metric, token_budget=prepared.plan.token_budget,
-            checkpointing=bool(self.values["training.gradient_checkpointing"]),
+            checkpointing=bool(self.values["training.gradient_checkpointing"]), signals=config.diagnose.signals,
         )  # fmt: skip
-        self.recorder.emit(
-            "run_started", verb=verb, model=result.model, task=result.task, started_at=result.started_at, metric=result.metric,
-            direction=direction, base_parameters=result.base_parameters,
-        )  # fmt: skip
+        self.diagnosis = Diagnosis(self)
         self.base_score: Score | None = None
-        for warning in prepared.plan.warnings:
+        self.slots: int | None = None
+        self.racing = False
+        self.began = time.monotonic()
+        self._driver: Driver | None = None
+        self._driven: Mapping[str, Any] | None = None
+        self._kept = None if place is None else place.checkpoint
+
+    def _begin(self) -> None:
+        result = self.result
+        self.folder.write_resolved(self.prepared.plan.settings)
+        self.recorder.emit(
+            "run_started", verb=result.verb, model=result.model, task=result.task, started_at=result.started_at,
+            metric=result.metric, direction=result.direction, base_parameters=result.base_parameters,
+        )  # fmt: skip
+        self.recorder.emit("forecast", **plan_json(self.prepared.plan)["forecast"])
+        for warning in self.prepared.plan.warnings:
             self.recorder.note(warning)
+
+    def _go_on(self, kept: Checkpoint) -> None:
+        """Be where the run was when `kept` was written."""
+        state, environment = kept.run, self.result.environment
+        self.trainer.load_state_dict(kept.trainer)
+        self.recorder.restore(RunResult.from_plain(state["result"]), state["seconds"])
+        self.began -= state["seconds"]
+        self.slots, self.racing, self._driven = state["slots"], state["racing"], state["driver"]
+        self.base_score = state["base_score"] and score_of_plain(state["base_score"])
+        if self.trainer.gauge:
+            self.trainer.gauge.base = self.base_score
+        self.recorder.gone_on(self.trainer.seats)
+        for text in kept.passed_over:
+            self.recorder.note(f"a checkpoint could not be used, and the one before it was taken: {text}")
+        changed = _other_versions(self.result.environment, environment)
+        if changed:
+            self.recorder.note(f"this run was begun with other versions ({changed}): its last digits may differ")
+        self.result.environment, self.result.status = environment, "running"
+        living = ", ".join(self.trainer.seats) or "nobody"
+        self._kept = None
+        self.recorder.emit("note", text=f"the run goes on after {state['seconds']:.1f} s; in training: {living}")
+        self.recorder.write()
 
     @property
     def result(self) -> RunResult:
         return self.recorder.result
 
-    def driver(self, slots: int) -> Driver:
+    def state(self) -> dict[str, Any]:
+        """What a checkpoint holds beside the trainer: all of the run that is not in a file of its own, and how far those go."""
+        return {
+            "seconds": self.recorder.seconds,
+            "events": vars(self.folder.log.mark()),
+            "search": vars(self.journal.mark()),
+            "result": self.recorder.gathered().to_plain(),
+            "base_score": self.base_score and asdict(self.base_score),
+            "slots": self.slots,
+            "racing": self.racing,
+            "driver": self._driver and self._driver.state_dict(),
+            "fingerprints": self.fingerprints,
+            "free_bytes": self.prepared.facts.device.free_bytes,
+        }
+
+    @property
+    def resumed(self) -> bool:
+        """Whether it began with a checkpoint."""
+        return self._driven is not None
+
+    def driver(self) -> Driver:
+        """The one driver of the run, with what it had come to in an earlier process."""
         limits = [s for s in (parse_seconds(self.prepared.config.limits.time), self.prepared.config.search.budget) if s]
         deadline = self.began + min(limits) if limits else None
         expired: Callable[[], bool] = lambda: deadline is not None and time.monotonic() > deadline  # noqa: E731
-        return Driver(self.trainer, self.recorder, slots, self.save, expired)
+        keeper = Keeper(lambda: save_checkpoint(self.folder.checkpoints, self.trainer, self.state()))
+        self._driver = Driver(self.trainer, self.recorder, self.slots or 1, self.save, expired, self.diagnosis, keeper)
+        if self._driven is not None:
+            self._driver.load_state_dict(self._driven)
+        return self._driver
 
     def job(self, trial: str, params: dict[str, Any], *, seed_offset: int = 0, role: str = "sampled") -> Job:
         """A candidate of the plan's settings with `params` over them."""
@@ -121,6 +209,8 @@ class Session:
         """The bare base on validation: where every candidate starts."""
         self.base_score = score = self.score_base(self.prepared.data.validation, "validation")
         self.result.baseline = named(score)
+        if self.trainer.gauge:
+            self.trainer.gauge.base = score
         self.recorder.send(Event("evaluated", data={"split": "validation", **score.metrics}))
 
     def score_saved(self, jobs: Sequence[Job], rows: Sequence[Row], split: str) -> dict[str, Score]:
@@ -171,29 +261,49 @@ class Session:
 
     @contextmanager
     def running(self) -> Generator[None]:
-        """Whatever ends the run early is written down before it is passed on: no result stays at "running"."""
+        """Begin, or go on where the run stopped; whatever ends it early is written down before it is passed on.
+
+        Raises:
+            InterruptedRunError: Ctrl-C.
+        """
+        command = f"loraloom {self.result.verb} --resume {shlex.quote(str(self.folder.path))}"
         try:
+            self._begin() if self._kept is None else self._go_on(self._kept)
             yield
+        except KeyboardInterrupt as error:
+            self._stop("interrupted", "the run was interrupted")
+            raise InterruptedRunError("the run was interrupted; it can go on where it stopped", next=command) from error
         except BaseException as error:
-            interrupted = isinstance(error, KeyboardInterrupt)
-            # A disk that is full refuses this as well; the first error is the one to report.
-            with suppress(StoreError):
-                self.recorder.abandon("the run was interrupted" if interrupted else "the run failed")
-                self._close("interrupted" if interrupted else "failed")
+            self._stop("failed", "the run failed")
+            error.add_note(f"to go on with the run: {command}")
             raise
+        finally:
+            self.folder.unlock()
+
+    def _stop(self, status: RunStatus, reason: str) -> None:
+        # A disk that is full, or a memory that is, refuses this as well; the first error is the one to report.
+        with suppress(Exception):
+            self.recorder.suspend(reason)
+            self._close(status)
 
     def finish(self) -> Outcome:
         """Write the result, the report and the index; the run is over."""
         self._close("completed")
+        self.folder.drop_checkpoints()
         return Outcome(self.folder, self.result)
 
     def _close(self, status: RunStatus) -> None:
-        self.result.status = status
+        self.result.status, self.result.findings = status, self.diagnosis.of_run()
         self.recorder.emit("run_finished", status=status)
         self.recorder.write()
         write_report(self.folder)
-        with Database(default_url(self.prepared.config.output_dir)) as database:
-            database.record(self.result, self.folder.path)
+        try:
+            with Database(default_url(self.prepared.config.output_dir)) as database:
+                database.record(self.result, self.folder.path)
+        except StoreError as error:
+            # The index can be made anew from the folders at any time: no reason to call a run failed.
+            text = f"the index of runs was not brought up to date ({error.what}); `loraloom runs` does that when it can"
+            self.recorder.watch(Event("note", at=self.recorder.seconds, data={"text": text}))
 
 
 @contextmanager
@@ -208,6 +318,13 @@ def keeping(folder: Path) -> Generator[None]:
             got=getattr(error, "strerror", None) or str(error),
             next="make room, or choose another disk: --output-dir FOLDER; what was saved before is kept",
         ) from error
+
+
+def _other_versions(before: Mapping[str, Any], now: Mapping[str, Any]) -> str:
+    """Packages whose version is another than when the run was begun."""
+    packages, present = before.get("packages", {}), now.get("packages", {})
+    changed = [name for name in packages if packages[name] != present.get(name)]
+    return ", ".join(f"{name} {packages[name]}, now {present.get(name, 'none')}" for name in changed)
 
 
 def deciding_metric(asked: str, task: str) -> tuple[str, Any]:

@@ -2,17 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import shlex
+from collections.abc import Callable, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass
+from pathlib import Path
 
 from loraloom.config.asked import Config
 from loraloom.errors import RunError
+from loraloom.pipeline.diagnosing import first_remedy
 from loraloom.pipeline.drive import Finished, Job
 from loraloom.pipeline.prepare import Prepared, prepare
 from loraloom.pipeline.recorder import Watch
+from loraloom.pipeline.resume import Reopened, reopened
 from loraloom.pipeline.session import Outcome, Session
 from loraloom.pipeline.tune import prove
 from loraloom.records import EndStatus, Score
+from loraloom.search.values import Verdict
 from loraloom.train.pack import Seat
 
 TRIAL = "t000"
@@ -20,22 +26,28 @@ TRIAL = "t000"
 
 @dataclass
 class OneSource:
-    """Hands out one job, and stops it when it has not improved for `patience` evaluations."""
+    """Hands out one job, and stops it where it diverges or overfits, or has not improved for `patience` evaluations."""
 
     job: Job | None
     patience: int | None
+    exit_of: Callable[[Seat], Verdict | None]
     waited: int = 0
     stop: bool = False
+    exit: Verdict | None = None
 
     def ask(self) -> Job | None:
         job, self.job = self.job, None
         return job
 
     def scored(self, seat: Seat, score: Score) -> None:
-        self.waited = 0 if seat.best_step == seat.step else self.waited + 1
+        # Counted on the seat, which a checkpoint keeps, and not here.
+        self.waited = sum(seat.best_step < step <= seat.step for step in seat.evaluation_steps)
         self.stop = self.patience is not None and self.waited >= self.patience
+        self.exit = self.exit_of(seat)
 
     def verdicts(self) -> Sequence[tuple[str, EndStatus, str]]:
+        if self.exit:
+            return [(TRIAL, "diverged" if self.exit.action == "diverged" else "completed", self.exit.reason)]
         if not self.stop:
             return ()
         return [(TRIAL, "completed", f"no gain on validation for {self.waited} evaluations; the best checkpoint is kept")]
@@ -44,23 +56,31 @@ class OneSource:
         pass
 
 
-def train(config: Config, watch: Watch, dry_run: bool = False) -> Outcome | Prepared:
-    """Train one adapter, prove it, keep it. Errors as in `tune`."""
-    prepared = prepare(config)
+def train(config: Config, watch: Watch, dry_run: bool = False, resume: str | Path | None = None) -> Outcome | Prepared:
+    """Train one adapter, prove it, keep it. Arguments and errors as in `tune`."""
+    with nullcontext() if dry_run else reopened(config, "train", resume) as place:
+        return _train(config, watch, dry_run, place)
+
+
+def _train(config: Config, watch: Watch, dry_run: bool, place: Reopened | None) -> Outcome | Prepared:
+    prepared = prepare(place.config, free_bytes=place.free_bytes) if place else prepare(config)
     if dry_run:
         return prepared
-    session = Session(prepared, "train", watch)
+    session = Session(prepared, "train", watch, place)
     with session.running():
-        if prepared.data.validation:
+        if not session.resumed and prepared.data.validation:
             session.measure_baseline()
         job = session.job(TRIAL, {}, role="default")
         session.result.default = TRIAL
-        driver = session.driver(1)
-        driver.run(OneSource(job, job.candidate.training.early_stopping_patience))
+        driver = session.driver()
+        patience = job.candidate.training.early_stopping_patience
+        driver.run(OneSource(None if driver.knows(TRIAL) else job, patience, session.diagnosis.exit_of))
         if driver.finished[TRIAL].adapter is None:
-            reason = session.recorder.trials[TRIAL].reason
-            raise RunError(
-                f"the adapter was not finished: {reason}", next="--set training.learning_rate=... a third of what it was"
-            )
+            ended = session.recorder.trials[TRIAL]
+            remedy = first_remedy(ended.findings)
+            next_step = "--set training.learning_rate=... a third of what it was"
+            if remedy is not None:
+                next_step = f"{remedy.next}: loraloom train --apply {shlex.quote(str(session.folder.path))}"
+            raise RunError(f"the adapter was not finished: {ended.reason}", next=next_step)
         prove(session, driver, TRIAL, TRIAL)
         return session.finish()

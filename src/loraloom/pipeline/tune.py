@@ -4,68 +4,65 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from contextlib import nullcontext
+from dataclasses import dataclass
+from pathlib import Path
 
 from loraloom.config.asked import Config
 from loraloom.errors import ConfigError, RunError
 from loraloom.pipeline.drive import Driver, Finished, Job
+from loraloom.pipeline.journal import Journal
 from loraloom.pipeline.prepare import Prepared, prepare
-from loraloom.pipeline.race import finalists, race
+from loraloom.pipeline.race import ROLE, finalists, race
 from loraloom.pipeline.recorder import Watch
+from loraloom.pipeline.resume import Reopened, reopened
+from loraloom.pipeline.samples import show_samples
 from loraloom.pipeline.session import Outcome, Session, best_folder
 from loraloom.pipeline.warmup import plan_of_packs
-from loraloom.plan.planner import candidate, search_caps
+from loraloom.plan.search_space import search_space
 from loraloom.records import EndStatus, Score
 from loraloom.search.compare import mean_cost
-from loraloom.search.default_space import default_space
 from loraloom.search.searcher import Observation, Searcher
 from loraloom.search.space import Space
-from loraloom.store.database import Database, default_url
 from loraloom.train.pack import Seat
 from loraloom.train.schedule import warmup_steps
 
 
-def tune(config: Config, watch: Watch, dry_run: bool = False) -> Outcome | Prepared:
+def tune(config: Config, watch: Watch, dry_run: bool = False, resume: str | Path | None = None) -> Outcome | Prepared:
     """Search, race, prove, keep. With `dry_run` only what would be done is returned; nothing is written.
+
+    Args:
+        resume: folder of a run that is to go on where it stopped; `config` must ask for the same. An unfinished run of the
+            config's own name goes on as well.
 
     Raises:
         RequestError: the request cannot work; nothing was started.
         RunError: it started and failed; the run folder holds what was done.
+        InterruptedRunError: Ctrl-C.
     """
-    prepared = prepare(config)
+    with nullcontext() if dry_run else reopened(config, "tune", resume) as place:
+        return _tune(config, watch, dry_run, place)
+
+
+def _tune(config: Config, watch: Watch, dry_run: bool, place: Reopened | None) -> Outcome | Prepared:
+    prepared = prepare(place.config, free_bytes=place.free_bytes) if place else prepare(config)
     if not prepared.data.validation:
         raise ConfigError("`tune` needs validation data to compare candidates on", next="leave `data.validation` at 0.1")
-    space = search_space(prepared)
+    space = search_space(prepared.plan)
     if dry_run:
         return prepared
-    session = Session(prepared, "tune", watch)
+    session = Session(prepared, "tune", watch, place)
     with session.running():
-        session.measure_baseline()
-        slots = plan_of_packs(session)
-        search, driver = SearchSource(session, space, slots), session.driver(slots)
-        driver.run(search)
-        winner = race(session, driver, finalists(search.completed(driver), search.default, config.search.trials), search.default)
-        prove(session, driver, winner, search.default)
+        if not session.resumed:
+            session.measure_baseline()
+            session.slots = plan_of_packs(session)
+        driver = session.driver()
+        if not session.racing:
+            driver.run(SearchSource(session, space))
+        default = session.result.default or ""
+        winner = race(session, driver, finalists(completed(session, driver), default, config.search.trials), default)
+        prove(session, driver, winner, default)
         return session.finish()
-
-
-def search_space(prepared: Prepared) -> Space:
-    """What the user asked to search, else SEARCH's default space round the plan.
-
-    Raises:
-        ConfigError: a key or a range that cannot be searched.
-        RequestError: a value that this model cannot have.
-    """
-    asked = prepared.config.search
-    if asked.space == "auto":
-        return default_space(prepared.plan.values(), asked.trials, prepared.plan.slots, search_caps(prepared.plan))
-    space = Space.decode(asked.space)
-    # Whether a value suits this model (a target that matches nothing) shows only in a candidate that has it.
-    middle = space.point({})
-    turned = [{**middle, dimension.key: level} for dimension in space.searched for level in dimension.levels(2)]
-    for point in (middle, *turned):
-        candidate(prepared.plan, "check", space.params(point))
-    return space
 
 
 @dataclass
@@ -74,26 +71,24 @@ class SearchSource:
 
     session: Session
     space: Space
-    slots: int
-    default: str = ""
-    scores: dict[str, Score] = field(default_factory=dict[str, Score])
 
     def __post_init__(self) -> None:
         asked, session = self.session.prepared.config.search, self.session
-        with Database(default_url(session.prepared.config.output_dir)) as database:
-            storage = database.study_url
-        self.searcher = Searcher(
-            self.space, session.prepared.plan.values(), asked.trials, self.slots,
-            sampler=asked.sampler, pruner=asked.pruner, seed=session.prepared.config.training.seed, storage=storage,
-            study_name=str(session.folder.path.resolve()), base=session.base_score, resume=False,
+        # The study lives in memory: the journal is what lasts, and agrees with the checkpoint to the last call.
+        searcher = Searcher(
+            self.space, session.prepared.plan.values(), asked.trials, session.slots or 1,
+            sampler=asked.sampler, pruner=asked.pruner, seed=session.prepared.config.training.seed, base=session.base_score,
         )  # fmt: skip
+        self.searcher = Journal(searcher, session.journal)
+        changed = self.searcher.play()
+        if changed:
+            session.recorder.note(f"the sampler would now draw {changed} of the candidates otherwise; they stay as they are")
 
     def ask(self) -> Job | None:
         suggestion = self.searcher.ask()
         if suggestion is None:
             return None
-        if suggestion.kind == "default" and not self.default:
-            self.default = suggestion.id
+        if suggestion.kind == "default" and self.session.result.default is None:
             self.session.result.default = suggestion.id
         return self.session.job(suggestion.id, dict(suggestion.params), seed_offset=suggestion.seed_offset, role=suggestion.kind)
 
@@ -115,20 +110,21 @@ class SearchSource:
     def ended(self, finished: Finished, seat: Seat, reason: str | None) -> None:
         self.searcher.tell(seat.id, finished.status, finished.best)
 
-    def completed(self, driver: Driver) -> list[Finished]:
-        """Candidates whose adapter was saved, best first.
 
-        Raises:
-            RunError: there is none.
-        """
-        done = [one for one in driver.finished.values() if one.adapter is not None]
-        if not done:
-            raise RunError(
-                "no candidate finished",
-                got="; ".join(f"{t.id} {t.status}: {t.reason}" for t in list(self.session.recorder.trials.values())[:4]),
-                next="lower the rate with --set training.learning_rate=1e-4, or allow more time with --set limits.time=...",
-            )
-        return sorted(done, key=lambda one: mean_cost(one.best) if one.best else math.inf)
+def completed(session: Session, driver: Driver) -> list[Finished]:
+    """Candidates of the search whose adapter was saved, best first.
+
+    Raises:
+        RunError: there is none.
+    """
+    done = [one for one in driver.finished.values() if one.adapter is not None and one.job.role != ROLE]
+    if not done:
+        raise RunError(
+            "no candidate finished",
+            got="; ".join(f"{t.id} {t.status}: {t.reason}" for t in list(session.recorder.trials.values())[:4]),
+            next="lower the rate with --set training.learning_rate=1e-4, or allow more time with --set limits.time=...",
+        )
+    return sorted(done, key=lambda one: mean_cost(one.best) if one.best else math.inf)
 
 
 def prove(session: Session, driver: Driver, winner: str, default: str) -> None:
@@ -143,3 +139,4 @@ def prove(session: Session, driver: Driver, winner: str, default: str) -> None:
         for trial, score in session.score_saved(jobs, rows, "test").items():
             session.recorder.scored(trial, score)
     best_folder(session, winner)
+    show_samples(session)

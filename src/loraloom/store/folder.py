@@ -2,23 +2,25 @@
 
 from __future__ import annotations
 
-import errno
 import json
-import os
 import shutil
-from collections.abc import Generator, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, cast
 
 import yaml
 
-from loraloom.errors import RequestError, StoreError
+from loraloom.errors import RequestError
 from loraloom.records import Advice, Event
+from loraloom.store.disk import disk, require_space, write_atomically
+from loraloom.store.lines import Lines
+from loraloom.store.lock import Lock
 from loraloom.store.names import check_name, free_name, invented_name
 from loraloom.store.plain import plain, to_json
 from loraloom.store.replay import replay
 from loraloom.store.result import RunResult
+
+__all__ = ["RunFolder", "require_space", "write_atomically"]
 
 
 class RunFolder:
@@ -26,7 +28,8 @@ class RunFolder:
 
     def __init__(self, path: str | Path) -> None:
         self.path = Path(path)
-        self._tail_is_whole = False
+        self.log = Lines(self.events_path)
+        self._lock = Lock(self.checkpoints / "lock")
 
     @classmethod
     def create(cls, output_dir: str | Path, name: str | None = None) -> RunFolder:
@@ -39,7 +42,7 @@ class RunFolder:
         root = Path(output_dir)
         if name is not None:
             check_name(name)
-        with _disk(root):
+        with disk(root):
             try:
                 root.mkdir(parents=True, exist_ok=True)
             except (FileExistsError, NotADirectoryError):
@@ -52,6 +55,8 @@ class RunFolder:
                     path.mkdir()
                     return cls(path)
                 except FileExistsError:
+                    if name is not None and _nothing_in(path):
+                        return cls(path)
                     if name is not None:
                         raise _taken(root, name) from None
 
@@ -123,6 +128,32 @@ class RunFolder:
         check_name(trial_id)
         return self.path / "trials" / trial_id
 
+    def lock(self) -> None:
+        """Keep other processes from working on this run, until `unlock` or the end of this one.
+
+        Raises:
+            RequestError: another process works on it.
+            StoreError: the disk refuses.
+        """
+        with disk(self.checkpoints):
+            taken = self._lock.take()
+        if not taken:
+            raise RequestError(
+                f"run `{self.name}` is being worked on by another process",
+                where=str(self.path),
+                got=f"process {self._lock.holder() or 'unknown'} holds it",
+                next="wait until that one has ended, or end it",
+            )
+
+    def unlock(self) -> None:
+        """Let go of the run."""
+        self._lock.release()
+
+    def drop_checkpoints(self) -> None:
+        """Remove what only `--resume` needs: the run has ended as it should."""
+        with disk(self.checkpoints):
+            shutil.rmtree(self.checkpoints, ignore_errors=True)
+
     def write_config(self, asked: Mapping[str, Any]) -> None:
         """Keep what was asked."""
         write_atomically(self.config_path, _to_yaml(asked))
@@ -141,22 +172,14 @@ class RunFolder:
 
     def append(self, event: Event) -> None:
         """Add one line to events.jsonl. It is with the operating system when this returns."""
-        with _disk(self.events_path):
-            if not self._tail_is_whole:
-                _mend_tail(self.events_path)
-                self._tail_is_whole = True
-            with self.events_path.open("ab") as file:
-                file.write(to_json(event) + b"\n")
+        self.log.append(to_json(event))
 
     def events(self) -> Iterator[Event]:
         """All events in the order of the file. A line that a crash left torn is passed over."""
-        if not self.events_path.exists():
-            return
-        with self.events_path.open("rb") as file:
-            for line in file:
-                event = _event(line)
-                if event is not None:
-                    yield event
+        for line in self.log:
+            event = _event(line)
+            if event is not None:
+                yield event
 
     def write_result(self, result: RunResult) -> None:
         """Replace run.json in one step: a reader sees the old file or the new one, never half of one."""
@@ -190,59 +213,10 @@ class RunFolder:
         )
 
 
-def require_space(path: str | Path, needed_bytes: int) -> None:
-    """Check that the disk under `path` (which need not exist yet) has `needed_bytes` free.
-
-    Raises:
-        StoreError: it has less.
-    """
-    place = Path(path).absolute()
-    while not place.exists() and place != place.parent:
-        place = place.parent
-    with _disk(place):
-        free = shutil.disk_usage(place).free
-    if free < needed_bytes:
-        raise StoreError(
-            f"not enough free space for `{path}`",
-            got=f"{_gib(free)} free",
-            need=_gib(needed_bytes),
-            next="make room, or choose another disk: --output-dir FOLDER",
-        )
-
-
-def write_atomically(path: Path, content: bytes) -> None:
-    """Write a temporary file beside `path`, bring it to the disk, and rename it over `path`.
-
-    Raises:
-        StoreError: the disk refuses; the old file is then untouched.
-    """
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.part")
-    with _disk(path):
-        try:
-            with temporary.open("wb") as file:
-                file.write(content)
-                file.flush()
-                os.fsync(file.fileno())
-            temporary.replace(path)
-        finally:
-            temporary.unlink(missing_ok=True)
-
-
-@contextmanager
-def _disk(path: Path) -> Generator[None]:
-    """Turn what the operating system refuses into a StoreError that says what to do."""
-    try:
-        yield
-    except OSError as error:
-        if error.errno in (errno.ENOSPC, errno.EDQUOT):
-            what, advice = "the disk is full", "make room and start again under another --name; what was written so far is kept"
-        elif error.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
-            what, advice = "writing is not allowed here", "choose a folder that you may write to: --output-dir FOLDER"
-        elif error.errno == errno.ENOENT:
-            what, advice = "the folder is gone", "was it moved or deleted while the run was going? start the run again"
-        else:
-            what, advice = "the disk refused", "check the disk, or choose another one: --output-dir FOLDER"
-        raise StoreError(what, where=str(path), got=error.strerror or str(error), next=advice) from error
+def _nothing_in(folder: Path) -> bool:
+    """Whether no run was begun here: the folder is empty but for what a process leaves that was killed at its first step."""
+    left = {path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.suffix != ".part"}
+    return folder.is_dir() and left <= {"checkpoints", "checkpoints/lock"}
 
 
 def _taken(root: Path, name: str) -> RequestError:
@@ -269,21 +243,6 @@ def _event(line: bytes) -> Event | None:
         )
     except (ValueError, TypeError, KeyError, AttributeError):
         return None
-
-
-def _mend_tail(path: Path) -> None:
-    """Make the file end with a whole line, so that the next one does not join a half-written event."""
-    if not path.exists():
-        return
-    content = path.read_bytes()
-    end = content.rfind(b"\n") + 1
-    if end == len(content):
-        return
-    whole = _event(content[end:]) is not None
-    with path.open("r+b") as file:
-        file.truncate(len(content) if whole else end)
-        file.seek(0, os.SEEK_END)
-        file.write(b"\n" if whole else b"")
 
 
 def _advice_to_plain(advice: Advice) -> dict[str, Any]:
@@ -322,7 +281,3 @@ def _read_yaml(path: Path) -> dict[str, Any]:
             "this is not YAML", where=str(path), got=str(error), next="restore the file, or start a new run"
         ) from error
     return cast(dict[str, Any], data) if isinstance(data, dict) else {}
-
-
-def _gib(count: int) -> str:
-    return f"{count / 2**30:.1f} GiB" if count >= 2**29 else f"{count / 2**20:.1f} MiB"

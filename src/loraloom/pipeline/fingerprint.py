@@ -1,0 +1,66 @@
+"""What a run was begun with, in a few characters each: rows and weights must be the same when it goes on."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping
+from pathlib import Path
+
+from loraloom.errors import DataError, ModelError
+from loraloom.evals.scoring import fingerprint
+from loraloom.facts.source import model_folder
+from loraloom.facts.weights import find_weights
+from loraloom.pipeline.prepare import Prepared, required_model
+
+SAMPLES, SAMPLE_BYTES = 64, 2**16
+"""Of each weight file: its size and this many pieces, evenly from end to end. Training moves nearly every number of a model,
+so that another version is told from this one; a file of up to 4 MiB is read whole."""
+MODEL = "model"
+
+
+def fingerprints(prepared: Prepared) -> dict[str, str]:
+    """Of each split's rows (encoded, so that the tokenizer counts too) and of the base model's files."""
+    config = prepared.config.model
+    folder = model_folder(required_model(prepared.config), config.revision)
+    rows = {split: fingerprint(rows) for split, rows in prepared.data.splits.items()}
+    return rows | ({MODEL: weights_fingerprint(folder)} if folder else {})
+
+
+def weights_fingerprint(folder: Path) -> str:
+    """Of config.json and, by samples, of every weight file."""
+    digest = hashlib.blake2b((folder / "config.json").read_bytes(), digest_size=12)
+    for name in find_weights(folder).files:
+        path = folder / name
+        size = path.stat().st_size
+        digest.update(f"{name} {size}".encode())
+        with path.open("rb") as file:
+            for number in range(SAMPLES):
+                file.seek(max(0, size - SAMPLE_BYTES) * number // (SAMPLES - 1))
+                digest.update(file.read(SAMPLE_BYTES))
+    return digest.hexdigest()
+
+
+def refuse_changes(before: Mapping[str, str], now: Mapping[str, str], prepared: Prepared) -> None:
+    """Go on only with what the run was begun with.
+
+    Raises:
+        DataError: rows of a split are others.
+        ModelError: the base model is another.
+    """
+    asked = prepared.config
+    changed = [split for split in before if split != MODEL and before[split] != now.get(split)]
+    if changed:
+        raise DataError(
+            f"the data is no longer what the run was begun with: other rows in {', '.join(changed)}",
+            where=str(asked.data.train),
+            need="the same files and the same tokenizer",
+            next="put the files back as they were, or begin a new run: --name NAME",
+        )
+    if before.get(MODEL) != now.get(MODEL):
+        raise ModelError(
+            "the base model is no longer the one that the run was begun with",
+            where=required_model(asked),
+            got="other weights, or another config.json",
+            need="the same files",
+            next="put the model back as it was, or begin a new run: --name NAME",
+        )

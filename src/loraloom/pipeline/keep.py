@@ -1,0 +1,66 @@
+"""When a run's checkpoints are written, and what of the driver stands in them."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from loraloom.records import Score
+from loraloom.search.compare import mean_cost, standard_error
+from loraloom.store.plain import plain
+from loraloom.train.resume import candidate_of
+
+EVERY_SECONDS = 30.0
+"""Work that a sudden end may cost, in seconds, as long as writing takes little."""
+SHARE = 0.05
+"""Part of a run's time that checkpoints may take."""
+
+
+@dataclass
+class Keeper:
+    """Writes checkpoints: at the end of each candidate and every `EVERY_SECONDS`, but never for more than `SHARE` of the time.
+
+    Attributes:
+        write: writes one.
+        clock: seconds that only go forwards.
+    """
+
+    write: Callable[[], object]
+    clock: Callable[[], float] = time.monotonic
+    urgent: bool = True
+    """Whether something happened that would be a pity to do again."""
+    _last: float | None = None
+    _cost: float = 0.0
+
+    def maybe(self) -> None:
+        """Write one if it is time."""
+        now = self.clock()
+        wait = 0.0 if self.urgent else EVERY_SECONDS
+        if self._last is None or now - self._last >= max(wait, self._cost / SHARE):
+            self.now()
+
+    def now(self) -> None:
+        """Write one."""
+        began = self.clock()
+        self.write()
+        self.urgent, self._last = False, self.clock()
+        self._cost = self._last - began
+
+
+def bare(score: Score | None) -> dict[str, Any] | None:
+    """A score without its rows, as plain values: its mean cost and that one's error stay what they are."""
+    if score is None:
+        return None
+    return asdict(Score(score.split, {**score.metrics, "cost": mean_cost(score), "cost_se": standard_error(score)}))
+
+
+def job_to_plain(job: Any) -> dict[str, Any]:
+    """A `drive.Job` for JSON."""
+    return {"candidate": asdict(job.candidate), "settings": plain(job.settings), "role": job.role}
+
+
+def job_parts(kept: Mapping[str, Any]) -> dict[str, Any]:
+    """The fields of the `drive.Job` that `job_to_plain` was given."""
+    return {"candidate": candidate_of(kept), "settings": kept["settings"], "role": kept["role"]}

@@ -1,0 +1,91 @@
+"""The disk under a run: files that are there whole or not at all, and refusals that say what to do."""
+
+from __future__ import annotations
+
+import errno
+import os
+import shutil
+from collections.abc import Generator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+from loraloom.errors import StoreError
+
+
+@contextmanager
+def disk(path: Path) -> Generator[None]:
+    """Turn what the operating system refuses into a StoreError that says what to do."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
+            what, advice = "the disk is full", "make room and go on with --resume; what was written so far is kept"
+        elif error.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
+            what, advice = "writing is not allowed here", "choose a folder that you may write to: --output-dir FOLDER"
+        elif error.errno == errno.ENOENT:
+            what, advice = "the folder is gone", "was it moved or deleted while the run was going? start the run again"
+        else:
+            what, advice = "the disk refused", "check the disk, or choose another one: --output-dir FOLDER"
+        raise StoreError(what, where=str(path), got=error.strerror or str(error), next=advice) from error
+
+
+def require_space(path: str | Path, needed_bytes: int) -> None:
+    """Check that the disk under `path` (which need not exist yet) has `needed_bytes` free.
+
+    Raises:
+        StoreError: it has less.
+    """
+    place = Path(path).absolute()
+    while not place.exists() and place != place.parent:
+        place = place.parent
+    with disk(place):
+        free = shutil.disk_usage(place).free
+    if free < needed_bytes:
+        raise StoreError(
+            f"not enough free space for `{path}`",
+            got=f"{_gib(free)} free",
+            need=_gib(needed_bytes),
+            next="make room, or choose another disk: --output-dir FOLDER",
+        )
+
+
+def write_atomically(path: Path, content: bytes) -> None:
+    """Write a temporary file beside `path`, bring it to the disk, and rename it over `path`.
+
+    Raises:
+        StoreError: the disk refuses; the old file is then untouched.
+    """
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.part")
+    with disk(path):
+        try:
+            temporary.write_bytes(content)
+            put_in_place(temporary, path)
+        finally:
+            temporary.unlink(missing_ok=True)
+
+
+def put_in_place(partial: Path, path: Path) -> None:
+    """Bring a file that was just written to the disk and rename it over `path`: a crash leaves the old file or the new one.
+
+    Raises:
+        OSError: the disk refuses.
+    """
+    with partial.open("rb") as file:
+        os.fsync(file.fileno())
+    partial.replace(path)
+    sync_folder(path.parent)
+
+
+def sync_folder(folder: Path) -> None:
+    """Bring names of files to the disk, where the system can."""
+    # Windows opens no folders, and some network drives sync none: the rename itself is then all there is.
+    with suppress(OSError):
+        handle = os.open(folder, os.O_RDONLY)
+        try:
+            os.fsync(handle)
+        finally:
+            os.close(handle)
+
+
+def _gib(count: int) -> str:
+    return f"{count / 2**30:.1f} GiB" if count >= 2**29 else f"{count / 2**20:.1f} MiB"

@@ -1,0 +1,165 @@
+"""A process that has everything imported, and forks one child for each command line: a real process, there at once.
+
+As a program it reads one JSON object a line ({commands, log, kill_after, limits}) and answers each with {codes, seconds}:
+the exit code of each child (or minus the number of the signal that ended it), and the seconds that they had of a processor.
+Children are killed by that clock too: on a busy machine they come just as far. From a test:
+`with Nursery() as nursery: nursery.run(...)`.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import random
+import resource
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import psutil
+
+CHECKPOINT_EVERY_SECONDS = 0.1
+"""Runs here last seconds: checkpoints have to come as often as they would in one of hours."""
+LATER = 0.02
+"""Seconds, at most, between the moment that was asked for and the kill."""
+
+
+class Nursery:
+    """The parent of the children, from the test's side."""
+
+    def __enter__(self) -> Nursery:
+        self.process = subprocess.Popen(
+            [sys.executable, __file__], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
+            env={**os.environ, "OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1"},
+        )  # fmt: skip
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        assert self.process.stdin is not None
+        self.process.stdin.close()
+        self.process.wait()
+
+    def run(self, *words: object, log: Path, kill_after: float | None = None) -> tuple[int, float]:
+        """Run one command line to its end, or to the SIGKILL that comes after so many seconds of a processor.
+
+        Returns:
+            Exit code and seconds of a processor.
+        """
+        answer = self._ask([words], log, kill_after=kill_after)
+        return answer["codes"][0], answer["seconds"]
+
+    def run_with(self, *words: object, log: Path, limits: Mapping[str, int]) -> int:
+        """Run one command line under a limit of `LIMITS`, in bytes; its exit code."""
+        return self._ask([words], log, limits=limits)["codes"][0]
+
+    def run_together(self, *commands: Sequence[object], log: Path) -> list[int]:
+        """Run command lines at the same time; their exit codes."""
+        return self._ask(commands, log)["codes"]
+
+    def _ask(self, commands: Sequence[Sequence[object]], log: Path, **more: Any) -> dict[str, Any]:
+        assert self.process.stdin is not None and self.process.stdout is not None
+        asked = {"commands": [[str(word) for word in words] for words in commands], "log": str(log), **more}
+        print(json.dumps(asked), file=self.process.stdin, flush=True)
+        return json.loads(self.process.stdout.readline())
+
+
+def limit_files(most: int) -> None:
+    """No file may grow beyond this: what a full disk looks like to a program."""
+    resource.setrlimit(resource.RLIMIT_FSIZE, (most, most))
+
+
+def limit_memory(more: int) -> None:
+    """In the first tick, no more memory than there was before it and this much more."""
+    from loraloom.train.pack import PackTrainer
+
+    tick = PackTrainer.tick
+
+    def limited(trainer: PackTrainer) -> Any:
+        PackTrainer.tick = tick
+        before = resource.getrlimit(resource.RLIMIT_AS)
+        resource.setrlimit(resource.RLIMIT_AS, (psutil.Process().memory_info().vms + more, before[1]))
+        try:
+            return tick(trainer)
+        finally:
+            resource.setrlimit(resource.RLIMIT_AS, before)
+
+    PackTrainer.tick = limited
+
+
+LIMITS: Mapping[str, Callable[[int], None]] = {"files": limit_files, "memory": limit_memory}
+
+
+def child(words: list[str], log: str, limits: Mapping[str, int]) -> int:
+    """What a child does: the command line, everything it says in a file."""
+    from loraloom.cli.main import main
+    from loraloom.pipeline import keep
+
+    with Path(log).open("a") as file:
+        os.dup2(file.fileno(), 1)
+        os.dup2(file.fileno(), 2)
+    keep.EVERY_SECONDS, keep.SHARE = CHECKPOINT_EVERY_SECONDS, 1.0
+    for name, value in limits.items():
+        LIMITS[name](value)
+    return main(words)
+
+
+def born(words: list[str], asked: Mapping[str, Any]) -> int:
+    """Fork a child that runs a command line; its process id."""
+    pid = os.fork()
+    if pid:
+        return pid
+    code = 99
+    try:
+        code = child(words, asked["log"], asked.get("limits") or {})
+        sys.stdout.flush()
+        sys.stderr.flush()
+    finally:
+        os._exit(code)
+
+
+def ended(pid: int, kill_after: float) -> tuple[int, float]:
+    """Wait for a child, kill it when its time has come; its exit code, and the seconds that it had of a processor."""
+    moment = random.uniform(0, LATER)
+    while True:
+        found, status, used = os.wait4(pid, 0 if kill_after == math.inf else os.WNOHANG)
+        if found:
+            return os.waitstatus_to_exitcode(status), used.ru_utime + used.ru_stime
+        times = psutil.Process(pid).cpu_times()
+        if times.user + times.system >= kill_after:
+            # Waits for the disk take no time of the processor; so that they are hit too, some time goes by.
+            time.sleep(moment)
+            os.kill(pid, signal.SIGKILL)
+            kill_after = math.inf
+        else:
+            time.sleep(0.002)
+
+
+def serve() -> None:
+    """Import what a tune needs, without computing anything: threads would not outlive a fork. Then answer."""
+    import optuna.samplers
+    import peft
+    import plotly.graph_objects
+    import scipy.stats
+    import torch
+    import transformers.models.llama.modeling_llama
+
+    import loraloom.pipeline.train
+    import loraloom.pipeline.tune
+
+    assert all((optuna, peft, plotly, scipy, transformers, loraloom))
+    torch.set_num_threads(1)
+    for line in sys.stdin:
+        asked = json.loads(line)
+        kill_after = asked.get("kill_after")
+        pids = [born(words, asked) for words in asked["commands"]]
+        ends = [ended(pid, math.inf if kill_after is None else kill_after) for pid in pids]
+        print(json.dumps({"codes": [code for code, _ in ends], "seconds": sum(used for _, used in ends)}), flush=True)
+
+
+if __name__ == "__main__":
+    serve()
