@@ -14,8 +14,10 @@ from finished import result_of, trial
 
 from loraloom.errors import RequestError
 from loraloom.records import Advice, Event, Finding
-from loraloom.report.page import load_snippet, render, reproduce_command, train_command, write_report
+from loraloom.report.commands import load_snippet, reproduce_command, serve_command, train_command, try_command
+from loraloom.report.page import render, write_report
 from loraloom.store.folder import RunFolder
+from loraloom.store.samples import Sample, write_samples
 
 EVIL = "</script><script>alert(1)</script><img src=x onerror=alert(2)>"
 
@@ -118,6 +120,7 @@ def test_what_comes_from_outside_is_only_text(run: RunFolder) -> None:
     run.write_result(result)
     run.append(Event("evaluated", EVIL, 10, data={"split": "validation", "progress": 0.5, "epoch": 1.0, "loss": 1.0}))
     run.write_resolved({f"data.{EVIL}": Advice(EVIL, EVIL, EVIL)})
+    write_samples(run, [Sample(EVIL, EVIL, EVIL, EVIL)])
     page = Page(render(run))
     assert len(page.scripts) == len(clean.scripts)
     assert "img" not in {tag for tag, _ in page.tags}
@@ -169,6 +172,48 @@ def test_the_snippet_is_python_and_knows_the_head(run: RunFolder) -> None:
     compile(snippet, "snippet", "exec")
     assert 'AutoModelForSequenceClassification.from_pretrained("o\'brien/tiny", num_labels=3)' in snippet
     assert "'runs/first/best'" in snippet
+
+
+def test_a_language_model_is_asked_and_served(run: RunFolder) -> None:
+    result = run.result()
+    assert pasted(try_command(run, result)) == ["loraloom", "generate", "--base", "--adapter", "runs/first", "..."]
+    words = pasted(serve_command(run, result))
+    assert words[:3] == ["vllm", "serve", "tiny/model"]
+    assert words[words.index("--max-lora-rank") + 1] == "16"
+    assert "first=runs/first/best" in words
+
+
+@pytest.mark.parametrize(("rank", "served"), [(8, "8"), (48, "64"), (400, "512")])
+def test_the_rank_that_is_served_is_one_that_vllm_knows(run: RunFolder, rank: int, served: str) -> None:
+    words = pasted(serve_command(run, result_of(trial("a", settings={"adapter.r": rank}), best="a")))
+    assert words[words.index("--max-lora-rank") + 1] == served
+
+
+@pytest.mark.parametrize("settings", [{"adapter.r": 1024}, {"adapter.r": 8, "adapter.use_dora": True}])
+def test_what_vllm_does_not_take_is_not_offered(run: RunFolder, settings: dict[str, object]) -> None:
+    assert serve_command(run, result_of(trial("a", settings=settings), best="a")) is None
+    assert serve_command(run, result_of(trial("a"), best="a", task="seq_cls")) is None
+    assert serve_command(run, result_of(trial("a"))) is None
+
+
+def test_samples_stand_side_by_side(run: RunFolder) -> None:
+    assert "What it writes" not in Page(render(run)).text
+    write_samples(run, [Sample("Once upon", "a time", "ten times", "a time there")])
+    text = Page(render(run)).text
+    places = [text.index(words) for words in ("What it writes", "Once upon", "ten times", "a time there")]
+    assert places == sorted(places)
+
+
+def test_the_forecast_is_held_against_what_came(run: RunFolder) -> None:
+    memory = {"weights_bytes": 3 * 2**29, "total_bytes": 2**31, "low_bytes": 2**30, "high_bytes": 3 * 2**30, "candidates": 4}
+    run.append(Event("forecast", data={"memory": memory}))
+    text = " ".join(Page(render(run)).text.split())
+    assert "2.0 GiB expected (1.0 GiB to 3.0 GiB), 1.0 GiB measured: -50% against the forecast, inside the range" in text
+
+
+def test_a_broken_samples_file_is_passed_over(run: RunFolder) -> None:
+    (run.path / "samples.json").write_text('{"samples": [{"prompt": 1}]}')
+    assert "What it writes" not in Page(render(run)).text
 
 
 def test_a_run_without_a_winner_still_has_a_page(tmp_path: Path) -> None:

@@ -76,11 +76,21 @@ def test_ends_are_marked_and_the_winner_is_drawn_last(run: RunFolder) -> None:
     ends = {trace["meta"]["trial"]: (trace["meta"]["role"], trace["marker"]["symbol"][-1]) for trace in traces}
     assert ends == {
         "t000": ("default", "circle"),
-        "t001": ("best", "star"),
+        "t001": ("best", "circle"),
         "t002": ("pruned", "x"),
         "t003": ("diverged", "triangle-up"),
     }
     assert [trace["meta"]["trial"] for trace in traces][-2:] == ["t000", "t001"]
+
+
+def test_best_checkpoints_are_marked_where_they_were_taken(run: RunFolder) -> None:
+    for name, step in (("t000", 20), ("t001", 30), ("t002", 10)):
+        run.append(Event("best", name, step))
+    traces = figures(run.result(), read_curves(run.events(), {}))[0]["traces"]
+    marks = {trace["meta"]["trial"]: trace["marker"]["symbol"] for trace in traces}
+    assert marks["t000"] == ["circle", "diamond", "circle", "circle"]
+    assert marks["t001"] == ["circle", "circle", "star", "circle"]
+    assert marks["t002"] == ["diamond", "x"]
 
 
 def test_a_candidate_that_burst_does_not_flatten_the_others(run: RunFolder) -> None:

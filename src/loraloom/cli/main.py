@@ -14,14 +14,17 @@ from typing import Annotated, Any
 
 import typer
 
+from loraloom.cli.check import check
+from loraloom.cli.compare import compare
 from loraloom.cli.env import env
 from loraloom.cli.evaluate import evaluate
 from loraloom.cli.generate import generate
 from loraloom.cli.plan import plan
+from loraloom.cli.report import report
 from loraloom.cli.runs import runs
 from loraloom.cli.train import train
 from loraloom.cli.tune import tune
-from loraloom.errors import LoraloomError
+from loraloom.errors import InterruptedRunError, LoraloomError
 
 INTERRUPTED = 130
 
@@ -34,7 +37,7 @@ app = typer.Typer(
     rich_markup_mode=None,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-for command in (tune, train, plan, evaluate, generate, runs, env):
+for command in (check, tune, train, plan, evaluate, generate, runs, compare, report, env):
     app.command()(command)
 
 
@@ -67,19 +70,24 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except typer.TyperException as error:
         _say(f"error: {error.format_message()}\n  next: {_help_for(options)} --help shows what it takes")
         answer, code = {"error": {"what": error.format_message()}}, error.exit_code
+    except InterruptedRunError as error:
+        _say(str(error))
+        answer, code = _error_document(error), error.exit_code
     except LoraloomError as error:
         _say(f"error: {error}")
-        answer, code = _error_document(error), error.exit_code
+        _say_notes(error)
+        answer, code = error.document or _error_document(error), error.exit_code
     except (KeyboardInterrupt, typer.Abort):
         answer, code = None, INTERRUPTED
     except Exception as error:
         _report_crash(error, verbose="--verbose" in options or "-v" in options)
+        _say_notes(error)
         answer, code = {"error": {"what": f"{type(error).__name__}: {error}"}}, 1
     else:
         # typer answers with an exit code where a command left early: after --help, --version or Ctrl-C.
         answer, code = (None, answer) if isinstance(answer, int) else (answer, 0)
-    if code == INTERRUPTED:
-        _say("interrupted: what was finished is kept in the run folder")
+    if code == INTERRUPTED and answer is None:
+        _say("interrupted")
         answer = {"error": {"what": "interrupted"}}
     if as_json and answer is not None:
         from loraloom.store.plain import to_json
@@ -105,6 +113,12 @@ def _report_crash(error: Exception, *, verbose: bool) -> None:
     with tempfile.NamedTemporaryFile("w", prefix="loraloom-", suffix=".log", delete=False, encoding="utf-8") as log:
         log.write("".join(traceback.format_exception(error)))
     _say(f"error: this should not have happened: {type(error).__name__}: {_first_line(error)}\n  log: {log.name}")
+
+
+def _say_notes(error: Exception) -> None:
+    """What was added to an error on its way here: how to go on with the run that it ended."""
+    for note in getattr(error, "__notes__", ()):
+        _say(f"  {note}")
 
 
 def _first_line(error: Exception) -> str:

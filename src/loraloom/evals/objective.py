@@ -30,11 +30,18 @@ PADDING_TOLERANCE = 0.05
 class RowLosses:
     """Per row of a batch: `loss` [B], the sum over its supervised tokens, in nats (differentiable); `weight` [B],
     their number; `correct` [B], how many of them the model's first choice got right (NaN where a language model trains:
-    it would cost a pass over the logits)."""
+    it would cost a pass over the logits); `chosen` [B], the class that a classifier chose."""
 
     loss: Tensor
     weight: Tensor
     correct: Tensor
+    chosen: Tensor | None = None
+
+    def slice(self, rows: slice) -> RowLosses:
+        """These rows only."""
+        return RowLosses(
+            self.loss[rows], self.weight[rows], self.correct[rows], None if self.chosen is None else self.chosen[rows]
+        )
 
 
 class Objective(Protocol):
@@ -89,8 +96,9 @@ class ClassificationObjective:
         logits = model(input_ids=batch.input_ids, attention_mask=batch.attention_mask.long(), **self.options).logits
         logits_BC = _wide(logits)
         loss = F.cross_entropy(logits_BC, batch.labels, reduction="none")
-        right = (logits_BC.detach().argmax(-1) == batch.labels).to(loss.dtype)
-        return RowLosses(loss, torch.ones_like(right), right)
+        chosen = logits_BC.detach().argmax(-1)
+        right = (chosen == batch.labels).to(loss.dtype)
+        return RowLosses(loss, torch.ones_like(right), right, chosen)
 
 
 class Seq2SeqObjective:

@@ -2,54 +2,82 @@
 
 from __future__ import annotations
 
+import hashlib
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 import torch
+from torch import Tensor
 
 from loraloom.data.batches import collate
 from loraloom.data.encode import Row
-from loraloom.evals.objective import Objective
+from loraloom.evals.metrics import class_metrics
+from loraloom.evals.objective import Objective, RowLosses
 from loraloom.lora.packed import PackedModel, Routing, Segment
 from loraloom.records import Score, Task
+from loraloom.search.compare import ratio_of_sums
 
 
 @dataclass(frozen=True)
 class RowSums:
-    """Per row of a split: sum of losses, supervised tokens, and right first choices; each [rows]."""
+    """Per row of a split: sum of losses, supervised tokens, and right first choices; each [rows].
+
+    A classifier's rows also have the class that was `chosen` and the true one, `labels`.
+    """
 
     loss: np.ndarray
     weight: np.ndarray
     correct: np.ndarray
+    chosen: np.ndarray | None = None
+    labels: np.ndarray | None = None
 
 
-def ratio_with_error(sums: np.ndarray, weights: np.ndarray) -> tuple[float, float]:
-    """sum(sums) / sum(weights) and its standard error over rows (ratio estimator, Cochran 1977, section 6.4).
+class RowTable:
+    """Row sums as they come in, batch by batch, in any order."""
 
-    Rows, not tokens, are the independent draws: tokens of a row rise and fall together.
-    """
-    total = float(weights.sum())
-    if total == 0:
-        return float("nan"), float("nan")
-    mean = float(sums.sum()) / total
-    residuals = sums - mean * weights
-    n = len(sums)
-    error = float(np.sqrt(n / max(n - 1, 1) * np.square(residuals).sum())) / total
-    return mean, error
+    def __init__(self, rows: int) -> None:
+        self._sums = np.zeros((3, rows))
+        self._classes = np.full((2, rows), -1, dtype=np.int64)
+
+    def put(self, places: Sequence[int], result: RowLosses, labels: Tensor) -> None:
+        """The rows of `places`; `result` and `labels` hold them in that order."""
+        self._sums[:, places] = torch.stack([result.loss, result.weight, result.correct]).double().cpu().numpy()
+        if result.chosen is not None:
+            self._classes[:, places] = torch.stack([result.chosen, labels]).cpu().numpy()
+
+    def sums(self) -> RowSums:
+        return RowSums(*self._sums, *(self._classes if (self._classes >= 0).all() else (None, None)))
 
 
 def score_of(sums: RowSums, split: str, objective: Objective, decide_by: str) -> Score:
     """Turn row sums into metrics with their errors. `decide_by` names the metric whose cost is kept a row."""
-    loss, loss_se = ratio_with_error(sums.loss, sums.weight)
-    right, right_se = ratio_with_error(sums.correct, sums.weight)
-    metrics = {"loss": loss, "loss_se": loss_se, objective.metric: right, f"{objective.metric}_se": right_se}
+    metrics = _with_error("loss", sums.loss, sums.weight) | _with_error(objective.metric, sums.correct, sums.weight)
     if objective.metric == "token_accuracy":
-        metrics["perplexity"] = float(np.exp(min(loss, 700.0)))
-        metrics["perplexity_se"] = metrics["perplexity"] * loss_se
+        metrics["perplexity"] = float(np.exp(min(metrics["loss"], 700.0)))
+        metrics["perplexity_se"] = metrics["perplexity"] * metrics["loss_se"]
+    if sums.chosen is not None and sums.labels is not None:
+        metrics |= class_metrics(sums.chosen, sums.labels)
     per_row = np.maximum(sums.weight, 1)
     costs = sums.loss / per_row if decide_by.endswith("loss") else 1 - sums.correct / per_row
     return Score(split, metrics, tuple(costs.tolist()), tuple(sums.weight.tolist()))
+
+
+def fingerprint(rows: Sequence[Row]) -> str:
+    """Short text that is equal for equal rows in the same order: scores of them can be compared in pairs."""
+    digest = hashlib.blake2b(digest_size=12)
+    for row in rows:
+        for ids in (row.input_ids, row.labels):
+            digest.update(len(ids).to_bytes(8, "little"))
+            digest.update(np.ascontiguousarray(ids, dtype=np.int64).tobytes())
+    return digest.hexdigest()
+
+
+def _with_error(name: str, sums: np.ndarray, weights: np.ndarray) -> dict[str, float]:
+    found = ratio_of_sums(sums, weights)
+    # An error that is not known is nan in a metric, as everywhere else: not infinite.
+    return {name: found.mean, f"{name}_se": found.se if math.isfinite(found.se) else math.nan}
 
 
 @torch.no_grad()
@@ -69,7 +97,7 @@ def row_sums(
     so that little is padded. The result is in the order of `rows`.
     """
     lanes = list(slots) or [""]
-    out = {lane: np.zeros((3, len(rows))) for lane in lanes}
+    tables = {lane: RowTable(len(rows)) for lane in lanes}
     order = sorted(range(len(rows)), key=lambda i: len(rows[i].input_ids))
     for chosen in _passes(order, rows, len(lanes), token_budget):
         size = len(chosen)
@@ -77,10 +105,10 @@ def row_sums(
         segments = tuple(Segment(slot, k * size, (k + 1) * size) for k, slot in enumerate(slots))
         with packed.route(Routing(segments)) as model:
             result = objective.rows(model, batch)
-        stacked = torch.stack([result.loss, result.weight, result.correct]).double().cpu().numpy()
         for k, lane in enumerate(lanes):
-            out[lane][:, chosen] = stacked[:, k * size : (k + 1) * size]
-    return {lane: RowSums(*values) for lane, values in out.items()}
+            own = slice(k * size, (k + 1) * size)
+            tables[lane].put(chosen, result.slice(own), batch.labels[own])
+    return {lane: table.sums() for lane, table in tables.items()}
 
 
 def _passes(order: Sequence[int], rows: Sequence[Row], lanes: int, token_budget: int) -> list[list[int]]:

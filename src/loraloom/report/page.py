@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import re
 import secrets
-import shlex
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -15,21 +14,22 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
 from loraloom.records import Advice, Finding, Trial
+from loraloom.report.commands import load_snippet, reproduce_command, serve_command, train_command, try_command
+from loraloom.report.forecast import forecasts
 from loraloom.report.headline import headline
+from loraloom.report.importance import importance_of
+from loraloom.report.landscape import search_figures
+from loraloom.report.modules import module_figures
 from loraloom.report.plots import figures, read_curves, role
 from loraloom.report.table import Column, columns, mark, setting
 from loraloom.report.words import duration, number
 from loraloom.store.folder import RunFolder, write_atomically
 from loraloom.store.plain import plain
 from loraloom.store.result import RunResult
+from loraloom.store.samples import read_samples
 
 TEMPLATES = Path(__file__).parent / "templates"
 SCORES_FIRST = {"trial": 0, "metric": 1, "test": 2}
-MODEL_CLASSES = {
-    "causal_lm": "AutoModelForCausalLM",
-    "seq_cls": "AutoModelForSequenceClassification",
-    "seq2seq_lm": "AutoModelForSeq2SeqLM",
-}
 
 
 @dataclass(frozen=True)
@@ -76,7 +76,9 @@ def render(folder: RunFolder) -> str:
     result = folder.result()
     # Scores come first: on a phone the rest of a row lies beyond the edge.
     shown = sorted(columns(result), key=lambda column: SCORES_FIRST.get(column.key, len(SCORES_FIRST)))
-    curves = read_curves(folder.events(), {trial.id: trial.planned_steps for trial in result.trials})
+    events = list(folder.events())
+    curves = figures(result, read_curves(events, {trial.id: trial.planned_steps for trial in result.trials}))
+    drawn = [*curves, *search_figures(result), *module_figures(result)]
     return _template().render(
         result=result,
         best=result.trial(result.best),
@@ -84,57 +86,22 @@ def render(folder: RunFolder) -> str:
         took=duration(result.seconds),
         columns=shown,
         rows=[_row(result, trial, shown) for trial in result.ranked()],
-        figures=plain(figures(result, curves)),
+        figures=plain([{**figure, "place": f"plot-{place}"} for place, figure in enumerate(drawn, start=1)]),
+        importance=importance_of(result),
+        forecasts=forecasts(result, events),
+        samples=read_samples(folder),
         settings=_settings(folder.resolved(), result.trial(result.best)),
         findings=_findings(result),
         environment={key: number(value) for key, value in result.environment.items()},
         reproduce=reproduce_command(folder, result),
         train_winner=train_command(folder, result),
         snippet=load_snippet(folder, result),
+        ask=try_command(folder, result),
+        serve=serve_command(folder, result),
         nonce=secrets.token_urlsafe(16),
         plotly=_plotly(),
         css=_own_file("page.css"),
         js=_own_file("page.js"),
-    )
-
-
-def reproduce_command(folder: RunFolder, result: RunResult) -> str:
-    """The command that does the whole run again, under a new name, from where `runs/` lies."""
-    where = folder.path.resolve()
-    again = f"{where.name}-again"
-    return _command(
-        "loraloom", result.verb or "tune", f"{where.parent.name}/{where.name}/config.yaml", options=[("--name", again)]
-    )
-
-
-def train_command(folder: RunFolder, result: RunResult) -> str | None:
-    """The command that trains the winner's setting alone; None when nothing won or nothing was searched."""
-    best = result.trial(result.best)
-    if best is None or not best.params:
-        return None
-    where = folder.path.resolve()
-    options = [("--name", f"{where.name}-best"), *(("--set", f"{key}={_flag(value)}") for key, value in best.params.items())]
-    return _command("loraloom", "train", f"{where.parent.name}/{where.name}/config.yaml", options=options)
-
-
-def load_snippet(folder: RunFolder, result: RunResult, adapter: str | None = None) -> str | None:
-    """Python that loads the winner with PEFT; None when nothing won.
-
-    Args:
-        adapter: how to call its folder; None calls it by its place beside `runs/`, wherever that is moved to.
-    """
-    if result.trial(result.best) is None:
-        return None
-    model_class = MODEL_CLASSES.get(result.task, "AutoModelForCausalLM")
-    where = folder.path.resolve()
-    heads = f", num_labels={len(result.labels)}" if result.labels else ""
-    adapter = adapter or f"{where.parent.name}/{where.name}/best"
-    return (
-        "from peft import PeftModel\n"
-        f"from transformers import {model_class}, AutoTokenizer\n\n"
-        f"base = {model_class}.from_pretrained({result.model!r}{heads})\n"
-        f"model = PeftModel.from_pretrained(base, {adapter!r})\n"
-        f"tokenizer = AutoTokenizer.from_pretrained({adapter!r})\n"
     )
 
 
@@ -166,24 +133,6 @@ def _findings(result: RunResult) -> list[tuple[str, Finding]]:
     found += [(trial.id, finding) for trial in result.trials for finding in trial.findings]
     severity = {"fault": 0, "warning": 1}
     return sorted(found, key=lambda item: severity.get(item[1].level, 2))
-
-
-def _flag(value: Any) -> str:
-    """A value as `--set` reads it: JSON is YAML, except that a float needs its point."""
-    if isinstance(value, float):
-        return repr(value)
-    if isinstance(value, bool) or value is None:
-        return {True: "true", False: "false", None: "null"}[value]
-    if isinstance(value, (list, tuple)):
-        return f"[{', '.join(_flag(item) for item in value)}]"  # pyright: ignore[reportUnknownVariableType]
-    return str(value)
-
-
-def _command(*words: str, options: Iterable[tuple[str, str]]) -> str:
-    """A command as a shell reads it; a long one has every option on a line of its own."""
-    parts = [shlex.join(words), *(shlex.join(option) for option in options)]
-    on_one_line = " ".join(parts)
-    return on_one_line if len(on_one_line) <= 100 else " \\\n  ".join(parts)
 
 
 @cache

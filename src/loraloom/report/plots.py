@@ -18,8 +18,8 @@ FEWEST_POINTS = 40
 """Of one training curve: enough for its shape; with 120 single batches no longer hide it."""
 POINTS_IN_ALL = 16_000
 """Of all training curves together: they have to stay under about half a megabyte of the page."""
-END_SYMBOLS = {"best": "star", "pruned": "x", "diverged": "triangle-up", "failed": "triangle-up"}
-SYMBOL_SIZES = {"star": 13, "x": 9, "triangle-up": 10, "circle": 5}
+END_SYMBOLS = {"pruned": "x", "diverged": "triangle-up", "failed": "triangle-up"}
+SYMBOL_SIZES = {"star": 13, "diamond": 9, "x": 9, "triangle-up": 10, "circle": 5}
 
 Figure = dict[str, Any]
 
@@ -48,6 +48,8 @@ class Curves:
 
     measured: dict[str, dict[str, Curve]] = field(default_factory=dict[str, dict[str, Curve]])
     training: dict[str, Curve] = field(default_factory=dict[str, Curve])
+    best_steps: dict[str, int] = field(default_factory=dict[str, int])
+    """Step of each trial's best checkpoint."""
 
 
 def read_curves(events: Iterable[Event], planned_steps: Mapping[str, int]) -> Curves:
@@ -69,19 +71,21 @@ def read_curves(events: Iterable[Event], planned_steps: Mapping[str, int]) -> Cu
             curve.add(event.step or 0, share, _float(event.data.get("epoch")), _float(event.data.get("loss")))
         elif event.kind == "evaluated":
             _add_scores(curves, event, share)
+        elif event.kind == "best" and event.step is not None:
+            curves.best_steps[event.trial] = event.step
     for trial, curve in curves.training.items():
         _fill_epochs(curve, [by_trial[trial] for by_trial in curves.measured.values() if trial in by_trial])
     return curves
 
 
 def figures(result: RunResult, curves: Curves) -> list[Figure]:
-    """The figures of the page, each with `id`, `title`, `caption`, `traces` and `layout`; those without a point are left out.
+    """The curves of the page, each with `id`, `title`, `caption`, `traces` and `layout`; those without a point are left out.
 
     A trace carries its id, its role and its three possible x axes (`share`, `step`, `epoch`) in `meta`.
     """
     split, _, measure = result.metric.partition("_")
     wanted = [f"{split}_loss"] if measure == "loss" else [result.metric, f"{split}_loss"]
-    drawn = [_measured_figure(result, metric, curves.measured.get(metric, {})) for metric in wanted]
+    drawn = [_measured_figure(result, metric, curves.measured.get(metric, {}), curves.best_steps) for metric in wanted]
     drawn.append(_training_figure(result, curves.training))
     return [figure for figure in drawn if figure["traces"]]
 
@@ -121,7 +125,7 @@ def _fill_epochs(training: Curve, measured: Iterable[Curve]) -> None:
         training.epochs = [step * rates[0] if math.isnan(epoch) else epoch for step, epoch in known]
 
 
-def _measured_figure(result: RunResult, metric: str, by_trial: Mapping[str, Curve]) -> Figure:
+def _measured_figure(result: RunResult, metric: str, by_trial: Mapping[str, Curve], best_steps: Mapping[str, int]) -> Figure:
     base = result.baseline.get(metric, math.nan)
     limits = _limits(result, by_trial, base)
     traces: list[dict[str, Any]] = []
@@ -129,9 +133,11 @@ def _measured_figure(result: RunResult, metric: str, by_trial: Mapping[str, Curv
         picked = [index for index, _ in thinned(curve.values, MOST_POINTS)]
         values = [curve.values[index] for index in picked]
         texts = [with_error(curve.values[index], curve.errors[index]) for index in picked]
-        traces.append(_trace(result, trial, curve, picked, _inside(values, limits), texts))
+        symbols = _symbols(result, trial, [curve.steps[index] for index in picked], best_steps.get(trial.id))
+        traces.append(_trace(result, trial, curve, picked, _inside(values, limits), texts, symbols))
     return {
         "id": metric,
+        "group": "curves",
         "title": metric_words(metric).capitalize(),
         "caption": "Each candidate against its own training, scored on rows that it does not train on.",
         "traces": traces,
@@ -147,10 +153,12 @@ def _training_figure(result: RunResult, by_trial: Mapping[str, Curve]) -> Figure
         points = thinned(curve.values, most)
         values = [value for _, value in points]
         texts = [with_error(value) for value in values]
-        trace = _trace(result, trial, curve, [index for index, _ in points], _inside(values, limits), texts)
+        symbols = _symbols(result, trial, [curve.steps[index] for index, _ in points], None)
+        trace = _trace(result, trial, curve, [index for index, _ in points], _inside(values, limits), texts, symbols)
         traces.append({**trace, "mode": "lines"})
     return {
         "id": "train_loss",
+        "group": "curves",
         "title": "Training loss",
         "caption": "Means over stretches of steps. Good for seeing a run fall or burst, never for choosing between candidates.",
         "traces": traces,
@@ -170,33 +178,46 @@ def _in_drawing_order(result: RunResult, by_trial: Mapping[str, Curve]) -> list[
     return [(trial, by_trial[trial.id]) for trial in worst_first if trial.id in by_trial]
 
 
+def _symbols(result: RunResult, trial: Trial, steps: Sequence[int], best_step: int | None) -> list[str]:
+    """A mark at each point: where the best checkpoint was taken, and how the candidate ended."""
+    symbols = ["circle"] * len(steps)
+    if steps and best_step is not None:
+        nearest = min(range(len(steps)), key=lambda index: abs(steps[index] - best_step))
+        symbols[nearest] = "star" if trial.id == result.best else "diamond"
+    if steps and trial.status in END_SYMBOLS:
+        symbols[-1] = END_SYMBOLS[trial.status]
+    return symbols
+
+
 def _trace(
-    result: RunResult, trial: Trial, curve: Curve, picked: Sequence[int], values: Sequence[float], texts: Sequence[str]
+    result: RunResult,
+    trial: Trial,
+    curve: Curve,
+    picked: Sequence[int],
+    values: Sequence[float],
+    texts: Sequence[str],
+    symbols: Sequence[str],
 ) -> dict[str, Any]:
     drawn_as = role(result, trial)
-    ends_as = "best" if drawn_as == "best" else trial.status
-    symbols = ["circle"] * len(picked)
-    if symbols:
-        symbols[-1] = END_SYMBOLS.get(ends_as, "circle")
     used = [("r", "adapter.r"), ("alpha", "adapter.lora_alpha"), ("rate", "training.learning_rate")]
     known = [f"{word} {number(setting(trial, key))}" for word, key in used if setting(trial, key) is not None]
     label = html.escape(" · ".join([trial.id, *known]))
-    shares = [_round(curve.shares[index]) for index in picked]
+    shares = [rounded(curve.shares[index]) for index in picked]
     return {
         "type": "scatter",
         "mode": "lines+markers",
         "x": shares,
-        "y": [_round(value) for value in values],
+        "y": [rounded(value) for value in values],
         "text": list(texts),
         "name": html.escape(trial.id),
         "hovertemplate": f"<b>{label}</b><br>%{{text}}<br>{trial.status}<extra></extra>",
-        "marker": {"symbol": symbols, "size": [SYMBOL_SIZES[symbol] for symbol in symbols]},
+        "marker": {"symbol": list(symbols), "size": [SYMBOL_SIZES[symbol] for symbol in symbols]},
         "meta": {
             "trial": trial.id,
             "role": drawn_as,
             "share": shares,
             "step": [curve.steps[index] for index in picked],
-            "epoch": [_round(curve.epochs[index]) for index in picked],
+            "epoch": [rounded(curve.epochs[index]) for index in picked],
         },
     }
 
@@ -205,7 +226,7 @@ def _layout(y_title: str, limits: tuple[float, float] | None, base: float) -> di
     layout: dict[str, Any] = {"yaxis": {"title": {"text": y_title}}}
     if limits is None:
         return layout
-    layout["yaxis"]["range"] = [_round(limit) for limit in limits]
+    layout["yaxis"]["range"] = [rounded(limit) for limit in limits]
     if math.isnan(base):
         return layout
     low, high = limits
@@ -244,6 +265,6 @@ def _float(value: Any) -> float:
     return float(value) if isinstance(value, (int, float)) and not isinstance(value, bool) else math.nan
 
 
-def _round(value: float) -> float | None:
+def rounded(value: float) -> float | None:
     """Five figures are more than a screen shows, and half of the page's weight."""
     return float(f"{value:.5g}") if math.isfinite(value) else None

@@ -8,6 +8,7 @@ from typing import Any, cast
 
 MISSING = "–"
 LONGEST_LIST = 8
+LONGEST_NAME = 30
 
 
 def with_error(value: float, error: float = math.nan) -> str:
@@ -75,6 +76,11 @@ def share(part: int, whole: int) -> str:
 def metric_words(name: str) -> str:
     """ "validation_token_accuracy" -> "validation token accuracy"."""
     return name.replace("_", " ")
+
+
+def clipped(text: str) -> str:
+    """The end of a long name: layers share their beginnings."""
+    return text if len(text) <= LONGEST_NAME else f"…{text[1 - LONGEST_NAME :]}"
 
 
 def _short(value: float) -> str:

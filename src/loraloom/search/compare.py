@@ -75,19 +75,25 @@ def rows(score: Score) -> tuple[Floats, Floats]:
 
 
 def ratio(values: Floats, weights: Floats) -> Difference:
-    """Weighted mean of `values` [rows] and its standard error, each row one cluster.
+    """Weighted mean of `values` [rows] and its standard error, each row one cluster: `ratio_of_sums` of what they weigh."""
+    return ratio_of_sums(values * weights, weights)
 
-    The standard error is that of a ratio estimator (Cochran, Sampling Techniques, 3rd ed., section 6.3, without the finite
-    population correction): sqrt(n / (n - 1) * sum((w (v - mean))^2)) / sum(w). It is infinite for a single row, and where
-    the mean is not finite.
+
+def ratio_of_sums(sums: Floats, weights: Floats) -> Difference:
+    """sum(sums) / sum(weights), both [rows], and its standard error, each row one cluster.
+
+    Rows, not tokens, are the independent draws: tokens of a row rise and fall together. The standard error is that of a ratio
+    estimator (Cochran, Sampling Techniques, 3rd ed., section 6.3, without the finite population correction):
+    sqrt(n / (n - 1) * sum((s - mean w)^2)) / sum(w). It is infinite for a single row, and where the mean is not finite; the
+    mean of rows that weigh nothing is nan.
     """
     total = float(weights.sum())
-    mean = float(np.dot(values, weights)) / total
-    if len(values) < 2 or not math.isfinite(mean):
-        return Difference(mean, math.inf, len(values))
-    residuals = weights * (values - mean)
-    spread = math.sqrt(len(values) / (len(values) - 1) * float(np.dot(residuals, residuals)))
-    return Difference(mean, spread / total, len(values))
+    mean = float(sums.sum()) / total if total else math.nan
+    if len(sums) < 2 or not math.isfinite(mean):
+        return Difference(mean, math.inf, len(sums))
+    residuals = sums - mean * weights
+    spread = math.sqrt(len(sums) / (len(sums) - 1) * float(np.dot(residuals, residuals)))
+    return Difference(mean, spread / total, len(sums))
 
 
 def paired_difference(ours: Score, theirs: Score) -> Difference:
@@ -147,6 +153,7 @@ def pick_winner(
     cheapness: Mapping[str, float],
     default_id: str,
     practical: float = 0.005,
+    called: str = "the default",
 ) -> Winner:
     """The finalist to keep, and whether its lead over the default is more than noise.
 
@@ -158,6 +165,7 @@ def pick_winner(
         cheapness: by trial id, what a candidate costs to keep (trainable parameters): less is better.
         default_id: the plan's own setting; it must be among the scores.
         practical: the smallest gain worth having, as a share of the default's cost.
+        called: what the sentence calls the default, where another candidate stands for it.
 
     Raises:
         ValueError: the default was not scored, or the scores cannot be paired.
@@ -176,9 +184,7 @@ def pick_winner(
     ties = sorted((trial for trial in runs if trial != leader and _tied(runs[trial], runs[leader], step)), key=order)
     if leader != default_id and lead.high < 0 and -lead.mean >= step:
         gain = f"{-lead.mean:.4g} +- {CONFIDENCE * lead.se:.2g}"
-        sentence = (
-            f"{leader} beats the default {default_id}: {means[leader]:.4g} against {means[default_id]:.4g}, a gain of {gain}"
-        )
+        sentence = f"{leader} beats {called} {default_id}: {means[leader]:.4g} against {means[default_id]:.4g}, a gain of {gain}"
         return Winner(leader, True, tuple(ties), _with_ties(sentence, ties))
 
     def no_worse(trial: str) -> bool:
@@ -187,7 +193,7 @@ def pick_winner(
 
     kept = min((trial for trial in (default_id, leader, *ties) if trial == default_id or no_worse(trial)), key=order)
     others = sorted({leader, *ties, default_id} - {kept}, key=order)
-    return Winner(kept, False, tuple(others), _no_winner(kept, leader, default_id, lead, step, others))
+    return Winner(kept, False, tuple(others), _no_winner(kept, leader, f"{called} {default_id}", lead, step, others))
 
 
 def _tied(run: Sequence[Score], leader: Sequence[Score], step: float) -> bool:
@@ -195,14 +201,15 @@ def _tied(run: Sequence[Score], leader: Sequence[Score], step: float) -> bool:
     return gap.low <= 0 or gap.mean < step
 
 
-def _no_winner(kept: str, leader: str, default_id: str, lead: Difference, step: float, others: Sequence[str]) -> str:
+def _no_winner(kept: str, leader: str, default: str, lead: Difference, step: float, others: Sequence[str]) -> str:
+    called, _, default_id = default.rpartition(" ")
     if leader == default_id:
-        why = f"no candidate is better than the default {default_id}"
+        why = f"no candidate is better than {default}"
     elif lead.high >= 0:
-        why = f"{leader} leads the default {default_id} by {-lead.mean:.4g} +- {CONFIDENCE * lead.se:.2g}, which may be noise"
+        why = f"{leader} leads {default} by {-lead.mean:.4g} +- {CONFIDENCE * lead.se:.2g}, which may be noise"
     else:
-        why = f"{leader} leads the default {default_id} by {-lead.mean:.4g}, less than the practical step of {step:.2g}"
-    choice = f"{kept} is kept" if kept == default_id else f"{kept} is kept: it is cheaper and no worse than the default"
+        why = f"{leader} leads {default} by {-lead.mean:.4g}, less than the practical step of {step:.2g}"
+    choice = f"{kept} is kept" if kept == default_id else f"{kept} is kept: it is cheaper and no worse than {called}"
     return _with_ties(f"no significant winner: {why}; {choice}", others)
 
 

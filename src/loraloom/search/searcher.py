@@ -121,6 +121,28 @@ class Searcher:
             self._report_to_study(trial, reading)
         return curve.suggestion
 
+    def repeat(self, known: Suggestion) -> bool:
+        """Hand out what was handed out at this point of an earlier process that got the same calls.
+
+        Returns:
+            Whether the same was drawn. Another release of Optuna may draw otherwise: what was drawn is then put aside, and
+            `known` handed out in its place.
+        """
+        before = len(self._curves)
+        drawn, asked = self.ask(), _fingerprint(known.params, known.seed_offset)
+        if drawn is not None and (drawn.id, _fingerprint(drawn.params, drawn.seed_offset)) == (known.id, asked):
+            return True
+        with quiet():
+            if drawn is not None and len(self._curves) > before:
+                self._study.tell(self._running.pop(drawn.id), state=TrialState.FAIL)
+                del self._curves[drawn.id]
+                self._used.discard(_fingerprint(drawn.params, drawn.seed_offset))
+            kind: Kind = "sampled" if known.kind == "audit" else known.kind
+            trial = self._enqueue(self._space.point(known.params), dict(known.params), kind, known.seed_offset)
+        self._curves[known.id].status = "running"
+        self._running[known.id] = trial
+        return False
+
     def _ask_waiting(self) -> optuna.Trial | None:
         if not self._study.get_trials(deepcopy=False, states=(TrialState.WAITING,)):
             return None

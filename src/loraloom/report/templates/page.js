@@ -18,7 +18,7 @@ for (const table of document.querySelectorAll("table.sortable")) {
   }));
 }
 
-// Curves: plotly.js draws, colours and fonts come from the style sheet, so that dark mode and print follow it.
+// Figures: plotly.js draws, colours and fonts come from the style sheet, so that dark mode and print follow it.
 const store = document.getElementById("figures");
 if (store && window.Plotly) {
   const figures = JSON.parse(store.textContent);
@@ -29,6 +29,13 @@ if (store && window.Plotly) {
   let axis = "share";
 
   const tone = (name) => getComputedStyle(document.documentElement).getPropertyValue(name).trim();
+
+  // Figures that are no curves name their colours by the style sheet's properties.
+  const toned = (value) => {
+    if (typeof value === "string") return value.startsWith("--") ? tone(value) : value;
+    if (Array.isArray(value)) return value.map(toned);
+    return value && typeof value === "object" ? Object.fromEntries(Object.entries(value).map(([key, part]) => [key, toned(part)])) : value;
+  };
 
   function traceOf(trace) {
     const { role } = trace.meta;
@@ -46,10 +53,14 @@ if (store && window.Plotly) {
 
   function layoutOf(figure) {
     const narrow = window.innerWidth < 640;
-    const base = { gridcolor: tone("--rule"), zeroline: false, linecolor: tone("--rule"), tickcolor: tone("--rule"), automargin: true };
-    const { layout } = figure;
+    const line = { gridcolor: tone("--rule"), zeroline: false, linecolor: tone("--rule"), tickcolor: tone("--rule"), automargin: true };
+    const layout = toned(figure.layout);
+    const curves = figure.group === "curves";
+    const along = curves ? { title: { text: axes[axis] }, tickformat: axis === "share" ? ".0%" : "", rangemode: "tozero" } : {};
+    const titled = (given, standoff) => (given.title ? { ...given, title: { ...given.title, standoff } } : given);
     return {
       ...layout,
+      showlegend: false,
       font: { family: tone("--sans"), size: 12, color: tone("--soft") },
       paper_bgcolor: "rgba(0,0,0,0)",
       plot_bgcolor: "rgba(0,0,0,0)",
@@ -57,19 +68,21 @@ if (store && window.Plotly) {
       hovermode: "closest",
       dragmode: narrow ? false : "zoom",
       hoverlabel: { bgcolor: tone("--panel"), bordercolor: tone("--rule"), font: { color: tone("--ink"), family: tone("--sans"), size: 12 } },
-      xaxis: { ...base, title: { text: axes[axis], standoff: 10 }, tickformat: axis === "share" ? ".0%" : "", rangemode: "tozero" },
-      yaxis: { ...base, ...layout.yaxis, title: { ...layout.yaxis.title, standoff: 8 } },
-      shapes: (layout.shapes || []).map((shape) => ({ ...shape, line: { ...shape.line, color: tone("--faint") } })),
-      annotations: (layout.annotations || []).map((note) => ({ ...note, font: { color: tone("--faint"), size: 11 } })),
+      xaxis: { ...line, ...titled({ ...along, ...layout.xaxis }, 10) },
+      yaxis: { ...line, ...titled(layout.yaxis, 8) },
+      shapes: (layout.shapes || []).map((shape) => ({ ...shape, line: { color: tone("--faint"), ...shape.line } })),
+      annotations: (layout.annotations || []).map((note) => ({ ...note, font: { color: tone("--faint"), size: 11, ...note.font } })),
     };
   }
 
-  const plots = figures.map((figure, index) => [figure, document.getElementById(`plot-${index + 1}`)]);
+  const plots = figures.map((figure) => [figure, document.getElementById(figure.place)]);
+  const curves = plots.filter(([figure]) => figure.group === "curves");
   const config = { responsive: true, displaylogo: false, displayModeBar: false };
   // On paper nothing measures the page again, so that the width is given.
-  const draw = (printing = false) => plots.forEach(([figure, place]) => {
-    const size = printing ? { width: 700, height: 290 } : { autosize: true };
-    Plotly.react(place, figure.traces.map(traceOf), { ...layoutOf(figure), ...size }, config);
+  const draw = (printing = false, some = plots) => some.forEach(([figure, place]) => {
+    const size = printing ? { width: figure.group === "front" ? 340 : 700, height: figure.height || 290 } : { autosize: true };
+    const traces = figure.traces.map(figure.group === "curves" ? traceOf : toned);
+    Plotly.react(place, traces, { ...layoutOf(figure), ...size }, config);
   });
   draw();
   dark.addEventListener("change", () => draw());
@@ -77,17 +90,17 @@ if (store && window.Plotly) {
 
   // An axis that no candidate has numbers for cannot be chosen.
   for (const button of document.querySelectorAll("[data-axis]")) {
-    const known = figures.some((figure) => figure.traces.some((trace) => trace.meta[button.dataset.axis].some((x) => x !== null)));
+    const known = curves.some(([figure]) => figure.traces.some((trace) => trace.meta[button.dataset.axis].some((x) => x !== null)));
     button.hidden = !known;
     button.addEventListener("click", () => {
       axis = button.dataset.axis;
       document.querySelectorAll("[data-axis]").forEach((other) => other.setAttribute("aria-pressed", String(other === button)));
-      draw();
+      draw(false, curves);
     });
   }
 
-  // A row under the pointer shows its own curves in every figure.
-  const emphasise = (trial, on) => plots.forEach(([figure, place]) => {
+  // A row under the pointer shows its own curves.
+  const emphasise = (trial, on) => curves.forEach(([figure, place]) => {
     const index = figure.traces.findIndex((trace) => trace.meta.trial === trial);
     if (index < 0) return;
     const { role } = figure.traces[index].meta;

@@ -1,0 +1,76 @@
+"""What a model writes for rows of data: the prompt of each row, what should follow it, and what does."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import groupby
+from typing import Any
+
+import numpy as np
+import torch
+
+from loraloom.data.rows import IGNORED, Row
+from loraloom.records import Task
+
+PROMPT_SHARE = 2
+"""Of a plain text the first 1 / PROMPT_SHARE is the prompt."""
+BATCH = 16
+"""Prompts that are continued together."""
+
+
+@dataclass(frozen=True)
+class Exercise:
+    """Token ids of one prompt and of what should follow."""
+
+    prompt: tuple[int, ...]
+    wanted: tuple[int, ...]
+
+
+def exercise(row: Row, task: Task) -> Exercise:
+    """The first thing that is learnt in `row`, and all that stands before it.
+
+    Of a conversation that is the first answer. A plain text has nothing that is only read, so its first half is the prompt.
+    """
+    if task == "seq2seq_lm":
+        return Exercise(tuple(row.input_ids.tolist()), tuple(row.labels[row.labels != IGNORED].tolist()))
+    learnt = row.labels != IGNORED
+    start = int(np.argmax(learnt)) if learnt.any() else len(learnt)
+    if start <= 1:
+        start = max(1, len(learnt) // PROMPT_SHARE)
+    silent = np.flatnonzero(~learnt[start:])
+    end = start + int(silent[0]) if len(silent) else len(learnt)
+    return Exercise(tuple(row.input_ids[:start].tolist()), tuple(row.input_ids[start:end].tolist()))
+
+
+@torch.no_grad()
+def written(
+    model: Any, exercises: Sequence[Exercise], tokenizer: Any, *, task: Task, pad_id: int, max_new_tokens: int
+) -> list[str]:
+    """What `model` (plain or PEFT, in eval mode) writes for each prompt, always taking the likeliest token.
+
+    Prompts of equal length go together, so that none is padded and each reads what it would read alone.
+    """
+    texts = [""] * len(exercises)
+    order = sorted(range(len(exercises)), key=lambda i: len(exercises[i].prompt))
+    stops = {tokenizer.eos_token_id, *_stops(model)} - {None}
+    limit = None if task == "seq2seq_lm" else getattr(model.config, "max_position_embeddings", None)
+    for length, same in groupby(order, key=lambda i: len(exercises[i].prompt)):
+        places = list(same)
+        room = max_new_tokens if limit is None else min(max_new_tokens, limit - length)
+        for chosen in [places[start : start + BATCH] for start in range(0, len(places), BATCH)] if room > 0 else ():
+            inputs = torch.tensor([exercises[i].prompt for i in chosen], device=model.device)
+            out = model.generate(
+                input_ids=inputs, attention_mask=torch.ones_like(inputs), max_new_tokens=room, do_sample=False,
+                pad_token_id=pad_id, eos_token_id=sorted(stops) or None,
+            )  # fmt: skip
+            new = out if task == "seq2seq_lm" else out[:, length:]
+            for place, ids in zip(chosen, new, strict=True):
+                texts[place] = tokenizer.decode(ids, skip_special_tokens=True).strip()
+    return texts
+
+
+def _stops(model: Any) -> list[int]:
+    """Ids that end a text for the model itself: of a chat model often others than its tokenizer's."""
+    found = getattr(getattr(model, "generation_config", None), "eos_token_id", None)
+    return [] if found is None else list(found) if isinstance(found, (list, tuple)) else [found]

@@ -1,0 +1,111 @@
+"""The exact commands of a page: do the run again, train its winner, load it, try it, serve it."""
+
+from __future__ import annotations
+
+import shlex
+from collections.abc import Iterable
+from typing import Any
+
+from loraloom.report.table import setting
+from loraloom.store.folder import RunFolder
+from loraloom.store.result import RunResult
+
+MODEL_CLASSES = {
+    "causal_lm": "AutoModelForCausalLM",
+    "seq_cls": "AutoModelForSequenceClassification",
+    "seq2seq_lm": "AutoModelForSeq2SeqLM",
+}
+SERVED_RANKS = (8, 16, 32, 64, 128, 256, 320, 512)
+"""Values that vLLM takes for --max-lora-rank."""
+
+
+def reproduce_command(folder: RunFolder, result: RunResult) -> str:
+    """The command that does the whole run again, under a new name, from where `runs/` lies."""
+    where = folder.path.resolve()
+    again = f"{where.name}-again"
+    return _command(
+        "loraloom", result.verb or "tune", f"{where.parent.name}/{where.name}/config.yaml", options=[("--name", again)]
+    )
+
+
+def train_command(folder: RunFolder, result: RunResult) -> str | None:
+    """The command that trains the winner's setting alone; None when nothing won or nothing was searched."""
+    best = result.trial(result.best)
+    if best is None or not best.params:
+        return None
+    where = folder.path.resolve()
+    options = [("--name", f"{where.name}-best"), *(("--set", f"{key}={_flag(value)}") for key, value in best.params.items())]
+    return _command("loraloom", "train", f"{where.parent.name}/{where.name}/config.yaml", options=options)
+
+
+def load_snippet(folder: RunFolder, result: RunResult, adapter: str | None = None) -> str | None:
+    """Python that loads the winner with PEFT; None when nothing won.
+
+    Args:
+        adapter: how to call its folder; None calls it by its place beside `runs/`, wherever that is moved to.
+    """
+    if result.trial(result.best) is None:
+        return None
+    model_class = MODEL_CLASSES.get(result.task, "AutoModelForCausalLM")
+    where = folder.path.resolve()
+    heads = f", num_labels={len(result.labels)}" if result.labels else ""
+    adapter = adapter or f"{where.parent.name}/{where.name}/best"
+    return (
+        "from peft import PeftModel\n"
+        f"from transformers import {model_class}, AutoTokenizer\n\n"
+        f"base = {model_class}.from_pretrained({result.model!r}{heads})\n"
+        f"model = PeftModel.from_pretrained(base, {adapter!r})\n"
+        f"tokenizer = AutoTokenizer.from_pretrained({adapter!r})\n"
+    )
+
+
+def try_command(folder: RunFolder, result: RunResult) -> str | None:
+    """The command that asks the winner beside the bare base, or scores it; None when nothing won."""
+    if result.trial(result.best) is None:
+        return None
+    where = folder.path.resolve()
+    run = f"{where.parent.name}/{where.name}"
+    if result.task == "seq_cls":
+        return _command("loraloom", "evaluate", f"{run}/config.yaml", options=[("--adapter", run)])
+    return _command("loraloom", "generate", "--base", "--adapter", run, options=[("...",)])
+
+
+def serve_command(folder: RunFolder, result: RunResult) -> str | None:
+    """The command that serves the winner over the base with vLLM; None for a task or an adapter that vLLM does not take."""
+    best = result.trial(result.best)
+    if (
+        best is None
+        or result.task != "causal_lm"
+        or setting(best, "adapter.use_dora")
+        or setting(best, "adapter.modules_to_save")
+    ):
+        return None
+    rank = setting(best, "adapter.r")
+    most = next((served for served in SERVED_RANKS if isinstance(rank, int) and rank <= served), None)
+    if most is None:
+        return None
+    where = folder.path.resolve()
+    options = [
+        ("--enable-lora",),
+        ("--max-lora-rank", str(most)),
+        ("--lora-modules", f"{where.name}={where.parent.name}/{where.name}/best"),
+    ]
+    return _command("vllm", "serve", result.model, options=options)
+
+
+def _flag(value: Any) -> str:
+    """A value as `--set` reads it: JSON is YAML, except that a float needs its point."""
+    if isinstance(value, float):
+        return repr(value)
+    if isinstance(value, bool) or value is None:
+        return {True: "true", False: "false", None: "null"}[value]
+    if isinstance(value, (list, tuple)):
+        return f"[{', '.join(_flag(item) for item in value)}]"  # pyright: ignore[reportUnknownVariableType]
+    return str(value)
+
+
+def _command(*words: str, options: Iterable[tuple[str, ...]]) -> str:
+    """A command as a shell reads it; a long one has every option on a line of its own."""
+    parts = [shlex.join(words), *(shlex.join(option) for option in options)]
+    on_one_line = " ".join(parts)
+    return on_one_line if len(on_one_line) <= 100 else " \\\n  ".join(parts)

@@ -1,0 +1,21 @@
+"""What the quality of a run's candidates hung on."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+from loraloom.search.importance import Importance, importance
+from loraloom.store.result import RunResult
+
+
+def importance_of(*results: RunResult) -> Importance:
+    """Over all candidates of runs with one measure; pruned ones count with what was measured last, burst ones as the worst."""
+    candidates: list[tuple[dict[str, Any], float]] = []
+    for result in results:
+        sign = 1 if result.direction == "minimize" else -1
+        for trial in result.trials:
+            value = math.inf if trial.status in ("diverged", "failed") else sign * result.value(trial)
+            if trial.params and trial.status not in ("running", "waiting") and not math.isnan(value):
+                candidates.append((dict(trial.params), value))
+    return importance(candidates)

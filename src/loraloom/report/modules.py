@@ -1,0 +1,83 @@
+"""What training did to each layer of the best adapter, drawn from the signals that diagnosis left with it."""
+
+from __future__ import annotations
+
+import html
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from loraloom.records import Trial
+from loraloom.report.plots import Figure, rounded
+from loraloom.report.words import clipped
+from loraloom.store.result import RunResult
+
+
+def module_figures(result: RunResult) -> list[Figure]:
+    """What training did to each layer of the best adapter: its share of the update's energy, and its effective rank."""
+    best = result.trial(result.best)
+    modules = _modules(best)
+    if best is None or not modules:
+        return []
+    names = [html.escape(clipped(name)) for name in modules]
+    ranks = [values.get("r", math.nan) for values in modules.values()]
+    energy = [values.get("energy", math.nan) for values in modules.values()]
+    effective = [values.get("effective_rank", math.nan) for values in modules.values()]
+    drawn = [
+        (
+            "energy",
+            "Where the update went",
+            "Share of the whole update's energy (squared Frobenius norm) in each layer.",
+            energy,
+            None,
+        ),
+        (
+            "effective",
+            "Effective rank",
+            "Directions that each layer really uses, beside the rank that it was given.",
+            effective,
+            ranks,
+        ),
+    ]
+    return [
+        _bars(name, title, caption, names, values, given)
+        for name, title, caption, values, given in drawn
+        if any(math.isfinite(value) for value in values)
+    ]
+
+
+def _bars(
+    name: str, title: str, caption: str, names: Sequence[str], values: Sequence[float], given: Sequence[float] | None
+) -> Figure:
+    bars = {"type": "bar", "orientation": "h", "y": list(names), "hovertemplate": "%{y}: %{x:.3g}<extra></extra>"}
+    traces: list[dict[str, Any]] = [{**bars, "x": [rounded(value) for value in values], "marker": {"color": "--best"}}]
+    if given:
+        dots = {"color": "--faint", "symbol": "line-ns-open", "size": 11}
+        traces.append({
+            "type": "scatter", "mode": "markers", "y": list(names), "x": [rounded(value) for value in given], "marker": dots,
+            "hovertemplate": "%{y}: rank %{x}<extra></extra>",
+        })  # fmt: skip
+    return {
+        "id": f"modules_{name}",
+        "group": "modules",
+        "title": title,
+        "caption": caption,
+        "height": 70 + 15 * len(names),
+        "traces": traces,
+        "layout": {
+            "xaxis": {"rangemode": "tozero"},
+            "yaxis": {"autorange": "reversed", "showgrid": False, "tickfont": {"size": 10}},
+            "bargap": 0.25,
+        },
+    }
+
+
+def _modules(trial: Trial | None) -> dict[str, Mapping[str, float]]:
+    """Per-layer numbers that diagnosis left with a trial; empty where there are none."""
+    found: Any = getattr(trial, "signals", {}) if trial else {}
+    modules: Any = found.get("modules", {}) if isinstance(found, Mapping) else {}
+    return (
+        {str(name): values for name, values in modules.items() if isinstance(values, Mapping)}
+        if isinstance(modules, Mapping)
+        else {}
+    )
