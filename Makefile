@@ -8,7 +8,7 @@ ONE_THREAD := OMP_NUM_THREADS=1 MKL_NUM_THREADS=1 TOKENIZERS_PARALLELISM=false
 WORKERS ?= 2
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-long check format bench gpu clean
+.PHONY: help demo test test-long check format docs bench gpu audit clean
 
 help:  ## this list
 	@sed -n 's/^\([a-z-]*\):.*  ## /\1\t/p' $(MAKEFILE_LIST) | expand -t 12
@@ -44,11 +44,19 @@ format: .venv/dev.stamp  ## put the style right
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
+docs: .venv/dev.stamp  ## docs/settings.md, written from the rules
+	$(BIN)/python -m loraloom.plan.handbook > docs/settings.md.new && mv docs/settings.md.new docs/settings.md
+
 bench: .venv/demo.stamp  ## every benchmark; each writes its result beside its script
 	@set -e; for script in $(sort $(wildcard benchmarks/*/run.py)); do echo "== $$script"; $(BIN)/python $$script; done
 
 gpu: .venv/dev.stamp  ## the tests that need a CUDA device
 	$(BIN)/pytest -m gpu
+
+audit: .venv/dev.stamp  ## known vulnerabilities of what is installed; asks an advisory index, so it needs the network
+	$(PYTHON) -m venv .venv/audit
+	.venv/audit/bin/pip install --quiet pip-audit
+	.venv/audit/bin/pip-audit --strict -r constraints.txt --no-deps --disable-pip
 
 clean:  ## remove what was built; runs are kept
 	rm -rf .venv build dist src/*.egg-info .hypothesis .pytest_cache .ruff_cache .import_linter_cache

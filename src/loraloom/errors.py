@@ -6,6 +6,11 @@ failed (its state is kept). The command line prints `str(error)` and nothing els
 
 from __future__ import annotations
 
+from typing import Any
+
+LONGEST_PART = 800
+"""Characters of one part of a message; a value of megabytes may stand in it."""
+
 
 class LoraloomError(Exception):
     """Root of everything that loraloom raises on purpose.
@@ -19,11 +24,14 @@ class LoraloomError(Exception):
     """
 
     exit_code = 1
+    document: dict[str, Any] | None = None
+    """What `--json` prints in place of the message, for a verb whose answer is worth reading although it says no."""
 
     def __init__(
         self, what: str, *, got: str | None = None, need: str | None = None, next: str | None = None, where: str | None = None
     ) -> None:
-        self.what, self.got, self.need, self.next, self.where = what, got, need, next, where
+        self.what = _readable(what)
+        self.got, self.need, self.next, self.where = (part and _readable(part) for part in (got, need, next, where))
         super().__init__(self.render())
 
     def render(self) -> str:
@@ -31,6 +39,13 @@ class LoraloomError(Exception):
         head = f"{self.where}: {self.what}" if self.where else self.what
         parts = [("got", self.got), ("need", self.need), ("next", self.next)]
         return "\n".join([head, *(f"  {name}: {text}" for name, text in parts if text)])
+
+
+def _readable(text: str) -> str:
+    """`text` cut to what a person reads, each sign that a terminal would obey, or not show, as its escape."""
+    if len(text) > LONGEST_PART:
+        text = f"{text[:LONGEST_PART]}... ({len(text):,} characters)"
+    return "".join(sign if sign.isprintable() or sign == "\n" else repr(sign)[1:-1] for sign in text)
 
 
 class RequestError(LoraloomError, ValueError):
@@ -47,6 +62,10 @@ class DataError(RequestError):
     """Data that cannot be read, recognised or used."""
 
 
+class TemplateError(DataError):
+    """A chat template that cannot render the data."""
+
+
 class ModelError(RequestError):
     """A model, adapter folder or target that cannot be used."""
 
@@ -57,6 +76,12 @@ class MemoryBudgetError(RequestError):
 
 class RunError(LoraloomError, RuntimeError):
     """The run started and failed; its state is kept."""
+
+
+class InterruptedRunError(RunError):
+    """The run was stopped by Ctrl-C; it can go on."""
+
+    exit_code = 130
 
 
 class StoreError(RunError):

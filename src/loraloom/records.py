@@ -111,8 +111,8 @@ class Score:
 class Event:
     """Something that happened, as one line of events.jsonl. `at` is seconds since the run began.
 
-    Kinds: run_started, plan, trial_started, step, evaluated, best, pruned, diverged, completed, failed, saved,
-    race, winner, test, note, run_finished.
+    Kinds: run_started, forecast, plan, trial_started, step, evaluated, best, pruned, diverged, completed, failed, saved,
+    race, winner, test, signals, note, run_finished.
     """
 
     kind: str
@@ -158,3 +158,5 @@ class Trial:
     """Every setting of this candidate by dotted key (what the table shows), searched or not."""
     reason: str | None = None
     """Why it ended before its last step, when it did."""
+    signals: Mapping[str, Any] = field(default_factory=dict[str, Any])
+    """What diagnosis looked at, as `diagnose.signals.Signals.summary` gives it."""

@@ -20,7 +20,7 @@ from loraloom.records import Event
 from loraloom.report.words import with_error
 
 HEAVY = ("torch", "transformers", "peft", "optuna", "sqlalchemy", "plotly", "pyarrow", "scipy", "yaml")
-VERBS = ("tune", "train", "plan", "evaluate", "generate", "runs", "env")
+VERBS = ("check", "tune", "train", "plan", "evaluate", "generate", "runs", "compare", "report", "env")
 
 
 @pytest.fixture
@@ -111,7 +111,7 @@ def test_a_wrong_request_ends_with_2_and_one_message(
 def test_flags_file_and_set_reach_the_pipeline(evaluated: Any, tmp_path: Any, capsys: pytest.CaptureFixture[str]) -> None:
     seen: list[Any] = []
 
-    def evaluate(config: Config, adapter: str | None, split: str) -> dict[str, Any]:
+    def evaluate(config: Config, adapter: str | None, split: str, *_: object) -> dict[str, Any]:
         seen.append((config, adapter, split))
         return {"model": "base", "metrics": {"test_loss": 1.25, "test_loss_se": 0.04}}
 
@@ -149,7 +149,7 @@ def test_json_is_one_document_whatever_a_library_prints(evaluated: Any, capsys: 
     [
         (RequestError("no", got="this", need="that", next="go"), 2, "error: no\n  got: this\n  need: that\n  next: go\n"),
         (RunError("the run stopped", next="resume it"), 1, "error: the run stopped\n  next: resume it\n"),
-        (KeyboardInterrupt(), 130, "interrupted: what was finished is kept in the run folder\n"),
+        (KeyboardInterrupt(), 130, "interrupted\n"),
     ],
 )
 def test_errors_become_messages_and_exit_codes(

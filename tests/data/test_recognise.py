@@ -103,7 +103,7 @@ def test_nothing_recognised_names_file_line_and_columns() -> None:
         ([{"text": "a"}, {"text": None}], ["d.jsonl:2", "got: nothing (null)"]),
         ([{"text": "a"}, {"txt": "b"}], ["d.jsonl:2", "no column `text`", "got: txt"]),
         ([{"text": "a", "label": 0}, {"text": "b", "label": 0.5}], ["d.jsonl:2", "the fraction 0.5", "not supported"]),
-        ([{"text": "a", "label": 0}, {"text": "b", "label": " "}], ["d.jsonl:2", "empty text", "a class"]),
+        ([{"text": "a", "label": 0}, {"text": "b"}], ["d.jsonl:2", "no column `label`"]),
         ([{"text": "a", "label": [0]}], ["d.jsonl:1", "got: a list"]),
         ([{"messages": TALK}, {"messages": "hi"}], ["d.jsonl:2", "got: text", '{"role": ...']),
         ([{"messages": []}], ["got: an empty list"]),

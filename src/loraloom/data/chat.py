@@ -17,7 +17,7 @@ import numpy as np
 from loraloom.data.forms import Message
 from loraloom.data.rows import Row, causal_row
 from loraloom.data.tokens import Frame, Span, Tokenizer, document_end, ids_and_spans, ids_of
-from loraloom.errors import DataError, ModelError
+from loraloom.errors import ModelError, TemplateError
 
 _GENERATION = re.compile(r"\{%-?\s*generation\s*-?%\}")
 
@@ -30,7 +30,7 @@ def chat_rows(conversations: Sequence[tuple[str, Sequence[Message]]], tokenizer:
 
     Raises:
         ModelError: the tokenizer has no chat template.
-        DataError: the template refuses a conversation, or hides where its turns begin; the message names the row.
+        TemplateError: it refuses a conversation, or hides where its turns begin; the message names the row.
     """
     if not tokenizer.chat_template:
         raise ModelError(
@@ -88,11 +88,29 @@ def text_rows(texts: Sequence[str], tokenizer: Tokenizer, frame: Frame) -> list[
     return rows
 
 
+def prompt_ids(prompt: str | Sequence[Message], tokenizer: Tokenizer, *, continued: bool) -> list[int]:
+    """What a model reads before it answers. With a chat template, a text is a user's turn.
+
+    Args:
+        continued: the answer goes on where the prompt ends, so that the prompt must not end in EOS (a text that is to be
+            translated should).
+    """
+    if tokenizer.chat_template or not isinstance(prompt, str):
+        turns = [{"role": "user", "content": prompt}] if isinstance(prompt, str) else list(prompt)
+        return list(
+            tokenizer.apply_chat_template(turns, add_generation_prompt=True, tokenize=True, return_dict=True)["input_ids"]
+        )
+    ids: list[int] = list(tokenizer([prompt])["input_ids"][0])
+    if continued and len(ids) > 1 and ids[-1] == tokenizer.eos_token_id:
+        ids.pop()
+    return ids
+
+
 def _render(messages: Sequence[Message], tokenizer: Tokenizer, origin: str, *, answer: bool = False) -> str:
     try:
         return tokenizer.apply_chat_template(list(messages), tokenize=False, add_generation_prompt=answer)
     except Exception as error:  # a template is a program of the model's author: it may raise anything
-        raise DataError(
+        raise TemplateError(
             "the model's chat template refuses this conversation",
             where=origin,
             got=str(error) or type(error).__name__,
@@ -125,7 +143,7 @@ def _turn_by_turn(messages: Sequence[Message], tokenizer: Tokenizer, origin: str
         before = _render(messages[:index], tokenizer, origin, answer=True)
         through = _render(messages[: index + 1], tokenizer, origin)
         if not through.startswith(before):
-            raise DataError(
+            raise TemplateError(
                 "the model's chat template hides where the answer begins",
                 where=origin,
                 got=f"message {index + 1} changes what stands before it",

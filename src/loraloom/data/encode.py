@@ -10,8 +10,8 @@ import numpy as np
 from loraloom.data.chat import chat_rows, pair_rows, text_rows
 from loraloom.data.forms import conversation, label_of, pair, source_and_target
 from loraloom.data.recognise import Recognised
-from loraloom.data.rows import Encoded, Row, SplitReport, report_of
-from loraloom.data.split import Splits, sort_labels
+from loraloom.data.rows import IGNORED, Encoded, Row, SplitReport, report_of
+from loraloom.data.split import Splits, labels_of
 from loraloom.data.table import Table
 from loraloom.data.tokens import Frame, Tokenizer, document_end, frame_of, ids_of
 from loraloom.errors import DataError
@@ -31,7 +31,8 @@ def encode(splits: Splits, recognised: Recognised, tokenizer: Tokenizer, task: T
 
     Raises:
         ModelError: the data are conversations and the tokenizer has no chat template.
-        DataError: no row of a split has anything to be trained on, or the template refuses a row.
+        TemplateError: the template refuses a row.
+        DataError: no row of a split has anything to be trained on.
     """
     task = task or recognised.task
     frame = frame_of(tokenizer)
@@ -70,7 +71,8 @@ def _encode_table(
         return []
     if classes is not None:
         texts = [row[columns["text"]] for row in table.rows]
-        numbers = [classes[label_of(row, columns)] for row in table.rows]
+        labels = [label_of(row, columns) for row in table.rows]
+        numbers = [IGNORED if label is None else classes[label] for label in labels]
         return [
             Row(_framed(ids, frame), np.array([number], dtype=np.int32))
             for ids, number in zip(ids_of(texts, tokenizer), numbers, strict=True)
@@ -79,13 +81,14 @@ def _encode_table(
         return _translations([source_and_target(row, form, columns) for row in table.rows], tokenizer, frame)
     if form == "text":
         return text_rows([row[columns["text"]] for row in table.rows], tokenizer, frame)
-    if _is_chat(table, recognised, tokenizer):
+    if is_chat(table, recognised, tokenizer):
         talks = [(table.origin(i), conversation(row, form, columns)) for i, row in enumerate(table.rows)]
         return chat_rows(talks, tokenizer)
     return pair_rows([pair(row, form, columns) for row in table.rows], tokenizer, frame)
 
 
-def _is_chat(table: Table, recognised: Recognised, tokenizer: Tokenizer) -> bool:
+def is_chat(table: Table, recognised: Recognised, tokenizer: Tokenizer) -> bool:
+    """Whether rows of this format go through the tokenizer's chat template."""
     if recognised.format in ("messages", "sharegpt"):
         return True
     if recognised.format == "prompt_completion":
@@ -109,8 +112,7 @@ def _framed(ids: Sequence[int], frame: Frame) -> np.ndarray[Any, np.dtype[np.int
 
 
 def _classes(splits: Splits, recognised: Recognised) -> dict[str, int]:
-    labels = sort_labels({label_of(row, recognised.columns) for row in splits.train.rows})
-    return {label: number for number, label in enumerate(labels)}
+    return {label: number for number, label in enumerate(labels_of(splits.train, recognised))}
 
 
 def _class_names(train: Table, recognised: Recognised, labels: list[str]) -> tuple[str, ...]:
@@ -121,7 +123,8 @@ def _class_names(train: Table, recognised: Recognised, labels: list[str]) -> tup
             continue
         said: dict[str, set[Any]] = {}
         for row in train.rows:
-            said.setdefault(label_of(row, recognised.columns), set()).add(str(row.get(beside)))
+            if (label := label_of(row, recognised.columns)) is not None:
+                said.setdefault(label, set()).add(str(row.get(beside)))
         words = [str(next(iter(said[label]))) for label in labels]
         if all(len(each) == 1 for each in said.values()) and len(set(words)) == len(labels):
             return tuple(words)

@@ -17,6 +17,7 @@ The prompt ends with the line break before the answer, so that no token spans pr
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from typing import Any, cast
 
@@ -74,9 +75,23 @@ def messages_of(value: Sequence[Mapping[str, Any]]) -> list[Message]:
     return [_message(entry) for entry in value]
 
 
-def label_of(row: Mapping[str, Any], columns: Mapping[str, str]) -> str:
-    """The class of a row. Always text, so that 1 in a JSON file and "1" in a CSV file are one class."""
-    return str(row[columns["label"]]).strip()
+def is_missing(label: Any) -> bool:
+    """Whether a label says nothing: null, blank text, or the NaN that spreadsheets and data frames put in a gap."""
+    if isinstance(label, str):
+        return not label.strip()
+    return label is None or (isinstance(label, float) and not math.isfinite(label))
+
+
+def label_of(row: Mapping[str, Any], columns: Mapping[str, str]) -> str | None:
+    """The class of a row; None where it has none.
+
+    Always text, so that 1 in a JSON file and "1" in a CSV file are one class, and so is the 1.0 that a data frame makes
+    of whole numbers when one is missing.
+    """
+    label = row[columns["label"]]
+    if is_missing(label):
+        return None
+    return str(int(label)) if isinstance(label, float) else str(label).strip()
 
 
 def _message(entry: Mapping[str, Any]) -> Message:

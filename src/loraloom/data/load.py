@@ -10,7 +10,7 @@ from typing import Any
 
 from loraloom.data.readers import SUFFIXES, read_file
 from loraloom.data.table import Table, join, listed
-from loraloom.errors import DataError
+from loraloom.errors import DataError, LoraloomError
 
 _SPLIT_NAMES = {
     "train": ("train", "training"),
@@ -37,18 +37,30 @@ def load_table(source: str, *, split: str = "train", max_rows: int | None = None
     """
     if max_rows is not None and max_rows < 1:
         raise DataError(f"`data.max_rows` is {max_rows} but must be at least 1", next="leave it out to use all rows")
-    path = Path(source).expanduser()
-    if path.is_dir():
-        table = _from_folder(path, split)
-    elif path.is_file():
-        table = _from_file(path)
-    elif _looks_like_hub(source):
-        table = _from_hub(source, split)
-    else:
-        raise DataError(f"{source} does not exist", need="a file, a folder or a hub data set", next=_closest(path))
+    try:
+        table = _from_path(Path(source).expanduser(), source, split)
+    except (OSError, RuntimeError, ValueError) as error:
+        if isinstance(error, LoraloomError):
+            raise
+        # The name is longer than a disk allows, or a folder on the way is closed, or "~someone" is no user here.
+        raise DataError(
+            f"{source} cannot be opened", got=getattr(error, "strerror", None) or str(error), next="check the path"
+        ) from error
     if max_rows is not None and max_rows < len(table):
         table = table.take(sorted(random.Random(seed).sample(range(len(table)), max_rows)))
     return table
+
+
+def _from_path(path: Path, source: str, split: str) -> Table:
+    if path.is_dir():
+        return _from_folder(path, split)
+    if path.is_file():
+        return _from_file(path)
+    if path.exists():
+        raise DataError(f"{source} is a pipe or a device", need="a file or a folder", next="write the rows to a file first")
+    if _looks_like_hub(source):
+        return _from_hub(source, split)
+    raise DataError(f"{source} does not exist", need="a file, a folder or a hub data set", next=_closest(path))
 
 
 def _from_file(path: Path) -> Table:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import json
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, cast
@@ -16,6 +17,10 @@ Numbered = Iterator[tuple[int, Mapping[str, Any]]]
 """Rows with their 1-based line or row number."""
 
 _EXCERPT = 60
+_DEEPEST = 100
+"""Brackets within brackets: far more than any row has, far fewer than any reader can follow."""
+_MOST_ROWS = 100_000_000
+"""Of a compressed file, which can claim more rows than any machine holds."""
 
 
 def read_file(path: Path) -> Table:
@@ -55,17 +60,21 @@ def _jsonl(path: Path) -> Numbered:
     for number, line in enumerate(_text(path).split("\n"), start=1):
         if not line.strip():
             continue
+        where = f"{path}:{number}"
         try:
-            value = json.loads(line)
+            value = _parsed(line, where)
         except json.JSONDecodeError as error:
             raise DataError(
                 f"broken JSON: {error.msg} at character {error.pos + 1}",
-                where=f"{path}:{number}",
+                where=where,
                 got=_excerpt(line),
                 need="one JSON object a line",
                 next="repair or remove this line",
             ) from error
-        yield number, _object(value, f"{path}:{number}")
+        # Walking through every value would cost as much as reading it, and only these can hold what the walk looks for.
+        if "\\u" in line or line.count("[") + line.count("{") > _DEEPEST:
+            _check_value(value, where)
+        yield number, _object(value, where)
 
 
 def _json(path: Path) -> Numbered:
@@ -73,7 +82,7 @@ def _json(path: Path) -> Numbered:
     if not text.strip():
         return
     try:
-        value: Any = json.loads(text)
+        value = _parsed(text, str(path))
     except json.JSONDecodeError as error:
         raise DataError(
             f"broken JSON: {error.msg}",
@@ -91,7 +100,55 @@ def _json(path: Path) -> Numbered:
             next="if the file has one object a line, name it .jsonl",
         )
     for number, item in enumerate(cast(list[Any], value), start=1):
-        yield number, _object(item, f"{path}, row {number}")
+        where = f"{path}, row {number}"
+        _check_value(item, where)
+        yield number, _object(item, where)
+
+
+def _parsed(text: str, where: str) -> Any:
+    """The JSON value in `text`. Broken JSON is left to the caller, who knows the line.
+
+    Raises:
+        DataError: a value that JSON allows and Python does not: brackets without end, a number of thousands of digits.
+    """
+    try:
+        return json.loads(text)
+    except json.JSONDecodeError:
+        raise
+    except RecursionError as error:
+        raise _too_deep(where) from error
+    except ValueError as error:
+        raise DataError("a number has too many digits", where=where, next="write it as text, in quotes") from error
+
+
+def _check_value(value: Any, where: str, depth: int = 0) -> None:
+    """Refuse what no tokenizer and no file could take later on: endless nesting, and halves of characters."""
+    if isinstance(value, str):
+        if not value.isascii() and any("\ud800" <= letter <= "\udfff" for letter in value):
+            raise DataError(
+                "a text holds half a character (a lone surrogate)",
+                where=where,
+                got=_excerpt(value),
+                need="text that can be written as UTF-8",
+                next="repair or remove this row",
+            )
+    elif isinstance(value, dict | list):
+        if depth == _DEEPEST:
+            raise _too_deep(where)
+        for item in _parts(cast(dict[str, Any] | list[Any], value)):
+            _check_value(item, where, depth + 1)
+
+
+def _parts(value: dict[str, Any] | list[Any]) -> Iterator[Any]:
+    if isinstance(value, dict):
+        yield from value
+        yield from value.values()
+    else:
+        yield from value
+
+
+def _too_deep(where: str) -> DataError:
+    return DataError(f"the brackets are nested deeper than {_DEEPEST}", where=where, next="repair or remove this row")
 
 
 def _object(value: Any, where: str) -> Mapping[str, Any]:
@@ -99,7 +156,7 @@ def _object(value: Any, where: str) -> Mapping[str, Any]:
         raise DataError(
             "this row is not an object",
             where=where,
-            got=_excerpt(json.dumps(value, ensure_ascii=False)),
+            got=_excerpt(str(value) if isinstance(value, str | int | float) else json.dumps(value, ensure_ascii=False)),
             need='an object with named columns, such as {"text": "..."}',
             next="repair or remove this row",
         )
@@ -137,7 +194,7 @@ def _separated(separator: str) -> Callable[[Path], Numbered]:
 
 def _header(fields: list[str], where: str) -> list[str]:
     names = [field.strip() for field in fields]
-    if repeated := sorted({name for name in names if names.count(name) > 1}):
+    if repeated := sorted(name for name, count in Counter(names).items() if count > 1):
         raise DataError(
             f"the header repeats {listed(repeated)}", where=where, got=listed(names), need="one name a column", next="rename it"
         )
@@ -151,12 +208,24 @@ def _parquet(path: Path) -> Numbered:
     except ImportError as error:
         raise DataError(f"{path} needs pyarrow to be read", next="pip install pyarrow, or convert the file to JSONL") from error
     try:
-        rows = cast(Iterable[Mapping[str, Any]], cast(Any, parquet).read_table(path).to_pylist())
-    except (arrow.ArrowInvalid, arrow.ArrowNotImplementedError) as error:
+        # One file alone: `read_table` would also make columns of folder names such as "label=3".
+        with cast(Any, parquet).ParquetFile(path) as file:
+            _check_count(file.metadata.num_rows, path)
+            rows = cast(Iterable[Mapping[str, Any]], file.read().to_pylist())
+    except DataError:
+        raise
+    except (arrow.ArrowException, LookupError, OverflowError, TypeError, ValueError) as error:
         raise DataError(
             f"{path} is not a Parquet file that can be read", got=_excerpt(str(error)), next="write it again"
         ) from error
     yield from enumerate(rows, start=1)
+
+
+def _check_count(rows: int, path: Path) -> None:
+    if rows > _MOST_ROWS:
+        raise DataError(
+            f"{path} holds {rows:,} rows", need=f"at most {_MOST_ROWS:,}", next="write a part of them to another file"
+        )
 
 
 def _paragraphs(path: Path) -> Numbered:

@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from typing import Any, Literal, cast
 
 from loraloom.config.asked import DataConfig
-from loraloom.data.forms import SHAREGPT_ROLES
+from loraloom.data.forms import SHAREGPT_ROLES, is_missing
 from loraloom.data.table import Table, listed
 from loraloom.errors import ConfigError, DataError
 from loraloom.records import Task
@@ -193,9 +193,9 @@ def _fault(role: str, value: Any) -> tuple[str, str] | None:
 
 
 def _label_fault(value: Any) -> tuple[str, str] | None:
-    if isinstance(value, float):
+    if isinstance(value, float) and not value.is_integer() and not is_missing(value):
         return "a class (text or a whole number); predicting a quantity is not supported", f"the fraction {value}"
-    if isinstance(value, bool | int) or (isinstance(value, str) and value.strip()):
+    if isinstance(value, str | bool | int | float) or is_missing(value):
         return None
     return "a class: text or a whole number", _kind(value)
 
@@ -214,7 +214,7 @@ def _messages_fault(value: Any) -> tuple[str, str] | None:
 
 def _message_fault(entry: Mapping[str, Any]) -> tuple[str, str] | None:
     if "from" in entry:
-        if entry["from"] not in SHAREGPT_ROLES:
+        if not isinstance(entry["from"], str) or entry["from"] not in SHAREGPT_ROLES:
             return f"a speaker that is known: {listed(SHAREGPT_ROLES)}", f"from: {entry['from']!r}"
         return None if isinstance(entry.get("value"), str) else ("`value` as text", _kind(entry.get("value")))
     if not isinstance(entry.get("role"), str):

@@ -55,7 +55,7 @@ class SplitReport:
     supervised: int = 0
     longest: int = 0
     dropped: int = 0
-    """Rows left out, because nothing in them is supervised."""
+    """Rows left out, because nothing in them is supervised: an empty answer, or a label that is null, blank or NaN."""
     cut: int = 0
     """Rows shortened by `max_length`. Raw text is not shortened but divided."""
     supervised_lost: int = 0

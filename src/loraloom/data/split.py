@@ -8,7 +8,9 @@ from __future__ import annotations
 
 import json
 import random
+import re
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -23,6 +25,7 @@ CONFIRM_FROM = 400
 accuracy near 3 points, and less would tell finalists no longer apart."""
 
 NO_ROWS = Table("none")
+_NUMBER = re.compile(r"-?[0-9]{1,18}")
 
 
 @dataclass(frozen=True)
@@ -77,7 +80,9 @@ def split(
     confirm = NO_ROWS
     if len(parts["validation"]) >= CONFIRM_FROM:
         half = len(parts["validation"]) / 2
-        confirm, parts["validation"] = _draw(parts["validation"], half, recognised, f"{seed}/confirm", "confirm")
+        # Rows that are all alike, or each of a class of its own, cannot be shared out, and no one asked for that.
+        with suppress(DataError):
+            confirm, parts["validation"] = _draw(parts["validation"], half, recognised, f"{seed}/confirm", "confirm")
     splits = Splits(rest, parts["validation"], confirm, parts["test"])
     if recognised.task == "seq_cls":
         _check_labels(splits, recognised)
@@ -145,23 +150,27 @@ def _groups_by_label(table: Table, recognised: Recognised) -> list[list[list[int
         groups.setdefault(content_key(row, recognised), []).append(index)
     strata: dict[str, list[list[int]]] = {}
     for group in groups.values():
-        label = label_of(table.rows[group[0]], recognised.columns) if recognised.task == "seq_cls" else ""
-        strata.setdefault(label, []).append(group)
+        label = label_of(table.rows[group[0]], recognised.columns) if recognised.task == "seq_cls" else None
+        strata.setdefault(label or "", []).append(group)
     return [strata[label] for label in sorted(strata)]
 
 
 def _check_labels(splits: Splits, recognised: Recognised) -> None:
-    known = sort_labels({label_of(row, recognised.columns) for row in splits.train.rows})
+    known = labels_of(splits.train, recognised)
     if len(known) < 2:
         raise DataError(
-            f"{splits.train.source} has only one label",
-            got=f"`{listed(known)}` in all {len(splits.train)} rows",
+            f"{splits.train.source} has {'only one label' if known else 'no labels'}",
+            got=f"`{listed(known)}` in all {len(splits.train)} rows"
+            if known
+            else "rows whose label is empty, null or not a number",
             need="at least 2 labels to tell apart",
             next="check `data.label_column`",
         )
+    classes = set(known)
     for name, table in splits.tables.items():
         for index, row in enumerate(table.rows):
-            if (label := label_of(row, recognised.columns)) not in known:
+            label = label_of(row, recognised.columns)
+            if label is not None and label not in classes:
                 raise DataError(
                     f"the label `{label}` stands in {name} but never in train",
                     where=table.origin(index),
@@ -170,9 +179,14 @@ def _check_labels(splits: Splits, recognised: Recognised) -> None:
                 )
 
 
+def labels_of(table: Table, recognised: Recognised) -> tuple[str, ...]:
+    """The classes of a table; rows that have none are passed over."""
+    return sort_labels({label for row in table.rows if (label := label_of(row, recognised.columns)) is not None})
+
+
 def sort_labels(labels: set[str]) -> tuple[str, ...]:
     """In the order of their class numbers: numbers by size, words by alphabet."""
-    by_number = all(label.lstrip("-").isdecimal() for label in labels)
+    by_number = all(_NUMBER.fullmatch(label) for label in labels)
     return tuple(sorted(labels, key=lambda label: (int(label) if by_number else 0, label)))
 
 

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import json
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 import numpy as np
 import torch
@@ -17,12 +17,15 @@ from loraloom.data.load import load_table
 from loraloom.data.recognise import recognise
 from loraloom.data.split import Splits
 from loraloom.data.split import split as cut_apart
-from loraloom.errors import ConfigError, ModelError
+from loraloom.errors import ConfigError
+from loraloom.evals.metrics import text_metrics, text_scores
 from loraloom.evals.objective import objective_for
-from loraloom.evals.scoring import RowSums, score_of
+from loraloom.evals.scoring import RowSums, RowTable, score_of
+from loraloom.evals.writing import exercise, written
 from loraloom.facts.device import device_facts
 from loraloom.facts.model import model_facts, require_weights
 from loraloom.lora.base import Base, load_base, load_tokenizer
+from loraloom.lora.foreign import adapter_folder, read_adapter_config
 from loraloom.lora.state import load_peft
 from loraloom.pipeline.session import deciding_metric
 from loraloom.store.folder import RunFolder
@@ -30,7 +33,9 @@ from loraloom.store.folder import RunFolder
 TOKENS_A_PASS = 8192
 
 
-def evaluate(config: Config, adapter: str | None, split: str = "test") -> dict[str, Any]:
+def evaluate(
+    config: Config, adapter: str | None, split: str = "test", metrics: Sequence[str] = (), max_new_tokens: int = 128
+) -> dict[str, Any]:
     """Score a model on data that the config names.
 
     Args:
@@ -39,6 +44,8 @@ def evaluate(config: Config, adapter: str | None, split: str = "test") -> dict[s
             are scored as they are.
         adapter: folder of a PEFT adapter, or of one of our runs (its best/); None for the bare base.
         split: "test", "validation" or "train": which file of the config's data, and the prefix of the metrics.
+        metrics: of what the model writes, beside those of its choices: names of `TEXT_METRICS`, or MODULE:FUNCTION.
+        max_new_tokens: longest text that is written for them.
 
     Returns:
         {model, adapter, task, split, rows, metrics}.
@@ -46,6 +53,7 @@ def evaluate(config: Config, adapter: str | None, split: str = "test") -> dict[s
     Raises:
         RequestError: the adapter, the model or the data cannot be used.
     """
+    asked = text_metrics(metrics)
     folder = None if adapter is None else adapter_folder(adapter)
     described = {} if folder is None else read_adapter_config(folder)
     name = config.model.name_or_path or described.get("base_model_name_or_path")
@@ -54,6 +62,12 @@ def evaluate(config: Config, adapter: str | None, split: str = "test") -> dict[s
     facts = model_facts(name, revision=config.model.revision, trust_remote_code=config.model.trust_remote_code)
     require_weights(facts)
     data = _rows(config, split, folder, facts.kind == "encoder_decoder", name, _labels(folder))
+    if asked and data.task == "seq_cls":
+        raise ConfigError(
+            f"metric `{metrics[0]}` judges texts, and a classifier writes none",
+            need="causal_lm or seq2seq_lm",
+            next="leave --metric out: accuracy, macro F1 and MCC are always given",
+        )
     dtype = "float32" if config.model.dtype == "auto" else config.model.dtype
     base = load_base(
         name, data.task, label_names=data.label_names, dtype=dtype, seed=config.training.seed,
@@ -63,50 +77,14 @@ def evaluate(config: Config, adapter: str | None, split: str = "test") -> dict[s
     model = base.model.eval() if folder is None else load_peft(folder, base.model).get_base_model()
     metric, _ = deciding_metric("auto", data.task)
     score = score_of(_sums(model, base, data, objective), split, objective, metric)
-    metrics = {f"{split}_{key}": value for key, value in score.metrics.items()}
+    found = dict(score.metrics)
+    if asked:
+        tokenizer = load_tokenizer(str(folder)) if folder else base.tokenizer
+        found |= text_scores(asked, *_texts(model, base, data, tokenizer, max_new_tokens))
     return {
         "model": name, "adapter": None if folder is None else str(folder), "task": data.task, "split": split,
-        "rows": len(data.train), "metrics": metrics,
+        "rows": len(data.train), "metrics": {f"{split}_{key}": value for key, value in found.items()},
     }  # fmt: skip
-
-
-def adapter_folder(place: str) -> Path:
-    """The folder with adapter_config.json that `place` means: itself, or best/ of a run.
-
-    Raises:
-        ModelError: there is none.
-    """
-    path = Path(place)
-    for candidate in (path, path / "best", path / "adapter"):
-        if (candidate / "adapter_config.json").is_file():
-            if not (candidate / "adapter_model.safetensors").is_file():
-                raise ModelError(
-                    f"adapter `{candidate}` has no weights",
-                    need="adapter_model.safetensors beside adapter_config.json",
-                    next="copy the file, or give another folder",
-                )
-            return candidate
-    got = "no such folder" if not path.is_dir() else f"files: {', '.join(sorted(p.name for p in path.iterdir())[:8]) or 'none'}"
-    raise ModelError(
-        f"`{place}` is no adapter", got=got, need="a folder with adapter_config.json, or a run folder", next="loraloom runs"
-    )
-
-
-def read_adapter_config(folder: Path) -> dict[str, Any]:
-    """adapter_config.json of a folder.
-
-    Raises:
-        ModelError: it is not a JSON object.
-    """
-    try:
-        found = json.loads((folder / "adapter_config.json").read_text())
-    except ValueError as error:
-        raise ModelError(f"{folder}/adapter_config.json is not JSON", got=str(error), next="restore the file") from error
-    if not isinstance(found, dict):
-        raise ModelError(
-            f"{folder}/adapter_config.json is not an adapter's config", need="a JSON object", next="restore the file"
-        )
-    return cast(dict[str, Any], found)
 
 
 def _labels(folder: Path | None) -> tuple[str, ...] | None:
@@ -161,14 +139,20 @@ def _relabel(encoded: Encoded, labels: tuple[str, ...]) -> Encoded:
 @torch.no_grad()
 def _sums(model: Any, base: Base, data: Encoded, objective: Any) -> RowSums:
     """Row sums of a plain (PEFT or bare) model, shortest rows first."""
-    out = np.zeros((3, len(data.train)))
+    table = RowTable(len(data.train))
     order = sorted(range(len(data.train)), key=lambda i: len(data.train[i].input_ids))
     start = 0
     while start < len(order):
         size = max(1, TOKENS_A_PASS // max(1, len(data.train[order[min(start + 64, len(order) - 1)]].input_ids)))
         chosen = order[start : start + min(size, 256)]
         batch = collate([data.train[i] for i in chosen], base.pad_id, data.task).to(base.model.device)
-        result = objective.rows(model, batch)
-        out[:, chosen] = torch.stack([result.loss, result.weight, result.correct]).double().cpu().numpy()
+        table.put(chosen, objective.rows(model, batch), batch.labels)
         start += len(chosen)
-    return RowSums(*out)
+    return table.sums()
+
+
+def _texts(model: Any, base: Base, data: Encoded, tokenizer: Any, max_new_tokens: int) -> tuple[list[str], list[str]]:
+    """What the model writes for each row, and what the row has."""
+    exercises = [exercise(row, data.task) for row in data.train]
+    found = written(model, exercises, tokenizer, task=data.task, pad_id=base.pad_id, max_new_tokens=max_new_tokens)
+    return found, [tokenizer.decode(one.wanted, skip_special_tokens=True).strip() for one in exercises]

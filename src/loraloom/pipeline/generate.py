@@ -6,12 +6,13 @@ from typing import Any
 
 import torch
 
+from loraloom.data.chat import prompt_ids
 from loraloom.errors import ConfigError, ModelError
 from loraloom.facts.device import device_facts
 from loraloom.facts.model import model_facts, require_weights
 from loraloom.lora.base import Base, load_base, load_tokenizer, share_copy
+from loraloom.lora.foreign import adapter_folder, read_adapter_config
 from loraloom.lora.state import load_peft
-from loraloom.pipeline.evaluate import adapter_folder, read_adapter_config
 
 
 def generate(
@@ -62,7 +63,7 @@ def generate(
 
 @torch.no_grad()
 def _continue(model: Any, tokenizer: Any, base: Base, prompt: str, max_new_tokens: int, temperature: float) -> str:
-    ids = _prompt_ids(tokenizer, prompt, continued=base.task == "causal_lm")
+    ids = prompt_ids(prompt, tokenizer, continued=base.task == "causal_lm")
     inputs = torch.tensor([ids], device=base.model.device)
     sampling: dict[str, Any] = {"do_sample": True, "temperature": temperature} if temperature > 0 else {"do_sample": False}
     limit = getattr(base.model.config, "max_position_embeddings", None)
@@ -72,16 +73,3 @@ def _continue(model: Any, tokenizer: Any, base: Base, prompt: str, max_new_token
     )[0]
     new = out if base.task == "seq2seq_lm" else out[len(ids) :]
     return tokenizer.decode(new, skip_special_tokens=True).strip()
-
-
-def _prompt_ids(tokenizer: Any, prompt: str, *, continued: bool) -> list[int]:
-    """What the model reads. A text that is to be continued must not end in EOS; one that is to be translated should."""
-    if getattr(tokenizer, "chat_template", None):
-        turns = [{"role": "user", "content": prompt}]
-        return list(
-            tokenizer.apply_chat_template(turns, add_generation_prompt=True, tokenize=True, return_dict=True)["input_ids"]
-        )
-    ids = list(tokenizer(prompt)["input_ids"])
-    if continued and len(ids) > 1 and ids[-1] == tokenizer.eos_token_id:
-        ids.pop()
-    return ids

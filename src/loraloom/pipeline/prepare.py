@@ -2,20 +2,23 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from functools import partial
+from dataclasses import dataclass, replace
 from typing import Any
 
 from loraloom.config.asked import Config
-from loraloom.data.encode import Encoded, encode
+from loraloom.data.encode import Encoded, Row, encode
 from loraloom.data.load import load_table
 from loraloom.data.recognise import Recognised, recognise
-from loraloom.data.split import split
+from loraloom.data.split import Splits, split
 from loraloom.errors import ConfigError, RequestError
 from loraloom.facts.data import data_facts
 from loraloom.facts.device import device_facts
 from loraloom.facts.model import ModelFacts, model_facts, require_weights
 from loraloom.lora.base import Base, load_base, load_tokenizer
+from loraloom.pipeline.preflight import refuse_faults
+from loraloom.pipeline.preflight.subject import Subject
+from loraloom.pipeline.retained import retained_rows
+from loraloom.pipeline.trackers import require_trackers
 from loraloom.plan.planner import Facts, Plan, make_plan
 from loraloom.records import Task
 
@@ -30,6 +33,8 @@ class Prepared:
     data: Encoded
     recognised: Recognised
     tokenizer: Any
+    retain: tuple[Row, ...] = ()
+    """Rows of `data.retain`: never trained on."""
 
     @property
     def task(self) -> Task:
@@ -62,47 +67,87 @@ def required_model(config: Config) -> str:
     return config.model.name_or_path
 
 
-def prepare(config: Config, *, weights: bool = True) -> Prepared:
+def prepare(config: Config, *, weights: bool = True, free_bytes: int | None = None) -> Prepared:
     """Read model, data and device, encode the data, decide every open value.
+
+    Args:
+        free_bytes: plan as if this much of the device's memory were free; None for what is.
+
+    With `weights`, as for training, whatever `loraloom check` finds without running the model is refused.
 
     Raises:
         RequestError: anything about the request that cannot work; nothing was started.
     """
-    name = required_model(config)
-    if config.data.train is None:
+    read = read_request(config, weights=weights)
+    data = read.encoded()
+    device = device_facts()
+    device = device if free_bytes is None else replace(device, free_bytes=free_bytes)
+    facts = Facts(model=read.model_for(data), data=data_facts(data), device=device)
+    plan = make_plan(config, facts)
+    cut = data.cut(plan.values()["data.max_length"])
+    if weights:
+        refuse_faults(Subject(config, facts, plan, read.splits, read.recognised, read.tokenizer, data, cut))
+    retain = retained_rows(config, data, read.tokenizer, plan.values()["data.max_length"])
+    return Prepared(config, facts, plan, cut, read.recognised, read.tokenizer, retain)
+
+
+@dataclass(frozen=True)
+class Read:
+    """A request as it was read: the model's description, tables, tokenizer. Nothing is encoded or decided yet."""
+
+    config: Config
+    model: ModelFacts
+    splits: Splits
+    recognised: Recognised
+    tokenizer: Any
+
+    def encoded(self) -> Encoded:
+        """Every split as token ids, untruncated. Errors as in `encode`."""
+        return encode(self.splits, self.recognised, self.tokenizer, self.recognised.task)
+
+    def model_for(self, data: Encoded | None) -> ModelFacts:
+        """The model described once more, for the task and the classes that the data turned out to have."""
+        task = data.task if data else self.recognised.task
+        if task != "seq_cls" and self.model.task == task:
+            return self.model
+        names = data.label_names if data else None
+        return describe(self.config, task, len(names) if names else None)
+
+
+def read_request(config: Config, *, weights: bool = True) -> Read:
+    """Read what the request names.
+
+    Raises:
+        RequestError: it cannot be read.
+    """
+    required_model(config)
+    asked = config.data
+    if asked.train is None:
         raise ConfigError("no training data was given", need="a file, a folder or a hub name", next="--data train.jsonl")
-    refuse_unbuilt(config)
-    asked_task = None if config.task == "auto" else config.task
-    describe = partial(
-        model_facts, name, revision=config.model.revision, trust_remote_code=config.model.trust_remote_code
-    )  # fmt: skip
-    model = describe(task=asked_task)
+    refuse_unbuilt(config, trains=weights)
+    model = describe(config, None if config.task == "auto" else config.task)
     if weights:
         model = require_weights(model)
-    data, recognised, tokenizer = read_data(config, model)
-    if data.task == "seq_cls" or model.task != data.task:
-        model = describe(task=data.task, num_labels=len(data.label_names) if data.label_names else None)
-    facts = Facts(model=model, data=data_facts(data), device=device_facts())
-    plan = make_plan(config, facts)
-    return Prepared(config, facts, plan, data.cut(plan.values()["data.max_length"]), recognised, tokenizer)
-
-
-def read_data(config: Config, model: ModelFacts) -> tuple[Encoded, Recognised, Any]:
-    """Load, recognise, split and encode, untruncated."""
-    asked = config.data
-    assert asked.train is not None
     table = load_table(asked.train, max_rows=asked.max_rows, seed=config.training.seed)
     recognised = recognise(table, asked, config.task, encoder_decoder=model.kind == "encoder_decoder")
     splits = split(table, asked.validation, asked.test, recognised, seed=config.training.seed)
     tokenizer = load_tokenizer(
         required_model(config), revision=config.model.revision, trust_remote_code=config.model.trust_remote_code
     )
-    return encode(splits, recognised, tokenizer, recognised.task), recognised, tokenizer
+    return Read(config, model, splits, recognised, tokenizer)
 
 
-def refuse_unbuilt(config: Config) -> None:
+def describe(config: Config, task: Task | None, num_labels: int | None = None) -> ModelFacts:
+    """The request's model, for a task. Errors as in `model_facts`."""
+    return model_facts(
+        required_model(config), revision=config.model.revision, trust_remote_code=config.model.trust_remote_code,
+        task=task, num_labels=num_labels,
+    )  # fmt: skip
+
+
+def refuse_unbuilt(config: Config, *, trains: bool = True) -> None:
     """Say no, before any work, to what the config can name and this release cannot do."""
-    if config.engine == "peft":
+    if config.engine == "peft" and trains:
         raise RequestError("`engine: peft` is a mode of the forecast, not a trainer", next="leave engine out: packed")
     if config.data.packing is True:
         raise RequestError(
@@ -114,5 +159,4 @@ def refuse_unbuilt(config: Config) -> None:
         raise RequestError(
             f"`model.quantization: {config.model.quantization}` needs a CUDA device and bitsandbytes", next="leave it auto"
         )
-    if config.report_to:
-        raise RequestError(f"`report_to: {', '.join(config.report_to)}` is not connected yet", next="leave it empty")
+    require_trackers(config.report_to)
