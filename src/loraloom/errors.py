@@ -41,6 +41,12 @@ class LoraloomError(Exception):
         return "\n".join([head, *(f"  {name}: {text}" for name, text in parts if text)])
 
 
+def first_line(error: BaseException) -> str:
+    """What an error says, on one line; its kind where it says nothing."""
+    text = str(error).strip()
+    return text.splitlines()[0] if text else type(error).__name__
+
+
 def _readable(text: str) -> str:
     """`text` cut to what a person reads, each sign that a terminal would obey, or not show, as its escape."""
     if len(text) > LONGEST_PART:

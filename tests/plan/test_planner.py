@@ -3,17 +3,21 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+import re
+from collections.abc import Callable, Mapping
 from dataclasses import replace
+from typing import Any
 
 import pytest
+import yaml
 from hypothesis import given
 from hypothesis import strategies as st
-from machines import CPU, GPU
+from machines import CPU, GIB, GPU, OLD_GPU
 
 from loraloom.config.asked import AdapterConfig, Config, DataConfig, LimitsConfig, TrainingConfig
 from loraloom.errors import ConfigError, MemoryBudgetError, ModelError
 from loraloom.facts.data import assumed_data
+from loraloom.facts.device import DeviceFacts
 from loraloom.plan.document import plan_json
 from loraloom.plan.planner import Facts, candidate, make_plan, packs, search_caps
 from loraloom.records import AdapterSpec, TrainingSpec
@@ -222,21 +226,68 @@ def test_a_length_beyond_the_positions(facts: Make) -> None:
 
 
 def test_a_budget_that_nothing_fits_names_the_parts_and_the_smallest_that_would(facts: Make) -> None:
+    at, tight = facts("8b", device=GPU), Config(limits=LimitsConfig(memory="8GiB"))
     with pytest.raises(MemoryBudgetError) as error:
-        make_plan(Config(limits=LimitsConfig(memory="8GiB")), facts("8b", device=GPU))
+        make_plan(tight, at)
     text = str(error.value)
     assert error.value.exit_code == 2
     assert "nothing fits into 8.0 GiB" in text and "weights 15.0 GiB" in text
-    smallest = text.split("a budget of ")[1].split(" GiB")[0]
-    assert make_plan(Config(limits=LimitsConfig(memory=f"{float(smallest) + 0.1:.1f}GiB")), facts("8b", device=GPU)).slots >= 1
+    assert "next: limits.memory: " in text
+    smallest, cuts = named_way_out(text)
+    assert make_plan(with_changes(tight, {"limits.memory": f"{smallest}MiB", **cuts}), at).slots == 1
+    with pytest.raises(MemoryBudgetError):
+        make_plan(with_changes(tight, {"limits.memory": f"{smallest - 2}MiB", **cuts}), at)
 
 
-def test_where_a_shorter_row_would_fit_the_error_says_so(facts: Make) -> None:
-    tight = Config(limits=LimitsConfig(memory="32GiB"), training=KEEP)
+@pytest.mark.parametrize(
+    ("name", "device", "training"),
+    [
+        ("1b", CPU, TrainingConfig()),
+        ("1b", GPU, KEEP),
+        ("minilm", CPU, KEEP),
+        ("minilm", OLD_GPU, TrainingConfig(per_device_train_batch_size=64)),
+        ("t5", CPU, TrainingConfig(per_device_train_batch_size=64)),
+    ],
+)
+def test_the_smallest_budget_plans_with_the_cuts_that_it_names(
+    facts: Make, name: str, device: DeviceFacts, training: TrainingConfig
+) -> None:
+    at, tight = facts(name, device=device), Config(limits=LimitsConfig(memory="1MiB"), training=training)
     with pytest.raises(MemoryBudgetError) as error:
-        make_plan(tight, facts("8b", device=GPU, length=4_000))
-    length = int(str(error.value).split("next: data.max_length: ")[1])
-    assert make_plan(replace(tight, data=DataConfig(max_length=length)), facts("8b", device=GPU, length=4_000)).slots >= 1
+        make_plan(tight, at)
+    smallest, cuts = named_way_out(str(error.value))
+    assert make_plan(with_changes(tight, {"limits.memory": f"{smallest}MiB", **cuts}), at).slots == 1
+
+
+def test_where_cuts_would_fit_the_error_names_the_first_that_do(facts: Make) -> None:
+    at, tight = facts("8b", device=GPU, length=4_000), Config(limits=LimitsConfig(memory="32GiB"), training=KEEP)
+    with pytest.raises(MemoryBudgetError) as error:
+        make_plan(tight, at)
+    text = str(error.value)
+    assert "next: training.gradient_checkpointing: true" in text and "max_length" not in text
+    assert make_plan(with_changes(tight, {"training.gradient_checkpointing": True}), at).slots >= 1
+
+
+def test_a_machine_that_is_too_small_is_not_told_to_allow_more(facts: Make) -> None:
+    small = replace(GPU, total_bytes=8 * GIB, free_bytes=8 * GIB)
+    with pytest.raises(MemoryBudgetError, match=r"next: a smaller model, or a machine with more free memory") as error:
+        make_plan(Config(), facts("8b", device=small))
+    assert "need: a budget of " in str(error.value)
+
+
+def named_way_out(text: str) -> tuple[int, dict[str, Any]]:
+    """The budget in MiB that an error names, and the cuts that it takes."""
+    found = re.search(r"need: a budget of (\d+)MiB at least(?:, with (.*))?", text)
+    assert found, text
+    return int(found[1]), yaml.safe_load("\n".join((found[2] or "").split(", "))) or {}
+
+
+def with_changes(config: Config, changes: Mapping[str, Any]) -> Config:
+    """The request with values set by dotted key."""
+    for key, value in changes.items():
+        section, _, name = key.partition(".")
+        config = replace(config, **{section: replace(getattr(config, section), **{name: value})})
+    return config
 
 
 def test_a_micro_batch_that_the_user_fixed_and_that_does_not_fit_names_one_that_does(facts: Make) -> None:

@@ -8,15 +8,12 @@ from typing import TYPE_CHECKING, Any
 from rich.padding import Padding
 from rich.text import Text
 
-from loraloom.cli.screen import plain_console
+from loraloom.cli.screen import WIDEST, plain_console
 from loraloom.report.words import number
 
 if TYPE_CHECKING:
     from loraloom.plan.explain import Explanation
     from loraloom.records import Advice
-
-WIDEST = 120
-"""A line longer than this is hard to read."""
 
 
 def show_explanation(found: Explanation) -> dict[str, Any]:

@@ -24,7 +24,7 @@ from loraloom.cli.report import report
 from loraloom.cli.runs import runs
 from loraloom.cli.train import train
 from loraloom.cli.tune import tune
-from loraloom.errors import InterruptedRunError, LoraloomError
+from loraloom.errors import InterruptedRunError, LoraloomError, first_line
 
 INTERRUPTED = 130
 
@@ -112,17 +112,13 @@ def _report_crash(error: Exception, *, verbose: bool) -> None:
         traceback.print_exception(error)
     with tempfile.NamedTemporaryFile("w", prefix="loraloom-", suffix=".log", delete=False, encoding="utf-8") as log:
         log.write("".join(traceback.format_exception(error)))
-    _say(f"error: this should not have happened: {type(error).__name__}: {_first_line(error)}\n  log: {log.name}")
+    _say(f"error: this should not have happened: {type(error).__name__}: {first_line(error)}\n  log: {log.name}")
 
 
 def _say_notes(error: Exception) -> None:
     """What was added to an error on its way here: how to go on with the run that it ended."""
     for note in getattr(error, "__notes__", ()):
         _say(f"  {note}")
-
-
-def _first_line(error: Exception) -> str:
-    return (str(error).splitlines() or ["no message"])[0]
 
 
 def _say(text: str) -> None:

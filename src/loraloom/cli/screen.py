@@ -8,6 +8,8 @@ from rich.console import Console
 
 PLAIN_WIDTH = 140
 """Columns of text where there is no terminal to ask; COLUMNS still wins."""
+WIDEST = 120
+"""Sentences in a line longer than this are hard to read."""
 
 
 def plain_console() -> Console:

@@ -16,8 +16,9 @@ from rich.table import Table
 from rich.text import Text
 
 from loraloom.cli.explained import range_words, space_words
-from loraloom.cli.screen import plain_console as _console
+from loraloom.cli.screen import WIDEST, plain_console
 from loraloom.config.keys import keys
+from loraloom.report.forecast import NO_PARTS
 from loraloom.report.words import MISSING, duration, gib, metric_words, number, with_error
 
 if TYPE_CHECKING:
@@ -30,12 +31,6 @@ if TYPE_CHECKING:
 
 PREVIEWED = 2
 """Rows of training data that a plan shows with their masks."""
-
-_NO_PARTS = ("total", "low", "high", "one_candidate", "budget")
-"""Amounts in a forecast that are not parts of its total."""
-
-WIDEST = 120
-"""Reasons are sentences: a line longer than this is hard to read."""
 
 SHOWN_HEAD, SHOWN_TAIL = 240, 120
 """Characters of a longer piece of training data that a plan shows, from its start and from its end."""
@@ -56,7 +51,7 @@ def show_outcome(outcome: Outcome) -> None:
     from loraloom.report.commands import load_snippet
     from loraloom.report.table import trials_table
 
-    console = _console()
+    console = plain_console()
     result, folder = outcome.result, outcome.folder
     console.print()
     console.print(trials_table(result, console.width))
@@ -93,7 +88,7 @@ def show_plan(prepared: Prepared) -> dict[str, Any]:
     from loraloom.data.encode import preview
     from loraloom.plan.document import plan_json
 
-    console = _console()
+    console = plain_console()
     document = plan_json(prepared.plan)
     _line(console, prepared.recognised.note)
     for row in preview(prepared.data, prepared.tokenizer, n=PREVIEWED):
@@ -114,12 +109,14 @@ def show_plan(prepared: Prepared) -> dict[str, Any]:
         _line(console, f"  to need less: {_rung(rung)}")
     for warning in document["warnings"]:
         _line(console, f"warning: {warning}")
+    for note in document["notes"]:
+        _line(console, f"note: {note}")
     return document
 
 
 def show_metrics(document: Mapping[str, Any]) -> None:
     """What was scored on what, then each metric with its standard error."""
-    console = _console()
+    console = plain_console()
     metrics: Mapping[str, float] = document["metrics"]
     for name, value in document.items():
         if name != "metrics":
@@ -131,7 +128,7 @@ def show_metrics(document: Mapping[str, Any]) -> None:
 
 def show_answers(answers: Sequence[Mapping[str, Any]]) -> None:
     """Answers one after another, under the prompt and the name of who gave them."""
-    console = _console()
+    console = plain_console()
     for last, answer in zip([None, *answers], answers, strict=False):
         if last is None or last["prompt"] != answer["prompt"]:
             console.print(Text(f"\n> {answer['prompt']}", style="bold"), soft_wrap=True)
@@ -141,7 +138,7 @@ def show_answers(answers: Sequence[Mapping[str, Any]]) -> None:
 
 def show_runs(runs: Sequence[RunSummary], output_dir: str) -> None:
     """One row a run."""
-    console = _console()
+    console = plain_console()
     if not runs:
         _line(console, f"no runs in {output_dir} yet; loraloom tune makes one")
         return
@@ -167,7 +164,7 @@ def _result(run: RunSummary) -> str:
 
 def show_facts(facts: Mapping[str, Any], margin: str = "") -> None:
     """Nested facts, one a line."""
-    console = _console()
+    console = plain_console()
     for name, value in facts.items():
         if isinstance(value, Mapping):
             _line(console, f"{margin}{name}")
@@ -208,7 +205,7 @@ def _estimate(estimate: Mapping[str, float], unit: str) -> str:
     """A forecast as `plan --json` has it: total_UNIT with its range, and a part under every other NAME_UNIT."""
     show = gib if unit == "bytes" else duration
     amounts = {name.removesuffix(f"_{unit}"): amount for name, amount in estimate.items() if name.endswith(f"_{unit}")}
-    parts = [f"{name} {show(amount)}" for name, amount in amounts.items() if amount and name not in _NO_PARTS]
+    parts = [f"{name} {show(amount)}" for name, amount in amounts.items() if amount and name not in NO_PARTS]
     together = f" for {estimate['candidates']} candidates" if estimate.get("candidates") else ""
     return f"{show(amounts['total'])} ({show(amounts['low'])} to {show(amounts['high'])}){together}: {', '.join(parts)}"
 

@@ -16,6 +16,7 @@ from typing import Any, cast
 
 import yaml
 from pydantic import TypeAdapter, ValidationError
+from yaml.scanner import ScannerError
 
 from loraloom.config.asked import Config
 from loraloom.config.keys import Key, keys, nearest, sections
@@ -29,6 +30,8 @@ _LARGEST_FILE = 2**18
 """Bytes of a config file: a thousand times what one needs, and few enough to be read at once."""
 _MOST_VALUES = 100_000
 """Values in one document, each alias counted as all that it stands for."""
+_MOST_BRACKETS = 60
+"""Within each other; a config needs three."""
 _LARGEST_NUMBER = 1e18
 """No setting comes near it, and all that is computed from settings still fits into 64 bits."""
 
@@ -101,6 +104,12 @@ class _Yaml(yaml.SafeLoader):
     """YAML as people expect it: 5e-5 is a number, 1:30 is not 90, `no` and 2024-01-01 stay text, each key stands once."""
 
     yaml_implicit_resolvers: dict[str, list[tuple[str, re.Pattern[str]]]] = {}  # noqa: RUF012 the base class declares it so
+
+    def fetch_flow_collection_start(self, TokenClass: type[yaml.Token]) -> None:
+        """An opening bracket. The scanner looks at every open one again at each token: their number has to have an end."""
+        if self.flow_level >= _MOST_BRACKETS:
+            raise ScannerError(None, None, f"more than {_MOST_BRACKETS} brackets within each other", self.get_mark())
+        super().fetch_flow_collection_start(TokenClass)
 
 
 _Yaml.add_implicit_resolver("tag:yaml.org,2002:bool", re.compile(r"^(?:true|True|TRUE|false|False|FALSE)$"), list("tTfF"))

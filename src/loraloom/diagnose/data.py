@@ -24,6 +24,7 @@ class DataSigns:
         cut: training rows that it shortened.
         longest: tokens of the longest training row as it is trained on.
         ended: share of training rows whose last supervised token ends a text; None where rows have no end.
+        positions: tokens that the model can read at once; None where it has no bound.
     """
 
     rows: int
@@ -33,6 +34,7 @@ class DataSigns:
     cut: int
     longest: int
     ended: float | None
+    positions: int | None = None
 
 
 def data_findings(signs: DataSigns) -> list[Finding]:
@@ -49,17 +51,19 @@ def data_findings(signs: DataSigns) -> list[Finding]:
                 {"data.validation": 0.1},
             )
         )
-    unended = signs.ended is not None and signs.ended < ENDED_SHARE
+    unended = signs.cut > 0 and signs.ended is not None and signs.ended < ENDED_SHARE
     if signs.lost > LOST_SHARE or unended:
         ends = "" if signs.ended is None else f"; {signs.ended:.0%} of the rows keep the token that ends them"
+        longer = 2 * signs.longest if signs.positions is None else min(2 * signs.longest, signs.positions)
+        can = longer > signs.longest
         found.append(
             Finding(
                 DATA[1],
                 "warning",
                 "answers are cut off: the model learns to break off rather than to stop",
                 f"{signs.cut:,} of {signs.rows:,} rows are cut at {signs.longest:,} tokens: {signs.lost:.0%} of all lost{ends}",
-                "allow longer rows",
-                {"data.max_length": 2 * signs.longest},
+                "allow longer rows" if can else f"shorten the rows, or take a model with more than {longer:,} positions",
+                {"data.max_length": longer} if can else {},
             )
         )
     return found

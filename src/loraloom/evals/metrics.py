@@ -84,9 +84,13 @@ def text_metrics(names: Sequence[str]) -> dict[str, TextMetric]:
     """The metrics of these names: of `TEXT_METRICS`, or MODULE:FUNCTION of the user's own. Made before anything is generated.
 
     Raises:
-        ConfigError: a name that is no metric, a module or function that is not there, `rouge-score` not installed.
+        ConfigError: a name that is no metric, a module or function that is not there, two functions of one name, `rouge-score`
+            not installed.
     """
-    return {name.rpartition(":")[2]: _text_metric(name) for name in names}
+    found = {name.rpartition(":")[2]: _text_metric(name) for name in names}
+    if len(found) < len(set(names)):
+        raise ConfigError("two metrics have the same name", got=", ".join(names), next="rename one of the functions")
+    return found
 
 
 def text_scores(metrics: Mapping[str, TextMetric], written: Sequence[str], wanted: Sequence[str]) -> dict[str, float]:

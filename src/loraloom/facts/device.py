@@ -11,6 +11,8 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any, Literal
 
+from loraloom.facts.remembered import remembered
+
 DeviceKind = Literal["cpu", "cuda", "mps"]
 PACKAGES = ("loraloom", "torch", "transformers", "peft", "optuna", "safetensors", "tokenizers", "numpy", "pydantic", "sqlalchemy")
 PRECISIONS = {"fp32": "float32", "bf16": "bfloat16", "fp16": "float16", "fp64": "float64"}
@@ -55,7 +57,18 @@ def device_facts(kind: DeviceKind | None = None) -> DeviceFacts:
 
 @cache
 def matmul_flops(kind: DeviceKind, dtype: str = "float32") -> float:
-    """Floating-point operations a second of a large square matrix product here, measured once a process (about 0.1 s)."""
+    """Floating-point operations a second of a large square matrix product, measured once a machine (about 0.1 s).
+
+    The rate is kept in the user's cache folder, by device, precision, threads and release of torch.
+    """
+    import torch
+
+    name = torch.cuda.get_device_name() if kind == "cuda" else _cpu_name()
+    key = f"{kind} {name}, {dtype}, {torch.get_num_threads()} threads, torch {torch.__version__}"
+    return remembered("matmul_flops", key, lambda: _measured_flops(kind, dtype))
+
+
+def _measured_flops(kind: DeviceKind, dtype: str) -> float:
     import torch
 
     size = 4096 if kind == "cuda" else 768

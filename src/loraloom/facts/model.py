@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, cast
 
 from loraloom.errors import ModelError
-from loraloom.facts.source import fetch_weights, first_line, load_config, model_folder
+from loraloom.facts.source import cause_line, fetch_weights, load_config, model_folder
 from loraloom.facts.weights import Weights, find_weights
 from loraloom.lora.targets import Role
 from loraloom.records import Task
@@ -133,7 +133,7 @@ def model_facts(
     except Exception as fault:  # a family checks the fields that it computes with; the others may hold anything
         raise ModelError(
             f"the config.json of {name_or_path} cannot be used",
-            got=first_line(fault),
+            got=cause_line(fault),
             need="names, numbers and lists where the family has them",
             next="restore the file",
         ) from fault
@@ -224,7 +224,7 @@ def build_on_meta(
         raise ModelError(
             f"a {config.model_type} model for {task} cannot be built from this config.json",
             where=str(config.name_or_path) or None,
-            got=first_line(fault),
+            got=cause_line(fault),
             need="a family that transformers offers for this task, and sizes that fit each other",
             next="check `task`, or the config.json of the model",
         ) from fault

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
-from loraloom.errors import ModelError
+from loraloom.errors import ModelError, first_line
 
 if TYPE_CHECKING:
     from transformers import PreTrainedConfig
@@ -30,7 +30,7 @@ def load_config(name_or_path: str, *, revision: str | None = None, trust_remote_
         elif looks_like_path(name_or_path):
             raise _no_folder(name_or_path, folder)
     except (OSError, RuntimeError) as fault:  # a closed folder, a name too long for a disk, or "~someone" who is no user here
-        raise ModelError(f"{name_or_path} cannot be opened", got=first_line(fault), next="check `model.name_or_path`") from fault
+        raise ModelError(f"{name_or_path} cannot be opened", got=cause_line(fault), next="check `model.name_or_path`") from fault
     from transformers import AutoConfig
 
     source = str(folder) if folder.is_dir() else name_or_path
@@ -70,12 +70,9 @@ def fetch_weights(name: str, revision: str | None = None) -> Path:
     return folder
 
 
-def first_line(fault: BaseException) -> str:
+def cause_line(fault: BaseException) -> str:
     """What an error says, in one line; where it only wraps another one that came from a check, that one's."""
-    if isinstance(fault.__cause__, ValueError):
-        return first_line(fault.__cause__)
-    text = str(fault).strip()
-    return text.splitlines()[0][:300] if text else type(fault).__name__
+    return cause_line(fault.__cause__) if isinstance(fault.__cause__, ValueError) else first_line(fault)
 
 
 def looks_like_path(name: str) -> bool:
@@ -164,7 +161,7 @@ def _no_folder(name: str, folder: Path) -> ModelError:
 
 
 def _explain(name: str, is_folder: bool, fault: Exception) -> ModelError:
-    text, first = str(fault), first_line(fault)
+    text, first = str(fault), cause_line(fault)
     if "trust_remote_code" in text:
         return ModelError(
             f"{name} brings its own model code, which is not run unless you allow it",

@@ -14,7 +14,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from loraloom.errors import ModelError
+from loraloom.errors import ModelError, first_line
 from loraloom.records import Task
 
 DTYPES = {
@@ -185,8 +185,3 @@ def share_copy(model: nn.Module, *, own_biases: bool = False) -> Any:
     shared = [t for name, t in (*model.named_parameters(), *model.named_buffers()) if not (own_biases and name.endswith("bias"))]
     memo: dict[int, Any] = {id(t): t for t in shared}
     return copy.deepcopy(model, memo)
-
-
-def first_line(error: Exception) -> str:
-    """What an error says, on one line."""
-    return str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__

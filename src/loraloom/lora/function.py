@@ -212,6 +212,7 @@ class StackedLanes:
     def __init__(self, lanes: list[Lane]) -> None:
         self.lanes = lanes
         self.weights = [lane.weight for lane in lanes]
+        self.biases = [(n, w.bias_O, w.grad_bias_O) for n, w in enumerate(self.weights) if w.bias_O is not None]
         self.a_KRD = _stack([weight.a_RD for weight in self.weights])
         self.scales_K11 = self.a_KRD.new_tensor([weight.scale for weight in self.weights])[:, None, None]
         self.sb_KRO = _stack([weight.b_OR.T for weight in self.weights]).mul_(self.scales_K11)
@@ -230,9 +231,8 @@ class StackedLanes:
         h_KNR = torch.bmm(x_KND, self.a_KRD.mT)
         y_KNO = y_NO.view(len(self.lanes), -1, y_NO.shape[1])
         y_KNO.baddbmm_(h_KNR, self.sb_KRO)
-        for y_rows, weight in zip(y_KNO, self.weights, strict=True):
-            if weight.bias_O is not None:
-                y_rows.add_(weight.bias_O)
+        for number, bias_O, _ in self.biases:
+            y_KNO[number].add_(bias_O)
         return h_KNR
 
     def backward(self, flat_ND: Tensor, gy_NO: Tensor, gx_ND: Tensor | None, h_KNR: Tensor) -> None:
@@ -241,9 +241,9 @@ class StackedLanes:
         g_KNR = torch.bmm(gy_KNO, self.sb_KRO.mT)
         _add_each([weight.grad_a_RD for weight in self.weights], torch.bmm(g_KNR.mT, x_KND))
         _add_each([weight.grad_b_OR.T for weight in self.weights], torch.bmm((h_KNR * self.scales_K11).mT, gy_KNO))
-        for weight, gy_rows in zip(self.weights, gy_KNO, strict=True):
-            if weight.grad_bias_O is not None:
-                weight.grad_bias_O.add_(gy_rows.sum(0))
+        for number, _, grad_bias_O in self.biases:
+            if grad_bias_O is not None:
+                grad_bias_O.add_(gy_KNO[number].sum(0))
         if gx_ND is None:
             return
         gx_KND = gx_ND.view(x_KND.shape)
@@ -266,7 +266,9 @@ def _stack(parts: list[Tensor]) -> Tensor:
 
 def _add_each(targets_RD: list[Tensor], stacked_KRD: Tensor) -> None:
     """target += its place in the stack, without the rows that only fill up."""
-    torch._foreach_add_(targets_RD, [part[: len(target)] for target, part in zip(targets_RD, stacked_KRD, strict=True)])  # pyright: ignore[reportPrivateImportUsage, reportPrivateUsage]
+    # Widened at once: an addition of two dtypes makes a copy of its own for each target.
+    parts = stacked_KRD.to(targets_RD[0].dtype).unbind()
+    torch._foreach_add_(targets_RD, [part[: len(target)] for target, part in zip(targets_RD, parts, strict=True)])  # pyright: ignore[reportPrivateImportUsage, reportPrivateUsage]
 
 
 def _accumulate(target: Tensor, left: Tensor, right: Tensor, alpha: float = 1.0) -> None:

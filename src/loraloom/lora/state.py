@@ -15,9 +15,9 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
-from loraloom.errors import ModelError, VerificationError
+from loraloom.errors import ModelError, VerificationError, first_line
 from loraloom.lora.arena import Entry
-from loraloom.lora.base import Base, first_line, quiet_transformers, share_copy
+from loraloom.lora.base import Base, quiet_transformers, share_copy
 from loraloom.lora.foreign import adapter_shapes, check_adapter
 from loraloom.lora.init import moves_base
 from loraloom.lora.packed import REMOVED, AdapterWeights, PackedModel, Routing, Segment

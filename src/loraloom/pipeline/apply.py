@@ -16,8 +16,8 @@ from loraloom.store.result import RunResult
 def applied(place: str) -> tuple[Path, dict[str, Any]]:
     """The config file to read and the values to put over it, by dotted key.
 
-    The values are the trial's own settings where the run searched, the finding's patch, and a name that is free: the run's
-    own with a number.
+    The values are what the run searched, as the finding's trial had it (the best one, of a finding about the whole run), the
+    finding's patch, and a name that is free: the run's own with a number.
 
     Args:
         place: a run folder, or RUN_FOLDER:FINDING. Without a finding, the first that proposes a change.
@@ -36,6 +36,7 @@ def applied(place: str) -> tuple[Path, dict[str, Any]]:
             raise RequestError(f"run `{folder.name}` has no finding `{name}`", need=_names(result), next=f"--apply {folder.path}")
     for trial, finding in found:
         if finding.patch:
+            trial = trial or result.trial(result.best)
             params = {} if trial is None else dict(trial.params)
             return folder.config_path, {**params, **finding.patch, "name": free_name(folder.path.parent, folder.name)}
     raise RequestError(

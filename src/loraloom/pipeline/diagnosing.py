@@ -72,7 +72,7 @@ class Diagnosis:
         if self.session.trainer.gauge is None:
             return []
         prepared = self.session.prepared
-        found = data_findings(data_signs(prepared.data, prepared.tokenizer))
+        found = data_findings(data_signs(prepared.data, prepared.tokenizer, prepared.facts.model.max_positions))
         return ranked([*found, *across(list(self.session.recorder.trials.values()), self.session.result.metric)])
 
     def case(self, job: Job, seat: Seat, status: EndStatus, reason: str | None) -> Case:
@@ -173,8 +173,8 @@ def guess_cost(data: Encoded, decides: str) -> float | None:
     return float(-(shares * np.log(shares)).sum()) if decides.endswith("loss") else float(1 - shares.max())
 
 
-def data_signs(data: Encoded, tokenizer: Any) -> DataSigns:
-    """What the encoded rows say about themselves."""
+def data_signs(data: Encoded, tokenizer: Any, positions: int | None = None) -> DataSigns:
+    """What the encoded rows say about themselves, for a model of so many positions."""
     report = data.report.get("train")
     return DataSigns(
         rows=len(data.train),
@@ -184,6 +184,7 @@ def data_signs(data: Encoded, tokenizer: Any) -> DataSigns:
         cut=report.cut if report else 0,
         longest=max((len(row) for row in data.train), default=0),
         ended=_ended_share(data, tokenizer),
+        positions=positions,
     )
 
 

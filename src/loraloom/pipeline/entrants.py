@@ -86,7 +86,7 @@ class Entrant:
 def entrants_of(places: Sequence[str], output_dir: str) -> list[Entrant]:
     """The entrants that `places` name: RUN or RUN:TRIAL, a run being its folder or its name in `output_dir`.
 
-    A single run means all its settings that were trained to the end, best first and the plan's own among them; of several
+    A single run means all its settings that were trained to the end or to the end of its time, best first and the plan's own among them; of several
     runs each means its winner's setting.
 
     Raises:
@@ -115,7 +115,8 @@ def _settings(folder: RunFolder) -> list[Entrant]:
     result = folder.result()
     groups: dict[str, list[Trial]] = {}
     for trial in result.ranked():
-        if trial.status == "completed":
+        # Those that ran out of time were kept as well, and one of them may have won.
+        if trial.status == "completed" or trial.adapter:
             groups.setdefault(repr(sorted(trial.params.items())), []).append(trial)
     if not groups:
         raise RequestError(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from loraloom.config.asked import Config
+from loraloom.pipeline.history import with_history
 from loraloom.pipeline.prepare import Prepared, prepare
 from loraloom.plan.explain import Explanation
 from loraloom.plan.explain import explain as explain_setting
@@ -11,8 +12,8 @@ Planned = Prepared
 
 
 def plan(config: Config) -> Planned:
-    """Read the request and decide; weights need not be there. Errors as in `prepare`."""
-    return prepare(config, weights=False)
+    """Read the request and decide; weights need not be there. Earlier runs correct the forecast. Errors as in `prepare`."""
+    return with_history(prepare(config, weights=False))
 
 
 def explain(config: Config, name: str) -> Explanation:

@@ -155,7 +155,7 @@ def refuse_unbuilt(config: Config, *, trains: bool = True) -> None:
             got="dense attention, in which rows that share a sequence would read each other",
             next="leave it auto: rows are grouped by length, so little is padded",
         )
-    if config.model.quantization not in ("auto", "none"):
+    if config.model.quantization not in ("auto", "none") and config.engine != "peft":
         raise RequestError(
             f"`model.quantization: {config.model.quantization}` needs a CUDA device and bitsandbytes", next="leave it auto"
         )

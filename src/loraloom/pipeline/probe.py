@@ -41,9 +41,9 @@ def probe(config: Config) -> Prepared:
     memory = by_probe(plan.forecast["memory"], rehearsal.peak_bytes)
     ticks = timed_ticks(prepared)
     seconds = with_measured_tick(plan.forecast["time"], plan.facts, config, plan.settings, sum(ticks) / len(ticks))
-    notes = (memory.note, f"a micro-step took {sum(ticks) / len(ticks):.3g} seconds, measured over {len(ticks)}")
+    notes = (*plan.notes, memory.note, f"a micro-step took {sum(ticks) / len(ticks):.3g} seconds, measured over {len(ticks)}")
     forecast = {**plan.forecast, "memory": memory.estimate, "time": seconds}
-    return replace(prepared, plan=replace(plan, forecast=forecast, warnings=(*plan.warnings, *notes)))
+    return replace(prepared, plan=replace(plan, forecast=forecast, notes=notes))
 
 
 def timed_ticks(prepared: Prepared, ticks: int = TICKS) -> list[float]:

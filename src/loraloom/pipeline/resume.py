@@ -129,10 +129,16 @@ def _result(folder: RunFolder) -> RunResult:
     return replay(folder.name, folder.events())
 
 
-def _refuse_differences(folder: RunFolder, kept: Config, now: Config, may_change: Collection[str]) -> None:
+def differing(kept: Config, now: Config, may_change: Collection[str]) -> list[str]:
+    """Dotted names of the keys in which two requests differ, but for those that may change."""
     before, asked = _flat(kept), _flat(now)
-    changed = [key for key in before if before[key] != asked[key] and key not in may_change]
+    return [key for key in before if before[key] != asked[key] and key not in may_change]
+
+
+def _refuse_differences(folder: RunFolder, kept: Config, now: Config, may_change: Collection[str]) -> None:
+    changed = differing(kept, now, may_change)
     if changed:
+        before, asked = _flat(kept), _flat(now)
         raise RequestError(
             f"run `{folder.name}` already exists in `{folder.path.parent}` and was begun with another request",
             got=", ".join(f"{key} {_shown(asked[key])}" for key in changed),

@@ -130,8 +130,8 @@ class Session:
             metric=result.metric, direction=result.direction, base_parameters=result.base_parameters,
         )  # fmt: skip
         self.recorder.emit("forecast", **plan_json(self.prepared.plan)["forecast"])
-        for warning in self.prepared.plan.warnings:
-            self.recorder.note(warning)
+        for text in (*self.prepared.plan.warnings, *self.prepared.plan.notes):
+            self.recorder.note(text)
 
     def _go_on(self, kept: Checkpoint) -> None:
         """Be where the run was when `kept` was written."""

@@ -14,7 +14,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any, Protocol
 
-from loraloom.errors import RequestError
+from loraloom.errors import RequestError, first_line
 from loraloom.pipeline.recorder import Watch
 from loraloom.records import Event
 
@@ -78,11 +78,14 @@ class Tracking:
         folder: of the run; its name names the run at the tracker, and trackers that write files write below it.
         config: what was asked, as plain values.
         watch: who else is told.
+
+    Raises:
+        RequestError: a tracker cannot begin.
     """
 
     def __init__(self, names: Sequence[str], folder: Path, config: Mapping[str, Any], watch: Watch) -> None:
         self.watch = watch
-        self.open: dict[str, Tracker] = {name: TRACKERS[name](folder, config) for name in names}
+        self.open: dict[str, Tracker] = {name: _begun(name, folder, config) for name in names}
 
     def __call__(self, event: Event) -> None:
         self.watch(event)
@@ -98,6 +101,22 @@ class Tracking:
                     tracker.close("failed")
                 text = f"{name} gets no more events: {type(error).__name__}: {error}"
                 self.watch(Event("note", at=event.at, data={"text": text}))
+
+
+def _begun(name: str, folder: Path, config: Mapping[str, Any]) -> Tracker:
+    """A tracker that is ready to be fed.
+
+    Raises:
+        RequestError: it cannot begin; nobody is logged in, or its server does not answer.
+    """
+    try:
+        return TRACKERS[name](folder, config)
+    except Exception as error:
+        raise RequestError(
+            f"`report_to: {name}` cannot begin",
+            got=f"{type(error).__name__}: {first_line(error)}",
+            next=f"see that {name} works here by itself, or leave report_to empty",
+        ) from error
 
 
 class TensorBoard:

@@ -12,6 +12,7 @@ from loraloom.config.asked import Config
 from loraloom.errors import RunError
 from loraloom.pipeline.diagnosing import first_remedy
 from loraloom.pipeline.drive import Finished, Job
+from loraloom.pipeline.history import with_history
 from loraloom.pipeline.prepare import Prepared, prepare
 from loraloom.pipeline.recorder import Watch
 from loraloom.pipeline.resume import Reopened, reopened
@@ -65,7 +66,7 @@ def train(config: Config, watch: Watch, dry_run: bool = False, resume: str | Pat
 def _train(config: Config, watch: Watch, dry_run: bool, place: Reopened | None) -> Outcome | Prepared:
     prepared = prepare(place.config, free_bytes=place.free_bytes) if place else prepare(config)
     if dry_run:
-        return prepared
+        return with_history(prepared)
     session = Session(prepared, "train", watch, place)
     with session.running():
         if not session.resumed and prepared.data.validation:

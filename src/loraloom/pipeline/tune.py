@@ -11,6 +11,7 @@ from pathlib import Path
 from loraloom.config.asked import Config
 from loraloom.errors import ConfigError, RunError
 from loraloom.pipeline.drive import Driver, Finished, Job
+from loraloom.pipeline.history import with_history
 from loraloom.pipeline.journal import Journal
 from loraloom.pipeline.prepare import Prepared, prepare
 from loraloom.pipeline.race import ROLE, finalists, race
@@ -50,7 +51,7 @@ def _tune(config: Config, watch: Watch, dry_run: bool, place: Reopened | None) -
         raise ConfigError("`tune` needs validation data to compare candidates on", next="leave `data.validation` at 0.1")
     space = search_space(prepared.plan)
     if dry_run:
-        return prepared
+        return with_history(prepared)
     session = Session(prepared, "tune", watch, place)
     with session.running():
         if not session.resumed:

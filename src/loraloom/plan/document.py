@@ -35,7 +35,11 @@ def plan_json(plan: Plan) -> dict[str, Any]:
                 "candidates": plan.config.search.trials,
             },
         },
-        "ladder": [asdict(rung) for rung in ladder(plan.facts, plan.settings, packed=plan.slots, prepack=plan.prepack)],
+        "ladder": [
+            asdict(rung)
+            for rung in ladder(plan.config, plan.facts, plan.settings, packed=plan.slots, prepack=plan.prepack)
+        ],
         "search_space": space_json(plan),
         "warnings": list(plan.warnings),
+        "notes": list(plan.notes),
     }

@@ -10,9 +10,11 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
+from loraloom.config.asked import Config
 from loraloom.plan import engine
 from loraloom.plan.basis import Decided, Facts
-from loraloom.plan.memory import Shape, decided_shape, forecast_memory
+from loraloom.plan.memory import Shape, decided_shape
+from loraloom.plan.needs import need, quantises
 from loraloom.records import Estimate
 
 SHORTEST = 32
@@ -45,6 +47,14 @@ class Rung:
 
 
 @dataclass(frozen=True)
+class Least:
+    """How little memory one candidate can do with: `change` says what to set for it, by dotted key."""
+
+    need: Estimate
+    change: Mapping[str, Any]
+
+
+@dataclass(frozen=True)
 class _Cut:
     """A rung before its bytes are known."""
 
@@ -58,13 +68,13 @@ class _Cut:
     available: bool = True
 
 
-def ladder(facts: Facts, decided: Decided, *, packed: int = 1, prepack: bool = False) -> tuple[Rung, ...]:
+def ladder(asked: Config, facts: Facts, decided: Decided, *, packed: int = 1, prepack: bool = False) -> tuple[Rung, ...]:
     """The cuts that are left below the plan's setting, each upon the ones above it. Rungs that save nothing are left out."""
     shape = decided_shape(decided, packed=packed, prepack=prepack)
-    before = forecast_memory(facts, decided, shape)
+    before = need(asked, facts, decided, shape)
     found: list[Rung] = []
-    for cut in _cuts(facts, decided, shape):
-        after = forecast_memory(facts, cut.decided, cut.shape)
+    for cut in _cuts(asked, facts, decided, shape):
+        after = need(asked, facts, cut.decided, cut.shape)
         if after.value > before.value * ROOM:
             continue
         found.append(
@@ -77,18 +87,26 @@ def ladder(facts: Facts, decided: Decided, *, packed: int = 1, prepack: bool = F
     return tuple(found)
 
 
-def smallest_need(facts: Facts, decided: Decided) -> Estimate:
-    """The least that any cut of this release brings a run down to: one candidate, every available rung taken."""
-    shape, best = decided_shape(decided), decided
-    for cut in _cuts(facts, decided, shape):
-        if cut.available:
-            shape, best = cut.shape, cut.decided
-    return min(
-        (forecast_memory(facts, *one) for one in ((decided, decided_shape(decided)), (best, shape))), key=lambda need: need.value
-    )
+def least(asked: Config, facts: Facts, decided: Decided, enough: float = 0.0) -> Least:
+    """The fewest cuts, in order, that bring one candidate down to `enough` bytes with the forecast's margin.
+
+    Where none do, those that need least; a cut at the end that saves next to nothing is not among them.
+    """
+    shape = decided_shape(decided)
+    best, change = Least(need(asked, facts, decided, shape), {}), dict[str, Any]()
+    for cut in _cuts(asked, facts, decided, shape):
+        if best.need.high <= enough:
+            break
+        if not cut.available:
+            continue
+        change |= cut.change
+        after = need(asked, facts, cut.decided, cut.shape)
+        if after.value <= best.need.value * ROOM:
+            best = Least(after, dict(change))
+    return best
 
 
-def _cuts(facts: Facts, decided: Decided, shape: Shape) -> Iterator[_Cut]:
+def _cuts(asked: Config, facts: Facts, decided: Decided, shape: Shape) -> Iterator[_Cut]:
     """Every cut in order; each starts from where the available ones before it have led."""
     if shape.packed > 1:
         shape = replace(shape, packed=1)
@@ -113,7 +131,7 @@ def _cuts(facts: Facts, decided: Decided, shape: Shape) -> Iterator[_Cut]:
             "none: the same gradients", "arXiv:1604.06174", engine.GRADIENT_CHECKPOINTING,
         )  # fmt: skip
     if shape.quantization == "none":
-        lower, can = replace(shape, quantization="nf4"), "nf4" in engine.QUANTIZATION and facts.device.kind == "cuda"
+        lower, can = replace(shape, quantization="nf4"), quantises(asked, facts)
         shape = lower if can else shape
         yield _Cut(
             "NF4 base with double quantisation", {"model.quantization": "nf4"}, lower, decided, 0.5,
@@ -148,4 +166,4 @@ def _half(facts: Facts, decided: Decided) -> Decided | None:
     return {**decided, "model.dtype": replace(decided["model.dtype"], value="bfloat16")}
 
 
-__all__ = ["Rung", "ladder", "smallest_need"]
+__all__ = ["Least", "Rung", "ladder", "least"]

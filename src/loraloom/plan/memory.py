@@ -9,7 +9,6 @@ loss is formed, or the gradients of one MLP, or of one table of attention, on th
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
 from loraloom.facts.activations import kept_bytes_per_row
@@ -292,11 +291,6 @@ def decided_shape(decided: Decided, *, packed: int = 1, prepack: bool = False) -
         quantization=decided["model.quantization"].value,
         prepack=prepack,
     )
-
-
-def largest(parts: Mapping[str, float]) -> str:
-    """The part that takes most, by name."""
-    return max(parts, key=lambda name: parts[name])
 
 
 __all__ = ["Shape", "adapter_parameters", "decided_shape", "forecast_memory", "prepacks"]

@@ -12,8 +12,8 @@ from loraloom.lora.targets import resolve_pattern, resolve_targets, short_label
 from loraloom.plan import engine, goals, presets
 from loraloom.plan.basis import CONFIG, Facts, asked_value, is_asked, memory_budget, target_linears
 from loraloom.plan.leaning import Case, bent
-from loraloom.plan.memory import Shape, decided_shape, forecast_memory, prepacks
-from loraloom.plan.peft_memory import forecast_peft, peft_run, sizes_of
+from loraloom.plan.memory import Shape, decided_shape, prepacks
+from loraloom.plan.needs import need, notes_on_engine, packs_candidates
 from loraloom.plan.rules import RULES, batch, max_length, rank, rate
 from loraloom.plan.time import forecast_time
 from loraloom.plan.warnings import warnings_for
@@ -41,6 +41,8 @@ class Plan:
     facts: Facts
     prepack: bool
     """Whether frozen weights are laid out anew for faster products, at the memory of "layouts" in the forecast."""
+    notes: tuple[str, ...] = ()
+    """What is worth knowing about the forecast, and is nothing to be warned of."""
 
     def values(self) -> dict[str, Any]:
         """The value of every setting by dotted key."""
@@ -75,19 +77,16 @@ def make_plan(config: Config, facts: Facts) -> Plan:
         decided[key] = _asked(config, facts, decided, key) if is_asked(config, key) else _advised(config, facts, decided, key)
     _check_fit(config, facts, decided)
     packed = decided["limits.max_packed"].value
-    lean = config.goal == "memory"
-    prepack = not lean and prepacks(facts, decided, decided_shape(decided, packed=packed), memory_budget(facts, config))
+    fast = config.goal != "memory" and packs_candidates(config)
+    prepack = fast and prepacks(facts, decided, decided_shape(decided, packed=packed), memory_budget(facts, config))
     forecast = {
-        "memory": forecast_memory(facts, decided, decided_shape(decided, packed=packed, prepack=prepack)),
-        "memory_one": forecast_memory(facts, decided, decided_shape(decided, prepack=prepack)),
+        "memory": need(config, facts, decided, decided_shape(decided, packed=packed, prepack=prepack)),
+        "memory_one": need(config, facts, decided, decided_shape(decided, prepack=prepack)),
         "time": forecast_time(facts, config, decided, trials=config.search.trials, packed=packed),
         "time_one": forecast_time(facts, config, decided),
     }
-    if config.engine == "peft":
-        forecast["memory"] = forecast["memory_one"] = forecast_peft(
-            sizes_of(facts.model), peft_run(facts, decided, decided_shape(decided))
-        )
-    return Plan(decided, forecast, warnings_for(facts, config, decided, forecast), config, facts, prepack)
+    warnings = warnings_for(facts, config, decided, forecast)
+    return Plan(decided, forecast, warnings, config, facts, prepack, notes_on_engine(config, facts))
 
 
 def candidate(plan: Plan, id: str, params: Mapping[str, Any], seed_offset: int = 0) -> Candidate:
@@ -176,7 +175,7 @@ def _check_modules(facts: Facts, config: Config) -> None:
 
 def _check_fit(config: Config, facts: Facts, decided: Mapping[str, Advice]) -> None:
     """What the user fixed may not fit even where the rules, left free, would have found something."""
-    if forecast_memory(facts, decided, decided_shape(decided)).high > memory_budget(facts, config):
+    if need(config, facts, decided, decided_shape(decided)).high > memory_budget(facts, config):
         fits = batch.largest_micro_batch(facts, config, decided, decided[batch.KEY].value)
         raise batch.micro_batch_too_large(facts, config, decided, fits)
 
@@ -184,7 +183,7 @@ def _check_fit(config: Config, facts: Facts, decided: Mapping[str, Advice]) -> N
 def _split(plan: Plan, rows: int) -> dict[str, int]:
     """Micro-batch and accumulation for a step of `rows` rows."""
     micro, budget = rows, memory_budget(plan.facts, plan.config)
-    while micro > 1 and forecast_memory(plan.facts, plan.settings, _with_micro(plan, micro)).high > budget:
+    while micro > 1 and need(plan.config, plan.facts, plan.settings, _with_micro(plan, micro)).high > budget:
         micro = -(-micro // 2)
     return {"per_device_train_batch_size": micro, "gradient_accumulation_steps": -(-rows // micro)}
 

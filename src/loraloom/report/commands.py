@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
+import json
 import shlex
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import Any
 
-from loraloom.report.table import setting
 from loraloom.store.folder import RunFolder
 from loraloom.store.result import RunResult
 
@@ -16,7 +16,7 @@ MODEL_CLASSES = {
     "seq2seq_lm": "AutoModelForSeq2SeqLM",
 }
 SERVED_RANKS = (8, 16, 32, 64, 128, 256, 320, 512)
-"""Values that vLLM takes for --max-lora-rank."""
+"""What vLLM's --max-lora-rank takes (vllm-project/vllm, vllm/config/lora.py)."""
 
 
 def reproduce_command(folder: RunFolder, result: RunResult) -> str:
@@ -71,18 +71,17 @@ def try_command(folder: RunFolder, result: RunResult) -> str | None:
 
 
 def serve_command(folder: RunFolder, result: RunResult) -> str | None:
-    """The command that serves the winner over the base with vLLM; None for a task or an adapter that vLLM does not take."""
-    best = result.trial(result.best)
-    if (
-        best is None
-        or result.task != "causal_lm"
-        or setting(best, "adapter.use_dora")
-        or setting(best, "adapter.modules_to_save")
-    ):
+    """The command that serves the winner over the base with vLLM; None for a task or an adapter that vLLM does not take.
+
+    The adapter is judged by its config in best/: some are saved with another rank than they were trained with.
+    """
+    saved = _saved_config(folder)
+    extras = ("use_dora", "modules_to_save", "rank_pattern", "alpha_pattern")
+    if result.trial(result.best) is None or result.task != "causal_lm" or any(saved.get(name) for name in extras):
         return None
-    rank = setting(best, "adapter.r")
+    rank = saved.get("r")
     most = next((served for served in SERVED_RANKS if isinstance(rank, int) and rank <= served), None)
-    if most is None:
+    if most is None or saved.get("bias", "none") != "none":
         return None
     where = folder.path.resolve()
     options = [
@@ -91,6 +90,15 @@ def serve_command(folder: RunFolder, result: RunResult) -> str | None:
         ("--lora-modules", f"{where.name}={where.parent.name}/{where.name}/best"),
     ]
     return _command("vllm", "serve", result.model, options=options)
+
+
+def _saved_config(folder: RunFolder) -> Mapping[str, Any]:
+    """The adapter config in best/; empty where there is none that can be read."""
+    try:
+        found: Any = json.loads((folder.best / "adapter_config.json").read_bytes())
+    except (OSError, ValueError):
+        return {}
+    return found if isinstance(found, dict) else {}  # pyright: ignore[reportUnknownVariableType]
 
 
 def _flag(value: Any) -> str:

@@ -13,6 +13,7 @@ from typing import Any
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
+from loraloom.diagnose.rank import rank
 from loraloom.records import Advice, Finding, Trial
 from loraloom.report.commands import load_snippet, reproduce_command, serve_command, train_command, try_command
 from loraloom.report.forecast import forecasts
@@ -128,11 +129,10 @@ def _settings(resolved: Mapping[str, Advice], best: Trial | None) -> dict[str, l
 
 
 def _findings(result: RunResult) -> list[tuple[str, Finding]]:
-    """Findings of the run, then those of its trials, each with whom it is about; faults first."""
+    """Findings of the run and of its trials, each with whom it is about: faults first, and causes before what follows from them."""
     found = [("", finding) for finding in result.findings]
     found += [(trial.id, finding) for trial in result.trials for finding in trial.findings]
-    severity = {"fault": 0, "warning": 1}
-    return sorted(found, key=lambda item: severity.get(item[1].level, 2))
+    return sorted(found, key=lambda item: rank(item[1]))
 
 
 @cache

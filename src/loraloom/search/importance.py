@@ -7,7 +7,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from loraloom.search.quiet import quiet
+import numpy as np
+from numpy.typing import NDArray
+
+from loraloom.search.ped_anova import divergence_of_choices, divergence_of_numbers, good_ones
 
 FEWEST = 12
 """Different settings below which nothing is said. tests/search/test_importance.py plants one setting among three that matters:
@@ -57,27 +60,18 @@ def _distinct(candidates: Sequence[tuple[Mapping[str, Any], float]]) -> list[tup
 
 
 def _ped_anova(known: Sequence[tuple[Mapping[str, Any], float]], keys: Sequence[str]) -> dict[str, float]:
-    import optuna
-    from optuna.importance import PedAnovaImportanceEvaluator, get_param_importances
-
-    spreads = {key: _distribution([settings[key] for settings, _ in known]) for key in keys}
-    texts = {key for key, spread in spreads.items() if isinstance(spread, optuna.distributions.CategoricalDistribution)}
-    with quiet():
-        study = optuna.create_study()
-        for settings, cost in known:
-            params = {key: _hashable(settings[key]) if key in texts else settings[key] for key in keys}
-            study.add_trial(optuna.trial.create_trial(params=params, distributions=spreads, value=cost))
-        evaluator = PedAnovaImportanceEvaluator(target_quantile=max(0.1, GOOD / len(known)))
-        return dict(get_param_importances(study, evaluator=evaluator))
+    good = good_ones([cost for _, cost in known], max(0.1, GOOD / len(known)))
+    found = {key: _divergence([settings[key] for settings, _ in known], good) for key in keys}
+    total = sum(found.values())
+    return {key: value / total if total else 0.0 for key, value in found.items()}
 
 
-def _distribution(values: Sequence[Any]) -> Any:
-    from optuna.distributions import CategoricalDistribution, FloatDistribution
-
+def _divergence(values: Sequence[Any], good: NDArray[np.bool_]) -> float:
     if not all(isinstance(value, (int, float)) and not isinstance(value, bool) for value in values):
-        return CategoricalDistribution(sorted({_hashable(value) for value in values}, key=str))
+        choices = sorted({_hashable(value) for value in values}, key=str)
+        return divergence_of_choices([choices.index(_hashable(value)) for value in values], good)
     low, high = float(min(values)), float(max(values))
-    return FloatDistribution(low, high, log=low > 0 and high / low >= LOG_SPREAD)
+    return divergence_of_numbers(values, good, log=low > 0 and high / low >= LOG_SPREAD)
 
 
 def _hashable(value: Any) -> Any:

@@ -7,7 +7,7 @@ import warnings
 from collections.abc import Generator
 from contextlib import contextmanager
 
-from loraloom.errors import StoreError
+from loraloom.errors import StoreError, first_line
 
 
 @contextmanager
@@ -31,7 +31,7 @@ def quiet() -> Generator[None]:
     except (SQLAlchemyError, StorageInternalError) as error:
         raise StoreError(
             "the search's storage refused",
-            got=first_line(error),
+            got=cause_line(error),
             need="a disk with room, and a database that no other process holds",
             next="put that right and resume the run: what was written is kept",
         ) from None
@@ -39,6 +39,6 @@ def quiet() -> Generator[None]:
         logger.setLevel(level)
 
 
-def first_line(error: Exception) -> str:
+def cause_line(error: Exception) -> str:
     """What the database said, without the statement that it was asked to run."""
-    return str(error.__cause__ or error).splitlines()[0]
+    return first_line(error.__cause__ or error)

@@ -14,7 +14,7 @@ from sqlalchemy import event
 from sqlalchemy.exc import ArgumentError, NoSuchModuleError, SQLAlchemyError
 
 from loraloom.errors import RequestError, StoreError
-from loraloom.search.quiet import first_line, quiet
+from loraloom.search.quiet import cause_line, quiet
 
 SPACE = "space"
 ASKED, RESULT = "asked", "result"
@@ -47,14 +47,14 @@ def open_study(url: str | None, name: str, space: str, resume: bool = True) -> S
         except (ArgumentError, NoSuchModuleError, ImportError) as error:
             raise RequestError(
                 f"the storage URL `{_shown(url)}` cannot be used",
-                got=first_line(error),
+                got=cause_line(error),
                 need="an SQLAlchemy URL with an installed driver, such as sqlite:///runs/loraloom.db",
                 next="correct LORALOOM_STORAGE, or unset it",
             ) from None
         except (SQLAlchemyError, StorageInternalError, OSError) as error:
             raise StoreError(
                 f"the search cannot be kept in `{_shown(url)}`",
-                got=first_line(error),
+                got=cause_line(error),
                 next="check that its folder exists and can be written, and that the disk is not full",
             ) from None
     if known not in (None, space):

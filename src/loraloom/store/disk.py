@@ -29,17 +29,26 @@ def disk(path: Path) -> Generator[None]:
         raise StoreError(what, where=str(path), got=error.strerror or str(error), next=advice) from error
 
 
+def free_bytes(path: str | Path) -> int:
+    """Bytes that are free on the disk under `path`, which need not exist yet.
+
+    Raises:
+        StoreError: the disk does not say.
+    """
+    place = Path(path).absolute()
+    while not place.exists() and place != place.parent:
+        place = place.parent
+    with disk(place):
+        return shutil.disk_usage(place).free
+
+
 def require_space(path: str | Path, needed_bytes: int) -> None:
     """Check that the disk under `path` (which need not exist yet) has `needed_bytes` free.
 
     Raises:
         StoreError: it has less.
     """
-    place = Path(path).absolute()
-    while not place.exists() and place != place.parent:
-        place = place.parent
-    with disk(place):
-        free = shutil.disk_usage(place).free
+    free = free_bytes(path)
     if free < needed_bytes:
         raise StoreError(
             f"not enough free space for `{path}`",

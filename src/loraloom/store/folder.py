@@ -55,7 +55,7 @@ class RunFolder:
                     path.mkdir()
                     return cls(path)
                 except FileExistsError:
-                    if name is not None and _nothing_in(path):
+                    if name is not None and nothing_in(path):
                         return cls(path)
                     if name is not None:
                         raise _taken(root, name) from None
@@ -213,7 +213,7 @@ class RunFolder:
         )
 
 
-def _nothing_in(folder: Path) -> bool:
+def nothing_in(folder: Path) -> bool:
     """Whether no run was begun here: the folder is empty but for what a process leaves that was killed at its first step."""
     left = {path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.suffix != ".part"}
     return folder.is_dir() and left <= {"checkpoints", "checkpoints/lock"}

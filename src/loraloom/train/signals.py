@@ -59,8 +59,8 @@ class Gauge:
         )  # fmt: skip
 
     def measure_modules(self, seat: Seat) -> None:
-        """What training did to each target layer; nothing where B did not begin at 0, or where weights are not finite."""
-        if not seat.adapter.constants and bool(torch.isfinite(seat.adapter.arena.weights).all()):
+        """What training did to each target layer; nothing where B did not begin at 0."""
+        if not seat.adapter.constants:
             norms = {path: self._weight_norm(path) for path in seat.adapter.spec.target_modules}
             seat.signals.modules = module_updates(seat.adapter, norms)
 

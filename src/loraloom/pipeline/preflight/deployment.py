@@ -13,10 +13,9 @@ from loraloom.pipeline.preflight.result import CheckResult
 from loraloom.pipeline.preflight.subject import Subject
 from loraloom.plan.planner import candidate
 from loraloom.records import AdapterSpec
+from loraloom.report.commands import SERVED_RANKS
 
 NAME = "deployment"
-VLLM_RANKS = (8, 16, 32, 64, 128, 256, 320, 512)
-"""What vLLM's --max-lora-rank takes (vllm-project/vllm, vllm/config/lora.py)."""
 
 
 @dataclass(frozen=True)
@@ -62,13 +61,13 @@ def inspect(subject: Subject) -> CheckResult:
 def _vllm(adapter: Adapter) -> Iterator[Fault]:
     yield from _extras(adapter, "vLLM")
     for rank in adapter.ranks:
-        if rank not in VLLM_RANKS:
-            near = max((size for size in VLLM_RANKS if size <= rank), default=VLLM_RANKS[0])
+        if rank not in SERVED_RANKS:
+            near = max((size for size in SERVED_RANKS if size <= rank), default=SERVED_RANKS[0])
             yield Fault(
                 f"vLLM has no rank {rank}",
-                f"r = {rank}; its ranks are {', '.join(map(str, VLLM_RANKS))}",
+                f"r = {rank}; its ranks are {', '.join(map(str, SERVED_RANKS))}",
                 "--max-lora-rank takes these sizes alone: in between, every adapter is held and computed at the next larger one"
-                if rank < VLLM_RANKS[-1]
+                if rank < SERVED_RANKS[-1]
                 else "it refuses larger adapters",
                 f"--r {near // _saved_times(adapter.spec)}",
             )

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-import shutil
 from pathlib import Path
 
-from loraloom.config.decode import to_plain
-from loraloom.pipeline.preflight.result import CheckResult
+from loraloom.config.decode import load_config
+from loraloom.errors import RequestError
+from loraloom.pipeline.preflight.result import CheckResult, refused
 from loraloom.pipeline.preflight.subject import Subject
-from loraloom.pipeline.resume import MAY_CHANGE, PLACE
+from loraloom.pipeline.resume import MAY_CHANGE, PLACE, differing
 from loraloom.plan.basis import bytes_text
-from loraloom.store.folder import RunFolder
+from loraloom.store.disk import free_bytes
+from loraloom.store.folder import RunFolder, nothing_in
 
 NAME = "safety"
 MAY_DIFFER = {*MAY_CHANGE, *PLACE}
@@ -22,7 +23,7 @@ def inspect(subject: Subject) -> CheckResult:
 
     Unknown keys are refused where the request is read.
     """
-    free = shutil.disk_usage(_existing(Path(subject.config.output_dir))).free
+    free = free_bytes(subject.config.output_dir)
     if free < subject.disk_bytes:
         return CheckResult(
             NAME, "fail", f"not enough free space for {subject.config.output_dir}",
@@ -54,46 +55,29 @@ def _taken(subject: Subject) -> CheckResult | None:
     if config.name is None:
         return None
     folder = RunFolder(Path(config.output_dir) / config.name)
-    if not folder.path.exists():
+    if not folder.path.exists() or nothing_in(folder.path):
         return None
     if not folder.config_path.is_file():
         return CheckResult(
-            NAME, "fail", f"{folder.path} exists and is no run", number=None, cause="a run makes its own folder",
+            NAME, "fail", f"{folder.path} exists and is no run", cause="a run makes its own folder",
             command="--name another-name",
         )  # fmt: skip
-    before, now = _flat(folder.config()), _flat(to_plain(config))
-    differing = sorted(key for key in (before.keys() | now.keys()) - MAY_DIFFER if before.get(key) != now.get(key))
-    if not differing and folder.result_path.is_file() and folder.result().status == "completed":
+    try:
+        changed = sorted(differing(load_config(folder.config_path), config, MAY_DIFFER))
+    except RequestError as error:
+        return refused(NAME, error)
+    if not changed and folder.result_path.is_file() and folder.result().status == "completed":
         return CheckResult(
             NAME, "fail", f"the run {config.name} exists and is finished", number=f"{len(folder.result().trials)} candidates",
             cause="a finished run is left as it is", command="--name another-name",
         )  # fmt: skip
-    if not differing:
+    if not changed:
         return CheckResult(
             NAME, "ok", f"the run {config.name} exists and was asked for in the same way", command=f"--resume {folder.path}"
         )
     return CheckResult(
         NAME, "fail", f"the run {config.name} exists and was asked for otherwise",
-        number=f"{len(differing)} keys differ: {', '.join(differing[:4])}",
+        number=f"{len(changed)} keys differ: {', '.join(changed[:4])}",
         cause="what is in its folder does not belong to this request",
         command="--name another-name",
     )  # fmt: skip
-
-
-def _flat(plain: object, prefix: str = "") -> dict[str, object]:
-    """Every value by its dotted key."""
-    if not isinstance(plain, dict) or not plain:
-        return {prefix: plain}
-    return {
-        name: value
-        for key, inner in plain.items()  # pyright: ignore[reportUnknownVariableType]
-        for name, value in _flat(inner, f"{prefix}.{key}" if prefix else str(key)).items()  # pyright: ignore[reportUnknownArgumentType]
-    }
-
-
-def _existing(path: Path) -> Path:
-    """The nearest folder above that is there."""
-    path = path.absolute()
-    while not path.exists() and path != path.parent:
-        path = path.parent
-    return path

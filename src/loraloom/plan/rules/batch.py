@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+import math
+
 from loraloom.config.asked import Config
 from loraloom.errors import MemoryBudgetError
 from loraloom.plan.about import About
 from loraloom.plan.basis import Decided, Facts, bytes_text, memory_budget
-from loraloom.plan.memory import Shape, forecast_memory, largest
+from loraloom.plan.ladder import least
+from loraloom.plan.memory import Shape
+from loraloom.plan.needs import need as need_of
 from loraloom.records import Advice
 
 KEY = "training.per_device_train_batch_size"
+WINDOWS = "training.gradient_accumulation_steps"
 ABOUT = About(
     does="Rows that go through the model at a time; times accumulation it is the batch of one optimiser step.",
     rule=(
@@ -66,31 +71,38 @@ def largest_micro_batch(facts: Facts, asked: Config, decided: Decided, wanted: i
 
 
 def too_little(facts: Facts, asked: Config, decided: Decided) -> MemoryBudgetError:
-    """The error that says what would fit: the smallest budget, and where it helps, a shorter row."""
-    shape = _shape(decided, 1)
-    need = forecast_memory(facts, decided, shape)
-    budget = memory_budget(facts, asked)
+    """The error that says what would fit: the first cuts that do, or the smallest budget and the cuts that it takes."""
+    need, budget = need_of(asked, facts, decided, _shape(decided, 1)), memory_budget(facts, asked)
     parts = ", ".join(f"{name} {bytes_text(size)}" for name, size in sorted(need.parts.items(), key=lambda item: -item[1])[:3])
-    length = _length_that_fits(facts, asked, decided)
-    if length:
-        advice = f"data.max_length: {length}"
-    elif largest(need.parts) == "weights":
-        advice = "a smaller model, or a machine with more memory"
+    found = least(asked, facts, {**decided, **_split_as_asked(asked)}, budget)
+    smallest = f"{math.ceil(found.need.high / 2**20)}MiB"
+    cuts = ", ".join(f"{key}: {str(value).lower()}" for key, value in found.change.items())
+    if found.need.high <= budget:
+        wanted, advice = f"a budget of {bytes_text(need.high)}, or cuts", cuts
     else:
-        advice = f"limits.memory: {need.high / 2**30:.1f}GiB"
+        wanted = f"a budget of {smallest} at least" + (f", with {cuts}" if cuts else "")
+        small = asked.limits.memory != "auto" and found.need.high <= facts.device.free_bytes
+        advice = f"limits.memory: {smallest}" if small else "a smaller model, or a machine with more free memory"
     return MemoryBudgetError(
-        f"nothing fits into {bytes_text(budget)}: one candidate with one row of {shape.length:,} tokens at a time needs "
-        f"{bytes_text(need.value)}",
+        f"nothing fits into {bytes_text(budget)}: one candidate with one row of {decided['data.max_length'].value:,} tokens at a "
+        f"time needs {bytes_text(need.value)}",
         got=f"{parts}; at most {bytes_text(need.high)} with the margin of the forecast",
-        need=f"a budget of {bytes_text(need.high)} at least",
+        need=wanted,
         next=advice,
     )
+
+
+def _split_as_asked(asked: Config) -> dict[str, Advice]:
+    """Rows at a time and their windows where the user set them, else one row: the plan itself goes as low."""
+    micro, windows = asked.training.per_device_train_batch_size, asked.training.gradient_accumulation_steps
+    values = {KEY: micro if isinstance(micro, int) else 1, WINDOWS: windows if isinstance(windows, int) else 1}
+    return {key: Advice(value, "", "") for key, value in values.items()}
 
 
 def micro_batch_too_large(facts: Facts, asked: Config, decided: Decided, fits: int) -> MemoryBudgetError:
     """The error for a micro-batch that the user set and that does not fit, although a smaller one does."""
     micro = decided[KEY].value
-    need = forecast_memory(facts, decided, _shape(decided, micro))
+    need = need_of(asked, facts, decided, _shape(decided, micro))
     return MemoryBudgetError(
         f"`{KEY}` is {micro}: {micro} rows of {decided['data.max_length'].value:,} tokens need {bytes_text(need.high)} with the "
         f"margin of the forecast, {bytes_text(memory_budget(facts, asked))} are allowed",
@@ -100,18 +112,7 @@ def micro_batch_too_large(facts: Facts, asked: Config, decided: Decided, fits: i
 
 
 def _fits(facts: Facts, asked: Config, decided: Decided, micro: int) -> bool:
-    return forecast_memory(facts, decided, _shape(decided, micro)).high <= memory_budget(facts, asked)
-
-
-def _length_that_fits(facts: Facts, asked: Config, decided: Decided) -> int | None:
-    """The longest row, in steps of a halving, that fits one at a time; None where none of at least 32 tokens does."""
-    length = decided["data.max_length"].value // 2
-    while length >= 32:
-        shape = Shape(1, length, 1, decided["training.gradient_checkpointing"].value, decided["model.quantization"].value)
-        if forecast_memory(facts, decided, shape).high <= memory_budget(facts, asked):
-            return length
-        length //= 2
-    return None
+    return need_of(asked, facts, decided, _shape(decided, micro)).high <= memory_budget(facts, asked)
 
 
 def _shape(decided: Decided, micro: int) -> Shape:

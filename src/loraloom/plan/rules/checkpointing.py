@@ -6,7 +6,8 @@ from loraloom.config.asked import Config
 from loraloom.plan import engine
 from loraloom.plan.about import About
 from loraloom.plan.basis import Decided, Facts, bytes_text, memory_budget
-from loraloom.plan.memory import Shape, forecast_memory
+from loraloom.plan.memory import Shape
+from loraloom.plan.needs import need
 from loraloom.plan.rules.batch import effective_batch
 from loraloom.records import Advice
 
@@ -25,14 +26,14 @@ def advise(facts: Facts, asked: Config, decided: Decided) -> Advice:
     # More rows than fill a pass are split anyway, and cost nothing: they are no reason to compute anything twice.
     batch = min(effective_batch(facts, asked), max(1, engine.TOKEN_BUDGET[facts.device.kind] // length))
     budget = memory_budget(facts, asked)
-    plain = forecast_memory(facts, decided, Shape(batch, length))
+    plain = need(asked, facts, decided, Shape(batch, length))
     if plain.high <= budget:
         reason = f"{batch} rows of {length:,} tokens take {bytes_text(plain.value)} of {bytes_text(budget)} without it"
         return Advice(False, reason, SOURCE, (False, True) if engine.GRADIENT_CHECKPOINTING else (False,), "B")
     if not engine.GRADIENT_CHECKPOINTING:
         reason = f"{bytes_text(plain.value)} do not fit into {bytes_text(budget)}; the packed trainer splits the batch instead"
         return Advice(False, reason, SOURCE, (False,), "M")
-    less = forecast_memory(facts, decided, Shape(batch, length, checkpointing=True))
+    less = need(asked, facts, decided, Shape(batch, length, checkpointing=True))
     reason = (
         f"{bytes_text(plain.value)} do not fit into {bytes_text(budget)}; with it {bytes_text(less.value)}, a third more time"
     )

@@ -6,7 +6,8 @@ from loraloom.config.asked import Config
 from loraloom.plan import engine
 from loraloom.plan.about import About
 from loraloom.plan.basis import Decided, Facts, bytes_text, memory_budget
-from loraloom.plan.memory import Shape, forecast_memory
+from loraloom.plan.memory import Shape
+from loraloom.plan.needs import need, quantises
 from loraloom.records import Advice
 
 KEY = "model.quantization"
@@ -28,8 +29,8 @@ SOURCE = "arXiv:2305.14314"
 def advise(facts: Facts, asked: Config, decided: Decided) -> Advice:
     length, checkpointing = decided["data.max_length"].value, decided["training.gradient_checkpointing"].value
     budget = memory_budget(facts, asked)
-    smallest = forecast_memory(facts, decided, Shape(1, length, checkpointing=checkpointing))
-    if smallest.high <= budget or "nf4" not in engine.QUANTIZATION or facts.device.kind != "cuda":
+    smallest = need(asked, facts, decided, Shape(1, length, checkpointing=checkpointing))
+    if smallest.high <= budget or not quantises(asked, facts):
         weights = bytes_text(smallest.parts["weights"])
         reason = f"the weights take {weights} of {bytes_text(budget)} as they are, and unquantised layers are faster"
         return Advice("none", reason, SOURCE, ("none", *engine.QUANTIZATION), "B")
