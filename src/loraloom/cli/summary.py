@@ -206,7 +206,8 @@ def _estimate(estimate: Mapping[str, float], unit: str) -> str:
     show = gib if unit == "bytes" else duration
     amounts = {name.removesuffix(f"_{unit}"): amount for name, amount in estimate.items() if name.endswith(f"_{unit}")}
     parts = [f"{name} {show(amount)}" for name, amount in amounts.items() if amount and name not in NO_PARTS]
-    together = f" for {estimate['candidates']} candidates" if estimate.get("candidates") else ""
+    many = estimate.get("candidates")
+    together = f" for {many} {'candidate' if many == 1 else 'candidates'}" if many else ""
     return f"{show(amounts['total'])} ({show(amounts['low'])} to {show(amounts['high'])}){together}: {', '.join(parts)}"
 
 

@@ -19,6 +19,9 @@ from loraloom.facts.model import ModelFacts, build_on_meta
 if TYPE_CHECKING:
     from torch import Tensor, nn
 
+FEW = 4
+"""Layers that are run of a model with more than DEEP like ones, and then twice as many."""
+DEEP = 12
 ROWS = 4
 """Rows of the pass that is counted: what does not grow with the batch (positions, masks) weighs little then."""
 
@@ -42,7 +45,7 @@ def kept_bytes_per_row(
         return None
     try:
         network = _network(model, dtype, attention)
-        return _count(network, model, targets, rank, length) / ROWS
+        return _count_of_all(network, model, targets, rank, length) / ROWS
     except Exception:  # any model's forward pass may refuse tensors without numbers, each in its own way
         return None
 
@@ -60,11 +63,55 @@ def _network(model: ModelFacts, dtype: str, attention: str) -> nn.Module:
     return network
 
 
-def _count(network: nn.Module, model: ModelFacts, targets: frozenset[str], rank: int, length: int) -> int:
+def _count_of_all(network: nn.Module, model: ModelFacts, targets: frozenset[str], rank: int, length: int) -> float:
+    """The count of a whole pass; of a deep model's like layers only the first few are run, and the rest follow from them."""
+    adapted = frozenset(id(network.get_submodule(path).weight) for path in targets)
+    found = _like_layers(network, model, adapted)
+    if found is None:
+        return _count(network, model, adapted, rank, length)
+    owner, name, layers = found
+    try:
+        few, more = (_count_of_first(network, model, adapted, rank, length, owner, name, n) for n in (FEW, 2 * FEW))
+    except Exception:  # a family that asks for a layer by its number
+        return _count(network, model, adapted, rank, length)
+    return more + (len(layers) - 2 * FEW) * (more - few) / FEW
+
+
+def _count_of_first(
+    network: nn.Module, model: ModelFacts, adapted: frozenset[int], rank: int, length: int, owner: Any, name: str, number: int
+) -> int:
+    layers = getattr(owner, name)
+    setattr(owner, name, layers[:number])
+    try:
+        return _count(network, model, adapted, rank, length)
+    finally:
+        setattr(owner, name, layers)
+
+
+def _like_layers(network: nn.Module, model: ModelFacts, adapted: frozenset[int]) -> tuple[nn.Module, str, nn.ModuleList] | None:
+    """The one deep list of layers of a model: its owner, its name there, itself. None where it is not the only one, where
+    it is short, or where its layers, past the first few, differ in kind, sizes or adapters."""
+    from torch import nn
+
+    lists = [
+        (owner, name, child)
+        for owner in network.modules()
+        for name, child in owner.named_children()
+        if isinstance(child, nn.ModuleList) and len(child) > DEEP
+    ]
+    if len(lists) != 1 or len(set(getattr(model.config, "layer_types", None) or ())) > 1:
+        return None
+    kinds = {
+        tuple((name, parameter.shape, id(parameter) in adapted) for name, parameter in layer.named_parameters())
+        for layer in lists[0][2][FEW:]
+    }
+    return lists[0] if len(kinds) == 1 else None
+
+
+def _count(network: nn.Module, model: ModelFacts, adapted: frozenset[int], rank: int, length: int) -> int:
     import torch
 
     own = {_storage(tensor) for tensor in (*network.parameters(), *network.buffers())}
-    adapted = {id(network.get_submodule(path).weight) for path in targets}
     kept: dict[int, Any] = {}
 
     def remember(tensor: Tensor) -> Tensor:
@@ -93,7 +140,7 @@ def _storage(tensor: Tensor) -> int:
     return tensor.untyped_storage()._cdata  # pyright: ignore[reportPrivateUsage]
 
 
-def _as_packed(adapted: set[int], rank: int) -> Any:
+def _as_packed(adapted: frozenset[int], rank: int) -> Any:
     """A mode in which linear layers and attention keep what they keep in training, although nothing is computed."""
     import torch
     from torch.nn import functional as F

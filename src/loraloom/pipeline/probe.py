@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import time
 from dataclasses import replace
+from functools import cache
 
 from loraloom.config.asked import Config
 from loraloom.errors import MemoryBudgetError
 from loraloom.evals.objective import objective_for
-from loraloom.lora.base import share_copy
+from loraloom.lora.base import Base, share_copy
 from loraloom.lora.packed import PackedModel
 from loraloom.pipeline.preflight.rehearsal import rehearse
 from loraloom.pipeline.prepare import Prepared, prepare
@@ -30,8 +31,8 @@ def probe(config: Config) -> Prepared:
         RequestError: as in `prepare`, weights included.
     """
     prepared = prepare(config)
-    plan = prepared.plan
-    rehearsal = rehearse(prepared.load_base, plan, prepared.data)
+    plan, load = prepared.plan, cache(prepared.load_base)
+    rehearsal = rehearse(load, plan, prepared.data)
     if rehearsal.ran_out:
         raise MemoryBudgetError(
             f"memory ran out in a probe of {rehearsal.rows} rows of {rehearsal.length:,} tokens",
@@ -39,16 +40,16 @@ def probe(config: Config) -> Prepared:
             next="loraloom check: it names the largest batch that fits",
         )
     memory = by_probe(plan.forecast["memory"], rehearsal.peak_bytes)
-    ticks = timed_ticks(prepared)
+    ticks = timed_ticks(prepared, load())
     seconds = with_measured_tick(plan.forecast["time"], plan.facts, config, plan.settings, sum(ticks) / len(ticks))
     notes = (*plan.notes, memory.note, f"a micro-step took {sum(ticks) / len(ticks):.3g} seconds, measured over {len(ticks)}")
     forecast = {**plan.forecast, "memory": memory.estimate, "time": seconds}
     return replace(prepared, plan=replace(plan, forecast=forecast, notes=notes))
 
 
-def timed_ticks(prepared: Prepared, ticks: int = TICKS) -> list[float]:
+def timed_ticks(prepared: Prepared, base: Base, ticks: int = TICKS) -> list[float]:
     """Seconds of each of a few micro-steps of the plan's whole pack; what is trained is thrown away."""
-    plan, data, base = prepared.plan, prepared.data, prepared.load_base()
+    plan, data = prepared.plan, prepared.data
     trainer = PackTrainer(
         PackedModel(share_copy(base.model), fresh_modules=base.fresh_modules, prepack=plan.prepack), data.train,
         objective_for(data.task, base.model, prepack=plan.prepack), task=data.task, pad_id=base.pad_id,

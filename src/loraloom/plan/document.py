@@ -36,8 +36,7 @@ def plan_json(plan: Plan) -> dict[str, Any]:
             },
         },
         "ladder": [
-            asdict(rung)
-            for rung in ladder(plan.config, plan.facts, plan.settings, packed=plan.slots, prepack=plan.prepack)
+            asdict(rung) for rung in ladder(plan.config, plan.facts, plan.settings, packed=plan.slots, prepack=plan.prepack)
         ],
         "search_space": space_json(plan),
         "warnings": list(plan.warnings),

@@ -31,6 +31,8 @@ BY_ROWS = ((500, 4), (2_000, 8), (100_000, 16))
 """Below so many rows, this batch; with more, LARGE."""
 LARGE = 32
 RANGE = (4, 64)
+SLACK_MIB = 32
+"""A budget that is named holds in the next process too, whose libraries may take a little more."""
 
 
 def advise(facts: Facts, asked: Config, decided: Decided) -> Advice:
@@ -75,7 +77,7 @@ def too_little(facts: Facts, asked: Config, decided: Decided) -> MemoryBudgetErr
     need, budget = need_of(asked, facts, decided, _shape(decided, 1)), memory_budget(facts, asked)
     parts = ", ".join(f"{name} {bytes_text(size)}" for name, size in sorted(need.parts.items(), key=lambda item: -item[1])[:3])
     found = least(asked, facts, {**decided, **_split_as_asked(asked)}, budget)
-    smallest = f"{math.ceil(found.need.high / 2**20)}MiB"
+    smallest = f"{math.ceil(found.need.high / 2**20) + SLACK_MIB}MiB"
     cuts = ", ".join(f"{key}: {str(value).lower()}" for key, value in found.change.items())
     if found.need.high <= budget:
         wanted, advice = f"a budget of {bytes_text(need.high)}, or cuts", cuts

@@ -28,7 +28,8 @@ def advise(facts: Facts, asked: Config, decided: Decided) -> Advice:
     budget = memory_budget(facts, asked)
     plain = need(asked, facts, decided, Shape(batch, length))
     if plain.high <= budget:
-        reason = f"{batch} rows of {length:,} tokens take {bytes_text(plain.value)} of {bytes_text(budget)} without it"
+        rows = "1 row takes" if batch == 1 else f"{batch} rows take"
+        reason = f"{rows} {bytes_text(plain.value)} of {bytes_text(budget)} without it, at {length:,} tokens"
         return Advice(False, reason, SOURCE, (False, True) if engine.GRADIENT_CHECKPOINTING else (False,), "B")
     if not engine.GRADIENT_CHECKPOINTING:
         reason = f"{bytes_text(plain.value)} do not fit into {bytes_text(budget)}; the packed trainer splits the batch instead"

@@ -1,0 +1,35 @@
+"""The forecast of memory for the engine that was asked for: our own, or PEFT's, which a plan can only foretell."""
+
+from __future__ import annotations
+
+from loraloom.config.asked import Config
+from loraloom.plan import engine
+from loraloom.plan.basis import Decided, Facts
+from loraloom.plan.memory import Shape, forecast_memory
+from loraloom.plan.peft_memory import forecast_peft, peft_run, sizes_of
+from loraloom.records import Estimate
+
+
+def need(asked: Config, facts: Facts, decided: Decided, shape: Shape) -> Estimate:
+    """Peak bytes of a run of this shape; PEFT trains one candidate at a time, whatever `shape` says of a pack."""
+    if asked.engine == "peft":
+        return forecast_peft(sizes_of(facts.model), peft_run(facts, decided, shape))
+    return forecast_memory(facts, decided, shape)
+
+
+def packs_candidates(asked: Config) -> bool:
+    """Whether the engine trains several candidates at once on one base."""
+    return asked.engine == "packed"
+
+
+def quantises(asked: Config, facts: Facts) -> bool:
+    """Whether the engine can hold the base in NF4 on this device."""
+    return facts.device.kind == "cuda" and (asked.engine == "peft" or "nf4" in engine.QUANTIZATION)
+
+
+def notes_on_engine(asked: Config, facts: Facts) -> tuple[str, ...]:
+    """What a reader of the plan should know about whose memory it tells."""
+    if asked.engine == "packed":
+        return ()
+    here = "" if facts.device.kind == "cuda" else f"; this device is {facts.device.name}"
+    return (f"memory is that of PEFT on CUDA with the base in half precision{here}. loraloom itself does not train so",)
