@@ -92,6 +92,15 @@ def test_runs_are_compared_by_their_winners(loraloom: Door, tmp_path: Path) -> N
     assert one["lines"][0]["name"] == "second:t000"
 
 
+def test_a_winner_whose_time_was_up_is_compared(loraloom: Door, tmp_path: Path) -> None:
+    folder = made(tmp_path, "first", {"t000": 2.0, "t001": 1.9, "t002": 2.1})
+    result = folder.result()
+    result.trials = [replace(trial, status="pruned", adapter=f"trials/{trial.id}/adapter") for trial in result.trials]
+    result.trials[2] = replace(result.trials[2], adapter=None)
+    folder.write_result(result)
+    assert set(lines(loraloom("compare", "first", "--output-dir", tmp_path, "--json").json())) == {"t000", "t001"}
+
+
 def test_equal_names_in_two_folders_stay_apart(loraloom: Door, tmp_path: Path) -> None:
     places = [made(tmp_path / where, "same", {"t000": loss}).path for where, loss in (("a", 2.0), ("b", 1.5))]
     document = loraloom("compare", *places, "--json").json()
@@ -183,6 +192,20 @@ def test_samples_are_written_at_the_end_and_texts_are_judged(loraloom: Door, wor
     metrics = judged.json()["metrics"]
     assert 0 <= metrics["test_exact_match"] <= 1
     assert metrics["test_exact_match_se"] >= 0
+    other = loraloom("evaluate", "--adapter", tmp_path / "first", "--data", world.labels)
+    assert (other.code, "trained for CAUSAL_LM, and these rows are for SEQ_CLS" in other.err) == (2, True), other.err
+    long = loraloom("generate", "--adapter", tmp_path / "first", "the cat " * 2000)
+    assert (long.code, "error: the prompt has" in long.err) == (2, True), long.err
+
+
+def test_there_are_three_splits_to_evaluate_on(loraloom: Door, world: World) -> None:
+    answer = loraloom("evaluate", "--model", world.llama, "--data", world.text, "--split", "dev")
+    assert (answer.code, "there is no split `dev`" in answer.err) == (2, True), answer.err
+
+
+def test_a_file_is_no_place_for_runs(loraloom: Door, world: World) -> None:
+    answer = loraloom("runs", "--output-dir", world.text)
+    assert (answer.code, "is a file, so no run can be kept in it" in answer.err) == (2, True), answer.err
 
 
 def test_a_classifier_writes_no_texts_to_judge(loraloom: Door, world: World) -> None:

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from doorway import World
+from doorway import Door, World
 from nursery import Nursery
 
 from loraloom.store.database import Database, default_url
@@ -117,7 +117,7 @@ def same(folder: Path, run: Undisturbed) -> None:
             (t["id"], t["status"], t["steps"]) for t in got["trials"]
         ]
     assert not (folder / "checkpoints").exists()
-    assert not [path for path in folder.rglob("*") if path.suffix in (".part", ".partial")]
+    assert not [path for path in folder.rglob("*") if path.suffix in (".part", ".partial") or path.name.startswith(".")]
 
 
 def crash_test(run: Undisturbed, seed: int, count: int) -> int:
@@ -128,6 +128,13 @@ def crash_test(run: Undisturbed, seed: int, count: int) -> int:
         kills += killed_until_done(run, name, rng)
         same(run.folder.with_name(name), run)
     return kills
+
+
+def test_another_process_trains_the_same(undisturbed: Undisturbed, loraloom: Door) -> None:
+    """The same request, asked again of this process: hashes of text differ in it, so no order may hang on those."""
+    answer = loraloom(*undisturbed.words, "--name", "again")
+    assert answer.code == 0, answer.err
+    same(undisturbed.folder.with_name("again"), undisturbed)
 
 
 def test_a_run_that_is_killed_loses_nothing(undisturbed: Undisturbed) -> None:

@@ -1,18 +1,7 @@
 """What can go wrong under a run, really provoked: each time the run says so, loses nothing, and goes on or ends as it should.
 
-| fault | what happens | lost |
-| --- | --- | --- |
-| the disk is full | exit 1; after room was made, `--resume` goes on | the time since the last checkpoint |
-| the output folder may not be written | exit 1 before anything starts | nothing |
-| memory runs out in a pass | smaller passes, and a note; exit 1 where not even one row fits, and `--resume` goes on | nothing |
-| a candidate's numbers are not finite | that candidate has diverged; the others end as they would | that candidate |
-| the database is broken | it is moved aside and made anew from the run folders | nothing |
-| the database is locked to the end | the run is completed; the index follows with the next `runs` | nothing |
-| two runs at once in one output folder | both are completed and listed | nothing |
-| two processes on one run | one goes on, the other is refused | nothing |
-| the clock is set back | times still go forwards | nothing |
-
-SIGKILL is in test_crash.py; spoilt checkpoints, changed data and changed models are in test_resume.py.
+docs/faults.md is the table of all faults, with the tests in other files. Here: full disk, closed folder, memory that runs out,
+numbers that are not finite, databases broken or locked, runs and processes at the same time, a clock that is set back.
 """
 
 from __future__ import annotations
@@ -113,13 +102,16 @@ def test_memory_that_runs_out(world: World, nursery: Nursery, tmp_path: Path) ->
     assert result_in(folder)["trials"][0]["status"] == "completed"
 
 
-def test_numbers_that_are_not_finite(tune: Words, loraloom: Door, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("number", [math.nan, math.inf])
+def test_numbers_that_are_not_finite(
+    number: float, tune: Words, loraloom: Door, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     join = PackTrainer.join
 
     def with_one_bad(trainer: PackTrainer, candidate: Candidate) -> Seat:
         seat = join(trainer, candidate)
         if candidate.id == "t001":
-            seat.adapter.arena.weights.fill_(math.nan)
+            seat.adapter.arena.weights.fill_(number)
             seat.adapter.refresh()
         return seat
 

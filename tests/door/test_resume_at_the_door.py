@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+import signal
 from collections.abc import Callable, Generator
 from contextlib import contextmanager
 from pathlib import Path
@@ -14,7 +15,9 @@ import yaml
 from doorway import Answer, Door, World
 
 from loraloom.pipeline import drive
+from loraloom.records import Event
 from loraloom.store.folder import RunFolder
+from loraloom.train.pack import PackTrainer
 
 Words = list[object]
 
@@ -127,6 +130,31 @@ def test_it_ends_as_if_nothing_had_happened(
     ]
     times = [event.at for event in RunFolder(folder).events()]
     assert times == sorted(times)
+
+
+def test_ctrl_c_twice_ends_it_at_once(
+    tune: Words, loraloom: Door, undisturbed: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The second one comes in the middle of a tick: that tick is lost, and nothing that was in a checkpoint."""
+    tick, begun, ended = PackTrainer.tick, list[None](), list[None]()
+
+    def impatient(trainer: PackTrainer) -> list[Event]:
+        begun.append(None)
+        if len(begun) == 5:
+            signal.raise_signal(signal.SIGINT)
+            signal.raise_signal(signal.SIGINT)
+        events = tick(trainer)
+        ended.append(None)
+        return events
+
+    monkeypatch.setattr(PackTrainer, "tick", impatient)
+    answer = loraloom(*tune)
+    folder = tmp_path / "runs" / "one"
+    assert (answer.code, len(ended)) == (130, 4), answer.err
+    assert f"next: loraloom tune --resume {folder}\n" in answer.err and "Traceback" not in answer.err
+    assert result_in(folder)["status"] == "interrupted"
+    assert loraloom("tune", "--resume", folder, "--quiet").code == 0
+    assert adapters(folder) == adapters(undisturbed / "tune")
 
 
 def test_the_same_command_goes_on_by_itself(cut: Path, tune: Words, loraloom: Door) -> None:
@@ -244,6 +272,21 @@ def test_a_run_that_another_process_holds_is_refused(cut: Path, tune: Words, lor
     assert (cut / "events.jsonl").read_bytes() == before
     holder.unlock()
     assert loraloom("tune", "--resume", cut, "--quiet").code == 0
+
+
+def test_a_kill_at_the_very_end_leaves_a_finished_run(
+    cut: Path, tune: Words, loraloom: Door, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It came while the checkpoints were being removed: none is left that could be taken up, and the rest goes with the next
+    command."""
+    with monkeypatch.context() as patch:
+        patch.setattr(shutil, "rmtree", lambda *_, **__: None)
+        assert loraloom("tune", "--resume", cut, "--quiet").code == 0
+    assert not (cut / "checkpoints").exists() and any(path.name.startswith(".") for path in cut.iterdir())
+    (cut / "checkpoints").mkdir()
+    (cut / "checkpoints" / "checkpoint-000009.safetensors").touch()
+    refused(loraloom(*tune), "is finished")
+    assert not [path for path in cut.iterdir() if path.name.startswith((".", "checkpoints"))]
 
 
 def test_other_versions_are_said(cut: Path, loraloom: Door) -> None:

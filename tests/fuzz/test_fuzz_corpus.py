@@ -65,3 +65,9 @@ def test_rows_without_a_label_are_left_out_and_counted(tools: Tools) -> None:
     encoded = read_data(path, read_config(sets=["data.validation=null"]), tools, chat=False)
     assert encoded.label_names == ("0", "1")
     assert (encoded.report["train"].rows, encoded.report["train"].dropped) == (8, 16)
+
+
+def test_brackets_without_end_are_told_with_their_line() -> None:
+    path = CORPUS / "config" / "brackets-without-end.yaml"
+    error = judge(lambda: read_config(path), f"{path}:1")
+    assert "more than 60 brackets within each other" in str(error)

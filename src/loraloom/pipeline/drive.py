@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any, Protocol
 
 from loraloom.pipeline.keep import Keeper, bare, job_parts, job_to_plain
@@ -25,7 +25,10 @@ class Job:
 
 @dataclass
 class Finished:
-    """A candidate after training. Its weights are in the saved adapter, not here."""
+    """A candidate after training. Its weights are in the saved adapter, not here.
+
+    Whom it is told to when it ends sees the rows of `best` as well; what is kept of it has its mean cost and error alone.
+    """
 
     job: Job
     status: EndStatus
@@ -158,7 +161,7 @@ class Driver:
         path = self.save(seat) if status == "completed" or (keep and seat.best is not None) else None
         self.trainer.leave(trial)
         finished = Finished(self._jobs.pop(trial), status, seat.best, path, seat.seconds)
-        self.finished[trial] = finished
+        self.finished[trial] = replace(finished, best=bare(finished.best))
         if self.keeper is not None:
             self.keeper.urgent = True
         self.recorder.ended(seat, status, reason, path)
@@ -178,7 +181,7 @@ class Driver:
         """Who ended how, and what those who train were asked for, as plain values; their seats are the trainer's."""
         finished = [
             {
-                **job_to_plain(one.job), "status": one.status, "best": bare(one.best), "adapter": one.adapter,
+                **job_to_plain(one.job), "status": one.status, "best": one.best and asdict(one.best), "adapter": one.adapter,
                 "seconds": one.seconds,
             }
             for one in self.finished.values()

@@ -49,11 +49,11 @@ class Keeper:
         self._cost = self._last - began
 
 
-def bare(score: Score | None) -> dict[str, Any] | None:
-    """A score without its rows, as plain values: its mean cost and that one's error stay what they are."""
+def bare(score: Score | None) -> Score | None:
+    """A score without its rows; its mean cost and that one's error stay what they are."""
     if score is None:
         return None
-    return asdict(Score(score.split, {**score.metrics, "cost": mean_cost(score), "cost_se": standard_error(score)}))
+    return Score(score.split, {**score.metrics, "cost": mean_cost(score), "cost_se": standard_error(score)})
 
 
 def job_to_plain(job: Any) -> dict[str, Any]:

@@ -107,13 +107,17 @@ def paired_difference(ours: Score, theirs: Score) -> Difference:
     """
     if not ours.costs or not theirs.costs:
         return Difference(mean_cost(ours) - mean_cost(theirs), math.hypot(standard_error(ours), standard_error(theirs)), 0)
-    if len(ours.costs) != len(theirs.costs) or tuple(ours.weights) != tuple(theirs.weights):
+    if len(ours.costs) != len(theirs.costs) or not _same(ours.weights, theirs.weights):
         raise ValueError(
             f"scores of different rows cannot be paired: {len(ours.costs)} rows of {ours.split} and "
             f"{len(theirs.costs)} rows of {theirs.split}, or other weights"
         )
     (a, weights), (b, _) = rows(ours), rows(theirs)
     return ratio(a - b, weights)
+
+
+def _same(ours: Sequence[float], theirs: Sequence[float]) -> bool:
+    return ours is theirs or tuple(ours) == tuple(theirs)
 
 
 def seeds_difference(ours: Sequence[Score], theirs: Sequence[Score]) -> Difference:

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import math
+from array import array
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from statistics import median
 
 from loraloom.records import Score, TrialStatus
@@ -19,7 +20,10 @@ MEDIAN_OF = 3
 
 @dataclass(frozen=True)
 class Reading:
-    """An observation with its cost worked out once. `cost` is nan or infinite where the score is."""
+    """An observation with its cost worked out once. `cost` is nan or infinite where the score is.
+
+    A search keeps every reading, each with its rows: those of `score` are best in arrays (`compact`).
+    """
 
     step: int
     progress: float
@@ -117,6 +121,13 @@ class Curve:
         seen = self.until(progress)
         width = seen[-1].progress - seen[0].progress if seen else 0.0
         return (seen[-1].cost - seen[0].cost) / width if width > NEAR else 0.0
+
+
+def compact(score: Score, like: Score | None) -> Score:
+    """The same score in little memory: rows as arrays, and the weights those of `like` where they are equal."""
+    weights = array("d", score.weights)
+    shared = like.weights if like is not None and like.weights == weights else weights
+    return replace(score, costs=array("d", score.costs), weights=shared)
 
 
 def leader(curves: Sequence[Curve]) -> Curve | None:

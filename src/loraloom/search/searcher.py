@@ -20,7 +20,7 @@ from optuna.trial import FrozenTrial, TrialState
 from loraloom.records import EndStatus, Score
 from loraloom.search.anchors import Anchor, anchors
 from loraloom.search.compare import mean_cost, standard_error
-from loraloom.search.curves import Curve, Reading, leader, standing
+from loraloom.search.curves import Curve, Reading, compact, leader, standing
 from loraloom.search.exits import leave
 from loraloom.search.pruners import make_pruner
 from loraloom.search.pruners.rungs import EXITS_ONLY
@@ -100,6 +100,7 @@ class Searcher:
         self._leaving: set[str] = set()
         self._wave = max((curve.wave for curve in self._curves.values()), default=-1) + 1
         self._reported = False
+        self._seen: Score | None = None
 
     # Asking
 
@@ -245,7 +246,8 @@ class Searcher:
         trial, curve = self._trial(observation.trial_id), self._curves[observation.trial_id]
         if not 0 < observation.progress <= 1 or observation.step < 1:
             raise ValueError(f"step {observation.step} at progress {observation.progress} is no place in a training")
-        curve.add(replace(observation, score=self._signed(observation.score)))
+        self._seen = compact(self._signed(observation.score), like=self._seen)
+        curve.add(replace(observation, score=self._seen))
         self._reported = True
         reading = curve.readings[-1]
         with quiet():

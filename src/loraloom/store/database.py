@@ -17,7 +17,7 @@ from sqlalchemy.schema import CreateTable
 
 from loraloom.errors import LoraloomError, RequestError, StoreError
 from loraloom.records import Trial
-from loraloom.store.folder import RunFolder
+from loraloom.store.folder import RunFolder, no_place
 from loraloom.store.names import DATABASE_NAME
 from loraloom.store.plain import plain
 from loraloom.store.result import RunResult, trial_from_plain
@@ -210,7 +210,12 @@ class Database:
         """As `rebuild`, but only folders that changed since they were recorded are read: cheap enough for every listing.
 
         This also finds runs that were killed before they could record themselves.
+
+        Raises:
+            RequestError: `output_dir` is a file.
         """
+        if Path(output_dir).is_file():
+            raise no_place(Path(output_dir))
         return self._read_folders(Path(output_dir), known={run.folder: run.stamp for run in self.runs()})
 
     def _read_folders(self, root: Path, known: Mapping[str, int]) -> int:

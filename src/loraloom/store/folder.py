@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 from collections.abc import Iterator, Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, cast
 
@@ -46,9 +47,7 @@ class RunFolder:
             try:
                 root.mkdir(parents=True, exist_ok=True)
             except (FileExistsError, NotADirectoryError):
-                raise RequestError(
-                    f"`{root}` is a file, so no run can be kept in it", next="give another folder: --output-dir runs"
-                ) from None
+                raise no_place(root) from None
             while True:
                 path = root / (name or invented_name())
                 try:
@@ -150,9 +149,16 @@ class RunFolder:
         self._lock.release()
 
     def drop_checkpoints(self) -> None:
-        """Remove what only `--resume` needs: the run has ended as it should."""
-        with disk(self.checkpoints):
-            shutil.rmtree(self.checkpoints, ignore_errors=True)
+        """Remove what only `--resume` needs: the run has ended as it should.
+
+        All goes at one stroke, and from the disk after that: a crash in between leaves nothing that looks like a checkpoint.
+        """
+        gone = self.path / ".checkpoints.gone"
+        shutil.rmtree(gone, ignore_errors=True)
+        with suppress(OSError):
+            self.checkpoints.rename(gone)
+        for folder in (gone, self.checkpoints):
+            shutil.rmtree(folder, ignore_errors=True)
 
     def write_config(self, asked: Mapping[str, Any]) -> None:
         """Keep what was asked."""
@@ -217,6 +223,11 @@ def nothing_in(folder: Path) -> bool:
     """Whether no run was begun here: the folder is empty but for what a process leaves that was killed at its first step."""
     left = {path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.suffix != ".part"}
     return folder.is_dir() and left <= {"checkpoints", "checkpoints/lock"}
+
+
+def no_place(root: Path) -> RequestError:
+    """Runs were looked for, or are to be kept, in a file."""
+    return RequestError(f"`{root}` is a file, so no run can be kept in it", next="give another folder: --output-dir runs")
 
 
 def _taken(root: Path, name: str) -> RequestError:
