@@ -6,7 +6,7 @@ one invocation. Losses are in nats per supervised token (or per row for classifi
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any, Literal
 
@@ -103,8 +103,8 @@ class Score:
     split: str
     metrics: Mapping[str, float]
     """`loss`, `accuracy`, `token_accuracy`, ..., each with `NAME_se` beside it."""
-    costs: tuple[float, ...] = ()
-    weights: tuple[float, ...] = ()
+    costs: Sequence[float] = ()
+    weights: Sequence[float] = ()
 
 
 @dataclass(frozen=True)

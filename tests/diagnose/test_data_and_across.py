@@ -39,6 +39,17 @@ def test_ends_that_are_cut_off_count_even_where_little_else_is_lost() -> None:
     assert found.name == "answers-cut-off" and "30% of the rows keep the token" in found.evidence
 
 
+def test_rows_that_are_as_long_as_the_model_reads_cannot_be_longer() -> None:
+    (found,) = data_findings(replace(GOOD, lost=0.3, cut=60, positions=50))
+    assert found.patch == {} and "more than 50 positions" in found.next
+    (found,) = data_findings(replace(GOOD, lost=0.3, cut=60, positions=64))
+    assert found.patch == {"data.max_length": 64}
+
+
+def test_rows_without_an_end_of_their_own_were_not_cut_off() -> None:
+    assert names(replace(GOOD, ended=0.0)) == []
+
+
 def trial(name: str, r: int, loss: float, se: float = 0.01, rate: float = 1e-3, status: str = "completed") -> Trial:
     params = {"adapter.r": r, "training.learning_rate": rate}
     return Trial(name, status, params, {"validation_loss": loss, "validation_loss_se": se})  # type: ignore[arg-type]

@@ -112,6 +112,15 @@ def test_a_function_of_the_users_own(tmp_path: Path, monkeypatch: pytest.MonkeyP
     assert "ZeroDivisionError" in str(caught.value)
 
 
+def test_two_functions_of_one_name_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("judging_d", "judging_e"):
+        (tmp_path / f"{name}.py").write_text("def score(written, wanted):\n    return [0.0] * len(wanted)\n")
+    monkeypatch.chdir(tmp_path)
+    assert set(text_metrics(["judging_d:score", "judging_d:score"])) == {"score"}
+    with pytest.raises(ConfigError, match="two metrics have the same name"):
+        text_metrics(["judging_d:score", "judging_e:score"])
+
+
 @pytest.mark.parametrize(
     ("name", "message"),
     [

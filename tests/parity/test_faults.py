@@ -68,20 +68,21 @@ def test_fifteen_of_sixteen_do_not_notice_the_one_that_diverges(family: str) -> 
     assert diverged["wild"].bad_layer in dict(model.named_modules()) and ".0." in str(diverged["wild"].bad_layer)
 
 
-def test_a_loss_that_stays_far_worse_than_guessing_has_diverged(shared: Path) -> None:
+def test_one_of_sixteen_at_a_rate_of_10_has_diverged_and_the_others_are_as_if_alone(shared: Path) -> None:
     """At a rate of 10 a real model's loss stays finite, thanks to its norms; nothing is left to train there."""
     base = load_base(str(shared / "models" / "stories260K"), "causal_lm")
     lines = (shared / "data" / "tinystories" / "stories_lower.jsonl").open(encoding="utf-8")
     ids = [np.array(base.tokenizer(json.loads(line)["text"]).input_ids[:48], np.int32) for line in itertools.islice(lines, 60)]
     rows = [Row(each, each.copy()) for each in ids]
-    good = candidate("good", base.model, max_steps=9)
-    completed, diverged, events = run_until_ended(
-        trainer(base.model, rows), [good, candidate("ten", base.model, learning_rate=10.0, max_steps=9)]
-    )
-    assert set(completed) == {"good"} and set(diverged) == {"ten"}
-    assert diverged["ten"].bad_layer and diverged["ten"].nonfinite == 0
-    assert next(event for event in events if "first_bad_layer" in event.data).trial == "ten"
-    assert largest_difference(weights_of(completed["good"]), weights_of(run(trainer(base.model, rows), [good])["good"])) < 1e-4
+    trials = different(base.model, 15)
+    ten = candidate("ten", base.model, learning_rate=10.0, max_steps=9)
+    completed, diverged, events = run_until_ended(trainer(base.model, rows), [*trials[:9], ten, *trials[9:]])
+    assert set(completed) == {one.id for one in trials} and set(diverged) == {"ten"}
+    named = [event for event in events if "first_bad_layer" in event.data]
+    assert {event.trial for event in named} == {"ten"} and diverged["ten"].step < 9
+    assert diverged["ten"].bad_layer == named[0].data["first_bad_layer"] and diverged["ten"].nonfinite == 0
+    for one in trials:
+        assert largest_difference(weights_of(completed[one.id]), weights_of(alone(base.model, rows, one))) < 1e-4
 
 
 def test_a_gradient_that_is_not_finite_changes_no_weight() -> None:

@@ -156,27 +156,22 @@ def assert_as_alone(family: str, dtype: torch.dtype, mix: Mix, tolerance: float)
         assert (got.step, got.tokens) == (seat.step, seat.tokens)
 
 
-CALM = settings(max_examples=3, suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large])
+CALM = settings(suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large])
 
 
 @pytest.mark.parametrize("family", tiny.FAMILIES)
-@CALM
-@given(mix=mixes())
-def test_any_mix_is_as_if_alone(family: str, mix: Mix) -> None:
-    assert_as_alone(family, torch.float64, mix, 1e-10)
+@pytest.mark.parametrize(
+    ("dtype", "tolerance", "examples"),
+    [
+        (torch.float64, 1e-10, 3),
+        pytest.param(torch.float64, 1e-10, 15, marks=pytest.mark.long),
+        pytest.param(torch.float32, 1e-4, 5, marks=pytest.mark.long),
+    ],
+)
+def test_any_mix_is_as_if_alone(family: str, dtype: torch.dtype, tolerance: float, examples: int) -> None:
+    @settings(CALM, max_examples=examples)
+    @given(mix=mixes())
+    def as_alone(mix: Mix) -> None:
+        assert_as_alone(family, dtype, mix, tolerance)
 
-
-@pytest.mark.long
-@pytest.mark.parametrize("family", tiny.FAMILIES)
-@settings(CALM, max_examples=15)
-@given(mix=mixes())
-def test_many_mixes_are_as_if_alone(family: str, mix: Mix) -> None:
-    assert_as_alone(family, torch.float64, mix, 1e-10)
-
-
-@pytest.mark.long
-@pytest.mark.parametrize("family", tiny.FAMILIES)
-@settings(CALM, max_examples=5)
-@given(mix=mixes())
-def test_many_mixes_in_float32_are_as_if_alone(family: str, mix: Mix) -> None:
-    assert_as_alone(family, torch.float32, mix, 1e-4)
+    as_alone()

@@ -49,6 +49,14 @@ def test_a_finding_by_its_name_wins_over_what_its_trial_had(run: Path) -> None:
     assert applied(f"{run}:diverged")[1] == {"adapter.r": 2, "name": "first-2"}, "of another trial than the best"
 
 
+def test_a_finding_about_the_whole_run_goes_upon_its_best_trial(run: Path) -> None:
+    folder = RunFolder.open(run)
+    result = folder.result()
+    result.findings = [finding("answers-cut-off", **{"data.max_length": 64})]
+    folder.write_result(result)
+    assert applied(str(run))[1] == {"adapter.r": 16, "data.max_length": 64, "name": "first-2"}
+
+
 def test_a_folder_may_have_a_colon_in_its_name(run: Path) -> None:
     odd = run.rename(run.with_name("a:b"))
     assert applied(str(odd))[1]["training.learning_rate"] == 2e-3

@@ -497,6 +497,16 @@ def test_a_name_that_belongs_to_another_request(here: Path, tmp_path: Path) -> N
     assert fault.number == "1 keys differ: adapter.r"
 
 
+def test_an_empty_folder_belongs_to_nobody(here: Path, tmp_path: Path) -> None:
+    (tmp_path / "mine").mkdir()
+    config = good(here, name="mine", output_dir=str(tmp_path))
+    assert of(check(config, quick=True), "safety").level == "ok"
+    (tmp_path / "mine" / "notes.txt").write_text("kept")
+    assert "exists and is no run" in of(check(config, quick=True), "safety").what
+    (tmp_path / "mine" / "config.yaml").write_text("adapter: {rank_: 3}")
+    assert "there is no key `adapter.rank_`" in of(check(config, quick=True), "safety").what
+
+
 def test_a_run_whose_data_changed_cannot_go_on(here: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     from loraloom.pipeline import check as checking
     from loraloom.pipeline.fingerprint import fingerprints
@@ -519,6 +529,13 @@ def test_an_unknown_key_is_refused_where_it_is_read(here: Path) -> None:
 
 
 # -- all of them ---------------------------------------------------------------------------------------------------
+
+
+def test_a_start_that_cannot_be_packed_is_refused_before_work(here: Path) -> None:
+    config = good(here, "adapter.init_lora_weights=loftq")
+    fault = first_fault(config, "targets")
+    assert fault.what == "`adapter.init_lora_weights: loftq` cannot be packed"
+    same_refusal(config, fault)
 
 
 def test_faults_do_not_hide_each_other(here: Path) -> None:

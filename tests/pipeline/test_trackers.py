@@ -128,6 +128,14 @@ def test_trackio_gets_one_run(tmp_path: Path, package: Any) -> None:
     assert [name for name, _, _ in calls] == ["init", "log", "log", "log", "finish"]
 
 
+def test_one_that_cannot_begin_is_refused(tmp_path: Path, package: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    package("wandb")
+    monkeypatch.setattr("loraloom.pipeline.trackers.WandB.__init__", lambda self, folder, config: 1 / 0)
+    with pytest.raises(RequestError, match="`report_to: wandb` cannot begin") as caught:
+        tracked(["wandb"], tmp_path, {}, lambda event: None)
+    assert "ZeroDivisionError: division by zero" in str(caught.value)
+
+
 def test_one_that_fails_is_let_go_and_said(tmp_path: Path, package: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     package("wandb")
     monkeypatch.setattr("loraloom.pipeline.trackers.WandB.send", lambda self, event: 1 / 0)

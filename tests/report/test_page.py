@@ -165,6 +165,12 @@ def test_odd_values_are_quoted_for_the_shell(run: RunFolder) -> None:
     ]
 
 
+def save_config(run: RunFolder, **values: object) -> None:
+    """The config of the adapter in best/."""
+    run.best.mkdir(exist_ok=True)
+    (run.best / "adapter_config.json").write_text(json.dumps({"bias": "none", **values}))
+
+
 def test_the_snippet_is_python_and_knows_the_head(run: RunFolder) -> None:
     result = run.result()
     result.task, result.labels, result.model = "seq_cls", ["a", "b", "c"], "o'brien/tiny"
@@ -176,6 +182,7 @@ def test_the_snippet_is_python_and_knows_the_head(run: RunFolder) -> None:
 
 def test_a_language_model_is_asked_and_served(run: RunFolder) -> None:
     result = run.result()
+    save_config(run, r=16)
     assert pasted(try_command(run, result)) == ["loraloom", "generate", "--base", "--adapter", "runs/first", "..."]
     words = pasted(serve_command(run, result))
     assert words[:3] == ["vllm", "serve", "tiny/model"]
@@ -185,15 +192,26 @@ def test_a_language_model_is_asked_and_served(run: RunFolder) -> None:
 
 @pytest.mark.parametrize(("rank", "served"), [(8, "8"), (48, "64"), (400, "512")])
 def test_the_rank_that_is_served_is_one_that_vllm_knows(run: RunFolder, rank: int, served: str) -> None:
-    words = pasted(serve_command(run, result_of(trial("a", settings={"adapter.r": rank}), best="a")))
+    save_config(run, r=rank)
+    words = pasted(serve_command(run, result_of(trial("a", settings={"adapter.r": 1}), best="a")))
     assert words[words.index("--max-lora-rank") + 1] == served
 
 
-@pytest.mark.parametrize("settings", [{"adapter.r": 1024}, {"adapter.r": 8, "adapter.use_dora": True}])
-def test_what_vllm_does_not_take_is_not_offered(run: RunFolder, settings: dict[str, object]) -> None:
-    assert serve_command(run, result_of(trial("a", settings=settings), best="a")) is None
-    assert serve_command(run, result_of(trial("a"), best="a", task="seq_cls")) is None
-    assert serve_command(run, result_of(trial("a"))) is None
+@pytest.mark.parametrize(
+    "saved", [{"r": 1024}, {"use_dora": True}, {"bias": "lora_only"}, {"modules_to_save": ["head"]}, {"rank_pattern": {"q": 4}}]
+)
+def test_what_vllm_does_not_take_is_not_offered(run: RunFolder, saved: dict[str, object]) -> None:
+    save_config(run, **{"r": 8, **saved})
+    assert serve_command(run, result_of(trial("a"), best="a")) is None
+
+
+def test_only_a_language_model_that_was_kept_is_served(run: RunFolder) -> None:
+    won = result_of(trial("a"), best="a")
+    assert serve_command(run, won) is None, "no best/"
+    save_config(run, r=8)
+    assert serve_command(run, won) is not None
+    assert serve_command(run, replace(won, task="seq_cls")) is None
+    assert serve_command(run, replace(won, best=None)) is None
 
 
 def test_samples_stand_side_by_side(run: RunFolder) -> None:

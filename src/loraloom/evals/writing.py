@@ -43,7 +43,6 @@ def exercise(row: Row, task: Task) -> Exercise:
     return Exercise(tuple(row.input_ids[:start].tolist()), tuple(row.input_ids[start:end].tolist()))
 
 
-@torch.no_grad()
 def written(
     model: Any, exercises: Sequence[Exercise], tokenizer: Any, *, task: Task, pad_id: int, max_new_tokens: int
 ) -> list[str]:
@@ -53,21 +52,44 @@ def written(
     """
     texts = [""] * len(exercises)
     order = sorted(range(len(exercises)), key=lambda i: len(exercises[i].prompt))
-    stops = {tokenizer.eos_token_id, *_stops(model)} - {None}
-    limit = None if task == "seq2seq_lm" else getattr(model.config, "max_position_embeddings", None)
-    for length, same in groupby(order, key=lambda i: len(exercises[i].prompt)):
+    for _, same in groupby(order, key=lambda i: len(exercises[i].prompt)):
         places = list(same)
-        room = max_new_tokens if limit is None else min(max_new_tokens, limit - length)
-        for chosen in [places[start : start + BATCH] for start in range(0, len(places), BATCH)] if room > 0 else ():
-            inputs = torch.tensor([exercises[i].prompt for i in chosen], device=model.device)
-            out = model.generate(
-                input_ids=inputs, attention_mask=torch.ones_like(inputs), max_new_tokens=room, do_sample=False,
-                pad_token_id=pad_id, eos_token_id=sorted(stops) or None,
-            )  # fmt: skip
-            new = out if task == "seq2seq_lm" else out[:, length:]
-            for place, ids in zip(chosen, new, strict=True):
-                texts[place] = tokenizer.decode(ids, skip_special_tokens=True).strip()
+        for chosen in (places[start : start + BATCH] for start in range(0, len(places), BATCH)):
+            prompts = [exercises[i].prompt for i in chosen]
+            new = continuations(model, prompts, tokenizer, task=task, pad_id=pad_id, max_new_tokens=max_new_tokens)
+            for place, text in zip(chosen, new, strict=True):
+                texts[place] = text
     return texts
+
+
+@torch.no_grad()
+def continuations(
+    model: Any, prompts: Sequence[Sequence[int]], tokenizer: Any, *, task: Task, pad_id: int, max_new_tokens: int,
+    temperature: float = 0.0,
+) -> list[str]:  # fmt: skip
+    """What `model` writes after prompts (token ids) of one length; nothing where it has no positions left for it.
+
+    Args:
+        temperature: 0 always takes the likeliest token.
+    """
+    length = len(prompts[0])
+    limit = position_limit(model, task)
+    room = max_new_tokens if limit is None else min(max_new_tokens, limit - length)
+    if room <= 0:
+        return [""] * len(prompts)
+    sampling: dict[str, Any] = {"do_sample": True, "temperature": temperature} if temperature > 0 else {"do_sample": False}
+    inputs = torch.tensor(prompts, device=model.device)
+    out = model.generate(
+        input_ids=inputs, attention_mask=torch.ones_like(inputs), max_new_tokens=room, pad_token_id=pad_id,
+        eos_token_id=sorted({tokenizer.eos_token_id, *_stops(model)} - {None}) or None, **sampling,
+    )  # fmt: skip
+    new = out if task == "seq2seq_lm" else out[:, length:]
+    return [tokenizer.decode(ids, skip_special_tokens=True).strip() for ids in new]
+
+
+def position_limit(model: Any, task: Task) -> int | None:
+    """Tokens that prompt and answer may have together; None where there is no bound, or each has its own."""
+    return None if task == "seq2seq_lm" else getattr(model.config, "max_position_embeddings", None)
 
 
 def _stops(model: Any) -> list[int]:

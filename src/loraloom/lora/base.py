@@ -138,7 +138,7 @@ def load_base(
             need="config.json and model.safetensors of a model that does this task",
             next="ls the folder" if folder else "check the name, or give a local folder",
         ) from error
-    _refuse_random(model, info, task)
+    _refuse_random(model, info, task, name_or_path)
     model.config.pad_token_id = pad_id(tokenizer, model.config)
     return Base(name_or_path, task, model.to(device), tokenizer, fresh_modules(model, info))
 
@@ -149,7 +149,7 @@ def _not_loaded(model: nn.Module, info: dict[str, Any]) -> set[str]:
     return absent - set(getattr(model, "_tied_weights_keys", None) or ())
 
 
-def _refuse_random(model: nn.Module, info: dict[str, Any], task: Task) -> None:
+def _refuse_random(model: nn.Module, info: dict[str, Any], task: Task, name_or_path: str) -> None:
     """Only a classifier's head, and the pooler before it, may be new: nobody trains the rest, and it would stay noise.
 
     Raises:
@@ -160,6 +160,7 @@ def _refuse_random(model: nn.Module, info: dict[str, Any], task: Task) -> None:
     if noise:
         raise ModelError(
             f"config.json and the weights do not fit: {len(noise):,} tensors of the model have no weights of their size",
+            where=name_or_path,
             got=", ".join(noise[:3]) + (", ..." if len(noise) > 3 else ""),
             need=f"a checkpoint of {type(model).__name__} with all of its layers",
             next="get the model's files again, config.json and weights from the same place",

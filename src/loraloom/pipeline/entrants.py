@@ -86,8 +86,8 @@ class Entrant:
 def entrants_of(places: Sequence[str], output_dir: str) -> list[Entrant]:
     """The entrants that `places` name: RUN or RUN:TRIAL, a run being its folder or its name in `output_dir`.
 
-    A single run means all its settings that were trained to the end or to the end of its time, best first and the plan's own among them; of several
-    runs each means its winner's setting.
+    A single run means all its settings that were trained to the end, or until the run's time was up, best first and the
+    plan's own among them; of several runs each means its winner's setting.
 
     Raises:
         RequestError: no such run or trial, nothing to compare in it, or measures that cannot be held against each other.
@@ -142,7 +142,9 @@ def _named(place: str, output_dir: str, *, many: bool) -> Entrant:
     trial = result.trial(wanted)
     if trial is None:
         known = ", ".join(one.id for one in result.ranked()[:12]) or "none"
-        raise RequestError(f"run `{folder.name}` has no trial `{wanted}`", got=f"trials: {known}", next="loraloom compare RUN")
+        raise RequestError(
+            f"run `{folder.name}` has no trial `{wanted}`", got=f"trials: {known}", next=f"loraloom compare {folder.path}"
+        )
     return _entrant(f"{folder.name}:{wanted}" if many else wanted, folder, result, [trial])
 
 

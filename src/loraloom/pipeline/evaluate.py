@@ -26,7 +26,7 @@ from loraloom.facts.device import device_facts
 from loraloom.facts.model import model_facts, require_weights
 from loraloom.lora.base import Base, load_base, load_tokenizer
 from loraloom.lora.foreign import adapter_folder, read_adapter_config
-from loraloom.lora.state import load_peft
+from loraloom.lora.state import PEFT_TASKS, load_peft
 from loraloom.pipeline.session import deciding_metric
 from loraloom.store.folder import RunFolder
 
@@ -53,6 +53,8 @@ def evaluate(
     Raises:
         RequestError: the adapter, the model or the data cannot be used.
     """
+    if split not in ("train", "validation", "test"):
+        raise ConfigError(f"there is no split `{split}`", need="train, validation or test", next="--split test")
     asked = text_metrics(metrics)
     folder = None if adapter is None else adapter_folder(adapter)
     described = {} if folder is None else read_adapter_config(folder)
@@ -62,6 +64,12 @@ def evaluate(
     facts = model_facts(name, revision=config.model.revision, trust_remote_code=config.model.trust_remote_code)
     require_weights(facts)
     data = _rows(config, split, folder, facts.kind == "encoder_decoder", name, _labels(folder))
+    if described.get("task_type") not in (None, PEFT_TASKS[data.task]):
+        raise ConfigError(
+            f"the adapter was trained for {described['task_type']}, and these rows are for {PEFT_TASKS[data.task]}",
+            where=str(folder),
+            next="give rows of the adapter's task, or say what they are with --task",
+        )
     if asked and data.task == "seq_cls":
         raise ConfigError(
             f"metric `{metrics[0]}` judges texts, and a classifier writes none",

@@ -4,10 +4,9 @@ from __future__ import annotations
 
 from typing import Any
 
-import torch
-
 from loraloom.data.chat import prompt_ids
 from loraloom.errors import ConfigError, ModelError
+from loraloom.evals.writing import continuations, position_limit
 from loraloom.facts.device import device_facts
 from loraloom.facts.model import model_facts, require_weights
 from loraloom.lora.base import Base, load_base, load_tokenizer, share_copy
@@ -35,7 +34,7 @@ def generate(
         One {prompt, source, text} for each prompt and source, source being "base" or the adapter's folder.
 
     Raises:
-        RequestError: nothing to ask, or an adapter of another task or base.
+        RequestError: nothing to ask, a prompt that is too long, or an adapter of another task or base.
     """
     folders = [adapter_folder(place) for place in adapters]
     described = [read_adapter_config(folder) for folder in folders]
@@ -61,15 +60,13 @@ def generate(
     ]
 
 
-@torch.no_grad()
 def _continue(model: Any, tokenizer: Any, base: Base, prompt: str, max_new_tokens: int, temperature: float) -> str:
-    ids = prompt_ids(prompt, tokenizer, continued=base.task == "causal_lm")
-    inputs = torch.tensor([ids], device=base.model.device)
-    sampling: dict[str, Any] = {"do_sample": True, "temperature": temperature} if temperature > 0 else {"do_sample": False}
-    limit = getattr(base.model.config, "max_position_embeddings", None)
-    room = max_new_tokens if limit is None else max(1, min(max_new_tokens, limit - len(ids)))
-    out = model.generate(
-        input_ids=inputs, attention_mask=torch.ones_like(inputs), max_new_tokens=room, pad_token_id=base.pad_id, **sampling
-    )[0]
-    new = out if base.task == "seq2seq_lm" else out[len(ids) :]
-    return tokenizer.decode(new, skip_special_tokens=True).strip()
+    ids, limit = prompt_ids(prompt, tokenizer, continued=base.task == "causal_lm"), position_limit(base.model, base.task)
+    if limit is not None and len(ids) >= limit:
+        raise ConfigError(
+            f"the prompt has {len(ids):,} tokens", need=f"fewer than the model's {limit:,} positions", next="shorten it"
+        )
+    (text,) = continuations(
+        model, [ids], tokenizer, task=base.task, pad_id=base.pad_id, max_new_tokens=max_new_tokens, temperature=temperature
+    )
+    return text

@@ -116,6 +116,8 @@ def _refuse_finished(folder: RunFolder, verb: str) -> None:
             next=f"loraloom {result.verb} --resume {folder.path}, or a new run: --name {_free(folder)}",
         )
     if result.status == "completed" and not any(folder.checkpoints.glob("checkpoint-*.json")):
+        # A process that was killed as its very last act has left some of them.
+        folder.drop_checkpoints()
         raise RequestError(
             f"run `{folder.name}` already exists in `{folder.path.parent}` and is finished",
             need="a run that was interrupted, or a name that is free",

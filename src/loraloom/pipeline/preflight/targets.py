@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from loraloom.errors import ModelError
+from loraloom.lora.init import check_init
 from loraloom.lora.targets import short_label
 from loraloom.pipeline.preflight.result import CheckResult, refused
 from loraloom.pipeline.preflight.subject import Subject
@@ -12,9 +13,10 @@ NAME = "targets"
 
 
 def inspect(subject: Subject) -> CheckResult:
-    """A pattern that matches nothing fails, and a layer that is to be adapted and trained whole at once.
+    """A pattern that matches nothing fails, a layer that is to be adapted and trained whole at once, and a start for its
+    adapter that a shared base cannot give.
 
-    The planner refuses both where it meets them; what a search may ask for is tried here.
+    The planner refuses the first two where it meets them; what a search may ask for is tried here.
     """
     space = subject.config.search.space
     for key, asked in space.items() if isinstance(space, dict) else ():
@@ -25,6 +27,10 @@ def inspect(subject: Subject) -> CheckResult:
                 except ModelError as error:
                     return refused(NAME, error)
     made = candidate(subject.plan, "check", {}).adapter
+    try:
+        check_init(made.init_lora_weights)
+    except ModelError as error:
+        return refused(NAME, error)
     linears = subject.facts.model.linears
     adaptable = [linear for linear in linears if linear.role != "head"]
     number = f"{len(made.target_modules)} of {len(adaptable)} linear layers"
