@@ -1,8 +1,8 @@
 """One flat block of memory per adapter: every weight, gradient and moment of a candidate lies in one row.
 
 Parameters and gradients that the layers use are views into the block, so that an optimiser step, a norm, a
-snapshot and a checkpoint are each one operation, whatever the number of modules (84 modules x 16 adapters: 3.3 ms
-a step against 28.8 ms tensor by tensor). The block dies with its candidate, so no state can leak into the next.
+snapshot and a checkpoint are each one operation, whatever the number of modules. The block dies with its candidate, so
+no state can leak into the next.
 """
 
 from __future__ import annotations

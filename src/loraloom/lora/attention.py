@@ -1,9 +1,7 @@
 """Attention for short rows on a CPU: three batched products and a softmax beat the tiled kernel until rows get long.
 
-torch's fused CPU kernel works row block by row block, which pays once the table of scores no longer fits the cache. In
-training (forward and backward, 8 rows, 9 heads of 64, 2 cores) it took 4.1 / 17.6 / 34.2 ms in bfloat16 at 32 / 128 /
-256 tokens against 0.6 / 7.7 / 21.8 ms here, and in float32 30.3 against 43.6 ms at 256. Longer rows, and everything
-that is not plain softmax attention, go to the fused kernel.
+torch's fused CPU kernel works row block by row block, which pays once the table of scores no longer fits the cache: in
+bfloat16 later than in float32. Longer rows, and everything that is not plain softmax attention, go to the fused kernel.
 """
 
 from __future__ import annotations
@@ -16,7 +14,7 @@ from torch import Tensor, nn
 
 NAME = "loraloom_rows"
 LONGEST = {torch.bfloat16: 512, torch.float32: 160, torch.float64: 160}
-"""Rows up to this many tokens are taken here; measured as above."""
+"""Rows up to this many tokens are taken here: about where the two are equally fast with heads of 64, on two cores."""
 MOST_BYTES = 256 * 2**20
 """Of one layer's table of scores."""
 

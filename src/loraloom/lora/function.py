@@ -205,8 +205,7 @@ class StackedLanes:
     """Lanes of equally many tokens, in the order of the batch, as batched products: K adapters, N tokens each.
 
     Smaller ranks are padded with zeros, which is exact: a zero row of A gives a zero column of h, meets a zero column
-    of B, and its gradient is dropped. Eight adapters of rank 8 take 0.44 ms here against 1.28 ms one by one
-    (bfloat16, 32 tokens each, 576 -> 1536).
+    of B, and its gradient is dropped.
     """
 
     def __init__(self, lanes: list[Lane]) -> None:

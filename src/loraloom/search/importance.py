@@ -14,7 +14,7 @@ from loraloom.search.ped_anova import divergence_of_choices, divergence_of_numbe
 
 FEWEST = 12
 """Different settings below which nothing is said. tests/search/test_importance.py plants one setting among three that matters:
-from 12 candidates it comes first nine times in ten, from 8 two times in three."""
+from 12 candidates it comes first more than four times in five, from 8 two times in three."""
 GOOD = 4
 """At least this many candidates count as good ones; of many, the best tenth."""
 LOG_SPREAD = 20
