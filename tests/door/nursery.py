@@ -1,15 +1,14 @@
 """A process that has everything imported, and forks one child for each command line: a real process, there at once.
 
-As a program it reads one JSON object a line ({commands, log, kill_after, limits}) and answers each with {codes, seconds}:
-the exit code of each child (or minus the number of the signal that ended it), and the seconds that they had of a processor.
-Children are killed by that clock too: on a busy machine they come just as far. From a test:
-`with Nursery() as nursery: nursery.run(...)`.
+As a program it reads one JSON object a line ({commands, log, kill_after, kill_at, limits}) and answers each with
+{codes, seconds}: the exit code of each child (or minus the number of the signal that ended it), and the seconds that they
+had of a processor. Children are killed by that clock too, or once a file has so many lines: on a busy machine they come just
+as far. From a test: `with Nursery() as nursery: nursery.run(...)`.
 """
 
 from __future__ import annotations
 
 import json
-import math
 import os
 import random
 import resource
@@ -44,13 +43,21 @@ class Nursery:
         self.process.stdin.close()
         self.process.wait()
 
-    def run(self, *words: object, log: Path, kill_after: float | None = None) -> tuple[int, float]:
-        """Run one command line to its end, or to the SIGKILL that comes after so many seconds of a processor.
+    def run(
+        self, *words: object, log: Path, kill_after: float | None = None, kill_at: tuple[Path, int] | None = None
+    ) -> tuple[int, float]:
+        """Run one command line to its end, or to the SIGKILL.
+
+        Args:
+            words: the command line.
+            log: where its output goes.
+            kill_after: kill it when it has had so many seconds of a processor.
+            kill_at: kill it when this file has so many lines.
 
         Returns:
             Exit code and seconds of a processor.
         """
-        answer = self._ask([words], log, kill_after=kill_after)
+        answer = self._ask([words], log, kill_after=kill_after, kill_at=kill_at and (str(kill_at[0]), kill_at[1]))
         return answer["codes"][0], answer["seconds"]
 
     def run_with(self, *words: object, log: Path, limits: Mapping[str, int]) -> int:
@@ -122,19 +129,28 @@ def born(words: list[str], asked: Mapping[str, Any]) -> int:
         os._exit(code)
 
 
-def ended(pid: int, kill_after: float) -> tuple[int, float]:
+def has_come(pid: int, asked: Mapping[str, Any]) -> bool:
+    """Whether the moment that was asked for is there."""
+    if (seconds := asked.get("kill_after")) is not None:
+        times = psutil.Process(pid).cpu_times()
+        return times.user + times.system >= seconds
+    path, lines = asked["kill_at"]
+    return Path(path).is_file() and Path(path).read_bytes().count(b"\n") >= lines
+
+
+def ended(pid: int, asked: Mapping[str, Any]) -> tuple[int, float]:
     """Wait for a child, kill it when its time has come; its exit code, and the seconds that it had of a processor."""
     moment = random.uniform(0, LATER)
+    to_kill = asked.get("kill_after") is not None or asked.get("kill_at") is not None
     while True:
-        found, status, used = os.wait4(pid, 0 if kill_after == math.inf else os.WNOHANG)
+        found, status, used = os.wait4(pid, os.WNOHANG if to_kill else 0)
         if found:
             return os.waitstatus_to_exitcode(status), used.ru_utime + used.ru_stime
-        times = psutil.Process(pid).cpu_times()
-        if times.user + times.system >= kill_after:
+        if has_come(pid, asked):
             # Waits for the disk take no time of the processor; so that they are hit too, some time goes by.
             time.sleep(moment)
             os.kill(pid, signal.SIGKILL)
-            kill_after = math.inf
+            to_kill = False
         else:
             time.sleep(0.002)
 
@@ -155,9 +171,8 @@ def serve() -> None:
     torch.set_num_threads(1)
     for line in sys.stdin:
         asked = json.loads(line)
-        kill_after = asked.get("kill_after")
         pids = [born(words, asked) for words in asked["commands"]]
-        ends = [ended(pid, math.inf if kill_after is None else kill_after) for pid in pids]
+        ends = [ended(pid, asked) for pid in pids]
         print(json.dumps({"codes": [code for code, _ in ends], "seconds": sum(used for _, used in ends)}), flush=True)
 
 

@@ -21,6 +21,8 @@ from loraloom.store.database import Database, default_url
 KILLED = -9
 OF_THE_MOMENT = ("seconds", "peak_bytes")
 """What a trial took differs from one time to the next; nothing else does."""
+FIRST_KILL = 0.7
+"""The first kill falls somewhere in this share of the story."""
 
 
 @dataclass(frozen=True)
@@ -64,7 +66,11 @@ def killed_until_done(run: Undisturbed, name: str, rng: random.Random) -> int:
     while True:
         began = (folder / "config.yaml").is_file()
         words = ["tune", "--resume", folder, "--quiet"] if began and kills % 2 else [*run.words, "--name", name]
-        code, _ = run.nursery.run(*words, log=log, kill_after=rng.uniform(0, 1.1 * run.seconds))
+        if kills:
+            code, _ = run.nursery.run(*words, log=log, kill_after=rng.uniform(0, 1.1 * run.seconds))
+        else:  # by what it has written: on a machine of any speed it is killed at least once
+            line = rng.randrange(1, int(FIRST_KILL * len(events_of(run.folder))))
+            code, _ = run.nursery.run(*words, log=log, kill_at=(folder / "events.jsonl", line))
         finished = log.is_file() and "is finished" in log.read_text()
         if code != KILLED:
             # The very last moment of a run lies behind its end: asked once more, it says that it is finished.
