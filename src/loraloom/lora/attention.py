@@ -1,7 +1,8 @@
 """Attention for short rows on a CPU: three batched products and a softmax beat the tiled kernel until rows get long.
 
 torch's fused CPU kernel works row block by row block, which pays once the table of scores no longer fits the cache: in
-bfloat16 later than in float32. Longer rows, and everything that is not plain softmax attention, go to the fused kernel.
+bfloat16 later than in float32. Longer causal rows go block by block (`attention_blocks`); what is longer still, and
+everything that is not plain softmax attention, goes to the fused kernel.
 """
 
 from __future__ import annotations
@@ -11,6 +12,8 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+
+from loraloom.lora.attention_blocks import BlockAttention, takes, wide
 
 NAME = "loraloom_rows"
 LONGEST = {torch.bfloat16: 512, torch.float32: 160, torch.float64: 160}
@@ -28,26 +31,27 @@ class RowAttention(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: Any, q: Tensor, k: Tensor, v: Tensor, bias: Tensor | None, scale: float) -> Tensor:
-        b, h, t, d = q.shape
+        b, h, t, _ = q.shape
         g, s = k.shape[1], k.shape[2]
-        q_NTD = q.reshape(b * g, h // g * t, d)
-        k_NSD, v_NSE = k.reshape(b * g, s, d), v.reshape(b * g, s, v.shape[-1])
+        q_NTD = wide(q).view(b * g, h // g * t, -1)
+        k_NSD, v_NSE = wide(k).view(b * g, s, -1), wide(v).view(b * g, s, -1)
         no_bias = q.new_zeros(1)
         scores_NTS = torch.baddbmm(no_bias if bias is None else bias, q_NTD, k_NSD.mT, alpha=scale)
         p_NTS = torch.softmax(scores_NTS, -1)
         ctx.save_for_backward(q_NTD, k_NSD, v_NSE, p_NTS)
         ctx.shapes = (q.shape, k.shape, v.shape, scale)
-        return torch.bmm(p_NTS, v_NSE).view(b, h, t, -1)
+        return torch.bmm(p_NTS, v_NSE).view(b, h, t, -1)[..., : v.shape[-1]]
 
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> Any:
         q_NTD, k_NSD, v_NSE, p_NTS = ctx.saved_tensors
         q_shape, k_shape, v_shape, scale = ctx.shapes
-        gy_NTE = grads[0].reshape(q_NTD.shape[0], q_NTD.shape[1], -1)
+        gy_NTE = wide(grads[0]).view(q_NTD.shape[0], q_NTD.shape[1], -1)
         gp_NTS = torch.bmm(gy_NTE, v_NSE.mT)
         gs_NTS = torch._softmax_backward_data(gp_NTS, p_NTS, -1, p_NTS.dtype).mul_(scale)  # pyright: ignore[reportPrivateUsage, reportPrivateImportUsage]
         gq, gk, gv = torch.bmm(gs_NTS, k_NSD), torch.bmm(gs_NTS.mT, q_NTD), torch.bmm(p_NTS.mT, gy_NTE)
-        return gq.view(q_shape), gk.view(k_shape), gv.view(v_shape), None, None
+        parts = zip((gq, gk, gv), (q_shape, k_shape, v_shape), strict=True)
+        return *(x.view(*shape[:-1], -1)[..., : shape[-1]] for x, shape in parts), None, None
 
 
 def row_attention(
@@ -57,13 +61,16 @@ def row_attention(
     """An attention function as transformers calls it; gives [B, T, H, D] and no weights."""
     from transformers.integrations.sdpa_attention import sdpa_attention_forward
 
-    bias = _bias(module, query, key, attention_mask, is_causal)
     special = dropout > 0 or any(kwargs.get(name) is not None for name in ("position_bias", "cache", "softcap", "s_aux"))
-    if special or bias is _UNKNOWN or not _short(query, key):
+    scale = query.shape[-1] ** -0.5 if scaling is None else scaling
+    if not special and (attention_mask is not None or _causal_by_itself(module, is_causal)) and takes(query, key, attention_mask):
+        out = BlockAttention.apply(query, key, value, attention_mask, scale)
+        return out.transpose(1, 2).contiguous(), None  # type: ignore[union-attr]
+    bias = _UNKNOWN if special else _bias(module, query, key, attention_mask, is_causal)
+    if bias is _UNKNOWN or not _short(query, key):
         return sdpa_attention_forward(
             module, query, key, value, attention_mask, dropout=dropout, scaling=scaling, is_causal=is_causal, **kwargs
         )
-    scale = query.shape[-1] ** -0.5 if scaling is None else scaling
     out = RowAttention.apply(query, key, value, bias, scale)
     return out.transpose(1, 2).contiguous(), None  # type: ignore[union-attr]
 
@@ -101,12 +108,17 @@ def _short(query: Tensor, key: Tensor) -> bool:
     return b <= most_rows(h, t, key.shape[2], query.dtype)
 
 
+def _causal_by_itself(module: nn.Module, is_causal: bool | None) -> bool:
+    """Whether attention without a mask is causal."""
+    return bool(getattr(module, "is_causal", True) if is_causal is None else is_causal)
+
+
 def _bias(module: nn.Module, query: Tensor, key: Tensor, mask: Tensor | None, is_causal: bool | None) -> Tensor | None:
     """What is added to the scores, broadcastable to [B * G, H / G * T, S]; `_UNKNOWN` for a mask of another make."""
     b, h, t, _ = query.shape
     g, s = key.shape[1], key.shape[2]
     if mask is None:
-        causal = getattr(module, "is_causal", True) if is_causal is None else is_causal
+        causal = _causal_by_itself(module, is_causal)
         return _causal(t, s, h // g, query.dtype, query.device) if causal and t > 1 else None
     if mask.dim() != 4 or mask.shape[1] != 1 or mask.shape[0] not in (1, b) or mask.shape[-1] != s:
         return _UNKNOWN
