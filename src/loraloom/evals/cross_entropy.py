@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from functools import lru_cache
+import threading
 from typing import Any
 from weakref import WeakKeyDictionary
 
@@ -20,12 +20,18 @@ _kernels: WeakKeyDictionary[nn.Module, dict[bool, Frozen]] = WeakKeyDictionary()
 """Of each head, by `prepack`."""
 
 
-@lru_cache(maxsize=2)
+_rooms = threading.local()
+
+
 def _workspace(rows: int, vocabulary: int, narrow: torch.dtype, wide: torch.dtype, device: torch.device) -> tuple[Tensor, Tensor]:
-    """Room for one chunk's logits, wide, and their gradient, narrow. Kept from call to call: tables of this size would
-    come from the system anew each time, page by page, which takes as long as filling them does."""
-    shape = (rows, vocabulary)
-    return torch.empty(shape, dtype=wide, device=device), torch.empty(shape, dtype=narrow, device=device)
+    """Room for one chunk's logits, wide, and their gradient, narrow. Each thread's own, and kept from call to call: tables
+    of this size would come from the system anew each time, page by page, which takes as long as filling them does."""
+    wanted = (rows, vocabulary, narrow, wide, device)
+    if getattr(_rooms, "made", None) != wanted:
+        shape = (rows, vocabulary)
+        _rooms.tables = torch.empty(shape, dtype=wide, device=device), torch.empty(shape, dtype=narrow, device=device)
+        _rooms.made = wanted
+    return _rooms.tables
 
 
 class ChunkedCrossEntropy(torch.autograd.Function):

@@ -51,6 +51,8 @@ class Objective(Protocol):
     """Name of the share that is right: accuracy, or token_accuracy."""
     chance: float
     """Loss of guessing, all choices alike, in nats."""
+    concurrent: bool
+    """Whether several threads may ask for rows at once: asking leaves the model alone."""
 
     def rows(self, model: Any, batch: Batch) -> RowLosses: ...
 
@@ -70,6 +72,7 @@ class CausalObjective:
     def __init__(self, model: Any, *, prepack: bool = True) -> None:
         self.prepack = prepack
         self.form = head_form(model, {"input_ids": _some_ids(model)})
+        self.concurrent = self.form.hidden != "given"
         self.chance = math.log(model.config.get_text_config().vocab_size)
 
     def rows(self, model: Any, batch: Batch) -> RowLosses:
@@ -86,6 +89,7 @@ class ClassificationObjective:
     """Cross entropy of a class for each row."""
 
     metric = "accuracy"
+    concurrent = True
 
     def __init__(self, model: Any) -> None:
         self.chance = math.log(max(2, model.config.num_labels))
@@ -110,6 +114,7 @@ class Seq2SeqObjective:
         self.prepack = prepack
         ids = _some_ids(model)
         self.form = head_form(model, {"input_ids": ids, "decoder_input_ids": ids})
+        self.concurrent = self.form.hidden != "given"
         self.chance = math.log(model.config.vocab_size)
 
     def rows(self, model: Any, batch: Batch) -> RowLosses:

@@ -16,6 +16,7 @@ from loraloom.data.encode import Row
 from loraloom.evals.metrics import class_metrics
 from loraloom.evals.objective import Objective, RowLosses
 from loraloom.lora.packed import PackedModel, Routing, Segment
+from loraloom.lora.workers import Workers
 from loraloom.records import Score, Task
 from loraloom.search.compare import ratio_of_sums
 
@@ -80,7 +81,6 @@ def _with_error(name: str, sums: np.ndarray, weights: np.ndarray) -> dict[str, f
     return {name: found.mean, f"{name}_se": found.se if math.isfinite(found.se) else math.nan}
 
 
-@torch.no_grad()
 def row_sums(
     packed: PackedModel,
     objective: Objective,
@@ -90,24 +90,35 @@ def row_sums(
     task: Task,
     pad_id: int,
     token_budget: int,
+    workers: Workers | None = None,
 ) -> dict[str, RowSums]:
     """Score `slots` on `rows`; no slots is the bare base, under the key "".
 
-    Each pass takes the same rows for every slot, at most `token_budget` padded tokens in all; rows go by length,
-    so that little is padded. The result is in the order of `rows`.
+    Each pass takes the same rows for every slot; rows go by length, so that little is padded. The result is in the order
+    of `rows`.
+
+    Args:
+        token_budget: padded tokens, of all slots, that are scored at a time.
+        workers: share the passes.
     """
+    workers = workers or Workers(packed.device, 1)
     lanes = list(slots) or [""]
     tables = {lane: RowTable(len(rows)) for lane in lanes}
     order = sorted(range(len(rows)), key=lambda i: len(rows[i].input_ids))
-    for chosen in _passes(order, rows, len(lanes), token_budget):
+
+    @torch.no_grad()
+    def score(chosen: Sequence[int]) -> tuple[RowLosses, Tensor]:
         size = len(chosen)
         batch = collate([rows[i] for i in chosen] * len(lanes), pad_id, task).to(packed.device)
         segments = tuple(Segment(slot, k * size, (k + 1) * size) for k, slot in enumerate(slots))
         with packed.route(Routing(segments)) as model:
-            result = objective.rows(model, batch)
+            return objective.rows(model, batch), batch.labels
+
+    passes = _passes(order, rows, len(lanes), token_budget // workers.count)
+    for chosen, (result, labels) in zip(passes, workers.map(score, passes, together=objective.concurrent), strict=True):
         for k, lane in enumerate(lanes):
-            own = slice(k * size, (k + 1) * size)
-            tables[lane].put(chosen, result.slice(own), batch.labels[own])
+            own = slice(k * len(chosen), (k + 1) * len(chosen))
+            tables[lane].put(chosen, result.slice(own), labels[own])
     return {lane: table.sums() for lane, table in tables.items()}
 
 

@@ -9,6 +9,8 @@ memory twice more. Where it pays is known by processor, not measured, so that th
 
 from __future__ import annotations
 
+import os
+from collections.abc import Callable
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -21,6 +23,16 @@ from loraloom.lora.function import Frozen
 
 PREPACK_ROWS = 256
 """Number of tokens that a layout is made for; other numbers work as well."""
+BLOCKS = (1024, 512, 256, 128, 64, 16)
+"""Numbers of tokens that such a product takes at once: any number is put together from these, the last one filled up.
+
+For every new number oneDNN compiles a program, which takes milliseconds and more than half a megabyte, and it keeps a
+thousand of them: batches of many lengths would pay for them with more memory than a small model's whole training takes.
+"""
+SMALLEST = 128 * 128
+"""Numbers of a float32 weight below which a layout gains nothing."""
+PROGRAMS = "128"
+"""Programs that oneDNN keeps, of these products and of all others in half precision: several times what one pass needs."""
 
 
 def frozen_kernel(layer: nn.Module, *, prepack: bool = True) -> Frozen | None:
@@ -39,7 +51,7 @@ def frozen_kernel(layer: nn.Module, *, prepack: bool = True) -> Frozen | None:
     else:
         return None
     bias = None if bias is None else bias.detach()
-    if prepack and prepacking_pays(weight.device.type, weight.dtype):
+    if prepack and prepacking_pays(weight.device.type, weight.dtype) and has_layout(weight.numel(), weight.dtype):
         return _prepacked(w_OD, bias)
     return Frozen(lambda x_ND: F.linear(x_ND, w_OD, bias), lambda gy_NO: gy_NO @ w_OD)
 
@@ -56,14 +68,42 @@ def prepacking_pays(device_type: str, dtype: torch.dtype) -> bool:
     return dtype == torch.float32 and _vendor() == "AuthenticAMD"
 
 
+def has_layout(numbers: int, dtype: torch.dtype) -> bool:
+    """Whether a weight of so many numbers gets a layout, where layouts pay."""
+    return dtype != torch.float32 or numbers >= SMALLEST
+
+
+def keep_few_programs() -> None:
+    """Bound what oneDNN keeps of the programs that it has compiled; counts if it comes before its first product."""
+    for name in ("ONEDNN_PRIMITIVE_CACHE_CAPACITY", "LRU_CACHE_CAPACITY"):
+        os.environ.setdefault(name, PROGRAMS)
+
+
 def _prepacked(w_OD: Tensor, bias: Tensor | None) -> Frozen:
     ops: Any = torch.ops.mkldnn
     forward = ops._reorder_linear_weight(w_OD.contiguous(), PREPACK_ROWS)
     backward = ops._reorder_linear_weight(w_OD.T.contiguous(), PREPACK_ROWS)
+    d_out, d_in = w_OD.shape
     return Frozen(
-        lambda x_ND: ops._linear_pointwise(x_ND, forward, bias, "none", [], ""),
-        lambda gy_NO: ops._linear_pointwise(gy_NO, backward, None, "none", [], ""),
+        lambda x_ND: _in_blocks(lambda x: ops._linear_pointwise(x, forward, bias, "none", [], ""), x_ND, d_out),
+        lambda gy_NO: _in_blocks(lambda gy: ops._linear_pointwise(gy, backward, None, "none", [], ""), gy_NO, d_in),
     )
+
+
+def _in_blocks(product: Callable[[Tensor], Tensor], x_ND: Tensor, width: int) -> Tensor:
+    """`product` of all rows, [N, width], in calls of as many rows as `BLOCKS` has."""
+    rows, start = x_ND.shape[0], 0
+    if rows in BLOCKS:
+        return product(x_ND)
+    y_NO = x_ND.new_empty((rows, width))
+    for size in BLOCKS:
+        while rows - start >= size:
+            y_NO[start : start + size] = product(x_ND[start : start + size])
+            start += size
+    if start < rows:
+        rest_ND = F.pad(x_ND[start:], (0, 0, 0, BLOCKS[-1] - (rows - start)))
+        y_NO[start:] = product(rest_ND)[: rows - start]
+    return y_NO
 
 
 @cache

@@ -22,6 +22,7 @@ from loraloom.errors import ModelError
 from loraloom.lora.arena import BIAS_NAME, Arena, Entry
 from loraloom.lora.attention import use_row_attention
 from loraloom.lora.checkpointing import checkpoint_blocks
+from loraloom.lora.frozen import keep_few_programs
 from loraloom.lora.function import BASE, LayerWeights, Routing, Segment
 from loraloom.lora.init import check_init, moves_base, named_seed, reinitialise, start_of
 from loraloom.lora.layer import lora_scale
@@ -100,13 +101,14 @@ class PackedModel:
         refuse_coupled(model)
         self.model = model.eval().requires_grad_(False)
         use_row_attention(model)
+        keep_few_programs()
         self.fresh_modules, self.prepack = fresh_modules, prepack
         reference = next(model.parameters())
         self.device, self.base_dtype = reference.device, reference.dtype
         self.dtype = dtype or (torch.float64 if reference.dtype == torch.float64 else torch.float32)
         self.adapters: dict[str, AdapterWeights] = {}
         self.checkpointing = False
-        self._route = Route()
+        self._route = Route(shared=self.device.type != "cpu")
         self._anchor = torch.zeros((), device=self.device, requires_grad=True)
         self._originals = dict(model.named_modules())
         self._shapes = {name: tuple(p.shape) for name, p in model.named_parameters(remove_duplicate=False)}

@@ -7,10 +7,12 @@ anything else would give a candidate the rows of another, so it is an error and 
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Generator
 from contextlib import contextmanager
 from dataclasses import replace
 from functools import cached_property
+from types import SimpleNamespace
 from typing import Any
 
 import torch
@@ -27,16 +29,28 @@ Kwargs = dict[str, Any]
 
 
 class Route:
-    """The one mutable cell that all wrapped layers of a model share. Not thread-local: on CUDA the backward pass
-    runs in another thread."""
+    """The one mutable cell that all wrapped layers of a model share.
 
-    def __init__(self) -> None:
-        self.current: Routing | None = None
+    Args:
+        shared: one cell for all threads: on CUDA the backward pass runs in another one. On a CPU it runs where it was
+            called, and each thread may have a pass of its own.
+    """
+
+    def __init__(self, *, shared: bool = True) -> None:
+        self._cell: Any = SimpleNamespace() if shared else threading.local()
+
+    @property
+    def current(self) -> Routing | None:
+        return getattr(self._cell, "routing", None)
+
+    @current.setter
+    def current(self, routing: Routing | None) -> None:
+        self._cell.routing = routing
 
     def get(self) -> Routing:
-        if self.current is None:
+        if (current := self.current) is None:
             raise AssertionError("a packed layer was run outside `PackedModel.route`")
-        return self.current
+        return current
 
     @contextmanager
     def only(self, segment: Segment) -> Generator[None]:

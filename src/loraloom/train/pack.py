@@ -25,10 +25,11 @@ from loraloom.evals.scoring import RowSums, row_sums, score_of
 from loraloom.lora.function import BASE
 from loraloom.lora.neftune import noisy_embeddings
 from loraloom.lora.packed import PackedModel, Routing
+from loraloom.lora.workers import Workers
 from loraloom.records import Candidate, Event, Score, Task
 from loraloom.train.faults import first_bad, first_grown, free_memory, is_out_of_memory, largest_outputs, last_bad_gradient
 from loraloom.train.optim import FlatOptimizer
-from loraloom.train.passes import Pass, assemble, group_passes
+from loraloom.train.passes import Pass, assemble, next_passes
 from loraloom.train.resume import candidate_of, fingerprint, restore_seat, seat_state
 from loraloom.train.schedule import lr_at, warmup_steps
 from loraloom.train.seat import Seat, evaluation_steps, planned_steps
@@ -52,12 +53,13 @@ class PackTrainer:
         decide_by: metric that picks a candidate's best checkpoint: "loss" or the objective's share that is right.
         checkpointing: keep only the input of each repeated block for the backward pass, and run the block again there.
         signals: collect what diagnosis looks at, in `Seat.signals`.
+        workers: passes at once; None for as many as the device has use for.
     """
 
     def __init__(
         self, packed: PackedModel, rows: Sequence[Row], objective: Objective, *, task: Task, pad_id: int,
         validation: Sequence[Row] = (), decide_by: str = "loss", token_budget: int = 4096, checkpointing: bool = False,
-        signals: bool = True, clock: Callable[[], float] = time.perf_counter,
+        signals: bool = True, workers: int | None = None, clock: Callable[[], float] = time.perf_counter,
     ) -> None:  # fmt: skip
         self.packed, self.rows, self.objective = packed, rows, objective
         self.task: Task = task
@@ -66,6 +68,7 @@ class PackTrainer:
         self.lengths = [len(row.input_ids) for row in rows]
         self.weights = [_supervised(row, task) for row in rows]
         self.seats: dict[str, Seat] = {}
+        self.workers = Workers(packed.device, workers)
         self.gauge = Gauge(packed, objective.metric) if signals else None
         if checkpointing:
             packed.checkpoint()
@@ -132,14 +135,17 @@ class PackTrainer:
         started, present = self.clock(), list(self.seats.values())
         events, self._notes = self._notes, []
         waiting = {seat.id: self._next_micro_batch(seat) for seat in present}
+        together = self._may_share(present)
         while waiting:
-            group = [self.seats[trial] for trial in group_passes(waiting, self.lengths, self.token_budget)[0]]
-            if self._fits(group, waiting):
-                for seat in group:
-                    del waiting[seat.id]
-            else:
-                events += self._shrink(group, waiting)
-                waiting |= {seat.id: self._next_micro_batch(seat) for seat in group}
+            passes = next_passes(waiting, self.lengths, self.token_budget, self.workers.count)
+            groups = [[self.seats[trial] for trial in one] for one in passes]
+            for group, fits in zip(groups, self._run_passes(groups, waiting, together=together), strict=True):
+                if fits:
+                    for seat in group:
+                        del waiting[seat.id]
+                else:
+                    events += self._shrink(group, waiting)
+                    waiting |= {seat.id: self._next_micro_batch(seat) for seat in group}
         events += [self._finish_window(seat) for seat in present if seat.micro == len(seat.window)]
         share = (self.clock() - started) / max(len(present), 1)
         for seat in present:
@@ -150,6 +156,18 @@ class PackTrainer:
         if not seat.window:
             seat.open_window(self.weights)
         return seat.window[seat.micro]
+
+    def _may_share(self, present: Sequence[Seat]) -> bool:
+        """Whether passes may run at once: layers have their layouts, and no pass changes the model while it runs."""
+        settled = all(seat.tokens for seat in present)
+        noisy = any(seat.candidate.training.neftune_noise_alpha for seat in present)
+        return settled and not noisy and self.objective.concurrent
+
+    def _run_passes(self, groups: Sequence[Sequence[Seat]], micro: dict[str, Numbers], *, together: bool) -> list[bool]:
+        """Which of the passes found memory. A pass that is alone has all cores to itself."""
+        if len(groups) == 1:
+            return [self._fits(groups[0], micro)]
+        return self.workers.map(lambda group: self._fits(group, micro), groups, together=together)
 
     def _fits(self, group: Sequence[Seat], micro: dict[str, Numbers]) -> bool:
         """Run a pass; False when memory ran out, with nothing counted but with gradients in an unknown state."""
@@ -295,7 +313,10 @@ class PackTrainer:
     def _row_sums(self, rows: Sequence[Row], trials: list[str], budget: int) -> dict[str, RowSums]:
         """Score in passes of at most `budget` tokens; smaller ones, then fewer candidates, when memory runs out."""
         try:
-            return row_sums(self.packed, self.objective, rows, trials, task=self.task, pad_id=self.pad_id, token_budget=budget)
+            return row_sums(
+                self.packed, self.objective, rows, trials, task=self.task, pad_id=self.pad_id, token_budget=budget,
+                workers=self.workers,
+            )  # fmt: skip
         except (RuntimeError, MemoryError) as error:
             if not is_out_of_memory(error):
                 raise

@@ -46,6 +46,28 @@ def group_passes(micro: Mapping[str, Numbers], lengths: Sequence[int], token_bud
     return groups
 
 
+def next_passes(micro: Mapping[str, Numbers], lengths: Sequence[int], token_budget: int, workers: int) -> list[list[str]]:
+    """Who goes through the model next: one pass, or for several workers as many passes as they take at once.
+
+    Several passes share the token budget, and a micro-batch that is larger than its share has a pass of its own. Passes are
+    made smaller where that keeps all workers busy to the end of the tick.
+    """
+    if workers == 1:
+        return group_passes(micro, lengths, token_budget)[:1]
+    budget = token_budget // workers
+    groups = group_passes(micro, lengths, budget)
+    wanted = min(len(micro), -(-len(groups) // workers) * workers)
+    low, high = 0, budget if len(groups) < wanted else 0
+    while high - low > 1:
+        middle = (low + high) // 2
+        smaller = group_passes(micro, lengths, middle)
+        if len(smaller) <= wanted:
+            groups, high = smaller, middle
+        else:
+            low = middle
+    return groups[:workers]
+
+
 def assemble(group: Sequence[Seat], micro: Mapping[str, Numbers], rows: Sequence[Row], pad_id: int, task: Task) -> Pass:
     """The pass of these candidates' micro-batches, each one's rows beside each other."""
     batch = collate([rows[i] for seat in group for i in micro[seat.id]], pad_id, task)
