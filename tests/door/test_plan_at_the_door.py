@@ -171,6 +171,20 @@ def test_what_no_machine_of_this_size_can_hold_ends_with_2_and_names_the_smalles
     assert again.code == 0, again.err
 
 
+@pytest.mark.parametrize(
+    ("model", "rows", "names"), [("llama", "text", ["generation", "export"]), ("bert", "labels", ["export"])]
+)
+def test_what_an_adapter_is_used_for_is_forecast_too(
+    model: str, rows: str, names: list[str], world: World, loraloom: Door
+) -> None:
+    words = ["plan", "--model", getattr(world, model), "--data", getattr(world, rows)]
+    document, text = loraloom(*words, "--json"), loraloom(*words).out
+    assert [name for name in ("generation", "export") if name in document.json()["forecast"]] == names
+    assert all(parts_sum_to_the_total(document, name, "bytes") for name in names)
+    assert ("memory to write answers with an adapter: " in text) == ("generation" in names)
+    assert "memory to merge an adapter into the base: " in text
+
+
 def test_rows_that_are_few_still_have_a_plan(world: World, loraloom: Door, tmp_path: Path) -> None:
     rows = write_rows(tmp_path / "few.jsonl", [{"text": f"the cat sleeps {number}"} for number in range(4)])
     answer = loraloom("plan", "--model", world.llama, "--data", rows, "--json")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from loraloom.plan.correction import Measurement, by_history, by_probe
+from loraloom.plan.correction import PROBED, Measurement, by_history, by_probe
 from loraloom.records import Estimate
 
 FORECAST = Estimate(1000.0, 900.0, 1100.0, "bytes", {"weights": 600.0, "runtime": 400.0})
@@ -14,7 +14,7 @@ def test_a_probe_stands_in_for_the_forecast_and_leaves_the_runtime_alone() -> No
     made = by_probe(FORECAST, 1300.0)
     assert made.estimate.value == 1300.0
     assert made.estimate.parts == pytest.approx({"weights": 900.0, "runtime": 400.0})
-    assert made.estimate.high / 1300.0 - 1 == pytest.approx(0.015)
+    assert made.estimate.high / 1300.0 - 1 == pytest.approx(PROBED)
     assert "130% of the forecast" in made.note
 
 

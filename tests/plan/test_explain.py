@@ -96,8 +96,8 @@ def test_an_unknown_setting_lists_those_that_there_are() -> None:
     with pytest.raises(ConfigError, match="no rule decides `lora_drop`") as error:
         explain("lora_drop")
     assert "did you mean `adapter.lora_dropout`?" in str(error.value)
-    with pytest.raises(ConfigError, match=r"no rule decides `search\.trials`: it is only yours to set"):
-        explain("search.trials")
+    with pytest.raises(ConfigError, match=r"no rule decides `search\.sampler`: it is only yours to set"):
+        explain("search.sampler")
 
 
 def test_with_a_plan_it_tells_the_value_and_what_an_open_one_would_be(facts: Make) -> None:

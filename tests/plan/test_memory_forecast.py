@@ -241,7 +241,8 @@ def test_an_adapter_costs_sixteen_bytes_a_number_and_its_best_copy(facts: Make) 
     """4 weight, 4 gradient, 8 moments; 4 for the best weights so far."""
     at = facts("tiny")
     parts = make_plan(Config(adapter=AdapterConfig(r=16)), at).forecast["memory_one"].parts
-    assert parts["adapters"] + parts["optimizer"] == 16 * 5_780 * 20
+    assert parts["adapters"] + parts["gradients"] + parts["optimizer"] == 16 * 5_780 * 20
+    assert parts["gradients"] == 4 * 5_780 * 16
 
 
 def test_the_formula_agrees_with_the_count_for_llama_and_bert(facts: Make) -> None:

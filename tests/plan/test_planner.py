@@ -14,7 +14,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from machines import CPU, GIB, GPU, OLD_GPU
 
-from loraloom.config.asked import AdapterConfig, Config, DataConfig, LimitsConfig, TrainingConfig
+from loraloom.config.asked import AdapterConfig, Config, DataConfig, LimitsConfig, SearchConfig, TrainingConfig
 from loraloom.errors import ConfigError, MemoryBudgetError, ModelError
 from loraloom.facts.data import assumed_data
 from loraloom.facts.device import DeviceFacts
@@ -94,6 +94,17 @@ def test_a_searched_batch_that_does_not_fit_is_split_with_the_same_rows_a_step(f
         assert made.per_device_train_batch_size < batch
 
 
+@pytest.mark.parametrize("length", [40, 400])
+def test_a_searched_batch_takes_no_larger_pass_than_was_forecast(facts: Make, length: int) -> None:
+    plan = make_plan(Config(), facts("tiny", length=length))
+    own = plan.settings[BATCH].value
+    largest = max(plan.token_budget, own * plan.settings["data.max_length"].value)
+    for rows in (2 * own, 4 * own):
+        made = candidate(plan, "a", {BATCH: rows}).training
+        assert made.per_device_train_batch_size * made.gradient_accumulation_steps == rows
+        assert made.per_device_train_batch_size * plan.settings["data.max_length"].value <= largest
+
+
 def test_packs_hold_every_candidate_once_and_no_more_than_there_are_slots(facts: Make) -> None:
     plan = make_plan(Config(limits=LimitsConfig(max_packed=3)), facts("tiny"))
     made = [candidate(plan, str(number), {BATCH: 4 + number % 3}) for number in range(8)]
@@ -123,7 +134,8 @@ def test_caps_let_a_search_reach_what_the_rules_allow(facts: Make) -> None:
 
 
 def test_a_plan_as_json_has_the_promised_shape(facts: Make) -> None:
-    document = json.loads(json.dumps(plan_json(make_plan(Config(), facts("tiny")))))
+    config = Config(search=SearchConfig(trials=16))
+    document = json.loads(json.dumps(plan_json(make_plan(config, facts("tiny")))))
     assert {"settings", "forecast", "search_space", "warnings"} <= set(document)
     assert list(document["search_space"]) == ["training.learning_rate", BATCH, "adapter.r"]
     assert all(set(entry) == {"value", "reason", "source", "range", "grade"} for entry in document["settings"].values())

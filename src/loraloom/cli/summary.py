@@ -32,6 +32,14 @@ if TYPE_CHECKING:
 PREVIEWED = 2
 """Rows of training data that a plan shows with their masks."""
 
+FORECASTS = {
+    "memory": ("memory", "bytes"),
+    "time": ("time", "seconds"),
+    "generation": ("memory to write answers with an adapter", "bytes"),
+    "export": ("memory to merge an adapter into the base", "bytes"),
+}
+"""How a plan calls its forecasts, and the unit of each."""
+
 SHOWN_HEAD, SHOWN_TAIL = 240, 120
 """Characters of a longer piece of training data that a plan shows, from its start and from its end."""
 
@@ -97,11 +105,11 @@ def show_plan(prepared: Prepared) -> dict[str, Any]:
     for block in _settings(document["settings"]):
         console.print(block, width=min(console.width, WIDEST))
     _line(console)
-    for name, unit in (("memory", "bytes"), ("time", "seconds")):
+    for name, (words, unit) in FORECASTS.items():
         if name in document["forecast"]:
-            _line(console, f"{name}: {_estimate(document['forecast'][name], unit)}")
+            _line(console, f"{words}: {_estimate(document['forecast'][name], unit)}")
     if document["search_space"]:
-        _line(console, f"\n{prepared.config.search.trials} candidates of a tune would differ in")
+        _line(console, f"\n{prepared.plan.trials} candidates of a tune would differ in")
         for line in space_words(document["search_space"]):
             _line(console, f"  {line}")
         _line(console)

@@ -84,7 +84,7 @@ class TrainingConfig:
 
 @dataclass(frozen=True)
 class SearchConfig:
-    trials: int = 16
+    trials: int | Auto = "auto"
     sampler: Literal["auto", "tpe", "gp", "random", "sobol", "grid", "one_factor"] = "auto"
     pruner: Literal["auto", "asha", "hyperband", "median", "none"] = "auto"
     budget: float | None = None
@@ -92,7 +92,7 @@ class SearchConfig:
     space: dict[str, Any] | Auto = "auto"
     """Dotted key -> list of choices, or {low, high, log, step}."""
     metric: str = "auto"
-    seeds_for_finalists: int = 3
+    seeds_for_finalists: int | Auto = "auto"
 
 
 @dataclass(frozen=True)

@@ -19,7 +19,7 @@ from loraloom.facts.model import ModelFacts, build_on_meta
 if TYPE_CHECKING:
     from torch import Tensor, nn
 
-FEW = 4
+FEW = 2
 """Layers that are run of a model with more than DEEP like ones, and then twice as many."""
 DEEP = 12
 ROWS = 4

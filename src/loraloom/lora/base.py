@@ -15,6 +15,7 @@ import torch
 from torch import nn
 
 from loraloom.errors import ModelError, first_line
+from loraloom.lora.frozen import keep_few_programs
 from loraloom.records import Task
 
 DTYPES = {
@@ -123,6 +124,7 @@ def load_base(
     if attn_implementation not in (None, "auto"):
         extra["attn_implementation"] = attn_implementation
     torch.manual_seed(seed)
+    keep_few_programs()
     try:
         with quiet_transformers():
             loaded: Any = auto.from_pretrained(

@@ -67,11 +67,12 @@ def required_model(config: Config) -> str:
     return config.model.name_or_path
 
 
-def prepare(config: Config, *, weights: bool = True, free_bytes: int | None = None) -> Prepared:
+def prepare(config: Config, *, weights: bool = True, free_bytes: int | None = None, trials: int | None = None) -> Prepared:
     """Read model, data and device, encode the data, decide every open value.
 
     Args:
         free_bytes: plan as if this much of the device's memory were free; None for what is.
+        trials: plan a search of so many candidates, where the request leaves it open; None for the rule's.
 
     With `weights`, as for training, whatever `loraloom check` finds without running the model is refused.
 
@@ -83,7 +84,7 @@ def prepare(config: Config, *, weights: bool = True, free_bytes: int | None = No
     device = device_facts()
     device = device if free_bytes is None else replace(device, free_bytes=free_bytes)
     facts = Facts(model=read.model_for(data), data=data_facts(data), device=device)
-    plan = make_plan(config, facts)
+    plan = make_plan(config if trials is None else replace(config, search=replace(config.search, trials=trials)), facts)
     cut = data.cut(plan.values()["data.max_length"])
     if weights:
         refuse_faults(Subject(config, facts, plan, read.splits, read.recognised, read.tokenizer, data, cut))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
 from dataclasses import replace
 from functools import cache
 
@@ -47,7 +48,9 @@ def probe(config: Config) -> Prepared:
     return replace(prepared, plan=replace(plan, forecast=forecast, notes=notes))
 
 
-def timed_ticks(prepared: Prepared, base: Base, ticks: int = TICKS) -> list[float]:
+def timed_ticks(
+    prepared: Prepared, base: Base, ticks: int = TICKS, clock: Callable[[], float] = time.perf_counter
+) -> list[float]:
     """Seconds of each of a few micro-steps of the plan's whole pack; what is trained is thrown away."""
     plan, data = prepared.plan, prepared.data
     trainer = PackTrainer(
@@ -60,7 +63,7 @@ def timed_ticks(prepared: Prepared, base: Base, ticks: int = TICKS) -> list[floa
     trainer.tick()
     seconds: list[float] = []
     for _ in range(ticks):
-        started = time.perf_counter()
+        started = clock()
         trainer.tick()
-        seconds.append(time.perf_counter() - started)
+        seconds.append(clock() - started)
     return seconds

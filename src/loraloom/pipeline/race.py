@@ -3,7 +3,6 @@ search never used. What looked best among many is flattered by luck; this says h
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
@@ -11,6 +10,7 @@ from loraloom.pipeline.drive import Driver, Finished, Job
 from loraloom.pipeline.session import Session
 from loraloom.records import EndStatus, Score
 from loraloom.search.compare import mean_cost, pick_winner
+from loraloom.search.finals import finalists_of
 from loraloom.train.pack import Seat
 
 FIRST_RACE_SEED = 1_000
@@ -20,9 +20,11 @@ ROLE = "race"
 
 
 def finalists(completed: Sequence[Finished], default: str, trials: int) -> list[Finished]:
-    """The best run of each of the best settings, the plan's own setting among them: 2 of 4 candidates, 3 of 16, 4 of 32,
-    5 of 128. `completed` is best first; the plan's setting may have been run with two seeds."""
-    count = next(size for limit, size in ((4, 2), (16, 3), (32, 4), (math.inf, 5)) if trials <= limit)
+    """The best run of each of the best settings, the plan's own setting among them.
+
+    `completed` is best first; the plan's setting may have been run with two seeds.
+    """
+    count = finalists_of(trials)
     best: list[Finished] = []
     for one in completed:
         if all(not same_setting(one, other) for other in best):
@@ -62,7 +64,7 @@ def race(session: Session, driver: Driver, chosen: Sequence[Finished], default: 
 
     With one seed for finalists (or one finalist) nothing is trained anew: the saved adapters are scored as they are.
     """
-    seeds = session.prepared.config.search.seeds_for_finalists
+    seeds = session.prepared.plan.seeds_for_finalists
     runs = {one.job.candidate.id: [one.job.candidate.id] for one in chosen}
     if seeds > 1 and len(chosen) > 1 and (session.racing or not driver.expired()):
         jobs = [_again(one.job, seed) for seed in range(seeds) for one in chosen]

@@ -45,6 +45,11 @@ class Reopened:
         """The free memory that the run was planned for: now there may be more or less, and the plan has to stay."""
         return None if self.checkpoint is None else self.checkpoint.run["free_bytes"]
 
+    @property
+    def trials(self) -> int | None:
+        """How many candidates the run was planned to try: the forecast that decided it may differ now."""
+        return None if self.checkpoint is None else self.checkpoint.run["trials"]
+
     def take_up(self) -> None:
         """Forget what happened after the checkpoint, which will happen again, and what was only half written."""
         for partial in self.folder.path.rglob(".*.part"):

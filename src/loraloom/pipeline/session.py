@@ -172,6 +172,7 @@ class Session:
             "driver": self._driver and self._driver.state_dict(),
             "fingerprints": self.fingerprints,
             "free_bytes": self.prepared.facts.device.free_bytes,
+            "trials": self.prepared.plan.trials,
         }
 
     @property
@@ -346,11 +347,10 @@ def deciding_metric(asked: str, task: str) -> tuple[str, Any]:
 
 def space_needed(prepared: Prepared) -> int:
     """Bytes of disk that the run's adapters and tokenizers may take."""
-    config = prepared.config
     made = candidate(prepared.plan, "size", {})
     linears = {fact.path: fact for fact in prepared.facts.model.linears}
     weights = sum(made.adapter.r * (linears[p].in_features + linears[p].out_features) for p in made.adapter.target_modules)
-    return (config.search.trials + 10) * (8 * weights + 4 * 2**20)
+    return (prepared.plan.trials + 10) * (8 * weights + 4 * 2**20)
 
 
 def settings_of(made: Candidate, values: dict[str, Any], prepared: Prepared) -> dict[str, object]:

@@ -46,7 +46,7 @@ def tune(config: Config, watch: Watch, dry_run: bool = False, resume: str | Path
 
 
 def _tune(config: Config, watch: Watch, dry_run: bool, place: Reopened | None) -> Outcome | Prepared:
-    prepared = prepare(place.config, free_bytes=place.free_bytes) if place else prepare(config)
+    prepared = prepare(place.config, free_bytes=place.free_bytes, trials=place.trials) if place else prepare(config)
     if not prepared.data.validation:
         raise ConfigError("`tune` needs validation data to compare candidates on", next="leave `data.validation` at 0.1")
     space = search_space(prepared.plan)
@@ -61,7 +61,7 @@ def _tune(config: Config, watch: Watch, dry_run: bool, place: Reopened | None) -
         if not session.racing:
             driver.run(SearchSource(session, space))
         default = session.result.default or ""
-        winner = race(session, driver, finalists(completed(session, driver), default, config.search.trials), default)
+        winner = race(session, driver, finalists(completed(session, driver), default, prepared.plan.trials), default)
         prove(session, driver, winner, default)
         return session.finish()
 
@@ -77,7 +77,7 @@ class SearchSource:
         asked, session = self.session.prepared.config.search, self.session
         # The study lives in memory: the journal is what lasts, and agrees with the checkpoint to the last call.
         searcher = Searcher(
-            self.space, session.prepared.plan.values(), asked.trials, session.slots or 1,
+            self.space, session.prepared.plan.values(), session.prepared.plan.trials, session.slots or 1,
             sampler=asked.sampler, pruner=asked.pruner, seed=session.prepared.config.training.seed, base=session.base_score,
         )  # fmt: skip
         self.searcher = Journal(searcher, session.journal)

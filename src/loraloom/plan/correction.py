@@ -16,8 +16,8 @@ from loraloom.records import Estimate
 
 ALIKE = 2.0
 """Runs count as alike whose forecasts differ by no more than this factor."""
-PROBED = 0.015
-"""Share by which a forecast may still be off once its longest batch was run."""
+PROBED = 0.035
+"""Share by which a forecast may still be off once its longest batch was run: the worst of benchmarks/advice_memory."""
 LEAST_SPREAD = 0.03
 """A forecast that stands on runs of other days is not trusted further than this."""
 FIXED = frozenset({"runtime", "overhead", "startup"})

@@ -9,6 +9,16 @@ from loraloom.plan.basis import memory_budget
 from loraloom.plan.ladder import ladder
 from loraloom.plan.planner import Plan
 from loraloom.plan.search_space import space_json
+from loraloom.records import Estimate
+
+AFTERWARDS = ("generation", "export")
+"""What an adapter is used for: writing answers, and being merged into its base."""
+
+
+def bytes_json(estimate: Estimate) -> dict[str, int]:
+    """A forecast of memory: its parts, its total and its range."""
+    amounts = {**estimate.parts, "total": estimate.value, "low": estimate.low, "high": estimate.high}
+    return {f"{name}_bytes": round(size) for name, size in amounts.items()}
 
 
 def plan_json(plan: Plan) -> dict[str, Any]:
@@ -18,10 +28,7 @@ def plan_json(plan: Plan) -> dict[str, Any]:
         "settings": {key: asdict(advice) for key, advice in plan.settings.items()},
         "forecast": {
             "memory": {
-                **{f"{name}_bytes": round(size) for name, size in memory.parts.items()},
-                "total_bytes": round(memory.value),
-                "low_bytes": round(memory.low),
-                "high_bytes": round(memory.high),
+                **bytes_json(memory),
                 "one_candidate_bytes": round(plan.forecast["memory_one"].value),
                 "budget_bytes": memory_budget(plan.facts, plan.config),
                 "candidates": plan.slots,
@@ -32,8 +39,9 @@ def plan_json(plan: Plan) -> dict[str, Any]:
                 "low_seconds": round(time.low, 1),
                 "high_seconds": round(time.high, 1),
                 "one_candidate_seconds": round(plan.forecast["time_one"].value, 1),
-                "candidates": plan.config.search.trials,
+                "candidates": plan.trials,
             },
+            **{name: bytes_json(plan.forecast[name]) for name in AFTERWARDS if name in plan.forecast},
         },
         "ladder": [
             asdict(rung) for rung in ladder(plan.config, plan.facts, plan.settings, packed=plan.slots, prepack=plan.prepack)

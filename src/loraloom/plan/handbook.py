@@ -27,7 +27,7 @@ trust it. `loraloom plan --explain r` shows one setting at length, with the valu
 What you set wins over a preset, a preset wins over a goal, and a goal over a rule. `loraloom tune` starts from the plan and
 searches round it; the end of `loraloom plan` lists what it may change.
 """
-ORDER = ("task", "model", "data", "adapter", "training", "limits")
+ORDER = ("task", "model", "data", "adapter", "training", "search", "limits")
 
 
 def page() -> str:

@@ -9,17 +9,18 @@ loss is formed, or the gradients of one MLP, or of one table of attention, on th
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
 from loraloom.facts.activations import kept_bytes_per_row
-from loraloom.facts.model import ModelFacts
+from loraloom.facts.model import LinearFact, ModelFacts
 from loraloom.plan import engine
 from loraloom.plan.basis import Decided, Facts, decided_linears, parameters_per_rank
 from loraloom.records import Estimate
 
 BYTES = {"float64": 8, "float32": 4, "bfloat16": 2, "float16": 2}
-ADAPTER_BYTES = 8
-"""A trained number: its float32 value and gradient."""
+ADAPTER_BYTES, GRADIENT_BYTES = 4, 4
+"""A trained number in float32, and its gradient."""
 ADAM_BYTES = 8
 """AdamW's two float32 moments."""
 SNAPSHOT_BYTES = 4
@@ -36,10 +37,17 @@ hundred thousand parameters."""
 RETAINED = {"cpu": 0.45, "cuda": 0.0, "mps": 0.0}
 """Share of a pass that malloc holds on to in pieces too small to be used again: fitted on the runs that
 benchmarks/advice_memory measures. CUDA's figure is what torch allocated, which has no such share."""
+HOLES = {"cpu": 2.0, "cuda": 0.0, "mps": 0.0}
+"""What one layer keeps, this many times over, is what malloc holds on to more where layers are computed again: between the
+small tensors that stay, large ones come and go. Fitted on the two of those runs that do so."""
 LAYOUTS = 2
 """Copies of a frozen weight that `lora.frozen` lays out anew: one for the way forward, one for the way back."""
+PROGRAM_BYTES = 0.6e6
+"""A program that oneDNN has compiled (`lora.frozen.BLOCKS`)."""
 LAYOUTS_SHARE = 0.6
 """Layouts are made where the forecast with them stays below this share of the budget: speed should not cost candidates."""
+STATE = ("adapters", "gradients", "optimizer")
+"""Parts that each candidate adds, whatever shares a pass with it."""
 UNCERTAINTY = 0.10
 """Share by which a forecast without a probe may be off; a run has to fit with it."""
 
@@ -76,17 +84,23 @@ def forecast_memory(facts: Facts, decided: Decided, shape: Shape) -> Estimate:
     parts = {
         "weights": weight_bytes(model, element, shape.quantization),
         "layouts": layout_bytes(facts, decided) if shape.prepack else 0.0,
+        "programs": program_bytes(facts, decided) if shape.prepack else 0.0,
         "adapters": shape.packed * trained * (ADAPTER_BYTES + SNAPSHOT_BYTES + (element if element < 4 else 0)),
+        "gradients": shape.packed * trained * GRADIENT_BYTES,
         "optimizer": shape.packed * trained * (ADAM_BYTES if decided["training.optim"].value == "adamw" else 0),
         "activations": activations,
         "logits": tables,
         "evaluation": max(0.0, evaluation - activations - tables),
-        "allocator": RETAINED[facts.device.kind] * passing,
+        "allocator": retained_bytes(facts, decided, shape, passing),
         "runtime": runtime_bytes(facts),
     }
-    value = sum(parts.values())
-    moving = value - parts["runtime"]
-    low, high = parts["runtime"] + moving * (1 - UNCERTAINTY), parts["runtime"] + moving * (1 + UNCERTAINTY)
+    return estimated(parts)
+
+
+def estimated(parts: Mapping[str, float]) -> Estimate:
+    """The sum of `parts`, with the range of a forecast that nothing was measured for; what the process itself holds was."""
+    value, fixed = sum(parts.values()), parts["runtime"]
+    low, high = (fixed + (value - fixed) * (1 + sign * UNCERTAINTY) for sign in (-1, 1))
     return Estimate(value=value, low=low, high=high, unit="bytes", parts=parts)
 
 
@@ -132,12 +146,30 @@ def weight_bytes(model: ModelFacts, element: float, quantization: str) -> float:
 
 
 def layout_bytes(facts: Facts, decided: Decided) -> float:
-    """Layouts of the frozen layers that carry an adapter, and of a language model's head; once, whatever K is."""
-    model = facts.model
-    laid_out = {linear.path: linear.parameters for linear in decided_linears(facts, decided)}
-    if model.task != "seq_cls" and not _softcapped(model):
-        laid_out |= {linear.path: linear.parameters for linear in model.linears if linear.role == "head"}
-    return LAYOUTS * sum(laid_out.values()) * BYTES[decided["model.dtype"].value]
+    """Layouts of the frozen layers that have them; once, whatever K is."""
+    numbers = sum(linear.parameters for linear in laid_out(facts, decided))
+    return LAYOUTS * numbers * BYTES[decided["model.dtype"].value]
+
+
+def program_bytes(facts: Facts, decided: Decided) -> float:
+    """What oneDNN compiles for layouts: one program for each kind of layer, way and block of tokens."""
+    from loraloom.lora.frozen import BLOCKS
+
+    kinds = {(linear.in_features, linear.out_features) for linear in laid_out(facts, decided)}
+    return PROGRAM_BYTES * len(kinds) * LAYOUTS * len(BLOCKS)
+
+
+def laid_out(facts: Facts, decided: Decided) -> list[LinearFact]:
+    """Frozen layers that get layouts: those that carry an adapter, and a language model's head."""
+    import torch
+
+    from loraloom.lora.frozen import has_layout
+
+    model, dtype = facts.model, getattr(torch, decided["model.dtype"].value)
+    headed = model.task != "seq_cls" and not _softcapped(model)
+    heads = [linear for linear in model.linears if headed and linear.role == "head"]
+    chosen = {linear.path: linear for linear in (*decided_linears(facts, decided), *heads)}
+    return [linear for linear in chosen.values() if has_layout(linear.parameters, dtype)]
 
 
 def _softcapped(model: ModelFacts) -> bool:
@@ -147,14 +179,30 @@ def _softcapped(model: ModelFacts) -> bool:
 
 def training_activations(facts: Facts, decided: Decided, shape: Shape) -> float:
     """Bytes that a training pass keeps: of all layers, or with checkpointing each layer's input and one layer whole."""
-    model, tokens = facts.model, pass_tokens(facts, shape)
-    attention = "eager" if decided["model.attn_implementation"].value == "eager" else "sdpa"
+    model, kept = facts.model, kept_by_layers(facts, decided, shape)
+    if not shape.checkpointing:
+        return kept
+    element = BYTES[decided["model.dtype"].value]
+    return model.layers * model.hidden_size * element * pass_tokens(facts, shape) + kept / max(1, model.layers)
+
+
+def retained_bytes(facts: Facts, decided: Decided, shape: Shape, passing: float) -> float:
+    """Memory that the C library has freed and not given back, of a pass that takes `passing` bytes."""
+    kind = facts.device.kind
+    holes = HOLES[kind] * kept_by_layers(facts, decided, shape) / max(1, facts.model.layers) if shape.checkpointing else 0.0
+    return RETAINED[kind] * passing + holes
+
+
+def kept_by_layers(facts: Facts, decided: Decided, shape: Shape) -> float:
+    """What all layers keep for the way back, where nothing is computed again."""
+    tokens = pass_tokens(facts, shape)
+    tabled = rows_in_tables(facts, decided, tokens, shape.length)
+    attention = decided["model.attn_implementation"].value
+    if facts.device.kind == "cpu" and attention == "sdpa" and not tabled:
+        attention = "rows"  # too long for a table: by blocks or fused, as the model itself decides
     kept = kept_of_a_row(facts, decided, shape.length, attention) * tokens / shape.length
-    if tabled := rows_in_tables(facts, decided, tokens, shape.length):
+    if tabled:
         kept = max(kept, kept_of_a_row(facts, decided, shape.length, "rows") * tabled)
-    if shape.checkpointing:
-        element = BYTES[decided["model.dtype"].value]
-        return model.layers * model.hidden_size * element * tokens + kept / max(1, model.layers)
     return kept
 
 
@@ -165,7 +213,7 @@ def kept_of_a_row(facts: Facts, decided: Decided, length: int, attention: str) -
     return kept_by_formula(facts.model, BYTES[dtype], length, attention) if counted is None else counted
 
 
-def rows_in_tables(facts: Facts, decided: Decided, tokens: int, length: int) -> float:
+def rows_in_tables(facts: Facts, decided: Decided, tokens: float, length: int) -> float:
     """Rows of a pass whose attention keeps a table of probabilities (`lora.attention`); 0 where the fused kernel runs.
 
     A pass with more rows than a table may have goes to the fused kernel whole; a smaller one of the same run does not, so
@@ -181,7 +229,7 @@ def rows_in_tables(facts: Facts, decided: Decided, tokens: int, length: int) -> 
     return min(tokens / length, most_rows(max(1, facts.model.heads), length, length, dtype))
 
 
-def table_bytes(facts: Facts, decided: Decided, tokens: int, length: int) -> float:
+def table_bytes(facts: Facts, decided: Decided, tokens: float, length: int) -> float:
     """One layer's table of probabilities [rows, H, T, T]."""
     rows, element = rows_in_tables(facts, decided, tokens, length), BYTES[decided["model.dtype"].value]
     return rows * facts.model.heads * length**2 * element
@@ -270,15 +318,21 @@ def loss_bytes(facts: Facts, tokens: float, element: float) -> float:
 
 
 def evaluation_bytes(facts: Facts, decided: Decided, shape: Shape) -> float:
-    """A pass without gradients: the widest moment of one layer, and the stream of hidden states."""
-    model, element = facts.model, BYTES[decided["model.dtype"].value]
-    length = min(facts.data.longest_anywhere, shape.length)
+    """A pass that scores: forwards through the layers, and the loss."""
+    element, length = BYTES[decided["model.dtype"].value], min(facts.data.longest_anywhere, shape.length)
     tokens = max(engine.EVALUATION_FACTOR * engine.TOKEN_BUDGET[facts.device.kind], shape.packed * length)
+    wide = forward_bytes(facts, decided, tokens, length)
+    return wide + workspace_bytes(facts, tokens, element) + loss_bytes(facts, tokens, element)
+
+
+def forward_bytes(facts: Facts, decided: Decided, tokens: float, length: int) -> float:
+    """A pass without gradients, without its loss: one layer at its MLP, or at its table of attention."""
+    model, element = facts.model, BYTES[decided["model.dtype"].value]
     tables = 2 * table_bytes(facts, decided, tokens, length) + 5 * model.hidden_size * element * tokens
     wide = max((3 * model.hidden_size + 3 * model.intermediate_size) * element * tokens, tables)
     if decided["model.attn_implementation"].value == "eager":
         wide += EAGER_ATTENTION_BYTES / 2 * model.heads * length * tokens
-    return wide + workspace_bytes(facts, tokens, element) + loss_bytes(facts, tokens, element)
+    return wide
 
 
 def decided_shape(decided: Decided, *, packed: int = 1, prepack: bool = False) -> Shape:
@@ -293,4 +347,4 @@ def decided_shape(decided: Decided, *, packed: int = 1, prepack: bool = False) -
     )
 
 
-__all__ = ["Shape", "adapter_parameters", "decided_shape", "forecast_memory", "prepacks"]
+__all__ = ["STATE", "Shape", "adapter_parameters", "decided_shape", "forecast_memory", "prepacks"]

@@ -10,12 +10,13 @@ from loraloom.config.asked import Config
 from loraloom.errors import ConfigError, ModelError
 from loraloom.lora.targets import resolve_pattern, resolve_targets, short_label
 from loraloom.plan import engine, goals, presets
+from loraloom.plan.afterwards import forecast_afterwards
 from loraloom.plan.basis import CONFIG, Facts, asked_value, is_asked, memory_budget, target_linears
 from loraloom.plan.leaning import Case, bent
 from loraloom.plan.memory import Shape, decided_shape, prepacks
 from loraloom.plan.needs import need, notes_on_engine, packs_candidates
 from loraloom.plan.rules import RULES, batch, max_length, rank, rate
-from loraloom.plan.time import forecast_time
+from loraloom.plan.time import forecast_time, runs_of_search
 from loraloom.plan.warnings import warnings_for
 from loraloom.records import AdapterSpec, Advice, Candidate, Estimate, TrainingSpec
 
@@ -35,7 +36,8 @@ class Plan:
 
     settings: Mapping[str, Advice]
     forecast: Mapping[str, Estimate]
-    """"memory" of the whole pack, "time" of the whole search; "memory_one" and "time_one" of one candidate alone."""
+    """"memory" of the whole pack, "time" of the whole search; "memory_one" and "time_one" of one candidate alone; memory of
+    what comes after, "generation" (where the task writes) and "export"."""
     warnings: tuple[str, ...]
     config: Config
     facts: Facts
@@ -52,6 +54,16 @@ class Plan:
     def slots(self) -> int:
         """How many candidates train at once."""
         return self.settings["limits.max_packed"].value
+
+    @property
+    def trials(self) -> int:
+        """How many candidates a search tries."""
+        return self.settings["search.trials"].value
+
+    @property
+    def seeds_for_finalists(self) -> int:
+        """Over how many seeds the finalists race."""
+        return self.settings["search.seeds_for_finalists"].value
 
     @property
     def token_budget(self) -> int:
@@ -82,8 +94,9 @@ def make_plan(config: Config, facts: Facts) -> Plan:
     forecast = {
         "memory": need(config, facts, decided, decided_shape(decided, packed=packed, prepack=prepack)),
         "memory_one": need(config, facts, decided, decided_shape(decided, prepack=prepack)),
-        "time": forecast_time(facts, config, decided, trials=config.search.trials, packed=packed),
+        "time": forecast_time(facts, config, decided, trials=runs_of_search(decided), packed=packed),
         "time_one": forecast_time(facts, config, decided),
+        **forecast_afterwards(facts, decided),
     }
     warnings = warnings_for(facts, config, decided, forecast)
     return Plan(decided, forecast, warnings, config, facts, prepack, notes_on_engine(config, facts))
@@ -92,8 +105,8 @@ def make_plan(config: Config, facts: Facts) -> Plan:
 def candidate(plan: Plan, id: str, params: Mapping[str, Any], seed_offset: int = 0) -> Candidate:
     """The plan's setting with `params` (dotted key -> value) over it, ready for a slot.
 
-    A batch larger than fits at once is split into micro-batches that give the same gradient. `seed_offset` makes
-    another seed of the same setting.
+    A batch larger than the plan's own is split into micro-batches that give the same gradient: a search's largest batch
+    takes no more memory than was forecast. `seed_offset` makes another seed of the same setting.
 
     Raises:
         ConfigError: a key that no candidate has.
@@ -181,8 +194,9 @@ def _check_fit(config: Config, facts: Facts, decided: Mapping[str, Advice]) -> N
 
 
 def _split(plan: Plan, rows: int) -> dict[str, int]:
-    """Micro-batch and accumulation for a step of `rows` rows."""
-    micro, budget = rows, memory_budget(plan.facts, plan.config)
+    """Micro-batch and accumulation for a step of `rows` rows, in passes no larger than those that the forecast is for."""
+    own, length = (plan.settings[key].value for key in (batch.KEY, "data.max_length"))
+    micro, budget = min(rows, max(own, plan.token_budget // length)), memory_budget(plan.facts, plan.config)
     while micro > 1 and need(plan.config, plan.facts, plan.settings, _with_micro(plan, micro)).high > budget:
         micro = -(-micro // 2)
     return {"per_device_train_batch_size": micro, "gradient_accumulation_steps": -(-rows // micro)}

@@ -19,7 +19,7 @@ def search_space(plan: Plan) -> Space:
     """
     asked = plan.config.search
     if asked.space == "auto":
-        return default_space(plan.values(), asked.trials, plan.slots, search_caps(plan))
+        return default_space(plan.values(), plan.trials, plan.slots, search_caps(plan))
     space = Space.decode(asked.space)
     # Whether a value suits this model (a target that matches nothing) shows only in a candidate that has it.
     middle = space.point({})

@@ -11,6 +11,7 @@ from loraloom.facts.device import matmul_flops
 from loraloom.plan import engine
 from loraloom.plan.basis import Decided, Facts, decided_batch, decided_linears, parameters_per_rank, total_steps
 from loraloom.records import Estimate
+from loraloom.search.finals import race_runs
 
 EFFICIENCY = {"cpu": 0.35, "cuda": 0.40, "mps": 0.30}
 """Share of the rate of a large matrix product that a whole training step reaches (CPU: measured on a 92M LLaMA, the
@@ -72,7 +73,13 @@ def with_measured_tick(forecast: Estimate, facts: Facts, config: Config, decided
 def ticks_of_search(facts: Facts, config: Config, decided: Decided) -> int:
     """Micro-steps of all packs, one after another, with no candidate pruned."""
     micro = total_steps(facts, config, decided) * decided["training.gradient_accumulation_steps"].value
-    return micro * -(-config.search.trials // max(1, decided["limits.max_packed"].value))
+    return micro * -(-runs_of_search(decided) // max(1, decided["limits.max_packed"].value))
+
+
+def runs_of_search(decided: Decided) -> int:
+    """Candidates that a search trains, those of its race among them."""
+    trials = decided["search.trials"].value
+    return trials + race_runs(trials, decided["search.seeds_for_finalists"].value)
 
 
 def operations_per_token(facts: Facts, decided: Decided) -> float:

@@ -1,7 +1,8 @@
 """One batch, the longest, forwards and backwards through the real model, a step, and a pass that only scores.
 
 The first pass takes one row a candidate, so that B, which starts at zero, has moved when the second one runs: then
-every tensor of an adapter must have a gradient. The weights are thrown away; nothing is written.
+every tensor of an adapter must have a gradient. The second and third are the largest; two of them, since the C library
+gives the third memory in the pieces that the second has left. The weights are thrown away; nothing is written.
 """
 
 from __future__ import annotations
@@ -23,6 +24,7 @@ from loraloom.lora.base import Base, share_copy
 from loraloom.lora.neftune import noisy_embeddings
 from loraloom.lora.packed import PackedModel
 from loraloom.plan.engine import EVALUATION_FACTOR
+from loraloom.plan.memory import STATE
 from loraloom.plan.planner import Plan, candidate
 from loraloom.train.faults import first_bad, free_memory, is_out_of_memory, largest_outputs, last_bad_gradient
 from loraloom.train.pack import PackTrainer
@@ -45,7 +47,7 @@ class Rehearsal:
         bad_layer: the first layer whose output, or the last whose gradient, was not finite.
         tensors: how many an adapter has.
         silent: those without a gradient.
-        unmoved: whether every B is still zero after two steps.
+        unmoved: whether every B is still zero after the last step.
         absent: parameters of the model that hold no numbers ("meta").
     """
 
@@ -82,7 +84,7 @@ class _Passes:
 
 
 def rehearse(load: Callable[[], Base], plan: Plan, data: Encoded) -> Rehearsal:
-    """Run the largest training pass of this plan twice, then score the longest held-out rows.
+    """Run the largest training pass of this plan, then score the longest held-out rows.
 
     Args:
         load: gives the frozen base; it counts as part of what is held.
@@ -110,20 +112,20 @@ def rehearse(load: Callable[[], Base], plan: Plan, data: Encoded) -> Rehearsal:
 
 
 def _run(base: Base, plan: Plan, data: Encoded, chosen: Sequence[Row], beside: int, found: _Passes) -> None:
-    """Two steps of `beside` candidates on the rows `chosen`, and one evaluation."""
-    objective = objective_for(data.task, base.model, prepack=plan.prepack)
+    """Three steps of `beside` candidates on the rows `chosen`, and one evaluation."""
+    objective, full = objective_for(data.task, base.model, prepack=plan.prepack), EVALUATION_FACTOR * plan.token_budget
     packed = PackedModel(share_copy(base.model), fresh_modules=base.fresh_modules, prepack=plan.prepack)
     trainer = PackTrainer(
         packed, chosen, objective, task=data.task, pad_id=base.pad_id, token_budget=plan.token_budget,
-        validation=_longest(data.validation or data.train, len(chosen) * EVALUATION_FACTOR),
+        validation=_longest(data.validation or data.train, max(1, full // (beside * max(map(len, chosen))))),
         checkpointing=bool(plan.values()["training.gradient_checkpointing"]),
     )  # fmt: skip
     made = candidate(plan, "check", {})
     training = replace(
-        made.training, per_device_train_batch_size=len(chosen), gradient_accumulation_steps=1, max_steps=2, evaluations=1
+        made.training, per_device_train_batch_size=len(chosen), gradient_accumulation_steps=1, max_steps=3, evaluations=1
     )
     seats = [trainer.join(replace(made, id=f"check{number}", training=training)) for number in range(beside)]
-    for rows in (1, len(chosen)):
+    for rows in (1, len(chosen), len(chosen)):
         one = _window(trainer, seats, rows)
         found.loss = _pass(trainer, one)
         found.bad_layer = found.bad_layer or _bad_layer(trainer, seats, one, found.loss)
@@ -182,7 +184,7 @@ def _longest(rows: Sequence[Row], count: int) -> tuple[Row, ...]:
 def _state_bytes(plan: Plan) -> int:
     """What one more candidate holds beside its part of a pass."""
     parts = plan.forecast["memory"].parts
-    return round((parts["adapters"] + parts["optimizer"]) / plan.slots)
+    return round(sum(parts[name] for name in STATE) / plan.slots)
 
 
 def _try(run: Callable[[], None], device: torch.device) -> bool:

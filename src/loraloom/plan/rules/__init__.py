@@ -18,6 +18,7 @@ from loraloom.plan.rules import (
     dtype,
     early_stopping,
     epochs,
+    finalist_seeds,
     fixed,
     max_length,
     max_packed,
@@ -32,6 +33,7 @@ from loraloom.plan.rules import (
     schedule,
     targets,
     task,
+    trials,
     warmup,
     weight_decay,
 )
@@ -42,7 +44,7 @@ Rule = Callable[[Facts, Config, Decided], Advice]
 _ORDER = (
     task, precision, dtype, attention, max_length, packing, modules_to_save, targets, rank, rslora, alpha, optimiser,
     checkpointing, quantization, batch, accumulation, epochs, dropout, weight_decay, schedule, warmup, rate, early_stopping,
-    max_packed,
+    max_packed, trials, finalist_seeds,
 )  # fmt: skip
 
 

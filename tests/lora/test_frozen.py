@@ -1,0 +1,69 @@
+"""Products of frozen weights in oneDNN's layout: right for any number of tokens, and compiled for few of them."""
+
+from __future__ import annotations
+
+import os
+
+import pytest
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from loraloom.lora import frozen
+from loraloom.lora.frozen import BLOCKS, SMALLEST, frozen_kernel, keep_few_programs
+
+D_IN, D_OUT = 160, 112
+ROWS = (1, 15, 16, 17, 79, 256, 300, 1024, 1300)
+
+
+@pytest.fixture
+def layer(monkeypatch: pytest.MonkeyPatch) -> nn.Linear:
+    if not torch.backends.mkldnn.is_available():
+        pytest.skip("this torch has no oneDNN")
+    monkeypatch.setattr(frozen, "prepacking_pays", lambda device_type, dtype: True)
+    torch.manual_seed(0)
+    return nn.Linear(D_IN, D_OUT)
+
+
+@pytest.mark.parametrize("rows", ROWS)
+def test_a_layout_gives_the_plain_product_for_any_number_of_tokens(layer: nn.Linear, rows: int) -> None:
+    kernel = frozen_kernel(layer)
+    assert kernel is not None
+    x, gy = torch.randn(rows, D_IN), torch.randn(rows, D_OUT)
+    with torch.no_grad():
+        assert torch.allclose(kernel.forward(x), layer(x), atol=1e-4)
+        assert torch.allclose(kernel.backward(gy), gy @ layer.weight, atol=1e-4)
+    assert kernel.forward(x).shape == (rows, D_OUT) and kernel.backward(gy).is_contiguous()
+
+
+def test_whatever_the_batch_a_product_takes_one_of_few_numbers_of_tokens() -> None:
+    weight, met = torch.randn(D_OUT, D_IN), set[int]()
+
+    def product(x: Tensor) -> Tensor:
+        met.add(x.shape[0])
+        return F.linear(x, weight)
+
+    for rows in range(1, 1400, 7):
+        x = torch.randn(rows, D_IN)
+        assert torch.allclose(frozen._in_blocks(product, x, D_OUT), F.linear(x, weight), atol=1e-4)  # pyright: ignore[reportPrivateUsage]
+    assert met == set(BLOCKS)
+
+
+def test_a_small_float32_weight_gets_no_layout(layer: nn.Linear, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*_: object) -> None:
+        raise AssertionError("a layout was made")
+
+    monkeypatch.setattr(frozen, "_prepacked", refuse)
+    small = nn.Linear(64, SMALLEST // 64 - 1)
+    kernel, x = frozen_kernel(small), torch.randn(3, 64)
+    assert kernel is not None and torch.allclose(kernel.forward(x), small(x), atol=1e-5)
+    with pytest.raises(AssertionError, match="a layout was made"):
+        frozen_kernel(layer)
+
+
+def test_what_a_user_says_of_onednn_s_programs_stands(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("ONEDNN_PRIMITIVE_CACHE_CAPACITY", "7")
+    monkeypatch.delenv("LRU_CACHE_CAPACITY", raising=False)
+    keep_few_programs()
+    assert os.environ["ONEDNN_PRIMITIVE_CACHE_CAPACITY"] == "7"
+    assert os.environ["LRU_CACHE_CAPACITY"] == frozen.PROGRAMS
