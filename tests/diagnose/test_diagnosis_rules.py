@@ -140,9 +140,71 @@ def test_a_large_rank_that_the_advice_asked_for_is_a_note() -> None:
     assert [(found.name, found.level) for found in diagnose(large)] == [("rank-surplus", "note")]
 
 
+def test_a_surplus_in_half_of_the_layers_counts_where_the_advice_agrees() -> None:
+    half = {**modules(64, 40.0, count=10), **modules(64, 6.0, count=6)}
+    sick = case({"adapter.r": 64, "adapter.lora_alpha": 128}, {"modules": half})
+    assert RULES["rank-surplus"](sick) is not None
+    assert RULES["rank-surplus"](replace(sick, advised={"adapter.r": 32})) is None
+
+
+def test_an_adapter_that_gets_no_gradient_is_found_before_its_twentieth_step() -> None:
+    early = trace([2.0] * 8)
+    assert diagnose(case(signals={"modules": modules(dead=10), "trace": early}))[0].name == "adapter-not-trained"
+    assert RULES["adapter-not-trained"](case(signals={"modules": modules(dead=3), "trace": early})) is None, "a part may wait"
+    assert RULES["adapter-not-trained"](case(signals={"modules": modules(dead=3)})) is not None
+
+
+def test_a_curve_that_has_bent_is_not_called_short() -> None:
+    bent = readings([1.5, 1.4, 1.35, 1.32, 1.31], se=0.001)
+    assert RULES["undertrained"](case(signals={"readings": bent})) is None, "late gains are sure, and small beside the first"
+    worse = readings([4.0, 3.5, 3.0, 2.7, 2.5])
+    assert RULES["undertrained"](case(signals={"readings": worse})) is None, "still worse than the base: no want of steps"
+
+
+def test_undertraining_foretells_what_twice_the_steps_gain() -> None:
+    found = RULES["undertrained"](case(signals={"readings": readings([2.0, 1.8, 1.6, 1.5, 1.4])}))
+    # Half of the rate's sum is spent at step 24, between 2.0 at 16 and 1.8 at 32: 0.3 gained before it, 0.5 after it.
+    assert found is not None and "1.9 round step 24" in found.evidence
+    assert found.evidence.endswith("2 times the steps gain 0.8 more"), "a straight line at most"
+
+
+def test_a_loss_still_falling_far_below_the_advised_rate_wants_the_rate_and_not_the_steps() -> None:
+    falls = {"readings": SICK["undertrained"].signals.readings}
+    assert diagnose(case({"training.learning_rate": 3e-4}, falls))[0].name == "undertrained"
+    found = diagnose(case({"training.learning_rate": 2e-4}, falls))[0]
+    assert (found.name, found.patch) == ("rate-too-low", {"training.learning_rate": 1e-3})
+    assert "still falling" in found.symptom
+
+
+def test_a_run_far_shorter_than_advised_needs_to_promise_less() -> None:
+    bending = {"readings": readings([1.4, 1.25, 1.18, 1.15, 1.12])}
+    known = {"training.learning_rate": 1e-3, "adapter.r": 8}
+    assert RULES["undertrained"](case(signals=bending, advised=known)) is None
+    assert RULES["undertrained"](case(signals=bending, advised={**known, "training.num_train_epochs": 16.0})) is None
+    found = RULES["undertrained"](case(signals=bending, advised={**known, "training.num_train_epochs": 17.0}))
+    assert found is not None and "340 steps are advised" in found.evidence
+
+
+def test_a_best_that_was_lost_is_the_rate_s_fault_only_where_the_training_loss_is_lost_too() -> None:
+    lost = {"readings": readings([1.3, 0.9, 1.2, 1.5, 1.6], train=[1.0] * 5)}
+    high = {"training.learning_rate": 8e-3}
+    thrown = trace([0.2 if n % 3 else 4.0 for n in range(STEPS)], norm=9.0, clipped=True)
+    assert RULES["rate-too-high"](case(high, {**lost, "trace": thrown})) is not None
+    assert RULES["rate-too-high"](case(high, lost)) is None, "it settled: that is overfitting"
+    assert RULES["rate-too-high"](case({"training.learning_rate": 2e-3}, {**lost, "trace": thrown})) is None
+
+
 def test_a_low_rate_is_not_blamed_where_the_loss_is_clipped_and_no_advice_is_known() -> None:
     clipped = case(signals={"trace": trace(FLAT, norm=9.0, clipped=True)}, advised={})
     assert RULES["rate-too-low"](clipped) is None
+
+
+def test_a_loss_that_rises_while_the_share_that_decides_stays_up_is_no_overfit() -> None:
+    losses, train = [1.5, 1.3, 1.6, 1.8, 2.0, 2.1], [1.2, 0.9, 0.5, 0.2, 0.1, 0.1]
+    seen = readings(losses, metrics=[0.5, 0.5, 0.66, 0.65, 0.65, 0.65], train=train)
+    by_loss = case(signals={"trace": trace(BY_HEART), "readings": seen})
+    assert diagnose(by_loss)[0].name == "overfit"
+    assert diagnose(replace(by_loss, decides="accuracy"))[0].name == "calibration-drift"
 
 
 def test_a_rise_of_a_standard_error_is_no_overfit() -> None:

@@ -56,6 +56,14 @@ def test_no_act_reports_and_goes_on(world: World, loraloom: Door, tmp_path: Path
     assert [finding for finding in trial["findings"] if finding["level"] == "fault"]
 
 
+def test_no_act_leaves_a_patience_that_was_asked_for(world: World, loraloom: Door, tmp_path: Path) -> None:
+    words = ("--model", world.bert, "--data", world.labels, "--max-steps", 40, "--learning-rate", 0.9, "--no-act")
+    run = ran(loraloom, tmp_path, "patient", *words, "--set", "training.early_stopping_patience=2")
+    trial = run.result["trials"][0]
+    assert (run.answer.code, trial["status"]) == (0, "completed"), run.answer.err
+    assert trial["steps"] < 40 and "no gain on validation for 2 evaluations" in trial["reason"]
+
+
 def test_signals_are_kept_with_the_trials_and_told_as_events(tuned: Run) -> None:
     whole = {event["trial"]: event["data"] for event in tuned.events if event["kind"] == "signals"}
     for trial in tuned.result["trials"]:

@@ -84,6 +84,12 @@ class Case:
         return None if value is None else float(value)
 
     @property
+    def advised_steps(self) -> int | None:
+        """Optimiser steps of the epochs that are advised."""
+        epochs = self.advised.get(EPOCHS)
+        return None if epochs is None else round(float(epochs) * self.steps_per_epoch)
+
+    @property
     def exit(self) -> tuple[str, str] | None:
         """(status, reason) of the exit that ended this candidate, or would have."""
         if self.status == "diverged":

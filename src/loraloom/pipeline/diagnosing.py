@@ -10,7 +10,7 @@ import numpy as np
 
 from loraloom.data.encode import Encoded, Row
 from loraloom.diagnose.across import across
-from loraloom.diagnose.case import RANK, RATE, Case
+from loraloom.diagnose.case import EPOCHS, RANK, RATE, Case
 from loraloom.diagnose.data import DataSigns, data_findings
 from loraloom.diagnose.rank import diagnose, ranked
 from loraloom.evals.scoring import RowSums, row_sums, score_of
@@ -29,12 +29,13 @@ if TYPE_CHECKING:
     from loraloom.pipeline.prepare import Prepared
     from loraloom.pipeline.session import Session
 
-ADVISED = (RATE, RANK)
+ADVISED = (RATE, RANK, EPOCHS)
 """Settings whose advised value tells a rule which way a value is off."""
 PROBE_ROWS = (4, 16)
 """Fewest and most rows of each split that the exact-match probe reads."""
 PROBE_SHARE = 64
-"""One probe row for this many rows trained on, so that the probe costs less than a hundredth of the training."""
+"""One probe row of each split for this many rows trained on: about a hundredth of the training. Where that is fewer than the
+fewest there is no probe; so short a training learns nothing by heart."""
 
 
 class Diagnosis:
@@ -45,8 +46,12 @@ class Diagnosis:
         self._retained_base: Score | None = None
 
     def may_end(self, seat: Seat, status: EndStatus, reason: str | None) -> bool:
-        """Pruning is a choice of the search, and numbers that are not finite cannot be trained on; the rest is judgement."""
-        if self.session.prepared.config.diagnose.act or status == "pruned" or seat.nonfinite:
+        """Pruning is a choice of the search, numbers that are not finite cannot be trained on, and a patience that the user
+        named is the user's; the rest is judgement."""
+        asked = self.session.prepared.config
+        patience = asked.training.early_stopping_patience
+        impatient = status == "completed" and isinstance(patience, int) and waited(seat) >= patience
+        if asked.diagnose.act or status == "pruned" or seat.nonfinite or impatient:
             return True
         seat.signals.seen_exit = seat.signals.seen_exit or (status, reason or status)
         return False
@@ -105,7 +110,9 @@ class Diagnosis:
         """How many rows of each split the model now has right in every supervised token."""
         data, (fewest, most) = self.session.prepared.data, PROBE_ROWS
         trained = seat.step * seat.candidate.training.per_device_train_batch_size
-        count = min(most, max(fewest, trained // PROBE_SHARE))
+        count = min(most, trained // PROBE_SHARE)
+        if count < fewest:
+            return
         seat.signals.train_exact = exact_share(self._sums(data.train[:count], [seat.id])[seat.id])
         if data.validation:
             seat.signals.held_out_exact = exact_share(self._sums(data.validation[:count], [seat.id])[seat.id])
@@ -130,6 +137,11 @@ class Diagnosis:
             session.packed, session.objective, rows, slots, task=session.prepared.task, pad_id=session.base.pad_id,
             token_budget=2 * session.trainer.token_budget,
         )  # fmt: skip
+
+
+def waited(seat: Seat) -> int:
+    """Evaluations since the best one. Counted on the seat, which a checkpoint keeps."""
+    return sum(seat.best_step < step <= seat.step for step in seat.evaluation_steps)
 
 
 def exit_of(seat: Seat, base: Score | None, share: str) -> Verdict | None:
@@ -161,7 +173,10 @@ def advised(prepared: Prepared, seat: Seat) -> dict[str, Any]:
     """What the plan's rules say for the keys of `ADVISED`, given all else that this candidate has."""
     settings, made = prepared.plan.settings, seat.candidate
     decided = {key: replace(advice, value=made.params.get(key, advice.value)) for key, advice in settings.items()}
-    return {key: RULES[key](prepared.facts, prepared.config, decided).value for key in ADVISED}
+    asked = prepared.config
+    # A number of steps that was asked for decides the epochs, and would be advised in return.
+    unbounded = replace(asked, training=replace(asked.training, max_steps=None))
+    return {key: RULES[key](prepared.facts, unbounded if key == EPOCHS else asked, decided).value for key in ADVISED}
 
 
 def guess_cost(data: Encoded, decides: str) -> float | None:

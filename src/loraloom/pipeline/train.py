@@ -10,7 +10,7 @@ from pathlib import Path
 
 from loraloom.config.asked import Config
 from loraloom.errors import RunError
-from loraloom.pipeline.diagnosing import first_remedy
+from loraloom.pipeline.diagnosing import first_remedy, waited
 from loraloom.pipeline.drive import Finished, Job
 from loraloom.pipeline.history import with_history
 from loraloom.pipeline.prepare import Prepared, prepare
@@ -41,17 +41,18 @@ class OneSource:
         return job
 
     def scored(self, seat: Seat, score: Score) -> None:
-        # Counted on the seat, which a checkpoint keeps, and not here.
-        self.waited = sum(seat.best_step < step <= seat.step for step in seat.evaluation_steps)
+        self.waited = waited(seat)
         self.stop = self.patience is not None and self.waited >= self.patience
         self.exit = self.exit_of(seat)
 
     def verdicts(self) -> Sequence[tuple[str, EndStatus, str]]:
+        found: list[tuple[str, EndStatus, str]] = []
         if self.exit:
-            return [(TRIAL, "diverged" if self.exit.action == "diverged" else "completed", self.exit.reason)]
-        if not self.stop:
-            return ()
-        return [(TRIAL, "completed", f"no gain on validation for {self.waited} evaluations; the best checkpoint is kept")]
+            found.append((TRIAL, "diverged" if self.exit.action == "diverged" else "completed", self.exit.reason))
+        if self.stop:
+            reason = f"no gain on validation for {self.waited} evaluations; the best checkpoint is kept"
+            found.append((TRIAL, "completed", reason))
+        return found
 
     def ended(self, finished: Finished, seat: Seat, reason: str | None) -> None:
         pass
@@ -64,7 +65,7 @@ def train(config: Config, watch: Watch, dry_run: bool = False, resume: str | Pat
 
 
 def _train(config: Config, watch: Watch, dry_run: bool, place: Reopened | None) -> Outcome | Prepared:
-    prepared = prepare(place.config, free_bytes=place.free_bytes) if place else prepare(config)
+    prepared = prepare(place.config, free_bytes=place.free_bytes, trials=place.trials) if place else prepare(config)
     if dry_run:
         return with_history(prepared)
     session = Session(prepared, "train", watch, place)

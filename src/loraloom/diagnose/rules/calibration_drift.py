@@ -11,7 +11,7 @@ NAME = "calibration-drift"
 
 def judge(case: Case) -> Finding | None:
     readings = case.signals.readings
-    if not metric_rises(readings):
+    if not readings or not metric_rises(case):
         return None
     best, last = min(readings, key=lambda reading: reading.loss), readings[-1]
     if last.loss <= best.loss + SIGMAS * best.loss_se:

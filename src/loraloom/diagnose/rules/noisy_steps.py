@@ -15,12 +15,10 @@ WIDER = 8
 
 
 def judge(case: Case) -> Finding | None:
-    late, fall, best = case.window(0.5, 1), case.fall, case.signals.best
-    if case.exit or best is None or case.steps < LEAST_STEPS or case.batch > TINY_BATCH or case.clipped_share <= CLIPPED:
+    advised, late = case.advised_rate, case.window(0.5, 1)
+    if case.exit or case.signals.best is None or case.steps < LEAST_STEPS or case.batch > TINY_BATCH or not thrown_about(case):
         return None
-    advised = case.advised_rate
-    settled = fall.sure and (advised is None or case.rate <= 2 * advised)
-    if settled or late.spread < SPREAD * late.mean:
+    if case.fall.sure and (advised is None or case.rate <= 2 * advised):
         return None
     rate = case.rate / 2 if advised is None else min(case.rate / 2, advised)
     return Finding(
@@ -32,3 +30,9 @@ def judge(case: Case) -> Finding | None:
         f"lower the learning rate to {word(rate)} and take {WIDER} rows a step",
         {RATE: float(f"{rate:.3g}"), BATCH: WIDER, ACCUMULATION: 1},
     )
+
+
+def thrown_about(case: Case) -> bool:
+    """Whether most steps are clipped and the training loss jumps by a good part of itself up to the end."""
+    late = case.window(0.5, 1)
+    return case.clipped_share > CLIPPED and late.spread >= SPREAD * late.mean

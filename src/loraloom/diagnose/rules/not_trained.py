@@ -6,15 +6,18 @@ from loraloom.diagnose.case import LEAST_STEPS, TARGETS, Case
 from loraloom.records import Finding
 
 NAME = "adapter-not-trained"
+WHOLE_STEPS = 2
+"""A part of a model may wait for the row that needs it; of a whole adapter, B moves with the first gradient, whatever its
+size, and the second step is at a rate above 0 in every schedule."""
 SHOWN = 3
 
 
 def judge(case: Case) -> Finding | None:
     modules = case.signals.modules
     dead = [path for path, module in modules.items() if module.b_norm == 0]
-    if not dead or not case.fresh_b or case.steps < LEAST_STEPS:
-        return None
     whole = len(dead) == len(modules)
+    if not dead or not case.fresh_b or case.steps < (WHOLE_STEPS if whole else LEAST_STEPS):
+        return None
     names = ", ".join(dead[:SHOWN]) + (" ..." if len(dead) > SHOWN else "")
     return Finding(
         NAME,

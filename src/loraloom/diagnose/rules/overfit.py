@@ -15,7 +15,7 @@ MORE_DROPOUT = 0.05
 
 def judge(case: Case) -> Finding | None:
     readings = case.signals.readings
-    if len(readings) < 2 or (case.exit or ("", ""))[0] == "diverged" or metric_rises(readings):
+    if len(readings) < 2 or (case.exit or ("", ""))[0] == "diverged" or metric_rises(case):
         return None
     best = min(readings, key=lambda reading: reading.loss)
     later = [reading for reading in readings if reading.step > best.step]
@@ -39,13 +39,22 @@ def judge(case: Case) -> Finding | None:
     )
 
 
-def metric_rises(readings: list[Reading]) -> bool:
-    """Whether the share that is right found a new best among the last readings."""
-    earlier, recent = readings[:-CHECKS], readings[-CHECKS:]
-    if not earlier:
+def metric_rises(case: Case) -> bool:
+    """Whether the share that is right found a new best among the last readings; where it decides, also whether it was better at
+    any time after the loss had been lowest: a run that ends at that point would lose what was learnt since."""
+    readings = case.signals.readings
+    if _gains(readings[:-CHECKS], readings[-CHECKS:]):
+        return True
+    lowest = min(readings, key=lambda reading: reading.loss)
+    later = [reading for reading in readings if reading.step > lowest.step]
+    return case.decides != "loss" and _gains([lowest], later)
+
+
+def _gains(earlier: list[Reading], later: list[Reading]) -> bool:
+    if not earlier or not later:
         return False
     best = max(earlier, key=lambda reading: reading.metric)
-    return max(reading.metric for reading in recent) > best.metric + best.metric_se
+    return max(reading.metric for reading in later) > best.metric + best.metric_se
 
 
 def shorter(case: Case, step: int) -> dict[str, Any]:

@@ -8,6 +8,10 @@ from loraloom.records import Finding
 NAME = "rank-surplus"
 EMPTY = 0.25
 MODULES = 0.8
+MODULES_WITH_ADVICE = 0.5
+"""Enough where the rank is also far above the advised one: the noise of single steps spreads a little of every update over all
+of its rank, so that a surplus seldom shows in every layer."""
+ABOVE_ADVICE = 4
 FLOOR = 8
 """Below this rank there is nothing to save."""
 
@@ -17,9 +21,10 @@ def judge(case: Case) -> Finding | None:
     if not modules or r <= FLOOR or case.exit or case.steps < LEAST_STEPS:
         return None
     empty = sum(module.effective_rank < EMPTY * module.r for module in modules)
-    if empty < MODULES * len(modules):
-        return None
     advised = int(case.advised.get(RANK) or 0)
+    far_above = bool(advised) and r >= ABOVE_ADVICE * advised
+    if empty < (MODULES_WITH_ADVICE if far_above else MODULES) * len(modules):
+        return None
     middle = sorted(module.effective_rank for module in modules)[len(modules) // 2]
     return Finding(
         NAME,

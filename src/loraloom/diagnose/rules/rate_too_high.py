@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from loraloom.diagnose.case import RATE, SIGMAS, Case, word
+from loraloom.diagnose.rules.noisy_steps import thrown_about
 from loraloom.records import Finding
 
 NAME = "rate-too-high"
@@ -16,7 +17,9 @@ def judge(case: Case) -> Finding | None:
         return None
     last = case.signals.readings[-1]
     lost_base = gain <= SIGMAS * best.cost_se
-    lost_best = last.cost - best.cost > SIGMAS * best.cost_se and last.train_loss > case.window(0, 0.1).mean
+    # A best that was lost can also be overfit; what tells the two apart is a training loss that does not settle either.
+    unsettled = last.train_loss > case.window(0, 0.1).mean or thrown_about(case)
+    lost_best = unsettled and last.cost - best.cost > SIGMAS * best.cost_se
     if not (lost_base or lost_best):
         return None
     return Finding(

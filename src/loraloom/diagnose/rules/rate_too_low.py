@@ -1,8 +1,12 @@
-"""The training loss hardly moved, and nothing held it back but the size of the steps."""
+"""The training loss hardly moved, or was still falling at the end, and nothing held it back but the size of the steps.
+
+A rate far below the advised one and too few steps look alike: what both leave undone is done sooner by the rate.
+"""
 
 from __future__ import annotations
 
 from loraloom.diagnose.case import LEAST_STEPS, RATE, SIGMAS, Case, word
+from loraloom.diagnose.rules import undertrained
 from loraloom.records import Finding
 
 NAME = "rate-too-low"
@@ -17,7 +21,9 @@ def judge(case: Case) -> Finding | None:
     first, fall = case.window(0, 0.1), case.fall
     low = advised is not None and case.rate < BELOW_ADVICE * advised
     still = fall.mean < max(FALL * first.mean, SIGMAS * fall.se)
-    if case.exit or case.steps < LEAST_STEPS or not still or (advised is not None and not low):
+    if case.exit or case.steps < LEAST_STEPS or (advised is not None and not low):
+        return None
+    if not still and not (low and undertrained.judge(case)):
         return None
     if case.clipped_share > 0.5 and not low:
         return None
@@ -30,7 +36,7 @@ def judge(case: Case) -> Finding | None:
     return Finding(
         NAME,
         "warning",
-        "the learning rate is too low: the loss hardly moved",
+        f"the learning rate is too low: the loss {'hardly moved' if still else 'was still falling at the end'}",
         evidence,
         f"raise the learning rate to {word(rate)}",
         {RATE: float(f"{rate:.3g}")},
