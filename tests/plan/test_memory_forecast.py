@@ -11,6 +11,8 @@ import numpy as np
 import pytest
 import torch
 import transformers as tf
+from hypothesis import given
+from hypothesis import strategies as st
 from machines import CPU, GPU, data
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
@@ -28,6 +30,7 @@ from loraloom.lora.packed import PackedModel, Routing, Segment
 from loraloom.plan import engine
 from loraloom.plan.memory import LAYOUTS_SHARE, Shape, forecast_memory, is_gated, kept_by_formula, training_activations
 from loraloom.plan.planner import Facts, Plan, candidate, make_plan
+from loraloom.train.passes import next_passes
 
 Make = Callable[..., Facts]
 SIZES: dict[str, Any] = {
@@ -262,3 +265,36 @@ def test_gated_mlps_are_recognised(facts: Make) -> None:
     assert is_gated(facts("1b").model)
     assert not is_gated(facts("minilm").model)
     assert not is_gated(facts("t5").model)
+
+
+def test_passes_at_once_are_planned_where_they_fit(facts: Make) -> None:
+    """Two cores run two passes; where memory holds one only, or memory is the goal, one follows the other."""
+    two = replace(CPU, threads=2)
+    one_core, at = facts("tiny"), facts("tiny", device=two)
+    plan, single = make_plan(Config(), at), make_plan(Config(), one_core)
+    assert (plan.workers, single.workers) == (2, 1)
+    assert plan.forecast["memory"].value >= single.forecast["memory"].value
+    between = int((single.forecast["memory"].high + plan.forecast["memory"].high) / 2)
+    tight = replace(Config(), limits=LimitsConfig(memory=between, max_packed=plan.slots))
+    same = {"training": TrainingConfig(per_device_train_batch_size=plan.values()["training.per_device_train_batch_size"])}
+    found = make_plan(replace(tight, **same), at)
+    assert found.workers == 1 and found.forecast["memory"].high <= between
+    assert make_plan(Config(goal="memory"), at).workers == 1
+
+
+@given(
+    micro=st.integers(1, 64), length=st.integers(8, 2048), packed=st.integers(1, 16), workers=st.integers(1, 4),
+    budget=st.integers(64, 8192),
+)  # fmt: skip
+def test_the_tokens_of_passes_at_once_bound_those_that_run(
+    micro: int, length: int, packed: int, workers: int, budget: int
+) -> None:
+    """As the loop groups them: no wave of like micro-batches holds more than is forecast."""
+    lengths, each = [length] * packed * micro, np.arange(packed * micro).reshape(packed, micro)
+    waiting = {f"t{number}": rows for number, rows in enumerate(each)}
+    most = Shape(micro, length, packed, workers=workers).tokens(budget)
+    while waiting:
+        groups = next_passes(waiting, lengths, budget, workers)
+        assert sum(len(group) for group in groups) * micro * length <= most
+        for trial in [trial for group in groups for trial in group]:
+            del waiting[trial]

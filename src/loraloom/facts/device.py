@@ -32,6 +32,8 @@ class DeviceFacts:
     bf16_native: bool
     """Whether bf16 is computed in hardware. Elsewhere torch emulates it: it works and is slow."""
     compute_capability: tuple[int, int] | None = None
+    threads: int = 1
+    """Threads that torch computes with."""
     process_bytes: int = 0
     """What this process holds before a model is loaded, on a CPU; 0 where that is not known."""
 
@@ -52,7 +54,7 @@ def device_facts(kind: DeviceKind | None = None) -> DeviceFacts:
         total = min(total, int(torch.mps.recommended_max_memory()))
         return DeviceFacts("mps", "Apple GPU", total, min(free, total), torch.get_num_threads(), True)
     native = bool(_cpu_flags() & BF16_CPU_FLAGS)
-    return DeviceFacts("cpu", _cpu_name(), total, free, _cores(), native, process_bytes=_process_bytes())
+    return DeviceFacts("cpu", _cpu_name(), total, free, _cores(), native, threads=_threads(), process_bytes=_process_bytes())
 
 
 @cache

@@ -33,7 +33,7 @@ class Workers:
 
     def __init__(self, device: torch.device, count: int | None = None) -> None:
         threads = torch.get_num_threads() if device.type == "cpu" else 1
-        self.count = max(1, min(MOST, threads)) if count is None else count
+        self.count = most_at_once(device.type, threads) if count is None else count
         self._threads = max(1, threads // self.count)
         self._pool: ThreadPoolExecutor | None = None
 
@@ -61,6 +61,11 @@ class Workers:
             list(self._pool.map(lambda _: all_here.wait(), range(self.count)))
             torch.set_num_threads(own)
         return self._pool
+
+
+def most_at_once(device_type: str, cores: int) -> int:
+    """Passes that a device has use for at once."""
+    return max(1, min(MOST, cores)) if device_type == "cpu" else 1
 
 
 def _take_cores(count: int) -> None:

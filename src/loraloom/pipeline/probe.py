@@ -57,6 +57,7 @@ def timed_ticks(
         PackedModel(share_copy(base.model), fresh_modules=base.fresh_modules, prepack=plan.prepack), data.train,
         objective_for(data.task, base.model, prepack=plan.prepack), task=data.task, pad_id=base.pad_id,
         token_budget=plan.token_budget, checkpointing=bool(plan.values()["training.gradient_checkpointing"]),
+        workers=plan.workers,
     )  # fmt: skip
     for number in range(plan.slots):
         trainer.join(candidate(plan, f"probe{number}", {}, seed_offset=number))

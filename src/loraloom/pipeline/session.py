@@ -112,6 +112,7 @@ class Session:
             self.packed, prepared.data.train, self.objective, task=prepared.task, pad_id=self.base.pad_id,
             validation=prepared.data.validation, decide_by=self.metric, token_budget=prepared.plan.token_budget,
             checkpointing=bool(self.values["training.gradient_checkpointing"]), signals=config.diagnose.signals,
+            workers=prepared.plan.workers,
         )  # fmt: skip
         self.diagnosis = Diagnosis(self)
         self.base_score: Score | None = None

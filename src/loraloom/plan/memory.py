@@ -54,7 +54,8 @@ UNCERTAINTY = 0.10
 
 @dataclass(frozen=True)
 class Shape:
-    """What decides the memory of a pass. `packed` candidates share it; `prepack`: frozen weights are laid out anew."""
+    """What decides the memory of a pass. `packed` candidates share it; `prepack`: frozen weights are laid out anew; `workers`:
+    so many passes run at once, if there are as many candidates."""
 
     micro_batch: int
     length: int
@@ -62,11 +63,19 @@ class Shape:
     checkpointing: bool = False
     quantization: str = "none"
     prepack: bool = False
+    workers: int = 1
+
+    @property
+    def at_once(self) -> int:
+        """Passes that run at once."""
+        return min(self.workers, self.packed)
 
     def tokens(self, token_budget: int) -> int:
-        """Padded tokens of the largest training pass."""
+        """Padded tokens of the largest training passes that run at once: they share the budget, and a candidate's rows that
+        are more than a share have a pass of their own."""
         one = self.micro_batch * self.length
-        return max(one, min(one * self.packed, token_budget))
+        alone = one if one <= token_budget // self.at_once else one * self.at_once
+        return max(alone, min(one * self.packed, token_budget))
 
 
 def forecast_memory(facts: Facts, decided: Decided, shape: Shape) -> Estimate:
@@ -80,7 +89,7 @@ def forecast_memory(facts: Facts, decided: Decided, shape: Shape) -> Estimate:
     moment = forming + walking if shape.checkpointing and facts.device.kind == "cpu" else max(forming, walking)
     activations = training_activations(facts, decided, shape) + moment
     evaluation = evaluation_bytes(facts, decided, shape)
-    passing = max(activations + tables, evaluation)
+    passing = max(activations + tables * shape.at_once, evaluation)
     parts = {
         "weights": weight_bytes(model, element, shape.quantization),
         "layouts": layout_bytes(facts, decided) if shape.prepack else 0.0,
@@ -89,8 +98,8 @@ def forecast_memory(facts: Facts, decided: Decided, shape: Shape) -> Estimate:
         "gradients": shape.packed * trained * GRADIENT_BYTES,
         "optimizer": shape.packed * trained * (ADAM_BYTES if decided["training.optim"].value == "adamw" else 0),
         "activations": activations,
-        "logits": tables,
-        "evaluation": max(0.0, evaluation - activations - tables),
+        "logits": tables * shape.at_once,
+        "evaluation": max(0.0, evaluation - activations - tables * shape.at_once),
         "allocator": retained_bytes(facts, decided, shape, passing),
         "runtime": runtime_bytes(facts),
     }
@@ -322,7 +331,7 @@ def evaluation_bytes(facts: Facts, decided: Decided, shape: Shape) -> float:
     element, length = BYTES[decided["model.dtype"].value], min(facts.data.longest_anywhere, shape.length)
     tokens = max(engine.EVALUATION_FACTOR * engine.TOKEN_BUDGET[facts.device.kind], shape.packed * length)
     wide = forward_bytes(facts, decided, tokens, length)
-    return wide + workspace_bytes(facts, tokens, element) + loss_bytes(facts, tokens, element)
+    return wide + workspace_bytes(facts, tokens, element) * shape.at_once + loss_bytes(facts, tokens, element)
 
 
 def forward_bytes(facts: Facts, decided: Decided, tokens: float, length: int) -> float:
@@ -335,7 +344,7 @@ def forward_bytes(facts: Facts, decided: Decided, tokens: float, length: int) ->
     return wide
 
 
-def decided_shape(decided: Decided, *, packed: int = 1, prepack: bool = False) -> Shape:
+def decided_shape(decided: Decided, *, packed: int = 1, prepack: bool = False, workers: int = 1) -> Shape:
     """The shape of the plan's own candidate."""
     return Shape(
         micro_batch=decided["training.per_device_train_batch_size"].value,
@@ -344,6 +353,7 @@ def decided_shape(decided: Decided, *, packed: int = 1, prepack: bool = False) -
         checkpointing=decided["training.gradient_checkpointing"].value,
         quantization=decided["model.quantization"].value,
         prepack=prepack,
+        workers=workers,
     )
 
 

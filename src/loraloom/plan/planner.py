@@ -9,6 +9,7 @@ from typing import Any, TypeVar
 from loraloom.config.asked import Config
 from loraloom.errors import ConfigError, ModelError
 from loraloom.lora.targets import resolve_pattern, resolve_targets, short_label
+from loraloom.lora.workers import most_at_once
 from loraloom.plan import engine, goals, presets
 from loraloom.plan.afterwards import forecast_afterwards
 from loraloom.plan.basis import CONFIG, Facts, asked_value, is_asked, memory_budget, target_linears
@@ -43,6 +44,8 @@ class Plan:
     facts: Facts
     prepack: bool
     """Whether frozen weights are laid out anew for faster products, at the memory of "layouts" in the forecast."""
+    workers: int = 1
+    """Passes that run at once: more than one keep the cores of a processor busy, where memory allows it."""
     notes: tuple[str, ...] = ()
     """What is worth knowing about the forecast, and is nothing to be warned of."""
 
@@ -90,16 +93,21 @@ def make_plan(config: Config, facts: Facts) -> Plan:
     _check_fit(config, facts, decided)
     packed = decided["limits.max_packed"].value
     fast = config.goal != "memory" and packs_candidates(config)
-    prepack = fast and prepacks(facts, decided, decided_shape(decided, packed=packed), memory_budget(facts, config))
+    budget = memory_budget(facts, config)
+    prepack = fast and prepacks(facts, decided, decided_shape(decided, packed=packed), budget)
+    workers = most_at_once(facts.device.kind, facts.device.threads) if fast else 1
+    whole = need(config, facts, decided, decided_shape(decided, packed=packed, prepack=prepack, workers=workers))
+    if whole.high > budget:
+        workers, whole = 1, need(config, facts, decided, decided_shape(decided, packed=packed, prepack=prepack))
     forecast = {
-        "memory": need(config, facts, decided, decided_shape(decided, packed=packed, prepack=prepack)),
+        "memory": whole,
         "memory_one": need(config, facts, decided, decided_shape(decided, prepack=prepack)),
         "time": forecast_time(facts, config, decided, trials=runs_of_search(decided), packed=packed),
         "time_one": forecast_time(facts, config, decided),
         **forecast_afterwards(facts, decided),
     }
     warnings = warnings_for(facts, config, decided, forecast)
-    return Plan(decided, forecast, warnings, config, facts, prepack, notes_on_engine(config, facts))
+    return Plan(decided, forecast, warnings, config, facts, prepack, workers, notes_on_engine(config, facts))
 
 
 def candidate(plan: Plan, id: str, params: Mapping[str, Any], seed_offset: int = 0) -> Candidate:
@@ -203,7 +211,8 @@ def _split(plan: Plan, rows: int) -> dict[str, int]:
 
 
 def _with_micro(plan: Plan, micro: int) -> Shape:
-    return replace(decided_shape(plan.settings, packed=plan.slots, prepack=plan.prepack), micro_batch=micro)
+    own = decided_shape(plan.settings, packed=plan.slots, prepack=plan.prepack, workers=plan.workers)
+    return replace(own, micro_batch=micro)
 
 
 def _section(values: Mapping[str, Any], name: str) -> dict[str, Any]:

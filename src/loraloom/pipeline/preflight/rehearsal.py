@@ -118,7 +118,7 @@ def _run(base: Base, plan: Plan, data: Encoded, chosen: Sequence[Row], beside: i
     trainer = PackTrainer(
         packed, chosen, objective, task=data.task, pad_id=base.pad_id, token_budget=plan.token_budget,
         validation=_longest(data.validation or data.train, max(1, full // (beside * max(map(len, chosen))))),
-        checkpointing=bool(plan.values()["training.gradient_checkpointing"]),
+        checkpointing=bool(plan.values()["training.gradient_checkpointing"]), workers=plan.workers,
     )  # fmt: skip
     made = candidate(plan, "check", {})
     training = replace(
