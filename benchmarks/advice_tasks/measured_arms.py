@@ -1,0 +1,126 @@
+"""One task, measured: tools' defaults, the plan's values and the best of a search, each from three seeds, on the test split."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from real_tasks import RealTask
+from tool_defaults import TOOLS
+
+from loraloom.config.decode import load_config
+from loraloom.pipeline.drive import Driver, Job
+from loraloom.pipeline.prepare import prepare
+from loraloom.pipeline.race import FIRST_RACE_SEED, RaceSource
+from loraloom.pipeline.session import Session
+from loraloom.pipeline.tune import SearchSource, completed
+from loraloom.plan.search_space import search_space
+from loraloom.records import Score
+from loraloom.search.compare import average, mean_cost, standard_error
+
+TRIALS, SEEDS = 32, 3
+SLOTS = 8
+"""How many train at once. Given, not timed, so that the same candidates are drawn on every machine."""
+MEMORY = "6GiB"
+"""For the same reason: the plan's rows at a time follow the memory."""
+PLAN, BEST = "plan", "best_of_searched"
+
+Say = Callable[[str], None]
+
+
+@dataclass(frozen=True)
+class Measured:
+    """What one task came to: a test score for every arm and seed, and a record of how it was got."""
+
+    scores: Mapping[str, Sequence[Score]]
+    record: dict[str, Any]
+
+
+def measure(task: RealTask, shared: Path, work: Path, say: Say, *, trials: int = TRIALS, seeds: int = SEEDS) -> Measured:
+    """Search once, then train every arm anew; `work` is a folder for all that is written on the way."""
+    started = time.process_time()
+    splits = task.splits(shared)
+    flags: dict[str, Any] = {
+        "model.name_or_path": task.model(shared), "task": task.task, **splits.write(work), "search.trials": trials,
+        "limits.max_packed": SLOTS, "limits.memory": MEMORY, "output_dir": str(work / "runs"), "name": task.name,
+    }  # fmt: skip
+    prepared = prepare(load_config(flags=flags))
+    session = Session(prepared, "tune", lambda event: None)
+    with session.running():
+        session.measure_baseline()
+        session.slots = prepared.plan.slots
+        driver = session.driver()
+        driver.run(SearchSource(session, search_space(prepared.plan)))
+        winner = completed(session, driver)[0].job
+        searched = time.process_time() - started
+        say(f"{task.name}: searched in {searched:.0f} core seconds; best {winner.candidate.id} {dict(winner.candidate.params)}")
+        params = {
+            **{tool.name: tool.params(prepared.facts.model.model_type) for tool in TOOLS},
+            PLAN: {},
+            BEST: dict(winner.candidate.params),
+        }
+        jobs = {arm: [_job(session, arm, own, seed) for seed in range(seeds)] for arm, own in params.items()}
+        scores = _tested(session, driver, jobs)
+        base = session.score_base(prepared.data.test, "test")
+        statuses = [trial.status for trial in session.recorder.trials.values() if not _is_arm(trial.id, jobs)]
+    record = {
+        "about": task.about,
+        "model": Path(prepared.config.model.name_or_path or "").name,
+        "rows": {name: len(rows) for name, rows in vars(splits).items()},
+        "metric": f"test_{session.metric}",
+        "core_seconds": {"search": round(searched), "all": round(time.process_time() - started)},
+        "search": {
+            "trials": len(statuses),
+            "statuses": {status: statuses.count(status) for status in sorted(set(statuses))},
+            "winner": winner.candidate.id,
+            "winner_validation_cost": round(mean_cost(driver.finished[winner.candidate.id].best or Score("", {})), 4),
+        },
+        "base": round(mean_cost(base), 4),
+        "arms": {arm: _summary(own, jobs[arm][0], driver) for arm, own in scores.items()},
+    }  # fmt: skip
+    return Measured(scores, record)
+
+
+def _job(session: Session, arm: str, params: dict[str, Any], seed: int) -> Job:
+    """A candidate of an arm. What a tool trains is kept as it is after its last step: none of them keeps the best."""
+    job = session.job(f"{arm}-{seed}", params, seed_offset=FIRST_RACE_SEED + seed, role=arm)
+    if arm in (PLAN, BEST):
+        return job
+    made = job.candidate
+    return replace(job, candidate=replace(made, training=replace(made.training, evaluations=1)))
+
+
+def _is_arm(trial: str, jobs: Mapping[str, Sequence[Job]]) -> bool:
+    return trial.rpartition("-")[0] in jobs
+
+
+def _tested(session: Session, driver: Driver, jobs: Mapping[str, Sequence[Job]]) -> dict[str, list[Score]]:
+    """Train all arms and score them on the test split. What diverged leaves nothing, so it counts as the bare base."""
+    driver.run(RaceSource([job for own in jobs.values() for job in own]))
+    rows = session.prepared.data.test
+    kept = [job for own in jobs.values() for job in own if driver.finished[job.candidate.id].adapter]
+    found = session.score_saved(kept, rows, "test")
+    lost = {job.candidate.id: session.score_base(rows, "test") for own in jobs.values() for job in own if job not in kept}
+    return {arm: [(found | lost)[job.candidate.id] for job in own] for arm, own in jobs.items()}
+
+
+def _summary(scores: Sequence[Score], job: Job, driver: Driver) -> dict[str, Any]:
+    ended = [driver.finished[f"{job.candidate.id.rpartition('-')[0]}-{seed}"].status for seed in range(len(scores))]
+    return {
+        "cost": round(mean_cost(average(scores)), 5),
+        "row_error": round(standard_error(average(scores)), 5),
+        "costs": [round(mean_cost(score), 5) for score in scores],
+        "statuses": ended,
+        "settings": {key: value for key, value in sorted(job.settings.items()) if key in SHOWN},
+    }
+
+
+SHOWN = (
+    "adapter.r", "adapter.lora_alpha", "adapter.lora_dropout", "adapter.target_modules", "training.learning_rate",
+    "training.num_train_epochs", "training.per_device_train_batch_size", "training.gradient_accumulation_steps",
+    "training.lr_scheduler_type", "training.warmup_ratio", "training.weight_decay",
+)  # fmt: skip
+"""Settings in which the arms differ."""

@@ -1,0 +1,166 @@
+"""The suite of planted faults: what counts as right, what counts as better, what is timed, and that the result adds up."""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from loraloom.diagnose.rank import ORDER
+from loraloom.records import Trial
+from loraloom.store.result import RunResult
+
+FOLDER = Path(__file__).resolve().parents[2] / "benchmarks" / "planted_faults"
+
+
+def load() -> Any:
+    """Every benchmark has a run.py, so this one is loaded under a name of its own; its neighbours as a run finds them."""
+    spec = importlib.util.spec_from_file_location("planted_faults_run", FOLDER / "run.py")
+    assert spec is not None and spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[spec.name] = module
+    sys.path.insert(0, str(FOLDER))
+    try:
+        spec.loader.exec_module(module)
+    finally:
+        sys.path.remove(str(FOLDER))
+    return module
+
+
+bench: Any = load()
+compare: Any = sys.modules["compare"]
+cost: Any = sys.modules["cost"]
+files: Any = sys.modules["files"]
+
+
+def result(metric: str = "validation_loss", **trial: Any) -> RunResult:
+    """A run with one trial."""
+    made = Trial("t000", "completed", {}, **trial)
+    direction: Any = "minimize" if metric.endswith("loss") else "maximize"
+    run = RunResult(
+        name="r", verb="train", status="completed", model="m", task="causal_lm", started_at="", metric=metric, direction=direction
+    )
+    run.trials, run.baseline = [made], {"validation_loss": 2.0, "validation_accuracy": 0.5}
+    return run
+
+
+def outcome(*, expected: tuple[str, ...] = ("overfit",), right: bool = True, better: bool | None = None) -> Any:
+    compared = None if better is None else compare.Compared("loss", 2.0, 1.0, better)
+    return bench.Outcome("a run", "a task", list(expected), ["overfit"], "warning", right=right, compared=compared)
+
+
+def test_rates_count_each_run_once() -> None:
+    healthy = [outcome(expected=()), outcome(expected=(), right=False)]
+    outcomes = [outcome(better=True), outcome(better=False), outcome(right=False), *healthy]
+    assert bench.rates(outcomes) == {
+        "first finding right": (2, 3),
+        "healthy runs with nothing above a note": (1, 2),
+        "remedies that helped": (1, 2),
+    }
+
+
+def test_a_run_that_taught_a_rule_counts_as_missed() -> None:
+    known = outcome()
+    known.taught = True
+    assert bench.rates([outcome(), known])["first finding right"] == (1, 2)
+    assert "yes (taught)" in bench.table([known])
+
+
+def test_a_loss_is_better_when_small_and_an_accuracy_when_large() -> None:
+    low, high = ({"validation_loss": value} for value in (1.0, 1.5))
+    assert compare._metric(result(metrics=high, adapter="a"), result(metrics=low, adapter="a")).better
+    low, high = ({"validation_accuracy": value} for value in (0.6, 0.9))
+    worse, good = (result("validation_accuracy", metrics=metrics, adapter="a") for metrics in (low, high))
+    assert compare._metric(worse, good).better and not compare._metric(good, worse).better
+
+
+def test_a_run_that_kept_no_adapter_has_the_score_of_the_base() -> None:
+    lost = result(metrics={"validation_loss": 9.0}, adapter=None)
+    assert compare._metric(lost, result(metrics={"validation_loss": 1.9}, adapter="a")).before == 2.0
+
+
+def test_fewer_parameters_help_only_where_nothing_is_lost() -> None:
+    def sized(parameters: int, loss: float) -> RunResult:
+        return result(metrics={"validation_loss": loss, "validation_loss_se": 0.05}, trainable_parameters=parameters)
+
+    assert compare._parameters(sized(2000, 1.0), sized(1000, 1.1)).better, "within two standard errors"
+    assert not compare._parameters(sized(2000, 1.0), sized(1000, 1.2)).better
+    assert not compare._parameters(sized(1000, 1.0), sized(1000, 1.0)).better
+
+
+def test_the_meter_times_diagnosis_beside_the_loop(monkeypatch: pytest.MonkeyPatch) -> None:
+    def busy(seconds: float) -> None:
+        end = time.process_time() + seconds
+        while time.process_time() < end:
+            pass
+
+    monkeypatch.setattr(cost.Diagnosis, "examine", lambda self: busy(0.01))
+    monkeypatch.setattr(cost.Driver, "run", lambda self: (busy(0.03), cost.Diagnosis.examine(None)))
+    meter = cost.CostMeter()
+    assert meter.share is None
+    with meter:
+        cost.Driver.run(None)
+    share = meter.share
+    assert share is not None and 0 < share < 1
+    cost.Driver.run(None)
+    assert meter.share == share, "outside it times nothing"
+
+
+def test_what_is_added_is_the_median_over_pairs() -> None:
+    assert cost.added_share({"with": [11.0, 10.2, 30.0], "without": [10.0, 10.0, 10.0]}) == pytest.approx(0.1)
+
+
+def test_labels_are_dealt_out_anew_and_none_is_lost(tmp_path: Path) -> None:
+    made = files.Files(tmp_path, tmp_path, "", tmp_path)
+    rows = [{"text": str(n), "label": n % 3} for n in range(30)]
+    mixed = made.rows(made.shuffled(made.write("rows", rows)))
+    assert [row["text"] for row in mixed] == [row["text"] for row in rows]
+    assert mixed != rows and sorted(row["label"] for row in mixed) == sorted(row["label"] for row in rows)
+
+
+def test_it_says_what_is_missing(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    assert bench.main(["--show", "--out", str(tmp_path / "none.json")]) == 2
+    assert "no result at" in capsys.readouterr().err
+
+
+@pytest.fixture(scope="module")
+def written() -> dict[str, Any]:
+    return json.loads((FOLDER / "result.json").read_text())
+
+
+def part_of(written: dict[str, Any], name: str) -> dict[str, Any]:
+    if name not in written:
+        pytest.skip(f"no result of this part yet: python benchmarks/planted_faults/run.py --set {name}")
+    return written[name]
+
+
+@pytest.mark.parametrize("part", bench.SETS)
+def test_the_written_goals_are_those_of_the_written_runs(part: str, written: dict[str, Any]) -> None:
+    outcomes = [bench.read_outcome(one) for one in part_of(written, part)["runs"]]
+    counted = {goal: (told["good"], told["of"]) for goal, told in written[part]["goals"].items()}
+    assert counted == bench.rates(outcomes)
+    for one in outcomes:
+        named = bool(one.findings) and one.findings[0] in one.expected
+        assert one.right == (named if one.expected else one.level in ("", "note")), one.name
+
+
+@pytest.mark.parametrize("part", bench.SETS)
+def test_what_is_expected_is_a_finding_or_a_refusal(part: str, written: dict[str, Any]) -> None:
+    names = {name for one in part_of(written, part)["runs"] for name in one["expected"]}
+    assert all(name in ORDER or name.startswith("refused: ") for name in names)
+
+
+def test_the_written_cost_is_that_of_the_written_seconds(written: dict[str, Any]) -> None:
+    for told in part_of(written, "cost").values():
+        assert told["added_share"] == cost.added_share(told["loop_seconds"])
+
+
+def test_the_written_result_can_be_shown(capsys: pytest.CaptureFixture[str]) -> None:
+    assert bench.main(["--show"]) == 0
+    shown = capsys.readouterr().out
+    assert all(goal in shown for goal in bench.GOALS) and "held_out" in shown

@@ -1,0 +1,300 @@
+"""The search benchmark: a replay charges what the clock says, judges by the truth, and its committed result stands."""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import math
+import sys
+from dataclasses import replace
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import numpy as np
+import pytest
+
+FOLDER = Path(__file__).resolve().parents[2] / "benchmarks" / "search"
+sys.path.insert(0, str(FOLDER))
+
+import clock as clock_file  # noqa: E402
+import contestants  # noqa: E402
+import judge  # noqa: E402
+import live  # noqa: E402
+import replay as replay_file  # noqa: E402
+import table as table_file  # noqa: E402
+import tasks  # noqa: E402
+import trainer  # noqa: E402
+import world as world_file  # noqa: E402
+
+RATE, BATCH = "training.learning_rate", "training.per_device_train_batch_size"
+CLOCK = clock_file.Clock(
+    clock_file.Engine(0.01, 0.001, 0.002, 0.004, 0.006, 0.003), clock_file.Trainer({"2": 0.04, "4": 0.05}, 0.02, 0.1), {}, 0.0
+)
+
+
+def load() -> ModuleType:
+    """Every benchmark has a run.py, so this one is loaded under a name of its own."""
+    spec = importlib.util.spec_from_file_location("search_run", FOLDER / "run.py")
+    assert spec is not None and spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[spec.name] = module
+    spec.loader.exec_module(module)
+    return module
+
+
+run: Any = load()
+
+
+def made_table(noise: float = 0.02, wild: bool = False) -> Any:
+    """A table whose best rate is the plan's, and where only the rate matters; the highest rate diverges if `wild`."""
+    draw = np.random.default_rng(0)
+    table = table_file.Table.empty(128, 1e-3, 2.0)
+    settings = tasks.settings_of(tasks.space_of({**tasks.SETTINGS, RATE: 1e-3, "adapter.lora_alpha": 16.0}))
+    rows = np.linspace(-0.2, 0.2, tasks.VALIDATION_ROWS)
+    for number, params in enumerate(settings):
+        off = abs(math.log2(params[RATE] / 1e-3))
+        for seed in range(tasks.SEEDS):
+            luck = noise * draw.standard_normal()
+            for turn in range(tasks.EVALUATIONS):
+                level = 1 + 0.1 * off + 1.0 / (turn + 1) + luck
+                table.validation[number, seed, turn] = level + rows
+            table.train[number, seed], table.first[number, seed] = 1.0, 2.5
+            table.held[number, seed] = 1 + 0.1 * off + 0.125 + luck
+            if wild and params[RATE] == max(one[RATE] for one in settings):
+                table.diverged[number, seed] = 2
+    table.done[:] = True
+    table.base = np.full(tasks.VALIDATION_ROWS + tasks.CONFIRM_ROWS + tasks.TEST_ROWS, 3.0, np.float16)
+    table.weights = np.ones_like(table.base)
+    return table
+
+
+@pytest.fixture(scope="module")
+def world() -> Any:
+    return world_file.World(made_table())
+
+
+# -- the space and the table -------------------------------------------------------------------------------------
+
+
+def test_the_grid_has_128_settings_and_the_plan_s_own_is_one_of_them(world: Any) -> None:
+    assert len({repr(params) for params in world.settings}) == 128
+    own = world.settings[world.default]
+    assert own[RATE] == 1e-3 and own["adapter.lora_alpha"] == 2.0 * own["adapter.r"] and own[BATCH] == 4
+
+
+def test_a_table_survives_its_file(tmp_path: Path) -> None:
+    table = made_table()
+    table.write(tmp_path / "t.npz")
+    again = table_file.Table.read(tmp_path / "t.npz")
+    assert all(np.array_equal(value, getattr(again, name)) for name, value in vars(table).items())
+
+
+def test_an_unfinished_table_is_refused() -> None:
+    table = made_table()
+    table.done[3, 1] = False
+    with pytest.raises(ValueError, match="1 trainings of the table are missing"):
+        world_file.World(table)
+
+
+# -- the clock ---------------------------------------------------------------------------------------------------
+
+
+def test_a_training_alone_costs_its_start_its_steps_and_its_evaluations(world: Any) -> None:
+    course = contestants.default_only(world, CLOCK, 0)
+    steps = tasks.TRAIN_ROWS // 4
+    assert course.seconds == pytest.approx(0.1 + steps * 0.05 + tasks.EVALUATIONS * 0.02)
+    assert course.winner == world.default
+
+
+def test_a_pack_costs_one_tick_for_all(world: Any) -> None:
+    pack, course = replay_file.Pack(world, CLOCK.engine), replay_file.Course()
+    replay_file.run_all(pack, course, [(world.default, 0), (world.default, 1)], slots=2)
+    steps = tasks.TRAIN_ROWS // 4
+    ticks, evaluations = steps * (0.01 + 8 * 0.001 + 2 * 0.002), tasks.EVALUATIONS * (0.004 + 2 * 0.006)
+    assert pack.seconds == pytest.approx(2 * 0.003 + ticks + evaluations)
+    assert [one.status for one in course.ended] == ["completed", "completed"]
+
+
+def test_going_on_from_an_evaluation_costs_the_rest_only(world: Any) -> None:
+    whole, first, rest = (replay_file.Pack(world, CLOCK.engine) for _ in range(3))
+    places = [(world.default, 0)]
+    replay_file.run_all(whole, replay_file.Course(), places, slots=1)
+    replay_file.run_all(first, replay_file.Course(), places, slots=1, until=2)
+    replay_file.run_all(rest, replay_file.Course(), places, slots=1, since=2)
+    assert first.seconds + rest.seconds == pytest.approx(whole.seconds + 0.003)
+
+
+# -- the contestants ---------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", list(contestants.CONTESTANTS))
+def test_every_contestant_ends_its_search_and_declares_a_completed_winner(world: Any, name: str) -> None:
+    course = contestants.CONTESTANTS[name](world, CLOCK, 3)
+    completed = {one.place[0] for one in course.ended if one.status == "completed"}
+    assert course.winner in completed
+    assert len(course.ended) <= contestants.TRIALS
+    assert course.seconds >= max(one.seconds for one in course.ended)
+
+
+def test_a_replay_repeats_itself_and_another_number_does_not(world: Any) -> None:
+    one, same, other = (contestants.OURS(world, CLOCK, number) for number in (5, 5, 6))
+    assert one == same and one != other
+
+
+def test_whole_searches_of_one_number_train_the_same_settings_packed_or_alone(world: Any) -> None:
+    alone = contestants.sequential_random(world, CLOCK, 2)
+    packed = contestants.Cell(packing=True, pruning=False, sampler=False)(world, CLOCK, 2)
+    top = contestants.keep_top(world, CLOCK, 2)
+    settings = {one.place[0] for one in alone.ended}
+    assert settings == {one.place[0] for one in packed.ended} == {one.place[0] for one in top.ended}
+    assert sum(one.status == "completed" for one in top.ended) == contestants.KEPT
+
+
+def test_what_the_trainer_gave_up_is_told_as_diverged() -> None:
+    wild = world_file.World(made_table(wild=True))
+    course = contestants.Cell(packing=True, pruning=True, sampler=False)(wild, CLOCK, 0)
+    worst = max(params[RATE] for params in wild.settings)
+    asked = {one.place for one in course.ended if wild.settings[one.place[0]][RATE] == worst}
+    assert asked
+    assert all(one.status != "completed" and one.turns <= 3 for one in course.ended if one.place in asked)
+    whole = contestants.Cell(packing=True, pruning=False, sampler=False)(wild, CLOCK, 0)
+    assert {(one.status, one.turns) for one in whole.ended} == {("completed", tasks.EVALUATIONS)}
+
+
+# -- the verdict -------------------------------------------------------------------------------------------------
+
+
+def course_of(world: Any, *ended: tuple[float, int, str, float], winner: int) -> Any:
+    made = [replay_file.Ended(seconds, (number, 0), 8, status, cost) for seconds, number, status, cost in ended]
+    return replay_file.Course(made, ended[-1][0], winner)
+
+
+def test_the_target_is_reached_once_the_best_so_far_stays_within_it(world: Any) -> None:
+    good, bad = world.default, int(np.argmax(world.truth))
+    assert world.good[good] and not world.good[bad]
+    straight = course_of(world, (1.0, bad, "completed", 2.0), (2.0, good, "completed", 1.5), winner=good)
+    assert judge.reached(world, straight) == 2.0
+    lost_again = course_of(world, (1.0, good, "completed", 2.0), (2.0, bad, "completed", 1.5), winner=bad)
+    assert math.isinf(judge.reached(world, lost_again))
+    found_again = replace(lost_again, ended=[*lost_again.ended, replay_file.Ended(3.0, (good, 1), 8, "completed", 1.4)])
+    assert judge.reached(world, found_again) == 3.0
+    worse = course_of(world, (1.0, good, "completed", 1.0), (2.0, bad, "completed", 1.5), winner=good)
+    assert judge.reached(world, worse) == 1.0
+
+
+def test_a_false_prune_would_have_beaten_the_winner(world: Any) -> None:
+    good, bad = world.default, int(np.argmax(world.truth))
+    wrong = course_of(world, (1.0, good, "pruned", 2.0), (2.0, bad, "completed", 1.6), winner=bad)
+    right = course_of(world, (1.0, bad, "pruned", 2.0), (2.0, good, "completed", 1.1), winner=good)
+    found = judge.judge(world, [wrong, right])
+    assert found.false_prunes == 0.5 and found.lost == 0.5 and found.hit == 0.5 and found.false_winners == 0.5
+    assert found.cut == 1.0 and found.target == (2.0, 2.0, math.inf)
+
+
+def test_the_factorial_compares_cells_that_differ_in_one_part() -> None:
+    def cell(seconds: float) -> Any:
+        return judge.Judged((0, seconds, 0), (0, 2 * seconds, 0), 1, 0, None, 0, 0, 0)
+
+    judged = {tuple(one): cell(24 / ((1 + one[0]) * (1 + 2 * one[1]) * (1 + 3 * one[2]))) for one in np.ndindex(2, 2, 2)}
+    judged = {tuple(bool(part) for part in key): value for key, value in judged.items()}
+    assert [(one.what, round(one.target, 6)) for one in judge.factorial(judged)] == [
+        ("packing", 2.0), ("pruning", 3.0), ("sampler", 4.0),
+    ]  # fmt: skip
+
+
+# -- the command -------------------------------------------------------------------------------------------------
+
+
+def test_from_committed_files_to_a_result_that_can_be_shown(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(run, "HERE", tmp_path)
+    assert run.ready() == []
+    assert "--make table --task stories" in capsys.readouterr().err
+    made_table().write(tmp_path / "table_stories.npz")
+    clock = {**CLOCK.plain(), "peaks": {"alone": 2_000_000, "packed": 5_000_000, "trainer": 9_000_000}}
+    (tmp_path / "clock.json").write_text(json.dumps({"stories": clock}))
+    assert run.ready() == ["stories"]
+    judged = {"stories": {name: run.replayed("stories", name, 1) for name in contestants.CONTESTANTS}}
+    result = json.loads(json.dumps(run.result_of(judged, 1, 0.0), allow_nan=False))
+    gains = {one["what"]: one["whole"] for one in result["tasks"]["stories"]["gains"]}
+    times = {name: one["whole"][1] for name, one in result["tasks"]["stories"]["contestants"].items()}
+    assert gains[f"ours over {run.SLOW}"] == pytest.approx(times[run.SLOW] / times[run.OURS])
+    assert gains["packing"] > 1 and gains["pruning"] > 1
+    out = tmp_path / "result.json"
+    out.write_text(json.dumps(result))
+    assert run.main(["--show", "--out", str(out)]) == 0
+    shown = capsys.readouterr().out
+    assert "| loraloom with its race |" in shown and "packed 5 MB" in shown
+
+
+@pytest.mark.skipif(not (FOLDER / "result.json").is_file(), reason="not measured yet (python benchmarks/search/run.py)")
+def test_the_committed_result_is_what_the_committed_tables_give(capsys: pytest.CaptureFixture[str]) -> None:
+    result = json.loads((FOLDER / "result.json").read_text())
+    assert list(result["tasks"]) == run.ready()
+    for task, found in result["tasks"].items():
+        assert list(found["contestants"]) == list(contestants.CONTESTANTS)
+        again, kept = run.replayed(task, "default only", result["replays"]), found["contestants"]["default only"]
+        assert {**again, "thinking": 0} == {**kept, "thinking": 0}
+    assert run.main(["--show"]) == 0
+    assert "goal: 8 times" in capsys.readouterr().out
+
+
+@pytest.fixture
+def small(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
+    """The stories with few rows."""
+    if not tasks.SHARED.is_dir():
+        pytest.skip("needs models and data (../shared)")
+    for name, count in (("TRAIN_ROWS", 32), ("VALIDATION_ROWS", 4), ("CONFIRM_ROWS", 2), ("TEST_ROWS", 4)):
+        for module in (tasks, table_file, replay_file, trainer, world_file):
+            monkeypatch.setattr(module, name, count, raising=False)
+    replay_file.marks_of.cache_clear()
+    yield tasks.Task("stories", tasks.Files(tasks.SHARED / "models", tasks.SHARED / "data", tmp_path))
+    replay_file.marks_of.cache_clear()
+
+
+def test_a_table_is_made_in_pieces_and_goes_on(small: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """With four settings; a piece without time only begins, the next trains all, and one more finds nothing to do."""
+    settings_of = tasks.settings_of
+    monkeypatch.setattr(table_file, "settings_of", lambda space: settings_of(space)[:4])
+    monkeypatch.setattr(table_file, "PACK", 5)
+    path, said = tmp_path / "table.npz", list[str]()
+    assert not table_file.make(small, path, 0.0, said.append)
+    assert table_file.make(small, path, 10.0, said.append)
+    table = table_file.Table.read(path)
+    assert table.done.shape == (4, 3) and table.done.all() and "12 of 12 trainings" in said[-1]
+    assert table.validation[:, :, -1].mean() < table.base[:4].mean() and np.isfinite(table.held).all()
+    assert not np.array_equal(table.validation[0, 0], table.validation[0, 1])
+    assert table_file.make(small, path, 10.0, said.append)
+    assert np.array_equal(table_file.Table.read(path).validation, table.validation)
+
+
+def test_the_clock_times_both_ways_and_leaves_the_base_as_it_was(small: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name, value in (("PACKS", (1, 2)), ("TICKS", 1), ("REPEATS", 1)):
+        monkeypatch.setattr(clock_file, name, value)
+    found = clock_file.measure(small, {"alone": 1})
+    assert set(found.trainer.step_by_batch) == {"2", "4"} and min(found.trainer.step_by_batch.values()) > 0
+    assert found.engine.step([2, 4]) > 0 and found.engine.join > 0 and found.trainer.startup > 0
+    alone = trainer.Alone(small)
+    before = {name: value.clone() for name, value in alone.base.state_dict().items()}
+    params = tasks.settings_of(tasks.space_of(small.plan))[64]
+    one, again = alone.train(params, 0), alone.train(params, 0)
+    assert one == again
+    after = alone.base.state_dict()
+    assert before.keys() == after.keys() and all(bool((value == after[name]).all()) for name, value in before.items())
+
+
+def test_live_searches_train_for_real_and_are_told_beside_their_replay(small: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(live, "TRIALS", 3)
+    world = world_file.World(made_table())
+    ours, theirs = live.run(small, world, CLOCK, trainer.Alone(small), 0)
+    assert ours.way == run.OURS and theirs.way == run.SLOW
+    for one in (ours, theirs):
+        assert one.seconds > 0 and one.replayed_seconds > 0
+        assert one.share == world.shares[one.winner]
+
+
+def test_peak_memory_counts_what_the_work_held() -> None:
+    held: list[Any] = []
+    assert clock_file.peak_of(lambda: held.append(np.ones(4_000_000))) >= 31_000_000
