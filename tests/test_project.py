@@ -51,7 +51,7 @@ def test_every_public_name_is_there_and_typed() -> None:
         assert (ROOT / "src" / "loraloom" / f"{home.replace('.', '/')}.py").is_file()
         assert name in dir(loraloom)
     assert loraloom.Config.__name__ == "Config"
-    assert loraloom.load_config().search.trials == 16
+    assert loraloom.load_config().search.trials == "auto"
     assert loraloom.__version__ == PROJECT["project"]["version"]
     with pytest.raises(AttributeError, match="no attribute 'weave'"):
         loraloom.weave  # noqa: B018

@@ -296,5 +296,6 @@ def test_live_searches_train_for_real_and_are_told_beside_their_replay(small: An
 
 
 def test_peak_memory_counts_what_the_work_held() -> None:
+    """More than malloc would take from what it has freed before."""
     held: list[Any] = []
-    assert clock_file.peak_of(lambda: held.append(np.ones(4_000_000))) >= 31_000_000
+    assert clock_file.peak_of(lambda: held.append(np.ones(20_000_000))) >= 155_000_000
