@@ -99,7 +99,7 @@ def test_a_searched_batch_takes_no_larger_pass_than_was_forecast(facts: Make, le
     plan = make_plan(Config(), facts("tiny", length=length))
     own = plan.settings[BATCH].value
     largest = max(plan.token_budget, own * plan.settings["data.max_length"].value)
-    for rows in (2 * own, 4 * own):
+    for rows in (2 * own, 4 * own, 60):
         made = candidate(plan, "a", {BATCH: rows}).training
         assert made.per_device_train_batch_size * made.gradient_accumulation_steps == rows
         assert made.per_device_train_batch_size * plan.settings["data.max_length"].value <= largest

@@ -202,12 +202,13 @@ def _check_fit(config: Config, facts: Facts, decided: Mapping[str, Advice]) -> N
 
 
 def _split(plan: Plan, rows: int) -> dict[str, int]:
-    """Micro-batch and accumulation for a step of `rows` rows, in passes no larger than those that the forecast is for."""
+    """Micro-batch and accumulation for a step of exactly `rows` rows, in passes no larger than those that the forecast is for."""
     own, length = (plan.settings[key].value for key in (batch.KEY, "data.max_length"))
-    micro, budget = min(rows, max(own, plan.token_budget // length)), memory_budget(plan.facts, plan.config)
-    while micro > 1 and need(plan.config, plan.facts, plan.settings, _with_micro(plan, micro)).high > budget:
-        micro = -(-micro // 2)
-    return {"per_device_train_batch_size": micro, "gradient_accumulation_steps": -(-rows // micro)}
+    most, budget = max(own, plan.token_budget // length), memory_budget(plan.facts, plan.config)
+    equal = [micro for micro in range(min(rows, most), 0, -1) if rows % micro == 0]
+    fits = (m for m in equal if need(plan.config, plan.facts, plan.settings, _with_micro(plan, m)).high <= budget)
+    micro = next(fits, 1)
+    return {"per_device_train_batch_size": micro, "gradient_accumulation_steps": rows // micro}
 
 
 def _with_micro(plan: Plan, micro: int) -> Shape:

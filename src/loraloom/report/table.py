@@ -108,8 +108,8 @@ def score(trial: Trial, metric: str) -> str:
 
 
 def setting(trial: Trial, key: str) -> object:
-    """What `trial` used for a dotted key; None when it is not known."""
-    return trial.settings.get(key, trial.params.get(key))
+    """What `trial` used for a dotted key, as the search drew it (a batch may run in pieces); None when it is not known."""
+    return trial.params.get(key, trial.settings.get(key))
 
 
 def _setting(key: str, heading: str, dotted: str, importance: int, *, numeric: bool = True) -> Column:
