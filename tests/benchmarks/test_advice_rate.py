@@ -2,32 +2,20 @@
 
 from __future__ import annotations
 
-import importlib.util
 import json
 import math
-import sys
 from pathlib import Path
-from types import ModuleType
 from typing import Any
 
 import pytest
+from scripts import load
 
 from loraloom.plan.rules.rate import CLIP
 
 FOLDER = Path(__file__).resolve().parents[2] / "benchmarks" / "advice_rate"
 
 
-def load() -> ModuleType:
-    """Every benchmark has a run.py, so this one is loaded under a name of its own."""
-    spec = importlib.util.spec_from_file_location("advice_rate_run", FOLDER / "run.py")
-    assert spec is not None and spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[spec.name] = module
-    spec.loader.exec_module(module)
-    return module
-
-
-bench: Any = load()
+bench: Any = load("advice_rate")
 
 
 def bowl(model: str, rank: int, best: float, rates: tuple[float, ...] = (3e-5, 1e-4, 3e-4, 1e-3)) -> Any:

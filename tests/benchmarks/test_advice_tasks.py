@@ -3,16 +3,14 @@
 from __future__ import annotations
 
 import dataclasses
-import importlib.util
 import json
-import sys
 from pathlib import Path
-from types import ModuleType
 from typing import Any
 
 import pytest
 from peft import LoraConfig
 from peft.utils.constants import TRANSFORMERS_MODELS_TO_LORA_TARGET_MODULES_MAPPING
+from scripts import load
 from transformers import TrainingArguments
 
 from loraloom.config.decode import load_config
@@ -23,18 +21,8 @@ FOLDER = Path(__file__).resolve().parents[2] / "benchmarks" / "advice_tasks"
 PARTS = ("tool_defaults", "real_tasks", "measured_arms", "gaps")
 
 
-def load(name: str, called: str) -> ModuleType:
-    """Every benchmark has a run.py, so this one is loaded under a name of its own; its parts keep theirs."""
-    spec = importlib.util.spec_from_file_location(called, FOLDER / f"{name}.py")
-    assert spec is not None and spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[called] = module
-    spec.loader.exec_module(module)
-    return module
-
-
-tools, tasks, arms, gaps = (load(name, name) for name in PARTS)
-bench: Any = load("run", "advice_tasks_run")
+tools, tasks, arms, gaps = (load("advice_tasks", name, name) for name in PARTS)
+bench: Any = load("advice_tasks")
 
 
 def scored(*rights: float, of: int = 100) -> list[Score]:

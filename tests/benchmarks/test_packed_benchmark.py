@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 import json
 import math
 import subprocess
@@ -17,6 +16,7 @@ import pytest
 import torch
 from arms import Arm, Pace, Sample, Stopwatch, build_base, make_rows, measure, targets_of
 from rounds import Bench, Profile, read_profile
+from scripts import load
 from verdict import Claim, Measured, claims, summaries, table_of_arms, table_of_claims
 
 QUICK = read_profile("quick")
@@ -270,12 +270,7 @@ def test_a_result_says_how_it_came_about_and_names_no_folder(quick_run: tuple[Pa
 @pytest.fixture(scope="module")
 def script() -> Any:
     """run.py as a module, under a name that no other benchmark's script has."""
-    spec = importlib.util.spec_from_file_location("packed_benchmark_run", SCRIPT)
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+    return load("packed")
 
 
 def test_a_written_result_shows_the_same_tables_as_its_run(

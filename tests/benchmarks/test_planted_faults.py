@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 import json
 import sys
 import time
@@ -10,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from scripts import load
 
 from loraloom.diagnose.rank import ORDER
 from loraloom.records import Trial
@@ -18,21 +18,10 @@ from loraloom.store.result import RunResult
 FOLDER = Path(__file__).resolve().parents[2] / "benchmarks" / "planted_faults"
 
 
-def load() -> Any:
-    """Every benchmark has a run.py, so this one is loaded under a name of its own; its neighbours as a run finds them."""
-    spec = importlib.util.spec_from_file_location("planted_faults_run", FOLDER / "run.py")
-    assert spec is not None and spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[spec.name] = module
-    sys.path.insert(0, str(FOLDER))
-    try:
-        spec.loader.exec_module(module)
-    finally:
-        sys.path.remove(str(FOLDER))
-    return module
-
-
-bench: Any = load()
+# Its neighbours are found as a run finds them.
+sys.path.insert(0, str(FOLDER))
+bench: Any = load("planted_faults")
+sys.path.remove(str(FOLDER))
 compare: Any = sys.modules["compare"]
 cost: Any = sys.modules["cost"]
 files: Any = sys.modules["files"]

@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-import importlib.util
 import json
 import math
 import sys
 from dataclasses import replace
 from pathlib import Path
-from types import ModuleType
 from typing import Any
 
 import numpy as np
 import pytest
+from scripts import load
 
 FOLDER = Path(__file__).resolve().parents[2] / "benchmarks" / "search"
 sys.path.insert(0, str(FOLDER))
@@ -33,17 +32,7 @@ CLOCK = clock_file.Clock(
 )
 
 
-def load() -> ModuleType:
-    """Every benchmark has a run.py, so this one is loaded under a name of its own."""
-    spec = importlib.util.spec_from_file_location("search_run", FOLDER / "run.py")
-    assert spec is not None and spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[spec.name] = module
-    spec.loader.exec_module(module)
-    return module
-
-
-run: Any = load()
+run: Any = load("search")
 
 
 def made_table(noise: float = 0.02, wild: bool = False) -> Any:

@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import importlib.util
 import json
 import sys
 from dataclasses import dataclass, field
 from pathlib import Path
-from types import ModuleType
 from typing import Any
 
 import pytest
+from scripts import load
 
 from loraloom.records import Score
 
@@ -20,18 +19,7 @@ sys.path.insert(0, str(FOLDER))
 import configurations  # noqa: E402
 import trainings  # noqa: E402
 
-
-def load() -> ModuleType:
-    """Every benchmark has a run.py, so this one is loaded under a name of its own."""
-    spec = importlib.util.spec_from_file_location("spec_table_run", FOLDER / "run.py")
-    assert spec is not None and spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[spec.name] = module
-    spec.loader.exec_module(module)
-    return module
-
-
-bench: Any = load()
+bench: Any = load("spec_table")
 ROTTEN_TOMATOES = bench.HERE.parents[2] / "shared" / "data"
 
 

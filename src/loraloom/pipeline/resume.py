@@ -48,7 +48,7 @@ class Reopened:
     @property
     def trials(self) -> int | None:
         """How many candidates the run was planned to try: the forecast that decided it may differ now."""
-        return None if self.checkpoint is None else self.checkpoint.run["trials"]
+        return None if self.checkpoint is None else self.checkpoint.run.get("trials")
 
     def take_up(self) -> None:
         """Forget what happened after the checkpoint, which will happen again, and what was only half written."""

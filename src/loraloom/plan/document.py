@@ -43,9 +43,7 @@ def plan_json(plan: Plan) -> dict[str, Any]:
             },
             **{name: bytes_json(plan.forecast[name]) for name in AFTERWARDS if name in plan.forecast},
         },
-        "ladder": [
-            asdict(rung) for rung in ladder(plan.config, plan.facts, plan.settings, packed=plan.slots, prepack=plan.prepack)
-        ],
+        "ladder": [asdict(rung) for rung in ladder(plan.config, plan.facts, plan.settings, plan.shape)],
         "search_space": space_json(plan),
         "warnings": list(plan.warnings),
         "notes": list(plan.notes),

@@ -68,9 +68,8 @@ class _Cut:
     available: bool = True
 
 
-def ladder(asked: Config, facts: Facts, decided: Decided, *, packed: int = 1, prepack: bool = False) -> tuple[Rung, ...]:
-    """The cuts that are left below the plan's setting, each upon the ones above it. Rungs that save nothing are left out."""
-    shape = decided_shape(decided, packed=packed, prepack=prepack)
+def ladder(asked: Config, facts: Facts, decided: Decided, shape: Shape) -> tuple[Rung, ...]:
+    """The cuts that are left below the plan's `shape`, each upon the ones above it. Rungs that save nothing are left out."""
     before = need(asked, facts, decided, shape)
     found: list[Rung] = []
     for cut in _cuts(asked, facts, decided, shape):

@@ -69,6 +69,11 @@ class Plan:
         return self.settings["search.seeds_for_finalists"].value
 
     @property
+    def shape(self) -> Shape:
+        """What the forecast of memory is for: the whole pack."""
+        return decided_shape(self.settings, packed=self.slots, prepack=self.prepack, workers=self.workers)
+
+    @property
     def token_budget(self) -> int:
         """Padded tokens of one training pass; one candidate's micro-batch may exceed it."""
         return engine.TOKEN_BUDGET[self.facts.device.kind]
@@ -212,8 +217,7 @@ def _split(plan: Plan, rows: int) -> dict[str, int]:
 
 
 def _with_micro(plan: Plan, micro: int) -> Shape:
-    own = decided_shape(plan.settings, packed=plan.slots, prepack=plan.prepack, workers=plan.workers)
-    return replace(own, micro_batch=micro)
+    return replace(plan.shape, micro_batch=micro)
 
 
 def _section(values: Mapping[str, Any], name: str) -> dict[str, Any]:
