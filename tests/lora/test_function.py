@@ -10,8 +10,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor, nn
 
+from loraloom.lora.dropout import keep_mask
 from loraloom.lora.frozen import frozen_kernel
-from loraloom.lora.function import LayerWeights, PackedLinear, Routing, Segment, keep_mask, layer_seed
+from loraloom.lora.function import PackedLinear, Routing, Segment, layer_seed
+from loraloom.lora.lanes import LayerWeights
 from loraloom.lora.layer import LoRALinear, lora_scale
 
 D, OUT, NUMBER = 5, 4, 3

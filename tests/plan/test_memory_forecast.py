@@ -24,11 +24,11 @@ from loraloom.evals import cross_entropy
 from loraloom.evals.objective import objective_for
 from loraloom.facts.device import DeviceFacts
 from loraloom.facts.model import ModelFacts, model_facts
-from loraloom.lora import frozen
+from loraloom.lora import frozen, pass_stack
 from loraloom.lora.attention import LONGEST
 from loraloom.lora.packed import PackedModel, Routing, Segment
 from loraloom.plan import engine
-from loraloom.plan.memory import LAYOUTS_SHARE, Shape, forecast_memory, is_gated, kept_by_formula, training_activations
+from loraloom.plan.memory import LAYOUTS_SHARE, Shape, forecast_memory, is_gated, kept_by_formula, kept_by_layers
 from loraloom.plan.planner import Facts, Plan, candidate, make_plan
 from loraloom.train.passes import next_passes
 
@@ -119,16 +119,15 @@ def a_step(facts: ModelFacts, plan: Plan, length: int = LENGTH) -> Allocations:
 def tables_of(loss: Any, packed: PackedModel, batch: Any) -> list[torch.Tensor]:
     """The tables that a language model's loss keeps from pass to pass, made by a pass of the bare base."""
     kept: list[torch.Tensor] = []
-    workspace = cross_entropy._workspace  # pyright: ignore[reportPrivateUsage]
+    room = cross_entropy._room  # pyright: ignore[reportPrivateUsage]
 
-    def remember(*asked: Any) -> tuple[torch.Tensor, torch.Tensor]:
-        tables = workspace(*asked)
-        kept.extend(tables)
-        return tables
+    def remember(*asked: Any) -> torch.Tensor:
+        kept.append(room(*asked))
+        return kept[-1]
 
     # no layouts here: those of the head belong to the step that is counted
     with pytest.MonkeyPatch.context() as patch, packed.base_only() as network, torch.no_grad():
-        patch.setattr(cross_entropy, "_workspace", remember)
+        patch.setattr(cross_entropy, "_room", remember)
         plain = objective_for("causal_lm", packed.model, prepack=False) if hasattr(loss, "form") else loss
         plain.rows(network, batch)
     return kept
@@ -253,12 +252,14 @@ def test_the_formula_agrees_with_the_count_for_llama_and_bert(facts: Make) -> No
         at = facts(name, device=GPU, length=256)
         decided = make_plan(Config(), at).settings
         element = 2 if decided["model.dtype"].value == "bfloat16" else 4
-        counted = training_activations(at, decided, Shape(1, 256))
+        counted = kept_by_layers(at, decided, Shape(1, 256))
         assert kept_by_formula(at.model, element, 256, "sdpa") == pytest.approx(counted, rel=0.15)
 
 
 def test_the_forecast_s_numbers_of_the_trainer_are_the_trainer_s_own() -> None:
     assert cross_entropy.CHUNK_BYTES == engine.HEAD_CHUNK_BYTES
+    assert cross_entropy.BLOCK_BYTES == engine.HEAD_BLOCK_BYTES
+    assert pass_stack.MOST_BYTES == engine.STACK_BYTES
 
 
 def test_gated_mlps_are_recognised(facts: Make) -> None:

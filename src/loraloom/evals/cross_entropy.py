@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+from collections.abc import Iterator
 from typing import Any
 from weakref import WeakKeyDictionary
 
@@ -13,8 +14,9 @@ from loraloom.lora.frozen import frozen_kernel
 from loraloom.lora.function import Frozen
 
 CHUNK_BYTES = 24 * 2**20
-"""Float32 logits of one chunk take about this much: small enough to stay in a shared cache between the passes over them,
-large enough for a fast product."""
+"""Logits of one chunk would take about this much in float32: enough rows for a fast product, few enough for a shared cache."""
+BLOCK_BYTES = 3 * 2**20
+"""A CPU widens so much of a chunk at once and makes gradients of it: the passes over it then stay in a core's own cache."""
 
 _kernels: WeakKeyDictionary[nn.Module, dict[bool, Frozen]] = WeakKeyDictionary()
 """Of each head, by `prepack`."""
@@ -23,15 +25,14 @@ _kernels: WeakKeyDictionary[nn.Module, dict[bool, Frozen]] = WeakKeyDictionary()
 _rooms = threading.local()
 
 
-def _workspace(rows: int, vocabulary: int, narrow: torch.dtype, wide: torch.dtype, device: torch.device) -> tuple[Tensor, Tensor]:
-    """Room for one chunk's logits, wide, and their gradient, narrow. Each thread's own, and kept from call to call: tables
-    of this size would come from the system anew each time, page by page, which takes as long as filling them does."""
-    wanted = (rows, vocabulary, narrow, wide, device)
+def _room(rows: int, vocabulary: int, dtype: torch.dtype, device: torch.device) -> Tensor:
+    """A table for logits that are widened, [rows, vocabulary]. Each thread's own, and kept from call to call: one of this size
+    would come from the system anew each time, page by page, which takes as long as filling it does."""
+    wanted = (rows, vocabulary, dtype, device)
     if getattr(_rooms, "made", None) != wanted:
-        shape = (rows, vocabulary)
-        _rooms.tables = torch.empty(shape, dtype=wide, device=device), torch.empty(shape, dtype=narrow, device=device)
+        _rooms.table = torch.empty((rows, vocabulary), dtype=dtype, device=device)
         _rooms.made = wanted
-    return _rooms.tables
+    return _rooms.table
 
 
 class ChunkedCrossEntropy(torch.autograd.Function):
@@ -50,19 +51,13 @@ class ChunkedCrossEntropy(torch.autograd.Function):
         right = torch.full_like(losses, torch.nan)
         training = ctx.needs_input_grad[0]
         grads_ND = torch.empty_like(hidden_ND) if training else None
-        for start in range(0, hidden_ND.shape[0], chunk):
-            part = slice(start, min(start + chunk, hidden_ND.shape[0]))
-            targets, logits = targets_N[part, None], head.forward(hidden_ND[part])
-            whole = _workspace(chunk, logits.shape[1], hidden_ND.dtype, wide, hidden_ND.device)
-            log_p, soft = (table[: len(logits)] for table in whole)
-            # Widened first: log_softmax(dtype=...) takes a slow way on a CPU.
-            torch.log_softmax(log_p.copy_(logits), -1, out=log_p)
-            losses[part] = log_p.gather(-1, targets).squeeze(-1).neg_()
-            if grads_ND is None:
-                right[part] = log_p.argmax(-1, keepdim=True).eq(targets).squeeze(-1).to(wide)
-            else:
-                log_p.exp_().scatter_add_(-1, targets, log_p.new_full((1, 1), -1.0).expand_as(targets))
-                grads_ND[part] = head.backward(soft.copy_(log_p))
+        for part in _parts(hidden_ND.shape[0], chunk):
+            logits = head.forward(hidden_ND[part])
+            targets = targets_N[part, None]
+            for block in _parts(len(logits), _block(logits, wide)):
+                losses[part][block] = _losses(logits[block], targets[block], wide, None if training else right[part][block])
+            if grads_ND is not None:
+                grads_ND[part] = head.backward(logits)
         if grads_ND is not None:
             ctx.save_for_backward(grads_ND)
         ctx.mark_non_differentiable(right)
@@ -72,6 +67,38 @@ class ChunkedCrossEntropy(torch.autograd.Function):
     def backward(ctx: Any, *grads: Tensor) -> Any:
         (grads_ND,) = ctx.saved_tensors
         return grads_ND * grads[0][:, None].to(grads_ND.dtype), None, None, None
+
+
+def _parts(rows: int, most: int) -> Iterator[slice]:
+    """All rows in order, `most` at a time."""
+    return (slice(start, min(start + most, rows)) for start in range(0, rows, most))
+
+
+def _block(logits_NV: Tensor, wide: torch.dtype) -> int:
+    """Rows of a chunk that are taken at once."""
+    if logits_NV.device.type != "cpu":
+        return len(logits_NV)
+    return max(1, BLOCK_BYTES // (wide.itemsize * logits_NV.shape[1]))
+
+
+def _losses(logits_NV: Tensor, targets_N1: Tensor, wide: torch.dtype, right_N: Tensor | None) -> Tensor:
+    """Losses [N] of logits [N, V]. Fills `right_N` where there is one, else turns the logits into their gradient.
+
+    The largest probability is never small, so its logarithm is exact, and the largest logit minus it is the log of the sum of
+    all: log_softmax and an exp of it would pass over the table twice where softmax does once.
+    """
+    wide_NV = logits_NV
+    if logits_NV.dtype != wide:
+        # Widened first: softmax(dtype=...) takes a slow way on a CPU.
+        wide_NV = _room(_block(logits_NV, wide), logits_NV.shape[1], wide, logits_NV.device)[: len(logits_NV)].copy_(logits_NV)
+    if right_N is not None:
+        right_N.copy_(wide_NV.argmax(-1, keepdim=True).eq(targets_N1).squeeze(-1))
+    top_N1, own_N1 = wide_NV.amax(-1, keepdim=True), wide_NV.gather(-1, targets_N1)
+    torch.softmax(wide_NV, -1, out=wide_NV)
+    losses_N1 = top_N1 - wide_NV.amax(-1, keepdim=True).log() - own_N1
+    if right_N is None:
+        logits_NV.copy_(wide_NV.scatter_add_(-1, targets_N1, wide_NV.new_full((1, 1), -1.0).expand_as(targets_N1)))
+    return losses_N1.squeeze(-1)
 
 
 def token_losses(hidden_ND: Tensor, head: nn.Linear, targets_N: Tensor, *, prepack: bool = True) -> tuple[Tensor, Tensor]:

@@ -78,9 +78,13 @@ class Arena:
         parameter.grad = self.grad(entry)
         return parameter
 
+    def offset(self, entry: Entry) -> int:
+        """Where an entry begins."""
+        return self._offsets[entry.key]
+
     def view(self, flat: Tensor, entry: Entry) -> Tensor:
         """An entry's place in any block laid out as this one: the weights, or a snapshot of them."""
-        offset = self._offsets[entry.key]
+        offset = self.offset(entry)
         return flat[offset : offset + entry.numel].view(entry.shape)
 
     def slices(self) -> Iterator[tuple[Group, slice]]:

@@ -23,11 +23,13 @@ from loraloom.lora.arena import BIAS_NAME, Arena, Entry
 from loraloom.lora.attention import use_row_attention
 from loraloom.lora.checkpointing import checkpoint_blocks
 from loraloom.lora.frozen import keep_few_programs
-from loraloom.lora.function import BASE, LayerWeights, Routing, Segment
+from loraloom.lora.function import BASE, Routing, Segment
 from loraloom.lora.init import check_init, moves_base, named_seed, reinitialise, start_of
+from loraloom.lora.lanes import LayerWeights
 from loraloom.lora.layer import lora_scale
 from loraloom.lora.packed_layer import PackedLayer, Route, dense_weight, linear_shape, split_by_candidate
 from loraloom.lora.parts import Dora, OwnDtype, Part, Removed, Shift
+from loraloom.lora.pass_stack import MOST_BYTES, PassStack, Place
 from loraloom.lora.probe import Use, probe
 from loraloom.lora.refusals import refuse_coupled, shiftable_biases
 from loraloom.lora.targets import resolve_pattern
@@ -45,11 +47,13 @@ class AdapterWeights:
 
     Attributes:
         constants: tensors that belong to the saved adapter and are never trained (what PiSSA took out of the base).
+        places: where A and B of each layer are in `block`, by the layer's number.
     """
 
     def __init__(self, slot: str, spec: AdapterSpec, arena: Arena) -> None:
         self.slot, self.spec, self.arena = slot, spec, arena
         self.constants: list[tuple[Entry, Tensor]] = []
+        self.places: dict[int, Place] = {}
         self._shadow: Tensor | None = None
 
     def seen(self, entry: Entry, dtype: torch.dtype) -> Tensor:
@@ -59,6 +63,11 @@ class AdapterWeights:
         if self._shadow is None:
             self._shadow = torch.empty(self.arena.lora_numel, dtype=dtype, device=self.arena.weights.device)
         return self.arena.view(self._shadow, entry)
+
+    @property
+    def block(self) -> Tensor:
+        """All A and B as layers multiply with them, flat."""
+        return self.arena.weights[: self.arena.lora_numel] if self._shadow is None else self._shadow
 
     def refresh(self) -> None:
         """Bring the copy in the base's dtype up to the masters, after an optimiser step or a restore."""
@@ -123,12 +132,26 @@ class PackedModel:
 
     @contextmanager
     def route(self, routing: Routing) -> Generator[Any]:
-        """Everything run inside, backward passes too, follows `routing`."""
-        previous, self._route.current = self._route.current, routing
+        """Everything run inside, backward passes too, follows `routing`. Gradients are all in their arenas when it ends."""
+        stack = self._stack(routing)
+        previous, self._route.current = self._route.current, routing if stack is None else replace(routing, stack=stack)
         try:
             yield self.model
         finally:
             self._route.current = previous
+        if stack is not None:
+            stack.settle()
+
+    def _stack(self, routing: Routing) -> PassStack | None:
+        """A and B of all segments side by side, where they are alike and small, and not yet so."""
+        if routing.stack is not None or len(routing.segments) < 2 or not routing.even:
+            return None
+        adapters = [self.adapters[segment.slot] for segment in routing.segments]
+        first = adapters[0]
+        if 2 * len(adapters) * first.block.nbytes > MOST_BYTES or any(one.places != first.places for one in adapters):
+            return None
+        grads = [one.arena.grads[: one.arena.lora_numel] for one in adapters]
+        return PassStack([one.block for one in adapters], grads, first.places)
 
     @contextmanager
     def base_only(self) -> Generator[Any]:
@@ -276,6 +299,8 @@ class PackedModel:
     def _fused(self, adapter: AdapterWeights, entries: dict[str, Entry], scale: float) -> LayerWeights:
         arena, bias = adapter.arena, entries.get(BIAS_NAME)
         a, b = entries["lora_A.weight"], entries["lora_B.weight"]
+        place = Place(arena.offset(a), arena.offset(b), a.shape[0], a.shape[1], b.shape[0])
+        adapter.places[self._numbers[a.path]] = place
         return LayerWeights(
             a_RD=adapter.seen(a, self.base_dtype),
             b_OR=adapter.seen(b, self.base_dtype),

@@ -19,8 +19,10 @@ import torch
 from torch import Tensor, nn
 
 from loraloom.errors import ModelError
+from loraloom.lora.dropout import keep_mask
 from loraloom.lora.frozen import frozen_kernel
-from loraloom.lora.function import Frozen, LayerWeights, PackedLinear, Routing, Segment, keep_mask, layer_seed
+from loraloom.lora.function import Frozen, PackedLinear, Routing, Segment, layer_seed
+from loraloom.lora.lanes import LayerWeights
 from loraloom.lora.parts import Drop, Part
 from loraloom.lora.probe import Use
 

@@ -37,9 +37,9 @@ hundred thousand parameters."""
 RETAINED = {"cpu": 0.45, "cuda": 0.0, "mps": 0.0}
 """Share of a pass that malloc holds on to in pieces too small to be used again: fitted on the runs that
 benchmarks/advice_memory measures. CUDA's figure is what torch allocated, which has no such share."""
-HOLES = {"cpu": 2.0, "cuda": 0.0, "mps": 0.0}
-"""What one layer keeps, this many times over, is what malloc holds on to more where layers are computed again: between the
-small tensors that stay, large ones come and go. Fitted on the two of those runs that do so."""
+HOLES = {"cpu": 3.8, "cuda": 0.0, "mps": 0.0}
+"""What malloc holds on to instead where layers are computed again, in units of what one layer keeps: between the small tensors
+that stay, large ones come and go, and an aligned one does not fit where one of its own size was. Fitted on seven such runs."""
 LAYOUTS = 2
 """Copies of a frozen weight that `lora.frozen` lays out anew: one for the way forward, one for the way back."""
 PROGRAM_BYTES = 0.6e6
@@ -83,18 +83,15 @@ def forecast_memory(facts: Facts, decided: Decided, shape: Shape) -> Estimate:
     model, element = facts.model, BYTES[decided["model.dtype"].value]
     trained = adapter_parameters(facts, decided)
     tokens = pass_tokens(facts, shape)
-    tables, forming = workspace_bytes(facts, tokens, element), loss_bytes(facts, tokens, element)
-    walking = widest_bytes(facts, decided, shape)
-    # With checkpointing a layer's own tensors are freed before the loss is formed; on a CPU their pages are not.
-    moment = forming + walking if shape.checkpointing and facts.device.kind == "cpu" else max(forming, walking)
-    activations = training_activations(facts, decided, shape) + moment
+    tables, activations = workspace_bytes(facts, tokens, element), training_activations(facts, decided, shape)
     evaluation = evaluation_bytes(facts, decided, shape)
     passing = max(activations + tables * shape.at_once, evaluation)
     parts = {
         "weights": weight_bytes(model, element, shape.quantization),
         "layouts": layout_bytes(facts, decided) if shape.prepack else 0.0,
         "programs": program_bytes(facts, decided) if shape.prepack else 0.0,
-        "adapters": shape.packed * trained * (ADAPTER_BYTES + SNAPSHOT_BYTES + (element if element < 4 else 0)),
+        "adapters": shape.packed * trained * (ADAPTER_BYTES + SNAPSHOT_BYTES + (element if element < 4 else 0))
+        + stack_bytes(facts, decided, shape),
         "gradients": shape.packed * trained * GRADIENT_BYTES,
         "optimizer": shape.packed * trained * (ADAM_BYTES if decided["training.optim"].value == "adamw" else 0),
         "activations": activations,
@@ -186,20 +183,35 @@ def _softcapped(model: ModelFacts) -> bool:
     return model.config is not None and getattr(model.config.get_text_config(), "final_logit_softcapping", None) is not None
 
 
+def stack_bytes(facts: Facts, decided: Decided, shape: Shape) -> float:
+    """A and B of the candidates of each pass side by side, and their gradients, while the pass runs (`lora.pass_stack`)."""
+    row = BYTES[decided["model.dtype"].value] * adapter_parameters(facts, decided)
+    share = engine.TOKEN_BUDGET[facts.device.kind] // shape.at_once
+    candidates = min(-(-shape.packed // shape.at_once), share // max(1, shape.micro_batch * shape.length))
+    one = 2 * row * candidates
+    return one * shape.at_once if candidates > 1 and one <= engine.STACK_BYTES else 0.0
+
+
 def training_activations(facts: Facts, decided: Decided, shape: Shape) -> float:
-    """Bytes that a training pass keeps: of all layers, or with checkpointing each layer's input and one layer whole."""
-    model, kept = facts.model, kept_by_layers(facts, decided, shape)
+    """A training pass at its widest: what all layers keep while the loss is formed, or one block is walked backwards.
+
+    With checkpointing it is the input of each layer, and the loss or one whole layer beside them: that layer's tensors are
+    there only while it is walked.
+    """
+    model, tokens, element = facts.model, pass_tokens(facts, shape), BYTES[decided["model.dtype"].value]
+    kept, walking = kept_by_layers(facts, decided, shape), widest_bytes(facts, decided, shape)
+    forming = loss_bytes(facts, tokens, element)
     if not shape.checkpointing:
-        return kept
-    element = BYTES[decided["model.dtype"].value]
-    return model.layers * model.hidden_size * element * pass_tokens(facts, shape) + kept / max(1, model.layers)
+        return kept + max(forming, walking)
+    return model.layers * model.hidden_size * element * tokens + max(forming, kept_by_a_layer(facts, decided, shape) + walking)
 
 
 def retained_bytes(facts: Facts, decided: Decided, shape: Shape, passing: float) -> float:
     """Memory that the C library has freed and not given back, of a pass that takes `passing` bytes."""
     kind = facts.device.kind
-    holes = HOLES[kind] * kept_by_layers(facts, decided, shape) / max(1, facts.model.layers) if shape.checkpointing else 0.0
-    return RETAINED[kind] * passing + holes
+    if shape.checkpointing:
+        return HOLES[kind] * kept_by_a_layer(facts, decided, shape)
+    return RETAINED[kind] * passing
 
 
 def kept_by_layers(facts: Facts, decided: Decided, shape: Shape) -> float:
@@ -213,6 +225,11 @@ def kept_by_layers(facts: Facts, decided: Decided, shape: Shape) -> float:
     if tabled:
         kept = max(kept, kept_of_a_row(facts, decided, shape.length, "rows") * tabled)
     return kept
+
+
+def kept_by_a_layer(facts: Facts, decided: Decided, shape: Shape) -> float:
+    """What one layer keeps, on average."""
+    return kept_by_layers(facts, decided, shape) / max(1, facts.model.layers)
 
 
 def kept_of_a_row(facts: Facts, decided: Decided, length: int, attention: str) -> float:
@@ -297,14 +314,22 @@ def widest_bytes(facts: Facts, decided: Decided, shape: Shape) -> float:
 
 def supervised_in(facts: Facts, tokens: float) -> float:
     """Tokens of a pass that a loss is formed on."""
-    return tokens * min(1.0, facts.data.supervised_tokens / max(1, facts.data.tokens))
+    return tokens * supervised_share(facts)
+
+
+def supervised_share(facts: Facts) -> float:
+    """Labels over the tokens of a row's length, which of a translation is that of its source or its target, not of both."""
+    return min(1.0, facts.data.supervised_tokens / max(1.0, facts.data.rows * facts.data.mean_length))
 
 
 def workspace_bytes(facts: Facts, tokens: float, element: float) -> float:
-    """Tables of one chunk of logits, float32 and in the base's dtype, that a language model's loss keeps from pass to pass."""
-    if facts.data.task == "seq_cls":
+    """The float32 table of logits that a language model's loss keeps from pass to pass, where the base has another dtype."""
+    if facts.data.task == "seq_cls" or element == 4:
         return 0.0
-    return chunk_rows(facts, tokens) * facts.model.vocab_size * (4 + element)
+    rows = chunk_rows(facts, tokens)
+    if facts.device.kind == "cpu":
+        rows = min(rows, engine.HEAD_BLOCK_BYTES / (4 * facts.model.vocab_size))
+    return 4 * rows * facts.model.vocab_size
 
 
 def chunk_rows(facts: Facts, tokens: float) -> float:
@@ -313,7 +338,7 @@ def chunk_rows(facts: Facts, tokens: float) -> float:
 
 
 def loss_bytes(facts: Facts, tokens: float, element: float) -> float:
-    """The loss at its widest moment, beside its tables.
+    """The loss at its widest moment, beside its table.
 
     The head's output for a chunk and for the one before it; of the supervised tokens the hidden states, their gradient and
     one more copy.
