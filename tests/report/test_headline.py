@@ -79,6 +79,19 @@ def test_the_sealed_split_is_preferred_where_there_is_something_to_compare() -> 
     assert "which the search never saw" in " ".join(compared.support)
 
 
+def test_rows_kept_from_the_search_are_preferred_to_those_that_it_saw() -> None:
+    winner = trial("a", metrics={"validation_loss": 1.0, "confirm_loss": 1.5})
+    base = {"validation_loss": 2.5, "confirm_loss": 3.0}
+    said = headline(result_of(winner, trial("b"), best="a", baseline=base))
+    assert said.title == "a wins: confirm loss 50.0% lower than the bare base."
+    assert "kept from the search" in " ".join(said.support)
+
+
+def test_a_winner_that_may_be_noise_does_not_win() -> None:
+    result = result_of(trial("a", loss=1.01), trial("b", loss=1.0), best="a", default="a", significant=False)
+    assert headline(result).title.startswith("a is kept: ")
+
+
 def test_when_the_plan_wins_it_says_so() -> None:
     said = headline(result_of(trial("a", loss=1.0), trial("b", loss=2.0), best="a", default="a"))
     assert "The winner is the plan's own setting" in said.support[0]

@@ -111,7 +111,8 @@ def describe(event: Event, planned_steps: int = 0) -> str | None:
             return f"{trial}  {event.kind}{steps}{reason}"
         case "winner":
             said = data.get("sentence") or data.get("reason") or data.get("text")
-            return f"{trial}  wins{f': {said}' if said else ''}"
+            ended = "is kept" if data.get("significant") is False else "wins"
+            return f"{trial}  {ended}{f': {said}' if said else ''}"
         case "note":
             return str(data["text"]) if data.get("text") else None
         case _:

@@ -86,7 +86,7 @@ def race(session: Session, driver: Driver, chosen: Sequence[Finished], default: 
     plan = driver.finished.get(default)
     reference = next((one for one in chosen if plan and same_setting(one, plan)), chosen[0]).job.candidate.id
     verdict = pick_winner({trial: list(own.values()) for trial, own in scores.items()}, cheap, reference)
-    session.result.verdict = verdict.sentence
+    session.result.verdict, session.result.significant = verdict.sentence, verdict.significant
     session.recorder.emit("note", text=verdict.sentence)
     own = scores[verdict.id]
     return min(own, key=lambda trial: mean_cost(own[trial]))

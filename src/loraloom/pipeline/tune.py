@@ -129,15 +129,20 @@ def completed(session: Session, driver: Driver) -> list[Finished]:
 
 
 def prove(session: Session, driver: Driver, winner: str, default: str) -> None:
-    """Open the test split, once: bare base, the plan's own setting, the winner. Then copy and verify best/."""
-    rows = session.prepared.data.test
-    session.result.best = winner
-    session.recorder.emit("winner", winner, params=session.recorder.trials[winner].params)
+    """Open the test split, once: bare base, the plan's own setting, the winner. Then copy and verify best/.
+
+    Without one, they are compared on the rows that were kept from the search.
+    """
+    data, result = session.prepared.data, session.result
+    split, rows = ("test", data.test) if data.test else ("confirm", data.confirm)
+    result.best = winner
+    params = session.recorder.trials[winner].params
+    session.recorder.emit("winner", winner, params=params, significant=result.significant)
     if rows:
-        base = session.score_base(rows, "test")
-        session.result.baseline = {**session.result.baseline, **{f"test_{key}": value for key, value in base.metrics.items()}}
+        base = session.score_base(rows, split)
+        result.baseline = {**result.baseline, **{f"{split}_{key}": value for key, value in base.metrics.items()}}
         jobs = [driver.finished[trial].job for trial in dict.fromkeys((winner, default)) if driver.finished[trial].adapter]
-        for trial, score in session.score_saved(jobs, rows, "test").items():
+        for trial, score in session.score_saved(jobs, rows, split).items():
             session.recorder.scored(trial, score)
     best_folder(session, winner)
     show_samples(session)

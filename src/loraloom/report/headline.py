@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from loraloom.records import Trial
-from loraloom.report.table import test_metric
+from loraloom.report.table import on_split
 from loraloom.report.words import MISSING, count, metric_words, share, with_error
 from loraloom.store.result import RunResult
 
@@ -66,7 +66,7 @@ def gain(value: float, error: float, other: float, other_error: float, direction
 
 
 def headline(result: RunResult) -> Headline:
-    """What the page says first. Scores of the sealed test split are preferred to those that the search looked at."""
+    """What the page says first. Scores of rows that the search never saw are preferred to those that it looked at."""
     best = result.trial(result.best)
     if best is None or math.isnan(result.value(best)):
         return Headline(_no_winner(result), tuple(filter(None, [result.verdict])), _counts(result))
@@ -97,7 +97,8 @@ def headline(result: RunResult) -> Headline:
 
 
 def _title(result: RunResult, best: Trial, base: Gain | None, metric: str) -> str:
-    lead = {"completed": "wins", "running": "leads so far", "failed": "led when the run failed"}.get(
+    ended = "is kept" if result.significant is False else "wins"
+    lead = {"completed": ended, "running": "leads so far", "failed": "led when the run failed"}.get(
         result.status, "led when it stopped"
     )
     subject = "The adapter" if len(result.trials) == 1 else f"{best.id} {lead}"
@@ -136,8 +137,10 @@ def _sureness(result: RunResult, own: Gain | None) -> str:
 
 
 def _judged_where(result: RunResult, metric: str) -> str:
-    if metric != result.metric:
+    if metric == on_split(result.metric, "test") != result.metric:
         return "Measured on the test split, which the search never saw."
+    if metric != result.metric:
+        return "Measured on validation rows that were kept from the search and decided between its finalists alone."
     if len(result.trials) > 1:
         return (
             f"Measured on the split that also chose it out of {len(result.trials)} candidates: "
@@ -160,10 +163,10 @@ def _counts(result: RunResult) -> tuple[Fact, ...]:
 
 
 def _judged_by(result: RunResult, best: Trial) -> str:
-    test = test_metric(result.metric)
     default = result.trial(result.default)
-    measured_elsewhere = test in result.baseline or (default is not None and test in default.metrics)
-    return test if test in best.metrics and measured_elsewhere else result.metric
+    others = {**(default.metrics if default else {}), **result.baseline}
+    kept_back = (on_split(result.metric, split) for split in ("test", "confirm"))
+    return next((metric for metric in kept_back if metric in best.metrics and metric in others), result.metric)
 
 
 def _gain(result: RunResult, best: Trial, metric: str, other: Trial | None) -> Gain | None:

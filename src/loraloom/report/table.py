@@ -99,7 +99,12 @@ def mark(result: RunResult, trial: Trial) -> str:
 
 def test_metric(metric: str) -> str:
     """The same measure on the sealed split: "validation_loss" -> "test_loss"."""
-    return f"test_{metric.partition('_')[2]}" if metric.startswith("validation_") else metric
+    return on_split(metric, "test")
+
+
+def on_split(metric: str, split: str) -> str:
+    """The same measure on another split than validation."""
+    return f"{split}_{metric.partition('_')[2]}" if metric.startswith("validation_") else metric
 
 
 def score(trial: Trial, metric: str) -> str:

@@ -46,6 +46,8 @@ class RunResult:
     notes: list[str] = field(default_factory=list[str])
     verdict: str | None = None
     """How sure the choice is, in one sentence, as the final comparison found it."""
+    significant: bool | None = None
+    """Whether that is a candidate which beats the plan's own setting for certain. None: nothing was compared."""
     base_parameters: int = 0
     """Parameters of the frozen base: what the share of trainable ones is taken of. 0: unknown."""
     labels: list[str] = field(default_factory=list[str])
