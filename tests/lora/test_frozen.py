@@ -6,6 +6,8 @@ import os
 
 import pytest
 import torch
+from hypothesis import given
+from hypothesis import strategies as st
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -47,6 +49,20 @@ def test_whatever_the_batch_a_product_takes_one_of_few_numbers_of_tokens() -> No
         x = torch.randn(rows, D_IN)
         assert torch.allclose(frozen._in_blocks(product, x, D_OUT), F.linear(x, weight), atol=1e-4)  # pyright: ignore[reportPrivateUsage]
     assert met == set(BLOCKS)
+
+
+@given(st.integers(1, 5_000))
+def test_only_the_last_call_is_filled_up_and_none_is_wasted(rows: int) -> None:
+    sizes = frozen.blocks_of(rows)
+    assert set(sizes) <= set(BLOCKS) and list(sizes) == sorted(sizes, reverse=True)
+    assert 0 <= sum(sizes) - rows < sizes[-1]
+    assert sum(sizes) <= 2 * max(rows, BLOCKS[-1])
+
+
+def test_rows_just_below_a_block_take_one_call() -> None:
+    assert frozen.blocks_of(126) == (128,)
+    assert frozen.blocks_of(200) == (128, 64, 16)
+    assert frozen.blocks_of(2_049) == (1024, 1024, 16)
 
 
 def test_a_small_float32_weight_gets_no_layout(layer: nn.Linear, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -29,6 +29,8 @@ BLOCKS = (1024, 512, 256, 128, 64, 16)
 For every new number oneDNN compiles a program, which takes milliseconds and more than half a megabyte, and it keeps a
 thousand of them: batches of many lengths would pay for them with more memory than a small model's whole training takes.
 """
+CALL_ROWS = 16
+"""What a call costs beside its rows, in rows: it reads the whole weight, whose numbers come from memory or a shared cache."""
 SMALLEST = 128 * 128
 """Numbers of a float32 weight below which a layout gains nothing."""
 PROGRAMS = "128"
@@ -92,18 +94,38 @@ def _prepacked(w_OD: Tensor, bias: Tensor | None) -> Frozen:
 
 def _in_blocks(product: Callable[[Tensor], Tensor], x_ND: Tensor, width: int) -> Tensor:
     """`product` of all rows, [N, width], in calls of as many rows as `BLOCKS` has."""
-    rows, start = x_ND.shape[0], 0
-    if rows in BLOCKS:
-        return product(x_ND)
-    y_NO = x_ND.new_empty((rows, width))
-    for size in BLOCKS:
-        while rows - start >= size:
-            y_NO[start : start + size] = product(x_ND[start : start + size])
-            start += size
-    if start < rows:
-        rest_ND = F.pad(x_ND[start:], (0, 0, 0, BLOCKS[-1] - (rows - start)))
-        y_NO[start:] = product(rest_ND)[: rows - start]
+    rows, sizes = x_ND.shape[0], blocks_of(x_ND.shape[0])
+    if len(sizes) == 1:
+        return product(_filled(x_ND, sizes[0]))[:rows]
+    y_NO, start = x_ND.new_empty((rows, width)), 0
+    for size in sizes:
+        part_ND = x_ND[start : start + size]
+        y_NO[start : start + size] = product(_filled(part_ND, size))[: len(part_ND)]
+        start += size
     return y_NO
+
+
+def _filled(x_ND: Tensor, rows: int) -> Tensor:
+    return x_ND if len(x_ND) == rows else F.pad(x_ND, (0, 0, 0, rows - len(x_ND)))
+
+
+@cache
+def blocks_of(rows: int) -> tuple[int, ...]:
+    """The cheapest calls that together take so many rows; the last may be filled up."""
+    whole, rest = divmod(rows, BLOCKS[0])
+    return (BLOCKS[0],) * whole + _cheapest(rest)
+
+
+@cache
+def _cheapest(rows: int) -> tuple[int, ...]:
+    if rows <= 0:
+        return ()
+    ways = [(size, *_cheapest(rows - size)) for size in BLOCKS if size <= rows or size == _smallest_over(rows)]
+    return min(ways, key=lambda sizes: sum(sizes) + CALL_ROWS * len(sizes))
+
+
+def _smallest_over(rows: int) -> int:
+    return min(size for size in BLOCKS if size >= rows)
 
 
 @cache
