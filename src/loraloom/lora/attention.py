@@ -119,7 +119,7 @@ def _bias(module: nn.Module, query: Tensor, key: Tensor, mask: Tensor | None, is
     g, s = key.shape[1], key.shape[2]
     if mask is None:
         causal = _causal_by_itself(module, is_causal)
-        return _causal(t, s, h // g, query.dtype, query.device) if causal and t > 1 else None
+        return causal_bias(t, s, h // g, query.dtype, query.device) if causal and t > 1 else None
     if mask.dim() != 4 or mask.shape[1] != 1 or mask.shape[0] not in (1, b) or mask.shape[-1] != s:
         return _UNKNOWN
     if mask.dtype == torch.bool:
@@ -133,7 +133,7 @@ def _bias(module: nn.Module, query: Tensor, key: Tensor, mask: Tensor | None, is
 
 
 @lru_cache(maxsize=64)
-def _causal(t: int, s: int, groups: int, dtype: torch.dtype, device: torch.device) -> Tensor:
+def causal_bias(t: int, s: int, groups: int, dtype: torch.dtype, device: torch.device) -> Tensor:
     """0 up to the own position, -inf after it, for `groups` query heads that share a key head: [1, groups * t, s]."""
     table = torch.full((t, s), -torch.inf, dtype=dtype, device=device).triu(1)
     return table.repeat(groups, 1)[None]
