@@ -34,10 +34,11 @@ from loraloom.lora.frozen import keep_few_programs
 from loraloom.lora.packed import PackedModel
 from loraloom.pipeline.preflight.rehearsal import rehearse
 from loraloom.pipeline.prepare import Prepared
-from loraloom.pipeline.probe import timed_ticks
+from loraloom.pipeline.probe import PASSES
+from loraloom.pipeline.probe import timed as timed_by_probe
 from loraloom.plan.correction import by_probe
 from loraloom.plan.planner import Facts, Plan, candidate, make_plan
-from loraloom.plan.time import with_measured_tick
+from loraloom.plan.time import with_measured
 from loraloom.records import Estimate, Task
 from loraloom.train.pack import PackTrainer
 
@@ -46,7 +47,8 @@ AUTO: dict[str, Any] = {
     "seq_cls": tf.AutoModelForSequenceClassification,
     "seq2seq_lm": tf.AutoModelForSeq2SeqLM,
 }
-TICKS = 2
+TICKS = 4
+"""Before the evaluation of a run whose memory is measured; one more comes after it."""
 STEPS = 40
 """Of a run whose time is measured."""
 HEADS = {"bert": ("classifier",)}
@@ -146,13 +148,14 @@ def trained(shape: Shape) -> dict[str, Any]:
         trainer.tick()
     training = status("VmHWM")
     trainer.evaluate(names)
+    trainer.tick()
     return record | {"training_bytes": training, "measured_bytes": status("VmHWM")}
 
 
 def probed(shape: Shape) -> dict[str, Any]:
     """The forecast after a probe, as `plan --probe` makes it."""
     one = subject(shape)
-    forecast, rehearsal = one.plan.forecast["memory"], rehearse(lambda: one.base, one.plan, one.data)
+    forecast, rehearsal = one.plan.forecast["memory"], rehearse(lambda: one.base, one.plan, one.data, PASSES)
     return {"probed_bytes": round(by_probe(forecast, rehearsal.peak_bytes).estimate.value)}
 
 
@@ -193,8 +196,10 @@ def timed(shape: Shape) -> dict[str, Any]:
     one = subject(shape, STEPS)
     plan = search_of(one.plan, shape.packed)
     prepared = Prepared(plan.config, plan.facts, plan, one.data, None, None)  # type: ignore[arg-type]
-    ticks = timed_ticks(prepared, one.base, clock=time.process_time)
-    forecast = with_measured_tick(plan.forecast["time"], plan.facts, plan.config, plan.settings, sum(ticks) / len(ticks))
+    timing = timed_by_probe(prepared, one.base, clock=time.process_time)
+    forecast = with_measured(
+        plan.forecast["time"], plan.facts, plan.config, plan.settings, timing.tick_seconds, timing.evaluation_seconds
+    )
     trainer = trainer_of(one)
     for number in range(shape.packed):
         trainer.join(candidate(plan, f"t{number}", {}, seed_offset=number))
@@ -209,7 +214,9 @@ def timed(shape: Shape) -> dict[str, Any]:
         "name": shape.name, "forecast_seconds": forecast.value - forecast.parts["startup"],
         "measured_seconds": used * STEPS / (STEPS - 1),
         "processor_share": used / (time.perf_counter() - by_the_clock),
-        "before_probe_seconds": plan.forecast["time"].value - plan.forecast["time"].parts["startup"], "tick_seconds": ticks,
+        "before_probe_seconds": plan.forecast["time"].value - plan.forecast["time"].parts["startup"],
+        "tick_seconds": [round(seconds, 4) for _, seconds in timing.ticks], "usual_tick_seconds": timing.tick_seconds,
+        "evaluation_seconds": timing.evaluation_seconds,
     }  # fmt: skip
 
 

@@ -86,6 +86,9 @@ SHAPES = (
     Shape("bert", rows=16, checkpointing=True),
     Shape("t5"),
     Shape("t5", rows=8, rank=8, targets="attention"),
+    Shape("gpt2", rows=8, checkpointing=True),
+    Shape("qwen3", rows=16, checkpointing=True),
+    Shape("t5", rows=16, checkpointing=True),
 )
 
 TIMED = (

@@ -17,7 +17,6 @@ class Planted:
             to retain), "parameters" (fewer, and no worse than noise), "longer" (loss on whole answers), "honest" (how far
             the score is from that on the rows of `unseen`).
         unseen: a file of rows that no run trains on.
-        taught: whether a rule was changed because it misjudged this run when it was held out: such a run counts as missed.
     """
 
     name: str
@@ -26,7 +25,6 @@ class Planted:
     values: Values = field(default_factory=dict[str, object])
     judged_by: str = "metric"
     unseen: str = ""
-    taught: bool = False
 
 
 def tuned_tasks(files: Files) -> dict[str, Values]:

@@ -1,4 +1,4 @@
-"""The same faults on other data, other models and other seeds: runs that no rule was tuned on, but for those that taught one."""
+"""The same faults on other data, other models and other seeds: held out once, and looked at since, when rules were mended."""
 
 from __future__ import annotations
 
@@ -19,8 +19,8 @@ SEED = 11
 def held_out_tasks(files: Files) -> dict[str, Values]:
     """Settings of each task, by dotted key: what `plan` advises, but for lengths that keep a run short."""
     return {
-        "reviews": _encoder(files, _reviews(files, "train", 160), 40),
-        "docstrings": _encoder(files, _docstrings(files, 240), 32),
+        "reviews": encoder(files, _reviews(files, "train", 160), 40, SEED),
+        "docstrings": encoder(files, _docstrings(files, 240), 32, SEED),
         "articles": {
             "model.name_or_path": files.model("babyllama-tok105"), "data.train": _articles(files, 12_000, 240),
             "data.validation": 0.25, "data.max_length": 128, "training.seed": SEED,
@@ -39,15 +39,14 @@ def held_out(files: Files, tasks: dict[str, Values]) -> list[Planted]:
 
 def _healthy() -> list[Planted]:
     return [
-        Planted("healthy reviews", "reviews", taught=True),
-        *(Planted(f"healthy {task}", task) for task in ("docstrings", "articles", "slots")),
+        *(Planted(f"healthy {task}", task) for task in ("reviews", "docstrings", "articles", "slots")),
         Planted("healthy slots, another seed", "slots", (), {"training.seed": 23}),
     ]
 
 
 def _of_the_steps(files: Files, tasks: dict[str, Values]) -> list[Planted]:
     """Rate, batch, warm-up and length of the training."""
-    advised = {name: prepare(load_config(None, task)).plan.values()["training.learning_rate"] for name, task in tasks.items()}
+    advised = advised_rates(tasks)
 
     def rate(task: str, factor: float) -> Values:
         return {"training.learning_rate": advised[task] * factor}
@@ -59,7 +58,7 @@ def _of_the_steps(files: Files, tasks: dict[str, Values]) -> list[Planted]:
         Planted("rate x100, encoder", "reviews", TOO_HIGH, rate("reviews", 100)),
         Planted("rate x100, decoder", "slots", TOO_HIGH, rate("slots", 100)),
         Planted("rate /100, encoder", "docstrings", ("rate-too-low",), rate("docstrings", 0.01)),
-        Planted("rate /100, decoder", "articles", ("rate-too-low",), rate("articles", 0.01), taught=True),
+        Planted("rate /100, decoder", "articles", ("rate-too-low",), rate("articles", 0.01)),
         Planted("40 epochs on 64 rows", "articles", ("overfit",), few),
         Planted("20 steps, encoder", "docstrings", ("undertrained",), {"training.max_steps": 20}),
         Planted("10 steps, decoder", "slots", ("undertrained",), {"training.max_steps": 10}),
@@ -94,11 +93,17 @@ def _of_the_data(files: Files, tasks: dict[str, Values]) -> list[Planted]:
     ]
 
 
-def _encoder(files: Files, train: str, length: int) -> Values:
+def encoder(files: Files, train: str, length: int, seed: int) -> Values:
+    """Healthy settings of a classifier."""
     return {
         "model.name_or_path": files.encoder, "data.train": train, "data.validation": 0.25, "data.max_length": length,
-        "training.num_train_epochs": 6, "training.seed": SEED,
+        "training.num_train_epochs": 6, "training.seed": seed,
     }  # fmt: skip
+
+
+def advised_rates(tasks: dict[str, Values]) -> dict[str, float]:
+    """The learning rate that `plan` gives each task."""
+    return {name: prepare(load_config(None, task)).plan.values()["training.learning_rate"] for name, task in tasks.items()}
 
 
 def _reviews(files: Files, split: str, count: int) -> str:

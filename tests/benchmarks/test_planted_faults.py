@@ -25,6 +25,8 @@ sys.path.remove(str(FOLDER))
 compare: Any = sys.modules["compare"]
 cost: Any = sys.modules["cost"]
 files: Any = sys.modules["files"]
+harm: Any = sys.modules["harm"]
+cases: Any = sys.modules["cases"]
 
 
 def result(metric: str = "validation_loss", **trial: Any) -> RunResult:
@@ -38,9 +40,12 @@ def result(metric: str = "validation_loss", **trial: Any) -> RunResult:
     return run
 
 
-def outcome(*, expected: tuple[str, ...] = ("overfit",), right: bool = True, better: bool | None = None) -> Any:
+def outcome(
+    *, expected: tuple[str, ...] = ("overfit",), right: bool = True, better: bool | None = None, worse: float | None = None
+) -> Any:
     compared = None if better is None else compare.Compared("loss", 2.0, 1.0, better)
-    return bench.Outcome("a run", "a task", list(expected), ["overfit"], "warning", right=right, compared=compared)
+    did = None if worse is None else harm._harm("loss", worse, 0.1)
+    return bench.Outcome("a run", "a task", list(expected), ["overfit"], "warning", right=right, compared=compared, harm=did)
 
 
 def test_rates_count_each_run_once() -> None:
@@ -48,16 +53,56 @@ def test_rates_count_each_run_once() -> None:
     outcomes = [outcome(better=True), outcome(better=False), outcome(right=False), *healthy]
     assert bench.rates(outcomes) == {
         "first finding right": (2, 3),
+        "first finding right, harmless faults counted": (2, 3),
         "healthy runs with nothing above a note": (1, 2),
         "remedies that helped": (1, 2),
     }
 
 
-def test_a_run_that_taught_a_rule_counts_as_missed() -> None:
-    known = outcome()
-    known.taught = True
-    assert bench.rates([outcome(), known])["first finding right"] == (1, 2)
-    assert "yes (taught)" in bench.table([known])
+def test_a_fault_that_did_no_harm_is_counted_apart() -> None:
+    outcomes = [outcome(worse=0.5), outcome(right=False, worse=0.15), outcome(right=False, worse=0.5)]
+    assert bench.rates(outcomes)["first finding right"] == (1, 2)
+    assert bench.rates(outcomes)["first finding right, harmless faults counted"] == (1, 3)
+    assert "0.150 +- 0.100: harmless" in bench.table(outcomes[1:2])
+
+
+def folder(place: Path, metrics: dict[str, float], adapter: str | None = "a", signals: dict[str, Any] | None = None) -> Any:
+    """A run on disk with one trial, its rows' costs not kept."""
+    made = bench.RunFolder(place)
+    place.mkdir()
+    run = result("validation_loss", metrics=metrics, adapter=adapter, signals=signals or {})
+    run.best, run.name = "t000", place.name
+    made.write_result(run)
+    return made
+
+
+def losses(loss: float) -> dict[str, float]:
+    return {"validation_loss": loss, "validation_loss_se": 0.1}
+
+
+def test_harm_is_held_against_the_healthy_run_of_the_task(tmp_path: Path) -> None:
+    fault = cases.Planted("rank 1", "plays", ("rank-bound",))
+    healthy, bad, mild = (folder(tmp_path / name, losses(loss)) for name, loss in (("h", 1.0), ("b", 1.5), ("m", 1.2)))
+    done = harm.harm_of(fault, bad, healthy)
+    assert done.done and done.worse == pytest.approx(0.5) and done.se == pytest.approx(2**0.5 * 0.1)
+    assert not harm.harm_of(fault, mild, healthy).done
+    assert harm.harm_of(fault, folder(tmp_path / "lost", losses(1.0), None), healthy).done, "it kept no adapter"
+    assert harm.harm_of(fault, bad, bench.RunFolder(tmp_path / "absent")) is None
+    assert harm.harm_of(cases.Planted("healthy plays", "plays"), bad, healthy) is None
+
+
+def test_harm_is_what_the_fault_is_about(tmp_path: Path) -> None:
+    healthy = folder(tmp_path / "h", losses(1.0))
+    seen = folder(
+        tmp_path / "s", losses(0.5), signals={"readings": [{"gain": -0.3, "gain_se": 0.1}], "retain_change": (0.1, 0.2)}
+    )
+    overfit = cases.Planted("40 epochs", "plays", ("overfit",))
+    assert harm.harm_of(overfit, seen, healthy) == harm.Harm("last evaluation against the best", 0.3, 0.1, True)
+    assert not harm.harm_of(cases.Planted("forgetting", "plays", ("forgetting",), judged_by="retain"), seen, healthy).done
+    wide = cases.Planted("rank 128", "plays", ("rank-surplus",), judged_by="parameters")
+    assert not harm.harm_of(wide, seen, healthy).done, "the rank was of use"
+    assert harm.harm_of(wide, healthy, folder(tmp_path / "h2", losses(1.0))).done, "parameters for nothing"
+    assert harm.harm_of(cases.Planted("cut", "plays", ("answers-cut-off",), judged_by="longer"), seen, healthy) is None
 
 
 def test_a_loss_is_better_when_small_and_an_accuracy_when_large() -> None:
@@ -136,6 +181,17 @@ def test_the_written_goals_are_those_of_the_written_runs(part: str, written: dic
     for one in outcomes:
         named = bool(one.findings) and one.findings[0] in one.expected
         assert one.right == (named if one.expected else one.level in ("", "note")), one.name
+        parameters = one.harm is not None and one.harm.what.endswith("parameters")
+        if one.harm is not None and one.harm.se:
+            assert one.harm.done == (one.harm.worse > (-2 if parameters else 2) * one.harm.se), one.name
+
+
+@pytest.mark.parametrize("part", bench.SETS)
+def test_the_first_run_of_an_unseen_set_is_kept(part: str, written: dict[str, Any]) -> None:
+    first = part_of(written, part)["first_run"]
+    assert (first is not None) == bench.SETS[part].unseen
+    if first is not None:
+        assert set(first["goals"]) <= set(bench.GOALS) and first["date"] <= written["date"]
 
 
 @pytest.mark.parametrize("part", bench.SETS)

@@ -38,16 +38,24 @@ def trace(losses: Sequence[float], norm: float = 0.5, clipped: bool = False) -> 
 
 
 def readings(
-    losses: Sequence[float], *, se: float = 0.02, metrics: Sequence[float] = (), train: Sequence[float] = ()
+    losses: Sequence[float],
+    *,
+    se: float = 0.02,
+    metrics: Sequence[float] = (),
+    train: Sequence[float] = (),
+    decides: str = "loss",
+    gain_se: float | None = None,
 ) -> list[Reading]:
-    """Evaluations evenly over `STEPS`, deciding by the loss."""
+    """Evaluations evenly over `STEPS`; by the loss, or by what is wrong."""
     made: list[Reading] = []
     for number, loss in enumerate(losses, 1):
         step = round(STEPS * number / len(losses))
         right = metrics[number - 1] if metrics else 1 - loss / 4
         fitted = train[number - 1] if train else falling(step)
-        gain = None if not made else made[-1].loss - loss
-        made.append(Reading(step, step / 20, fitted, loss, se, right, 0.01, loss, se, gain, se / 4))
+        cost = loss if decides == "loss" else 1 - right
+        gain = None if not made else min(reading.cost for reading in made) - cost
+        paired = se / 4 if gain_se is None else gain_se
+        made.append(Reading(step, step / 20, fitted, loss, se, right, 0.01, cost, se, gain, paired))
     return made
 
 

@@ -45,7 +45,9 @@ SICK: dict[str, Case] = {
     "rank-surplus": case({"adapter.r": 64, "adapter.lora_alpha": 128}, {"modules": modules(r=64, effective=6.0)}),
     "memorised": case(signals={"trace": trace([0.1] * STEPS), "train_exact": 0.9, "held_out_exact": 0.0}),
     "calibration-drift": case(
-        signals={"readings": readings([1.5, 1.3, 1.6, 1.8, 2.0], metrics=[0.5, 0.6, 0.6, 0.6, 0.7])},
+        signals={"readings": readings([1.5, 1.3, 1.6, 1.8, 2.0], metrics=[0.5, 0.6, 0.6, 0.6, 0.7], decides="accuracy")},
+        decides="accuracy",
+        base_cost=0.9,
     ),
 }
 
@@ -97,6 +99,12 @@ def test_a_candidate_that_saw_nothing_has_no_findings() -> None:
     assert diagnose(replace(healthy(), signals=Signals())) == ()
 
 
+def test_few_rows_do_not_show_that_there_is_nothing_to_learn() -> None:
+    sick = SICK["nothing-to-learn"]
+    loose = [replace(reading, loss_se=0.5, cost_se=0.5) for reading in sick.signals.readings]
+    assert RULES["nothing-to-learn"](replace(sick, signals=replace(sick.signals, readings=loose))) is None
+
+
 def test_divergence_falls_back_to_the_advised_rate() -> None:
     found = diagnose(SICK["diverged"])[0]
     assert found.patch == {"training.learning_rate": 1e-3, "training.warmup_ratio": 0.2}
@@ -140,11 +148,12 @@ def test_a_large_rank_that_the_advice_asked_for_is_a_note() -> None:
     assert [(found.name, found.level) for found in diagnose(large)] == [("rank-surplus", "note")]
 
 
-def test_a_surplus_in_half_of_the_layers_counts_where_the_advice_agrees() -> None:
-    half = {**modules(64, 40.0, count=10), **modules(64, 6.0, count=6)}
-    sick = case({"adapter.r": 64, "adapter.lora_alpha": 128}, {"modules": half})
-    assert RULES["rank-surplus"](sick) is not None
-    assert RULES["rank-surplus"](replace(sick, advised={"adapter.r": 32})) is None
+def test_a_rank_far_above_the_advice_is_a_surplus_unless_it_is_in_full_use() -> None:
+    values = {"adapter.r": 64, "adapter.lora_alpha": 128}
+    spread = case(values, {"modules": modules(64, 40.0)})
+    assert RULES["rank-surplus"](spread) is not None
+    assert RULES["rank-surplus"](replace(spread, advised={"adapter.r": 32})) is None, "noise may fill it: nothing to be sure of"
+    assert RULES["rank-surplus"](case(values, {"modules": modules(64, 60.0)})) is None
 
 
 def test_an_adapter_that_gets_no_gradient_is_found_before_its_twentieth_step() -> None:
@@ -183,6 +192,19 @@ def test_a_run_far_shorter_than_advised_needs_to_promise_less() -> None:
     assert RULES["undertrained"](case(signals=bending, advised={**known, "training.num_train_epochs": 16.0})) is None
     found = RULES["undertrained"](case(signals=bending, advised={**known, "training.num_train_epochs": 17.0}))
     assert found is not None and "340 steps are advised" in found.evidence
+    assert found.patch == {"training.num_train_epochs": 17.0}, "it is trained as long as advised"
+
+
+def test_a_short_run_that_learnt_nothing_yet_is_no_trained_one() -> None:
+    known = {"training.learning_rate": 1e-3, "adapter.r": 8, "training.num_train_epochs": 40.0}
+    plateau = case(signals={"readings": readings([2.21, 2.2, 2.19, 2.2], se=0.05)}, advised=known)
+    found = RULES["undertrained"](plateau)
+    assert found is not None and "nothing was learnt yet" in found.symptom
+    assert RULES["undertrained"](replace(plateau, advised={**known, "training.num_train_epochs": 4.0})) is None, "long enough"
+    lost = replace(plateau.signals, readings=readings([2.4, 2.6, 2.8, 2.9], se=0.05))
+    assert RULES["undertrained"](replace(plateau, signals=lost)) is None, "worse than the base: more of that does not help"
+    flat = replace(plateau.signals, readings=readings([1.2, 1.12, 1.12, 1.12], se=0.05))
+    assert RULES["undertrained"](replace(plateau, signals=flat)) is None, "done, however short"
 
 
 def test_a_best_that_was_lost_is_the_rate_s_fault_only_where_the_training_loss_is_lost_too() -> None:
@@ -199,17 +221,50 @@ def test_a_low_rate_is_not_blamed_where_the_loss_is_clipped_and_no_advice_is_kno
     assert RULES["rate-too-low"](clipped) is None
 
 
-def test_a_loss_that_rises_while_the_share_that_decides_stays_up_is_no_overfit() -> None:
-    losses, train = [1.5, 1.3, 1.6, 1.8, 2.0, 2.1], [1.2, 0.9, 0.5, 0.2, 0.1, 0.1]
-    seen = readings(losses, metrics=[0.5, 0.5, 0.66, 0.65, 0.65, 0.65], train=train)
-    by_loss = case(signals={"trace": trace(BY_HEART), "readings": seen})
+RISING, BY_ROTE = [1.5, 1.3, 1.6, 1.8, 2.0, 2.1], [1.2, 0.9, 0.5, 0.2, 0.1, 0.1]
+
+
+def classifier(metrics: list[float]) -> Case:
+    """A classifier whose loss rises from the second evaluation on."""
+    seen = readings(RISING, metrics=metrics, train=BY_ROTE, decides="accuracy")
+    return case(signals={"trace": trace(BY_HEART), "readings": seen}, decides="accuracy", base_cost=0.9)
+
+
+def test_a_loss_that_rises_while_as_many_answers_are_right_is_no_overfit() -> None:
+    assert diagnose(classifier([0.5, 0.5, 0.66, 0.65, 0.66, 0.65]))[0].name == "calibration-drift"
+    assert diagnose(classifier([0.5, 0.7, 0.6, 0.5, 0.4, 0.4]))[0].name == "overfit", "fewer are right, too"
+    by_loss = case(signals={"trace": trace(BY_HEART), "readings": readings(RISING, train=BY_ROTE)})
     assert diagnose(by_loss)[0].name == "overfit"
-    assert diagnose(replace(by_loss, decides="accuracy"))[0].name == "calibration-drift"
 
 
-def test_a_rise_of_a_standard_error_is_no_overfit() -> None:
-    mild = case(signals={"trace": trace(BY_HEART), "readings": readings([1.5, 1.3, 1.31, 1.32, 1.33], se=0.02)})
-    assert RULES["overfit"](mild) is None
+def test_a_rise_within_its_paired_noise_is_no_overfit() -> None:
+    losses, train = [1.9, 1.7, 1.5, 1.4, 1.55, 1.56, 1.57], [1.5, 1.4, 1.3, 1.2, 1.2, 1.15, 1.1]
+
+    def ends(gain_se: float, rise: float = 0.0) -> Case:
+        seen = readings([*losses[:4], *(loss - 0.15 + rise for loss in losses[4:])], train=train, se=0.1, gain_se=gain_se)
+        return case(signals={"readings": seen})
+
+    assert RULES["overfit"](ends(0.05, rise=0.15)) is not None, "rows are paired: that they differ is no noise"
+    assert RULES["overfit"](ends(0.1, rise=0.15)) is None
+    assert RULES["overfit"](ends(0.001)) is None, "sure, and small beside what was gained"
+
+
+def test_a_whole_run_that_gained_early_alone_is_overfit_although_no_loss_is_sure() -> None:
+    flat, train = [1.3, 1.32, 1.33, 1.34, 1.35, 1.36], [1.2, 0.6, 0.4, 0.3, 0.2, 0.15]
+    spent = case(signals={"readings": readings(flat, train=train, se=0.1, gain_se=0.1)})
+    found = RULES["overfit"](spent)
+    assert found is not None and found.patch["training.num_train_epochs"] == 0.81
+    assert RULES["overfit"](replace(spent, planned_steps=2 * STEPS)) is None, "it was ended in time"
+    late = [1.9, 1.6, 1.4, 1.3, 1.31, 1.32]
+    assert RULES["overfit"](case(signals={"readings": readings(late, train=train, se=0.1, gain_se=0.1)})) is None
+
+
+def test_rows_that_were_harder_from_the_start_do_not_hide_a_rank_that_is_too_small() -> None:
+    sick = SICK["rank-bound"]
+    harder = readings([reading.loss + 0.8 for reading in sick.signals.readings])
+    assert RULES["rank-bound"](replace(sick, signals=replace(sick.signals, readings=harder))) is None
+    shifted = replace(sick, base_loss=(sick.base_loss or 0.0) + 0.8, signals=replace(sick.signals, readings=harder))
+    assert RULES["rank-bound"](shifted) is not None
 
 
 @pytest.mark.parametrize("change", [(0.01, 0.0), (0.4, 0.3), (-0.4, 0.01)])

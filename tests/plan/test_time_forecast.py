@@ -5,11 +5,21 @@ from __future__ import annotations
 from collections.abc import Callable
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 from machines import GPU
 
-from loraloom.config.asked import Config, TrainingConfig
+from loraloom.config.asked import Config, LimitsConfig, TrainingConfig
 from loraloom.plan.planner import Facts, make_plan
-from loraloom.plan.time import forecast_time, operations_per_token
+from loraloom.plan.time import (
+    EVALUATIONS,
+    forecast_time,
+    held_out_tokens,
+    operations_per_token,
+    runs_of_search,
+    seconds_at,
+    with_measured,
+)
 
 Make = Callable[..., Facts]
 
@@ -42,3 +52,32 @@ def test_packing_saves_the_cost_of_layers_as_far_as_a_pass_has_room(facts: Make,
     alone, packed = (forecast_time(at, Config(), decided, trials=8, packed=slots).parts for slots in (1, 8))
     assert packed["layers"] == pytest.approx(alone["layers"] / candidates_a_pass)
     assert packed["training"] == alone["training"]
+
+
+def test_a_line_through_ticks_is_followed_to_the_usual_number_of_tokens() -> None:
+    ticks = [(tokens, 0.1 + 0.002 * tokens) for tokens in (40, 60, 110)]
+    assert seconds_at(80, ticks) == pytest.approx(0.26)
+    assert seconds_at(80, [(40, 0.3), (40, 0.1)]) == pytest.approx(0.2), "ticks of one size say nothing of others"
+
+
+@given(ticks=st.lists(st.tuples(st.integers(1, 500), st.floats(0.01, 10.0)), min_size=1, max_size=12), tokens=st.integers(1, 500))
+def test_more_tokens_take_no_less_and_at_most_in_proportion(ticks: list[tuple[int, float]], tokens: int) -> None:
+    one, twice = seconds_at(tokens, ticks), seconds_at(2 * tokens, ticks)
+    assert 0 <= one * (1 - 1e-9) <= twice <= 2 * one * (1 + 1e-9)
+
+
+def test_what_was_measured_stands_for_all_packs_of_a_search(facts: Make) -> None:
+    at = facts("tiny")
+    plan = make_plan(Config(training=TrainingConfig(max_steps=10), limits=LimitsConfig(max_packed=3)), at)
+    measured = with_measured(plan.forecast["time"], at, plan.config, plan.settings, 0.5, 2.0)
+    packs = -(-runs_of_search(plan.settings) // 3)
+    windows = plan.values()["training.gradient_accumulation_steps"]
+    assert measured.parts["training"] == packs * 10 * windows * 0.5
+    assert measured.parts["evaluation"] == packs * EVALUATIONS * 2.0
+    assert sum(measured.parts.values()) == measured.value
+
+
+def test_a_translation_s_rows_are_as_long_as_the_longer_of_source_and_target(facts: Make) -> None:
+    both = facts("t5", rows=100, length=50, tokens=100 * 80, validation_tokens=20 * 80)
+    assert held_out_tokens(both) == 20 * 50
+    assert held_out_tokens(facts("tiny")) == facts("tiny").data.validation_tokens

@@ -24,6 +24,8 @@ TARGETS = "adapter.target_modules"
 
 SIGMAS = 2.0
 """Standard errors that a difference must exceed before it counts."""
+WORTH = 0.1
+"""Of the whole gain over the bare base, what is worth a change of settings."""
 LEAST_STEPS = 20
 """A run shorter than this says little about its settings."""
 
@@ -126,11 +128,12 @@ class Case:
 
     @property
     def gap(self) -> Difference | None:
-        """Validation loss less training loss at the last evaluation."""
-        if not self.signals.readings:
+        """By how much the training loss fell more than that on validation. Their difference alone says little: the rows of one
+        split may be harder than those of the other before anything is learnt."""
+        if not self.signals.readings or self.base_loss is None:
             return None
-        last, tail = self.signals.readings[-1], self.window(0.75, 1)
-        return Difference(last.loss - tail.mean, math.hypot(last.loss_se, tail.se))
+        last, fall = self.signals.readings[-1], self.fall
+        return Difference(fall.mean - (self.base_loss - last.loss), math.hypot(last.loss_se, fall.se))
 
     @property
     def base_gain(self) -> float | None:

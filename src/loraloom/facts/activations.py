@@ -57,6 +57,8 @@ def _network(model: ModelFacts, dtype: str, attention: str) -> nn.Module:
     from loraloom.lora.attention import use_row_attention
 
     config, asked = copy.deepcopy(model.config), "sdpa" if attention == "rows" else attention
+    if getattr(config, "pad_token_id", 0) is None:
+        config.pad_token_id = 0  # a decoder that classifies would refuse the rows
     network = build_on_meta(config, model.task, attention=asked).to(getattr(torch, dtype)).eval().requires_grad_(False)
     if attention == "rows":
         use_row_attention(network, device_type="cpu")

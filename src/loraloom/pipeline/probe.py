@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
-from dataclasses import replace
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
 from functools import cache
 
 from loraloom.config.asked import Config
+from loraloom.data.rows import Row
 from loraloom.errors import MemoryBudgetError
 from loraloom.evals.objective import objective_for
 from loraloom.lora.base import Base, share_copy
@@ -17,15 +18,34 @@ from loraloom.pipeline.prepare import Prepared, prepare
 from loraloom.plan.basis import bytes_text
 from loraloom.plan.correction import by_probe
 from loraloom.plan.planner import candidate
-from loraloom.plan.time import with_measured_tick
+from loraloom.plan.time import seconds_at, with_measured
 from loraloom.train.pack import PackTrainer
 
 TICKS = 10
 """Micro-steps that are timed, after one that is not: the first pays for buffers and kernels."""
+HELD_OUT = 64
+"""Validation rows that are scored, spread over all of them, and timed when they are scored again."""
+PASSES = 6
+"""Most steps of the longest batch."""
+
+
+@dataclass(frozen=True)
+class Timing:
+    """What was timed: (tokens, seconds) of each micro-step of the whole pack, tokens of one on average over all training rows,
+    and seconds of one evaluation on all validation rows."""
+
+    ticks: tuple[tuple[int, float], ...]
+    usual_tokens: float
+    evaluation_seconds: float
+
+    @property
+    def tick_seconds(self) -> float:
+        """Of a micro-step of as many tokens as there are on average."""
+        return seconds_at(self.usual_tokens, self.ticks)
 
 
 def probe(config: Config) -> Prepared:
-    """Plan, run the longest batch forwards, backwards and through a step, time a few micro-steps, and plan with that.
+    """Plan, take steps on the longest batch as a run does, time a few micro-steps and an evaluation, and plan with that.
 
     Raises:
         MemoryBudgetError: memory ran out.
@@ -33,7 +53,7 @@ def probe(config: Config) -> Prepared:
     """
     prepared = prepare(config)
     plan, load = prepared.plan, cache(prepared.load_base)
-    rehearsal = rehearse(load, plan, prepared.data)
+    rehearsal = rehearse(load, plan, prepared.data, passes=PASSES)
     if rehearsal.ran_out:
         raise MemoryBudgetError(
             f"memory ran out in a probe of {rehearsal.rows} rows of {rehearsal.length:,} tokens",
@@ -41,30 +61,45 @@ def probe(config: Config) -> Prepared:
             next="loraloom check: it names the largest batch that fits",
         )
     memory = by_probe(plan.forecast["memory"], rehearsal.peak_bytes)
-    ticks = timed_ticks(prepared, load())
-    seconds = with_measured_tick(plan.forecast["time"], plan.facts, config, plan.settings, sum(ticks) / len(ticks))
-    notes = (*plan.notes, memory.note, f"a micro-step took {sum(ticks) / len(ticks):.3g} seconds, measured over {len(ticks)}")
+    timing = timed(prepared, load())
+    seconds = with_measured(
+        plan.forecast["time"], plan.facts, config, plan.settings, timing.tick_seconds, timing.evaluation_seconds
+    )
+    note = f"a micro-step took {timing.tick_seconds:.3g} seconds, measured over {len(timing.ticks)}"
+    notes = (*plan.notes, memory.note, note)
     forecast = {**plan.forecast, "memory": memory.estimate, "time": seconds}
     return replace(prepared, plan=replace(plan, forecast=forecast, notes=notes))
 
 
-def timed_ticks(
-    prepared: Prepared, base: Base, ticks: int = TICKS, clock: Callable[[], float] = time.perf_counter
-) -> list[float]:
-    """Seconds of each of a few micro-steps of the plan's whole pack; what is trained is thrown away."""
-    plan, data = prepared.plan, prepared.data
+def timed(prepared: Prepared, base: Base, clock: Callable[[], float] = time.perf_counter) -> Timing:
+    """Time a few micro-steps of the plan's whole pack, and an evaluation of it; what is trained is thrown away."""
+    plan, data, held_out = prepared.plan, prepared.data, _spread(prepared.data.validation, HELD_OUT)
     trainer = PackTrainer(
         PackedModel(share_copy(base.model), fresh_modules=base.fresh_modules, prepack=plan.prepack), data.train,
-        objective_for(data.task, base.model, prepack=plan.prepack), task=data.task, pad_id=base.pad_id,
+        objective_for(data.task, base.model, prepack=plan.prepack), task=data.task, pad_id=base.pad_id, validation=held_out,
         token_budget=plan.token_budget, checkpointing=bool(plan.values()["training.gradient_checkpointing"]),
         workers=plan.workers,
     )  # fmt: skip
-    for number in range(plan.slots):
-        trainer.join(candidate(plan, f"probe{number}", {}, seed_offset=number))
-    trainer.tick()
-    seconds: list[float] = []
-    for _ in range(ticks):
-        started = clock()
-        trainer.tick()
-        seconds.append(clock() - started)
-    return seconds
+    seats = [trainer.join(candidate(plan, f"probe{number}", {}, seed_offset=number)) for number in range(plan.slots)]
+
+    def timed_once(run: Callable[[], object]) -> tuple[int, float]:
+        before, started = sum(seat.tokens for seat in seats), clock()
+        run()
+        return sum(seat.tokens for seat in seats) - before, clock() - started
+
+    ticks = [timed_once(trainer.tick) for _ in range(TICKS + 1)][1:]
+    scored = [timed_once(lambda: trainer.evaluate(list(trainer.seats))) for _ in range(2 if held_out else 0)]
+    evaluation_seconds = scored[-1][1] * len(data.validation) / len(held_out) if scored else 0.0
+    return Timing(tuple(ticks), plan.slots * _usual_tokens(prepared), evaluation_seconds)
+
+
+def _usual_tokens(prepared: Prepared) -> float:
+    """Tokens of one candidate's micro-batch, on average over all training rows."""
+    rows = prepared.data.train
+    micro = min(prepared.plan.values()["training.per_device_train_batch_size"], len(rows))
+    return micro * sum(len(row.input_ids) for row in rows) / len(rows)
+
+
+def _spread(rows: Sequence[Row], count: int) -> tuple[Row, ...]:
+    """At most `count` rows, evenly from the first to the last."""
+    return tuple(rows[:: -(-len(rows) // count)]) if rows else ()

@@ -6,10 +6,14 @@ LoRA training costs 4 operations a frozen weight and token: two forward, two for
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from statistics import fmean
+
 from loraloom.config.asked import Config
 from loraloom.facts.device import matmul_flops
 from loraloom.plan import engine
 from loraloom.plan.basis import Decided, Facts, decided_batch, decided_linears, parameters_per_rank, total_steps
+from loraloom.plan.memory import supervised_share
 from loraloom.records import Estimate
 from loraloom.search.finals import race_runs
 
@@ -38,7 +42,7 @@ def forecast_time(facts: Facts, config: Config, decided: Decided, *, trials: int
     parts = {
         "training": trials * tokens * per_token / rate,
         "layers": passes * facts.model.layers * LAYER_SECONDS[facts.device.kind],
-        "evaluation": trials * EVALUATIONS * facts.data.validation_tokens * PADDING * per_token / 2 / rate,
+        "evaluation": trials * EVALUATIONS * held_out_tokens(facts) * PADDING * per_token / 2 / rate,
         "startup": STARTUP_SECONDS,
     }
     value = sum(parts.values())
@@ -52,28 +56,53 @@ def passes_of_all(facts: Facts, decided: Decided, trials: int, packed: int) -> f
     return trials / share
 
 
-def with_measured_tick(forecast: Estimate, facts: Facts, config: Config, decided: Decided, tick_seconds: float) -> Estimate:
-    """The forecast of a search with the measured seconds of a tick, one micro-step of every candidate in the pack.
+def held_out_tokens(facts: Facts) -> float:
+    """Validation tokens as rows are long: of a translation the longer of source and target, where the facts count both."""
+    data = facts.data
+    return data.validation_tokens * data.rows * data.mean_length / max(1, data.tokens)
 
-    What a tick measures stands in for products and layers; an evaluation is scaled as the products are, since it runs the
-    same ones forwards only.
+
+def with_measured(
+    forecast: Estimate, facts: Facts, config: Config, decided: Decided, tick_seconds: float, evaluation_seconds: float
+) -> Estimate:
+    """The forecast of a search with what was measured in place of products and layers.
+
+    Args:
+        tick_seconds: of one micro-step of every candidate in the pack.
+        evaluation_seconds: of scoring the pack once on all validation rows.
     """
-    training = ticks_of_search(facts, config, decided) * tick_seconds
-    modelled = forecast.parts["training"] + forecast.parts["layers"]
     parts = {
-        "training": training,
+        "training": ticks_of_search(facts, config, decided) * tick_seconds,
         "layers": 0.0,
-        "evaluation": forecast.parts["evaluation"] * training / modelled,
+        "evaluation": packs_of_search(decided) * EVALUATIONS * evaluation_seconds,
         "startup": forecast.parts["startup"],
     }
     value = sum(parts.values())
     return Estimate(value=value, low=value * (1 - PROBED), high=value * (1 + PROBED), unit="seconds", parts=parts)
 
 
+def seconds_at(tokens: float, ticks: Sequence[tuple[float, float]]) -> float:
+    """Seconds of a tick of so many tokens, from the (tokens, seconds) of timed ones, by the line that fits them best.
+
+    A few ticks may have drawn longer rows than a run has on average. More tokens take no less, and none take something, so
+    the line rises, and meets zero tokens at no less than zero seconds.
+    """
+    mean_tokens, mean_seconds = (fmean(column) for column in zip(*ticks, strict=True))
+    spread = sum((one - mean_tokens) ** 2 for one, _ in ticks)
+    together = sum((one - mean_tokens) * (seconds - mean_seconds) for one, seconds in ticks)
+    slope = min(max(together / spread, 0.0), mean_seconds / mean_tokens) if spread else 0.0
+    return mean_seconds + slope * (tokens - mean_tokens)
+
+
 def ticks_of_search(facts: Facts, config: Config, decided: Decided) -> int:
     """Micro-steps of all packs, one after another, with no candidate pruned."""
     micro = total_steps(facts, config, decided) * decided["training.gradient_accumulation_steps"].value
-    return micro * -(-runs_of_search(decided) // max(1, decided["limits.max_packed"].value))
+    return micro * packs_of_search(decided)
+
+
+def packs_of_search(decided: Decided) -> int:
+    """Packs that one follows on another."""
+    return -(-runs_of_search(decided) // max(1, decided["limits.max_packed"].value))
 
 
 def runs_of_search(decided: Decided) -> int:
@@ -88,10 +117,6 @@ def operations_per_token(facts: Facts, decided: Decided) -> float:
     frozen = 6 if decided["training.gradient_checkpointing"].value else 4
     length = min(data.mean_length, decided["data.max_length"].value)
     attention = 2 * frozen * model.layers * model.hidden_size * length
-    head = 0.0 if data.task == "seq_cls" else frozen * model.vocab_size * model.hidden_size * _supervised_share(facts)
+    head = 0.0 if data.task == "seq_cls" else frozen * model.vocab_size * model.hidden_size * supervised_share(facts)
     adapters = 6 * decided["adapter.r"].value * parameters_per_rank(decided_linears(facts, decided))
     return frozen * model.linear_parameters + attention + head + adapters
-
-
-def _supervised_share(facts: Facts) -> float:
-    return min(1.0, facts.data.supervised_tokens / max(1, facts.data.tokens))

@@ -1,4 +1,8 @@
-"""The adapter moved, and held-out rows gained nothing: what it learnt is not in the inputs."""
+"""The adapter moved, and held-out rows gained nothing: what it learnt is not in the inputs.
+
+That no gain is sure does not say that there is none: few rows to judge by cannot tell. It is only said where they also rule out
+that a good part of what a guess has wrong was put right.
+"""
 
 from __future__ import annotations
 
@@ -8,6 +12,8 @@ from loraloom.records import Finding
 NAME = "nothing-to-learn"
 MOVED = 0.01
 """Median |scale B A| / |W| from which an adapter has certainly moved."""
+RULED_OUT = 1 / 3
+"""Of the cost of a guess."""
 
 
 def judge(case: Case) -> Finding | None:
@@ -16,7 +22,8 @@ def judge(case: Case) -> Finding | None:
         return None
     lowest = min(case.signals.readings, key=lambda reading: reading.loss)
     better = guess - best.cost > SIGMAS * best.cost_se or case.guess_loss - lowest.loss > SIGMAS * lowest.loss_se
-    if better or (case.update or 0.0) < MOVED:
+    possible = guess - best.cost + SIGMAS * best.cost_se
+    if better or possible > RULED_OUT * guess or (case.update or 0.0) < MOVED:
         return None
     exact = "" if case.signals.train_exact is None else f"; {case.signals.train_exact:.0%} of the probed training rows are right"
     return Finding(

@@ -28,8 +28,8 @@ def judge(case: Case) -> Finding | None:
         NAME,
         "warning" if below else "note",
         "the adapter is limited by its rank" if below else "all of the adapter's rank is in use",
-        f"the effective rank is above {FULL:g} r in {full} of {len(modules)} layers at r {r}; advised r {advised}; validation "
-        f"loss is {word(gap.mean)} +- {word(gap.se)} above the training loss",
+        f"the effective rank is above {FULL:g} r in {full} of {len(modules)} layers at r {r}; advised r {advised}; the "
+        f"training loss fell {word(gap.mean)} +- {word(gap.se)} more than that on validation",
         f"raise r to {larger} at the same alpha / r",
         patch,
     )

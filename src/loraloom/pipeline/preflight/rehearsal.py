@@ -1,14 +1,16 @@
-"""One batch, the longest, forwards and backwards through the real model, a step, and a pass that only scores.
+"""Steps on one batch, the longest, forwards and backwards through the real model, and a pass that only scores.
 
-The first pass takes one row a candidate, so that B, which starts at zero, has moved when the second one runs: then
-every tensor of an adapter must have a gradient. The second and third are the largest; two of them, since the C library
-gives the third memory in the pieces that the second has left. The weights are thrown away; nothing is written.
+B starts at zero and has moved when the second step begins: then every tensor of an adapter must have a gradient. The order is
+that of a run, whose first pass is a full one too: layouts of weights that are made in it stay between what it frees, and later
+passes spread over the pieces. More steps than two are taken while the peak still grows by that. The weights are thrown away;
+nothing is written.
 """
 
 from __future__ import annotations
 
 import math
 import threading
+import time
 from collections.abc import Callable, Generator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
@@ -32,6 +34,12 @@ from loraloom.train.passes import Pass, assemble
 from loraloom.train.seat import Seat
 
 SAMPLING_SECONDS = 0.002
+PASSES = 2
+"""Steps that show whether a plan can be trained."""
+SETTLED = 0.005
+"""The peak has settled once a further step raises it by no more than this share."""
+SECONDS = 60.0
+"""No step beyond the first two is begun after so long."""
 
 
 @dataclass(frozen=True)
@@ -83,12 +91,13 @@ class _Passes:
     unmoved: bool = False
 
 
-def rehearse(load: Callable[[], Base], plan: Plan, data: Encoded) -> Rehearsal:
-    """Run the largest training pass of this plan, then score the longest held-out rows.
+def rehearse(load: Callable[[], Base], plan: Plan, data: Encoded, passes: int = PASSES) -> Rehearsal:
+    """Take steps of this plan's largest size, and score the longest held-out rows after the second.
 
     Args:
         load: gives the frozen base; it counts as part of what is held.
         data: cut to the plan's length.
+        passes: most steps; those beyond the first two are taken only as long as the peak grows.
 
     Raises:
         ModelError: the model cannot take such an adapter.
@@ -102,7 +111,7 @@ def rehearse(load: Callable[[], Base], plan: Plan, data: Encoded) -> Rehearsal:
     with peak_memory(plan.facts.device.kind) as peak:
         base = load()
         absent = tuple(name for name, parameter in base.model.named_parameters() if parameter.is_meta)
-        ran_out = not absent and not _try(lambda: _run(base, plan, data, chosen, beside, found), base.model.device)
+        ran_out = not absent and not _try(lambda: _run(base, plan, data, chosen, beside, found, peak, passes), base.model.device)
     state = _state_bytes(plan) * (plan.slots - beside)
     return Rehearsal(
         rows=beside * micro, length=length, loss=found.loss, peak_bytes=peak.bytes + state, held_bytes=peak.before,
@@ -111,8 +120,10 @@ def rehearse(load: Callable[[], Base], plan: Plan, data: Encoded) -> Rehearsal:
     )  # fmt: skip
 
 
-def _run(base: Base, plan: Plan, data: Encoded, chosen: Sequence[Row], beside: int, found: _Passes) -> None:
-    """Three steps of `beside` candidates on the rows `chosen`, and one evaluation."""
+def _run(
+    base: Base, plan: Plan, data: Encoded, chosen: Sequence[Row], beside: int, found: _Passes, peak: Peak, passes: int
+) -> None:
+    """Steps of `beside` candidates on the rows `chosen`, and one evaluation after the second."""
     objective, full = objective_for(data.task, base.model, prepack=plan.prepack), EVALUATION_FACTOR * plan.token_budget
     packed = PackedModel(share_copy(base.model), fresh_modules=base.fresh_modules, prepack=plan.prepack)
     trainer = PackTrainer(
@@ -122,31 +133,40 @@ def _run(base: Base, plan: Plan, data: Encoded, chosen: Sequence[Row], beside: i
     )  # fmt: skip
     made = candidate(plan, "check", {})
     training = replace(
-        made.training, per_device_train_batch_size=len(chosen), gradient_accumulation_steps=1, max_steps=3, evaluations=1
+        made.training, per_device_train_batch_size=len(chosen), gradient_accumulation_steps=1, max_steps=passes, evaluations=1
     )
     seats = [trainer.join(replace(made, id=f"check{number}", training=training)) for number in range(beside)]
-    for rows in (1, len(chosen), len(chosen)):
-        one = _window(trainer, seats, rows)
-        found.loss = _pass(trainer, one)
-        found.bad_layer = found.bad_layer or _bad_layer(trainer, seats, one, found.loss)
-        found.silent = [entry.key for entry in _silent(seats[0].adapter.arena)]
-        for seat in seats:
-            seat.optimizer.step(seat.candidate.training.learning_rate)
-            seat.adapter.refresh()
-            seat.close_window()
+    started = time.monotonic()
+    for number in range(passes):
+        before = peak.bytes
+        _step(trainer, seats, found)
+        if number == PASSES - 1 and found.bad_layer is None:
+            trainer.evaluate([seat.id for seat in seats])
+        if number >= PASSES and (peak.bytes <= (1 + SETTLED) * before or time.monotonic() - started > SECONDS):
+            break
     arena = seats[0].adapter.arena
     found.tensors = len(arena.entries)
     found.unmoved = not any(bool(arena.weight(entry).any()) for entry in arena.entries if entry.group == "lora_B")
-    if found.bad_layer is None:
-        trainer.evaluate([seat.id for seat in seats])
 
 
-def _window(trainer: PackTrainer, seats: Sequence[Seat], rows: int) -> Pass:
-    """The next pass of these candidates, each with its first `rows` rows."""
+def _step(trainer: PackTrainer, seats: Sequence[Seat], found: _Passes) -> None:
+    """One pass of these candidates and a step of each."""
+    one = _window(trainer, seats)
+    found.loss = _pass(trainer, one)
+    found.bad_layer = found.bad_layer or _bad_layer(trainer, seats, one, found.loss)
+    found.silent = [entry.key for entry in _silent(seats[0].adapter.arena)]
+    for seat in seats:
+        seat.optimizer.step(seat.candidate.training.learning_rate)
+        seat.adapter.refresh()
+        seat.close_window()
+
+
+def _window(trainer: PackTrainer, seats: Sequence[Seat]) -> Pass:
+    """The next pass of these candidates."""
     micro: dict[str, Numbers] = {}
     for seat in seats:
         seat.open_window(trainer.weights)
-        micro[seat.id] = seat.window[0][:rows]
+        micro[seat.id] = seat.window[0]
         seat.window_weight = float(sum(trainer.weights[i] for i in micro[seat.id]))
     return assemble(seats, micro, trainer.rows, trainer.pad_id, trainer.task)
 
