@@ -98,6 +98,15 @@ def test_when_the_plan_wins_it_says_so() -> None:
 
 
 @pytest.mark.parametrize(
+    ("status", "before"), [("running", "The run is going on"), ("interrupted", "The run stopped before it chose")]
+)
+def test_before_a_choice_the_best_so_far_is_named(status: str, before: str) -> None:
+    trials = [trial("a", loss=2.0), trial("b", loss=1.0), trial("c", "waiting")]
+    assert headline(result_of(*trials, status=status)).title == f"{before}: b leads so far."
+    assert headline(result_of(*trials[1:], status=status)).title == f"{before}: b alone has finished."
+
+
+@pytest.mark.parametrize(
     ("status", "title"),
     [
         ("running", "The run is going on: no candidate has finished yet."),

@@ -234,12 +234,19 @@ def test_a_broken_samples_file_is_passed_over(run: RunFolder) -> None:
     assert "What it writes" not in Page(render(run)).text
 
 
+def test_a_run_that_stopped_says_how_to_go_on(tmp_path: Path) -> None:
+    folder = RunFolder.create(tmp_path, "first")
+    folder.write_result(result_of(trial("t000", loss=1.0), status="interrupted"))
+    text = " ".join(Page(render(folder)).text.split())
+    assert "Go on loraloom tune --resume" in text and text.count("/first Do it again") == 1
+
+
 def test_a_run_without_a_winner_still_has_a_page(tmp_path: Path) -> None:
     folder = RunFolder.create(tmp_path, "first")
     folder.write_result(result_of(trial("t000", "diverged")))
     page = Page(render(folder))
     assert "No candidate finished" in page.text
-    assert "Do it again" in page.text
+    assert "Do it again" in page.text and "Go on" not in page.text
     assert not any("plotly.js v" in script for _, script in page.scripts)
 
 

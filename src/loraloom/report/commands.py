@@ -28,6 +28,14 @@ def reproduce_command(folder: RunFolder, result: RunResult) -> str:
     )
 
 
+def resume_command(folder: RunFolder, result: RunResult) -> str | None:
+    """The command that goes on with the run; None when it came to its end or goes on already."""
+    if result.status not in ("interrupted", "failed"):
+        return None
+    where = folder.path.resolve()
+    return _command("loraloom", result.verb or "tune", "--resume", f"{where.parent.name}/{where.name}", options=())
+
+
 def train_command(folder: RunFolder, result: RunResult) -> str | None:
     """The command that trains the winner's setting alone; None when nothing won or nothing was searched."""
     best = result.trial(result.best)

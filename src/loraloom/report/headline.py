@@ -150,6 +150,11 @@ def _judged_where(result: RunResult, metric: str) -> str:
 
 
 def _no_winner(result: RunResult) -> str:
+    done = [trial for trial in result.ranked() if trial.status == "completed"]
+    if done:
+        finished = f"{done[0].id} leads so far" if len(done) > 1 else f"{done[0].id} alone has finished"
+        before = "The run is going on" if result.status == "running" else "The run stopped before it chose"
+        return f"{before}: {finished}."
     if result.status == "running":
         return "The run is going on: no candidate has finished yet."
     if not result.trials:

@@ -15,7 +15,7 @@ from markupsafe import Markup
 
 from loraloom.diagnose.rank import rank
 from loraloom.records import Advice, Finding, Trial
-from loraloom.report.commands import load_snippet, reproduce_command, serve_command, train_command, try_command
+from loraloom.report.commands import load_snippet, reproduce_command, resume_command, serve_command, train_command, try_command
 from loraloom.report.forecast import forecasts
 from loraloom.report.headline import headline
 from loraloom.report.importance import importance_of
@@ -94,6 +94,7 @@ def render(folder: RunFolder) -> str:
         settings=_settings(folder.resolved(), result.trial(result.best)),
         findings=_findings(result),
         environment={key: number(value) for key, value in result.environment.items()},
+        resume=resume_command(folder, result),
         reproduce=reproduce_command(folder, result),
         train_winner=train_command(folder, result),
         snippet=load_snippet(folder, result),
