@@ -82,3 +82,35 @@ def test_the_committed_result_is_what_the_sweep_gives_today() -> None:
     assert (result["cells"], result["models"]) == (len(cells), len({cell.model for cell in cells}))
     for name, rate in (("plan", bench.ours), ("constant 0.0003", lambda cell: 3e-4)):
         assert bench.summary(cells, rate) == pytest.approx(result["regret_percent"][name], abs=2e-3)
+
+
+encoders: Any = load("advice_rate", "encoders")
+
+
+def test_the_rule_for_small_encoders_is_what_their_runs_say() -> None:
+    """Whole runs do better at the planned rate than at twice that, short ones better than at half of it; no seed is lost."""
+    result = json.loads((FOLDER / "encoders.json").read_text(encoding="utf-8"))
+    assert set(result["runs"]) == {f"{task}, {part}" for task in encoders.TASKS for part in ("whole", "60 steps")}
+    for name, run in result["runs"].items():
+        mean = {float(rate): sum(errors) / len(errors) for rate, errors in run["errors"].items()}
+        planned = run["planned_rate"]
+        other = 2 * planned if name.endswith("whole") else planned / 2
+        assert mean[planned] < mean[other], name
+        if name.endswith("whole"):
+            assert max(run["errors"][f"{planned:g}"]) < run["base"] - 0.1
+    assert encoders.table(result).count("worst") == len(encoders.RATES) * len(result["runs"])
+
+
+def test_splits_of_the_encoders_share_no_text(tmp_path: Path) -> None:
+    folder = tmp_path / "data" / "snips"
+    folder.mkdir(parents=True)
+    rows = [{"text": f"say {number} words", "label_text": "talk"} for number in range(900)]
+    rows += [{"text": "Say 3 words", "label_text": "talk"}, {"text": "word " * 30, "label_text": "talk"}]
+    (folder / "train.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
+    flags = encoders.write_splits("intents", tmp_path / "data", tmp_path)
+    texts = [
+        [json.loads(line)["text"] for line in Path(file).read_text(encoding="utf-8").splitlines()] for file in flags.values()
+    ]
+    assert [len(part) for part in texts] == list(encoders.TASKS["intents"][2])
+    assert len({text.lower() for part in texts for text in part}) == sum(len(part) for part in texts)
+    assert all(len(text.split()) <= encoders.WORDS for part in texts for text in part)
