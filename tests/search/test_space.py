@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from itertools import pairwise
-from typing import Any
+from typing import Any, Literal
 
 import optuna
 import pytest
@@ -103,6 +103,14 @@ def test_what_cannot_be_searched_is_refused_by_name(asked: dict[str, Any], says:
     assert says in str(caught.value)
     assert str(caught.value).startswith("search.space")
     assert caught.value.exit_code == 2
+
+
+def test_auto_is_refused_however_often_python_has_made_such_a_type() -> None:
+    """`Literal["auto"]` is one object only as long as typing's cache holds it."""
+    for number in range(1_000):
+        assert Literal[number] is not None  # type: ignore[valid-type]
+    with pytest.raises(ConfigError):
+        Space.decode({RATE: ["auto", 1e-4]})
 
 
 def test_alpha_follows_a_searched_rank_and_nothing_else() -> None:

@@ -104,7 +104,7 @@ def _value(key: Key, asked: Any) -> Any:
     """A single choice in the type of its key."""
     numeric = bool({int, float}.intersection(key.kinds))
     value = _parsed(key, asked) if isinstance(asked, str) and numeric else asked
-    if not any(_fits(value, kind) for kind in key.kinds if kind is not Literal["auto"]):
+    if not any(_fits(value, kind) for kind in key.kinds if kind != Literal["auto"]):
         raise _error(key, f"{_show(value)} is no value of `{key.name}`", need=key.need.removesuffix(" or auto"))
     if is_number(value):
         if key.range and not key.range.holds(value):
