@@ -82,7 +82,7 @@ def measure(task: str, data: Path, steps: int | None) -> dict[str, Any]:
                 for seed in range(SEEDS)
             ]
             driver = session.driver()
-            driver.run(RaceSource([*jobs]))
+            driver.run(RaceSource(jobs))
             kept = [job for job in jobs if driver.finished[job.candidate.id].adapter]
             scores = session.score_saved(kept, prepared.data.test, "test")
             base = mean_cost(session.score_base(prepared.data.test, "test"))

@@ -44,10 +44,13 @@ def same_setting(one: Finished, other: Finished) -> bool:
 class RaceSource:
     """Hands out the race's jobs; nothing is pruned."""
 
-    jobs: list[Job]
+    jobs: Sequence[Job]
+
+    def __post_init__(self) -> None:
+        self._left = iter(self.jobs)
 
     def ask(self) -> Job | None:
-        return self.jobs.pop(0) if self.jobs else None
+        return next(self._left, None)
 
     def scored(self, seat: Seat, score: Score) -> None:
         pass

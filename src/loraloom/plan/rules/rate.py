@@ -16,8 +16,9 @@ ABOUT = About(
         " 4.5e-4 up to 200M, 3e-4 above, at r 8 and alpha 16. T5's kind: 1e-3."
     ),
     evidence=(
-        "Scored on a public sweep by benchmarks/advice_rate. A rate twice off costs 0.4% of the loss, three times"
-        " 1.0%, ten times 4.2%. The sweep holds alpha at 32 and the batch at 128: the steps in both are extrapolated. Rates "
+        "Scored on a public sweep by benchmarks/advice_rate, for small encoders on runs of our own. A rate twice off costs "
+        "0.4% of the loss, three times 1.0%, ten times 4.2%. The sweep holds alpha at 32 and the batch at 128: the steps in both "
+        "are extrapolated. Rates "
         "for preference tuning and reinforcement learning lie at 5e-6 to 1e-5."
     ),
     tools={"transformers": "5e-5", "TRL": "2e-5", "Unsloth": "2e-4", "LLaMA-Factory": "1e-4 in its examples"},
@@ -35,7 +36,7 @@ SWEPT_WIDTH, WIDTH_POWER = 1024, 1.25
 ENCODER_RATES = ((SMALL_ENCODER, 1e-3), (200_000_000, 4.5e-4), (float("inf"), 3e-4))
 ENCODER_RANK, ENCODER_ALPHA = 8, 16
 SHORT_SMALL_ENCODER = 2.0
-"""A small encoder's run of under 100 steps. On longer ones 2e-3 loses a seed now and then, and 1e-3 none."""
+"""A small encoder's run of under 100 steps; on longer ones 2e-3 loses a seed now and then (advice_rate/encoders.py)."""
 SEQ2SEQ_RATE = 1e-3
 REACH = 4.0
 ENCODER_CAP = 2e-3
