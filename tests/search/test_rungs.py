@@ -60,50 +60,70 @@ def pruned(curves: Sequence[Curve], trials: int = 16) -> set[str]:
     return {verdict.trial_id for verdict in RungPruner(trials).verdicts(curves)}
 
 
-def test_what_is_surely_worse_goes_at_the_first_rung_and_the_reason_says_why() -> None:
+def test_what_has_no_place_left_goes_at_the_first_rung_and_the_reason_says_why() -> None:
     (verdict,) = RungPruner(16).verdicts(field())
     assert (verdict.trial_id, verdict.action, verdict.step) == ("t005", "prune", 100)
     assert verdict.reason == (
-        "at 25% of its steps its validation cost was 2.05, 0.3 above t000 at the same point (1.75): "
-        "more than noise, and not closing; 5 of 6 comparable trials were better"
+        "at 25% of its steps its validation cost was 2.05, 0.3 above t002 at the same point (1.75), "
+        "and not closing: no place is left; 5 of 6 comparable trials were better"
     )
+
+
+def test_what_is_surely_worse_goes_though_places_are_left() -> None:
+    worse = [trial(number, [2.0 + 0.1 * number, 1.5 + 0.1 * number]) for number in (3, 4, 5)]
+    first, *others = RungPruner(128).verdicts([*field()[:3], *worse])
+    assert first.trial_id == "t003"
+    assert {verdict.trial_id for verdict in others} == {"t004", "t005"}
+    assert first.reason.endswith("and not closing: more than noise; 3 of 6 comparable trials were better")
+
+
+WORSE = [trial(number, [2.6, 2.1]) for number in (6, 7, 8)]
 
 
 @pytest.mark.parametrize(
     "keeps",
     [
         pytest.param(field(trial(5, [2.3])), id="before the rung"),
-        pytest.param(field(trial(5, [2.3, 1.8], planned=60)), id="before 20 steps"),
-        pytest.param(field(trial(5, [2.3, 1.8], planned=120)), id="before a third of a short run"),
+        pytest.param(field(trial(5, [2.3, 1.8], planned=36)), id="before 10 steps"),
         pytest.param(field(trial(5, [2.3, 1.8], warmup=0.2)), id="within a tenth after warm-up"),
         pytest.param(field(trial(5, [2.2] * 4, evaluations=16, warmup=0.13)), id="before 3 of many evaluations after warm-up"),
         pytest.param(field(trial(5, [2.3, 1.8], shape="cosine")), id="another schedule"),
         pytest.param(field(trial(5, [2.3, 1.8], kind="audit")), id="an audit"),
         pytest.param(field(trial(5, [2.3, 1.8], kind="default")), id="the plan's setting"),
         pytest.param(field(trial(5, [2.003, 1.503])), id="within half a percent"),
-        pytest.param(field(trial(5, [2.3, 1.8], noise=4.0)), id="within two standard errors"),
+        pytest.param(field(trial(5, [2.3, 1.8], noise=4.0)), id="within noise"),
         pytest.param(field(trial(5, [2.9, 1.9])), id="closing"),
         pytest.param(field(count=3), id="too few to compare with"),
         pytest.param([*field()[:3], *field()[-1:], trial(8, [2.0]), trial(9, [])], id="others on their way"),
-        pytest.param([*field()[:4], trial(4, [2.6, 2.1]), field()[-1], trial(6, [2.7, 2.2])], id="not in the bottom third"),
+        pytest.param([*field()[:2], trial(5, [2.3, 1.8]), *WORSE], id="a place is left, and not in the bottom third"),
     ],
 )
 def test_each_condition_alone_keeps_a_trial(keeps: list[Curve]) -> None:
     assert "t005" not in pruned(keeps)
 
 
+def even(count: int, progress: int = 2) -> list[Curve]:
+    """Trials one as far behind the other as the next."""
+    return [trial(number, [2.5 - 0.25 * place + 0.2 * number for place in range(progress)]) for number in range(count)]
+
+
+def test_a_third_a_sixth_and_a_twelfth_keep_their_places_and_never_fewer_than_race() -> None:
+    for progress, kept in ((2, 8), (4, 4), (6, 3)):
+        assert pruned(even(24, progress)) == {f"t{number:03d}" for number in range(kept, 24)}
+    assert pruned(even(24, 6), trials=128) == {f"t{number:03d}" for number in range(5, 24)}
+    assert pruned(even(8), trials=4) == set()
+
+
 def test_the_bottom_half_goes_where_there_are_many_trials() -> None:
-    curves = [trial(number, [2.0 + 0.2 * number, 1.5 + 0.2 * number]) for number in range(8)]
-    assert pruned(curves, trials=16) == {"t006", "t007"}
-    assert pruned(curves, trials=32) == {"t004", "t005", "t006", "t007"}
-    assert pruned(curves, trials=4) == set()
+    """Too near to the last that keeps its place, and far behind the first."""
+    near = [trial(number, [2.5 + 0.001 * number, 2.0 + 0.001 * number]) for number in range(1, 6)]
+    curves = [trial(0, [1.5, 1.0]), *near]
+    assert pruned(curves, trials=16) == {"t004", "t005"}
+    assert pruned(curves, trials=32) == {"t003", "t004", "t005"}
 
 
-def test_short_runs_are_judged_later_and_long_ones_at_the_rung() -> None:
-    short = [replace_planned(curve, 120) for curve in field(trial(5, [2.3, 1.8, 1.7]))]
-    assert pruned([*short[:-1], short[-1]]) == set()
-    later = [trial(number, [2.0, 1.5, 1.4], planned=120, kind="sampled" if number else "default") for number in range(5)]
-    assert pruned([*later, trial(5, [2.3, 1.8, 1.7], planned=120)]) == {"t005"}
+def test_a_short_run_is_judged_at_the_rung_too() -> None:
+    assert pruned([replace_planned(curve, 60) for curve in field()]) == {"t005"}
 
 
 def replace_planned(curve: Curve, planned: int) -> Curve:
@@ -131,7 +151,7 @@ def test_nothing_is_judged_before_both_runs_of_the_plan_have_come_as_far() -> No
 
 
 def test_a_gap_within_the_spread_of_two_seeds_is_none() -> None:
-    assert pruned([*field(), trial(6, [2.3, 1.7], seed_offset=1)]) == set()
+    assert pruned([*field(), trial(6, [2.6, 2.0], seed_offset=1)]) == set()
 
 
 def test_ranks_are_not_held_against_each_other_before_the_last_rung() -> None:
@@ -139,7 +159,7 @@ def test_ranks_are_not_held_against_each_other_before_the_last_rung() -> None:
         params = {**SETTINGS, "adapter.r": 2 ** (1 + number), "adapter.lora_alpha": 2.0 ** (2 + number)}
         return trial(number, [cost + 0.5 / place for place in range(1, progress + 1)], params=params)
 
-    for progress, expected in ((2, set[str]()), (4, set[str]()), (6, {"t004", "t005"})):
+    for progress, expected in ((2, set[str]()), (4, set[str]()), (6, {"t003", "t004", "t005"})):
         curves = [ranked(number, 2.0 + 0.2 * number, progress) for number in range(6)]
         assert pruned(curves) == expected
 

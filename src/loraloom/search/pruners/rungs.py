@@ -1,13 +1,19 @@
-"""Our own pruning: at rungs of each trial's own progress, only what is surely worse and not catching up.
+"""Our own pruning: at rungs of each trial's own progress, what is surely worse or has no place left, and is not catching up.
 
 A trial is pruned at a rung if every one of these holds:
 
-- it has trained long enough (`_stand`): past warm-up and a tenth more, 50 steps, 3 evaluations after warm-up;
+- it has trained long enough (`_stand`): past warm-up and a tenth more, 10 steps, 3 evaluations after warm-up;
 - 6 comparable trials have come as far, or all that live and at least 4;
-- it is in the bottom third (up to 16 trials) or half (beyond) of those that have come or may still come as far;
-- against a better one the gap is more than 2 paired standard errors, 2 sqrt(2) standard deviations of a seed (where the
-  plan's setting ran twice) and 0.5% of the loss, and at the present slopes it is still open at the end;
+- it is surely worse, or has no place left;
 - it is not the plan's setting, the leader, or an audit.
+
+Surely worse: it is in the bottom third (up to 16 trials) or half (beyond) of those that have come or may still come as far, and
+against a better one the gap is more than 2 paired standard errors, 2 sqrt(2) standard deviations of a seed (where the plan's
+setting ran twice) and 0.5% of the loss, and at the present slopes still open at the end.
+
+No place left: of those that have come or may still come as far, a third is kept at a quarter of the steps, a sixth at half, a
+twelfth at three quarters, and never fewer than race in the end. A trial that lies behind the last of them by half of the above
+may still be as good, but is not likely to be the one that is kept (measured: benchmarks/search).
 
 Every count looks at values at the trial's own progress, never at the latest ones, and a late arrival can only add reasons
 to prune: so the order in which trials report does not matter. Source of the procedure: successive halving (arXiv
@@ -24,24 +30,25 @@ import numpy as np
 
 from loraloom.search.compare import Floats, paired_difference
 from loraloom.search.curves import NEAR, Curve, Reading, leader
+from loraloom.search.finals import finalists_of
 from loraloom.search.space import ALPHA, RANK
 from loraloom.search.values import Verdict
 
 RUNGS = (0.25, 0.5, 0.75)
+KEPT_OF = {0.25: 3, 0.5: 6, 0.75: 12}
+"""At each rung, one of so many keeps its place."""
 LAST_RUNG_FOR_RANKS = 0.75
 """Before it, early loss cannot tell ranks apart: trials that differ in nothing else are not held against each other."""
 AFTER_WARMUP = 0.10
-MIN_STEPS = 50
-SHORT_RUN_SHARE, SHORT_RUN_STEPS = 1 / 3, 20
-"""A run of under 150 steps is judged after a third of them (20 at least) instead of after 50."""
+MIN_STEPS = 10
 MIN_EVALUATIONS, FEW_EVALUATIONS, MANY_PLANNED = 3, 2, 12
 """With fewer than 12 evaluations in a run, 3 would lie beyond the first rung: then 2 do."""
 QUORUM, SMALL_QUORUM = 6, 4
 EXITS_ONLY = 4
 """Up to so many trials nothing is pruned: there is too little to compare with."""
 THIRD_UP_TO = 16
-STANDARD_ERRORS = 2.0
-SEED_SPREAD = 2.0 * math.sqrt(2.0)
+SURE, LIKELY = 2.0, 1.0
+"""Standard errors."""
 PRACTICAL = 0.005
 RANK_CORRELATION = 0.7
 MIN_AUDITS = 5
@@ -91,14 +98,22 @@ class RungPruner:
         own, levels = curve.level(stand.progress), {peer.id: peer.level(stand.progress) for peer in arrived}
         better = sorted((peer for peer in arrived if levels[peer.id] < own), key=lambda peer: levels[peer.id])
         field = len(arrived) + len(coming) + 1
+        spread, standing = _seed_spread(curves, stand.progress), f"{len(better)} of {field} comparable trials were better"
+        last = self._last_kept(better, field, stand.rung)
+        if last and _better(last, curve, stand.progress, spread, LIKELY):
+            return _verdict(curve, last, stand, f"no place is left; {standing}")
         if len(better) < field - self._cut(field):
             return None
-        margin = _seed_margin(curves, stand.progress)
-        ahead = next((peer for peer in better if _surely_better(peer, curve, stand.progress, margin)), None)
-        return ahead and _verdict(curve, ahead, stand, len(better), field)
+        ahead = next((peer for peer in better if _better(peer, curve, stand.progress, spread, SURE)), None)
+        return ahead and _verdict(curve, ahead, stand, f"more than noise; {standing}")
+
+    def _last_kept(self, better: Sequence[Curve], field: int, rung: float) -> Curve | None:
+        """The last of the better ones that keeps its place; None while there are places left."""
+        places = max(finalists_of(self.trials), math.ceil(field / KEPT_OF[rung]))
+        return better[places - 1] if len(better) >= places else None
 
     def _cut(self, field: int) -> int:
-        """How many of a field may go at one rung."""
+        """How many of a field may be surely worse at one rung."""
         return field // 3 if self.trials <= THIRD_UP_TO else field // 2
 
 
@@ -113,14 +128,9 @@ def _stand(curve: Curve, rung: float) -> Stand | None:
     for count, reading in enumerate(curve.finite, start=1):
         warm += reading.after_warmup
         far_enough = reading.progress >= max(rung, reading.warmup_share + AFTER_WARMUP) - NEAR
-        if far_enough and reading.step >= _min_steps(reading) and warm >= _min_evaluations(reading, count):
+        if far_enough and reading.step >= MIN_STEPS and warm >= _min_evaluations(reading, count):
             return Stand(rung, reading)
     return None
-
-
-def _min_steps(reading: Reading) -> int:
-    planned = reading.step / reading.progress
-    return min(MIN_STEPS, max(SHORT_RUN_STEPS, math.ceil(planned * SHORT_RUN_SHARE - NEAR)))
 
 
 def _min_evaluations(reading: Reading, count: int) -> int:
@@ -154,25 +164,27 @@ def _waits_for_yardstick(curve: Curve, progress: float, curves: Sequence[Curve])
     return any(twin.protected and twin.living and twin.wave <= curve.wave and not twin.reached(progress) for twin in curves)
 
 
-def _seed_margin(curves: Sequence[Curve], progress: float) -> float:
-    """2 sqrt(2) standard deviations of a seed at a progress, from the plan's two runs; 0 until both have come that far."""
+def _seed_spread(curves: Sequence[Curve], progress: float) -> float:
+    """Standard deviation between seeds at a progress, from the plan's two runs; 0 until both have come that far."""
     levels = [twin.level(progress) for twin in curves if twin.protected and twin.reached(progress)]
-    return SEED_SPREAD * float(np.std(levels, ddof=1)) if len(levels) > 1 else 0.0
+    return float(np.std(levels, ddof=1)) if len(levels) > 1 else 0.0
 
 
-def _surely_better(peer: Curve, curve: Curve, progress: float, seed_margin: float) -> bool:
+def _better(peer: Curve, curve: Curve, progress: float, seed_spread: float, errors: float) -> bool:
+    """Whether a trial lies behind another by so many standard errors (of paired rows, of two seeds) at a progress, by what
+    matters at all, and by the slopes there at its end too."""
     gap = curve.level(progress) - peer.level(progress)
     paired = paired_difference(curve.until(progress)[-1].score, peer.until(progress)[-1].score)
-    margin = max(STANDARD_ERRORS * paired.se, seed_margin, PRACTICAL * abs(peer.level(progress)))
+    margin = max(errors * paired.se, errors * math.sqrt(2.0) * seed_spread, PRACTICAL * abs(peer.level(progress)))
     closing = (curve.slope(progress) - peer.slope(progress)) * (1.0 - progress)
     return gap > margin and gap + closing > 0.0
 
 
-def _verdict(curve: Curve, ahead: Curve, stand: Stand, better: int, field: int) -> Verdict:
+def _verdict(curve: Curve, ahead: Curve, stand: Stand, why: str) -> Verdict:
     level, best = curve.level(stand.progress), ahead.level(stand.progress)
     reason = (
         f"at {stand.progress:.0%} of its steps its validation cost was {level:.4g}, {level - best:.2g} above {ahead.id} at the "
-        f"same point ({best:.4g}): more than noise, and not closing; {better} of {field} comparable trials were better"
+        f"same point ({best:.4g}), and not closing: {why}"
     )
     return Verdict(curve.id, "prune", reason, stand.reading.step)
 
