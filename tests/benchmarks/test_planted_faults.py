@@ -59,6 +59,15 @@ def test_rates_count_each_run_once() -> None:
     }
 
 
+def test_what_a_healthy_run_is_told_is_tried_and_shown_and_no_remedy() -> None:
+    told = outcome(expected=(), right=False, better=True)
+    told.patch = {"training.num_train_epochs": 12.0}
+    assert bench.rates([told])["remedies that helped"] == (0, 0)
+    assert "| num_train_epochs 12 | loss 2.000 | 1.000 | yes |" in bench.table([told])
+    told.compared = None
+    assert "num_train_epochs" not in bench.table([told]), "a note is not tried"
+
+
 def test_a_fault_that_did_no_harm_is_counted_apart() -> None:
     outcomes = [outcome(worse=0.5), outcome(right=False, worse=0.15), outcome(right=False, worse=0.5)]
     assert bench.rates(outcomes)["first finding right"] == (1, 2)
@@ -192,6 +201,9 @@ def test_the_first_run_of_an_unseen_set_is_kept(part: str, written: dict[str, An
     assert (first is not None) == bench.SETS[part].unseen
     if first is not None:
         assert set(first["goals"]) <= set(bench.GOALS) and first["date"] <= written["date"]
+        counted = bench.rates([bench.read_outcome(one) for one in first["runs"]])
+        assert all(counted[goal] == (told["good"], told["of"]) for goal, told in first["goals"].items())
+        assert [one["name"] for one in first["runs"]] == [one["name"] for one in written[part]["runs"]]
 
 
 @pytest.mark.parametrize("part", bench.SETS)

@@ -173,8 +173,43 @@ def test_a_curve_that_has_bent_is_not_called_short() -> None:
 def test_undertraining_foretells_what_twice_the_steps_gain() -> None:
     found = RULES["undertrained"](case(signals={"readings": readings([2.0, 1.8, 1.6, 1.5, 1.4])}))
     # Half of the rate's sum is spent at step 24, between 2.0 at 16 and 1.8 at 32: 0.3 gained before it, 0.5 after it.
-    assert found is not None and "1.9 round step 24" in found.evidence
+    assert found is not None and "1.9 at best by step 24" in found.evidence
     assert found.evidence.endswith("2 times the steps gain 0.8 more"), "a straight line at most"
+
+
+def test_what_was_lost_on_the_way_and_won_back_is_no_progress() -> None:
+    straight = [2.0, 1.9, 1.8, 1.7, 1.6]
+    won_back = [1.7, 1.9, 1.8, 1.7, 1.6]
+    assert RULES["undertrained"](case(signals={"readings": readings(straight, gain_se=0.01)})) is not None
+    assert RULES["undertrained"](case(signals={"readings": readings(won_back, gain_se=0.01)})) is None
+    beyond = [1.7, 1.9, 1.6, 1.4, 1.2]
+    found = RULES["undertrained"](case(signals={"readings": readings(beyond, gain_se=0.01)}))
+    # The best until step 24, half way between 1.7 at 16 and at 32: 0.5 gained before it, 0.5 after it.
+    assert found is not None and "1.7 at best by step 24" in found.evidence
+    assert found.evidence.endswith("2 times the steps gain 1 more")
+
+
+@pytest.mark.parametrize(("gain_se", "found"), [(0.01, True), (0.05, False)])
+def test_a_promise_counts_for_what_is_sure_of_it(gain_se: float, found: bool) -> None:
+    """0.475 gained until step 24 and 0.425 after it, in three and a half evaluations: at the larger noise 0.075 of it is sure.
+    How far rows differ from one another does not come into it."""
+    seen = readings([1.8, 1.65, 1.55, 1.42, 1.3], se=0.2, gain_se=gain_se)
+    assert (RULES["undertrained"](case(signals={"readings": seen})) is not None) == found
+
+
+@pytest.mark.parametrize(("gain_se", "found"), [(0.01, True), (0.05, False)])
+def test_evaluations_worse_than_the_base_have_their_noise_as_well(gain_se: float, found: bool) -> None:
+    """All of the 0.3 that is gained over the base at 2.2 is late; the last two steps alone have a noise of 0.1 at most."""
+    seen = readings([2.6, 2.5, 2.3, 2.15, 1.9], gain_se=gain_se)
+    assert (RULES["undertrained"](case(signals={"readings": seen})) is not None) == found
+
+
+def test_of_a_classifier_what_is_late_has_to_exceed_how_far_rows_differ() -> None:
+    def ends(se: float) -> Case:
+        return case(signals={"readings": readings([1.9, 1.8, 1.6, 1.4, 1.2], se=se, decides="accuracy")}, decides="accuracy")
+
+    assert RULES["undertrained"](ends(0.05)) is not None
+    assert RULES["undertrained"](ends(0.3)) is None
 
 
 def test_a_loss_still_falling_far_below_the_advised_rate_wants_the_rate_and_not_the_steps() -> None:
