@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -10,7 +11,7 @@ import transformers as tf
 from families import FAMILIES
 
 from loraloom.facts import activations
-from loraloom.facts.activations import kept_bytes_per_row
+from loraloom.facts.activations import kept_by_widest_layer, kept_bytes_per_row
 from loraloom.facts.model import ModelFacts, model_facts
 from loraloom.lora import attention as row_attention
 from loraloom.lora.packed import PackedModel, Routing, Segment
@@ -61,7 +62,7 @@ def test_the_count_is_what_a_real_pass_saves(
 def test_a_deep_model_s_count_follows_from_its_first_layers(
     tmp_path: Any, family: str, chosen: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    facts = deep(tmp_path, family)
+    facts = replace(deep(tmp_path, family), llama=None)
     paths = resolve_targets(facts.linears, "attention")
     targets = frozenset(paths if chosen == "all" else paths[-2:])
 
@@ -135,7 +136,26 @@ def test_no_family_crashes(folder: Any, family: str) -> None:
 
 
 def test_facts_without_a_config_cannot_be_counted(folder: Any) -> None:
-    from dataclasses import replace
-
-    facts = replace(model_facts(folder("llama")), config=None, name_or_path="by hand")
+    facts = replace(model_facts(folder("llama")), llama=None, read_config=None, name_or_path="by hand")
     assert kept_bytes_per_row(facts, frozenset(), RANK, "float32", 16, "sdpa") is None
+    assert kept_by_widest_layer(facts, frozenset(), RANK, "float32", 16, "sdpa") is None
+
+
+@pytest.mark.parametrize("family", ["t5", "bart"])
+def test_the_widest_layer_of_an_encoder_and_a_decoder_is_the_decoder_s(folder: Any, family: str) -> None:
+    facts = model_facts(folder(family))
+    given: Any = (frozenset(resolve_targets(facts.linears)), RANK, "float32", 32, "sdpa")
+    widest, whole = kept_by_widest_layer(facts, *given), kept_bytes_per_row(facts, *given)
+    assert widest is not None and whole is not None
+    assert whole / facts.layers < widest < whole / 2
+
+
+def test_nothing_is_kept_before_the_first_adapter(folder: Any) -> None:
+    facts = replace(model_facts(folder("llama")), llama=None)
+    last, first = (
+        frozenset(linear.path for linear in facts.linears if f"layers.{layer}." in linear.path and linear.name == "down_proj")
+        for layer in (1, 0)
+    )
+    late, early = (kept_bytes_per_row(facts, chosen, RANK, "float32", LENGTH, "sdpa") for chosen in (last, first))
+    assert late is not None and early is not None
+    assert late < early / 3

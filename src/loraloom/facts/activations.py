@@ -1,10 +1,10 @@
 """What a training pass keeps for its backward pass, counted rather than estimated.
 
-The model runs forward once on the meta device, where tensors have shapes and no numbers, and autograd tells every
-tensor that it saves. Frozen layers save nothing of their input, layers with an adapter keep it (and h, the input
-times A), fused attention keeps its inputs, its output and one float32 a row and head, and row attention is run as it
-is: that is what the packed layers and the kernels do. So the count holds for any family, activation function and
-precision.
+A model that is built like LLaMA is added up from its sizes (`facts.llama_pass`). Any other runs forward once on the meta
+device, where tensors have shapes and no numbers, and autograd tells every tensor that it saves. Frozen layers save nothing
+of their input, layers with an adapter keep it (and h, the input times A), fused attention keeps its inputs, its output and
+one float32 a row and head, and row attention is run as it is: that is what the packed layers and the kernels do. So the
+count holds for any family, activation function and precision.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ from collections.abc import Callable, Mapping
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
+from loraloom.facts.llama_pass import kept_by_llama
 from loraloom.facts.model import ModelFacts, build_on_meta
 
 if TYPE_CHECKING:
@@ -41,12 +42,41 @@ def kept_bytes_per_row(
     Returns:
         None where it cannot be counted: no config is at hand, or the family's forward pass looks at numbers.
     """
+    if model.llama is not None:
+        known = kept_by_llama(model.llama, model.task, targets, rank, dtype, length, attention, ROWS)
+        if known is not None:
+            return known
     if model.config is None:
         return None
     try:
         network = _network(model, dtype, attention)
         return _count_of_all(network, model, targets, rank, length) / ROWS
     except Exception:  # any model's forward pass may refuse tensors without numbers, each in its own way
+        return None
+
+
+@lru_cache(maxsize=256)
+def kept_by_widest_layer(
+    model: ModelFacts, targets: frozenset[str], rank: int, dtype: str, length: int, attention: str
+) -> float | None:
+    """Bytes of one row that a pass keeps less when it has one layer less, of the kind of layer that keeps most.
+
+    Of an encoder and a decoder that is a layer of the decoder, which reads both. Arguments and None as in
+    `kept_bytes_per_row`.
+    """
+    if model.config is None:
+        return None
+    try:
+        network = _network(model, dtype, attention)
+        adapted = _adapted(network, targets)
+        whole = _count(network, model, adapted, rank, length)
+        fewer = (
+            _count_of_first(network, model, adapted, rank, length, owner, name, len(layers) - 1)
+            for owner, name, layers in _layer_lists(network)
+            if len(layers) > 1
+        )
+        return (whole - min(fewer)) / ROWS
+    except Exception:  # as above; min() where no list has two layers
         return None
 
 
@@ -67,7 +97,7 @@ def _network(model: ModelFacts, dtype: str, attention: str) -> nn.Module:
 
 def _count_of_all(network: nn.Module, model: ModelFacts, targets: frozenset[str], rank: int, length: int) -> float:
     """The count of a whole pass; of a deep model's like layers only the first few are run, and the rest follow from them."""
-    adapted = frozenset(id(network.get_submodule(path).weight) for path in targets)
+    adapted = _adapted(network, targets)
     found = _like_layers(network, model, adapted)
     if found is None:
         return _count(network, model, adapted, rank, length)
@@ -77,6 +107,11 @@ def _count_of_all(network: nn.Module, model: ModelFacts, targets: frozenset[str]
     except Exception:  # a family that asks for a layer by its number
         return _count(network, model, adapted, rank, length)
     return more + (len(layers) - 2 * FEW) * (more - few) / FEW
+
+
+def _adapted(network: nn.Module, targets: frozenset[str]) -> frozenset[int]:
+    """The identities of the weights that carry an adapter."""
+    return frozenset(id(network.get_submodule(path).weight) for path in targets)
 
 
 def _count_of_first(
@@ -93,14 +128,7 @@ def _count_of_first(
 def _like_layers(network: nn.Module, model: ModelFacts, adapted: frozenset[int]) -> tuple[nn.Module, str, nn.ModuleList] | None:
     """The one deep list of layers of a model: its owner, its name there, itself. None where it is not the only one, where
     it is short, or where its layers, past the first few, differ in kind, sizes or adapters."""
-    from torch import nn
-
-    lists = [
-        (owner, name, child)
-        for owner in network.modules()
-        for name, child in owner.named_children()
-        if isinstance(child, nn.ModuleList) and len(child) > DEEP
-    ]
+    lists = [found for found in _layer_lists(network) if len(found[2]) > DEEP]
     if len(lists) != 1 or len(set(getattr(model.config, "layer_types", None) or ())) > 1:
         return None
     kinds = {
@@ -108,6 +136,16 @@ def _like_layers(network: nn.Module, model: ModelFacts, adapted: frozenset[int])
         for layer in lists[0][2][FEW:]
     }
     return lists[0] if len(kinds) == 1 else None
+
+
+def _layer_lists(network: nn.Module) -> list[tuple[nn.Module, str, nn.ModuleList]]:
+    """The outermost lists of modules, a model's layers: the owner of each, its name there, itself."""
+    from torch import nn
+
+    lists = [path for path, part in network.named_modules() if isinstance(part, nn.ModuleList)]
+    outermost = [path.rpartition(".") for path in lists if not any(path.startswith(f"{other}.") for other in lists)]
+    owners = [(network.get_submodule(owner), name) for owner, _, name in outermost]
+    return [(owner, name, getattr(owner, name)) for owner, name in owners]
 
 
 def _count(network: nn.Module, model: ModelFacts, adapted: frozenset[int], rank: int, length: int) -> int:
@@ -175,6 +213,8 @@ def _as_packed(adapted: frozenset[int], rank: int) -> Any:
     def attend(q: Tensor, k: Tensor, v: Tensor, attn_mask: Tensor | None = None, *rest: Any, **options: Any) -> Tensor:
         # torch's kernels lay the result out as q is: whether the output projection reads it in place follows from that
         result = torch.empty_like(q) if q.shape[-1] == v.shape[-1] else q.new_empty((*q.shape[:-1], v.shape[-1]))
+        if not (q.requires_grad or k.requires_grad or v.requires_grad):
+            return result
         sums = torch.empty(q.shape[:-1], dtype=torch.float32, device="meta")
         # a mask of yes and no becomes numbers that are added to the scores, anew in every layer
         bias = () if attn_mask is None else (torch.empty_like(attn_mask, dtype=q.dtype),)

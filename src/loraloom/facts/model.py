@@ -1,21 +1,24 @@
 """What a model is: family, sizes, linear layers, heads and weights, from its config.json alone.
 
 The model is built on torch's meta device, where tensors have shapes but no numbers: a config of 70 billion
-parameters takes about a second and no memory. So nothing is guessed from the names of families, and a family
-that this file has never heard of is described as well as LLaMA.
+parameters takes no memory. So nothing is guessed from the names of families, and a family that this file has never
+heard of is described as well as LLaMA. What is built like LLaMA is described without even that (`facts.llama`),
+which spares the seconds that it takes to import transformers' models.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
+from functools import cached_property, partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, cast
 
 from loraloom.errors import ModelError
+from loraloom.facts.linear import LinearFact, role_of
+from loraloom.facts.llama import LlamaLike, read_llama_like
 from loraloom.facts.source import cause_line, fetch_weights, load_config, model_folder
 from loraloom.facts.weights import Weights, find_weights
-from loraloom.lora.targets import Role
 from loraloom.records import Task
 
 if TYPE_CHECKING:
@@ -30,30 +33,7 @@ AUTO_CLASSES: dict[Task, str] = {
     "seq_cls": "AutoModelForSequenceClassification",
     "seq2seq_lm": "AutoModelForSeq2SeqLM",
 }
-MLP_PARTS = frozenset({"mlp", "ffn", "feed_forward", "feedforward", "densereludense", "intermediate", "output", "ffn_output"})
-MLP_LEAVES = frozenset({"fc1", "fc2", "fc_in", "fc_out", "lin1", "lin2", "dense_h_to_4h", "dense_4h_to_h"})
 HEAD_NAMES = frozenset({"classifier", "score", "classification_head", "pre_classifier", "qa_outputs"})
-
-
-@dataclass(frozen=True)
-class LinearFact:
-    """One linear layer. `is_conv1d`: GPT-2's layout, whose weight is stored as (in, out)."""
-
-    path: str
-    in_features: int
-    out_features: int
-    role: Role
-    is_conv1d: bool = False
-
-    @property
-    def name(self) -> str:
-        """The last part of the path: "q_proj"."""
-        return self.path.rpartition(".")[2]
-
-    @property
-    def parameters(self) -> int:
-        """Numbers in the weight, without the bias."""
-        return self.in_features * self.out_features
 
 
 @dataclass(frozen=True)
@@ -94,8 +74,14 @@ class ModelFacts:
     """Method with which the checkpoint itself is quantised ("gptq", "awq", ...)."""
     is_local: bool = True
     weights_problem: str | None = None
-    config: Any = field(default=None, repr=False, compare=False)
-    """The transformers config that all this was read from."""
+    llama: LlamaLike | None = field(default=None, repr=False, compare=False)
+    """The sizes of a model that is built like LLaMA: whoever has a use for them need not build it."""
+    read_config: Callable[[], Any] | None = field(default=None, repr=False, compare=False)
+
+    @cached_property
+    def config(self) -> Any:
+        """The transformers config of the model; None where none was given."""
+        return self.read_config() if self.read_config else None
 
     @property
     def linear_parameters(self) -> int:
@@ -123,9 +109,11 @@ def model_facts(
     Raises:
         ModelError: no such model, no config.json, or a model that cannot do the task.
     """
-    config = load_config(name_or_path, revision=revision, trust_remote_code=trust_remote_code)
-    if num_labels is not None:
-        config.num_labels = num_labels
+    read_config = partial(_config, name_or_path, revision, trust_remote_code, num_labels)
+    llama = read_llama_like(name_or_path) if task != "seq2seq_lm" else None
+    if llama is not None:
+        return _described_llama(llama, name_or_path, revision, task, num_labels or llama.labels, read_config)
+    config = read_config()
     try:
         return _described(config, name_or_path, revision, trust_remote_code, task)
     except ModelError:
@@ -137,6 +125,46 @@ def model_facts(
             need="names, numbers and lists where the family has them",
             next="restore the file",
         ) from fault
+
+
+def _config(name_or_path: str, revision: str | None, trust_remote_code: bool, num_labels: int | None) -> PreTrainedConfig:
+    config = load_config(name_or_path, revision=revision, trust_remote_code=trust_remote_code)
+    if num_labels is not None:
+        config.num_labels = num_labels
+    return config
+
+
+def _described_llama(
+    llama: LlamaLike, name_or_path: str, revision: str | None, task: Task | None, labels: int, read_config: Callable[[], Any]
+) -> ModelFacts:
+    task = task or llama.task or DEFAULT_TASK["decoder"]
+    weights = find_weights(Path(name_or_path).expanduser())
+    return ModelFacts(
+        name_or_path=name_or_path,
+        revision=revision,
+        task=task,
+        model_type=llama.family,
+        architecture=llama.architecture(task),
+        kind="decoder",
+        parameters=llama.parameters(task, labels),
+        hidden_size=llama.hidden,
+        layers=llama.layers,
+        heads=llama.heads,
+        kv_heads=llama.kv_heads,
+        intermediate_size=llama.intermediate,
+        vocab_size=llama.vocabulary,
+        max_positions=llama.positions,
+        tied_embeddings=llama.tied,
+        linears=llama.linears(task, labels),
+        modules=llama.modules(task),
+        head_modules=("score",) if task == "seq_cls" else (),
+        has_weights=weights.problem is None,
+        weight_bytes=weights.bytes,
+        dtype=weights.dtype or llama.dtype or "float32",
+        weights_problem=weights.problem,
+        llama=llama,
+        read_config=read_config,
+    )
 
 
 def _described(
@@ -179,7 +207,7 @@ def _described(
         prequantized=_prequantized(config),
         is_local=Path(name_or_path).expanduser().is_dir(),
         weights_problem=weights.problem,
-        config=config,
+        read_config=lambda: config,
     )
 
 
@@ -276,16 +304,6 @@ def _linears(model: nn.Module, heads: Sequence[str]) -> tuple[LinearFact, ...]:
         is_head = module is output or any(path == head or path.startswith(f"{head}.") for head in heads)
         facts.append(LinearFact(path, d_in, d_out, "head" if is_head else role_of(path), isinstance(module, Conv1D)))
     return tuple(facts)
-
-
-def role_of(path: str) -> Role:
-    """Attention or MLP, told from the words in a module's path; "other" where neither shows (a pooler)."""
-    *parents, leaf = path.lower().split(".")
-    if any("attn" in part or "attention" in part for part in parents):
-        return "attention"
-    if MLP_PARTS & {*parents, leaf} or leaf in MLP_LEAVES:
-        return "mlp"
-    return "other"
 
 
 def _head_modules(model: nn.Module, stored: frozenset[str] | None) -> tuple[str, ...]:

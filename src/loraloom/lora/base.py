@@ -16,6 +16,7 @@ from torch import nn
 
 from loraloom.errors import ModelError, first_line
 from loraloom.lora.frozen import keep_few_programs
+from loraloom.lora.tokenizer import reader_of
 from loraloom.records import Task
 
 DTYPES = {
@@ -75,12 +76,15 @@ def load_tokenizer(name_or_path: str, *, revision: str | None = None, trust_remo
     Raises:
         ModelError: none is there.
     """
-    from transformers import AutoTokenizer
+    import transformers
 
+    reader = reader_of(name_or_path)
+    tokenizer: Any = getattr(transformers, reader or "AutoTokenizer")
+    extra = {} if reader else {"trust_remote_code": trust_remote_code}
     logging.getLogger("transformers").setLevel(logging.ERROR)
     try:
         with quiet_transformers():
-            return AutoTokenizer.from_pretrained(name_or_path, revision=revision, trust_remote_code=trust_remote_code)
+            return tokenizer.from_pretrained(name_or_path, revision=revision, **extra)
     except Exception as error:  # its files are input: each kind of tokenizer fails on broken ones in a way of its own
         raise ModelError(
             f"no tokenizer in `{name_or_path}`",

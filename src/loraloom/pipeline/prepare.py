@@ -15,8 +15,6 @@ from loraloom.facts.data import data_facts
 from loraloom.facts.device import device_facts
 from loraloom.facts.model import ModelFacts, model_facts, require_weights
 from loraloom.lora.base import Base, load_base, load_tokenizer
-from loraloom.pipeline.preflight import refuse_faults
-from loraloom.pipeline.preflight.subject import Subject
 from loraloom.pipeline.retained import retained_rows
 from loraloom.pipeline.trackers import require_trackers
 from loraloom.plan.planner import Facts, Plan, make_plan
@@ -87,6 +85,9 @@ def prepare(config: Config, *, weights: bool = True, free_bytes: int | None = No
     plan = make_plan(config if trials is None else replace(config, search=replace(config.search, trials=trials)), facts)
     cut = data.cut(plan.values()["data.max_length"])
     if weights:
+        from loraloom.pipeline.preflight import refuse_faults
+        from loraloom.pipeline.preflight.subject import Subject
+
         refuse_faults(Subject(config, facts, plan, read.splits, read.recognised, read.tokenizer, data, cut))
     retain = retained_rows(config, data, read.tokenizer, plan.values()["data.max_length"])
     return Prepared(config, facts, plan, cut, read.recognised, read.tokenizer, retain)

@@ -12,11 +12,13 @@ import importlib.util
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 from loraloom.errors import RequestError, first_line
-from loraloom.pipeline.recorder import Watch
 from loraloom.records import Event
+
+if TYPE_CHECKING:
+    from loraloom.pipeline.recorder import Watch
 
 PROJECT = "loraloom"
 

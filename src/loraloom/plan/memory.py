@@ -12,7 +12,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
-from loraloom.facts.activations import kept_bytes_per_row
+from loraloom.facts.activations import kept_by_widest_layer, kept_bytes_per_row
 from loraloom.facts.model import LinearFact, ModelFacts
 from loraloom.plan import engine
 from loraloom.plan.basis import Decided, Facts, decided_linears, parameters_per_rank
@@ -180,7 +180,9 @@ def laid_out(facts: Facts, decided: Decided) -> list[LinearFact]:
 
 def _softcapped(model: ModelFacts) -> bool:
     """Whether the logits are capped: such a head is run as it is."""
-    return model.config is not None and getattr(model.config.get_text_config(), "final_logit_softcapping", None) is not None
+    if model.llama is not None or model.config is None:
+        return False
+    return getattr(model.config.get_text_config(), "final_logit_softcapping", None) is not None
 
 
 def stack_bytes(facts: Facts, decided: Decided, shape: Shape) -> float:
@@ -196,14 +198,15 @@ def training_activations(facts: Facts, decided: Decided, shape: Shape) -> float:
     """A training pass at its widest: what all layers keep while the loss is formed, or one block is walked backwards.
 
     With checkpointing it is the input of each layer, and the loss or one whole layer beside them: that layer's tensors are
-    there only while it is walked.
+    there only while it is walked. What an encoder gives, and its gradient, stay while the decoder is: all its layers read it.
     """
     model, tokens, element = facts.model, pass_tokens(facts, shape), BYTES[decided["model.dtype"].value]
     kept, walking = kept_by_layers(facts, decided, shape), widest_bytes(facts, decided, shape)
     forming = loss_bytes(facts, tokens, element)
     if not shape.checkpointing:
         return kept + max(forming, walking)
-    return model.layers * model.hidden_size * element * tokens + max(forming, kept_by_a_layer(facts, decided, shape) + walking)
+    staying = model.layers + (2 if model.kind == "encoder_decoder" else 0)
+    return staying * model.hidden_size * element * tokens + max(forming, kept_by_a_layer(facts, decided, shape) + walking)
 
 
 def retained_bytes(facts: Facts, decided: Decided, shape: Shape, passing: float) -> float:
@@ -228,8 +231,14 @@ def kept_by_layers(facts: Facts, decided: Decided, shape: Shape) -> float:
 
 
 def kept_by_a_layer(facts: Facts, decided: Decided, shape: Shape) -> float:
-    """What one layer keeps, on average."""
-    return kept_by_layers(facts, decided, shape) / max(1, facts.model.layers)
+    """What one layer keeps: on average, or of an encoder and a decoder, a layer of the one that keeps more."""
+    model, attention = facts.model, decided["model.attn_implementation"].value
+    average = kept_by_layers(facts, decided, shape) / max(1, model.layers)
+    if model.kind != "encoder_decoder":
+        return average
+    targets, dtype = frozenset(linear.path for linear in decided_linears(facts, decided)), decided["model.dtype"].value
+    counted = kept_by_widest_layer(model, targets, decided["adapter.r"].value, dtype, shape.length, attention)
+    return max(average, (counted or 0.0) * pass_tokens(facts, shape) / shape.length)
 
 
 def kept_of_a_row(facts: Facts, decided: Decided, length: int, attention: str) -> float:
@@ -299,17 +308,26 @@ def is_gated(model: ModelFacts) -> bool:
     return any(into.get(block, 0) == 2 * width for block, width in out_of.items())
 
 
+def has_relu(model: ModelFacts) -> bool:
+    """Whether the MLP's activation is a plain ReLU: what it gives tells its gradient."""
+    names = ("hidden_act", "activation_function", "dense_act_fn")
+    return model.llama is None and any(getattr(model.config, name, None) == "relu" for name in names)
+
+
 def widest_bytes(facts: Facts, decided: Decided, shape: Shape) -> float:
     """Gradients that live at once while one block is walked backwards.
 
-    Those of the inputs of its MLP's activation; or, after what the MLP kept is gone, those of the table of attention
+    Those of the inputs of its MLP's activation, and after a ReLU also that of its output: a ReLU keeps nothing but its
+    output, while any other frees the output before. Or, after what the MLP kept is gone, those of the table of attention
     before and after the softmax, beside four of the block's width.
     """
     model, tokens = facts.model, pass_tokens(facts, shape)
-    d, f = model.hidden_size, model.intermediate_size * (2 if is_gated(model) else 1)
+    d, f = model.hidden_size, model.intermediate_size
+    gradients = f * (2 if is_gated(model) or has_relu(model) else 1)
+    kept = f * (4 if is_gated(model) else 2)
     token = BYTES[decided["model.dtype"].value] * tokens
     tables = 2 * table_bytes(facts, decided, tokens, shape.length)
-    return max((f + d) * token, tables + (4 * d - 2 * f) * token)
+    return max((gradients + d) * token, tables + (4 * d - kept) * token)
 
 
 def supervised_in(facts: Facts, tokens: float) -> float:

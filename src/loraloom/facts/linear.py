@@ -1,0 +1,41 @@
+"""Linear layers as facts: where each sits in its model, and how large it is."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from loraloom.lora.targets import Role
+
+MLP_PARTS = frozenset({"mlp", "ffn", "feed_forward", "feedforward", "densereludense", "intermediate", "output", "ffn_output"})
+MLP_LEAVES = frozenset({"fc1", "fc2", "fc_in", "fc_out", "lin1", "lin2", "dense_h_to_4h", "dense_4h_to_h"})
+
+
+@dataclass(frozen=True)
+class LinearFact:
+    """One linear layer. `is_conv1d`: GPT-2's layout, whose weight is stored as (in, out)."""
+
+    path: str
+    in_features: int
+    out_features: int
+    role: Role
+    is_conv1d: bool = False
+
+    @property
+    def name(self) -> str:
+        """The last part of the path: "q_proj"."""
+        return self.path.rpartition(".")[2]
+
+    @property
+    def parameters(self) -> int:
+        """Numbers in the weight, without the bias."""
+        return self.in_features * self.out_features
+
+
+def role_of(path: str) -> Role:
+    """Attention or MLP, told from the words in a module's path; "other" where neither shows (a pooler)."""
+    *parents, leaf = path.lower().split(".")
+    if any("attn" in part or "attention" in part for part in parents):
+        return "attention"
+    if MLP_PARTS & {*parents, leaf} or leaf in MLP_LEAVES:
+        return "mlp"
+    return "other"
