@@ -13,6 +13,7 @@ from pathlib import Path
 from statistics import median
 from typing import Any
 
+import torch
 from tasks import BATCHES, SETTINGS, Task, settings_of, space_of
 from trainer import Alone
 
@@ -68,19 +69,23 @@ class Clock:
     """Both ways to train, and what the searcher's own thinking takes.
 
     Attributes:
+        trainer: in the precision that our engine has.
+        usual: in float32, as PEFT comes: the same where that is our engine's precision too.
         peaks: most memory above the loaded base, in bytes, by way to train.
         misfit: largest relative error of the engine's formula on the ticks that it was fitted on.
     """
 
     engine: Engine
     trainer: Trainer
+    usual: Trainer
     peaks: Mapping[str, int]
     misfit: float
 
     @classmethod
     def read(cls, path: Path, task: str) -> Clock:
         kept = json.loads(path.read_text())[task]
-        return cls(Engine(**kept["engine"]), Trainer(**kept["trainer"]), kept["peaks"], kept["misfit"])
+        trainer, usual = (Trainer(**kept[way]) for way in ("trainer", "usual"))
+        return cls(Engine(**kept["engine"]), trainer, usual, kept["peaks"], kept["misfit"])
 
     def plain(self) -> dict[str, Any]:
         return asdict(self)
@@ -95,11 +100,14 @@ def measure(task: Task, peaks: Mapping[str, int]) -> Clock:
     each = (last - first) / (PACKS[-1] - PACKS[0])
     join = median(one.join for one in packs)
     engine = Engine(costs.c0, costs.c1, costs.c2, max(first - each, 0.0), each, join)
-    alone = Alone(task)
+    trainer = _alone(task, Alone(task))
+    usual = trainer if task.base.model.dtype is torch.float32 else _alone(task, Alone(task, torch.float32))
+    return Clock(engine, trainer, usual, peaks, misfit)
+
+
+def _alone(task: Task, alone: Alone) -> Trainer:
     steps = {str(batch): alone.step_seconds(_setting(task, batch)) for batch in BATCHES}
-    return Clock(
-        engine, Trainer(steps, alone.evaluation_seconds(), alone.startup_seconds(_setting(task, BATCHES[0]))), peaks, misfit
-    )
+    return Trainer(steps, alone.evaluation_seconds(), alone.startup_seconds(_setting(task, BATCHES[0])))
 
 
 @dataclass(frozen=True)

@@ -38,8 +38,8 @@ class Live:
 
 def run(task: Task, world: World, clock: Any, alone: Alone, number: int) -> list[Live]:
     """One repeat of both ways."""
-    ours = replay(world, clock.engine, number, trials=TRIALS, slots=SLOTS, sampler="auto", pruner="auto")
-    theirs = replay(world, clock.trainer, number, trials=TRIALS, slots=1, sampler="random", pruner="none")
+    ours = replay(world, clock.engine, number, world.planned, trials=TRIALS, slots=SLOTS, sampler="auto", pruner="auto")
+    theirs = replay(world, clock.trainer, number, world.space, trials=TRIALS, slots=1, sampler="random", pruner="none")
     found: list[Live] = []
     for way, course, search in (
         ("loraloom packed, pruned, auto", ours, lambda: search_packed(task, world, number)),
@@ -54,7 +54,7 @@ def run(task: Task, world: World, clock: Any, alone: Alone, number: int) -> list
 
 def search_packed(task: Task, world: World, number: int) -> int:
     """Our engine and searcher on the real task; gives the winner's setting."""
-    searcher = Searcher(world.space, world.plan, TRIALS, SLOTS, seed=FIRST_SEED + number, base=world.base)
+    searcher = Searcher(world.planned, world.plan, TRIALS, SLOTS, seed=FIRST_SEED + number, base=world.base)
     pack, asked = task.trainer(), dict[str, int]()
     statuses: dict[str, EndStatus] = {"prune": "pruned", "diverged": "diverged", "stop": "completed"}
     done: dict[str, float] = {}

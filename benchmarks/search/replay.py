@@ -17,7 +17,7 @@ from world import Place, World
 from loraloom.records import EndStatus, Score
 from loraloom.search.compare import mean_cost
 from loraloom.search.searcher import Observation, Searcher
-from loraloom.search.space import BATCH
+from loraloom.search.space import BATCH, Space
 from loraloom.train.schedule import warmup_steps
 from loraloom.train.seat import evaluation_steps
 
@@ -113,13 +113,15 @@ def marks_of(batch: int) -> tuple[int, ...]:
     return tuple(sorted(evaluation_steps(-(-TRAIN_ROWS // batch), EVALUATIONS)))
 
 
-def replay(world: World, costs: Engine | Trainer, number: int, *, trials: int, slots: int, sampler: str, pruner: str) -> Course:
-    """A search by our searcher, as `tune` drives it, with everything that depends on chance drawn from `number`.
+def replay(
+    world: World, costs: Engine | Trainer, number: int, space: Space, *, trials: int, slots: int, sampler: str, pruner: str
+) -> Course:
+    """A search of `space` by our searcher, as `tune` drives it, with everything that depends on chance drawn from `number`.
 
     With the pruner "none" nothing ends early, not even what diverges or overfits.
     """
     searcher = Searcher(
-        world.space, world.plan, trials, slots, sampler=sampler, pruner=pruner, seed=FIRST_SEED + number, base=world.base
+        space, world.plan, trials, slots, sampler=sampler, pruner=pruner, seed=FIRST_SEED + number, base=world.base
     )
     pack, course = Pack(world, costs), Course()
 

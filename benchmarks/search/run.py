@@ -1,8 +1,8 @@
 """How long until a search of LoRA settings has found one that is as good as any? Searches are replayed over a table.
 
     python benchmarks/search/run.py                   # replays over the tables, made first if there are none; writes result.json
-    python benchmarks/search/run.py --make table      # trains all settings with all seeds (about 20 minutes of one core)
-    python benchmarks/search/run.py --make clock      # times every piece of work on this machine (about 2 minutes)
+    python benchmarks/search/run.py --make table      # trains all settings with all seeds (about 45 minutes of one core)
+    python benchmarks/search/run.py --make clock      # times every piece of work on this machine (about 5 minutes)
     python benchmarks/search/run.py --make live       # five real searches each way, in small (about 5 minutes)
     python benchmarks/search/run.py --show            # the committed result
 
@@ -31,6 +31,9 @@ REPLAYS = 100
 GOAL = 8.0
 TASKS = ("stories", "intents")
 OURS, SLOW = "loraloom packed, pruned, auto", "sequential random, Trainer"
+USUAL, PLANNED = "sequential random, Trainer in float32", "sequential random in the plan's range, Trainer"
+RELIABLE = (0.5, 0.75, 0.9)
+"""Shares of searches that declare a winner within the target."""
 
 
 def table_path(task: str) -> Path:
@@ -127,8 +130,8 @@ def _peak(task: Any, way: str) -> int:
 # -- replaying ---------------------------------------------------------------------------------------------------
 
 
-def replayed(task: str, name: str, count: int) -> dict[str, Any]:
-    """All replays of one contestant on one task, judged. Runs in a process of its own."""
+def replayed(task: str, name: str, trials: int, count: int) -> dict[str, Any]:
+    """All replays of one contestant with so many candidates on one task, judged. Runs in a process of its own."""
     from clock import Clock
     from contestants import CONTESTANTS
     from judge import judge
@@ -137,7 +140,7 @@ def replayed(task: str, name: str, count: int) -> dict[str, Any]:
 
     world, clock = World(Table.read(table_path(task))), Clock.read(HERE / "clock.json", task)
     began = time.process_time()
-    courses = [CONTESTANTS[name](world, clock, number) for number in range(count)]
+    courses = [CONTESTANTS[name](world, clock, number, trials) for number in range(count)]
     return judge(world, courses, thinking=(time.process_time() - began) / count).plain()
 
 
@@ -153,22 +156,25 @@ def ready() -> list[str]:
     return found
 
 
-def replay_all(tasks: Sequence[str], count: int) -> dict[str, dict[str, Any]]:
-    """Every contestant on every task, as many at a time as there are cores."""
-    from contestants import CONTESTANTS
+def replay_all(tasks: Sequence[str], count: int) -> dict[str, dict[int, dict[str, Any]]]:
+    """Every contestant on every task, by candidates and name; as many at a time as there are cores."""
+    from contestants import BUDGETS, CONTESTANTS, LADDER, TRIALS
 
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    jobs = [(task, name) for name in reversed(CONTESTANTS) for task in tasks]
+    sizes = dict.fromkeys(BUDGETS, LADDER) | {TRIALS: tuple(CONTESTANTS)}
+    jobs = [(task, name, trials) for trials, names in sizes.items() for name in reversed(names) for task in tasks]
     with ProcessPoolExecutor(cores, mp_context=get_context("spawn")) as pool:
         futures = {job: pool.submit(replayed, *job, count) for job in jobs}
-        found: dict[tuple[str, str], dict[str, Any]] = {}
+        found: dict[tuple[str, str, int], dict[str, Any]] = {}
         for job, future in futures.items():
             found[job] = future.result()
-            _say(f"{job[0]}: {job[1]}")
-    return {task: {name: found[task, name] for name in CONTESTANTS} for task in tasks}
+            _say(f"{job[0]}: {job[1]}, {job[2]} candidates")
+    return {
+        task: {trials: {name: found[task, name, trials] for name in names} for trials, names in sizes.items()} for task in tasks
+    }
 
 
-def result_of(judged: dict[str, dict[str, Any]], count: int, seconds: float) -> dict[str, Any]:
+def result_of(judged: dict[str, dict[int, dict[str, Any]]], count: int, seconds: float) -> dict[str, Any]:
     """Everything that is known, ready for JSON."""
     import contestants
     from table import Table
@@ -180,7 +186,10 @@ def result_of(judged: dict[str, dict[str, Any]], count: int, seconds: float) -> 
         tasks[task] = {
             "settings": len(world.settings), "good_settings": int(world.good.sum()),
             "within_one_percent": int((world.shares >= 0.99).sum()), "share_of_default": float(world.shares[world.default]),
-            "table_cpu_seconds": world.table.seconds, "contestants": judged[task], "gains": gains(judged[task]),
+            "planned_settings": int(world.planned.size), "table_cpu_seconds": world.table.seconds,
+            "contestants": judged[task][contestants.TRIALS], "gains": gains(judged[task][contestants.TRIALS]),
+            "ladder": {str(trials): {name: found[name] for name in contestants.LADDER} for trials, found in judged[task].items()},
+            "reliable": {str(share): reliable(judged[task], contestants.LADDER, share) for share in RELIABLE},
         }  # fmt: skip
     reached = {task: tasks[task]["gains"][0] for task in judged}
     return {
@@ -192,6 +201,16 @@ def result_of(judged: dict[str, dict[str, Any]], count: int, seconds: float) -> 
     }  # fmt: skip
 
 
+def reliable(judged: dict[int, dict[str, Any]], names: Sequence[str], share: float) -> dict[str, Any]:
+    """By name, the shortest searches of which this share declares a winner within the target: candidates and median seconds;
+    null where none of the sizes does."""
+    found: dict[str, Any] = {}
+    for name in names:
+        able = [(one[name]["whole"][1], trials) for trials, one in judged.items() if one[name]["hit"] >= share]
+        found[name] = dict(zip(("seconds", "trials"), min(able), strict=True)) if able else None
+    return found
+
+
 def gains(judged: dict[str, Any]) -> list[dict[str, Any]]:
     """How many times faster, whole and by part."""
     from contestants import CELLS
@@ -201,7 +220,9 @@ def gains(judged: dict[str, Any]) -> list[dict[str, Any]]:
     cells = {(cell.packing, cell.pruning, cell.sampler): by_name[cell.name] for cell in CELLS}
     found = [
         gain(f"ours over {SLOW}", by_name[SLOW], by_name[OURS]),
-        gain("our engine over Trainer, both alone, random and whole", by_name[SLOW], cells[False, False, False]),
+        gain(f"ours over {USUAL}", by_name[USUAL], by_name[OURS]),
+        gain("the plan's range, Trainer", by_name[SLOW], by_name[PLANNED]),
+        gain("our engine over Trainer, both alone, random and whole", by_name[PLANNED], cells[False, False, False]),
         gain("ours over the same engine alone, random and whole", cells[False, False, False], by_name[OURS]),
         *factorial(cells),
     ]
@@ -230,10 +251,18 @@ def report(result: dict[str, Any]) -> str:
             lines.append("| " + " | ".join(cells) + " |")
         lines += ["", "| times faster | to the target | to the winner |", "| --- | --- | --- |"]
         lines += [f"| {one['what']} | {_factor(one['target'])} | {_factor(one['whole'])} |" for one in found["gains"]]
+        lines += ["", "| candidates | " + " | ".join(found["reliable"][str(RELIABLE[0])]) + " |", "|" + " --- |" * 6]
+        for trials, by_name in found["ladder"].items():
+            cells = [f"{one['whole'][1]:.1f} s, {one['hit']:.0%}, {one['regret']:.1%}" for one in by_name.values()]
+            lines.append(f"| {trials} | " + " | ".join(cells) + " |")
+        for share, by_name in found["reliable"].items():
+            cells = ["never" if one is None else f"{one['seconds']:.1f} s" for one in by_name.values()]
+            lines.append(f"| hit by {float(share):.0%} | " + " | ".join(cells) + " |")
         peaks = ", ".join(f"{way} {size / 1e6:.0f} MB" for way, size in result["clock"][task]["peaks"].items())
         lines += ["", f"peak memory above the loaded base: {peaks}", ""]
     for task, one in result["goal"]["reached"].items():
-        lines.append(f"goal: {result['goal']['times_sequential_random']:g} times; {task}: {_factor(one['target'])} to the target")
+        times = f"{_factor(one['target'])} to the target, {_factor(one['whole'])} to the winner"
+        lines.append(f"goal: {result['goal']['times_sequential_random']:g} times; {task}: {times}")
     return "\n".join(lines)
 
 

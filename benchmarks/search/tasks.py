@@ -33,12 +33,12 @@ NAMES = ("stories", "intents")
 DROPOUT = "adapter.lora_dropout"
 SEEDS = 3
 EVALUATIONS = 8
-TRAIN_ROWS, VALIDATION_ROWS, CONFIRM_ROWS, TEST_ROWS = 160, 24, 16, 48
+TRAIN_ROWS, VALIDATION_ROWS, CONFIRM_ROWS, TEST_ROWS = 480, 64, 64, 256
 OCTAVES_DOWN, RATES = 4, 8
 """Rates go by factors of two from a sixteenth of the plan's to eight times it."""
-RANKS, BATCHES, DROPOUTS = (4, 32), (2, 4), (0.0, 0.1)
+RANKS, BATCHES, DROPOUTS = (4, 32), (4, 8), (0.0, 0.1)
 SETTINGS: Mapping[str, Any] = {
-    RANK: 8, BATCH: 4, DROPOUT: 0.0, "training.num_train_epochs": 1, "training.lr_scheduler_type": "linear",
+    RANK: 8, BATCH: 8, DROPOUT: 0.0, "training.num_train_epochs": 1, "training.lr_scheduler_type": "linear",
     "training.warmup_ratio": 0.1, "training.weight_decay": 0.0, "adapter.target_modules": "attention",
     "search.metric": "validation_loss", "search.trials": 32,
 }  # fmt: skip
@@ -64,14 +64,11 @@ class Task:
     def prepared(self) -> Prepared:
         """The request as `tune` prepares it, its splits cut to the benchmark's sizes."""
         made = prepare(load_config(None, {**SETTINGS, **(_stories if self.name == "stories" else _intents)(self.files)}))
-        held = made.data.test
-        sizes = {"train": TRAIN_ROWS, "validation": VALIDATION_ROWS, "test": CONFIRM_ROWS + TEST_ROWS}
-        short = [split for split, count in sizes.items() if len(getattr(made.data, split)) < count]
-        if short:
-            raise ValueError(f"too few rows for {self.name}: {', '.join(short)}")
+        held = spread(made.data.test, CONFIRM_ROWS + TEST_ROWS)
+        parts = len(held) // CONFIRM_ROWS
         data = replace(
-            made.data, train=made.data.train[:TRAIN_ROWS], validation=made.data.validation[:VALIDATION_ROWS],
-            confirm=held[:CONFIRM_ROWS], test=held[CONFIRM_ROWS : CONFIRM_ROWS + TEST_ROWS],
+            made.data, train=spread(made.data.train, TRAIN_ROWS), validation=spread(made.data.validation, VALIDATION_ROWS),
+            confirm=held[::parts], test=[row for number, row in enumerate(held) if number % parts],
         )  # fmt: skip
         return replace(made, data=data)
 
@@ -125,12 +122,23 @@ def settings_of(space: Space) -> list[dict[str, Any]]:
     return [space.params(point) for point in space.grid(1)]
 
 
+def spread(rows: Sequence[Row], count: int) -> list[Row]:
+    """So many rows, evenly spaced: windows that lie side by side come from the same story.
+
+    Raises:
+        ValueError: there are fewer.
+    """
+    if len(rows) < count:
+        raise ValueError(f"{len(rows)} rows, need {count}")
+    return [rows[place * len(rows) // count] for place in range(count)]
+
+
 def _stories(files: Files) -> dict[str, Any]:
     """Continued pretraining: a model of cased stories learns lower-cased ones, in windows of 32 tokens."""
-    rows = _sample(_read(files.data / "tinystories" / "stories_lower.jsonl"), 64)
+    rows = _sample(_read(files.data / "tinystories" / "stories_lower.jsonl"), 400)
     return {
         "model.name_or_path": str(files.models / "stories260K"), "data.max_length": 32,
-        **_written(files, "stories", rows[:32], rows[32:40], rows[40:]),
+        **_written(files, "stories", rows[:240], rows[240:280], rows[280:]),
     }  # fmt: skip
 
 

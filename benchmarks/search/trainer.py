@@ -29,11 +29,14 @@ class Alone:
     """Trains settings of a task's space one at a time.
 
     What PEFT does to the base is undone after each: nothing is read from disk twice.
+
+    Args:
+        dtype: of the base; None for the one that our engine has.
     """
 
-    def __init__(self, task: Task) -> None:
+    def __init__(self, task: Task, dtype: torch.dtype | None = None) -> None:
         self.task = task
-        self.base: Any = task.prepared.load_base().model
+        self.base: Any = task.prepared.load_base().model.to(dtype)
         self._rows = list(task.prepared.data.train)
         self._validation = list(task.validation)
 

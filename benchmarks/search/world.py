@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from functools import cached_property, lru_cache
 from typing import Any
 
@@ -12,7 +13,9 @@ from tasks import CONFIRM_ROWS, EVALUATIONS, SEEDS, SETTINGS, VALIDATION_ROWS, s
 
 from loraloom.records import Score
 from loraloom.search.compare import average, mean_cost, seeds_difference
-from loraloom.search.space import ALPHA, RANK, RATE
+from loraloom.search.default_space import RATE_REACH
+from loraloom.search.dimensions import Choices, choices
+from loraloom.search.space import ALPHA, RANK, RATE, Space
 
 NEAR_ENOUGH = 0.99
 """Of the way from the bare base to the best setting."""
@@ -27,7 +30,9 @@ class World:
 
     Attributes:
         plan: the plan's own setting, as the searcher wants it.
-        settings: every setting of the space; their places are the table's.
+        space: the whole grid.
+        planned: the part of it that `tune` searches by itself: rates within a factor of 4 of the plan's.
+        settings: every setting of the grid; their places are the table's.
 
     Raises:
         ValueError: the table is not complete.
@@ -39,6 +44,7 @@ class World:
         self.table = table
         self.plan = {**SETTINGS, RATE: table.plan_rate, ALPHA: SETTINGS[RANK] * table.plan_scale}
         self.space = space_of(self.plan)
+        self.planned = _planned(self.space, table.plan_rate)
         self.settings = settings_of(self.space)
         self._numbers = {_key(params): number for number, params in enumerate(self.settings)}
         self._splits = np.split(table.weights, [VALIDATION_ROWS, VALIDATION_ROWS + CONFIRM_ROWS])
@@ -100,6 +106,14 @@ class World:
     def seed_of(self, replay: int, offset: int = 0) -> int:
         """Which of the table's seeds a training of this replay has."""
         return (replay + offset) % SEEDS
+
+
+def _planned(space: Space, plan_rate: float) -> Space:
+    """A space without the rates that lie further from the plan's than `tune` goes."""
+    rates = space[RATE]
+    assert isinstance(rates, Choices)
+    near = [rate for rate in rates.values if 1 / RATE_REACH <= round(rate / plan_rate, 2) <= RATE_REACH]
+    return replace(space, dimensions=tuple(choices(RATE, near) if one is rates else one for one in space.dimensions))
 
 
 def _key(params: Mapping[str, Any]) -> str:

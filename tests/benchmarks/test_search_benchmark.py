@@ -27,16 +27,18 @@ import trainer  # noqa: E402
 import world as world_file  # noqa: E402
 
 RATE, BATCH = "training.learning_rate", "training.per_device_train_batch_size"
-CLOCK = clock_file.Clock(
-    clock_file.Engine(0.01, 0.001, 0.002, 0.004, 0.006, 0.003), clock_file.Trainer({"2": 0.04, "4": 0.05}, 0.02, 0.1), {}, 0.0
-)
+TRAINER = clock_file.Trainer({"4": 0.04, "8": 0.05}, 0.02, 0.1)
+CLOCK = clock_file.Clock(clock_file.Engine(0.01, 0.001, 0.002, 0.004, 0.006, 0.003), TRAINER, TRAINER, {}, 0.0)
 
 
 run: Any = load("search")
 
 
+WILD = 3e-3
+
+
 def made_table(noise: float = 0.02, wild: bool = False) -> Any:
-    """A table whose best rate is the plan's, and where only the rate matters; the highest rate diverges if `wild`."""
+    """A table whose best rate is the plan's, and where only the rate matters; the plan's times 4 and more diverge if `wild`."""
     draw = np.random.default_rng(0)
     table = table_file.Table.empty(128, 1e-3, 2.0)
     settings = tasks.settings_of(tasks.space_of({**tasks.SETTINGS, RATE: 1e-3, "adapter.lora_alpha": 16.0}))
@@ -50,7 +52,7 @@ def made_table(noise: float = 0.02, wild: bool = False) -> Any:
                 table.validation[number, seed, turn] = level + rows
             table.train[number, seed], table.first[number, seed] = 1.0, 2.5
             table.held[number, seed] = 1 + 0.1 * off + 0.125 + luck
-            if wild and params[RATE] == max(one[RATE] for one in settings):
+            if wild and params[RATE] > WILD:
                 table.diverged[number, seed] = 2
     table.done[:] = True
     table.base = np.full(tasks.VALIDATION_ROWS + tasks.CONFIRM_ROWS + tasks.TEST_ROWS, 3.0, np.float16)
@@ -69,7 +71,14 @@ def world() -> Any:
 def test_the_grid_has_128_settings_and_the_plan_s_own_is_one_of_them(world: Any) -> None:
     assert len({repr(params) for params in world.settings}) == 128
     own = world.settings[world.default]
-    assert own[RATE] == 1e-3 and own["adapter.lora_alpha"] == 2.0 * own["adapter.r"] and own[BATCH] == 4
+    assert own[RATE] == 1e-3 and own["adapter.lora_alpha"] == 2.0 * own["adapter.r"] and own[BATCH] == 8
+
+
+def test_the_plan_s_range_is_a_part_of_the_grid(world: Any) -> None:
+    near = tasks.settings_of(world.planned)
+    assert len(near) == world.planned.size == 80
+    assert {world.number(params) for params in near} < set(range(128))
+    assert min(params[RATE] for params in near) == 2.5e-4 and max(params[RATE] for params in near) == 4e-3
 
 
 def test_a_table_survives_its_file(tmp_path: Path) -> None:
@@ -91,7 +100,7 @@ def test_an_unfinished_table_is_refused() -> None:
 
 def test_a_training_alone_costs_its_start_its_steps_and_its_evaluations(world: Any) -> None:
     course = contestants.default_only(world, CLOCK, 0)
-    steps = tasks.TRAIN_ROWS // 4
+    steps = tasks.TRAIN_ROWS // 8
     assert course.seconds == pytest.approx(0.1 + steps * 0.05 + tasks.EVALUATIONS * 0.02)
     assert course.winner == world.default
 
@@ -99,8 +108,8 @@ def test_a_training_alone_costs_its_start_its_steps_and_its_evaluations(world: A
 def test_a_pack_costs_one_tick_for_all(world: Any) -> None:
     pack, course = replay_file.Pack(world, CLOCK.engine), replay_file.Course()
     replay_file.run_all(pack, course, [(world.default, 0), (world.default, 1)], slots=2)
-    steps = tasks.TRAIN_ROWS // 4
-    ticks, evaluations = steps * (0.01 + 8 * 0.001 + 2 * 0.002), tasks.EVALUATIONS * (0.004 + 2 * 0.006)
+    steps = tasks.TRAIN_ROWS // 8
+    ticks, evaluations = steps * (0.01 + 16 * 0.001 + 2 * 0.002), tasks.EVALUATIONS * (0.004 + 2 * 0.006)
     assert pack.seconds == pytest.approx(2 * 0.003 + ticks + evaluations)
     assert [one.status for one in course.ended] == ["completed", "completed"]
 
@@ -119,10 +128,10 @@ def test_going_on_from_an_evaluation_costs_the_rest_only(world: Any) -> None:
 
 @pytest.mark.parametrize("name", list(contestants.CONTESTANTS))
 def test_every_contestant_ends_its_search_and_declares_a_completed_winner(world: Any, name: str) -> None:
-    course = contestants.CONTESTANTS[name](world, CLOCK, 3)
+    course = contestants.CONTESTANTS[name](world, CLOCK, 3, 16)
     completed = {one.place[0] for one in course.ended if one.status == "completed"}
     assert course.winner in completed
-    assert len(course.ended) <= contestants.TRIALS
+    assert len(course.ended) <= 16
     assert course.seconds >= max(one.seconds for one in course.ended)
 
 
@@ -132,19 +141,18 @@ def test_a_replay_repeats_itself_and_another_number_does_not(world: Any) -> None
 
 
 def test_whole_searches_of_one_number_train_the_same_settings_packed_or_alone(world: Any) -> None:
-    alone = contestants.sequential_random(world, CLOCK, 2)
-    packed = contestants.Cell(packing=True, pruning=False, sampler=False)(world, CLOCK, 2)
-    top = contestants.keep_top(world, CLOCK, 2)
+    alone = contestants.sequential_planned(world, CLOCK, 2, 16)
+    packed = contestants.Cell(packing=True, pruning=False, sampler=False)(world, CLOCK, 2, 16)
+    top = contestants.keep_top(world, CLOCK, 2, 16)
     settings = {one.place[0] for one in alone.ended}
     assert settings == {one.place[0] for one in packed.ended} == {one.place[0] for one in top.ended}
-    assert sum(one.status == "completed" for one in top.ended) == contestants.KEPT
+    assert sum(one.status == "completed" for one in top.ended) == 4
 
 
 def test_what_the_trainer_gave_up_is_told_as_diverged() -> None:
     wild = world_file.World(made_table(wild=True))
     course = contestants.Cell(packing=True, pruning=True, sampler=False)(wild, CLOCK, 0)
-    worst = max(params[RATE] for params in wild.settings)
-    asked = {one.place for one in course.ended if wild.settings[one.place[0]][RATE] == worst}
+    asked = {one.place for one in course.ended if wild.settings[one.place[0]][RATE] > WILD}
     assert asked
     assert all(one.status != "completed" and one.turns <= 3 for one in course.ended if one.place in asked)
     whole = contestants.Cell(packing=True, pruning=False, sampler=False)(wild, CLOCK, 0)
@@ -181,6 +189,16 @@ def test_a_false_prune_would_have_beaten_the_winner(world: Any) -> None:
     assert found.cut == 1.0 and found.target == (2.0, 2.0, math.inf)
 
 
+def test_the_shortest_search_that_hits_often_enough_is_found() -> None:
+    judged = {
+        8: {"ours": {"whole": (1, 2, 3), "hit": 0.4}, "theirs": {"whole": (1, 4, 6), "hit": 0.1}},
+        16: {"ours": {"whole": (2, 3, 4), "hit": 0.8}, "theirs": {"whole": (6, 8, 9), "hit": 0.6}},
+        32: {"ours": {"whole": (4, 5, 6), "hit": 0.8}, "theirs": {"whole": (9, 16, 20), "hit": 0.7}},
+    }
+    assert run.reliable(judged, ("ours", "theirs"), 0.75) == {"ours": {"seconds": 3, "trials": 16}, "theirs": None}
+    assert run.reliable(judged, ("theirs",), 0.5) == {"theirs": {"seconds": 8, "trials": 16}}
+
+
 def test_the_factorial_compares_cells_that_differ_in_one_part() -> None:
     def cell(seconds: float) -> Any:
         return judge.Judged((0, seconds, 0), (0, 2 * seconds, 0), 1, 0, None, 0, 0, 0)
@@ -205,12 +223,16 @@ def test_from_committed_files_to_a_result_that_can_be_shown(
     clock = {**CLOCK.plain(), "peaks": {"alone": 2_000_000, "packed": 5_000_000, "trainer": 9_000_000}}
     (tmp_path / "clock.json").write_text(json.dumps({"stories": clock}))
     assert run.ready() == ["stories"]
-    judged = {"stories": {name: run.replayed("stories", name, 1) for name in contestants.CONTESTANTS}}
+    few = {trials: {name: run.replayed("stories", name, trials, 1) for name in contestants.LADDER} for trials in (8, 16)}
+    most = {name: run.replayed("stories", name, contestants.TRIALS, 1) for name in contestants.CONTESTANTS}
+    judged = {"stories": {**few, contestants.TRIALS: most}}
     result = json.loads(json.dumps(run.result_of(judged, 1, 0.0), allow_nan=False))
     gains = {one["what"]: one["whole"] for one in result["tasks"]["stories"]["gains"]}
     times = {name: one["whole"][1] for name, one in result["tasks"]["stories"]["contestants"].items()}
     assert gains[f"ours over {run.SLOW}"] == pytest.approx(times[run.SLOW] / times[run.OURS])
     assert gains["packing"] > 1 and gains["pruning"] > 1
+    ladder = result["tasks"]["stories"]["ladder"]
+    assert ladder["16"][run.SLOW]["whole"][1] < ladder["64"][run.SLOW]["whole"][1] == times[run.SLOW]
     out = tmp_path / "result.json"
     out.write_text(json.dumps(result))
     assert run.main(["--show", "--out", str(out)]) == 0
@@ -224,7 +246,10 @@ def test_the_committed_result_is_what_the_committed_tables_give(capsys: pytest.C
     assert list(result["tasks"]) == run.ready()
     for task, found in result["tasks"].items():
         assert list(found["contestants"]) == list(contestants.CONTESTANTS)
-        again, kept = run.replayed(task, "default only", result["replays"]), found["contestants"]["default only"]
+        again, kept = (
+            run.replayed(task, "default only", contestants.TRIALS, result["replays"]),
+            found["contestants"]["default only"],
+        )
         assert {**again, "thinking": 0} == {**kept, "thinking": 0}
     assert run.main(["--show"]) == 0
     assert "goal: 8 times" in capsys.readouterr().out
@@ -235,7 +260,7 @@ def small(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
     """The stories with few rows."""
     if not tasks.SHARED.is_dir():
         pytest.skip("needs models and data (../shared)")
-    for name, count in (("TRAIN_ROWS", 32), ("VALIDATION_ROWS", 4), ("CONFIRM_ROWS", 2), ("TEST_ROWS", 4)):
+    for name, count in (("TRAIN_ROWS", 64), ("VALIDATION_ROWS", 4), ("CONFIRM_ROWS", 2), ("TEST_ROWS", 4)):
         for module in (tasks, table_file, replay_file, trainer, world_file):
             monkeypatch.setattr(module, name, count, raising=False)
     replay_file.marks_of.cache_clear()
@@ -263,7 +288,8 @@ def test_the_clock_times_both_ways_and_leaves_the_base_as_it_was(small: Any, mon
     for name, value in (("PACKS", (1, 2)), ("TICKS", 1), ("REPEATS", 1)):
         monkeypatch.setattr(clock_file, name, value)
     found = clock_file.measure(small, {"alone": 1})
-    assert set(found.trainer.step_by_batch) == {"2", "4"} and min(found.trainer.step_by_batch.values()) > 0
+    assert set(found.trainer.step_by_batch) == {"4", "8"} and min(found.trainer.step_by_batch.values()) > 0
+    assert found.usual is found.trainer
     assert found.engine.step([2, 4]) > 0 and found.engine.join > 0 and found.trainer.startup > 0
     alone = trainer.Alone(small)
     before = {name: value.clone() for name, value in alone.base.state_dict().items()}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import socket
 import struct
 from collections.abc import Callable
 from pathlib import Path
@@ -17,6 +18,7 @@ from safetensors.torch import load_file, save_file
 
 from loraloom.errors import ModelError
 from loraloom.facts.model import model_facts, require_weights, role_of
+from loraloom.facts.source import hub_has_address
 from loraloom.lora.targets import module_names, resolve_targets
 from loraloom.records import Task
 
@@ -199,6 +201,26 @@ def test_a_name_that_is_nowhere(monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(ModelError, match="nobody/nothing is neither a folder here nor a model that the hub gives") as error:
         model_facts("nobody/nothing")
     assert "next:" in str(error.value)
+
+
+PROXIES = ("http_proxy", "https_proxy", "all_proxy", "HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY")
+
+
+def test_without_a_network_the_hub_is_asked_for_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[Any] = []
+
+    def resolve(host: Any, *rest: Any, **options: Any) -> Any:
+        asked.append(host)
+        raise OSError("no network")
+
+    for name in PROXIES:
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setattr(socket, "getaddrinfo", resolve)
+    with pytest.raises(ModelError, match="nobody/nothing is neither a folder here nor a model that the hub gives"):
+        model_facts("nobody/nothing")
+    assert len(asked) == 1
+    monkeypatch.setenv("https_proxy", "http://proxy.test:1")
+    assert hub_has_address() and len(asked) == 1
 
 
 def test_a_file_a_folder_without_config_an_adapter_and_a_gguf(tmp_path: Path) -> None:

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import json
+import socket
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
+from urllib.parse import urlsplit
+from urllib.request import getproxies
 
 from loraloom.errors import ModelError, first_line
 
@@ -33,13 +36,14 @@ def load_config(name_or_path: str, *, revision: str | None = None, trust_remote_
         raise ModelError(f"{name_or_path} cannot be opened", got=cause_line(fault), next="check `model.name_or_path`") from fault
     from transformers import AutoConfig
 
-    source = str(folder) if folder.is_dir() else name_or_path
+    local = folder.is_dir()
+    options: dict[str, Any] = {"revision": revision, "trust_remote_code": trust_remote_code}
     try:
-        return cast(
-            "PreTrainedConfig", AutoConfig.from_pretrained(source, revision=revision, trust_remote_code=trust_remote_code)
-        )
+        # without a network each file would be asked for again and again, for half a minute
+        options["local_files_only"] = not local and not hub_has_address()
+        return cast("PreTrainedConfig", AutoConfig.from_pretrained(str(folder) if local else name_or_path, **options))
     except Exception as fault:  # a config is user input: each family validates its own, with errors of its own
-        raise _explain(name_or_path, folder.is_dir(), fault) from fault
+        raise _explain(name_or_path, local, fault) from fault
 
 
 def model_folder(name_or_path: str, revision: str | None = None) -> Path | None:
@@ -68,6 +72,18 @@ def fetch_weights(name: str, revision: str | None = None) -> Path:
     except (OSError, ValueError) as fault:
         raise _explain(name, False, fault) from fault
     return folder
+
+
+def hub_has_address() -> bool:
+    """Whether the hub's name can be resolved, or a proxy stands in between that would do it."""
+    from huggingface_hub.constants import ENDPOINT
+
+    if getproxies():
+        return True
+    try:
+        return bool(socket.getaddrinfo(urlsplit(ENDPOINT).hostname, None))
+    except OSError:
+        return False
 
 
 def cause_line(fault: BaseException) -> str:
