@@ -48,7 +48,7 @@ def plan(request: Request, explain: Explain = None, probe: Probe = False) -> dic
 @contextmanager
 def without_collector() -> Generator[None]:
     """Leave out Python's search for cycles: nearly all that imports and a plan make lives to the end, and looking through it
-    again and again takes a fifth of the time."""
+    again and again is time for nothing."""
     collects = gc.isenabled()
     gc.disable()
     try:

@@ -17,13 +17,13 @@ from typing import Any, cast
 
 from loraloom.facts.linear import LinearFact, role_of
 from loraloom.facts.source import MOST
+from loraloom.facts.weights import BYTES
 from loraloom.records import Task
 
 LARGEST = 2**24
 """Of any size in a config: more than any model has, and few enough that a table of two of them can still be addressed."""
 WIDEST_HEAD = 256
 """Wider heads go another way through attention (`transformers.integrations.sdpa_attention`)."""
-DTYPES = frozenset({"float32", "bfloat16", "float16", "float64"})
 ROPE_NUMBERS: Mapping[str, frozenset[str]] = {
     "default": frozenset(),
     "linear": frozenset({"factor"}),
@@ -236,7 +236,7 @@ KEYS: Mapping[str, Callable[[Any], bool]] = {
     **dict.fromkeys(("tie_word_embeddings", "use_cache"), _is_flag),
     **dict.fromkeys(("initializer_range", "attention_dropout", "rms_norm_eps"), _is_share),
     **dict.fromkeys(("rope_scaling", "rope_parameters"), _is_rope),
-    **dict.fromkeys(("dtype", "torch_dtype"), lambda value: isinstance(value, str) and value in DTYPES),
+    **dict.fromkeys(("dtype", "torch_dtype"), lambda value: isinstance(value, str) and value in BYTES),
     "architectures": _all(_is_word),
     "eos_token_id": lambda value: _is_token(value) or _all(_is_whole)(value),
     "hidden_act": lambda value: value == "silu",

@@ -10,9 +10,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from loraloom.facts.llama import LlamaLike
+from loraloom.facts.weights import BYTES
 from loraloom.records import Task
 
-BYTES = {"float64": 8, "float32": 4, "bfloat16": 2, "float16": 2}
 FULL = 4
 """A float32 number: norms compute in it, whatever the base computes in."""
 INDEX = 8

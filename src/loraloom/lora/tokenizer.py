@@ -1,7 +1,7 @@
 """Which of transformers' classes reads the tokenizer of a folder, where the files say so plainly.
 
-AutoTokenizer makes the model's config first and for that imports much of torch and of transformers, over a second that
-someone who only asks for a plan waits for nothing. It ends at these classes; tests hold both against each other. What is
+AutoTokenizer makes the model's config first and for that imports much of torch and of transformers, for
+which someone who only asks for a plan waits for nothing. It ends at these classes; tests hold both against each other. What is
 not listed here is left to it.
 """
 

@@ -14,11 +14,11 @@ from dataclasses import dataclass, replace
 
 from loraloom.facts.activations import kept_by_widest_layer, kept_bytes_per_row
 from loraloom.facts.model import LinearFact, ModelFacts
+from loraloom.facts.weights import BYTES
 from loraloom.plan import engine
 from loraloom.plan.basis import Decided, Facts, decided_linears, parameters_per_rank
 from loraloom.records import Estimate
 
-BYTES = {"float64": 8, "float32": 4, "bfloat16": 2, "float16": 2}
 ADAPTER_BYTES, GRADIENT_BYTES = 4, 4
 """A trained number in float32, and its gradient."""
 ADAM_BYTES = 8
