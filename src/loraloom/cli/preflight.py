@@ -21,6 +21,8 @@ def show_checks(checked: Checked) -> None:
     """Preview, then the checks in their order, then one line that sums up."""
     console = plain_console()
     _line(console, checked.note)
+    for warning in checked.warnings:
+        _line(console, f"warning: {warning}")
     if checked.preview is not None:
         for row in checked.preview.examples:
             console.print(supervised(row), soft_wrap=True)

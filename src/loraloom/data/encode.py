@@ -12,7 +12,7 @@ from loraloom.data.forms import conversation, label_of, pair, source_and_target
 from loraloom.data.recognise import Recognised
 from loraloom.data.rows import IGNORED, Encoded, Row, SplitReport, report_of
 from loraloom.data.split import Splits, labels_of
-from loraloom.data.table import Table
+from loraloom.data.table import Table, once
 from loraloom.data.tokens import Frame, Tokenizer, document_end, frame_of, ids_of
 from loraloom.errors import DataError
 from loraloom.records import Task
@@ -59,6 +59,7 @@ def encode(splits: Splits, recognised: Recognised, tokenizer: Tokenizer, task: T
         label_names=names,
         report=report,
         duplicates=splits.duplicates,
+        notes=once([note for table in splits.tables.values() for note in table.notes] + list(recognised.notes)),
         closing=() if task == "causal_lm" else closing,
     )
 

@@ -22,6 +22,8 @@ class Recognised:
     columns: Mapping[str, str]
     note: str
     """One line to print."""
+    notes: tuple[str, ...] = ()
+    """What of the rows is not used, or was understood in a way that a person should know: one sentence each."""
 
 
 @dataclass(frozen=True)

@@ -81,6 +81,8 @@ class Encoded:
     report: Mapping[str, SplitReport] = field(default_factory=dict[str, SplitReport])
     duplicates: int = 0
     """Held-out rows whose content is also trained on (`split.Splits.duplicates`)."""
+    notes: tuple[str, ...] = ()
+    """What a person should know of how the rows were read: `Table.notes`, `Recognised.notes`, and what encoding found."""
     closing: tuple[int, ...] = ()
     """Ids that must stay at the end of a shortened input or target ([SEP], EOS)."""
 

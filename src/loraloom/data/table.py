@@ -18,6 +18,8 @@ class Table:
     source: str
     rows: tuple[Mapping[str, Any], ...] = ()
     places: tuple[tuple[str, int], ...] = ()
+    notes: tuple[str, ...] = ()
+    """What was decided while reading and a person should know: a separator that was taken, columns that were left out."""
 
     def __len__(self) -> int:
         return len(self.rows)
@@ -35,12 +37,22 @@ class Table:
     def take(self, indices: Iterable[int]) -> Table:
         """A table of these rows, which keep their origins."""
         chosen = list(indices)
-        return Table(self.source, tuple(self.rows[i] for i in chosen), tuple(self.places[i] for i in chosen))
+        return Table(self.source, tuple(self.rows[i] for i in chosen), tuple(self.places[i] for i in chosen), self.notes)
 
 
 def join(source: str, tables: Sequence[Table]) -> Table:
     """One table of all rows of `tables`, in their order."""
-    return Table(source, tuple(row for t in tables for row in t.rows), tuple(place for t in tables for place in t.places))
+    return Table(
+        source,
+        tuple(row for table in tables for row in table.rows),
+        tuple(place for table in tables for place in table.places),
+        once(note for table in tables for note in table.notes),
+    )
+
+
+def once(texts: Iterable[str]) -> tuple[str, ...]:
+    """Each text once, in order of first appearance."""
+    return tuple(dict.fromkeys(texts))
 
 
 def listed(names: Iterable[str]) -> str:

@@ -41,6 +41,8 @@ class DataFacts:
     label_counts: tuple[int, ...] = ()
     repeated_rows: int = 0
     """Training rows that are the same as an earlier one."""
+    notes: tuple[str, ...] = ()
+    """How the rows were read, where a person should know (`Encoded.notes`)."""
     leaked_rows: int = 0
     """Held-out rows whose content is also trained on."""
     rows_left_out: int = 0
@@ -86,6 +88,7 @@ def data_facts(encoded: Encoded) -> DataFacts:
         label_names=names,
         label_counts=_label_counts(encoded.train, len(names)) if encoded.task == "seq_cls" else (),
         repeated_rows=_repeated(encoded.train),
+        notes=encoded.notes,
         leaked_rows=encoded.duplicates,
         rows_left_out=sum(each.dropped for each in encoded.report.values()),
         rows_cut=report.cut if report else 0,

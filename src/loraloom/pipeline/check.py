@@ -46,6 +46,8 @@ class Checked:
     task: str
     note: str
     """What was recognised in the data."""
+    warnings: tuple[str, ...]
+    """How the data were read, where a person should know: what is not used, what was guessed."""
     results: tuple[CheckResult, ...]
     preview: Preview | None
 
@@ -65,6 +67,7 @@ class Checked:
             "model": self.model,
             "task": self.task,
             "data": self.note,
+            "warnings": list(self.warnings),
             "checks": [asdict(result) for result in self.results],
             "preview": None if self.preview is None else _preview_json(self.preview),
         }
@@ -99,6 +102,7 @@ def check(config: Config, *, quick: bool = False) -> Checked:
             subject = replace(subject, refused={"targets": error}, unrehearsed="the model refuses the adapter")
     return Checked(
         model=subject.facts.model.name_or_path, task=subject.facts.data.task, note=read.recognised.note,
+        warnings=subject.whole.notes if subject.whole else read.recognised.notes,
         results=run_checks(subject), preview=_preview(subject),
     )  # fmt: skip
 

@@ -38,6 +38,7 @@ def _data(facts: Facts, decided: Decided) -> list[str]:
     if not data.measured:
         found.append(f"no data was given: {data.rows:,} rows of {data.mean_length:.0f} tokens are assumed")
         return found
+    found.extend(data.notes)
     length = decided["data.max_length"].value
     share = max(data.share_above(length), data.supervised_lost)
     if share > LOST_LIMIT and data.format != "text":
