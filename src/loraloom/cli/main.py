@@ -24,6 +24,7 @@ from loraloom.cli.report import report
 from loraloom.cli.runs import runs
 from loraloom.cli.train import train
 from loraloom.cli.tune import tune
+from loraloom.cli.typed import in_our_words
 from loraloom.errors import InterruptedRunError, LoraloomError, first_line
 
 INTERRUPTED = 130
@@ -59,14 +60,15 @@ def root(version: Version = False) -> None:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command line (the process's own when None) and return its exit code."""
-    words = list(sys.argv[1:] if arguments is None else arguments) or ["--help"]
+    words = list(sys.argv[1:] if arguments is None else arguments)
     options = words[: words.index("--")] if "--" in words else words
     as_json = "--json" in options
     # Under --json nothing but the document may reach stdout, whatever a library prints.
     guard = contextlib.redirect_stdout(sys.stderr) if as_json else contextlib.nullcontext()
     try:
         with guard:
-            answer = app(words, prog_name="loraloom", standalone_mode=False)
+            group: Any = typer.main.get_command(app)
+            answer = group.main(in_our_words(words, group.commands), prog_name="loraloom", standalone_mode=False)
     except typer.TyperException as error:
         _say(f"error: {error.format_message()}\n  next: {_help_for(options)} --help shows what it takes")
         answer, code = {"error": {"what": error.format_message()}}, error.exit_code

@@ -14,6 +14,7 @@ from typing import Annotated, Any
 
 import typer
 
+from loraloom.cli.files import told_apart
 from loraloom.config.asked import Config
 from loraloom.errors import RequestError
 
@@ -52,7 +53,9 @@ FLAGS: Mapping[str, Flag] = {
     "time": Flag("limits.time", "TIME", "Time that may be used, such as 30m."),
 }
 
-ConfigFile = Annotated[Path | None, typer.Argument(metavar="CONFIG.yaml", help="What to do; flags win over it.")]
+Files = Annotated[
+    list[Path] | None, typer.Argument(metavar="CONFIG.yaml|DATA", help="What to do (flags win over it), or a file of rows.")
+]
 Sets = Annotated[list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Any other key of the config. Repeatable.")]
 Json = Annotated[bool, typer.Option("--json", help="One JSON document on stdout; words for people go to stderr.")]
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="No progress.")]
@@ -79,7 +82,8 @@ class Request:
 
 
 def asks(*flags: str) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
-    """Give a command CONFIG.yaml, these flags of `FLAGS` (all of them when none is named), --set, --json, --quiet, --verbose.
+    """Give a command CONFIG.yaml, a file of rows, these flags of `FLAGS` (all of them when none is named), --set, --json,
+    --quiet and --verbose.
 
     The command is called with a `Request` and its own options, and returns what --json prints.
     """
@@ -91,17 +95,21 @@ def asks(*flags: str) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
         def run(**given: Any) -> Any:
             from loraloom.config.decode import load_config
 
-            file = _file_of(given["config_file"], given.get("resume"))
+            named, rows = told_apart(given["files"] or ())
+            file = _file_of(named, given.get("resume"))
             values: dict[str, Any] = {"diagnose.act": False} if given.get("no_act") else {}
             if given.get("apply"):
                 file, changes = _applied(given["apply"], file)
                 values |= changes
             values |= {flag.key: given[name] for name, flag in chosen.items() if given[name] is not None}
+            if rows is not None:
+                _take_rows(values, f"data.{given.get('split', 'train')}", rows, given.get("resume"))
+            _refuse_config_as_data(values)
             config = load_config(file, values, given["sets"] or ())
             return command(Request(config, given["quiet"]), **{parameter.name: given[parameter.name] for parameter in own})
 
         parameters = [
-            _parameter("config_file", ConfigFile),
+            _parameter("files", Files),
             *(_parameter(name, _annotation(name, flag)) for name, flag in chosen.items()),
             *(parameter.replace(kind=inspect.Parameter.KEYWORD_ONLY) for parameter in own),
             _parameter("sets", Sets),
@@ -135,6 +143,32 @@ def _file_of(config_file: Path | None, resume: Path | None) -> Path | None:
     from loraloom.store.folder import RunFolder
 
     return RunFolder.open(resume).config_path
+
+
+def _take_rows(values: dict[str, Any], key: str, rows: Path, resume: Path | None) -> None:
+    """Put the file of rows that stands without a flag where its flag would have put it.
+
+    Raises:
+        RequestError: the flag is there too, or the run that goes on has data of its own.
+    """
+    flag = next(f"--{name}" for name, known in FLAGS.items() if known.key == key)
+    if resume is not None:
+        raise RequestError(
+            "a run that goes on has data of its own", got=f"{rows} and --resume {resume}", next=f"leave {rows} out"
+        )
+    if key in values:
+        raise RequestError(f"the data are named twice: {rows} and {flag} {values[key]}", next="leave one of the two out")
+    values[key] = str(rows)
+
+
+def _refuse_config_as_data(values: dict[str, Any]) -> None:
+    """A config that is given for data would be called a file of an unknown kind, which helps nobody."""
+    for key in ("data.train", "data.validation", "data.test"):
+        if str(values.get(key, "")).lower().endswith((".yaml", ".yml")):
+            raise RequestError(
+                f"`{key}` is {values[key]}, which is a config file, not rows",
+                next=f"give it without a flag: {values[key]}",
+            )
 
 
 def _applied(place: str, file: Path | None) -> tuple[Path, dict[str, Any]]:

@@ -21,10 +21,13 @@ from yaml.scanner import ScannerError
 from loraloom.config.asked import Config
 from loraloom.config.keys import Key, keys, nearest, sections
 from loraloom.config.units import parse_bytes, parse_seconds
+from loraloom.config.words import ABSENT, SETTINGS, VALUES, plain, squashed
 from loraloom.errors import ConfigError
 
 __all__ = ["load_config", "parse_bytes", "parse_seconds", "to_plain"]
 
+_NAMES = re.compile(r"[\w.\-]+\s*,[\w.\-\s,]*")
+"""Names with commas between them; a pattern has other signs too."""
 _SEARCHABLE = ("adapter.", "training.")
 _LARGEST_FILE = 2**18
 """Bytes of a config file: a thousand times what one needs, and few enough to be read at once."""
@@ -292,10 +295,15 @@ def _parse_text(key: Key, text: str, where: str, *, entry: str | None) -> Any:
 
 
 def _unknown_key(name: str, where: str) -> ConfigError:
-    guess = nearest(name)
     if name in sections():
         first = next(key for key in keys() if key.startswith(f"{name}."))
         return ConfigError(f"`{name}` is a section, not a key", where=where, next=f"name a key in it, such as {first}")
+    last = plain(name.rpartition(".")[2])
+    if last in SETTINGS:
+        return ConfigError(f"there is no key `{name}`", where=where, next="did you mean `{}: {}`?".format(*SETTINGS[last]))
+    if last in ABSENT:
+        return ConfigError(f"there is no key `{name}`", where=where, next=ABSENT[last])
+    guess = nearest(name)
     section = name.partition(".")[0]
     known = [key for key in keys() if key.startswith(f"{section}.")] or [*sections(), *(key for key in keys() if "." not in key)]
     return ConfigError(
@@ -317,6 +325,7 @@ def _check(key: Key, setting: _Setting) -> Any:
 
 
 def _check_value(key: Key, value: Any, where: str, inner: Mapping[str, str]) -> Any:
+    value = _meant(key, value)
     if isinstance(value, str) and key.takes_list and str not in key.kinds and value not in key.need.split():
         value = [value]
     if _is_wrong_bool(key, value):
@@ -339,6 +348,15 @@ def _check_value(key: Key, value: Any, where: str, inner: Mapping[str, str]) -> 
             raise ConfigError(f"`{name}` is {_show(number)} but must be {need}; try {key.example}", where=place)
     _check_words(key, typed, where)
     return typed
+
+
+def _meant(key: Key, value: Any) -> Any:
+    """`value` in our words: names with commas between them are a list, and 4bit, as others call it, is nf4."""
+    if key.takes_list and isinstance(value, str) and _NAMES.fullmatch(value):
+        return [name.strip() for name in value.split(",") if name.strip()]
+    if isinstance(value, str | int) and not isinstance(value, bool):
+        return VALUES.get(key.name.removeprefix("search.space."), {}).get(squashed(str(value)), value)
+    return value
 
 
 def _check_words(key: Key, value: Any, where: str) -> None:

@@ -13,6 +13,7 @@ from functools import cache
 from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 
 from loraloom.config.asked import Config
+from loraloom.config.words import ALIASES, plain, squashed
 
 _WORDS = {bool: "true or false", int: "a whole number", float: "a number", str: "text", type(None): "null"}
 
@@ -67,18 +68,6 @@ RANGES: dict[str, Range] = {
     "search.budget": Range(1800, above=0),
     "search.seeds_for_finalists": Range(3, at_least=1),
     "limits.max_packed": Range(8, at_least=1),
-}
-
-# What other tools call these keys, too far from our spelling for a likeness to find.
-ALIASES: dict[str, str] = {
-    "alpha": "adapter.lora_alpha",
-    "batch_size": "training.per_device_train_batch_size",
-    "dropout": "adapter.lora_dropout",
-    "epochs": "training.num_train_epochs",
-    "lora_r": "adapter.r",
-    "lr": "training.learning_rate",
-    "max_seq_length": "data.max_length",
-    "rank": "adapter.r",
 }
 
 
@@ -143,12 +132,13 @@ def sections() -> dict[str, type]:
 def nearest(name: str, *, among: Collection[str] = ()) -> str | None:
     """The known key that `name` was probably meant to be, or None.
 
-    The same last word in another section (or another tool's word for it) comes first, then the likeliest spelling in
-    the section that was named, then the likeliest anywhere.
+    By meaning first: the same last word in another section, or another tool's word for it; then the likeliest spelling
+    in the section that was named, then the likeliest anywhere.
     """
     known = list(among or (*keys(), *sections()))
     section, _, last = name.rpartition(".")
-    same = [key for key in known if _last(key) == last or key == ALIASES.get(last)]
+    meant = _meant(last)
+    same = [key for key in known if squashed(_last(key)) == squashed(last) or key == meant]
     if same:
         return same[0]
     neighbours = [key for key in known if section and key.startswith(f"{section}.")]
@@ -160,9 +150,15 @@ def nearest(name: str, *, among: Collection[str] = ()) -> str | None:
     return None
 
 
+def _meant(word: str) -> str | None:
+    """The key that another tool calls `word`, written in whatever way."""
+    bare = squashed(word)
+    return ALIASES.get(plain(word)) or next((key for alias, key in ALIASES.items() if squashed(alias) == bare), None)
+
+
 def named(name: str, *, among: Collection[str]) -> str | None:
     """The key among these that `name` names: in full, by its last word, or by another tool's word for it."""
-    found = [key for key in among if name in (key, _last(key)) or ALIASES.get(name) == key]
+    found = [key for key in among if name in (key, _last(key)) or ALIASES.get(plain(name)) == key]
     return found[0] if found else None
 
 
