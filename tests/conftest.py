@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -29,6 +30,15 @@ def shared() -> Path:
 def own_storage(monkeypatch: pytest.MonkeyPatch, tmp_path_factory: pytest.TempPathFactory) -> None:
     monkeypatch.delenv("LORALOOM_STORAGE", raising=False)
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path_factory.getbasetemp() / "cache"))
+
+
+@pytest.fixture
+def double_throughout() -> Iterator[None]:
+    """Models of transformers compute in float64 alone (tests/doubles.py says why)."""
+    from doubles import DoubleThroughout
+
+    with DoubleThroughout():
+        yield
 
 
 def pytest_runtest_setup(item: pytest.Item) -> None:

@@ -19,6 +19,8 @@ from loraloom.evals.objective import objective_for, refuse_seen_padding
 from loraloom.lora.packed import PackedModel, Routing, Segment
 from loraloom.records import AdapterSpec
 
+pytestmark = pytest.mark.usefixtures("double_throughout")
+
 VOCAB = 37
 SMALL = {
     "hidden_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 24, "vocab_size": VOCAB,
