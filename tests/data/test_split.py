@@ -11,8 +11,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from loraloom.data.classes import sort_labels
 from loraloom.data.recognise import Recognised
-from loraloom.data.split import CONFIRM_FROM, Splits, content_key, sort_labels, split
+from loraloom.data.split import CONFIRM_FROM, Splits, content_key, split
 from loraloom.data.table import Table
 from loraloom.errors import ConfigError, DataError
 

@@ -127,8 +127,10 @@ def show_metrics(document: Mapping[str, Any]) -> None:
     console = plain_console()
     metrics: Mapping[str, float] = document["metrics"]
     for name, value in document.items():
-        if name != "metrics":
+        if name not in ("metrics", "notes"):
             _line(console, f"{name}: {number(value)}")
+    for note in document["notes"]:
+        _line(console, f"warning: {note}")
     for name, value in metrics.items():
         if not name.endswith("_se"):
             _line(console, f"{metric_words(name)}: {with_error(value, metrics.get(f'{name}_se', 0.0))}")

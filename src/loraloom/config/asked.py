@@ -39,6 +39,8 @@ class DataConfig:
     packing: bool | Auto = "auto"
     text_column: str | None = None
     label_column: str | None = None
+    label_names: tuple[str, ...] | None = None
+    """Names of the classes in the order of their numbers, where neither the data nor the model says it."""
     max_rows: int | None = None
     """Use this many training rows at most (a seeded sample), for a quick look."""
     retain: str | None = None

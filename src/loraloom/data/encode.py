@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 
 from loraloom.data.chat import chat_rows, pair_rows, text_rows
-from loraloom.data.forms import conversation, label_of, pair, source_and_target
+from loraloom.data.classes import Classes, Known, classes_of, count_labels, doubtful
+from loraloom.data.forms import conversation, pair, source_and_target
 from loraloom.data.recognise import Recognised
 from loraloom.data.rows import IGNORED, Encoded, Row, SplitReport, report_of
 from loraloom.data.split import Splits, labels_of
@@ -20,7 +21,9 @@ from loraloom.records import Task
 __all__ = ["Encoded", "Row", "SplitReport", "encode", "preview"]
 
 
-def encode(splits: Splits, recognised: Recognised, tokenizer: Tokenizer, task: Task | None = None) -> Encoded:
+def encode(
+    splits: Splits, recognised: Recognised, tokenizer: Tokenizer, task: Task | None = None, known: Known | None = None
+) -> Encoded:
     """Encode every split, at full length: `Encoded.cut` shortens.
 
     Args:
@@ -28,15 +31,16 @@ def encode(splits: Splits, recognised: Recognised, tokenizer: Tokenizer, task: T
         recognised: their format and columns.
         tokenizer: of the base model.
         task: what the rows are for, if not `recognised.task`.
+        known: the classes in the order of the head's outputs, where the model or the adapter says it.
 
     Raises:
         ModelError: the data are conversations and the tokenizer has no chat template.
         TemplateError: the template refuses a row.
-        DataError: no row of a split has anything to be trained on.
+        DataError: no row of a split has anything to be trained on, or a label is none of the known classes.
     """
     task = task or recognised.task
     frame = frame_of(tokenizer)
-    classes = _classes(splits, recognised) if task == "seq_cls" else None
+    classes = _classes(splits, recognised, known) if task == "seq_cls" else None
     rows: dict[str, tuple[Row, ...]] = {}
     report: dict[str, SplitReport] = {}
     for name, table in splits.tables.items():
@@ -50,30 +54,29 @@ def encode(splits: Splits, recognised: Recognised, tokenizer: Tokenizer, task: T
                 need="assistant turns, completions or text that are not empty",
                 next="check the columns and the roles of the rows",
             )
-    names = _class_names(splits.train, recognised, list(classes)) if classes else None
     closing = document_end(tokenizer, frame) if task == "seq2seq_lm" else frame.closing
     return Encoded(
         **rows,
         task=task,
         format=recognised.format,
-        label_names=names,
+        label_names=classes.names if classes else None,
         report=report,
         duplicates=splits.duplicates,
-        notes=once([note for table in splits.tables.values() for note in table.notes] + list(recognised.notes)),
+        notes=_notes(splits, recognised, classes),
         closing=() if task == "causal_lm" else closing,
     )
 
 
 def _encode_table(
-    table: Table, recognised: Recognised, task: Task, tokenizer: Tokenizer, frame: Frame, classes: Mapping[str, int] | None
+    table: Table, recognised: Recognised, task: Task, tokenizer: Tokenizer, frame: Frame, classes: Classes | None
 ) -> list[Row]:
     form, columns = recognised.format, recognised.columns
     if not len(table):
         return []
     if classes is not None:
         texts = [row[columns["text"]] for row in table.rows]
-        labels = [label_of(row, columns) for row in table.rows]
-        numbers = [IGNORED if label is None else classes[label] for label in labels]
+        labels = [recognised.label(row) for row in table.rows]
+        numbers = [IGNORED if label is None else classes.numbers[label] for label in labels]
         return [
             Row(_framed(ids, frame), np.array([number], dtype=np.int32))
             for ids, number in zip(ids_of(texts, tokenizer), numbers, strict=True)
@@ -112,24 +115,32 @@ def _framed(ids: Sequence[int], frame: Frame) -> np.ndarray[Any, np.dtype[np.int
     return np.array([*frame.opening, *ids, *frame.closing], dtype=np.int32)
 
 
-def _classes(splits: Splits, recognised: Recognised) -> dict[str, int]:
-    return {label: number for number, label in enumerate(labels_of(splits.train, recognised))}
+def _classes(splits: Splits, recognised: Recognised, known: Known | None) -> Classes:
+    return classes_of(labels_of(splits.train, recognised), known, _words(splits.train, recognised))
 
 
-def _class_names(train: Table, recognised: Recognised, labels: list[str]) -> tuple[str, ...]:
-    """The labels themselves, or the words of a column beside them ("label_text", "label_name") that says the same."""
+def _words(train: Table, recognised: Recognised) -> dict[str, str]:
+    """Label -> what it is called in a column beside it ("label_text", "label_name"), where that says the same in every row."""
     column = recognised.columns["label"]
     for beside in (f"{column}_text", f"{column}_name"):
         if beside not in train.columns:
             continue
-        said: dict[str, set[Any]] = {}
+        said: dict[str, set[str]] = {}
         for row in train.rows:
-            if (label := label_of(row, recognised.columns)) is not None:
+            if (label := recognised.label(row)) is not None:
                 said.setdefault(label, set()).add(str(row.get(beside)))
-        words = [str(next(iter(said[label]))) for label in labels]
-        if all(len(each) == 1 for each in said.values()) and len(set(words)) == len(labels):
-            return tuple(words)
-    return tuple(labels)
+        words = {label: next(iter(each)) for label, each in said.items() if len(each) == 1}
+        if len(set(words.values())) == len(said):
+            return words
+    return {}
+
+
+def _notes(splits: Splits, recognised: Recognised, classes: Classes | None) -> tuple[str, ...]:
+    notes = [note for table in splits.tables.values() for note in table.notes] + list(recognised.notes)
+    if classes is not None:
+        counts = count_labels(recognised.label(row) for table in splits.tables.values() for row in table.rows)
+        notes += [*([classes.note] if classes.note else []), *doubtful(counts)]
+    return once(notes)
 
 
 def preview(encoded: Encoded, tokenizer: Tokenizer, n: int = 3) -> list[list[tuple[str, bool]]]:

@@ -1,4 +1,4 @@
-"""What one row says, whatever its format: a conversation, a (prompt, completion) pair, a text, or a class.
+"""What one row says, whatever its format: a conversation, a (prompt, completion) pair, or a text.
 
 Where a tokenizer has a chat template, instruction and question rows become conversations. Without one they take a
 plain form, which is the same in training and in use:
@@ -17,7 +17,6 @@ The prompt ends with the line break before the answer, so that no token spans pr
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping, Sequence
 from typing import Any, cast
 
@@ -73,25 +72,6 @@ def source_and_target(row: Mapping[str, Any], format: str, columns: Mapping[str,
 def messages_of(value: Sequence[Mapping[str, Any]]) -> list[Message]:
     """OpenAI or ShareGPT entries as messages with plain text content."""
     return [_message(entry) for entry in value]
-
-
-def is_missing(label: Any) -> bool:
-    """Whether a label says nothing: null, blank text, or the NaN that spreadsheets and data frames put in a gap."""
-    if isinstance(label, str):
-        return not label.strip()
-    return label is None or (isinstance(label, float) and not math.isfinite(label))
-
-
-def label_of(row: Mapping[str, Any], columns: Mapping[str, str]) -> str | None:
-    """The class of a row; None where it has none.
-
-    Always text, so that 1 in a JSON file and "1" in a CSV file are one class, and so is the 1.0 that a data frame makes
-    of whole numbers when one is missing.
-    """
-    label = row[columns["label"]]
-    if is_missing(label):
-        return None
-    return str(int(label)) if isinstance(label, float) else str(label).strip()
 
 
 def _message(entry: Mapping[str, Any]) -> Message:

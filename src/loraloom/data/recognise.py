@@ -7,7 +7,8 @@ from dataclasses import dataclass, replace
 from typing import Any, Literal, cast
 
 from loraloom.config.asked import DataConfig
-from loraloom.data.forms import SHAREGPT_ROLES, is_missing
+from loraloom.data.classes import Spelling, is_missing, label_text, spelling_of
+from loraloom.data.forms import SHAREGPT_ROLES
 from loraloom.data.table import Table, listed
 from loraloom.errors import ConfigError, DataError
 from loraloom.records import Task
@@ -24,6 +25,12 @@ class Recognised:
     """One line to print."""
     notes: tuple[str, ...] = ()
     """What of the rows is not used, or was understood in a way that a person should know: one sentence each."""
+    spelling: Spelling = "words"
+    """How labels are read."""
+
+    def label(self, row: Mapping[str, Any]) -> str | None:
+        """The label of a row as text, the same for all its spellings; None where it has none."""
+        return label_text(row[self.columns["label"]], self.spelling)
 
 
 @dataclass(frozen=True)
@@ -103,7 +110,8 @@ def recognise(
     note = f"{table.source}: {len(table):,} rows read as {form.name} ({listed(columns.values())}) for {chosen}"
     if others:
         note += f"; could also be read as {listed(others)}: set `data.format`"
-    recognised = Recognised(form.name, chosen, columns, note)
+    spelling = spelling_of(row.get(columns["label"]) for row in table.rows) if "label" in columns else "words"
+    recognised = Recognised(form.name, chosen, columns, note, spelling=spelling)
     check(table, recognised)
     return recognised
 
@@ -137,6 +145,8 @@ def check(table: Table, recognised: Recognised) -> None:
                 )
     if recognised.format == "prompt_completion":
         _check_same_kind(table, recognised.columns)
+    if recognised.spelling == "quantities":
+        _refuse_quantities(table, recognised)
 
 
 def _open_tasks(task: Task | Literal["auto"], encoder_decoder: bool) -> tuple[Task, ...]:
@@ -195,11 +205,22 @@ def _fault(role: str, value: Any) -> tuple[str, str] | None:
 
 
 def _label_fault(value: Any) -> tuple[str, str] | None:
-    if isinstance(value, float) and not value.is_integer() and not is_missing(value):
-        return "a class (text or a whole number); predicting a quantity is not supported", f"the fraction {value}"
     if isinstance(value, str | bool | int | float) or is_missing(value):
         return None
     return "a class: text or a whole number", _kind(value)
+
+
+def _refuse_quantities(table: Table, recognised: Recognised) -> None:
+    for index, row in enumerate(table.rows):
+        label = recognised.label(row)
+        if spelling_of([label]) == "quantities":
+            raise DataError(
+                f"`{recognised.columns['label']}` has a wrong value",
+                where=table.origin(index),
+                got=f"the fraction {label}",
+                need="a class (text or a whole number); predicting a quantity is not supported",
+                next="give each range of numbers a name, and make that the label",
+            )
 
 
 def _messages_fault(value: Any) -> tuple[str, str] | None:

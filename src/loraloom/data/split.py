@@ -8,13 +8,12 @@ from __future__ import annotations
 
 import json
 import random
-import re
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any
 
-from loraloom.data.forms import label_of
+from loraloom.data.classes import shown, sort_labels
 from loraloom.data.load import load_table
 from loraloom.data.recognise import Recognised, check
 from loraloom.data.table import Table, listed
@@ -25,7 +24,6 @@ CONFIRM_FROM = 400
 accuracy near 3 points, and less would tell finalists no longer apart."""
 
 NO_ROWS = Table("none")
-_NUMBER = re.compile(r"-?[0-9]{1,18}")
 
 
 @dataclass(frozen=True)
@@ -150,7 +148,7 @@ def _groups_by_label(table: Table, recognised: Recognised) -> list[list[list[int
         groups.setdefault(content_key(row, recognised), []).append(index)
     strata: dict[str, list[list[int]]] = {}
     for group in groups.values():
-        label = label_of(table.rows[group[0]], recognised.columns) if recognised.task == "seq_cls" else None
+        label = recognised.label(table.rows[group[0]]) if recognised.task == "seq_cls" else None
         strata.setdefault(label or "", []).append(group)
     return [strata[label] for label in sorted(strata)]
 
@@ -169,25 +167,25 @@ def _check_labels(splits: Splits, recognised: Recognised) -> None:
     classes = set(known)
     for name, table in splits.tables.items():
         for index, row in enumerate(table.rows):
-            label = label_of(row, recognised.columns)
+            label = recognised.label(row)
             if label is not None and label not in classes:
                 raise DataError(
                     f"the label `{label}` stands in {name} but never in train",
                     where=table.origin(index),
-                    need=f"one of the labels of train: {listed(known)}",
-                    next="add rows with this label to train, or remove this row",
+                    need=f"one of the labels of train: {shown(known)}",
+                    next=_advice(label, name),
                 )
+
+
+def _advice(label: str, split: str) -> str:
+    if label == "-1":
+        return f"-1 marks the rows of a hidden test set, which nobody can score: set `data.{split}` to a share or null"
+    return "add rows with this label to train, or remove this row"
 
 
 def labels_of(table: Table, recognised: Recognised) -> tuple[str, ...]:
     """The classes of a table; rows that have none are passed over."""
-    return sort_labels({label for row in table.rows if (label := label_of(row, recognised.columns)) is not None})
-
-
-def sort_labels(labels: set[str]) -> tuple[str, ...]:
-    """In the order of their class numbers: numbers by size, words by alphabet."""
-    by_number = all(_NUMBER.fullmatch(label) for label in labels)
-    return tuple(sorted(labels, key=lambda label: (int(label) if by_number else 0, label)))
+    return sort_labels({label for row in table.rows if (label := recognised.label(row)) is not None})
 
 
 def _repeats(splits: Splits, recognised: Recognised) -> dict[str, int]:

@@ -53,7 +53,8 @@ class LlamaLike:
     mlp_biases: bool
     head_norms: bool
     """Whether each head's query and key are normalised."""
-    labels: int
+    label_names: tuple[str, ...]
+    """Of the classes, by number."""
     dtype: str | None
 
     def architecture(self, task: Task) -> str:
@@ -136,7 +137,7 @@ def _described(made: dict[str, Any], family: Family) -> LlamaLike:
         output_biases=biases,
         mlp_biases=made.get("mlp_bias", False),
         head_norms=family.head_norms,
-        labels=len(made["id2label"]) if "id2label" in made else 2,
+        label_names=tuple(made.get("id2label", {"0": "LABEL_0", "1": "LABEL_1"}).values()),
         dtype=made.get("dtype") or made.get("torch_dtype"),
     )
 

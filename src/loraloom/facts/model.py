@@ -72,6 +72,9 @@ class ModelFacts:
     """Experts of a mixture, 0 for a dense model. Fused experts are no linear layers and stay frozen."""
     prequantized: str | None = None
     """Method with which the checkpoint itself is quantised ("gptq", "awq", ...)."""
+    classes: tuple[str, ...] = ()
+    """What the weights' own head tells apart, by number: LABEL_0, ... where config.json does not name them. Empty where the
+    weights have no such head, or other classes were asked for."""
     is_local: bool = True
     weights_problem: str | None = None
     llama: LlamaLike | None = field(default=None, repr=False, compare=False)
@@ -112,10 +115,11 @@ def model_facts(
     read_config = partial(_config, name_or_path, revision, trust_remote_code, num_labels)
     llama = read_llama_like(name_or_path) if task != "seq2seq_lm" else None
     if llama is not None:
-        return _described_llama(llama, name_or_path, revision, task, num_labels or llama.labels, read_config)
+        return _described_llama(llama, name_or_path, revision, task, num_labels, read_config)
     config = read_config()
     try:
-        return _described(config, name_or_path, revision, trust_remote_code, task)
+        described = _described(config, name_or_path, revision, trust_remote_code, task)
+        return described if num_labels is None else replace(described, classes=())
     except ModelError:
         raise
     except Exception as fault:  # a family checks the fields that it computes with; the others may hold anything
@@ -135,10 +139,18 @@ def _config(name_or_path: str, revision: str | None, trust_remote_code: bool, nu
 
 
 def _described_llama(
-    llama: LlamaLike, name_or_path: str, revision: str | None, task: Task | None, labels: int, read_config: Callable[[], Any]
+    llama: LlamaLike,
+    name_or_path: str,
+    revision: str | None,
+    task: Task | None,
+    asked: int | None,
+    read_config: Callable[[], Any],
 ) -> ModelFacts:
     task = task or llama.task or DEFAULT_TASK["decoder"]
     weights = find_weights(Path(name_or_path).expanduser())
+    labels = asked or len(llama.label_names)
+    is_stored = weights.names is None or "score.weight" in weights.names
+    has_head = is_stored and llama.task == task == "seq_cls" and asked is None
     return ModelFacts(
         name_or_path=name_or_path,
         revision=revision,
@@ -163,6 +175,7 @@ def _described_llama(
         dtype=weights.dtype or llama.dtype or "float32",
         weights_problem=weights.problem,
         llama=llama,
+        classes=llama.label_names if has_head else (),
         read_config=read_config,
     )
 
@@ -177,6 +190,9 @@ def _described(
     folder = model_folder(name_or_path, revision)
     weights = find_weights(folder) if folder else Weights(problem="the weights are not on this machine yet")
     heads = _head_modules(model, weights.names) if task == "seq_cls" else ()
+    prefix = str(getattr(model, "base_model_prefix", ""))
+    is_stored = weights.names is None or (bool(heads) and _is_stored(model, heads[-1], prefix, weights.names))
+    has_head = is_stored and _asked_task(config) == task == "seq_cls"
     text = config.get_text_config()
     width = _size(text, "hidden_size", "d_model", "dim", "n_embd")
     head_count = _size(text, "num_attention_heads", "n_heads", "n_head", "num_heads", "encoder_attention_heads")
@@ -205,6 +221,7 @@ def _described(
         supports_sdpa=bool(getattr(model, "_supports_sdpa", False)),
         experts=_size(text, "num_local_experts", "num_experts", "n_routed_experts"),
         prequantized=_prequantized(config),
+        classes=_class_names(config) if has_head else (),
         is_local=Path(name_or_path).expanduser().is_dir(),
         weights_problem=weights.problem,
         read_config=lambda: config,
@@ -364,6 +381,11 @@ def _max_positions(config: PreTrainedConfig) -> int | None:
     if positions and config.model_type in counts_after_pad:
         positions -= _size(config, "pad_token_id") + 1
     return positions or None
+
+
+def _class_names(config: PreTrainedConfig) -> tuple[str, ...]:
+    names = cast("dict[int, Any]", config.id2label)
+    return tuple(str(names.get(number, f"LABEL_{number}")) for number in range(len(names)))
 
 
 def _prequantized(config: PreTrainedConfig) -> str | None:

@@ -35,6 +35,7 @@ class Base:
         model: the model as transformers made it, before any adapter.
         tokenizer: with a pad token; `pad_id` is what rows are padded with.
         fresh_modules: modules that the weights did not carry (a new head), by path.
+        label_names: of a classifier's classes, in the order of its outputs.
     """
 
     name_or_path: str
@@ -42,6 +43,7 @@ class Base:
     model: Any
     tokenizer: Any
     fresh_modules: tuple[str, ...] = ()
+    label_names: tuple[str, ...] = ()
 
     @property
     def parameters(self) -> int:
@@ -146,7 +148,7 @@ def load_base(
         ) from error
     _refuse_random(model, info, task, name_or_path)
     model.config.pad_token_id = pad_id(tokenizer, model.config)
-    return Base(name_or_path, task, model.to(device), tokenizer, fresh_modules(model, info))
+    return Base(name_or_path, task, model.to(device), tokenizer, fresh_modules(model, info), tuple(label_names or ()))
 
 
 def _not_loaded(model: nn.Module, info: dict[str, Any]) -> set[str]:

@@ -21,6 +21,7 @@ from loraloom.lora.base import Base, quiet_transformers, share_copy
 from loraloom.lora.foreign import adapter_shapes, check_adapter
 from loraloom.lora.init import moves_base
 from loraloom.lora.packed import REMOVED, AdapterWeights, PackedModel, Routing, Segment
+from loraloom.lora.record import Record, write_record
 from loraloom.records import AdapterSpec
 
 PEFT_TASKS = {"causal_lm": "CAUSAL_LM", "seq_cls": "SEQ_CLS", "seq2seq_lm": "SEQ_2_SEQ_LM"}
@@ -101,7 +102,7 @@ def _frozen(base: nn.Module, entry: Entry) -> Tensor:
 
 
 def save_adapter(folder: Path, tensors: Iterable[tuple[Entry, Tensor]], spec: AdapterSpec, base: Base) -> Path:
-    """Write an adapter and the tokenizer into `folder` (made if needed), each file whole or not at all."""
+    """Write adapter, tokenizer and names of classes into `folder` (made if needed), the weights whole or not at all."""
     folder.mkdir(parents=True, exist_ok=True)
     state = peft_state(tensors, base.model)
     partial = folder / "adapter_model.safetensors.partial"
@@ -111,6 +112,8 @@ def save_adapter(folder: Path, tensors: Iterable[tuple[Entry, Tensor]], spec: Ad
     peft_config(spec, base).save_pretrained(str(folder))
     partial.rename(folder / "adapter_model.safetensors")
     base.tokenizer.save_pretrained(str(folder))
+    if base.label_names:
+        write_record(folder, Record(base.label_names))
     return folder
 
 

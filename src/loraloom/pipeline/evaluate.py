@@ -7,12 +7,11 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 
 from loraloom.config.asked import Config, DataConfig
 from loraloom.data.batches import collate
-from loraloom.data.encode import Encoded, Row, encode
+from loraloom.data.encode import Encoded, encode
 from loraloom.data.load import load_table
 from loraloom.data.recognise import recognise
 from loraloom.data.split import Splits
@@ -23,12 +22,12 @@ from loraloom.evals.objective import objective_for
 from loraloom.evals.scoring import RowSums, RowTable, score_of
 from loraloom.evals.writing import exercise, written
 from loraloom.facts.device import device_facts
-from loraloom.facts.model import model_facts, require_weights
+from loraloom.facts.model import ModelFacts, model_facts, require_weights
 from loraloom.lora.base import Base, load_base, load_tokenizer
 from loraloom.lora.foreign import adapter_folder, read_adapter_config
 from loraloom.lora.state import PEFT_TASKS, load_peft
+from loraloom.pipeline.classes import classes_to_score
 from loraloom.pipeline.session import deciding_metric
-from loraloom.store.folder import RunFolder
 
 TOKENS_A_PASS = 8192
 
@@ -48,7 +47,7 @@ def evaluate(
         max_new_tokens: longest text that is written for them.
 
     Returns:
-        {model, adapter, task, split, rows, metrics}.
+        {model, adapter, task, split, rows, metrics, notes}.
 
     Raises:
         RequestError: the adapter, the model or the data cannot be used.
@@ -61,9 +60,8 @@ def evaluate(
     name = config.model.name_or_path or described.get("base_model_name_or_path")
     if name is None:
         raise ConfigError("neither a model nor an adapter was given", next="--model NAME_OR_FOLDER or --adapter FOLDER")
-    facts = model_facts(name, revision=config.model.revision, trust_remote_code=config.model.trust_remote_code)
-    require_weights(facts)
-    data = _rows(config, split, folder, facts.kind == "encoder_decoder", name, _labels(folder))
+    facts = require_weights(model_facts(name, revision=config.model.revision, trust_remote_code=config.model.trust_remote_code))
+    data = _rows(config, split, folder, facts)
     if described.get("task_type") not in (None, PEFT_TASKS[data.task]):
         raise ConfigError(
             f"the adapter was trained for {described['task_type']}, and these rows are for {PEFT_TASKS[data.task]}",
@@ -92,22 +90,11 @@ def evaluate(
     return {
         "model": name, "adapter": None if folder is None else str(folder), "task": data.task, "split": split,
         "rows": len(data.train), "metrics": {f"{split}_{key}": value for key, value in found.items()},
+        "notes": list(data.notes),
     }  # fmt: skip
 
 
-def _labels(folder: Path | None) -> tuple[str, ...] | None:
-    """Class names of the run that made an adapter, in the order of its head; None where no run is near."""
-    if folder is None:
-        return None
-    for place in folder.resolve().parents:
-        if (place / "run.json").is_file():
-            return tuple(RunFolder.open(place).result().labels) or None
-    return None
-
-
-def _rows(
-    config: Config, split: str, folder: Path | None, encoder_decoder: bool, name: str, labels: tuple[str, ...] | None
-) -> Encoded:
+def _rows(config: Config, split: str, folder: Path | None, model: ModelFacts) -> Encoded:
     source = {"test": config.data.test, "validation": config.data.validation, "train": config.data.train}.get(split)
     share = isinstance(source, float)
     source = source if isinstance(source, str) else config.data.train
@@ -115,33 +102,28 @@ def _rows(
         raise ConfigError("no data was given to evaluate on", next="--data FILE")
     table = load_table(source, split="train" if share else split, max_rows=config.data.max_rows, seed=config.training.seed)
     asked: DataConfig = replace(config.data, train=source)
-    recognised = recognise(table, asked, config.task, encoder_decoder=encoder_decoder)
+    recognised = recognise(table, asked, config.task, encoder_decoder=model.kind == "encoder_decoder")
     if share:
         # The rows that the run itself had kept aside, not those that it was trained on.
         parts = cut_apart(table, asked.validation, asked.test, recognised, seed=config.training.seed)
         table = parts.tables[split]
-    tokenizer = load_tokenizer(str(folder) if folder else name, trust_remote_code=config.model.trust_remote_code)
-    encoded = encode(Splits(table), recognised, tokenizer, recognised.task)
+    trusted = config.model.trust_remote_code
+    tokenizer = load_tokenizer(str(folder) if folder else model.name_or_path, trust_remote_code=trusted)
+    known, notes = None, tuple[str, ...]()
+    if recognised.task == "seq_cls":
+        if model.task != "seq_cls":
+            model = model_facts(model.name_or_path, revision=model.revision, trust_remote_code=trusted, task="seq_cls")
+        known = classes_to_score(config, model, folder)
+        notes = () if known else (f"{_headless(model, folder)} trained head for classes: what is chosen is chance",)
+    encoded = encode(Splits(table), recognised, tokenizer, recognised.task, known)
+    encoded = replace(encoded, notes=(*encoded.notes, *notes))
     length = config.data.max_length
-    encoded = encoded.cut(length if isinstance(length, int) else min(tokenizer.model_max_length, 2**20))
-    return encoded if labels is None else _relabel(encoded, labels)
+    return encoded.cut(length if isinstance(length, int) else min(tokenizer.model_max_length, 2**20))
 
 
-def _relabel(encoded: Encoded, labels: tuple[str, ...]) -> Encoded:
-    """Class numbers as the adapter's head has them.
-
-    Raises:
-        ConfigError: the data hold a class that the adapter does not know.
-    """
-    own = encoded.label_names or ()
-    unknown = [name for name in own if name not in labels]
-    if unknown:
-        raise ConfigError(
-            f"label `{unknown[0]}` is not one that the adapter was trained on", need=", ".join(labels), next="check the labels"
-        )
-    number = np.array([labels.index(name) for name in own], dtype=np.int32)
-    rows = tuple(Row(row.input_ids, number[row.labels]) for row in encoded.train)
-    return replace(encoded, train=rows, label_names=labels)
+def _headless(model: ModelFacts, folder: Path | None) -> str:
+    name = model.name_or_path
+    return f"{name} has no" if folder is None else f"neither the adapter nor {name} has a"
 
 
 @torch.no_grad()

@@ -15,6 +15,7 @@ from loraloom.facts.data import data_facts
 from loraloom.facts.device import device_facts
 from loraloom.facts.model import ModelFacts, model_facts, require_weights
 from loraloom.lora.base import Base, load_base, load_tokenizer
+from loraloom.pipeline.classes import classes_to_train
 from loraloom.pipeline.retained import retained_rows
 from loraloom.pipeline.trackers import require_trackers
 from loraloom.plan.planner import Facts, Plan, make_plan
@@ -105,7 +106,9 @@ class Read:
 
     def encoded(self) -> Encoded:
         """Every split as token ids, untruncated. Errors as in `encode`."""
-        return encode(self.splits, self.recognised, self.tokenizer, self.recognised.task)
+        task = self.recognised.task
+        model = self.model if self.model.task == task else describe(self.config, task)
+        return encode(self.splits, self.recognised, self.tokenizer, task, classes_to_train(self.config, model))
 
     def model_for(self, data: Encoded | None) -> ModelFacts:
         """The model described once more, for the task and the classes that the data turned out to have."""
@@ -113,7 +116,8 @@ class Read:
         if task != "seq_cls" and self.model.task == task:
             return self.model
         names = data.label_names if data else None
-        return describe(self.config, task, len(names) if names else None)
+        described = describe(self.config, task, len(names) if names else None)
+        return replace(described, classes=self.model.classes if names == self.model.classes else ())
 
 
 def read_request(config: Config, *, weights: bool = True) -> Read:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import shlex
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from loraloom.store.folder import RunFolder
@@ -15,6 +15,8 @@ MODEL_CLASSES = {
     "seq_cls": "AutoModelForSequenceClassification",
     "seq2seq_lm": "AutoModelForSeq2SeqLM",
 }
+NAMED_CLASSES = 8
+"""Classes that fit into a line; loraloom.json beside the adapter has the names of more."""
 SERVED_RANKS = (8, 16, 32, 64, 128, 256, 320, 512)
 """What vLLM's --max-lora-rank takes (vllm-project/vllm, vllm/config/lora.py)."""
 
@@ -56,7 +58,7 @@ def load_snippet(folder: RunFolder, result: RunResult, adapter: str | None = Non
         return None
     model_class = MODEL_CLASSES.get(result.task, "AutoModelForCausalLM")
     where = folder.path.resolve()
-    heads = f", num_labels={len(result.labels)}" if result.labels else ""
+    heads = _head_options(result.labels)
     adapter = adapter or f"{where.parent.name}/{where.name}/best"
     return (
         "from peft import PeftModel\n"
@@ -65,6 +67,14 @@ def load_snippet(folder: RunFolder, result: RunResult, adapter: str | None = Non
         f"model = PeftModel.from_pretrained(base, {adapter!r})\n"
         f"tokenizer = AutoTokenizer.from_pretrained({adapter!r})\n"
     )
+
+
+def _head_options(labels: Sequence[str]) -> str:
+    """What makes room for the trained head, which comes with the adapter; the base may have one of another size."""
+    if not labels:
+        return ""
+    classes = f"num_labels={len(labels)}" if len(labels) > NAMED_CLASSES else f"id2label={dict(enumerate(labels))}"
+    return f", {classes}, ignore_mismatched_sizes=True"
 
 
 def try_command(folder: RunFolder, result: RunResult) -> str | None:

@@ -20,5 +20,6 @@ def advise(facts: Facts, asked: Config, decided: Decided) -> Advice:
     heads = facts.model.head_modules
     if not heads:
         return Advice((), "the head of a language model is pretrained and stays frozen", DERIVED, ((),), "A")
-    reason = f"{', '.join(heads)} gives the classes and starts from noise: it is trained whole and saved with the adapter"
+    start = f"knows {', '.join(facts.model.classes[:4])} already" if facts.model.classes else "starts from noise"
+    reason = f"{', '.join(heads)} gives the classes and {start}: it is trained whole and saved with the adapter"
     return Advice(heads, reason, "huggingface/peft", (heads,), "A")

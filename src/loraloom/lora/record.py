@@ -1,0 +1,54 @@
+"""What lies beside an adapter for whoever loads it and finds nothing of it in PEFT's files: how its rows were made.
+
+`loraloom.json` has `id2label` and `label2id` as transformers takes them, so that
+`from_pretrained(BASE, id2label=...)` gives the head its classes back. PEFT and transformers pass over a file of this name; a
+config.json would make transformers take the folder for a whole model.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, cast
+
+NAME = "loraloom.json"
+_LARGEST = 2**24
+
+
+@dataclass(frozen=True)
+class Record:
+    """How an adapter's rows were made. `label_names`: its classes in the order of the head; empty where it has none."""
+
+    label_names: tuple[str, ...] = ()
+
+
+def write_record(folder: Path, record: Record) -> None:
+    """Put it beside the adapter in `folder`."""
+    content: dict[str, Any] = {}
+    if record.label_names:
+        content["id2label"] = dict(enumerate(record.label_names))
+        content["label2id"] = {name: number for number, name in enumerate(record.label_names)}
+    (folder / NAME).write_text(json.dumps(content, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+
+
+def read_record(folder: Path) -> Record:
+    """What lies beside an adapter: the file may come from anyone, and what of it makes no sense counts as not there."""
+    path = folder / NAME
+    try:
+        if not path.is_file() or path.stat().st_size > _LARGEST:
+            return Record()
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, RecursionError, ValueError):
+        return Record()
+    if not isinstance(content, dict):
+        return Record()
+    return Record(_names(cast(dict[str, Any], content).get("id2label")))
+
+
+def _names(found: Any) -> tuple[str, ...]:
+    if not isinstance(found, dict):
+        return ()
+    names = cast(dict[str, Any], found)
+    in_order = [names.get(str(number)) for number in range(len(names))]
+    return tuple(in_order) if all(isinstance(name, str) for name in in_order) else ()  # pyright: ignore[reportReturnType]

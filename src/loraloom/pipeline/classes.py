@@ -1,0 +1,69 @@
+"""Which class each output of a head stands for: what the person, the adapter or the model says of it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from loraloom.config.asked import Config
+from loraloom.data.classes import Known, unnamed
+from loraloom.errors import ConfigError
+from loraloom.facts.model import ModelFacts
+from loraloom.lora.foreign import adapter_shapes
+from loraloom.lora.record import read_record
+from loraloom.store.folder import RunFolder
+
+
+def classes_to_train(config: Config, model: ModelFacts) -> Known | None:
+    """Of a run: as asked, else those of the head that the base has; None where the data decide.
+
+    Args:
+        model: described for the run's task.
+    """
+    if config.data.label_names:
+        return Known(config.data.label_names, "`data.label_names`")
+    return Known(model.classes, f"the head of {model.name_or_path}", binding=False) if model.classes else None
+
+
+def classes_to_score(config: Config, model: ModelFacts, folder: Path | None) -> Known | None:
+    """Of an evaluation: as asked, else as the adapter or its run recorded them, else those of the base's head; None for a
+    base without one.
+
+    Args:
+        model: described for classification.
+        folder: of the adapter.
+
+    Raises:
+        ConfigError: names were asked for that are more or fewer than the head's outputs.
+    """
+    outputs = _outputs(model, folder) or len(model.classes)
+    asked = config.data.label_names
+    if asked and outputs and len(asked) != outputs:
+        raise ConfigError(
+            f"`data.label_names` has {len(asked)} names, the head {outputs} outputs", need="one name an output, in their order",
+            next="--set 'data.label_names=[NAME, ...]'",
+        )  # fmt: skip
+    if asked:
+        return Known(asked, "`data.label_names`")
+    if not outputs:
+        return None
+    source = f"the head of {model.name_or_path}" if folder is None else "the adapter"
+    candidates = ((read_record(folder).label_names, _of_run(folder)) if folder else ()) + (model.classes,)
+    found = [Known(names, source) for names in candidates if len(names) == outputs]
+    return next((known for known in found if known.named), Known(unnamed(outputs), source))
+
+
+def _outputs(model: ModelFacts, folder: Path | None) -> int:
+    """Classes of the head that an adapter brings along; 0 where it brings none."""
+    heads = [linear.path for linear in model.linears if linear.role == "head"]
+    if folder is None or not heads:
+        return 0
+    ends = (f".{heads[-1]}.weight", f".{heads[-1]}.modules_to_save.weight")
+    return next((shape[0] for key, shape in adapter_shapes(folder).items() if key.endswith(ends) and shape), 0)
+
+
+def _of_run(folder: Path) -> tuple[str, ...]:
+    """The classes of the run that an adapter lies in."""
+    for place in folder.resolve().parents:
+        if (place / "run.json").is_file():
+            return tuple(RunFolder.open(place).result().labels)
+    return ()
