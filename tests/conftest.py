@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -33,12 +32,11 @@ def own_storage(monkeypatch: pytest.MonkeyPatch, tmp_path_factory: pytest.TempPa
 
 
 @pytest.fixture
-def double_throughout() -> Iterator[None]:
+def double_throughout(monkeypatch: pytest.MonkeyPatch) -> None:
     """Models of transformers compute in float64 alone (tests/doubles.py says why)."""
-    from doubles import DoubleThroughout
+    from doubles import keep_float64
 
-    with DoubleThroughout():
-        yield
+    keep_float64(monkeypatch)
 
 
 def pytest_runtest_setup(item: pytest.Item) -> None:

@@ -8,29 +8,26 @@ the order of adding, so the last bit, goes by that number and by the width of th
 from __future__ import annotations
 
 import sys
+from collections.abc import Callable
 from typing import Any
 
+import pytest
 import torch
-from torch.overrides import TorchFunctionMode
 
 
-class DoubleThroughout(TorchFunctionMode):
+def keep_float64(monkeypatch: pytest.MonkeyPatch) -> None:
     """Where transformers' code would narrow float64 to float32, float64 stays. Other code is left alone, ours too."""
+    for home, name in ((torch.Tensor, "float"), (torch.Tensor, "to"), (torch.nn.functional, "softmax")):
+        monkeypatch.setattr(home, name, _wide(getattr(home, name), narrows=name == "float"))
 
-    def __torch_function__(self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None) -> Any:
-        named = dict(kwargs or {})
-        wide = bool(args) and isinstance(args[0], torch.Tensor) and args[0].dtype == torch.float64
-        if wide and _asked_by_transformers():
-            if func is torch.Tensor.float:
-                return args[0]
+
+def _wide(method: Callable[..., Any], *, narrows: bool) -> Callable[..., Any]:
+    def wide(x: torch.Tensor, *args: Any, **named: Any) -> Any:
+        if x.dtype == torch.float64 and sys._getframe(1).f_globals.get("__name__", "").startswith("transformers."):
+            if narrows:
+                return x
             args = tuple(torch.float64 if value is torch.float32 else value for value in args)
             named = {key: torch.float64 if value is torch.float32 else value for key, value in named.items()}
-        return func(*args, **named)
+        return method(x, *args, **named)
 
-
-def _asked_by_transformers() -> bool:
-    """Whether the nearest caller that is not torch itself is."""
-    frame = sys._getframe(2)
-    while frame is not None and frame.f_globals.get("__name__", "").split(".")[0] == "torch":
-        frame = frame.f_back
-    return frame is not None and frame.f_globals.get("__name__", "").split(".")[0] == "transformers"
+    return wide
