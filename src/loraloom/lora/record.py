@@ -1,6 +1,6 @@
 """What lies beside an adapter for whoever loads it and finds nothing of it in PEFT's files: how its rows were made.
 
-`loraloom.json` has `id2label` and `label2id` as transformers takes them, so that
+`loraloom.json` has `max_length`, and `id2label` and `label2id` as transformers takes them, so that
 `from_pretrained(BASE, id2label=...)` gives the head its classes back. PEFT and transformers pass over a file of this name; a
 config.json would make transformers take the folder for a whole model.
 """
@@ -18,14 +18,17 @@ _LARGEST = 2**24
 
 @dataclass(frozen=True)
 class Record:
-    """How an adapter's rows were made. `label_names`: its classes in the order of the head; empty where it has none."""
+    """How an adapter's rows were made."""
 
     label_names: tuple[str, ...] = ()
+    """Its classes in the order of the head; empty where it has none."""
+    max_length: int | None = None
+    """Tokens after which rows were cut."""
 
 
 def write_record(folder: Path, record: Record) -> None:
     """Put it beside the adapter in `folder`."""
-    content: dict[str, Any] = {}
+    content: dict[str, Any] = {} if record.max_length is None else {"max_length": record.max_length}
     if record.label_names:
         content["id2label"] = dict(enumerate(record.label_names))
         content["label2id"] = {name: number for number, name in enumerate(record.label_names)}
@@ -43,7 +46,10 @@ def read_record(folder: Path) -> Record:
         return Record()
     if not isinstance(content, dict):
         return Record()
-    return Record(_names(cast(dict[str, Any], content).get("id2label")))
+    found = cast(dict[str, Any], content)
+    length = found.get("max_length")
+    is_length = isinstance(length, int) and not isinstance(length, bool) and length > 1
+    return Record(_names(found.get("id2label")), length if is_length else None)
 
 
 def _names(found: Any) -> tuple[str, ...]:

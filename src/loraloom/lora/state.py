@@ -101,8 +101,14 @@ def _frozen(base: nn.Module, entry: Entry) -> Tensor:
     return base.get_submodule(entry.path).get_parameter(entry.name.removeprefix("base_layer."))
 
 
-def save_adapter(folder: Path, tensors: Iterable[tuple[Entry, Tensor]], spec: AdapterSpec, base: Base) -> Path:
-    """Write adapter, tokenizer and names of classes into `folder` (made if needed), the weights whole or not at all."""
+def save_adapter(
+    folder: Path, tensors: Iterable[tuple[Entry, Tensor]], spec: AdapterSpec, base: Base, *, max_length: int | None = None
+) -> Path:
+    """Write an adapter, the tokenizer and the record of its rows into `folder` (made if needed).
+
+    Args:
+        max_length: tokens after which its rows were cut.
+    """
     folder.mkdir(parents=True, exist_ok=True)
     state = peft_state(tensors, base.model)
     partial = folder / "adapter_model.safetensors.partial"
@@ -112,8 +118,7 @@ def save_adapter(folder: Path, tensors: Iterable[tuple[Entry, Tensor]], spec: Ad
     peft_config(spec, base).save_pretrained(str(folder))
     partial.rename(folder / "adapter_model.safetensors")
     base.tokenizer.save_pretrained(str(folder))
-    if base.label_names:
-        write_record(folder, Record(base.label_names))
+    write_record(folder, Record(base.label_names, max_length))
     return folder
 
 

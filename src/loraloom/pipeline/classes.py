@@ -9,8 +9,7 @@ from loraloom.data.classes import Known, unnamed
 from loraloom.errors import ConfigError
 from loraloom.facts.model import ModelFacts
 from loraloom.lora.foreign import adapter_shapes
-from loraloom.lora.record import read_record
-from loraloom.store.folder import RunFolder
+from loraloom.pipeline.beside import record_of
 
 
 def classes_to_train(config: Config, model: ModelFacts) -> Known | None:
@@ -47,8 +46,8 @@ def classes_to_score(config: Config, model: ModelFacts, folder: Path | None) -> 
     if not outputs:
         return None
     source = f"the head of {model.name_or_path}" if folder is None else "the adapter"
-    candidates = ((read_record(folder).label_names, _of_run(folder)) if folder else ()) + (model.classes,)
-    found = [Known(names, source) for names in candidates if len(names) == outputs]
+    own = record_of(folder).label_names if folder else ()
+    found = [Known(names, source) for names in (own, model.classes) if len(names) == outputs]
     return next((known for known in found if known.named), Known(unnamed(outputs), source))
 
 
@@ -59,11 +58,3 @@ def _outputs(model: ModelFacts, folder: Path | None) -> int:
         return 0
     ends = (f".{heads[-1]}.weight", f".{heads[-1]}.modules_to_save.weight")
     return next((shape[0] for key, shape in adapter_shapes(folder).items() if key.endswith(ends) and shape), 0)
-
-
-def _of_run(folder: Path) -> tuple[str, ...]:
-    """The classes of the run that an adapter lies in."""
-    for place in folder.resolve().parents:
-        if (place / "run.json").is_file():
-            return tuple(RunFolder.open(place).result().labels)
-    return ()

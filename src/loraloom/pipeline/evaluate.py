@@ -26,10 +26,14 @@ from loraloom.facts.model import ModelFacts, model_facts, require_weights
 from loraloom.lora.base import Base, load_base, load_tokenizer
 from loraloom.lora.foreign import adapter_folder, read_adapter_config
 from loraloom.lora.state import PEFT_TASKS, load_peft
+from loraloom.pipeline.beside import record_of
 from loraloom.pipeline.classes import classes_to_score
 from loraloom.pipeline.session import deciding_metric
+from loraloom.plan.rules.max_length import refuse_beyond_positions
 
 TOKENS_A_PASS = 8192
+LONGEST = 2**20
+"""Tokens of a row, for models without an end."""
 
 
 def evaluate(
@@ -117,8 +121,33 @@ def _rows(config: Config, split: str, folder: Path | None, model: ModelFacts) ->
         notes = () if known else (f"{_headless(model, folder)} trained head for classes: what is chosen is chance",)
     encoded = encode(Splits(table), recognised, tokenizer, recognised.task, known)
     encoded = replace(encoded, notes=(*encoded.notes, *notes))
-    length = config.data.max_length
-    return encoded.cut(length if isinstance(length, int) else min(tokenizer.model_max_length, 2**20))
+    return _cut(encoded, config, folder, model)
+
+
+def _cut(data: Encoded, config: Config, folder: Path | None, model: ModelFacts) -> Encoded:
+    """No row longer than the run had them, or than the model has positions; and what that cost, among the notes.
+
+    Raises:
+        ConfigError: `data.max_length` is more than the model's positions.
+    """
+    refuse_beyond_positions(config, model)
+    asked, trained = config.data.max_length, record_of(folder).max_length if folder else None
+    bounds = {"the model's positions end": model.max_positions, "longer rows are not taken": LONGEST}
+    if isinstance(asked, int):
+        bounds["data.max_length says so"] = asked
+    elif trained is not None:
+        bounds["the adapter was trained on rows cut there"] = trained
+    why, length = min(((why, bound) for why, bound in bounds.items() if bound), key=lambda one: one[1])
+    cut = data.cut(length)
+    before, after = data.report["train"], cut.report["train"]
+    notes = list(data.notes)
+    if before.dropped:
+        notes.append(f"{before.dropped:,} rows have {'no label' if data.task == 'seq_cls' else 'no answer'} and are left out")
+    if after.cut:
+        notes.append(f"{after.cut:,} of {before.rows:,} rows were cut at {length:,} tokens, since {why}")
+    if lost := after.dropped - before.dropped:
+        notes.append(f"{lost:,} rows have nothing to score before that, and are left out")
+    return replace(cut, notes=tuple(notes))
 
 
 def _headless(model: ModelFacts, folder: Path | None) -> str:

@@ -245,7 +245,7 @@ class Session:
         made = seat.candidate
         folder = self.folder.trial_folder(made.id) / "adapter"
         with keeping(folder):
-            save_adapter(folder, seat.adapter.tensors(), made.adapter, self.base)
+            save_adapter(folder, seat.adapter.tensors(), made.adapter, self.base, max_length=self.values["data.max_length"])
         tolerance = LOGITS_TOLERANCE[self.values["model.dtype"]]
         difference = verify_adapter(folder, self.packed, made.id, self.base, self.probe(), tolerance=tolerance)
         self.recorder.emit("saved", made.id, seat.step, logits_difference=difference)

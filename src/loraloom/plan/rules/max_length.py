@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from loraloom.config.asked import Config
 from loraloom.errors import ConfigError
+from loraloom.facts.model import ModelFacts
 from loraloom.plan.about import About
 from loraloom.plan.basis import DERIVED, Decided, Facts
 from loraloom.records import Advice
@@ -48,10 +49,15 @@ def check(facts: Facts, asked: Config) -> None:
     Raises:
         ConfigError: `data.max_length` is above the model's positions.
     """
-    limit = facts.model.max_positions
+    refuse_beyond_positions(asked, facts.model)
+
+
+def refuse_beyond_positions(asked: Config, model: ModelFacts) -> None:
+    """The same, of a model alone."""
+    limit = model.max_positions
     if isinstance(asked.data.max_length, int) and limit and asked.data.max_length > limit:
         raise ConfigError(
-            f"`data.max_length` is {asked.data.max_length:,} but {facts.model.name_or_path} has {limit:,} positions",
+            f"`data.max_length` is {asked.data.max_length:,} but {model.name_or_path} has {limit:,} positions",
             need=f"at most {limit:,}",
             next=f"data.max_length: {limit}, or leave it out",
         )

@@ -1,0 +1,26 @@
+"""What is known of how an adapter's rows were made: from the file beside it, else from the run that it lies in."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from loraloom.lora.record import Record, read_record
+from loraloom.store.folder import RunFolder
+
+
+def record_of(folder: Path) -> Record:
+    """The record of the adapter in `folder`; what neither it nor a run around it says is left open.
+
+    Raises:
+        RequestError: there is a run around it, and its files cannot be read.
+    """
+    record = read_record(folder)
+    if record.max_length is not None:
+        return record
+    place = next((place for place in folder.resolve().parents if (place / "run.json").is_file()), None)
+    if place is None:
+        return record
+    run = RunFolder.open(place)
+    decided = run.resolved().get("data.max_length")
+    length = decided.value if decided else None
+    return Record(record.label_names or tuple(run.result().labels), length if isinstance(length, int) else None)
