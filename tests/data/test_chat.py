@@ -10,9 +10,14 @@ from typing import Any
 import numpy as np
 import pytest
 
-from loraloom.data.chat import chat_rows, pair_rows, text_rows
+from loraloom.data.causal import framing_of
+from loraloom.data.chat import chat_rows as rows_of
+from loraloom.data.forms import conversation
+from loraloom.data.plain import pair_rows, text_rows
+from loraloom.data.recognise import Recognised
+from loraloom.data.render import Renderer
 from loraloom.data.rows import Row
-from loraloom.data.tokens import frame_of, ids_of
+from loraloom.data.tokens import ids_of
 from loraloom.errors import DataError, ModelError
 
 TALK = [
@@ -45,6 +50,12 @@ HIDES = (
 """The opening of an answer never shows in the finished conversation."""
 
 STRICT = "{{ raise_exception('Only user and assistant roles are supported') }}"
+
+
+def chat_rows(talks: list[tuple[str, list[dict[str, Any]]]], tokenizer: Any) -> list[Row]:
+    """Rows of (origin, messages), every answer learnt."""
+    read = Recognised("messages", "causal_lm", {"messages": "messages"}, "")
+    return rows_of([(origin, conversation({"messages": talk}, read)) for origin, talk in talks], Renderer(tokenizer))
 
 
 def with_template(tokenizer: Any, template: str | None) -> Any:
@@ -109,7 +120,7 @@ def test_an_answer_that_cannot_be_found_is_an_error(byte_tokenizer: Any) -> None
     with pytest.raises(DataError) as caught:
         chat_rows([("d.jsonl:7", TALK)], with_template(byte_tokenizer, HIDES))
     assert str(caught.value).startswith("d.jsonl:7: the model's chat template hides where the answer begins")
-    assert "message 3" in str(caught.value)
+    assert "{% if add_generation_prompt %}" in str(caught.value)
 
 
 def test_what_a_template_refuses_is_told_in_its_words(byte_tokenizer: Any) -> None:
@@ -141,7 +152,7 @@ def test_a_conversation_without_an_answer_has_nothing_supervised(byte_tokenizer:
 
 @pytest.mark.parametrize(("prompt", "completion"), [("hello", " world"), ("hello ", "world"), ("a\n", "\nb"), ("", "hello")])
 def test_a_pair_begins_with_the_ids_of_its_prompt(byte_tokenizer: Any, prompt: str, completion: str) -> None:
-    (row,) = pair_rows([(prompt, completion)], byte_tokenizer, frame_of(byte_tokenizer))
+    (row,) = pair_rows([(prompt, completion)], byte_tokenizer, framing_of(byte_tokenizer))
     given = ids_of([prompt], byte_tokenizer)[0]
     ids = row.input_ids.tolist()
     assert ids[: len(given)] == given
@@ -152,21 +163,21 @@ def test_a_pair_begins_with_the_ids_of_its_prompt(byte_tokenizer: Any, prompt: s
 
 
 def test_a_pair_is_framed_once(bos_tokenizer: Any) -> None:
-    (row,) = pair_rows([("hello world", "yes no")], bos_tokenizer, frame_of(bos_tokenizer))
+    (row,) = pair_rows([("hello world", "yes no")], bos_tokenizer, framing_of(bos_tokenizer))
     assert bos_tokenizer.convert_ids_to_tokens(row.input_ids.tolist()) == ["<s>", "hello", "world", "yes", "no", "</s>"]
     assert supervised_text(row, bos_tokenizer) == ["yes no </s>"]
 
 
 def test_an_empty_completion_teaches_nothing(byte_tokenizer: Any) -> None:
-    (row,) = pair_rows([("hello", "")], byte_tokenizer, frame_of(byte_tokenizer))
+    (row,) = pair_rows([("hello", "")], byte_tokenizer, framing_of(byte_tokenizer))
     assert row.supervised == 0
 
 
 def test_text_is_supervised_but_for_its_first_token(byte_tokenizer: Any, bos_tokenizer: Any) -> None:
-    with_bos, empty = text_rows(["hello world", ""], bos_tokenizer, frame_of(bos_tokenizer))
+    with_bos, empty = text_rows(["hello world", ""], bos_tokenizer, framing_of(bos_tokenizer))
     assert bos_tokenizer.convert_ids_to_tokens(with_bos.input_ids.tolist()) == ["<s>", "hello", "world", "</s>"]
     assert (with_bos.labels == -100).tolist() == [True, False, False, False]
     assert empty.supervised == 0
-    (without,) = text_rows(["hello world"], byte_tokenizer, frame_of(byte_tokenizer))
+    (without,) = text_rows(["hello world"], byte_tokenizer, framing_of(byte_tokenizer))
     assert (without.labels == -100).tolist() == [True] + [False] * (len(without) - 1)
     assert without.labels[-1] == byte_tokenizer.eos_token_id

@@ -210,7 +210,7 @@ def test_a_prompt_that_ends_in_white_space(here: Path) -> None:
 def test_a_template_that_refuses_the_data(here: Path) -> None:
     save_base(here / "strict", template="{{ raise_exception('only system turns') }}")
     fault = first_fault(good(here, model="strict"), "template")
-    assert "good.jsonl:" in fault.what and "refuses this conversation" in fault.what
+    assert "good.jsonl:" in fault.what and "refuses 108 of 108 rows" in fault.what
     assert fault.number == "only system turns"
 
 

@@ -9,6 +9,8 @@ from dataclasses import dataclass, field
 from typing import Any, Literal
 
 Auto = Literal["auto"]
+Learn = Literal["auto", "all", "last", "completion"]
+System = Literal["auto", "keep", "merge"]
 Goal = Literal["auto", "quality", "retain", "chat", "memory", "fastest"]
 Preset = Literal[
     "3-4b", "sentiment", "generation", "question-answering", "under-8gb", "memory-episodic", "memory-relational", "memory-spatial"
@@ -41,6 +43,12 @@ class DataConfig:
     label_column: str | None = None
     label_names: tuple[str, ...] | None = None
     """Names of the classes in the order of their numbers, where neither the data nor the model says it."""
+    learn: Learn = "auto"
+    """Which answers of a conversation are learnt: auto (what the rows say, else all), all, the last, or the completion:
+    what follows the prompt, or the user's last turn. A weight of 0 holds in each case."""
+    system: System = "auto"
+    """System messages: keep gives them to the chat template, merge puts their text before the first user's message, auto
+    does so where the template refuses them."""
     max_rows: int | None = None
     """Use this many training rows at most (a seeded sample), for a quick look."""
     retain: str | None = None

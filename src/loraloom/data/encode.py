@@ -7,9 +7,9 @@ from typing import Any
 
 import numpy as np
 
-from loraloom.data.chat import chat_rows, pair_rows, text_rows
+from loraloom.data.causal import causal_rows
 from loraloom.data.classes import Classes, Known, classes_of, count_labels, doubtful
-from loraloom.data.forms import conversation, pair, source_and_target
+from loraloom.data.forms import source_and_target
 from loraloom.data.recognise import Recognised
 from loraloom.data.rows import IGNORED, Encoded, Row, SplitReport, report_of
 from loraloom.data.split import Splits, labels_of
@@ -43,8 +43,9 @@ def encode(
     classes = _classes(splits, recognised, known) if task == "seq_cls" else None
     rows: dict[str, tuple[Row, ...]] = {}
     report: dict[str, SplitReport] = {}
+    causal, found = causal_rows(splits.tables, recognised, tokenizer) if task == "causal_lm" else ({}, [])
     for name, table in splits.tables.items():
-        encoded = _encode_table(table, recognised, task, tokenizer, frame, classes)
+        encoded = causal[name] if causal else _encode_table(table, recognised, task, tokenizer, frame, classes)
         rows[name] = tuple(row for row in encoded if row.supervised)
         report[name] = report_of(rows[name], dropped=len(encoded) - len(rows[name]))
         if len(table) and not rows[name]:
@@ -62,7 +63,7 @@ def encode(
         label_names=classes.names if classes else None,
         report=report,
         duplicates=splits.duplicates,
-        notes=_notes(splits, recognised, classes),
+        notes=_notes(splits, recognised, classes, found),
         closing=() if task == "causal_lm" else closing,
     )
 
@@ -81,23 +82,7 @@ def _encode_table(
             Row(_framed(ids, frame), np.array([number], dtype=np.int32))
             for ids, number in zip(ids_of(texts, tokenizer), numbers, strict=True)
         ]
-    if task == "seq2seq_lm":
-        return _translations([source_and_target(row, form, columns) for row in table.rows], tokenizer, frame)
-    if form == "text":
-        return text_rows([row[columns["text"]] for row in table.rows], tokenizer, frame)
-    if is_chat(table, recognised, tokenizer):
-        talks = [(table.origin(i), conversation(row, form, columns)) for i, row in enumerate(table.rows)]
-        return chat_rows(talks, tokenizer)
-    return pair_rows([pair(row, form, columns) for row in table.rows], tokenizer, frame)
-
-
-def is_chat(table: Table, recognised: Recognised, tokenizer: Tokenizer) -> bool:
-    """Whether rows of this format go through the tokenizer's chat template."""
-    if recognised.format in ("messages", "sharegpt"):
-        return True
-    if recognised.format == "prompt_completion":
-        return isinstance(table.rows[0][recognised.columns["prompt"]], list)
-    return bool(tokenizer.chat_template)
+    return _translations([source_and_target(row, form, columns) for row in table.rows], tokenizer, frame)
 
 
 def _translations(pairs: Sequence[tuple[str, str]], tokenizer: Tokenizer, frame: Frame) -> list[Row]:
@@ -135,8 +120,9 @@ def _words(train: Table, recognised: Recognised) -> dict[str, str]:
     return {}
 
 
-def _notes(splits: Splits, recognised: Recognised, classes: Classes | None) -> tuple[str, ...]:
-    notes = [note for table in splits.tables.values() for note in table.notes] + list(recognised.notes)
+def _notes(splits: Splits, recognised: Recognised, classes: Classes | None, found: Sequence[str]) -> tuple[str, ...]:
+    """`found` while encoding, after what was found before."""
+    notes = [*(note for table in splits.tables.values() for note in table.notes), *recognised.notes, *found]
     if classes is not None:
         counts = count_labels(recognised.label(row) for table in splits.tables.values() for row in table.rows)
         notes += [*([classes.note] if classes.note else []), *doubtful(counts)]

@@ -12,78 +12,135 @@ plain form, which is the same in training and in use:
     Output:
     <output>
 
-The prompt ends with the line break before the answer, so that no token spans prompt and answer.
+A system text comes first, earlier turns before the last, each in the same form. The prompt ends with the line break
+before the answer, so that no token spans prompt and answer.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any, cast
+from typing import TYPE_CHECKING, Any
 
-Message = dict[str, Any]
-"""{"role": ..., "content": ...}, and whatever else a template reads."""
+from loraloom.data.conversation import (
+    REASONING,
+    Conversation,
+    Message,
+    entries,
+    flags_of,
+    from_json,
+    own_tools,
+    pairs_of,
+    read_messages,
+    read_tools,
+)
 
-SHAREGPT_ROLES = {
-    "system": "system",
-    "human": "user",
-    "user": "user",
-    "gpt": "assistant",
-    "assistant": "assistant",
-    "chatgpt": "assistant",
-    "model": "assistant",
-    "bot": "assistant",
-    "tool": "tool",
-    "function": "tool",
-    "observation": "tool",
-}
-"""Speakers seen in ShareGPT files, and the roles that templates know."""
+if TYPE_CHECKING:
+    from loraloom.data.recognise import Recognised
 
 
-def conversation(row: Mapping[str, Any], format: str, columns: Mapping[str, str]) -> list[Message]:
-    """The row as chat messages; `columns` maps a role of the format to the column that plays it."""
-    if format in ("messages", "sharegpt"):
-        return messages_of(row[columns["messages"]])
-    if format == "prompt_completion":
-        return [*messages_of(row[columns["prompt"]]), *messages_of(row[columns["completion"]])]
-    asked, answer = _asked_and_answer(row, format, columns)
-    return [{"role": "user", "content": asked}, {"role": "assistant", "content": answer}]
+def conversation(row: Mapping[str, Any], recognised: Recognised) -> Conversation:
+    """The row as a conversation, and which of its turns are learnt: those that `Recognised.learn` names.
+
+    auto: what the rows say. That is every answer; of prompt and completion, the completion. An answer whose flag says
+    no (weight 0, train false) is never learnt.
+    """
+    form, columns = recognised.format, recognised.columns
+    said, given = _said(row, form, columns)
+    messages = read_messages(said)
+    system = row.get(columns["system"]) if "system" in columns else None
+    opening: list[Message] = [{"role": "system", "content": system}] if system and not _has_system(messages) else []
+    tools = row.get(columns["tools"]) if "tools" in columns else None
+    variables = from_json(row.get(columns["variables"])) if "variables" in columns else None
+    return Conversation(
+        messages=(*opening, *messages),
+        learnt=(*(False for _ in opening), *_learnt(messages, said, given, recognised, first=len(opening))),
+        tools=read_tools(tools or own_tools(said)),
+        variables=variables or {},
+    )
 
 
-def pair(row: Mapping[str, Any], format: str, columns: Mapping[str, str]) -> tuple[str, str]:
+def _said(row: Mapping[str, Any], form: str, columns: Mapping[str, str]) -> tuple[Sequence[Mapping[str, Any]], int]:
+    """All entries of a row, and how many of them are only given where a completion stands apart (0: none does)."""
+    if form in ("messages", "sharegpt"):
+        return entries(row[columns["messages"]]), 0
+    if form == "prompt_completion" and is_talk(row[columns["prompt"]]):
+        prompt, completion = entries(row[columns["prompt"]]), entries(row[columns["completion"]])
+        return [*prompt, *completion], len(prompt)
+    earlier = [
+        {"role": role, "content": text}
+        for pair in _history(row, columns)
+        for role, text in zip(("user", "assistant"), pair, strict=True)
+    ]
+    asked, answer = _asked_and_answer(row, form, columns)
+    return [*earlier, {"role": "user", "content": asked}, {"role": "assistant", "content": answer}], 0
+
+
+def _learnt(
+    messages: Sequence[Message], said: Sequence[Mapping[str, Any]], given: int, recognised: Recognised, *, first: int
+) -> list[bool]:
+    """For each message, whether it is learnt. `first` messages stand before them."""
+    answers = [i for i, message in enumerate(messages) if message["role"] == "assistant" and i + first > 0]
+    if recognised.learn == "last":
+        answers = answers[-1:]
+    elif recognised.learn == "completion":
+        asked = max((i for i, message in enumerate(messages) if message["role"] == "user"), default=-1)
+        answers = [i for i in answers if i >= (given or asked)]
+    elif recognised.learn == "auto":
+        answers = [i for i in answers if i >= given]
+    answers = [i for i in answers if _says_something(messages[i]) and all(flags_of(said[i]).values())]
+    return [i in answers for i in range(len(messages))]
+
+
+def _says_something(answer: Message) -> bool:
+    """An empty answer would teach to end a turn at once."""
+    return bool(str(answer.get("content") or "").strip() or answer.get("tool_calls") or answer.get(REASONING[0]))
+
+
+def is_talk(value: Any) -> bool:
+    """Whether a cell holds a list of messages, as it is or as JSON text."""
+    found = from_json(value)
+    return isinstance(found, list) and bool(found) and all(isinstance(entry, Mapping) for entry in found)  # pyright: ignore[reportUnknownVariableType]
+
+
+def pair(row: Mapping[str, Any], recognised: Recognised) -> tuple[str, str]:
     """The row as prompt and completion, to be joined as they are."""
-    if format == "prompt_completion":
-        return row[columns["prompt"]], row[columns["completion"]]
-    if format == "question_answer":
-        return f"Question:\n{row[columns['question']]}\n\nAnswer:\n", row[columns["answer"]]
-    if format == "source_target":
-        return f"{row[columns['source']]}\n\n", row[columns["target"]]
-    given = _input(row, columns)
-    middle = f"Input:\n{given}\n\n" if given else ""
-    return f"Instruction:\n{row[columns['instruction']]}\n\n{middle}Output:\n", row[columns["output"]]
+    form, columns = recognised.format, recognised.columns
+    before = "".join(_plain(form, asked) + answer + "\n\n" for asked, answer in _history(row, columns))
+    if "system" in columns and row.get(columns["system"]):
+        before = f"{row[columns['system']]}\n\n{before}"
+    if form == "alpaca":
+        given = _input(row, columns)
+        middle = f"Input:\n{given}\n\n" if given else ""
+        return f"{before}Instruction:\n{row[columns['instruction']]}\n\n{middle}Output:\n", row[columns["output"]]
+    asked, answer = _asked_and_answer(row, form, columns)
+    return before + _plain(form, asked), answer
+
+
+def _plain(form: str, asked: str) -> str:
+    """A prompt in the plain form, up to its answer."""
+    if form == "question_answer":
+        return f"Question:\n{asked}\n\nAnswer:\n"
+    if form == "alpaca":
+        return f"Instruction:\n{asked}\n\nOutput:\n"
+    return f"{asked}\n\n" if form == "source_target" else asked
 
 
 def source_and_target(row: Mapping[str, Any], format: str, columns: Mapping[str, str]) -> tuple[str, str]:
     """The row for an encoder-decoder, which needs no separator between the two."""
-    if format == "prompt_completion":
-        return row[columns["prompt"]], row[columns["completion"]]
     return _asked_and_answer(row, format, columns)
 
 
-def messages_of(value: Sequence[Mapping[str, Any]]) -> list[Message]:
-    """OpenAI or ShareGPT entries as messages with plain text content."""
-    return [_message(entry) for entry in value]
+def _has_system(messages: Sequence[Message]) -> bool:
+    return any(message["role"] in ("system", "developer") for message in messages)
 
 
-def _message(entry: Mapping[str, Any]) -> Message:
-    if "from" in entry:
-        return {"role": SHAREGPT_ROLES[entry["from"]], "content": entry["value"]}
-    content = entry.get("content")
-    if isinstance(content, list):
-        content = "".join(part["text"] for part in cast(list[Mapping[str, str]], content))
-    return {**entry, "content": content}
+def _history(row: Mapping[str, Any], columns: Mapping[str, str]) -> list[tuple[str, str]]:
+    return list(pairs_of(row.get(columns["history"]))) if "history" in columns else []
 
 
 def _asked_and_answer(row: Mapping[str, Any], format: str, columns: Mapping[str, str]) -> tuple[str, str]:
+    if format == "prompt_completion":
+        return row[columns["prompt"]], row[columns["completion"]]
     if format == "question_answer":
         return row[columns["question"]], row[columns["answer"]]
     if format == "source_target":

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any, Literal, cast
+from typing import Any, Literal
 
-from loraloom.config.asked import DataConfig
-from loraloom.data.classes import Spelling, is_missing, label_text, spelling_of
-from loraloom.data.forms import SHAREGPT_ROLES
+from loraloom.config.asked import DataConfig, Learn, System
+from loraloom.data.classes import Spelling, label_text, spelling_of
+from loraloom.data.faults import fault
+from loraloom.data.forms import is_talk
+from loraloom.data.preferences import refuse_preferences
 from loraloom.data.table import Table, listed
+from loraloom.data.unused import message_notes, rows_of, unused_columns
 from loraloom.errors import ConfigError, DataError
 from loraloom.records import Task
 
@@ -27,6 +30,10 @@ class Recognised:
     """What of the rows is not used, or was understood in a way that a person should know: one sentence each."""
     spelling: Spelling = "words"
     """How labels are read."""
+    learn: Learn = "auto"
+    """Which answers of a conversation are learnt (`DataConfig.learn`)."""
+    system: System = "auto"
+    """What becomes of system messages (`DataConfig.system`)."""
 
     def label(self, row: Mapping[str, Any]) -> str | None:
         """The label of a row as text, the same for all its spellings; None where it has none."""
@@ -57,18 +64,30 @@ class _Form:
         return ", ".join(" or ".join(names) for names in self.roles.values())
 
 
+_EXTRAS = {
+    "input": ("input",),
+    "system": ("system", "system_prompt"),
+    "history": ("history",),
+    "tools": ("tools", "functions"),
+    "variables": ("chat_template_kwargs",),
+}
+"""Roles that a row may leave open. All but the input are for conversations alone."""
+
+
 def _form(name: str, *tasks: Task, optional: tuple[str, ...] = (), **roles: tuple[str, ...]) -> _Form:
-    return _Form(name, roles, tasks, {role: (role,) for role in optional})
+    return _Form(name, roles, tasks, {role: _EXTRAS[role] for role in optional})
 
 
 _PAIR_TASKS: tuple[Task, ...] = ("causal_lm", "seq2seq_lm")
+_TALK = ("system", "tools", "variables")
+_PAIR = ("history", *_TALK)
 
 _FORMS = (
-    _form("messages", "causal_lm", messages=("messages",)),
-    _form("sharegpt", "causal_lm", messages=("conversations",)),
-    _form("alpaca", *_PAIR_TASKS, optional=("input",), instruction=("instruction",), output=("output",)),
-    _form("prompt_completion", *_PAIR_TASKS, prompt=("prompt",), completion=("completion",)),
-    _form("question_answer", *_PAIR_TASKS, question=("question",), answer=("answer",)),
+    _form("messages", "causal_lm", optional=_TALK, messages=("messages",)),
+    _form("sharegpt", "causal_lm", optional=_TALK, messages=("conversations",)),
+    _form("alpaca", *_PAIR_TASKS, optional=("input", *_PAIR), instruction=("instruction",), output=("output",)),
+    _form("prompt_completion", *_PAIR_TASKS, optional=_PAIR, prompt=("prompt",), completion=("completion",)),
+    _form("question_answer", *_PAIR_TASKS, optional=_PAIR, question=("question",), answer=("answer",)),
     _form("source_target", *_PAIR_TASKS, source=("source",), target=("target",)),
     _form("text_label", "seq_cls", text=("text", "sentence"), label=("label",)),
     _form("text", "causal_lm", text=("text",)),
@@ -103,17 +122,23 @@ def recognise(
         )
     fits = [(form, columns) for form in forms if (columns := form.columns(table.columns)) is not None]
     if not fits:
+        if task != "seq_cls":
+            refuse_preferences(table, None, (), asked=False)
         raise _nothing_fits(table, forms, tasks)
     form, columns = fits[0]
     chosen: Task = next(t for t in tasks if t in form.tasks)
+    _leave_out(columns, table, chosen)
+    if chosen != "seq_cls" and form.name != "text":
+        refuse_preferences(table, form.name, columns.values(), asked=data.format == form.name)
+    _need_turns(data, form.name)
     others = [other.name for other, _ in fits[1:]]
     note = f"{table.source}: {len(table):,} rows read as {form.name} ({listed(columns.values())}) for {chosen}"
     if others:
         note += f"; could also be read as {listed(others)}: set `data.format`"
     spelling = spelling_of(row.get(columns["label"]) for row in table.rows) if "label" in columns else "words"
-    recognised = Recognised(form.name, chosen, columns, note, spelling=spelling)
+    recognised = Recognised(form.name, chosen, columns, note, spelling=spelling, learn=data.learn, system=data.system)
     check(table, recognised)
-    return recognised
+    return replace(recognised, notes=_notes(table, recognised))
 
 
 def check(table: Table, recognised: Recognised) -> None:
@@ -134,19 +159,52 @@ def check(table: Table, recognised: Recognised) -> None:
                     got=listed(row),
                     need=f"`{column}` in every row",
                 )
-            if fault := _fault(role, row[column]):
-                need, detail = fault
-                raise DataError(
-                    f"`{column}` has a wrong value",
-                    where=table.origin(index),
-                    got=detail,
-                    need=need,
-                    next="repair or remove this row",
-                )
+            if found := fault(role, row[column]):
+                raise _wrong_value(table, index, role, column, found)
     if recognised.format == "prompt_completion":
         _check_same_kind(table, recognised.columns)
     if recognised.spelling == "quantities":
         _refuse_quantities(table, recognised)
+
+
+def _wrong_value(table: Table, index: int, role: str, column: str, found: tuple[str, str]) -> DataError:
+    need, got = found
+    alike = sum(column in row and row[column] is not None and fault(role, row[column]) is not None for row in table.rows)
+    return DataError(
+        f"`{column}` has a wrong value",
+        where=table.origin(index),
+        got=got if alike < 2 else f"{got}; {alike:,} of {len(table):,} rows have a wrong one",
+        need=need,
+        next="repair or remove this row" if alike < 2 else "repair or remove these rows, or rename the column",
+    )
+
+
+def _leave_out(columns: dict[str, str], table: Table, task: Task) -> None:
+    """Take out the roles that these rows cannot play: an encoder-decoder has no turns, lists of messages no history."""
+    if task != "causal_lm":
+        for role in _PAIR:
+            columns.pop(role, None)
+    if "prompt" in columns and len(table) and is_talk(table.rows[0].get(columns["prompt"])):
+        columns.pop("history", None)
+
+
+def _need_turns(data: DataConfig, format: str) -> None:
+    if data.learn != "auto" and format in ("text", "text_label"):
+        raise ConfigError(
+            f"`data.learn` is {data.learn}, but rows of the format {format} have no turns",
+            next="leave `data.learn` out, or write the rows as messages",
+        )
+
+
+def _notes(table: Table, recognised: Recognised) -> tuple[str, ...]:
+    columns = recognised.columns
+    beside = [f"{columns['label']}{end}" for end in ("_text", "_name")] if "label" in columns else []
+    talks = [columns[role] for role in ("messages", "prompt", "completion") if role in columns]
+    said = message_notes(table, talks) if recognised.task == "causal_lm" else []
+    if "history" in columns and recognised.learn == "auto":
+        turns = sum(bool(row.get(columns["history"])) for row in table.rows)
+        said.append(f"the answers in `{columns['history']}` are learnt too ({rows_of(turns)}); data.learn=last leaves them out")
+    return (*unused_columns(table, {*columns.values(), *beside}), *said)
 
 
 def _open_tasks(task: Task | Literal["auto"], encoder_decoder: bool) -> tuple[Task, ...]:
@@ -195,21 +253,6 @@ def _nothing_fits(table: Table, forms: Sequence[_Form], tasks: Sequence[Task]) -
     )
 
 
-def _fault(role: str, value: Any) -> tuple[str, str] | None:
-    """(what is needed, what was got) where `value` cannot play `role`."""
-    if role == "label":
-        return _label_fault(value)
-    if role == "messages" or (role in ("prompt", "completion") and isinstance(value, list)):
-        return _messages_fault(value)
-    return None if isinstance(value, str) else ("text", _kind(value))
-
-
-def _label_fault(value: Any) -> tuple[str, str] | None:
-    if isinstance(value, str | bool | int | float) or is_missing(value):
-        return None
-    return "a class: text or a whole number", _kind(value)
-
-
 def _refuse_quantities(table: Table, recognised: Recognised) -> None:
     for index, row in enumerate(table.rows):
         label = recognised.label(row)
@@ -223,37 +266,8 @@ def _refuse_quantities(table: Table, recognised: Recognised) -> None:
             )
 
 
-def _messages_fault(value: Any) -> tuple[str, str] | None:
-    need = 'a list of {"role": ..., "content": ...} or {"from": ..., "value": ...}'
-    if not isinstance(value, list) or not value:
-        return need, _kind(value)
-    for number, entry in enumerate(cast(list[Any], value), start=1):
-        if not isinstance(entry, dict):
-            return need, f"{_kind(entry)} as message {number}"
-        if fault := _message_fault(cast(dict[str, Any], entry)):
-            return fault[0], f"{fault[1]} in message {number}"
-    return None
-
-
-def _message_fault(entry: Mapping[str, Any]) -> tuple[str, str] | None:
-    if "from" in entry:
-        if not isinstance(entry["from"], str) or entry["from"] not in SHAREGPT_ROLES:
-            return f"a speaker that is known: {listed(SHAREGPT_ROLES)}", f"from: {entry['from']!r}"
-        return None if isinstance(entry.get("value"), str) else ("`value` as text", _kind(entry.get("value")))
-    if not isinstance(entry.get("role"), str):
-        return "`role` as text", f"the keys {listed(entry)}"
-    content = entry.get("content")
-    if isinstance(content, list):
-        parts = cast(list[Any], content)
-        texts = [isinstance(part, dict) and isinstance(cast(dict[str, Any], part).get("text"), str) for part in parts]
-        return None if all(texts) else ("`content` as text or parts of text", "parts that are not text")
-    if isinstance(content, str) or (content is None and entry.get("tool_calls")):
-        return None
-    return "`content` as text", _kind(content)
-
-
 def _check_same_kind(table: Table, columns: Mapping[str, str]) -> None:
-    kinds = [tuple(isinstance(row[columns[role]], list) for role in ("prompt", "completion")) for row in table.rows]
+    kinds = [tuple(is_talk(row[columns[role]]) for role in ("prompt", "completion")) for row in table.rows]
     for index, kind in enumerate(kinds):
         if kind != kinds[0] or kind[0] != kind[1]:
             raise DataError(
@@ -262,14 +276,3 @@ def _check_same_kind(table: Table, columns: Mapping[str, str]) -> None:
                 got=" and ".join("messages" if is_list else "text" for is_list in kind),
                 next="write all rows alike",
             )
-
-
-def _kind(value: Any) -> str:
-    if value is None:
-        return "nothing (null)"
-    if isinstance(value, str):
-        return "text" if value.strip() else "empty text"
-    if isinstance(value, list):
-        return "a list" if value else "an empty list"
-    names = {"bool": "true or false", "int": "a number", "float": "a number", "dict": "an object"}
-    return names.get(type(value).__name__, type(value).__name__)

@@ -6,9 +6,11 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from loraloom.data.chat import chat_rows, prompt_ids
-from loraloom.data.encode import Row, encode, is_chat
+from loraloom.data.causal import framing_of, is_chat
+from loraloom.data.chat import chat_rows, text_ids
+from loraloom.data.encode import Row, encode
 from loraloom.data.forms import conversation, pair, source_and_target
+from loraloom.data.render import Renderer
 from loraloom.data.rows import IGNORED
 from loraloom.data.split import Splits
 from loraloom.data.table import Table
@@ -56,11 +58,14 @@ def inspect(subject: Subject) -> CheckResult:
     bos = subject.tokenizer.bos_token_id
     twice = [one for one in prompts if bos is not None and one.ids[:2] == [bos, bos]]
     if twice:
+        chat = _chat(subject)
         return CheckResult(
             NAME, "fail", f"rows begin with {subject.tokenizer.bos_token} twice",
             number=f"{len(twice)} of {len(prompts)} rows looked at",
-            cause="the chat template writes it more than once; the model has never seen that, and quality drops without a word",
-            command="remove one {{ bos_token }} from the chat template (chat_template.jinja or tokenizer_config.json)",
+            cause=f"{'the chat template' if chat else 'the text itself'} writes it more than once; the model has never seen"
+            " that, and quality drops without a word",
+            command="remove one {{ bos_token }} from the chat template (chat_template.jinja or tokenizer_config.json)"
+            if chat else f"remove {subject.tokenizer.bos_token} from the texts",
         )  # fmt: skip
     differing = [one for one in prompts if one.trained != one.served]
     if differing:
@@ -103,13 +108,13 @@ def _chat(subject: Subject) -> bool:
 
 
 def _conversation(subject: Subject, table: Table, index: int) -> Iterator[Prompt]:
-    """A row of a whole conversation begins with the prompt of its first answer; a row a turn, with that turn's."""
-    messages = conversation(table.rows[index], subject.recognised.format, subject.recognised.columns)
-    answers = [i for i, message in enumerate(messages) if message["role"] == "assistant" and i > 0]
-    rows = chat_rows([(table.origin(index), messages)], subject.tokenizer)
-    for row, answer in zip(rows, answers, strict=False):
+    """A row of a whole conversation begins with the prompt of its first answer; a row an answer, with that answer's."""
+    renderer = Renderer(subject.tokenizer, subject.recognised.system)
+    talk = conversation(table.rows[index], subject.recognised)
+    fitted = renderer.fit(talk)
+    for row, answer in zip(chat_rows([(table.origin(index), talk)], renderer), fitted.answers, strict=False):
         if row.supervised:
-            yield _prompt(row, prompt_ids(messages[:answer], subject.tokenizer, continued=True), _first(row))
+            yield _prompt(row, renderer.ids(fitted, end=answer), _first(row))
 
 
 def _plain(subject: Subject, table: Table) -> Iterator[Prompt]:
@@ -123,10 +128,12 @@ def _plain(subject: Subject, table: Table) -> Iterator[Prompt]:
         text = source[columns["text"]] if subject.recognised.task == "seq_cls" else source_and_target(source, form, columns)[0]
         yield _prompt(row, _framed(text, subject.tokenizer), len(row))
     elif form == "text":
-        served = _framed(source[columns["text"]], subject.tokenizer)
+        framing = framing_of(subject.tokenizer)
+        served = _framed(framing.unclosed(framing.unopened(source[columns["text"]])), subject.tokenizer)
         yield _prompt(row, served, len(served))
     else:
-        served = prompt_ids(pair(source, form, columns)[0], subject.tokenizer, continued=True)
+        prompt = framing_of(subject.tokenizer).unopened(pair(source, subject.recognised)[0])
+        served = text_ids(prompt, subject.tokenizer, continued=True)
         yield _prompt(row, served, _first(row))
 
 

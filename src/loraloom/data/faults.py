@@ -1,0 +1,107 @@
+"""Why a value cannot play its role in a format: (what is needed, what was got)."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, cast
+
+from loraloom.data.classes import is_missing
+from loraloom.data.conversation import FLAGS, ROLES, flag, from_json, role_of, said, speaker
+from loraloom.data.forms import is_talk
+from loraloom.data.table import listed
+
+Fault = tuple[str, str]
+
+
+def fault(role: str, value: Any) -> Fault | None:
+    """What is wrong with `value` in the column that plays `role`; None where nothing is."""
+    if role == "label":
+        return _label_fault(value)
+    if role == "messages" or (role in ("prompt", "completion") and (isinstance(value, list) or is_talk(value))):
+        return _messages_fault(from_json(value))
+    if role == "tools":
+        return _tools_fault(from_json(value))
+    if role == "history":
+        return _history_fault(from_json(value))
+    if role == "variables":
+        return None if isinstance(from_json(value), Mapping) else ("variables of the chat template, as an object", kind(value))
+    return None if isinstance(value, str) else ("text", kind(value))
+
+
+def _label_fault(value: Any) -> Fault | None:
+    if isinstance(value, str | bool | int | float) or is_missing(value):
+        return None
+    return "a class: text or a whole number", kind(value)
+
+
+def _messages_fault(value: Any) -> Fault | None:
+    need = 'a list of {"role": ..., "content": ...} or {"from": ..., "value": ...}'
+    if not isinstance(value, list) or not value:
+        return need, kind(cast(Any, value))
+    for number, entry in enumerate(cast(list[Any], value), start=1):
+        if not isinstance(entry, dict):
+            return need, f"{kind(entry)} as message {number}"
+        if found := _message_fault(cast(dict[str, Any], entry)):
+            return found[0], f"{found[1]} in message {number}"
+    return None
+
+
+def _message_fault(entry: Mapping[str, Any]) -> Fault | None:
+    if not isinstance(speaker(entry), str):
+        return "`role` as text", f"the keys {listed(entry)}"
+    if "from" in entry and "role" not in entry and role_of(entry["from"]) is None:
+        return f"a speaker that is known: {listed(ROLES)}", f"from: {entry['from']!r}"
+    for key in FLAGS:
+        if entry.get(key) is not None and flag(entry[key]) is None:
+            return f"`{key}` as 0 or 1, true or false", f"{key}: {entry[key]!r}"
+    called = bool(entry.get("tool_calls") or entry.get("function_call"))
+    return _content_fault("value" if "from" in entry else "content", said(entry), called=called)
+
+
+def _content_fault(key: str, content: Any, *, called: bool) -> Fault | None:
+    if isinstance(content, list):
+        parts = cast(list[Any], content)
+        texts = [isinstance(part, dict) and isinstance(cast(dict[str, Any], part).get("text"), str) for part in parts]
+        if all(texts):
+            return None
+        odd = parts[texts.index(False)]
+        kinds = f" ({cast(dict[str, Any], odd).get('type')})" if isinstance(odd, dict) else ""
+        return f"`{key}` as text or parts of text", f"parts that are not text{kinds}"
+    if isinstance(content, str) or (content is None and called):
+        return None
+    return f"`{key}` as text", kind(content)
+
+
+def _tools_fault(value: Any) -> Fault | None:
+    need = 'a list of functions, as {"type": "function", "function": {...}} or as JSON text'
+    if value is None or value == "" or isinstance(value, Mapping):
+        return None
+    if not isinstance(value, list):
+        return need, f"{kind(value)} that is no JSON" if isinstance(value, str) else kind(value)
+    odd = [tool for tool in (from_json(one) for one in cast(list[Any], value)) if not isinstance(tool, Mapping)]
+    return (need, f"{kind(odd[0])} in the list") if odd else None
+
+
+def _history_fault(value: Any) -> Fault | None:
+    need = "a list of [user, assistant] pairs of text"
+    if value is None or value == "":
+        return None
+    if not isinstance(value, list):
+        return need, kind(value)
+    for pair in cast(list[Any], value):
+        two = cast(list[Any], pair) if isinstance(pair, list) else []
+        if len(two) != 2 or not all(isinstance(text, str) for text in two):
+            return need, f"{kind(pair)} in the list"
+    return None
+
+
+def kind(value: Any) -> str:
+    """What a value is, in words."""
+    if value is None:
+        return "nothing (null)"
+    if isinstance(value, str):
+        return "text" if value.strip() else "empty text"
+    if isinstance(value, list):
+        return "a list" if value else "an empty list"
+    names = {"bool": "true or false", "int": "a number", "float": "a number", "dict": "an object"}
+    return names.get(type(value).__name__, type(value).__name__)

@@ -1,0 +1,80 @@
+"""Rows that say which answer is better: they are no answers to learn, and are refused before anything is read as one."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Sequence
+from typing import Any
+
+from loraloom.data.table import Table, listed
+from loraloom.errors import DataError
+
+_VERDICTS = ("label", "labels", "preference", "is_good", "desirable")
+"""Columns in which KTO's rows say whether their answer is a good one."""
+_WORDS = {"true": True, "1": True, "1.0": True, "false": False, "0": False, "0.0": False}
+
+
+def refuse_preferences(table: Table, format: str | None, used: Collection[str], *, asked: bool) -> None:
+    """Say no to rows that look like preference data.
+
+    Args:
+        format, used: what the rows would be read as, and its columns; None where no format fits them.
+        asked: the format was asked for by name: an answer that stands beside a rejected one is meant to be learnt.
+
+    Raises:
+        DataError: it says what they look like, and how to learn the good answers of them all the same.
+    """
+    rejected = _filled(table, "rejected", used)
+    if rejected and not asked:
+        chosen = _filled(table, "chosen", used)
+        ways = [_keep(table, chosen[0])] if chosen else []
+        ways += [f"to learn what {format} reads ({listed(used)}): --set data.format={format}"] if format else []
+        raise DataError(
+            f"these rows look like preference data: `{rejected[0]}` has the worse answer of a row",
+            where=table.origin(0),
+            got=f"the columns {listed(table.columns)}",
+            need="answers to learn: training on preferences is not there yet",
+            next="; or ".join(ways) or "write the better answers as the column `completion`, beside `prompt`",
+        )
+    for column in _VERDICTS if format else ():
+        bad = [] if column in used else _bad_rows(table, column)
+        if bad:
+            value = table.rows[bad[0]][column]
+            program = f"select(.{column} == true) | del(.{column})" if value is False else ""
+            raise DataError(
+                f"these rows look like preference data (KTO): `{column}` says whether the answer of a row is good",
+                where=table.origin(bad[0]),
+                got=f"{len(bad):,} of {len(table):,} rows whose `{column}` is {str(value).lower()}",
+                need="good answers alone: training on preferences is not there yet",
+                next=f"keep the rows whose `{column}` is true, without that column{_command(table, program)}",
+            )
+
+
+def _filled(table: Table, word: str, used: Collection[str]) -> list[str]:
+    """Columns called after a word that no format reads, and that have something in them."""
+    names = [name for name in table.columns if word in name.casefold() and name not in used]
+    return [name for name in names if any(row.get(name) not in (None, "") for row in table.rows)]
+
+
+def _bad_rows(table: Table, column: str) -> Sequence[int]:
+    """The rows that a column of verdicts calls bad; none where the column holds anything but verdicts."""
+    found = {index: _verdict(row[column]) for index, row in enumerate(table.rows) if row.get(column) is not None}
+    return [] if None in found.values() else [index for index, good in found.items() if not good]
+
+
+def _verdict(value: Any) -> bool | None:
+    return _WORDS.get(str(value).strip().casefold())
+
+
+def _keep(table: Table, column: str) -> str:
+    """How to make rows of the better answers."""
+    first = table.rows[0]
+    whole = isinstance(first.get(column), list) and not isinstance(first.get("prompt"), list)
+    role = "messages" if whole else "completion"
+    program = f"{{messages: .{column}}}" if whole else f"{{prompt, completion: .{column}}}"
+    rest = "" if whole else " beside `prompt`"
+    return f"to learn the better answers, write `{column}` as the column `{role}`{rest}, alone{_command(table, program)}"
+
+
+def _command(table: Table, program: str) -> str:
+    """The same as a command, where the rows stand one a line."""
+    return f": jq -c '{program}' {table.source} > good.jsonl" if program and table.source.endswith(".jsonl") else ""
