@@ -28,6 +28,7 @@ def shared() -> Path:
 @pytest.fixture(autouse=True)
 def own_storage(monkeypatch: pytest.MonkeyPatch, tmp_path_factory: pytest.TempPathFactory) -> None:
     monkeypatch.delenv("LORALOOM_STORAGE", raising=False)
+    monkeypatch.delenv("COLUMNS", raising=False)  # some shells export it, and what a command prints depends on it
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path_factory.getbasetemp() / "cache"))
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -11,6 +12,7 @@ import pytest
 from doorway import Door, Run, World
 
 from loraloom.records import Score, Trial
+from loraloom.report.words import with_error
 from loraloom.store.folder import RunFolder
 from loraloom.store.result import RunResult
 from loraloom.store.samples import read_samples
@@ -221,3 +223,56 @@ def test_an_unknown_tracker_ends_before_any_work(loraloom: Door, world: World, t
     assert answer.code == 2
     assert "is no tracker" in answer.err
     assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("width", [60, 80, 100, 200])
+def test_a_terminal_s_width_is_kept_to_and_numbers_are_whole(
+    loraloom: Door, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, width: int
+) -> None:
+    long = "a-run-with-a-name-that-somebody-typed-on-a-friday-evening"
+    made(tmp_path, "first", {"t000": 2.0, "t001": 1.9, "t002": 2.1})
+    made(tmp_path, long, {"t000": 1.5}, model="someone/a-model-with-quite-a-long-name-Instruct")
+    monkeypatch.setenv("COLUMNS", str(width))
+    for words in (["compare", "first"], ["compare", "first", long], ["runs"]):
+        answer = loraloom(*words, "--output-dir", tmp_path)
+        assert answer.code == 0, answer.err
+        assert not [line for line in answer.out.splitlines() if len(line.rstrip()) > width and " " in line.rstrip()]
+        assert "…" not in answer.out
+    told = loraloom("runs", "--output-dir", tmp_path, "--json").json()
+    assert all(with_error(run["best_value"], run["best_se"]) in answer.out for run in told)
+    assert answer.out.count("completed") == 2
+
+
+def test_all_columns_are_shown_on_demand_and_where_there_is_no_terminal(
+    loraloom: Door, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made(tmp_path, "first", {"t000": 2.0, "t001": 1.9})
+    words = ["compare", "first", "--output-dir", tmp_path]
+    piped = loraloom(*words).out
+    assert "not shown" not in piped and "95% interval" in piped and "front" in piped
+    monkeypatch.setenv("COLUMNS", "60")
+    short = loraloom(*words).out
+    assert "not shown" in short and "--all" in short
+    assert loraloom(*words, "--all").out.splitlines()[:8] == piped.splitlines()[:8]
+
+
+def test_a_screen_holds_the_best_the_kept_and_the_reference(
+    loraloom: Door, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made(tmp_path, "many", {f"t{number:03d}": 2.0 - number / 100 for number in range(40)})
+    monkeypatch.setattr("rich.console.Console.is_terminal", True)
+    monkeypatch.setattr("rich.console.Console.height", 24)
+    monkeypatch.setenv("COLUMNS", "80")
+    monkeypatch.setenv("NO_COLOR", "1")
+    answer = loraloom("compare", "many", "--output-dir", tmp_path)
+    assert answer.code == 0, answer.err
+    assert len(answer.out.splitlines()) < 24 + 4
+    assert "t039" in answer.out and "t000" in answer.out and "t010" not in answer.out
+    assert "more candidates (--all shows them)" in answer.out
+    assert "t010" in loraloom("compare", "many", "--output-dir", tmp_path, "--all").out
+
+
+def test_many_that_were_not_compared_row_by_row_are_counted(loraloom: Door, tmp_path: Path) -> None:
+    made(tmp_path, "loose", {f"t{number:03d}": 2.0 for number in range(12)}, rows="")
+    (note,) = loraloom("compare", "loose", "--output-dir", tmp_path, "--json").json()["notes"]
+    assert re.match(r"(t\d+, ){3}t\d+ and 7 more: not compared row by row", note)

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import TYPE_CHECKING
 
-from rich import box
-from rich.console import Console
-from rich.table import Table
+from rich.console import Console, Group
 from rich.text import Text
 
+from loraloom.cli.screen import rows_left, say, table_width
+from loraloom.report.fit import Shown, fitted
 from loraloom.report.words import MISSING, count, duration, gib, metric_words, number, with_error
 
 if TYPE_CHECKING:
@@ -18,42 +18,70 @@ if TYPE_CHECKING:
 SHORT = {"trainable_parameters": "P", "peak_bytes": "M", "seconds": "T"}
 BAR = 24
 """Characters of the longest bar of importance."""
+OTHER_LINES = 14
+"""Lines beside the candidates: heading, what the marks mean, verdict, what mattered."""
 
 
-def show_comparison(found: Comparison, console: Console) -> None:
-    """The table of entrants, the verdict, and what the quality hung on."""
-    console.print(_table(found))
-    for line in (found.verdict, *found.notes):
-        console.print(Text(line), soft_wrap=True)
+def show_comparison(found: Comparison, console: Console, *, everything: bool = False) -> None:
+    """The table of entrants, the verdict, and what the quality hung on.
+
+    Args:
+        everything: all columns and all entrants, however large the table.
+    """
+    judged = len(found.importance.shares) if not found.importance.note else 0
+    rows = rows_left(console, OTHER_LINES + judged, everything=everything)
+    lines = [
+        line
+        for place, line in enumerate(found.lines)
+        if rows is None or place < rows or line.name in (found.keep, found.reference)
+    ]
+    console.print(_table(found, lines, table_width(console, everything=everything)), crop=False)
+    for sentence in (found.verdict, *found.notes):
+        say(console, sentence)
     console.print()
     if found.importance.note:
-        console.print(Text(f"what mattered: {found.importance.note}"), soft_wrap=True)
+        say(console, f"what mattered: {found.importance.note}")
         return
-    console.print(Text("what mattered (share of what sets good candidates apart)"))
+    say(console, "what mattered (share of what sets good candidates apart)")
     longest = max(map(len, found.importance.shares))
     for key, share in found.importance.shares.items():
         console.print(Text(f"  {key.ljust(longest)}  {share:5.0%}  {'█' * round(BAR * share)}"), soft_wrap=True)
 
 
-def _table(found: Comparison) -> Table:
+def _table(found: Comparison, lines: Sequence[Line], width: int | None) -> Group:
     direction = "lower" if found.direction == "minimize" else "higher"
-    caption = (
-        f"± one standard error, {direction} is better; gain over {found.reference} with its 95% interval, ~ may be noise\n"
-        "★ keep   ◆ reference   front: nothing is better that takes no more parameters (P), memory (M), time (T)"
-    )
-    table = Table(box=box.SIMPLE_HEAD, caption=Text(caption, style="dim"), caption_justify="left", pad_edge=False, padding=(0, 1))
-    table.add_column("\n  candidate", no_wrap=True)
-    keys = _varied(found)
-    for key in keys:
-        table.add_column(_heading(key.rpartition(".")[2]), justify="right", overflow="fold", max_width=24)
-    table.add_column("\nseeds", justify="right")
-    for split in found.splits:
-        table.add_column(f"{split}\n{metric_words(found.metric)}", justify="right", no_wrap=True)
-    for heading in ("gain", "trained", "memory", "time", "front"):
-        table.add_column(f"\n{heading}", justify="right", no_wrap=True)
-    for line in found.lines:
-        table.add_row(*(Text(cell) for cell in _cells(found, line, keys)), style="bold" if line.name == found.keep else "")
-    return table
+    captions = [
+        f"± one standard error, {direction} is better; gain over {found.reference}, ~ may be noise",
+        "★ keep   ◆ reference",
+    ]
+    if len(lines) < len(found.lines):
+        captions.append(f"{len(found.lines) - len(lines)} more candidates (--all shows them)")
+    styles = ["bold" if line.name == found.keep else "" for line in lines]
+    return fitted(_columns(found, lines), width, styles=styles, captions=captions)
+
+
+def _columns(found: Comparison, lines: Sequence[Line]) -> Iterator[Shown]:
+    """What is shown of each entrant, with the rank of each column."""
+
+    def shown(heading: str, cell: Callable[[Line], str], rank: int, *, number: bool = True, note: str = "") -> Shown:
+        return Shown(heading, [Text(cell(line)) for line in lines], rank, number, note)
+
+    yield shown("  candidate", lambda line: _mark(found, line) + line.name, 0, number=False)
+    varied = _varied(found)
+    for key in varied:
+        rank = 3 if key in sorted(varied, key=lambda key: -found.importance.shares.get(key, 0.0))[:2] else 6
+        is_number = all(isinstance(line.params.get(key, 0), int | float) for line in lines)
+        yield shown(_heading(key), lambda line, key=key: number(line.params.get(key)), rank, number=is_number)
+    yield shown("seeds", lambda line: str(len(line.trials)), 7)
+    for place, split in enumerate(found.splits):
+        yield shown(f"{split}\n{metric_words(found.metric)}", lambda line, split=split: _value(line, split), min(place, 1) * 2)
+    yield shown("gain", lambda line: _gain(line.gain), 1)
+    yield shown("95% interval", lambda line: _interval(line.gain), 4)
+    yield shown("time", lambda line: duration(line.seconds), 5)
+    yield shown("trained", lambda line: count(line.trainable_parameters), 8)
+    yield shown("memory", lambda line: gib(line.peak_bytes), 9)
+    front = "front: nothing is better that takes no more parameters (P), memory (M), time (T)"
+    yield shown("front", lambda line: " ".join(SHORT[price] for price in line.front) or MISSING, 10, note=front)
 
 
 def _varied(found: Comparison) -> list[str]:
@@ -62,23 +90,22 @@ def _varied(found: Comparison) -> list[str]:
     return [key for key in keys if len({number(line.params.get(key)) for line in found.lines}) > 1]
 
 
-def _heading(name: str) -> str:
-    first, _, last = name.replace("_", " ").rpartition(" ")
-    return f"{first}\n{last}"
+def _heading(key: str) -> str:
+    first, _, last = key.rpartition(".")[2].replace("_", " ").rpartition(" ")
+    return f"{first}\n{last}" if first else last
 
 
-def _cells(found: Comparison, line: Line, keys: Sequence[str]) -> list[str]:
-    mark = "★ " if line.name == found.keep else "◆ " if line.name == found.reference else "  "
-    return [
-        mark + line.name, *(number(line.params.get(key)) for key in keys), str(len(line.trials)),
-        *(with_error(*line.values[split]) if split in line.values else MISSING for split in found.splits),
-        _gain(line.gain) if line.name != found.reference else "reference",
-        count(line.trainable_parameters), gib(line.peak_bytes), duration(line.seconds),
-        " ".join(SHORT[price] for price in line.front) or MISSING,
-    ]  # fmt: skip
+def _mark(found: Comparison, line: Line) -> str:
+    return "★ " if line.name == found.keep else "◆ " if line.name == found.reference else "  "
+
+
+def _value(line: Line, split: str) -> str:
+    return with_error(*line.values[split]) if split in line.values else MISSING
 
 
 def _gain(gain: Gain | None) -> str:
-    if gain is None:
-        return MISSING
-    return f"{gain.mean:+.3g} ({gain.low:+.3g} to {gain.high:+.3g}){'' if gain.certain else ' ~'}"
+    return MISSING if gain is None else f"{gain.mean:+.3g}{'  ' if gain.certain else ' ~'}"
+
+
+def _interval(gain: Gain | None) -> str:
+    return MISSING if gain is None else f"{gain.low:+.3g} to {gain.high:+.3g}"

@@ -60,6 +60,7 @@ Sets = Annotated[list[str] | None, typer.Option("--set", metavar="KEY=VALUE", he
 Json = Annotated[bool, typer.Option("--json", help="One JSON document on stdout; words for people go to stderr.")]
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="No progress.")]
 Verbose = Annotated[bool, typer.Option("--verbose", "-v", help="Show the traceback when something breaks.")]
+All = Annotated[bool, typer.Option("--all", help="Show everything, however long and wide.")]
 DryRun = Annotated[bool, typer.Option("--dry-run", help="Check and plan everything, train nothing.")]
 
 Resume = Annotated[

@@ -2,33 +2,36 @@
 
 from __future__ import annotations
 
+import math
 import shlex
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from itertools import groupby
 from operator import itemgetter
+from pathlib import Path
 from textwrap import indent
 from typing import TYPE_CHECKING, Any
 
-from rich import box
 from rich.console import Console, RenderableType
 from rich.padding import Padding
-from rich.table import Table
 from rich.text import Text
 
 from loraloom.cli.explained import range_words, space_words
-from loraloom.cli.screen import WIDEST, plain_console
+from loraloom.cli.screen import WIDEST, plain_console, rows_left, say, table_width, verbatim
 from loraloom.config.keys import keys
+from loraloom.report.fit import Shown, fitted
 from loraloom.report.forecast import NO_PARTS
 from loraloom.report.words import MISSING, duration, gib, metric_words, number, with_error
 
 if TYPE_CHECKING:
-    from pathlib import Path
-
     from loraloom.pipeline.prepare import Prepared
     from loraloom.pipeline.session import Outcome
     from loraloom.store.database import RunSummary
     from loraloom.store.result import RunResult
 
+RUNS_BESIDES = 6
+"""Lines beside the rows of `runs`: heading, captions, the prompt below."""
+END_BESIDES = 20
+"""Lines beside the candidates at the end of a run: heading, verdict, where things are and how to load them."""
 PREVIEWED = 2
 """Rows of training data that a plan shows with their masks."""
 
@@ -62,16 +65,17 @@ def show_outcome(outcome: Outcome) -> None:
     console = plain_console()
     result, folder = outcome.result, outcome.folder
     console.print()
-    console.print(trials_table(result, console.width))
+    rows = rows_left(console, END_BESIDES)
+    console.print(trials_table(result, table_width(console), rows, more=folder.report_path.name), crop=False)
     if result.verdict:
-        _line(console, result.verdict)
+        verbatim(console, result.verdict)
     _findings(console, outcome)
-    _line(console)
-    _line(console, f"report   {folder.report_path}")
+    verbatim(console)
+    verbatim(console, f"report   {folder.report_path}")
     if result.best is not None and folder.best.is_dir():
-        _line(console, f"adapter  {folder.best}")
-        _line(console, f"try it   {_try_it(result, folder.best)}")
-        _line(console, f"load it\n\n{indent(load_snippet(folder, result, str(folder.best)) or '', '  ')}")
+        verbatim(console, f"adapter  {folder.best}")
+        verbatim(console, f"try it   {_try_it(result, folder.best)}")
+        verbatim(console, f"load it\n\n{indent(load_snippet(folder, result, str(folder.best)) or '', '  ')}")
 
 
 def _findings(console: Console, outcome: Outcome) -> None:
@@ -81,10 +85,10 @@ def _findings(console: Console, outcome: Outcome) -> None:
     best = outcome.result.trial(outcome.result.best)
     found = ranked([*outcome.result.findings, *(best.findings if best else ())])
     for finding in found:
-        _line(console, f"{finding.level}: {finding.name}: {finding.symptom} ({finding.evidence})\n  next: {finding.next}")
+        verbatim(console, f"{finding.level}: {finding.name}: {finding.symptom} ({finding.evidence})\n  next: {finding.next}")
     remedy = next((finding for finding in found if finding.patch and finding.level != "note"), None)
     if remedy is not None:
-        _line(console, f"do that  loraloom train --apply {shlex.quote(f'{outcome.folder.path}:{remedy.name}')}")
+        verbatim(console, f"do that  loraloom train --apply {shlex.quote(f'{outcome.folder.path}:{remedy.name}')}")
 
 
 def show_plan(prepared: Prepared) -> dict[str, Any]:
@@ -98,27 +102,27 @@ def show_plan(prepared: Prepared) -> dict[str, Any]:
 
     console = plain_console()
     document = plan_json(prepared.plan)
-    _line(console, prepared.recognised.note)
+    verbatim(console, prepared.recognised.note)
     for row in preview(prepared.data, prepared.tokenizer, n=PREVIEWED):
         console.print(supervised(row), soft_wrap=True)
-    _line(console)
+    verbatim(console)
     for block in _settings(document["settings"]):
         console.print(block, width=min(console.width, WIDEST))
-    _line(console)
+    verbatim(console)
     for name, (words, unit) in FORECASTS.items():
         if name in document["forecast"]:
-            _line(console, f"{words}: {_estimate(document['forecast'][name], unit)}")
+            verbatim(console, f"{words}: {_estimate(document['forecast'][name], unit)}")
     if document["search_space"]:
-        _line(console, f"\n{prepared.plan.trials} candidates of a tune would differ in")
+        verbatim(console, f"\n{prepared.plan.trials} candidates of a tune would differ in")
         for line in space_words(document["search_space"]):
-            _line(console, f"  {line}")
-        _line(console)
+            verbatim(console, f"  {line}")
+        verbatim(console)
     for rung in document["ladder"]:
-        _line(console, f"  to need less: {_rung(rung)}")
+        verbatim(console, f"  to need less: {_rung(rung)}")
     for warning in document["warnings"]:
-        _line(console, f"warning: {warning}")
+        verbatim(console, f"warning: {warning}")
     for note in document["notes"]:
-        _line(console, f"note: {note}")
+        verbatim(console, f"note: {note}")
     return document
 
 
@@ -128,12 +132,12 @@ def show_metrics(document: Mapping[str, Any]) -> None:
     metrics: Mapping[str, float] = document["metrics"]
     for name, value in document.items():
         if name not in ("metrics", "notes"):
-            _line(console, f"{name}: {number(value)}")
+            verbatim(console, f"{name}: {number(value)}")
     for note in document["notes"]:
-        _line(console, f"warning: {note}")
+        say(console, f"warning: {note}")
     for name, value in metrics.items():
         if not name.endswith("_se"):
-            _line(console, f"{metric_words(name)}: {with_error(value, metrics.get(f'{name}_se', 0.0))}")
+            verbatim(console, f"{metric_words(name)}: {with_error(value, metrics.get(f'{name}_se', 0.0))}")
 
 
 def show_answers(answers: Sequence[Mapping[str, Any]]) -> None:
@@ -146,30 +150,56 @@ def show_answers(answers: Sequence[Mapping[str, Any]]) -> None:
         console.print(Text(str(answer["text"])), soft_wrap=True)
 
 
-def show_runs(runs: Sequence[RunSummary], output_dir: str) -> None:
-    """One row a run."""
+def show_runs(runs: Sequence[RunSummary], output_dir: str, *, everything: bool = False) -> None:
+    """One row a run, the newest first.
+
+    Args:
+        everything: all runs and all columns, however large the table.
+    """
     console = plain_console()
     if not runs:
-        _line(console, f"no runs in {output_dir} yet; loraloom tune makes one")
+        verbatim(console, f"no runs in {output_dir} yet; loraloom tune makes one")
         return
-    table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
-    for heading in ("name", "verb", "status", "trials", "time"):
-        table.add_column(heading, no_wrap=True)
-    table.add_column("started", min_width=10)
-    for heading in ("model", "result"):
-        table.add_column(heading, overflow="fold")
-    for run in runs:
-        started = run.started_at[:16].replace("T", " ")
-        cells = (run.name, run.verb, run.status, str(run.trials), duration(run.seconds), started, run.model, _result(run))
-        table.add_row(*(Text(cell) for cell in cells))
-    console.print(table)
+    rows = rows_left(console, RUNS_BESIDES, everything=everything)
+    captions = [f"{len(runs) - rows} older runs (--all shows them)"] if rows is not None and rows < len(runs) else []
+    width = table_width(console, everything=everything)
+    console.print(fitted(_runs(runs[:rows], whole=width is None), width, captions=captions), crop=False)
 
 
-def _result(run: RunSummary) -> str:
-    if run.best_value is None:
-        return MISSING
-    base = "" if run.baseline_value is None else f", bare base {with_error(run.baseline_value)}"
-    return f"{metric_words(run.metric)} {with_error(run.best_value, run.best_se or 0.0)}{base}"
+def _runs(runs: Sequence[RunSummary], *, whole: bool) -> Iterator[Shown]:
+    """What is shown of each run, with the rank of each column.
+
+    Args:
+        whole: a base model's folder with all that leads to it.
+    """
+
+    def shown(heading: str, cell: Callable[[RunSummary], str], rank: int, *, number: bool = True) -> Shown:
+        return Shown(heading, [Text(cell(run)) for run in runs], rank, number)
+
+    yield shown("name", lambda run: run.name, 0, number=False)
+    yield shown("verb", lambda run: run.verb, 6, number=False)
+    yield shown("status", lambda run: run.status, 0, number=False)
+    yield shown("trials", lambda run: str(run.trials), 5)
+    yield shown("time", lambda run: duration(run.seconds), 4)
+    yield shown("started", lambda run: run.started_at[:16].replace("T", " "), 3)
+    yield shown("model", lambda run: run.model if whole else _last_name(run.model), 7, number=False)
+    yield shown("measure", lambda run: MISSING if run.best_value is None else _measure(run.metric), 1, number=False)
+    yield shown("best", lambda run: _scored(run.best_value, run.best_se), 0)
+    yield shown("bare base", lambda run: _scored(run.baseline_value), 2)
+
+
+def _last_name(model: str) -> str:
+    """Of a folder its own name; a name on the hub as it is."""
+    return Path(model).name if Path(model).is_absolute() else model
+
+
+def _measure(metric: str) -> str:
+    """What was measured; without the split where it is the usual one."""
+    return metric_words(metric.removeprefix("validation_"))
+
+
+def _scored(value: float | None, error: float | None = None) -> str:
+    return MISSING if value is None else with_error(value, error or math.nan)
 
 
 def show_facts(facts: Mapping[str, Any], margin: str = "") -> None:
@@ -177,10 +207,10 @@ def show_facts(facts: Mapping[str, Any], margin: str = "") -> None:
     console = plain_console()
     for name, value in facts.items():
         if isinstance(value, Mapping):
-            _line(console, f"{margin}{name}")
+            verbatim(console, f"{margin}{name}")
             show_facts(value, margin + "  ")  # pyright: ignore[reportUnknownArgumentType]
         else:
-            _line(console, f"{margin}{name}: {number(value)}")
+            verbatim(console, f"{margin}{name}: {number(value)}")
 
 
 def _settings(settings: Mapping[str, Any]) -> Iterator[RenderableType]:
@@ -198,11 +228,6 @@ def _settings(settings: Mapping[str, Any]) -> Iterator[RenderableType]:
             head = Text.assemble(name.ljust(longest), "  ", (number(advice["value"]), "bold"), (worth, "dim"))
             yield Padding(head, (0, 0, 0, left), expand=False)
             yield Padding(Text(f"{advice['reason']}  [{advice['source']}]", style="dim"), (0, 0, 0, left + 4), expand=False)
-
-
-def _line(console: Console, text: str = "") -> None:
-    """A line that is never wrapped or styled: paths and commands stay whole when they are copied."""
-    console.print(Text(text), soft_wrap=True)
 
 
 def _try_it(result: RunResult, adapter: Path) -> str:

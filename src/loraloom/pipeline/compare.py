@@ -15,6 +15,8 @@ from loraloom.search.compare import CONFIDENCE, Winner, pick_winner, seeds_diffe
 from loraloom.search.front import pareto_front
 from loraloom.search.importance import Importance
 
+NAMED = 4
+"""Entrants that a note lists by name."""
 PRICES = ("trainable_parameters", "peak_bytes", "seconds")
 
 
@@ -202,7 +204,8 @@ def _notes(gains: Mapping[str, Gain | None]) -> tuple[str, ...]:
     loose = [name for name, gain in gains.items() if gain and not gain.paired_rows]
     if not loose:
         return ()
+    named = ", ".join(loose) if len(loose) <= NAMED else f"{', '.join(loose[:NAMED])} and {len(loose) - NAMED} more"
     return (
-        f"{', '.join(loose)}: not compared row by row, as row scores were not kept or belong to other rows; "
+        f"{named}: not compared row by row, as row scores were not kept or belong to other rows; "
         "those intervals are wider than the truth",
     )

@@ -1,17 +1,16 @@
-"""The table of candidates: as text cells, and as a rich table that fits the width it is given."""
+"""The table of candidates: as text cells, and for a terminal, as wide as it is told."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from rich import box
-from rich.console import Console
-from rich.table import Table
+from rich.console import Group
 from rich.text import Text
 
 from loraloom.records import Trial
+from loraloom.report.fit import Shown, fitted
 from loraloom.report.words import count, duration, gib, metric_words, number, share, with_error
 from loraloom.store.result import RunResult
 
@@ -70,24 +69,24 @@ def plain_rows(result: RunResult) -> list[dict[str, str]]:
     ]
 
 
-def trials_table(result: RunResult, width: int | None = None) -> Table:
+def trials_table(result: RunResult, width: int | None = None, rows: int | None = None, *, more: str = "--all") -> Group:
     """The table for a terminal, best first.
 
     Args:
-        width: columns of text to fit into; None takes the terminal's, 80 where there is none. The least important
-            columns are left out until it fits, and the caption names them.
+        width: columns of text to fit into; None shows all columns. The least important are left out until it fits, and a line
+            below the table names them.
+        rows: candidates to show; None shows all. The best ones stay, and the plan's own setting.
+        more: what shows everything.
     """
-    width = width or Console().width
-    unbounded = Console(width=10_000)
-    shown = columns(result)
-    left_out: list[Column] = []
-    table = _table(result, shown, left_out)
-    while unbounded.measure(table).maximum > width and any(column.importance for column in shown):
-        least = max(shown, key=lambda column: column.importance)
-        shown.remove(least)
-        left_out.append(least)
-        table = _table(result, shown, left_out)
-    return table
+    ranked = result.ranked()
+    shown = [trial for trial in ranked if rows is None or trial in ranked[:rows] or mark(result, trial)]
+    captions = ["★ best   ◆ the plan's own setting" if result.default else "★ best"]
+    if len(shown) < len(ranked):
+        captions.append(f"{len(ranked) - len(shown)} more candidates ({more} shows them)")
+    styles = ["bold" if trial.id == result.best else "" for trial in shown]
+    return fitted(
+        (_shown(result, column, shown) for column in columns(result)), width, styles=styles, captions=captions, more=more
+    )
 
 
 def mark(result: RunResult, trial: Trial) -> str:
@@ -140,28 +139,14 @@ def _trained(result: RunResult, trial: Trial) -> str:
     return f"{parameters} ({share(trial.trainable_parameters, result.base_parameters)})" if result.base_parameters else parameters
 
 
-def _table(result: RunResult, shown: list[Column], left_out: list[Column]) -> Table:
-    caption = "★ best   ◆ the plan's own setting" if result.default else "★ best"
-    if left_out:
-        caption += f"   not shown: {', '.join(column.heading for column in reversed(left_out))}"
-    table = Table(
-        box=box.SIMPLE_HEAD, caption=Text(caption, style="dim"), caption_justify="left", pad_edge=False, padding=(0, 1, 0, 0)
-    )
-    for column in shown:
-        table.add_column(_heading(column), justify="right" if column.numeric else "left", no_wrap=True, max_width=16)
-    for trial in result.ranked():
-        cells = [Text(column.cell(result, trial), style=_style(column, trial)) for column in shown]
-        marks = {"best": "★ ", "default": "◆ "}
-        cells[0] = Text(marks.get(mark(result, trial), "  ")) + cells[0]
-        table.add_row(*cells, style="bold" if trial.id == result.best else "")
-    return table
-
-
-def _heading(column: Column) -> Text:
+def _shown(result: RunResult, column: Column, trials: Sequence[Trial]) -> Shown:
+    cells = [Text(column.cell(result, trial), style=_style(column, trial)) for trial in trials]
     if column.key == "trial":
-        return Text("  trial")
+        marks = {"best": "★ ", "default": "◆ "}
+        marked = [Text(marks.get(mark(result, trial), "  ")) + cell for trial, cell in zip(trials, cells, strict=True)]
+        return Shown("  trial", marked, column.importance, column.numeric)
     # The words of a metric stand below each other: a heading must not be wider than its numbers.
-    return Text(column.heading.replace(" ", "\n", 1))
+    return Shown(column.heading.replace(" ", "\n", 1), cells, column.importance, column.numeric)
 
 
 def _style(column: Column, trial: Trial) -> str:

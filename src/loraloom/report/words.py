@@ -9,17 +9,26 @@ from typing import Any, cast
 MISSING = "–"
 LONGEST_LIST = 8
 LONGEST_NAME = 30
+MOST_DIGITS = 6
+"""After the point of a measured value, however small its error."""
 
 
 def with_error(value: float, error: float = math.nan) -> str:
-    """A measured value, rounded where its standard error begins: "0.783 ± 0.012". NaN reads as a dash."""
+    """A measured value, rounded where its standard error begins: "0.783 ± 0.012", "1.23e-5 ± 4e-7". NaN reads as a dash."""
     if math.isnan(value):
         return MISSING
     if math.isinf(value) or abs(value) >= 1e6:
         return f"{value:.3g}"
+    tiny = 0 < abs(value) < 1e-3
     if math.isnan(error) or error <= 0:
-        return f"{value:.4g}" if abs(value) >= 1000 else f"{value:.3f}"
-    digits = min(4, max(0, 1 - math.floor(math.log10(error))))
+        return _exponent(value, 2) if tiny else f"{value:.4g}" if abs(value) >= 1000 else f"{value:.3f}"
+    begins = -math.floor(math.log10(error))
+    if tiny and begins > 3:
+        digits = min(MOST_DIGITS, max(0, begins + math.floor(math.log10(abs(value)))))
+        return f"{_exponent(value, digits)} ± {_exponent(error, 0)}"
+    if begins > 4:
+        return f"{value:.{min(MOST_DIGITS, begins)}f} ± {_exponent(error, 0)}"
+    digits = min(4, max(0, 1 + begins))
     return f"{value:.{digits}f} ± {error:.{digits}f}"
 
 
@@ -88,5 +97,11 @@ def _short(value: float) -> str:
         return f"{value:g}"
     if 1e-2 <= abs(value) < 1e6:
         return f"{value:.3g}" if abs(value) < 1 else f"{value:.4g}" if abs(value) < 1e4 else f"{value:.0f}"
-    mantissa, exponent = f"{value:.2e}".split("e")
-    return f"{mantissa.rstrip('0').rstrip('.')}e{int(exponent)}"
+    mantissa, _, exponent = _exponent(value, 2).partition("e")
+    return f"{mantissa.rstrip('0').rstrip('.')}e{exponent}"
+
+
+def _exponent(value: float, digits: int) -> str:
+    """ "1.23e-5": so many digits after the point."""
+    mantissa, exponent = f"{value:.{digits}e}".split("e")
+    return f"{mantissa}e{int(exponent)}"
