@@ -121,7 +121,7 @@ def show_plan(prepared: Prepared) -> dict[str, Any]:
         verbatim(console, f"  to need less: {_rung(rung)}")
     for warning in document["warnings"]:
         verbatim(console, f"warning: {warning}")
-    for note in document["notes"]:
+    for note in document.get("notes", ()):
         verbatim(console, f"note: {note}")
     return document
 
@@ -133,7 +133,7 @@ def show_metrics(document: Mapping[str, Any]) -> None:
     for name, value in document.items():
         if name not in ("metrics", "notes"):
             verbatim(console, f"{name}: {number(value)}")
-    for note in document["notes"]:
+    for note in document.get("notes", ()):
         say(console, f"warning: {note}")
     for name, value in metrics.items():
         if not name.endswith("_se"):
