@@ -9,8 +9,9 @@ from types import SimpleNamespace
 import pytest
 from rich.console import Console
 
-from loraloom.cli import summary
-from loraloom.cli.screen import PLAIN_WIDTH, plain_console
+from loraloom.cli import planned, summary
+from loraloom.cli.learnt import show_rows, supervised
+from loraloom.cli.screen import PLAIN_WIDTH, WIDEST, plain_console
 from loraloom.records import Trial
 from loraloom.report.words import with_error
 from loraloom.store.database import Database
@@ -51,11 +52,11 @@ def test_the_end_of_a_run_names_report_adapter_and_how_to_use_it(tmp_path: Path,
 
 
 @pytest.mark.usefixtures("wide")
-def test_a_classifier_is_loaded_with_its_number_of_labels(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_classifier_is_loaded_with_its_classes(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     outcome = finished(tmp_path, "seq_cls", ["bad", "good"])
     summary.show_outcome(outcome)  # type: ignore[arg-type]
     out = capsys.readouterr().out
-    assert "AutoModelForSequenceClassification.from_pretrained('base/model', num_labels=2)" in out
+    assert "AutoModelForSequenceClassification.from_pretrained(" in out and "id2label={0: 'bad', 1: 'good'}" in out
     assert f"try it   loraloom evaluate '{outcome.folder.path}/config.yaml' --adapter '{outcome.folder.best}'\n" in out
 
 
@@ -100,15 +101,15 @@ def test_settings_are_readable_at_every_width(width: int) -> None:
         "adapter.bias": advice("none", ("none", "all")),
     }
     console = Console(width=width, record=True, file=StringIO())
-    for block in summary._settings(settings):  # pyright: ignore[reportPrivateUsage]
-        console.print(block, width=min(width, summary.WIDEST))
+    for block in planned._settings(settings):  # pyright: ignore[reportPrivateUsage]
+        console.print(block, width=min(width, WIDEST))
     lines = [line.rstrip() for line in console.export_text().splitlines()]
     heads = [line for line in lines if "because" not in line and "arXiv" not in line]
     adapter = ["adapter", "  r     16  (8 to 128)", "  bias  none  (none, all)"]
     assert heads == ["task  causal_lm", *adapter, "training", "  learning_rate  2e-4"]
     reasons = [line for line in lines if "because" in line]
-    assert min(len(line) for line in reasons if "arXiv" not in line) > min(width, summary.WIDEST) - 20
-    assert max(len(line) for line in lines) <= min(width, summary.WIDEST)
+    assert min(len(line) for line in reasons if "arXiv" not in line) > min(width, WIDEST) - 20
+    assert max(len(line) for line in lines) <= min(width, WIDEST)
 
 
 def test_without_a_terminal_the_width_does_not_depend_on_where_it_runs(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -117,14 +118,28 @@ def test_without_a_terminal_the_width_does_not_depend_on_where_it_runs(monkeypat
 
 
 def test_long_training_data_are_cut_in_their_middle() -> None:
-    shown = summary.supervised([("question " * 100, False), ("answer", True)]).plain
+    shown = supervised([("question " * 100, False), ("answer", True)]).plain
     assert shown.startswith("question question") and shown.endswith("question «answer»")
     assert "[... 540 characters ...]" in shown
 
 
+@pytest.mark.parametrize("pieces", [2, 3, 12])
+def test_rows_keep_to_the_lines_that_are_left_and_show_where_learning_begins_and_ends(
+    monkeypatch: pytest.MonkeyPatch, pieces: int
+) -> None:
+    monkeypatch.setenv("COLUMNS", "80")
+    console = Console(width=80, record=True, file=StringIO())
+    row = [("word " * 200 + "\n", place % 2 == 1) for place in range(pieces)]
+    show_rows(console, [row, row], said=20)
+    shown = console.export_text()
+    assert len(shown.splitlines()) <= 20
+    assert max(len(line.rstrip()) for line in shown.splitlines()) <= 80
+    assert pieces > 3 or shown.count("«") == shown.count("»") == 2 * (pieces // 2)
+
+
 def test_what_is_learnt_is_marked() -> None:
     row = [("<s>", False), ("two", False), (" four", True), ("</s>", True), ("\n", False)]
-    assert summary.supervised(row).plain == "<s>two« four</s>»\n"
+    assert supervised(row).plain == "<s>two« four</s>»\n"
 
 
 def test_facts_nest(capsys: pytest.CaptureFixture[str]) -> None:

@@ -73,7 +73,7 @@ def test_a_plan_without_a_probe_loads_no_weights_and_has_no_notes(world: World, 
 
 
 def test_people_see_notes_and_warnings_under_their_own_names(world: World, loraloom: Door) -> None:
-    answer = loraloom("plan", "--model", world.llama, "--data", world.text, "--set", "engine=peft")
+    answer = loraloom("plan", "--model", world.llama, "--data", world.text, "--set", "engine=peft", "--all")
     assert answer.code == 0, answer.err
     assert "note: memory is that of PEFT on CUDA with the base in half precision" in answer.out
     assert not any("PEFT" in line for line in answer.out.splitlines() if line.startswith("warning: "))
@@ -109,7 +109,7 @@ def test_the_printed_ladder_goes_down_and_says_what_each_cut_costs(
     monkeypatch.setattr("loraloom.facts.device._process_bytes", lambda: 300_000_000)
     answer = loraloom(
         "plan", "--model", shared / "models" / "stories260K", "--data", shared / "data" / "tinystories" / "stories_cased.jsonl",
-        "--set", "data.max_rows=60",
+        "--set", "data.max_rows=60", "--all",
     )  # fmt: skip
     assert answer.code == 0, answer.err
     rungs = [line for line in answer.out.splitlines() if line.startswith("  to need less: ")]
@@ -179,7 +179,7 @@ def test_what_an_adapter_is_used_for_is_forecast_too(
     model: str, rows: str, names: list[str], world: World, loraloom: Door
 ) -> None:
     words = ["plan", "--model", getattr(world, model), "--data", getattr(world, rows)]
-    document, text = loraloom(*words, "--json"), loraloom(*words).out
+    document, text = loraloom(*words, "--json"), loraloom(*words, "--all").out
     assert [name for name in ("generation", "export") if name in document.json()["forecast"]] == names
     assert all(parts_sum_to_the_total(document, name, "bytes") for name in names)
     assert ("memory to write answers with an adapter: " in text) == ("generation" in names)
@@ -190,3 +190,44 @@ def test_rows_that_are_few_still_have_a_plan(world: World, loraloom: Door, tmp_p
     rows = write_rows(tmp_path / "few.jsonl", [{"text": f"the cat sleeps {number}"} for number in range(4)])
     answer = loraloom("plan", "--model", world.llama, "--data", rows, "--json")
     assert answer.code == 0, answer.err
+
+
+@pytest.mark.parametrize("width", [80, 100, 160])
+@pytest.mark.parametrize(("model", "rows"), [("llama", "text"), ("chat_llama", "chat"), ("bert", "labels"), ("t5", "pairs")])
+def test_a_plan_fits_a_screen_and_ends_with_what_is_learnt(
+    model: str, rows: str, width: int, world: World, loraloom: Door, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("COLUMNS", str(width))
+    words = ["plan", "--model", getattr(world, model), "--data", getattr(world, rows), "--set", "training.weight_decay=0.05"]
+    lines = loraloom(*words).out.splitlines()
+    assert len(lines) <= 40
+    assert not [line for line in lines if len(line.rstrip()) > width and getattr(world, rows) not in line]
+    heads = [line.split()[0] for line in lines if line.strip()]
+    for name in (
+        "r",
+        "lora_alpha",
+        "target_modules",
+        "learning_rate",
+        "per_device_train_batch_size",
+        "memory:",
+        "time:",
+        "search:",
+    ):
+        assert name in heads, name
+    assert "as you asked: weight_decay 0.05" in lines
+    assert model == "bert" or "»" in "".join(lines[-6:])
+    assert "lr_scheduler_type" not in heads
+
+
+def test_everything_is_shown_on_demand(world: World, loraloom: Door) -> None:
+    words = ["plan", "--model", world.llama, "--data", world.text]
+    document = loraloom(*words, "--json").json()
+
+    def plain(text: str) -> str:
+        """Without the amounts of memory, which differ from one moment to the next."""
+        return re.sub(r"[\d.]+ [MG]iB", "#", " ".join(text.split()))
+
+    everything = plain(loraloom(*words, "--all").out)
+    for key, advice in document["settings"].items():
+        assert f"{key.rpartition('.')[2]} " in everything
+        assert plain(f"{advice['reason']} [{advice['source']}]") in everything

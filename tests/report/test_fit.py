@@ -5,12 +5,13 @@ from __future__ import annotations
 import io
 import math
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from rich.console import Console
 from rich.text import Text
 
-from loraloom.report.fit import Shown, fitted
+from loraloom.report.fit import Shown, fitted, shortened, wrapped
 from loraloom.report.words import count, duration, gib, number, with_error
 
 WORDS = st.text("abcdefgh-_/", min_size=1, max_size=60)
@@ -90,3 +91,31 @@ def test_a_note_stands_below_only_where_its_column_is_shown() -> None:
     assert "front: what P is" in drawn(columns, 100)
     narrow = drawn(columns, 60, more="compare first --all")
     assert "what P is" not in narrow and "not shown: front (compare first --all shows them)" in narrow
+
+
+@pytest.mark.parametrize(
+    ("room", "short"),
+    [
+        (80, "1 row takes 556 MiB of 22.7 GiB without it, at 480 tokens; more would not fit"),
+        (60, "1 row takes 556 MiB of 22.7 GiB without it, at 480 tokens"),
+        (30, "1 row takes 556 MiB of …"),
+        (20, "1 row takes …"),
+        (3, ""),
+    ],
+)
+def test_a_reason_ends_with_a_clause_or_between_words_and_keeps_a_number_s_unit(room: int, short: str) -> None:
+    assert shortened("1 row takes 556 MiB of 22.7 GiB without it, at 480 tokens; more would not fit", room) == short
+
+
+@given(st.text("abc 019.;:(", max_size=120), st.integers(0, 100))
+def test_what_is_shortened_fits(text: str, room: int) -> None:
+    short = shortened(text, room)
+    assert len(short) <= room or short == text[: len(short)] == ""
+    assert text.startswith(short.removesuffix("…").rstrip())
+
+
+@given(st.lists(st.text("abc019.-/", min_size=1, max_size=90), max_size=12), st.integers(60, 120))
+def test_sentences_break_between_words_only(words: list[str], width: int) -> None:
+    lines = wrapped(" ".join(words), width).split("\n")
+    assert [word for line in lines for word in line.split()] == words
+    assert all(len(line) <= width or " " not in line for line in lines)

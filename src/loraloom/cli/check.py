@@ -6,13 +6,13 @@ from typing import Annotated, Any
 
 import typer
 
-from loraloom.cli.request import Request, asks
+from loraloom.cli.request import All, Request, asks
 
 Quick = Annotated[bool, typer.Option("--quick", help="Leave out what needs the weights: memory is forecast, not measured.")]
 
 
 @asks()
-def check(request: Request, quick: Quick = False) -> dict[str, Any]:
+def check(request: Request, quick: Quick = False, everything: All = False) -> dict[str, Any]:
     """Look for what would go wrong before it does.
 
     One batch, the longest, goes through the real model forwards and backwards. Nothing is trained or written.
@@ -22,6 +22,6 @@ def check(request: Request, quick: Quick = False) -> dict[str, Any]:
     from loraloom.pipeline.check import refuse_failed
 
     checked = run_check(request.config, quick=quick)
-    show_checks(checked)
+    show_checks(checked, everything=everything)
     refuse_failed(checked)
     return checked.to_json()

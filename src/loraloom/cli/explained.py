@@ -41,12 +41,15 @@ def space_words(space: Mapping[str, Any]) -> Iterator[str]:
     """A search space, one dimension a line."""
     longest = max(map(len, space), default=0)
     for key, dimension in space.items():
-        if isinstance(dimension, Mapping):
-            words = f"{number(dimension['low'])} to {number(dimension['high'])}"  # pyright: ignore[reportUnknownArgumentType]
-            words += " (log)" if dimension.get("log") else ""
-        else:
-            words = ", ".join(number(choice) for choice in dimension)
-        yield f"{key.ljust(longest)}  {words}"
+        yield f"{key.ljust(longest)}  {dimension_words(dimension)}"
+
+
+def dimension_words(dimension: Any) -> str:
+    """What a search draws from: "2e-4 to 3e-3 (log)", or the choices."""
+    if isinstance(dimension, Mapping):
+        words = f"{number(dimension['low'])} to {number(dimension['high'])}"  # pyright: ignore[reportUnknownArgumentType]
+        return words + (" (log)" if dimension.get("log") else "")
+    return ", ".join(number(choice) for choice in dimension)
 
 
 def _blocks(found: Explanation) -> Iterator[tuple[str, list[str]]]:

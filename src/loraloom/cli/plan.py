@@ -9,7 +9,7 @@ from typing import Annotated, Any
 
 import typer
 
-from loraloom.cli.request import Request, asks
+from loraloom.cli.request import All, Request, asks
 
 Explain = Annotated[
     str | None,
@@ -23,7 +23,7 @@ Probe = Annotated[
 
 
 @asks()
-def plan(request: Request, explain: Explain = None, probe: Probe = False) -> dict[str, Any]:
+def plan(request: Request, explain: Explain = None, probe: Probe = False, everything: All = False) -> dict[str, Any]:
     """Show every setting with its reason.
 
     Memory and time are forecast too, and what a tune may change is listed. Nothing is trained.
@@ -33,16 +33,16 @@ def plan(request: Request, explain: Explain = None, probe: Probe = False) -> dic
         from loraloom.pipeline.plan import explain as run_explain
 
         return show_explanation(run_explain(request.config, explain))
-    from loraloom.cli.summary import show_plan
+    from loraloom.cli.planned import show_plan
 
     if probe:
         from loraloom.pipeline.probe import probe as run_probe
 
-        return show_plan(run_probe(request.config))
+        return show_plan(run_probe(request.config), everything=everything)
     with without_collector():
         from loraloom.pipeline.plan import plan as run_plan
 
-        return show_plan(run_plan(request.config))
+        return show_plan(run_plan(request.config), everything=everything)
 
 
 @contextmanager

@@ -1,41 +1,55 @@
-"""What `check` says, for people: the rows with what is learnt of them, then every check with its number, cause and cure."""
+"""What `check` says, for people: every check, what is wrong with number, cause and cure, then what is learnt of the rows."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from rich.console import Console
 from rich.text import Text
 
-from loraloom.cli.screen import plain_console
-from loraloom.cli.summary import supervised
+from loraloom.cli.learnt import show_rows
+from loraloom.cli.screen import plain_console, sentence_width
+from loraloom.report.fit import shortened, wrapped
 
 if TYPE_CHECKING:
     from loraloom.pipeline.check import Checked, Preview
     from loraloom.pipeline.preflight.result import CheckResult
 
 COLOURS = {"ok": "green", "warn": "yellow", "fail": "bold red", "skipped": "dim"}
+PREVIEWED = 2
+"""Rows that are shown where a screen has to hold all."""
 
 
-def show_checks(checked: Checked) -> None:
-    """Preview, then the checks in their order, then one line that sums up."""
+def show_checks(checked: Checked, *, everything: bool = False) -> None:
+    """The checks in their order, one line that sums up, and last what is learnt of the rows.
+
+    Args:
+        everything: what is well with its number too, and all rows that were looked at.
+    """
     console = plain_console()
-    _line(console, checked.note)
-    for warning in checked.warnings:
-        _line(console, f"warning: {warning}")
+    width = None if everything else sentence_width(console)
+    longest = max(len(result.name) for result in checked.results)
+    lines = _broken(width, checked.note, *(f"warning: {warning}" for warning in checked.warnings))
+    lines += [Text(), *(line for result in checked.results for line in _told(result, longest, width)), Text()]
+    lines += _broken(width, _sum(checked.results))
     if checked.preview is not None:
-        for row in checked.preview.examples:
-            console.print(supervised(row), soft_wrap=True)
-        _line(console, _counts(checked.preview, checked.task))
-    _line(console)
-    width = max(len(result.name) for result in checked.results)
-    for result in checked.results:
-        for text in _told(result, width):
-            console.print(text, soft_wrap=True)
-    _line(console)
-    levels = [result.level for result in checked.results]
+        lines += [*_broken(width, _counts(checked.preview, checked.task)), Text()]
+    for line in lines:
+        console.print(line, soft_wrap=True)
+    if checked.preview is not None:
+        rows = checked.preview.examples if width is None else checked.preview.examples[:PREVIEWED]
+        show_rows(console, rows, said=len(lines), everything=everything)
+
+
+def _broken(width: int | None, *sentences: str) -> list[Text]:
+    return [Text(line) for sentence in sentences for line in wrapped(sentence, width).split("\n")]
+
+
+def _sum(results: Sequence[CheckResult]) -> str:
+    """ "1 fail, 2 warn", or that all is well."""
+    levels = [result.level for result in results]
     counts = ((levels.count("fail"), "fail"), (levels.count("warn"), "warn"), (levels.count("skipped"), "skipped"))
-    _line(console, ", ".join(f"{count} {level}" for count, level in counts if count) or "nothing stands in the way")
+    return ", ".join(f"{count} {level}" for count, level in counts if count) or "nothing stands in the way"
 
 
 def _counts(preview: Preview, task: str) -> str:
@@ -45,17 +59,18 @@ def _counts(preview: Preview, task: str) -> str:
     return f"{preview.rows:,} rows, {preview.tokens:,} tokens{learnt}, {preview.cut_share:.1%} of the rows cut{left_out}"
 
 
-def _told(result: CheckResult, width: int) -> list[Text]:
-    head = Text.assemble(result.name.ljust(width), "  ", (result.level.ljust(7), COLOURS[result.level]), "  ", result.what)
-    if result.number and result.level in ("ok", "skipped"):
-        head.append(f"  [{result.number}]", style="dim")
-    margin = " " * (width + 11)
-    parts = [("command", result.command)]
-    if result.level in ("warn", "fail"):
-        parts = [("number", result.number), ("cause", result.cause), ("do", result.command)]
-    return [head, *(Text(f"{margin}{name}: {part}") for name, part in parts if part)]
-
-
-def _line(console: Console, text: str = "") -> None:
-    """A line that is never wrapped: commands stay whole when they are copied."""
-    console.print(Text(text), soft_wrap=True)
+def _told(result: CheckResult, longest: int, width: int | None) -> list[Text]:
+    """What is wrong in full: number, cause, and what to do in one line, so that it can be copied. What is well in one line."""
+    margin = " " * (longest + 11)
+    wrong = result.level in ("warn", "fail")
+    what = result.what if wrong or width is None else shortened(result.what, width - len(margin))
+    first, *rest = wrapped(f"{margin}{what}", width, margin).split("\n")
+    head = Text.assemble(result.name.ljust(longest), "  ", (result.level.ljust(7), COLOURS[result.level]), "  ", first.strip())
+    number = f"  [{result.number}]"
+    if result.number and not wrong and (width is None or len(head) + len(number) <= width):
+        head.append(number, style="dim")
+    parts = [("number", result.number), ("cause", result.cause)] if wrong else []
+    told = [wrapped(f"{margin}{name}: {part}", width, f"{margin}  ") for name, part in parts if part]
+    if result.command:
+        told.append(f"{margin}{'do' if wrong else 'command'}: {result.command}")
+    return [head, *(Text(line) for text in (*rest, *told) for line in text.split("\n"))]

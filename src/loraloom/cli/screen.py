@@ -40,10 +40,14 @@ def rows_left(console: Console, besides: int, *, everything: bool = False) -> in
     return max(FEWEST_ROWS, console.height - besides) if console.is_terminal and not everything else None
 
 
-def say(console: Console, text: str = "", style: str = "") -> None:
+def sentence_width(console: Console) -> int | None:
+    """Columns of text that a sentence is broken into; None where nothing is broken."""
+    return min(console.width, WIDEST) if is_bounded(console) else None
+
+
+def say(console: Console, text: str = "") -> None:
     """A sentence, broken between words where lines have a width to keep to."""
-    width = min(console.width, WIDEST) if is_bounded(console) else None
-    console.print(Text(wrapped(text, width), style), soft_wrap=True)
+    console.print(Text(wrapped(text, sentence_width(console))), soft_wrap=True)
 
 
 def verbatim(console: Console, text: str = "") -> None:

@@ -5,22 +5,16 @@ from __future__ import annotations
 import math
 import shlex
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from itertools import groupby
-from operator import itemgetter
 from pathlib import Path
 from textwrap import indent
 from typing import TYPE_CHECKING, Any
 
-from rich.console import Console, RenderableType
-from rich.padding import Padding
+from rich.console import Console
 from rich.text import Text
 
-from loraloom.cli.explained import range_words, space_words
-from loraloom.cli.screen import WIDEST, plain_console, rows_left, say, table_width, verbatim
-from loraloom.config.keys import keys
+from loraloom.cli.screen import plain_console, rows_left, say, table_width, verbatim
 from loraloom.report.fit import Shown, fitted
-from loraloom.report.forecast import NO_PARTS
-from loraloom.report.words import MISSING, duration, gib, metric_words, number, with_error
+from loraloom.report.words import MISSING, duration, metric_words, number, with_error
 
 if TYPE_CHECKING:
     from loraloom.pipeline.prepare import Prepared
@@ -32,19 +26,6 @@ RUNS_BESIDES = 6
 """Lines beside the rows of `runs`: heading, captions, the prompt below."""
 END_BESIDES = 20
 """Lines beside the candidates at the end of a run: heading, verdict, where things are and how to load them."""
-PREVIEWED = 2
-"""Rows of training data that a plan shows with their masks."""
-
-FORECASTS = {
-    "memory": ("memory", "bytes"),
-    "time": ("time", "seconds"),
-    "generation": ("memory to write answers with an adapter", "bytes"),
-    "export": ("memory to merge an adapter into the base", "bytes"),
-}
-"""How a plan calls its forecasts, and the unit of each."""
-
-SHOWN_HEAD, SHOWN_TAIL = 240, 120
-"""Characters of a longer piece of training data that a plan shows, from its start and from its end."""
 
 
 def show_end(done: Outcome | Prepared) -> dict[str, Any]:
@@ -52,6 +33,8 @@ def show_end(done: Outcome | Prepared) -> dict[str, Any]:
     from loraloom.pipeline.prepare import Prepared
 
     if isinstance(done, Prepared):
+        from loraloom.cli.planned import show_plan
+
         return show_plan(done)
     show_outcome(done)
     return done.to_json()
@@ -89,41 +72,6 @@ def _findings(console: Console, outcome: Outcome) -> None:
     remedy = next((finding for finding in found if finding.patch and finding.level != "note"), None)
     if remedy is not None:
         verbatim(console, f"do that  loraloom train --apply {shlex.quote(f'{outcome.folder.path}:{remedy.name}')}")
-
-
-def show_plan(prepared: Prepared) -> dict[str, Any]:
-    """What was recognised in the data and what of it is learnt, each setting with reason, source and range, forecasts,
-    what a search may change, warnings.
-
-    Returns the document of `plan --json`.
-    """
-    from loraloom.data.encode import preview
-    from loraloom.plan.document import plan_json
-
-    console = plain_console()
-    document = plan_json(prepared.plan)
-    verbatim(console, prepared.recognised.note)
-    for row in preview(prepared.data, prepared.tokenizer, n=PREVIEWED):
-        console.print(supervised(row), soft_wrap=True)
-    verbatim(console)
-    for block in _settings(document["settings"]):
-        console.print(block, width=min(console.width, WIDEST))
-    verbatim(console)
-    for name, (words, unit) in FORECASTS.items():
-        if name in document["forecast"]:
-            verbatim(console, f"{words}: {_estimate(document['forecast'][name], unit)}")
-    if document["search_space"]:
-        verbatim(console, f"\n{prepared.plan.trials} candidates of a tune would differ in")
-        for line in space_words(document["search_space"]):
-            verbatim(console, f"  {line}")
-        verbatim(console)
-    for rung in document["ladder"]:
-        verbatim(console, f"  to need less: {_rung(rung)}")
-    for warning in document["warnings"]:
-        verbatim(console, f"warning: {warning}")
-    for note in document.get("notes", ()):
-        verbatim(console, f"note: {note}")
-    return document
 
 
 def show_metrics(document: Mapping[str, Any]) -> None:
@@ -213,56 +161,7 @@ def show_facts(facts: Mapping[str, Any], margin: str = "") -> None:
             verbatim(console, f"{margin}{name}: {number(value)}")
 
 
-def _settings(settings: Mapping[str, Any]) -> Iterator[RenderableType]:
-    """Settings in the order of the config, under the name of their section; reason and source stand below the value."""
-    ordered = sorted(settings, key=[*keys(), *settings].index)
-    for section, group in groupby(ordered, key=lambda key: key.rpartition(".")[0]):
-        names = {key: key.rpartition(".")[2] for key in group}
-        if section:
-            yield Text(section, style="bold")
-        longest, left = max(map(len, names.values())), 2 if section else 0
-        for key, name in names.items():
-            advice = settings[key]
-            offered = range_words(advice["range"])
-            worth = f"  ({offered})" if offered else ""
-            head = Text.assemble(name.ljust(longest), "  ", (number(advice["value"]), "bold"), (worth, "dim"))
-            yield Padding(head, (0, 0, 0, left), expand=False)
-            yield Padding(Text(f"{advice['reason']}  [{advice['source']}]", style="dim"), (0, 0, 0, left + 4), expand=False)
-
-
 def _try_it(result: RunResult, adapter: Path) -> str:
     if result.task == "seq_cls":
         return f"loraloom evaluate {shlex.quote(str(adapter.parent / 'config.yaml'))} --adapter {shlex.quote(str(adapter))}"
     return f'loraloom generate --adapter {shlex.quote(str(adapter))} --base "..."'
-
-
-def _estimate(estimate: Mapping[str, float], unit: str) -> str:
-    """A forecast as `plan --json` has it: total_UNIT with its range, and a part under every other NAME_UNIT."""
-    show = gib if unit == "bytes" else duration
-    amounts = {name.removesuffix(f"_{unit}"): amount for name, amount in estimate.items() if name.endswith(f"_{unit}")}
-    parts = [f"{name} {show(amount)}" for name, amount in amounts.items() if amount and name not in NO_PARTS]
-    many = estimate.get("candidates")
-    together = f" for {many} {'candidate' if many == 1 else 'candidates'}" if many else ""
-    return f"{show(amounts['total'])} ({show(amounts['low'])} to {show(amounts['high'])}){together}: {', '.join(parts)}"
-
-
-def _rung(rung: Mapping[str, Any]) -> str:
-    """One cut of the memory ladder: what it leaves, and what it costs."""
-    slower = f", {rung['seconds']:.0%} slower" if rung["seconds"] else ""
-    absent = "" if rung["available"] else " (not on this device)"
-    return f"{rung['name']}{absent}: {gib(rung['bytes'])}, {gib(rung['saved'])} less{slower}; quality: {rung['quality']}"
-
-
-def supervised(row: Sequence[tuple[str, bool]]) -> Text:
-    """A row as the model sees it: what is learnt stands between « and », what is only read is dim."""
-    text = Text()
-    for learnt, run in groupby(row, key=itemgetter(1)):
-        pieces = _clipped("".join(piece for piece, _ in run))
-        text.append(f"«{pieces}»" if learnt else pieces, style="bold green" if learnt else "dim")
-    return text
-
-
-def _clipped(text: str) -> str:
-    if len(text) <= SHOWN_HEAD + SHOWN_TAIL:
-        return text
-    return f"{text[:SHOWN_HEAD]} [... {len(text) - SHOWN_HEAD - SHOWN_TAIL:,} characters ...] {text[-SHOWN_TAIL:]}"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from textwrap import fill
@@ -18,6 +19,8 @@ EDGES = 2
 """Spaces that the frame takes, left and right together."""
 LEAST_TEXT = 20
 """A text is folded to no less than this; before that, columns leave."""
+CLAUSE = re.compile(r"[;:] | \(")
+"""Where a sentence may end early and still be true."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -76,9 +79,28 @@ def fitted(
     return Group(table, *(Text(wrapped(caption, width), style="dim", no_wrap=True, overflow="ignore") for caption in captions))
 
 
-def wrapped(text: str, width: int | None) -> str:
-    """`text` in lines of `width`, broken between words only: paths and numbers stay whole. None breaks nothing."""
-    return text if width is None else fill(text, width, break_long_words=False, break_on_hyphens=False)
+def wrapped(text: str, width: int | None, indent: str = "") -> str:
+    """`text` in lines of `width`, broken between words only: paths and numbers stay whole. None breaks nothing.
+
+    Args:
+        indent: begins every line but the first.
+    """
+    if width is None:
+        return text
+    return fill(text, width, subsequent_indent=indent, break_long_words=False, break_on_hyphens=False)
+
+
+def shortened(text: str, room: int) -> str:
+    """`text` in at most so many characters: its first clauses, else its first words and "…". No number loses its unit."""
+    if len(text) <= room:
+        return text
+    ends = [found.start() for found in CLAUSE.finditer(text) if found.start() <= room]
+    if ends and ends[-1] >= room // 3:
+        return text[: ends[-1]]
+    words = text[: max(0, room - 1)].split(" ")[:-1]
+    while words and words[-1][-1:].isdigit():
+        words.pop()
+    return f"{' '.join(words)} …" if words else ""
 
 
 def chosen(columns: Iterable[Shown], width: int | None) -> tuple[list[Shown], list[Shown]]:

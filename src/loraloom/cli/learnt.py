@@ -1,0 +1,70 @@
+"""What is learnt: rows of training data as the model sees them, short enough to stay in sight."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from itertools import groupby
+from operator import itemgetter
+
+from rich.console import Console
+from rich.text import Text
+
+from loraloom.cli.screen import is_bounded
+
+Row = Sequence[tuple[str, bool]]
+"""A row in pieces: the text, and whether it is learnt."""
+
+WHOLE = 360
+"""Characters of a piece of training data that are shown where there is room; of a longer one its start and its end."""
+LEAST = 60
+SCREEN = 40
+"""Lines that a command aims to keep to, the rows included."""
+FEWEST_LINES = 10
+"""The rows take so many, however much was said before them."""
+
+
+def show_rows(console: Console, rows: Sequence[Row], *, said: int = 0, everything: bool = False) -> None:
+    """Rows with what is learnt of them, in what a screen has left.
+
+    Args:
+        said: lines that stand above them.
+        everything: cut pieces only where they are very long.
+    """
+    if everything or not rows or not is_bounded(console):
+        for row in rows:
+            console.print(supervised(row), soft_wrap=True)
+        return
+    lines = max(FEWEST_LINES, SCREEN - said) // len(rows)
+    for row in rows:
+        for line in _in_lines(console, row, lines):
+            console.print(line, soft_wrap=True)
+
+
+def supervised(row: Row, longest: int = WHOLE) -> Text:
+    """A row as the model sees it: what is learnt stands between « and », what is only read is dim."""
+    text = Text()
+    for learnt, run in groupby(row, key=itemgetter(1)):
+        pieces = _clipped("".join(piece for piece, _ in run), longest)
+        text.append(f"«{pieces}»" if learnt else pieces, style="bold green" if learnt else "dim")
+    return text
+
+
+def _in_lines(console: Console, row: Row, most: int) -> list[Text]:
+    """A row in at most so many lines: its pieces are cut until where learning begins and ends is still seen."""
+    longest = WHOLE
+    while True:
+        lines = list(supervised(row, longest).wrap(console, console.width))
+        while lines and not lines[-1].plain.strip():
+            lines.pop()
+        if len(lines) <= most:
+            return lines
+        if longest <= LEAST:
+            half = (most - 1) // 2
+            gap = Text(f"[... {len(lines) - 2 * half} lines ...]", style="dim")
+            return [*lines[:half], gap, *lines[len(lines) - half :]]
+        longest = longest * 2 // 3
+
+
+def _clipped(text: str, longest: int) -> str:
+    head, tail = longest * 2 // 3, longest // 3
+    return text if len(text) <= head + tail else f"{text[:head]} [... {len(text) - head - tail:,} characters ...] {text[-tail:]}"

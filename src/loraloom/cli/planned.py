@@ -1,0 +1,185 @@
+"""What `plan` shows to people: what matters most on one screen, or every setting with its reason, source and range."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from itertools import groupby
+from typing import TYPE_CHECKING, Any
+
+from rich.console import Console, RenderableType
+from rich.padding import Padding
+from rich.text import Text
+
+from loraloom.cli.explained import dimension_words, range_words, space_words
+from loraloom.cli.learnt import show_rows
+from loraloom.cli.screen import WIDEST, plain_console, sentence_width, verbatim
+from loraloom.config.keys import keys
+from loraloom.report.fit import shortened, wrapped
+from loraloom.report.forecast import NO_PARTS
+from loraloom.report.words import duration, gib, number
+
+if TYPE_CHECKING:
+    from loraloom.pipeline.prepare import Prepared
+
+PREVIEWED = 2
+"""Rows of training data that a plan shows with their masks."""
+
+FORECASTS = {
+    "memory": ("memory", "bytes"),
+    "time": ("time", "seconds"),
+    "generation": ("memory to write answers with an adapter", "bytes"),
+    "export": ("memory to merge an adapter into the base", "bytes"),
+}
+"""How a plan calls its forecasts, and the unit of each."""
+
+MATTER: Mapping[str, Sequence[Any]] = {
+    "goal": ("auto",),
+    "preset": (None,),
+    "model.quantization": ("none",),
+    "data.max_length": (),
+    "adapter.r": (),
+    "adapter.lora_alpha": (),
+    "adapter.lora_dropout": (),
+    "adapter.target_modules": (),
+    "training.learning_rate": (),
+    "training.per_device_train_batch_size": (),
+    "training.gradient_accumulation_steps": (1,),
+    "training.num_train_epochs": (),
+    "training.max_steps": (None,),
+    "training.precision": (),
+    "training.gradient_checkpointing": (False,),
+    "search.trials": (),
+    "limits.max_packed": (),
+}
+"""Settings that matter most, in the order in which they are shown, and the values that go without saying."""
+
+LEAST_REASON = 16
+"""Characters of a reason; with less room there is none."""
+USUAL_NAME, USUAL_VALUE = 16, 10
+"""Characters that most names and values take: longer ones push their own reason aside, and no other."""
+
+
+def show_plan(prepared: Prepared, *, everything: bool = False) -> dict[str, Any]:
+    """What was recognised in the data, the settings with their reasons, forecasts, what a search may change, warnings, and
+    last, so that it stays in sight, what of the data is learnt.
+
+    Args:
+        everything: all settings with source and range, the parts of the forecasts, and what would need less memory.
+
+    Returns the document of `plan --json`.
+    """
+    from loraloom.data.encode import preview
+    from loraloom.plan.document import plan_json
+
+    console = plain_console()
+    document = plan_json(prepared.plan)
+    width = sentence_width(console)
+    lines = [*_broken(prepared.recognised.note, width), ""]
+    if everything:
+        _print(console, lines)
+        for block in _settings(document["settings"]):
+            console.print(block, width=min(console.width, WIDEST))
+        lines = ["", *_at_length(document, prepared.plan.trials)]
+    else:
+        lines += _in_short(document, prepared.plan.trials, width)
+    for word in ("warning", "note"):
+        lines += [line for text in document[f"{word}s"] for line in _broken(f"{word}: {text}", width)]
+    if not everything:
+        lines += _broken("everything: plan --all; one setting at length: plan --explain KEY", width)
+    _print(console, [*lines, ""])
+    rows = preview(prepared.data, prepared.tokenizer, n=PREVIEWED)
+    show_rows(console, rows, said=len(lines) + 1, everything=everything)
+    return document
+
+
+def _in_short(document: Mapping[str, Any], trials: int, width: int | None) -> Iterator[str]:
+    """The settings that matter most, one a line, and each forecast and the search in a line."""
+    settings = document["settings"]
+    shown = [key for key, unsaid in MATTER.items() if key in settings and settings[key]["value"] not in unsaid]
+    if "training.max_steps" in shown:
+        shown.remove("training.num_train_epochs")
+    for key in shown:
+        head = f"{_name(key).ljust(USUAL_NAME)}  {number(settings[key]['value']).ljust(USUAL_VALUE)}  "
+        room = (width or WIDEST) - len(head)
+        reason = shortened(settings[key]["reason"], room) if room >= LEAST_REASON else ""
+        yield from _broken(f"{head}{reason}".rstrip(), width, indent=" " * (USUAL_NAME + 2))
+    set_by_you = [key for key, advice in settings.items() if advice["source"] == "config" and key not in shown]
+    if set_by_you:
+        words = ", ".join(f"{_name(key)} {number(settings[key]['value'])}" for key in set_by_you)
+        yield from _broken(f"as you asked: {words}", width, indent="  ")
+    yield ""
+    memory, time = (document["forecast"][name] for name in ("memory", "time"))
+    yield from _broken(f"memory: {_total(memory, 'bytes')} of {gib(memory['budget_bytes'])}", width, indent="  ")
+    yield from _broken(f"time: {_total(time, 'seconds')}", width, indent="  ")
+    if document["search_space"]:
+        space = "; ".join(f"{_name(key)} {dimension_words(found)}" for key, found in document["search_space"].items())
+        yield from _broken(f"search: {_candidates(trials)} over {space}", width, indent="  ")
+
+
+def _at_length(document: Mapping[str, Any], trials: int) -> Iterator[str]:
+    """Forecasts with their parts, the search space and the ladder, one a line however long."""
+    for name, (words, unit) in FORECASTS.items():
+        if name in document["forecast"]:
+            yield f"{words}: {_estimate(document['forecast'][name], unit)}"
+    if document["search_space"]:
+        yield from ("", f"{_candidates(trials)} of a tune would differ in")
+        yield from (f"  {line}" for line in space_words(document["search_space"]))
+        yield ""
+    for rung in document["ladder"]:
+        yield f"  to need less: {_rung(rung)}"
+
+
+def _print(console: Console, lines: Sequence[str]) -> None:
+    for line in lines:
+        verbatim(console, line)
+
+
+def _broken(text: str, width: int | None, indent: str = "") -> list[str]:
+    return wrapped(text, width, indent).split("\n")
+
+
+def _name(key: str) -> str:
+    return key.rpartition(".")[2]
+
+
+def _settings(settings: Mapping[str, Any]) -> Iterator[RenderableType]:
+    """Settings in the order of the config, under the name of their section; reason and source stand below the value."""
+    ordered = sorted(settings, key=[*keys(), *settings].index)
+    for section, group in groupby(ordered, key=lambda key: key.rpartition(".")[0]):
+        names = {key: _name(key) for key in group}
+        if section:
+            yield Text(section, style="bold")
+        longest, left = max(map(len, names.values())), 2 if section else 0
+        for key, name in names.items():
+            advice = settings[key]
+            offered = range_words(advice["range"])
+            worth = f"  ({offered})" if offered else ""
+            head = Text.assemble(name.ljust(longest), "  ", (number(advice["value"]), "bold"), (worth, "dim"))
+            yield Padding(head, (0, 0, 0, left), expand=False)
+            yield Padding(Text(f"{advice['reason']}  [{advice['source']}]", style="dim"), (0, 0, 0, left + 4), expand=False)
+
+
+def _estimate(estimate: Mapping[str, Any], unit: str) -> str:
+    """A forecast as `plan --json` has it: total_UNIT with its range, and a part under every other NAME_UNIT."""
+    show = gib if unit == "bytes" else duration
+    amounts = {name.removesuffix(f"_{unit}"): amount for name, amount in estimate.items() if name.endswith(f"_{unit}")}
+    parts = [f"{name} {show(amount)}" for name, amount in amounts.items() if amount and name not in NO_PARTS]
+    return f"{_total(estimate, unit)}: {', '.join(parts)}"
+
+
+def _total(estimate: Mapping[str, Any], unit: str) -> str:
+    """ "941 MiB (891 MiB to 990 MiB) for 8 candidates"."""
+    total, low, high = ((gib if unit == "bytes" else duration)(estimate[f"{name}_{unit}"]) for name in ("total", "low", "high"))
+    many = estimate.get("candidates")
+    return f"{total} ({low} to {high}){f' for {_candidates(many)}' if many else ''}"
+
+
+def _candidates(many: int) -> str:
+    return f"{many} {'candidate' if many == 1 else 'candidates'}"
+
+
+def _rung(rung: Mapping[str, Any]) -> str:
+    """One cut of the memory ladder: what it leaves, and what it costs."""
+    slower = f", {rung['seconds']:.0%} slower" if rung["seconds"] else ""
+    absent = "" if rung["available"] else " (not on this device)"
+    return f"{rung['name']}{absent}: {gib(rung['bytes'])}, {gib(rung['saved'])} less{slower}; quality: {rung['quality']}"
