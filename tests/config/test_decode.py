@@ -123,7 +123,8 @@ def test_entries_of_a_mapping_are_set_beside_each_other(write) -> None:
         ("adapter.r=eight", "`adapter.r` is 'eight' but must be a whole number or auto; try 8"),
         ("adapter.r=true", "`adapter.r` is true but must be a whole number or auto; try 8"),
         ("adapter.lora_alpha=0", "`adapter.lora_alpha` is 0 but must be above 0; try 32"),
-        ("adapter.lora_dropout=1", "`adapter.lora_dropout` is 1 but must be at least 0 and below 1; try 0.05"),
+        ("adapter.lora_alpha=1e300", "`adapter.lora_alpha` is 1e+300 but must be above 0 and below 1e+18; try 32"),
+        ("adapter.lora_dropout=1", "`adapter.lora_dropout` is 1 but must be at least 0 and at most 0.99; try 0.05"),
         ("adapter.rank_pattern.q_proj=0", "`adapter.rank_pattern.q_proj` is 0 but must be at least 1; try {q_proj: 16}"),
         ("adapter.rank_pattern.q_proj=true", "but must be a mapping of names to whole numbers; try {q_proj: 16}"),
         ("training.learning_rate=-1e-4", "`training.learning_rate` is -0.0001 but must be above 0 and below 1; try 2e-4"),
@@ -169,7 +170,7 @@ def test_a_flag_says_that_it_was_the_command_line() -> None:
 
 def test_file_and_line_are_named(write) -> None:
     path = write("model:\n  name_or_path: base\n\nadapter:\n  r: 8\n  lora_dropout: 2\n")
-    assert refusal(path) == f"{path}:6: `adapter.lora_dropout` is 2 but must be at least 0 and below 1; try 0.05"
+    assert refusal(path) == f"{path}:6: `adapter.lora_dropout` is 2 but must be at least 0 and at most 0.99; try 0.05"
     path = write("search:\n  space:\n    adapter.r: [8]\n    training.seed: [-1]\n")
     assert refusal(path).startswith(f"{path}:4: `search.space.training.seed` is -1")
     path = write("adapter:\n  alpha_pattern:\n    q_proj: 8\n    v_proj: 0\n")

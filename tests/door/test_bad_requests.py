@@ -60,6 +60,22 @@ def no_such_target_in_space(world: World, here: Path) -> list[object]:
     return ["--model", world.llama, "--data", world.text, "--set", space]
 
 
+ENDLESS = "((((.*)*)*)*)*z!"
+
+
+def endless_target(world: World, here: Path) -> list[object]:
+    return ["--model", world.llama, "--data", world.text, "--target-modules", ENDLESS]
+
+
+def endless_rank_pattern(world: World, here: Path) -> list[object]:
+    return ["--model", world.llama, "--data", world.text, "--set", f"adapter.rank_pattern={{'{ENDLESS}': 4}}"]
+
+
+def endless_target_in_space(world: World, here: Path) -> list[object]:
+    space = f"search.space={{adapter.target_modules: [attention, ['{ENDLESS}']]}}"
+    return ["--model", world.llama, "--data", world.text, "--set", space]
+
+
 def no_such_metric(world: World, here: Path) -> list[object]:
     return ["--model", world.llama, "--data", world.text, "--set", "search.metric=validation_f1"]
 
@@ -77,6 +93,9 @@ BAD: dict[str, tuple[Asks, tuple[str, ...]]] = {
     "a label seen only in validation": (unseen_label, ("mineral", "animal")),
     "a model folder without weights": (no_weights, ("no weights", "safetensors")),
     "a model folder that is absent": (no_model, ("nowhere",)),
+    "a target whose regex never ends": (endless_target, (ENDLESS, "no end after")),
+    "a pattern of ranks that never ends": (endless_rank_pattern, ("adapter.rank_pattern", ENDLESS, "no end after")),
+    "a regex that never ends in the space": (endless_target_in_space, (ENDLESS, "no end after")),
     "a target that matches nothing": (no_such_target, ("query_key_value", "q_proj")),
     "a target in the space that matches nothing": (no_such_target_in_space, ("query_key_value", "q_proj")),
     "a metric that the task does not have": (no_such_metric, ("validation_f1", "validation_loss")),

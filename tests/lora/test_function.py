@@ -10,6 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor, nn
 
+from loraloom.config.keys import RANGES
 from loraloom.lora.dropout import keep_mask
 from loraloom.lora.frozen import frozen_kernel
 from loraloom.lora.function import PackedLinear, Routing, Segment, layer_seed
@@ -130,3 +131,10 @@ def test_a_mask_keeps_the_mean() -> None:
     mask = keep_mask(16, 64, 64, 0.3, seed=5, like=torch.empty(0))
     assert float(mask.mean()) == pytest.approx(1.0, abs=0.01)
     assert float((mask == 0).double().mean()) == pytest.approx(0.3, abs=0.01)
+
+
+def test_the_most_that_may_be_dropped_leaves_something() -> None:
+    most = RANGES["adapter.lora_dropout"].at_most
+    assert most is not None
+    mask = keep_mask(64, 64, 64, most, seed=5, like=torch.empty(0))
+    assert mask.isfinite().all() and float(mask.mean()) == pytest.approx(1.0, abs=0.1)

@@ -98,6 +98,23 @@ def test_a_broken_regex_is_told_as_such() -> None:
         resolve_targets(llama(), "q_proj(")
 
 
+ENDLESS = "((((.*)*)*)*)*z!"
+
+
+def test_a_regex_that_never_ends_is_refused() -> None:
+    with pytest.raises(ModelError, match=r"(?s)target .* is neither .* nor a regex.*no end after 3 seconds"):
+        resolve_targets(llama(), ("q_proj", ENDLESS))
+
+
+@pytest.mark.parametrize("key", ["adapter.rank_pattern", "adapter.alpha_pattern"])
+@pytest.mark.parametrize(
+    ("pattern", "fault"), [(ENDLESS, "no end after 3 seconds"), ("q_proj(", "missing"), ("a{99999999999}", "large")]
+)
+def test_a_pattern_of_ranks_that_cannot_be_matched_is_refused(key: str, pattern: str, fault: str) -> None:
+    with pytest.raises(ModelError, match=f"(?s)`{key}` names .* nor a regex for it.*{fault}"):
+        resolve_pattern(resolve_targets(llama(), "attention"), {pattern: 4}, key=key)
+
+
 def test_an_output_head_takes_no_adapter() -> None:
     with pytest.raises(ModelError, match="`lm_head` is the output head"):
         resolve_targets(llama(), ("q_proj", "lm_head"))

@@ -343,7 +343,10 @@ def _check_value(key: Key, value: Any, where: str, inner: Mapping[str, str]) -> 
             continue
         if not -_LARGEST_NUMBER < number < _LARGEST_NUMBER or (key.range and not key.range.holds(number)):
             name = key.name if entry is None else f"{key.name}.{entry}"
-            need = key.range.words if key.range else f"a number below {_LARGEST_NUMBER:g}"
+            limit = f"below {_LARGEST_NUMBER:g}"
+            need = key.range.words if key.range else f"a number {limit}"
+            if key.range and key.range.holds(number):
+                need = f"{need} and {limit}"
             place = where if entry is None else inner.get(entry, where)
             raise ConfigError(f"`{name}` is {_show(number)} but must be {need}; try {key.example}", where=place)
     _check_words(key, typed, where)

@@ -49,7 +49,7 @@ RANGES: dict[str, Range] = {
     "data.max_rows": Range(1000, at_least=1),
     "adapter.r": Range(8, at_least=1),
     "adapter.lora_alpha": Range(32, above=0),
-    "adapter.lora_dropout": Range(0.05, at_least=0, below=1),
+    "adapter.lora_dropout": Range(0.05, at_least=0, at_most=0.99),
     "adapter.rank_pattern": Range("{q_proj: 16}", at_least=1),
     "adapter.alpha_pattern": Range("{q_proj: 32}", above=0),
     "adapter.lora_plus_ratio": Range(4, at_least=1),

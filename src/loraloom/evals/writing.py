@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import contextlib
+from collections.abc import Generator, Sequence
 from dataclasses import dataclass
 from itertools import groupby
 from typing import Any
@@ -70,7 +71,7 @@ def continuations(
     """What `model` writes after prompts (token ids) of one length; nothing where it has no positions left for it.
 
     Args:
-        temperature: 0 always takes the likeliest token.
+        temperature: 0 always takes the likeliest token; above, the model's own generation_config.json says how to sample.
     """
     length = len(prompts[0])
     limit = position_limit(model, task)
@@ -79,12 +80,31 @@ def continuations(
         return [""] * len(prompts)
     sampling: dict[str, Any] = {"do_sample": True, "temperature": temperature} if temperature > 0 else {"do_sample": False}
     inputs = torch.tensor(prompts, device=model.device)
-    out = model.generate(
-        input_ids=inputs, attention_mask=torch.ones_like(inputs), max_new_tokens=room, pad_token_id=pad_id,
-        eos_token_id=sorted({tokenizer.eos_token_id, *_stops(model)} - {None}) or None, **sampling,
-    )  # fmt: skip
+    with contextlib.nullcontext() if temperature > 0 else _likeliest(model):
+        out = model.generate(
+            input_ids=inputs, attention_mask=torch.ones_like(inputs), max_new_tokens=room, pad_token_id=pad_id,
+            eos_token_id=sorted({tokenizer.eos_token_id, *_stops(model)} - {None}) or None, **sampling,
+        )  # fmt: skip
     new = out if task == "seq2seq_lm" else out[:, length:]
     return [tokenizer.decode(ids, skip_special_tokens=True).strip() for ids in new]
+
+
+@contextlib.contextmanager
+def _likeliest(model: Any) -> Generator[None]:
+    """Of the model's generation_config only the ids of special tokens count.
+
+    Many ask for beams, a penalty on repetition or a least length, and then it is another token that is taken.
+    """
+    from transformers import GenerationConfig
+
+    owner = model.get_base_model() if hasattr(model, "get_base_model") else model
+    own = owner.generation_config
+    ids = {name: value for name, value in own.to_dict().items() if name.endswith("_token_id") and value is not None}
+    owner.generation_config = GenerationConfig(**ids)
+    try:
+        yield
+    finally:
+        owner.generation_config = own
 
 
 def position_limit(model: Any, task: Task) -> int | None:

@@ -9,9 +9,6 @@ from __future__ import annotations
 
 import json
 import math
-import re
-import subprocess
-import sys
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any, cast
@@ -19,20 +16,10 @@ from typing import Any, cast
 from safetensors import SafetensorError, safe_open
 
 from loraloom.errors import ModelError
+from loraloom.lora.patterns import fault_of, is_plain
 
 CONFIG, WEIGHTS = "adapter_config.json", "adapter_model.safetensors"
-MATCH_SECONDS = 3
-"""For all patterns of an adapter on all modules of a model; patterns that end at all need thousandths."""
 _LARGEST_CONFIG = 2**24
-_PLAIN = re.compile(r"[\w.\-]*")
-_MATCHER = (
-    "import json, re, sys\n"
-    "patterns, names = json.load(sys.stdin)\n"
-    "for pattern in patterns:\n"
-    "    for name in names:\n"
-    "        re.fullmatch(pattern, name), re.match(rf'(.*\\.)?({pattern})$', name)\n"
-)
-"""The two ways in which PEFT matches a pattern, in a process that can be ended."""
 
 Test = Callable[[Any], bool]
 
@@ -80,7 +67,7 @@ _FIELDS: Mapping[str, tuple[Test, str]] = {
     "modules_to_save": (_is_names, "names of modules"),
     "layers_to_transform": (_is_layers, "numbers of layers"),
     "layers_pattern": (
-        lambda value: all(_is_name(part) and _PLAIN.fullmatch(part) for part in (value if isinstance(value, list) else [value])),  # pyright: ignore[reportUnknownVariableType]
+        lambda value: all(_is_name(part) and is_plain(part) for part in (value if isinstance(value, list) else [value])),  # pyright: ignore[reportUnknownVariableType]
         "names of lists of layers",
     ),
     "init_lora_weights": (lambda value: isinstance(value, bool) or _is_name(value), "true, false or the name of a method"),
@@ -175,7 +162,14 @@ def check_adapter(folder: Path, modules: Iterable[str]) -> None:
     named = [config.get("target_modules"), config.get("exclude_modules")]
     patterns = [name for name in named if isinstance(name, str) and name != "all-linear"]
     patterns += [*(config.get("rank_pattern") or {}), *(config.get("alpha_pattern") or {})]
-    _check_patterns([pattern for pattern in patterns if not _PLAIN.fullmatch(pattern)], list(modules), folder)
+    fault = fault_of(patterns, list(modules))
+    if fault is not None:
+        raise ModelError(
+            "a pattern of the adapter cannot be matched with the names of modules",
+            where=str(folder / CONFIG),
+            got=f"{fault}: {', '.join(pattern for pattern in patterns if not is_plain(pattern))}",
+            next="name the modules themselves in target_modules, rank_pattern and alpha_pattern",
+        )
 
 
 def adapter_shapes(folder: Path) -> dict[str, tuple[int, ...]]:
@@ -200,28 +194,3 @@ def adapter_shapes(folder: Path) -> dict[str, tuple[int, ...]]:
         raise ModelError(
             "this is no safetensors file, or a part of one", where=str(path), got=str(error), next="copy the file again"
         ) from error
-
-
-def _check_patterns(patterns: list[str], names: list[str], folder: Path) -> None:
-    """Match in a process of its own, since a pattern can be written to take longer than the universe has lasted."""
-    if not patterns:
-        return
-    try:
-        done = subprocess.run(
-            [sys.executable, "-I", "-S", "-c", _MATCHER], input=json.dumps([patterns, names]), text=True, capture_output=True,
-            timeout=MATCH_SECONDS, check=False,
-        )  # fmt: skip
-    except subprocess.TimeoutExpired as error:
-        got = f"no end after {MATCH_SECONDS} seconds"
-        raise _bad_pattern(patterns, folder, got) from error
-    if done.returncode:
-        raise _bad_pattern(patterns, folder, (done.stderr.strip().splitlines() or ["it fails"])[-1])
-
-
-def _bad_pattern(patterns: list[str], folder: Path, got: str) -> ModelError:
-    return ModelError(
-        "a pattern of the adapter cannot be matched with the names of modules",
-        where=str(folder / CONFIG),
-        got=f"{got}: {', '.join(patterns)}",
-        next="name the modules themselves in target_modules, rank_pattern and alpha_pattern",
-    )

@@ -12,6 +12,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Literal, Protocol, TypeVar
 
 from loraloom.errors import ModelError
+from loraloom.lora.patterns import fault_of
 
 Role = Literal["attention", "mlp", "other", "head"]
 """Where a linear layer sits. "head" is an output layer: a language model's, or a classifier's. It takes no adapter."""
@@ -74,8 +75,10 @@ def resolve_pattern(paths: Sequence[str], pattern: Mapping[str, Number], *, key:
         key: what the setting is called, for the error.
 
     Raises:
-        ModelError: an entry that no target matches.
+        ModelError: an entry that no target matches, or that cannot be matched.
     """
+    for name in pattern:
+        _refuse_fault(name, paths, f"`{key}` names `{name}`, which is neither the end of a target's path nor a regex for it")
     expressions = {name: re.compile(rf"(?:.*\.)?(?:{name})") for name in pattern}
     resolved: dict[str, Number] = {}
     for path in paths:
@@ -154,15 +157,21 @@ def _by_name(linears: Sequence[Linear], pattern: str, whole: Sequence[str]) -> l
 
 
 def _by_regex(linears: Sequence[Linear], pattern: str) -> list[Linear]:
-    try:
-        expression = re.compile(pattern)
-    except re.error as fault:
-        raise ModelError(
-            f"target `{pattern}` is neither a module of this model nor a regex",
-            got=f"the regex fails at position {fault.pos}: {fault.msg}",
-            need=f"one of {', '.join(module_names(linears))}",
-        ) from None
+    _refuse_fault(
+        pattern,
+        [linear.path for linear in linears],
+        f"target `{pattern}` is neither a module of this model nor a regex",
+        need=f"one of {', '.join(module_names(linears))}",
+    )
+    expression = re.compile(pattern)
     return [linear for linear in linears if expression.fullmatch(linear.path)]
+
+
+def _refuse_fault(pattern: str, paths: Sequence[str], what: str, need: str | None = None) -> None:
+    """Raises ModelError for a regex that is wrong or never ends."""
+    fault = fault_of([pattern], paths)
+    if fault is not None:
+        raise ModelError(what, got=fault, need=need, next="name the layers themselves")
 
 
 def _has_role(linear: Linear, keyword: str) -> bool:
