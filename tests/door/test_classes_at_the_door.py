@@ -218,3 +218,18 @@ def test_quantities_are_refused_alike_in_every_format(world: Any, loraloom: Door
     endings = {answer.err.partition(": ")[2].partition(": ")[2] for answer in answers}
     assert len(endings) == 1, endings
     assert "the fraction 0.25" in endings.pop()
+
+
+def test_an_encoder_says_which_column_it_would_take_for_the_label(world: Any, loraloom: Door, tmp_path: Path) -> None:
+    rows = [{"text": row["text"], "category": row["label"]} for row in rows_of(*NAMES)]
+    data = write_rows(tmp_path / "d.jsonl", rows)
+    for words in (
+        ["check", "--quick", "--model", world.bert],
+        ["plan", "--model", world.bert],
+        ["evaluate", "--model", world.bert],
+    ):
+        answer = loraloom(*words, "--data", data)
+        assert answer.code == 2
+        assert "--set data.label_column=category" in answer.err
+        assert "causal_lm" not in answer.err
+    assert loraloom("plan", "--model", world.bert, "--data", data, "--set", "data.label_column=category").code == 0

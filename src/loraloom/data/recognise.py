@@ -10,6 +10,7 @@ from loraloom.config.asked import DataConfig, Learn, System
 from loraloom.data.classes import Spelling, label_text, spelling_of
 from loraloom.data.faults import fault
 from loraloom.data.forms import is_talk
+from loraloom.data.label_column import label_advice, label_notes, pair_columns
 from loraloom.data.preferences import refuse_preferences
 from loraloom.data.table import Table, listed
 from loraloom.data.unused import message_notes, rows_of, unused_columns
@@ -204,6 +205,8 @@ def _notes(table: Table, recognised: Recognised) -> tuple[str, ...]:
     if "history" in columns and recognised.learn == "auto":
         turns = sum(bool(row.get(columns["history"])) for row in table.rows)
         said.append(f"the answers in `{columns['history']}` are learnt too ({rows_of(turns)}); data.learn=last leaves them out")
+    if recognised.format == "text":
+        said += label_notes(table, columns.values())
     return (*unused_columns(table, {*columns.values(), *beside}), *said)
 
 
@@ -249,8 +252,15 @@ def _nothing_fits(table: Table, forms: Sequence[_Form], tasks: Sequence[Task]) -
         where=table.origin(0) if len(table) else table.source,
         got=f"the columns {listed(table.columns)}",
         need="; or ".join(f"{form.needs} ({form.name})" for form in forms),
-        next="rename the columns, or set `data.text_column` and `data.label_column`",
+        next=_advice(table, tasks),
     )
+
+
+def _advice(table: Table, tasks: Sequence[Task]) -> str:
+    if "seq_cls" in tasks and (pair := pair_columns(table)):
+        return f"two texts are not read as a pair: write `{pair[0]}` and `{pair[1]}` into one column `text`, one after the other"
+    label = label_advice(table) if "seq_cls" in tasks else None
+    return label or "rename the columns, or set `data.text_column` and `data.label_column`"
 
 
 def _refuse_quantities(table: Table, recognised: Recognised) -> None:

@@ -6,10 +6,30 @@ from pathlib import Path
 
 from loraloom.config.asked import Config
 from loraloom.data.classes import Known, unnamed
-from loraloom.errors import ConfigError
+from loraloom.data.label_column import label_advice
+from loraloom.data.recognise import Recognised
+from loraloom.data.table import Table, listed
+from loraloom.errors import ConfigError, DataError
 from loraloom.facts.model import ModelFacts
 from loraloom.lora.foreign import adapter_shapes
 from loraloom.pipeline.beside import record_of
+
+
+def refuse_unlabelled(model: ModelFacts, table: Table, recognised: Recognised) -> None:
+    """Say what an encoder needs, which can only classify, before it is asked for something else.
+
+    Raises:
+        DataError: the rows were read without a label.
+    """
+    if model.kind != "encoder" or recognised.task == "seq_cls":
+        return
+    raise DataError(
+        f"{model.name_or_path} is an encoder, which tells classes apart, and these rows were read without a label",
+        where=table.source,
+        got=f"the columns {listed(table.columns)}, read as {recognised.format}",
+        need="a text and a label in each row",
+        next=label_advice(table, recognised.columns.values()) or "name their column: --set data.label_column=NAME",
+    )
 
 
 def classes_to_train(config: Config, model: ModelFacts) -> Known | None:

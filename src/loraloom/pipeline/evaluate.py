@@ -27,7 +27,7 @@ from loraloom.lora.base import Base, load_base, load_tokenizer
 from loraloom.lora.foreign import adapter_folder, read_adapter_config
 from loraloom.lora.state import PEFT_TASKS, load_peft
 from loraloom.pipeline.beside import record_of
-from loraloom.pipeline.classes import classes_to_score
+from loraloom.pipeline.classes import classes_to_score, refuse_unlabelled
 from loraloom.pipeline.session import deciding_metric
 from loraloom.plan.rules.max_length import refuse_beyond_positions
 
@@ -107,6 +107,7 @@ def _rows(config: Config, split: str, folder: Path | None, model: ModelFacts) ->
     table = load_table(source, split="train" if share else split, max_rows=config.data.max_rows, seed=config.training.seed)
     asked: DataConfig = replace(config.data, train=source)
     recognised = recognise(table, asked, config.task, encoder_decoder=model.kind == "encoder_decoder")
+    refuse_unlabelled(model, table, recognised)
     if share:
         # The rows that the run itself had kept aside, not those that it was trained on.
         parts = cut_apart(table, asked.validation, asked.test, recognised, seed=config.training.seed)

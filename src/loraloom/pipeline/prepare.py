@@ -15,7 +15,7 @@ from loraloom.facts.data import data_facts
 from loraloom.facts.device import device_facts
 from loraloom.facts.model import ModelFacts, model_facts, require_weights
 from loraloom.lora.base import Base, load_base, load_tokenizer
-from loraloom.pipeline.classes import classes_to_train
+from loraloom.pipeline.classes import classes_to_train, refuse_unlabelled
 from loraloom.pipeline.retained import retained_rows
 from loraloom.pipeline.trackers import require_trackers
 from loraloom.plan.planner import Facts, Plan, make_plan
@@ -136,6 +136,7 @@ def read_request(config: Config, *, weights: bool = True) -> Read:
         model = require_weights(model)
     table = load_table(asked.train, max_rows=asked.max_rows, seed=config.training.seed)
     recognised = recognise(table, asked, config.task, encoder_decoder=model.kind == "encoder_decoder")
+    refuse_unlabelled(model, table, recognised)
     splits = split(table, asked.validation, asked.test, recognised, seed=config.training.seed)
     tokenizer = load_tokenizer(
         required_model(config), revision=config.model.revision, trust_remote_code=config.model.trust_remote_code
