@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import copy
+from collections.abc import Callable
+from functools import cache
 from typing import Any
 
 import pytest
+from manners import Family
 
 CHATML = (
     "{% for m in messages %}<|im_start|>{{ m['role'] }}\n{{ m['content'] }}<|im_end|>\n{% endfor %}"
@@ -81,3 +85,18 @@ def _words(specials: list[str]) -> Any:
     tokenizer = Tokenizer(models.WordLevel(vocabulary, unk_token=next(s for s in specials if "unk" in s.lower())))
     tokenizer.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
     return tokenizer
+
+
+@pytest.fixture(scope="session")
+def tokenizer_of() -> Callable[[Family], Any]:
+    """A byte-level tokenizer that knows the marks of a family, with its template."""
+    base = _byte_level(trim_offsets=False)
+
+    @cache
+    def made(family: Family) -> Any:
+        tokenizer = copy.deepcopy(base)
+        tokenizer.add_special_tokens({"bos_token": "<s>", "eos_token": "</s>", "additional_special_tokens": list(family.tokens)})
+        tokenizer.chat_template = family.template
+        return tokenizer
+
+    return made

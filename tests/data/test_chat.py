@@ -10,13 +10,17 @@ from typing import Any
 import numpy as np
 import pytest
 
+from loraloom.config.asked import DataConfig
 from loraloom.data.causal import framing_of
 from loraloom.data.chat import chat_rows as rows_of
+from loraloom.data.encode import Encoded, encode
 from loraloom.data.forms import conversation
 from loraloom.data.plain import pair_rows, text_rows
-from loraloom.data.recognise import Recognised
+from loraloom.data.recognise import Recognised, recognise
 from loraloom.data.render import Renderer
 from loraloom.data.rows import Row
+from loraloom.data.split import Splits
+from loraloom.data.table import Table
 from loraloom.data.tokens import ids_of
 from loraloom.errors import DataError, ModelError
 
@@ -27,6 +31,11 @@ TALK = [
     {"role": "user", "content": "and dogs?"},
     {"role": "assistant", "content": "one 😀"},
 ]
+
+CHATML = (
+    "{% for m in messages %}<|im_start|>{{ m['role'] }}\n{{ m['content'] }}<|im_end|>\n{% endfor %}"
+    "{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
+)
 
 REWRITES = (
     "{% for m in messages %}<|im_start|>{{ m['role'] }}\n"
@@ -49,6 +58,11 @@ HIDES = (
 )
 """The opening of an answer never shows in the finished conversation."""
 
+NO_SYSTEM = "{% if messages[0].role == 'system' %}{{ raise_exception('system is not supported') }}{% endif %}" + CHATML
+ALTERNATES = (
+    "{% for m in messages %}{% if (m.role == 'user') != (loop.index0 % 2 == 0) %}{{ raise_exception('roles must alternate') }}"
+    "{% endif %}{% endfor %}" + CHATML
+)
 STRICT = "{{ raise_exception('Only user and assistant roles are supported') }}"
 
 
@@ -181,3 +195,114 @@ def test_text_is_supervised_but_for_its_first_token(byte_tokenizer: Any, bos_tok
     (without,) = text_rows(["hello world"], byte_tokenizer, framing_of(byte_tokenizer))
     assert (without.labels == -100).tolist() == [True] + [False] * (len(without) - 1)
     assert without.labels[-1] == byte_tokenizer.eos_token_id
+
+
+@pytest.mark.parametrize(
+    "text", ["hello world", "<s> hello world", "hello world </s>", "<s> hello world </s>\n", " <s> hello world"]
+)
+def test_a_text_has_one_beginning_and_one_end(bos_tokenizer: Any, text: str) -> None:
+    framing = framing_of(bos_tokenizer)
+    (row,) = text_rows([text], bos_tokenizer, framing)
+    assert bos_tokenizer.convert_ids_to_tokens(row.input_ids.tolist()) == ["<s>", "hello", "world", "</s>"]
+    begins, ends = "<s>" in text, "</s>" in text
+    (pair,) = pair_rows([("<s> hello" if begins else "hello", " world </s>" if ends else " world")], bos_tokenizer, framing)
+    assert pair.input_ids.tolist() == row.input_ids.tolist()
+    assert supervised_text(pair, bos_tokenizer) == ["world </s>"]
+
+
+def encoded(rows: list[dict[str, Any]], tokenizer: Any) -> Encoded:
+    table = Table("d.jsonl", tuple(rows), tuple(("d.jsonl:", i) for i in range(1, len(rows) + 1)))
+    return encode(Splits(table), recognise(table, DataConfig()), tokenizer)
+
+
+def test_text_that_a_template_has_written_already_is_told(byte_tokenizer: Any) -> None:
+    text = byte_tokenizer.apply_chat_template(TALK[1:3], tokenize=False)
+    data = encoded([{"text": text}, {"text": "The quick brown fox"}], byte_tokenizer)
+    assert byte_tokenizer.decode(data.train[0].input_ids.tolist()) == text.rstrip(), "no second end"
+    assert "the chat template's own marks already (1 row; '<|im_start|>')" in data.notes[-1]
+    assert '{"messages": [...]}' in data.notes[-1]
+    assert encoded([{"text": "The quick brown fox"}], byte_tokenizer).notes == ()
+
+
+def test_a_prompt_that_a_template_has_written_already_is_not_written_again(byte_tokenizer: Any) -> None:
+    prompt = byte_tokenizer.apply_chat_template(TALK[1:2], tokenize=False, add_generation_prompt=True)
+    data = encoded([{"prompt": prompt, "completion": "12 foxes.<|im_end|>\n"}], byte_tokenizer)
+    (row,) = chat_rows([("d:1", TALK[1:3])], byte_tokenizer)
+    assert data.train[0].input_ids.tolist() == row.input_ids.tolist()[:-1], "but for the line break after the end"
+    assert supervised_text(data.train[0], byte_tokenizer) == ["12 foxes.<|im_end|>"]
+    assert any("prompt and completion are joined as they are" in note for note in data.notes)
+
+
+def test_an_answer_that_ends_itself_is_ended_once(byte_tokenizer: Any) -> None:
+    talk = [TALK[1], {"role": "assistant", "content": "12 foxes.<|im_end|>\n"}]
+    data = encoded([{"messages": talk}], byte_tokenizer)
+    assert supervised_text(data.train[0], byte_tokenizer) == ["12 foxes.<|im_end|>"]
+    assert data.notes == ("answers end in <|im_end|> already (1 row): it is taken off, since the chat template writes it",)
+
+
+@pytest.mark.parametrize(
+    ("template", "talk", "cure"),
+    [
+        (NO_SYSTEM, TALK, "data.system=merge"),
+        (ALTERNATES, [TALK[1], TALK[1], TALK[2]], "join turns of one speaker"),
+        (ALTERNATES, [TALK[2], TALK[1], TALK[2]], "begin with the user's"),
+        (STRICT, TALK, "write the turns as the template wants them"),
+    ],
+)
+def test_a_refusal_counts_its_rows_and_says_what_helps(byte_tokenizer: Any, template: str, talk: Any, cure: str) -> None:
+    tokenizer = with_template(byte_tokenizer, template)
+    read = Recognised("messages", "causal_lm", {"messages": "messages"}, "", system="keep")
+    talks = [(f"d:{i}", conversation({"messages": talk}, read)) for i in range(1, 4)]
+    with pytest.raises(DataError) as caught:
+        rows_of(talks, Renderer(tokenizer, "keep"))
+    message = str(caught.value)
+    assert message.startswith("d:1: the model's chat template refuses 3 of 3 rows")
+    assert "supported" in message or "alternate" in message
+    assert cure in message.partition("\n  next: ")[2]
+
+
+def test_system_messages_are_merged_where_the_template_refuses_them_or_one_asks(byte_tokenizer: Any) -> None:
+    merged = [{"role": "user", "content": "be brief\n\nhow many foxes?"}, *TALK[2:]]
+    read = Recognised("messages", "causal_lm", {"messages": "messages"}, "")
+    for template, system in ((NO_SYSTEM, "auto"), (CHATML, "merge")):
+        tokenizer = with_template(byte_tokenizer, template)
+        renderer = Renderer(tokenizer, system)  # type: ignore[arg-type]
+        (row,) = rows_of([("d:1", conversation({"messages": TALK}, read))], renderer)
+        (same,) = rows_of([("d:1", conversation({"messages": merged}, read))], renderer)
+        assert row.input_ids.tolist() == same.input_ids.tolist() and row.labels.tolist() == same.labels.tolist()
+    late = [*TALK[1:3], TALK[0], *TALK[3:]]
+    (row,) = rows_of([("d:1", conversation({"messages": late}, read))], Renderer(byte_tokenizer, "merge"))
+    assert "user\nbe brief\n\nand dogs?<|im_end|>" in byte_tokenizer.decode(row.input_ids.tolist())
+    (kept,) = rows_of([("d:1", conversation({"messages": TALK}, read))], Renderer(byte_tokenizer))
+    assert "system\nbe brief<|im_end|>" in byte_tokenizer.decode(kept.input_ids.tolist())
+
+
+def test_arguments_are_text_for_a_template_that_wants_text(byte_tokenizer: Any) -> None:
+    template = CHATML.replace(
+        "{{ m['content'] }}", "{% for c in m.tool_calls or [] %}{{ 'f(' + c.function.arguments + ')' }}{% endfor %}"
+    )
+    call = {"function": {"name": "f", "arguments": {"a": 1}}}
+    (row,) = chat_rows([("d:1", [TALK[1], {"role": "assistant", "tool_calls": [call]}])], with_template(byte_tokenizer, template))
+    assert supervised_text(row, byte_tokenizer) == ['f({"a": 1})<|im_end|>']
+
+
+def test_marks_leave_out_an_answer_of_weight_zero(byte_tokenizer: Any) -> None:
+    talk = [*TALK[:4], {"role": "assistant", "content": "wrong", "weight": 0}, *TALK[3:]]
+    (row,) = chat_rows([("d:1", talk)], with_template(byte_tokenizer, MARKED))
+    assert supervised_text(row, byte_tokenizer) == ["12 foxes.<|im_end|>", "one 😀<|im_end|>"]
+
+
+def test_what_a_template_does_not_write_is_named(byte_tokenizer: Any) -> None:
+    only_users = (
+        "{% for m in messages %}{% if m.role != 'system' and m.role != 'tool' %}<|im_start|>{{ m.role }}\n{{ m.content }}"
+        "<|im_end|>\n{% endif %}{% endfor %}{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
+    )
+    row = {
+        "messages": [TALK[0], {**TALK[1], "name": "Ann"}, {"role": "tool", "content": "3"}, TALK[2]],
+        "chat_template_kwargs": {"enable_thinking": True},
+    }
+    said = "\n".join(encoded([row, row], with_template(byte_tokenizer, only_users)).notes)
+    assert "does not write messages of the role system (2 rows); --set data.system=merge" in said
+    assert "does not write messages of the role tool (2 rows)" in said
+    assert "does not write these keys of messages: `name` (2 rows)" in said
+    assert "does not read these variables: `enable_thinking` (2 rows)" in said

@@ -47,7 +47,7 @@ class DataConfig:
     """Which answers of a conversation are learnt: auto (what the rows say, else all), all, the last, or the completion:
     what follows the prompt, or the user's last turn. A weight of 0 holds in each case."""
     system: System = "auto"
-    """System messages: keep gives them to the chat template, merge puts their text before the first user's message, auto
+    """System messages: keep gives them to the chat template, merge puts their text before the user's next message, auto
     does so where the template refuses them."""
     max_rows: int | None = None
     """Use this many training rows at most (a seeded sample), for a quick look."""

@@ -27,8 +27,12 @@ def causal_rows(tables: Tables, recognised: Recognised, tokenizer: Tokenizer) ->
         renderer = template or Renderer(tokenizer)
         talks = {name: [(table.origin(i), conversation(row, recognised)) for i, row in enumerate(table.rows)]
                  for name, table in tables.items()}  # fmt: skip
-        rows = {name: chat_rows(of_split, renderer) for name, of_split in talks.items()}
-        return rows, chat_notes([talk for of_split in talks.values() for talk in of_split], renderer)
+        # A row that is context from end to end was meant so, and is no row without an answer.
+        rows = {name: chat_rows([one for one in of_split if not one[1].is_context], renderer) for name, of_split in talks.items()}
+        every = [talk for of_split in talks.values() for talk in of_split]
+        context = sum(talk.is_context for _, talk in every)
+        silent = [f"rows whose answers are all left out of what is learnt are left out themselves ({rows_of(context)})"]
+        return rows, [*(silent if context else []), *chat_notes(every, renderer)]
     framing = framing_of(tokenizer, template)
     if recognised.format == "text":
         texts = {name: [row[recognised.columns["text"]] for row in table.rows] for name, table in tables.items()}

@@ -261,8 +261,8 @@ def _advice(talk: Conversation, renderer: Renderer) -> str | None:
 
     if takes(talk):
         return None
-    if takes(_without_roles(talk, "system", "developer")):
-        return "--set data.system=merge puts the system text before the first user's message"
+    if not renderer.merges and takes(_without_roles(talk, "system", "developer")):
+        return "--set data.system=merge puts the system text before the user's next message"
     if takes(Conversation(talk.messages, talk.learnt)):
         return "leave out the tools, or take a model whose template writes them"
     if takes(_joined(talk)):

@@ -37,6 +37,11 @@ class Conversation:
         """The messages that are learnt, by their place."""
         return tuple(index for index, learnt in enumerate(self.learnt) if learnt)
 
+    @property
+    def is_context(self) -> bool:
+        """Whether there are answers, and what the row says leaves all of them out."""
+        return not self.answers and any(m["role"] == "assistant" and says_something(m) for m in self.messages[1:])
+
 
 ROLES = {
     "system": "system",
@@ -113,6 +118,11 @@ def flags_of(entry: Mapping[str, Any]) -> dict[str, bool]:
         for key, yes in FLAGS.items()
         if entry.get(key) is not None and (value := flag(entry[key])) is not None
     }
+
+
+def says_something(answer: Message) -> bool:
+    """Whether an answer has anything in it; an empty one would teach to end a turn at once."""
+    return bool(str(answer.get("content") or "").strip() or answer.get("tool_calls") or answer.get(REASONING[0]))
 
 
 def read_message(entry: Mapping[str, Any]) -> Message:

@@ -53,7 +53,8 @@ def encode(
                 f"no {name} row of {table.source} has anything to be trained on",
                 got=f"{len(table)} rows read as {recognised.format}, each without a supervised token",
                 need="assistant turns, completions or text that are not empty",
-                next="check the columns and the roles of the rows",
+                next="; ".join(note for note in recognised.notes if "learnt" in note)
+                or "check the columns and the roles of the rows",
             )
     closing = document_end(tokenizer, frame) if task == "seq2seq_lm" else frame.closing
     return Encoded(

@@ -22,7 +22,6 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from loraloom.data.conversation import (
-    REASONING,
     Conversation,
     Message,
     entries,
@@ -32,6 +31,7 @@ from loraloom.data.conversation import (
     pairs_of,
     read_messages,
     read_tools,
+    says_something,
 )
 
 if TYPE_CHECKING:
@@ -50,11 +50,13 @@ def conversation(row: Mapping[str, Any], recognised: Recognised) -> Conversation
     system = row.get(columns["system"]) if "system" in columns else None
     opening: list[Message] = [{"role": "system", "content": system}] if system and not _has_system(messages) else []
     tools = row.get(columns["tools"]) if "tools" in columns else None
+    if not tools and (tools := own_tools(said)):
+        messages = [{key: value for key, value in message.items() if key != "tools"} for message in messages]
     variables = from_json(row.get(columns["variables"])) if "variables" in columns else None
     return Conversation(
         messages=(*opening, *messages),
         learnt=(*(False for _ in opening), *_learnt(messages, said, given, recognised, first=len(opening))),
-        tools=read_tools(tools or own_tools(said)),
+        tools=read_tools(tools),
         variables=variables or {},
     )
 
@@ -87,13 +89,8 @@ def _learnt(
         answers = [i for i in answers if i >= (given or asked)]
     elif recognised.learn == "auto":
         answers = [i for i in answers if i >= given]
-    answers = [i for i in answers if _says_something(messages[i]) and all(flags_of(said[i]).values())]
+    answers = [i for i in answers if says_something(messages[i]) and all(flags_of(said[i]).values())]
     return [i in answers for i in range(len(messages))]
-
-
-def _says_something(answer: Message) -> bool:
-    """An empty answer would teach to end a turn at once."""
-    return bool(str(answer.get("content") or "").strip() or answer.get("tool_calls") or answer.get(REASONING[0]))
 
 
 def is_talk(value: Any) -> bool:

@@ -13,7 +13,7 @@ from loraloom.data.forms import is_talk
 from loraloom.data.label_column import label_advice, label_notes, pair_columns
 from loraloom.data.preferences import refuse_preferences
 from loraloom.data.table import Table, listed
-from loraloom.data.unused import message_notes, rows_of, unused_columns
+from loraloom.data.unused import message_notes, rows_of, system_notes, unused_columns
 from loraloom.errors import ConfigError, DataError
 from loraloom.records import Task
 
@@ -202,6 +202,8 @@ def _notes(table: Table, recognised: Recognised) -> tuple[str, ...]:
     beside = [f"{columns['label']}{end}" for end in ("_text", "_name")] if "label" in columns else []
     talks = [columns[role] for role in ("messages", "prompt", "completion") if role in columns]
     said = message_notes(table, talks) if recognised.task == "causal_lm" else []
+    if "system" in columns and talks:
+        said += system_notes(table, columns["system"], talks[0])
     if "history" in columns and recognised.learn == "auto":
         turns = sum(bool(row.get(columns["history"])) for row in table.rows)
         said.append(f"the answers in `{columns['history']}` are learnt too ({rows_of(turns)}); data.learn=last leaves them out")

@@ -38,7 +38,7 @@ class Renderer:
 
     Args:
         system: what becomes of system messages: "keep" gives them to the template, "merge" puts their text before the
-            first user's message, "auto" does so where the template refuses them.
+            user's next message, "auto" does so where the template refuses them.
 
     Raises:
         ModelError: the tokenizer has no chat template.
@@ -91,7 +91,7 @@ class Renderer:
 
     @cached_property
     def merges(self) -> bool:
-        """Whether system messages are put before the first user's."""
+        """Whether system messages are put before the user's next."""
         return self.system == "merge" or (self.system == "auto" and self.refuses_system)
 
     @cached_property
@@ -208,16 +208,21 @@ def added_texts(tokenizer: Tokenizer) -> tuple[str, ...]:
 
 
 def _merged(messages: Sequence[Message], learnt: Sequence[bool]) -> tuple[list[Message], list[bool]]:
-    """The leading system messages as the beginning of the first user's message."""
-    count = next((i for i, message in enumerate(messages) if message["role"] not in ("system", "developer")), len(messages))
-    said = "\n\n".join(text for message in messages[:count] if (text := str(message.get("content") or "")))
-    rest, kept = list(messages[count:]), list(learnt[count:])
-    if not said:
-        return rest, kept
-    if rest and rest[0]["role"] == "user":
-        rest[0] = {**rest[0], "content": f"{said}\n\n{rest[0].get('content') or ''}"}
-        return rest, kept
-    return [{"role": "user", "content": said}, *rest], [False, *kept]
+    """System texts as the beginning of the user's next message, or as one of the user's own where the user is not next."""
+    found: list[tuple[Message, bool]] = []
+    waiting: list[str] = []
+    for message, is_learnt in zip(messages, learnt, strict=True):
+        if message["role"] in ("system", "developer"):
+            waiting += [text] if (text := str(message.get("content") or "")) else []
+            continue
+        if waiting and message["role"] == "user":
+            message = {**message, "content": "\n\n".join([*waiting, str(message.get("content") or "")])}
+        elif waiting:
+            found.append(({"role": "user", "content": "\n\n".join(waiting)}, False))
+        waiting = []
+        found.append((message, is_learnt))
+    found += [({"role": "user", "content": "\n\n".join(waiting)}, False)] if waiting else []
+    return [message for message, _ in found], [is_learnt for _, is_learnt in found]
 
 
 def _with_text_arguments(call: Any) -> Any:

@@ -68,6 +68,16 @@ def message_notes(table: Table, columns: Collection[str]) -> list[str]:
     return notes
 
 
+def system_notes(table: Table, system: str, column: str) -> list[str]:
+    """Rows whose system text is not used, since their messages begin with one of their own."""
+    count = sum(
+        bool(row.get(system))
+        and any(role_of(str(speaker(entry))) in ("system", "developer") for entry in _entries(row.get(column)))
+        for row in table.rows
+    )
+    return [f"`{system}` is not used where the messages have a system text of their own ({rows_of(count)})"] if count else []
+
+
 def chat_notes(talks: Talks, renderer: Renderer) -> list[str]:
     """What the template does not write of these conversations, and what was understood in a way that one should know."""
     notes = [*_system(talks, renderer), *_roles(talks, renderer), *_tools(talks, renderer), *_keys(talks, renderer)]
@@ -78,7 +88,7 @@ def _system(talks: Talks, renderer: Renderer) -> Iterator[str]:
     merged = sum(any(m["role"] in ("system", "developer") for m in talk.messages) for _, talk in talks)
     if merged and renderer.system == "auto" and renderer.merges:
         yield (
-            f"the chat template refuses system messages: their text is put before the first user's message ({rows_of(merged)});"
+            f"the chat template refuses system messages: their text is put before the user's next message ({rows_of(merged)});"
             " data.system says otherwise"
         )
 
@@ -95,7 +105,7 @@ def _roles(talks: Talks, renderer: Renderer) -> Iterator[str]:
             return _changed(talk, lambda m: {**m, "content": f"{m.get('content')} indeed"} if m["role"] == role else m)
 
         if count := _unwritten(talks, renderer, says, otherwise):
-            cure = "; --set data.system=merge puts them before the first user's message" if role == "system" else ""
+            cure = "; --set data.system=merge puts them before the user's next message" if role == "system" else ""
             yield f"the chat template does not write messages of the role {role} ({rows_of(count)}){cure}"
 
 

@@ -32,6 +32,6 @@ def retained_rows(config: Config, data: Encoded, tokenizer: Any, max_length: int
             next="leave `data.retain` out",
         )
     table = load_table(config.data.retain, max_rows=RETAIN_ROWS, seed=config.training.seed)
-    asked = replace(config.data, train=config.data.retain)
+    asked = replace(config.data, train=config.data.retain, learn="auto")
     recognised = recognise(table, asked, data.task, encoder_decoder=data.task == "seq2seq_lm")
     return encode(Splits(table), recognised, tokenizer, data.task).cut(max_length).train[:RETAIN_ROWS]
