@@ -113,7 +113,7 @@ def test_flags_file_and_set_reach_the_pipeline(evaluated: Any, tmp_path: Any, ca
 
     def evaluate(config: Config, adapter: str | None, split: str, *_: object) -> dict[str, Any]:
         seen.append((config, adapter, split))
-        return {"model": "base", "metrics": {"test_loss": 1.25, "test_loss_se": 0.04}}
+        return {"model": "base", "metrics": {"test_loss": 1.25, "test_loss_se": 0.04}, "notes": []}
 
     evaluated(evaluate)
     path = tmp_path / "c.yaml"
@@ -134,12 +134,12 @@ def test_flags_file_and_set_reach_the_pipeline(evaluated: Any, tmp_path: Any, ca
 def test_json_is_one_document_whatever_a_library_prints(evaluated: Any, capsys: pytest.CaptureFixture[str]) -> None:
     def evaluate(*_: Any) -> dict[str, Any]:
         print("a library that chatters on stdout")
-        return {"model": "base", "metrics": {"test_loss": float("nan"), "test_loss_se": 0.1}}
+        return {"model": "base", "metrics": {"test_loss": float("nan"), "test_loss_se": 0.1}, "notes": []}
 
     evaluated(evaluate)
     assert main(["evaluate", "--json"]) == 0
     out, err = capsys.readouterr()
-    assert json.loads(out) == {"model": "base", "metrics": {"test_loss": None, "test_loss_se": 0.1}}
+    assert json.loads(out) == {"model": "base", "metrics": {"test_loss": None, "test_loss_se": 0.1}, "notes": []}
     assert "chatters" in err
     assert "model: base" in err
 
@@ -188,12 +188,14 @@ def test_prompts_come_from_stdin_when_none_is_named(monkeypatch: pytest.MonkeyPa
 
     def generate(*given: Any) -> list[dict[str, Any]]:
         asked.append(given)
-        return [{"prompt": prompt, "source": source, "text": "so"} for prompt in given[2] for source in ("base", "a")]
+        return [
+            {"prompt": prompt, "source": source, "form": None, "text": "so"} for prompt in given[2] for source in ("base", "a")
+        ]
 
     monkeypatch.setitem(sys.modules, "loraloom.pipeline.generate", SimpleNamespace(generate=generate))  # type: ignore[arg-type]
     monkeypatch.setattr("sys.stdin", io.StringIO("Once\n\nTwice\n"))
     assert main(["generate", "--adapter", "a", "--base", "--max-new-tokens", "5"]) == 0
-    assert asked == [(None, ["a"], ["Once", "Twice"], 5, 0.0, True)]
+    assert asked == [(None, ["a"], ["Once", "Twice"], 5, 0.0, True, None)]
     assert capsys.readouterr().out == "\n> Once\n[base]\nso\n[a]\nso\n\n> Twice\n[base]\nso\n[a]\nso\n"
     monkeypatch.setattr("sys.stdin", io.StringIO(""))
     assert main(["generate", "--adapter", "a"]) == 2

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Mapping
 from typing import Annotated, Any
 
 import typer
@@ -15,6 +16,7 @@ Model = Annotated[str | None, typer.Option("--model", metavar=FLAGS["model"].tak
 Adapters = Annotated[list[str] | None, typer.Option("--adapter", metavar="FOLDER", help="Adapter to try. Repeatable.")]
 MaxNewTokens = Annotated[int, typer.Option("--max-new-tokens", min=1, metavar="N", help="Longest answer.")]
 Temperature = Annotated[float, typer.Option("--temperature", min=0.0, metavar="X", help="0 always takes the likeliest token.")]
+System = Annotated[str | None, typer.Option("--system", metavar="TEXT", help="System message before each prompt.")]
 Base = Annotated[bool, typer.Option("--base", help="Let the bare base answer too.")]
 
 
@@ -25,6 +27,7 @@ def generate(
     max_new_tokens: MaxNewTokens = 128,
     temperature: Temperature = 0.0,
     base: Base = False,
+    system: System = None,
     json: Json = False,
     verbose: Verbose = False,
 ) -> list[dict[str, Any]]:
@@ -38,9 +41,23 @@ def generate(
     from loraloom.cli.summary import show_answers
     from loraloom.pipeline.generate import generate as run_generate
 
-    answers = run_generate(model, adapter or [], asked, max_new_tokens, temperature, base)
+    answers = run_generate(model, adapter or [], asked, max_new_tokens, temperature, base, system)
+    _say_forms({answer["source"]: answer["form"] for answer in answers})
     show_answers(answers)
     return answers
+
+
+def _say_forms(forms: Mapping[str, str | None]) -> None:
+    """How prompts were written, once for all sources where it is one way."""
+    from loraloom.data.form_template import in_form
+
+    for form in dict.fromkeys(forms.values()):
+        who = "" if len(set(forms.values())) == 1 else f" to {', '.join(source for source in forms if forms[source] == form)}"
+        if form is None:
+            how = "as they are: there is neither a chat template nor a form of training"
+        else:
+            how = "through the chat template" if form == "chat_template" else f"in the form of training: {in_form(form, '...')!r}"
+        typer.echo(f"note: prompts were sent{who} {how}", err=True)
 
 
 def _lines_of_stdin() -> list[str]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 from loraloom.data.chat import chat_rows
+from loraloom.data.form_template import form_of
 from loraloom.data.forms import conversation, is_talk, pair
 from loraloom.data.plain import Framing, pair_rows, text_rows
 from loraloom.data.recognise import Recognised
@@ -22,7 +23,7 @@ def causal_rows(tables: Tables, recognised: Recognised, tokenizer: Tokenizer) ->
 
     Errors as in `encode`.
     """
-    template = Renderer(tokenizer, recognised.system) if tokenizer.chat_template else None
+    template = Renderer(tokenizer, recognised.system) if has_template(tokenizer) else None
     if is_chat(tables["train"], recognised, tokenizer):
         renderer = template or Renderer(tokenizer)
         talks = {name: [(table.origin(i), conversation(row, recognised)) for i, row in enumerate(table.rows)]
@@ -55,7 +56,7 @@ def is_chat(table: Table, recognised: Recognised, tokenizer: Tokenizer) -> bool:
         return True
     if form == "prompt_completion" and len(table) and is_talk(table.rows[0][columns["prompt"]]):
         return True
-    if form == "text" or not tokenizer.chat_template:
+    if form == "text" or not has_template(tokenizer):
         return False
     if form != "prompt_completion":
         return True
@@ -63,9 +64,14 @@ def is_chat(table: Table, recognised: Recognised, tokenizer: Tokenizer) -> bool:
     return not len(table) or not all(renderer.is_rendered(row[columns["prompt"]]) for row in table.rows)
 
 
+def has_template(tokenizer: Tokenizer) -> bool:
+    """Whether the model has marks of turns of its own: one that only carries the form of its training has none."""
+    return bool(tokenizer.chat_template) and form_of(tokenizer.chat_template) is None
+
+
 def framing_of(tokenizer: Tokenizer, template: Renderer | None = None) -> Framing:
     """How texts of this tokenizer begin and end."""
-    template = template or (Renderer(tokenizer) if tokenizer.chat_template else None)
+    template = template or (Renderer(tokenizer) if has_template(tokenizer) else None)
     return Framing.of(tokenizer, frame_of(tokenizer), template.turn_end if template else "")
 
 

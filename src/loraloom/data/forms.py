@@ -33,6 +33,7 @@ from loraloom.data.conversation import (
     read_tools,
     says_something,
 )
+from loraloom.data.form_template import in_form
 
 if TYPE_CHECKING:
     from loraloom.data.recognise import Recognised
@@ -102,24 +103,13 @@ def is_talk(value: Any) -> bool:
 def pair(row: Mapping[str, Any], recognised: Recognised) -> tuple[str, str]:
     """The row as prompt and completion, to be joined as they are."""
     form, columns = recognised.format, recognised.columns
-    before = "".join(_plain(form, asked) + answer + "\n\n" for asked, answer in _history(row, columns))
+    before = "".join(in_form(form, asked) + answer + "\n\n" for asked, answer in _history(row, columns))
     if "system" in columns and row.get(columns["system"]):
         before = f"{row[columns['system']]}\n\n{before}"
-    if form == "alpaca":
-        given = _input(row, columns)
-        middle = f"Input:\n{given}\n\n" if given else ""
-        return f"{before}Instruction:\n{row[columns['instruction']]}\n\n{middle}Output:\n", row[columns["output"]]
     asked, answer = _asked_and_answer(row, form, columns)
-    return before + _plain(form, asked), answer
-
-
-def _plain(form: str, asked: str) -> str:
-    """A prompt in the plain form, up to its answer."""
-    if form == "question_answer":
-        return f"Question:\n{asked}\n\nAnswer:\n"
-    if form == "alpaca":
-        return f"Instruction:\n{asked}\n\nOutput:\n"
-    return f"{asked}\n\n" if form == "source_target" else asked
+    if form == "alpaca" and (given := _input(row, columns)):
+        asked = f"{row[columns['instruction']]}\n\nInput:\n{given}"
+    return before + in_form(form, asked), answer
 
 
 def source_and_target(row: Mapping[str, Any], format: str, columns: Mapping[str, str]) -> tuple[str, str]:

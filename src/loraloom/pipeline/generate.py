@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+import copy
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from loraloom.data.chat import prompt_ids
+from loraloom.data.form_template import form_of, stands_in
 from loraloom.errors import ConfigError, ModelError
 from loraloom.evals.writing import continuations, position_limit
 from loraloom.facts.device import device_facts
@@ -14,6 +19,20 @@ from loraloom.lora.foreign import adapter_folder, read_adapter_config
 from loraloom.lora.state import load_peft
 
 
+@dataclass(frozen=True)
+class Source:
+    """Someone who answers: the base or an adapter over it, and the tokenizer that writes the prompts."""
+
+    name: str
+    model: Any
+    tokenizer: Any
+
+    @property
+    def form(self) -> str | None:
+        """How a prompt reaches the model: the format whose plain form is written around it, "chat_template", or None: bare."""
+        return form_of(self.tokenizer.chat_template) or ("chat_template" if self.tokenizer.chat_template else None)
+
+
 def generate(
     model: str | None,
     adapters: list[str],
@@ -21,6 +40,7 @@ def generate(
     max_new_tokens: int = 128,
     temperature: float = 0.0,
     base: bool = False,
+    system: str | None = None,
 ) -> list[dict[str, Any]]:
     """Continue prompts. With a chat template, a prompt is a user's turn.
 
@@ -28,10 +48,11 @@ def generate(
         model: base model; may be left out with an adapter, which knows its base.
         adapters: adapter or run folders; all over one loaded base.
         temperature: 0 is greedy.
-        base: answer with the bare base too; it has no adapter in it at all.
+        base: answer with the bare base too; it has no adapter in it at all, and is shown what the first adapter is shown.
+        system: a system message before each prompt.
 
     Returns:
-        One {prompt, source, text} for each prompt and source, source being "base" or the adapter's folder.
+        One {prompt, source, form, text} for each prompt and source, source being "base" or the adapter's folder.
 
     Raises:
         RequestError: nothing to ask, a prompt that is too long, or an adapter of another task or base.
@@ -50,23 +71,49 @@ def generate(
     require_weights(facts)
     task = "seq2seq_lm" if facts.kind == "encoder_decoder" else "causal_lm"
     loaded = load_base(name, task, device=device_facts().kind)
-    tokenizer = load_tokenizer(str(folders[0])) if folders else loaded.tokenizer
-    sources: list[tuple[str, Any]] = [("base", share_copy(loaded.model).eval())] if base or not folders else []
-    sources += [(str(folder), load_peft(folder, share_copy(loaded.model, own_biases=True))) for folder in folders]
+    sources = [
+        Source(str(folder), load_peft(folder, share_copy(loaded.model, own_biases=True)), tokenizer_beside(folder, loaded))
+        for folder in folders
+    ]
+    if base or not folders:
+        shown = sources[0].tokenizer if sources else loaded.tokenizer
+        sources.insert(0, Source("base", share_copy(loaded.model).eval(), shown))
     return [
-        {"prompt": prompt, "source": source, "text": _continue(net, tokenizer, loaded, prompt, max_new_tokens, temperature)}
+        {"prompt": prompt, "source": source.name, "form": source.form, "text": _continue(source, loaded, asked, limits)}
         for prompt in prompts
-        for source, net in sources
+        for asked, limits in [(_turns(prompt, system), (max_new_tokens, temperature))]
+        for source in sources
     ]
 
 
-def _continue(model: Any, tokenizer: Any, base: Base, prompt: str, max_new_tokens: int, temperature: float) -> str:
-    ids, limit = prompt_ids(prompt, tokenizer, continued=base.task == "causal_lm"), position_limit(base.model, base.task)
+def tokenizer_beside(folder: Path, base: Base) -> Any:
+    """The tokenizer that was saved with an adapter, which may have another template than the base's; else the base's."""
+    return load_tokenizer(str(folder)) if (folder / "tokenizer_config.json").is_file() else base.tokenizer
+
+
+def _turns(prompt: str, system: str | None) -> str | list[dict[str, str]]:
+    if system is None:
+        return prompt
+    return [{"role": "system", "content": system}, {"role": "user", "content": prompt}]
+
+
+def _continue(source: Source, base: Base, prompt: str | Sequence[dict[str, str]], limits: tuple[int, float]) -> str:
+    if not source.tokenizer.chat_template and not isinstance(prompt, str):
+        raise ConfigError(
+            f"{source.name} has no chat template that says where a system text stands", next="write it into the prompt itself"
+        )
+    tokenizer, form = source.tokenizer, form_of(source.tokenizer.chat_template)
+    if form is not None and isinstance(prompt, str) and stands_in(form, prompt):
+        tokenizer = copy.copy(tokenizer)
+        tokenizer.chat_template = None
+    ids = prompt_ids(prompt, tokenizer, continued=base.task == "causal_lm")
+    limit = position_limit(base.model, base.task)
     if limit is not None and len(ids) >= limit:
         raise ConfigError(
             f"the prompt has {len(ids):,} tokens", need=f"fewer than the model's {limit:,} positions", next="shorten it"
         )
     (text,) = continuations(
-        model, [ids], tokenizer, task=base.task, pad_id=base.pad_id, max_new_tokens=max_new_tokens, temperature=temperature
-    )
+        source.model, [ids], source.tokenizer, task=base.task, pad_id=base.pad_id, max_new_tokens=limits[0],
+        temperature=limits[1],
+    )  # fmt: skip
     return text

@@ -7,6 +7,7 @@ from typing import Any
 
 from loraloom.config.asked import Config
 from loraloom.data.encode import Encoded, Row, encode
+from loraloom.data.form_template import form_template
 from loraloom.data.load import load_table
 from loraloom.data.recognise import Recognised, recognise
 from loraloom.data.split import Splits, split
@@ -40,9 +41,10 @@ class Prepared:
         return self.data.task
 
     def load_base(self) -> Base:
-        """The frozen model, in the dtype that the plan chose."""
+        """The frozen model, in the dtype that the plan chose. Where it has no chat template, its tokenizer gets one that writes
+        the form of these rows: it is saved beside each adapter."""
         model, values = self.config.model, self.plan.values()
-        return load_base(
+        base = load_base(
             required_model(self.config),
             self.data.task,
             label_names=self.data.label_names,
@@ -53,6 +55,9 @@ class Prepared:
             attn_implementation=values["model.attn_implementation"],
             device=self.facts.device.kind,
         )
+        if self.task == "causal_lm" and not base.tokenizer.chat_template:
+            base.tokenizer.chat_template = form_template(self.recognised.format, base.tokenizer)
+        return base
 
 
 def required_model(config: Config) -> str:

@@ -49,7 +49,7 @@ def train_command(folder: RunFolder, result: RunResult) -> str | None:
 
 
 def load_snippet(folder: RunFolder, result: RunResult, adapter: str | None = None) -> str | None:
-    """Python that loads the winner with PEFT; None when nothing won.
+    """Python that loads the winner with PEFT and asks it, in the form of its training; None when nothing won.
 
     Args:
         adapter: how to call its folder; None calls it by its place beside `runs/`, wherever that is moved to.
@@ -65,8 +65,23 @@ def load_snippet(folder: RunFolder, result: RunResult, adapter: str | None = Non
         f"from transformers import {model_class}, AutoTokenizer\n\n"
         f"base = {model_class}.from_pretrained({result.model!r}{heads})\n"
         f"model = PeftModel.from_pretrained(base, {adapter!r})\n"
-        f"tokenizer = AutoTokenizer.from_pretrained({adapter!r})\n"
+        f"tokenizer = AutoTokenizer.from_pretrained({adapter!r})\n\n"
+        f"{_ask(folder, result)}\n"
     )
+
+
+def _ask(folder: RunFolder, result: RunResult) -> str:
+    """Python that asks a loaded model, through the template beside it where there is one."""
+    if _has_template(folder):
+        asked = (
+            'turns = [{"role": "user", "content": "..."}]\n'
+            'asked = tokenizer.apply_chat_template(turns, add_generation_prompt=True, return_tensors="pt", return_dict=True)'
+        )
+    else:
+        asked = 'asked = tokenizer("...", return_tensors="pt")'
+    if result.task == "seq_cls":
+        return f"{asked}\nprint(model(**asked).logits)"
+    return f"{asked}\nprint(tokenizer.decode(model.generate(**asked, max_new_tokens=64)[0]))"
 
 
 def _head_options(labels: Sequence[str]) -> str:
@@ -110,10 +125,19 @@ def serve_command(folder: RunFolder, result: RunResult) -> str | None:
     return _command("vllm", "serve", result.model, options=options)
 
 
+def _has_template(folder: RunFolder) -> bool:
+    """Whether the tokenizer in best/ has a chat template; transformers writes it to a file of its own, and did not always."""
+    return (folder.best / "chat_template.jinja").is_file() or "chat_template" in _saved(folder, "tokenizer_config.json")
+
+
 def _saved_config(folder: RunFolder) -> Mapping[str, Any]:
     """The adapter config in best/; empty where there is none that can be read."""
+    return _saved(folder, "adapter_config.json")
+
+
+def _saved(folder: RunFolder, name: str) -> Mapping[str, Any]:
     try:
-        found: Any = json.loads((folder.best / "adapter_config.json").read_bytes())
+        found: Any = json.loads((folder.best / name).read_bytes())
     except (OSError, ValueError):
         return {}
     return found if isinstance(found, dict) else {}  # pyright: ignore[reportUnknownVariableType]

@@ -6,9 +6,10 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from loraloom.data.causal import framing_of, is_chat
+from loraloom.data.causal import framing_of, has_template, is_chat
 from loraloom.data.chat import chat_rows, text_ids
 from loraloom.data.encode import Row, encode
+from loraloom.data.form_template import asked_in, form_template
 from loraloom.data.forms import conversation, pair, source_and_target
 from loraloom.data.render import Renderer
 from loraloom.data.rows import IGNORED
@@ -133,8 +134,20 @@ def _plain(subject: Subject, table: Table) -> Iterator[Prompt]:
         yield _prompt(row, served, len(served))
     else:
         prompt = framing_of(subject.tokenizer).unopened(pair(source, subject.recognised)[0])
-        served = text_ids(prompt, subject.tokenizer, continued=True)
-        yield _prompt(row, served, _first(row))
+        yield _prompt(row, _in_use(prompt, form, subject.tokenizer), _first(row))
+
+
+def _in_use(prompt: str, form: str, tokenizer: Any) -> list[int]:
+    """What is sent for a plain prompt: its question through the template that goes along with the adapter, else the prompt."""
+    asked = None if has_template(tokenizer) else asked_in(form, prompt)
+    template = form_template(form, tokenizer) if asked is not None else None
+    if template is None:
+        return text_ids(prompt, tokenizer, continued=True)
+    turns = [{"role": "user", "content": asked}]
+    found = tokenizer.apply_chat_template(
+        turns, chat_template=template, add_generation_prompt=True, tokenize=True, return_dict=True
+    )
+    return list(found["input_ids"])
 
 
 def _framed(text: str, tokenizer: Any) -> list[int]:

@@ -1,0 +1,132 @@
+"""`loraloom generate`: a prompt reaches an adapter in the form that it was trained in, also outside of loraloom."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+from pathlib import Path
+from typing import Any
+
+import pytest
+from bases import save_llama
+from doorway import Door, Run, World, write_rows
+
+from loraloom.data.form_template import in_form
+
+QUESTION = "who sleeps in the house"
+PAIRS = [(f"who {verb} {place}", f"the {who} {verb} {place}") for verb in ("sleeps", "waits") for place in ("here", "there")
+         for who in ("cat", "dog", "bird")]  # fmt: skip
+ROWS: dict[str, list[dict[str, str]]] = {
+    "alpaca": [{"instruction": asked, "output": answer} for asked, answer in PAIRS],
+    "question_answer": [{"question": asked, "answer": answer} for asked, answer in PAIRS],
+    "source_target": [{"source": asked, "target": answer} for asked, answer in PAIRS],
+    "prompt_completion": [{"prompt": asked, "completion": f" {answer}"} for asked, answer in PAIRS],
+}
+
+
+@pytest.fixture(scope="module")
+def plain_base(tmp_path_factory: pytest.TempPathFactory) -> str:
+    """A decoder without a chat template, with room for the words of a form."""
+    texts = [text for pair in PAIRS for text in pair] + ["Question: Answer: Instruction: Output:"]
+    return str(save_llama(tmp_path_factory.mktemp("plain") / "base", texts))
+
+
+@pytest.fixture(scope="module")
+def trained(plain_base: str, tmp_path_factory: pytest.TempPathFactory, loraloom: Door) -> Any:
+    """A run on rows of a format."""
+    done: dict[str, Run] = {}
+
+    def run(format: str) -> Run:
+        if format not in done:
+            place = tmp_path_factory.mktemp(format)
+            answer = loraloom(
+                "train", write_rows(place / "rows.jsonl", ROWS[format]), "--model", plain_base, "--max-steps", 2, "-o", place,
+                "--name", "first", "-q", "--batch-size", 4,
+            )  # fmt: skip
+            assert answer.code == 0, answer.err
+            done[format] = Run(answer, place / "first")
+        return done[format]
+
+    return run
+
+
+@pytest.mark.parametrize("format", sorted(ROWS))
+def test_the_adapter_is_asked_in_the_form_of_its_training(format: str, trained: Any, plain_base: str, loraloom: Door) -> None:
+    from peft import PeftModel
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+
+    run = trained(format)
+    words = ("generate", "--max-new-tokens", 4, "--json", "--adapter", run.folder)
+    answer = loraloom(*words, QUESTION)
+    assert answer.code == 0, answer.err
+    (found,) = answer.json()
+    assert found["form"] == format
+    assert f"in the form of training: {in_form(format, '...')!r}" in answer.err
+    bare: Any = AutoTokenizer.from_pretrained(plain_base)
+    model: Any = PeftModel.from_pretrained(AutoModelForCausalLM.from_pretrained(plain_base), str(run.folder / "best"))
+    prompt = bare(in_form(format, QUESTION), return_tensors="pt", return_token_type_ids=False)
+    out = model.generate(**prompt, max_new_tokens=4, do_sample=False, pad_token_id=0)[0, prompt["input_ids"].shape[1] :]
+    assert found["text"] == bare.decode(out, skip_special_tokens=True).strip()
+
+
+def test_each_trial_carries_the_form_too(trained: Any) -> None:
+    run = trained("alpaca")
+    (trial,) = run.result["trials"]
+    for folder in (run.folder / "best", run.folder / trial["adapter"]):
+        assert "Instruction:" in (folder / "chat_template.jinja").read_text()
+
+
+def test_a_prompt_that_stands_in_the_form_is_not_written_into_it_twice(trained: Any, loraloom: Door) -> None:
+    run = trained("alpaca")
+    prompts = (QUESTION, in_form("alpaca", QUESTION))
+    once, whole = loraloom("generate", "--adapter", run.folder, "--max-new-tokens", 4, "--json", *prompts).json()
+    assert once["text"] == whole["text"]
+
+
+def test_what_the_end_of_a_run_says_to_load_asks_in_the_form(trained: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    run = trained("question_answer")
+    snippet = run.answer.out.split("load it")[1]
+    assert "apply_chat_template" in snippet
+    monkeypatch.chdir(run.folder.parent.parent)
+    out = io.StringIO()
+    with contextlib.redirect_stdout(out):
+        exec("\n".join(line.strip() for line in snippet.splitlines()), {})
+    assert in_form("question_answer", "...").split("\n")[0] in out.getvalue()
+
+
+def test_an_evaluation_reads_the_rows_as_the_run_did(trained: Any, plain_base: str, loraloom: Door, tmp_path: Path) -> None:
+    run = trained("alpaca")
+    again = tmp_path / "again"
+    again.mkdir()
+    for file in (run.folder / "best").iterdir():
+        (again / file.name).write_bytes(file.read_bytes())
+    (again / "chat_template.jinja").unlink()
+    rows = write_rows(tmp_path / "rows.jsonl", [*ROWS["alpaca"], {"instruction": "who", "input": "here", "output": "the cat"}])
+    with_form, without = (
+        loraloom("evaluate", rows, "--adapter", adapter, "--model", plain_base, "--json").json()["metrics"]
+        for adapter in (run.folder, again)
+    )
+    assert with_form == without
+
+
+def test_an_adapter_of_others_is_sent_the_bare_prompt(trained: Any, loraloom: Door, tmp_path: Path) -> None:
+    """PEFT saves an adapter without a tokenizer."""
+    for name in ("adapter_config.json", "adapter_model.safetensors"):
+        (tmp_path / name).write_bytes((trained("alpaca").folder / "best" / name).read_bytes())
+    answer = loraloom("generate", "--adapter", tmp_path, "--max-new-tokens", 4, QUESTION)
+    assert answer.code == 0, answer.err
+    assert "as they are: there is neither a chat template nor a form of training" in answer.err
+    both = loraloom("generate", "--adapter", tmp_path, "--adapter", trained("alpaca").folder, QUESTION)
+    assert f"to {tmp_path} as they are" in both.err
+    assert "in the form of training" in both.err
+
+
+def test_a_system_text_goes_to_the_template(world: World, plain_base: str, trained: Any, loraloom: Door) -> None:
+    words = ("generate", "--model", world.chat_llama, "--max-new-tokens", 4, "--json", "the cat")
+    without, with_system = loraloom(*words), loraloom(*words, "--system", "the bird sleeps by the door")
+    assert (without.code, with_system.code) == (0, 0), with_system.err
+    assert with_system.json()[0]["form"] == "chat_template"
+    assert loraloom("generate", "--adapter", trained("alpaca").folder, "--system", "be brief", QUESTION).code == 0
+    refused = loraloom("generate", "--model", plain_base, "--system", "be brief", QUESTION)
+    assert refused.code == 2
+    assert "write it into the prompt itself" in refused.err
