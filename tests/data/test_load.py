@@ -199,3 +199,57 @@ def test_a_hub_failure_is_told_in_its_first_line(monkeypatch: pytest.MonkeyPatch
         load_table("owner/name")
     assert "got: no such data set\n" in str(caught.value)
     assert "long story" not in str(caught.value)
+
+
+def rows_of(path: Path, *texts: str, **more: str) -> str:
+    path.write_text("".join(json.dumps({"text": text, **more}) + "\n" for text in texts))
+    return str(path)
+
+
+def test_several_sources_are_read_in_order_and_each_row_keeps_its_origin(tmp_path: Path) -> None:
+    second, first = rows_of(tmp_path / "b.jsonl", "b", "c"), rows_of(tmp_path / "a.jsonl", "a")
+    table = load_table([second, first])
+    assert [row["text"] for row in table.rows] == ["b", "c", "a"]
+    assert [table.origin(i) for i in range(3)] == [f"{second}:1", f"{second}:2", f"{first}:1"]
+    assert table.source == f"{second}, {first}"
+    assert not table.notes
+    assert len(load_table([second, first], max_rows=2)) == 2
+
+
+def test_a_pattern_stands_for_the_files_that_match_it(tmp_path: Path) -> None:
+    for name in ("part-2", "part-1", "other"):
+        rows_of(tmp_path / f"{name}.jsonl", name)
+    assert [row["text"] for row in load_table(str(tmp_path / "part-*.jsonl")).rows] == ["part-1", "part-2"]
+    assert len(load_table(str(tmp_path / "**" / "*.jsonl"))) == 3
+    with pytest.raises(DataError, match=r"no file matches .*part-\*\.csv"):
+        load_table(str(tmp_path / "part-*.csv"))
+    odd = rows_of(tmp_path / "part-[1].jsonl", "odd")
+    assert [row["text"] for row in load_table(odd).rows] == ["odd"]
+
+
+def test_a_source_that_is_named_again_is_read_once_and_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    rows_of(tmp_path / "a.jsonl", "a")
+    rows_of(tmp_path / "b.jsonl", "b")
+    table = load_table(["a.jsonl", "*.jsonl", "./b.jsonl"])
+    assert [row["text"] for row in table.rows] == ["a", "b"]
+    assert table.notes == ("a.jsonl, ./b.jsonl is named more than once, and read once",)
+
+
+def test_columns_that_not_all_sources_have_are_named(tmp_path: Path) -> None:
+    first, second = rows_of(tmp_path / "a.jsonl", "a", label="x"), rows_of(tmp_path / "b.jsonl", "b", source="web")
+    assert load_table([first, second]).notes == (
+        f"the data do not have the same columns: `label` is not in {second}; `source` is not in {first}",
+    )
+
+
+def test_a_note_that_many_files_have_is_told_once(tmp_path: Path) -> None:
+    for name in "abc":
+        (tmp_path / f"{name}.csv").write_text("text;label\nx;y\n")
+    (note,) = load_table(str(tmp_path)).notes
+    assert "a.csv" in note and "semicolon" in note and "(so in 3 files)" in note
+
+
+def test_no_source_at_all_is_refused() -> None:
+    with pytest.raises(DataError, match="list of data is empty"):
+        load_table([])

@@ -2,15 +2,32 @@
 
 from __future__ import annotations
 
+import bz2
+import gzip
 import io
 import json
+import lzma
 from dataclasses import dataclass
 from typing import Any
 
+import pyarrow
 from fuzz_texts import deep, dumped, garbled, numbers, scalars, texts, values, words
 from hypothesis import strategies as st
 
-SUFFIXES = (".jsonl", ".ndjson", ".json", ".csv", ".tsv", ".parquet", ".txt")
+SUFFIXES = (
+    ".jsonl",
+    ".ndjson",
+    ".json",
+    ".csv",
+    ".tsv",
+    ".parquet",
+    ".arrow",
+    ".txt",
+    ".jsonl.gz",
+    ".csv.zst",
+    ".json.xz",
+    ".tsv.bz2",
+)
 COLUMNS = (
     "text",
     "label",
@@ -136,12 +153,44 @@ def _cell(cell: str, quoted: str, separator: str) -> str:
     return '"' + cell.replace('"', '""') + '"' if quoted == "always" or (quoted == "where needed" and needed) else cell
 
 
-@st.composite
-def parquets(draw: st.DrawFn) -> bytes:
-    """Tables of every type that a column may have, all written by the library itself."""
-    import pyarrow as arrow
+wide = separated().map(lambda content: content.decode("utf-8", "replace").encode("utf-16"))
+"""As Excel writes "Unicode text"."""
+
+
+def parquets() -> st.SearchStrategy[bytes]:
+    """Parquet files, all written by the library itself."""
     import pyarrow.parquet as parquet
 
+    return tables_of_types().map(lambda table: _written(table, parquet.write_table))
+
+
+def arrows() -> st.SearchStrategy[bytes]:
+    """Arrow streams, and files with their index at the end."""
+
+    def stream(table: Any, out: Any) -> None:
+        with pyarrow.ipc.new_stream(out, table.schema) as writer:
+            writer.write_table(table)
+
+    def file(table: Any, out: Any) -> None:
+        with pyarrow.ipc.new_file(out, table.schema) as writer:
+            writer.write_table(table)
+
+    return st.builds(_written, tables_of_types(), st.sampled_from((stream, file)))
+
+
+def _written(table: Any, write: Any) -> bytes:
+    out = io.BytesIO()
+    try:
+        write(table, out)
+    except pyarrow.ArrowInvalid:
+        return b"PAR1PAR1"
+    return out.getvalue()
+
+
+@st.composite
+def tables_of_types(draw: st.DrawFn) -> Any:
+    """Tables of every type that a column may have, with what `datasets` says of classes."""
+    arrow = pyarrow
     size = draw(st.integers(0, 6))
     kinds: dict[str, Any] = {
         "text": arrow.array(draw(st.lists(words, min_size=size, max_size=size)), arrow.string()),
@@ -162,12 +211,12 @@ def parquets(draw: st.DrawFn) -> bytes:
     }
     names = draw(st.lists(st.sampled_from(COLUMNS), min_size=1, max_size=3))
     columns = [kinds[draw(st.sampled_from(tuple(kinds)))] for _ in names]
-    out = io.BytesIO()
-    try:
-        parquet.write_table(arrow.table(columns, names=names), out)
-    except arrow.ArrowInvalid:
-        return b"PAR1PAR1"
-    return out.getvalue()
+    table = arrow.table(columns, names=names)
+    if draw(st.booleans()):
+        names = draw(st.one_of(st.just(["no", "yes", "maybe", "why"]), values))
+        features = {"label": {"names": names, "_type": "ClassLabel"}}
+        table = table.replace_schema_metadata({"huggingface": json.dumps({"info": {"features": features}})})
+    return table
 
 
 @dataclass(frozen=True)
@@ -184,7 +233,15 @@ def _files() -> st.SearchStrategy[DataFile]:
         ".csv": separated(),
         ".tsv": separated("\t"),
         ".parquet": parquets(),
+        ".arrow": arrows(),
         ".txt": st.lists(texts, max_size=6).map(lambda lines: "\n\n".join(lines).encode("utf-8", "surrogatepass")),
+    }
+    sound |= {
+        ".jsonl.gz": json_lines().map(gzip.compress),
+        ".csv.zst": separated(";").map(lambda content: pyarrow.Codec("zstd").compress(content, asbytes=True)),
+        ".json.xz": json_files().map(lzma.compress),
+        ".tsv.bz2": separated("\t").map(bz2.compress),
+        ".csv": st.one_of(separated(), separated("|"), separated().map(lambda content: b"sep=,\n" + content), wide),
     }
     each = [st.builds(DataFile, st.just(suffix), st.one_of(made, garbled(made))) for suffix, made in sound.items()]
     return st.one_of(*each, st.builds(DataFile, st.sampled_from(SUFFIXES), st.binary(max_size=80)))

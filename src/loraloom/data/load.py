@@ -1,32 +1,37 @@
-"""From what the user names (a file, a folder, a hub data set) to a table of rows."""
+"""From what the user names (a file, a folder, a hub data set, a pattern, several of these) to a table of rows."""
 
 from __future__ import annotations
 
 import difflib
+import glob
 import random
 import re
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from loraloom.data.contents import PACKED
+from loraloom.data.folder import read_folder
 from loraloom.data.readers import SUFFIXES, read_file
-from loraloom.data.table import Table, join, listed
+from loraloom.data.split_names import SPLIT_NAMES
+from loraloom.data.table import Table, join, shortened
 from loraloom.errors import DataError, LoraloomError
 
-_SPLIT_NAMES = {
-    "train": ("train", "training"),
-    "validation": ("validation", "valid", "validate", "val", "dev"),
-    "test": ("test", "testing"),
-}
+Source = str | Sequence[str]
+"""What `load_table` reads: one name, or several that are read one after the other."""
+
+_PATTERN = re.compile(r"[*?\[]")
 _HUB_PART = r":([^:/\[\]]+(?:\[[^\]]*\])?)"
 _HUB_NAME = re.compile(rf"\w[\w.-]*(/\w[\w.-]*)?(?:{_HUB_PART}){{0,2}}")
 
 
-def load_table(source: str, *, split: str = "train", max_rows: int | None = None, seed: int = 42) -> Table:
+def load_table(source: Source, *, split: str = "train", max_rows: int | None = None, seed: int = 42) -> Table:
     """Read every row of `source`.
 
     Args:
-        source: a file (JSONL, JSON, CSV, TSV, Parquet, or text with one row a paragraph), a folder of such files,
-            or a hub data set "name[:config][:split]".
+        source: a file (JSONL, JSON, CSV, TSV, Parquet, Arrow, or text with one row a paragraph; texts may be packed), a
+            folder of such files or "folder:config", a pattern ("part-*.jsonl"), a hub data set "name[:config][:split]",
+            or several of these.
         split: which part is meant when the source names several: a folder with files called after splits
             ("train.jsonl", "test-00000.parquet"), or a hub data set without a split in its name.
         max_rows: keep a sample of this many rows, in their order.
@@ -37,69 +42,104 @@ def load_table(source: str, *, split: str = "train", max_rows: int | None = None
     """
     if max_rows is not None and max_rows < 1:
         raise DataError(f"`data.max_rows` is {max_rows} but must be at least 1", next="leave it out to use all rows")
-    try:
-        table = _from_path(Path(source).expanduser(), source, split)
-    except (OSError, RuntimeError, ValueError) as error:
-        if isinstance(error, LoraloomError):
-            raise
-        # The name is longer than a disk allows, or a folder on the way is closed, or "~someone" is no user here.
-        raise DataError(
-            f"{source} cannot be opened", got=getattr(error, "strerror", None) or str(error), next="check the path"
-        ) from error
+    names, notes = _once_each([part for name in _several(source) for part in _matches(name)])
+    tables = [_load(name, split) for name in names]
+    notes += _differences(tables)
+    table = tables[0] if len(tables) == 1 and not notes else join(shown(source), [Table("", notes=tuple(notes)), *tables])
     if max_rows is not None and max_rows < len(table):
         table = table.take(sorted(random.Random(seed).sample(range(len(table)), max_rows)))
     return table
 
 
+def shown(source: Source | None) -> str:
+    """A source as messages name it."""
+    return "none" if source is None else shortened(_several(source))
+
+
+def _several(source: Source) -> Sequence[str]:
+    names = [source] if isinstance(source, str) else source
+    if not names:
+        raise DataError("the list of data is empty", need="a file, a folder or a hub name", next="--data train.jsonl")
+    return names
+
+
+def _matches(name: str) -> list[str]:
+    """What a pattern stands for, by name; anything else is itself. A file that is called like a pattern is a file."""
+    path = _path(name)
+    if not _PATTERN.search(name) or _exists(path) or _looks_like_hub(name):
+        return [name]
+    found = sorted(glob.glob(str(path), recursive=True))  # noqa: PTH207 as a shell does it: hidden files are not meant
+    if not found:
+        raise DataError(f"no file matches {name}", need="at least one file", next=_closest(path))
+    return found
+
+
+def _once_each(names: Sequence[str]) -> tuple[list[str], list[str]]:
+    """Each source once, and a note on those that were named again."""
+    first: dict[str, str] = {}
+    again: list[str] = []
+    for name in names:
+        path = _path(name)
+        known = first.setdefault(str(path.resolve()) if _exists(path) else name, name)
+        if known is not name:
+            again.append(name)
+    notes = [f"{shortened(dict.fromkeys(again))} is named more than once, and read once"] if again else []
+    return list(first.values()), notes
+
+
+def _differences(tables: Sequence[Table]) -> list[str]:
+    """A note where sources do not have the same columns."""
+    if len(tables) < 2:
+        return []
+    every = dict.fromkeys(name for table in tables for name in table.columns)
+    lacking = {name: [table.source for table in tables if name not in table.columns] for name in every}
+    parts = [f"`{name}` is not in {shortened(sources)}" for name, sources in lacking.items() if sources]
+    return [f"the data do not have the same columns: {shortened(parts, '; ')}"] if parts else []
+
+
+def _path(name: str) -> Path:
+    try:
+        return Path(name).expanduser()
+    except RuntimeError as error:
+        raise DataError(f"{name} cannot be opened", got=str(error), next="check the path: ~name is a user here") from error
+
+
+def _exists(path: Path) -> bool:
+    try:
+        return path.exists()
+    except (OSError, ValueError):
+        return False
+
+
+def _load(source: str, split: str) -> Table:
+    try:
+        return _from_path(_path(source), source, split)
+    except (OSError, RuntimeError, ValueError) as error:
+        if isinstance(error, LoraloomError):
+            raise
+        # The name is longer than a disk allows, or a folder on the way is closed.
+        raise DataError(
+            f"{source} cannot be opened", got=getattr(error, "strerror", None) or str(error), next="check the path"
+        ) from error
+
+
 def _from_path(path: Path, source: str, split: str) -> Table:
     if path.is_dir():
-        return _from_folder(path, split)
+        return read_folder(path, split)
     if path.is_file():
-        return _from_file(path)
+        return read_file(path, split)
     if path.exists():
         raise DataError(f"{source} is a pipe or a device", need="a file or a folder", next="write the rows to a file first")
+    before, colon, config = source.rpartition(":")
+    if colon and config and (folder := _path(before)).is_dir():
+        return read_folder(folder, split, config)
     if _looks_like_hub(source):
         return _from_hub(source, split)
     raise DataError(f"{source} does not exist", need="a file, a folder or a hub data set", next=_closest(path))
 
 
-def _from_file(path: Path) -> Table:
-    if path.suffix.lower() not in SUFFIXES:
-        raise DataError(
-            f"{path} has an ending that is not known",
-            got=path.suffix or "no ending",
-            need=f"one of {listed(SUFFIXES)}",
-            next="rename the file after what it holds",
-        )
-    return read_file(path)
-
-
-def _from_folder(folder: Path, split: str) -> Table:
-    files = sorted(file for file in folder.iterdir() if file.is_file() and file.suffix.lower() in SUFFIXES)
-    # A README.txt or LICENSE.txt beside real tables is not data.
-    files = [file for file in files if file.suffix.lower() != ".txt"] or files
-    if not files:
-        raise DataError(f"{folder} holds no data files", need=f"files ending in {listed(SUFFIXES)}", next="name the file itself")
-    if any(_split_of(file) for file in files):
-        chosen = [file for file in files if _split_of(file) == split]
-        if not chosen:
-            raise DataError(
-                f"{folder} has no {split} file",
-                got=listed(file.name for file in files),
-                need=f"a name that begins with {' or '.join(_SPLIT_NAMES[split])}",
-                next="name the file itself",
-            )
-        files = chosen
-    return join(str(folder), [read_file(file) for file in files])
-
-
-def _split_of(file: Path) -> str | None:
-    word = re.split(r"[^a-z]", file.stem.lower(), maxsplit=1)[0]
-    return next((split for split, names in _SPLIT_NAMES.items() if word in names), None)
-
-
 def _looks_like_hub(source: str) -> bool:
-    has_suffix = source.lower().endswith(SUFFIXES)
+    has_suffix = source.lower().endswith((*SUFFIXES, *PACKED))
     return not has_suffix and _HUB_NAME.fullmatch(source) is not None
 
 
@@ -133,7 +173,7 @@ def _hub_parts(source: str, split: str) -> tuple[str, str | None, str]:
         return name, rest[0], rest[1]
     if len(rest) == 1:
         word = rest[0].split("[")[0]
-        if any(word in names for names in _SPLIT_NAMES.values()):
+        if any(word in names for names in SPLIT_NAMES.values()):
             return name, None, rest[0]
         return name, rest[0], split
     return name, None, split

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from pathlib import Path
 from typing import Any
 
 
@@ -40,13 +42,33 @@ class Table:
         return Table(self.source, tuple(self.rows[i] for i in chosen), tuple(self.places[i] for i in chosen), self.notes)
 
 
+def lined(path: Path, numbered: Iterable[tuple[int, Mapping[str, Any]]], notes: Iterable[str] = ()) -> Table:
+    """The rows of a file whose rows begin on lines, each with the number of its line."""
+    found = list(numbered)
+    return Table(str(path), tuple(row for _, row in found), tuple((f"{path}:", line) for line, _ in found), _placed(path, notes))
+
+
+def numbered(path: Path, rows: Iterable[Mapping[str, Any]], notes: Iterable[str] = ()) -> Table:
+    """The rows of a file that has no lines."""
+    found = tuple(rows)
+    return Table(str(path), found, tuple((f"{path}, row ", i) for i in range(1, len(found) + 1)), _placed(path, notes))
+
+
+def _placed(path: Path, notes: Iterable[str]) -> tuple[str, ...]:
+    return tuple(f"{path}: {note}" for note in notes)
+
+
 def join(source: str, tables: Sequence[Table]) -> Table:
-    """One table of all rows of `tables`, in their order."""
+    """One table of all rows of `tables`, in their order. A note that many of them have is told once."""
+    files: dict[str, list[str]] = {}
+    for table in tables:
+        for note in table.notes:
+            files.setdefault(note.removeprefix(f"{table.source}: "), []).append(note)
     return Table(
         source,
         tuple(row for table in tables for row in table.rows),
         tuple(place for table in tables for place in table.places),
-        once(note for table in tables for note in table.notes),
+        tuple(notes[0] if len(notes) == 1 else f"{notes[0]} (so in {len(notes)} files)" for notes in files.values()),
     )
 
 
@@ -58,3 +80,25 @@ def once(texts: Iterable[str]) -> tuple[str, ...]:
 def listed(names: Iterable[str]) -> str:
     """Names as a person reads them in a message: "a, b, c" or "none"."""
     return ", ".join(names) or "none"
+
+
+def shortened(names: Iterable[str], between: str = ", ", most: int = 4) -> str:
+    """The first names of what may be a long list, and how many more there are."""
+    known = list(names)
+    more = f"{between}and {len(known) - most:,} more" if len(known) > most else ""
+    return between.join(known[:most]) + more
+
+
+def counted(number: int, thing: str) -> str:
+    """ "1 row", "2,000 rows"."""
+    return f"{number:,} {thing}{'s' * (number != 1)}"
+
+
+def repeats(names: Iterable[str]) -> list[str]:
+    """The names that stand more than once."""
+    return [name for name, count in Counter(names).items() if count > 1]
+
+
+def excerpt(text: str, longest: int = 60) -> str:
+    """The start of a text, as much as a message needs."""
+    return text if len(text) <= longest else text[:longest] + "..."
