@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import re
 from collections.abc import Sequence
 from pathlib import Path
@@ -17,20 +18,32 @@ _ENOUGH = 1000
 """Characters of a JSON file in which its first key stands."""
 
 
-def told_apart(files: Sequence[Path]) -> tuple[Path | None, Path | None]:
-    """The config and the file of rows among the arguments without a flag.
+def told_apart(files: Sequence[Path]) -> tuple[Path | None, list[Path]]:
+    """The config and the files of rows among the arguments without a flag.
 
     Raises:
-        RequestError: there are two of a kind, or there is no such file.
+        RequestError: there are two configs, or there is no such file.
     """
     for file in files:
         _refuse_neither(file)
     rows = [file for file in files if _holds_rows(file)]
     configs = [file for file in files if file not in rows]
-    for kind, found in (("config", configs), ("file of rows", rows)):
-        if len(found) > 1:
-            raise RequestError(f"more than one {kind} was given: {', '.join(map(str, found))}", next="leave all but one out")
-    return configs[0] if configs else None, rows[0] if rows else None
+    if len(configs) > 1:
+        raise RequestError(f"more than one config was given: {', '.join(map(str, configs))}", next="leave all but one out")
+    return configs[0] if configs else None, rows
+
+
+def pattern_of(names: Sequence[str]) -> str:
+    """The pattern that a shell may have made these names of: what they begin and end with alike."""
+    start = _same_start(names)
+    end = _same_start([name[len(start) :][::-1] for name in names])[::-1]
+    return f"{start}*{end}"
+
+
+def _same_start(words: Sequence[str]) -> str:
+    """The letters that all words begin with."""
+    columns = itertools.takewhile(lambda letters: len(set(letters)) == 1, zip(*words, strict=False))
+    return "".join(letters[0] for letters in columns)
 
 
 def _refuse_neither(file: Path) -> None:

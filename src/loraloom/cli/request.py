@@ -7,15 +7,16 @@ gets the same message whichever way it came. `--set` reaches the keys that have 
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
-from loraloom.cli.files import told_apart
+from loraloom.cli.files import pattern_of, told_apart
 from loraloom.config.asked import Config
+from loraloom.config.keys import SOURCES, keys
 from loraloom.errors import RequestError
 
 
@@ -30,8 +31,8 @@ class Flag:
 
 FLAGS: Mapping[str, Flag] = {
     "model": Flag("model.name_or_path", "NAME|FOLDER", "Base model: a folder or a hub name."),
-    "data": Flag("data.train", "FILE|FOLDER|NAME", "Training data: JSONL, JSON, CSV, TSV, Parquet, text, or a hub name."),
-    "validation": Flag("data.validation", "FILE|SHARE", "Validation data: a file, or a share of the training data."),
+    "data": Flag("data.train", "FILE|FOLDER|NAME", "Training data: a file, a folder, a hub name, a 'pattern-*'. Repeatable."),
+    "validation": Flag("data.validation", "FILE|SHARE", "Validation data: the same, or a share of the training data."),
     "test": Flag("data.test", "FILE|SHARE", "Test data: opened once, at the end."),
     "task": Flag("task", "TASK", "causal_lm, seq_cls or seq2seq_lm."),
     "goal": Flag("goal", "GOAL", "auto, quality, retain, chat, memory or fastest: what the plan leans towards."),
@@ -102,8 +103,8 @@ def asks(*flags: str) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
             if given.get("apply"):
                 file, changes = _applied(given["apply"], file)
                 values |= changes
-            values |= {flag.key: given[name] for name, flag in chosen.items() if given[name] is not None}
-            if rows is not None:
+            values |= {flag.key: _one_or_several(given[name]) for name, flag in chosen.items() if given[name]}
+            if rows:
                 _take_rows(values, f"data.{given.get('split', 'train')}", rows, given.get("resume"))
             _refuse_config_as_data(values)
             config = load_config(file, values, given["sets"] or ())
@@ -146,30 +147,46 @@ def _file_of(config_file: Path | None, resume: Path | None) -> Path | None:
     return RunFolder.open(resume).config_path
 
 
-def _take_rows(values: dict[str, Any], key: str, rows: Path, resume: Path | None) -> None:
-    """Put the file of rows that stands without a flag where its flag would have put it.
+def _one_or_several(given: str | list[str]) -> str | list[str]:
+    """What a flag was given: the text itself, unless it was given more than once."""
+    return given[0] if isinstance(given, list) and len(given) == 1 else given
+
+
+def _take_rows(values: dict[str, Any], key: str, rows: Sequence[Path], resume: Path | None) -> None:
+    """Put the files of rows that stand without a flag where its flag would have put them.
 
     Raises:
-        RequestError: the flag is there too, or the run that goes on has data of its own.
+        RequestError: a flag names data too, or the run that goes on has data of its own.
     """
-    flag = next(f"--{name}" for name, known in FLAGS.items() if known.key == key)
+    listed = ", ".join(map(str, rows))
     if resume is not None:
         raise RequestError(
-            "a run that goes on has data of its own", got=f"{rows} and --resume {resume}", next=f"leave {rows} out"
+            "a run that goes on has data of its own", got=f"{listed} and --resume {resume}", next=f"leave {listed} out"
         )
-    if key in values:
-        raise RequestError(f"the data are named twice: {rows} and {flag} {values[key]}", next="leave one of the two out")
-    values[key] = str(rows)
+    named = [name for name, known in FLAGS.items() if known.key in SOURCES and known.key in values]
+    if key in values or (named and len(rows) > 1):
+        # What a shell makes of `--data part-*.jsonl`: the first file belongs to the flag, the others to nothing.
+        def beside(name: str) -> list[str]:
+            given: Any = values[FLAGS[name].key]
+            return [*([given] if isinstance(given, str) else given), *map(str, rows)]
+
+        # Which flag they stood behind is no longer known: that of the names most like theirs.
+        name = max(named, key=lambda name: len(pattern_of(beside(name))))
+        raise RequestError(
+            f"files stand behind --{name} without a flag of their own: {listed}",
+            need="one flag for each file, or a pattern in quotes",
+            next=f"--{name} '{pattern_of(beside(name))}', or --{name} before each of them",
+        )
+    values[key] = [str(row) for row in rows] if len(rows) > 1 else str(rows[0])
 
 
 def _refuse_config_as_data(values: dict[str, Any]) -> None:
     """A config that is given for data would be called a file of an unknown kind, which helps nobody."""
-    for key in ("data.train", "data.validation", "data.test"):
-        if str(values.get(key, "")).lower().endswith((".yaml", ".yml")):
-            raise RequestError(
-                f"`{key}` is {values[key]}, which is a config file, not rows",
-                next=f"give it without a flag: {values[key]}",
-            )
+    for key in SOURCES:
+        named = values.get(key, ())
+        for name in [named] if isinstance(named, str) else named:
+            if str(name).lower().endswith((".yaml", ".yml")):
+                raise RequestError(f"`{key}` is {name}, which is a config file, not rows", next=f"give it without a flag: {name}")
 
 
 def _applied(place: str, file: Path | None) -> tuple[Path, dict[str, Any]]:
@@ -188,8 +205,9 @@ def _applied(place: str, file: Path | None) -> tuple[Path, dict[str, Any]]:
 
 
 def _annotation(name: str, flag: Flag) -> Any:
+    takes = list[str] if keys()[flag.key].takes_list else str
     return Annotated[
-        str | None, typer.Option(f"--{name.replace('_', '-')}", metavar=flag.takes, help=flag.help, show_default=False)
+        takes | None, typer.Option(f"--{name.replace('_', '-')}", metavar=flag.takes, help=flag.help, show_default=False)
     ]
 
 

@@ -73,6 +73,9 @@ def _verb(word: str, commands: Mapping[str, Any]) -> str:
 def _options(words: Sequence[str], verb: str, commands: Mapping[str, Any]) -> Iterator[str]:
     """The words behind a verb; the value of an option is passed on unread, and so is all that follows `--`."""
     taken = _taken(commands[verb])
+    values: dict[str, str | None] = {
+        option: None for parameter in commands[verb].params if not parameter.multiple for option in parameter.opts
+    }
     rest = list(words)
     while rest:
         word = rest.pop(0)
@@ -91,6 +94,12 @@ def _options(words: Sequence[str], verb: str, commands: Mapping[str, Any]) -> It
             value = _switched(name, option, value)
         elif value is None and option.takes_value and rest:
             value = rest.pop(0)
+        if option.name in values and value is not None:
+            if values[option.name] is not None:
+                raise RequestError(
+                    f"{option.name} was given twice: {values[option.name]} and {value}", next="leave one of the two out"
+                )
+            values[option.name] = value
         if option.before and value is None:
             raise RequestError(f"option `{name}` needs a value", next=f"loraloom {verb} --help shows what there is")
         yield from ([option.name] if option.name else [])

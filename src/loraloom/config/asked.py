@@ -29,11 +29,11 @@ class ModelConfig:
 
 @dataclass(frozen=True)
 class DataConfig:
-    train: str | None = None
-    """File, folder or hub name."""
-    validation: float | str | None = 0.1
-    """A share of train, a file, or null."""
-    test: float | str | None = None
+    train: str | tuple[str, ...] | None = None
+    """File, folder, hub name, pattern, or a list of these that are read one after the other."""
+    validation: float | str | tuple[str, ...] | None = 0.1
+    """A share of train, a source as for train, or null."""
+    test: float | str | tuple[str, ...] | None = None
     format: Literal[
         "auto", "messages", "sharegpt", "alpaca", "prompt_completion", "question_answer", "text", "text_label", "source_target"
     ] = "auto"

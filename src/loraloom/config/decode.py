@@ -70,10 +70,16 @@ def load_config(
     for name, value in (flags or {}).items():
         if value is not None:
             _put(settings, name, value, "command line")
+    given: dict[str, str] = {}
     for assignment in sets:
         name, equals, text = assignment.partition("=")
         if not equals:
             raise ConfigError(f"--set takes KEY=VALUE, not {assignment!r}", next="for example --set adapter.r=8")
+        before = given.setdefault(name.strip(), assignment)
+        if before is not assignment:
+            raise ConfigError(
+                f"`{name.strip()}` was set twice: --set {before} and --set {assignment}", next="leave one of the two out"
+            )
         _put(settings, name.strip(), text.strip(), f"--set {assignment}")
 
     return _build({name: _check(keys()[name], setting) for name, setting in settings.items()})
@@ -281,6 +287,8 @@ def _locate(name: str, where: str) -> tuple[str, str | None]:
 
 
 def _parse_text(key: Key, text: str, where: str, *, entry: str | None) -> Any:
+    if key.takes_list and str in key.kinds and entry is None:
+        return _one_or_several(key, text)
     if key.only_text and entry is None:
         return None if text in ("null", "~") and type(None) in key.kinds else text
     try:
@@ -292,6 +300,16 @@ def _parse_text(key: Key, text: str, where: str, *, entry: str | None) -> Any:
             next="put quotes around it",
             where=where,
         ) from None
+
+
+def _one_or_several(key: Key, text: str) -> Any:
+    """A list where it is written as one, and what else the key takes; any other text is a name, whatever signs are in it."""
+    try:
+        value = _load(text)[0]
+    except yaml.YAMLError:
+        return text
+    is_number = isinstance(value, int | float) and not isinstance(value, bool) and float in key.kinds
+    return value if isinstance(value, list) or is_number or (value is None and text and type(None) in key.kinds) else text
 
 
 def _unknown_key(name: str, where: str) -> ConfigError:
@@ -335,7 +353,7 @@ def _check_value(key: Key, value: Any, where: str, inner: Mapping[str, str]) -> 
     except ValidationError:
         hint = " (in quotes)" if key.only_text and isinstance(value, int | float) else ""
         raise _wrong_value(key, value, key.need + hint, where) from None
-    if isinstance(typed, str) and "\0" in typed:
+    if any(isinstance(text, str) and "\0" in text for text in (typed if isinstance(typed, tuple) else (typed,))):
         raise _wrong_value(key, typed, "text without NUL characters", where)
     numbers = {None: typed} if not isinstance(typed, dict) else cast(dict[str | None, Any], typed)
     for entry, number in numbers.items():
@@ -355,7 +373,7 @@ def _check_value(key: Key, value: Any, where: str, inner: Mapping[str, str]) -> 
 
 def _meant(key: Key, value: Any) -> Any:
     """`value` in our words: names with commas between them are a list, and 4bit, as others call it, is nf4."""
-    if key.takes_list and isinstance(value, str) and _NAMES.fullmatch(value):
+    if key.takes_list and not key.takes_sources and isinstance(value, str) and _NAMES.fullmatch(value):
         return [name.strip() for name in value.split(",") if name.strip()]
     if isinstance(value, str | int) and not isinstance(value, bool):
         return VALUES.get(key.name.removeprefix("search.space."), {}).get(squashed(str(value)), value)

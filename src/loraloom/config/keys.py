@@ -71,6 +71,10 @@ RANGES: dict[str, Range] = {
 }
 
 
+SOURCES = ("data.train", "data.validation", "data.test")
+"""Keys that take one source of rows or several."""
+
+
 @dataclass(frozen=True)
 class Key:
     """One key: its dotted name, the type that `asked.py` declares, its default and its range."""
@@ -88,7 +92,12 @@ class Key:
     @property
     def only_text(self) -> bool:
         """Whether "007" is a name here, never a number."""
-        return str in self.kinds and not {int, float, bool}.intersection(self.kinds) and not self.takes_list
+        return str in self.kinds and not {int, float, bool}.intersection(self.kinds)
+
+    @property
+    def takes_sources(self) -> bool:
+        """Whether it names data; a comma may stand in the name of a file."""
+        return self.name in SOURCES
 
     @property
     def takes_list(self) -> bool:

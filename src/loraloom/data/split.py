@@ -23,6 +23,8 @@ CONFIRM_FROM = 400
 """Validation splits from this many rows on give half of them to confirm: 200 rows put the standard error of an
 accuracy near 3 points, and less would tell finalists no longer apart."""
 
+Split = float | str | tuple[str, ...] | None
+"""A share of train, one source or several, or no such split."""
 NO_ROWS = Table("none")
 
 
@@ -47,9 +49,7 @@ class Splits:
         return sum(self.repeated.values())
 
 
-def split(
-    train: Table, validation: float | str | None, test: float | str | None, recognised: Recognised, *, seed: int = 42
-) -> Splits:
+def split(train: Table, validation: Split, test: Split, recognised: Recognised, *, seed: int = 42) -> Splits:
     """Make the splits of one run.
 
     Args:
@@ -70,7 +70,7 @@ def split(
     rest = train
     parts: dict[str, Table] = {"validation": NO_ROWS, "test": NO_ROWS}
     for number, (name, asked) in enumerate((("test", test), ("validation", validation))):
-        if isinstance(asked, str):
+        if isinstance(asked, str | tuple):
             parts[name] = load_table(asked, split=name)
             check(parts[name], recognised)
         elif asked is not None:
@@ -97,7 +97,7 @@ def _said(value: Any) -> str:
     return " ".join(text.split()).casefold()
 
 
-def _check_shares(validation: float | str | None, test: float | str | None) -> None:
+def _check_shares(validation: Split, test: Split) -> None:
     shares = {"validation": validation, "test": test}
     for name, share in shares.items():
         if isinstance(share, float | int) and not 0 < share < 1:

@@ -101,7 +101,7 @@ def evaluate(
 def _rows(config: Config, split: str, folder: Path | None, model: ModelFacts) -> Encoded:
     source = {"test": config.data.test, "validation": config.data.validation, "train": config.data.train}.get(split)
     share = isinstance(source, float)
-    source = source if isinstance(source, str) else config.data.train
+    source = source if isinstance(source, str | tuple) else config.data.train
     if source is None:
         raise ConfigError("no data was given to evaluate on", next="--data FILE")
     table = load_table(source, split="train" if share else split, max_rows=config.data.max_rows, seed=config.training.seed)

@@ -6,6 +6,7 @@ import hashlib
 from collections.abc import Mapping
 from pathlib import Path
 
+from loraloom.data.load import shown
 from loraloom.errors import DataError, ModelError
 from loraloom.evals.scoring import fingerprint
 from loraloom.facts.source import model_folder
@@ -52,7 +53,7 @@ def refuse_changes(before: Mapping[str, str], now: Mapping[str, str], prepared: 
     if changed:
         raise DataError(
             f"the data is no longer what the run was begun with: other rows in {', '.join(changed)}",
-            where=str(asked.data.train),
+            where=shown(asked.data.train),
             need="the same files and the same tokenizer",
             next="put the files back as they were, or begin a new run: --name NAME",
         )

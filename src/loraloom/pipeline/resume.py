@@ -167,7 +167,7 @@ def _flat(config: Config) -> dict[str, Any]:
 
 
 def _shown(value: Any) -> str:
-    return "null" if value is None else str(value)
+    return ", ".join(map(str, value)) if isinstance(value, list) else "null" if value is None else str(value)  # pyright: ignore[reportUnknownVariableType]
 
 
 def _free(folder: RunFolder) -> str:
