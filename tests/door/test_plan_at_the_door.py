@@ -58,7 +58,7 @@ def test_a_probe_puts_what_it_measured_in_place_of_the_forecast(
     assert len(loads) == 1
     document, memory = answer.json(), answer.json()["forecast"]["memory"]
     assert "measured by a probe of the longest batch" in document["notes"][0]
-    assert re.fullmatch(r"a micro-step took [0-9.e-]+ seconds, measured over 10", document["notes"][1])
+    assert re.fullmatch(r"a micro-step took [0-9.e-]+ seconds, measured over 10(, while others had .*)?", document["notes"][1])
     assert not any("probe" in warning for warning in document["warnings"])
     assert memory["high_bytes"] / memory["total_bytes"] == pytest.approx(1 + PROBED, abs=1e-3)
     assert parts_sum_to_the_total(answer, "memory", "bytes") and parts_sum_to_the_total(answer, "time", "seconds")
@@ -231,3 +231,33 @@ def test_everything_is_shown_on_demand(world: World, loraloom: Door) -> None:
     for key, advice in document["settings"].items():
         assert f"{key.rpartition('.')[2]} " in everything
         assert plain(f"{advice['reason']} [{advice['source']}]") in everything
+
+
+@pytest.mark.parametrize("everything", [[], ["--all"]])
+def test_a_busy_machine_is_forecast_as_an_idle_one_with_the_busy_figure_beside_it(
+    everything: list[str], world: World, loraloom: Door, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    words = ["plan", "--model", world.llama, "--data", world.text]
+    answers = {}
+    for share in (1.0, 0.25):
+        monkeypatch.setattr("loraloom.pipeline.prepare.cores_share", lambda kind, share=share: share)
+        monkeypatch.setattr("loraloom.plan.time.matmul_flops", lambda kind, dtype: 1e11)
+        answers[share] = loraloom(*words, "--json").json()["forecast"]["time"], loraloom(*words, *everything).out
+    (idle, idle_words), (busy, busy_words) = answers[1.0], answers[0.25]
+    assert busy["total_seconds"] == idle["total_seconds"]
+    assert busy["now"] == {"cores_share": 0.25, "total_seconds": pytest.approx(4 * idle["total_seconds"], abs=0.5)}
+    assert "of the cores" not in idle_words
+    (line,) = [line for line in busy_words.splitlines() if line.startswith("time: ")]
+    assert "when idle (" in line and " now: other processes have 75% of the cores)" in line
+
+
+def test_memory_that_others_hold_is_said(world: World, loraloom: Door, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(device, "_host_memory", lambda: (24 * 2**30, 3 * 2**30))
+    words = ["plan", "--model", world.llama, "--data", world.text]
+    said = "3.0 GiB of 24.0 GiB are free: other processes hold the rest"
+    (line,) = [line for line in loraloom(*words).out.splitlines() if line.startswith("memory: ")]
+    assert said in line
+    assert said not in loraloom(*words, "--memory", "2GiB").out
+    monkeypatch.setattr(device, "_host_memory", lambda: (24 * 2**30, 30 * 2**20))
+    refused = loraloom(*words)
+    assert refused.code == 2 and "30 MiB of 24.0 GiB are free: other processes hold the rest" in refused.err

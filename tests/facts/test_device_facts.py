@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from loraloom.facts import device
-from loraloom.facts.device import device_facts, environment, matmul_flops
+from loraloom.facts.device import device_facts, environment
 
 
 def test_a_processor_has_memory_cores_and_a_name() -> None:
@@ -59,8 +59,3 @@ def test_a_precision_that_fails_says_why(monkeypatch: pytest.MonkeyPatch) -> Non
 
     monkeypatch.setattr(torch, "full", refuse)
     assert environment()["precisions"]["bf16"] == {"works": False, "native": False, "reason": "no kernel for this type"}
-
-
-def test_the_rate_of_products_is_measured_and_remembered() -> None:
-    assert matmul_flops("cpu") > 0
-    assert matmul_flops("cpu") == matmul_flops("cpu")

@@ -55,6 +55,14 @@ def run(*trials: Trial, **more: Any) -> Earlier:
     return Earlier(result(*trials, **more), FORECAST)
 
 
+def test_a_run_that_began_beside_others_says_nothing_of_an_idle_machine() -> None:
+    finished = result(trial("t1"), trial("t2"))
+    told = {share: {**FORECAST, "time": {**FORECAST["time"], "now": {"cores_share": share}}} for share in (1.0, 0.3)}
+    assert time_of(Earlier(finished, told[1.0])) == time_of(Earlier(finished, FORECAST)) is not None
+    assert time_of(Earlier(finished, told[0.3])) is None
+    assert memory_of(Earlier(finished, told[0.3])) == memory_of(Earlier(finished, FORECAST))
+
+
 def test_the_peak_of_a_tune_is_held_against_the_whole_pack_and_that_of_a_train_against_one() -> None:
     tuned = memory_of(run(trial("t1", peak=900), trial("t2", peak=950)))
     trained = memory_of(run(trial("t1", peak=900), verb="train"))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Generator
 from contextlib import contextmanager
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -12,7 +13,8 @@ from planted import config_of, save_base, talk, write_rows
 from loraloom.pipeline.preflight import rehearsal
 from loraloom.pipeline.preflight.rehearsal import PASSES, Peak, rehearse
 from loraloom.pipeline.prepare import Prepared, prepare
-from loraloom.pipeline.probe import HELD_OUT, TICKS, timed
+from loraloom.pipeline.probe import HELD_OUT, TICKS, Timing, timed, with_timing
+from loraloom.plan.correction import by_probe
 
 
 @pytest.fixture(scope="module")
@@ -86,3 +88,14 @@ def test_what_is_timed_stands_for_all_rows(prepared: Prepared) -> None:
     assert held_out > HELD_OUT and timing.evaluation_seconds == held_out / scored
     mean = sum(len(row.input_ids) for row in prepared.data.train) / len(prepared.data.train)
     assert timing.usual_tokens == pytest.approx(2 * 4 * mean) and timing.tick_seconds == pytest.approx(1.0)
+
+
+def test_steps_that_were_timed_beside_others_are_forecast_for_an_idle_machine(prepared: Prepared) -> None:
+    timing = Timing(tuple((10, 0.8) for _ in range(TICKS)), 10.0, 4.0)
+    memory = by_probe(prepared.plan.forecast["memory"], 1e9)
+    alone = replace(timing, ticks=((10, 0.2),), evaluation_seconds=1.0)
+    idle, busy = with_timing(prepared, memory, alone, 1.0), with_timing(prepared, memory, timing, 0.25)
+    assert busy.plan.forecast["time"].value == pytest.approx(idle.plan.forecast["time"].value)
+    assert busy.plan.facts.device.share == 0.25
+    assert busy.plan.notes[-1].endswith("while others had 75% of the cores: 0.2 when the machine is idle")
+    assert "others" not in idle.plan.notes[-1]

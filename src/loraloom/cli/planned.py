@@ -16,7 +16,7 @@ from loraloom.cli.screen import WIDEST, plain_console, sentence_width, verbatim
 from loraloom.config.keys import keys
 from loraloom.report.fit import shortened, wrapped
 from loraloom.report.forecast import NO_PARTS
-from loraloom.report.words import duration, gib, number
+from loraloom.report.words import busy, duration, gib, number
 
 if TYPE_CHECKING:
     from loraloom.pipeline.prepare import Prepared
@@ -69,6 +69,7 @@ def show_plan(prepared: Prepared, *, everything: bool = False) -> dict[str, Any]
     Returns the document of `plan --json`.
     """
     from loraloom.data.encode import preview
+    from loraloom.plan.basis import held_by_others
     from loraloom.plan.document import plan_json
 
     console = plain_console()
@@ -81,7 +82,8 @@ def show_plan(prepared: Prepared, *, everything: bool = False) -> dict[str, Any]
             console.print(block, width=min(console.width, WIDEST))
         lines = ["", *_at_length(document, prepared.plan.trials)]
     else:
-        lines += _in_short(document, prepared.plan.trials, width)
+        taken = held_by_others(prepared.plan.facts, prepared.plan.config)
+        lines += _in_short(document, prepared.plan.trials, taken, width)
     for word in ("warning", "note"):
         lines += [line for text in document[f"{word}s"] for line in _broken(f"{word}: {text}", width)]
     if not everything:
@@ -92,8 +94,12 @@ def show_plan(prepared: Prepared, *, everything: bool = False) -> dict[str, Any]
     return document
 
 
-def _in_short(document: Mapping[str, Any], trials: int, width: int | None) -> Iterator[str]:
-    """The settings that matter most, one a line, and each forecast and the search in a line."""
+def _in_short(document: Mapping[str, Any], trials: int, taken: str, width: int | None) -> Iterator[str]:
+    """The settings that matter most, one a line, and each forecast and the search in a line.
+
+    Args:
+        taken: what is to be said of memory that other processes hold.
+    """
     settings = document["settings"]
     shown = [key for key, unsaid in MATTER.items() if key in settings and settings[key]["value"] not in unsaid]
     if "training.max_steps" in shown:
@@ -108,9 +114,10 @@ def _in_short(document: Mapping[str, Any], trials: int, width: int | None) -> It
         words = ", ".join(f"{_name(key)} {number(settings[key]['value'])}" for key in set_by_you)
         yield from _broken(f"as you asked: {words}", width, indent="  ")
     yield ""
+    room = f"{gib(document['forecast']['memory']['budget_bytes'])} may be used"
     memory, time = (document["forecast"][name] for name in ("memory", "time"))
-    yield from _broken(f"memory: {_total(memory, 'bytes')} of {gib(memory['budget_bytes'])}", width, indent="  ")
-    yield from _broken(f"time: {_total(time, 'seconds')}", width, indent="  ")
+    yield from _broken(f"memory: {_total(memory, 'bytes')}; {taken or room}", width, indent="  ")
+    yield from _broken(f"time: {_total(time, 'seconds')}{_busy(time)}", width, indent="  ")
     if document["search_space"]:
         space = "; ".join(f"{_name(key)} {dimension_words(found)}" for key, found in document["search_space"].items())
         yield from _broken(f"search: {_candidates(trials)} over {space}", width, indent="  ")
@@ -120,7 +127,7 @@ def _at_length(document: Mapping[str, Any], trials: int) -> Iterator[str]:
     """Forecasts with their parts, the search space and the ladder, one a line however long."""
     for name, (words, unit) in FORECASTS.items():
         if name in document["forecast"]:
-            yield f"{words}: {_estimate(document['forecast'][name], unit)}"
+            yield f"{words}: {_estimate(document['forecast'][name], unit)}{_busy(document['forecast'][name])}"
     if document["search_space"]:
         yield from ("", f"{_candidates(trials)} of a tune would differ in")
         yield from (f"  {line}" for line in space_words(document["search_space"]))
@@ -165,6 +172,13 @@ def _estimate(estimate: Mapping[str, Any], unit: str) -> str:
     amounts = {name.removesuffix(f"_{unit}"): amount for name, amount in estimate.items() if name.endswith(f"_{unit}")}
     parts = [f"{name} {show(amount)}" for name, amount in amounts.items() if amount and name not in NO_PARTS]
     return f"{_total(estimate, unit)}: {', '.join(parts)}"
+
+
+def _busy(time: Mapping[str, Any]) -> str:
+    """What the forecast of time means while others use the machine; nothing for a forecast of memory."""
+    now = time.get("now")
+    words = busy(now["total_seconds"], now["cores_share"]) if now else ""
+    return f" {words}" if words else ""
 
 
 def _total(estimate: Mapping[str, Any], unit: str) -> str:

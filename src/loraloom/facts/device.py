@@ -1,18 +1,15 @@
-"""What the machine is: kind, memory, cores, precisions that work here, and how fast it multiplies matrices."""
+"""What the machine is: kind, memory, cores, and precisions that work here."""
 
 from __future__ import annotations
 
 import os
 import platform
 import sys
-import time
 from dataclasses import dataclass
 from functools import cache
 from importlib import metadata
 from pathlib import Path
 from typing import Any, Literal
-
-from loraloom.facts.remembered import remembered
 
 DeviceKind = Literal["cpu", "cuda", "mps"]
 PACKAGES = ("loraloom", "torch", "transformers", "peft", "optuna", "safetensors", "tokenizers", "numpy", "pydantic", "sqlalchemy")
@@ -23,6 +20,9 @@ MODELS = "transformers.modeling_utils"
 MODELS_BYTES = 144e6
 """What transformers' models and what is imported with them take: measured as the difference between a plan that needs them
 and one that does not (torch 2.13, transformers 5.23)."""
+
+CPU_LIMIT = Path("/sys/fs/cgroup/cpu.max")
+"""Microseconds of a processor that a container may have in a period of so many."""
 
 
 @dataclass(frozen=True)
@@ -41,6 +41,8 @@ class DeviceFacts:
     """Threads that torch computes with."""
     process_bytes: int = 0
     """What this process holds beside a model, on a CPU; 0 where that is not known."""
+    share: float = 1.0
+    """Of the cores, what other processes leave to this one now; 1 where nobody else is there, and on a GPU."""
 
 
 def device_facts(kind: DeviceKind | None = None) -> DeviceFacts:
@@ -59,35 +61,7 @@ def device_facts(kind: DeviceKind | None = None) -> DeviceFacts:
         total = min(total, int(torch.mps.recommended_max_memory()))
         return DeviceFacts("mps", "Apple GPU", total, min(free, total), torch.get_num_threads(), True)
     native = bool(_cpu_flags() & BF16_CPU_FLAGS)
-    return DeviceFacts("cpu", _cpu_name(), total, free, _cores(), native, threads=_threads(), process_bytes=_process_bytes())
-
-
-@cache
-def matmul_flops(kind: DeviceKind, dtype: str = "float32") -> float:
-    """Floating-point operations a second of a large square matrix product, measured once a machine (about 0.1 s).
-
-    The rate is kept in the user's cache folder, by device, precision, threads and release of torch.
-    """
-    import torch
-
-    name = torch.cuda.get_device_name() if kind == "cuda" else _cpu_name()
-    key = f"{kind} {name}, {dtype}, {torch.get_num_threads()} threads, torch {torch.__version__}"
-    return remembered("matmul_flops", key, lambda: _measured_flops(kind, dtype))
-
-
-def _measured_flops(kind: DeviceKind, dtype: str) -> float:
-    import torch
-
-    size = 4096 if kind == "cuda" else 768
-    left = torch.randn(size, size, dtype=getattr(torch, dtype), device=kind)
-    torch.mm(left, left)
-    best, stop = float("inf"), time.perf_counter() + 0.1
-    while time.perf_counter() < stop:
-        started = time.perf_counter()
-        product = torch.mm(left, left)
-        product[0, 0].item()
-        best = min(best, time.perf_counter() - started)
-    return 2 * size**3 / best
+    return DeviceFacts("cpu", cpu_name(), total, free, usable_cores(), native, threads=_threads(), process_bytes=_process_bytes())
 
 
 def environment() -> dict[str, Any]:
@@ -104,7 +78,7 @@ def environment() -> dict[str, Any]:
             "free_bytes": device.free_bytes,
             "compute_capability": list(device.compute_capability) if device.compute_capability else None,
         },
-        "cores": _cores(),
+        "cores": usable_cores(),
         "threads": _threads(),
         "precisions": {name: _proof(device, dtype) for name, dtype in PRECISIONS.items()},
     }
@@ -160,9 +134,14 @@ def _read_int(path: Path) -> int | None:
         return None
 
 
-def _cores() -> int:
-    """Cores that this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+def usable_cores() -> int:
+    """Cores that this process may use, no more than the container that we run in allows."""
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    try:
+        quota, period = (int(word) for word in CPU_LIMIT.read_text().split())
+    except (OSError, ValueError):  # no such file, or "max": no limit
+        return cores
+    return max(1, min(cores, -(-quota // period)))
 
 
 def _threads() -> int:
@@ -187,7 +166,7 @@ def _cpu_field(*names: str) -> str:
     return ""
 
 
-def _cpu_name() -> str:
+def cpu_name() -> str:
     return _cpu_field("model name") or platform.processor() or platform.machine()
 
 

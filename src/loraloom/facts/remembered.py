@@ -6,29 +6,28 @@ import json
 import math
 import os
 import tempfile
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any, cast
 
 
-def remembered(name: str, key: str, measure: Callable[[], float]) -> float:
-    """The positive number that stands under `key` in the cache file `name`; measured and written there where it does not.
+def recalled(name: str, key: str) -> float | None:
+    """The positive number that stands under `key` in the cache file `name`. A file that cannot be read counts as empty."""
+    return _read(_path(name)).get(key)
 
-    A file that cannot be read counts as empty, one that cannot be written is left as it is.
-    """
-    path = cache_folder() / f"{name}.json"
-    known = _read(path)
-    if key in known:
-        return known[key]
-    number = measure()
-    _write(path, _read(path) | {key: number})
-    return number
+
+def keep(name: str, key: str, number: float) -> None:
+    """Write it there. A file that cannot be written is left as it is."""
+    _write(_path(name), _read(_path(name)) | {key: number})
 
 
 def cache_folder() -> Path:
     """`loraloom` in XDG_CACHE_HOME, or in ~/.cache where that is not set, or not an absolute path."""
     asked = Path(os.environ.get("XDG_CACHE_HOME", ""))
     return (asked if asked.is_absolute() else Path.home() / ".cache") / "loraloom"
+
+
+def _path(name: str) -> Path:
+    return cache_folder() / f"{name}.json"
 
 
 def _read(path: Path) -> dict[str, float]:

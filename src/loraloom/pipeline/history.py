@@ -87,12 +87,22 @@ def time_of(run: Earlier) -> Measurement | None:
     default, forecast = run.result.trial(run.result.default), _amounts(run, "time")
     training = forecast.get("training_seconds", 0) + forecast.get("layers_seconds", 0)
     seconds, tokens = sum(trial.seconds for trial in run.result.trials), sum(trial.tokens for trial in run.result.trials)
+    if _share_at_start(run) < 1:
+        return None  # begun while others had their part of the cores: its seconds say nothing of an idle machine
     if default is None or not default.steps or training <= 0 or min(seconds, tokens, default.tokens) <= 0:
         return None
     unpruned = default.tokens / default.steps * default.planned_steps * forecast.get("candidates", 1)
     factor = seconds / tokens / (training / unpruned)
     startup = forecast.get("startup_seconds", 0)
     return Measurement(run.result.name, forecast["total_seconds"], startup + (forecast["total_seconds"] - startup) * factor)
+
+
+def _share_at_start(run: Earlier) -> float:
+    """Of the cores, what was left to the run when it began; 1 where that was not noted."""
+    time = run.forecast.get("time")
+    now = cast("Mapping[str, Any]", time).get("now") if isinstance(time, Mapping) else None
+    share = cast("Mapping[str, Any]", now).get("cores_share") if isinstance(now, Mapping) else None
+    return float(share) if isinstance(share, int | float) and share > 0 else 1.0
 
 
 def _amounts(run: Earlier, name: str) -> dict[str, float]:

@@ -15,6 +15,7 @@ from loraloom.errors import ConfigError, RequestError
 from loraloom.facts.data import data_facts
 from loraloom.facts.device import device_facts
 from loraloom.facts.model import ModelFacts, model_facts, require_weights
+from loraloom.facts.speed import cores_share
 from loraloom.lora.base import Base, load_base, load_tokenizer
 from loraloom.pipeline.classes import classes_to_train, refuse_unlabelled
 from loraloom.pipeline.retained import retained_rows
@@ -86,7 +87,9 @@ def prepare(config: Config, *, weights: bool = True, free_bytes: int | None = No
     read = read_request(config, weights=weights)
     data = read.encoded()
     device = device_facts()
-    device = device if free_bytes is None else replace(device, free_bytes=free_bytes)
+    device = replace(
+        device, share=cores_share(device.kind), free_bytes=device.free_bytes if free_bytes is None else free_bytes
+    )  # fmt: skip
     facts = Facts(model=read.model_for(data), data=data_facts(data), device=device)
     plan = make_plan(config if trials is None else replace(config, search=replace(config.search, trials=trials)), facts)
     cut = data.cut(plan.values()["data.max_length"])

@@ -6,17 +6,19 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import cache
+from statistics import fmean
 
 from loraloom.config.asked import Config
 from loraloom.data.rows import Row
 from loraloom.errors import MemoryBudgetError
 from loraloom.evals.objective import objective_for
+from loraloom.facts.speed import cores_share_now
 from loraloom.lora.base import Base, share_copy
 from loraloom.lora.packed import PackedModel
 from loraloom.pipeline.preflight.rehearsal import rehearse
 from loraloom.pipeline.prepare import Prepared, prepare
 from loraloom.plan.basis import bytes_text
-from loraloom.plan.correction import by_probe
+from loraloom.plan.correction import Corrected, by_probe
 from loraloom.plan.planner import candidate
 from loraloom.plan.time import seconds_at, with_measured
 from loraloom.train.pack import PackTrainer
@@ -61,14 +63,29 @@ def probe(config: Config) -> Prepared:
             next="loraloom check: it names the largest batch that fits",
         )
     memory = by_probe(plan.forecast["memory"], rehearsal.peak_bytes)
-    timing = timed(prepared, load())
+    base, before = load(), cores_share_now(plan.facts.device.kind)
+    timing = timed(prepared, base)
+    share = fmean((before, cores_share_now(plan.facts.device.kind)))
+    return with_timing(prepared, memory, timing, share)
+
+
+def with_timing(prepared: Prepared, memory: Corrected, timing: Timing, share: float) -> Prepared:
+    """The plan with what was measured in place of its forecasts: memory as it is, time as an idle machine would take.
+
+    Args:
+        share: of the cores, what other processes left while it was timed.
+    """
+    plan, config = prepared.plan, prepared.config
     seconds = with_measured(
-        plan.forecast["time"], plan.facts, config, plan.settings, timing.tick_seconds, timing.evaluation_seconds
+        plan.forecast["time"], plan.facts, config, plan.settings, share * timing.tick_seconds, share * timing.evaluation_seconds
     )
     note = f"a micro-step took {timing.tick_seconds:.3g} seconds, measured over {len(timing.ticks)}"
+    if share < 1:
+        note += f", while others had {1 - share:.0%} of the cores: {share * timing.tick_seconds:.3g} when the machine is idle"
     notes = (*plan.notes, memory.note, note)
     forecast = {**plan.forecast, "memory": memory.estimate, "time": seconds}
-    return replace(prepared, plan=replace(plan, forecast=forecast, notes=notes))
+    facts = replace(plan.facts, device=replace(plan.facts.device, share=share))
+    return replace(prepared, facts=facts, plan=replace(plan, facts=facts, forecast=forecast, notes=notes))
 
 
 def timed(prepared: Prepared, base: Base, clock: Callable[[], float] = time.perf_counter) -> Timing:

@@ -39,6 +39,7 @@ from loraloom.plan.document import plan_json
 from loraloom.plan.planner import candidate
 from loraloom.records import Candidate, Event, Score
 from loraloom.report.page import write_report
+from loraloom.report.words import busy, duration
 from loraloom.store.database import Database, default_url
 from loraloom.store.folder import RunFolder, require_space
 from loraloom.store.result import RunResult, RunStatus
@@ -131,8 +132,14 @@ class Session:
             metric=result.metric, direction=result.direction, base_parameters=result.base_parameters,
         )  # fmt: skip
         self.recorder.emit("forecast", **plan_json(self.prepared.plan)["forecast"])
-        for text in (*self.prepared.plan.warnings, *self.prepared.plan.notes):
+        for text in (*self.prepared.plan.warnings, *self.prepared.plan.notes, *self._busy()):
             self.recorder.note(text)
+
+    def _busy(self) -> list[str]:
+        """That others use the machine, where they do: the forecast is for an idle one."""
+        seconds, share = self.prepared.plan.forecast["time"].value, self.prepared.facts.device.share
+        words = busy(seconds / share, share)
+        return [f"forecast: {duration(seconds)} {words}"] if words else []
 
     def _go_on(self, kept: Checkpoint) -> None:
         """Be where the run was when `kept` was written."""

@@ -20,6 +20,8 @@ Decided = Mapping[str, Advice]
 
 DERIVED = "derived here"
 CONFIG = "config"
+MUCH_TAKEN = 0.25
+"""Share of a device's memory from which on it is said that others hold it."""
 
 
 @dataclass(frozen=True)
@@ -76,6 +78,15 @@ def parameters_per_rank(linears: tuple[LinearFact, ...]) -> int:
 def memory_budget(facts: Facts, config: Config) -> int:
     """Bytes that a run may use: `limits.memory`, else what the device has free."""
     return facts.device.free_bytes if config.limits.memory == "auto" else parse_bytes(config.limits.memory)
+
+
+def held_by_others(facts: Facts, config: Config) -> str:
+    """ "3.0 GiB of 23.4 GiB are free: other processes hold the rest"; empty where they hold little, or a limit is set."""
+    device = facts.device
+    taken = device.total_bytes - device.free_bytes - device.process_bytes
+    if config.limits.memory != "auto" or taken < MUCH_TAKEN * device.total_bytes:
+        return ""
+    return f"{bytes_text(device.free_bytes)} of {bytes_text(device.total_bytes)} are free: other processes hold the rest"
 
 
 def steps_per_epoch(facts: Facts, batch: int) -> int:

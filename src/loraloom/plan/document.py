@@ -40,6 +40,7 @@ def plan_json(plan: Plan) -> dict[str, Any]:
                 "high_seconds": round(time.high, 1),
                 "one_candidate_seconds": round(plan.forecast["time_one"].value, 1),
                 "candidates": plan.trials,
+                "now": {"cores_share": plan.facts.device.share, "total_seconds": round(time.value / plan.facts.device.share, 1)},
             },
             **{name: bytes_json(plan.forecast[name]) for name in AFTERWARDS if name in plan.forecast},
         },

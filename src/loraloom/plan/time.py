@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from statistics import fmean
 
 from loraloom.config.asked import Config
-from loraloom.facts.device import matmul_flops
+from loraloom.facts.speed import matmul_flops
 from loraloom.plan import engine
 from loraloom.plan.basis import Decided, Facts, decided_batch, decided_linears, parameters_per_rank, total_steps
 from loraloom.plan.memory import supervised_share

@@ -15,7 +15,7 @@ LEAST_VALIDATION = 100
 
 def warnings_for(facts: Facts, config: Config, decided: Decided, forecast: Mapping[str, Estimate]) -> tuple[str, ...]:
     """Sentences, the gravest first."""
-    found = [*_model(facts), *_data(facts, decided), *_settings(facts, decided), *_limits(config, decided, forecast)]
+    found = [*_model(facts), *_data(facts, decided), *_settings(facts, decided), *_limits(facts, config, decided, forecast)]
     return tuple(found)
 
 
@@ -70,11 +70,13 @@ def _settings(facts: Facts, decided: Decided) -> list[str]:
     return found
 
 
-def _limits(config: Config, decided: Decided, forecast: Mapping[str, Estimate]) -> list[str]:
+def _limits(facts: Facts, config: Config, decided: Decided, forecast: Mapping[str, Estimate]) -> list[str]:
     if config.limits.time is None:
         return []
     allowed, needed = parse_seconds(config.limits.time), forecast["time"]
-    if needed.low <= allowed:
+    share = facts.device.share
+    if needed.low / share <= allowed:
         return []
-    trials = decided["search.trials"].value
-    return [f"{trials} candidates take about {count(needed.value)} seconds, {count(allowed)} are allowed: some will not end"]
+    trials, others = decided["search.trials"].value, f" while others have {1 - share:.0%} of the cores" if share < 1 else ""
+    taken = f"{count(needed.value / share)} seconds{others}"
+    return [f"{trials} candidates take about {taken}, {count(allowed)} are allowed: some will not end"]

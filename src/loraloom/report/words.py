@@ -74,6 +74,18 @@ def duration(seconds: float) -> str:
     return f"{whole // 3600} h {whole % 3600 // 60:02d} min"
 
 
+def busy(seconds: float, cores_share: float) -> str:
+    """What is to be said of a forecast for an idle machine while others use it too; empty where nobody does.
+
+    Args:
+        seconds: what it would take with this share.
+        cores_share: of the cores, what other processes leave, 0 to 1.
+    """
+    if cores_share >= 1:
+        return ""
+    return f"on this machine when idle ({duration(seconds)} now: other processes have {1 - cores_share:.0%} of the cores)"
+
+
 def share(part: int, whole: int) -> str:
     """A percentage with two figures or more; a dash when the whole is not known."""
     if whole <= 0:

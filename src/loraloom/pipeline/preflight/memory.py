@@ -9,7 +9,7 @@ from loraloom.config.units import parse_bytes
 from loraloom.pipeline.preflight.rehearsal import Rehearsal
 from loraloom.pipeline.preflight.result import CheckResult
 from loraloom.pipeline.preflight.subject import Subject
-from loraloom.plan.basis import bytes_text, memory_budget
+from loraloom.plan.basis import bytes_text, held_by_others, memory_budget
 from loraloom.plan.memory import decided_shape, forecast_memory
 
 NAME = "memory"
@@ -55,7 +55,8 @@ def _too_much(subject: Subject, needs: str, allowed: float, factor: float) -> Ch
     fits = largest_that_fits(subject, allowed, factor)
     parts = forecast_memory(subject.facts, subject.plan.settings, shape).parts
     most = ", ".join(f"{name} {bytes_text(size)}" for name, size in sorted(parts.items(), key=lambda part: -part[1])[:3])
-    what = f"{needs}, {bytes_text(allowed)} may be used"
+    taken = held_by_others(subject.facts, subject.config)
+    what = f"{needs}, {bytes_text(allowed)} may be used{f' ({taken})' if taken else ''}"
     if fits is None:
         low = forecast_memory(subject.facts, subject.plan.settings, replace(shape, micro_batch=1, length=8))
         return CheckResult(

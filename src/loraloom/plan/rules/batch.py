@@ -7,7 +7,7 @@ import math
 from loraloom.config.asked import Config
 from loraloom.errors import MemoryBudgetError
 from loraloom.plan.about import About
-from loraloom.plan.basis import Decided, Facts, bytes_text, memory_budget
+from loraloom.plan.basis import Decided, Facts, bytes_text, held_by_others, memory_budget
 from loraloom.plan.ladder import least
 from loraloom.plan.memory import Shape
 from loraloom.plan.needs import need as need_of
@@ -85,10 +85,11 @@ def too_little(facts: Facts, asked: Config, decided: Decided) -> MemoryBudgetErr
         wanted = f"a budget of {smallest} at least" + (f", with {cuts}" if cuts else "")
         small = asked.limits.memory != "auto" and found.need.high <= facts.device.free_bytes
         advice = f"limits.memory: {smallest}" if small else "a smaller model, or a machine with more free memory"
+    taken = held_by_others(facts, asked)
     return MemoryBudgetError(
         f"nothing fits into {bytes_text(budget)}: one candidate with one row of {decided['data.max_length'].value:,} tokens at a "
         f"time needs {bytes_text(need.value)}",
-        got=f"{parts}; at most {bytes_text(need.high)} with the margin of the forecast",
+        got=f"{parts}; at most {bytes_text(need.high)} with the margin of the forecast{f'; {taken}' if taken else ''}",
         need=wanted,
         next=advice,
     )
@@ -108,6 +109,7 @@ def micro_batch_too_large(facts: Facts, asked: Config, decided: Decided, fits: i
     return MemoryBudgetError(
         f"`{KEY}` is {micro}: {micro} rows of {decided['data.max_length'].value:,} tokens need {bytes_text(need.high)} with the "
         f"margin of the forecast, {bytes_text(memory_budget(facts, asked))} are allowed",
+        got=held_by_others(facts, asked) or None,
         need=f"{fits} {'row' if fits == 1 else 'rows'} at a time, or a budget of {bytes_text(need.high)}",
         next=f"{KEY}: {fits} with gradient_accumulation_steps: {-(-micro // fits)}: the same gradient",
     )
