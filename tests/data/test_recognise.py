@@ -104,7 +104,7 @@ def test_nothing_recognised_names_file_line_and_columns() -> None:
         ([{"text": "a"}, {"txt": "b"}], ["d.jsonl:2", "no column `text`", "got: txt"]),
         ([{"text": "a", "label": 0}, {"text": "b", "label": 0.5}], ["d.jsonl:2", "the fraction 0.5", "not supported"]),
         ([{"text": "a", "label": 0}, {"text": "b"}], ["d.jsonl:2", "no column `label`"]),
-        ([{"text": "a", "label": [0]}], ["d.jsonl:1", "got: a list"]),
+        ([{"text": "a", "label": [0]}], ["d.jsonl:1", "got: the list [0]", "several labels"]),
         ([{"messages": TALK}, {"messages": "hi"}], ["d.jsonl:2", "got: text", '{"role": ...']),
         ([{"messages": []}], ["got: an empty list"]),
         ([{"messages": [*TALK, "hi"]}], ["text as message 3"]),

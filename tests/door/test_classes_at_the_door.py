@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import json
 import random
 import shutil
@@ -198,26 +199,34 @@ def test_true_and_false_are_one_pair_of_classes_in_every_format(world: Any, lora
     assert answer.code == 0, answer.err
 
 
-def test_quantities_are_refused_alike_in_every_format(world: Any, loraloom: Door, tmp_path: Path) -> None:
+def refusals(rows: list[dict[str, Any]], model: str, loraloom: Door, folder: Path) -> set[str]:
+    """What `check` says of the same rows in four formats, without the place."""
     import pyarrow as arrow
     import pyarrow.parquet as parquet
 
-    rows = [{"text": f"row {i}", "label": i / 4} for i in range(20)]
-    write_rows(tmp_path / "d.jsonl", rows)
+    write_rows(folder / "d.jsonl", rows)
     for suffix, separator in ((".csv", ","), (".tsv", "\t")):
-        lines = [f"text{separator}label", *(f"{r['text']}{separator}{r['label']}" for r in rows)]
-        (tmp_path / f"d{suffix}").write_text("\n".join(lines) + "\n")
-    parquet.write_table(
-        arrow.table({"text": [r["text"] for r in rows], "label": [r["label"] for r in rows]}), tmp_path / "d.parquet"
-    )
-    answers = [
-        loraloom("check", "--quick", "--model", world.bert, "--data", tmp_path / f"d.{kind}")
-        for kind in ("jsonl", "csv", "tsv", "parquet")
-    ]
+        with (folder / f"d{suffix}").open("w", newline="") as file:
+            lines = csv.writer(file, delimiter=separator)
+            lines.writerows([("text", "label"), *((row["text"], row["label"]) for row in rows)])
+    parquet.write_table(arrow.Table.from_pylist(rows), folder / "d.parquet")
+    kinds = ("jsonl", "csv", "tsv", "parquet")
+    answers = [loraloom("check", "--quick", "--model", model, "--data", folder / f"d.{kind}") for kind in kinds]
     assert [answer.code for answer in answers] == [2] * 4
-    endings = {answer.err.partition(": ")[2].partition(": ")[2] for answer in answers}
-    assert len(endings) == 1, endings
-    assert "the fraction 0.25" in endings.pop()
+    return {answer.err.partition(": ")[2].partition(": ")[2] for answer in answers}
+
+
+def test_quantities_are_refused_alike_in_every_format(world: Any, loraloom: Door, tmp_path: Path) -> None:
+    (said,) = refusals([{"text": f"row {i}", "label": i / 4} for i in range(20)], world.bert, loraloom, tmp_path)
+    assert "the fraction 0.25" in said
+
+
+@pytest.mark.parametrize("lists", [(["a"], ["a", "b"]), ([0], [0, 1])], ids=["names", "numbers"])
+def test_several_labels_of_a_row_are_refused_alike_in_every_format(
+    lists: tuple[list[Any], list[Any]], world: Any, loraloom: Door, tmp_path: Path
+) -> None:
+    (said,) = refusals([{"text": f"row {i}", "label": lists[i % 2]} for i in range(20)], world.bert, loraloom, tmp_path)
+    assert "several labels of a row are not supported" in said
 
 
 def test_an_encoder_says_which_column_it_would_take_for_the_label(world: Any, loraloom: Door, tmp_path: Path) -> None:

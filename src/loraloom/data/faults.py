@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 from collections.abc import Mapping
 from typing import Any, cast
 
@@ -29,9 +30,21 @@ def fault(role: str, value: Any) -> Fault | None:
 
 
 def _label_fault(value: Any) -> Fault | None:
+    if isinstance(several := _as_list(value), list):
+        return "one class a row (text or a whole number); several labels of a row are not supported", f"the list {several}"
     if isinstance(value, str | bool | int | float) or is_missing(value):
         return None
     return "a class: text or a whole number", kind(value)
+
+
+def _as_list(value: Any) -> Any:
+    """A label that is a list, as a table without lists writes one: in JSON, or as Python prints it; others as they are."""
+    if not isinstance(value, str) or not value.lstrip().startswith("["):
+        return value
+    try:
+        return ast.literal_eval(value.strip())
+    except (MemoryError, RecursionError, SyntaxError, TypeError, ValueError):
+        return from_json(value)
 
 
 def _messages_fault(value: Any) -> Fault | None:
