@@ -10,7 +10,8 @@ import transformers as tf
 from torch import nn
 
 from loraloom.errors import ModelError
-from loraloom.lora.packed import PackedModel
+from loraloom.lora.base import share_copy
+from loraloom.lora.packed import PackedModel, Routing, Segment
 from loraloom.lora.probe import probe
 from loraloom.records import AdapterSpec
 
@@ -132,3 +133,50 @@ def test_the_probe_knows_which_layers_see_rows() -> None:
         uses["encoder.layer.0.attention.self.key_proj"].rowless and not uses["encoder.layer.0.attention.self.value_proj"].rowless
     )
     assert not around.rowless and around.row_results and 0 in around.row_places and "rel_embeddings" not in around.row_places
+
+
+def test_a_model_that_rearranges_itself_in_its_first_pass_is_trained_all_the_same() -> None:
+    """BigBird puts another attention in place when it first sees short rows: what was noted before would train nothing."""
+    config = tf.BigBirdConfig(**SMALL, block_size=2, num_random_blocks=1, attention_type="block_sparse")
+    torch.manual_seed(0)
+    packed = PackedModel(tf.BigBirdForSequenceClassification(config))
+    target = "bert.encoder.layer.0.attention.self.query"
+    adapter = packed.add("a", spec(target, init_lora_weights=False), 0)
+    with packed.route(Routing((Segment("a", 0, 2),), True)):
+        packed.model(input_ids=torch.tensor([[2, 3, 4], [5, 6, 7]])).logits.sum().backward()
+    assert all(bool(adapter.arena.grad(entry).any()) for entry in adapter.arena.entries)
+
+
+def test_a_model_may_add_to_what_a_layer_gives_in_place() -> None:
+    """Falcon, Longformer and RoCBert do; the gradients are those of the sum."""
+    torch.manual_seed(0)
+    model = llama()
+    model.model.layers[0].mlp.register_forward_hook(lambda _m, args, result: result.add_(args[0]))
+    down = "model.layers.0.mlp.down_proj"
+    ids, grads = torch.tensor([[2, 3, 4, 5]]), []
+    for target in (down, QUERY):
+        packed = PackedModel(share_copy(model))
+        adapters = [packed.add(name, spec(target, init_lora_weights=False), 7) for name in "ab"]
+        with packed.route(Routing((Segment("a", 0, 1), Segment("b", 1, 2)), True)):
+            packed.model(input_ids=ids.repeat(2, 1)).logits.square().sum().backward()
+        grads += [adapter.arena.grads for adapter in adapters]
+    assert all(bool(grad.isfinite().all()) and bool(grad.any()) for grad in grads)
+    assert torch.allclose(grads[0], grads[1]) and torch.allclose(grads[2], grads[3])
+
+
+def test_the_probe_knows_which_layers_the_answer_depends_on() -> None:
+    class Deaf(nn.Module):
+        """Runs a layer whose result only chooses, as a sparse attention's indexer does."""
+
+        def __init__(self, inner: nn.Module) -> None:
+            super().__init__()
+            self.inner, self.indexer = inner, nn.Linear(16, 16)
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return self.inner(x) + (self.indexer(x) > 0)
+
+    model = llama()
+    model.model.layers[0].mlp = Deaf(model.model.layers[0].mlp)
+    uses = probe(model)
+    assert not uses["model.layers.0.mlp.indexer"].heard
+    assert uses["model.layers.0.mlp.inner.up_proj"].heard and uses[QUERY].heard

@@ -42,7 +42,9 @@ def head_form(model: Any, inputs: Mapping[str, Tensor]) -> HeadForm:
         logits = model(**inputs, use_cache=False).logits
         for form in [HeadForm(hidden, cap) for cap in dict.fromkeys(caps) for hidden in ("inner", "given")]:
             hidden = hidden_states(model, form, inputs)
-            if hidden is not None and torch.equal(_capped(head(hidden), form.cap), logits):
+            if hidden is None or hidden.dtype != head.weight.dtype:
+                continue  # a head that is kept in float32 is given what the model widens for it
+            if torch.equal(_capped(head(hidden), form.cap), logits):
                 return form
     return HeadForm("logits")
 

@@ -20,8 +20,8 @@ from torch.nn import functional as F
 from loraloom.data.batches import Batch
 from loraloom.errors import ModelError
 from loraloom.evals.heads import head_form, losses_at
+from loraloom.evals.shift import IGNORE, shift_of
 
-IGNORE = -100
 PADDING_TOLERANCE = 0.05
 """Logits of a padded row may differ by this share of the largest: bfloat16's noise, and far less than another token."""
 
@@ -115,15 +115,14 @@ class Seq2SeqObjective:
         ids = _some_ids(model)
         self.form = head_form(model, {"input_ids": ids, "decoder_input_ids": ids})
         self.concurrent = self.form.hidden != "given"
-        self.chance = math.log(model.config.vocab_size)
+        self.shift = shift_of(model)
+        self.chance = math.log(model.config.get_text_config(decoder=True).vocab_size)
 
     def rows(self, model: Any, batch: Batch) -> RowLosses:
-        decoder_BU = batch.labels.roll(1, -1)
-        decoder_BU[:, 0] = model.config.decoder_start_token_id
         inputs = {
             "input_ids": batch.input_ids,
             "attention_mask": batch.attention_mask.long(),
-            "decoder_input_ids": decoder_BU.masked_fill(decoder_BU == IGNORE, model.config.pad_token_id),
+            "decoder_input_ids": self.shift(batch.labels),
         }
         rows_N, columns_N = (batch.labels != IGNORE).nonzero(as_tuple=True)
         targets_N = batch.labels[rows_N, columns_N]

@@ -89,7 +89,8 @@ class PackedLinear(torch.autograd.Function):
         saved = [lane.forward(flat_ND, y_NO) for lane in lanes]
         ctx.save_for_backward(x, *saved)
         ctx.layer = (frozen, lanes, y_base is not None)
-        return y_NO.view(*x.shape[:-1], y_NO.shape[-1])
+        # Not as a view: models add to a layer's output in place, which autograd refuses on a view that a function made.
+        return torch.ops.aten._unsafe_view(y_NO, (*x.shape[:-1], y_NO.shape[-1]))
 
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> Any:

@@ -12,7 +12,6 @@ import copy
 from collections.abc import Generator, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
-from functools import cached_property
 from typing import Any
 
 import torch
@@ -27,10 +26,10 @@ from loraloom.lora.function import BASE, Routing, Segment
 from loraloom.lora.init import check_init, moves_base, named_seed, reinitialise, start_of
 from loraloom.lora.lanes import LayerWeights
 from loraloom.lora.layer import lora_scale
-from loraloom.lora.packed_layer import PackedLayer, Route, dense_weight, linear_shape, split_by_candidate
+from loraloom.lora.packed_layer import PackedLayer, Route, dense_weight, dtype_of, linear_shape, split_by_candidate
 from loraloom.lora.parts import Dora, OwnDtype, Part, Removed, Shift
 from loraloom.lora.pass_stack import MOST_BYTES, PassStack, Place
-from loraloom.lora.probe import Use, probe
+from loraloom.lora.probe import probe
 from loraloom.lora.refusals import refuse_coupled, shiftable_biases
 from loraloom.lora.targets import resolve_pattern
 from loraloom.records import AdapterSpec
@@ -54,25 +53,26 @@ class AdapterWeights:
         self.slot, self.spec, self.arena = slot, spec, arena
         self.constants: list[tuple[Entry, Tensor]] = []
         self.places: dict[int, Place] = {}
-        self._shadow: Tensor | None = None
+        self._blocks: dict[torch.dtype, Tensor] = {}
 
     def seen(self, entry: Entry, dtype: torch.dtype) -> Tensor:
-        """What a layer multiplies with: A or B itself, or its place in a copy in the base's dtype kept up by `refresh`."""
-        if self.arena.weights.dtype == dtype:
-            return self.arena.weight(entry)
-        if self._shadow is None:
-            self._shadow = torch.empty(self.arena.lora_numel, dtype=dtype, device=self.arena.weights.device)
-        return self.arena.view(self._shadow, entry)
+        """What a layer of this dtype multiplies with: A or B itself, or its place in a copy kept up by `refresh`."""
+        block = self._blocks.get(dtype)
+        if block is None:
+            masters = self.arena.weights[: self.arena.lora_numel]
+            block = self._blocks[dtype] = masters if masters.dtype == dtype else torch.empty_like(masters, dtype=dtype)
+        return self.arena.view(block, entry)
 
     @property
-    def block(self) -> Tensor:
-        """All A and B as layers multiply with them, flat."""
-        return self.arena.weights[: self.arena.lora_numel] if self._shadow is None else self._shadow
+    def block(self) -> Tensor | None:
+        """All A and B as layers multiply with them, flat; None where layers differ in dtype."""
+        return next(iter(self._blocks.values())) if len(self._blocks) == 1 else None
 
     def refresh(self) -> None:
-        """Bring the copy in the base's dtype up to the masters, after an optimiser step or a restore."""
-        if self._shadow is not None:
-            self._shadow.copy_(self.arena.weights[: self._shadow.numel()])
+        """Bring the copies in other dtypes up to the masters, after an optimiser step or a restore."""
+        for block in self._blocks.values():
+            if block.dtype != self.arena.weights.dtype:
+                block.copy_(self.arena.weights[: block.numel()])
 
     def snapshot(self) -> Tensor:
         return self.arena.weights.clone()
@@ -111,6 +111,7 @@ class PackedModel:
         self.model = model.eval().requires_grad_(False)
         use_row_attention(model)
         keep_few_programs()
+        self._uses = probe(model)
         self.fresh_modules, self.prepack = fresh_modules, prepack
         reference = next(model.parameters())
         self.device, self.base_dtype = reference.device, reference.dtype
@@ -124,11 +125,6 @@ class PackedModel:
         self._numbers = {name: number for number, name in enumerate(self._originals)}
         self._wrapped: dict[str, PackedLayer] = {}
         self._split: set[str] = set()
-
-    @cached_property
-    def _uses(self) -> dict[str, Use]:
-        assert not self._wrapped
-        return probe(self.model)
 
     @contextmanager
     def route(self, routing: Routing) -> Generator[Any]:
@@ -147,11 +143,13 @@ class PackedModel:
         if routing.stack is not None or len(routing.segments) < 2 or not routing.even:
             return None
         adapters = [self.adapters[segment.slot] for segment in routing.segments]
-        first = adapters[0]
-        if 2 * len(adapters) * first.block.nbytes > MOST_BYTES or any(one.places != first.places for one in adapters):
+        places, blocks = adapters[0].places, [block for one in adapters if (block := one.block) is not None]
+        if len(blocks) < len(adapters) or any(one.places != places for one in adapters):
+            return None
+        if 2 * len(blocks) * blocks[0].nbytes > MOST_BYTES:
             return None
         grads = [one.arena.grads[: one.arena.lora_numel] for one in adapters]
-        return PassStack([one.block for one in adapters], grads, first.places)
+        return PassStack(blocks, grads, places)
 
     @contextmanager
     def base_only(self) -> Generator[Any]:
@@ -287,7 +285,7 @@ class PackedModel:
             if BIAS_NAME in entries:
                 parts.append(Shift(arena.parameter(entries[BIAS_NAME])))
         else:
-            layer.slots[adapter.slot] = self._fused(adapter, entries, scale)
+            layer.slots[adapter.slot] = self._fused(adapter, layer, entries, scale)
         if start.moves_base:
             removed = Removed(start.a_RD.to(self.device, self.dtype), start.b_OR.to(self.device, self.dtype), scale)
             parts.append(removed)
@@ -296,14 +294,14 @@ class PackedModel:
         if parts:
             layer.parts[adapter.slot] = parts
 
-    def _fused(self, adapter: AdapterWeights, entries: dict[str, Entry], scale: float) -> LayerWeights:
-        arena, bias = adapter.arena, entries.get(BIAS_NAME)
+    def _fused(self, adapter: AdapterWeights, layer: PackedLayer, entries: dict[str, Entry], scale: float) -> LayerWeights:
+        arena, bias, dtype = adapter.arena, entries.get(BIAS_NAME), dtype_of(layer.base, self.base_dtype)
         a, b = entries["lora_A.weight"], entries["lora_B.weight"]
         place = Place(arena.offset(a), arena.offset(b), a.shape[0], a.shape[1], b.shape[0])
         adapter.places[self._numbers[a.path]] = place
         return LayerWeights(
-            a_RD=adapter.seen(a, self.base_dtype),
-            b_OR=adapter.seen(b, self.base_dtype),
+            a_RD=adapter.seen(a, dtype),
+            b_OR=adapter.seen(b, dtype),
             grad_a_RD=arena.grad(a),
             grad_b_OR=arena.grad(b),
             scale=scale,
@@ -328,8 +326,10 @@ class PackedModel:
             adapter.arena.weight(entries[name]).copy_(parameter.detach())
             parent, _, leaf = name.rpartition(".")
             own.get_submodule(parent)._parameters[leaf] = adapter.arena.parameter(entries[name])  # pyright: ignore[reportPrivateUsage]
-        whole = own if self.dtype == self.base_dtype else OwnDtype(own, self.dtype, self.base_dtype)
-        self._wrap(path).whole[adapter.slot] = whole
+        alike = all(parameter.dtype == self.dtype for parameter in self._original(path).parameters())
+        self._wrap(path).whole[adapter.slot] = (
+            own if alike else OwnDtype(own, self.dtype, self._uses[path].dtype or self.base_dtype)
+        )
 
     # -- the module tree -----------------------------------------------------------------------------------------
 

@@ -222,6 +222,12 @@ def linear_shape(layer: nn.Module) -> tuple[int, int]:
     raise ModelError(f"LoRA on a {type(layer).__name__} is not known", need="a linear layer or GPT-2's Conv1D")
 
 
+def dtype_of(layer: nn.Module, otherwise: torch.dtype) -> torch.dtype:
+    """The type in which a layer multiplies: its weight's, or `otherwise` where the weight is quantised."""
+    weight = getattr(layer, "weight", None)
+    return weight.dtype if isinstance(weight, Tensor) and weight.is_floating_point() else otherwise
+
+
 def dense_weight(layer: nn.Module) -> Tensor:
     """The frozen weight [O, D] of a linear layer; a quantised one is spread out anew at each call."""
     if type(layer).__name__ == "Conv1D":

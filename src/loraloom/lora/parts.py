@@ -81,7 +81,7 @@ class Dora:
 
 
 class OwnDtype(nn.Module):
-    """A module kept in float32 under a bfloat16 base. Token numbers stay numbers."""
+    """A module kept in float32 where the frozen one gives `base`, bfloat16 for example. Token numbers stay numbers."""
 
     def __init__(self, module: nn.Module, own: torch.dtype, base: torch.dtype) -> None:
         super().__init__()
