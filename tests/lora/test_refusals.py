@@ -37,15 +37,6 @@ def test_batch_statistics_are_refused() -> None:
         PackedModel(model)
 
 
-@pytest.mark.parametrize("config", [
-    tf.MixtralConfig(**SMALL, num_key_value_heads=2, num_local_experts=2),
-    tf.Qwen2MoeConfig(**SMALL, num_key_value_heads=2, num_experts=4, moe_intermediate_size=8, shared_expert_intermediate_size=8),
-])  # fmt: skip
-def test_mixtures_of_experts_are_refused(config: Any) -> None:
-    with pytest.raises(ModelError, match=r"is a mixture of experts(.|\n)*train one at a time with PEFT"):
-        PackedModel(tf.AutoModelForCausalLM.from_config(config))
-
-
 @pytest.mark.parametrize(("how", "reason"), [
     ("loftq", "quantised self, which candidates cannot share"), ("eva", "activations of the training data"),
     ("wishful", "no start of that name is known"),

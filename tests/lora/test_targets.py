@@ -16,6 +16,7 @@ from loraloom.lora.targets import Role, module_names, resolve_pattern, resolve_t
 class Layer:
     path: str
     role: Role
+    why: str = ""
 
 
 def llama(layers: int = 2) -> list[Layer]:

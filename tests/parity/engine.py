@@ -14,6 +14,7 @@ from loraloom.data.encode import Row
 from loraloom.evals.objective import objective_for
 from loraloom.lora.base import share_copy
 from loraloom.lora.packed import PackedModel
+from loraloom.lora.reach import out_of_reach
 from loraloom.records import AdapterSpec, Candidate, TrainingSpec
 from loraloom.train.pack import PackTrainer, Seat
 
@@ -52,12 +53,14 @@ def rows_for(family: str, **more: Any) -> list[Row]:
 
 
 def linears(model: nn.Module) -> tuple[str, ...]:
-    """Paths of all linear layers outside the heads."""
-    return tuple(
+    """Paths of all linear layers outside the heads, and of a mixture of experts those that PEFT adapts too."""
+    paths = tuple(
         name
         for name, part in model.named_modules()
         if type(part).__name__ in ("Linear", "Conv1D") and not set(name.split(".")) & set(HEADS)
     )
+    astray = out_of_reach(model, paths)
+    return tuple(path for path in paths if path not in astray)
 
 
 def attention(model: nn.Module) -> tuple[str, ...]:

@@ -26,6 +26,12 @@ class Family:
     heads: tuple[str, ...] = ()
 
 
+def experts(config: Any) -> Any:
+    """The same mixture, its experts one by one: the grouped kernels of torch have no float64."""
+    config._experts_implementation = "eager"
+    return config
+
+
 FAMILIES = {
     "llama": Family("causal_lm", lambda: tf.LlamaConfig(**LLAMA_LIKE)),
     "qwen2": Family("causal_lm", lambda: tf.Qwen2Config(**LLAMA_LIKE)),
@@ -41,6 +47,25 @@ FAMILIES = {
         "causal_lm", lambda: tf.GPT2Config(n_embd=24, n_layer=2, n_head=4, vocab_size=VOCAB, n_positions=64, pad_token_id=PAD)
     ),
     "gpt-neox": Family("causal_lm", lambda: tf.GPTNeoXConfig(**{**ENCODER, "hidden_size": 32})),
+    "mixtral": Family("causal_lm", lambda: experts(tf.MixtralConfig(**LLAMA_LIKE, num_local_experts=4))),
+    "qwen2-moe": Family(
+        "causal_lm",
+        lambda: experts(
+            tf.Qwen2MoeConfig(
+                **LLAMA_LIKE, num_experts=4, num_experts_per_tok=2, moe_intermediate_size=16, shared_expert_intermediate_size=16,
+            )
+        ),
+    ),
+    "deepseek-v3": Family(
+        "causal_lm",
+        lambda: experts(
+            tf.DeepseekV3Config(
+                **ENCODER, n_routed_experts=4, num_experts_per_tok=2, n_group=2, topk_group=1, first_k_dense_replace=1,
+                moe_intermediate_size=16, q_lora_rank=8, kv_lora_rank=8, qk_rope_head_dim=4, qk_nope_head_dim=6, v_head_dim=6,
+            )
+        ),
+    ),
+    "granite-moe": Family("causal_lm", lambda: experts(tf.GraniteMoeConfig(**LLAMA_LIKE, num_local_experts=4))),
     "bert": Family("seq_cls", lambda: tf.BertConfig(**ENCODER), ("classifier",)),
     "roberta": Family("seq_cls", lambda: tf.RobertaConfig(**ENCODER), ("classifier",)),
     "distilbert": Family(

@@ -261,7 +261,7 @@ def test_length_cuts_nothing_that_the_model_can_hold(facts: Make) -> None:
 def test_heads_and_experts_are_named(facts: Make) -> None:
     assert advised(facts("minilm"), "adapter.modules_to_save").value == ("classifier",)
     assert advised(facts("tiny"), "adapter.modules_to_save").value == ()
-    assert "4 experts of each layer are fused and stay frozen" in advised(facts("mixtral"), "adapter.target_modules").reason
+    assert "4 experts of each layer and their router stay frozen" in advised(facts("mixtral"), "adapter.target_modules").reason
 
 
 def test_a_seq2seq_model_gets_its_own_rate(facts: Make) -> None:

@@ -192,7 +192,7 @@ def _as_packed(adapted: frozenset[int], rank: int) -> Any:
         @staticmethod
         def forward(ctx: Any, result: Tensor, anchor: Tensor, *kept: Tensor) -> Tensor:
             ctx.save_for_backward(*kept)
-            return result.detach()
+            return torch.ops.aten._unsafe_view(result, result.shape)  # no view: models may add to it in place
 
         @staticmethod
         def backward(ctx: Any, *grads: Tensor) -> Any:
@@ -220,9 +220,15 @@ def _as_packed(adapted: frozenset[int], rank: int) -> Any:
         bias = () if attn_mask is None else (torch.empty_like(attn_mask, dtype=q.dtype),)
         return Keep.apply(result, anchor, q, k, v, result, sums, *bias)
 
+    def grouped(x: Tensor, weight: Tensor, **options: Any) -> Tensor:
+        # A token's experts, frozen: the product for x needs their weights only. torch's own takes bfloat16 alone on meta.
+        result = x.new_empty((*x.shape[:-1], weight.shape[-1]))
+        return Keep.apply(result, anchor) if x.requires_grad else result
+
     replaced: Mapping[Any, Callable[..., Any]] = {
         F.linear: linear,
         torch.addmm: addmm,
+        torch._grouped_mm: grouped,  # pyright: ignore[reportPrivateUsage, reportPrivateImportUsage]
         F.scaled_dot_product_attention: attend,
         # Families ask whether rows are unpadded ("is the mask all ones?") and whether an id is there: yes, and no.
         torch.Tensor.__bool__: lambda tensor: True,

@@ -12,13 +12,15 @@ MLP_LEAVES = frozenset({"fc1", "fc2", "fc_in", "fc_out", "lin1", "lin2", "dense_
 
 @dataclass(frozen=True)
 class LinearFact:
-    """One linear layer. `is_conv1d`: GPT-2's layout, whose weight is stored as (in, out)."""
+    """One linear layer. `is_conv1d`: GPT-2's layout, whose weight is stored as (in, out). `why`: the reason for the role
+    "frozen"."""
 
     path: str
     in_features: int
     out_features: int
     role: Role
     is_conv1d: bool = False
+    why: str = ""
 
     @property
     def name(self) -> str:
@@ -39,3 +41,20 @@ def role_of(path: str) -> Role:
     if MLP_PARTS & {*parents, leaf} or leaf in MLP_LEAVES:
         return "mlp"
     return "other"
+
+
+def is_expert(path: str) -> bool:
+    """Whether a module or parameter belongs to the experts that a router chooses from; a shared expert is not chosen."""
+    return any("expert" in part and "shared" not in part and "gate" not in part for part in path.lower().split("."))
+
+
+def frozen_because(path: str, out_features: int, experts: int) -> str:
+    """Why a layer of a mixture takes no adapter; empty for all others."""
+    if not experts:
+        return ""
+    *parents, leaf = path.lower().split(".")
+    if "router" in (*parents, leaf) or (leaf == "gate" and out_features == experts):
+        return "a router, which sends each token to its experts: training it without the loss that balances them starves some"
+    if is_expert(path):
+        return "an expert, which sees the tokens that a router sends it and not the rows of one candidate"
+    return ""

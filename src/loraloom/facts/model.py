@@ -15,10 +15,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, cast
 
 from loraloom.errors import ModelError
-from loraloom.facts.linear import LinearFact, role_of
+from loraloom.facts.linear import LinearFact, frozen_because, is_expert, role_of
 from loraloom.facts.llama import LlamaLike, read_llama_like
 from loraloom.facts.source import cause_line, fetch_weights, load_config, model_folder
 from loraloom.facts.weights import Weights, find_weights
+from loraloom.lora.targets import NO_TARGETS
 from loraloom.records import Task
 
 if TYPE_CHECKING:
@@ -69,7 +70,9 @@ class ModelFacts:
     """Type in which the weights are stored: "float32", "bfloat16", ..."""
     supports_sdpa: bool = True
     experts: int = 0
-    """Experts of a mixture, 0 for a dense model. Fused experts are no linear layers and stay frozen."""
+    """Experts of a layer of a mixture, 0 for a dense model. They stay frozen, as does their router."""
+    active_expert_parameters: int = 0
+    """Numbers in the experts that one token goes through."""
     prequantized: str | None = None
     """Method with which the checkpoint itself is quantised ("gptq", "awq", ...)."""
     classes: tuple[str, ...] = ()
@@ -88,8 +91,9 @@ class ModelFacts:
 
     @property
     def linear_parameters(self) -> int:
-        """Numbers in the linear layers outside the heads: what a matrix product of one token touches."""
-        return sum(linear.parameters for linear in self.linears if linear.role != "head")
+        """Numbers in the linear layers outside the heads, and in a token's experts: what its matrix products touch."""
+        dense = sum(one.parameters for one in self.linears if one.role != "head" and not is_expert(one.path))
+        return dense + self.active_expert_parameters
 
 
 def model_facts(
@@ -194,6 +198,7 @@ def _described(
     is_stored = weights.names is None or (bool(heads) and _is_stored(model, heads[-1], prefix, weights.names))
     has_head = is_stored and _asked_task(config) == task == "seq_cls"
     text = config.get_text_config()
+    experts, active = _experts(model, text)
     width = _size(text, "hidden_size", "d_model", "dim", "n_embd")
     head_count = _size(text, "num_attention_heads", "n_heads", "n_head", "num_heads", "encoder_attention_heads")
     return ModelFacts(
@@ -212,14 +217,15 @@ def _described(
         vocab_size=_size(text, "vocab_size"),
         max_positions=_max_positions(text),
         tied_embeddings=bool(getattr(text, "tie_word_embeddings", False)),
-        linears=_linears(model, heads),
+        linears=_linears(model, heads, experts),
         modules=tuple(path for path, module in model.named_modules() if path and _has_parameters(module)),
         head_modules=heads,
         has_weights=weights.problem is None,
         weight_bytes=weights.bytes,
         dtype=weights.dtype or str(getattr(config, "dtype", None) or "float32").removeprefix("torch."),
         supports_sdpa=bool(getattr(model, "_supports_sdpa", False)),
-        experts=_size(text, "num_local_experts", "num_experts", "n_routed_experts"),
+        experts=experts,
+        active_expert_parameters=active,
         prequantized=_prequantized(config),
         classes=_class_names(config) if has_head else (),
         is_local=Path(name_or_path).expanduser().is_dir(),
@@ -305,7 +311,21 @@ def _check_task(name: str, model_type: str, kind: Kind, task: Task) -> None:
         )
 
 
-def _linears(model: nn.Module, heads: Sequence[str]) -> tuple[LinearFact, ...]:
+def _experts(model: nn.Module, text: Any) -> tuple[int, int]:
+    """How many experts a layer has, and the numbers in those of all layers that one token goes through."""
+    count = _size(text, "num_local_experts", "num_experts", "n_routed_experts", "moe_num_experts")
+    numbers = sum(
+        p.numel()
+        for name, p in model.named_parameters()
+        if (p.ndim == 3 and p.shape[0] == count) or (p.ndim == 2 and is_expert(name))
+    )
+    if count < 2 or not numbers:
+        return 0, 0
+    chosen = _size(text, "num_experts_per_tok", "num_experts_per_token", "top_k", "moe_top_k", "moe_topk", "moe_k") or 1
+    return count, numbers * min(chosen, count) // count
+
+
+def _linears(model: nn.Module, heads: Sequence[str], experts: int) -> tuple[LinearFact, ...]:
     from torch import nn
     from transformers.pytorch_utils import Conv1D
 
@@ -319,8 +339,20 @@ def _linears(model: nn.Module, heads: Sequence[str]) -> tuple[LinearFact, ...]:
         else:
             continue
         is_head = module is output or any(path == head or path.startswith(f"{head}.") for head in heads)
-        facts.append(LinearFact(path, d_in, d_out, "head" if is_head else role_of(path), isinstance(module, Conv1D)))
-    return tuple(facts)
+        why = frozen_because(path, d_out, experts)
+        role = "head" if is_head else "frozen" if why else role_of(path)
+        facts.append(LinearFact(path, d_in, d_out, role, isinstance(module, Conv1D), why))
+    astray = _astray(model, [linear.path for linear in facts if linear.role not in NO_TARGETS], experts)
+    return tuple(replace(one, role="frozen", why=astray[one.path]) if one.path in astray else one for one in facts)
+
+
+def _astray(model: nn.Module, paths: Sequence[str], experts: int) -> dict[str, str]:
+    """Layers whose adapters PEFT would not load. It is asked only where that can be: by mixtures and by Mamba's blocks."""
+    if not experts and not any(path.endswith((".out_proj", ".conv1d")) for path in paths):
+        return {}
+    from loraloom.lora.reach import out_of_reach
+
+    return out_of_reach(model, paths)
 
 
 def _head_modules(model: nn.Module, stored: frozenset[str] | None) -> tuple[str, ...]:

@@ -7,7 +7,6 @@ or where a module would be named and never trained, the answer is an error with 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
 
 from torch import nn
 
@@ -15,30 +14,20 @@ from loraloom.errors import ModelError
 from loraloom.lora.probe import Use
 
 BATCH_NORMS = (nn.modules.batchnorm._BatchNorm,)  # pyright: ignore[reportPrivateUsage]
-EXPERT_COUNTS = ("num_experts", "num_local_experts", "n_routed_experts", "moe_num_experts")
-"""Config keys by which transformers' mixtures of experts say how many experts a layer has."""
 
 
 def refuse_coupled(model: nn.Module) -> None:
     """Raises:
-    ModelError: the rows of a batch see each other: by batch statistics, or by experts that they share.
+    ModelError: the rows of a batch see each other by batch statistics.
+
+    Mixtures of experts are no such case: each token is routed by itself, and the loss that balances the experts of a whole
+    batch is one that only `labels=` adds.
     """
     for name, module in model.named_modules():
         if isinstance(module, BATCH_NORMS):
             raise ModelError(
                 f"layer `{name}` ({type(module).__name__}) mixes the rows of a batch",
                 need="a model whose rows do not see each other: a packed neighbour would change the result",
-                next="train one at a time with PEFT",
-            )
-    config: Any = getattr(model, "config", None)
-    text = config.get_text_config() if config is not None else None
-    for key in EXPERT_COUNTS:
-        experts = getattr(text, key, None)
-        if isinstance(experts, int) and experts > 1:
-            raise ModelError(
-                f"{type(model).__name__} is a mixture of experts ({key}: {experts})",
-                got="a router whose balancing loss is taken over the whole batch, and experts that see tokens out of order",
-                need="a dense model: a packed neighbour would change the result",
                 next="train one at a time with PEFT",
             )
 

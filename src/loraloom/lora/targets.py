@@ -14,8 +14,10 @@ from typing import Literal, Protocol, TypeVar
 from loraloom.errors import ModelError
 from loraloom.lora.patterns import fault_of
 
-Role = Literal["attention", "mlp", "other", "head"]
-"""Where a linear layer sits. "head" is an output layer: a language model's, or a classifier's. It takes no adapter."""
+Role = Literal["attention", "mlp", "other", "head", "frozen"]
+"""Where a linear layer sits. "head" is an output layer: a language model's, or a classifier's; "frozen" is one that stays as it
+is for a reason of its own, a mixture's router for example. Neither takes an adapter."""
+NO_TARGETS: frozenset[Role] = frozenset({"head", "frozen"})
 
 QUERY_NAMES = frozenset({"q_proj", "query", "q", "q_lin", "query_proj", "to_q", "wq"})
 FUSED_QUERY_NAMES = frozenset({"c_attn", "query_key_value", "qkv_proj", "Wqkv", "in_proj", "qkv", "att_proj"})
@@ -31,6 +33,8 @@ class Linear(Protocol):
     def path(self) -> str: ...
     @property
     def role(self) -> Role: ...
+    @property
+    def why(self) -> str: ...
 
 
 def resolve_targets(
@@ -109,7 +113,7 @@ def short_label(paths: Iterable[str], linears: Sequence[Linear]) -> str:
 
 def module_names(linears: Iterable[Linear]) -> tuple[str, ...]:
     """The last part of every adaptable layer's path, each once, in the model's order: what a user would type."""
-    return tuple(dict.fromkeys(_leaf(linear) for linear in linears if linear.role != "head"))
+    return tuple(dict.fromkeys(_leaf(linear) for linear in linears if linear.role not in NO_TARGETS))
 
 
 def _is_keyword(pattern: str) -> bool:
@@ -135,7 +139,7 @@ def _by_name(linears: Sequence[Linear], pattern: str, whole: Sequence[str]) -> l
     found = [linear for linear in linears if linear.path == pattern or linear.path.endswith(f".{pattern}")]
     if not found:
         found = _by_regex(linears, pattern)
-    kept = [linear for linear in found if linear.role != "head" and not _inside(linear.path, whole)]
+    kept = [linear for linear in found if linear.role not in NO_TARGETS and not _inside(linear.path, whole)]
     if kept and len(kept) == len(found):
         return [linear.path for linear in kept]
     saved = [linear.path for linear in found if _inside(linear.path, whole)]
@@ -145,6 +149,14 @@ def _by_name(linears: Sequence[Linear], pattern: str, whole: Sequence[str]) -> l
             got=f"{len(saved)} of its {len(found)} layers lie in `adapter.modules_to_save`, {saved[0]} first",
             need="a layer either gets an adapter or is trained whole",
             next="take it out of one of the two",
+        )
+    frozen = [linear for linear in found if linear.role == "frozen"]
+    if frozen:
+        raise ModelError(
+            f"target `{pattern}` reaches {len(frozen)} layers that stay as they are, {frozen[0].path} first",
+            got=frozen[0].why,
+            need=f"layers that can be adapted: this model has {', '.join(module_names(linears))}",
+            next="take it out of `adapter.target_modules`, or name paths without them",
         )
     if found:
         raise ModelError(
@@ -175,7 +187,7 @@ def _refuse_fault(pattern: str, paths: Sequence[str], what: str, need: str | Non
 
 
 def _has_role(linear: Linear, keyword: str) -> bool:
-    if linear.role == "head":
+    if linear.role in NO_TARGETS:
         return False
     if keyword == "query":
         return linear.role == "attention" and _leaf(linear) in QUERY_NAMES

@@ -14,6 +14,7 @@ from loraloom.diagnose.case import EPOCHS, RANK, RATE, Case
 from loraloom.diagnose.data import DataSigns, data_findings
 from loraloom.diagnose.rank import diagnose, ranked
 from loraloom.evals.scoring import RowSums, row_sums, score_of
+from loraloom.lora.targets import NO_TARGETS
 from loraloom.pipeline.preflight.stop import stop_ids
 from loraloom.plan.rules import RULES
 from loraloom.records import EndStatus, Finding, Score
@@ -93,7 +94,7 @@ class Diagnosis:
             steps_per_epoch=seat.order.steps_per_epoch,
             rows=len(prepared.data.train),
             adapted=len(seat.candidate.adapter.target_modules),
-            adaptable=sum(linear.role != "head" for linear in prepared.facts.model.linears),
+            adaptable=sum(linear.role not in NO_TARGETS for linear in prepared.facts.model.linears),
             task=prepared.task,
             decides=self.session.metric,
             advised=advised(prepared, seat),

@@ -26,7 +26,7 @@ def _model(facts: Facts) -> list[str]:
         found.append(f"{model.name_or_path} cannot be trained as it is: {model.weights_problem}")
     if model.experts:
         found.append(
-            f"the {model.experts} experts of each layer are fused tensors, not linear layers: adapters leave them as they are"
+            f"the {model.experts} experts of each layer and their router stay as they are: adapters take the other layers"
         )
     if model.prequantized:
         found.append(f"the checkpoint is quantised ({model.prequantized}): train on the original and quantise afterwards")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from loraloom.errors import ModelError
 from loraloom.lora.init import check_init
-from loraloom.lora.targets import short_label
+from loraloom.lora.targets import NO_TARGETS, short_label
 from loraloom.pipeline.preflight.result import CheckResult, refused
 from loraloom.pipeline.preflight.subject import Subject
 from loraloom.plan.planner import candidate
@@ -32,7 +32,7 @@ def inspect(subject: Subject) -> CheckResult:
     except ModelError as error:
         return refused(NAME, error)
     linears = subject.facts.model.linears
-    adaptable = [linear for linear in linears if linear.role != "head"]
+    adaptable = [linear for linear in linears if linear.role not in NO_TARGETS]
     number = f"{len(made.target_modules)} of {len(adaptable)} linear layers"
     whole = f", {', '.join(made.modules_to_save)} trained whole" if made.modules_to_save else ""
     what = f"every pattern matches: {short_label(made.target_modules, linears)}{whole}"
@@ -40,7 +40,7 @@ def inspect(subject: Subject) -> CheckResult:
         return CheckResult(
             NAME, "warn", f"{what}; the experts stay frozen",
             number=f"{number}, {subject.facts.model.experts} experts a layer",
-            cause="experts are fused tensors, not linear layers: adapters cannot reach them",
+            cause="the experts are one tensor a layer and their router only chooses: adapters take the other layers",
             command="expect less from it, or take a dense model",
         )  # fmt: skip
     return CheckResult(NAME, "ok", what, number=number)

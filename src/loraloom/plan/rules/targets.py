@@ -36,7 +36,7 @@ def advise(facts: Facts, asked: Config, decided: Decided) -> Advice:
         "leaving the MLP out loses more than a smaller rank does"
     )
     if facts.model.experts:
-        reason += f"; the {facts.model.experts} experts of each layer are fused and stay frozen"
+        reason += f"; the {facts.model.experts} experts of each layer and their router stay frozen"
     return Advice(
         "all-linear", reason, "arXiv:2305.14314; thinkingmachines.ai/blog/lora", ("attention", "mlp", "all-linear"), "B"
     )

@@ -1,0 +1,44 @@
+"""Layers whose adapters PEFT would not load: what is trained there could not be used, so it is found before training.
+
+transformers 5 holds the experts of a mixture as one tensor where older checkpoints had a layer for each, and PEFT reads the
+names of those layers as that tensor. A shared expert has layers of the same names, which no adapter's config can then mean.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any
+
+from torch import nn
+
+
+def out_of_reach(model: nn.Module, paths: Iterable[str]) -> dict[str, str]:
+    """Of these layers those that PEFT does not adapt under their own names, each with the reason. Weights are not looked at."""
+    by_name: dict[str, list[str]] = {}
+    for path in paths:
+        by_name.setdefault(path.rpartition(".")[2], []).append(path)
+    found: dict[str, str] = {}
+    for name, alike in by_name.items():
+        why = _reason(model, name, alike[0])
+        if why:
+            found.update(dict.fromkeys(alike, why))
+    return found
+
+
+def _reason(model: Any, name: str, path: str) -> str | None:
+    """PEFT is asked; it answers by an error, or by changing the config."""
+    from peft import LoraConfig
+    from peft.tuners.tuners_utils import _check_lora_target_modules_mamba  # pyright: ignore[reportPrivateUsage]
+    from peft.utils.transformers_weight_conversion import convert_peft_config_for_transformers
+
+    asked = LoraConfig(target_modules=[path])
+    try:
+        _check_lora_target_modules_mamba(asked, model, name)
+    except ValueError:
+        return f"PEFT does not adapt `{name}` of this family, whose blocks read its weight without calling it"
+    fused = f"PEFT takes `{name}` of this family for a part of its fused experts"
+    try:
+        convert_peft_config_for_transformers(asked, model, None)
+    except ValueError:
+        return fused
+    return None if path in (asked.target_modules or ()) else fused
