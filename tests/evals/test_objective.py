@@ -12,10 +12,9 @@ from torch import nn
 
 from loraloom.data.batches import collate
 from loraloom.data.encode import Row
-from loraloom.errors import ModelError
 from loraloom.evals import heads
 from loraloom.evals.heads import HeadForm, head_form
-from loraloom.evals.objective import objective_for, refuse_seen_padding
+from loraloom.evals.objective import objective_for
 from loraloom.lora.packed import PackedModel, Routing, Segment
 from loraloom.records import AdapterSpec
 
@@ -146,11 +145,3 @@ def test_a_form_is_found_and_not_assumed() -> None:
     model.lm_head.register_forward_hook(lambda _m, _i, output: output)
     model.model.norm.register_forward_hook(lambda _m, _i, output: output * 2)
     assert head_form(model, ids) == HeadForm("inner"), "what happens inside the inner model is its own affair"
-
-
-def test_padding_that_a_classifier_takes_for_text_is_refused() -> None:
-    torch.manual_seed(0)
-    model = tf.LlamaForSequenceClassification(tf.LlamaConfig(**SMALL, num_labels=3)).eval()
-    refuse_seen_padding(model, 0)
-    with pytest.raises(ModelError, match=r"does not recognise the padding(.|\n)*padded with token 5, and pad_token_id 0"):
-        refuse_seen_padding(model, 5)

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 import torch
 import transformers as tf
-from families import FAMILIES
+from families import FAMILIES, GROUPED, SIZES
 from peft import LoraConfig, get_peft_model
 from safetensors.torch import load_file, save_file
 
@@ -271,3 +271,26 @@ def test_a_task_that_the_kind_cannot_do(folder: Folder, family: str, task: Task,
     with pytest.raises(ModelError, match=f"cannot do {task}") as error:
         model_facts(folder(family), task=task)
     assert f"task: {next}" in str(error.value)
+
+
+LONG_ROPE = {"rope_type": "longrope", "original_max_position_embeddings": 32, "short_factor": [1.0] * 4, "long_factor": [2.0] * 4}
+
+
+@pytest.mark.parametrize(("rope", "limit"), [
+    (LONG_ROPE, 32), ({"rope_type": "dynamic", "factor": 4.0}, 64), ({"rope_type": "default"}, None),
+    ({"rope_type": "yarn", "factor": 4.0, "original_max_position_embeddings": 32}, None),
+])  # fmt: skip
+@pytest.mark.parametrize("of", [tf.LlamaConfig, tf.Qwen2Config])
+def test_rows_end_where_their_batch_would_change_how_they_are_read(
+    tmp_path: Path, of: Any, rope: dict[str, Any], limit: int | None
+) -> None:
+    config = of(**GROUPED, rope_parameters=rope | {"rope_theta": 10_000.0})
+    config.save_pretrained(tmp_path)
+    facts = model_facts(str(tmp_path))
+    assert (facts.batch_reads_beyond, facts.max_positions) == (limit, limit or 64)
+
+
+def test_phi_3_ends_at_its_original_positions(tmp_path: Path) -> None:
+    config = tf.Phi3Config(**SIZES, original_max_position_embeddings=32, rope_parameters=LONG_ROPE | {"rope_theta": 10_000.0})
+    config.save_pretrained(tmp_path)
+    assert model_facts(str(tmp_path)).max_positions == 32

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -10,11 +11,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 from machines import GPU, OLD_GPU
 
-from loraloom.config.asked import AdapterConfig, Config, ModelConfig, TrainingConfig
+from loraloom.config.asked import AdapterConfig, Config, DataConfig, ModelConfig, TrainingConfig
 from loraloom.config.keys import keys
+from loraloom.errors import ConfigError
 from loraloom.plan.basis import power_of_two_above, power_of_two_below
 from loraloom.plan.planner import Facts, make_plan
-from loraloom.plan.rules import RULES
+from loraloom.plan.rules import RULES, max_length
 from loraloom.plan.rules.fixed import FIXED
 from loraloom.plan.rules.rate import CLIP, around, width_factor
 from loraloom.records import Advice
@@ -266,3 +268,13 @@ def test_heads_and_experts_are_named(facts: Make) -> None:
 
 def test_a_seq2seq_model_gets_its_own_rate(facts: Make) -> None:
     assert rate(facts("t5")) == 1e-3
+
+
+def test_a_length_at_which_a_batch_is_read_otherwise_is_refused_with_the_reason(facts: Make) -> None:
+    known = facts("tiny")
+    short = replace(known, model=replace(known.model, max_positions=64, batch_reads_beyond=64))
+    asked = Config(data=DataConfig(max_length=128))
+    with pytest.raises(
+        ConfigError, match=r"64 positions of which each row is read by itself(.|\n)*takes other angles for a whole"
+    ):
+        max_length.check(short, asked)

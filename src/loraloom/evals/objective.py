@@ -18,12 +18,8 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from loraloom.data.batches import Batch
-from loraloom.errors import ModelError
 from loraloom.evals.heads import head_form, losses_at
 from loraloom.evals.shift import IGNORE, shift_of
-
-PADDING_TOLERANCE = 0.05
-"""Logits of a padded row may differ by this share of the largest: bfloat16's noise, and far less than another token."""
 
 
 @dataclass
@@ -141,30 +137,6 @@ def objective_for(task: str, model: Any, *, prepack: bool = True) -> Objective:
     if task == "seq_cls":
         return ClassificationObjective(model)
     return Seq2SeqObjective(model, prepack=prepack)
-
-
-@torch.no_grad()
-def refuse_seen_padding(model: Any, pad_id: int) -> None:
-    """Make sure that a classifier's answer for a row does not depend on how far the row is padded.
-
-    Decoders take the last token that is not the padding of their config; rows padded with anything else would be
-    judged by their padding, and so by their neighbours' length.
-
-    Raises:
-        ModelError: it does.
-    """
-    bare, mask = _some_ids(model).clamp(min=1), torch.ones(1, 4, dtype=torch.long)
-    mask = mask.to(bare.device)
-    padded = F.pad(bare, (0, 3), value=pad_id)
-    short = model(input_ids=bare, attention_mask=mask).logits.float()
-    long = model(input_ids=padded, attention_mask=F.pad(mask, (0, 3))).logits.float()
-    if float((short - long).abs().max()) > PADDING_TOLERANCE * float(short.abs().max()):
-        raise ModelError(
-            f"{type(model).__name__} does not recognise the padding of its rows",
-            got=f"rows padded with token {pad_id}, and pad_token_id {model.config.pad_token_id} in the model's config",
-            need="the same token in both",
-            next="set pad_token_id in config.json to the tokenizer's",
-        )
 
 
 def _some_ids(model: Any) -> Tensor:

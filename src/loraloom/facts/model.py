@@ -71,6 +71,8 @@ class ModelFacts:
     supports_sdpa: bool = True
     experts: int = 0
     """Experts of a layer of a mixture, 0 for a dense model. They stay frozen, as does their router."""
+    batch_reads_beyond: int | None = None
+    """Where `max_positions` ends early for this reason: the longest row of a batch decides how all of its rows are read."""
     active_expert_parameters: int = 0
     """Numbers in the experts that one token goes through."""
     prequantized: str | None = None
@@ -215,7 +217,8 @@ def _described(
         kv_heads=_size(text, "num_key_value_heads") or head_count,
         intermediate_size=_intermediate(text) or 4 * width,
         vocab_size=_size(text, "vocab_size"),
-        max_positions=_max_positions(text),
+        max_positions=min(filter(None, (_max_positions(text), _rope_switch(text))), default=None),
+        batch_reads_beyond=_rope_switch(text),
         tied_embeddings=bool(getattr(text, "tie_word_embeddings", False)),
         linears=_linears(model, heads, experts),
         modules=tuple(path for path, module in model.named_modules() if path and _has_parameters(module)),
@@ -418,6 +421,18 @@ def _max_positions(config: PreTrainedConfig) -> int | None:
 def _class_names(config: PreTrainedConfig) -> tuple[str, ...]:
     names = cast("dict[int, Any]", config.id2label)
     return tuple(str(names.get(number, f"LABEL_{number}")) for number in range(len(names)))
+
+
+def _rope_switch(config: PreTrainedConfig) -> int | None:
+    """Longest row that is read as it would be alone: beyond it, "longrope" and "dynamic" take other angles for a whole batch."""
+    rope: Any = getattr(config, "rope_parameters", None) or {}
+    kinds = rope.values() if all(isinstance(part, dict) for part in rope.values()) else (rope,)
+    limits = [
+        part.get("original_max_position_embeddings") or _size(config, "max_position_embeddings")
+        for part in kinds
+        if part.get("rope_type") in ("longrope", "dynamic")
+    ]
+    return min(limits, default=None)
 
 
 def _prequantized(config: PreTrainedConfig) -> str | None:

@@ -20,7 +20,8 @@ from torch import Tensor, nn
 from loraloom.data.batches import Numbers, Order
 from loraloom.data.encode import Row
 from loraloom.errors import RunError
-from loraloom.evals.objective import Objective, refuse_seen_padding
+from loraloom.evals.neighbours import refuse_seen_neighbours
+from loraloom.evals.objective import Objective
 from loraloom.evals.scoring import RowSums, row_sums, score_of
 from loraloom.lora.function import BASE
 from loraloom.lora.neftune import noisy_embeddings
@@ -72,9 +73,8 @@ class PackTrainer:
         self.gauge = Gauge(packed, objective.metric) if signals else None
         if checkpointing:
             packed.checkpoint()
-        if task == "seq_cls":
-            with packed.base_only() as model:
-                refuse_seen_padding(model, pad_id)
+        with packed.base_only() as model:
+            refuse_seen_neighbours(objective, model, task, pad_id)
         self._notes: list[Event] = []
         self._process = psutil.Process()
 

@@ -56,8 +56,11 @@ def refuse_beyond_positions(asked: Config, model: ModelFacts) -> None:
     """The same, of a model alone."""
     limit = model.max_positions
     if isinstance(asked.data.max_length, int) and limit and asked.data.max_length > limit:
+        switch = model.batch_reads_beyond == limit
         raise ConfigError(
-            f"`data.max_length` is {asked.data.max_length:,} but {model.name_or_path} has {limit:,} positions",
+            f"`data.max_length` is {asked.data.max_length:,} but {model.name_or_path} has {limit:,} positions"
+            + (" of which each row is read by itself" if switch else ""),
+            got="RoPE that takes other angles for a whole batch once its longest row is longer" if switch else None,
             need=f"at most {limit:,}",
             next=f"data.max_length: {limit}, or leave it out",
         )
