@@ -156,8 +156,12 @@ def test_a_file_without_a_flag_is_the_config_or_the_rows(
     for rows in ("rows.jsonl", "rows.json", "lines.json"):
         assert "no base model was given" in answered(capsys, "plan", rows)
     assert "`adapter.r` is 0" in answered(capsys, "plan", "asked.json", "rows.jsonl")
-    assert "named twice: rows.jsonl and --data x" in answered(capsys, "plan", "rows.jsonl", "--data", "x")
-    assert "named twice: rows.jsonl and --test x" in answered(capsys, "evaluate", "rows.jsonl", "--test", "x")
+    assert "beside --data files stand without a flag of their own: rows.jsonl" in answered(
+        capsys, "plan", "rows.jsonl", "--data", "x"
+    )
+    assert "beside --test files stand without a flag of their own: rows.jsonl" in answered(
+        capsys, "evaluate", "rows.jsonl", "--test", "x"
+    )
     assert "give it without a flag: asked.yaml" in answered(capsys, "plan", "--data", "asked.yaml")
     assert "q_proj,v_proj" in answered(capsys, "plan", "--target-modules", "q_proj", "v_proj")
     assert "more than one config" in answered(capsys, "plan", "a.yaml", "b.yaml")

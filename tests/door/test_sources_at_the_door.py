@@ -55,7 +55,7 @@ def test_what_a_shell_makes_of_a_pattern_is_answered_with_the_pattern(world: Wor
     for flag, before in (("--data", []), ("--test", ["--data", world.text])):
         answer = loraloom("plan", "--model", world.llama, *before, flag, *parts)
         assert answer.code == 2
-        assert f"files stand behind {flag} without a flag of their own: {parts[1]}, {parts[2]}" in answer.err
+        assert f"beside {flag} files stand without a flag of their own: {parts[1]}, {parts[2]}" in answer.err
         assert f"{flag} 'part-*.jsonl'" in answer.err
 
 

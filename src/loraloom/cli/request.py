@@ -172,10 +172,11 @@ def _take_rows(values: dict[str, Any], key: str, rows: Sequence[Path], resume: P
 
         # Which flag they stood behind is no longer known: that of the names most like theirs.
         name = max(named, key=lambda name: len(pattern_of(beside(name))))
+        pattern = pattern_of(beside(name))
         raise RequestError(
-            f"files stand behind --{name} without a flag of their own: {listed}",
+            f"beside --{name} files stand without a flag of their own: {listed}",
             need="one flag for each file, or a pattern in quotes",
-            next=f"--{name} '{pattern_of(beside(name))}', or --{name} before each of them",
+            next=f"--{name} before each of them" + (f", or --{name} '{pattern}'" if len(pattern) > 1 else ""),
         )
     values[key] = [str(row) for row in rows] if len(rows) > 1 else str(rows[0])
 

@@ -287,7 +287,7 @@ def _locate(name: str, where: str) -> tuple[str, str | None]:
 
 
 def _parse_text(key: Key, text: str, where: str, *, entry: str | None) -> Any:
-    if key.takes_list and str in key.kinds and entry is None:
+    if key.takes_sources and entry is None:
         return _one_or_several(key, text)
     if key.only_text and entry is None:
         return None if text in ("null", "~") and type(None) in key.kinds else text
@@ -351,7 +351,7 @@ def _check_value(key: Key, value: Any, where: str, inner: Mapping[str, str]) -> 
     try:
         typed = _adapter(key.hint).validate_python(value)
     except ValidationError:
-        hint = " (in quotes)" if key.only_text and isinstance(value, int | float) else ""
+        hint = " (in quotes)" if str in key.kinds and isinstance(value, int | float) else ""
         raise _wrong_value(key, value, key.need + hint, where) from None
     if any(isinstance(text, str) and "\0" in text for text in (typed if isinstance(typed, tuple) else (typed,))):
         raise _wrong_value(key, typed, "text without NUL characters", where)

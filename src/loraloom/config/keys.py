@@ -92,7 +92,7 @@ class Key:
     @property
     def only_text(self) -> bool:
         """Whether "007" is a name here, never a number."""
-        return str in self.kinds and not {int, float, bool}.intersection(self.kinds)
+        return str in self.kinds and not {int, float, bool}.intersection(self.kinds) and not self.takes_list
 
     @property
     def takes_sources(self) -> bool:
