@@ -13,7 +13,8 @@ from hypothesis import strategies as st
 
 from loraloom.data.classes import sort_labels
 from loraloom.data.recognise import Recognised
-from loraloom.data.split import CONFIRM_FROM, Splits, content_key, split
+from loraloom.data.said import content_key
+from loraloom.data.split import CONFIRM_FROM, Splits, split
 from loraloom.data.table import Table
 from loraloom.errors import ConfigError, DataError
 

@@ -187,7 +187,7 @@ def test_what_an_adapter_is_used_for_is_forecast_too(
 
 
 def test_rows_that_are_few_still_have_a_plan(world: World, loraloom: Door, tmp_path: Path) -> None:
-    rows = write_rows(tmp_path / "few.jsonl", [{"text": f"the cat sleeps {number}"} for number in range(4)])
+    rows = write_rows(tmp_path / "few.jsonl", [{"text": f"the cat {verb}"} for verb in ("sleeps", "waits", "stands", "turns")])
     answer = loraloom("plan", "--model", world.llama, "--data", rows, "--json")
     assert answer.code == 0, answer.err
 

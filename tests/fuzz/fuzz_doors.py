@@ -57,7 +57,7 @@ def read_data(source: Path | str, config: Config, tools: Tools, *, chat: bool) -
     recognised = recognise(table, asked, config.task)
     splits = split(table, asked.validation, asked.test, recognised)
     encoded = encode(splits, recognised, tokenizer, recognised.task)
-    rows = sum(report.rows + report.dropped for report in encoded.report.values())
+    rows = sum(report.rows + report.dropped + report.same for report in encoded.report.values())
     assert rows == sum(map(len, splits.tables.values())), "a row is kept or counted"
     short = encoded.cut(SHORTEST_ROWS)
     preview(short, tokenizer)

@@ -49,6 +49,9 @@ class DataConfig:
     system: System = "auto"
     """System messages: keep gives them to the chat template, merge puts their text before the user's next message, auto
     does so where the template refuses them."""
+    group_column: str | Auto | None = "auto"
+    """Column whose rows stay on one side of every split; auto: prompts, conversations, known columns and near-duplicates
+    are kept together; null: only rows that say the same."""
     max_rows: int | None = None
     """Use this many training rows at most (a seeded sample), for a quick look."""
     retain: str | None = None

@@ -11,7 +11,7 @@ from loraloom.data.causal import causal_rows
 from loraloom.data.classes import Classes, Known, classes_of, count_labels, doubtful
 from loraloom.data.forms import source_and_target
 from loraloom.data.recognise import Recognised
-from loraloom.data.rows import IGNORED, Encoded, Row, SplitReport, report_of
+from loraloom.data.rows import IGNORED, Encoded, Row, SplitReport, report_of, told_apart
 from loraloom.data.split import Splits, labels_of
 from loraloom.data.table import Table, once
 from loraloom.data.tokens import Frame, Tokenizer, document_end, frame_of, ids_of
@@ -42,12 +42,12 @@ def encode(
     frame = frame_of(tokenizer)
     classes = _classes(splits, recognised, known) if task == "seq_cls" else None
     rows: dict[str, tuple[Row, ...]] = {}
-    report: dict[str, SplitReport] = {}
+    dropped: dict[str, int] = {}
     causal, found = causal_rows(splits.tables, recognised, tokenizer) if task == "causal_lm" else ({}, [])
     for name, table in splits.tables.items():
         encoded = causal[name] if causal else _encode_table(table, recognised, task, tokenizer, frame, classes)
         rows[name] = tuple(row for row in encoded if row.supervised)
-        report[name] = report_of(rows[name], dropped=len(encoded) - len(rows[name]))
+        dropped[name] = len(encoded) - len(rows[name])
         if len(table) and not rows[name]:
             raise DataError(
                 f"no {name} row of {table.source} has anything to be trained on",
@@ -56,15 +56,24 @@ def encode(
                 next="; ".join(note for note in recognised.notes if "learnt" in note)
                 or "check the columns and the roles of the rows",
             )
+    kept, repeated = told_apart(rows, task, splits.given)
+    same = {name: len(rows[name]) - len(kept[name]) for name in rows}
+    alike = [
+        f"{count:,} {name} rows are token for token the same as rows of an earlier split, and are left out"
+        for name, count in same.items()
+        if count
+    ]
     closing = document_end(tokenizer, frame) if task == "seq2seq_lm" else frame.closing
     return Encoded(
-        **rows,
+        **kept,
         task=task,
         format=recognised.format,
         label_names=classes.names if classes else None,
-        report=report,
-        duplicates=splits.duplicates,
-        notes=_notes(splits, recognised, classes, found),
+        report={name: report_of(kept[name], dropped=dropped[name], same=same[name]) for name in kept},
+        given=splits.given,
+        repeated={name: max(splits.repeated.get(name, 0), repeated.get(name, 0)) for name in splits.repeated | repeated},
+        overlaps=tuple(each for each in splits.overlaps if each.kind != "content"),
+        notes=once([*_notes(splits, recognised, classes, found), *splits.notes, *alike]),
         closing=() if task == "causal_lm" else closing,
     )
 

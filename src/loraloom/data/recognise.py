@@ -10,6 +10,7 @@ from loraloom.config.asked import DataConfig, Learn, System
 from loraloom.data.classes import Spelling, label_text, spelling_of
 from loraloom.data.faults import fault
 from loraloom.data.forms import is_talk
+from loraloom.data.group_columns import group_columns
 from loraloom.data.label_column import label_advice, label_notes, pair_columns
 from loraloom.data.preferences import refuse_preferences
 from loraloom.data.table import Table, listed
@@ -139,7 +140,7 @@ def recognise(
     spelling = spelling_of(row.get(columns["label"]) for row in table.rows) if "label" in columns else "words"
     recognised = Recognised(form.name, chosen, columns, note, spelling=spelling, learn=data.learn, system=data.system)
     check(table, recognised)
-    return replace(recognised, notes=_notes(table, recognised))
+    return replace(recognised, notes=_notes(table, recognised, data.group_column))
 
 
 def check(table: Table, recognised: Recognised) -> None:
@@ -197,8 +198,9 @@ def _need_turns(data: DataConfig, format: str) -> None:
         )
 
 
-def _notes(table: Table, recognised: Recognised) -> tuple[str, ...]:
+def _notes(table: Table, recognised: Recognised, group_column: str | None) -> tuple[str, ...]:
     columns = recognised.columns
+    grouping, _ = group_columns(table, group_column)
     beside = [f"{columns['label']}{end}" for end in ("_text", "_name")] if "label" in columns else []
     talks = [columns[role] for role in ("messages", "prompt", "completion") if role in columns]
     said = message_notes(table, talks) if recognised.task == "causal_lm" else []
@@ -209,7 +211,7 @@ def _notes(table: Table, recognised: Recognised) -> tuple[str, ...]:
         said.append(f"the answers in `{columns['history']}` are learnt too ({rows_of(turns)}); data.learn=last leaves them out")
     if recognised.format == "text":
         said += label_notes(table, columns.values())
-    return (*unused_columns(table, {*columns.values(), *beside}), *said)
+    return (*unused_columns(table, {*columns.values(), *beside, *grouping}), *said)
 
 
 def _open_tasks(task: Task | Literal["auto"], encoder_decoder: bool) -> tuple[Task, ...]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
@@ -9,6 +10,7 @@ from functools import cached_property
 import numpy as np
 from numpy.typing import NDArray
 
+from loraloom.data.overlap import Overlap
 from loraloom.errors import ConfigError, DataError
 from loraloom.records import Task
 
@@ -56,6 +58,8 @@ class SplitReport:
     longest: int = 0
     dropped: int = 0
     """Rows left out, because nothing in them is supervised: an empty answer, or a label that is null, blank or NaN."""
+    same: int = 0
+    """Held-out rows left out, because to the model they are a row of an earlier split."""
     cut: int = 0
     """Rows shortened by `max_length`. Raw text is not shortened but divided."""
     supervised_lost: int = 0
@@ -79,8 +83,12 @@ class Encoded:
     label_names: tuple[str, ...] | None = None
     """Name of each class, by its number."""
     report: Mapping[str, SplitReport] = field(default_factory=dict[str, SplitReport])
-    duplicates: int = 0
-    """Held-out rows whose content is also trained on (`split.Splits.duplicates`)."""
+    given: frozenset[str] = frozenset()
+    """Splits that have a source of their own; their rows are never left out for being repeats, only counted."""
+    repeated: Mapping[str, int] = field(default_factory=dict[str, int])
+    """Held-out split -> its rows that are also in an earlier split (`split.Splits.repeated`, or the same token ids)."""
+    overlaps: tuple[Overlap, ...] = ()
+    """Held-out rows that are related to rows of an earlier split: the same prompt, nearly the same text."""
     notes: tuple[str, ...] = ()
     """What a person should know of how the rows were read: `Table.notes`, `Recognised.notes`, and what encoding found."""
     closing: tuple[int, ...] = ()
@@ -89,6 +97,11 @@ class Encoded:
     @property
     def splits(self) -> dict[str, tuple[Row, ...]]:
         return {"train": self.train, "validation": self.validation, "confirm": self.confirm, "test": self.test}
+
+    @property
+    def duplicates(self) -> int:
+        """Held-out rows that are also trained on (in test, or chosen on)."""
+        return sum(self.repeated.values())
 
     @cached_property
     def lengths(self) -> NDArray[np.int64]:
@@ -110,15 +123,16 @@ class Encoded:
         if max_length < least:
             raise ConfigError(f"`data.max_length` is {max_length} but must be at least {least}", next="leave it at auto")
         splits = {name: [self._cut_row(row, max_length) for row in rows] for name, rows in self.splits.items()}
-        report = {name: self._cut_report(name, splits[name], max_length) for name in self.report}
-        kept = {name: tuple(row for cut in rows for row in cut if row.supervised) for name, rows in splits.items()}
+        supervised = {name: tuple(row for cut in rows for row in cut if row.supervised) for name, rows in splits.items()}
         for name, rows in self.splits.items():
-            if rows and not kept[name]:
+            if rows and not supervised[name]:
                 raise DataError(
                     f"no {name} row has a supervised token within `data.max_length` = {max_length}",
                     got=f"a first supervised token at position {min(_first(row) for row in rows)} at the earliest",
                     next=f"raise `data.max_length`; the longest row has {max(len(row) for row in rows)} tokens",
                 )
+        kept, _ = told_apart(supervised, self.task, self.given)  # rows that differ behind the cut alone are the same now
+        report = {name: self._cut_report(name, splits[name], kept[name], max_length) for name in self.report}
         return replace(self, **kept, report=report)
 
     def _cut_row(self, row: Row, size: int) -> list[Row]:
@@ -129,21 +143,66 @@ class Encoded:
         labels = row.labels if self.task == "seq_cls" else _front(row.labels, size, self.closing)
         return [Row(_front(row.input_ids, size, self.closing), labels)]
 
-    def _cut_report(self, name: str, cuts: Sequence[Sequence[Row]], size: int) -> SplitReport:
+    def _cut_report(self, name: str, cuts: Sequence[Sequence[Row]], kept: Sequence[Row], size: int) -> SplitReport:
         before, old = self.report[name], self.splits[name]
-        kept = [row for cut in cuts for row in cut if row.supervised]
+        supervised = [row.supervised for cut in cuts for row in cut if row.supervised]
         whole = self.format == "text"
         return SplitReport(
             **_measures(kept),
             dropped=before.dropped + sum(not any(row.supervised for row in cut) for cut in cuts),
+            same=before.same + len(supervised) - len(kept),
             cut=before.cut + (0 if whole else sum(_size(row, self.task) > size for row in old)),
-            supervised_lost=before.supervised_lost + before.supervised - sum(row.supervised for row in kept),
+            supervised_lost=before.supervised_lost + before.supervised - sum(supervised),
         )
 
 
-def report_of(rows: Sequence[Row], *, dropped: int) -> SplitReport:
+def report_of(rows: Sequence[Row], *, dropped: int, same: int = 0) -> SplitReport:
     """The report of rows that nothing was cut from."""
-    return SplitReport(**_measures(rows), dropped=dropped)
+    return SplitReport(**_measures(rows), dropped=dropped, same=same)
+
+
+def told_apart(
+    splits: Mapping[str, tuple[Row, ...]], task: Task, given: frozenset[str]
+) -> tuple[dict[str, tuple[Row, ...]], dict[str, int]]:
+    """The splits without held-out rows that are, token for token, rows of an earlier split; and how many are left that are.
+
+    Where two splits were drawn from one table, such a row goes (a tokenizer may make no difference between texts that
+    differ); where their sources were `given` apart, it stays and is counted.
+
+    Raises:
+        DataError: nothing would be left of a split.
+    """
+    places: dict[bytes, set[str]] = {}
+    kept: dict[str, tuple[Row, ...]] = {}
+    repeated: dict[str, int] = {}
+    for name in ("train", "validation", "confirm", "test"):
+        keys = [_identity(row, task) for row in splits[name]]
+        drawn_with = {other for other in kept if _source(other, given) == _source(name, given)}
+        stays = [not drawn_with & places.get(key, set()) for key in keys]
+        kept[name] = tuple(row for row, stay in zip(splits[name], stays, strict=True) if stay)
+        if keys and not kept[name]:
+            raise DataError(
+                f"to the model, every {name} row is the same as a row of train",
+                got=f"{len(keys):,} rows whose token ids stand in an earlier split",
+                next=f"raise `data.max_length` if it is set, or set `data.{name}` to a file",
+            )
+        repeated[name] = sum(stay and key in places for key, stay in zip(keys, stays, strict=True))
+        for key in keys:
+            places.setdefault(key, set()).add(name)
+    return kept, {name: count for name, count in repeated.items() if count}
+
+
+def _source(split: str, given: frozenset[str]) -> str:
+    """Where the rows of a split are from. Confirm is half of validation."""
+    return ("validation" if split == "confirm" else split) if split in given else "train"
+
+
+def _identity(row: Row, task: Task) -> bytes:
+    """Equal for rows that the model cannot tell apart: by their input, of a translation by its target too."""
+    digest = hashlib.blake2b(row.input_ids.tobytes(), digest_size=16)
+    if task == "seq2seq_lm":
+        digest.update(b"|" + row.labels.tobytes())
+    return digest.digest()
 
 
 def _measures(rows: Sequence[Row]) -> dict[str, int]:

@@ -6,17 +6,21 @@ test is for the winner alone.
 
 from __future__ import annotations
 
-import json
 import random
-from collections.abc import Mapping, Sequence
+from collections import Counter
+from collections.abc import Iterable, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, field
-from typing import Any
+from dataclasses import dataclass
+from itertools import accumulate
 
+from loraloom.config.asked import Auto
 from loraloom.data.classes import shown, sort_labels
+from loraloom.data.groups import groups_of, overlaps, relations
 from loraloom.data.load import load_table
+from loraloom.data.near import Labels
+from loraloom.data.overlap import Overlap
 from loraloom.data.recognise import Recognised, check
-from loraloom.data.table import Table, listed
+from loraloom.data.table import Table, join, listed
 from loraloom.errors import ConfigError, DataError
 
 CONFIRM_FROM = 400
@@ -36,12 +40,21 @@ class Splits:
     validation: Table = NO_ROWS
     confirm: Table = NO_ROWS
     test: Table = NO_ROWS
-    repeated: Mapping[str, int] = field(default_factory=dict[str, int])
-    """Split -> its rows whose content stands in another split too; only tables given apart can have any."""
+    given: frozenset[str] = frozenset()
+    """Splits that are not drawn from the training rows, but have a source of their own."""
+    overlaps: tuple[Overlap, ...] = ()
+    """Held-out rows that are related to rows of an earlier split. None is a repeat, but in tables given apart."""
+    notes: tuple[str, ...] = ()
+    """What was kept together, and what could not be."""
 
     @property
     def tables(self) -> dict[str, Table]:
         return {"train": self.train, "validation": self.validation, "confirm": self.confirm, "test": self.test}
+
+    @property
+    def repeated(self) -> dict[str, int]:
+        """Split -> its rows whose content stands in an earlier split too."""
+        return {each.split: each.rows for each in self.overlaps if each.kind == "content"}
 
     @property
     def duplicates(self) -> int:
@@ -49,52 +62,71 @@ class Splits:
         return sum(self.repeated.values())
 
 
-def split(train: Table, validation: Split, test: Split, recognised: Recognised, *, seed: int = 42) -> Splits:
+def split(
+    train: Table,
+    validation: Split,
+    test: Split,
+    recognised: Recognised,
+    *,
+    group_column: str | Auto | None = "auto",
+    seed: int = 42,
+) -> Splits:
     """Make the splits of one run.
 
     Args:
         train: the rows of `data.train`.
         validation, test: a share of `train` between 0 and 1; a source of its own; or None for no such split.
         recognised: format and columns, which every source must have.
+        group_column: which rows stay together (`groups.relations`).
         seed: of the draw.
 
-    Rows with the same content (classification: the same text, whatever its label) are kept together, so that
-    no content of one table ends up on two sides. Shares are drawn label by label, and each label leaves texts to train.
+    Rows with the same content (classification: the same text, whatever its label) are kept together, and so are
+    those of one group. Shares are drawn label by label, and each label leaves rows to train.
 
     Raises:
         ConfigError: a share outside (0, 1), or shares that leave nothing to train on.
-        DataError: too few rows to share, a source that does not fit, or a label that train does not have.
+        DataError: too few groups to share, a source that does not fit, or a label that train does not have.
     """
     _check_shares(validation, test)
-    total = len(train)
-    rest = train
-    parts: dict[str, Table] = {"validation": NO_ROWS, "test": NO_ROWS}
-    for number, (name, asked) in enumerate((("test", test), ("validation", validation))):
+    shares: dict[str, float] = {}
+    sources = {"train": train}
+    for name, asked in (("validation", validation), ("test", test)):
         if isinstance(asked, str | tuple):
-            parts[name] = load_table(asked, split=name)
-            check(parts[name], recognised)
+            sources[name] = load_table(asked, split=name)
+            check(sources[name], recognised)
         elif asked is not None:
-            parts[name], rest = _draw(rest, asked * total, recognised, f"{seed}/{number}", name)
-    confirm = NO_ROWS
-    if len(parts["validation"]) >= CONFIRM_FROM:
-        half = len(parts["validation"]) / 2
+            shares[name] = asked
+    if not shares and len(sources) == 1:
+        return _checked(Splits(train), recognised)
+
+    # From here on a row is its number in the table of all sources.
+    whole = join(train.source, list(sources.values()))
+    starts = dict(zip(sources, accumulate(map(len, sources.values()), initial=0), strict=False))
+    sides: dict[str, list[int]] = {"train": [], "validation": [], "confirm": [], "test": []}
+    for name, table in sources.items():
+        sides[name] = list(range(starts[name], starts[name] + len(table)))
+    found, notes = relations(whole, recognised, group_column)
+    groups = groups_of(found, len(train), named=group_column != "auto")
+    grouped = bool((groups.numbers != found[0].labels).any())
+    draw = _Draw(whole, groups.numbers, recognised, seed, grouped=grouped)
+    for number, name in enumerate(("test", "validation")):
+        if name in shares:
+            sides[name], sides["train"] = draw.share(sides["train"], shares[name] * len(train), str(number), name)
+    if len(sides["validation"]) >= CONFIRM_FROM:
+        half = len(sides["validation"]) / 2
         # Rows that are all alike, or each of a class of its own, cannot be shared out, and no one asked for that.
         with suppress(DataError):
-            confirm, parts["validation"] = _draw(parts["validation"], half, recognised, f"{seed}/confirm", "confirm")
-    splits = Splits(rest, parts["validation"], confirm, parts["test"])
-    if recognised.task == "seq_cls":
-        _check_labels(splits, recognised)
-    return Splits(rest, parts["validation"], confirm, parts["test"], _repeats(splits, recognised))
+            sides["confirm"], sides["validation"] = draw.share(sides["validation"], half, "confirm", "confirm")
 
-
-def content_key(row: Mapping[str, Any], recognised: Recognised) -> str:
-    """Equal for rows that say the same, but for case and white space. A label is no part of the content."""
-    return "\0".join(_said(row.get(column)) for role, column in recognised.columns.items() if role != "label")
-
-
-def _said(value: Any) -> str:
-    text = value if isinstance(value, str) else json.dumps(value, ensure_ascii=False, sort_keys=True, default=str)
-    return " ".join(text.split()).casefold()
+    home = {name: name if name in sources else "train" for name in sides}
+    home["confirm"] = home["validation"]
+    given = frozenset(name for name, source in home.items() if source != "train")
+    notes += [*(groups.notes if shares else ()), *_without_repeats(sides, found[0].labels, given), *draw.notes]
+    parts = {
+        name: sources[home[name]].take(row - starts[home[name]] for row in rows) if rows else NO_ROWS
+        for name, rows in sides.items()
+    }
+    return _checked(Splits(**parts, given=given, overlaps=overlaps(found, sides), notes=tuple(notes)), recognised)
 
 
 def _check_shares(validation: Split, test: Split) -> None:
@@ -110,47 +142,104 @@ def _check_shares(validation: Split, test: Split) -> None:
         raise ConfigError(f"`data.validation` and `data.test` together take {total:g} of the rows", need="less than 1")
 
 
-def _draw(table: Table, wanted: float, recognised: Recognised, seed: str, name: str) -> tuple[Table, Table]:
-    """About `wanted` rows, and the others: whole groups of equal content, evenly over the labels."""
-    strata = _groups_by_label(table, recognised)
-    share = wanted / max(1, len(table))
-    rng = random.Random(seed)
-    drawn: list[list[int]] = []
-    rows_seen = rows_drawn = groups_seen = 0
-    for groups in strata:
-        rng.shuffle(groups)
+class _Draw:
+    """Draws shares of a table: whole groups, evenly over the labels."""
+
+    def __init__(self, table: Table, groups: Labels, recognised: Recognised, seed: int, *, grouped: bool) -> None:
+        self.table, self.groups, self.seed, self.grouped = table, groups, seed, grouped
+        classified = recognised.task == "seq_cls"
+        self.labels = [(recognised.label(row) if classified else None) or "" for row in table.rows]
+        self.notes: list[str] = []
+
+    def share(self, rows: Sequence[int], wanted: float, salt: str, name: str) -> tuple[list[int], list[int]]:
+        """About `wanted` of `rows`, at most one group fewer; and the others. Both in their order.
+
+        Raises:
+            DataError: no group can be spared: there is but one, or one of each label.
+        """
+        rng = random.Random(f"{self.seed}/{salt}")
+        strata = self._strata(rows)
+        rng.shuffle(strata)  # else the alphabet would decide which of many small labels are drawn from
+        for groups in strata:
+            rng.shuffle(groups)
+        everything = [group for groups in strata for group in groups]
+        left = Counter(self.labels[row] for row in rows)
+        drawn: list[int] = []
+        shared = wanted / len(rows)
+        taken = set[int]()
+        rows_seen = groups_seen = 0
+
+        def take(group: list[int], most: float) -> None:
+            counts = Counter(self.labels[row] for row in group)
+            if group[0] in taken or len(drawn) + len(group) > round(most) or any(left[each] == n for each, n in counts.items()):
+                return
+            left.subtract(counts)
+            taken.add(group[0])
+            drawn.extend(group)
+
         # Running totals round, not each label: many small labels still add up to the share. Groups are held to the
         # share too, or a text that fills half the table would leave all the others to the draw.
-        rows_seen += sum(len(group) for group in groups)
-        groups_seen += len(groups)
-        for group in groups[:-1]:
-            if rows_drawn + len(group) <= round(share * rows_seen) and len(drawn) < round(share * groups_seen):
-                drawn.append(group)
-                rows_drawn += len(group)
-    if not drawn:
-        small = [group for groups in strata for group in groups[:-1]]
-        if not small:
-            raise DataError(
-                f"{table.source} has too few different rows to take {name} rows from",
-                got=f"{len(table)} rows, {sum(len(groups) for groups in strata)} different",
-                need=f"at least 2 different rows{' of one label' if recognised.task == 'seq_cls' else ''}",
-                next=f"add rows, or set `data.{name}` to a file or null",
-            )
-        drawn = [min(small, key=len)]
-    inside = {index for group in drawn for index in group}
-    return table.take(sorted(inside)), table.take(i for i in range(len(table)) if i not in inside)
+        for groups in strata:
+            rows_seen += sum(map(len, groups))
+            groups_seen += len(groups)
+            for group in groups:
+                if len(taken) < round(shared * groups_seen):
+                    take(group, shared * rows_seen)
+        largest = max(map(len, everything))
+        for group in everything:
+            if not drawn or wanted - len(drawn) >= largest:
+                take(group, wanted)
+        if not drawn:
+            for group in sorted(everything, key=len):
+                if not drawn:
+                    take(group, len(rows))
+            if not drawn:
+                raise self._too_few(rows, len(everything), name)
+            if len(drawn) > 2 * max(1.0, wanted):
+                self.notes.append(
+                    f"the smallest group has {len(drawn):,} rows: {name} has those, where {wanted:.0f} were asked for"
+                )
+        inside = set(drawn)
+        return sorted(drawn), [row for row in rows if row not in inside]
+
+    def _strata(self, rows: Iterable[int]) -> list[list[list[int]]]:
+        """Groups by the label of their first row, in the order of the labels. Without labels there is one stratum."""
+        members: dict[int, list[int]] = {}
+        for row in rows:
+            members.setdefault(int(self.groups[row]), []).append(row)
+        strata: dict[str, list[list[int]]] = {}
+        for group in members.values():
+            strata.setdefault(self.labels[group[0]], []).append(group)
+        return [strata[label] for label in sorted(strata)]
+
+    def _too_few(self, rows: Sequence[int], groups: int, name: str) -> DataError:
+        what, which = ("groups of rows", "in groups") if self.grouped else ("different rows", "different")
+        return DataError(
+            f"{self.table.source} has too few {what} to take {name} rows from",
+            got=f"{len(rows)} rows, {groups} {which}",
+            need=f"at least 2 {what}{' of one label' if any(self.labels) else ''}",
+            next=f"add rows, or set `data.{name}` to a file or null"
+            + (", or `data.group_column` to a finer column or null" if self.grouped else ""),
+        )
 
 
-def _groups_by_label(table: Table, recognised: Recognised) -> list[list[list[int]]]:
-    """Row numbers: label by label, in groups of equal content. Without labels all groups are in one stratum."""
-    groups: dict[str, list[int]] = {}
-    for index, row in enumerate(table.rows):
-        groups.setdefault(content_key(row, recognised), []).append(index)
-    strata: dict[str, list[list[int]]] = {}
-    for group in groups.values():
-        label = recognised.label(table.rows[group[0]]) if recognised.task == "seq_cls" else None
-        strata.setdefault(label or "", []).append(group)
-    return [strata[label] for label in sorted(strata)]
+def _without_repeats(sides: dict[str, list[int]], content: Labels, given: frozenset[str]) -> list[str]:
+    """Take rows that say what an earlier split says out of the splits that were drawn, where groups had to be parted."""
+    notes: list[str] = []
+    order = [name for name in sides if name not in given]
+    for number, name in enumerate(order[1:], start=1):
+        earlier = {int(content[row]) for each in order[:number] for row in sides[each]}
+        kept = [row for row in sides[name] if int(content[row]) not in earlier]
+        if len(kept) < len(sides[name]):
+            notes.append(f"{len(sides[name]) - len(kept):,} {name} rows say what other rows say, and are left out")
+        sides[name] = kept
+    return notes
+
+
+def _checked(splits: Splits, recognised: Recognised) -> Splits:
+    if recognised.task == "seq_cls":
+        _check_labels(splits, recognised)
+    return splits
 
 
 def _check_labels(splits: Splits, recognised: Recognised) -> None:
@@ -186,15 +275,3 @@ def _advice(label: str, split: str) -> str:
 def labels_of(table: Table, recognised: Recognised) -> tuple[str, ...]:
     """The classes of a table; rows that have none are passed over."""
     return sort_labels({label for row in table.rows if (label := recognised.label(row)) is not None})
-
-
-def _repeats(splits: Splits, recognised: Recognised) -> dict[str, int]:
-    """How many rows of each held-out split say what an earlier split says."""
-
-    def keys(*tables: Table) -> Sequence[str]:
-        return [content_key(row, recognised) for table in tables for row in table.rows]
-
-    trained = set(keys(splits.train))
-    searched = trained | set(keys(splits.validation, splits.confirm))
-    held_out = {"validation": (splits.validation, trained), "confirm": (splits.confirm, trained), "test": (splits.test, searched)}
-    return {name: n for name, (table, earlier) in held_out.items() if (n := sum(key in earlier for key in keys(table)))}

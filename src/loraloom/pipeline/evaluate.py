@@ -108,10 +108,12 @@ def _rows(config: Config, split: str, folder: Path | None, model: ModelFacts) ->
     asked: DataConfig = replace(config.data, train=source)
     recognised = recognise(table, asked, config.task, encoder_decoder=model.kind == "encoder_decoder")
     refuse_unlabelled(model, table, recognised)
+    parts = Splits(table)
     if share:
         # The rows that the run itself had kept aside, not those that it was trained on.
-        parts = cut_apart(table, asked.validation, asked.test, recognised, seed=config.training.seed)
-        table = parts.tables[split]
+        parts = cut_apart(
+            table, asked.validation, asked.test, recognised, group_column=asked.group_column, seed=config.training.seed
+        )
     trusted = config.model.trust_remote_code
     tokenizer = load_tokenizer(str(folder) if folder else model.name_or_path, trust_remote_code=trusted)
     known, notes = None, tuple[str, ...]()
@@ -120,13 +122,13 @@ def _rows(config: Config, split: str, folder: Path | None, model: ModelFacts) ->
             model = model_facts(model.name_or_path, revision=model.revision, trust_remote_code=trusted, task="seq_cls")
         known = classes_to_score(config, model, folder)
         notes = () if known else (f"{_headless(model, folder)} trained head for classes: what is chosen is chance",)
-    encoded = encode(Splits(table), recognised, tokenizer, recognised.task, known)
+    encoded = encode(parts, recognised, tokenizer, recognised.task, known)
     encoded = replace(encoded, notes=(*encoded.notes, *notes))
-    return _cut(encoded, config, folder, model)
+    return _cut(encoded, config, folder, model, split if share else "train")
 
 
-def _cut(data: Encoded, config: Config, folder: Path | None, model: ModelFacts) -> Encoded:
-    """No row longer than the run had them, or than the model has positions; and what that cost, among the notes.
+def _cut(data: Encoded, config: Config, folder: Path | None, model: ModelFacts, part: str) -> Encoded:
+    """The rows of one part, none longer than the run had them or than the model has positions; what that cost is in the notes.
 
     Raises:
         ConfigError: `data.max_length` is more than the model's positions.
@@ -140,7 +142,7 @@ def _cut(data: Encoded, config: Config, folder: Path | None, model: ModelFacts) 
         bounds["the adapter was trained on rows cut there"] = trained
     why, length = min(((why, bound) for why, bound in bounds.items() if bound), key=lambda one: one[1])
     cut = data.cut(length)
-    before, after = data.report["train"], cut.report["train"]
+    before, after = data.report[part], cut.report[part]
     notes = list(data.notes)
     if before.dropped:
         notes.append(f"{before.dropped:,} rows have {'no label' if data.task == 'seq_cls' else 'no answer'} and are left out")
@@ -148,7 +150,8 @@ def _cut(data: Encoded, config: Config, folder: Path | None, model: ModelFacts) 
         notes.append(f"{after.cut:,} of {before.rows:,} rows were cut at {length:,} tokens, since {why}")
     if lost := after.dropped - before.dropped:
         notes.append(f"{lost:,} rows have nothing to score before that, and are left out")
-    return replace(cut, notes=tuple(notes))
+    # Only now the part alone: which of its rows are left depends on those that the model cannot tell from trained ones.
+    return replace(cut, train=cut.splits[part], notes=tuple(notes))
 
 
 def _headless(model: ModelFacts, folder: Path | None) -> str:

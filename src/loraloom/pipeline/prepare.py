@@ -145,7 +145,7 @@ def read_request(config: Config, *, weights: bool = True) -> Read:
     table = load_table(asked.train, max_rows=asked.max_rows, seed=config.training.seed)
     recognised = recognise(table, asked, config.task, encoder_decoder=model.kind == "encoder_decoder")
     refuse_unlabelled(model, table, recognised)
-    splits = split(table, asked.validation, asked.test, recognised, seed=config.training.seed)
+    splits = split(table, asked.validation, asked.test, recognised, group_column=asked.group_column, seed=config.training.seed)
     tokenizer = load_tokenizer(
         required_model(config), revision=config.model.revision, trust_remote_code=config.model.trust_remote_code
     )

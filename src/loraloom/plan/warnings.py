@@ -48,6 +48,7 @@ def _data(facts: Facts, decided: Decided) -> list[str]:
         found.append(f"{data.rows_left_out:,} rows {why}, and are left out")
     if data.leaked_rows:
         found.append(f"{data.leaked_rows:,} held-out rows are also trained on: scores on them flatter")
+    found.extend(f"{sentence}: scores on them flatter" for sentence in data.overlaps)
     if data.repeated_rows > data.rows * 0.05:
         found.append(f"{data.repeated_rows:,} of {data.rows:,} training rows repeat earlier ones")
     if 0 < data.validation_rows < LEAST_VALIDATION:

@@ -33,7 +33,8 @@ def inspect(subject: Subject) -> CheckResult:
         )  # fmt: skip
     if (taken := _taken(subject)) is not None:
         return taken
-    tables, repeated = subject.splits.tables, {split: rows for split, rows in subject.splits.repeated.items() if rows}
+    tables, splits = subject.splits.tables, subject.splits
+    repeated = subject.whole.repeated if subject.whole else splits.repeated
     if repeated:
         worst = max(repeated, key=lambda split: repeated[split])
         return CheckResult(
@@ -41,6 +42,13 @@ def inspect(subject: Subject) -> CheckResult:
             number=", ".join(f"{rows:,} of {len(tables[split]):,} {split} rows" for split, rows in repeated.items()),
             cause="the same content stands in two files",
             command=f"--{'test' if worst == 'test' else 'validation'} 0.1 draws rows that are in train alone",
+        )  # fmt: skip
+    if related := [each for each in splits.overlaps if each.kind != "content"]:
+        return CheckResult(
+            NAME, "warn", "held-out rows are related to rows that are trained on: scores on them flatter",
+            number="; ".join(each.sentence for each in related),
+            cause="rows asked the same or nearly the same are easier for a model that was trained on one of them",
+            command=None if not splits.given else "--test 0.1 and --validation 0.1 keep related rows on one side",
         )  # fmt: skip
     held_out = sum(len(table) for name, table in tables.items() if name != "train")
     what = "no held-out row is trained on, the disk is large enough" if held_out else "the disk is large enough"
