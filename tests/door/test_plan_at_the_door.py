@@ -261,3 +261,18 @@ def test_memory_that_others_hold_is_said(world: World, loraloom: Door, monkeypat
     monkeypatch.setattr(device, "_host_memory", lambda: (24 * 2**30, 30 * 2**20))
     refused = loraloom(*words)
     assert refused.code == 2 and "30 MiB of 24.0 GiB are free: other processes hold the rest" in refused.err
+
+
+def test_a_run_that_begins_on_a_busy_machine_says_so(
+    world: World, loraloom: Door, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("loraloom.pipeline.prepare.cores_share", lambda kind: 0.25)
+    words = ["train", "--model", world.llama, "--data", world.text, "--max-steps", "2", "--output-dir", tmp_path, "--json"]
+    answer = loraloom(*words, "--name", "busy", "--time", "1s")
+    assert answer.code == 0, answer.err
+    notes = answer.json()["notes"]
+    assert any(note.startswith("forecast: ") and "other processes have 75% of the cores" in note for note in notes)
+    assert any("seconds while others have 75% of the cores, 1 are allowed" in note for note in notes)
+    monkeypatch.setattr("loraloom.pipeline.prepare.cores_share", lambda kind: 1.0)
+    idle = loraloom(*words, "--name", "idle")
+    assert not any("of the cores" in note for note in idle.json()["notes"])

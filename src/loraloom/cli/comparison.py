@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 SHORT = {"trainable_parameters": "P", "peak_bytes": "M", "seconds": "T"}
 BAR = 24
 """Characters of the longest bar of importance."""
-OTHER_LINES = 14
+OTHER_LINES = 18
 """Lines beside the candidates: heading, what the marks mean, verdict, what mattered."""
 
 

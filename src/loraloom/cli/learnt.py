@@ -17,8 +17,8 @@ Row = Sequence[tuple[str, bool]]
 WHOLE = 360
 """Characters of a piece of training data that are shown where there is room; of a longer one its start and its end."""
 LEAST = 60
-SCREEN = 40
-"""Lines that a command aims to keep to, the rows included."""
+SCREEN = 38
+"""Lines that a command aims to keep to, the rows included: a screen of 40 has room for the command and the next prompt too."""
 FEWEST_LINES = 10
 """The rows take so many, however much was said before them."""
 

@@ -13,7 +13,7 @@ PLAIN_WIDTH = 140
 """Columns of text where there is no terminal to ask; COLUMNS still wins."""
 WIDEST = 120
 """Sentences in a line longer than this are hard to read."""
-FEWEST_ROWS = 8
+FEWEST_ROWS = 6
 """A list shows so many rows, however low the screen."""
 
 
