@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import copy
 import json
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+from manners import FAMILIES, Family
 
 from loraloom.config.asked import DataConfig
 from loraloom.data.causal import framing_of
@@ -306,3 +308,22 @@ def test_what_a_template_does_not_write_is_named(byte_tokenizer: Any) -> None:
     assert "does not write messages of the role tool (2 rows)" in said
     assert "does not write these keys of messages: `name` (2 rows)" in said
     assert "does not read these variables: `enable_thinking` (2 rows)" in said
+
+
+def test_a_text_that_ends_a_turn_gets_no_end_of_a_document_too(tokenizer_of: Callable[[Family], Any]) -> None:
+    tokenizer = tokenizer_of(FAMILIES["bars"])
+    text = tokenizer.apply_chat_template(TALK[1:3], tokenize=False)
+    assert text.endswith("<|end|>\n") and tokenizer.eos_token == "</s>"
+    data = encoded([{"text": text}, {"text": "hello"}], tokenizer)
+    said = [tokenizer.decode(row.input_ids.tolist()) for row in data.train]
+    assert said[0].endswith("<|end|>") and said[1].endswith("</s>")
+
+
+def test_a_thought_is_tokenised_apart_from_the_prompt_that_opens_it(tokenizer_of: Callable[[Family], Any]) -> None:
+    tokenizer = copy.deepcopy(tokenizer_of(FAMILIES["opens thoughts"]))
+    tokenizer.add_tokens(["\n\n"])  # as most tokenizers have it: it would span the end of the prompt
+    (row,) = chat_rows([("d:1", TALK[1:3])], tokenizer)
+    served = tokenizer.apply_chat_template(TALK[1:2], add_generation_prompt=True)["input_ids"]
+    assert row.input_ids[: len(served)].tolist() == served
+    assert int((row.labels != -100).argmax()) == len(served)
+    assert supervised_text(row, tokenizer) == ["\n</think>\n\n12 foxes.</s>"]

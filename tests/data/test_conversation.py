@@ -169,6 +169,9 @@ def test_calls_in_any_shape(row: dict[str, Any]) -> None:
 def test_arguments_that_are_no_object_stay_as_they_are() -> None:
     said = [CALLED[0], {"role": "assistant", "tool_calls": [{"function": {"name": "add", "arguments": "1, 2"}}]}]
     assert read({"messages": said}).messages[1]["tool_calls"][0]["function"]["arguments"] == "1, 2"
+    for said_null, count in (({"a": 1, "b": None}, 1), ('{"a": 1, "b": null}', 0)):
+        said[1]["tool_calls"] = [{"function": {"name": "add", "arguments": said_null}}]
+        assert notes({"messages": said}).count("arguments of calls that are null are left out") == count
     said[1]["tool_calls"] = []
     with pytest.raises(DataError, match="nothing"):
         recognise(table({"messages": said}), DataConfig())

@@ -189,6 +189,23 @@ def without_nulls(value: Any) -> Any:
     return value
 
 
+def leaves_out_nulls(entry: Mapping[str, Any]) -> bool:
+    """Whether the calls of a message have arguments that are null, which are left out."""
+    calls = entry.get("tool_calls") or entry.get("function_call")
+    return not isinstance(calls, str) and any(_has_null(_arguments(call)) for call in _listed(calls))
+
+
+def _arguments(call: Any) -> Any:
+    function = call.get("function") or call if isinstance(call, Mapping) else None
+    return function.get("arguments") if isinstance(function, Mapping) else None
+
+
+def _has_null(value: Any) -> bool:
+    if isinstance(value, Mapping):
+        return any(inner is None or _has_null(inner) for inner in cast(Mapping[str, Any], value).values())
+    return isinstance(value, list) and any(_has_null(inner) for inner in cast(list[Any], value))
+
+
 def pairs_of(value: Any) -> Iterator[tuple[str, str]]:
     """(user, assistant) of each earlier turn in a cell that holds a history."""
     yield from from_json(value) or ()

@@ -12,7 +12,17 @@ from functools import partial
 from typing import Any, cast
 
 from loraloom.data.chat import rendered
-from loraloom.data.conversation import FLAGS, ROLES, Conversation, Message, flags_of, from_json, role_of, speaker
+from loraloom.data.conversation import (
+    FLAGS,
+    ROLES,
+    Conversation,
+    Message,
+    flags_of,
+    from_json,
+    leaves_out_nulls,
+    role_of,
+    speaker,
+)
 from loraloom.data.render import Renderer
 from loraloom.data.table import Table
 from loraloom.errors import TemplateError
@@ -37,9 +47,12 @@ def message_notes(table: Table, columns: Collection[str]) -> list[str]:
     """What the messages in these columns say of what is learnt, and speakers that are not known."""
     context, learnt_too = Counter[str](), Counter[str]()
     unknown: dict[str, tuple[str, int]] = {}
+    nulls = 0
     for index, row in enumerate(table.rows):
         seen, asked, odd = set[str](), set[str](), set[str]()
-        for entry in (entry for column in columns for entry in _entries(row.get(column))):
+        said = [entry for column in columns for entry in _entries(row.get(column))]
+        nulls += any(map(leaves_out_nulls, said))
+        for entry in said:
             name = str(speaker(entry))
             is_answer = role_of(name) == "assistant"
             for key, learnt in flags_of(entry).items():
@@ -65,6 +78,8 @@ def message_notes(table: Table, columns: Collection[str]) -> list[str]:
         f" it says is learnt; known are {', '.join(ROLES)}"
         for name, (origin, rows) in unknown.items()
     ]
+    if nulls:
+        notes.append(f"arguments of calls that are null are left out, since Parquet adds them ({rows_of(nulls)})")
     return notes
 
 
