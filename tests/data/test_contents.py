@@ -115,6 +115,13 @@ def test_other_contents_are_named_for_what_they_are(tmp_path: Path, content: byt
     assert all(word in error for word in words), error
 
 
+@pytest.mark.parametrize("name", ["d.csv", "d.jsonl", "d.json", "d.txt", "d.csv.gz"])
+@pytest.mark.parametrize("content", [b"", b"\n", b"\xef\xbb\xbf", b"\xff\xfe", gzip.compress(b"")])
+def test_an_empty_file_is_told_as_such(tmp_path: Path, name: str, content: bytes) -> None:
+    (tmp_path / name).write_bytes(content)
+    assert "has no rows" in refusal(tmp_path / name)
+
+
 @pytest.mark.parametrize("encoding", ["cp1252", "latin-1", "utf-16-le", "utf-16-be"])
 @pytest.mark.parametrize("ending", ["", ".gz"])
 def test_the_command_that_a_message_gives_makes_a_file_that_is_read(tmp_path: Path, encoding: str, ending: str) -> None:

@@ -119,7 +119,7 @@ def _at_most(most: int, unpacked: Any, path: Path) -> bytes:
 def _wide(raw: bytes) -> str | None:
     """Which UTF-16 a text without a mark seems to be: a NUL stands beside most letters."""
     zeros = [raw[start:8192:2].count(0) for start in (0, 1)]
-    if 8 * max(zeros) < len(raw[:8192]) or min(zeros) * 4 > max(zeros):
+    if 8 * max(zeros) < len(raw[:8192]) or min(zeros) * 4 >= max(zeros):
         return None
     return "UTF-16LE" if zeros[1] > zeros[0] else "UTF-16BE"
 
