@@ -80,7 +80,7 @@ def test_evaluate_scores_the_rows_that_the_run_kept_aside(world: World, loraloom
             "label": "ab"[n % 8 > 3],
             "session_id": n // 4,
         }
-        for n in range(240)
+        for n in range(72)
     ]
     file = write_rows(tmp_path / "labels.jsonl", rows)
     asked = ["--data", file, "--validation", "0.2", "--test", "0.2"]
