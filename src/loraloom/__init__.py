@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from loraloom.errors import LoraloomError as LoraloomError
     from loraloom.pipeline.evaluate import evaluate as evaluate
     from loraloom.pipeline.generate import generate as generate
+    from loraloom.pipeline.predict import predict as predict
     from loraloom.pipeline.tune import tune as tune
     from loraloom.records import Advice as Advice
     from loraloom.records import Event as Event
@@ -35,6 +36,7 @@ _HOMES = {
     "evaluate": "pipeline.evaluate",
     "generate": "pipeline.generate",
     "load_config": "config.decode",
+    "predict": "pipeline.predict",
     "tune": "pipeline.tune",
 }
 

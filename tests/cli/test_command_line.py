@@ -20,7 +20,7 @@ from loraloom.records import Event
 from loraloom.report.words import with_error
 
 HEAVY = ("torch", "transformers", "peft", "optuna", "sqlalchemy", "plotly", "pyarrow", "scipy", "yaml")
-VERBS = ("check", "tune", "train", "plan", "evaluate", "generate", "runs", "compare", "report", "env")
+VERBS = ("check", "tune", "train", "plan", "evaluate", "predict", "generate", "runs", "compare", "report", "env")
 
 
 @pytest.fixture

@@ -20,6 +20,7 @@ from loraloom.cli.env import env
 from loraloom.cli.evaluate import evaluate
 from loraloom.cli.generate import generate
 from loraloom.cli.plan import plan
+from loraloom.cli.predict import predict
 from loraloom.cli.report import report
 from loraloom.cli.runs import runs
 from loraloom.cli.train import train
@@ -38,7 +39,7 @@ app = typer.Typer(
     rich_markup_mode=None,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-for command in (check, tune, train, plan, evaluate, generate, runs, compare, report, env):
+for command in (check, tune, train, plan, evaluate, predict, generate, runs, compare, report, env):
     app.command()(command)
 
 

@@ -81,6 +81,7 @@ class Request:
 
     config: Config
     quiet: bool
+    json: bool = False
 
 
 def asks(*flags: str) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
@@ -108,7 +109,9 @@ def asks(*flags: str) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
                 _take_rows(values, f"data.{given.get('split', 'train')}", rows, given.get("resume"))
             _refuse_config_as_data(values)
             config = load_config(file, values, given["sets"] or ())
-            return command(Request(config, given["quiet"]), **{parameter.name: given[parameter.name] for parameter in own})
+            return command(
+                Request(config, given["quiet"], given["json"]), **{parameter.name: given[parameter.name] for parameter in own}
+            )
 
         parameters = [
             _parameter("files", Files),

@@ -17,6 +17,7 @@ from loraloom.data.recognise import recognise
 from loraloom.data.split import Splits
 from loraloom.data.split import split as cut_apart
 from loraloom.errors import ConfigError
+from loraloom.evals.choices import by_length
 from loraloom.evals.metrics import text_metrics, text_scores
 from loraloom.evals.objective import objective_for
 from loraloom.evals.scoring import RowSums, RowTable, score_of
@@ -31,7 +32,6 @@ from loraloom.pipeline.classes import classes_to_score, refuse_unlabelled
 from loraloom.pipeline.session import deciding_metric
 from loraloom.plan.rules.max_length import refuse_beyond_positions
 
-TOKENS_A_PASS = 8192
 LONGEST = 2**20
 """Tokens of a row, for models without an end."""
 
@@ -124,10 +124,10 @@ def _rows(config: Config, split: str, folder: Path | None, model: ModelFacts) ->
         notes = () if known else (f"{_headless(model, folder)} trained head for classes: what is chosen is chance",)
     encoded = encode(parts, recognised, tokenizer, recognised.task, known)
     encoded = replace(encoded, notes=(*encoded.notes, *notes))
-    return _cut(encoded, config, folder, model, split if share else "train")
+    return cut_as_trained(encoded, config, folder, model, split if share else "train")
 
 
-def _cut(data: Encoded, config: Config, folder: Path | None, model: ModelFacts, part: str) -> Encoded:
+def cut_as_trained(data: Encoded, config: Config, folder: Path | None, model: ModelFacts, part: str = "train") -> Encoded:
     """The rows of one part, none longer than the run had them or than the model has positions; what that cost is in the notes.
 
     Raises:
@@ -163,14 +163,9 @@ def _headless(model: ModelFacts, folder: Path | None) -> str:
 def _sums(model: Any, base: Base, data: Encoded, objective: Any) -> RowSums:
     """Row sums of a plain (PEFT or bare) model, shortest rows first."""
     table = RowTable(len(data.train))
-    order = sorted(range(len(data.train)), key=lambda i: len(data.train[i].input_ids))
-    start = 0
-    while start < len(order):
-        size = max(1, TOKENS_A_PASS // max(1, len(data.train[order[min(start + 64, len(order) - 1)]].input_ids)))
-        chosen = order[start : start + min(size, 256)]
+    for chosen in by_length(data.train):
         batch = collate([data.train[i] for i in chosen], base.pad_id, data.task).to(base.model.device)
         table.put(chosen, objective.rows(model, batch), batch.labels)
-        start += len(chosen)
     return table.sums()
 
 

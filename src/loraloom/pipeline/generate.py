@@ -71,12 +71,13 @@ def generate(
     require_weights(facts)
     task = "seq2seq_lm" if facts.kind == "encoder_decoder" else "causal_lm"
     loaded = load_base(name, task, device=device_facts().kind)
+    own = loaded.tokenizer
     sources = [
-        Source(str(folder), load_peft(folder, share_copy(loaded.model, own_biases=True)), tokenizer_beside(folder, loaded))
+        Source(str(folder), load_peft(folder, share_copy(loaded.model, own_biases=True)), tokenizer_beside(folder, own))
         for folder in folders
     ]
     if base or not folders:
-        shown = sources[0].tokenizer if sources else loaded.tokenizer
+        shown = sources[0].tokenizer if sources else own
         sources.insert(0, Source("base", share_copy(loaded.model).eval(), shown))
     return [
         {"prompt": prompt, "source": source.name, "form": source.form, "text": _continue(source, loaded, asked, limits)}
@@ -86,9 +87,9 @@ def generate(
     ]
 
 
-def tokenizer_beside(folder: Path, base: Base) -> Any:
-    """The tokenizer that was saved with an adapter, which may have another template than the base's; else the base's."""
-    return load_tokenizer(str(folder)) if (folder / "tokenizer_config.json").is_file() else base.tokenizer
+def tokenizer_beside(folder: Path, own: Any) -> Any:
+    """The tokenizer that was saved with an adapter, which may have another template than the base's `own`; else that."""
+    return load_tokenizer(str(folder)) if (folder / "tokenizer_config.json").is_file() else own
 
 
 def _turns(prompt: str, system: str | None) -> str | list[dict[str, str]]:

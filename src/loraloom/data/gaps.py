@@ -1,0 +1,50 @@
+"""Rows that are still to be answered, read as if they were: what is asked stands where it stood in training."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+from loraloom.config.asked import DataConfig
+from loraloom.data.recognise import Recognised, recognise
+from loraloom.data.table import Table
+from loraloom.records import Task
+
+ANSWERS = {"instruction": "output", "prompt": "completion", "question": "answer", "source": "target"}
+"""Column with what is asked -> column with what follows."""
+BLANK = "..."
+"""Stands for an answer. It is never read: only what comes before it is."""
+
+
+def read_unanswered(
+    table: Table, data: DataConfig, task: Task, *, encoder_decoder: bool = False, label: str = BLANK
+) -> tuple[Table, Recognised]:
+    """The rows with something in each answer's place, and how they are read. Answers that are there count for nothing.
+
+    Args:
+        label: what stands for the class of each row; one that the head has.
+
+    Raises:
+        DataError: nothing in the rows is known to ask anything.
+    """
+    filled = replace(table, rows=tuple(_filled(row, data, task, label) for row in table.rows))
+    learn = "last" if {"messages", "conversations"} & set(table.columns) else "auto"
+    asked = replace(data, label_column=data.label_column or "label" if task == "seq_cls" else None, learn=learn)
+    return filled, recognise(filled, asked, task, encoder_decoder=encoder_decoder)
+
+
+def _filled(row: Any, data: DataConfig, task: Task, label: str) -> dict[str, Any]:
+    if task == "seq_cls":
+        return {**row, data.label_column or "label": label}
+    found = dict(row)
+    for asked, answer in ANSWERS.items():
+        if asked in found:
+            found[answer] = [{"role": "assistant", "content": BLANK}] if isinstance(found[asked], list) else BLANK
+    for column, role, said, own in (("messages", "role", "content", "assistant"), ("conversations", "from", "value", "gpt")):
+        turns: Any = found.get(column)
+        if isinstance(turns, list) and turns and isinstance(turns[-1], dict):
+            if turns[-1].get(role) in ("assistant", "gpt", "model"):
+                turns = turns[:-1]
+            keys = (role, said) if turns and role in turns[-1] else ("role", "content")
+            found[column] = [*turns, {keys[0]: own if keys[0] == role else "assistant", keys[1]: BLANK}]
+    return found
