@@ -169,7 +169,7 @@ def test_the_same_command_goes_on_by_itself(cut: Path, tune: Words, loraloom: Do
 
 def test_another_request_under_the_same_name_is_refused(cut: Path, tune: Words, loraloom: Door) -> None:
     before = (cut / "events.jsonl").read_bytes()
-    answer = loraloom(*tune, "--trials", 5, "--set", "training.seed=7")
+    answer = loraloom(*tune, "--set", "search.trials=5", "--set", "training.seed=7")
     refused(answer, "run `one` already exists", "another request", "--name one-2")
     assert "got: training.seed 7, search.trials 5" in answer.err and "need: training.seed 42, search.trials 3" in answer.err
     refused(loraloom("tune", "--resume", cut, "--r", 3), "adapter.r 3")
