@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import shutil
 from pathlib import Path
 from typing import Any
@@ -25,6 +26,7 @@ WITH_TOOLS = (
     "{% for c in m.tool_calls or [] %}{{ c.function.arguments | tojson }}{% endfor %}"
     "{% if m.role == 'assistant' %}<eos>{% endif %}{% endfor %}{% if add_generation_prompt %}<assistant>{% endif %}"
 )
+WORDS = ("cat", "house", "stone", "sleeps", "in", "the", "a")
 ASKED, ANSWER = "the cat", "a stone"
 TALK = [{"role": "user", "content": ASKED}, {"role": "assistant", "content": ANSWER}]
 TOOL = {"type": "function", "function": {"name": "add", "parameters": {"type": "object", "properties": {}}}}
@@ -34,11 +36,12 @@ Row = dict[str, Any]
 
 
 def many(row: Row, count: int = 40) -> list[Row]:
-    """So many rows that differ in their question."""
+    """So many rows that differ in their question, in words that the tiny tokenizer tells apart."""
+    questions = [f"{ASKED} {one} {other}" for one, other in itertools.product(WORDS, WORDS)]
 
     def numbered(value: Any, number: int) -> Any:
         if isinstance(value, str):
-            return value.replace(ASKED, f"{ASKED} {number}")
+            return value.replace(ASKED, questions[number])
         if isinstance(value, list):
             return [numbered(inner, number) for inner in value]
         return {key: numbered(inner, number) for key, inner in value.items()} if isinstance(value, dict) else value
