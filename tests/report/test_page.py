@@ -180,6 +180,7 @@ def test_the_snippet_is_python_and_knows_the_head(run: RunFolder) -> None:
     result.labels = [str(number) for number in range(77)]
     assert "num_labels=77" in str(load_snippet(run, result))
     assert "'runs/first/best'" in snippet
+    assert "pad_token_id=tokenizer.pad_token_id" in snippet
 
 
 def test_a_language_model_is_asked_and_served(run: RunFolder) -> None:

@@ -33,7 +33,7 @@ class Base:
 
     Attributes:
         model: the model as transformers made it, before any adapter.
-        tokenizer: with a pad token; `pad_id` is what rows are padded with.
+        tokenizer: a classifier's has a pad token; `pad_id` is what rows are padded with.
         fresh_modules: modules that the weights did not carry (a new head), by path.
         label_names: of a classifier's classes, in the order of its outputs.
     """
@@ -104,6 +104,29 @@ def pad_id(tokenizer: Any, config: Any) -> int:
     return 0
 
 
+def give_pad_token(tokenizer: Any, config: Any) -> None:
+    """Let a classifier's tokenizer have a pad token that no text ends in, so that it is saved with the adapter.
+
+    A decoder that classifies looks at a row's last token that is not the pad token. In many vocabularies 0 is a word, and a
+    text that ends in it would be judged by the token before. The model's own pad token comes first, then the token that ends
+    texts and other special ones, then a row of the embeddings that no token has, then the rarest token.
+    """
+    if tokenizer.pad_token_id is not None:
+        return
+    declared = getattr(config, "pad_token_id", None)
+    unknown = {getattr(tokenizer, "unk_token_id", None), None}
+    special = [id for id in (tokenizer.eos_token_id, tokenizer.bos_token_id, *tokenizer.all_special_ids) if id not in unknown]
+    rows = config.get_text_config().vocab_size
+    if isinstance(declared, int) and 0 <= declared < len(tokenizer):
+        tokenizer.pad_token = tokenizer.convert_ids_to_tokens(declared)
+    elif special:
+        tokenizer.pad_token = tokenizer.convert_ids_to_tokens(special[0])
+    elif len(tokenizer) < rows:
+        tokenizer.add_special_tokens({"pad_token": "<pad>"})
+    else:
+        tokenizer.pad_token = tokenizer.convert_ids_to_tokens(len(tokenizer) - 1)
+
+
 def load_base(
     name_or_path: str, task: Task, *, label_names: Sequence[str] | None = None, dtype: str = "float32", seed: int = 42,
     revision: str | None = None, trust_remote_code: bool = False, attn_implementation: str | None = None, device: str = "cpu",
@@ -147,6 +170,8 @@ def load_base(
             next="ls the folder" if folder else "check the name, or give a local folder",
         ) from error
     _refuse_random(model, info, task, name_or_path)
+    if task == "seq_cls":
+        give_pad_token(tokenizer, model.config)
     model.config.pad_token_id = pad_id(tokenizer, model.config)
     return Base(name_or_path, task, model.to(device), tokenizer, fresh_modules(model, info), tuple(label_names or ()))
 

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 from loraloom.errors import ModelError, VerificationError, first_line
 from loraloom.lora.arena import Entry
-from loraloom.lora.base import Base, quiet_transformers, share_copy
+from loraloom.lora.base import Base, load_tokenizer, quiet_transformers, share_copy
 from loraloom.lora.foreign import adapter_shapes, check_adapter
 from loraloom.lora.init import moves_base
 from loraloom.lora.packed import REMOVED, AdapterWeights, PackedModel, Routing, Segment
@@ -212,6 +212,17 @@ def _check_applied(folder: Path, loaded: Any) -> None:
         raise ModelError(f"the adapter in {folder} is broken: `{broken}` has NaN or infinite numbers", next="train it again")
 
 
+def as_loaded_elsewhere(base: Base, folder: Path) -> Any:
+    """The base as the lines that a page prints load it, over the same weights: of our settings it has only what they pass on.
+
+    That is the pad token of the tokenizer in `folder`, by which a decoder that classifies finds a row's last token.
+    """
+    model = share_copy(base.model, own_biases=True)
+    if base.task == "seq_cls":
+        model.config.pad_token_id = load_tokenizer(str(folder)).pad_token_id
+    return model
+
+
 @torch.no_grad()
 def verify_adapter(
     folder: Path, packed: PackedModel, slot: str, base: Base, inputs: Mapping[str, Tensor], *, tolerance: float = 1e-4
@@ -231,7 +242,7 @@ def verify_adapter(
     rows = int(inputs["input_ids"].shape[0])
     with packed.route(Routing((Segment(slot, 0, rows),))) as model:
         trained = logits_of(model, inputs)
-    loaded = logits_of(load_peft(folder, share_copy(base.model, own_biases=True)), inputs)
+    loaded = logits_of(load_peft(folder, as_loaded_elsewhere(base, folder)), inputs)
     largest = float(trained.abs().max())
     difference = float((trained - loaded).abs().max()) / max(largest, 1e-12)
     if not difference <= tolerance:

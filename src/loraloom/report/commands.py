@@ -63,9 +63,9 @@ def load_snippet(folder: RunFolder, result: RunResult, adapter: str | None = Non
     return (
         "from peft import PeftModel\n"
         f"from transformers import {model_class}, AutoTokenizer\n\n"
+        f"tokenizer = AutoTokenizer.from_pretrained({adapter!r})\n"
         f"base = {model_class}.from_pretrained({result.model!r}{heads})\n"
-        f"model = PeftModel.from_pretrained(base, {adapter!r})\n"
-        f"tokenizer = AutoTokenizer.from_pretrained({adapter!r})\n\n"
+        f"model = PeftModel.from_pretrained(base, {adapter!r})\n\n"
         f"{_ask(folder, result)}\n"
     )
 
@@ -85,11 +85,14 @@ def _ask(folder: RunFolder, result: RunResult) -> str:
 
 
 def _head_options(labels: Sequence[str]) -> str:
-    """What makes room for the trained head, which comes with the adapter; the base may have one of another size."""
+    """What makes room for the trained head, which comes with the adapter, and tells a decoder where a padded row ends.
+
+    The base may have a head of another size, and often has no pad token.
+    """
     if not labels:
         return ""
     classes = f"num_labels={len(labels)}" if len(labels) > NAMED_CLASSES else f"id2label={dict(enumerate(labels))}"
-    return f", {classes}, ignore_mismatched_sizes=True"
+    return f", {classes}, ignore_mismatched_sizes=True, pad_token_id=tokenizer.pad_token_id"
 
 
 def try_command(folder: RunFolder, result: RunResult) -> str | None:
