@@ -1,4 +1,4 @@
-"""A decoder without a pad token, whose token 0 is a word: texts that end in it are judged by it, here and by the printed lines."""
+"""A decoder without a pad token, whose token 0 is a word: a text is judged by its last word, by us and by the printed lines."""
 
 from __future__ import annotations
 

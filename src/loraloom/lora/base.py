@@ -53,6 +53,13 @@ class Base:
     def pad_id(self) -> int:
         return pad_id(self.tokenizer, self.model.config)
 
+    def read_with(self, tokenizer: Any) -> None:
+        """Take the rows of this tokenizer from now on, padded with its token: an adapter's own, where it came with one."""
+        if self.task == "seq_cls":
+            give_pad_token(tokenizer, self.model.config)
+        self.tokenizer = tokenizer
+        self.model.config.pad_token_id = self.pad_id
+
 
 @contextmanager
 def quiet_transformers() -> Generator[None]:
@@ -115,7 +122,8 @@ def give_pad_token(tokenizer: Any, config: Any) -> None:
         return
     declared = getattr(config, "pad_token_id", None)
     unknown = {getattr(tokenizer, "unk_token_id", None), None}
-    special = [id for id in (tokenizer.eos_token_id, tokenizer.bos_token_id, *tokenizer.all_special_ids) if id not in unknown]
+    known = (tokenizer.eos_token_id, tokenizer.bos_token_id, *tokenizer.all_special_ids)
+    special = [number for number in known if number not in unknown]
     rows = config.get_text_config().vocab_size
     if isinstance(declared, int) and 0 <= declared < len(tokenizer):
         tokenizer.pad_token = tokenizer.convert_ids_to_tokens(declared)
@@ -170,10 +178,9 @@ def load_base(
             next="ls the folder" if folder else "check the name, or give a local folder",
         ) from error
     _refuse_random(model, info, task, name_or_path)
-    if task == "seq_cls":
-        give_pad_token(tokenizer, model.config)
-    model.config.pad_token_id = pad_id(tokenizer, model.config)
-    return Base(name_or_path, task, model.to(device), tokenizer, fresh_modules(model, info), tuple(label_names or ()))
+    base = Base(name_or_path, task, model.to(device), tokenizer, fresh_modules(model, info), tuple(label_names or ()))
+    base.read_with(tokenizer)
+    return base
 
 
 def _not_loaded(model: nn.Module, info: dict[str, Any]) -> set[str]:

@@ -16,6 +16,7 @@ from typing import Any, cast
 from safetensors import SafetensorError, safe_open
 
 from loraloom.errors import ModelError
+from loraloom.lora.others import other_kind, way_from_place
 from loraloom.lora.patterns import fault_of, is_plain
 
 CONFIG, WEIGHTS = "adapter_config.json", "adapter_model.safetensors"
@@ -70,6 +71,11 @@ _FIELDS: Mapping[str, tuple[Test, str]] = {
         lambda value: all(_is_name(part) and is_plain(part) for part in (value if isinstance(value, list) else [value])),  # pyright: ignore[reportUnknownVariableType]
         "names of lists of layers",
     ),
+    "trainable_token_indices": (
+        lambda value: _is_layers(value) or _mapping_of(_is_layers)(value),
+        "numbers of tokens, or a mapping of names of embeddings to them",
+    ),
+    "ensure_weight_tying": (lambda value: isinstance(value, bool), "true or false"),
     "init_lora_weights": (lambda value: isinstance(value, bool) or _is_name(value), "true, false or the name of a method"),
     "bias": (lambda value: value in ("none", "all", "lora_only"), "none, all or lora_only"),
     "use_rslora": (lambda value: isinstance(value, bool), "true or false"),
@@ -79,6 +85,22 @@ _FIELDS: Mapping[str, tuple[Test, str]] = {
 """What a LoRA adapter may say of itself; null is left to PEFT's default everywhere but in its type."""
 _IGNORED = ("auto_mapping", "inference_mode", "peft_version", "revision", "megatron_core", "qalora_group_size")
 """Read by nobody here, or without a meaning unless a field that is refused is set."""
+
+
+TOKENIZER_FILES = (
+    "tokenizer.json", "tokenizer_config.json", "tokenizer.model", "vocab.json", "vocab.txt", "spiece.model",
+    "sentencepiece.bpe.model",
+)  # fmt: skip
+
+
+def has_tokenizer(folder: Path) -> bool:
+    """Whether an adapter was saved with a tokenizer; where not, its base's reads the rows."""
+    return any((folder / name).is_file() for name in TOKENIZER_FILES)
+
+
+def tokenizer_home(folder: Path | None, base: str) -> str:
+    """Whose tokenizer an adapter's rows are read with: the folder's own, else that of its base."""
+    return str(folder) if folder is not None and has_tokenizer(folder) else base
 
 
 def adapter_folder(place: str) -> Path:
@@ -93,13 +115,14 @@ def adapter_folder(place: str) -> Path:
             if (candidate / CONFIG).is_file():
                 return candidate
         got = (
-            "no such folder" if not path.is_dir() else f"files: {', '.join(sorted(p.name for p in path.iterdir())[:8]) or 'none'}"
+            ("a file" if path.is_file() else "no such folder")
+            if not path.is_dir()
+            else f"files: {', '.join(sorted(p.name for p in path.iterdir())[:8]) or 'none'}"
         )
     except (OSError, ValueError) as error:
         got = getattr(error, "strerror", None) or str(error)
-    raise ModelError(
-        f"`{place}` is no adapter", got=got, need="a folder with adapter_config.json, or a run folder", next="loraloom runs"
-    )
+    need = "a folder with adapter_config.json, or a run folder"
+    raise ModelError(f"`{place}` is no adapter of PEFT", got=got, need=need, next=way_from_place(path) or "loraloom runs")
 
 
 def read_adapter_config(folder: Path) -> dict[str, Any]:
@@ -120,6 +143,10 @@ def read_adapter_config(folder: Path) -> dict[str, Any]:
     if not isinstance(found, dict):
         raise ModelError("this is not the config of an adapter", where=str(path), need="a JSON object", next="restore the file")
     config = cast(dict[str, Any], found)
+    other = other_kind(config, folder)
+    if other is not None:
+        kind, way = other
+        raise ModelError(f"this adapter is {kind}", where=str(path), need="a LoRA adapter in PEFT's format", next=way)
     for name, (is_right, need) in _FIELDS.items():
         value = config.get(name)
         if (value is not None or name == "peft_type") and not is_right(value):
@@ -170,6 +197,13 @@ def check_adapter(folder: Path, modules: Iterable[str]) -> None:
             got=f"{fault}: {', '.join(pattern for pattern in patterns if not is_plain(pattern))}",
             next="name the modules themselves in target_modules, rank_pattern and alpha_pattern",
         )
+
+
+def trained_tokens(config: Mapping[str, Any]) -> list[int]:
+    """Numbers of the tokens whose embeddings an adapter trains one by one (`trainable_token_indices`)."""
+    found = config.get("trainable_token_indices") or []
+    lists: list[Any] = list(cast(dict[str, Any], found).values()) if isinstance(found, dict) else [found]
+    return [token for one in lists for token in (one if isinstance(one, list) else [one])]  # pyright: ignore[reportUnknownVariableType]
 
 
 def adapter_shapes(folder: Path) -> dict[str, tuple[int, ...]]:

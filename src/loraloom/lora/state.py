@@ -15,10 +15,10 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
-from loraloom.errors import ModelError, VerificationError, first_line
+from loraloom.errors import ModelError, VerificationError
 from loraloom.lora.arena import Entry
 from loraloom.lora.base import Base, load_tokenizer, quiet_transformers, share_copy
-from loraloom.lora.foreign import adapter_shapes, check_adapter
+from loraloom.lora.foreign import adapter_shapes, check_adapter, read_adapter_config, trained_tokens
 from loraloom.lora.init import moves_base
 from loraloom.lora.packed import REMOVED, AdapterWeights, PackedModel, Routing, Segment
 from loraloom.lora.record import Record, write_record
@@ -176,18 +176,74 @@ def load_peft(folder: Path, model: nn.Module) -> Any:
     from peft import PeftModel
 
     check_adapter(folder, [name for name, _ in model.named_modules() if name])
+    fit_vocabulary(folder, model)
     try:
         with quiet_transformers():
             loaded: Any = PeftModel.from_pretrained(model, str(folder), use_safetensors=True).eval()  # pyright: ignore[reportArgumentType]
     except Exception as error:  # the folder is input: PEFT answers what does not fit with errors of many kinds
         raise ModelError(
             f"the adapter in {folder} does not fit this model",
-            got=first_line(error),
+            got="; ".join(line.strip() for line in str(error).splitlines()[:2]),
             need="the model that it was trained on",
             next="compare base_model_name_or_path in its adapter_config.json",
         ) from error
     _check_applied(folder, loaded)
     return loaded
+
+
+def embedding_rows(model: Any) -> int:
+    """Tokens that a model has an embedding for; as good as endless where it has no plain table of them."""
+    table = model.get_input_embeddings()
+    return int(getattr(getattr(table, "weight", None), "shape", (2**31,))[0])
+
+
+def require_embeddings(model: Any, ids: Iterable[int]) -> None:
+    """Raises ModelError where a token has no embedding: a tokenizer with more tokens than the model it is used with."""
+    most, rows = max(ids, default=0), embedding_rows(model)
+    if most >= rows:
+        raise ModelError(
+            f"token {most:,} has no embedding: the model has {rows:,}",
+            need="an adapter that was saved with the embeddings of the tokens that its tokenizer has more",
+            next="save it again with PEFT: model.save_pretrained(FOLDER, save_embedding_layers=True)",
+        )
+
+
+def fit_vocabulary(folder: Path, model: Any) -> None:
+    """Give `model` as many rows of embeddings as an adapter with tokens of its own has, in memory that no other model shares.
+
+    Embeddings and heads that were saved whole are written into the model's own by PEFT.
+
+    Raises:
+        ModelError: the adapter trains tokens that neither it nor the model has a row for.
+    """
+    shapes, given, answering = adapter_shapes(folder), model.get_input_embeddings(), model.get_output_embeddings()
+    paths = [name for name, module in model.named_modules() if module is given or module is answering]
+    saved = {path: shapes[key][0] for path in paths if (key := f"{PREFIX}{path}.weight") in shapes and shapes[key]}
+    if given is None or not hasattr(given, "num_embeddings"):
+        return
+    rows = max([*saved.values(), 0]) or given.num_embeddings
+    tokens = trained_tokens(read_adapter_config(folder))
+    if tokens and max(tokens) >= rows:
+        _refuse_untold_rows(folder, max(tokens), rows, tied=answering is None or answering.weight is given.weight)
+        rows = max(tokens) + 1
+    with quiet_transformers():
+        if rows != given.num_embeddings:
+            model.resize_token_embeddings(rows, mean_resizing=False)
+        for path in saved:
+            module = model.get_submodule(path)
+            module.weight = nn.Parameter(module.weight.detach().clone(), requires_grad=False)
+        model.tie_weights()
+
+
+def _refuse_untold_rows(folder: Path, token: int, rows: int, *, tied: bool) -> None:
+    """Raises ModelError where tokens that an adapter adds one by one have embeddings, and the head nothing to say of them."""
+    if tied and token < len(load_tokenizer(str(folder))):
+        return
+    raise ModelError(
+        f"the adapter in {folder} trains token {token:,}, and the model has {rows:,}",
+        need="the embeddings and the head for all tokens beside it" if not tied else "the tokenizer that it was trained with",
+        next="save it again with PEFT: model.save_pretrained(FOLDER, save_embedding_layers=True)",
+    )
 
 
 def _check_applied(folder: Path, loaded: Any) -> None:

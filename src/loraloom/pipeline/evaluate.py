@@ -25,8 +25,8 @@ from loraloom.evals.writing import exercise, written
 from loraloom.facts.device import device_facts
 from loraloom.facts.model import ModelFacts, model_facts, require_weights
 from loraloom.lora.base import Base, load_base, load_tokenizer
-from loraloom.lora.foreign import adapter_folder, read_adapter_config
-from loraloom.lora.state import PEFT_TASKS, load_peft
+from loraloom.lora.foreign import adapter_folder, has_tokenizer, read_adapter_config, tokenizer_home
+from loraloom.lora.state import PEFT_TASKS, load_peft, require_embeddings
 from loraloom.pipeline.beside import record_of
 from loraloom.pipeline.classes import classes_to_score, refuse_unlabelled
 from loraloom.pipeline.session import deciding_metric
@@ -83,14 +83,16 @@ def evaluate(
         name, data.task, label_names=data.label_names, dtype=dtype, seed=config.training.seed,
         revision=config.model.revision, trust_remote_code=config.model.trust_remote_code, device=device_facts().kind,
     )  # fmt: skip
+    if folder is not None and has_tokenizer(folder):
+        base.read_with(load_tokenizer(str(folder), trust_remote_code=config.model.trust_remote_code))
     objective = objective_for(data.task, base.model)
     model = base.model.eval() if folder is None else load_peft(folder, base.model).get_base_model()
+    require_embeddings(model, [max(map(int, row.input_ids), default=0) for row in data.train])
     metric, _ = deciding_metric("auto", data.task)
     score = score_of(_sums(model, base, data, objective), split, objective, metric)
     found = dict(score.metrics)
     if asked:
-        tokenizer = load_tokenizer(str(folder)) if folder else base.tokenizer
-        found |= text_scores(asked, *_texts(model, base, data, tokenizer, max_new_tokens))
+        found |= text_scores(asked, *_texts(model, base, data, max_new_tokens))
     return {
         "model": name, "adapter": None if folder is None else str(folder), "task": data.task, "split": split,
         "rows": len(data.train), "metrics": {f"{split}_{key}": value for key, value in found.items()},
@@ -115,7 +117,7 @@ def _rows(config: Config, split: str, folder: Path | None, model: ModelFacts) ->
             table, asked.validation, asked.test, recognised, group_column=asked.group_column, seed=config.training.seed
         )
     trusted = config.model.trust_remote_code
-    tokenizer = load_tokenizer(str(folder) if folder else model.name_or_path, trust_remote_code=trusted)
+    tokenizer = load_tokenizer(tokenizer_home(folder, model.name_or_path), trust_remote_code=trusted)
     known, notes = None, tuple[str, ...]()
     if recognised.task == "seq_cls":
         if model.task != "seq_cls":
@@ -169,8 +171,8 @@ def _sums(model: Any, base: Base, data: Encoded, objective: Any) -> RowSums:
     return table.sums()
 
 
-def _texts(model: Any, base: Base, data: Encoded, tokenizer: Any, max_new_tokens: int) -> tuple[list[str], list[str]]:
+def _texts(model: Any, base: Base, data: Encoded, max_new_tokens: int) -> tuple[list[str], list[str]]:
     """What the model writes for each row, and what the row has."""
     exercises = [exercise(row, data.task) for row in data.train]
-    found = written(model, exercises, tokenizer, task=data.task, pad_id=base.pad_id, max_new_tokens=max_new_tokens)
-    return found, [tokenizer.decode(one.wanted, skip_special_tokens=True).strip() for one in exercises]
+    found = written(model, exercises, base.tokenizer, task=data.task, pad_id=base.pad_id, max_new_tokens=max_new_tokens)
+    return found, [base.tokenizer.decode(one.wanted, skip_special_tokens=True).strip() for one in exercises]

@@ -15,8 +15,8 @@ from loraloom.evals.writing import continuations, position_limit
 from loraloom.facts.device import device_facts
 from loraloom.facts.model import model_facts, require_weights
 from loraloom.lora.base import Base, load_base, load_tokenizer, share_copy
-from loraloom.lora.foreign import adapter_folder, read_adapter_config
-from loraloom.lora.state import load_peft
+from loraloom.lora.foreign import adapter_folder, has_tokenizer, read_adapter_config
+from loraloom.lora.state import embedding_rows, load_peft, require_embeddings
 
 
 @dataclass(frozen=True)
@@ -48,7 +48,8 @@ def generate(
         model: base model; may be left out with an adapter, which knows its base.
         adapters: adapter or run folders; all over one loaded base.
         temperature: 0 is greedy.
-        base: answer with the bare base too; it has no adapter in it at all, and is shown what the first adapter is shown.
+        base: answer with the bare base too; it has no adapter in it at all, and is shown what the first adapter is shown,
+            unless that has tokens that the base has no embeddings for.
         system: a system message before each prompt.
 
     Returns:
@@ -77,7 +78,8 @@ def generate(
         for folder in folders
     ]
     if base or not folders:
-        shown = sources[0].tokenizer if sources else own
+        fits = bool(sources) and len(sources[0].tokenizer) <= embedding_rows(loaded.model)
+        shown = sources[0].tokenizer if fits else own
         sources.insert(0, Source("base", share_copy(loaded.model).eval(), shown))
     return [
         {"prompt": prompt, "source": source.name, "form": source.form, "text": _continue(source, loaded, asked, limits)}
@@ -89,7 +91,7 @@ def generate(
 
 def tokenizer_beside(folder: Path, own: Any) -> Any:
     """The tokenizer that was saved with an adapter, which may have another template than the base's `own`; else that."""
-    return load_tokenizer(str(folder)) if (folder / "tokenizer_config.json").is_file() else own
+    return load_tokenizer(str(folder)) if has_tokenizer(folder) else own
 
 
 def _turns(prompt: str, system: str | None) -> str | list[dict[str, str]]:
@@ -113,6 +115,7 @@ def _continue(source: Source, base: Base, prompt: str | Sequence[dict[str, str]]
         raise ConfigError(
             f"the prompt has {len(ids):,} tokens", need=f"fewer than the model's {limit:,} positions", next="shorten it"
         )
+    require_embeddings(source.model, ids)
     (text,) = continuations(
         source.model, [ids], source.tokenizer, task=base.task, pad_id=base.pad_id, max_new_tokens=limits[0],
         temperature=limits[1],
