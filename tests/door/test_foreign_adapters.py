@@ -83,7 +83,7 @@ def test_tokens_that_nothing_has_embeddings_for_are_named(
     more = {"trainable_token_indices": [first]} if more else {}
     folder, _ = saved(world, tmp_path / "adapter", longer=True, whole=False, **more)
     data = write_rows(tmp_path / "rows.jsonl", [{"text": TEXT}] * 3)
-    for words in (("evaluate", "--data", data), ("generate", TEXT)):
+    for words in (("evaluate", "--data", data), ("predict", "--data", data, "--out", tmp_path / "o.jsonl"), ("generate", TEXT)):
         answer = loraloom(words[0], "--adapter", folder, *words[1:])
         assert answer.code == 2, answer.err
         assert f"the model has {first}" in answer.err and "save_embedding_layers=True" in answer.err

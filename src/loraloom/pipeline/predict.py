@@ -25,7 +25,7 @@ from loraloom.facts.device import device_facts
 from loraloom.facts.model import ModelFacts, model_facts, require_weights
 from loraloom.lora.base import Base, load_base, load_tokenizer
 from loraloom.lora.foreign import adapter_folder, read_adapter_config
-from loraloom.lora.state import PEFT_TASKS, load_peft
+from loraloom.lora.state import PEFT_TASKS, load_peft, require_embeddings
 from loraloom.pipeline.classes import classes_to_score
 from loraloom.pipeline.evaluate import cut_as_trained
 from loraloom.pipeline.generate import tokenizer_beside
@@ -152,7 +152,10 @@ def _load(config: Config, asked: _Asked) -> tuple[Base, Any]:
         asked.facts.name_or_path, asked.data.task, label_names=asked.data.label_names, dtype=dtype, seed=config.training.seed,
         revision=config.model.revision, trust_remote_code=config.model.trust_remote_code, device=device_facts().kind,
     )  # fmt: skip
-    return base, base.model.eval() if asked.folder is None else load_peft(asked.folder, base.model).get_base_model()
+    base.read_with(asked.tokenizer)
+    model = base.model.eval() if asked.folder is None else load_peft(asked.folder, base.model).get_base_model()
+    require_embeddings(model, [max(map(int, row.input_ids), default=0) for row in asked.data.train])
+    return base, model
 
 
 def _classified(model: Any, base: Base, asked: _Asked, tick: Tick) -> NDArray[np.float32]:
