@@ -57,7 +57,7 @@ def test_a_classifier_is_loaded_with_its_classes(tmp_path: Path, capsys: pytest.
     summary.show_outcome(outcome)  # type: ignore[arg-type]
     out = capsys.readouterr().out
     assert "AutoModelForSequenceClassification.from_pretrained(" in out and "id2label={0: 'bad', 1: 'good'}" in out
-    assert f"try it   loraloom evaluate '{outcome.folder.path}/config.yaml' --adapter '{outcome.folder.best}'\n" in out
+    assert f"try it   loraloom generate --adapter '{outcome.folder.best}' \"...\"\n" in out
 
 
 @pytest.mark.usefixtures("wide")

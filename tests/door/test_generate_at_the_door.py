@@ -130,3 +130,24 @@ def test_a_system_text_goes_to_the_template(world: World, plain_base: str, train
     refused = loraloom("generate", "--model", plain_base, "--system", "be brief", QUESTION)
     assert refused.code == 2
     assert "write it into the prompt itself" in refused.err
+
+
+def test_a_classifier_answers_with_label_and_probabilities(tuned: Run, trained: Any, loraloom: Door, tmp_path: Path) -> None:
+    texts = ("the cat sleeps in the house", "a cake waits by the door")
+    answer = loraloom("generate", "--adapter", tuned.folder, "--json", *texts)
+    assert answer.code == 0, answer.err
+    rows = write_rows(tmp_path / "texts.jsonl", [{"text": text} for text in texts])
+    predicted = loraloom("predict", rows, "--adapter", tuned.folder, "--probabilities", "--json").json()["rows"]
+    assert [(one["prompt"], one["text"], one["probabilities"]) for one in answer.json()] == [
+        (row["text"], row["predicted"], row["probability"]) for row in predicted
+    ]
+    shown = loraloom("generate", "--adapter", tuned.folder, texts[0])
+    first = predicted[0]
+    assert f"\n{first['predicted']}\n  {first['predicted']} {max(first['probability'].values()):.3f}, " in shown.out
+    for words, said in (
+        (("--adapter", tuned.folder, "--system", "be brief"), "leave --system out"),
+        (("--adapter", tuned.folder, "--adapter", trained("alpaca").folder), "cannot answer side by side"),
+    ):
+        refused = loraloom("generate", *words, texts[0])
+        assert refused.code == 2
+        assert said in refused.err

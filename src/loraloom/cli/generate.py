@@ -42,7 +42,7 @@ def generate(
     from loraloom.pipeline.generate import generate as run_generate
 
     answers = run_generate(model, adapter or [], asked, max_new_tokens, temperature, base, system)
-    _say_forms({answer["source"]: answer["form"] for answer in answers})
+    _say_forms({answer["source"]: answer["form"] for answer in answers if "probabilities" not in answer})
     show_answers(answers)
     return answers
 

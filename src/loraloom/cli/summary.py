@@ -88,6 +88,10 @@ def show_metrics(document: Mapping[str, Any]) -> None:
             verbatim(console, f"{metric_words(name)}: {with_error(value, metrics.get(f'{name}_se', 0.0))}")
 
 
+CLASSES_SHOWN = 5
+"""Classes whose probability stands under a label."""
+
+
 def show_answers(answers: Sequence[Mapping[str, Any]]) -> None:
     """Answers one after another, under the prompt and the name of who gave them."""
     console = plain_console()
@@ -96,6 +100,10 @@ def show_answers(answers: Sequence[Mapping[str, Any]]) -> None:
             console.print(Text(f"\n> {answer['prompt']}", style="bold"), soft_wrap=True)
         console.print(Text(f"[{answer['source']}]", style="dim"))
         console.print(Text(str(answer["text"])), soft_wrap=True)
+        likeliest = sorted(answer.get("probabilities", {}).items(), key=lambda one: -one[1])
+        if likeliest:
+            shown = ", ".join(f"{label} {share:.3f}" for label, share in likeliest[:CLASSES_SHOWN])
+            console.print(Text(f"  {shown}{', ...' if len(likeliest) > CLASSES_SHOWN else ''}", style="dim"), soft_wrap=True)
 
 
 def show_runs(runs: Sequence[RunSummary], output_dir: str, *, everything: bool = False) -> None:
@@ -162,6 +170,5 @@ def show_facts(facts: Mapping[str, Any], margin: str = "") -> None:
 
 
 def _try_it(result: RunResult, adapter: Path) -> str:
-    if result.task == "seq_cls":
-        return f"loraloom evaluate {shlex.quote(str(adapter.parent / 'config.yaml'))} --adapter {shlex.quote(str(adapter))}"
-    return f'loraloom generate --adapter {shlex.quote(str(adapter))} --base "..."'
+    beside = "" if result.task == "seq_cls" else " --base"  # a base has no trained head to compare with
+    return f'loraloom generate --adapter {shlex.quote(str(adapter))}{beside} "..."'

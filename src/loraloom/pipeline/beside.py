@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
+from loraloom.lora.base import load_tokenizer
+from loraloom.lora.foreign import has_tokenizer
 from loraloom.lora.record import Record, read_record
 from loraloom.store.folder import RunFolder
 
@@ -24,3 +27,8 @@ def record_of(folder: Path) -> Record:
     decided = run.resolved().get("data.max_length")
     length = decided.value if decided else None
     return Record(record.label_names or tuple(run.result().labels), length if isinstance(length, int) else None)
+
+
+def tokenizer_beside(folder: Path, own: Any) -> Any:
+    """The tokenizer that was saved with an adapter, which may have another template than the base's `own`; else that."""
+    return load_tokenizer(str(folder)) if has_tokenizer(folder) else own

@@ -5,18 +5,21 @@ from __future__ import annotations
 import copy
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
+from loraloom.config.asked import Config, ModelConfig
 from loraloom.data.chat import prompt_ids
 from loraloom.data.form_template import form_of, stands_in
+from loraloom.data.table import Table
 from loraloom.errors import ConfigError, ModelError
 from loraloom.evals.writing import continuations, position_limit
 from loraloom.facts.device import device_facts
 from loraloom.facts.model import model_facts, require_weights
-from loraloom.lora.base import Base, load_base, load_tokenizer, share_copy
-from loraloom.lora.foreign import adapter_folder, has_tokenizer, read_adapter_config
-from loraloom.lora.state import embedding_rows, load_peft, require_embeddings
+from loraloom.lora.base import Base, load_base, share_copy
+from loraloom.lora.foreign import adapter_folder, read_adapter_config
+from loraloom.lora.state import PEFT_TASKS, embedding_rows, load_peft, require_embeddings
+from loraloom.pipeline.beside import tokenizer_beside
+from loraloom.pipeline.predict import COLUMN, PROBABILITY, predict_table
 
 
 @dataclass(frozen=True)
@@ -42,7 +45,7 @@ def generate(
     base: bool = False,
     system: str | None = None,
 ) -> list[dict[str, Any]]:
-    """Continue prompts. With a chat template, a prompt is a user's turn.
+    """Continue prompts. With a chat template, a prompt is a user's turn; of a classifier it is the text to be judged.
 
     Args:
         model: base model; may be left out with an adapter, which knows its base.
@@ -53,23 +56,31 @@ def generate(
         system: a system message before each prompt.
 
     Returns:
-        One {prompt, source, form, text} for each prompt and source, source being "base" or the adapter's folder.
+        One {prompt, source, form, text} for each prompt and source, source being "base" or the adapter's folder. Of
+        classifiers `text` is the label, and `probabilities` has that of each class.
 
     Raises:
         RequestError: nothing to ask, a prompt that is too long, or an adapter of another task or base.
     """
     folders = [adapter_folder(place) for place in adapters]
     described = [read_adapter_config(folder) for folder in folders]
-    for place, config in zip(adapters, described, strict=True):
-        if config.get("task_type") not in ("CAUSAL_LM", "SEQ_2_SEQ_LM", None):
-            raise ModelError(f"adapter `{place}` is for {config['task_type']}: it does not write text", next="loraloom evaluate")
+    kinds = {config.get("task_type") for config in described}
+    strange = kinds - {*PEFT_TASKS.values(), None}
+    if strange or (PEFT_TASKS["seq_cls"] in kinds and len(kinds) > 1):
+        raise ModelError(
+            "these adapters cannot answer side by side", got=f"adapters for {', '.join(sorted(map(str, kinds)))}",
+            need="adapters of one task: CAUSAL_LM, SEQ_2_SEQ_LM or SEQ_CLS", next="ask them one by one",
+        )  # fmt: skip
     name = model or next((c["base_model_name_or_path"] for c in described if c.get("base_model_name_or_path")), None)
     if name is None:
         raise ConfigError("neither a model nor an adapter was given", next="--model NAME_OR_FOLDER or --adapter FOLDER")
     if not prompts:
         raise ConfigError("there is no prompt", next='put one at the end: loraloom generate --adapter FOLDER "Once upon a time"')
-    facts = model_facts(name)
-    require_weights(facts)
+    facts = require_weights(model_facts(name))
+    if kinds == {PEFT_TASKS["seq_cls"]} or (not kinds and facts.task == "seq_cls"):
+        if system is not None:
+            raise ConfigError("a classifier reads the text alone, and no system text", next="leave --system out")
+        return _labelled(name, [*([None] if base or not folders else []), *map(str, folders)], prompts)
     task = "seq2seq_lm" if facts.kind == "encoder_decoder" else "causal_lm"
     loaded = load_base(name, task, device=device_facts().kind)
     own = loaded.tokenizer
@@ -89,9 +100,18 @@ def generate(
     ]
 
 
-def tokenizer_beside(folder: Path, own: Any) -> Any:
-    """The tokenizer that was saved with an adapter, which may have another template than the base's `own`; else that."""
-    return load_tokenizer(str(folder)) if has_tokenizer(folder) else own
+def _labelled(model: str, adapters: Sequence[str | None], prompts: Sequence[str]) -> list[dict[str, Any]]:
+    """What classifiers choose for texts, and how probable each class is to them."""
+    table = Table(
+        "the prompts", tuple({"text": prompt} for prompt in prompts), tuple(("prompt ", i + 1) for i in range(len(prompts)))
+    )
+    config = Config(model=ModelConfig(name_or_path=model))
+    chosen = [(adapter or "base", predict_table(config, adapter, table, probabilities=True).rows) for adapter in adapters]
+    return [
+        {"prompt": prompt, "source": source, "form": None, "text": rows[i][COLUMN], "probabilities": rows[i][PROBABILITY]}
+        for i, prompt in enumerate(prompts)
+        for source, rows in chosen
+    ]
 
 
 def _turns(prompt: str, system: str | None) -> str | list[dict[str, str]]:

@@ -26,9 +26,9 @@ from loraloom.facts.model import ModelFacts, model_facts, require_weights
 from loraloom.lora.base import Base, load_base, load_tokenizer
 from loraloom.lora.foreign import adapter_folder, read_adapter_config
 from loraloom.lora.state import PEFT_TASKS, load_peft, require_embeddings
+from loraloom.pipeline.beside import tokenizer_beside
 from loraloom.pipeline.classes import classes_to_score
 from loraloom.pipeline.evaluate import cut_as_trained
-from loraloom.pipeline.generate import tokenizer_beside
 from loraloom.records import Task
 
 COLUMN, PROBABILITY = "predicted", "probability"
@@ -84,7 +84,20 @@ def predict(
     Raises:
         RequestError: the adapter, the model or the rows cannot be used.
     """
-    asked = _read(config, adapter)
+    if config.data.train is None:
+        raise ConfigError("no rows were given", next="--data FILE")
+    table = load_table(config.data.train, split="test", max_rows=config.data.max_rows, seed=config.training.seed)
+    return predict_table(
+        config, adapter, table, probabilities=probabilities, max_new_tokens=max_new_tokens, dry_run=dry_run, tick=tick
+    )
+
+
+def predict_table(
+    config: Config, adapter: str | None, table: Table, *, probabilities: bool = False, max_new_tokens: int = 128,
+    dry_run: bool = False, tick: Tick = lambda done, rows: None,
+) -> Predicted:  # fmt: skip
+    """The same for rows that are at hand. Arguments and errors as of `predict`."""
+    asked = _read(config, adapter, table)
     rows: list[dict[str, Any]] = [dict(row) for row in asked.table.rows]
     clash = next((name for name in (COLUMN, PROBABILITY) if name in asked.table.columns), None)
     if clash is not None:
@@ -102,14 +115,12 @@ def predict(
     return Predicted(rows, asked.facts.name_or_path, where, asked.data.task, tuple(notes))
 
 
-def _read(config: Config, adapter: str | None) -> _Asked:
+def _read(config: Config, adapter: str | None, table: Table) -> _Asked:
     folder = None if adapter is None else adapter_folder(adapter)
     described = {} if folder is None else read_adapter_config(folder)
     name = config.model.name_or_path or described.get("base_model_name_or_path")
     if name is None:
         raise ConfigError("neither a model nor an adapter was given", next="--model NAME_OR_FOLDER or --adapter FOLDER")
-    if config.data.train is None:
-        raise ConfigError("no rows were given", next="--data FILE")
     trust = config.model.trust_remote_code
     facts = require_weights(model_facts(name, revision=config.model.revision, trust_remote_code=trust))
     task = _task(config, described, facts)
@@ -117,8 +128,9 @@ def _read(config: Config, adapter: str | None) -> _Asked:
         facts = model_facts(name, revision=config.model.revision, trust_remote_code=trust, task="seq_cls")
     known = classes_to_score(config, facts, folder) if task == "seq_cls" else None
     if task == "seq_cls" and known is None:
-        raise ModelError(f"{name} has no trained head for classes", next="--adapter FOLDER of a classifier")
-    table = load_table(config.data.train, split="test", max_rows=config.data.max_rows, seed=config.training.seed)
+        raise ModelError(
+            f"{name} has no trained head for classes", next="name a classifier's adapter with --adapter, and leave --base out"
+        )
     filled, recognised = read_unanswered(
         table, config.data, task, encoder_decoder=facts.kind == "encoder_decoder", label=known.names[0] if known else "..."
     )

@@ -96,13 +96,13 @@ def _head_options(labels: Sequence[str]) -> str:
 
 
 def try_command(folder: RunFolder, result: RunResult) -> str | None:
-    """The command that asks the winner beside the bare base, or scores it; None when nothing won."""
+    """The command that asks the winner, beside the bare base unless that has no head for classes; None when nothing won."""
     if result.trial(result.best) is None:
         return None
     where = folder.path.resolve()
     run = f"{where.parent.name}/{where.name}"
     if result.task == "seq_cls":
-        return _command("loraloom", "evaluate", f"{run}/config.yaml", options=[("--adapter", run)])
+        return _command("loraloom", "generate", "--adapter", run, options=[("...",)])
     return _command("loraloom", "generate", "--base", "--adapter", run, options=[("...",)])
 
 
