@@ -9,7 +9,7 @@ import torch
 import transformers as tf
 
 from loraloom.errors import ModelError
-from loraloom.evals.neighbours import refuse_seen_neighbours
+from loraloom.evals.neighbours import SHORT, refuse_seen_neighbours
 from loraloom.evals.objective import objective_for
 from loraloom.records import Task
 
@@ -59,3 +59,20 @@ def test_a_language_model_that_looks_ahead_is_refused(config: Any) -> None:
     """It would learn to copy the next token."""
     with pytest.raises(ModelError, match=r"gives a row another loss beside a longer one(.|\n)*only looks back"):
         ask(config, "causal_lm")
+
+
+@pytest.mark.parametrize("task", ["causal_lm", "seq_cls"])
+@pytest.mark.parametrize(("longer_than", "reason"), [
+    (0, r"not finite before anything is trained(.|\n)*model\.dtype"),
+    (SHORT, r"answers a padded row with numbers that are not finite(.|\n)*without padding"),
+])  # fmt: skip
+def test_an_answer_that_is_not_finite_is_refused_as_that(task: Task, longer_than: int, reason: str) -> None:
+    """NaN differs from every number by NaN, which is larger than nothing."""
+    model = AUTO[task].from_config(tf.LlamaConfig(**SMALL)).eval()
+
+    def spoil(_module: Any, _args: Any, embedded: torch.Tensor) -> torch.Tensor:
+        return embedded * (torch.nan if embedded.shape[1] > longer_than else 1)
+
+    model.get_input_embeddings().register_forward_hook(spoil)
+    with pytest.raises(ModelError, match=reason):
+        refuse_seen_neighbours(objective_for(task, model), model, task, 0)

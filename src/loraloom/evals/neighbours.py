@@ -6,6 +6,7 @@ give each row another loss in other company: neither a pack nor a plain batch wo
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import numpy as np
@@ -42,6 +43,7 @@ def refuse_seen_neighbours(objective: Objective, model: Any, task: Task, pad_id:
     alone = objective.rows(model, collate([short], pad_id, task).to(device))
     beside = objective.rows(model, collate([short, long], pad_id, task).to(device))
     loss, other = float(alone.loss[0]), float(beside.loss[0])
+    _refuse_not_finite(model, loss, other)
     if tolerance > TOLERANCE[torch.float32]:
         tolerance *= LOOSER
     if abs(loss - other) > tolerance * max(abs(loss), float(alone.weight[0])):
@@ -50,6 +52,23 @@ def refuse_seen_neighbours(objective: Objective, model: Any, task: Task, pad_id:
             got="a model that reads what stands after a token, or padding",
             need="a decoder that only looks back, and an encoder that keeps to its attention mask",
             next="is_decoder in config.json, where the family is an encoder; else another model",
+        )
+
+
+def _refuse_not_finite(model: Any, alone: float, padded: float) -> None:
+    if not math.isfinite(alone):
+        raise ModelError(
+            f"{type(model).__name__} answers with numbers that are not finite before anything is trained: {alone}",
+            got="weights that are not finite or too large, or layers that overflow in this precision",
+            need="finite logits of a plain row",
+            next="fetch the weights again, or take another `model.dtype`",
+        )
+    if not math.isfinite(padded):
+        raise ModelError(
+            f"{type(model).__name__} answers a padded row with numbers that are not finite: {padded}",
+            got="a layer that does not stand padding; without padding the same row is answered",
+            need="finite logits of a row beside a longer one",
+            next="take another model, or train with PEFT and one row a batch",
         )
 
 
@@ -62,6 +81,7 @@ def _refuse_seen_padding(model: Any, pad_id: int, tolerance: float) -> None:
     padded = F.pad(bare, (0, LONG - SHORT), value=pad_id)
     short = model(input_ids=bare, attention_mask=mask).logits.double()
     long = model(input_ids=padded, attention_mask=F.pad(mask, (0, LONG - SHORT))).logits.double()
+    _refuse_not_finite(model, float(short.abs().max()), float(long.abs().max()))
     difference = float((short - long).abs().max()) / max(float(short.abs().max()), 1e-12)
     if difference <= tolerance:
         return
