@@ -41,6 +41,7 @@ def test_labels_are_those_of_a_plain_loop(tuned: Run, world: World, loraloom: Do
     given = [{"id": i, "text": row["text"], "also": {"n": i}} for i, row in enumerate(texts(world))]
     answer = loraloom("predict", write_rows(tmp_path / "new.jsonl", given), "--adapter", tuned.folder, "--probabilities")
     assert answer.code == 0, answer.err
+    assert "not used" not in answer.err, "all columns are carried along"
     found = lines(answer.out)
     assert [{name: row[name] for name in ("id", "text", "also")} for row in found] == given
     labels = tuned.result["labels"]
@@ -160,3 +161,10 @@ def test_rows_without_room_for_an_answer_are_named(answering: tuple[str, Path], 
     assert first["predicted"] is None
     assert isinstance(second["predicted"], str)
     assert "1 rows fill the model's" in answer.err
+
+
+def test_rows_of_several_files_follow_one_another(tuned: Run, loraloom: Door, tmp_path: Path) -> None:
+    files = [write_rows(tmp_path / f"{name}.jsonl", [{"text": f"the {name} sleeps"}]) for name in ("dog", "cat")]
+    answer = loraloom("predict", *files, "--adapter", tuned.folder)
+    assert answer.code == 0, answer.err
+    assert [row["text"] for row in lines(answer.out)] == ["the dog sleeps", "the cat sleeps"]

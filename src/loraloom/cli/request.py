@@ -31,7 +31,7 @@ class Flag:
 
 FLAGS: Mapping[str, Flag] = {
     "model": Flag("model.name_or_path", "NAME|FOLDER", "Base model: a folder or a hub name."),
-    "data": Flag("data.train", "FILE|FOLDER|NAME", "Training data: a file, a folder, a hub name, a 'pattern-*'. Repeatable."),
+    "data": Flag("data.train", "FILE|FOLDER|NAME", "Rows: a file, a folder, a hub name, a 'pattern-*'. Repeatable."),
     "validation": Flag("data.validation", "FILE|SHARE", "Validation data: the same, or a share of the training data."),
     "test": Flag("data.test", "FILE|SHARE", "Test data: opened once, at the end."),
     "task": Flag("task", "TASK", "causal_lm, seq_cls or seq2seq_lm."),

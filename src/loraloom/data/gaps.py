@@ -30,7 +30,8 @@ def read_unanswered(
     filled = replace(table, rows=tuple(_filled(row, data, task, label) for row in table.rows))
     learn = "last" if {"messages", "conversations"} & set(table.columns) else "auto"
     asked = replace(data, label_column=data.label_column or "label" if task == "seq_cls" else None, learn=learn)
-    return filled, recognise(filled, asked, task, encoder_decoder=encoder_decoder)
+    recognised = recognise(filled, asked, task, encoder_decoder=encoder_decoder)
+    return filled, replace(recognised, notes=())  # columns that are not read are carried along
 
 
 def _filled(row: Any, data: DataConfig, task: Task, label: str) -> dict[str, Any]:
