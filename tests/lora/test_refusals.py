@@ -155,19 +155,23 @@ def test_a_model_may_add_to_what_a_layer_gives_in_place() -> None:
     assert torch.allclose(grads[0], grads[1]) and torch.allclose(grads[2], grads[3])
 
 
-def test_the_probe_knows_which_layers_the_answer_depends_on() -> None:
-    class Deaf(nn.Module):
-        """Runs a layer whose result only chooses, as a sparse attention's indexer does."""
+def test_a_linear_layer_whose_forward_is_another_product_is_refused_by_name() -> None:
+    class Grouped(nn.Linear):
+        """Multiplies each half of its input with the same weight, as DeepSeek-V4's output projection does its groups."""
 
-        def __init__(self, inner: nn.Module) -> None:
-            super().__init__()
-            self.inner, self.indexer = inner, nn.Linear(16, 16)
+        def forward(self, input: torch.Tensor) -> torch.Tensor:
+            return super().forward(input.unflatten(-1, (2, -1))).flatten(-2)
 
-        def forward(self, x: torch.Tensor) -> torch.Tensor:
-            return self.inner(x) + (self.indexer(x) > 0)
+    class Transposed(nn.Linear):
+        """The same product, written otherwise, as in Falcon."""
+
+        def forward(self, input: torch.Tensor) -> torch.Tensor:
+            return input @ self.weight.T
 
     model = llama()
-    model.model.layers[0].mlp = Deaf(model.model.layers[0].mlp)
-    uses = probe(model)
-    assert not uses["model.layers.0.mlp.indexer"].heard
-    assert uses["model.layers.0.mlp.inner.up_proj"].heard and uses[QUERY].heard
+    model.model.layers[0].self_attn.o_proj = Grouped(8, 8, bias=False)
+    model.model.layers[0].self_attn.q_proj = Transposed(16, 16, bias=False)
+    packed = PackedModel(model)
+    assert packed.add("plain", spec(QUERY), 0).arena.numel
+    with pytest.raises(ModelError, match=r"o_proj`, which is no plain product(.|\n)*a Grouped with a forward of its own"):
+        packed.add("grouped", spec("model.layers.0.self_attn.o_proj"), 0)

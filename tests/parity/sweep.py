@@ -130,30 +130,14 @@ def offered(task: str) -> list[str]:
 
 
 REFUSED: dict[tuple[str, str], str] = {
-    ("causal_lm", "bart"): "which the model never runs",
-    ("causal_lm", "bigbird_pegasus"): "which the model never runs",
-    ("causal_lm", "blenderbot"): "which the model never runs",
-    ("causal_lm", "blenderbot-small"): "which the model never runs",
-    ("causal_lm", "falcon_mamba"): "which the model never runs",
-    ("causal_lm", "mamba"): "which the model never runs",
-    ("causal_lm", "marian"): "which the model never runs",
-    ("causal_lm", "mbart"): "which the model never runs",
-    ("causal_lm", "mvp"): "which the model never runs",
-    ("causal_lm", "pegasus"): "which the model never runs",
-    ("causal_lm", "plbart"): "which the model never runs",
-    ("causal_lm", "trocr"): "which the model never runs",
-    ("causal_lm", "whisper"): "which the model never runs",
     ("causal_lm", "xlnet"): "gives a row another loss beside a longer one",
-    ("seq2seq_lm", "led"): "which the model never runs",
     ("seq_cls", "fnet"): "reads the padding of its rows",
     ("seq_cls", "nystromformer"): "reads the padding of its rows",
     ("seq_cls", "t5gemma"): "reads the padding of its rows",
     ("seq_cls", "xlnet"): "reads the padding of its rows",
     ("seq_cls", "yoso"): "reads the padding of its rows",
-    ("seq_cls", "jamba"): "which the model never runs",
     ("seq_cls", "convbert"): "reads the padding of its rows",
     ("seq_cls", "ibert"): "matches nothing",
-    ("seq_cls", "markuplm"): "which the model never runs",
 }
 """By task and family, with a part of the reason that is given."""
 
@@ -165,7 +149,6 @@ OPEN: dict[tuple[str, str], str] = {
     ("causal_lm", "cohere_compass_text"): "KeyError: 'full_attention'",
     ("causal_lm", "cpmant"): "losses of padded rows",
     ("causal_lm", "dbrx"): "AttributeError: 'DbrxAttentionConfig' object has no attribute 'rope_theta'",
-    ("causal_lm", "deepseek_v4"): "RuntimeError: Bad in-place call: input tensor size [128, 1024] and output t",
     ("causal_lm", "dots1"): "TypeError: unsupported operand type(s) for *: 'int' and 'NoneType'",
     ("causal_lm", "dots3_note_text"): "AmbiguousGlobalPerLayerAttributeError: 'num_attention_heads' is a per-layer",
     ("causal_lm", "gemma3n"): "ImportError:",

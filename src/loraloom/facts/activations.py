@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 from loraloom.facts.llama_pass import kept_by_llama
 from loraloom.facts.model import ModelFacts, build_on_meta
+from loraloom.facts.unused import answers
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -230,9 +231,7 @@ def _as_packed(adapted: frozenset[int], rank: int) -> Any:
         torch.addmm: addmm,
         torch._grouped_mm: grouped,  # pyright: ignore[reportPrivateUsage, reportPrivateImportUsage]
         F.scaled_dot_product_attention: attend,
-        # Families ask whether rows are unpadded ("is the mask all ones?") and whether an id is there: yes, and no.
-        torch.Tensor.__bool__: lambda tensor: True,
-        torch.Tensor.__contains__: lambda tensor, element: False,
+        **answers(),
     }
 
     class Packed(TorchFunctionMode):

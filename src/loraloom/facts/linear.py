@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 from loraloom.lora.targets import Role
@@ -58,3 +59,15 @@ def frozen_because(path: str, out_features: int, experts: int) -> str:
     if is_expert(path):
         return "an expert, which sees the tokens that a router sends it and not the rows of one candidate"
     return ""
+
+
+def left_out(linears: Iterable[LinearFact], experts: int) -> tuple[str, ...]:
+    """A sentence for each reason for which layers take no adapter, beside a mixture's experts and router, with their names."""
+    by_reason: dict[str, list[str]] = {}
+    for one in linears:
+        if one.role == "frozen" and not frozen_because(one.path, one.out_features, experts):
+            by_reason.setdefault(one.why, []).append(one.name)
+    return tuple(
+        f"{len(names)} linear layers ({', '.join(dict.fromkeys(names))}) take no adapter: {why}"
+        for why, names in by_reason.items()
+    )

@@ -18,6 +18,7 @@ from loraloom.errors import ModelError
 from loraloom.facts.linear import LinearFact, frozen_because, is_expert, role_of
 from loraloom.facts.llama import LlamaLike, read_llama_like
 from loraloom.facts.source import cause_line, fetch_weights, load_config, model_folder
+from loraloom.facts.unused import unused_linears
 from loraloom.facts.weights import Weights, find_weights
 from loraloom.lora.targets import NO_TARGETS
 from loraloom.records import Task
@@ -220,7 +221,7 @@ def _described(
         max_positions=min(filter(None, (_max_positions(text), _rope_switch(text))), default=None),
         batch_reads_beyond=_rope_switch(text),
         tied_embeddings=bool(getattr(text, "tie_word_embeddings", False)),
-        linears=_linears(model, heads, experts),
+        linears=_linears(model, heads, experts, task),
         modules=tuple(path for path, module in model.named_modules() if path and _has_parameters(module)),
         head_modules=heads,
         has_weights=weights.problem is None,
@@ -328,7 +329,7 @@ def _experts(model: nn.Module, text: Any) -> tuple[int, int]:
     return count, numbers * min(chosen, count) // count
 
 
-def _linears(model: nn.Module, heads: Sequence[str], experts: int) -> tuple[LinearFact, ...]:
+def _linears(model: nn.Module, heads: Sequence[str], experts: int, task: Task) -> tuple[LinearFact, ...]:
     from torch import nn
     from transformers.pytorch_utils import Conv1D
 
@@ -345,8 +346,10 @@ def _linears(model: nn.Module, heads: Sequence[str], experts: int) -> tuple[Line
         why = frozen_because(path, d_out, experts)
         role = "head" if is_head else "frozen" if why else role_of(path)
         facts.append(LinearFact(path, d_in, d_out, role, isinstance(module, Conv1D), why))
-    astray = _astray(model, [linear.path for linear in facts if linear.role not in NO_TARGETS], experts)
-    return tuple(replace(one, role="frozen", why=astray[one.path]) if one.path in astray else one for one in facts)
+    shapes = {one.path: (one.in_features, one.out_features) for one in facts if one.role not in NO_TARGETS}
+    positions = _max_positions(cast("Any", model).config.get_text_config())
+    left_out = {**unused_linears(model, shapes, task, positions), **_astray(model, list(shapes), experts)}
+    return tuple(replace(one, role="frozen", why=left_out[one.path]) if one.path in left_out else one for one in facts)
 
 
 def _astray(model: nn.Module, paths: Sequence[str], experts: int) -> dict[str, str]:

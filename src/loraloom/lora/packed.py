@@ -242,6 +242,13 @@ class PackedModel:
                     need="a module that takes one tensor and gives one: a head, an embedding, a norm, a linear layer",
                 )
         for path in spec.target_modules:
+            if self._uses[path].features != linear_shape(self._original(path)):
+                raise ModelError(
+                    f"`adapter.target_modules` names `{path}`, which is no plain product of its input and weight",
+                    got=f"a {type(self._original(path)).__name__} with a forward of its own",
+                    need="a layer that gives [..., features out] for [..., features in]",
+                    next="take it out of `adapter.target_modules`",
+                )
             if any(path == module or path.startswith(f"{module}.") for module in whole):
                 raise ModelError(f"`{path}` is in modules_to_save and a LoRA target at once", next="name it in one of the two")
         return _with_patterns(spec)

@@ -3,8 +3,7 @@
 Two tiny passes, of 2 and of 3 rows, are enough: what changes with the number of rows carries rows. A layer that also
 works on something without rows (DeBERTa's projections of relative positions) cannot tell whose adapter to use there;
 the smallest module around it that has rows is then run candidate by candidate. A pass before them lets a model put other
-modules in place, as BigBird does when it first sees short rows; one after them, walked backwards, shows which modules the
-answer depends on.
+modules in place, as BigBird does when it first sees short rows.
 """
 
 from __future__ import annotations
@@ -33,7 +32,7 @@ class Use:
         row_results: the result is a tensor, or tensors, with rows first.
         simple: one tensor in, one tensor out.
         dtype: of the result, or of its first tensor; None where there is none.
-        heard: a gradient of the answer comes back to the result.
+        features: last dimensions of what comes in and goes out, where all others stay as they are; None where they do not.
     """
 
     rowless: bool
@@ -41,17 +40,19 @@ class Use:
     row_results: bool
     simple: bool
     dtype: torch.dtype | None = None
-    heard: bool = True
+    features: tuple[int, int] | None = None
 
 
 @dataclass(frozen=True)
 class _Call:
-    """First dimensions of the tensors among the arguments and in the result; `results` is None for anything else."""
+    """First dimensions of the tensors among the arguments and in the result; `results` is None for anything else. `features`
+    as in `Use`."""
 
     arguments: Mapping[Place, int]
     results: Sequence[int] | None
     simple: bool
     dtype: torch.dtype | None
+    features: tuple[int, int] | None
 
 
 def probe(model: Any) -> dict[str, Use]:
@@ -59,13 +60,10 @@ def probe(model: Any) -> dict[str, Use]:
     with torch.no_grad():
         _answer(model, 2)
         two, three = _watch(model, 2), _watch(model, 3)
-    heard = _heard(model)
-    return {
-        path: _use(calls, three[path], path in heard) for path, calls in two.items() if len(calls) == len(three.get(path, ()))
-    }
+    return {path: _use(calls, three[path]) for path, calls in two.items() if len(calls) == len(three.get(path, ()))}
 
 
-def _use(two: Sequence[_Call], three: Sequence[_Call], heard: bool) -> Use:
+def _use(two: Sequence[_Call], three: Sequence[_Call]) -> Use:
     rowless, results = False, True
     places: set[Place] | None = None
     for a, b in zip(two, three, strict=True):
@@ -75,7 +73,9 @@ def _use(two: Sequence[_Call], three: Sequence[_Call], heard: bool) -> Use:
         with_rows = {place for place, pair in pairs.items() if pair == (2, 3)}
         places = with_rows if places is None else places & with_rows
         results &= a.results is not None and set(a.results) == {2} and b.results is not None and set(b.results) == {3}
-    return Use(rowless, frozenset(places or ()), results, all(call.simple for call in (*two, *three)), two[0].dtype, heard)
+    features = two[0].features if len({call.features for call in two}) == 1 else None
+    simple = all(call.simple for call in (*two, *three))
+    return Use(rowless, frozenset(places or ()), results, simple, two[0].dtype, features)
 
 
 def _watch(model: Any, rows: int) -> dict[str, list[_Call]]:
@@ -86,34 +86,17 @@ def _watch(model: Any, rows: int) -> dict[str, list[_Call]]:
         sizes = {place: value.shape[0] for place, value in given.items() if isinstance(value, Tensor) and value.ndim}
         simple = len(sizes) == 1 and isinstance(result, Tensor)
         first = next((value for value in (result if isinstance(result, tuple) else (result,)) if isinstance(value, Tensor)), None)
-        calls.setdefault(path, []).append(_Call(sizes, _sizes(result), simple, None if first is None else first.dtype))
+        dtype = None if first is None else first.dtype
+        calls.setdefault(path, []).append(_Call(sizes, _sizes(result), simple, dtype, _features(args, result)))
 
     with _listening(model, note):
         _answer(model, rows)
     return calls
 
 
-@torch.enable_grad()
-def _heard(model: Any) -> set[str]:
-    """Paths of the modules whose result, where it is a tensor, has a gradient. The model's own parameters get none."""
-    silence: dict[str, Tensor] = {}
-
-    def add(path: str, _args: Any, _kwargs: Any, result: Any) -> Any:
-        if not isinstance(result, Tensor) or not result.is_floating_point():
-            return None
-        nothing = silence.setdefault(path, torch.zeros((), dtype=result.dtype, device=result.device, requires_grad=True))
-        return result + nothing
-
-    with _listening(model, add):
-        answer = _answer(model, 2)
-    paths = list(silence)
-    grads: Any = torch.autograd.grad(answer.float().sum(), [silence[path] for path in paths], allow_unused=True)
-    return {path for path, grad in zip(paths, grads, strict=True) if grad is not None}
-
-
 @contextmanager
 def _listening(model: Any, note: Callable[[str, tuple[Any, ...], dict[str, Any], Any], Any]) -> Generator[None]:
-    """Within, `note` hears of each module's calls: its path, arguments and result, which it may replace."""
+    """Within, `note` hears of each module's calls: its path, arguments and result."""
 
     def listen(path: str, module: nn.Module) -> Any:
         return module.register_forward_hook(lambda _m, args, kwargs, result: note(path, args, kwargs, result), with_kwargs=True)
@@ -132,6 +115,13 @@ def _answer(model: Any, rows: int) -> Tensor:
     ids = torch.full((rows, TOKENS), min(2, vocabulary - 1), device=next(model.parameters()).device)
     inputs = {"input_ids": ids, **({"decoder_input_ids": ids} if model.config.is_encoder_decoder else {})}
     return model(**inputs)[0]
+
+
+def _features(args: tuple[Any, ...], result: Any) -> tuple[int, int] | None:
+    x = args[0] if args else None
+    if not isinstance(x, Tensor) or not isinstance(result, Tensor) or x.shape[:-1] != result.shape[:-1] or not x.ndim:
+        return None
+    return x.shape[-1], result.shape[-1]
 
 
 def _sizes(result: Any) -> list[int] | None:

@@ -42,9 +42,10 @@ def resolve_targets(
 ) -> tuple[str, ...]:
     """Full paths of the layers that get an adapter, in the model's order, each once.
 
-    "auto" and "all-linear" take every linear layer outside the heads. That is PEFT's set: an encoder's pretrained
-    pooler belongs to it. A single string that names no layer is a regex for the whole path, as in PEFT; in a list
-    each entry may be a keyword, a full path, a path's end ("q_proj", "self_attn.q_proj") or a regex.
+    "auto" and "all-linear" take every linear layer outside the heads. That is PEFT's set, less the layers that would
+    learn nothing (role "frozen"): an encoder's pretrained pooler belongs to it. A single string that names no layer is
+    a regex for the whole path, as in PEFT; in a list each entry may be a keyword, a full path, a path's end ("q_proj",
+    "self_attn.q_proj") or a regex.
 
     Args:
         linears: the model's linear layers.

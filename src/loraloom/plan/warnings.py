@@ -6,6 +6,7 @@ from collections.abc import Mapping
 
 from loraloom.config.asked import Config
 from loraloom.config.units import parse_seconds
+from loraloom.facts.linear import left_out
 from loraloom.plan.basis import Decided, Facts, count
 from loraloom.records import Estimate
 
@@ -28,6 +29,7 @@ def _model(facts: Facts) -> list[str]:
         found.append(
             f"the {model.experts} experts of each layer and their router stay as they are: adapters take the other layers"
         )
+    found.extend(left_out(model.linears, model.experts))
     if model.prequantized:
         found.append(f"the checkpoint is quantised ({model.prequantized}): train on the original and quantise afterwards")
     return found

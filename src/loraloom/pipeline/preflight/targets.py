@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from loraloom.errors import ModelError
+from loraloom.facts.linear import left_out
 from loraloom.lora.init import check_init
 from loraloom.lora.targets import NO_TARGETS, short_label
 from loraloom.pipeline.preflight.result import CheckResult, refused
@@ -42,5 +43,10 @@ def inspect(subject: Subject) -> CheckResult:
             number=f"{number}, {subject.facts.model.experts} experts a layer",
             cause="the experts are one tensor a layer and their router only chooses: adapters take the other layers",
             command="expect less from it, or take a dense model",
+        )  # fmt: skip
+    if sentences := left_out(linears, 0):
+        return CheckResult(
+            NAME, "warn", f"{what}; {'; '.join(sentences)}",
+            number=number, command="expect no more of them than of any frozen layer",
         )  # fmt: skip
     return CheckResult(NAME, "ok", what, number=number)
