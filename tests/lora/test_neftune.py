@@ -64,3 +64,9 @@ def test_of_an_encoder_decoder_the_encoder_reads_noise_and_a_shared_table_is_ref
     model.set_input_embeddings(nn.Embedding(11, 8))
     with pytest.raises(ModelError, match="encoder and decoder share one embedding module"):
         input_embeddings(model)
+
+
+def test_a_model_that_reads_characters_has_no_embedding_to_add_noise_to() -> None:
+    small = {"hidden_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 24}
+    with pytest.raises(ModelError, match="CanineForSequenceClassification has none"):
+        input_embeddings(tf.CanineForSequenceClassification(tf.CanineConfig(**small)))

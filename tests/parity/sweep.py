@@ -57,6 +57,7 @@ OWN: dict[str, dict[str, Any]] = {
     "deepseek_v32": MLA, "glm4_moe_lite": MLA, "glm_moe_dsa": MLA, "longcat_flash": MLA, "minicpm3": MLA, "youtu": MLA,
     "bamba": MAMBA | {"mamba_chunk_size": 8},
     "granitemoehybrid": MAMBA | {"layer_types": ["mamba", "attention"], "mamba_chunk_size": 8},
+    "bert-generation": {"is_decoder": True},
     "gpt_neo": {"attention_types": [[["global", "local"], 1]]},
     "led": {"attention_window": 4, "max_encoder_position_embeddings": 128},
     "falcon_h1": MAMBA | {"mamba_d_ssm": 64, "mamba_chunk_size": 8},
@@ -130,6 +131,8 @@ def offered(task: str) -> list[str]:
 
 
 REFUSED: dict[tuple[str, str], str] = {
+    ("causal_lm", "cpmant"): "gives a row another loss beside a longer one",  # it counts its padding from the left
+    ("causal_lm", "prophetnet"): "gives a row another loss beside a longer one",
     ("causal_lm", "xlnet"): "gives a row another loss beside a longer one",
     ("seq_cls", "fnet"): "reads the padding of its rows",
     ("seq_cls", "nystromformer"): "reads the padding of its rows",
@@ -144,10 +147,9 @@ REFUSED: dict[tuple[str, str], str] = {
 OPEN: dict[tuple[str, str], str] = {
     ("causal_lm", "bailing_hybrid"): "a hybrid of linear attention: passes or takes long, by the tiny model that comes out",
     ("causal_lm", "bamba"): "a hybrid of linear attention: passes or takes long, by the tiny model that comes out",
-    ("causal_lm", "beam"): "model.layers.0.self_attn.q_proj.lora_A.weight against PEFT",
-    ("causal_lm", "bert-generation"): "losses of padded rows",
+    ("causal_lm", "beam"): "PEFT looks for some keys of an adapter under other names, and does not find them",
+    ("causal_lm", "laguna"): "PEFT looks for the shared experts' keys under other names, and does not find them",
     ("causal_lm", "cohere_compass_text"): "KeyError: 'full_attention'",
-    ("causal_lm", "cpmant"): "losses of padded rows",
     ("causal_lm", "dbrx"): "AttributeError: 'DbrxAttentionConfig' object has no attribute 'rope_theta'",
     ("causal_lm", "dots1"): "TypeError: unsupported operand type(s) for *: 'int' and 'NoneType'",
     ("causal_lm", "dots3_note_text"): "AmbiguousGlobalPerLayerAttributeError: 'num_attention_heads' is a per-layer",
@@ -159,14 +161,12 @@ OPEN: dict[tuple[str, str], str] = {
     ("causal_lm", "gemma4_unified_text"): "AmbiguousGlobalPerLayerAttributeError: 'head_dim' is a per-layer attribute",
     ("causal_lm", "inkling2_text"): "RuntimeError: index_add_(): self (Float) and source (Double) must have the",
     ("causal_lm", "jamba"): "a hybrid of linear attention: passes or takes long, by the tiny model that comes out",
-    ("causal_lm", "laguna"): "model.layers.0.self_attn.q_proj.lora_A.weight against PEFT",
     ("causal_lm", "lfm2_moe"): "TypeError: 'NoneType' object is not subscriptable",
     ("causal_lm", "lfm3"): "a hybrid of linear attention: passes or takes long, by the tiny model that comes out",
     ("causal_lm", "musicgen"): "AttributeError: 'MusicgenConfig' object has no attribute 'dropout'",
     ("causal_lm", "musicgen_melody"): "AttributeError: 'MusicgenMelodyConfig' object has no attribute 'dropout'",
     ("causal_lm", "nemotron"): "TypeError: unsupported operand type(s) for //: 'int' and 'NoneType'",
     ("causal_lm", "nemotron_h"): "RuntimeError: index_add_(): self (Float) and source (Double) must have the",
-    ("causal_lm", "prophetnet"): "losses of padded rows",
     ("causal_lm", "qwen3_5_moe_text"): "a hybrid of linear attention: passes or takes long, by the tiny model that comes out",
     ("causal_lm", "qwen3_5_text"): "a hybrid of linear attention: passes or takes long, by the tiny model that comes out",
     ("causal_lm", "qwen3_next"): "a hybrid of linear attention: passes or takes long, by the tiny model that comes out",
@@ -174,7 +174,6 @@ OPEN: dict[tuple[str, str], str] = {
     ("causal_lm", "qwen4_exp_text"): "a hybrid of linear attention: passes or takes long, by the tiny model that comes out",
     ("causal_lm", "recurrent_gemma"): "a hybrid of linear attention: passes or takes long, by the tiny model that comes out",
     ("causal_lm", "reformer"): "If you want to train `ReformerModel` and its variations, make sure to use `",
-    ("causal_lm", "rwkv"): "RuntimeError: one of the variables needed for gradient computation has been",
     ("causal_lm", "xglm"): "RuntimeError: value cannot be converted to type float without overflow",
     ("causal_lm", "xlstm"): "ValueError: matC_old has wrong shape, got torch.Size([1, 4, 16, 16])",
     ("causal_lm", "zamba"): "StrictDataclassClassValidationError: Class validation error for validator '",
@@ -183,7 +182,7 @@ OPEN: dict[tuple[str, str], str] = {
     ("seq2seq_lm", "prophetnet"): "losses of padded rows",
     ("seq_cls", "bart"): "ValueError: All examples must have the same number of <eos> tokens.",
     ("seq_cls", "bigbird_pegasus"): "ValueError: All examples must have the same number of <eos> tokens.",
-    ("seq_cls", "canine"): "losses of padded rows",
+    ("seq_cls", "canine"): "its masks are infinite in float64, where 0 * -inf is NaN; in float32 it is trained",
     ("seq_cls", "cohere_compass_text"): "KeyError: 'full_attention'",
     ("seq_cls", "esm"): "TypeError: empty(): argument 'size' (position 1) must be tuple of ints, but",
     ("seq_cls", "funnel"): "RuntimeError: output with shape [1, 4, 2, 1] doesn't match the broadcast sh",
@@ -213,5 +212,5 @@ SLOW: set[tuple[str, str]] = {
     ("seq_cls", "longformer"),
 }
 
-PARTLY_FLOAT32: frozenset[str] = frozenset()
+PARTLY_FLOAT32: frozenset[str] = frozenset({"beam", "laguna"})
 """Families that compute a part in float32, whatever their weights are and the tests do about it."""

@@ -17,6 +17,7 @@ from loraloom.data.batches import collate
 from loraloom.data.rows import Row
 from loraloom.errors import ModelError
 from loraloom.evals.objective import Objective
+from loraloom.lora.probe import vocabulary_of
 from loraloom.records import Task
 
 TOLERANCE = {torch.float64: 1e-6, torch.float32: 1e-4, torch.float16: 0.01, torch.bfloat16: 0.05}
@@ -37,7 +38,7 @@ def refuse_seen_neighbours(objective: Objective, model: Any, task: Task, pad_id:
     if task == "seq_cls":
         _refuse_seen_padding(model, pad_id, tolerance)
         return
-    vocabulary = model.config.get_text_config().vocab_size
+    vocabulary = vocabulary_of(model)
     short, long = (Row(ids, ids) for ids in (np.arange(1, 1 + n, dtype=np.int32) % vocabulary for n in (SHORT, LONG)))
     device = next(model.parameters()).device
     alone = objective.rows(model, collate([short], pad_id, task).to(device))
@@ -48,7 +49,7 @@ def refuse_seen_neighbours(objective: Objective, model: Any, task: Task, pad_id:
         tolerance *= LOOSER
     if abs(loss - other) > tolerance * max(abs(loss), float(alone.weight[0])):
         raise ModelError(
-            f"{type(model).__name__} gives a row another loss beside a longer one: {other:.4g} instead of {loss:.4g}",
+            f"{type(model).__name__} gives a row another loss beside a longer one: {loss:.4g} differs by {abs(loss - other):.2g}",
             got="a model that reads what stands after a token, or padding",
             need="a decoder that only looks back, and an encoder that keeps to its attention mask",
             next="is_decoder in config.json, where the family is an encoder; else another model",
@@ -76,7 +77,7 @@ def _refuse_seen_padding(model: Any, pad_id: int, tolerance: float) -> None:
     """Decoders take the last token that is not the padding of their config; rows padded with anything else would be judged by
     their padding, and so by their neighbours' length. Encoders may read padding in spite of their mask."""
     text = model.config.get_text_config()
-    bare = (torch.arange(SHORT, device=next(model.parameters()).device)[None] % text.vocab_size).clamp(min=1)
+    bare = (torch.arange(SHORT, device=next(model.parameters()).device)[None] % vocabulary_of(model)).clamp(min=1)
     mask = torch.ones_like(bare)
     padded = F.pad(bare, (0, LONG - SHORT), value=pad_id)
     short = model(input_ids=bare, attention_mask=mask).logits.double()

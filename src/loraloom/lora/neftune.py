@@ -16,6 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from loraloom.errors import ModelError
+from loraloom.lora.probe import embedding_table
 
 
 @dataclass(frozen=True)
@@ -75,10 +76,16 @@ def input_embeddings(model: Any) -> nn.Module:
     """The module that embeds the tokens a candidate reads; of an encoder-decoder, the encoder's own.
 
     Raises:
-        ModelError: encoder and decoder embed with one module, so that noise for one would reach the other.
+        ModelError: encoder and decoder embed with one module, so that noise for one would reach the other; or a model that
+            reads characters, without a module for that.
     """
     if not model.config.is_encoder_decoder:
-        return model.get_input_embeddings()
+        if (table := embedding_table(model)) is None:
+            raise ModelError(
+                f"`training.neftune_noise_alpha` needs one module that embeds tokens, and {type(model).__name__} has none",
+                next="leave it out: NEFTune is meant for decoders that learn to chat",
+            )
+        return table
     encoder, decoder = model.get_encoder(), model.get_decoder()
     embedding = getattr(encoder, "embed_tokens", None) or encoder.get_input_embeddings()
     if any(module is embedding for module in decoder.modules()):

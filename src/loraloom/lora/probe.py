@@ -111,10 +111,23 @@ def _listening(model: Any, note: Callable[[str, tuple[Any, ...], dict[str, Any],
 
 def _answer(model: Any, rows: int) -> Tensor:
     """What the model says to `rows` tiny rows: its logits, or the last hidden states of a bare model."""
-    vocabulary = model.config.get_text_config().vocab_size
+    vocabulary = vocabulary_of(model)
     ids = torch.full((rows, TOKENS), min(2, vocabulary - 1), device=next(model.parameters()).device)
     inputs = {"input_ids": ids, **({"decoder_input_ids": ids} if model.config.is_encoder_decoder else {})}
     return model(**inputs)[0]
+
+
+def vocabulary_of(model: Any) -> int:
+    """Ids that the model reads: its vocabulary; of one that reads characters (CANINE), which has none, those of single bytes."""
+    return getattr(model.config.get_text_config(), "vocab_size", None) or 256
+
+
+def embedding_table(model: Any) -> Any:
+    """The module that embeds tokens; None where transformers knows none, as of models that read characters."""
+    try:
+        return model.get_input_embeddings()
+    except NotImplementedError:
+        return None
 
 
 def _features(args: tuple[Any, ...], result: Any) -> tuple[int, int] | None:

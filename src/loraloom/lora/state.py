@@ -21,6 +21,7 @@ from loraloom.lora.base import Base, load_tokenizer, quiet_transformers, share_c
 from loraloom.lora.foreign import adapter_shapes, check_adapter, read_adapter_config, trained_tokens
 from loraloom.lora.init import moves_base
 from loraloom.lora.packed import REMOVED, AdapterWeights, PackedModel, Routing, Segment
+from loraloom.lora.probe import embedding_table
 from loraloom.lora.record import Record, write_record
 from loraloom.records import AdapterSpec
 
@@ -193,7 +194,7 @@ def load_peft(folder: Path, model: nn.Module) -> Any:
 
 def embedding_rows(model: Any) -> int:
     """Tokens that a model has an embedding for; as good as endless where it has no plain table of them."""
-    table = model.get_input_embeddings()
+    table = embedding_table(model)
     return int(getattr(getattr(table, "weight", None), "shape", (2**31,))[0])
 
 
@@ -216,7 +217,7 @@ def fit_vocabulary(folder: Path, model: Any) -> None:
     Raises:
         ModelError: the adapter trains tokens that neither it nor the model has a row for.
     """
-    shapes, given, answering = adapter_shapes(folder), model.get_input_embeddings(), model.get_output_embeddings()
+    shapes, given, answering = adapter_shapes(folder), embedding_table(model), model.get_output_embeddings()
     paths = [name for name, module in model.named_modules() if module is given or module is answering]
     saved = {path: shapes[key][0] for path in paths if (key := f"{PREFIX}{path}.weight") in shapes and shapes[key]}
     if given is None or not hasattr(given, "num_embeddings"):

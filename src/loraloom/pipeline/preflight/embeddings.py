@@ -15,7 +15,7 @@ def inspect(subject: Subject) -> CheckResult:
     """A tokenizer with more ids than the embedding has rows fails, and a new head that is neither trained nor saved."""
     model = subject.facts.model
     ids = max(subject.tokenizer.get_vocab().values(), default=-1) + 1
-    if ids > model.vocab_size:
+    if 0 < model.vocab_size < ids:
         return CheckResult(
             NAME, "fail", f"the tokenizer has {ids:,} tokens, the embedding {model.vocab_size:,} rows",
             number=f"{ids - model.vocab_size:,} tokens without a row",
