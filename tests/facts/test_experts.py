@@ -91,3 +91,15 @@ def test_a_layer_that_peft_takes_for_experts_is_refused_with_the_reason(tmp_path
 def test_a_dense_model_of_a_family_that_has_mixtures_has_none(tmp_path: Path) -> None:
     tf.Qwen2MoeConfig(**GROUPED, num_experts=4, mlp_only_layers=[0, 1]).save_pretrained(tmp_path)
     assert model_facts(str(tmp_path)).experts == 0
+
+
+def test_a_layer_whose_weights_peft_reads_under_another_name_is_left_out(tmp_path: Path) -> None:
+    """Laguna's shared experts: what is trained there would not be found again."""
+    config = tf.LagunaConfig(
+        **GROUPED, head_dim=8, num_experts=4, num_experts_per_tok=2, moe_intermediate_size=16, shared_expert_intermediate_size=16
+    )
+    config.save_pretrained(tmp_path)
+    facts = model_facts(str(tmp_path))
+    shared = [one for one in facts.linears if ".shared_experts." in one.path]
+    assert shared and all("reads under other names" in one.why for one in shared)
+    assert "q_proj" in module_names(facts.linears)
