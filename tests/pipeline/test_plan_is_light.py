@@ -15,7 +15,7 @@ from bases import save_llama
 SENTENCES = ["one small step", "the other way round", "a step the other way"]
 HEAVY = (
     "transformers.modeling_utils", "transformers.configuration_utils", "transformers.models.llama.modeling_llama",
-    "torch._dynamo", "torch.distributed.tensor", "peft", "optuna", "plotly", "scipy", "loraloom.pipeline.preflight",
+    "torch._dynamo", "torch.distributed.tensor", "peft", "optuna", "plotly", "scipy", "loraloom.pipeline.preflight.rehearsal",
 )  # fmt: skip
 
 

@@ -18,6 +18,8 @@ from loraloom.facts.model import ModelFacts, model_facts, require_weights
 from loraloom.facts.speed import cores_share
 from loraloom.lora.base import Base, load_base, load_tokenizer
 from loraloom.pipeline.classes import classes_to_train, refuse_unlabelled
+from loraloom.pipeline.preflight import foretold, refuse_faults
+from loraloom.pipeline.preflight.subject import Subject
 from loraloom.pipeline.retained import retained_rows
 from loraloom.pipeline.trackers import require_trackers
 from loraloom.plan.planner import Facts, Plan, make_plan
@@ -79,7 +81,8 @@ def prepare(config: Config, *, weights: bool = True, free_bytes: int | None = No
         free_bytes: plan as if this much of the device's memory were free; None for what is.
         trials: plan a search of so many candidates, where the request leaves it open; None for the rule's.
 
-    With `weights`, as for training, whatever `loraloom check` finds without running the model is refused.
+    With `weights`, as for training, whatever `loraloom check` finds without running the model is refused. Without them, what
+    of that goes by the rows alone is a warning of the plan.
 
     Raises:
         RequestError: anything about the request that cannot work; nothing was started.
@@ -93,11 +96,11 @@ def prepare(config: Config, *, weights: bool = True, free_bytes: int | None = No
     facts = Facts(model=read.model_for(data), data=data_facts(data), device=device)
     plan = make_plan(config if trials is None else replace(config, search=replace(config.search, trials=trials)), facts)
     cut = data.cut(plan.values()["data.max_length"])
+    subject = Subject(config, facts, plan, read.splits, read.recognised, read.tokenizer, data, cut)
     if weights:
-        from loraloom.pipeline.preflight import refuse_faults
-        from loraloom.pipeline.preflight.subject import Subject
-
-        refuse_faults(Subject(config, facts, plan, read.splits, read.recognised, read.tokenizer, data, cut))
+        refuse_faults(subject)
+    else:
+        plan = replace(plan, warnings=(*foretold(subject), *plan.warnings))
     retain = retained_rows(config, data, read.tokenizer, plan.values()["data.max_length"])
     return Prepared(config, facts, plan, cut, read.recognised, read.tokenizer, retain)
 

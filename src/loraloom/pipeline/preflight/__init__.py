@@ -2,32 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from importlib import import_module
 
-from loraloom.pipeline.preflight import (
-    deployment,
-    embeddings,
-    gradients,
-    labels,
-    memory,
-    precision,
-    safety,
-    stop,
-    targets,
-    template,
-)
 from loraloom.pipeline.preflight.result import CheckResult, refused
 from loraloom.pipeline.preflight.subject import Subject
 
-Check = Callable[[Subject], CheckResult]
-
-CHECKS: Mapping[str, Check] = {
-    module.NAME: module.inspect
-    for module in (labels, stop, template, targets, embeddings, memory, gradients, precision, deployment, safety)
-}
+CHECKS = (
+    "labels", "stop", "template", "targets", "embeddings", "memory", "gradients", "precision", "deployment", "safety",
+)  # fmt: skip
+"""Modules of this package, each with a function `inspect`; imported when they are asked, since some bring a trainer along."""
 
 BEFORE_TRAINING = ("labels", "stop", "template", "targets", "embeddings", "precision", "deployment")
 """Checks that need no pass through the model and whose faults nothing else refuses before a run starts."""
+OF_ROWS = ("labels", "stop", "template")
+"""Those that ask no more than the rows and the tokenizer: a plan has time for them."""
 
 
 def run_checks(subject: Subject) -> tuple[CheckResult, ...]:
@@ -39,7 +27,7 @@ def run_check(name: str, subject: Subject) -> CheckResult:
     """One check; where the program has already refused its matter, that refusal."""
     if name in subject.refused:
         return refused(name, subject.refused[name])
-    return CHECKS[name](subject)
+    return import_module(f"{__name__}.{name}").inspect(subject)
 
 
 def refuse_faults(subject: Subject) -> None:
@@ -52,3 +40,13 @@ def refuse_faults(subject: Subject) -> None:
         result = run_check(name, subject)
         if result.level == "fail":
             raise result.to_error()
+
+
+def foretold(subject: Subject) -> tuple[str, ...]:
+    """What `train` would refuse of the rows, as sentences for a plan, which refuses nothing that it can still plan for."""
+    results = [run_check(name, subject) for name in OF_ROWS]
+    return tuple(
+        f"train will refuse this: {result.what} ({result.number}); {result.command}"
+        for result in results
+        if result.level == "fail"
+    )

@@ -4,15 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from loraloom.config.asked import Config
 from loraloom.data.encode import Encoded
 from loraloom.data.recognise import Recognised
 from loraloom.data.split import Splits
 from loraloom.errors import LoraloomError
-from loraloom.pipeline.preflight.rehearsal import Rehearsal
 from loraloom.plan.planner import Facts, Plan
+
+if TYPE_CHECKING:
+    from loraloom.pipeline.preflight.rehearsal import Rehearsal
 
 
 @dataclass(frozen=True)
