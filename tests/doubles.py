@@ -1,8 +1,8 @@
 """Models of transformers in float64 throughout, so that what stays different is ours.
 
-Many of them drop to float32 inside, whatever the dtype of their weights: normalisations, rotary angles, the softmax of
-eager attention. There a neighbour's padding shows: a float32 softmax adds up as many columns as the longest row has, and
-the order of adding, so the last bit, goes by that number and by the width of the processor's registers.
+Many of them drop to float32 inside, whatever the dtype of their weights: normalisations, rotary angles, routers of mixtures,
+the softmax of eager attention. There a neighbour's padding shows: a float32 softmax adds up as many columns as the longest
+row has, and the order of adding, so the last bit, goes by that number and by the width of the processor's registers.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ import torch
 
 def keep_float64(monkeypatch: pytest.MonkeyPatch) -> None:
     """Where transformers' code would narrow float64 to float32, float64 stays. Other code is left alone, ours too."""
-    for home, name in ((torch.Tensor, "float"), (torch.Tensor, "to"), (torch.nn.functional, "softmax")):
+    for home, name in ((torch.Tensor, "float"), (torch.Tensor, "to"), (torch.Tensor, "type"), (torch.nn.functional, "softmax")):
         monkeypatch.setattr(home, name, _wide(getattr(home, name), narrows=name == "float"))
 
 

@@ -62,11 +62,8 @@ def test_a_language_model_that_looks_ahead_is_refused(config: Any) -> None:
 
 
 @pytest.mark.parametrize("task", ["causal_lm", "seq_cls"])
-@pytest.mark.parametrize(("longer_than", "reason"), [
-    (0, r"not finite before anything is trained(.|\n)*model\.dtype"),
-    (SHORT, r"answers a padded row with numbers that are not finite(.|\n)*without padding"),
-])  # fmt: skip
-def test_an_answer_that_is_not_finite_is_refused_as_that(task: Task, longer_than: int, reason: str) -> None:
+@pytest.mark.parametrize("longer_than", [0, SHORT])
+def test_an_answer_that_is_not_finite_beside_a_neighbour_is_refused_as_that(task: Task, longer_than: int) -> None:
     """NaN differs from every number by NaN, which is larger than nothing."""
     model = AUTO[task].from_config(tf.LlamaConfig(**SMALL)).eval()
 
@@ -74,5 +71,9 @@ def test_an_answer_that_is_not_finite_is_refused_as_that(task: Task, longer_than
         return embedded * (torch.nan if embedded.shape[1] > longer_than else 1)
 
     model.get_input_embeddings().register_forward_hook(spoil)
-    with pytest.raises(ModelError, match=reason):
-        refuse_seen_neighbours(objective_for(task, model), model, task, 0)
+    objective = objective_for(task, model)
+    if longer_than:
+        with pytest.raises(ModelError, match=r"answers a padded row with numbers that are not finite(.|\n)*without padding"):
+            refuse_seen_neighbours(objective, model, task, 0)
+    else:  # alone it is not finite either: the check of gradients names the layer
+        refuse_seen_neighbours(objective, model, task, 0)

@@ -88,7 +88,8 @@ def model_of(family: str, dtype: torch.dtype) -> Any:
 def made(name: str, family: str, model: Any, drawn: dict[str, Any]) -> Candidate:
     values = dict(drawn)
     where, uneven, whole = values.pop("where"), values.pop("uneven"), values.pop("whole")
-    every = linears(model)
+    # A start out of the weight cannot have a rank above its smaller side: a mixture has gates of one output.
+    every = [path for path in linears(model) if min(model.get_submodule(path).weight.shape) >= 9]
     targets = {"every": every, "attention": attention(model), "one": every[1:2]}[where]
     if uneven:
         values["rank_pattern"] = {targets[0]: 1 + values["r"] % 4}

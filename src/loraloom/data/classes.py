@@ -24,7 +24,7 @@ Spelling = Literal["words", "numbers", "quantities"]
 MOST_SHOWN = 8
 """Classes that a message lists before it breaks off."""
 _WHOLE = re.compile(r"[+-]?[0-9]{1,18}(\.0*)?")
-_FRACTION = re.compile(r"[+-]?([0-9]+\.?[0-9]*|\.[0-9]+)(e[+-]?[0-9]+)?", re.IGNORECASE)
+_FRACTION = re.compile(r"[+-]?(([0-9]+\.[0-9]*|\.[0-9]+)(e[+-]?[0-9]+)?|[0-9]+e[+-]?[0-9]+)", re.IGNORECASE)
 _LEADING_ZERO = re.compile(r"[+-]?0[0-9]")
 _UNNAMED = re.compile(r"LABEL_[0-9]+")
 _TRUTH = {"true", "false"}
@@ -198,7 +198,8 @@ def spelling_of(labels: Iterable[Any]) -> Spelling:
         return "words"
     if all(map(_WHOLE.fullmatch, texts)):
         return "numbers"
-    return "quantities" if all(map(_FRACTION.fullmatch, texts)) else "words"
+    # A whole number that is too long for a count is a code of some kind.
+    return "quantities" if all(_WHOLE.fullmatch(text) or _FRACTION.fullmatch(text) for text in texts) else "words"
 
 
 def sort_labels(labels: Collection[str]) -> tuple[str, ...]:

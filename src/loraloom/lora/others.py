@@ -49,7 +49,14 @@ def _mlx(config: Mapping[str, Any], folder: Path) -> tuple[str, str]:
 
 
 def way_from_place(place: Path) -> str | None:
-    """What to do with a file or folder that holds no adapter_config.json; None where nothing of it is known."""
+    """What to do with a file or folder that holds no adapter_config.json; None where nothing of it is known, or to be read."""
+    try:
+        return _way_from_place(place)
+    except (OSError, ValueError):  # a name that no disk takes, a device, a folder that is closed
+        return None
+
+
+def _way_from_place(place: Path) -> str | None:
     if not place.exists():
         name = str(place)
         return f"hf download {name} --local-dir FOLDER, then give the folder" if _HUB_NAME.fullmatch(name) else None
@@ -58,6 +65,8 @@ def way_from_place(place: Path) -> str | None:
     within = sorted((path.parent for path in place.glob(f"*/{CONFIG}")), key=lambda path: path.stat().st_mtime)
     if within:
         return f"--adapter {shlex.quote(str(within[-1]))}, the latest of {len(within)} in it"
+    if not place.is_dir():
+        return None
     names = {path.name for path in place.iterdir()}
     weights = next((name for name in sorted(names) if name.endswith((".safetensors", ".bin"))), None)
     if "config.json" in names and weights is not None and not weights.startswith("adapter"):

@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from loraloom.errors import ModelError, VerificationError
 from loraloom.lora.arena import Entry
 from loraloom.lora.base import Base, load_tokenizer, quiet_transformers, share_copy
-from loraloom.lora.foreign import adapter_shapes, check_adapter, read_adapter_config, trained_tokens
+from loraloom.lora.foreign import adapter_shapes, check_adapter, has_tokenizer, read_adapter_config, trained_tokens
 from loraloom.lora.init import moves_base
 from loraloom.lora.packed import REMOVED, AdapterWeights, PackedModel, Routing, Segment
 from loraloom.lora.probe import embedding_table
@@ -275,7 +275,7 @@ def as_loaded_elsewhere(base: Base, folder: Path) -> Any:
     That is the pad token of the tokenizer in `folder`, by which a decoder that classifies finds a row's last token.
     """
     model = share_copy(base.model, own_biases=True)
-    if base.task == "seq_cls":
+    if base.task == "seq_cls" and has_tokenizer(folder):
         model.config.pad_token_id = load_tokenizer(str(folder)).pad_token_id
     return model
 
