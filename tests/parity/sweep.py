@@ -147,7 +147,6 @@ REFUSED: dict[tuple[str, str], str] = {
 OPEN: dict[tuple[str, str], str] = {
     ("causal_lm", "bailing_hybrid"): "a hybrid of linear attention: passes or takes long, by the tiny model that comes out",
     ("causal_lm", "bamba"): "a hybrid of linear attention: passes or takes long, by the tiny model that comes out",
-    ("causal_lm", "beam"): "PEFT looks for some keys of an adapter under other names, and does not find them",
     ("causal_lm", "cohere_compass_text"): "KeyError: 'full_attention'",
     ("causal_lm", "dbrx"): "AttributeError: 'DbrxAttentionConfig' object has no attribute 'rope_theta'",
     ("causal_lm", "dots1"): "TypeError: unsupported operand type(s) for *: 'int' and 'NoneType'",

@@ -348,13 +348,17 @@ def _linears(model: nn.Module, heads: Sequence[str], experts: int, task: Task) -
         facts.append(LinearFact(path, d_in, d_out, role, isinstance(module, Conv1D), why))
     shapes = {one.path: (one.in_features, one.out_features) for one in facts if one.role not in NO_TARGETS}
     positions = _max_positions(cast("Any", model).config.get_text_config())
-    left_out = {**unused_linears(model, shapes, task, positions), **_astray(model, list(shapes), experts)}
+    left_out = {**unused_linears(model, shapes, task, positions), **_astray(model, list(shapes))}
     return tuple(replace(one, role="frozen", why=left_out[one.path]) if one.path in left_out else one for one in facts)
 
 
-def _astray(model: nn.Module, paths: Sequence[str], experts: int) -> dict[str, str]:
-    """Layers whose adapters PEFT would not load. It is asked only where that can be: by mixtures and by Mamba's blocks."""
-    if not experts and not any(path.endswith((".out_proj", ".conv1d")) for path in paths):
+def _astray(model: nn.Module, paths: Sequence[str]) -> dict[str, str]:
+    """Layers whose adapters PEFT would not load. It is asked only where that can be: where transformers names weights otherwise
+    than checkpoints do, as of mixtures, and by Mamba's blocks."""
+    from transformers.conversion_mapping import get_checkpoint_conversion_mapping
+
+    renamed = get_checkpoint_conversion_mapping(str(cast("Any", model).config.model_type)) is not None
+    if not renamed and not any(path.endswith((".out_proj", ".conv1d")) for path in paths):
         return {}
     from loraloom.lora.reach import out_of_reach
 
