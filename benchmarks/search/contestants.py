@@ -12,11 +12,12 @@ from replay import FIRST_SEED, Course, Pack, replay, run_all
 from tasks import EVALUATIONS, SEEDS
 from world import Place, World
 
-from loraloom.search.compare import mean_cost, pick_winner
+from loraloom.search.compare import mean_cost
 from loraloom.search.finals import finalists_of
 from loraloom.search.quiet import quiet
 from loraloom.search.searcher import Searcher
 from loraloom.search.space import RANK
+from loraloom.search.verdict import Contender, pick_winner
 
 if TYPE_CHECKING:
     from optuna.pruners import BasePruner
@@ -116,9 +117,19 @@ def raced(world: World, clock: Clock, number: int, trials: int = TRIALS) -> Cour
     settings = [world.default, *best]
     pack, race = Pack(world, clock.engine), Course()
     run_all(pack, race, [(setting, seed) for seed in fresh for setting in settings], SLOTS)
-    scores = {str(setting): [world.confirm((setting, seed)) for seed in fresh] for setting in settings}
-    cheap = {str(setting): float(world.settings[setting][RANK]) for setting in settings}
-    course.winner = int(pick_winner(scores, cheap, str(world.default)).id)
+    searched: dict[int, list[Place]] = {}
+    for one in done:
+        searched.setdefault(one.place[0], []).append(one.place)
+    contenders = [
+        Contender(
+            str(setting),
+            tuple(world.confirm((setting, seed)) for seed in fresh) if setting in settings else (),
+            tuple(world.best(place) for place in searched.get(setting, [])),
+            float(world.settings[setting][RANK]),
+        )
+        for setting in dict.fromkeys([*settings, *searched])
+    ]
+    course.winner = int(pick_winner(contenders, str(world.default), fresh=True).id)
     course.seconds += pack.seconds
     return course
 

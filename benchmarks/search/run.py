@@ -156,22 +156,37 @@ def ready() -> list[str]:
     return found
 
 
-def replay_all(tasks: Sequence[str], count: int) -> dict[str, dict[int, dict[str, Any]]]:
-    """Every contestant on every task, by candidates and name; as many at a time as there are cores."""
+def replay_all(
+    tasks: Sequence[str], count: int, only: str | None = None, known: dict[str, Any] | None = None
+) -> dict[str, dict[int, dict[str, Any]]]:
+    """Every contestant on every task, by candidates and name; as many at a time as there are cores.
+
+    Args:
+        only: this contestant alone is replayed anew.
+        known: the committed result, which holds the others.
+    """
     from contestants import BUDGETS, CONTESTANTS, LADDER, TRIALS
 
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     sizes = dict.fromkeys(BUDGETS, LADDER) | {TRIALS: tuple(CONTESTANTS)}
     jobs = [(task, name, trials) for trials, names in sizes.items() for name in reversed(names) for task in tasks]
+    kept = {job: _known(known or {}, *job) for job in jobs if only not in (None, job[1])}
+    jobs = [job for job in jobs if job not in kept]
     with ProcessPoolExecutor(cores, mp_context=get_context("spawn")) as pool:
         futures = {job: pool.submit(replayed, *job, count) for job in jobs}
-        found: dict[tuple[str, str, int], dict[str, Any]] = {}
+        found: dict[tuple[str, str, int], dict[str, Any]] = dict(kept)
         for job, future in futures.items():
             found[job] = future.result()
             _say(f"{job[0]}: {job[1]}, {job[2]} candidates")
     return {
         task: {trials: {name: found[task, name, trials] for name in names} for trials, names in sizes.items()} for task in tasks
     }
+
+
+def _known(result: dict[str, Any], task: str, name: str, trials: int) -> dict[str, Any]:
+    """What a result says of a contestant."""
+    found = result["tasks"][task]
+    return {**found["contestants"], **found["ladder"][str(trials)]}[name]
 
 
 def result_of(judged: dict[str, dict[int, dict[str, Any]]], count: int, seconds: float) -> dict[str, Any]:
@@ -306,6 +321,7 @@ def main(arguments: Sequence[str]) -> int:
     parser.add_argument(
         "--minutes", type=float, default=math.inf, help="with --make table: stop after so long; call again to go on"
     )
+    parser.add_argument("--only", metavar="NAME", help="replay this contestant anew and keep what the result says of the others")
     parser.add_argument("--replays", type=int, default=REPLAYS, help="of each contestant on each task")
     parser.add_argument("--show", action="store_true", help="print the committed result and run nothing")
     parser.add_argument("--data", type=Path, default=HERE.parents[2] / "shared" / "data")
@@ -324,8 +340,10 @@ def main(arguments: Sequence[str]) -> int:
             if code := make(what, asked):
                 return code
         tasks = ready()
-    judged = replay_all(tasks, asked.replays)
-    result = result_of(judged, asked.replays, time.perf_counter() - began)
+    known = _read(asked.out)
+    replays = known["replays"] if asked.only else asked.replays
+    judged = replay_all(tasks, replays, asked.only, known)
+    result = result_of(judged, replays, time.perf_counter() - began)
     print(report(result))
     _write(asked.out, result)
     return 0

@@ -96,7 +96,8 @@ class Score:
     """One evaluation of one candidate on one split.
 
     `costs` holds one number a row, the same rows in the same order for every candidate of a run, so that two
-    candidates can be compared in pairs; `weights` the row's share (supervised tokens, or 1 for a class).
+    candidates can be compared in pairs; `weights` the row's share (supervised tokens, or 1 for a class); `clusters` the number
+    of what a row is a part of (a document, a conversation, a group): rows of one cluster are one draw in every error.
     The mean cost is sum(costs * weights) / sum(weights): the loss, or the error rate for accuracy.
     """
 
@@ -105,6 +106,22 @@ class Score:
     """`loss`, `accuracy`, `token_accuracy`, ..., each with `NAME_se` beside it."""
     costs: Sequence[float] = ()
     weights: Sequence[float] = ()
+    clusters: Sequence[int] = ()
+
+
+@dataclass(frozen=True)
+class Gain:
+    """How much better a setting is than the plan's own, in the unit of the cost: above 0 is better.
+
+    Attributes:
+        mean, low, high: of the posterior, with its 95% interval.
+        probability: that it is better at all.
+    """
+
+    mean: float
+    low: float
+    high: float
+    probability: float
 
 
 @dataclass(frozen=True)

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Any
+from dataclasses import replace
+from types import SimpleNamespace
+from typing import Any, cast
 
-from loraloom.pipeline.drive import Finished, Job
-from loraloom.pipeline.race import finalists
+from loraloom.pipeline.drive import Driver, Finished, Job
+from loraloom.pipeline.race import FIRST_RACE_SEED, _again, _whole, finalists
 from loraloom.records import AdapterSpec, Candidate, TrainingSpec
 
 
@@ -32,3 +34,21 @@ def test_the_plans_setting_is_there_however_badly_it_did() -> None:
 def test_without_the_plans_setting_the_best_are_raced() -> None:
     ranked = [finished("t002", rate=1), finished("t003", rate=3), finished("t001", rate=4)]
     assert ids(finalists(ranked, "t000", trials=4)) == ["t002", "t003"]
+
+
+def test_the_seeds_of_the_race_are_the_same_for_all() -> None:
+    """t003 is the plan's setting from another seed: its races begin from the plan's seed all the same."""
+    jobs = [finished("t001", rate=1).job, replace(finished("t003", rate=2).job)]
+    jobs[1] = replace(jobs[1], candidate=replace(jobs[1].candidate, training=TrainingSpec(1e-3, seed=43)))
+    seeds = {job.candidate.id: [_again(job, 42, number).candidate.training.seed for number in range(3)] for job in jobs}
+    assert seeds["t001"] == seeds["t003"] == [42 + FIRST_RACE_SEED + number for number in range(3)]
+    assert [_again(jobs[1], 42, number).candidate.id for number in range(2)] == ["t003s0", "t003s1"]
+
+
+def test_a_run_that_was_cut_short_is_not_whole() -> None:
+    """Time that runs out ends a candidate as pruned, with an adapter: half a training, which says nothing of its setting."""
+    done = {"t001s0": finished("t001s0"), "t001s1": replace(finished("t001s1"), status="pruned")}
+    driver = cast(Driver, SimpleNamespace(finished=done))
+    assert _whole(driver, "t001s0")
+    assert not _whole(driver, "t001s1")
+    assert not _whole(driver, "t001s2")

@@ -106,6 +106,8 @@ class SearchConfig:
     """Dotted key -> list of choices, or {low, high, log, step}."""
     metric: str = "auto"
     seeds_for_finalists: int | Auto = "auto"
+    keep: Literal["best", "safe"] = "best"
+    """best: the setting with the highest expected gain; safe: the plan's own unless another is better with 95%."""
 
 
 @dataclass(frozen=True)

@@ -11,9 +11,10 @@ from loraloom.errors import RequestError
 from loraloom.pipeline.entrants import SPLITS, Entrant, entrants_of
 from loraloom.records import Score
 from loraloom.report.importance import importance_of
-from loraloom.search.compare import CONFIDENCE, Winner, pick_winner, seeds_difference
+from loraloom.search.compare import CONFIDENCE, average, paired_difference
 from loraloom.search.front import pareto_front
 from loraloom.search.importance import Importance
+from loraloom.search.verdict import Contender, Winner, half_width, pick_winner, seed_chance
 
 NAMED = 4
 """Entrants that a note lists by name."""
@@ -110,8 +111,8 @@ def compare(places: Sequence[str], output_dir: str = "runs") -> Comparison:
         price: pareto_front({entrant.name: (_price(entrant, price), _cost(entrant, common)) for entrant in entrants})
         for price in PRICES
     }
-    gains = {entrant.name: _gain(entrant, reference, order) for entrant in entrants if entrant is not reference}
-    winner, verdict = _judge(entrants, reference, order)
+    gains = {entrant.name: _gain(entrant, reference, entrants, order) for entrant in entrants if entrant is not reference}
+    winner, verdict = _judge(entrants, reference, order, one_run=len(runs) == 1)
     return Comparison(
         metric=entrants[0].metric("").lstrip("_"), direction=entrants[0].result.direction, reference=reference.name,
         lines=tuple(_line(entrant, gains.get(entrant.name), fronts) for entrant in entrants),
@@ -156,25 +157,37 @@ def _price(entrant: Entrant, price: str) -> float:
 
 
 def _aligned(entrants: Sequence[Entrant], split: str) -> dict[str, tuple[Score, ...]]:
-    """Scores of a split with the same number of seeds for each, row by row where all were taken on the same rows."""
-    seeds = min(len(entrant.scored(split)) for entrant in entrants)
+    """Scores of a split with the same seeds for each (as many of each, where they share none), row by row where all were taken
+    on the same rows."""
+    shared = set[int].intersection(*(entrant.seeds(split) for entrant in entrants))
+    least = min(len(entrant.scored(split)) for entrant in entrants)
     rows = set[str].union(*(entrant.rows(split) for entrant in entrants))
     paired = len(rows) == 1 and "" not in rows
-    return {entrant.name: entrant.scores(split, seeds, paired=paired) for entrant in entrants}
+    return {entrant.name: entrant.scores(split, shared or None, paired=paired)[:least] for entrant in entrants}
 
 
-def _gain(entrant: Entrant, reference: Entrant, order: Sequence[str]) -> Gain | None:
+def _gain(entrant: Entrant, reference: Entrant, entrants: Sequence[Entrant], order: Sequence[str]) -> Gain | None:
+    """The gain as it was measured, with an interval that rows and seeds together allow; what a seed does is pooled over all."""
     for split in order:
         if entrant.scored(split) and reference.scored(split):
             scores = _aligned((entrant, reference), split)
             ours, theirs = scores[entrant.name], scores[reference.name]
-            found = seeds_difference(theirs, ours)
+            found = paired_difference(average(theirs), average(ours))
+            pair = [Contender(name, finals) for name, finals in scores.items()]
+            chance = seed_chance(pair, [_searched(one) for one in entrants])
+            width, over_seeds = half_width(found, chance, len(ours)), 2 * chance.variance / len(ours)
             paired_rows = found.rows if ours[0].costs else 0
-            return Gain(split, found.mean, found.se, found.low, found.high, len(ours), paired_rows)
+            error = math.sqrt(found.se**2 + over_seeds)
+            return Gain(split, found.mean, error, found.mean - width, found.mean + width, len(ours), paired_rows)
     return None
 
 
-def _judge(entrants: Sequence[Entrant], reference: Entrant, order: Sequence[str]) -> tuple[Winner | None, str]:
+def _searched(entrant: Entrant, finals: tuple[Score, ...] = ()) -> Contender:
+    """An entrant with what the search itself measured of it."""
+    return Contender(entrant.name, finals, entrant.searched(), float(entrant.parameters))
+
+
+def _judge(entrants: Sequence[Entrant], reference: Entrant, order: Sequence[str], *, one_run: bool) -> tuple[Winner | None, str]:
     """Which of the entrants that were measured where the reference was should be kept, and why."""
     for split in order:
         others = [len(entrant.scored(split)) for entrant in entrants if entrant is not reference]
@@ -182,10 +195,16 @@ def _judge(entrants: Sequence[Entrant], reference: Entrant, order: Sequence[str]
         if seeds:
             # Those with fewer seeds were not raced: held against them, one seed would have to speak for all.
             group = [entrant for entrant in entrants if len(entrant.scored(split)) >= seeds]
-            prices = {entrant.name: float(entrant.parameters) for entrant in group}
+            finals = _aligned(group, split)
             default = reference.result.default in {trial.id for trial in reference.trials}
-            called = "the default" if default else "the reference"
-            winner = pick_winner(_aligned(group, split), prices, reference.name, called=called)
+            called = "the plan's setting" if default else "the reference"
+            if one_run:
+                contenders = [_searched(entrant, finals.get(entrant.name, ())) for entrant in entrants]
+                fresh = split == "confirm" and all(entrant.raced(split) for entrant in group)
+            else:
+                contenders = [Contender(one.name, finals[one.name], price=float(one.parameters)) for one in group]
+                fresh = split != "validation"
+            winner = pick_winner(contenders, reference.name, fresh=fresh, called=called)
             measure = "loss" if reference.result.direction == "minimize" else "share that is wrong"
             return winner, f"By {measure} on the {split} split: {winner.sentence}."
     return None, "There is nothing to choose between."

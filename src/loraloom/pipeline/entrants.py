@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -17,6 +18,8 @@ from loraloom.store.scores import RowCosts, read_scores
 
 SPLITS = ("test", "confirm", "validation")
 """From the split that the search knew least to the one that it chose on."""
+_RACED = re.compile(r"t[0-9]+s[0-9]+")
+"""Ids of trials of the race (`pipeline.race`): the setting's own, and the number of its seed."""
 
 
 @dataclass(frozen=True)
@@ -56,9 +59,25 @@ class Entrant:
         """Fingerprints of the rows that the scores of a split were taken on; "" where row costs were not kept."""
         return {self.kept[trial.id][split].rows if split in self.kept[trial.id] else "" for trial in self.scored(split)}
 
-    def scores(self, split: str, seeds: int | None = None, *, paired: bool) -> tuple[Score, ...]:
-        """Scores of the first `seeds` seeds, as costs (less is better); row by row when `paired`."""
-        return tuple(self._score(trial, split, paired) for trial in self.scored(split)[:seeds])
+    def seeds(self, split: str) -> set[int]:
+        """Seeds of the trials that were measured on a split."""
+        return {_seed(trial) for trial in self.scored(split)}
+
+    def scores(self, split: str, seeds: set[int] | None = None, *, paired: bool) -> tuple[Score, ...]:
+        """Scores by seed, of these seeds only, as costs (less is better); row by row when `paired`."""
+        chosen = [trial for trial in self.scored(split) if seeds is None or _seed(trial) in seeds]
+        return tuple(self._score(trial, split, paired) for trial in chosen)
+
+    def searched(self) -> tuple[Score, ...]:
+        """Validation scores of its runs in the search, row by row; none where the rows were not kept."""
+        own = [trial for trial in self.scored("validation") if not _RACED.fullmatch(trial.id)]
+        if any("validation" not in self.kept[trial.id] for trial in own):
+            return ()
+        return tuple(self._score(trial, "validation", True) for trial in own)
+
+    def raced(self, split: str) -> bool:
+        """Whether it was trained anew for what was measured on a split."""
+        return any(_RACED.fullmatch(trial.id) for trial in self.scored(split))
 
     def value(self, split: str) -> tuple[float, float]:
         """The deciding metric on a split, and its standard error over rows and, with several of them, seeds."""
@@ -75,8 +94,7 @@ class Entrant:
         metrics = {"cost": self._value(trial.metrics[metric]), "cost_se": trial.metrics.get(f"{metric}_se", math.nan)}
         if not paired:
             return Score(split, metrics)
-        kept = self.kept[trial.id][split]
-        return Score(split, metrics, tuple(kept.costs.tolist()), tuple(kept.weights.tolist()))
+        return self.kept[trial.id][split].score(split, metrics)
 
     def _value(self, cost: float) -> float:
         """A cost out of a metric, or the other way round: a share that is right costs what is wrong."""

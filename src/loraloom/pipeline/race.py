@@ -3,14 +3,16 @@ search never used. What looked best among many is flattered by luck; this says h
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from loraloom.pipeline.drive import Driver, Finished, Job
 from loraloom.pipeline.session import Session
 from loraloom.records import EndStatus, Score
-from loraloom.search.compare import mean_cost, pick_winner
+from loraloom.search.compare import mean_cost
 from loraloom.search.finals import finalists_of
+from loraloom.search.verdict import Contender, pick_winner
+from loraloom.store.scores import read_scores
 from loraloom.train.pack import Seat
 
 FIRST_RACE_SEED = 1_000
@@ -70,14 +72,16 @@ def race(session: Session, driver: Driver, chosen: Sequence[Finished], default: 
     seeds = session.prepared.plan.seeds_for_finalists
     runs = {one.job.candidate.id: [one.job.candidate.id] for one in chosen}
     if seeds > 1 and len(chosen) > 1 and (session.racing or not driver.expired()):
-        jobs = [_again(one.job, seed) for seed in range(seeds) for one in chosen]
+        own_seed = session.prepared.config.training.seed
+        jobs = [_again(one.job, own_seed, number) for number in range(seeds) for one in chosen]
         if not session.racing:
             session.recorder.emit("race", finalists=list(runs), seeds=seeds)
             session.racing = True
         driver.run(RaceSource([job for job in jobs if not driver.knows(job.candidate.id)]))
-        whole = [seed for seed in range(seeds) if all(_saved(driver, f"{trial}s{seed}") for trial in runs)]
+        whole = [seed for seed in range(seeds) if all(_whole(driver, f"{trial}s{seed}") for trial in runs)]
         if whole:
             runs = {trial: [f"{trial}s{seed}" for seed in whole] for trial in runs}
+    raced = all(own != [trial] for trial, own in runs.items())
     rows, split = session.prepared.data.confirm, "confirm"
     if not rows:
         rows, split = session.prepared.data.validation, "validation"
@@ -85,23 +89,51 @@ def race(session: Session, driver: Driver, chosen: Sequence[Finished], default: 
     if split == "confirm":
         for trial, score in (pair for own in scores.values() for pair in own.items()):
             session.recorder.scored(trial, score)
-    cheap = {trial: float(session.recorder.trials[trial].trainable_parameters) for trial in runs}
     plan = driver.finished.get(default)
     reference = next((one for one in chosen if plan and same_setting(one, plan)), chosen[0]).job.candidate.id
-    verdict = pick_winner({trial: list(own.values()) for trial, own in scores.items()}, cheap, reference)
+    contenders = _contenders(session, driver, {trial: tuple(own.values()) for trial, own in scores.items()})
+    keep = session.prepared.config.search.keep
+    verdict = pick_winner(contenders, reference, fresh=raced and split == "confirm", keep=keep)
     session.result.verdict, session.result.significant = verdict.sentence, verdict.significant
+    session.result.gain = verdict.gain
     session.recorder.emit("note", text=verdict.sentence)
     own = scores[verdict.id]
     return min(own, key=lambda trial: mean_cost(own[trial]))
 
 
-def _again(job: Job, seed: int) -> Job:
-    """The same setting from another seed: initial weights, data order and dropout all differ."""
+def _contenders(session: Session, driver: Driver, finals: Mapping[str, tuple[Score, ...]]) -> list[Contender]:
+    """Every setting that the search trained to its end, with the rows of its validation; the finalists with their finals."""
+    done = [one for one in driver.finished.values() if one.job.role != ROLE and one.status == "completed" and one.adapter]
+    done += [one for one in driver.finished.values() if one.job.candidate.id in finals and one not in done]
+    settings: list[list[Finished]] = []
+    for one in done:
+        own = next((group for group in settings if same_setting(one, group[0])), None)
+        settings.append([one]) if own is None else own.append(one)
+    found: list[Contender] = []
+    for group in settings:
+        ids = [one.job.candidate.id for one in group]
+        name = next((trial for trial in ids if trial in finals), ids[0])
+        price = float(session.recorder.trials[name].trainable_parameters)
+        found.append(Contender(name, finals.get(name, ()), _searched(session, ids), price))
+    return found
+
+
+def _searched(session: Session, trials: Sequence[str]) -> tuple[Score, ...]:
+    """Validation scores of these trials, row by row as they were kept beside their adapters."""
+    kept = [read_scores(session.folder.trial_folder(trial)).get("validation") for trial in trials]
+    return tuple(one.score("validation", {}) for one in kept if one)
+
+
+def _again(job: Job, own_seed: int, number: int) -> Job:
+    """The same setting from another seed: initial weights, data order and dropout all differ. The seeds are the same for all
+    finalists, whatever seed a setting was searched with, so that a lucky draw is everybody's."""
     made = job.candidate
-    training = replace(made.training, seed=made.training.seed + FIRST_RACE_SEED + seed)
+    training = replace(made.training, seed=own_seed + FIRST_RACE_SEED + number)
     settings = {**job.settings, "training.seed": training.seed}
-    return Job(replace(made, id=f"{made.id}s{seed}", training=training), settings, ROLE)
+    return Job(replace(made, id=f"{made.id}s{number}", training=training), settings, ROLE)
 
 
-def _saved(driver: Driver, trial: str) -> bool:
-    return trial in driver.finished and driver.finished[trial].adapter is not None
+def _whole(driver: Driver, trial: str) -> bool:
+    """Whether a run of the race came to its end: one that was cut short says nothing of its setting."""
+    finished = driver.finished.get(trial)
+    return finished is not None and finished.status == "completed" and finished.adapter is not None

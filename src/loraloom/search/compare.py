@@ -1,10 +1,10 @@
-"""Comparing candidates row by row: paired differences with their standard errors, and whether there is a winner at all."""
+"""Comparing candidates row by row: mean costs and paired differences, with their standard errors."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from typing import TypeAlias
 
 import numpy as np
@@ -20,7 +20,8 @@ CONFIDENCE = 2.0
 
 @dataclass(frozen=True)
 class Difference:
-    """Mean cost of one candidate minus that of another, with its standard error; `rows` is 0 where rows were not paired."""
+    """Mean cost of one candidate minus that of another, with its standard error; `rows` counts the independent draws behind it
+    (clusters of rows), and is 0 where rows were not paired."""
 
     mean: float
     se: float
@@ -33,23 +34,6 @@ class Difference:
     @property
     def high(self) -> float:
         return self.mean + CONFIDENCE * self.se
-
-
-@dataclass(frozen=True)
-class Winner:
-    """The candidate to keep.
-
-    Attributes:
-        id: the leader where it beats the default for certain, else the default or a cheaper one that is no worse.
-        significant: whether a candidate beats the default for certain, by at least the practical step.
-        ties: the others that cannot be told from the leader, cheapest first.
-        sentence: the verdict with its numbers.
-    """
-
-    id: str
-    significant: bool
-    ties: tuple[str, ...]
-    sentence: str
 
 
 def mean_cost(score: Score) -> float:
@@ -65,7 +49,7 @@ def standard_error(score: Score) -> float:
     if not score.costs:
         return score.metrics.get("cost_se", score.metrics.get("loss_se", 0.0))
     costs, weights = rows(score)
-    return ratio(costs, weights).se
+    return ratio(costs, weights, score.clusters).se
 
 
 def rows(score: Score) -> tuple[Floats, Floats]:
@@ -74,19 +58,24 @@ def rows(score: Score) -> tuple[Floats, Floats]:
     return costs, np.asarray(score.weights, dtype=np.float64) if score.weights else np.ones_like(costs)
 
 
-def ratio(values: Floats, weights: Floats) -> Difference:
-    """Weighted mean of `values` [rows] and its standard error, each row one cluster: `ratio_of_sums` of what they weigh."""
-    return ratio_of_sums(values * weights, weights)
+def ratio(values: Floats, weights: Floats, clusters: Sequence[int] = ()) -> Difference:
+    """Weighted mean of `values` [rows] and its standard error: `ratio_of_sums` of what they weigh."""
+    return ratio_of_sums(values * weights, weights, clusters)
 
 
-def ratio_of_sums(sums: Floats, weights: Floats) -> Difference:
-    """sum(sums) / sum(weights), both [rows], and its standard error, each row one cluster.
+def ratio_of_sums(sums: Floats, weights: Floats, clusters: Sequence[int] = ()) -> Difference:
+    """sum(sums) / sum(weights), both [rows], and its standard error, each cluster of rows one draw.
 
-    Rows, not tokens, are the independent draws: tokens of a row rise and fall together. The standard error is that of a ratio
-    estimator (Cochran, Sampling Techniques, 3rd ed., section 6.3, without the finite population correction):
+    Rows, not tokens, are the independent draws: tokens of a row rise and fall together. Nor are the windows of one document:
+    where `clusters` [rows] says what belongs together, that is summed first. The standard error is that of a ratio estimator
+    (Cochran, Sampling Techniques, 3rd ed., section 6.3, without the finite population correction):
     sqrt(n / (n - 1) * sum((s - mean w)^2)) / sum(w). It is infinite for a single row, and where the mean is not finite; the
     mean of rows that weigh nothing is nan.
     """
+    if len(clusters):
+        _, owner = np.unique(np.asarray(clusters), return_inverse=True)
+        sums = np.bincount(owner, sums).astype(np.float64)
+        weights = np.bincount(owner, weights).astype(np.float64)
     total = float(weights.sum())
     mean = float(sums.sum()) / total if total else math.nan
     if len(sums) < 2 or not math.isfinite(mean):
@@ -113,7 +102,7 @@ def paired_difference(ours: Score, theirs: Score) -> Difference:
             f"{len(theirs.costs)} rows of {theirs.split}, or other weights"
         )
     (a, weights), (b, _) = rows(ours), rows(theirs)
-    return ratio(a - b, weights)
+    return ratio(a - b, weights, ours.clusters)
 
 
 def _same(ours: Sequence[float], theirs: Sequence[float]) -> bool:
@@ -149,73 +138,4 @@ def average(scores: Sequence[Score]) -> Score:
     if not all(score.costs for score in scores):
         return Score(scores[0].split, metrics)
     costs = np.mean([score.costs for score in scores], axis=0)
-    return Score(scores[0].split, metrics, tuple(float(cost) for cost in costs), scores[0].weights)
-
-
-def pick_winner(
-    scores: Mapping[str, Score | Sequence[Score]],
-    cheapness: Mapping[str, float],
-    default_id: str,
-    practical: float = 0.005,
-    called: str = "the default",
-) -> Winner:
-    """The finalist to keep, and whether its lead over the default is more than noise.
-
-    There is no significant winner where the interval of leader minus default holds 0, or the gain is smaller than the
-    practical step. Then the default is kept, unless a cheaper tie is surely no worse than it by more than that step.
-
-    Args:
-        scores: by trial id, one score or one for each seed (the same seeds for all, in the same order).
-        cheapness: by trial id, what a candidate costs to keep (trainable parameters): less is better.
-        default_id: the plan's own setting; it must be among the scores.
-        practical: the smallest gain worth having, as a share of the default's cost.
-        called: what the sentence calls the default, where another candidate stands for it.
-
-    Raises:
-        ValueError: the default was not scored, or the scores cannot be paired.
-    """
-    if default_id not in scores:
-        raise ValueError(f"the default {default_id} is not among the scores of {', '.join(scores)}")
-    runs = {trial: (score,) if isinstance(score, Score) else tuple(score) for trial, score in scores.items()}
-    means = {trial: mean_cost(average(run)) for trial, run in runs.items()}
-    step = practical * abs(means[default_id])
-
-    def order(trial: str) -> tuple[float, bool, float, str]:
-        return cheapness.get(trial, math.inf), trial != default_id, means[trial], trial
-
-    leader = min(means, key=lambda trial: (means[trial], trial != default_id, cheapness.get(trial, math.inf), trial))
-    lead = seeds_difference(runs[leader], runs[default_id])
-    ties = sorted((trial for trial in runs if trial != leader and _tied(runs[trial], runs[leader], step)), key=order)
-    if leader != default_id and lead.high < 0 and -lead.mean >= step:
-        gain = f"{-lead.mean:.4g} +- {CONFIDENCE * lead.se:.2g}"
-        sentence = f"{leader} beats {called} {default_id}: {means[leader]:.4g} against {means[default_id]:.4g}, a gain of {gain}"
-        return Winner(leader, True, tuple(ties), _with_ties(sentence, ties))
-
-    def no_worse(trial: str) -> bool:
-        cheaper = cheapness.get(trial, math.inf) < cheapness.get(default_id, math.inf)
-        return cheaper and seeds_difference(runs[trial], runs[default_id]).high < step
-
-    kept = min((trial for trial in (default_id, leader, *ties) if trial == default_id or no_worse(trial)), key=order)
-    others = sorted({leader, *ties, default_id} - {kept}, key=order)
-    return Winner(kept, False, tuple(others), _no_winner(kept, leader, f"{called} {default_id}", lead, step, others))
-
-
-def _tied(run: Sequence[Score], leader: Sequence[Score], step: float) -> bool:
-    gap = seeds_difference(run, leader)
-    return gap.low <= 0 or gap.mean < step
-
-
-def _no_winner(kept: str, leader: str, default: str, lead: Difference, step: float, others: Sequence[str]) -> str:
-    called, _, default_id = default.rpartition(" ")
-    if leader == default_id:
-        why = f"no candidate is better than {default}"
-    elif lead.high >= 0:
-        why = f"{leader} leads {default} by {-lead.mean:.4g} +- {CONFIDENCE * lead.se:.2g}, which may be noise"
-    else:
-        why = f"{leader} leads {default} by {-lead.mean:.4g}, less than the practical step of {step:.2g}"
-    choice = f"{kept} is kept" if kept == default_id else f"{kept} is kept: it is cheaper and no worse than {called}"
-    return _with_ties(f"no significant winner: {why}; {choice}", others)
-
-
-def _with_ties(sentence: str, ties: Sequence[str]) -> str:
-    return f"{sentence}; not told apart from the leader: {', '.join(ties)}" if ties else sentence
+    return replace(scores[0], metrics=metrics, costs=tuple(float(cost) for cost in costs))

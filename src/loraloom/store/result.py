@@ -8,7 +8,7 @@ from dataclasses import dataclass, field, fields
 from typing import Any, Literal, cast
 
 from loraloom.errors import RequestError
-from loraloom.records import Finding, Trial
+from loraloom.records import Finding, Gain, Trial
 from loraloom.store.plain import plain
 
 SCHEMA_VERSION = 1
@@ -48,6 +48,8 @@ class RunResult:
     """How sure the choice is, in one sentence, as the final comparison found it."""
     significant: bool | None = None
     """Whether that is a candidate which beats the plan's own setting for certain. None: nothing was compared."""
+    gain: Gain | None = None
+    """Of what is kept over the plan's own setting; of the nearest rival where that is the plan's own."""
     base_parameters: int = 0
     """Parameters of the frozen base: what the share of trainable ones is taken of. 0: unknown."""
     labels: list[str] = field(default_factory=list[str])
@@ -97,6 +99,7 @@ class RunResult:
             values["best"] = values["best"]["id"] if values.get("best") else None
             values["trials"] = [trial_from_plain(item) for item in values.get("trials", ())]
             values["findings"] = [_finding(item) for item in values.get("findings", ())]
+            values["gain"] = Gain(**_known(Gain, values["gain"])) if values.get("gain") else None
             return cls(**values)
         except (AttributeError, KeyError, TypeError) as error:
             raise RequestError(

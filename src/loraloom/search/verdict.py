@@ -1,0 +1,306 @@
+"""Which finalist is kept, and how sure that choice is: two questions, answered apart.
+
+Kept is the setting whose gain over the plan's own has the highest posterior mean, and the plan's own where none is above 0.
+The posterior of a gain joins what is known of it, each with its variance: the race (fresh seeds, rows that the search never
+used), the search itself, and a normal prior fitted to the gains of all that this search trained to the end, which takes back
+what the best of many owes to luck (empirical Bayes; Efron and Morris, J. Am. Stat. Assoc. 70, 1975).
+
+Sure is said of a gain that chance explains in at most 2.5 of 100 searches whose settings are all alike. Rows and seeds are
+two sources of chance with degrees of freedom of their own; the limits that each would need alone add in squares, which keeps
+the promise with a single degree of freedom too, where an approximate number of joint ones (Welch and Satterthwaite) does not.
+Of several rivals the best is looked at, so each is held to its share of the 2.5 (Bonferroni).
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+from scipy.special import stdtr, stdtrit
+
+from loraloom.records import Gain, Score
+from loraloom.search.compare import Difference, average, mean_cost, paired_difference
+
+Keep = Literal["best", "safe"]
+
+FALSE_WINS = 0.025
+"""Share of searches over settings that are all alike in which one may be said to be better for certain."""
+SAFE = 0.95
+"""How probable a gain has to be where the plan's setting is kept otherwise (`search.keep: safe`)."""
+PRACTICAL = 0.005
+"""The smallest gain worth having, as a share of the cost of the plan's setting."""
+LEAST_FOR_PRIOR = 3
+"""Settings besides the plan's whose gains tell how gains are spread."""
+LEAST_SPREAD = 0.1
+"""Of the error of a gain: gains that scatter less than their errors still differ by something."""
+
+
+@dataclass(frozen=True)
+class Contender:
+    """One setting and its scores.
+
+    Attributes:
+        finals: what it is judged by: one score a seed, the same seeds and rows for all; empty for a setting that did not race.
+        searched: validation scores of its runs in the search.
+        price: what it costs to keep (trainable parameters): less is better.
+    """
+
+    id: str
+    finals: tuple[Score, ...] = ()
+    searched: tuple[Score, ...] = ()
+    price: float = math.inf
+
+
+@dataclass(frozen=True)
+class Winner:
+    """The setting to keep.
+
+    Attributes:
+        significant: whether it is better than the plan's own for certain, and by at least the practical step.
+        gain: of what is kept over the plan's own, and of the best rival where that is the plan's own; None without a rival.
+        ties: others that cannot be told from what is kept, cheapest first.
+        sentence: the verdict with its numbers.
+    """
+
+    id: str
+    significant: bool
+    gain: Gain | None
+    ties: tuple[str, ...]
+    sentence: str
+
+
+@dataclass(frozen=True)
+class Chance:
+    """What a cost owes to its seed: variance of one run, and degrees of freedom of that figure; 0 where nothing tells."""
+
+    variance: float
+    freedom: int
+
+
+@dataclass(frozen=True)
+class _Judged:
+    """A gain as the finals alone have it, with the variances of its two sources of chance, and as the posterior has it."""
+
+    contender: Contender
+    final: Difference
+    seeds: float
+    posterior: Gain
+
+
+def pick_winner(
+    contenders: Sequence[Contender],
+    default_id: str,
+    *,
+    fresh: bool = False,
+    keep: Keep = "best",
+    called: str = "the plan's setting",
+) -> Winner:
+    """The setting to keep and how sure that is.
+
+    Args:
+        contenders: all settings of the search that were trained to the end; those with finals can be kept.
+        default_id: the plan's own setting, which must have finals.
+        fresh: whether the finals are of other seeds and other rows than what the search chose by. If not, they say nothing
+            that the search did not know, and the best of all settings is as lucky as the best of all.
+        keep: "best" keeps the highest posterior mean; "safe" the plan's setting unless that is better with 95%.
+        called: what the sentence calls the plan's setting, where something else stands for it.
+
+    Raises:
+        ValueError: the plan's setting has no finals, or the scores cannot be paired.
+    """
+    default = next((one for one in contenders if one.id == default_id and one.finals), None)
+    if default is None:
+        raise ValueError(f"the default {default_id} is not among the scores of {', '.join(one.id for one in contenders)}")
+    rivals = [one for one in contenders if one.finals and one is not default]
+    chance = seed_chance([default, *rivals], contenders)
+    prior = _prior(default, contenders, chance)
+    judged = [_judge(one, default, chance, prior, fresh) for one in rivals]
+    if not judged:
+        return Winner(default_id, False, None, (), f"{default_id} is kept: nothing was held against {called}")
+    step = PRACTICAL * abs(_mean(default))
+    kept = _choose(judged, default, step, keep)
+    shown = kept or max(judged, key=lambda one: one.posterior.mean)
+    looked_at = len(rivals) if fresh else len({one.id for one in contenders}) - 1
+    sure = kept is not None and _sure(kept, chance, looked_at) and kept.final.mean >= step
+    ties = _ties(judged, kept, default, step)
+    words = _Words(default, called, chance, fresh, keep)
+    sentence = words.better(kept, sure) if kept else words.default_kept(shown, step)
+    return Winner(kept.contender.id if kept else default_id, sure, shown.posterior, ties, _with_ties(sentence, ties))
+
+
+def seed_chance(raced: Sequence[Contender], contenders: Sequence[Contender]) -> Chance:
+    """How much of a cost is the luck of its seed, pooled over all that was trained more than once.
+
+    Finals: what is left of the settings' costs [F, S] once the mean of each setting and of each seed is taken out, with
+    (F - 1)(S - 1) degrees of freedom. Search: runs of one setting around their mean.
+    """
+    squares, freedom = 0.0, 0
+    costs_FS = np.asarray([[mean_cost(score) for score in one.finals] for one in raced])
+    rest_FS = costs_FS - costs_FS.mean(1, keepdims=True) - costs_FS.mean(0, keepdims=True) + costs_FS.mean()
+    if rest_FS.shape[1] > 1:
+        squares, freedom = float((rest_FS**2).sum()), (rest_FS.shape[0] - 1) * (rest_FS.shape[1] - 1)
+    for one in contenders:
+        costs = np.asarray([mean_cost(score) for score in one.searched])
+        if len(costs) > 1:
+            squares, freedom = squares + float(((costs - costs.mean()) ** 2).sum()), freedom + len(costs) - 1
+    return Chance(squares / freedom, freedom) if freedom else Chance(0.0, 0)
+
+
+def _mean(one: Contender) -> float:
+    return mean_cost(average(one.finals))
+
+
+def _searched_gain(one: Contender, default: Contender, chance: Chance) -> tuple[float, float] | None:
+    """Gain in the search with its variance; None where one of the two was not scored there."""
+    if not one.searched or not default.searched:
+        return None
+    found = paired_difference(average(default.searched), average(one.searched))
+    return found.mean, found.se**2 + chance.variance * (1 / len(default.searched) + 1 / len(one.searched))
+
+
+def _prior(default: Contender, contenders: Sequence[Contender], chance: Chance) -> tuple[float, float] | None:
+    """Mean and variance of the gains of this search's settings, less what their errors add to it; None where too few tell."""
+    others = [one for one in contenders if one is not default]
+    found = [gain for one in others if (gain := _searched_gain(one, default, chance)) and math.isfinite(gain[1])]
+    if len(found) < LEAST_FOR_PRIOR:
+        return None
+    gains, errors = (np.asarray(side) for side in zip(*found, strict=True))
+    error = float(errors.mean())
+    return float(gains.mean()), max(float(gains.var(ddof=1)) - error, LEAST_SPREAD * error)
+
+
+def _judge(one: Contender, default: Contender, chance: Chance, prior: tuple[float, float] | None, fresh: bool) -> _Judged:
+    final = paired_difference(average(default.finals), average(one.finals))
+    seeds = 2 * chance.variance / len(one.finals)
+    known = [(final.mean, final.se**2 + seeds), *([prior] if prior else [])]
+    if fresh and (searched := _searched_gain(one, default, chance)):
+        known.append(searched)
+    return _Judged(one, final, seeds, _posterior(known, _freedom(final, seeds, chance)))
+
+
+def _freedom(final: Difference, seeds: float, chance: Chance) -> float:
+    """Degrees of freedom of a sum of two estimated variances, rows and seeds (Satterthwaite, Biometrics Bulletin 2, 1946)."""
+    rows = final.se**2
+    if not math.isfinite(rows):
+        return math.inf
+    parts = rows**2 / max(1, final.rows - 1) if final.rows else 0.0
+    parts += seeds**2 / chance.freedom if chance.freedom else 0.0
+    return (rows + seeds) ** 2 / parts if parts else math.inf
+
+
+def _posterior(known: Sequence[tuple[float, float]], freedom: float) -> Gain:
+    """Normal means with their variances, joined; in the tails a Student t, since the variances are estimated."""
+    if any(variance == 0 for _, variance in known):
+        known = [one for one in known if one[1] == 0]
+        mean = known[0][0]
+        return Gain(mean, mean, mean, float(mean > 0) if mean else 0.5)
+    if not all(math.isfinite(mean) for mean, _ in known):
+        return Gain(math.nan, math.nan, math.nan, 0.5)
+    known = [one for one in known if math.isfinite(one[1])]
+    if not known:
+        return Gain(0.0, -math.inf, math.inf, 0.5)
+    precision = sum(1 / variance for _, variance in known)
+    mean, error = sum(mean / variance for mean, variance in known) / precision, math.sqrt(1 / precision)
+    reach = _quantile(freedom, 0.975) * error
+    probability = float(stdtr(min(freedom, 1e6), mean / error))
+    return Gain(mean, mean - reach, mean + reach, probability)
+
+
+def _quantile(freedom: float, probability: float) -> float:
+    """Of Student's t; infinitely many degrees of freedom are those of the normal distribution."""
+    return float(stdtrit(min(freedom, 1e6), probability)) if freedom > 0 else math.inf
+
+
+def _choose(judged: Sequence[_Judged], default: Contender, step: float, keep: Keep) -> _Judged | None:
+    """What is kept; None for the plan's own setting. Among those whose gain is the best but for less than the practical step
+    the cheapest is kept: such a difference is worth nothing."""
+    able = [one for one in judged if one.posterior.mean > 0 and (keep == "best" or one.posterior.probability >= SAFE)]
+    if not able:
+        cheaper = [one for one in judged if one.contender.price < default.price and one.posterior.low > -step]
+        return min(cheaper, key=lambda one: one.contender.price, default=None)
+    best = max(one.posterior.mean for one in able)
+    equal = [one for one in able if best - one.posterior.mean < step]
+    chosen = min(equal, key=lambda one: (one.contender.price, -one.posterior.mean, one.contender.id))
+    return None if best < step and default.price < chosen.contender.price else chosen
+
+
+def half_width(final: Difference, chance: Chance, seeds: int, level: float = 0.975) -> float:
+    """How far chance moves a difference of two settings over so many seeds each, at a one-sided level.
+
+    The limit of the rows and that of the seeds add in squares. Where nothing tells what a seed does, that of the rows alone.
+    """
+    rows = _quantile(max(1, final.rows - 1) if final.rows else math.inf, level) * final.se
+    over_seeds = math.sqrt(2 * chance.variance / seeds)
+    return math.hypot(rows, _quantile(chance.freedom, level) * over_seeds) if over_seeds else rows
+
+
+def _sure(one: _Judged, chance: Chance, rivals: int) -> bool:
+    """Whether chance alone would hardly give this gain. Without two runs of anything nothing is known of seeds."""
+    if not chance.freedom or not math.isfinite(one.final.se):
+        return False
+    level = 1 - FALSE_WINS / max(1, rivals)
+    return one.final.mean > half_width(one.final, chance, len(one.contender.finals), level)
+
+
+def _ties(judged: Sequence[_Judged], kept: _Judged | None, default: Contender, step: float) -> tuple[str, ...]:
+    """Settings whose interval reaches what is kept, or that lie within the practical step of it."""
+    level = kept.posterior.mean if kept else 0.0
+    others = [one for one in judged if one is not kept]
+    found = [one.contender for one in others if one.posterior.high >= level or level - one.posterior.mean < step]
+    if kept and (kept.posterior.low <= 0 or kept.posterior.mean < step):
+        found.append(default)
+    return tuple(one.id for one in sorted(found, key=lambda one: (one.price, one.id)))
+
+
+@dataclass(frozen=True)
+class _Words:
+    """How a verdict is said."""
+
+    default: Contender
+    called: str
+    chance: Chance
+    fresh: bool
+    keep: Keep
+
+    @property
+    def name(self) -> str:
+        return f"{self.called} {self.default.id}"
+
+    def better(self, kept: _Judged, sure: bool) -> str:
+        gain, one = kept.posterior, kept.contender
+        if gain.mean <= 0:
+            return f"{one.id} is kept: it is cheaper than {self.name} and not worse by more than {PRACTICAL:.1%}"
+        head = f"{one.id} is better than {self.name}" if sure else f"{one.id} is {_likely(gain)} better than {self.name}"
+        return f"{head}: {_mean(one):.4g} against {_mean(self.default):.4g}; {self._measured(gain)}"
+
+    def default_kept(self, best: _Judged, step: float) -> str:
+        gain = best.posterior
+        if gain.mean <= 0:
+            why = f"no candidate is better on balance; the nearest is {best.contender.id}, better with {gain.probability:.0%}"
+        elif self.keep == "safe" and gain.probability < SAFE:
+            why = f"{best.contender.id} is {_likely(gain)} better, and `search.keep: safe` asks for {SAFE:.0%}"
+        else:
+            why = f"{best.contender.id} is better by less than {step:.2g}, which is not worth its parameters"
+        return f"{self.name} is kept: {why}; {self._measured(gain)}"
+
+    def _measured(self, gain: Gain) -> str:
+        if math.isinf(gain.high):
+            return "too few rows for an interval"
+        told = f"gain {gain.mean:.3g}, 95% interval {gain.low:.3g} to {gain.high:.3g}"
+        if not self.chance.freedom:
+            told += ", of these adapters: one seed each does not say what the settings would do again"
+        if not self.fresh:
+            told += "; on rows or with seeds that the choice had seen, so expect a little less"
+        return told
+
+
+def _likely(gain: Gain) -> str:
+    word = "very probably" if gain.probability >= SAFE else "probably" if gain.probability >= 0.75 else "perhaps"
+    return f"{word} ({gain.probability:.0%})"
+
+
+def _with_ties(sentence: str, ties: Sequence[str]) -> str:
+    return f"{sentence}; not told apart from it: {', '.join(ties)}" if ties else sentence
