@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 
 from loraloom.data.chat import chat_rows
+from loraloom.data.conversation import Conversation
 from loraloom.data.form_template import form_of
 from loraloom.data.forms import conversation, is_talk, pair
 from loraloom.data.plain import Framing, pair_rows, text_rows
@@ -29,7 +31,7 @@ def causal_rows(tables: Tables, recognised: Recognised, tokenizer: Tokenizer) ->
         talks = {name: [(table.origin(i), conversation(row, recognised)) for i, row in enumerate(table.rows)]
                  for name, table in tables.items()}  # fmt: skip
         # A row that is context from end to end was meant so, and is no row without an answer.
-        rows = {name: chat_rows([one for one in of_split if not one[1].is_context], renderer) for name, of_split in talks.items()}
+        rows = {name: _chat_rows(of_split, renderer) for name, of_split in talks.items()}
         every = [talk for of_split in talks.values() for talk in of_split]
         context = sum(talk.is_context for _, talk in every)
         silent = [f"rows whose answers are all left out of what is learnt are left out themselves ({rows_of(context)})"]
@@ -44,6 +46,12 @@ def causal_rows(tables: Tables, recognised: Recognised, tokenizer: Tokenizer) ->
     prompts, answers = ([one[side] for of_split in pairs.values() for one in of_split] for side in (0, 1))
     notes = [*_framed(prompts, answers, framing), *_joined(prompts, template), *_unread(tables, recognised)]
     return {name: pair_rows(of_split, tokenizer, framing) for name, of_split in pairs.items()}, notes
+
+
+def _chat_rows(talks: Sequence[tuple[str, Conversation]], renderer: Renderer) -> list[Row]:
+    """The rows of conversations that are more than context; the `cluster` of each is the place of its conversation."""
+    places = [place for place, (_, talk) in enumerate(talks) if not talk.is_context]
+    return [replace(row, cluster=places[row.cluster]) for row in chat_rows([talks[place] for place in places], renderer)]
 
 
 def is_chat(table: Table, recognised: Recognised, tokenizer: Tokenizer) -> bool:

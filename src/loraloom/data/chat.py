@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -45,28 +45,30 @@ class Rendered:
 def chat_rows(talks: Sequence[tuple[str, Conversation]], renderer: Renderer) -> list[Row]:
     """Rows of (origin, conversation); the answers that are learnt are supervised.
 
-    A conversation gives one row, or one row a learnt answer where the template rewrites earlier turns.
-    A row without any supervised token is returned all the same; the caller counts it.
+    A conversation gives one row, or one row a learnt answer where the template rewrites earlier turns; the `cluster` of a row
+    is the place of its conversation. A row without any supervised token is returned all the same; the caller counts it.
 
     Raises:
         TemplateError: the template refuses conversations, or hides where their answers begin; the message names the first
             and counts them.
     """
     rows: list[Row | None] = []
+    owners: list[int] = []
     texts: list[Rendered] = []
     faults: list[tuple[str, Conversation, TemplateError]] = []
-    for origin, talk in talks:
+    for number, (origin, talk) in enumerate(talks):
         fitted = renderer.fit(talk)
         try:
             found = rendered(fitted, renderer)
             rows += [_by_marks(fitted, renderer)] if found is None else [None] * len(found)
+            owners += [number] * (1 if found is None else len(found))
             texts += found or ()
         except TemplateError as error:
             faults.append((origin, talk, error))
     if faults:
         raise _summed(faults, len(talks), renderer)
     encoded = iter(_encoded(texts, renderer.tokenizer))
-    return [next(encoded) if row is None else row for row in rows]
+    return [replace(next(encoded) if row is None else row, cluster=owner) for row, owner in zip(rows, owners, strict=True)]
 
 
 def rendered(fitted: Conversation, renderer: Renderer) -> list[Rendered] | None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -46,6 +47,7 @@ def encode(
     causal, found = causal_rows(splits.tables, recognised, tokenizer) if task == "causal_lm" else ({}, [])
     for name, table in splits.tables.items():
         encoded = causal[name] if causal else _encode_table(table, recognised, task, tokenizer, frame, classes)
+        encoded = _in_clusters(encoded, splits.groups.get(name, ()))
         rows[name] = tuple(row for row in encoded if row.supervised)
         dropped[name] = len(encoded) - len(rows[name])
         if len(table) and not rows[name]:
@@ -76,6 +78,12 @@ def encode(
         notes=once([*_notes(splits, recognised, classes, found), *splits.notes, *alike]),
         closing=() if task == "causal_lm" else closing,
     )
+
+
+def _in_clusters(rows: Sequence[Row], groups: Sequence[int]) -> list[Row]:
+    """Rows with the number of the group that their row of the table is in; without groups, with what they are cut from."""
+    owners = [number if row.cluster < 0 else row.cluster for number, row in enumerate(rows)]
+    return [replace(row, cluster=groups[owner] if groups else owner) for row, owner in zip(rows, owners, strict=True)]
 
 
 def _encode_table(

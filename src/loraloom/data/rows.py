@@ -26,10 +26,13 @@ class Row:
 
     `labels` int32: causal_lm [T], not shifted, -100 where not supervised, the first one always; seq_cls [1], the
     number of the class; seq2seq_lm [U], the ids that the decoder has to make.
+    `cluster`: the same number for rows of one text, conversation or group, which are one draw in every standard error;
+    negative for a row that stands alone.
     """
 
     input_ids: Ints
     labels: Ints
+    cluster: int = -1
 
     def __len__(self) -> int:
         return len(self.input_ids)
@@ -122,7 +125,10 @@ class Encoded:
         least = 2 + len(self.closing)
         if max_length < least:
             raise ConfigError(f"`data.max_length` is {max_length} but must be at least {least}", next="leave it at auto")
-        splits = {name: [self._cut_row(row, max_length) for row in rows] for name, rows in self.splits.items()}
+        splits = {
+            name: [self._cut_row(row, max_length, number) for number, row in enumerate(rows)]
+            for name, rows in self.splits.items()
+        }
         supervised = {name: tuple(row for cut in rows for row in cut if row.supervised) for name, rows in splits.items()}
         for name, rows in self.splits.items():
             if rows and not supervised[name]:
@@ -135,13 +141,13 @@ class Encoded:
         report = {name: self._cut_report(name, splits[name], kept[name], max_length) for name in self.report}
         return replace(self, **kept, report=report)
 
-    def _cut_row(self, row: Row, size: int) -> list[Row]:
+    def _cut_row(self, row: Row, size: int, number: int) -> list[Row]:
         if self.format == "text":
-            return _windows(row, size)
+            return _windows(row, size, number if row.cluster < 0 else row.cluster)
         if self.task == "causal_lm":
-            return [Row(row.input_ids[:size], row.labels[:size])]
+            return [replace(row, input_ids=row.input_ids[:size], labels=row.labels[:size])]
         labels = row.labels if self.task == "seq_cls" else _front(row.labels, size, self.closing)
-        return [Row(_front(row.input_ids, size, self.closing), labels)]
+        return [replace(row, input_ids=_front(row.input_ids, size, self.closing), labels=labels)]
 
     def _cut_report(self, name: str, cuts: Sequence[Sequence[Row]], kept: Sequence[Row], size: int) -> SplitReport:
         before, old = self.report[name], self.splits[name]
@@ -214,14 +220,14 @@ def _measures(rows: Sequence[Row]) -> dict[str, int]:
     }
 
 
-def _windows(row: Row, size: int) -> list[Row]:
+def _windows(row: Row, size: int, cluster: int) -> list[Row]:
     if len(row) <= size:
         return [row]
     windows: list[Row] = []
     for start in range(0, len(row) - 1, size - 1):
         labels = row.labels[start : start + size].copy()
         labels[0] = IGNORED
-        windows.append(Row(row.input_ids[start : start + size], labels))
+        windows.append(Row(row.input_ids[start : start + size], labels, cluster))
     return windows
 
 

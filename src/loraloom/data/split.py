@@ -8,9 +8,9 @@ from __future__ import annotations
 
 import random
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import accumulate
 
 from loraloom.config.asked import Auto
@@ -46,6 +46,8 @@ class Splits:
     """Held-out rows that are related to rows of an earlier split. None is a repeat, but in tables given apart."""
     notes: tuple[str, ...] = ()
     """What was kept together, and what could not be."""
+    groups: Mapping[str, tuple[int, ...]] = field(default_factory=dict[str, tuple[int, ...]])
+    """Split -> the group of each of its rows."""
 
     @property
     def tables(self) -> dict[str, Table]:
@@ -126,7 +128,9 @@ def split(
         name: sources[home[name]].take(row - starts[home[name]] for row in rows) if rows else NO_ROWS
         for name, rows in sides.items()
     }
-    return _checked(Splits(**parts, given=given, overlaps=overlaps(found, sides), notes=tuple(notes)), recognised)
+    numbers = {name: tuple(int(groups.numbers[row]) for row in rows) for name, rows in sides.items()}
+    told = Splits(**parts, given=given, overlaps=overlaps(found, sides), notes=tuple(notes), groups=numbers)
+    return _checked(told, recognised)
 
 
 def _check_shares(validation: Split, test: Split) -> None:

@@ -25,7 +25,8 @@ from loraloom.search.compare import ratio_of_sums
 class RowSums:
     """Per row of a split: sum of losses, supervised tokens, and right first choices; each [rows].
 
-    A classifier's rows also have the class that was `chosen` and the true one, `labels`.
+    A classifier's rows also have the class that was `chosen` and the true one, `labels`. `clusters` as in `Score`; empty where
+    each row is a draw of its own.
     """
 
     loss: np.ndarray
@@ -33,14 +34,17 @@ class RowSums:
     correct: np.ndarray
     chosen: np.ndarray | None = None
     labels: np.ndarray | None = None
+    clusters: tuple[int, ...] = ()
 
 
 class RowTable:
     """Row sums as they come in, batch by batch, in any order."""
 
-    def __init__(self, rows: int) -> None:
-        self._sums = np.zeros((3, rows))
-        self._classes = np.full((2, rows), -1, dtype=np.int64)
+    def __init__(self, rows: Sequence[Row]) -> None:
+        self._sums = np.zeros((3, len(rows)))
+        self._classes = np.full((2, len(rows)), -1, dtype=np.int64)
+        owners = [row.cluster if row.cluster >= 0 else -1 - number for number, row in enumerate(rows)]
+        self._clusters = tuple(owners) if len(set(owners)) < len(owners) else ()
 
     def put(self, places: Sequence[int], result: RowLosses, labels: Tensor) -> None:
         """The rows of `places`; `result` and `labels` hold them in that order."""
@@ -49,12 +53,14 @@ class RowTable:
             self._classes[:, places] = torch.stack([result.chosen, labels]).cpu().numpy()
 
     def sums(self) -> RowSums:
-        return RowSums(*self._sums, *(self._classes if (self._classes >= 0).all() else (None, None)))
+        loss, weight, correct = self._sums
+        chosen, labels = self._classes if (self._classes >= 0).all() else (None, None)
+        return RowSums(loss, weight, correct, chosen, labels, self._clusters)
 
 
 def score_of(sums: RowSums, split: str, objective: Objective, decide_by: str) -> Score:
     """Turn row sums into metrics with their errors. `decide_by` names the metric whose cost is kept a row."""
-    metrics = _with_error("loss", sums.loss, sums.weight) | _with_error(objective.metric, sums.correct, sums.weight)
+    metrics = _with_error("loss", sums.loss, sums) | _with_error(objective.metric, sums.correct, sums)
     if objective.metric == "token_accuracy":
         metrics["perplexity"] = float(np.exp(min(metrics["loss"], 700.0)))
         metrics["perplexity_se"] = metrics["perplexity"] * metrics["loss_se"]
@@ -62,7 +68,7 @@ def score_of(sums: RowSums, split: str, objective: Objective, decide_by: str) ->
         metrics |= class_metrics(sums.chosen, sums.labels)
     per_row = np.maximum(sums.weight, 1)
     costs = sums.loss / per_row if decide_by.endswith("loss") else 1 - sums.correct / per_row
-    return Score(split, metrics, tuple(costs.tolist()), tuple(sums.weight.tolist()))
+    return Score(split, metrics, tuple(costs.tolist()), tuple(sums.weight.tolist()), sums.clusters)
 
 
 def fingerprint(rows: Sequence[Row]) -> str:
@@ -75,8 +81,8 @@ def fingerprint(rows: Sequence[Row]) -> str:
     return digest.hexdigest()
 
 
-def _with_error(name: str, sums: np.ndarray, weights: np.ndarray) -> dict[str, float]:
-    found = ratio_of_sums(sums, weights)
+def _with_error(name: str, values: np.ndarray, sums: RowSums) -> dict[str, float]:
+    found = ratio_of_sums(values, sums.weight, sums.clusters)
     # An error that is not known is nan in a metric, as everywhere else: not infinite.
     return {name: found.mean, f"{name}_se": found.se if math.isfinite(found.se) else math.nan}
 
@@ -103,7 +109,7 @@ def row_sums(
     """
     workers = workers or Workers(packed.device, 1)
     lanes = list(slots) or [""]
-    tables = {lane: RowTable(len(rows)) for lane in lanes}
+    tables = {lane: RowTable(rows) for lane in lanes}
     order = sorted(range(len(rows)), key=lambda i: len(rows[i].input_ids))
 
     @torch.no_grad()

@@ -164,7 +164,7 @@ def _headless(model: ModelFacts, folder: Path | None) -> str:
 @torch.no_grad()
 def _sums(model: Any, base: Base, data: Encoded, objective: Any) -> RowSums:
     """Row sums of a plain (PEFT or bare) model, shortest rows first."""
-    table = RowTable(len(data.train))
+    table = RowTable(data.train)
     for chosen in by_length(data.train):
         batch = collate([data.train[i] for i in chosen], base.pad_id, data.task).to(base.model.device)
         table.put(chosen, objective.rows(model, batch), batch.labels)
