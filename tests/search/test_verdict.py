@@ -57,9 +57,17 @@ def test_where_none_is_better_on_balance_the_plans_setting_stays() -> None:
     assert "no candidate is better on balance" in winner.sentence
 
 
-def test_of_equals_the_cheaper_is_kept() -> None:
-    even = [raced("t000", 0.0), raced("t001", -0.001, price=20.0), raced("t002", -0.0005, price=5.0)]
-    assert pick_winner(even, "t000", fresh=True).id == "t002"
+def test_the_best_guess_is_kept_whatever_it_costs_and_a_cheaper_one_named_with_it() -> None:
+    winner = pick_winner(
+        [raced("t000", 0.0), raced("t001", -0.1, price=20.0), raced("t002", -0.099, price=5.0)], "t000", fresh=True
+    )
+    assert (winner.id, winner.ties) == ("t001", ("t002",))
+
+
+def test_where_nothing_is_better_a_cheaper_one_that_is_no_worse_is_kept() -> None:
+    same = raced("t000", 0.0)
+    cheap = Contender("t001", tuple(score(np.asarray(one.costs) + 1e-4) for one in same.finals), (), price=5.0)
+    assert pick_winner([same, cheap], "t000", fresh=True).id == "t001"
 
 
 def test_a_certain_but_tiny_gain_is_not_called_sure() -> None:
