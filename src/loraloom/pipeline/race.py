@@ -93,7 +93,8 @@ def race(session: Session, driver: Driver, chosen: Sequence[Finished], default: 
     reference = next((one for one in chosen if plan and same_setting(one, plan)), chosen[0]).job.candidate.id
     contenders = _contenders(session, driver, {trial: tuple(own.values()) for trial, own in scores.items()})
     keep = session.prepared.config.search.keep
-    verdict = pick_winner(contenders, reference, fresh=raced and split == "confirm", keep=keep)
+    measure = "loss" if session.result.direction == "minimize" else "share that is wrong"
+    verdict = pick_winner(contenders, reference, fresh=raced and split == "confirm", keep=keep, measure=measure)
     session.result.verdict, session.result.significant = verdict.sentence, verdict.significant
     session.result.gain = verdict.gain
     session.recorder.emit("note", text=verdict.sentence)

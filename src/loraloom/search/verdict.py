@@ -97,6 +97,7 @@ def pick_winner(
     fresh: bool = False,
     keep: Keep = "best",
     called: str = "the plan's setting",
+    measure: str = "",
 ) -> Winner:
     """The setting to keep and how sure that is.
 
@@ -107,6 +108,7 @@ def pick_winner(
             that the search did not know, and the best of all settings is as lucky as the best of all.
         keep: "best" keeps the highest posterior mean; "safe" the plan's setting unless that is better with 95%.
         called: what the sentence calls the plan's setting, where something else stands for it.
+        measure: what the costs are, before their numbers in the sentence; empty where whoever shows it says so.
 
     Raises:
         ValueError: the plan's setting has no finals, or the scores cannot be paired.
@@ -126,7 +128,7 @@ def pick_winner(
     looked_at = len(rivals) if fresh else len({one.id for one in contenders}) - 1
     sure = kept is not None and _sure(kept, chance, looked_at) and kept.final.mean >= step
     ties = _ties(judged, kept, default, step)
-    words = _Words(default, called, chance, fresh, keep)
+    words = _Words(default, called, measure, chance, fresh, keep)
     sentence = words.better(kept, sure) if kept else words.default_kept(shown)
     return Winner(kept.contender.id if kept else default_id, sure, shown.posterior, ties, _with_ties(sentence, ties))
 
@@ -262,6 +264,7 @@ class _Words:
 
     default: Contender
     called: str
+    measure: str
     chance: Chance
     fresh: bool
     keep: Keep
@@ -275,7 +278,8 @@ class _Words:
         if gain.mean <= 0:
             return f"{one.id} is kept: it is cheaper than {self.name} and not worse by more than {PRACTICAL:.1%}"
         head = f"{one.id} is better than {self.name}" if sure else f"{one.id} is {_likely(gain)} better than {self.name}"
-        return f"{head}: {_mean(one):.4g} against {_mean(self.default):.4g}; {self._measured(gain)}"
+        numbers = f"{self.measure} {_mean(one):.4g} against {_mean(self.default):.4g}".lstrip()
+        return f"{head}: {numbers}; {self._measured(gain)}"
 
     def default_kept(self, best: _Judged) -> str:
         gain = best.posterior
