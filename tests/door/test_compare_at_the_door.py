@@ -275,3 +275,13 @@ def test_many_that_were_not_compared_row_by_row_are_counted(loraloom: Door, tmp_
     made(tmp_path, "loose", {f"t{number:03d}": 2.0 for number in range(12)}, rows="")
     (note,) = loraloom("compare", "loose", "--output-dir", tmp_path, "--json").json()["notes"]
     assert re.match(r"(t\d+, ){3}t\d+ and 7 more: not compared row by row", note)
+
+
+def test_compare_and_tune_say_the_same_of_a_race(world: World, loraloom: Door, tmp_path: Path) -> None:
+    """The search's own run of a setting is no part of its race: the choice was made by it."""
+    words = ("--model", world.bert, "--data", world.labels, "--validation", "0.2", "--trials", "4", "--max-steps", "8")
+    tuned = loraloom("tune", *words, "--output-dir", tmp_path, "--name", "raced", "--json", "--seed", "3")
+    assert tuned.code == 0, tuned.err
+    verdict, compared = tuned.json()["verdict"], loraloom("compare", tmp_path / "raced", "--json").json()["verdict"]
+    interval = verdict[verdict.index("gain ") :].partition(";")[0]
+    assert interval in compared, (verdict, compared)

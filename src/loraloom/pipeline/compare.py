@@ -158,8 +158,9 @@ def _price(entrant: Entrant, price: str) -> float:
 
 def _aligned(entrants: Sequence[Entrant], split: str) -> dict[str, tuple[Score, ...]]:
     """Scores of a split with the same seeds for each (as many of each, where they share none), row by row where all were taken
-    on the same rows."""
-    shared = set[int].intersection(*(entrant.seeds(split) for entrant in entrants))
+    on the same rows. Where all have raced, the race alone counts, as for `tune`: the search chose by its own runs."""
+    raced = all(entrant.seeds(split, raced=True) for entrant in entrants)
+    shared = set[int].intersection(*(entrant.seeds(split, raced=raced) for entrant in entrants))
     least = min(len(entrant.scored(split)) for entrant in entrants)
     rows = set[str].union(*(entrant.rows(split) for entrant in entrants))
     paired = len(rows) == 1 and "" not in rows
@@ -200,7 +201,7 @@ def _judge(entrants: Sequence[Entrant], reference: Entrant, order: Sequence[str]
             called = "the plan's setting" if default else "the reference"
             if one_run:
                 contenders = [_searched(entrant, finals.get(entrant.name, ())) for entrant in entrants]
-                fresh = split == "confirm" and all(entrant.raced(split) for entrant in group)
+                fresh = split == "confirm" and all(entrant.seeds(split, raced=True) for entrant in group)
             else:
                 contenders = [Contender(one.name, finals[one.name], price=float(one.parameters)) for one in group]
                 fresh = split != "validation"

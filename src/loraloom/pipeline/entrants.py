@@ -59,9 +59,9 @@ class Entrant:
         """Fingerprints of the rows that the scores of a split were taken on; "" where row costs were not kept."""
         return {self.kept[trial.id][split].rows if split in self.kept[trial.id] else "" for trial in self.scored(split)}
 
-    def seeds(self, split: str) -> set[int]:
-        """Seeds of the trials that were measured on a split."""
-        return {_seed(trial) for trial in self.scored(split)}
+    def seeds(self, split: str, *, raced: bool = False) -> set[int]:
+        """Seeds of the trials that were measured on a split; with `raced`, of those that were trained anew for the race."""
+        return {_seed(trial) for trial in self.scored(split) if not raced or _RACED.fullmatch(trial.id)}
 
     def scores(self, split: str, seeds: set[int] | None = None, *, paired: bool) -> tuple[Score, ...]:
         """Scores by seed, of these seeds only, as costs (less is better); row by row when `paired`."""
@@ -74,10 +74,6 @@ class Entrant:
         if any("validation" not in self.kept[trial.id] for trial in own):
             return ()
         return tuple(self._score(trial, "validation", True) for trial in own)
-
-    def raced(self, split: str) -> bool:
-        """Whether it was trained anew for what was measured on a split."""
-        return any(_RACED.fullmatch(trial.id) for trial in self.scored(split))
 
     def value(self, split: str) -> tuple[float, float]:
         """The deciding metric on a split, and its standard error over rows and, with several of them, seeds."""
