@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from loraloom.data.recognise import Recognised
-from loraloom.data.said import asked_keys, content_key, normal, turns
+from loraloom.data.said import asked_keys, key_of, normal, turns
 
 CHAT = Recognised("messages", "causal_lm", {"messages": "messages"}, "")
 SHARE = Recognised("sharegpt", "causal_lm", {"messages": "conversations"}, "")
@@ -47,14 +47,14 @@ def said(user: Any, assistant: Any = ANSWER) -> dict[str, Any]:
     ids=["NFD", "NFKC", "line breaks", "white space", "case", "unseen", "parts", "empty system", "keys", "sharegpt"],
 )
 def test_the_same_talk_has_one_key(other: dict[str, Any]) -> None:
-    assert content_key(other, CHAT) == content_key(said(ASKED), CHAT)
+    assert key_of(turns(other, CHAT)) == key_of(turns(said(ASKED), CHAT))
 
 
 def test_the_same_talk_has_one_key_in_every_form() -> None:
     keys = {
-        content_key(said("a", "b"), CHAT),
-        content_key({"conversations": [{"from": "human", "value": "A"}, {"from": "gpt", "value": "B"}]}, SHARE),
-        content_key({"question": "a ", "answer": "b"}, PAIRS),
+        key_of(turns(said("a", "b"), CHAT)),
+        key_of(turns({"conversations": [{"from": "human", "value": "A"}, {"from": "gpt", "value": "B"}]}, SHARE)),
+        key_of(turns({"question": "a ", "answer": "b"}, PAIRS)),
     }
     assert len(keys) == 1
 
@@ -69,7 +69,7 @@ def test_what_differs_has_another_key() -> None:
     ]
     rows = [said("a", "b"), said("b", "a"), said("a b", ""), said("a", "b c"), *calls]
     rows.append(chat({"role": "system", "content": "be short"}, *said("a", "b")["messages"]))
-    assert len({content_key(row, CHAT) for row in rows}) == len(rows)
+    assert len({key_of(turns(row, CHAT)) for row in rows}) == len(rows)
 
 
 def test_arguments_of_a_tool_are_the_same_as_an_object_and_as_json_text() -> None:
@@ -78,7 +78,7 @@ def test_arguments_of_a_tool_are_the_same_as_an_object_and_as_json_text() -> Non
         chat({"role": "assistant", "content": "", "tool_calls": [{"id": i, "function": {"name": "f", "arguments": each}}]})
         for i, each in enumerate(written)
     ]
-    assert len({content_key(row, CHAT) for row in rows}) == 1
+    assert len({key_of(turns(row, CHAT)) for row in rows}) == 1
 
 
 def test_each_answer_has_a_key_of_all_that_stands_before_it() -> None:

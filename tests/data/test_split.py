@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from loraloom.data.classes import sort_labels
 from loraloom.data.recognise import Recognised
-from loraloom.data.said import content_key
+from loraloom.data.said import key_of, turns
 from loraloom.data.split import CONFIRM_FROM, Splits, split
 from loraloom.data.table import Table
 from loraloom.errors import ConfigError, DataError
@@ -36,7 +36,7 @@ def write(path: Path, rows: list[dict[str, Any]]) -> str:
 
 
 def keys(part: Table, recognised: Recognised) -> set[str]:
-    return {content_key(row, recognised) for row in part.rows}
+    return {key_of(turns(row, recognised)) for row in part.rows}
 
 
 @given(

@@ -165,20 +165,3 @@ def request(world: World, here: Path, template: str | None, rows: list[Row]) -> 
         shutil.copytree(world.chat_llama, here / "model")
         (here / "model" / "chat_template.jinja").write_text(template)
     return ["--model", model, "--data", write_rows(here / "rows.jsonl", rows), "--output-dir", here / "runs"]
-
-
-def test_plan_says_what_train_will_refuse(world: World, loraloom: Door, tmp_path: Path) -> None:
-    """The opening of an answer ends in white space that is not what stands before an answer in the rows."""
-    template = (
-        "{% for m in messages %}<{{ m['role'] }}> {{ m['content'] }}<eos>{% endfor %}"
-        "{% if add_generation_prompt %}<assistant> sure: {% endif %}"
-    )
-    row = {"messages": [{"role": "user", "content": ASKED}, {"role": "assistant", "content": f"sure: {ANSWER}"}]}
-    words = request(world, tmp_path, template.replace("<eos>", ""), many(row))
-    trained, planned = loraloom("train", *words), loraloom("plan", *words, "--json")
-    assert trained.code == 2
-    fault = trained.err.splitlines()[0].removeprefix("error: ")
-    if planned.code == 2:
-        assert fault in planned.err
-    else:
-        assert any(warning.startswith("train will refuse this: ") and fault in warning for warning in planned.json()["warnings"])

@@ -20,7 +20,7 @@ from loraloom.errors import ConfigError, LoraloomError, RequestError
 from loraloom.lora.base import Base
 from loraloom.pipeline import prepare as preparing
 from loraloom.pipeline.check import Checked, check, refuse_failed, subject_of
-from loraloom.pipeline.preflight import CHECKS, refuse_faults, run_check
+from loraloom.pipeline.preflight import CHECKS, OF_ROWS, refuse_faults, run_check
 from loraloom.pipeline.preflight.rehearsal import Rehearsal
 from loraloom.pipeline.preflight.result import CheckResult
 from loraloom.pipeline.preflight.subject import Subject
@@ -70,6 +70,9 @@ def same_refusal(config: Config, fault: CheckResult) -> None:
         prepare(config)
     assert caught.value.exit_code == 2
     assert fault.what in str(caught.value) and fault.command is not None and fault.command in str(caught.value)
+    if fault.name in OF_ROWS:
+        foretold = [text for text in prepare(config, weights=False).plan.warnings if text.startswith("train will refuse this: ")]
+        assert any(fault.what in text and fault.command in text for text in foretold)
 
 
 def test_a_healthy_request_has_no_fault_and_no_warning(here: Path) -> None:

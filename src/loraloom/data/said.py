@@ -52,11 +52,6 @@ def turns(row: Mapping[str, Any], recognised: Recognised) -> Turns:
     return (*(("beside", text) for text in beside), *(turn for turn in spoken if turn != ("system", "")))
 
 
-def content_key(row: Mapping[str, Any], recognised: Recognised) -> str:
-    """Equal for rows that say the same. A label is no part of the content."""
-    return key_of(turns(row, recognised))
-
-
 def key_of(said: Turns) -> str:
     """Equal for equal turns."""
     return _digest(said).hexdigest()
