@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import itertools
+from collections.abc import Callable, Generator
+from contextlib import contextmanager
 
 import pytest
 import torch
 from bases import save_bert, save_llama, save_t5
 from doorway import Door, Run, World, call, write_rows
+
+from loraloom.pipeline import drive
 
 SUBJECTS = {"animal": ("the cat", "a dog", "the bird", "a horse"), "food": ("the soup", "a cake", "the bread", "a pear")}
 VERBS = ("sleeps", "waits", "stands", "turns", "falls", "rests")
@@ -59,3 +63,19 @@ def tuned(world: World, tmp_path_factory: pytest.TempPathFactory) -> Run:
     )  # fmt: skip
     assert answer.code == 0, answer.err
     return Run(answer, runs / "first")
+
+
+@pytest.fixture
+def stopping(monkeypatch: pytest.MonkeyPatch) -> Callable[[int | None], None]:
+    """Let Ctrl-C come after so many ticks of the next pack; None for never."""
+
+    def after(ticks: int | None) -> None:
+        @contextmanager
+        def listening() -> Generator[Callable[[], bool]]:
+            asked = iter(range(10_000))
+            # Asked twice a tick: whether to write a checkpoint now, and whether to stop.
+            yield lambda: ticks is not None and next(asked) >= 2 * ticks
+
+        monkeypatch.setattr(drive, "listening", listening)
+
+    return after

@@ -5,8 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 import signal
-from collections.abc import Callable, Generator
-from contextlib import contextmanager
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -14,28 +13,11 @@ import pytest
 import yaml
 from doorway import Answer, Door, World
 
-from loraloom.pipeline import drive
 from loraloom.records import Event
 from loraloom.store.folder import RunFolder
 from loraloom.train.pack import PackTrainer
 
 Words = list[object]
-
-
-@pytest.fixture
-def stopping(monkeypatch: pytest.MonkeyPatch) -> Callable[[int | None], None]:
-    """Let Ctrl-C come after so many ticks of the next pack; None for never."""
-
-    def after(ticks: int | None) -> None:
-        @contextmanager
-        def listening() -> Generator[Callable[[], bool]]:
-            asked = iter(range(10_000))
-            # Asked twice a tick: whether to write a checkpoint now, and whether to stop.
-            yield lambda: ticks is not None and next(asked) >= 2 * ticks
-
-        monkeypatch.setattr(drive, "listening", listening)
-
-    return after
 
 
 def asked_of(verb: str, world: World, root: Path) -> Words:

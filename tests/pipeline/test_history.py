@@ -13,7 +13,7 @@ from loraloom.config.asked import Config
 from loraloom.facts.data import assumed_data
 from loraloom.facts.device import DeviceFacts
 from loraloom.facts.model import model_facts
-from loraloom.pipeline.history import Earlier, corrected, earlier_runs, memory_of, time_of
+from loraloom.pipeline.history import Earlier, corrected, earlier_runs, finished_runs, memory_of, time_of
 from loraloom.plan.planner import Facts, Plan, make_plan
 from loraloom.records import Event, Trial
 from loraloom.store.folder import RunFolder
@@ -119,13 +119,13 @@ def test_runs_of_the_same_model_task_and_device_are_found_and_broken_folders_pas
     (tmp_path / "torn" / "run.json").write_text("{")
     (tmp_path / "a-file").write_text("")
     (tmp_path / "a-folder").mkdir()
-    found = list(earlier_runs(tmp_path, "base", "causal_lm", DEVICE))
+    found = list(earlier_runs(finished_runs(tmp_path), "base", "causal_lm", DEVICE))
     assert [one.result.name for one in found] == ["same"]
     assert found[0].forecast["time"]["total_seconds"] == 110.0
 
 
 def test_an_output_folder_that_is_not_there_holds_no_runs(tmp_path: Path) -> None:
-    assert not list(earlier_runs(tmp_path / "none", "base", "causal_lm", DEVICE))
+    assert not list(finished_runs(tmp_path / "none"))
 
 
 @pytest.fixture

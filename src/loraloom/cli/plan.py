@@ -9,7 +9,7 @@ from typing import Annotated, Any
 
 import typer
 
-from loraloom.cli.request import All, Request, asks
+from loraloom.cli.request import All, NoHistory, Request, asks
 
 Explain = Annotated[
     str | None,
@@ -23,7 +23,9 @@ Probe = Annotated[
 
 
 @asks()
-def plan(request: Request, explain: Explain = None, probe: Probe = False, everything: All = False) -> dict[str, Any]:
+def plan(
+    request: Request, explain: Explain = None, probe: Probe = False, no_history: NoHistory = False, everything: All = False
+) -> dict[str, Any]:
     """Show every setting with its reason.
 
     Memory and time are forecast too, and what a tune may change is listed. Nothing is trained.

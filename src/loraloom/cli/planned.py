@@ -74,6 +74,7 @@ def show_plan(prepared: Prepared, *, everything: bool = False) -> dict[str, Any]
 
     console = plain_console()
     document = plan_json(prepared.plan)
+    document["history"] = [search.to_json() for search in prepared.past]
     width = sentence_width(console)
     lines = [*_broken(prepared.recognised.note, width), ""]
     if everything:
@@ -121,6 +122,8 @@ def _in_short(document: Mapping[str, Any], trials: int, taken: str, width: int |
     if document["search_space"]:
         space = "; ".join(f"{_name(key)} {dimension_words(found)}" for key, found in document["search_space"].items())
         yield from _broken(f"search: {_candidates(trials)} over {space}", width, indent="  ")
+    if document["history"]:
+        yield from _broken(f"history: {settings['search.history']['reason']}", width, indent="  ")
 
 
 def _at_length(document: Mapping[str, Any], trials: int) -> Iterator[str]:

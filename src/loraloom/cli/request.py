@@ -68,11 +68,15 @@ Resume = Annotated[
     Path | None, typer.Option("--resume", metavar="RUN_FOLDER", help="Go on with this run; its own config.yaml says what to do.")
 ]
 
+NoHistory = Annotated[bool, typer.Option("--no-history", help="Search as if nothing had been run on this base before.")]
 NoAct = Annotated[bool, typer.Option("--no-act", help="Report candidates that diverge or overfit, but do not stop them.")]
 Apply = Annotated[
     str | None,
     typer.Option("--apply", metavar="RUN_FOLDER[:FINDING]", help="Do that run again with the change that its finding proposes."),
 ]
+
+SWITCHES: Mapping[str, tuple[str, Any]] = {"no_act": ("diagnose.act", False), "no_history": ("search.history", "none")}
+"""Options of single commands that stand for one value of a config key."""
 
 
 @dataclass(frozen=True)
@@ -100,7 +104,7 @@ def asks(*flags: str) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
 
             named, rows = told_apart(given["files"] or ())
             file = _file_of(named, given.get("resume"))
-            values: dict[str, Any] = {"diagnose.act": False} if given.get("no_act") else {}
+            values = {key: value for name, (key, value) in SWITCHES.items() if given.get(name)}
             if given.get("apply"):
                 file, changes = _applied(given["apply"], file)
                 values |= changes

@@ -108,6 +108,8 @@ class SearchConfig:
     seeds_for_finalists: int | Auto = "auto"
     keep: Literal["best", "safe"] = "best"
     """best: the setting with the highest expected gain; safe: the plan's own unless another is better with 95%."""
+    history: str = "auto"
+    """What earlier searches on the same base found: auto (the runs of the output folder), none, or one run."""
 
 
 @dataclass(frozen=True)

@@ -6,6 +6,7 @@ tensor with its type, shape and byte range. So names, types and a truncated down
 
 from __future__ import annotations
 
+import hashlib
 import json
 import struct
 from collections import Counter
@@ -18,6 +19,9 @@ BYTES = {"float64": 8, "float32": 4, "bfloat16": 2, "float16": 2}
 """Of one number, by its type."""
 SINGLE_FILES = ("model.safetensors", "pytorch_model.bin")
 INDEX_FILES = ("model.safetensors.index.json", "pytorch_model.bin.index.json")
+SAMPLES, SAMPLE_BYTES = 64, 2**16
+"""Of each weight file: its size and this many pieces, evenly from end to end. Training moves nearly every number of a model,
+so that another version is told from this one; a file of up to 4 MiB is read whole."""
 
 
 @dataclass(frozen=True)
@@ -60,6 +64,20 @@ def find_weights(folder: Path) -> Weights:
             return Weights(files=files, bytes=size, problem=f"{name} cannot be read: {fault}")
     dtype = counts.most_common(1)[0][0] if counts else None
     return Weights(files=files, bytes=size, names=frozenset(names), dtype=dtype)
+
+
+def weights_fingerprint(folder: Path) -> str:
+    """Of config.json and, by samples, of every weight file."""
+    digest = hashlib.blake2b((folder / "config.json").read_bytes(), digest_size=12)
+    for name in find_weights(folder).files:
+        path = folder / name
+        size = path.stat().st_size
+        digest.update(f"{name} {size}".encode())
+        with path.open("rb") as file:
+            for number in range(SAMPLES):
+                file.seek(max(0, size - SAMPLE_BYTES) * number // (SAMPLES - 1))
+                digest.update(file.read(SAMPLE_BYTES))
+    return digest.hexdigest()
 
 
 def _files(folder: Path) -> tuple[str, ...]:

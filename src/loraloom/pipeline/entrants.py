@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -13,13 +12,11 @@ from loraloom.records import Score, Trial
 from loraloom.search.compare import average, standard_error
 from loraloom.store.find import find_run
 from loraloom.store.folder import RunFolder
-from loraloom.store.result import RunResult
+from loraloom.store.result import RACED, RunResult
 from loraloom.store.scores import RowCosts, read_scores
 
 SPLITS = ("test", "confirm", "validation")
 """From the split that the search knew least to the one that it chose on."""
-_RACED = re.compile(r"t[0-9]+s[0-9]+")
-"""Ids of trials of the race (`pipeline.race`): the setting's own, and the number of its seed."""
 
 
 @dataclass(frozen=True)
@@ -61,7 +58,7 @@ class Entrant:
 
     def seeds(self, split: str, *, raced: bool = False) -> set[int]:
         """Seeds of the trials that were measured on a split; with `raced`, of those that were trained anew for the race."""
-        return {_seed(trial) for trial in self.scored(split) if not raced or _RACED.fullmatch(trial.id)}
+        return {_seed(trial) for trial in self.scored(split) if not raced or RACED.fullmatch(trial.id)}
 
     def scores(self, split: str, seeds: set[int] | None = None, *, paired: bool) -> tuple[Score, ...]:
         """Scores by seed, of these seeds only, as costs (less is better); row by row when `paired`."""
@@ -70,7 +67,7 @@ class Entrant:
 
     def searched(self) -> tuple[Score, ...]:
         """Validation scores of its runs in the search, row by row; none where the rows were not kept."""
-        own = [trial for trial in self.scored("validation") if not _RACED.fullmatch(trial.id)]
+        own = [trial for trial in self.scored("validation") if not RACED.fullmatch(trial.id)]
         if any("validation" not in self.kept[trial.id] for trial in own):
             return ()
         return tuple(self._score(trial, "validation", True) for trial in own)

@@ -29,7 +29,7 @@ from loraloom.lora.foreign import adapter_folder, has_tokenizer, read_adapter_co
 from loraloom.lora.state import PEFT_TASKS, load_peft, require_embeddings
 from loraloom.pipeline.beside import record_of
 from loraloom.pipeline.classes import classes_to_score, refuse_unlabelled
-from loraloom.pipeline.session import deciding_metric
+from loraloom.pipeline.prepare import deciding_metric
 from loraloom.plan.rules.max_length import refuse_beyond_positions
 
 LONGEST = 2**20

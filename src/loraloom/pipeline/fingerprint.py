@@ -2,20 +2,15 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Mapping
-from pathlib import Path
 
 from loraloom.data.load import shown
 from loraloom.errors import DataError, ModelError
 from loraloom.evals.scoring import fingerprint
 from loraloom.facts.source import model_folder
-from loraloom.facts.weights import find_weights
+from loraloom.facts.weights import weights_fingerprint
 from loraloom.pipeline.prepare import Prepared, required_model
 
-SAMPLES, SAMPLE_BYTES = 64, 2**16
-"""Of each weight file: its size and this many pieces, evenly from end to end. Training moves nearly every number of a model,
-so that another version is told from this one; a file of up to 4 MiB is read whole."""
 MODEL = "model"
 
 
@@ -25,20 +20,6 @@ def fingerprints(prepared: Prepared) -> dict[str, str]:
     folder = model_folder(required_model(prepared.config), config.revision)
     rows = {split: fingerprint(rows) for split, rows in prepared.data.splits.items()}
     return rows | ({MODEL: weights_fingerprint(folder)} if folder else {})
-
-
-def weights_fingerprint(folder: Path) -> str:
-    """Of config.json and, by samples, of every weight file."""
-    digest = hashlib.blake2b((folder / "config.json").read_bytes(), digest_size=12)
-    for name in find_weights(folder).files:
-        path = folder / name
-        size = path.stat().st_size
-        digest.update(f"{name} {size}".encode())
-        with path.open("rb") as file:
-            for number in range(SAMPLES):
-                file.seek(max(0, size - SAMPLE_BYTES) * number // (SAMPLES - 1))
-                digest.update(file.read(SAMPLE_BYTES))
-    return digest.hexdigest()
 
 
 def refuse_changes(before: Mapping[str, str], now: Mapping[str, str], prepared: Prepared) -> None:

@@ -1,9 +1,10 @@
-"""What earlier runs of the same model and task took, held against what was forecast for them."""
+"""Earlier runs of the same model and task: what they took, held against what was forecast for them, and what they found."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from itertools import islice
 from pathlib import Path
@@ -11,9 +12,11 @@ from typing import Any, cast
 
 from loraloom.errors import LoraloomError
 from loraloom.facts.device import DeviceFacts
+from loraloom.pipeline.past_searches import with_past_searches
 from loraloom.pipeline.prepare import Prepared, required_model
 from loraloom.plan.correction import Measurement, by_history
 from loraloom.plan.planner import Plan
+from loraloom.search.history import PastSearch
 from loraloom.store.folder import RunFolder
 from loraloom.store.result import RunResult
 
@@ -29,16 +32,18 @@ class Earlier:
     forecast: Mapping[str, Any]
 
 
-def with_history(prepared: Prepared) -> Prepared:
-    """The same with forecasts of memory and time as earlier runs in its output folder correct them, and a note on each.
+def with_history(prepared: Prepared, kept: Sequence[PastSearch] | None = None) -> Prepared:
+    """The same with what earlier searches found, and with forecasts of memory and time as earlier runs in its output folder
+    correct them, and a note on each.
 
-    What `engine: peft` would take is left alone: no run here has measured it.
+    What `engine: peft` would take is left alone: no run here has measured it. `kept` and errors as in `with_past_searches`.
     """
-    config, plan = prepared.config, prepared.plan
+    config, read = prepared.config, tuple(finished_runs(prepared.config.output_dir))
+    prepared = with_past_searches(prepared, (result for _, result in read), kept)
     if config.engine == "peft":
         return prepared
-    runs = tuple(earlier_runs(config.output_dir, required_model(config), prepared.task, prepared.facts.device))
-    return replace(prepared, plan=corrected(plan, runs)) if runs else prepared
+    runs = tuple(earlier_runs(read, required_model(config), prepared.task, prepared.facts.device))
+    return replace(prepared, plan=corrected(prepared.plan, runs)) if runs else prepared
 
 
 def corrected(plan: Plan, runs: Iterable[Earlier]) -> Plan:
@@ -54,21 +59,27 @@ def corrected(plan: Plan, runs: Iterable[Earlier]) -> Plan:
     return replace(plan, forecast=forecast, notes=tuple(notes))
 
 
-def earlier_runs(output_dir: str | Path, model: str, task: str, device: DeviceFacts) -> Iterator[Earlier]:
-    """Runs under `output_dir` with this model, task and device that kept their forecast, the latest first.
-
-    What cannot be read is passed over: a forecast does not fail for it.
-    """
+def finished_runs(output_dir: str | Path) -> Iterator[tuple[RunFolder, RunResult]]:
+    """Runs under `output_dir` that are over, however they ended, the latest first. What cannot be read is passed over: no plan
+    fails for it."""
     for folder in islice(_latest(Path(output_dir)), LATEST):
-        try:
+        with suppress(LoraloomError, OSError):
             result = folder.result()
-            if (result.model, result.task) != (model, task) or _device(result) != device.name or result.status == "running":
-                continue
-            told = next((event.data for event in folder.events() if event.kind == "forecast"), None)
-        except (LoraloomError, OSError):
+            if result.status != "running":
+                yield folder, result
+
+
+def earlier_runs(
+    finished: Iterable[tuple[RunFolder, RunResult]], model: str, task: str, device: DeviceFacts
+) -> Iterator[Earlier]:
+    """Of runs that are over, those with this model, task and device that kept their forecast, in their order."""
+    for folder, result in finished:
+        if (result.model, result.task) != (model, task) or _device(result) != device.name:
             continue
-        if told is not None:
-            yield Earlier(result, told)
+        with suppress(LoraloomError, OSError):
+            told = next((event.data for event in folder.events() if event.kind == "forecast"), None)
+            if told is not None:
+                yield Earlier(result, told)
 
 
 def memory_of(run: Earlier) -> Measurement | None:

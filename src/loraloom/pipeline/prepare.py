@@ -24,6 +24,7 @@ from loraloom.pipeline.retained import retained_rows
 from loraloom.pipeline.trackers import require_trackers
 from loraloom.plan.planner import Facts, Plan, make_plan
 from loraloom.records import Task
+from loraloom.search.history import PastSearch
 
 
 @dataclass
@@ -38,6 +39,8 @@ class Prepared:
     tokenizer: Any
     retain: tuple[Row, ...] = ()
     """Rows of `data.retain`: never trained on."""
+    past: tuple[PastSearch, ...] = ()
+    """Earlier searches on this base, the latest first."""
 
     @property
     def task(self) -> Task:
@@ -161,6 +164,23 @@ def describe(config: Config, task: Task | None, num_labels: int | None = None) -
         required_model(config), revision=config.model.revision, trust_remote_code=config.model.trust_remote_code,
         task=task, num_labels=num_labels,
     )  # fmt: skip
+
+
+def deciding_metric(asked: str, task: str) -> tuple[str, Any]:
+    """(name without its split, direction) of the metric that decides.
+
+    Raises:
+        ConfigError: a metric that the task does not have.
+    """
+    share = "accuracy" if task == "seq_cls" else "token_accuracy"
+    name = asked.removeprefix("validation_")
+    if name == "auto":
+        name = share if task == "seq_cls" else "loss"
+    if name not in ("loss", share):
+        raise ConfigError(
+            f"`search.metric` is {asked}", need=f"auto, validation_loss or validation_{share} for {task}", next="leave it auto"
+        )
+    return name, "minimize" if name == "loss" else "maximize"
 
 
 def refuse_unbuilt(config: Config, *, trains: bool = True) -> None:

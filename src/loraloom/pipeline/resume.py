@@ -12,6 +12,7 @@ from loraloom.config.asked import Config
 from loraloom.config.decode import load_config, to_plain
 from loraloom.config.keys import keys
 from loraloom.errors import RequestError
+from loraloom.search.history import PastSearch
 from loraloom.store.folder import RunFolder
 from loraloom.store.lines import Lines, Mark
 from loraloom.store.names import free_name
@@ -49,6 +50,11 @@ class Reopened:
     def trials(self) -> int | None:
         """How many candidates the run was planned to try: the forecast that decided it may differ now."""
         return None if self.checkpoint is None else self.checkpoint.run.get("trials")
+
+    @property
+    def past(self) -> tuple[PastSearch, ...] | None:
+        """The earlier searches that the run was begun with: others may have ended since."""
+        return None if self.checkpoint is None else tuple(map(PastSearch.from_plain, self.checkpoint.run.get("past", ())))
 
     def take_up(self) -> None:
         """Forget what happened after the checkpoint, which will happen again, and what was only half written."""

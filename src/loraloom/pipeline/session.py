@@ -19,7 +19,7 @@ from loraloom.config.decode import to_plain
 from loraloom.config.units import parse_seconds
 from loraloom.data.batches import collate
 from loraloom.data.encode import Row
-from loraloom.errors import ConfigError, InterruptedRunError, StoreError, VerificationError
+from loraloom.errors import InterruptedRunError, StoreError, VerificationError
 from loraloom.evals.objective import objective_for
 from loraloom.evals.scoring import row_sums, score_of
 from loraloom.facts.device import environment
@@ -29,9 +29,10 @@ from loraloom.lora.state import load_peft, logits_of, read_adapter, save_adapter
 from loraloom.lora.targets import short_label
 from loraloom.pipeline.diagnosing import Diagnosis
 from loraloom.pipeline.drive import Driver, Job
-from loraloom.pipeline.fingerprint import fingerprints, refuse_changes
+from loraloom.pipeline.fingerprint import MODEL, fingerprints, refuse_changes
 from loraloom.pipeline.keep import Keeper
-from loraloom.pipeline.prepare import Prepared
+from loraloom.pipeline.past_searches import KEY as HISTORY
+from loraloom.pipeline.prepare import Prepared, deciding_metric
 from loraloom.pipeline.recorder import Recorder, Watch, named
 from loraloom.pipeline.resume import Reopened, journal_of
 from loraloom.pipeline.trackers import tracked
@@ -42,6 +43,7 @@ from loraloom.report.page import write_report
 from loraloom.report.words import busy, duration
 from loraloom.store.database import Database, default_url
 from loraloom.store.folder import RunFolder, require_space
+from loraloom.store.plain import plain
 from loraloom.store.result import RunResult, RunStatus
 from loraloom.train.checkpoint import Checkpoint
 from loraloom.train.checkpoint import save as save_checkpoint
@@ -105,7 +107,8 @@ class Session:
             name=self.folder.name, verb=verb, status="running", model=self.base.name_or_path, task=prepared.task,
             started_at=datetime.datetime.now().astimezone().isoformat(timespec="seconds"),
             metric=f"validation_{self.metric}", direction=direction, environment=environment(),
-            base_parameters=self.base.parameters, labels=list(prepared.data.label_names or ()),
+            base_parameters=self.base.parameters, base_fingerprint=self.fingerprints.get(MODEL, ""),
+            labels=list(prepared.data.label_names or ()),
         )  # fmt: skip
         watch = tracked(config.report_to, self.folder.path, to_plain(config), watch)
         self.recorder = Recorder(self.folder, result, watch, self.fingerprints)
@@ -130,9 +133,11 @@ class Session:
         self.recorder.emit(
             "run_started", verb=result.verb, model=result.model, task=result.task, started_at=result.started_at,
             metric=result.metric, direction=result.direction, base_parameters=result.base_parameters,
+            base_fingerprint=result.base_fingerprint,
         )  # fmt: skip
         self.recorder.emit("forecast", **plan_json(self.prepared.plan)["forecast"])
-        for text in (*self.prepared.plan.warnings, *self.prepared.plan.notes, *self._busy()):
+        history = [f"history: {self.prepared.plan.settings[HISTORY].reason}"] if self.prepared.past else []
+        for text in (*self.prepared.plan.warnings, *self.prepared.plan.notes, *history, *self._busy()):
             self.recorder.note(text)
 
     def _busy(self) -> list[str]:
@@ -181,6 +186,7 @@ class Session:
             "fingerprints": self.fingerprints,
             "free_bytes": self.prepared.facts.device.free_bytes,
             "trials": self.prepared.plan.trials,
+            "past": plain(self.prepared.past),
         }
 
     @property
@@ -334,23 +340,6 @@ def _other_versions(before: Mapping[str, Any], now: Mapping[str, Any]) -> str:
     packages, present = before.get("packages", {}), now.get("packages", {})
     changed = [name for name in packages if packages[name] != present.get(name)]
     return ", ".join(f"{name} {packages[name]}, now {present.get(name, 'none')}" for name in changed)
-
-
-def deciding_metric(asked: str, task: str) -> tuple[str, Any]:
-    """(name without its split, direction) of the metric that decides.
-
-    Raises:
-        ConfigError: a metric that the task does not have.
-    """
-    share = "accuracy" if task == "seq_cls" else "token_accuracy"
-    name = asked.removeprefix("validation_")
-    if name == "auto":
-        name = share if task == "seq_cls" else "loss"
-    if name not in ("loss", share):
-        raise ConfigError(
-            f"`search.metric` is {asked}", need=f"auto, validation_loss or validation_{share} for {task}", next="leave it auto"
-        )
-    return name, "minimize" if name == "loss" else "maximize"
 
 
 def space_needed(prepared: Prepared) -> int:

@@ -11,8 +11,9 @@ from pathlib import Path
 from loraloom.config.asked import Config
 from loraloom.errors import ConfigError, RunError
 from loraloom.pipeline.drive import Driver, Finished, Job
-from loraloom.pipeline.history import with_history
+from loraloom.pipeline.history import finished_runs, with_history
 from loraloom.pipeline.journal import Journal
+from loraloom.pipeline.past_searches import tried_second, with_past_searches
 from loraloom.pipeline.prepare import Prepared, prepare
 from loraloom.pipeline.race import ROLE, finalists, race
 from loraloom.pipeline.recorder import Watch
@@ -49,9 +50,10 @@ def _tune(config: Config, watch: Watch, dry_run: bool, place: Reopened | None) -
     prepared = prepare(place.config, free_bytes=place.free_bytes, trials=place.trials) if place else prepare(config)
     if not prepared.data.validation:
         raise ConfigError("`tune` needs validation data to compare candidates on", next="leave `data.validation` at 0.1")
-    space = search_space(prepared.plan)
+    space, kept = search_space(prepared.plan), place.past if place else None
     if dry_run:
-        return with_history(prepared)
+        return with_history(prepared, kept)
+    prepared = with_past_searches(prepared, (result for _, result in finished_runs(prepared.config.output_dir)), kept)
     session = Session(prepared, "tune", watch, place)
     with session.running():
         if not session.resumed:
@@ -79,6 +81,7 @@ class SearchSource:
         searcher = Searcher(
             self.space, session.prepared.plan.values(), session.prepared.plan.trials, session.slots or 1,
             sampler=asked.sampler, pruner=asked.pruner, seed=session.prepared.config.training.seed, base=session.base_score,
+            known=[known for search in session.prepared.past for known in search.known],
         )  # fmt: skip
         self.searcher = Journal(searcher, session.journal)
         changed = self.searcher.play()
@@ -91,6 +94,9 @@ class SearchSource:
             return None
         if suggestion.kind == "default" and self.session.result.default is None:
             self.session.result.default = suggestion.id
+        again = tried_second(self.session.prepared, self.session.prepared.past) if suggestion.kind == "history" else None
+        if again is not None:
+            self.session.recorder.note(f"{suggestion.id} is tried again: {again.reason}")
         return self.session.job(suggestion.id, dict(suggestion.params), seed_offset=suggestion.seed_offset, role=suggestion.kind)
 
     def scored(self, seat: Seat, score: Score) -> None:

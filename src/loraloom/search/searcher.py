@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from random import Random
 from typing import Any
@@ -22,6 +22,7 @@ from loraloom.search.anchors import Anchor, anchors
 from loraloom.search.compare import mean_cost, standard_error
 from loraloom.search.curves import Curve, Reading, compact, leader, standing
 from loraloom.search.exits import leave
+from loraloom.search.history import Known
 from loraloom.search.pruners import make_pruner
 from loraloom.search.pruners.rungs import EXITS_ONLY
 from loraloom.search.quiet import quiet
@@ -60,6 +61,7 @@ class Searcher:
         base: the bare base's score on the same rows, if known: the worst that a diverged trial can count for, and the bar
             that a trial has to stay under.
         resume: whether to go on with a study of that name; False drops what an older run left under it.
+        known: trials of earlier searches on the same base, the latest search first. Only the automatic sampler heeds them.
 
     Raises:
         ConfigError: no such sampler or pruner.
@@ -81,17 +83,20 @@ class Searcher:
         minimize: bool = True,
         base: Score | None = None,
         resume: bool = True,
+        known: Sequence[Known] = (),
     ) -> None:
         self._space = space.tied_to(baseline)
         self._trials, self._seed, self._minimize = trials, seed, minimize
-        self._anchors = anchors(self._space, baseline, trials)
+        self._anchors = anchors(self._space, baseline, trials, known)
         self._anchored = sampler == "auto"
         self._audits = pruner == "auto" and trials > EXITS_ONLY
         self._base_cost = None if base is None else mean_cost(self._signed(base))
         self._study = open_study(storage, study_name, self._space.words, resume)
         reconcile(self._study)
         draws = len(self._study.get_trials(deepcopy=False))
-        self._sampler = make_sampler(sampler, self._space, baseline, trials=trials, slots=slots, seed=seed, draws=draws)
+        self._sampler = make_sampler(
+            sampler, self._space, baseline, trials=trials, slots=slots, seed=seed, draws=draws, known=known
+        )
         self._random = RandomSampler(seed=seed + draws)
         self._pruner = make_pruner(pruner, trials, self._study)
         self._curves = {name: self._restored(frozen) for name, frozen in handed_out(self._study).items()}
@@ -154,7 +159,7 @@ class Searcher:
             return None
         anchor = self._next_anchor()
         if anchor is not None:
-            return self._enqueue(self._space.point(anchor.params), anchor.params, self._kind(anchor), anchor.seed_offset)
+            return self._enqueue(self._space.point(anchor.params), anchor.params, anchor.kind, anchor.seed_offset)
         past = Past(len(self._curves), self._learned(), self._is_new)
         proposal = self._sampler.next(past)
         for draw in range(REDRAWS):
@@ -219,9 +224,6 @@ class Searcher:
             best = leader(list(self._curves.values()))
             return Anchor(dict(best.suggestion.params), anchor.seed_offset) if best else anchor
         return anchor
-
-    def _kind(self, anchor: Anchor) -> Kind:
-        return "default" if anchor is self._anchors[0] else "anchor"
 
     def _is_audit(self) -> bool:
         count = sum(curve.suggestion.kind in ("sampled", "audit") for curve in self._curves.values())

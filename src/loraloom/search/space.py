@@ -116,12 +116,17 @@ class Space:
 
     def point(self, params: Mapping[str, Any]) -> Point:
         """The point nearest to some settings; what they leave out lies in the middle (or first in its list)."""
+        known = self.uncoupled(params)
+        return {dimension.key: dimension.coordinate(known.get(dimension.key)) for dimension in self.searched}
+
+    def uncoupled(self, params: Mapping[str, Any]) -> Params:
+        """Settings as the dimensions count them: alpha/r as one, and the learning rate without what its couplings do."""
         known = dict(params)
         if SCALE in self and params.get(RANK) and params.get(ALPHA):
             known[SCALE] = params[ALPHA] / params[RANK]
         if params.get(RATE):
             known[RATE] = params[RATE] / self._rate_factor(params)
-        return {dimension.key: dimension.coordinate(known.get(dimension.key)) for dimension in self.searched}
+        return known
 
     def clip(self, params: Mapping[str, Any]) -> Params:
         """The nearest settings that the space holds."""

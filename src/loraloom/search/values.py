@@ -8,7 +8,7 @@ from typing import Any, Literal
 
 from loraloom.records import Score, TrialStatus
 
-Kind = Literal["default", "anchor", "sampled", "audit"]
+Kind = Literal["default", "anchor", "history", "sampled", "audit"]
 Action = Literal["prune", "diverged", "stop"]
 
 
@@ -19,8 +19,8 @@ class Suggestion:
     Attributes:
         id: "t000", "t001", ... in the order in which they were asked.
         params: the searched settings by dotted key of the config, ready for `--set`.
-        kind: the plan's own setting, a fixed early point, a sampled one, or a sampled one that runs to its end whatever
-            happens (an audit: it shows what pruning would have cost).
+        kind: the plan's own setting, a fixed early point, one that won an earlier search, a sampled one, or a sampled one that
+            runs to its end whatever happens (an audit: it shows what pruning would have cost).
         seed_offset: to be added to `training.seed`: 1 for the second run of a setting.
         audit: whether it is an audit.
         resumed: whether it was handed out before, and the process ended before the trial did.

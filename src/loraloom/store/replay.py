@@ -14,6 +14,10 @@ ENDINGS: Mapping[str, TrialStatus] = {
     "diverged": "diverged",
     "failed": "failed",
 }
+OF_RUN = (
+    "verb", "model", "task", "started_at", "metric", "direction", "base_parameters", "base_fingerprint", "default",
+)  # fmt: skip
+"""What a run says of itself as it begins."""
 NOT_METRICS = frozenset({"split", "progress", "epoch", "metric", "step"})
 
 
@@ -42,7 +46,7 @@ def replay(name: str, events: Iterable[Event]) -> RunResult:
 
 def _take_run(result: RunResult, event: Event) -> None:
     if event.kind == "run_started":
-        for key in ("verb", "model", "task", "started_at", "metric", "direction", "base_parameters", "default"):
+        for key in OF_RUN:
             if event.data.get(key) is not None:
                 setattr(result, key, event.data[key])
     elif event.kind == "evaluated":

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
 from typing import Any, Literal, cast
@@ -15,6 +16,9 @@ SCHEMA_VERSION = 1
 
 RunStatus = Literal["running", "completed", "failed", "interrupted"]
 Direction = Literal["minimize", "maximize"]
+
+RACED = re.compile(r"t[0-9]+s[0-9]+")
+"""Ids of trials of the race (`pipeline.race`): the setting's own, and the number of its seed."""
 
 
 @dataclass
@@ -52,6 +56,8 @@ class RunResult:
     """Of what is kept over the plan's own setting; of the nearest rival where that is the plan's own."""
     base_parameters: int = 0
     """Parameters of the frozen base: what the share of trainable ones is taken of. 0: unknown."""
+    base_fingerprint: str = ""
+    """Of the base's config and weights: runs with the same one had the same base, wherever it lay. Empty: unknown."""
     labels: list[str] = field(default_factory=list[str])
     """Class names in the order of the head's outputs (classification only)."""
     schema_version: int = SCHEMA_VERSION
@@ -63,6 +69,10 @@ class RunResult:
     def value(self, trial: Trial) -> float:
         """The deciding metric of `trial`; NaN where it was never measured."""
         return trial.metrics.get(self.metric, math.nan)
+
+    def searched(self) -> list[Trial]:
+        """Trials of the search itself, without those that the race trained anew."""
+        return [trial for trial in self.trials if not RACED.fullmatch(trial.id)]
 
     def ranked(self) -> list[Trial]:
         """Trials from best to worst: the chosen one, then completed ones by the deciding metric, then the rest.
