@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from loraloom.data.classes import sort_labels
 from loraloom.data.recognise import Recognised
 from loraloom.data.said import key_of, turns
-from loraloom.data.split import CONFIRM_FROM, Splits, split
+from loraloom.data.split import LEAST_FOR_RACE, Splits, split
 from loraloom.data.table import Table
 from loraloom.errors import ConfigError, DataError
 
@@ -87,12 +87,51 @@ def test_equal_texts_stay_together_whatever_their_label() -> None:
     assert len(splits.validation) == 18
 
 
-def test_a_large_validation_split_gives_half_to_confirm() -> None:
-    few = split(classified(CONFIRM_FROM * 2 - 2), 0.5, None, CLASSIFIED)
-    assert (len(few.validation), len(few.confirm)) == (CONFIRM_FROM - 1, 0)
-    many = split(classified(CONFIRM_FROM * 2), 0.5, None, CLASSIFIED)
-    assert (len(many.validation), len(many.confirm)) == (CONFIRM_FROM // 2, CONFIRM_FROM // 2)
-    assert Counter(row["label"] for row in many.confirm.rows) == {"a": 100, "b": 100}
+def test_a_validation_split_that_is_large_enough_gives_half_to_the_race() -> None:
+    few = split(classified(LEAST_FOR_RACE * 4 - 4), 0.5, None, CLASSIFIED, race=True)
+    assert (len(few.validation), len(few.confirm)) == (2 * LEAST_FOR_RACE - 2, 0)
+    enough = split(classified(LEAST_FOR_RACE * 4), 0.5, None, CLASSIFIED, race=True)
+    assert (len(enough.validation), len(enough.confirm)) == (LEAST_FOR_RACE, LEAST_FOR_RACE)
+    assert Counter(row["label"] for row in enough.confirm.rows) == {"a": LEAST_FOR_RACE // 2, "b": LEAST_FOR_RACE // 2}
+    assert not any("race" in note for note in enough.notes)
+
+
+def test_without_a_search_all_rows_stay_in_validation() -> None:
+    alone = split(classified(LEAST_FOR_RACE * 4), 0.5, None, CLASSIFIED)
+    assert (len(alone.validation), len(alone.confirm), alone.notes) == (2 * LEAST_FOR_RACE, 0, ())
+    searched = split(classified(LEAST_FOR_RACE * 4), 0.5, None, CLASSIFIED, race=True)
+    assert keys(alone.validation, CLASSIFIED) == keys(searched.validation, CLASSIFIED) | keys(searched.confirm, CLASSIFIED)
+
+
+def test_that_no_rows_are_kept_for_the_race_is_said_with_what_would_do(tmp_path: Path) -> None:
+    (note,) = split(classified(400), 0.1, None, CLASSIFIED, race=True).notes
+    assert note.startswith("40 validation rows are too few") and "takes 96 (`data.validation` of 0.24 would give them)" in note
+    (note,) = split(classified(40), 0.5, None, CLASSIFIED, race=True).notes
+    assert "takes 96:" in note  # a share that leaves too little to train on is not proposed
+    given_apart = write(tmp_path / "v.jsonl", [{"text": f"own {i}", "label": "ab"[i % 2]} for i in range(60)])
+    (note,) = split(classified(400), given_apart, None, CLASSIFIED, race=True).notes
+    assert note.startswith("60 validation rows") and "takes 96:" in note
+
+
+def test_the_race_takes_groups_and_not_rows() -> None:
+    """Many rows of few conversations are few draws."""
+    rows = table([{"text": f"row {i}", "label": "ab"[i % 2], "session_id": i // 20} for i in range(800)])
+    few = split(rows, 0.5, None, CLASSIFIED, race=True)
+    assert (len(few.validation), len(few.confirm)) == (400, 0)
+    assert any("400 validation rows in 20 groups are too few" in note for note in few.notes)
+    rows = table([{"text": f"row {i}", "label": "ab"[i % 2], "session_id": i // 4} for i in range(800)])
+    many = split(rows, 0.5, None, CLASSIFIED, race=True)
+    assert len(many.confirm) == 200
+    sessions = [{row["session_id"] for row in part.rows} for part in (many.validation, many.confirm)]
+    assert not sessions[0] & sessions[1] and min(map(len, sessions)) >= LEAST_FOR_RACE
+
+
+def test_rows_that_have_each_a_class_of_its_own_are_not_halved(tmp_path: Path) -> None:
+    labelled = [{"text": f"row {i}", "label": f"c{i % 150}"} for i in range(300)]
+    held_out = write(tmp_path / "v.jsonl", [{"text": f"own {i}", "label": f"c{i}"} for i in range(150)])
+    found = split(table(labelled), held_out, None, CLASSIFIED, race=True)
+    assert (len(found.validation), len(found.confirm)) == (150, 0)
+    assert any("cannot be divided into halves of 48 rows" in note for note in found.notes)
 
 
 def test_own_files_are_used_as_they_are_and_repeats_are_counted(tmp_path: Path) -> None:

@@ -94,3 +94,28 @@ def test_evaluate_scores_the_rows_that_the_run_kept_aside(world: World, loraloom
     found = loraloom("evaluate", "--adapter", tmp_path / "run", *asked, "--split", "test", "--json").json()
     assert abs(found["metrics"]["test_loss"] - kept["test_loss"]) < 1e-4
     assert abs(found["metrics"]["test_accuracy"] - kept["test_accuracy"]) < 1e-6
+
+
+def test_a_search_keeps_rows_for_its_race_and_train_keeps_none(world: World, loraloom: Door, tmp_path: Path) -> None:
+    words = ["--model", world.bert, "--data", world.labels, "--validation", "0.4", "--max-steps", "4", "--output-dir", tmp_path]
+    plan = loraloom("plan", *words)
+    assert plan.code == 0 and "rows: 144 train, 48 validation, 48 confirm (kept for the race)" in plan.out
+    assert "rows: 144 train, 48 validation, 48 confirm" in loraloom("check", "--quick", *words).out
+    assert loraloom("train", *words, "--dry-run", "--json").json()["rows"] == {"train": 144, "validation": 96}
+    tuned = loraloom("tune", *words, "--trials", "2", "--set", "search.seeds_for_finalists=2", "--json")
+    assert tuned.code == 0, tuned.err
+    result = tuned.json()
+    raced = [trial for trial in result["trials"] if re.fullmatch(r"t\d+s\d", trial["id"])]
+    assert len(raced) == 4 and all("confirm_accuracy" in trial["metrics"] for trial in raced)
+    assert "that the choice had seen" not in result["verdict"]
+
+
+def test_a_search_without_rows_for_its_race_says_so_before_and_after(world: World, loraloom: Door, tmp_path: Path) -> None:
+    words = ["--model", world.bert, "--data", world.labels, "--validation", "0.2", "--max-steps", "4", "--output-dir", tmp_path]
+    document = loraloom("plan", *words, "--json").json()
+    assert document["rows"] == {"train": 192, "validation": 48}
+    assert any("takes 96 (`data.validation` of 0.4" not in text and "takes 96" in text for text in document["warnings"])
+    tuned = loraloom("tune", *words, "--trials", "2", "--set", "search.seeds_for_finalists=2", "--json")
+    assert "rows or with seeds that the choice had seen" in tuned.json()["verdict"]
+    trained = loraloom("train", *words, "--json").json()
+    assert not any("race" in note for note in trained["notes"])

@@ -26,6 +26,7 @@ from loraloom.pipeline.preflight.result import CheckResult
 from loraloom.pipeline.preflight.subject import Subject
 from loraloom.pipeline.prepare import prepare, read_request
 from loraloom.store.folder import RunFolder
+from loraloom.store.result import RunResult
 
 
 @pytest.fixture(autouse=True)
@@ -524,6 +525,25 @@ def test_a_run_whose_data_changed_cannot_go_on(here: Path, tmp_path: Path, monke
     monkeypatch.setattr(checking, "load_checkpoint", lambda _: SimpleNamespace(run={"fingerprints": then}))  # pyright: ignore[reportUnknownLambdaType]
     result = of(check(config, quick=True), "safety")
     assert result.level == "fail" and "other rows in train" in result.what
+
+
+def test_a_run_of_train_goes_on_with_all_of_its_validation_rows(
+    here: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A search would keep half of them for its race; the run that is checked was none."""
+    from loraloom.pipeline import check as checking
+    from loraloom.pipeline.fingerprint import fingerprints
+
+    write_rows(here / "many.jsonl", [talk(number) for number in range(220)])
+    config = good(here, train="many.jsonl", data__validation="0.5", name="mine", output_dir=str(tmp_path))
+    folder = RunFolder.create(tmp_path, "mine")
+    folder.write_config(to_plain(config))
+    begun = {verb: fingerprints(prepare(config, race=verb == "tune")) for verb in ("train", "tune")}
+    assert begun["train"] != begun["tune"]
+    for verb, now in begun.items():
+        folder.write_result(RunResult("mine", verb, "interrupted", "base", "causal_lm", "2026-01-01T00:00:00+00:00"))
+        monkeypatch.setattr(checking, "load_checkpoint", lambda _, run={"fingerprints": now}: SimpleNamespace(run=run))  # pyright: ignore
+        assert of(check(config, quick=True), "safety").level == "ok"
 
 
 def test_an_unknown_key_is_refused_where_it_is_read(here: Path) -> None:

@@ -176,7 +176,6 @@ def test_any_data_gives_a_plan_whose_candidate_can_be_made(
     [
         ({"leaked_rows": 12}, "12 held-out rows are also trained on"),
         ({"repeated_rows": 900}, "900 of 5,000 training rows repeat"),
-        ({"validation_rows": 40}, "40 validation rows tell candidates apart only"),
         ({"supervised_lost": 0.2}, "lose their end"),
         ({"label_counts": (4_900, 100), "label_names": ("a", "b")}, "98% of the rows have one label"),
         ({"label_counts": (5_000, 0), "label_names": ("a", "b")}, "no training row has the label b"),

@@ -11,7 +11,7 @@ from rich.padding import Padding
 from rich.text import Text
 
 from loraloom.cli.explained import dimension_words, range_words, space_words
-from loraloom.cli.learnt import show_rows
+from loraloom.cli.learnt import rows_words, show_rows
 from loraloom.cli.screen import WIDEST, plain_console, sentence_width, verbatim
 from loraloom.config.keys import keys
 from loraloom.report.fit import shortened, wrapped
@@ -76,7 +76,7 @@ def show_plan(prepared: Prepared, *, everything: bool = False) -> dict[str, Any]
     document = plan_json(prepared.plan)
     document["history"] = [search.to_json() for search in prepared.past]
     width = sentence_width(console)
-    lines = [*_broken(prepared.recognised.note, width), ""]
+    lines = [*_broken(prepared.recognised.note, width), *_broken(rows_words(document["rows"]), width), ""]
     if everything:
         _print(console, lines)
         for block in _settings(document["settings"]):

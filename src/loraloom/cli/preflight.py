@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from rich.text import Text
 
-from loraloom.cli.learnt import show_rows
+from loraloom.cli.learnt import rows_words, show_rows
 from loraloom.cli.screen import plain_console, sentence_width
 from loraloom.report.fit import shortened, wrapped
 
@@ -29,7 +29,7 @@ def show_checks(checked: Checked, *, everything: bool = False) -> None:
     console = plain_console()
     width = None if everything else sentence_width(console)
     longest = max(len(result.name) for result in checked.results)
-    lines = _broken(width, checked.note, *(f"warning: {warning}" for warning in checked.warnings))
+    lines = _broken(width, checked.note, rows_words(checked.rows), *(f"warning: {warning}" for warning in checked.warnings))
     lines += [Text(), *(line for result in checked.results for line in _told(result, longest, width)), Text()]
     lines += _broken(width, _sum(checked.results))
     if checked.preview is not None:

@@ -60,6 +60,12 @@ class DataFacts:
     """False for an assumption that stands in where no data was given."""
 
     @property
+    def split_rows(self) -> dict[str, int]:
+        """Rows by split, empty ones left out."""
+        counts = (self.rows, self.validation_rows, self.confirm_rows, self.test_rows)
+        return {name: count for name, count in zip(("train", "validation", "confirm", "test"), counts, strict=True) if count}
+
+    @property
     def majority_share(self) -> float:
         """Share of the most frequent class: the accuracy of always naming it."""
         return max(self.label_counts) / sum(self.label_counts) if sum(self.label_counts) else 0.0

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -46,6 +47,8 @@ class Checked:
     task: str
     note: str
     """What was recognised in the data."""
+    rows: dict[str, int]
+    """Rows by split, empty ones left out."""
     warnings: tuple[str, ...]
     """How the data were read, where a person should know: what is not used, what was guessed."""
     results: tuple[CheckResult, ...]
@@ -67,6 +70,7 @@ class Checked:
             "model": self.model,
             "task": self.task,
             "data": self.note,
+            "rows": self.rows,
             "warnings": list(self.warnings),
             "checks": [asdict(result) for result in self.results],
             "preview": None if self.preview is None else _preview_json(self.preview),
@@ -84,7 +88,7 @@ def check(config: Config, *, quick: bool = False) -> Checked:
     Raises:
         RequestError: model or data cannot even be read, or a value of the config cannot be.
     """
-    read = read_request(config, weights=not quick)
+    read = read_request(config, weights=not quick, race=_searches(config))
     subject = subject_of(read)
     if quick:
         subject = replace(subject, unrehearsed="left out by --quick")
@@ -102,6 +106,7 @@ def check(config: Config, *, quick: bool = False) -> Checked:
             subject = replace(subject, refused={"targets": error}, unrehearsed="the model refuses the adapter")
     return Checked(
         model=subject.facts.model.name_or_path, task=subject.facts.data.task, note=read.recognised.note,
+        rows={name: len(table) for name, table in read.splits.tables.items() if len(table)},
         warnings=subject.whole.notes if subject.whole else read.recognised.notes,
         results=run_checks(subject), preview=_preview(subject),
     )  # fmt: skip
@@ -169,6 +174,15 @@ def _planned(config: Config, facts: Facts, refused: dict[str, LoraloomError]) ->
 
 def _prepared(subject: Subject, data: Encoded) -> Prepared:
     return Prepared(subject.config, subject.facts, subject.plan, data, subject.recognised, subject.tokenizer)
+
+
+def _searches(config: Config) -> bool:
+    """Whether rows are divided as for a search: they are, unless `train` began the run of this name."""
+    if config.name is None:
+        return True
+    with suppress(LoraloomError):
+        return RunFolder(Path(config.output_dir) / config.name).result().verb != "train"
+    return True
 
 
 def _changed(prepared: Prepared) -> LoraloomError | None:

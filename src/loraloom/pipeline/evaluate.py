@@ -43,8 +43,8 @@ def evaluate(
 
     Args:
         config: `model.name_or_path` may be left out with an adapter: it knows its base. `data.SPLIT` names the rows, or
-            is a share: then they are the ones that a run of this config keeps aside. Data given as `data.train` alone
-            are scored as they are.
+            is a share: then they are the ones that a run of this config keeps aside, those for a race among validation.
+            Data given as `data.train` alone are scored as they are.
         adapter: folder of a PEFT adapter, or of one of our runs (its best/); None for the bare base.
         split: "test", "validation" or "train": which file of the config's data, and the prefix of the metrics.
         metrics: of what the model writes, beside those of its choices: names of `TEXT_METRICS`, or MODULE:FUNCTION.

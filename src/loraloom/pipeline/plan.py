@@ -13,7 +13,7 @@ Planned = Prepared
 
 def plan(config: Config) -> Planned:
     """Read the request and decide; weights need not be there. Earlier runs correct the forecast. Errors as in `prepare`."""
-    return with_history(prepare(config, weights=False))
+    return with_history(prepare(config, weights=False, race=True))
 
 
 def explain(config: Config, name: str) -> Explanation:

@@ -77,10 +77,13 @@ def required_model(config: Config) -> str:
     return config.model.name_or_path
 
 
-def prepare(config: Config, *, weights: bool = True, free_bytes: int | None = None, trials: int | None = None) -> Prepared:
+def prepare(
+    config: Config, *, weights: bool = True, race: bool = False, free_bytes: int | None = None, trials: int | None = None
+) -> Prepared:
     """Read model, data and device, encode the data, decide every open value.
 
     Args:
+        race: for a search, which may keep validation rows for its race (`data.split`).
         free_bytes: plan as if this much of the device's memory were free; None for what is.
         trials: plan a search of so many candidates, where the request leaves it open; None for the rule's.
 
@@ -90,7 +93,7 @@ def prepare(config: Config, *, weights: bool = True, free_bytes: int | None = No
     Raises:
         RequestError: anything about the request that cannot work; nothing was started.
     """
-    read = read_request(config, weights=weights)
+    read = read_request(config, weights=weights, race=race)
     data = read.encoded()
     device = device_facts()
     device = replace(
@@ -134,8 +137,8 @@ class Read:
         return replace(described, classes=self.model.classes if names == self.model.classes else ())
 
 
-def read_request(config: Config, *, weights: bool = True) -> Read:
-    """Read what the request names.
+def read_request(config: Config, *, weights: bool = True, race: bool = False) -> Read:
+    """Read what the request names. Arguments as in `prepare`.
 
     Raises:
         RequestError: it cannot be read.
@@ -151,7 +154,10 @@ def read_request(config: Config, *, weights: bool = True) -> Read:
     table = load_table(asked.train, max_rows=asked.max_rows, seed=config.training.seed)
     recognised = recognise(table, asked, config.task, encoder_decoder=model.kind == "encoder_decoder")
     refuse_unlabelled(model, table, recognised)
-    splits = split(table, asked.validation, asked.test, recognised, group_column=asked.group_column, seed=config.training.seed)
+    splits = split(
+        table, asked.validation, asked.test, recognised,
+        group_column=asked.group_column, seed=config.training.seed, race=race,
+    )  # fmt: skip
     tokenizer = load_tokenizer(
         required_model(config), revision=config.model.revision, trust_remote_code=config.model.trust_remote_code
     )

@@ -53,7 +53,7 @@ def probe(config: Config) -> Prepared:
         MemoryBudgetError: memory ran out.
         RequestError: as in `prepare`, weights included.
     """
-    prepared = prepare(config)
+    prepared = prepare(config, race=True)
     plan, load = prepared.plan, cache(prepared.load_base)
     rehearsal = rehearse(load, plan, prepared.data, passes=PASSES)
     if rehearsal.ran_out:

@@ -47,7 +47,10 @@ def tune(config: Config, watch: Watch, dry_run: bool = False, resume: str | Path
 
 
 def _tune(config: Config, watch: Watch, dry_run: bool, place: Reopened | None) -> Outcome | Prepared:
-    prepared = prepare(place.config, free_bytes=place.free_bytes, trials=place.trials) if place else prepare(config)
+    if place:
+        prepared = prepare(place.config, race=True, free_bytes=place.free_bytes, trials=place.trials)
+    else:
+        prepared = prepare(config, race=True)
     if not prepared.data.validation:
         raise ConfigError("`tune` needs validation data to compare candidates on", next="leave `data.validation` at 0.1")
     space, kept = search_space(prepared.plan), place.past if place else None

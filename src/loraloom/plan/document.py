@@ -25,6 +25,7 @@ def plan_json(plan: Plan) -> dict[str, Any]:
     """The document that `plan --json` prints."""
     memory, time = plan.forecast["memory"], plan.forecast["time"]
     return {
+        "rows": plan.facts.data.split_rows,
         "settings": {key: asdict(advice) for key, advice in plan.settings.items()},
         "forecast": {
             "memory": {

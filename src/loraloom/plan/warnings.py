@@ -11,7 +11,6 @@ from loraloom.plan.basis import Decided, Facts, count
 from loraloom.records import Estimate
 
 LOST_LIMIT = 0.05
-LEAST_VALIDATION = 100
 
 
 def warnings_for(facts: Facts, config: Config, decided: Decided, forecast: Mapping[str, Estimate]) -> tuple[str, ...]:
@@ -53,8 +52,6 @@ def _data(facts: Facts, decided: Decided) -> list[str]:
     found.extend(f"{sentence}: scores on them flatter" for sentence in data.overlaps)
     if data.repeated_rows > data.rows * 0.05:
         found.append(f"{data.repeated_rows:,} of {data.rows:,} training rows repeat earlier ones")
-    if 0 < data.validation_rows < LEAST_VALIDATION:
-        found.append(f"{data.validation_rows} validation rows tell candidates apart only where they differ much")
     if data.label_counts and min(data.label_counts) == 0:
         empty = [name for name, rows in zip(data.label_names, data.label_counts, strict=False) if rows == 0]
         found.append(f"no training row has the label {', '.join(empty)}")

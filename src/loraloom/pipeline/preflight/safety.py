@@ -50,11 +50,10 @@ def inspect(subject: Subject) -> CheckResult:
             cause="rows asked the same or nearly the same are easier for a model that was trained on one of them",
             command=None if not splits.given else "--test 0.1 and --validation 0.1 keep related rows on one side",
         )  # fmt: skip
-    held_out = sum(len(table) for name, table in tables.items() if name != "train")
+    held_out = ", ".join(f"{len(table):,} {name}" for name, table in tables.items() if name != "train" and len(table))
     what = "no held-out row is trained on, the disk is large enough" if held_out else "the disk is large enough"
-    return CheckResult(
-        NAME, "ok", what, number=f"{held_out:,} held-out rows, {bytes_text(subject.disk_bytes)} of {bytes_text(free)}"
-    )
+    number = f"{held_out or 'no held-out'} rows, {bytes_text(subject.disk_bytes)} of {bytes_text(free)}"
+    return CheckResult(NAME, "ok", what, number=number)
 
 
 def _taken(subject: Subject) -> CheckResult | None:
