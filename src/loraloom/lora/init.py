@@ -109,7 +109,7 @@ def _from_weight(how: str, r: int, scale: float, weight_OD: Tensor, seed: int) -
     alpha = scale * r
     config = LoraConfig(r=r, lora_alpha=alpha, init_lora_weights=how)  # pyright: ignore[reportArgumentType]
     with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
+        torch.default_generator.manual_seed(seed)
         try:
             made: Any = Linear(layer, "default", config, r=r, lora_alpha=alpha)  # pyright: ignore[reportArgumentType]
         except ValueError as fault:
@@ -123,14 +123,20 @@ def _from_weight(how: str, r: int, scale: float, weight_OD: Tensor, seed: int) -
     return Start(a_RD, b_OR, moves_base=moves_base(how))
 
 
-def reinitialise(model: nn.Module, module: nn.Module, seed: int) -> None:
-    """Start a head anew, as the model's own class starts it, from `seed`."""
+def reinitialised(model: nn.Module, module: nn.Module, seed: int) -> nn.Module:
+    """A head started anew, as the model's own class starts it, from `seed`: `module` itself, on the CPU from now on.
+
+    Drawn there, because each device has a generator of its own and gives other numbers for the same seed.
+    """
     init = getattr(model, "_init_weights", None)
+    module = module.to("cpu")
     if init is None:
-        return
+        return module
     with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
+        # Not torch.manual_seed: that seeds the generators of all devices, and only the CPU's is put back.
+        torch.default_generator.manual_seed(seed)
         for part in module.modules():
             for parameter in part.parameters(recurse=False):
                 parameter._is_hf_initialized = False  # type: ignore[attr-defined]
             init(part)
+    return module

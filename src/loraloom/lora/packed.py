@@ -23,7 +23,7 @@ from loraloom.lora.attention import use_row_attention
 from loraloom.lora.checkpointing import checkpoint_blocks
 from loraloom.lora.frozen import keep_few_programs
 from loraloom.lora.function import BASE, Routing, Segment
-from loraloom.lora.init import check_init, moves_base, named_seed, reinitialise, start_of
+from loraloom.lora.init import Start, check_init, moves_base, named_seed, reinitialised, start_of
 from loraloom.lora.lanes import LayerWeights
 from loraloom.lora.layer import lora_scale
 from loraloom.lora.packed_layer import PackedLayer, Route, dense_weight, dtype_of, linear_shape, split_by_candidate
@@ -207,10 +207,11 @@ class PackedModel:
         """Fill the arena with first values and let the layers see it."""
         spec, entries = adapter.spec, adapter.arena.entries
         own = {path: {e.name: e for e in entries if e.path == path} for path in {e.path for e in entries}}
+        removed = self._draw(adapter.arena, spec, own, seed)
         for path in spec.target_modules:
-            self._connect_linear(adapter, path, own[path], named_seed(seed, path))
+            self._connect_linear(adapter, path, own[path], removed.get(path))
         for path in spec.modules_to_save:
-            self._connect_module(adapter, path, own[path], named_seed(seed, path))
+            self._connect_module(adapter, path, own[path])
         for path in biases:
             if path not in spec.target_modules:
                 self._wrap(path).parts[adapter.slot] = [Shift(adapter.arena.parameter(own[path]["bias"]))]
@@ -277,14 +278,36 @@ class PackedModel:
         inside = [(name.removeprefix(f"{path}."), shape) for name, shape in self._shapes.items() if name.startswith(f"{path}.")]
         return [Entry(path, name, "vector" if len(shape) < 2 else "module", shape) for name, shape in inside]
 
-    def _connect_linear(self, adapter: AdapterWeights, path: str, entries: dict[str, Entry], seed: int) -> None:
+    def _draw(self, arena: Arena, spec: AdapterSpec, own: dict[str, dict[str, Entry]], seed: int) -> dict[str, Start]:
+        """First values of A, B and fresh heads. They are drawn on the CPU, whatever the device, and go there in one copy.
+
+        Returns:
+            What PiSSA or OLoRA take out of the base, by path.
+        """
+        first = torch.zeros_like(arena.weights, device="cpu")
+        removed: dict[str, Start] = {}
+        for path in spec.target_modules:
+            layer, a, b = self._original(path), own[path]["lora_A.weight"], own[path]["lora_B.weight"]
+            start = start_of(
+                spec.init_lora_weights, a.shape[0], _scale_of(spec, path, a), linear_shape(layer),
+                lambda layer=layer: dense_weight(layer), named_seed(seed, path),
+            )  # fmt: skip
+            arena.view(first, a).copy_(start.a_RD)
+            arena.view(first, b).copy_(start.b_OR)
+            if start.moves_base:
+                removed[path] = start
+        for path in spec.modules_to_save:
+            if path in self.fresh_modules:
+                drawn = reinitialised(self.model, self._pristine(path), named_seed(seed, path))
+                for name, parameter in drawn.named_parameters():
+                    arena.view(first, own[path][name]).copy_(parameter.detach())
+        arena.weights.copy_(first)
+        return removed
+
+    def _connect_linear(self, adapter: AdapterWeights, path: str, entries: dict[str, Entry], removed: Start | None) -> None:
         spec, arena, layer = adapter.spec, adapter.arena, self._wrap(path)
         entry_a, entry_b = entries["lora_A.weight"], entries["lora_B.weight"]
-        r = entry_a.shape[0]
-        scale = lora_scale(spec.alpha_pattern.get(path, spec.lora_alpha), r, spec.use_rslora)
-        start = start_of(spec.init_lora_weights, r, scale, linear_shape(layer.base), lambda: dense_weight(layer.base), seed)
-        arena.weight(entry_a).copy_(start.a_RD)
-        arena.weight(entry_b).copy_(start.b_OR)
+        scale = _scale_of(spec, path, entry_a)
         layer.dropouts[adapter.slot] = spec.lora_dropout
         parts: list[Part] = []
         if spec.use_dora:
@@ -293,11 +316,11 @@ class PackedModel:
                 parts.append(Shift(arena.parameter(entries[BIAS_NAME])))
         else:
             layer.slots[adapter.slot] = self._fused(adapter, layer, entries, scale)
-        if start.moves_base:
-            removed = Removed(start.a_RD.to(self.device, self.dtype), start.b_OR.to(self.device, self.dtype), scale)
-            parts.append(removed)
-            adapter.constants.append((replace(entry_a, name=f"{entry_a.name}{REMOVED}"), removed.a_RD))
-            adapter.constants.append((replace(entry_b, name=f"{entry_b.name}{REMOVED}"), removed.b_OR))
+        if removed is not None:
+            product = Removed(removed.a_RD.to(self.device, self.dtype), removed.b_OR.to(self.device, self.dtype), scale)
+            parts.append(product)
+            adapter.constants.append((replace(entry_a, name=f"{entry_a.name}{REMOVED}"), product.a_RD))
+            adapter.constants.append((replace(entry_b, name=f"{entry_b.name}{REMOVED}"), product.b_OR))
         if parts:
             layer.parts[adapter.slot] = parts
 
@@ -325,12 +348,11 @@ class PackedModel:
         magnitude_O.data.copy_(part.norm(dense_weight(base)))
         return part
 
-    def _connect_module(self, adapter: AdapterWeights, path: str, entries: dict[str, Entry], seed: int) -> None:
+    def _connect_module(self, adapter: AdapterWeights, path: str, entries: dict[str, Entry]) -> None:
         own = self._pristine(path)
-        if path in self.fresh_modules:
-            reinitialise(self.model, own, seed)
         for name, parameter in list(own.named_parameters()):
-            adapter.arena.weight(entries[name]).copy_(parameter.detach())
+            if path not in self.fresh_modules:
+                adapter.arena.weight(entries[name]).copy_(parameter.detach())
             parent, _, leaf = name.rpartition(".")
             own.get_submodule(parent)._parameters[leaf] = adapter.arena.parameter(entries[name])  # pyright: ignore[reportPrivateUsage]
         alike = all(parameter.dtype == self.dtype for parameter in self._original(path).parameters())
@@ -379,6 +401,10 @@ class PackedModel:
         for key, base in inside.items():
             memo[key] = copy.deepcopy(base, memo)
         return copy.deepcopy(self._originals[path], memo)
+
+
+def _scale_of(spec: AdapterSpec, path: str, a: Entry) -> float:
+    return lora_scale(spec.alpha_pattern.get(path, spec.lora_alpha), a.shape[0], spec.use_rslora)
 
 
 def _with_patterns(spec: AdapterSpec) -> AdapterSpec:
