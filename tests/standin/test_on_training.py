@@ -1,0 +1,115 @@
+"""A pack on a device trains as on the CPU: nothing is left behind, nothing is drawn by another generator."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import tiny
+import torch
+from engine import attention, candidate, largest_difference, linears, rows_for, trainer, weights_of
+from stand_in import NAME, StandIn, stand_in
+
+from loraloom.records import Candidate
+from loraloom.train import checkpoint
+from loraloom.train.pack import PackTrainer
+from loraloom.train.seat import Seat
+
+CLOSE = 1e-12
+"""Relative difference of weights in float64: the device adds up in another order."""
+
+
+@pytest.fixture(autouse=True)
+def in_float64(double_throughout: None) -> None:
+    """For every test of this file."""
+
+
+def trials_of(family: str, model: Any) -> list[Candidate]:
+    """One candidate of every kind."""
+    heads = tiny.FAMILIES[family].heads
+    noise = {} if family == "t5" else {"neftune_noise_alpha": 5.0}  # T5 embeds source and target with one module
+    kinds: dict[str, dict[str, Any]] = {
+        "plain": {"evaluations": 2},
+        "ranks": {"r": 3, "lora_alpha": 5, "rank_pattern": {linears(model)[0]: 6}, "per_device_train_batch_size": 2},
+        "some": {"targets": attention(model), "optim": "sgd", "bias": "lora_only", **noise},
+        "slow": {"gradient_accumulation_steps": 2, "per_device_train_batch_size": 1, "max_steps": 2},
+        "dora": {"use_dora": True, "lora_plus_ratio": 4.0, "weight_decay": 0.1},
+        "pissa": {"init_lora_weights": "pissa"},
+    }
+    return [candidate(name, model, heads=heads, **{"max_steps": 3, **values}) for name, values in kinds.items()]
+
+
+def engine_on(device: str, family: str, **more: Any) -> PackTrainer:
+    chosen, rows = tiny.FAMILIES[family], rows_for(family)
+    model = tiny.model_of(family).to(device)
+    return trainer(model, rows, chosen.task, validation=rows[:5], fresh_modules=chosen.heads, **more)
+
+
+def finish(engine: PackTrainer) -> dict[str, Seat]:
+    done: dict[str, Seat] = {}
+    while engine.seats:
+        engine.tick()
+        engine.evaluate(engine.due())
+        done |= {name: engine.leave(name) for name in engine.finished()}
+    return done
+
+
+def trained(device: str, family: str, **more: Any) -> dict[str, Seat]:
+    engine = engine_on(device, family, **more)
+    for one in trials_of(family, engine.packed.model):
+        engine.join(one)
+    return finish(engine)
+
+
+def assert_same(there: dict[str, Seat], here: dict[str, Seat]) -> None:
+    assert set(there) == set(here)
+    for name, seat in here.items():
+        got = there[name]
+        apart = largest_difference(weights_of(got).cpu(), weights_of(seat))
+        assert apart < CLOSE, name
+        assert got.best is not None and seat.best is not None
+        assert got.best.metrics == pytest.approx(seat.best.metrics, rel=1e-9, nan_ok=True), name
+        assert got.signals.first_norms == pytest.approx(seat.signals.first_norms), name
+        assert (got.best_step, got.tokens, got.smoothed_loss) == (seat.best_step, seat.tokens, pytest.approx(seat.smoothed_loss))
+
+
+@pytest.mark.parametrize("family", ["llama", "bert", "t5"])
+@pytest.mark.parametrize("checkpointing", [False, True], ids=["kept", "recomputed"])
+def test_a_device_trains_as_the_cpu_does(family: str, checkpointing: bool) -> None:
+    here = trained("cpu", family, checkpointing=checkpointing)
+    with stand_in("cuda"):
+        assert_same(trained("cuda", family, checkpointing=checkpointing), here)
+
+
+def test_a_device_of_another_name_takes_the_same_way() -> None:
+    here = trained("cpu", "llama")
+    with stand_in():
+        assert_same(trained(NAME, "llama"), here)
+
+
+@pytest.mark.parametrize("family", ["llama", "bert"])
+def test_a_checkpoint_goes_from_device_to_device(family: str, tmp_path: Path) -> None:
+    """Written by one device and read by the other, both ways, in the middle of a window."""
+    here = trained("cpu", family)
+    with stand_in("cuda"):
+        for first, then in (("cpu", "cuda"), ("cuda", "cpu")):
+            begun = engine_on(first, family)
+            for one in trials_of(family, begun.packed.model):
+                begun.join(one)
+            begun.tick()
+            checkpoint.save(tmp_path / first, begun)
+            kept, resumed = checkpoint.load(tmp_path / first), engine_on(then, family)
+            assert kept is not None
+            resumed.load_state_dict(kept.trainer)
+            assert_same(finish(resumed), here)
+
+
+def test_a_layer_gone_bad_is_named(cuda: StandIn) -> None:
+    engine = engine_on("cuda", "llama")
+    seat = engine.join(candidate("wild", engine.packed.model))
+    entry = next(entry for entry in seat.adapter.arena.entries if entry.path.endswith("layers.1.mlp.up_proj"))
+    seat.adapter.arena.weight(entry).fill_(torch.inf)
+    seat.adapter.refresh()
+    (event,) = engine.tick()
+    assert event.data["first_bad_layer"] == entry.path and seat.nonfinite == 1
