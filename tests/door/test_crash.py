@@ -42,6 +42,7 @@ def undisturbed(world: World, tmp_path_factory: pytest.TempPathFactory) -> Itera
     words: list[object] = [
         "tune", "--model", world.llama, "--data", world.text, "--test", "0.1", "--output-dir", root, "--trials", 6,
         "--max-steps", 12, "--max-packed", 3, "--batch-size", 2, "--dropout", 0.1, "--quiet",
+        "--no-history",
     ]  # fmt: skip
     for key, value in {
         "training.gradient_accumulation_steps": 2, "search.pruner": "asha", "search.seeds_for_finalists": 2,

@@ -79,7 +79,7 @@ def test_every_setting_has_its_reason_and_its_source(tuned: Run) -> None:
 def test_the_config_that_is_kept_asks_for_the_same_again(tuned: Run, loraloom: Door, tmp_path: Path) -> None:
     asked = tuned.yaml("config.yaml")
     assert (asked["name"], asked["search"]["trials"], asked["training"]["max_steps"]) == ("first", 4, 16)
-    again = loraloom("plan", tuned.folder / "config.yaml", "--json")
+    again = loraloom("plan", tuned.folder / "config.yaml", "--json", "--output-dir", tmp_path)
     assert again.code == 0
     resolved = tuned.yaml("resolved.yaml")
     assert {key: advice["value"] for key, advice in again.json()["settings"].items() if key != "limits.max_packed"} == {
