@@ -60,11 +60,11 @@ def corrected(plan: Plan, runs: Iterable[Earlier]) -> Plan:
 
 
 def finished_runs(output_dir: str | Path) -> Iterator[tuple[RunFolder, RunResult]]:
-    """Runs under `output_dir` that are over, however they ended, the latest first. What cannot be read is passed over: no plan
-    fails for it."""
+    """Runs under `output_dir` that are over, however they ended, the latest first; each has its folder's name. What cannot be
+    read is passed over: no plan fails for it."""
     for folder in islice(_latest(Path(output_dir)), LATEST):
-        with suppress(LoraloomError, OSError):
-            result = folder.result()
+        with suppress(LoraloomError, OSError, ArithmeticError, RecursionError, ValueError):
+            result = replace(folder.result(), name=folder.name)
             if result.status != "running":
                 yield folder, result
 

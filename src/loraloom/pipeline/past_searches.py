@@ -29,6 +29,10 @@ FEWEST = 3
 """Candidates that were completed or pruned: with fewer nothing was searched."""
 NAMED = 3
 """Runs that a sentence names."""
+NONSENSE = (ArithmeticError, AttributeError, LookupError, TypeError, ValueError)
+"""What reading raises where a run.json holds something else than a run would have written."""
+LARGEST = 1e9
+"""No number among a candidate's settings is larger, and none of those that divide is smaller than its inverse."""
 ROOMS = ("adapter.", "training.")
 """Where the settings of a candidate are."""
 
@@ -64,24 +68,23 @@ def _asked(prepared: Prepared, runs: Iterable[RunResult]) -> tuple[PastSearch, .
             f"`{KEY}` names a run, and the sampler `{search.sampler}` takes no notice of one",
             next=f"leave `search.sampler` at auto, or `{KEY}` out",
         )
-    unfit = _judge(prepared)
-    if named != "auto":
-        result = find_run(named, prepared.config.output_dir).result()
-        found = None if (reason := unfit(result)) else _read(result)
-        if found is None:
-            raise RequestError(
-                f"nothing can be learnt from run `{result.name}` for this search",
-                got=reason or "its run.json cannot be read as a search",
-                need=f"a finished search with the same base, task and metric, in which {FEWEST} candidates came to a result",
-                next=f"name another run, or leave `{KEY}` out: loraloom runs lists what there is",
-            )
+    read = _reader(prepared)
+    if named == "auto":
+        return tuple(islice((found for result in runs if isinstance(found := read(result), PastSearch)), RUNS))
+    folder = find_run(named, prepared.config.output_dir)
+    found = read(replace(folder.result(), name=folder.name))
+    if isinstance(found, PastSearch):
         return (found,)
-    read = (found for result in runs if not unfit(result) and (found := _read(result)))
-    return tuple(islice(read, RUNS))
+    raise RequestError(
+        f"nothing can be learnt from run `{folder.name}` for this search",
+        got=found,
+        need=f"a finished search with the same base, task and metric, in which {FEWEST} candidates came to a result",
+        next=f"name another run, or leave `{KEY}` out: loraloom runs lists what there is",
+    )
 
 
-def _judge(prepared: Prepared) -> Callable[[RunResult], str | None]:
-    """Why a run does not count, or None. The base is looked at last: that takes a moment."""
+def _reader(prepared: Prepared) -> Callable[[RunResult], PastSearch | str]:
+    """What a run found, or why that does not count here. The base is looked at last: that takes a moment."""
     config, task = prepared.config, prepared.task
     metric = f"validation_{deciding_metric(config.search.metric, task)[0]}"
 
@@ -90,41 +93,38 @@ def _judge(prepared: Prepared) -> Callable[[RunResult], str | None]:
         folder = model_folder(required_model(config), config.model.revision)
         return weights_fingerprint(folder) if folder and not find_weights(folder).problem else ""
 
-    def unfit(result: RunResult) -> str | None:
-        ended = sum(trial.status in ("completed", "pruned") for trial in result.searched())
+    def read(result: RunResult) -> PastSearch | str:
         if result.status != "completed":
             return f"it is {result.status}"
-        if ended < FEWEST:
-            return f"{ended} of its candidates came to a result"
         if result.task != task:
             return f"its task is {result.task}, not {task}"
         if result.metric != metric:
             return f"it went by {result.metric}, not by {metric}"
-        return None if result.base_fingerprint and result.base_fingerprint == base() else "its base is another"
+        if not result.base_fingerprint or result.base_fingerprint != base():
+            return "its base is another"
+        try:
+            return past_search(result)
+        except NONSENSE:
+            return "its run.json makes no sense as a search"
 
-    return unfit
-
-
-def _read(result: RunResult) -> PastSearch | None:
-    """What a run found; None where its file says nothing that makes sense."""
-    try:
-        return past_search(result)
-    except (ArithmeticError, AttributeError, LookupError, TypeError, ValueError):
-        return None
+    return read
 
 
-def past_search(result: RunResult) -> PastSearch | None:
-    """What a finished run found; None where it kept nothing.
+def past_search(result: RunResult) -> PastSearch | str:
+    """What a finished run found, or why it found nothing.
 
     Raises:
-        ValueError, TypeError, ...: it was not written by a search.
+        One of `NONSENSE`: it was not written by a search.
     """
     trials = [trial for trial in result.searched() if trial.status in ("completed", "pruned", "diverged")]
+    ended = sum(trial.status != "diverged" for trial in trials)
+    if ended < FEWEST:
+        return f"{ended} of its candidates came to a result"
     best, default = result.trial(result.best), result.trial(result.default)
     # The kept adapter may be from the race: its setting is that of the trial which the search knew.
     winner = next((trial for trial in trials if best and trial.params == best.params), None)
     if winner is None or best is None:
-        return None
+        return "it kept none of its candidates"
     gain = 0.0
     if default is not None and best.params != default.params:
         ahead = result.value(winner) - result.value(default)
@@ -148,16 +148,19 @@ def _place(result: RunResult, trial: Trial) -> tuple[int, float, float]:
 
 
 def _settings(trial: Trial) -> dict[str, Any]:
-    """What a candidate was, searched or not: numbers that are finite, words, and lists of them.
+    """What a candidate was, searched or not.
 
     Raises:
-        ValueError: a rate, a rank, an alpha or a batch size that is no number above 0.
+        ValueError: a number beyond all measure, or a rate, a rank, an alpha or a batch size that is no number above 0.
     """
     settings = without_lists({**trial.settings, **trial.params})
     kept = {key: value for key, value in settings.items() if key.startswith(ROOMS) and not isinstance(value, dict)}
-    if any(not (is_number(kept[key]) and 0 < kept[key] < math.inf) for key in (RATE, RANK, ALPHA, BATCH) if key in kept):
-        raise ValueError(f"trial {trial.id} has settings that nobody can have")
-    return {key: value for key, value in kept.items() if not is_number(value) or math.isfinite(value)}
+    for key, value in kept.items():
+        divides = key in (RATE, RANK, ALPHA, BATCH)
+        least = 1 / LARGEST if divides else -LARGEST
+        if not least <= value <= LARGEST if is_number(value) else divides:
+            raise ValueError(f"trial {trial.id} has settings that nobody can have")
+    return kept
 
 
 def _sentence(prepared: Prepared, past: Sequence[PastSearch]) -> str:
