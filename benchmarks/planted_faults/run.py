@@ -34,6 +34,7 @@ from fresh import fresh, fresh_tasks
 from harm import Harm, harm_of
 from held_out import held_out, held_out_tasks
 from last import last, last_tasks
+from splits import splits, splits_tasks
 
 from loraloom.config.decode import load_config
 from loraloom.diagnose.rank import ranked
@@ -68,6 +69,7 @@ SETS = {
     "held_out": Set("other data, models and seeds; looked at since, when rules were mended", held_out_tasks, held_out),
     "fresh": Set("data, pairs and seeds of neither other set; its one miss mended a rule", fresh_tasks, fresh),
     "last": Set("healthy runs and too short ones, to judge the mended rule; no rule was changed for it", last_tasks, last),
+    "splits": Set("a test of validation's source, or of another; written down before any of its runs", splits_tasks, splits),
 }
 PARTS = (*SETS, "cost")
 

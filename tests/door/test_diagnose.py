@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import random
 from pathlib import Path
 
 import pytest
@@ -119,3 +121,23 @@ def test_apply_says_what_it_cannot_do(exploded: Run, world: World, loraloom: Doo
     refused(loraloom("train", "--apply", f"{exploded.folder}:overfit"), "no finding `overfit`", "diverged")
     refused(loraloom("train", "--apply", tmp_path / "nowhere"), "there is no run folder")
     refused(loraloom("train", exploded.folder / "config.yaml", "--apply", exploded.folder), "a config of its own")
+
+
+def test_a_test_of_another_source_is_told_with_what_differs(world: World, loraloom: Door, tmp_path: Path) -> None:
+    """Words in no order: what was learnt of sentences helps little there."""
+    rng = random.Random(0)
+    rows = [json.loads(line) for line in Path(world.labels).read_text().splitlines()]
+    mixed = [{"text": " ".join(rng.sample(words, len(words)) * 2)} for row in rows[:60] if (words := row["text"].split())]
+    sentences = write_rows(tmp_path / "sentences.jsonl", [{"text": row["text"]} for row in rows])
+    words = (
+        "--model", world.llama, "--data", sentences, "--validation", 0.2, "--learning-rate", 0.01, "--max-steps", 60,
+    )  # fmt: skip
+    other = ran(loraloom, tmp_path, "other", *words, "--test", write_rows(tmp_path / "mixed.jsonl", mixed))
+    assert other.answer.code == 0, other.answer.err
+    (found,) = [each for each in other.result["findings"] if each["name"] == "validation-unlike-test"]
+    assert found["level"] == "warning" and "take validation rows from where the test's come from" in found["next"]
+    assert "the test has a source of its own" in found["evidence"] and "tokens in the test" in found["evidence"]
+    assert "warning: validation-unlike-test" in other.answer.out
+    assert "validation does not stand for the test" in (other.folder / "report.html").read_text()
+    same = ran(loraloom, tmp_path, "same", *words, "--test", 0.2)
+    assert not [each for each in same.result["findings"] if each["name"] == "validation-unlike-test"]

@@ -164,6 +164,10 @@ class Difference:
         """Whether it is above 0 by more than its noise."""
         return self.mean > SIGMAS * self.se
 
+    def __sub__(self, other: Difference) -> Difference:
+        """Of two that were measured on different rows."""
+        return Difference(self.mean - other.mean, math.hypot(self.se, other.se))
+
 
 @dataclass(frozen=True)
 class Window:

@@ -8,10 +8,11 @@ from loraloom.diagnose.across import ACROSS
 from loraloom.diagnose.case import Case
 from loraloom.diagnose.data import DATA
 from loraloom.diagnose.rules import RULES
+from loraloom.diagnose.unlike_test import NAME as UNLIKE_TEST
 from loraloom.records import Finding
 
 LEVELS = ("fault", "warning", "note")
-ORDER = (*DATA, *RULES, *ACROSS)
+ORDER = (*DATA, UNLIKE_TEST, *RULES, *ACROSS)
 """Names of all findings, causes before what they bring about."""
 
 

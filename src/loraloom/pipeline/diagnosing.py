@@ -8,20 +8,24 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from loraloom.data.contrast import contrast, more_related
 from loraloom.data.encode import Encoded, Row
 from loraloom.diagnose.across import across
 from loraloom.diagnose.case import EPOCHS, RANK, RATE, Case
+from loraloom.diagnose.case import Difference as Cost
 from loraloom.diagnose.data import DataSigns, data_findings
 from loraloom.diagnose.rank import diagnose, ranked
+from loraloom.diagnose.unlike_test import Opened, unlike_test
 from loraloom.evals.scoring import RowSums, row_sums, score_of
 from loraloom.lora.targets import NO_TARGETS
 from loraloom.pipeline.preflight.stop import stop_ids
 from loraloom.plan.rules import RULES
 from loraloom.records import EndStatus, Finding, Score
-from loraloom.search.compare import mean_cost, paired_difference
+from loraloom.search.compare import mean_cost, paired_difference, standard_error
 from loraloom.search.curves import Curve, Reading
 from loraloom.search.exits import leave
 from loraloom.search.values import Suggestion, Verdict
+from loraloom.store.scores import read_scores
 from loraloom.train.pack import Seat
 from loraloom.train.schedule import warmup_steps
 
@@ -45,6 +49,7 @@ class Diagnosis:
     def __init__(self, session: Session) -> None:
         self.session = session
         self._retained_base: Score | None = None
+        self._of_test: Finding | None = None
 
     def may_end(self, seat: Seat, status: EndStatus, reason: str | None) -> bool:
         """Pruning is a choice of the search, numbers that are not finite cannot be trained on, and a patience that the user
@@ -79,7 +84,18 @@ class Diagnosis:
             return []
         prepared = self.session.prepared
         found = data_findings(data_signs(prepared.data, prepared.tokenizer, prepared.facts.model.max_positions))
+        found += [self._of_test] if self._of_test else []
         return ranked([*found, *across(list(self.session.recorder.trials.values()), self.session.result.metric)])
+
+    def test_opened(self, trial: str, base: Score, winner: Score) -> None:
+        """Hold the scores of bare base and winner on the test against those on validation."""
+        session, data = self.session, self.session.prepared.data
+        kept = read_scores(session.folder.trial_folder(trial)).get("validation")
+        if session.base_score is None or kept is None:
+            return
+        validation = opened(session.base_score, kept.score("validation", {}))
+        measure = "loss" if session.metric == "loss" else "share that is wrong"
+        self._of_test = unlike_test(trial, measure, validation, opened(base, winner), contrast(data), _for_like_validation(data))
 
     def case(self, job: Job, seat: Seat, status: EndStatus, reason: str | None) -> Case:
         """Everything that the rules may ask about a candidate."""
@@ -138,6 +154,22 @@ class Diagnosis:
             session.packed, session.objective, rows, slots, task=session.prepared.task, pad_id=session.base.pad_id,
             token_budget=2 * session.trainer.token_budget,
         )  # fmt: skip
+
+
+def opened(base: Score, winner: Score) -> Opened:
+    """What bare base and winner cost on one split."""
+    gain = paired_difference(base, winner)
+    ours, theirs = (Cost(mean_cost(score), standard_error(score)) for score in (winner, base))
+    return Opened(ours, theirs, Cost(gain.mean, gain.se), gain.rows)
+
+
+def _for_like_validation(data: Encoded) -> str:
+    """What to do where validation does not stand for the test."""
+    if more_related(data):
+        return "keep related rows on one side: data.validation=0.1, and data.group_column=COLUMN that names what belongs together"
+    if "test" not in data.given:
+        return "name what belongs together, if anything does: data.group_column=COLUMN; or bring more rows"
+    return "take validation rows from where the test's come from (data.validation=FILE): then what is chosen suits the test"
 
 
 def waited(seat: Seat) -> int:

@@ -151,7 +151,10 @@ def prove(session: Session, driver: Driver, winner: str, default: str) -> None:
         base = session.score_base(rows, split)
         result.baseline = {**result.baseline, **{f"{split}_{key}": value for key, value in base.metrics.items()}}
         jobs = [driver.finished[trial].job for trial in dict.fromkeys((winner, default)) if driver.finished[trial].adapter]
-        for trial, score in session.score_saved(jobs, rows, split).items():
+        scores = session.score_saved(jobs, rows, split)
+        for trial, score in scores.items():
             session.recorder.scored(trial, score)
+        if split == "test":
+            session.diagnosis.test_opened(winner, base, scores[winner])
     best_folder(session, winner)
     show_samples(session)
