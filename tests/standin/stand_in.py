@@ -136,7 +136,7 @@ class StandIn(TorchDispatchMode):
     """Runs the device's operations and counts them.
 
     Attributes:
-        waits, launches: how often, by "file:line" of our package.
+        waits, launches: how often, by "file:line" of our package; "elsewhere" is autograd's own, and the tests'.
     """
 
     def __init__(self, *, float64: bool = True) -> None:
@@ -209,12 +209,14 @@ class StandIn(TorchDispatchMode):
 
 
 def _line() -> str:
-    """The innermost line of our package that led here."""
-    frame = sys._getframe(1)
+    """The innermost line of our package that led here, and where in transformers it led to."""
+    frame, theirs = sys._getframe(1), ""
     while frame is not None:
         file = frame.f_code.co_filename
         if file.startswith(PACKAGE):
-            return f"{file[len(PACKAGE) + 1 :]}:{frame.f_lineno}"
+            return f"{file[len(PACKAGE) + 1 :]}:{frame.f_lineno}{theirs}"
+        if "/transformers/" in file and not theirs:
+            theirs = f" in {file.rpartition('/transformers/')[2]}"
         frame = frame.f_back
     return "elsewhere"
 

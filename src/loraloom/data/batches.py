@@ -85,10 +85,20 @@ class Batch:
     """bool [B, T], true on tokens"""
     labels: Tensor
     """int64: causal_lm [B, T] and seq2seq_lm [B, U], -100 where nothing is supervised; seq_cls [B]"""
+    host: Batch | None = None
+    """The same batch on the host, where what depends on its numbers is known without waiting for the device."""
 
     def to(self, device: torch.device | str) -> Batch:
         """The same batch on a device."""
-        return Batch(*(tensor.to(device, non_blocking=True) for tensor in (self.input_ids, self.attention_mask, self.labels)))
+        tensors = (self.input_ids, self.attention_mask, self.labels)
+        # CUDA copies from pinned memory in its own time; from any other the host would wait for it.
+        pinned = str(device).startswith("cuda")
+        moved = (t.pin_memory().to(device, non_blocking=True) if pinned else t.to(device) for t in tensors)
+        return Batch(*moved, host=self.on_host)
+
+    @property
+    def on_host(self) -> Batch:
+        return self.host or self
 
 
 def collate(rows: Sequence[Row], pad_id: int, task: Task) -> Batch:

@@ -17,7 +17,9 @@ from torch.nn import functional as F
 from torch.utils.checkpoint import checkpoint
 
 from loraloom.evals.cross_entropy import CHUNK_BYTES, token_losses
+from loraloom.evals.shift import IGNORE
 from loraloom.lora.packed import PackedLayer
+from loraloom.lora.transfer import send
 
 
 @dataclass(frozen=True)
@@ -58,19 +60,37 @@ def hidden_states(model: Any, form: HeadForm, inputs: Mapping[str, Tensor]) -> T
     return model.base_model(**inputs, use_cache=False).last_hidden_state
 
 
+@dataclass(frozen=True)
+class Positions:
+    """Where something is supervised, rows ascending, and what should be chosen there; each [N] on the model's device.
+
+    Found on the host: how many there are shapes what the device does, and it is not to be waited for.
+    """
+
+    rows_N: Tensor
+    columns_N: Tensor
+    targets_N: Tensor
+    host_rows_N: Tensor
+
+    @staticmethod
+    def of(targets_BT: Tensor, device: torch.device) -> Positions:
+        """The positions whose target, on the host, is not -100."""
+        rows_N, columns_N = (targets_BT != IGNORE).nonzero(as_tuple=True)
+        sent = send(torch.stack([rows_N, columns_N, targets_BT[rows_N, columns_N]]), device)
+        return Positions(*sent, host_rows_N=rows_N)
+
+
 def losses_at(
-    model: Any, form: HeadForm, inputs: Mapping[str, Tensor], rows_N: Tensor, columns_N: Tensor, targets_N: Tensor, *,
-    prepack: bool = True,
-) -> tuple[Tensor, Tensor]:  # fmt: skip
+    model: Any, form: HeadForm, inputs: Mapping[str, Tensor], at: Positions, *, prepack: bool = True
+) -> tuple[Tensor, Tensor]:
     """Losses [N] in nats and first choices that are right [N] (NaN where they would cost), at chosen positions.
 
     Args:
-        rows_N, columns_N: the positions, rows ascending.
-        targets_N: what should be chosen there.
         prepack: spend memory on a faster layout of a frozen head.
     """
     head = model.get_output_embeddings()
-    owners = head.owners(rows_N) if isinstance(head, PackedLayer) else [(slice(0, len(rows_N)), head)]
+    rows_N, columns_N, targets_N = at.rows_N, at.columns_N, at.targets_N
+    owners = head.owners(at.host_rows_N) if isinstance(head, PackedLayer) else [(slice(0, len(rows_N)), head)]
     if form.hidden == "logits" or owners is None:
         logits_NV = model(**inputs, use_cache=False).logits[rows_N, columns_N]
         return _cross_entropy(logits_NV, targets_N)

@@ -18,8 +18,8 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from loraloom.data.batches import Batch
-from loraloom.evals.heads import head_form, losses_at
-from loraloom.evals.shift import IGNORE, shift_of
+from loraloom.evals.heads import Positions, head_form, losses_at
+from loraloom.evals.shift import shift_of
 
 
 @dataclass
@@ -72,13 +72,9 @@ class CausalObjective:
         self.chance = math.log(model.config.get_text_config().vocab_size)
 
     def rows(self, model: Any, batch: Batch) -> RowLosses:
-        targets_BT = batch.labels[:, 1:]
-        rows_N, columns_N = (targets_BT != IGNORE).nonzero(as_tuple=True)
-        targets_N = targets_BT[rows_N, columns_N]
-        losses_N, right_N = losses_at(
-            model, self.form, {"input_ids": batch.input_ids}, rows_N, columns_N, targets_N, prepack=self.prepack
-        )
-        return _per_row(rows_N, len(targets_BT), losses_N, right_N)
+        at = Positions.of(batch.on_host.labels[:, 1:], batch.labels.device)
+        losses_N, right_N = losses_at(model, self.form, {"input_ids": batch.input_ids}, at, prepack=self.prepack)
+        return _per_row(at.rows_N, len(batch.labels), losses_N, right_N)
 
 
 class ClassificationObjective:
@@ -120,10 +116,9 @@ class Seq2SeqObjective:
             "attention_mask": batch.attention_mask.long(),
             "decoder_input_ids": self.shift(batch.labels),
         }
-        rows_N, columns_N = (batch.labels != IGNORE).nonzero(as_tuple=True)
-        targets_N = batch.labels[rows_N, columns_N]
-        losses_N, right_N = losses_at(model, self.form, inputs, rows_N, columns_N, targets_N, prepack=self.prepack)
-        return _per_row(rows_N, len(batch.labels), losses_N, right_N)
+        at = Positions.of(batch.on_host.labels, batch.labels.device)
+        losses_N, right_N = losses_at(model, self.form, inputs, at, prepack=self.prepack)
+        return _per_row(at.rows_N, len(batch.labels), losses_N, right_N)
 
 
 def objective_for(task: str, model: Any, *, prepack: bool = True) -> Objective:

@@ -130,7 +130,7 @@ class PackedLayer(nn.Module):
         return frozen_kernel(self.base, prepack=self.prepack)
 
     def owners(self, rows_N: Tensor) -> list[tuple[slice, nn.Module]] | None:
-        """Which module each of the sorted rows goes through, as (places in `rows_N`, module) in order.
+        """Which module each of the sorted rows (on the host) goes through, as (places in `rows_N`, module) in order.
 
         For those who apply the layer to some positions of a batch only. None: a candidate has more here than a module
         of its own, so that only `forward` will do.

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import torch
 from torch import Tensor, nn
@@ -16,6 +16,11 @@ OPTIMISERS = {
 }
 """By the name in the config. One that works element by element may be added here; one that looks at a tensor's
 shape (Adafactor, Muon) may not, since an arena slice holds many tensors."""
+
+
+def gradient_norms(arenas: Sequence[Arena]) -> list[Tensor]:
+    """The norm of each adapter's whole gradient, 0-d tensors."""
+    return list(torch._foreach_norm([arena.grads for arena in arenas])) if arenas else []  # pyright: ignore[reportPrivateImportUsage, reportPrivateUsage]
 
 
 class FlatOptimizer:
@@ -36,16 +41,13 @@ class FlatOptimizer:
             self._speed.append((spec.lora_plus_ratio or 1.0) if group == "lora_B" else 1.0)
         self.optimizer = OPTIMISERS[spec.optim](groups)
 
-    def norm(self) -> Tensor:
-        """The gradient's norm over the whole adapter, a 0-d tensor."""
-        return torch.linalg.vector_norm(self.arena.grads)
-
     def step(self, rate: float, norm: Tensor | None = None) -> Tensor:
-        """One step at `rate`; gradients are zeroed. Returns the gradient norm before clipping, a 0-d tensor.
+        """One step at `rate`; gradients are zeroed. Returns the gradient norm before clipping, a 0-d tensor on the host.
 
-        A norm that is not finite means that nothing was changed. `norm` spares computing it when it is known.
+        A norm that is not finite means that nothing was changed. `norm` spares computing it, and waiting for it, when it is
+        known.
         """
-        norm = self.norm() if norm is None else norm
+        norm = (gradient_norms([self.arena])[0] if norm is None else norm).cpu()
         if bool(torch.isfinite(norm)):
             if self.spec.max_grad_norm > 0:
                 self.arena.grads.mul_(torch.clamp(self.spec.max_grad_norm / (norm + 1e-6), max=1.0))

@@ -26,15 +26,16 @@ from loraloom.evals.scoring import RowSums, row_sums, score_of
 from loraloom.lora.function import BASE
 from loraloom.lora.neftune import noisy_embeddings
 from loraloom.lora.packed import PackedModel, Routing
+from loraloom.lora.transfer import fetch, send
 from loraloom.lora.workers import Workers
 from loraloom.records import Candidate, Event, Score, Task
 from loraloom.train.faults import first_bad, first_grown, free_memory, is_out_of_memory, largest_outputs, last_bad_gradient
-from loraloom.train.optim import FlatOptimizer
+from loraloom.train.optim import FlatOptimizer, gradient_norms
 from loraloom.train.passes import Pass, assemble, next_passes
 from loraloom.train.resume import candidate_of, fingerprint, restore_seat, seat_state
 from loraloom.train.schedule import lr_at, warmup_steps
 from loraloom.train.seat import Seat, evaluation_steps, planned_steps
-from loraloom.train.signals import Gauge
+from loraloom.train.signals import Gauge, first_norms
 
 NONFINITE_LIMIT = 2
 """A candidate whose loss or gradient was not finite this often has diverged."""
@@ -146,7 +147,7 @@ class PackTrainer:
                 else:
                     events += self._shrink(group, waiting)
                     waiting |= {seat.id: self._next_micro_batch(seat) for seat in group}
-        events += [self._finish_window(seat) for seat in present if seat.micro == len(seat.window)]
+        events += self._finish_windows(present)
         share = (self.clock() - started) / max(len(present), 1)
         for seat in present:
             seat.seconds += share
@@ -185,12 +186,12 @@ class PackTrainer:
         with self.packed.route(one.routing) as model, noisy_embeddings(model, one.noises):
             result = self.objective.rows(model, batch)
             self._note_memory(group)
-            weighted = result.loss * one.shares.to(result.loss)
+            weighted = result.loss * send(one.shares.to(result.loss.dtype), self.packed.device)
             weighted.sum().backward()
-        losses, lengths = weighted.detach().cpu(), one.batch.attention_mask.sum(1)
+        losses, lengths = weighted.detach(), one.batch.attention_mask.sum(1)
         for seat, segment in zip(group, one.routing.segments, strict=True):
             tokens = int(lengths[segment.start : segment.stop].sum())
-            seat.window_loss += float(losses[segment.start : segment.stop].sum())
+            seat.pass_losses = losses[segment.start : segment.stop]
             seat.tokens, seat.window_tokens = seat.tokens + tokens, seat.window_tokens + tokens
             seat.micro += 1
 
@@ -223,11 +224,29 @@ class PackTrainer:
         text = f"memory ran out: {seat.id} now takes {seat.micro_rows} rows a pass and as many passes as its batch needs"
         return [Event("note", seat.id, seat.step, data={"text": text, "micro_rows": seat.micro_rows})]
 
-    def _finish_window(self, seat: Seat) -> Event:
+    def _finish_windows(self, present: Sequence[Seat]) -> list[Event]:
+        """Count the losses of a tick, and step those whose window is full.
+
+        All that the host has to know of a tick comes in one copy: it waits for the device here, and nowhere else.
+        """
+        full = [seat for seat in present if seat.micro == len(seat.window)]
+        new = [seat for seat in full if self.gauge and seat.signals.first_norms is None]
+        losses = [seat.pass_losses for seat in present if seat.pass_losses is not None]
+        firsts = [norm for seat in new for norm in first_norms(seat.adapter)]
+        read = iter(fetch([*losses, *gradient_norms([seat.adapter.arena for seat in full]), *firsts]))
+        for seat in present:
+            seat.window_loss += float(next(read).sum())
+            seat.pass_losses = None
+        norms = [next(read) for _ in full]
+        for seat in new:
+            seat.signals.first_norms = float(next(read)), float(next(read))
+        return [self._finish_window(seat, norm) for seat, norm in zip(full, norms, strict=True)]
+
+    def _finish_window(self, seat: Seat, norm: Tensor) -> Event:
         spec = seat.candidate.training
         warmup = warmup_steps(seat.planned_steps, spec.warmup_ratio)
         rate = lr_at(seat.step, seat.planned_steps, spec.learning_rate, spec.lr_scheduler_type, warmup)
-        loss, norm = seat.window_loss, seat.optimizer.norm()
+        loss = seat.window_loss
         blamed = self._judge(seat, loss, float(norm))
         if self.gauge:
             self.gauge.stepped(seat, loss, float(norm), rate)

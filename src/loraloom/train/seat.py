@@ -24,6 +24,7 @@ class Seat:
         window: the micro-batches of the open step; empty between steps.
         window_weight: supervised tokens (or rows) of the whole window: what its losses are divided by.
         nonfinite: windows whose loss or gradient was not finite; they changed no weight.
+        pass_losses: losses of the last pass's rows, each divided as the window asks, on the device; read at the tick's end.
         wild: windows in a row whose loss was far above the first one's.
         bad_layer: the first layer whose output went bad, once one did.
     """
@@ -41,6 +42,7 @@ class Seat:
     window_weight: float = 1.0
     window_loss: float = 0.0
     window_tokens: int = 0
+    pass_losses: Tensor | None = None
     nonfinite: int = 0
     wild: int = 0
     bad_layer: str | None = None

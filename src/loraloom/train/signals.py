@@ -37,10 +37,8 @@ class Gauge:
         self._weight_norms: dict[str, float] = {}
 
     def stepped(self, seat: Seat, loss: float, norm: float, rate: float) -> None:
-        """An optimiser step is about to be taken; its gradients are still there."""
+        """An optimiser step is about to be taken."""
         signals, limit = seat.signals, seat.candidate.training.max_grad_norm
-        if signals.first_norms is None:
-            signals.first_norms = first_norms(seat.adapter)
         if math.isfinite(loss) and math.isfinite(norm):
             signals.trace.add(seat.step + 1, loss, norm, 0 < limit < norm, rate)
         else:
@@ -71,10 +69,11 @@ class Gauge:
         return self._weight_norms[path]
 
 
-def first_norms(adapter: AdapterWeights) -> tuple[float, float]:
+def first_norms(adapter: AdapterWeights) -> list[Tensor]:
     """Norms of the gradients of all A and of all B."""
     grads = {group: adapter.arena.grads[piece] for group, piece in adapter.arena.slices()}
-    return tuple(float(grads[group].norm()) if group in grads else 0.0 for group in ("lora_A", "lora_B"))  # type: ignore[return-value]
+    nothing = adapter.arena.grads[:0]
+    return [grads.get(group, nothing).norm() for group in ("lora_A", "lora_B")]
 
 
 @torch.no_grad()

@@ -1,0 +1,73 @@
+"""What a tick may cost on a GPU: how often the host waits for it, and how many kernels it is given."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import tiny
+from engine import candidate, rows_for, trainer
+from stand_in import StandIn
+
+from loraloom.train.pack import PackTrainer
+
+MANY = 8
+OURS = 1
+"""Waits of our own a tick: losses, norms and what else the host has to know come in one copy."""
+THEIRS = {"llama": 1, "bert": 1, "t5": 2}
+"""Waits of transformers a tick: a look at the mask of each attention, before anything is queued."""
+
+
+def engine_of(family: str, **more: Any) -> PackTrainer:
+    """A trainer whose rows are alike in length: a tick is one pass."""
+    chosen = tiny.FAMILIES[family]
+    rows = rows_for(family, count=48, longest=4 if family == "t5" else 5)
+    model = tiny.model_of(family).to("cuda")
+    return trainer(model, rows, chosen.task, fresh_modules=chosen.heads, **more)
+
+
+def join(engine: PackTrainer, family: str, count: int, each: Callable[[int], dict[str, Any]]) -> None:
+    made = [
+        candidate(f"c{n}", engine.packed.model, heads=tiny.FAMILIES[family].heads, seed=n, max_steps=9, **each(n))
+        for n in range(count)
+    ]
+    for one in made:
+        engine.join(one)
+
+
+def tick(device: StandIn, family: str, count: int, each: Callable[[int], dict[str, Any]], **more: Any) -> Counter[str]:
+    """Launches of a tick, of which each of the first three was seen to wait no more than it may."""
+    engine = engine_of(family, **more)
+    join(engine, family, count, each)
+    for _ in range(3):
+        device.waits.clear()
+        device.launches.clear()
+        engine.tick()
+        theirs = Counter({line: n for line, n in device.waits.items() if " in " in line})
+        assert theirs.total() <= THEIRS[family], theirs
+        assert device.waits.total() - theirs.total() <= OURS, device.waits
+    return Counter(device.launches)
+
+
+KINDS: dict[str, Callable[[int], dict[str, Any]]] = {
+    "alike": lambda n: {},
+    "batches": lambda n: {"per_device_train_batch_size": 1 + n % 2},
+    "dora": lambda n: {"use_dora": True},
+    "window": lambda n: {"gradient_accumulation_steps": 2, "per_device_train_batch_size": 1},
+}
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_the_host_waits_for_the_device_once_a_tick(kind: str, cuda: StandIn) -> None:
+    tick(cuda, "llama", MANY, KINDS[kind])
+
+
+@pytest.mark.parametrize("family", ["bert", "t5"])
+def test_so_it_does_in_other_families(family: str, cuda: StandIn) -> None:
+    tick(cuda, family, MANY, KINDS["alike"])
+
+
+def test_so_it_does_where_blocks_are_run_again(cuda: StandIn) -> None:
+    tick(cuda, "llama", MANY, KINDS["alike"], checkpointing=True)
