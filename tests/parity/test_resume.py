@@ -74,6 +74,58 @@ def test_going_on_from_disk_is_going_on(family: str, ticks: int, tmp_path: Path)
             assert torch.equal(got[name].best_weights, seat.best_weights)  # type: ignore[arg-type]
 
 
+@pytest.mark.parametrize("family", ["llama", "bert"])
+def test_waiting_out_of_the_pack_changes_nothing(family: str, tmp_path: Path) -> None:
+    """Every candidate waits between any two of its steps, over a checkpoint too; what it trains is what it would have."""
+    model, rows, chosen = tiny.model_of(family), rows_for(family), tiny.FAMILIES[family]
+
+    def fresh() -> PackTrainer:
+        engine = trainer(model, rows, chosen.task, validation=rows[:5], fresh_modules=chosen.heads)
+        engine.shelf.folder = tmp_path
+        return engine
+
+    through, broken = fresh(), fresh()
+    for engine in (through, broken):
+        for one in trials_of(model, chosen.heads):
+            engine.join(one)
+    expected, got = finish(through), dict[str, Seat]()
+    while broken.seats or broken.shelf:
+        checkpoint.save(tmp_path, broken)
+        broken = fresh()
+        broken.load_state_dict(state_in(tmp_path))
+        for trial in broken.shelf:
+            broken.go_on(trial)
+        broken.tick()
+        broken.evaluate(broken.due())
+        got |= {name: broken.leave(name) for name in broken.finished()}
+        for seat in list(broken.seats.values()):
+            if not seat.window:
+                broken.pause(seat.id)
+    assert set(expected) == set(got)
+    for name, seat in expected.items():
+        assert torch.equal(weights_of(got[name]), weights_of(seat)), name
+        assert (got[name].best, got[name].best_step, got[name].tokens) == (seat.best, seat.best_step, seat.tokens)
+    checkpoint.save(tmp_path, broken)
+    checkpoint.save(tmp_path, broken)
+    assert not list(tmp_path.glob("waiting-*")), "files that no checkpoint names are removed"
+
+
+def test_a_checkpoint_is_not_whole_without_those_who_wait(tmp_path: Path) -> None:
+    model, rows = tiny.model_of("llama"), rows_for("llama")
+    engine = trainer(model, rows, "causal_lm", validation=rows[:5])
+    engine.shelf.folder = tmp_path
+    engine.join(candidate("plain", model, max_steps=6))
+    checkpoint.save(tmp_path, engine)
+    engine.tick()
+    engine.pause("plain")
+    checkpoint.save(tmp_path, engine)
+    (file,) = tmp_path.glob("waiting-*")
+    file.write_bytes(file.read_bytes()[:-1] + b"x")
+    found = checkpoint.load(tmp_path)
+    assert found is not None and [seat["candidate"]["id"] for seat in found.trainer["seats"]] == ["plain"]
+    assert "waiting-plain-1.safetensors is another" in found.passed_over[0]
+
+
 def state_in(folder: Path) -> dict[str, Any]:
     """What the latest checkpoint in a folder holds of the trainer."""
     found = checkpoint.load(folder)

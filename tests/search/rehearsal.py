@@ -58,8 +58,12 @@ class Rehearsal:
         rng = np.random.default_rng(self.seed)
         hard = rng.gamma(2.0, 0.5, ROWS)
         played, places = Played(), dict[str, int]()
+        self.waiting: dict[str, int] = {}
         while rounds is None or rounds > 0:
             self._fill(played, places, rng)
+            if self.waiting and not places:
+                self._heed(played, places, None)
+                self._fill(played, places, rng)
             if not places:
                 break
             for name in rng.permutation(sorted(places)):
@@ -73,6 +77,9 @@ class Rehearsal:
             asked = self.searcher.ask()
             if asked is None:
                 return
+            if asked.id in self.waiting:
+                places[asked.id] = self.waiting.pop(asked.id)
+                continue
             played.asked.append(asked)
             played.ends[asked.id] = self.truth(asked.params) + rng.normal(0.0, self.seed_noise)
             places[asked.id] = 0
@@ -84,14 +91,22 @@ class Rehearsal:
         cost = float(np.mean(score.costs))
         progress = places[name] / EVALUATIONS
         self.searcher.report(Observation(name, round(PLANNED_STEPS * progress), progress, 0.06, score, cost, START, "linear"))
-        for verdict in self.searcher.verdicts():
-            ended = {"prune": "pruned", "diverged": "diverged", "stop": "completed"}[verdict.action]
-            self.searcher.tell(verdict.trial_id, ended, score if ended == "completed" else None)  # type: ignore[arg-type]
-            played.gone.append(verdict)
-            del places[verdict.trial_id]
+        self._heed(played, places, score)
         if places.get(name) == EVALUATIONS:
             self.searcher.tell(name, "completed", score)
             del places[name]
+
+    def _heed(self, played: Played, places: dict[str, int], score: Score | None) -> None:
+        """Do what the verdicts say."""
+        for verdict in self.searcher.verdicts():
+            name = verdict.trial_id
+            if verdict.action == "pause":
+                self.waiting[name] = places.pop(name)
+                continue
+            ended = {"prune": "pruned", "diverged": "diverged", "stop": "completed"}[verdict.action]
+            self.searcher.tell(name, ended, score if ended == "completed" else None)  # type: ignore[arg-type]
+            played.gone.append(verdict)
+            (places if name in places else self.waiting).pop(name)
 
     def _score(self, end: float, progress: float, hard: np.ndarray, rng: np.random.Generator) -> Score:
         level = end + (START - end) * (1 - progress) ** 2 * 0.6

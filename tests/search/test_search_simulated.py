@@ -6,11 +6,13 @@ import math
 from collections.abc import Mapping
 from typing import Any
 
+import numpy as np
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from rehearsal import EVALUATIONS, Played, Rehearsal
 
 from loraloom.search.default_space import default_space
+from loraloom.search.finals import finalists_of
 from loraloom.search.searcher import Searcher
 from loraloom.search.space import BATCH, RANK, RATE
 
@@ -22,7 +24,9 @@ def bowl(params: Mapping[str, Any]) -> float:
     return 1.0 + 0.1 * math.log(params[RATE] / 5e-4) ** 2 + 0.02 * abs(math.log2(params.get(RANK, 32) / 32))
 
 
-def play(seed: int, *, trials: int = 16, slots: int = 8, sampler: str = "sobol", pruner: str = "auto", **noise: float) -> Played:
+def play(
+    seed: int, *, trials: int = 16, slots: int = 8, sampler: str = "sobol", pruner: str = "careful", **noise: float
+) -> Played:
     space = default_space(PLAN, trials, slots)
     searcher = Searcher(space, PLAN, trials, slots, sampler, pruner, seed)
     return Rehearsal(searcher, bowl, slots, seed, **noise).play()
@@ -90,3 +94,42 @@ def test_an_automatic_search_ends_nearer_to_the_best_than_the_plan() -> None:
         assert [asked.kind for asked in run.asked[:4]] == ["default", "anchor", "anchor", "anchor"]
         assert [asked.seed_offset for asked in run.asked[:5]] == [0, 0, 0, 1, 0]
     assert min(gains) > 0.0
+
+
+def kept(run: Played) -> float:
+    """The true end of the best of those that went on to their last step."""
+    gone = {verdict.trial_id for verdict in run.gone}
+    return min(end for name, end in run.ends.items() if name not in gone)
+
+
+def test_a_wide_search_finds_better_ones_than_careful_ones_of_half_the_candidates() -> None:
+    wide = [play(seed, trials=32, sampler="auto", pruner="auto") for seed in range(6)]
+    careful = [play(seed, trials=16, sampler="auto") for seed in range(6)]
+    assert sum(run.evaluations for run in wide) < 1.1 * sum(run.evaluations for run in careful)
+    assert np.mean([kept(run) for run in wide]) < np.mean([kept(run) for run in careful])
+
+
+@settings(max_examples=12)
+@given(st.integers(0, 10_000), st.sampled_from([5, 8, 16, 32, 40]), st.sampled_from([1, 3, 8, 40]), st.integers(0, 2))
+def test_rules_that_hold_in_every_wide_search(seed: int, trials: int, slots: int, misleading: int) -> None:
+    truth = bowl if misleading < 2 else lambda params: 2.4 - bowl(params)
+    searcher = Searcher(default_space(PLAN, trials, slots, wide=True), PLAN, trials, slots, "auto", "auto", seed)
+    run = Rehearsal(searcher, truth, slots, seed, noise=0.02 * misleading).play()
+    assert [asked.id for asked in run.asked] == [f"t{number:03d}" for number in range(trials)]
+    assert len({repr(sorted(asked.params.items())) for asked in run.asked}) == trials
+    assert "t000" not in {verdict.trial_id for verdict in run.gone}
+    places = {place.trial_id: place for place in searcher.ranking()}
+    assert {place.status for place in places.values()} <= {"completed", "pruned"}
+    assert {round(place.progress * EVALUATIONS) for place in places.values()} <= {1, 3, 8}
+    completed = [name for name, place in places.items() if place.status == "completed"]
+    assert len(completed) >= min(trials, finalists_of(trials))
+
+
+def test_the_second_wave_lies_where_the_first_did_well() -> None:
+    ends = [[run.ends[f"t{number:03d}"] for number in range(32)] for run in (play_wide(seed) for seed in range(6))]
+    first, second = np.mean([end[3:16] for end in ends]), np.mean([end[16:] for end in ends])
+    assert second < first
+
+
+def play_wide(seed: int) -> Played:
+    return play(seed, trials=32, sampler="auto", pruner="auto")

@@ -135,12 +135,12 @@ def test_a_crash_leaves_no_zombie_and_no_gap(url: str) -> None:
 
 
 def test_pruning_goes_on_after_a_crash_with_what_was_seen_before(url: str) -> None:
-    first = Searcher(SPACE, PLAN, 16, 8, "sobol", storage=url)
+    first = Searcher(SPACE, PLAN, 16, 8, "sobol", "careful", storage=url)
     handed = ask(first, 8)
     for evaluation in (1, 2):
         for asked in handed[:-1]:
             first.report(seen(asked, 2.0 - 0.2 * evaluation, evaluation))
-    again = Searcher(SPACE, PLAN, 16, 8, "sobol", storage=url)
+    again = Searcher(SPACE, PLAN, 16, 8, "sobol", "careful", storage=url)
     last = ask(again, 8)[-1]
     again.report(seen(last, 2.5, 1))
     assert again.verdicts() == []

@@ -77,7 +77,11 @@ class LiveLines:
             self.deciding = str(data.get("metric", "loss")).removeprefix("validation_")
         elif trial and event.kind == "trial_started":
             self.planned_steps[trial] = data.get("planned_steps", 0)
-            self.tasks[trial] = self.bars.add_task(escape(trial), total=self.planned_steps[trial], loss="", score="", speed="")
+            self._show(trial)
+        elif trial and event.kind == "waiting" and trial in self.tasks:
+            self.bars.remove_task(self.tasks.pop(trial))
+        elif trial and event.kind == "running":
+            self._show(trial, event.step or 0)
         elif event.kind == "step" and trial in self.tasks:
             loss, speed = data.get("loss"), data.get("tokens_per_second")
             self.bars.update(
@@ -93,6 +97,10 @@ class LiveLines:
                 self.bars.remove_task(self.tasks.pop(trial))
             self.bars.console.print(sentence, markup=False)
 
+    def _show(self, trial: str, step: int = 0) -> None:
+        total = self.planned_steps.get(trial, 0)
+        self.tasks[trial] = self.bars.add_task(escape(trial), total=total, completed=step, loss="", score="", speed="")
+
 
 def describe(event: Event, planned_steps: int = 0) -> str | None:
     """One line about an event for a person, or None for events that are not worth one."""
@@ -105,6 +113,8 @@ def describe(event: Event, planned_steps: int = 0) -> str | None:
             split = str(data.get("split", event.kind))
             steps = f"  step {event.step}/{planned_steps}" if planned_steps and event.step is not None else ""
             return f"{trial or 'bare base'}{steps}  {split} {_metrics(data)}"
+        case "running":
+            return f"{trial}  goes on from step {event.step}/{planned_steps}"
         case "completed" | "pruned" | "diverged" | "failed":
             steps = f" at step {event.step}/{planned_steps}" if planned_steps and event.step is not None else ""
             reason = f": {data['reason']}" if data.get("reason") else ""

@@ -99,7 +99,7 @@ class TrainingConfig:
 class SearchConfig:
     trials: int | Auto = "auto"
     sampler: Literal["auto", "tpe", "gp", "random", "sobol", "grid", "one_factor"] = "auto"
-    pruner: Literal["auto", "asha", "hyperband", "median", "none"] = "auto"
+    pruner: Literal["auto", "careful", "asha", "hyperband", "median", "none"] = "auto"
     budget: float | None = None
     """Seconds for the search, or null."""
     space: dict[str, Any] | Auto = "auto"

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
-from typing import Any, Protocol
+from typing import Any, Protocol, cast
 
 from loraloom.pipeline.keep import Keeper, bare, job_parts, job_to_plain
 from loraloom.pipeline.recorder import Recorder
 from loraloom.pipeline.stop import listening
-from loraloom.records import Candidate, EndStatus, Score
+from loraloom.records import Candidate, EndStatus, Score, TrialStatus
+from loraloom.search.compare import mean_cost
 from loraloom.train.pack import PackTrainer, Seat
 from loraloom.train.resume import score_of_plain
 
@@ -41,15 +43,15 @@ class Source(Protocol):
     """Where candidates come from and who judges them."""
 
     def ask(self) -> Job | None:
-        """The next candidate, or None when there is none now."""
+        """The next candidate, or None when there is none now. One that waits is asked for again to go on."""
         ...
 
     def scored(self, seat: Seat, score: Score) -> None:
         """One evaluation, as it happens."""
         ...
 
-    def verdicts(self) -> Sequence[tuple[str, EndStatus, str]]:
-        """(trial, status, reason) of candidates that should leave now."""
+    def verdicts(self) -> Sequence[tuple[str, TrialStatus, str]]:
+        """(trial, status, reason) of candidates that should leave the pack now; "waiting" for those that are to come back."""
         ...
 
     def ended(self, finished: Finished, seat: Seat, reason: str | None) -> None:
@@ -107,6 +109,10 @@ class Driver:
         while True:
             if not (self.finished and self.expired()):
                 self._fill(source)
+                if self.trainer.shelf and not self.trainer.seats:
+                    # The last that the others waited for ended by itself.
+                    self._heed(source)
+                    self._fill(source)
             self._keep(now=stop() or not self.trainer.seats)
             if stop():
                 raise KeyboardInterrupt
@@ -120,14 +126,16 @@ class Driver:
             for trial in self.trainer.finished():
                 self._end(source, trial, "completed", None)
             if self.expired():
-                for trial in list(self.trainer.seats):
-                    self._end(source, trial, "pruned", "the time that was allowed is used up", keep=True)
+                self._end_all(source, "the time that was allowed is used up")
 
     def _fill(self, source: Source) -> None:
         while len(self.trainer.seats) < self.slots:
             job = source.ask()
             if job is None:
                 return
+            if job.candidate.id in self.trainer.shelf:
+                self.recorder.going_on(self.trainer.go_on(job.candidate.id))
+                continue
             seat = self.trainer.join(job.candidate)
             self._jobs[seat.id] = job
             self.recorder.started(seat, job.settings, job.role)
@@ -142,18 +150,36 @@ class Driver:
             if seat.best_step == seat.step:
                 self.recorder.emit("best", trial, seat.step)
             source.scored(seat, score)
+        self._heed(source)
+
+    def _heed(self, source: Source) -> None:
+        """Do what the source says of its candidates."""
         for trial, status, reason in source.verdicts():
-            if trial in self.trainer.seats:
-                self._advise_end(source, trial, status, reason)
+            if status == "waiting" and trial in self.trainer.seats:
+                self.recorder.waits(self.trainer.seats[trial], reason)
+                self.trainer.pause(trial)
+            elif trial in self.trainer.seats or trial in self.trainer.shelf:
+                self._advise_end(source, trial, cast(EndStatus, status), reason)
+
+    def _end_all(self, source: Source, reason: str) -> None:
+        """End all that live; as many of the best as train at once are saved, whether they trained or waited."""
+        scores = {trial: seat.best for trial, seat in self.trainer.seats.items()}
+        for trial in self.trainer.shelf:
+            best = self.trainer.shelf.look(trial)["best"]
+            scores[trial] = best and score_of_plain(best)
+        costs = {trial: math.inf if best is None else mean_cost(best) for trial, best in scores.items()}
+        kept = sorted(costs, key=lambda trial: costs[trial])[: self.slots]
+        for trial in costs:
+            self._end(source, trial, "pruned", reason, keep=trial in kept)
 
     def _advise_end(self, source: Source, trial: str, status: EndStatus, reason: str | None) -> None:
         """End a candidate before its last step, unless the user asked only to be told."""
-        if self.doctor is None or self.doctor.may_end(self.trainer.seats[trial], status, reason):
+        if trial in self.trainer.shelf or self.doctor is None or self.doctor.may_end(self.trainer.seats[trial], status, reason):
             self._end(source, trial, status, reason)
 
     def _end(self, source: Source, trial: str, status: EndStatus, reason: str | None, *, keep: bool = False) -> None:
         """Let a candidate go; completed ones, and with `keep` any that was ever scored, are saved as they were at best."""
-        seat = self.trainer.seats[trial]
+        seat = self.trainer.seats[trial] if trial in self.trainer.seats else self.trainer.go_on(trial)
         if self.doctor is not None:
             self.doctor.examine(self._jobs[trial], seat, status, reason)
         if seat.best_weights is not None:

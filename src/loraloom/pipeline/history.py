@@ -102,7 +102,8 @@ def time_of(run: Earlier) -> Measurement | None:
         return None  # begun while others had their part of the cores: its seconds say nothing of an idle machine
     if default is None or not default.steps or training <= 0 or min(seconds, tokens, default.tokens) <= 0:
         return None
-    unpruned = default.tokens / default.steps * default.planned_steps * forecast.get("candidates", 1)
+    trainings = forecast.get("trainings", forecast.get("candidates", 1))
+    unpruned = default.tokens / default.steps * default.planned_steps * trainings
     factor = seconds / tokens / (training / unpruned)
     startup = forecast.get("startup_seconds", 0)
     return Measurement(run.result.name, forecast["total_seconds"], startup + (forecast["total_seconds"] - startup) * factor)

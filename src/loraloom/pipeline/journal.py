@@ -23,14 +23,12 @@ class Journal:
     def __init__(self, searcher: Searcher, lines: Lines) -> None:
         self.searcher, self.lines = searcher, lines
         self._weights: list[float] | None = None
-        self._over = False
 
     def ask(self) -> Suggestion | None:
-        """The next candidate. Once there was none, there is none: the searcher is not asked again."""
-        if self._over:
+        """The next candidate, or None where there is none now. An answer that is known beforehand is no call."""
+        if not self.searcher.ready:
             return None
         suggestion = self.searcher.ask()
-        self._over = suggestion is None
         self._write("ask", suggestion=None if suggestion is None else asdict(suggestion))
         return suggestion
 
@@ -57,7 +55,7 @@ class Journal:
     def _play(self, call: Mapping[str, Any]) -> int:
         match call["call"]:
             case "ask" if call["suggestion"] is None:
-                self._over = self.searcher.ask() is None
+                self.searcher.ask()
             case "ask":
                 given: dict[str, Any] = dict(call["suggestion"])
                 given["params"] = params_of_plain(given["params"])

@@ -54,6 +54,16 @@ class Recorder:
             "trial_started", seat.id, params=candidate.params, planned_steps=seat.planned_steps, settings=settings, role=kind
         )
 
+    def waits(self, seat: Seat, reason: str) -> None:
+        """A candidate leaves the pack for a while."""
+        self.trials[seat.id] = replace(self.trials[seat.id], status="waiting", reason=reason, steps=seat.step)
+        self.emit("waiting", seat.id, seat.step, reason=reason)
+
+    def going_on(self, seat: Seat) -> None:
+        """A candidate that waited is back in the pack."""
+        self.trials[seat.id] = replace(self.trials[seat.id], status="running", reason=None)
+        self.emit("running", seat.id, seat.step)
+
     def scored(self, trial: str, score: Score, step: int | None = None, **more: Any) -> None:
         """Metrics of a trial on a split, as SPLIT_METRIC."""
         known = self.trials[trial]

@@ -41,6 +41,7 @@ from loraloom.plan.planner import candidate
 from loraloom.records import Candidate, Event, Score
 from loraloom.report.page import write_report
 from loraloom.report.words import busy, duration
+from loraloom.search.pruners import is_wide
 from loraloom.store.database import Database, default_url
 from loraloom.store.folder import RunFolder, require_space
 from loraloom.store.plain import plain
@@ -53,6 +54,8 @@ from loraloom.train.resume import score_of_plain
 LOGITS_TOLERANCE = {"float64": 1e-8, "float32": 1e-4, "bfloat16": 5e-2, "float16": 1e-2}
 """Largest difference of logits, relative to the largest, between a trained adapter and the same one loaded by PEFT, which
 multiplies in float32 whatever the base is in."""
+WAITING = 20
+"""Bytes of a weight of a candidate that waits: itself, its gradient, two moments, and its best value."""
 PROBE_ROWS = 4
 """Rows on which a saved adapter's logits are compared with the trained one's."""
 
@@ -118,6 +121,7 @@ class Session:
             checkpointing=bool(self.values["training.gradient_checkpointing"]), signals=config.diagnose.signals,
             workers=prepared.plan.workers,
         )  # fmt: skip
+        self.trainer.shelf.folder = self.folder.checkpoints
         self.diagnosis = Diagnosis(self)
         self.base_score: Score | None = None
         self.slots: int | None = None
@@ -164,6 +168,8 @@ class Session:
             self.recorder.note(f"this run was begun with other versions ({changed}): its last digits may differ")
         self.result.environment, self.result.status = environment, "running"
         living = ", ".join(self.trainer.seats) or "nobody"
+        if self.trainer.shelf:
+            living += f"; waiting: {', '.join(self.trainer.shelf)}"
         self._kept = None
         self.recorder.emit("note", text=f"the run goes on after {state['seconds']:.1f} s; in training: {living}")
         self.recorder.write()
@@ -347,7 +353,8 @@ def space_needed(prepared: Prepared) -> int:
     made = candidate(prepared.plan, "size", {})
     linears = {fact.path: fact for fact in prepared.facts.model.linears}
     weights = sum(made.adapter.r * (linears[p].in_features + linears[p].out_features) for p in made.adapter.target_modules)
-    return (prepared.plan.trials + 10) * (8 * weights + 4 * 2**20)
+    kept = 8 + (WAITING if is_wide(prepared.config.search.pruner, prepared.plan.trials) else 0)
+    return (prepared.plan.trials + 10) * (kept * weights + 4 * 2**20)
 
 
 def settings_of(made: Candidate, values: dict[str, Any], prepared: Prepared) -> dict[str, object]:

@@ -22,10 +22,11 @@ from loraloom.pipeline.samples import show_samples
 from loraloom.pipeline.session import Outcome, Session, best_folder
 from loraloom.pipeline.warmup import plan_of_packs
 from loraloom.plan.search_space import search_space
-from loraloom.records import EndStatus, Score
+from loraloom.records import Score, TrialStatus
 from loraloom.search.compare import mean_cost
 from loraloom.search.searcher import Observation, Searcher
 from loraloom.search.space import Space
+from loraloom.search.values import Action
 from loraloom.train.pack import Seat
 from loraloom.train.schedule import warmup_steps
 
@@ -113,8 +114,10 @@ class SearchSource:
             )
         )  # fmt: skip
 
-    def verdicts(self) -> Sequence[tuple[str, EndStatus, str]]:
-        status: dict[str, EndStatus] = {"prune": "pruned", "diverged": "diverged", "stop": "completed"}
+    def verdicts(self) -> Sequence[tuple[str, TrialStatus, str]]:
+        status: dict[Action, TrialStatus] = {
+            "prune": "pruned", "pause": "waiting", "diverged": "diverged", "stop": "completed",
+        }  # fmt: skip
         return [(verdict.trial_id, status[verdict.action], verdict.reason) for verdict in self.searcher.verdicts()]
 
     def ended(self, finished: Finished, seat: Seat, reason: str | None) -> None:

@@ -9,6 +9,7 @@ from loraloom.plan.basis import memory_budget
 from loraloom.plan.ladder import ladder
 from loraloom.plan.planner import Plan
 from loraloom.plan.search_space import space_json
+from loraloom.plan.time import trainings_of_search
 from loraloom.records import Estimate
 
 AFTERWARDS = ("generation", "export")
@@ -41,6 +42,7 @@ def plan_json(plan: Plan) -> dict[str, Any]:
                 "high_seconds": round(time.high, 1),
                 "one_candidate_seconds": round(plan.forecast["time_one"].value, 1),
                 "candidates": plan.trials,
+                "trainings": round(trainings_of_search(plan.config, plan.settings), 3),
                 "now": {"cores_share": plan.facts.device.share, "total_seconds": round(time.value / plan.facts.device.share, 1)},
             },
             **{name: bytes_json(plan.forecast[name]) for name in AFTERWARDS if name in plan.forecast},

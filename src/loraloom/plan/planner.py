@@ -17,7 +17,7 @@ from loraloom.plan.leaning import Case, bent
 from loraloom.plan.memory import Shape, decided_shape, prepacks
 from loraloom.plan.needs import need, notes_on_engine, packs_candidates
 from loraloom.plan.rules import RULES, batch, max_length, rank, rate
-from loraloom.plan.time import forecast_time, runs_of_search
+from loraloom.plan.time import forecast_time, trainings_of_search
 from loraloom.plan.warnings import warnings_for
 from loraloom.records import AdapterSpec, Advice, Candidate, Estimate, TrainingSpec
 
@@ -107,7 +107,7 @@ def make_plan(config: Config, facts: Facts) -> Plan:
     forecast = {
         "memory": whole,
         "memory_one": need(config, facts, decided, decided_shape(decided, prepack=prepack)),
-        "time": forecast_time(facts, config, decided, trials=runs_of_search(decided), packed=packed),
+        "time": forecast_time(facts, config, decided, trials=trainings_of_search(config, decided), packed=packed),
         "time_one": forecast_time(facts, config, decided),
         **forecast_afterwards(facts, decided),
     }

@@ -7,6 +7,7 @@ from typing import Any
 from loraloom.plan.planner import Plan, candidate, search_caps
 from loraloom.search.default_space import default_space
 from loraloom.search.dimensions import Choices, Dimension, Range
+from loraloom.search.pruners import is_wide
 from loraloom.search.space import Couplings, Space
 
 
@@ -19,7 +20,8 @@ def search_space(plan: Plan) -> Space:
     """
     asked = plan.config.search
     if asked.space == "auto":
-        return default_space(plan.values(), plan.trials, plan.slots, search_caps(plan))
+        wide = is_wide(asked.pruner, plan.trials)
+        return default_space(plan.values(), plan.trials, plan.slots, search_caps(plan), wide=wide)
     space = Space.decode(asked.space)
     # Whether a value suits this model (a target that matches nothing) shows only in a candidate that has it.
     middle = space.point({})

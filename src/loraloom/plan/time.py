@@ -6,6 +6,7 @@ LoRA training costs 4 operations a frozen weight and token: two forward, two for
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from statistics import fmean
 
@@ -16,6 +17,8 @@ from loraloom.plan.basis import Decided, Facts, decided_batch, decided_linears, 
 from loraloom.plan.memory import supervised_share
 from loraloom.records import Estimate
 from loraloom.search.finals import race_runs
+from loraloom.search.pruners import is_wide
+from loraloom.search.pruners.halving import whole_trainings
 
 EFFICIENCY = {"cpu": 0.35, "cuda": 0.40, "mps": 0.30}
 """Share of the rate of a large matrix product that a whole training step reaches (CPU: measured on a 92M LLaMA, the
@@ -32,8 +35,8 @@ PROBED = 0.15
 """Share by which a forecast may be off that stands on measured steps."""
 
 
-def forecast_time(facts: Facts, config: Config, decided: Decided, *, trials: int = 1, packed: int = 1) -> Estimate:
-    """Seconds for `trials` candidates, `packed` at a time, none of them pruned; `parts` sum to its value."""
+def forecast_time(facts: Facts, config: Config, decided: Decided, *, trials: float = 1, packed: int = 1) -> Estimate:
+    """Seconds for so many candidates trained to their ends, `packed` at a time; `parts` sum to its value."""
     rate = matmul_flops(facts.device.kind, decided["model.dtype"].value) * EFFICIENCY[facts.device.kind]
     steps = total_steps(facts, config, decided)
     tokens = steps * decided_batch(decided) * facts.data.mean_length * PADDING
@@ -49,7 +52,7 @@ def forecast_time(facts: Facts, config: Config, decided: Decided, *, trials: int
     return Estimate(value=value, low=value * SPREAD[0], high=value * SPREAD[1], unit="seconds", parts=parts)
 
 
-def passes_of_all(facts: Facts, decided: Decided, trials: int, packed: int) -> float:
+def passes_of_all(facts: Facts, decided: Decided, trials: float, packed: int) -> float:
     """Passes through the model for one micro-step of every trial: as many candidates share one as its tokens allow."""
     one = decided["training.per_device_train_batch_size"].value * min(facts.data.mean_length, decided["data.max_length"].value)
     share = max(1, min(packed, trials, int(engine.TOKEN_BUDGET[facts.device.kind] // max(1.0, one))))
@@ -74,7 +77,7 @@ def with_measured(
     parts = {
         "training": ticks_of_search(facts, config, decided) * tick_seconds,
         "layers": 0.0,
-        "evaluation": packs_of_search(decided) * EVALUATIONS * evaluation_seconds,
+        "evaluation": packs_of_search(config, decided) * EVALUATIONS * evaluation_seconds,
         "startup": forecast.parts["startup"],
     }
     value = sum(parts.values())
@@ -95,20 +98,25 @@ def seconds_at(tokens: float, ticks: Sequence[tuple[float, float]]) -> float:
 
 
 def ticks_of_search(facts: Facts, config: Config, decided: Decided) -> int:
-    """Micro-steps of all packs, one after another, with no candidate pruned."""
+    """Micro-steps of all packs, one after another."""
     micro = total_steps(facts, config, decided) * decided["training.gradient_accumulation_steps"].value
-    return micro * packs_of_search(decided)
+    return micro * packs_of_search(config, decided)
 
 
-def packs_of_search(decided: Decided) -> int:
-    """Packs that one follows on another."""
-    return -(-runs_of_search(decided) // max(1, decided["limits.max_packed"].value))
+def packs_of_search(config: Config, decided: Decided) -> int:
+    """Packs that follow one on another, each trained to its end."""
+    return math.ceil(trainings_of_search(config, decided) / max(1, decided["limits.max_packed"].value))
 
 
-def runs_of_search(decided: Decided) -> int:
-    """Candidates that a search trains, those of its race among them."""
-    trials = decided["search.trials"].value
-    return trials + race_runs(trials, decided["search.seeds_for_finalists"].value)
+def trainings_of_search(config: Config, decided: Decided) -> float:
+    """How many trainings from start to end a search and its race come to."""
+    return trainings_of(config, decided["search.trials"].value, decided["search.seeds_for_finalists"].value)
+
+
+def trainings_of(config: Config, trials: int, seeds: int) -> float:
+    """The same for so many candidates and seeds of a finalist. Only a search that starts wide is sure to cut them short."""
+    search = whole_trainings(trials) if is_wide(config.search.pruner, trials) else float(trials)
+    return search + race_runs(trials, seeds)
 
 
 def operations_per_token(facts: Facts, decided: Decided) -> float:

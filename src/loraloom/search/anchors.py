@@ -27,9 +27,12 @@ class Anchor:
     reason: str = ""
 
 
-def anchors(space: Space, baseline: Mapping[str, Any], trials: int, known: Sequence[Known] = ()) -> list[Anchor]:
+def anchors(
+    space: Space, baseline: Mapping[str, Any], trials: int, known: Sequence[Known] = (), *, twin: bool = True
+) -> list[Anchor]:
     """The plan's setting; the one of earlier searches that is worth another try; the plan's with its learning rate times 3 and
-    over 3 (as far as the space goes), and the plan's again with a second seed: a first measure of how much a seed changes."""
+    over 3 (as far as the space goes), and with `twin` the plan's again with a second seed: a first measure of how much a seed
+    changes."""
     default = space.exactly(baseline)
     found = [Anchor(default, kind="default")]
     if RATE in space and not space[RATE].frozen and default[RATE]:
@@ -40,7 +43,7 @@ def anchors(space: Space, baseline: Mapping[str, Any], trials: int, known: Seque
     again = tried_again(space, baseline, known)
     if again is not None and not any(_same(again[0], anchor.params) for anchor in found):
         found.insert(1, Anchor(again[0], kind="history", reason=again[1]))
-    return [*found, Anchor(default, seed_offset=1)] if trials >= TWIN_FROM else found
+    return [*found, Anchor(default, seed_offset=1)] if twin and trials >= TWIN_FROM else found
 
 
 def _same(params: Params, other: Params) -> bool:

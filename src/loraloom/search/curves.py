@@ -64,6 +64,7 @@ class Curve:
         wave: trials that were asked with no report in between belong to one wave.
         protected: the plan's own setting (and its second seed): the yardstick runs to its end.
         shape: the observations' `schedule_shape` as text; None before the first.
+        paused: waits out of the pack until others have come as far.
         cost: of the final score, once told.
     """
 
@@ -75,6 +76,7 @@ class Curve:
     shape: str | None = None
     cost: float | None = None
     se: float = 0.0
+    paused: bool = False
 
     @property
     def id(self) -> str:

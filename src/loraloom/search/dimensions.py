@@ -73,6 +73,14 @@ class Choices:
     def clip(self, setting: Any) -> Any:
         return self.values[self._place(setting)]
 
+    def at(self, share: float) -> Coordinate:
+        """The coordinate at a share of the way from the first choice to the last."""
+        return self.coordinate(self.values[min(int(share * len(self.values)), len(self.values) - 1)])
+
+    def share(self, coordinate: Coordinate) -> float:
+        """How far a coordinate lies on the way from the first choice (0) to the last (1)."""
+        return self.values.index(self.setting(coordinate)) / max(1, len(self.values) - 1)
+
     def levels(self, count: int) -> tuple[Coordinate, ...]:
         """Every coordinate: a list of choices is never thinned out."""
         return tuple(self.coordinate(value) for value in self.values)
@@ -85,9 +93,9 @@ class Choices:
     def _place(self, setting: Any) -> int:
         if setting in self.values:
             return self.values.index(setting)
-        if is_number(setting) and all(is_number(value) for value in self.values):
-            return min(range(len(self.values)), key=lambda place: abs(float(self.values[place]) - float(setting)))
-        return 0
+        if not (is_number(setting) and all(is_number(value) for value in self.values)):
+            return 0
+        return min(range(len(self.values)), key=lambda place: _distance(float(self.values[place]), float(setting)))
 
 
 @dataclass(frozen=True)
@@ -150,6 +158,14 @@ class Range:
             return self.clip(math.exp(math.log(self.low) + share * math.log(self.high / self.low)))
         return self.clip(self.low + share * (self.high - self.low))
 
+    def share(self, coordinate: Coordinate) -> float:
+        """How far a coordinate lies on the way from low (0) to high (1), on the scale that is searched."""
+        if self.frozen:
+            return 0.0
+        if self.log:
+            return math.log(float(coordinate) / self.low) / math.log(self.high / self.low)
+        return (float(coordinate) - self.low) / (self.high - self.low)
+
     def levels(self, count: int) -> tuple[Coordinate, ...]:
         """All of its steps where it has any and they are few, else `count` coordinates evenly from low to high."""
         step = self.step or (1 if self.integer and not self.log else None)
@@ -185,6 +201,12 @@ def is_power_of_two(value: Any) -> bool:
 
 def is_number(value: Any) -> TypeGuard[int | float]:
     return isinstance(value, int | float) and not isinstance(value, bool)
+
+
+def _distance(a: float, b: float) -> tuple[float, float]:
+    """How far two numbers are apart: by their ratio where both are positive (a rate of 3e-4 is nearer to 4e-4 than to 2e-4),
+    which comes before any distance to a number that is not."""
+    return (0.0, abs(math.log(a / b))) if a > 0 and b > 0 else (1.0 if a != b else 0.0, abs(a - b))
 
 
 def _exponent(values: tuple[Any, ...]) -> int:

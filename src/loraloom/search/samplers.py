@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any, Literal, Protocol, TypeAlias
 from loraloom.errors import ConfigError
 from loraloom.search.history import Known, Prior, drawn
 from loraloom.search.quiet import quiet
+from loraloom.search.second_wave import Early, Waves, first_wave
 from loraloom.search.space import Point, Space
 
 if TYPE_CHECKING:
@@ -39,11 +40,13 @@ benchmarks/search two guided points of three lose up to 33 hits in a hundred whe
 
 @dataclass(frozen=True)
 class Past:
-    """What a sampler may know: trials asked so far, results told to Optuna, and whether a point would be new."""
+    """What a sampler may know: trials asked so far, results told to Optuna, whether a point would be new, and how each trial
+    that was asked stands at the first rung, in the order of asking (for a search that starts wide)."""
 
     asked: int
     learned: int
     is_new: Callable[[Point], bool]
+    early: Callable[[], Sequence[Early]] = lambda: ()
 
 
 class Sampler(Protocol):
@@ -54,13 +57,24 @@ class Sampler(Protocol):
         """Whether a pruned trial is told as complete, at the cost that it would probably have reached."""
         ...
 
+    def waits(self, past: Past) -> bool:
+        """Whether there is nothing to say before more is known of the trials that were asked."""
+        ...
+
     def next(self, past: Past) -> Point | BaseSampler | None:
         """A point, or the Optuna sampler that is to draw it, or None when nothing is left."""
         ...
 
 
+class NeverWaits:
+    """What samplers share that always have an answer."""
+
+    def waits(self, past: Past) -> bool:
+        return False
+
+
 @dataclass(frozen=True)
-class Drawn:
+class Drawn(NeverWaits):
     """Every candidate from one Optuna sampler."""
 
     sampler: BaseSampler
@@ -71,7 +85,7 @@ class Drawn:
 
 
 @dataclass(frozen=True)
-class Listed:
+class Listed(NeverWaits):
     """Points written down beforehand, in their order."""
 
     points: Sequence[Point]
@@ -82,7 +96,7 @@ class Listed:
 
 
 @dataclass(frozen=True)
-class Warmed:
+class Warmed(NeverWaits):
     """A model that speaks once `designed` trials were asked and `needed` results are known; Sobol points until then."""
 
     sobol: BaseSampler
@@ -114,6 +128,9 @@ class Guided:
     def censored(self) -> bool:
         return self.sampler.censored
 
+    def waits(self, past: Past) -> bool:
+        return self.sampler.waits(past)
+
     def next(self, past: Past) -> Point | BaseSampler | None:
         proposal = self.sampler.next(past)
         if proposal is not self.even or past.asked % GUIDED_EVERY:
@@ -134,6 +151,7 @@ def make_sampler(
     seed: int,
     draws: int = 0,
     known: Sequence[Known] = (),
+    wide: bool = False,
 ) -> Sampler:
     """The sampler of a name.
 
@@ -144,6 +162,7 @@ def make_sampler(
         seed: of every draw.
         draws: trials that the study already holds: a search that is taken up again must not draw the same once more.
         known: trials of earlier searches, for the automatic sampler; one that is named draws as it always does.
+        wide: whether the search starts wide; `auto` then draws in two waves (`search.second_wave`).
 
     Raises:
         ConfigError: there is no sampler of that name.
@@ -158,9 +177,9 @@ def make_sampler(
         from optuna.samplers import RandomSampler
 
         return Drawn(RandomSampler(seed=seed + draws))
-    model = _auto_model(space, trials, slots) if name == "auto" else name
+    model = _auto_model(space, trials, slots) if name == "auto" and not wide else name
     sobol = _sobol(seed)
-    sampler: Sampler = Drawn(sobol)
+    sampler: Sampler = Waves(space, sobol, first_wave(trials), seed) if name == "auto" and wide else Drawn(sobol)
     if model == "gp" or model == "tpe":
         designed = ANCHORS + sobol_points(trials) if name == "auto" else 0
         sampler = _warmed(model, space, designed, seed, draws, sobol)

@@ -23,10 +23,11 @@ from loraloom.search.compare import mean_cost, standard_error
 from loraloom.search.curves import Curve, Reading, compact, leader, standing
 from loraloom.search.exits import leave
 from loraloom.search.history import Known
-from loraloom.search.pruners import make_pruner
-from loraloom.search.pruners.rungs import EXITS_ONLY
+from loraloom.search.pruners import EXITS_ONLY, is_wide, make_pruner
+from loraloom.search.pruners.halving import FIRST, cost_at, mark
 from loraloom.search.quiet import quiet
 from loraloom.search.samplers import Listed, Past, make_sampler
+from loraloom.search.second_wave import Early
 from loraloom.search.space import Params, Point, Space
 from loraloom.search.study import ASKED, RESULT, handed_out, open_study, reconcile
 from loraloom.search.values import Kind, Observation, Place, Suggestion, Verdict
@@ -53,7 +54,7 @@ class Searcher:
         trials: how many candidates are handed out in all.
         slots: how many train at a time.
         sampler: auto | tpe | gp | random | sobol | grid | one_factor.
-        pruner: auto | asha | hyperband | median | none.
+        pruner: auto | careful | asha | hyperband | median | none.
         seed: of every draw.
         storage: SQLAlchemy URL; None keeps the study in memory.
         study_name: the search's name in the storage. Only one Searcher may hold it at a time.
@@ -87,38 +88,54 @@ class Searcher:
     ) -> None:
         self._space = space.tied_to(baseline)
         self._trials, self._seed, self._minimize = trials, seed, minimize
-        self._anchors = anchors(self._space, baseline, trials, known)
+        self._wide = is_wide(pruner, trials)
+        self._anchors = anchors(self._space, baseline, trials, known, twin=not self._wide)
         self._anchored = sampler == "auto"
-        self._audits = pruner == "auto" and trials > EXITS_ONLY
+        self._audits = pruner == "careful" and trials > EXITS_ONLY
         self._base_cost = None if base is None else mean_cost(self._signed(base))
         self._study = open_study(storage, study_name, self._space.words, resume)
         reconcile(self._study)
         draws = len(self._study.get_trials(deepcopy=False))
         self._sampler = make_sampler(
-            sampler, self._space, baseline, trials=trials, slots=slots, seed=seed, draws=draws, known=known
+            sampler, self._space, baseline, trials=trials, slots=slots, seed=seed, draws=draws, known=known, wide=self._wide
         )
         self._random = RandomSampler(seed=seed + draws)
-        self._pruner = make_pruner(pruner, trials, self._study)
+        self._pruner = make_pruner(pruner, trials, self._study, seed)
         self._curves = {name: self._restored(frozen) for name, frozen in handed_out(self._study).items()}
         self._used = {_fingerprint(curve.suggestion.params, curve.suggestion.seed_offset) for curve in self._curves.values()}
         self._running: dict[str, optuna.Trial] = {}
         self._leaving: set[str] = set()
         self._wave = max((curve.wave for curve in self._curves.values()), default=-1) + 1
-        self._reported = False
+        self._reported = self._used_up = False
+        self._free: list[str] | None = None
         self._seen: Score | None = None
 
     # Asking
 
-    def ask(self) -> Suggestion | None:
-        """The next candidate; None when all were handed out, or the space holds no other.
+    @property
+    def ready(self) -> bool:
+        """Whether `ask` has something to hand out now; later, when more was reported, it may."""
+        if self._released() or self._study.get_trials(deepcopy=False, states=(TrialState.WAITING,)):
+            return True
+        return self._coming > 0 and (self._next_anchor() is not None or not self._sampler.waits(self._past()))
 
-        Candidates that an earlier process left unfinished come first, as they were.
+    def ask(self) -> Suggestion | None:
+        """The next candidate; None when there is none now, or none any more: all were handed out, or the space holds no other.
+
+        Paused candidates that may go on come first, then those that an earlier process left unfinished, as they were.
         """
+        if not self.ready:
+            return None
+        released, self._free = self._released(), None
+        if released:
+            self._curves[released[0]].paused = False
+            return self._curves[released[0]].suggestion
         if self._reported:
             self._wave, self._reported = self._wave + 1, False
         with quiet():
             trial = self._ask_waiting() or self._ask_new()
         if trial is None:
+            self._used_up = True
             return None
         curve = self._curves[trial.user_attrs[ASKED]["id"]]
         curve.status = "running"
@@ -154,13 +171,34 @@ class Searcher:
             return None
         return self._pop()
 
+    @property
+    def _coming(self) -> int:
+        """Candidates that are still to be handed out."""
+        return 0 if self._used_up else max(0, self._trials - len(self._curves))
+
+    def _released(self) -> list[str]:
+        """Paused candidates that may go on; worked out once after each thing that may change it."""
+        if self._free is None:
+            waiting = any(curve.paused for curve in self._curves.values())
+            self._free = self._pruner.released(list(self._curves.values()), self._coming) if waiting else []
+        return self._free
+
+    def _past(self) -> Past:
+        return Past(
+            len(self._curves), self._learned(), self._is_new, lambda: [self._early(curve) for curve in self._curves.values()]
+        )
+
+    def _early(self, curve: Curve) -> Early:
+        point, reached = self._space.point(curve.suggestion.params), mark(curve, FIRST) is not None
+        return Early(point, cost_at(curve, FIRST) if reached else math.nan, curve.living and not reached)
+
     def _ask_new(self) -> optuna.Trial | None:
-        if len(self._curves) >= self._trials:
+        if not self._coming:
             return None
         anchor = self._next_anchor()
         if anchor is not None:
             return self._enqueue(self._space.point(anchor.params), anchor.params, anchor.kind, anchor.seed_offset)
-        past = Past(len(self._curves), self._learned(), self._is_new)
+        past = self._past()
         proposal = self._sampler.next(past)
         for draw in range(REDRAWS):
             if proposal is None:
@@ -250,25 +288,28 @@ class Searcher:
             raise ValueError(f"step {observation.step} at progress {observation.progress} is no place in a training")
         self._seen = compact(self._signed(observation.score), like=self._seen)
         curve.add(replace(observation, score=self._seen))
-        self._reported = True
+        self._reported, self._free = True, None
         reading = curve.readings[-1]
         with quiet():
             trial.set_user_attr(f"{READING}{reading.step}", {**_reading_to_plain(reading), "shape": curve.shape})
             self._report_to_study(trial, reading)
 
     def verdicts(self) -> list[Verdict]:
-        """The running trials that have to go, each once; to be called after every report.
+        """The trials that have to leave the pack, each once; to be called after every report.
 
         A trial that has to go is told of with `tell`: "pruned" or "diverged", and "completed" with its best score where the
-        action was "stop".
+        action was "stop". One whose action is "pause" is kept as it is until `ask` hands it out again.
         """
+        self._free = None
         living = [curve for curve in self._curves.values() if curve.living and curve.id not in self._leaving]
         exits = [leave(curve, self._base_cost) for curve in living]
         self._leaving.update(verdict.trial_id for verdict in exits if verdict)
         with quiet():
-            pruned = self._pruner.verdicts(list(self._curves.values()))
+            pruned = self._pruner.verdicts(list(self._curves.values()), self._coming)
         pruned = [verdict for verdict in pruned if verdict.trial_id not in self._leaving]
-        self._leaving.update(verdict.trial_id for verdict in pruned)
+        for verdict in pruned:
+            self._curves[verdict.trial_id].paused = verdict.action == "pause"
+        self._leaving.update(verdict.trial_id for verdict in pruned if verdict.action == "prune")
         return [*(verdict for verdict in exits if verdict), *pruned]
 
     # Telling
@@ -283,7 +324,7 @@ class Searcher:
         Raises:
             ValueError: the trial is not running here, or is completed without a finite score.
         """
-        trial, curve = self._trial(trial_id), self._curves[trial_id]
+        self._free, trial, curve = None, self._trial(trial_id), self._curves[trial_id]
         score = None if score is None else self._signed(score)
         cost = math.nan if score is None else mean_cost(score)
         if status == "completed" and not math.isfinite(cost):
@@ -378,7 +419,7 @@ class Searcher:
 
 
 def _end(curve: Curve, status: EndStatus, cost: float | None, se: float) -> None:
-    curve.status, curve.se = status, se
+    curve.status, curve.se, curve.paused = status, se, False
     curve.cost = cost if status == "completed" else None
 
 

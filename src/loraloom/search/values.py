@@ -9,7 +9,7 @@ from typing import Any, Literal
 from loraloom.records import Score, TrialStatus
 
 Kind = Literal["default", "anchor", "history", "sampled", "audit"]
-Action = Literal["prune", "diverged", "stop"]
+Action = Literal["prune", "pause", "diverged", "stop"]
 
 
 @dataclass(frozen=True)
@@ -60,9 +60,9 @@ class Observation:
 
 @dataclass(frozen=True)
 class Verdict:
-    """A running trial has to go: pruned (others are better), diverged (it is broken), or stopped (its best is behind it).
-
-    A stopped trial is complete: its best checkpoint counts.
+    """A trial has to leave the pack: pruned (others are better), diverged (it is broken), stopped (its best is behind it: it
+    is complete, and its best checkpoint counts), or paused until others have come as far. A paused one is handed out again
+    by `ask` to go on from where it was, or pruned while it waits.
     """
 
     trial_id: str

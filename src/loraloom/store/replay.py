@@ -8,11 +8,13 @@ from dataclasses import replace
 from loraloom.records import Event, Trial, TrialStatus
 from loraloom.store.result import RunResult
 
-ENDINGS: Mapping[str, TrialStatus] = {
+STATES: Mapping[str, TrialStatus] = {
     "completed": "completed",
     "pruned": "pruned",
     "diverged": "diverged",
     "failed": "failed",
+    "waiting": "waiting",
+    "running": "running",
 }
 OF_RUN = (
     "verb", "model", "task", "started_at", "metric", "direction", "base_parameters", "base_fingerprint", "default",
@@ -65,8 +67,8 @@ def _take_trial(trial: Trial, event: Event) -> Trial:
         )
     if event.kind in ("evaluated", "test"):
         return replace(trial, steps=step, metrics={**trial.metrics, **_scores(event)})
-    if event.kind in ENDINGS:
-        return replace(trial, steps=step, status=ENDINGS[event.kind], reason=data.get("reason"))
+    if event.kind in STATES:
+        return replace(trial, steps=step, status=STATES[event.kind], reason=data.get("reason"))
     return replace(trial, steps=step)
 
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, cast
@@ -21,6 +22,7 @@ from torch import Tensor
 from loraloom.errors import RunError, StoreError
 from loraloom.store.disk import disk, put_in_place, write_atomically
 from loraloom.train.pack import PackTrainer
+from loraloom.train.shelf import PREFIX
 
 VERSION = 1
 KEPT = 2
@@ -74,7 +76,20 @@ def save(folder: Path, trainer: PackTrainer, run: Mapping[str, Any] | None = Non
         for old in folder.glob("checkpoint-*"):
             if _number(old) <= number - KEPT:
                 old.unlink()
+        _drop_unnamed(folder)
     return path
+
+
+def _drop_unnamed(folder: Path) -> None:
+    """Remove the files of candidates that waited once and that no checkpoint names any more."""
+    files = list(folder.glob(f"{PREFIX}*"))
+    named: set[str] = set()
+    for path in folder.glob("checkpoint-*.json") if files else ():
+        with suppress(ValueError, KeyError):
+            named |= {kept["file"] for kept in json.loads(path.read_bytes())["trainer"]["waiting"].values()}
+    for file in files:
+        if file.name not in named:
+            file.unlink()
 
 
 def load(folder: Path, check: Callable[[Mapping[str, Any]], str | None] = lambda run: None) -> Checkpoint | None:
@@ -115,6 +130,9 @@ def _read(path: Path) -> dict[str, Any]:
         raise ValueError("its checksum is another")
     if body["tensors"] != _file_digest(path.with_suffix(".safetensors")):
         raise ValueError(f"the checksum of {path.stem}.safetensors is another")
+    for kept in body["trainer"].get("waiting", {}).values():
+        if kept["sha256"] != _file_digest(path.with_name(kept["file"])):
+            raise ValueError(f"the checksum of {kept['file']} is another")
     while body["version"] != VERSION:
         if body["version"] not in MIGRATIONS:
             raise RunError(

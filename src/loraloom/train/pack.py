@@ -35,6 +35,7 @@ from loraloom.train.passes import Pass, assemble, next_passes
 from loraloom.train.resume import candidate_of, fingerprint, restore_seat, seat_state
 from loraloom.train.schedule import lr_at, warmup_steps
 from loraloom.train.seat import Seat, evaluation_steps, planned_steps
+from loraloom.train.shelf import Shelf
 from loraloom.train.signals import Gauge, first_norms
 
 NONFINITE_LIMIT = 2
@@ -70,6 +71,7 @@ class PackTrainer:
         self.lengths = [len(row.input_ids) for row in rows]
         self.weights = [_supervised(row, task) for row in rows]
         self.seats: dict[str, Seat] = {}
+        self.shelf = Shelf()
         self.workers = Workers(packed.device, workers)
         self.gauge = Gauge(packed, objective.metric) if signals else None
         if checkpointing:
@@ -100,17 +102,32 @@ class PackTrainer:
         self.packed.remove(trial)
         return self.seats.pop(trial)
 
+    def pause(self, trial: str) -> None:
+        """Let a candidate wait out of the pack, between two of its steps, with everything that it needs to go on."""
+        self.shelf.put(trial, *seat_state(self.leave(trial)))
+
+    def go_on(self, trial: str) -> Seat:
+        """Give a candidate that waits a slot again: it goes on as if it had never left."""
+        plain, tensors = self.shelf.take(trial)
+        seat = self.join(candidate_of(plain))
+        restore_seat(seat, plain, tensors, self.weights)
+        return seat
+
     # -- going on later ------------------------------------------------------------------------------------------
 
     def state_dict(self) -> dict[str, Any]:
-        """Everything needed to go on between two ticks: plain values, and under "tensors" tensors on the CPU by name."""
+        """Everything needed to go on between two ticks: plain values, and under "tensors" tensors on the CPU by name. Of
+        candidates that wait only the names of their files."""
         plain: list[dict[str, Any]] = []
         tensors: dict[str, Tensor] = {}
         for seat in self.seats.values():
             values, own = seat_state(seat)
             plain.append(values)
             tensors |= {f"{seat.id}/{name}": tensor for name, tensor in own.items()}
-        return {"rows": fingerprint(self.rows), "token_budget": self.token_budget, "seats": plain, "tensors": tensors}
+        return {
+            "rows": fingerprint(self.rows), "token_budget": self.token_budget, "seats": plain, "tensors": tensors,
+            "waiting": self.shelf.state_dict(),
+        }  # fmt: skip
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Seat the candidates of a `state_dict` where they were; what sits here leaves.
@@ -122,6 +139,7 @@ class PackTrainer:
             raise RunError("the checkpoint was taken over other training rows", next="resume with the data of that run")
         for trial in list(self.seats):
             self.leave(trial)
+        self.shelf.load_state_dict(state.get("waiting", {}))
         self.token_budget = state["token_budget"]
         for plain in state["seats"]:
             seat = self.join(candidate_of(plain))

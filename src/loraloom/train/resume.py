@@ -56,7 +56,8 @@ def params_of_plain(plain: Mapping[str, Any]) -> dict[str, Any]:
 
 def score_of_plain(plain: Mapping[str, Any]) -> Score:
     """The score whose `asdict` this is, also after JSON."""
-    return Score(plain["split"], plain["metrics"], tuple(plain["costs"]), tuple(plain["weights"]))
+    rows = (tuple(plain.get(name, ())) for name in ("costs", "weights", "clusters"))
+    return Score(plain["split"], plain["metrics"], *rows)
 
 
 @torch.no_grad()

@@ -14,6 +14,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from loraloom.search.curves import Curve
+from loraloom.search.pruners import NeverPauses
 from loraloom.search.study import handed_out
 from loraloom.search.values import Verdict
 
@@ -57,7 +58,7 @@ def median(trials: int) -> BasePruner:
 BY_NAME: Mapping[str, Callable[[int], BasePruner]] = {"asha": asha, "hyperband": hyperband, "median": median}
 
 
-class NamedPruner:
+class NamedPruner(NeverPauses):
     """One of Optuna's pruners, asked once for each new reading and in the order of the trials' ids.
 
     It is held apart from the study: a study that knows of Hyperband splits its sampler's history over the brackets too.
@@ -67,7 +68,7 @@ class NamedPruner:
         self._name, self._pruner, self._study = name, BY_NAME[name](trials), study
         self._asked: dict[str, int] = {}
 
-    def verdicts(self, curves: Sequence[Curve]) -> list[Verdict]:
+    def verdicts(self, curves: Sequence[Curve], coming: int = 0) -> list[Verdict]:
         """The trials to prune among those with a new reading; the plan's own setting runs to its end."""
         fresh = [c for c in curves if c.unfinished and not c.protected and len(c.readings) > self._asked.get(c.id, 0)]
         if not fresh:

@@ -31,6 +31,7 @@ import numpy as np
 from loraloom.search.compare import Floats, paired_difference
 from loraloom.search.curves import NEAR, Curve, Reading, leader
 from loraloom.search.finals import finalists_of
+from loraloom.search.pruners import EXITS_ONLY, NeverPauses
 from loraloom.search.space import ALPHA, RANK
 from loraloom.search.values import Verdict
 
@@ -44,8 +45,6 @@ MIN_STEPS = 10
 MIN_EVALUATIONS, FEW_EVALUATIONS, MANY_PLANNED = 3, 2, 12
 """With fewer than 12 evaluations in a run, 3 would lie beyond the first rung: then 2 do."""
 QUORUM, SMALL_QUORUM = 6, 4
-EXITS_ONLY = 4
-"""Up to so many trials nothing is pruned: there is too little to compare with."""
 THIRD_UP_TO = 16
 SURE, LIKELY = 2.0, 1.0
 """Standard errors."""
@@ -67,7 +66,7 @@ class Stand:
 
 
 @dataclass(frozen=True)
-class RungPruner:
+class RungPruner(NeverPauses):
     """Prunes at a quarter, half and three quarters of each trial's own steps.
 
     Args:
@@ -76,7 +75,7 @@ class RungPruner:
 
     trials: int
 
-    def verdicts(self, curves: Sequence[Curve]) -> list[Verdict]:
+    def verdicts(self, curves: Sequence[Curve], coming: int = 0) -> list[Verdict]:
         """The trials to prune, given all that has been seen so far."""
         if self.trials <= EXITS_ONLY:
             return []

@@ -1,0 +1,106 @@
+"""Candidates that wait out of the pack: each whole in one file, so that waiting costs no memory.
+
+A file is written when its candidate leaves the pack and is never changed; a checkpoint names those that wait, with their
+checksums, and brings to the disk what is new.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import Tensor
+
+from loraloom.errors import StoreError
+from loraloom.store.disk import disk
+
+PREFIX = "waiting-"
+
+
+@dataclass
+class Shelf:
+    """Files of waiting candidates, by trial.
+
+    Args:
+        folder: where they lie; None for one that goes with this object.
+    """
+
+    folder: Path | None = None
+    files: dict[str, str] = field(default_factory=dict[str, str])
+    _checksums: dict[str, str] = field(default_factory=dict[str, str])
+    _own: TemporaryDirectory[str] | None = None
+
+    def __contains__(self, trial: object) -> bool:
+        return trial in self.files
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(tuple(self.files))
+
+    def __len__(self) -> int:
+        return len(self.files)
+
+    def put(self, trial: str, plain: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> None:
+        """Keep a candidate as `train.resume.seat_state` gives it.
+
+        Raises:
+            StoreError: the disk refused.
+        """
+        path = self._place() / f"{PREFIX}{trial}-{plain['step']}.safetensors"
+        with disk(path):
+            path.parent.mkdir(parents=True, exist_ok=True)
+            try:
+                save_file({name: one.contiguous() for name, one in tensors.items()}, path, {"seat": json.dumps(plain)})
+            except SafetensorError as fault:
+                path.unlink(missing_ok=True)
+                raise StoreError(
+                    f"{trial}, which has to wait, could not be written", where=str(path), got=str(fault),
+                    next="make room, and go on with --resume",
+                ) from fault  # fmt: skip
+        self.files[trial] = path.name
+        self._checksums.pop(path.name, None)
+
+    def take(self, trial: str) -> tuple[dict[str, Any], dict[str, Tensor]]:
+        """A candidate as it was put; it waits no longer. Its file stays for the checkpoints that name it."""
+        path = self._place() / self.files.pop(trial)
+        with disk(path), safe_open(path, "pt") as kept:
+            plain: dict[str, Any] = json.loads(kept.metadata()["seat"])
+            return plain, {name: kept.get_tensor(name) for name in kept.keys()}  # noqa: SIM118
+
+    def look(self, trial: str) -> dict[str, Any]:
+        """The plain values of a candidate that waits, and goes on to."""
+        path = self._place() / self.files[trial]
+        with disk(path), safe_open(path, "pt") as kept:
+            return json.loads(kept.metadata()["seat"])
+
+    def state_dict(self) -> dict[str, dict[str, str]]:
+        """File and checksum by trial. What no checkpoint has named yet is brought to the disk now."""
+        for name in self.files.values():
+            if name not in self._checksums:
+                self._checksums[name] = settled(self._place() / name)
+        return {trial: {"file": name, "sha256": self._checksums[name]} for trial, name in self.files.items()}
+
+    def load_state_dict(self, state: Mapping[str, Mapping[str, str]]) -> None:
+        """Those who wait are those of a `state_dict`."""
+        self.files = {trial: kept["file"] for trial, kept in state.items()}
+        self._checksums = {kept["file"]: kept["sha256"] for kept in state.values()}
+
+    def _place(self) -> Path:
+        if self.folder is not None:
+            return self.folder
+        self._own = self._own or TemporaryDirectory(prefix="loraloom-")
+        return Path(self._own.name)
+
+
+def settled(path: Path) -> str:
+    """The checksum of a file, once it is on the disk."""
+    with disk(path), path.open("rb") as file:
+        os.fsync(file.fileno())
+        return hashlib.file_digest(file, "sha256").hexdigest()
