@@ -53,7 +53,10 @@ def tick(device: StandIn, family: str, count: int, each: Callable[[int], dict[st
 
 KINDS: dict[str, Callable[[int], dict[str, Any]]] = {
     "alike": lambda n: {},
+    "scales": lambda n: {"lora_alpha": 1 + n},
+    "ranks": lambda n: {"r": 1 + n % 3},
     "batches": lambda n: {"per_device_train_batch_size": 1 + n % 2},
+    "noise": lambda n: {"neftune_noise_alpha": 5.0},
     "dora": lambda n: {"use_dora": True},
     "window": lambda n: {"gradient_accumulation_steps": 2, "per_device_train_batch_size": 1},
 }

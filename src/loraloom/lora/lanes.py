@@ -8,13 +8,14 @@ For one adapter with scale s and a mask m that keeps with probability 1 - p, bot
 from __future__ import annotations
 
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, lru_cache
 from typing import Protocol
 
 import torch
 from torch import Tensor
 
 from loraloom.lora.dropout import Mask
+from loraloom.lora.transfer import send
 
 
 @dataclass
@@ -125,7 +126,7 @@ class StackedLanes:
         self.dropped = any(lane.seed is not None for lane in lanes)
         scales = [lane.scale for lane in lanes]
         same = all(scale == scales[0] for scale in scales)
-        self.scales = scales[0] if same else stack.a_KRD.new_tensor(scales)[:, None, None]
+        self.scales = scales[0] if same else _column(tuple(scales), stack.a_KRD.dtype, stack.a_KRD.device)
 
     def forward(self, flat_ND: Tensor, y_NO: Tensor) -> Tensor:
         """Add the adapters' deltas to y; gives c h."""
@@ -165,14 +166,20 @@ class StackedLanes:
         return x_KND * mask_KND, mask_KND
 
 
+@lru_cache(maxsize=256)
+def _column(values: tuple[float, ...], dtype: torch.dtype, device: torch.device) -> Tensor:
+    """Numbers of K lanes as [K, 1, 1]: the same in all layers of a pass, so that they are sent once."""
+    return send(torch.tensor(values, dtype=dtype), device)[:, None, None]
+
+
 def _stack(parts: list[Tensor]) -> Tensor:
     """Matrices [R, D] of like D as [K, R, D], the shorter ones with rows of zeros below."""
     rank = max(part.shape[0] for part in parts)
     if all(part.shape[0] == rank for part in parts):
         return torch.stack(parts)
     stacked = parts[0].new_zeros(len(parts), rank, parts[0].shape[1])
-    for whole, part in zip(stacked, parts, strict=True):
-        whole[: part.shape[0]].copy_(part)
+    places = [whole[: part.shape[0]] for whole, part in zip(stacked, parts, strict=True)]
+    torch._foreach_copy_(places, parts)  # pyright: ignore[reportPrivateImportUsage, reportPrivateUsage]
     return stacked
 
 

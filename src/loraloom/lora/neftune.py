@@ -17,6 +17,7 @@ from torch import Tensor, nn
 
 from loraloom.errors import ModelError
 from loraloom.lora.probe import embedding_table
+from loraloom.lora.transfer import send
 
 
 @dataclass(frozen=True)
@@ -48,7 +49,7 @@ def neftune_noise(noise: Noise, tokens: int, features: int, like: Tensor) -> Ten
     lengths_B = torch.tensor(noise.lengths, dtype=torch.float32)
     inside_BT = torch.arange(tokens)[None] < lengths_B[:, None]
     strength_BT = inside_BT * (noise.alpha / torch.sqrt(lengths_B * features))[:, None]
-    return (drawn_TBD.transpose(0, 1) * strength_BT[..., None]).to(like.device, like.dtype)
+    return send((drawn_TBD.transpose(0, 1) * strength_BT[..., None]).to(like.dtype), like.device)
 
 
 @contextmanager

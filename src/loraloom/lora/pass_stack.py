@@ -52,8 +52,8 @@ class PassStack:
         """Add what was gathered to the candidates' own gradients. A pass that fails before has changed none of them."""
         gathered = self.__dict__.pop("grads_KP", None)
         if gathered is not None:
-            for grad, own in zip(self._grads, gathered, strict=True):
-                grad.add_(own)
+            own = gathered.to(self._grads[0].dtype).unbind()
+            torch._foreach_add_(list(self._grads), own)  # pyright: ignore[reportPrivateImportUsage, reportPrivateUsage]
 
 
 class LayerViews:

@@ -28,18 +28,22 @@ class FlatOptimizer:
 
     Each group of the arena (A, B, modules, vectors) is one flat parameter, so that LoRA+ (Hayou et al. 2024,
     arXiv:2402.12354: B learns `lora_plus_ratio` times faster) and weight decay (never on vectors) are per-slice values.
+    Slices with the same values are stepped by one call.
     """
 
     def __init__(self, arena: Arena, spec: TrainingSpec) -> None:
         self.arena, self.spec = arena, spec
-        groups = []
-        self._speed: list[float] = []
+        self._parameters: list[nn.Parameter] = []
+        alike: dict[tuple[float, float], list[nn.Parameter]] = {}
         for group, piece in arena.slices():
             parameter = nn.Parameter(arena.weights[piece])
             parameter.grad = arena.grads[piece]
-            groups.append({"params": [parameter], "weight_decay": 0.0 if group == "vector" else spec.weight_decay})
-            self._speed.append((spec.lora_plus_ratio or 1.0) if group == "lora_B" else 1.0)
-        self.optimizer = OPTIMISERS[spec.optim](groups)
+            self._parameters.append(parameter)
+            decay = 0.0 if group == "vector" else spec.weight_decay
+            speed = (spec.lora_plus_ratio or 1.0) if group == "lora_B" else 1.0
+            alike.setdefault((decay, speed), []).append(parameter)
+        self._speed = [speed for _, speed in alike]
+        self.optimizer = OPTIMISERS[spec.optim]([{"params": own, "weight_decay": decay} for (decay, _), own in alike.items()])
 
     def step(self, rate: float, norm: Tensor | None = None) -> Tensor:
         """One step at `rate`; gradients are zeroed. Returns the gradient norm before clipping, a 0-d tensor on the host.
@@ -58,11 +62,11 @@ class FlatOptimizer:
         return norm
 
     def state_dict(self) -> dict[str, Tensor]:
-        """Moments and step counters, by number of the group and torch's own name."""
+        """Moments and step counters, by number of the slice and torch's own name."""
         return {
             f"{number}.{key}": value
-            for number, group in enumerate(self.optimizer.param_groups)
-            for key, value in self.optimizer.state[group["params"][0]].items()
+            for number, parameter in enumerate(self._parameters)
+            for key, value in self.optimizer.state[parameter].items()
             if isinstance(value, Tensor)
         }
 
@@ -70,5 +74,5 @@ class FlatOptimizer:
         """Take over what `state_dict` gave; the tensors are copied."""
         for name, value in state.items():
             number, _, key = name.partition(".")
-            parameter = self.optimizer.param_groups[int(number)]["params"][0]
+            parameter = self._parameters[int(number)]
             self.optimizer.state[parameter][key] = value.to(parameter.device, copy=True)
