@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from loraloom.config.keys import RANGES
 from loraloom.lora.dropout import keep_mask
 from loraloom.lora.frozen import frozen_kernel
-from loraloom.lora.function import PackedLinear, Routing, Segment, layer_seed
+from loraloom.lora.function import PackedLinear, Routing, Segment
 from loraloom.lora.lanes import LayerWeights
 from loraloom.lora.layer import LoRALinear, lora_scale
 
@@ -101,7 +101,7 @@ def test_each_segment_is_the_readable_layer(rows: list[int], ranks: list[int], d
     for segment, twin, n in zip(segments, twins, rows, strict=True):
         part = slice(segment.start, segment.stop)
         own = x.detach()[part].requires_grad_()
-        mask = keep_mask(n, tokens, D, dropout, layer_seed(segment.seed, NUMBER), own).view(own.shape) > 0
+        mask = keep_mask(n, tokens, D, dropout, segment.seed, NUMBER, own).view(own.shape) > 0
         expected = twin(own, mask if dropout else None) if segment.slot in slots else layer(own)
         expected.backward(gy[part])
         assert torch.allclose(y[part], expected, rtol=0, atol=1e-12)
@@ -121,14 +121,14 @@ def test_a_mask_does_not_depend_on_how_far_neighbours_pad(
     rows: int, tokens: int, more: int, features: int, p: float, seed: int
 ) -> None:
     like = torch.empty(0, dtype=torch.float64)
-    short = keep_mask(rows, tokens, features, p, seed, like).view(rows, tokens, features)
-    long = keep_mask(rows, tokens + more, features, p, seed, like).view(rows, tokens + more, features)
+    short = keep_mask(rows, tokens, features, p, seed, NUMBER, like).view(rows, tokens, features)
+    long = keep_mask(rows, tokens + more, features, p, seed, NUMBER, like).view(rows, tokens + more, features)
     assert torch.equal(short, long[:, :tokens])
     assert set(short.unique().tolist()) <= {0.0, 65536 / (65536 - round(p * 65536))}
 
 
 def test_a_mask_keeps_the_mean() -> None:
-    mask = keep_mask(16, 64, 64, 0.3, seed=5, like=torch.empty(0))
+    mask = keep_mask(16, 64, 64, 0.3, 5, NUMBER, like=torch.empty(0))
     assert float(mask.mean()) == pytest.approx(1.0, abs=0.01)
     assert float((mask == 0).double().mean()) == pytest.approx(0.3, abs=0.01)
 
@@ -136,5 +136,5 @@ def test_a_mask_keeps_the_mean() -> None:
 def test_the_most_that_may_be_dropped_leaves_something() -> None:
     most = RANGES["adapter.lora_dropout"].at_most
     assert most is not None
-    mask = keep_mask(64, 64, 64, most, seed=5, like=torch.empty(0))
+    mask = keep_mask(64, 64, 64, most, 5, NUMBER, like=torch.empty(0))
     assert mask.isfinite().all() and float(mask.mean()) == pytest.approx(1.0, abs=0.1)

@@ -33,7 +33,6 @@ from unittest import mock
 import torch
 from torch import Tensor
 from torch.overrides import TorchFunctionMode
-from torch.utils import checkpoint
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_flatten, tree_map, tree_unflatten
 from torch.utils.backend_registration import _setup_privateuseone_for_python_backend
@@ -240,18 +239,22 @@ def _own_draws(func: Any) -> Generator[None]:
 
 
 class Named(TorchFunctionMode):
-    """Lets the device's tensors answer with another device's name, and takes that name where a device is asked for."""
+    """Takes another device's name where a device is asked for, and lets the device's tensors answer with it."""
 
     def __init__(self, name: str) -> None:
         super().__init__()
         self.device = torch.device(name, 0)
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        if func == Tensor.device.__get__ and is_ours(args[0]):  # type: ignore[attr-defined]
-            return self.device
-        if func in (Tensor.is_cuda.__get__, Tensor.is_mps.__get__) and is_ours(args[0]):  # type: ignore[attr-defined]
-            return func == getattr(Tensor, f"is_{self.device.type}").__get__
         return func(*tree_map(self.own, tuple(args)), **tree_map(self.own, dict(kwargs or {})))
+
+    def answers(self) -> dict[str, property]:
+        """What tensors say of their device, in the thread of the device too, where modes of this kind are not known."""
+        kind = self.device.type
+        return {
+            "device": property(lambda x: self.device if is_ours(x) else torch._C.TensorBase.device.__get__(x)),
+            f"is_{kind}": property(is_ours),
+        }
 
     def own(self, value: Any) -> Any:
         """The stand-in where the name stands for a device."""
@@ -291,10 +294,6 @@ def _module_to(move: Callable[..., Any], named: Named | None) -> Callable[..., A
     return to
 
 
-def _shape_and_type(tensor: Tensor) -> dict[str, Any]:
-    return {"shape": tensor.shape, "dtype": tensor.dtype}
-
-
 GPU = {
     "is_available": lambda: True, "mem_get_info": lambda *_: (60 * 2**30, 80 * 2**30), "empty_cache": lambda: None,
     "get_device_name": lambda *_: "stand-in", "get_device_capability": lambda *_: (9, 0), "synchronize": lambda *_: None,
@@ -318,8 +317,8 @@ def stand_in(name: str = NAME, *, float64: bool = True) -> Generator[StandIn]:
                 patch(torch.cuda, key, value)
         if named is not None:
             stack.enter_context(named)
-            # What is recomputed in backward is so in the device's own thread, and the name is not known there.
-            stack.enter_context(mock.patch.dict(checkpoint._allowed_determinism_checks_to_fns, default=_shape_and_type))
+            for key, answer in named.answers().items():
+                stack.enter_context(mock.patch.object(Tensor, key, answer))
         _present.append(mode)
         stack.callback(_present.remove, mode)
         yield stack.enter_context(mode)

@@ -56,6 +56,7 @@ KINDS: dict[str, Callable[[int], dict[str, Any]]] = {
     "scales": lambda n: {"lora_alpha": 1 + n},
     "ranks": lambda n: {"r": 1 + n % 3},
     "batches": lambda n: {"per_device_train_batch_size": 1 + n % 2},
+    "dropout": lambda n: {"lora_dropout": 0.1 * (n % 3)},
     "noise": lambda n: {"neftune_noise_alpha": 5.0},
     "dora": lambda n: {"use_dora": True},
     "window": lambda n: {"gradient_accumulation_steps": 2, "per_device_train_batch_size": 1},
@@ -73,4 +74,4 @@ def test_so_it_does_in_other_families(family: str, cuda: StandIn) -> None:
 
 
 def test_so_it_does_where_blocks_are_run_again(cuda: StandIn) -> None:
-    tick(cuda, "llama", MANY, KINDS["alike"], checkpointing=True)
+    tick(cuda, "llama", MANY, KINDS["dropout"], checkpointing=True)

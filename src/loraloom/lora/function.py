@@ -27,7 +27,7 @@ class Segment:
     Attributes:
         slot: whose rows these are.
         start, stop: rows [start, stop) of the batch.
-        seed: seeds this micro-step's dropout masks (each layer adds its own number).
+        seed: seeds this micro-step's dropout masks, which go by the layer's number beside it.
     """
 
     slot: str
@@ -116,7 +116,8 @@ def _lanes(routing: Routing, weights: dict[str, LayerWeights], number: int, toke
             weights[segment.slot],
             slice(segment.start * tokens, segment.stop * tokens),
             segment.stop - segment.start,
-            layer_seed(segment.seed, number) if routing.training and weights[segment.slot].dropout > 0 else None,
+            segment.seed if routing.training and weights[segment.slot].dropout > 0 else None,
+            number,
         )
         for segment in active
     ]
@@ -124,8 +125,3 @@ def _lanes(routing: Routing, weights: dict[str, LayerWeights], number: int, toke
         return list(lanes)
     stack = OwnStack([lane.weight for lane in lanes]) if routing.stack is None else routing.stack.layer(number)
     return [StackedLanes(lanes, stack)]
-
-
-def layer_seed(seed: int, number: int) -> int:
-    """The seed of one layer's mask in one micro-step."""
-    return ((seed * 1_000_003 + number) * 0x9E37_79B9_7F4A_7C15) & 0x7FFF_FFFF_FFFF_FFFF

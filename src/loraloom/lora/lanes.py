@@ -14,7 +14,7 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
-from loraloom.lora.dropout import Mask
+from loraloom.lora.dropout import Mask, fill_all
 from loraloom.lora.transfer import send
 
 
@@ -34,12 +34,14 @@ class LayerWeights:
 
 @dataclass
 class Lane:
-    """One adapter in one layer for one pass. `place` is its part of the flat tokens; `seed` is of its dropout, if any."""
+    """One adapter in one layer for one pass. `place` is its part of the flat tokens; `seed` is of its dropout, if any; `layer`
+    is the layer's number."""
 
     weight: LayerWeights
     place: slice
     rows: int
     seed: int | None
+    layer: int
 
     @cached_property
     def mask(self) -> Mask | None:
@@ -47,7 +49,7 @@ class Lane:
         if self.seed is None:
             return None
         tokens, features = (self.place.stop - self.place.start) // self.rows, self.weight.a_RD.shape[1]
-        return Mask(self.rows, tokens, features, self.weight.dropout, self.seed)
+        return Mask(self.rows, tokens, features, self.weight.dropout, self.seed, self.layer)
 
     @property
     def scale(self) -> float:
@@ -160,9 +162,7 @@ class StackedLanes:
         x_KND = flat_ND.view(len(self.lanes), -1, flat_ND.shape[1])
         if not self.dropped:
             return x_KND, None
-        mask_KND = torch.empty_like(x_KND)
-        for lane, mask_ND in zip(self.lanes, mask_KND, strict=True):
-            mask_ND.fill_(1.0) if lane.mask is None else lane.mask.fill(mask_ND)
+        mask_KND = fill_all([lane.mask for lane in self.lanes], torch.empty_like(x_KND))
         return x_KND * mask_KND, mask_KND
 
 

@@ -21,7 +21,7 @@ from torch import Tensor, nn
 from loraloom.errors import ModelError
 from loraloom.lora.dropout import keep_mask
 from loraloom.lora.frozen import frozen_kernel
-from loraloom.lora.function import Frozen, PackedLinear, Routing, Segment, layer_seed
+from loraloom.lora.function import Frozen, PackedLinear, Routing, Segment
 from loraloom.lora.lanes import LayerWeights
 from loraloom.lora.parts import Drop, Part
 from loraloom.lora.probe import Use
@@ -188,11 +188,11 @@ class PackedLayer(nn.Module):
         p = self.dropouts.get(segment.slot, 0.0) if training else 0.0
         if p <= 0:
             return lambda x: x
-        rows, seed = segment.stop - segment.start, layer_seed(segment.seed, self.number)
+        rows = segment.stop - segment.start
 
         def drop(x: Tensor) -> Tensor:
             tokens = x[0].numel() // x.shape[-1]
-            return x * keep_mask(rows, tokens, x.shape[-1], p, seed, x).view(x.shape)
+            return x * keep_mask(rows, tokens, x.shape[-1], p, segment.seed, self.number, x).view(x.shape)
 
         return drop
 
