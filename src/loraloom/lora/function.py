@@ -16,6 +16,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from loraloom.lora.kernels.lanes import KernelLanes
+from loraloom.lora.kernels.tables import PackTables
 from loraloom.lora.lanes import Lane, LayerWeights, OwnStack, StackedLanes
 from loraloom.lora.pass_stack import PassStack
 
@@ -41,18 +43,30 @@ class Routing:
     """Which rows belong to which adapter, for one forward pass and its backward pass.
 
     An empty `segments` is the bare base model. `training` switches dropout on. `stack` holds the candidates' A and B side by
-    side, where they are alike; `PackedModel.route` makes it.
+    side, where they are alike; with `tables`, kernels do the candidates' part. `PackedModel.route` makes the one or the other.
     """
 
     segments: tuple[Segment, ...] = ()
     training: bool = False
     stack: PassStack | None = None
+    tables: PackTables | None = None
 
     @cached_property
     def even(self) -> bool:
         """Whether the segments follow one another from row 0 with equally many rows: then they can be stacked."""
         size = self.segments[0].stop if self.segments else 0
         return all(s.start == k * size and s.stop == (k + 1) * size for k, s in enumerate(self.segments))
+
+    def spans(self, tokens: int) -> Tensor:
+        """The table of whose tokens are where, for layers that see so many tokens in a row: one copy to the device for all."""
+        assert self.tables is not None
+        if tokens not in self._spans:
+            self._spans[tokens] = self.tables.spans(self.segments, tokens)
+        return self._spans[tokens]
+
+    @cached_property
+    def _spans(self) -> dict[int, Tensor]:
+        return {}
 
 
 BASE = Routing()
@@ -85,7 +99,11 @@ class PackedLinear(torch.autograd.Function):
         else:
             assert y_base is not None
             y_NO = y_base.reshape(-1, y_base.shape[-1]).clone()
-        lanes = _lanes(routing, weights, number, flat_ND.shape[0] // x.shape[0])
+        tokens = flat_ND.shape[0] // x.shape[0]
+        if routing.tables is not None:
+            lanes = [KernelLanes(routing, number, tokens, x.dtype)]
+        else:
+            lanes = _lanes(routing, weights, number, tokens)
         saved = [lane.forward(flat_ND, y_NO) for lane in lanes]
         ctx.save_for_backward(x, *saved)
         ctx.layer = (frozen, lanes, y_base is not None)

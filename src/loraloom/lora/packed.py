@@ -24,6 +24,8 @@ from loraloom.lora.checkpointing import checkpoint_blocks
 from loraloom.lora.frozen import keep_few_programs
 from loraloom.lora.function import BASE, Routing, Segment
 from loraloom.lora.init import Start, check_init, moves_base, named_seed, reinitialised, start_of
+from loraloom.lora.kernels import refusal
+from loraloom.lora.kernels.tables import PackTables
 from loraloom.lora.lanes import LayerWeights
 from loraloom.lora.layer import lora_scale
 from loraloom.lora.packed_layer import PackedLayer, Route, dense_weight, dtype_of, linear_shape, split_by_candidate
@@ -98,14 +100,16 @@ class PackedModel:
             adapter from its own seed.
         dtype: of the adapters' weights, gradients and moments; float32 unless the model is float64.
         prepack: spend memory on faster layouts of frozen weights (`frozen.frozen_kernel`).
+        kernels: do the candidates' part in the kernels of `lora.kernels`; None for where they can be used.
 
     Raises:
-        ModelError: the model couples the rows of a batch, so that packing would change the training.
+        ModelError: the model couples the rows of a batch, so that packing would change the training; or kernels are
+            demanded that cannot be used.
     """
 
     def __init__(
         self, model: nn.Module, *, fresh_modules: tuple[str, ...] = (), dtype: torch.dtype | None = None,
-        prepack: bool = True,
+        prepack: bool = True, kernels: bool | None = None,
     ) -> None:  # fmt: skip
         refuse_coupled(model)
         self.model = model.eval().requires_grad_(False)
@@ -116,6 +120,7 @@ class PackedModel:
         reference = next(model.parameters())
         self.device, self.base_dtype = reference.device, reference.dtype
         self.dtype = dtype or (torch.float64 if reference.dtype == torch.float64 else torch.float32)
+        self.kernels = self._kernels_or_not(kernels)
         self.adapters: dict[str, AdapterWeights] = {}
         self.checkpointing = False
         self._route = Route(shared=self.device.type != "cpu")
@@ -125,11 +130,24 @@ class PackedModel:
         self._numbers = {name: number for number, name in enumerate(self._originals)}
         self._wrapped: dict[str, PackedLayer] = {}
         self._split: set[str] = set()
+        self._tables: PackTables | None = None
+
+    def _kernels_or_not(self, wanted: bool | None) -> bool:
+        if wanted is False or (wanted is None and self.device.type != "cuda"):
+            return False
+        reason = refusal(self.device, self.base_dtype)
+        if self.dtype != torch.float32:
+            reason = reason or "they add up gradients in float32"
+        if wanted and reason:
+            raise ModelError("the kernels cannot be used", got=reason, next="leave out `kernels`: plain torch does the same")
+        return reason is None
 
     @contextmanager
     def route(self, routing: Routing) -> Generator[Any]:
         """Everything run inside, backward passes too, follows `routing`. Gradients are all in their arenas when it ends."""
         stack = self._stack(routing)
+        if self.kernels and routing.segments and routing.tables is None:
+            routing = replace(routing, tables=self._pack_tables())
         previous, self._route.current = self._route.current, routing if stack is None else replace(routing, stack=stack)
         try:
             yield self.model
@@ -140,7 +158,7 @@ class PackedModel:
 
     def _stack(self, routing: Routing) -> PassStack | None:
         """A and B of all segments side by side, where they are alike and small, and not yet so."""
-        if routing.stack is not None or len(routing.segments) < 2 or not routing.even:
+        if self.kernels or routing.stack is not None or len(routing.segments) < 2 or not routing.even:
             return None
         adapters = [self.adapters[segment.slot] for segment in routing.segments]
         places, blocks = adapters[0].places, [block for one in adapters if (block := one.block) is not None]
@@ -150,6 +168,13 @@ class PackedModel:
             return None
         grads = [one.arena.grads[: one.arena.lora_numel] for one in adapters]
         return PassStack(blocks, grads, places)
+
+    def _pack_tables(self) -> PackTables:
+        """What all candidates have in all layers; made when it is first asked for after one has joined or left."""
+        if self._tables is None:
+            layers = {layer.number: layer.slots for layer in self._wrapped.values() if layer.slots}
+            self._tables = PackTables(list(self.adapters), layers, self.device)
+        return self._tables
 
     @contextmanager
     def base_only(self) -> Generator[Any]:
@@ -192,12 +217,14 @@ class PackedModel:
             self._forget(slot)
             raise
         self.adapters[slot] = adapter
+        self._tables = None
         return adapter
 
     def remove(self, slot: str) -> None:
         """Take an adapter out; nothing of it stays behind."""
         self._forget(slot)
         del self.adapters[slot]
+        self._tables = None
 
     def _forget(self, slot: str) -> None:
         for layer in self._wrapped.values():

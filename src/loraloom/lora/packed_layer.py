@@ -58,7 +58,8 @@ class Route:
     def only(self, segment: Segment) -> Generator[None]:
         """Within, the batch is this segment's rows and no others."""
         whole = self.get()
-        self.current = Routing((replace(segment, start=0, stop=segment.stop - segment.start),), whole.training)
+        own = replace(segment, start=0, stop=segment.stop - segment.start)
+        self.current = replace(whole, segments=(own,), stack=None)
         try:
             yield
         finally:
@@ -202,7 +203,7 @@ class PackedLayer(nn.Module):
         if x.shape[0] == rows:
             return x, routing
         if self.rowless and len(routing.segments) == 1:
-            return x, Routing((replace(routing.segments[0], stop=x.shape[0]),), routing.training)
+            return x, replace(routing, segments=(replace(routing.segments[0], stop=x.shape[0]),), stack=None)
         if not self.rowless and x.ndim == 2 and x.shape[0] % rows == 0:
             return x.view(rows, -1, x.shape[1]), routing
         raise ModelError(

@@ -1,0 +1,68 @@
+"""The kernels compile for Ampere and Hopper without a device, into tensor-core instructions, with everything in registers."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+triton = pytest.importorskip("triton", reason="needs Triton: pip install loraloom[gpu], on Linux")
+TYPES = {
+    "x_ptr": "*bf16", "h_ptr": "*bf16", "y_ptr": "*bf16", "table_ptr": "*i64", "spans_ptr": "*i32", "row_tokens": "i32",
+    "layer": "i32",
+}  # fmt: skip
+TENSOR_CORES = {90: "wgmma.mma_async", 80: "mma.sync"}
+
+
+@pytest.fixture(autouse=True)
+def _own_cache(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """What was compiled before is no proof."""
+    monkeypatch.setenv("TRITON_CACHE_DIR", str(tmp_path / "triton"))
+
+
+def compiled(kernel: Any, types: dict[str, str], values: dict[str, Any], capability: int) -> Any:
+    """The kernel as a launch would compile it, whose pointers are aligned to 16 bytes."""
+    from triton.backends.compiler import GPUTarget
+    from triton.compiler import ASTSource
+
+    names = kernel.arg_names
+    source = ASTSource(
+        kernel,
+        {name: types.get(name, "constexpr") for name in names},
+        {(names.index(name),): value for name, value in values.items()},
+        {(place,): [["tt.divisibility", 16]] for place, name in enumerate(names) if types.get(name, "").startswith("*")},
+    )
+    return triton.compile(source, target=GPUTarget("cuda", capability, 32), options={"num_warps": 4})
+
+
+def spills(kernel: Any, folder: Path) -> int:
+    """Loads and stores of local memory in the machine code."""
+    tool = Path(triton.__file__).parent / "backends" / "nvidia" / "bin" / "nvdisasm"
+    if not tool.exists():
+        pytest.skip("this Triton brings no nvdisasm")
+    file = folder / "kernel.cubin"
+    file.write_bytes(kernel.asm["cubin"])
+    listing = subprocess.run([str(tool), str(file)], capture_output=True, text=True, check=True).stdout
+    assert "EXIT" in listing
+    return len(re.findall(r"\b(?:LDL|STL)\b", listing))
+
+
+@pytest.mark.parametrize("capability", TENSOR_CORES)
+@pytest.mark.parametrize(("is_a", "rank"), [(True, 16), (False, 16), (True, 64)], ids=["A", "B", "A of 64 ranks"])
+@pytest.mark.parametrize("name", ["shrink", "expand", "accumulate"])
+def test_products_of_adapters_use_tensor_cores_and_spill_nothing(
+    name: str, is_a: bool, rank: int, capability: int, tmp_path: Path
+) -> None:
+    from loraloom.lora.kernels import delta, lanes, tables
+
+    values: dict[str, Any] = {
+        "F": 2048, "W": rank, "IS_A": is_a, "DROPS": True, "BIASED": not is_a, "ALIGNED": True, "WIDEN": False,
+        "BLOCK_N": lanes.SUMMED if name == "accumulate" else tables.TILE, "BLOCK_F": lanes.FEATURES, "BLOCK_R": rank,
+    }  # fmt: skip
+    kernel = getattr(delta, name)
+    found = compiled(kernel, TYPES, {key: value for key, value in values.items() if key in kernel.arg_names}, capability)
+    assert TENSOR_CORES[capability] in found.asm["ptx"]
+    assert spills(found, tmp_path) == 0
