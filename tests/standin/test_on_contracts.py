@@ -11,6 +11,7 @@ import tiny
 from engine import candidate, rows_for, trainer
 from stand_in import StandIn
 
+from loraloom.lora.state import peft_state
 from loraloom.train.pack import PackTrainer
 
 MANY = 8
@@ -75,3 +76,34 @@ def test_so_it_does_in_other_families(family: str, cuda: StandIn) -> None:
 
 def test_so_it_does_where_blocks_are_run_again(cuda: StandIn) -> None:
     tick(cuda, "llama", MANY, KINDS["dropout"], checkpointing=True)
+
+
+@pytest.mark.parametrize("family", ["llama", "bert"])
+def test_scoring_waits_as_often_for_many_as_for_one(family: str, cuda: StandIn) -> None:
+    rows = rows_for(family, count=6, longest=5)
+    found: list[int] = []
+    for count in (1, MANY):
+        engine = engine_of(family, validation=rows)
+        join(engine, family, count, KINDS["alike"])
+        cuda.waits.clear()
+        engine.evaluate(list(engine.seats))
+        found.append(Counter({line: n for line, n in cuda.waits.items() if " in " not in line}).total())
+    assert found[0] == found[1] <= 2, cuda.waits  # numbers, and a classifier's choices
+
+
+def test_a_candidate_joins_and_is_looked_at_without_a_wait_for_each_layer(cuda: StandIn) -> None:
+    engine = engine_of("llama")
+    layers = len([path for path in engine.packed.layers() if path.endswith("_proj")])
+    (one,) = [candidate("one", engine.packed.model)]
+    assert layers > 10
+    looks = {
+        "join": lambda: engine.join(one),
+        "tick": engine.tick,
+        "largest outputs": lambda: engine._bad_layer(engine.seats["one"]),
+        "modules": lambda: engine.gauge and engine.gauge.measure_modules(engine.seats["one"]),
+        "saving": lambda: peft_state(engine.seats["one"].adapter.tensors(), engine.packed.model),
+    }
+    for name, look in looks.items():
+        cuda.waits.clear()
+        look()
+        assert cuda.waits.total() <= 4, (name, cuda.waits)

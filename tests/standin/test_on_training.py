@@ -118,3 +118,25 @@ def test_a_layer_gone_bad_is_named(cuda: StandIn) -> None:
     seat.adapter.refresh()
     (event,) = engine.tick()
     assert event.data["first_bad_layer"] == entry.path and seat.nonfinite == 1
+
+
+def test_an_apple_gpu_needs_no_float64() -> None:
+    """From joining to what is told of a finished candidate: nothing asks the device for a number that it does not have."""
+    model, rows = tiny.model_of("bert", torch.float32), rows_for("bert")
+    with stand_in("mps", float64=False):
+        engine = trainer(model.to("mps"), rows, "seq_cls", validation=rows[:5], fresh_modules=("classifier",))
+        names = ("plain", "dora", "drops")
+        made = [
+            candidate(
+                name, engine.packed.model, heads=("classifier",), use_dora=name == "dora", lora_dropout=0.1 * (name == "drops")
+            )
+            for name in names
+        ]
+        for one in made:
+            engine.join(one)
+        engine.tick()
+        assert engine._bad_layer(engine.seats["plain"]) is None
+        for seat in finish(engine).values():
+            assert seat.best is not None and engine.gauge is not None
+            engine.gauge.measure_modules(seat)
+            assert seat.signals.modules

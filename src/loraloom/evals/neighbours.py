@@ -74,8 +74,9 @@ def _refuse_seen_padding(model: Any, pad_id: int, tolerance: float) -> None:
     bare = (torch.arange(SHORT, device=next(model.parameters()).device)[None] % vocabulary_of(model)).clamp(min=1)
     mask = torch.ones_like(bare)
     padded = F.pad(bare, (0, LONG - SHORT), value=pad_id)
-    short = model(input_ids=bare, attention_mask=mask).logits.double()
-    long = model(input_ids=padded, attention_mask=F.pad(mask, (0, LONG - SHORT))).logits.double()
+    # To the host first: an Apple GPU has no float64.
+    short = model(input_ids=bare, attention_mask=mask).logits.cpu().double()
+    long = model(input_ids=padded, attention_mask=F.pad(mask, (0, LONG - SHORT))).logits.cpu().double()
     _refuse_not_finite(model, float(short.abs().max()), float(long.abs().max()))
     difference = float((short - long).abs().max()) / max(float(short.abs().max()), 1e-12)
     if not difference > tolerance:  # NaN included

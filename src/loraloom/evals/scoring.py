@@ -16,6 +16,7 @@ from loraloom.data.encode import Row
 from loraloom.evals.metrics import class_metrics
 from loraloom.evals.objective import Objective, RowLosses
 from loraloom.lora.packed import PackedModel, Routing, Segment
+from loraloom.lora.transfer import fetch
 from loraloom.lora.workers import Workers
 from loraloom.records import Score, Task
 from loraloom.search.compare import ratio_of_sums
@@ -47,10 +48,10 @@ class RowTable:
         self._clusters = tuple(owners) if len(set(owners)) < len(owners) else ()
 
     def put(self, places: Sequence[int], result: RowLosses, labels: Tensor) -> None:
-        """The rows of `places`; `result` and `labels` hold them in that order."""
-        self._sums[:, places] = torch.stack([result.loss, result.weight, result.correct]).double().cpu().numpy()
+        """The rows of `places`; `result` and `labels` hold them in that order, on the host."""
+        self._sums[:, places] = torch.stack([result.loss, result.weight, result.correct]).double().numpy()
         if result.chosen is not None:
-            self._classes[:, places] = torch.stack([result.chosen, labels]).cpu().numpy()
+            self._classes[:, places] = torch.stack([result.chosen, labels]).numpy()
 
     def sums(self) -> RowSums:
         loss, weight, correct = self._sums
@@ -118,14 +119,21 @@ def row_sums(
         batch = collate([rows[i] for i in chosen] * len(lanes), pad_id, task).to(packed.device)
         segments = tuple(Segment(slot, k * size, (k + 1) * size) for k, slot in enumerate(slots))
         with packed.route(Routing(segments)) as model:
-            return objective.rows(model, batch), batch.labels
+            return objective.rows(model, batch), batch.on_host.labels
 
     passes = _passes(order, rows, len(lanes), token_budget // workers.count)
     for chosen, (result, labels) in zip(passes, workers.map(score, passes, together=objective.concurrent), strict=True):
+        result = _on_host(result)
         for k, lane in enumerate(lanes):
             own = slice(k * len(chosen), (k + 1) * len(chosen))
             tables[lane].put(chosen, result.slice(own), labels[own])
     return {lane: table.sums() for lane, table in tables.items()}
+
+
+def _on_host(result: RowLosses) -> RowLosses:
+    """Read whole, all lanes at once: each copy makes the host wait for the device."""
+    parts = [result.loss, result.weight, result.correct]
+    return RowLosses(*fetch(parts if result.chosen is None else [*parts, result.chosen]))
 
 
 def _passes(order: Sequence[int], rows: Sequence[Row], lanes: int, token_budget: int) -> list[list[int]]:

@@ -23,6 +23,7 @@ from loraloom.lora.init import moves_base
 from loraloom.lora.packed import REMOVED, AdapterWeights, PackedModel, Routing, Segment
 from loraloom.lora.probe import embedding_table
 from loraloom.lora.record import Record, write_record
+from loraloom.lora.transfer import fetch
 from loraloom.records import AdapterSpec
 
 PEFT_TASKS = {"causal_lm": "CAUSAL_LM", "seq_cls": "SEQ_CLS", "seq2seq_lm": "SEQ_2_SEQ_LM"}
@@ -85,11 +86,10 @@ def peft_state(tensors: Iterable[tuple[Entry, Tensor]], base: nn.Module) -> dict
     W x - s B0 A0 x + s B A x is LoRA over W with A and A0 one above the other and B and -B0 side by side.
     """
     state: dict[str, Tensor] = {}
-    for entry, tensor in tensors:
-        value = tensor.detach()
-        if entry.relative:
-            value = value + _frozen(base, entry).to(value)
-        value = value.to("cpu", torch.float32)
+    pairs = [(entry, tensor.detach()) for entry, tensor in tensors]
+    whole = fetch([value + _frozen(base, entry).to(value) if entry.relative else value for entry, value in pairs])
+    for (entry, _), value in zip(pairs, whole, strict=True):
+        value = value.to(torch.float32)
         key = f"{PREFIX}{entry.key.removesuffix(REMOVED)}"
         if entry.name.endswith(REMOVED):
             value = torch.cat([state[key], value]) if entry.group == "lora_A" else torch.cat([state[key], -value], 1)
@@ -264,7 +264,8 @@ def _check_applied(folder: Path, loaded: Any) -> None:
             need=f"tensors such as {', '.join(sorted(applied)[:2])}",
             next="compare base_model_name_or_path and target_modules in its adapter_config.json",
         )
-    broken = next((key for key, tensor in applied.items() if not bool(torch.isfinite(tensor).all())), None)
+    finite = fetch([torch.isfinite(tensor).all() for tensor in applied.values()])
+    broken = next((key for key, fine in zip(applied, finite, strict=True) if not fine), None)
     if broken is not None:
         raise ModelError(f"the adapter in {folder} is broken: `{broken}` has NaN or infinite numbers", next="train it again")
 

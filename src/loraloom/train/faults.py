@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from loraloom.lora.arena import Arena
+from loraloom.lora.transfer import fetch
 
 MEMORY_WORDS = (
     "not enough memory", "out of memory", "can't allocate memory", "cannot allocate memory", "alloc_failed",
@@ -38,12 +39,12 @@ def free_memory(device: torch.device) -> None:
 @torch.no_grad()
 def largest_outputs(layers: Mapping[str, nn.Module], run: Callable[[], object]) -> dict[str, float]:
     """The largest absolute output of each layer in the order in which they end, NaN and infinity kept, of one `run`."""
-    found: dict[str, Tensor] = {}
+    found: dict[str, list[Tensor]] = {}
 
     def note(path: str, output: Any) -> None:
         values = [t for t in _tensors(output) if t.is_floating_point() and t.numel()]
         if values and path not in found:
-            found[path] = torch.stack([t.detach().abs().max().double() for t in values]).max()
+            found[path] = [t.detach().abs().max() for t in values]
 
     handles = [
         layer.register_forward_hook(lambda _layer, _inputs, output, path=path: note(path, output))
@@ -54,7 +55,8 @@ def largest_outputs(layers: Mapping[str, nn.Module], run: Callable[[], object]) 
     finally:
         for handle in handles:
             handle.remove()
-    return {path: float(value) for path, value in found.items()}
+    read = iter(fetch([size for sizes in found.values() for size in sizes]))
+    return {path: float(torch.stack([next(read).double() for _ in sizes]).max()) for path, sizes in found.items()}
 
 
 def first_bad(outputs: Mapping[str, float]) -> str | None:
@@ -69,7 +71,8 @@ def first_grown(outputs: Mapping[str, float], base: Mapping[str, float]) -> str 
 
 def last_bad_gradient(arena: Arena, paths: Sequence[str]) -> str | None:
     """The layer nearest the loss whose gradient is not finite: where a backward pass first went bad. `paths` in order."""
-    bad = {entry.path for entry in arena.entries if not bool(torch.isfinite(arena.grad(entry)).all())}
+    whole = fetch([torch.isfinite(arena.grad(entry)).all() for entry in arena.entries])
+    bad = {entry.path for entry, fine in zip(arena.entries, whole, strict=True) if not fine}
     return next((path for path in reversed(paths) if path in bad), None)
 
 

@@ -15,6 +15,7 @@ from torch import Tensor
 from loraloom.diagnose.signals import ModuleUpdate, Reading
 from loraloom.lora.layer import lora_scale
 from loraloom.lora.packed_layer import dense_weight
+from loraloom.lora.transfer import fetch
 from loraloom.records import Score
 from loraloom.search.compare import mean_cost, paired_difference, standard_error
 
@@ -59,14 +60,11 @@ class Gauge:
     def measure_modules(self, seat: Seat) -> None:
         """What training did to each target layer; nothing where B did not begin at 0."""
         if not seat.adapter.constants:
-            norms = {path: self._weight_norm(path) for path in seat.adapter.spec.target_modules}
-            seat.signals.modules = module_updates(seat.adapter, norms)
-
-    def _weight_norm(self, path: str) -> float:
-        if path not in self._weight_norms:
-            layer = self.packed.layers()[path]
-            self._weight_norms[path] = float(dense_weight(getattr(layer, "base", layer)).float().norm())
-        return self._weight_norms[path]
+            layers = self.packed.layers()
+            new = [path for path in seat.adapter.spec.target_modules if path not in self._weight_norms]
+            norms = [dense_weight(getattr(layers[path], "base", layers[path])).float().norm() for path in new]
+            self._weight_norms |= {path: float(norm) for path, norm in zip(new, fetch(norms), strict=True)}
+            seat.signals.modules = module_updates(seat.adapter, self._weight_norms)
 
 
 def first_norms(adapter: AdapterWeights) -> list[Tensor]:
@@ -88,16 +86,17 @@ def module_updates(adapter: AdapterWeights, weight_norms: Mapping[str, float]) -
     Args:
         weight_norms: Frobenius norm of each frozen weight by path.
     """
-    if not bool(torch.isfinite(adapter.arena.weights).all()):
+    (weights,) = fetch([adapter.arena.weights])
+    if not bool(torch.isfinite(weights).all()):
         return {}
-    a_by_path, b_by_path = _pairs(adapter)
+    a_by_path, b_by_path = _pairs(adapter, weights)
     found: dict[str, ModuleUpdate] = {}
     spec = adapter.spec
     squares: dict[str, float] = {}
     for rank in sorted({a.shape[0] for a in a_by_path.values()}):
         paths = [path for path, a in a_by_path.items() if a.shape[0] == rank]
-        gram_a_MRR = torch.stack([(a := a_by_path[path].double()) @ a.T for path in paths]).cpu()
-        gram_b_MRR = torch.stack([(b := b_by_path[path].double()).T @ b for path in paths]).cpu()
+        gram_a_MRR = torch.stack([(a := a_by_path[path].double()) @ a.T for path in paths])
+        gram_b_MRR = torch.stack([(b := b_by_path[path].double()).T @ b for path in paths])
         singular_MR = _singular_values(gram_a_MRR, gram_b_MRR)
         for path, values_R, gram_b_RR in zip(paths, singular_MR, gram_b_MRR, strict=True):
             scale = lora_scale(spec.alpha_pattern.get(path, spec.lora_alpha), rank, spec.use_rslora)
@@ -116,10 +115,10 @@ def module_updates(adapter: AdapterWeights, weight_norms: Mapping[str, float]) -
     }
 
 
-def _pairs(adapter: AdapterWeights) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
+def _pairs(adapter: AdapterWeights, weights: Tensor) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
     """A [R, D] and B [O, R] by path."""
     groups: dict[str, dict[str, Tensor]] = {"lora_A": {}, "lora_B": {}}
-    for entry, tensor in adapter.tensors():
+    for entry, tensor in adapter.tensors(weights):
         if entry.group in groups:
             groups[entry.group][entry.path] = tensor
     return groups["lora_A"], groups["lora_B"]

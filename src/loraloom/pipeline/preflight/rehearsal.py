@@ -25,6 +25,7 @@ from loraloom.lora.arena import Arena, Entry
 from loraloom.lora.base import Base, share_copy
 from loraloom.lora.neftune import noisy_embeddings
 from loraloom.lora.packed import PackedModel
+from loraloom.lora.transfer import fetch, send
 from loraloom.plan.engine import EVALUATION_FACTOR
 from loraloom.plan.memory import STATE
 from loraloom.plan.planner import Plan, candidate
@@ -176,7 +177,7 @@ def _pass(trainer: PackTrainer, one: Pass) -> float:
     batch = one.batch.to(trainer.packed.device)
     with trainer.packed.route(one.routing) as model, noisy_embeddings(model, one.noises):
         result = trainer.objective.rows(model, batch)
-        weighted = result.loss * one.shares.to(result.loss)
+        weighted = result.loss * send(one.shares.to(result.loss.dtype), trainer.packed.device)
         weighted.sum().backward()
     return float(weighted.detach().sum()) / len(one.routing.segments)
 
@@ -193,7 +194,8 @@ def _bad_layer(trainer: PackTrainer, seats: Sequence[Seat], one: Pass, loss: flo
 
 
 def _silent(arena: Arena) -> list[Entry]:
-    return [entry for entry in arena.entries if not bool(arena.grad(entry).any())]
+    moved = fetch([arena.grad(entry).any() for entry in arena.entries])
+    return [entry for entry, any_moved in zip(arena.entries, moved, strict=True) if not any_moved]
 
 
 def _longest(rows: Sequence[Row], count: int) -> tuple[Row, ...]:
