@@ -10,6 +10,7 @@ from weakref import WeakKeyDictionary
 import torch
 from torch import Tensor, nn
 
+from loraloom.lora import kernels
 from loraloom.lora.frozen import frozen_kernel
 from loraloom.lora.function import Frozen
 
@@ -87,6 +88,10 @@ def _losses(logits_NV: Tensor, targets_N1: Tensor, wide: torch.dtype, right_N: T
     The largest probability is never small, so its logarithm is exact, and the largest logit minus it is the log of the sum of
     all: log_softmax and an exp of it would pass over the table twice where softmax does once.
     """
+    if kernels.used(logits_NV.device, logits_NV.dtype):
+        from loraloom.lora.kernels.softmax import losses_in_place
+
+        return losses_in_place(logits_NV, targets_N1, right_N)
     wide_NV = logits_NV
     if logits_NV.dtype != wide:
         # Widened first: softmax(dtype=...) takes a slow way on a CPU.
@@ -107,9 +112,9 @@ def token_losses(hidden_ND: Tensor, head: nn.Linear, targets_N: Tensor, *, prepa
     Args:
         prepack: spend memory on a faster layout of the head (`frozen_kernel`), which is kept as long as the head.
     """
-    kernels = _kernels.setdefault(head, {})
-    kernel = kernels.get(prepack) or frozen_kernel(head, prepack=prepack)
+    made = _kernels.setdefault(head, {})
+    kernel = made.get(prepack) or frozen_kernel(head, prepack=prepack)
     assert kernel is not None
-    kernels[prepack] = kernel
+    made[prepack] = kernel
     chunk = max(1, CHUNK_BYTES // (4 * head.weight.shape[0]))
     return ChunkedCrossEntropy.apply(hidden_ND, kernel, targets_N, chunk)  # type: ignore[return-value]

@@ -23,7 +23,7 @@ def _own_cache(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setenv("TRITON_CACHE_DIR", str(tmp_path / "triton"))
 
 
-def compiled(kernel: Any, types: dict[str, str], values: dict[str, Any], capability: int) -> Any:
+def compiled(kernel: Any, types: dict[str, str], values: dict[str, Any], capability: int, warps: int = 4) -> Any:
     """The kernel as a launch would compile it, whose pointers are aligned to 16 bytes."""
     from triton.backends.compiler import GPUTarget
     from triton.compiler import ASTSource
@@ -35,7 +35,7 @@ def compiled(kernel: Any, types: dict[str, str], values: dict[str, Any], capabil
         {(names.index(name),): value for name, value in values.items()},
         {(place,): [["tt.divisibility", 16]] for place, name in enumerate(names) if types.get(name, "").startswith("*")},
     )
-    return triton.compile(source, target=GPUTarget("cuda", capability, 32), options={"num_warps": 4})
+    return triton.compile(source, target=GPUTarget("cuda", capability, 32), options={"num_warps": warps})
 
 
 def spills(kernel: Any, folder: Path) -> int:
@@ -65,4 +65,16 @@ def test_products_of_adapters_use_tensor_cores_and_spill_nothing(
     kernel = getattr(delta, name)
     found = compiled(kernel, TYPES, {key: value for key, value in values.items() if key in kernel.arg_names}, capability)
     assert TENSOR_CORES[capability] in found.asm["ptx"]
+    assert spills(found, tmp_path) == 0
+
+
+@pytest.mark.parametrize("capability", TENSOR_CORES)
+@pytest.mark.parametrize("trains", [True, False], ids=["gradients", "right choices"])
+def test_cross_entropy_stays_in_registers(trains: bool, capability: int, tmp_path: Path) -> None:
+    from loraloom.lora.kernels import softmax
+
+    types = {"logits_ptr": "*bf16", "targets_ptr": "*i64", "losses_ptr": "*fp32", "right_ptr": "*fp32"}
+    values = {"V": 128_256, "TRAINS": trains, "BLOCK": softmax.LOGITS}
+    found = compiled(softmax.cross_entropy, types, values, capability, warps=8)
+    assert "ld.global.v4" in found.asm["ptx"] or "ld.global.L1::evict_first.v4" in found.asm["ptx"]
     assert spills(found, tmp_path) == 0

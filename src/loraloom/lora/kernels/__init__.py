@@ -20,6 +20,11 @@ CAPABILITY = (8, 0)
 """Ampere: the first with bfloat16 in its tensor cores."""
 
 
+def used(device: torch.device, dtype: torch.dtype) -> bool:
+    """Whether they are used unless somebody says otherwise: on CUDA, where they can be."""
+    return device.type == "cuda" and refusal(device, dtype) is None
+
+
 def refusal(device: torch.device | str, dtype: torch.dtype) -> str | None:
     """Why the kernels cannot be used on a device, in words that follow "because"; None if they can.
 

@@ -18,6 +18,8 @@ Products are summed in float32. Weights of A are [R, F]; those of B [F, R].
 # pyright: basic, reportMissingImports=false
 # Triton compiles what it reads here itself: its types are not Python's.
 
+from typing import Any
+
 import triton
 import triton.language as tl
 
@@ -43,6 +45,11 @@ SPAN_FIELDS = tl.constexpr(tables.SPAN_FIELDS)
 LEVELS = tl.constexpr(dropout.LEVELS)
 ROUNDS = tl.constexpr(philox.ROUNDS)
 
+ALIKE: Any = {
+    "do_not_specialize": ["row_tokens", "layer"],
+    "do_not_specialize_on_alignment": ["table_ptr", "spans_ptr"],
+}
+"""What a kernel is not compiled anew for."""
 PRECISION = tl.constexpr("ieee")
 """Of float32 products: torch's own default."""
 
@@ -95,7 +102,7 @@ def _kept(span, own, tokens_N, first_feature, row_tokens, layer, N: tl.constexpr
     return draws >= tl.load(own + THRESHOLD).to(tl.int32)
 
 
-@triton.jit
+@triton.jit(**ALIKE)
 def shrink(
     x_ptr, h_ptr, table_ptr, spans_ptr, row_tokens, layer,
     F: tl.constexpr, W: tl.constexpr, IS_A: tl.constexpr, DROPS: tl.constexpr, ALIGNED: tl.constexpr, WIDEN: tl.constexpr,
@@ -130,7 +137,7 @@ def shrink(
     tl.store(h_rows + ranks_R[None, :], h_NR.to(h_ptr.dtype.element_ty), live_N[:, None] & live_R[None, :])
 
 
-@triton.jit
+@triton.jit(**ALIKE)
 def expand(
     h_ptr, y_ptr, table_ptr, spans_ptr, row_tokens, layer,
     F: tl.constexpr, W: tl.constexpr, IS_A: tl.constexpr, DROPS: tl.constexpr, BIASED: tl.constexpr, ALIGNED: tl.constexpr,
@@ -171,7 +178,7 @@ def expand(
     tl.store(y_places, y_NF.to(y_ptr.dtype.element_ty), live_NF)
 
 
-@triton.jit
+@triton.jit(**ALIKE)
 def accumulate(
     h_ptr, x_ptr, table_ptr, spans_ptr, row_tokens, layer,
     F: tl.constexpr, W: tl.constexpr, IS_A: tl.constexpr, DROPS: tl.constexpr, BIASED: tl.constexpr, ALIGNED: tl.constexpr,
