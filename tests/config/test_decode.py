@@ -130,7 +130,10 @@ def test_entries_of_a_mapping_are_set_beside_each_other(write) -> None:
         ("training.learning_rate=-1e-4", "`training.learning_rate` is -0.0001 but must be above 0 and below 1; try 2e-4"),
         ("training.learning_rate=.nan", "`training.learning_rate` is nan but must be above 0 and below 1; try 2e-4"),
         ("search.trials=0", "`search.trials` is 0 but must be at least 1; try 16"),
-        ("search.pruner=fast", "`search.pruner` is 'fast' but must be one of auto, asha, hyperband, median or none; try auto"),
+        (
+            "search.pruner=fast",
+            "`search.pruner` is 'fast' but must be one of auto, careful, asha, hyperband, median or none; try auto",
+        ),
         ("limits.memory=much", "`limits.memory` is 'much' but must be an amount of memory above 0; try 12GiB"),
         ("limits.time=-3", "`limits.time` is -3 but must be a time above 0; try 30m"),
         ("data.validation=1.5", "`data.validation` is 1.5 but must be above 0 and below 1; try 0.1"),

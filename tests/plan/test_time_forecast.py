@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 
 import pytest
@@ -16,8 +17,8 @@ from loraloom.plan.time import (
     forecast_time,
     held_out_tokens,
     operations_per_token,
-    runs_of_search,
     seconds_at,
+    trainings_of_search,
     with_measured,
 )
 
@@ -70,7 +71,7 @@ def test_what_was_measured_stands_for_all_packs_of_a_search(facts: Make) -> None
     at = facts("tiny")
     plan = make_plan(Config(training=TrainingConfig(max_steps=10), limits=LimitsConfig(max_packed=3)), at)
     measured = with_measured(plan.forecast["time"], at, plan.config, plan.settings, 0.5, 2.0)
-    packs = -(-runs_of_search(plan.settings) // 3)
+    packs = math.ceil(trainings_of_search(plan.config, plan.settings) / 3)
     windows = plan.values()["training.gradient_accumulation_steps"]
     assert measured.parts["training"] == packs * 10 * windows * 0.5
     assert measured.parts["evaluation"] == packs * EVALUATIONS * 2.0

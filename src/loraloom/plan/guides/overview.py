@@ -253,7 +253,7 @@ ITEMS: tuple[Item, ...] = (
     followed(
         "0.46",
         "Random or Bayesian search over few dimensions, coarse, with pruning.",
-        "A few Sobol points, then a Gaussian process or TPE; weak candidates leave while they run.",
+        "Sobol points, then a surface fitted to their first losses; a third goes on at each of two rungs.",
         "setting search.sampler",
         "setting search.pruner",
         "command tune",

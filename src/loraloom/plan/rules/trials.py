@@ -16,7 +16,7 @@ ABOUT = About(
     does="How many candidates a search tries.",
     rule=(
         "32 where the whole search, with its race, is forecast to end within half an hour, or within the time that you allow; "
-        "else 16, 8 or 4. Most of them are trained for an eighth of their steps and cut then; with 4 nothing is cut, and only "
+        "else 16 or 4. Most of them are trained for an eighth of their steps and cut then; with 4 nothing is cut, and only "
         "the learning rate is compared, which matters most."
     ),
     evidence=(
@@ -25,7 +25,8 @@ ABOUT = About(
     ),
     tools={"Optuna": "as many as you say", "Ray Tune": "1"},
 )
-LEVELS = (32, 16, 8, 4)
+LEVELS = (32, 16, 4)
+"""With its race a search of 8 takes nearly as long as one of 16."""
 PATIENCE = 1800.0
 """Seconds that a search may take for which nobody said how long."""
 

@@ -56,6 +56,15 @@ class Rung:
 
 
 @dataclass(frozen=True)
+class Stage:
+    """How far a field has come: the rungs that are decided, and who is sent to the second."""
+
+    first: Rung | None = None
+    sent: Collection[str] = ()
+    second: Rung | None = None
+
+
+@dataclass(frozen=True)
 class HalvingPruner:
     """Halving by thirds, twice.
 
@@ -73,47 +82,34 @@ class HalvingPruner:
         Args:
             coming: candidates that are still to be handed out.
         """
-        return [verdict for field in _fields(curves) for verdict in self._judge(field, self._first(field, curves, coming))]
+        found: list[Verdict] = []
+        for field in _fields(curves):
+            stage = self._stage(field, curves, coming)
+            judged = [_judge(curve, stage) for curve in field if curve.unfinished and not curve.protected]
+            found += [verdict for verdict in judged if verdict]
+        return found
 
     def released(self, curves: Sequence[Curve], coming: int = 0) -> list[str]:
         """Those who wait and may go on, in the order in which they were asked."""
         found: set[str] = set()
         for field in _fields(curves):
-            first = self._first(field, curves, coming)
-            if first is None:
-                continue
-            second = self._second(field, first)
-            if second is not None:
-                free = set(second.chosen)
-            elif self._misled(field, first):
-                free = {curve.id for curve in field if mark(curve, SECOND) is None}
+            stage = self._stage(field, curves, coming)
+            if stage.second is not None:
+                found |= {curve.id for curve in field if curve.paused and curve.id in stage.second.chosen}
             else:
-                sent = {*first.chosen, *self._audits(first)}
-                free = {curve.id for curve in field if curve.id in sent and mark(curve, SECOND) is None}
-            found |= {curve.id for curve in field if curve.paused and curve.id in free}
+                there = (curve for curve in field if curve.paused and curve.id in stage.sent)
+                found |= {curve.id for curve in there if mark(curve, SECOND) is None}
         return [curve.id for curve in curves if curve.id in found]
 
-    def _judge(self, field: Sequence[Curve], first: Rung | None) -> list[Verdict]:
-        second = first and self._second(field, first)
-        audits = self._audits(first) if first else set[str]()
-        found: list[Verdict] = []
-        for curve in field:
-            early, late = mark(curve, FIRST), mark(curve, SECOND)
-            if early is None or not curve.unfinished or curve.protected:
-                continue
-            if first is not None and second is not None:
-                at, rung = (late, second) if late is not None and second.place(curve) else (early, first)
-                verdict = None if curve.id in second.chosen else _cut(curve, at, rung)
-            elif late is not None or first is None:
-                verdict = _wait(curve, late or early)
-            elif curve.id in first.chosen or curve.id in audits or self._misled(field, first):
-                verdict = None
-            else:
-                # Without a place: it waits until the audits have shown that the first rung was right.
-                verdict = _wait(curve, early)
-            if verdict and not (verdict.action == "pause" and curve.paused):
-                found.append(verdict)
-        return found
+    def _stage(self, field: Sequence[Curve], curves: Sequence[Curve], coming: int) -> Stage:
+        first = self._first(field, curves, coming)
+        if first is None:
+            return Stage()
+        audits = self._audits(first)
+        sent = {*first.chosen, *audits}
+        if self._misled(first, audits):
+            sent = {curve.id for curve in first.order}
+        return Stage(first, sent, self._second(first, sent))
 
     def _first(self, field: Sequence[Curve], curves: Sequence[Curve], coming: int) -> Rung | None:
         """The first rung, once all have come as far, those included whose course is not known yet."""
@@ -124,27 +120,24 @@ class HalvingPruner:
         places = places_at(len(order), self.trials)
         return Rung(order, _spread(order, places), places)
 
-    def _second(self, field: Sequence[Curve], first: Rung) -> Rung | None:
+    def _second(self, first: Rung, sent: Collection[str]) -> Rung | None:
         """The second rung, once all who were sent there have come."""
-        sent = {*first.chosen, *self._audits(first)}
-        if any(_on_its_way(curve, SECOND) for curve in field if curve.id in sent):
+        field = [curve for curve in first.order if curve.id in sent]
+        if any(_on_its_way(curve, SECOND) for curve in field):
             return None
-        if self._misled(field, first):
-            sent = {curve.id for curve in first.order}
-            if any(_on_its_way(curve, SECOND) for curve in first.order):
-                return None
-        order = _ranked([curve for curve in field if curve.id in sent], SECOND)
+        order = _ranked(field, SECOND)
         places = places_at(first.places, self.trials) if len(first.order) >= SMALLEST else len(order)
         return Rung(order, {curve.id for curve in order[:places]}, places)
 
-    def _misled(self, field: Sequence[Curve], first: Rung) -> bool:
+    def _misled(self, first: Rung, audits: Collection[str]) -> bool:
         """Whether the audits do at the second rung as well as those that the first had chosen."""
-        audits = self._audits(first)
-        order = _ranked([curve for curve in field if curve.id in audits or curve.id in first.chosen], SECOND)
+        field = [curve for curve in first.order if curve.id in audits or curve.id in first.chosen]
+        if any(_on_its_way(curve, SECOND) for curve in field):
+            return False
+        order = _ranked(field, SECOND)
         told = [place for place, curve in enumerate(order) if curve.id in audits]
         taken = [place for place, curve in enumerate(order) if curve.id in first.chosen]
-        awaited = [c for c in field if (c.id in audits or c.id in first.chosen) and _on_its_way(c, SECOND)]
-        return bool(told and taken) and not awaited and median(told) <= median(taken)
+        return bool(told and taken) and median(told) <= median(taken)
 
     def _audits(self, first: Rung) -> set[str]:
         """A few of those that have no place at the first rung, by chance."""
@@ -216,6 +209,21 @@ def _spread(order: Sequence[Curve], places: int) -> set[str]:
         if len(chosen) < places:
             chosen[curve.id] = curve
     return set(chosen)
+
+
+def _judge(curve: Curve, stage: Stage) -> Verdict | None:
+    early, late = mark(curve, FIRST), mark(curve, SECOND)
+    if early is None:
+        return None
+    if stage.first is not None and stage.second is not None:
+        if curve.id in stage.second.chosen:
+            return None
+        at, rung = (late, stage.second) if late is not None and stage.second.place(curve) else (early, stage.first)
+        return _cut(curve, at, rung)
+    if curve.paused or (late is None and curve.id in stage.sent):
+        return None
+    # Without a place it waits all the same, until the audits have shown that the first rung was right.
+    return _wait(curve, late or early)
 
 
 def _wait(curve: Curve, at: Reading) -> Verdict:
