@@ -254,8 +254,8 @@ def test_parts_sum_to_the_value_inside_its_range(facts: Make) -> None:
 def test_more_of_anything_never_takes_less(facts: Make) -> None:
     at = facts("1b", device=GPU)
     decided = make_plan(Config(), at).settings
-    base = Shape(micro_batch=4, length=128)
-    for change in ({"micro_batch": 8}, {"length": 256}, {"packed": 4}):
+    base = Shape(micro_batch=8, length=512)  # less would be under what a pass that only scores takes
+    for change in ({"micro_batch": 16}, {"length": 1024}, {"packed": 4}):
         assert forecast_memory(at, decided, replace(base, **change)).value > forecast_memory(at, decided, base).value
     for change in ({"checkpointing": True}, {"quantization": "nf4"}):
         assert forecast_memory(at, decided, replace(base, **change)).value < forecast_memory(at, decided, base).value
@@ -289,6 +289,7 @@ def test_the_formula_agrees_with_the_count_for_llama_and_bert(facts: Make) -> No
 
 def test_the_forecast_s_numbers_of_the_trainer_are_the_trainer_s_own() -> None:
     assert cross_entropy.CHUNK_BYTES == engine.HEAD_CHUNK_BYTES
+    assert cross_entropy.CUDA_ROWS == engine.HEAD_CUDA_ROWS
     assert cross_entropy.BLOCK_BYTES == engine.HEAD_BLOCK_BYTES
     assert pass_stack.MOST_BYTES == engine.STACK_BYTES
 

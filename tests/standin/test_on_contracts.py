@@ -8,9 +8,12 @@ from typing import Any
 
 import pytest
 import tiny
+import torch
 from engine import candidate, rows_for, trainer
 from stand_in import StandIn
+from torch import nn
 
+from loraloom.evals import cross_entropy
 from loraloom.lora.state import peft_state
 from loraloom.train.pack import PackTrainer
 
@@ -107,3 +110,26 @@ def test_a_candidate_joins_and_is_looked_at_without_a_wait_for_each_layer(cuda: 
         cuda.waits.clear()
         look()
         assert cuda.waits.total() <= 4, (name, cuda.waits)
+
+
+def test_a_head_is_not_read_anew_for_every_few_rows(cuda: StandIn, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(cross_entropy, "CHUNK_BYTES", 4 * tiny.VOCAB)  # one row of logits, as those of a large vocabulary
+    head = nn.Linear(4, tiny.VOCAB, bias=False).requires_grad_(False).to("cuda")
+    hidden, targets = torch.randn(40, 4).to("cuda").requires_grad_(), torch.arange(40).to("cuda")
+    cuda.launches.clear()
+    losses, _ = cross_entropy.token_losses(hidden, head, targets, prepack=False)
+    assert losses.shape == (40,) and 0 < cuda.launches.total() < 40
+
+
+def test_a_candidate_s_peak_of_memory_is_its_own(cuda: StandIn, monkeypatch: pytest.MonkeyPatch) -> None:
+    peak = [0]
+    monkeypatch.setattr(torch.cuda, "max_memory_allocated", lambda *_: peak[0])
+    monkeypatch.setattr(torch.cuda, "reset_peak_memory_stats", lambda *_: peak.__setitem__(0, 1))
+    engine = engine_of("bert")
+    first, late = (candidate(name, engine.packed.model, heads=("classifier",), max_steps=9) for name in ("first", "late"))
+    engine.join(first)
+    peak[0] = 100
+    engine.tick()
+    engine.join(late)
+    engine.tick()
+    assert engine.seats["first"].peak_bytes == 100 and engine.seats["late"].peak_bytes < 100

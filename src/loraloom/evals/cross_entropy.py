@@ -16,6 +16,9 @@ from loraloom.lora.function import Frozen
 
 CHUNK_BYTES = 24 * 2**20
 """Logits of one chunk would take about this much in float32: enough rows for a fast product, few enough for a shared cache."""
+CUDA_ROWS = 1024
+"""Rows of a chunk on CUDA, at least: each chunk reads the head from memory twice, and with fewer rows than this that takes
+longer than the products."""
 BLOCK_BYTES = 3 * 2**20
 """A CPU widens so much of a chunk at once and makes gradients of it: the passes over it then stay in a core's own cache."""
 
@@ -70,6 +73,11 @@ class ChunkedCrossEntropy(torch.autograd.Function):
         return grads_ND * grads[0][:, None].to(grads_ND.dtype), None, None, None
 
 
+def chunk_rows(vocabulary: int, device: torch.device) -> int:
+    """Rows of a chunk."""
+    return max(CUDA_ROWS if device.type == "cuda" else 1, CHUNK_BYTES // (4 * vocabulary))
+
+
 def _parts(rows: int, most: int) -> Iterator[slice]:
     """All rows in order, `most` at a time."""
     return (slice(start, min(start + most, rows)) for start in range(0, rows, most))
@@ -116,5 +124,5 @@ def token_losses(hidden_ND: Tensor, head: nn.Linear, targets_N: Tensor, *, prepa
     kernel = made.get(prepack) or frozen_kernel(head, prepack=prepack)
     assert kernel is not None
     made[prepack] = kernel
-    chunk = max(1, CHUNK_BYTES // (4 * head.weight.shape[0]))
+    chunk = chunk_rows(head.weight.shape[0], hidden_ND.device)
     return ChunkedCrossEntropy.apply(hidden_ND, kernel, targets_N, chunk)  # type: ignore[return-value]

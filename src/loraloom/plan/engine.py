@@ -17,7 +17,9 @@ EVALUATION_FACTOR = 2
 """A pass that only scores holds this many times the tokens of a training pass, and one row of each candidate at least."""
 HEAD_CHUNK_BYTES = 24 * 2**20
 """Float32 logits that the chunked loss of a language model would form at once."""
+HEAD_CUDA_ROWS = 1024
+"""Tokens whose logits it forms at once on CUDA, at least."""
 HEAD_BLOCK_BYTES = 3 * 2**20
-"""Of these, what it widens at once on a CPU."""
+"""Of the chunk, what it widens at once on a CPU."""
 STACK_BYTES = 64 * 2**20
 """Most that A and B of a pass's candidates may take side by side, with their gradients."""

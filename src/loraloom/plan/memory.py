@@ -352,7 +352,8 @@ def workspace_bytes(facts: Facts, tokens: float, element: float) -> float:
 
 def chunk_rows(facts: Facts, tokens: float) -> float:
     """Supervised tokens whose logits are formed at once."""
-    return min(engine.HEAD_CHUNK_BYTES / (4 * facts.model.vocab_size), supervised_in(facts, tokens))
+    least = engine.HEAD_CUDA_ROWS if facts.device.kind == "cuda" else 1
+    return min(max(least, engine.HEAD_CHUNK_BYTES / (4 * facts.model.vocab_size)), supervised_in(facts, tokens))
 
 
 def loss_bytes(facts: Facts, tokens: float, element: float) -> float:

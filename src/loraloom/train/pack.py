@@ -89,6 +89,9 @@ class PackTrainer:
         effective = spec.per_device_train_batch_size * spec.gradient_accumulation_steps
         order = Order(self.lengths, effective, spec.seed)
         planned = planned_steps(candidate, order)
+        if self.packed.device.type == "cuda":
+            # Its peak is to be its own, not the highest of those before it; theirs stands in their seats.
+            torch.cuda.reset_peak_memory_stats(self.packed.device)
         adapter = self.packed.add(candidate.id, candidate.adapter, spec.seed)
         seat = Seat(
             candidate, adapter, FlatOptimizer(adapter.arena, spec), order, planned,
