@@ -70,6 +70,12 @@ class AdapterWeights:
         """All A and B as layers multiply with them, flat; None where layers differ in dtype."""
         return next(iter(self._blocks.values())) if len(self._blocks) == 1 else None
 
+    @property
+    def copied(self) -> Tensor | None:
+        """The block, where it is a copy of the masters in another dtype."""
+        block = self.block
+        return None if block is None or block.dtype == self.arena.weights.dtype else block
+
     def refresh(self) -> None:
         """Bring the copies in other dtypes up to the masters, after an optimiser step or a restore."""
         for block in self._blocks.values():

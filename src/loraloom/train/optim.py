@@ -1,17 +1,22 @@
-"""The optimiser of one candidate: torch's own, over a few slices of the candidate's flat arena."""
+"""The optimiser of a candidate: torch's own, over a few slices of its flat arena. On a GPU, one kernel steps all candidates."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from loraloom.lora.arena import Arena
+from loraloom.lora.packed import AdapterWeights
 from loraloom.records import TrainingSpec
 
+BETAS, EPS = (0.9, 0.999), 1e-8
+"""Of AdamW: torch's defaults."""
 OPTIMISERS = {
-    "adamw": lambda groups: torch.optim.AdamW(groups, lr=0.0, betas=(0.9, 0.999), eps=1e-8, fused=True),
+    "adamw": lambda groups: torch.optim.AdamW(groups, lr=0.0, betas=BETAS, eps=EPS, fused=True),
     "sgd": lambda groups: torch.optim.SGD(groups, lr=0.0, momentum=0.9, fused=True),
 }
 """By the name in the config. One that works element by element may be added here; one that looks at a tensor's
@@ -43,6 +48,7 @@ class FlatOptimizer:
             speed = (spec.lora_plus_ratio or 1.0) if group == "lora_B" else 1.0
             alike.setdefault((decay, speed), []).append(parameter)
         self._speed = [speed for _, speed in alike]
+        self._count: int | None = 0
         self.optimizer = OPTIMISERS[spec.optim]([{"params": own, "weight_decay": decay} for (decay, _), own in alike.items()])
 
     def step(self, rate: float, norm: Tensor | None = None) -> Tensor:
@@ -58,8 +64,51 @@ class FlatOptimizer:
             for group, speed in zip(self.optimizer.param_groups, self._speed, strict=True):
                 group["lr"] = rate * speed
             self.optimizer.step()
+            self._count = None
         self.arena.grads.zero_()
         return norm
+
+    @property
+    def count(self) -> int:
+        """Steps that AdamW has taken. The host keeps count while kernels step; otherwise the device has to be asked."""
+        if self._count is None:
+            steps = [state["step"] for state in self.optimizer.state.values()]
+            self._count = int(steps[0]) if steps else 0
+        return self._count
+
+    def pieces(self, rate: float, norm: Tensor, copy: Tensor | None) -> list[Any]:
+        """What the kernel of AdamW is told for one step, which is then counted as taken.
+
+        Args:
+            copy: all A and B in another dtype, to be kept up.
+        """
+        from loraloom.lora.kernels.adamw import Piece
+
+        clip, finite = 1.0, bool(torch.isfinite(norm))
+        if self.spec.max_grad_norm > 0:
+            clip = min(1.0, self.spec.max_grad_norm / (float(norm) + 1e-6))
+        self._count = self.count + finite
+        found: list[Any] = []
+        for group, speed in zip(self.optimizer.param_groups, self._speed, strict=True):
+            for parameter in group["params"]:
+                state, place = self._state(parameter), parameter.storage_offset()
+                own = None if copy is None or place >= len(copy) else copy[place : place + parameter.numel()]
+                moments = state["exp_avg"], state["exp_avg_sq"]
+                values = rate * speed, group["weight_decay"], clip, self._count, finite
+                found.append(Piece(parameter.data, parameter.grad, *moments, own, *values))
+        return found
+
+    def _state(self, parameter: nn.Parameter) -> dict[str, Tensor]:
+        """Moments and counter, as torch makes them at its first step."""
+        state = self.optimizer.state[parameter]
+        if not state:
+            state["step"] = torch.zeros((), dtype=torch.float32, device=parameter.device)
+            state["exp_avg"], state["exp_avg_sq"] = torch.zeros_like(parameter.data), torch.zeros_like(parameter.data)
+        return state
+
+    def counters(self) -> list[Tensor]:
+        """Torch's own counters of steps, on the device."""
+        return [self._state(parameter)["step"] for parameter in self._parameters]
 
     def state_dict(self) -> dict[str, Tensor]:
         """Moments and step counters, by number of the slice and torch's own name."""
@@ -76,3 +125,46 @@ class FlatOptimizer:
             number, _, key = name.partition(".")
             parameter = self._parameters[int(number)]
             self.optimizer.state[parameter][key] = value.to(parameter.device, copy=True)
+        self._count = None
+
+
+@dataclass(frozen=True)
+class Step:
+    """A step to take: at which rate, and the norm of the gradient before clipping, a 0-d tensor on the host."""
+
+    optimizer: FlatOptimizer
+    adapter: AdapterWeights
+    rate: float
+    norm: Tensor
+
+
+def step_all(steps: Sequence[Step], *, kernels: bool) -> None:
+    """Step candidates, each at its own rate, and bring the copies that their layers see up to date.
+
+    Args:
+        kernels: all that use AdamW in one launch.
+    """
+    together = [step for step in steps if kernels and step.optimizer.spec.optim == "adamw"]
+    alone = [step for step in steps if not (kernels and step.optimizer.spec.optim == "adamw")]
+    for step in alone:
+        step.optimizer.step(step.rate, step.norm)
+        step.adapter.refresh()
+    if not together:
+        return
+    from loraloom.lora.kernels.adamw import step_pieces
+
+    copies = [step.adapter.copied for step in together]
+    step_pieces(
+        [
+            piece
+            for step, copy in zip(together, copies, strict=True)
+            for piece in step.optimizer.pieces(step.rate, step.norm, copy)
+        ],
+        BETAS, EPS,
+    )  # fmt: skip
+    counters = [one for step in together if bool(torch.isfinite(step.norm)) for one in step.optimizer.counters()]
+    if counters:
+        torch._foreach_add_(counters, 1.0)  # pyright: ignore[reportPrivateImportUsage, reportPrivateUsage]
+    for step, copy in zip(together, copies, strict=True):
+        if copy is None:
+            step.adapter.refresh()

@@ -30,7 +30,7 @@ from loraloom.lora.transfer import fetch, send
 from loraloom.lora.workers import Workers
 from loraloom.records import Candidate, Event, Score, Task
 from loraloom.train.faults import first_bad, first_grown, free_memory, is_out_of_memory, largest_outputs, last_bad_gradient
-from loraloom.train.optim import FlatOptimizer, gradient_norms
+from loraloom.train.optim import FlatOptimizer, Step, gradient_norms, step_all
 from loraloom.train.passes import Pass, assemble, next_passes
 from loraloom.train.resume import candidate_of, fingerprint, restore_seat, seat_state
 from loraloom.train.schedule import lr_at, warmup_steps
@@ -261,18 +261,21 @@ class PackTrainer:
         norms = [next(read) for _ in full]
         for seat in new:
             seat.signals.first_norms = float(next(read)), float(next(read))
-        return [self._finish_window(seat, norm) for seat, norm in zip(full, norms, strict=True)]
+        steps = [Step(seat.optimizer, seat.adapter, self._rate(seat), norm) for seat, norm in zip(full, norms, strict=True)]
+        blamed = [self._judge(seat, seat.window_loss, float(norm)) for seat, norm in zip(full, norms, strict=True)]
+        for seat, step in zip(full, steps, strict=True):
+            if self.gauge:
+                self.gauge.stepped(seat, seat.window_loss, float(step.norm), step.rate)
+        step_all(steps, kernels=self.packed.kernels)
+        return [self._close_window(*one) for one in zip(full, steps, blamed, strict=True)]
 
-    def _finish_window(self, seat: Seat, norm: Tensor) -> Event:
+    def _rate(self, seat: Seat) -> float:
         spec = seat.candidate.training
         warmup = warmup_steps(seat.planned_steps, spec.warmup_ratio)
-        rate = lr_at(seat.step, seat.planned_steps, spec.learning_rate, spec.lr_scheduler_type, warmup)
-        loss = seat.window_loss
-        blamed = self._judge(seat, loss, float(norm))
-        if self.gauge:
-            self.gauge.stepped(seat, loss, float(norm), rate)
-        seat.optimizer.step(rate, norm)
-        seat.adapter.refresh()
+        return lr_at(seat.step, seat.planned_steps, spec.learning_rate, spec.lr_scheduler_type, warmup)
+
+    def _close_window(self, seat: Seat, step: Step, blamed: str | None) -> Event:
+        loss, rate, norm = seat.window_loss, step.rate, step.norm
         seat.close_window()
         data = {
             "loss": loss, "learning_rate": rate, "grad_norm": float(norm), "tokens": seat.tokens, "epoch": seat.epoch,

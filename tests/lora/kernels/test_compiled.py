@@ -78,3 +78,12 @@ def test_cross_entropy_stays_in_registers(trains: bool, capability: int, tmp_pat
     found = compiled(softmax.cross_entropy, types, values, capability, warps=8)
     assert "ld.global.v4" in found.asm["ptx"] or "ld.global.L1::evict_first.v4" in found.asm["ptx"]
     assert spills(found, tmp_path) == 0
+
+
+@pytest.mark.parametrize("capability", TENSOR_CORES)
+def test_the_optimiser_stays_in_registers(capability: int, tmp_path: Path) -> None:
+    from loraloom.lora.kernels import adamw
+
+    types = {"addresses_ptr": "*i64", "values_ptr": "*fp32", "copy_ptr": "*bf16"}
+    values = {"BETA1": 0.9, "BETA2": 0.999, "EPS": 1e-8, "COPIES": True, "BLOCK": adamw.NUMBERS}
+    assert spills(compiled(adamw.adamw, types, values, capability), tmp_path) == 0
