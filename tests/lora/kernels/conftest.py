@@ -1,6 +1,6 @@
 """Kernels are tested on a GPU where there is one, else by Triton's interpreter on the CPU, in a process of its own.
 
-The interpreter has to be chosen before Triton is first imported. `test_in_its_own_process.py` does so. By hand:
+The interpreter has to be chosen before Triton is first imported. `test_by_the_interpreter.py` does so. By hand:
 TRITON_INTERPRET=1 pytest tests/lora/kernels
 """
 
@@ -16,7 +16,7 @@ import torch
 INTERPRETED = os.environ.get("TRITON_INTERPRET") == "1"
 collect_ignore_glob: list[str] = []
 if INTERPRETED:
-    collect_ignore_glob = ["test_in_its_own_process.py", "test_compiled.py"]
+    collect_ignore_glob = ["test_by_the_interpreter.py", "test_compiled.py"]
 elif not torch.cuda.is_available():
     collect_ignore_glob = ["test_on_*.py"]
 

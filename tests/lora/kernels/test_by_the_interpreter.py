@@ -13,7 +13,7 @@ FOLDER = Path(__file__).parent
 
 
 @pytest.mark.parametrize("part", sorted(path.name for path in FOLDER.glob("test_on_*.py")))
-def test_by_the_interpreter(part: str) -> None:
+def test_part(part: str) -> None:
     pytest.importorskip("triton", reason="needs Triton: pip install loraloom[gpu], on Linux")
     words = [sys.executable, "-m", "pytest", "-x", "-q", "-p", "no:cacheprovider", "-n", "0", str(FOLDER / part)]
     environment = os.environ | {"TRITON_INTERPRET": "1", "CUDA_VISIBLE_DEVICES": ""}
