@@ -123,14 +123,14 @@ def row_sums(
 
     passes = _passes(order, rows, len(lanes), token_budget // workers.count)
     for chosen, (result, labels) in zip(passes, workers.map(score, passes, together=objective.concurrent), strict=True):
-        result = _on_host(result)
+        result = on_host(result)
         for k, lane in enumerate(lanes):
             own = slice(k * len(chosen), (k + 1) * len(chosen))
             tables[lane].put(chosen, result.slice(own), labels[own])
     return {lane: table.sums() for lane, table in tables.items()}
 
 
-def _on_host(result: RowLosses) -> RowLosses:
+def on_host(result: RowLosses) -> RowLosses:
     """Read whole, all lanes at once: each copy makes the host wait for the device."""
     parts = [result.loss, result.weight, result.correct]
     return RowLosses(*fetch(parts if result.chosen is None else [*parts, result.chosen]))

@@ -20,7 +20,7 @@ from loraloom.errors import ConfigError
 from loraloom.evals.choices import by_length
 from loraloom.evals.metrics import text_metrics, text_scores
 from loraloom.evals.objective import objective_for
-from loraloom.evals.scoring import RowSums, RowTable, score_of
+from loraloom.evals.scoring import RowSums, RowTable, on_host, score_of
 from loraloom.evals.writing import exercise, written
 from loraloom.facts.device import device_facts
 from loraloom.facts.model import ModelFacts, model_facts, require_weights
@@ -167,7 +167,7 @@ def _sums(model: Any, base: Base, data: Encoded, objective: Any) -> RowSums:
     table = RowTable(data.train)
     for chosen in by_length(data.train):
         batch = collate([data.train[i] for i in chosen], base.pad_id, data.task).to(base.model.device)
-        table.put(chosen, objective.rows(model, batch), batch.labels)
+        table.put(chosen, on_host(objective.rows(model, batch)), batch.on_host.labels)
     return table.sums()
 
 

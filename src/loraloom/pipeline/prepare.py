@@ -46,9 +46,13 @@ class Prepared:
     def task(self) -> Task:
         return self.data.task
 
-    def load_base(self) -> Base:
+    def load_base(self, device: str | None = None) -> Base:
         """The frozen model, in the dtype that the plan chose. Where it has no chat template, its tokenizer gets one that writes
-        the form of these rows: it is saved beside each adapter."""
+        the form of these rows: it is saved beside each adapter.
+
+        Args:
+            device: None for the one that trains.
+        """
         model, values = self.config.model, self.plan.values()
         base = load_base(
             required_model(self.config),
@@ -59,7 +63,7 @@ class Prepared:
             revision=model.revision,
             trust_remote_code=model.trust_remote_code,
             attn_implementation=values["model.attn_implementation"],
-            device=self.facts.device.kind,
+            device=device or self.facts.device.kind,
         )
         if self.task == "causal_lm" and not base.tokenizer.chat_template:
             base.tokenizer.chat_template = form_template(self.recognised.format, base.tokenizer)

@@ -376,7 +376,8 @@ def best_folder(session: Session, trial: str) -> Path:
         shutil.copytree(source, target, dirs_exist_ok=True)
     inputs = session.probe()
     resident = logits_of(load_peft(source, share_copy(session.base.model, own_biases=True)), inputs)
-    anew = logits_of(load_peft(target, session.prepared.load_base().model), inputs)
+    # On the host: a second base may not fit beside the first one on a GPU.
+    anew = logits_of(load_peft(target, session.prepared.load_base("cpu").model), {name: x.cpu() for name, x in inputs.items()})
     difference = float((resident - anew).abs().max() / resident.abs().max().clamp(min=1e-12))
     if not difference <= LOGITS_TOLERANCE[session.values["model.dtype"]]:
         raise VerificationError(

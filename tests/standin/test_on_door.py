@@ -1,0 +1,58 @@
+"""Whole commands on a device: what a person runs."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+from bases import save_bert, save_llama
+from doorway import call, write_rows
+from stand_in import StandIn
+
+from loraloom.lora import base
+
+SENTENCES = [f"the {animal} {verb} {place}" for animal in ("cat", "dog", "bird") for verb in ("sleeps", "waits", "turns")
+             for place in ("here", "there", "in the house", "by the door")]  # fmt: skip
+
+
+@pytest.fixture
+def loaded(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """Devices that bases were loaded onto."""
+    devices: list[str] = []
+    load = base.load_base
+
+    def noted(*args: Any, **kwargs: Any) -> Any:
+        devices.append(str(kwargs.get("device")))
+        return load(*args, **kwargs)
+
+    monkeypatch.setattr("loraloom.pipeline.prepare.load_base", noted)
+    return devices
+
+
+def test_a_classifier_is_checked_and_tuned(cuda: StandIn, loaded: list[str], tmp_path: Path) -> None:
+    model = save_bert(tmp_path / "bert", SENTENCES)
+    rows = [{"text": text, "label": text.split()[1]} for text in SENTENCES * 2]
+    words = ["--model", model, "--data", write_rows(tmp_path / "rows.jsonl", rows), "--validation", "0.2", "--test", "0.2"]
+    words += ["--trials", "2", "--max-steps", "2", "--set", "search.seeds_for_finalists=1"]
+    checked = call("check", *words)
+    assert checked.code == 0, checked.err
+    tuned = call("tune", *words, "--output-dir", tmp_path, "--name", "run")
+    assert tuned.code == 0, tuned.err
+    result = json.loads((tmp_path / "run" / "run.json").read_text())
+    assert result["status"] == "completed" and result["environment"]["device"]["kind"] == "cuda"
+    assert (tmp_path / "run" / "best" / "adapter_model.safetensors").is_file()
+    assert loaded == ["cuda", "cuda", "cpu"]  # check, tune, and the proof of best/, for which a GPU may have no room
+
+
+def test_a_decoder_is_trained_and_evaluated(cuda: StandIn, tmp_path: Path) -> None:
+    model = save_llama(tmp_path / "llama", SENTENCES)
+    data = write_rows(tmp_path / "rows.jsonl", [{"text": text} for text in SENTENCES])
+    words = ["--model", model, "--data", data, "--validation", "0.2", "--max-steps", "2", "--set", "model.dtype=bfloat16"]
+    trained = call("train", *words, "--output-dir", tmp_path, "--name", "run")
+    assert trained.code == 0, trained.err
+    result = json.loads((tmp_path / "run" / "run.json").read_text())
+    assert result["status"] == "completed"
+    scored = call("evaluate", "--adapter", tmp_path / "run", "--data", data)
+    assert scored.code == 0, scored.err
