@@ -28,9 +28,9 @@ from itertools import product
 from pathlib import Path
 
 import numpy as np
+from definitions import DEFINITIONS
 from numpy.typing import NDArray
-from table import Table
-from tasks import SEEDS, VALIDATION_ROWS
+from tasks import SEEDS
 from world import World
 
 from loraloom.records import Score
@@ -73,10 +73,10 @@ class Costs:
 @cache
 def read(task: str, wrong: bool = False) -> Costs:
     """A committed table; with `wrong` a row costs 1 where its right answer is given less than one half, else nothing."""
-    world = World(Table.read(HERE / f"table_{task}.npz"))
+    world, seen = World.of(HERE, task), DEFINITIONS[task].validation_rows
     near = {world.number(world.planned.params(point)) for point in world.planned.grid(1)} - {world.default}
     costs = world.table.held[[world.default, *sorted(near)]].astype(np.float64)
-    base, weights = (part[VALIDATION_ROWS:].astype(np.float64) for part in (world.table.base, world.table.weights))
+    base, weights = (part[seen:].astype(np.float64) for part in (world.table.base, world.table.weights))
     if wrong:
         costs, base = (np.where(part > math.log(2), 1.0, 0.0) for part in (costs, base))
     best = (costs.mean(1) @ weights).min()

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from statistics import mean
-from typing import Any
+from typing import Any, TypeAlias
 
 import numpy as np
 from replay import Course
@@ -15,6 +15,12 @@ from world import World
 from loraloom.search.compare import mean_cost
 
 TIMES = ("target", "whole")
+BINS = (0.5, 0.75, 0.9, 0.97)
+"""Of said probabilities: each from here to the next; the last to 1."""
+
+
+Said: TypeAlias = tuple[int, float, float]
+"""Winners in a bin, mean of the probabilities that were said of them, share for whom it came true."""
 
 
 @dataclass(frozen=True)
@@ -30,6 +36,9 @@ class Judged:
         lost: share of replays in which a setting was cut that is good and the declared winner is not.
         false_winners: share of replays whose winner is another than the default and truly no better.
         regret: mean of the way from base to best that the winner lacks.
+        replays: how many there were.
+        said: of races, by the bins of the said probability that the winner is better than the plan's setting: [winners, mean
+            of what was said, share that are truly better]; empty without a race.
         thinking: CPU seconds a replay itself took, nearly all of them the searcher's; in no time above.
     """
 
@@ -41,6 +50,8 @@ class Judged:
     lost: float
     false_winners: float
     regret: float
+    replays: int = 1
+    said: tuple[Said, ...] = ()
     thinking: float = 0.0
 
     def plain(self) -> dict[str, Any]:
@@ -52,6 +63,7 @@ class Judged:
         kept: dict[str, Any] = dict(plain)
         for name in TIMES:
             kept[name] = tuple(math.inf if one is None else one for one in plain[name])
+        kept["said"] = tuple(map(tuple, plain["said"]))
         return cls(**kept)
 
 
@@ -71,6 +83,8 @@ def judge(world: World, courses: Sequence[Course], thinking: float = 0.0) -> Jud
         ),
         false_winners=mean(c.winner != world.default and bool(truth[c.winner] >= truth[world.default]) for c in courses),
         regret=mean(1 - float(world.shares[course.winner]) for course in courses),
+        replays=len(courses),
+        said=calibration([(c.said, bool(truth[c.winner] < truth[world.default])) for c in courses if c.said is not None]),
         thinking=thinking,
     )
 
@@ -98,48 +112,49 @@ def _interval(values: Sequence[float]) -> tuple[float, float, float]:
     return float(low), float(middle), float(high)
 
 
-# -- gains -------------------------------------------------------------------------------------------------------
+def calibration(found: Sequence[tuple[float, bool]]) -> tuple[Said, ...]:
+    """(said, came true) of each winner, by `BINS`; what was said below the first belongs to the first."""
+    if not found:
+        return ()
+    said, true = (np.asarray(side, dtype=float) for side in zip(*found, strict=True))
+    place = np.clip(np.searchsorted(BINS, said, side="right") - 1, 0, None)
+    inside = [place == number for number in range(len(BINS))]
+    return tuple((int(one.sum()), _mean(said[one]), _mean(true[one])) for one in inside)
 
 
-@dataclass(frozen=True)
-class Gain:
-    """How many times faster one contestant is than another, at the medians: to the target and to the declared winner."""
-
-    what: str
-    target: float
-    whole: float
-
-    def plain(self) -> dict[str, Any]:
-        """For JSON: null where one of the two never arrived."""
-        return {name: None if isinstance(one, float) and not math.isfinite(one) else one for name, one in asdict(self).items()}
-
-
-def gain(what: str, slow: Judged, fast: Judged) -> Gain:
-    return Gain(what, _ratio(slow.target[1], fast.target[1]), _ratio(slow.whole[1], fast.whole[1]))
-
-
-def _ratio(slow: float, fast: float) -> float:
-    """nan where neither ever arrived."""
-    return math.nan if math.isinf(slow) and math.isinf(fast) else slow / fast
-
-
-def factorial(judged: Mapping[tuple[bool, bool, bool], Judged]) -> list[Gain]:
-    """What packing, pruning and the sampler each bring: the geometric mean over the four settings of the other two."""
-    found: list[Gain] = []
-    for part, what in enumerate(("packing", "pruning", "sampler")):
-        pairs = [(judged[cell], judged[_with(cell, part)]) for cell in judged if not cell[part]]
-        gains = [gain(what, without, with_it) for without, with_it in pairs]
-        found.append(Gain(what, _geometric(gains, lambda one: one.target), _geometric(gains, lambda one: one.whole)))
+def pooled(many: Sequence[Sequence[Said]]) -> list[Said]:
+    """Bins of several searches as one."""
+    found: list[Said] = []
+    for bins in zip(*(one for one in many if one), strict=True):
+        count = sum(winners for winners, _, _ in bins)
+        sums = (sum(one[0] * one[part] for one in bins if one[0]) for part in (1, 2))
+        said, true = (total / count if count else 0.0 for total in sums)
+        found.append((count, said, true))
     return found
 
 
-def _with(cell: tuple[bool, bool, bool], part: int) -> tuple[bool, bool, bool]:
-    a, b, c = (value or place == part for place, value in enumerate(cell))
-    return a, b, c
+def _mean(values: np.ndarray) -> float:
+    """0 where there are none."""
+    return float(values.mean()) if len(values) else 0.0
 
 
-def _geometric(gains: Sequence[Gain], pick: Callable[[Gain], float]) -> float:
-    """nan where one of the pairs has no factor: half of its searches never arrived."""
-    if not all(math.isfinite(pick(one)) and pick(one) > 0 for one in gains):
-        return math.nan
-    return math.exp(mean(math.log(pick(one)) for one in gains))
+# -- how much sooner -----------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Shortest:
+    """The shortest search of a contestant of which a given share declares a winner within the target."""
+
+    trials: int
+    seconds: float
+
+
+def shortest(by_size: Mapping[int, Judged], share: float) -> Shortest | None:
+    """Median seconds to the winner count; None where no size reaches the share. Nothing is read between two sizes."""
+    able = [Shortest(trials, one.whole[1]) for trials, one in by_size.items() if one.hit >= share]
+    return min(able, key=lambda one: one.seconds, default=None)
+
+
+def times_sooner(slow: Shortest | None, fast: Shortest | None) -> float | None:
+    """None where one of the two never gets there."""
+    return slow.seconds / fast.seconds if slow and fast else None

@@ -1,12 +1,13 @@
 """How long until a search of LoRA settings has found one that is as good as any? Searches are replayed over a table.
 
     python benchmarks/search/run.py                   # replays over the tables, made first if there are none; writes result.json
-    python benchmarks/search/run.py --make table      # trains all settings with all seeds (about 45 minutes of one core)
-    python benchmarks/search/run.py --make clock      # times every piece of work on this machine (about 5 minutes)
+    python benchmarks/search/run.py --make table      # trains all settings with all seeds (about 2 hours of one core)
+    python benchmarks/search/run.py --make clock      # times every piece of work on this machine (about 10 minutes)
     python benchmarks/search/run.py --make live       # five real searches each way, in small (about 5 minutes)
-    python benchmarks/search/run.py --show            # the committed result
+    python benchmarks/search/run.py --show            # the committed result; with --task all that is known of a task
 
-What is made lies beside this file and is committed. README.md says how to read the result.
+`--task` (also several times) keeps to some of the tasks, `--only` to some of the searches. What is made lies beside this file
+and is committed. README.md says how to read the result.
 """
 
 from __future__ import annotations
@@ -18,26 +19,20 @@ import os
 import sys
 import tempfile
 import time
-from collections.abc import Sequence
-from concurrent.futures import ProcessPoolExecutor
+from collections.abc import Mapping, Sequence
+from concurrent.futures import ProcessPoolExecutor, as_completed
 from dataclasses import asdict
 from datetime import UTC, datetime
+from functools import cache
 from multiprocessing import get_context
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
 HERE = Path(__file__).resolve().parent
 REPLAYS = 100
-GOAL = 8.0
-TASKS = ("stories", "intents")
-OURS, SLOW = "loraloom packed, pruned, auto", "sequential random, Trainer"
-USUAL, PLANNED = "sequential random, Trainer in float32", "sequential random in the plan's range, Trainer"
-RELIABLE = (0.5, 0.75, 0.9)
-"""Shares of searches that declare a winner within the target."""
-
-
-def table_path(task: str) -> Path:
-    return HERE / f"table_{task}.npz"
+TASKS = ("stories", "intents", "reviews", "verses", "lower-wiki")
+LIVE = ("stories", "intents")
+"""Tasks that are searched for real as well."""
 
 
 # -- making ------------------------------------------------------------------------------------------------------
@@ -46,18 +41,20 @@ def table_path(task: str) -> Path:
 def make(what: str, asked: argparse.Namespace) -> int:
     """Train the table, measure the clock, or search for real; gives the exit code."""
     import torch
-    from tasks import Files, Task
+    from definitions import Files
+    from tasks import Task
 
+    chosen = asked.task or (LIVE if what == "live" else TASKS)
     torch.set_num_threads(1)
     if not asked.data.is_dir() or not asked.models.is_dir():
         print(f"no data at {asked.data} or no models at {asked.models}\n  next: --data and --models", file=sys.stderr)
         return 2
     with tempfile.TemporaryDirectory(prefix="search-") as work:
-        tasks = [Task(name, Files(asked.models, asked.data, Path(work))) for name in TASKS if asked.task in (None, name)]
+        tasks = [Task(name, Files(asked.models, asked.data, Path(work))) for name in chosen]
         if what == "table":
             import table
 
-            full = [table.make(task, table_path(task.name), asked.minutes, _say) for task in tasks]
+            full = [table.make(task, table.path_of(HERE, task.name), asked.minutes, _say) for task in tasks]
             return 0 if all(full) else 1
         if what == "peak":
             print(json.dumps(_peak(tasks[0], asked.way)))
@@ -76,13 +73,12 @@ def make(what: str, asked: argparse.Namespace) -> int:
 def _live(tasks: Sequence[Any]) -> None:
     import live
     from clock import Clock
-    from table import Table
     from trainer import Alone
     from world import World
 
     kept = _read(HERE / "live.json")
     for task in tasks:
-        world, clock, alone = World(Table.read(table_path(task.name))), Clock.read(HERE / "clock.json", task.name), Alone(task)
+        world, clock, alone = World.of(HERE, task.name), Clock.read(HERE / "clock.json", task.name), Alone(task)
         kept[task.name] = []
         for number in range(live.REPEATS):
             kept[task.name] += [asdict(one) for one in live.run(task, world, clock, alone, number)]
@@ -129,165 +125,101 @@ def _peak(task: Any, way: str) -> int:
 
 # -- replaying ---------------------------------------------------------------------------------------------------
 
+Job: TypeAlias = tuple[str, str, int]
+"""A task, a search and a number of candidates."""
 
-def replayed(task: str, name: str, trials: int, count: int) -> dict[str, Any]:
-    """All replays of one contestant with so many candidates on one task, judged. Runs in a process of its own."""
+
+@cache
+def known_of(task: str) -> tuple[Any, Any]:
+    """The world and the clock of a task, read once a process."""
     from clock import Clock
-    from contestants import CONTESTANTS
-    from judge import judge
-    from table import Table
     from world import World
 
-    world, clock = World(Table.read(table_path(task))), Clock.read(HERE / "clock.json", task)
+    return World.of(HERE, task), Clock.read(HERE / "clock.json", task)
+
+
+def replayed(job: Job, count: int) -> dict[str, dict[str, Any]]:
+    """All replays of one contestant with so many candidates on one task, judged, by what it is called. Runs in a process of
+    its own."""
+    from contestants import search
+    from judge import judge
+
+    task, name, trials = job
+    world, clock = known_of(task)
     began = time.process_time()
-    courses = [CONTESTANTS[name](world, clock, number, trials) for number in range(count)]
-    return judge(world, courses, thinking=(time.process_time() - began) / count).plain()
+    courses = search(world, clock, name, trials, count)
+    thinking = (time.process_time() - began) / count
+    return {called: judge(world, each, thinking).plain() for called, each in courses.items()}
 
 
-def ready() -> list[str]:
+def ready(tasks: Sequence[str] = TASKS) -> list[str]:
     """Tasks whose table is complete and whose clock was measured."""
-    from table import Table
+    from definitions import DEFINITIONS
+    from table import Table, path_of
+
+    def full(task: str) -> bool:
+        path = path_of(HERE, task)
+        return path.is_file() and bool(Table.read(path).done.all())
 
     clocks = _read(HERE / "clock.json")
-    found = [task for task in TASKS if task in clocks and table_path(task).is_file() and Table.read(table_path(task)).done.all()]
-    for task in TASKS:
+    found = [task for task in tasks if task in clocks and all(map(full, filter(None, (task, DEFINITIONS[task].after))))]
+    for task in tasks:
         if task not in found:
             _say(f"{task} is left out: --make table --task {task} and --make clock --task {task} come first")
     return found
 
 
-def replay_all(
-    tasks: Sequence[str], count: int, only: str | None = None, known: dict[str, Any] | None = None
-) -> dict[str, dict[int, dict[str, Any]]]:
-    """Every contestant on every task, by candidates and name; as many at a time as there are cores.
+def jobs_of(tasks: Sequence[str], only: Sequence[str]) -> list[Job]:
+    """What is to be replayed: those that take longest first."""
+    from contestants import CONTESTANTS, sizes_of
 
-    Args:
-        only: this contestant alone is replayed anew.
-        known: the committed result, which holds the others.
-    """
-    from contestants import BUDGETS, CONTESTANTS, LADDER, TRIALS
+    names = [name for name in CONTESTANTS if not only or name in only]
+    jobs = [(task, name, trials) for name in names for task in tasks for trials in sizes_of(name, known_of(task)[0])]
+    return sorted(jobs, key=lambda job: -job[2])
 
+
+def replay_all(jobs: Sequence[Job], count: int) -> dict[Job, dict[str, Any]]:
+    """As many at a time as there are cores."""
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    sizes = dict.fromkeys(BUDGETS, LADDER) | {TRIALS: tuple(CONTESTANTS)}
-    jobs = [(task, name, trials) for trials, names in sizes.items() for name in reversed(names) for task in tasks]
-    kept = {job: _known(known or {}, *job) for job in jobs if only not in (None, job[1])}
-    jobs = [job for job in jobs if job not in kept]
+    found: dict[Job, dict[str, Any]] = {}
     with ProcessPoolExecutor(cores, mp_context=get_context("spawn")) as pool:
-        futures = {job: pool.submit(replayed, *job, count) for job in jobs}
-        found: dict[tuple[str, str, int], dict[str, Any]] = dict(kept)
-        for job, future in futures.items():
-            found[job] = future.result()
-            _say(f"{job[0]}: {job[1]}, {job[2]} candidates")
-    return {
-        task: {trials: {name: found[task, name, trials] for name in names} for trials, names in sizes.items()} for task in tasks
-    }
-
-
-def _known(result: dict[str, Any], task: str, name: str, trials: int) -> dict[str, Any]:
-    """What a result says of a contestant."""
-    found = result["tasks"][task]
-    return {**found["contestants"], **found["ladder"][str(trials)]}[name]
-
-
-def result_of(judged: dict[str, dict[int, dict[str, Any]]], count: int, seconds: float) -> dict[str, Any]:
-    """Everything that is known, ready for JSON."""
-    import contestants
-    from table import Table
-    from world import World
-
-    tasks: dict[str, Any] = {}
-    for task in judged:
-        world = World(Table.read(table_path(task)))
-        tasks[task] = {
-            "settings": len(world.settings), "good_settings": int(world.good.sum()),
-            "within_one_percent": int((world.shares >= 0.99).sum()), "share_of_default": float(world.shares[world.default]),
-            "planned_settings": int(world.planned.size), "table_cpu_seconds": world.table.seconds,
-            "contestants": judged[task][contestants.TRIALS], "gains": gains(judged[task][contestants.TRIALS]),
-            "ladder": {str(trials): {name: found[name] for name in contestants.LADDER} for trials, found in judged[task].items()},
-            "reliable": {str(share): reliable(judged[task], contestants.LADDER, share) for share in RELIABLE},
-        }  # fmt: skip
-    reached = {task: tasks[task]["gains"][0] for task in judged}
-    return {
-        "benchmark": "search", "schema_version": 1, "command": _command(None),
-        "date": datetime.now(UTC).isoformat(timespec="seconds"),
-        "seconds": round(seconds, 1), "environment": _environment(), "replays": count, "trials": contestants.TRIALS,
-        "slots": contestants.SLOTS, "goal": {"times_sequential_random": GOAL, "reached": reached}, "tasks": tasks,
-        "clock": _read(HERE / "clock.json"), "live": _read(HERE / "live.json"),
-    }  # fmt: skip
-
-
-def reliable(judged: dict[int, dict[str, Any]], names: Sequence[str], share: float) -> dict[str, Any]:
-    """By name, the shortest searches of which this share declares a winner within the target: candidates and median seconds;
-    null where none of the sizes does."""
-    found: dict[str, Any] = {}
-    for name in names:
-        able = [(one[name]["whole"][1], trials) for trials, one in judged.items() if one[name]["hit"] >= share]
-        found[name] = dict(zip(("seconds", "trials"), min(able), strict=True)) if able else None
+        futures = {pool.submit(replayed, job, count): job for job in jobs}
+        for done in as_completed(futures):
+            task, name, trials = futures[done]
+            found |= {(task, called, trials): one for called, one in done.result().items()}
+            _say(f"{task}: {name}, {trials} candidates")
     return found
 
 
-def gains(judged: dict[str, Any]) -> list[dict[str, Any]]:
-    """How many times faster, whole and by part."""
-    from contestants import CELLS
-    from judge import Judged, factorial, gain
+def result_of(found: Mapping[Job, dict[str, Any]], known: Mapping[str, Any], seconds: float) -> dict[str, Any]:
+    """What was found now and, of other tasks and searches, what an earlier result says, ready for JSON."""
+    from contestants import SLOTS, called, sizes_of
 
-    by_name = {name: Judged.of_plain(one) for name, one in judged.items()}
-    cells = {(cell.packing, cell.pruning, cell.sampler): by_name[cell.name] for cell in CELLS}
-    found = [
-        gain(f"ours over {SLOW}", by_name[SLOW], by_name[OURS]),
-        gain(f"ours over {USUAL}", by_name[USUAL], by_name[OURS]),
-        gain("the plan's range, Trainer", by_name[SLOW], by_name[PLANNED]),
-        gain("our engine over Trainer, both alone, random and whole", by_name[PLANNED], cells[False, False, False]),
-        gain("ours over the same engine alone, random and whole", cells[False, False, False], by_name[OURS]),
-        *factorial(cells),
-    ]
-    return [one.plain() for one in found]
+    from report import GOAL, sooner
 
-
-# -- words -------------------------------------------------------------------------------------------------------
-
-
-def report(result: dict[str, Any]) -> str:
-    """One table a task, and the gains."""
-    lines: list[str] = []
-    for task, found in result["tasks"].items():
-        lines += [
-            f"{task}: {found['good_settings']} of {found['settings']} settings are within the target; the plan's own goes "
-            f"{found['share_of_default']:.1%} of the way", "",
-            "| search | to the target, s | to the winner, s | hit | cut | false prunes | best lost | false winners | regret |",
-            "|" + " --- |" * 9,
-        ]  # fmt: skip
-        for name, one in found["contestants"].items():
-            false = "" if one["false_prunes"] is None else f"{one['false_prunes']:.1%}"
-            cells = (
-                name, _times(one["target"]), _times(one["whole"]), f"{one['hit']:.0%}", f"{one['cut']:.1f}", false,
-                f"{one['lost']:.0%}", f"{one['false_winners']:.0%}", f"{one['regret']:.1%}",
-            )  # fmt: skip
-            lines.append("| " + " | ".join(cells) + " |")
-        lines += ["", "| times faster | to the target | to the winner |", "| --- | --- | --- |"]
-        lines += [f"| {one['what']} | {_factor(one['target'])} | {_factor(one['whole'])} |" for one in found["gains"]]
-        lines += ["", "| candidates | " + " | ".join(found["reliable"][str(RELIABLE[0])]) + " |", "|" + " --- |" * 6]
-        for trials, by_name in found["ladder"].items():
-            cells = [f"{one['whole'][1]:.1f} s, {one['hit']:.0%}, {one['regret']:.1%}" for one in by_name.values()]
-            lines.append(f"| {trials} | " + " | ".join(cells) + " |")
-        for share, by_name in found["reliable"].items():
-            cells = ["never" if one is None else f"{one['seconds']:.1f} s" for one in by_name.values()]
-            lines.append(f"| hit by {float(share):.0%} | " + " | ".join(cells) + " |")
-        peaks = ", ".join(f"{way} {size / 1e6:.0f} MB" for way, size in result["clock"][task]["peaks"].items())
-        lines += ["", f"peak memory above the loaded base: {peaks}", ""]
-    for task, one in result["goal"]["reached"].items():
-        times = f"{_factor(one['target'])} to the target, {_factor(one['whole'])} to the winner"
-        lines.append(f"goal: {result['goal']['times_sequential_random']:g} times; {task}: {times}")
-    return "\n".join(lines)
-
-
-def _times(three: Sequence[float | None]) -> str:
-    low, middle, high = ("never" if value is None else f"{value:.1f}" for value in three)
-    return f"{middle} ({low} to {high})"
-
-
-def _factor(value: float | None) -> str:
-    return "never" if value is None else f"{value:.2f}"
+    kept = {task: one["searches"] for task, one in known.get("tasks", {}).items()}
+    tasks: dict[str, Any] = {}
+    for task in TASKS:
+        if task not in kept and not any(job[0] == task for job in found):
+            continue
+        world, _ = known_of(task)
+        searches: dict[str, Any] = {}
+        for name, source in called().items():
+            before = kept.get(task, {}).get(name, {})
+            sizes = {size: found.get((task, name, size), before.get(str(size))) for size in sizes_of(source, world)}
+            if any(sizes.values()):
+                searches[name] = {str(size): one for size, one in sizes.items() if one}
+        tasks[task] = {
+            "settings": len(world.settings), "planned_settings": int(world.planned.size), "good_settings": int(world.good.sum()),
+            "within_one_percent": int((world.shares >= 0.99).sum()), "share_of_default": float(world.shares[world.default]),
+            "table_cpu_seconds": world.table.seconds, "sooner": sooner(searches), "searches": searches,
+        }  # fmt: skip
+    return {
+        "benchmark": "search", "schema_version": 2, "command": _command(None),
+        "date": datetime.now(UTC).isoformat(timespec="seconds"),
+        "seconds": round(seconds, 1), "environment": _environment(), "slots": SLOTS, "goal": GOAL, "tasks": tasks,
+        "clock": _read(HERE / "clock.json"), "live": _read(HERE / "live.json"),
+    }  # fmt: skip
 
 
 def _environment() -> dict[str, Any]:
@@ -306,7 +238,22 @@ def _read(path: Path) -> dict[str, Any]:
 
 
 def _write(path: Path, value: dict[str, Any]) -> None:
-    path.write_text(json.dumps(value, indent=1) + "\n")
+    path.write_text(written(value) + "\n")
+
+
+def written(value: Any, indent: str = "") -> str:
+    """JSON with a line for each dictionary that holds none."""
+    inner = indent + " "
+    if isinstance(value, dict) and any(isinstance(one, dict) or _of_dicts(one) for one in value.values()):
+        lines = [f"{inner}{json.dumps(key)}: {written(one, inner)}" for key, one in value.items()]
+        return "{\n" + ",\n".join(lines) + f"\n{indent}}}"
+    if _of_dicts(value):
+        return "[\n" + ",\n".join(inner + written(one, inner) for one in value) + f"\n{indent}]"
+    return json.dumps(value, allow_nan=False)
+
+
+def _of_dicts(value: Any) -> bool:
+    return isinstance(value, list) and any(isinstance(one, dict) for one in value)
 
 
 def _say(text: str) -> None:
@@ -316,37 +263,41 @@ def _say(text: str) -> None:
 def main(arguments: Sequence[str]) -> int:
     parser = argparse.ArgumentParser(description="Searches of LoRA settings, replayed over a table.")
     parser.add_argument("--make", choices=("table", "clock", "live", "peak"), help="make one of the things that replays stand on")
-    parser.add_argument("--task", choices=TASKS, help="with --make: this task only")
+    parser.add_argument("--task", choices=TASKS, action="append", help="only this task, and what the result says of the others")
+    parser.add_argument("--only", metavar="NAME", action="append", default=[], help="only this search, likewise")
+    parser.add_argument("--replays", type=int, default=REPLAYS, help="of each search on each task")
     parser.add_argument("--way", choices=tuple(WAYS), default="packed", help="with --make peak: whose memory")
     parser.add_argument(
         "--minutes", type=float, default=math.inf, help="with --make table: stop after so long; call again to go on"
     )
-    parser.add_argument("--only", metavar="NAME", help="replay this contestant anew and keep what the result says of the others")
-    parser.add_argument("--replays", type=int, default=REPLAYS, help="of each contestant on each task")
     parser.add_argument("--show", action="store_true", help="print the committed result and run nothing")
     parser.add_argument("--data", type=Path, default=HERE.parents[2] / "shared" / "data")
     parser.add_argument("--models", type=Path, default=HERE.parents[2] / "shared" / "models")
     parser.add_argument("--out", type=Path, default=HERE / "result.json")
     asked = parser.parse_args(arguments)
     if asked.show:
-        print(report(_read(asked.out)))
+        print(shown(_read(asked.out), asked.task))
         return 0
     if asked.make:
         return make(asked.make, asked)
     began = time.perf_counter()
-    tasks = ready()
+    tasks = ready(asked.task or TASKS)
     if not tasks:
         for what in ("table", "clock", "live"):
             if code := make(what, asked):
                 return code
-        tasks = ready()
-    known = _read(asked.out)
-    replays = known["replays"] if asked.only else asked.replays
-    judged = replay_all(tasks, replays, asked.only, known)
-    result = result_of(judged, replays, time.perf_counter() - began)
-    print(report(result))
+        tasks = ready(asked.task or TASKS)
+    found = replay_all(jobs_of(tasks, asked.only), asked.replays)
+    result = result_of(found, _read(asked.out), time.perf_counter() - began)
     _write(asked.out, result)
+    print(shown(_read(asked.out), asked.task))
     return 0
+
+
+def shown(result: dict[str, Any], tasks: Sequence[str] | None) -> str:
+    from report import page, task_page
+
+    return "\n\n".join(task_page(result, task) for task in tasks) if tasks else page(result)
 
 
 if __name__ == "__main__":

@@ -15,11 +15,13 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from definitions import Definition
 from numpy.typing import NDArray
-from tasks import CONFIRM_ROWS, EVALUATIONS, SEEDS, TEST_ROWS, VALIDATION_ROWS, Task, settings_of, space_of
+from tasks import EVALUATIONS, SEEDS, Task, settings_of
 
 from loraloom.evals.scoring import row_sums
 from loraloom.records import Score
+from loraloom.search.space import ALPHA, BATCH, RANK, RATE
 from loraloom.train.pack import PackTrainer, Seat
 
 PACK = 16
@@ -58,12 +60,12 @@ class Table:
     seconds: float
 
     @classmethod
-    def empty(cls, points: int, plan_rate: float, plan_scale: float) -> Table:
+    def empty(cls, definition: Definition, points: int, plan_rate: float, plan_scale: float) -> Table:
         half = np.float16
         return cls(
-            np.zeros((points, SEEDS), bool), np.zeros((points, SEEDS, EVALUATIONS, VALIDATION_ROWS), half),
+            np.zeros((points, SEEDS), bool), np.zeros((points, SEEDS, EVALUATIONS, definition.validation_rows), half),
             np.zeros((points, SEEDS, EVALUATIONS), half), np.zeros((points, SEEDS), half),
-            np.zeros((points, SEEDS, CONFIRM_ROWS + TEST_ROWS), half), np.full((points, SEEDS), EVALUATIONS, np.int8),
+            np.zeros((points, SEEDS, definition.held_rows), half), np.full((points, SEEDS), EVALUATIONS, np.int8),
             np.zeros(0, half), np.zeros(0, half), plan_rate, plan_scale, 0.0,
         )  # fmt: skip
 
@@ -76,7 +78,15 @@ class Table:
         return cls(**plain)
 
     def write(self, path: Path) -> None:
-        np.savez_compressed(path, **vars(self))
+        """Whole or not at all: a table that is being made is read by others."""
+        part = path.with_suffix(".part.npz")
+        np.savez_compressed(part, **vars(self))
+        part.replace(path)
+
+
+def path_of(folder: Path, task: str) -> Path:
+    """Where the table of a task lies."""
+    return folder / f"table_{task}.npz"
 
 
 def scores_of(losses: Floats, weights: Floats, split: str) -> Score:
@@ -88,18 +98,13 @@ def scores_of(losses: Floats, weights: Floats, split: str) -> Score:
 
 def make(task: Task, path: Path, minutes: float, say: Callable[[str], None]) -> bool:
     """Train what the table lacks until it is full (True) or the time is over."""
-    plan = task.plan
-    settings = settings_of(space_of(plan))
+    settings = settings_of(task.space)
     table = Table.read(path) if path.is_file() else _begun(task, len(settings))
     left = [(point, seed) for point, seed in product(range(len(settings)), range(SEEDS)) if not table.done[point, seed]]
     # Like batch sizes together: they take equally many steps, and none waits for another's rows.
-    left.sort(key=lambda one: (settings[one[0]]["training.per_device_train_batch_size"], one), reverse=True)
-    until, began, pack, places = (
-        time.monotonic() + 60 * minutes,
-        time.process_time(),
-        task.trainer(),
-        dict[str, tuple[int, int]](),
-    )
+    left.sort(key=lambda one: (settings[one[0]].get(BATCH, 0), one), reverse=True)
+    until, began = time.monotonic() + 60 * minutes, time.process_time() - table.seconds
+    pack, places = task.trainer(), dict[str, tuple[int, int]]()
     while True:
         while left and len(pack.seats) < PACK and time.monotonic() < until:
             point, seed = left.pop()
@@ -109,8 +114,9 @@ def make(task: Task, path: Path, minutes: float, say: Callable[[str], None]) -> 
         if not pack.seats:
             break
         pack.tick()
-        _look(task, pack, table, places)
-    table.seconds += time.process_time() - began
+        if _look(task, pack, table, places):
+            table.seconds = time.process_time() - began
+            table.write(path)
     table.write(path)
     say(f"{task.name}: {int(table.done.sum())} of {table.done.size} trainings, {table.seconds:.0f} s of CPU so far")
     return bool(table.done.all())
@@ -119,7 +125,7 @@ def make(task: Task, path: Path, minutes: float, say: Callable[[str], None]) -> 
 def _begun(task: Task, points: int) -> Table:
     """An empty table with the bare base's losses."""
     plan = task.plan
-    table = Table.empty(points, plan["training.learning_rate"], plan["adapter.lora_alpha"] / plan["adapter.r"])
+    table = Table.empty(task.definition, points, plan[RATE], plan[ALPHA] / plan[RANK])
     sums = row_sums(
         task.packed, task.objective, [*task.validation, *task.held_out], [], task=task.prepared.task, pad_id=task.base.pad_id,
         token_budget=1024,
@@ -128,8 +134,8 @@ def _begun(task: Task, points: int) -> Table:
     return table
 
 
-def _look(task: Task, pack: PackTrainer, table: Table, places: dict[str, tuple[int, int]]) -> None:
-    """Write down who stands at an evaluation, and let go of those that are done."""
+def _look(task: Task, pack: PackTrainer, table: Table, places: dict[str, tuple[int, int]]) -> bool:
+    """Write down who stands at an evaluation, and let go of those that are done. Gives whether there were any."""
     for name in pack.diverged():
         place, seat = places[name], pack.seats[name]
         table.diverged[place] = min(table.diverged[place], _evaluations(seat))
@@ -149,6 +155,7 @@ def _look(task: Task, pack: PackTrainer, table: Table, places: dict[str, tuple[i
         table.held[places[name]] = _halved(np.asarray(score.costs))
         table.done[places[name]] = True
         pack.leave(name)
+    return bool(ended)
 
 
 def _evaluations(seat: Seat) -> int:

@@ -11,8 +11,9 @@ from tempfile import gettempdir
 from typing import Any
 
 import torch
+from definitions import TRAIN_ROWS, WARMUP
 from peft import LoraConfig, get_peft_model
-from tasks import EVALUATIONS, SETTINGS, TRAIN_ROWS, Task
+from tasks import EVALUATIONS, Task
 from transformers import PrinterCallback, Trainer, TrainerCallback, TrainingArguments
 
 from loraloom.data.batches import collate
@@ -83,13 +84,14 @@ class Alone:
             r=adapter.r, lora_alpha=int(adapter.lora_alpha), lora_dropout=adapter.lora_dropout,
             target_modules=list(adapter.target_modules), modules_to_save=list(adapter.modules_to_save) or None,
         )  # fmt: skip
-        batch = params.get(BATCH, SETTINGS[BATCH])
+        settings = {**self.task.plan, **params}
+        batch = settings[BATCH]
         planned = -(-TRAIN_ROWS // batch)
         arguments = TrainingArguments(
             output_dir=str(Path(gettempdir()) / "search-benchmark"), use_cpu=True, num_train_epochs=1, seed=seed,
             max_steps=WARM + COUNTED + 1 if watch else -1, per_device_train_batch_size=batch, per_device_eval_batch_size=32,
-            learning_rate=params.get(RATE, self.task.plan[RATE]), lr_scheduler_type="linear", weight_decay=0.0,
-            warmup_steps=warmup_steps(planned, SETTINGS["training.warmup_ratio"]),
+            learning_rate=settings[RATE], lr_scheduler_type="linear", weight_decay=0.0,
+            warmup_steps=warmup_steps(planned, settings[WARMUP]),
             eval_strategy="no" if watch else "steps", eval_steps=planned // EVALUATIONS,
             logging_strategy="no", save_strategy="no", report_to="none", disable_tqdm=True, remove_unused_columns=False,
         )  # fmt: skip

@@ -18,6 +18,7 @@ sys.path.insert(0, str(FOLDER))
 
 import clock as clock_file  # noqa: E402
 import contestants  # noqa: E402
+import definitions  # noqa: E402
 import judge  # noqa: E402
 import live  # noqa: E402
 import replay as replay_file  # noqa: E402
@@ -25,6 +26,8 @@ import table as table_file  # noqa: E402
 import tasks  # noqa: E402
 import trainer  # noqa: E402
 import world as world_file  # noqa: E402
+
+import report  # noqa: E402
 
 RATE, BATCH = "training.learning_rate", "training.per_device_train_batch_size"
 TRAINER = clock_file.Trainer({"4": 0.04, "8": 0.05}, 0.02, 0.1)
@@ -37,14 +40,15 @@ run: Any = load("search")
 WILD = 3e-3
 
 
-def made_table(noise: float = 0.02, wild: bool = False) -> Any:
+def made_table(noise: float = 0.02, wild: bool = False, task: str = "stories") -> Any:
     """A table whose best rate is the plan's, and where only the rate matters; the plan's times 4 and more diverge if `wild`."""
-    draw = np.random.default_rng(0)
-    table = table_file.Table.empty(128, 1e-3, 2.0)
-    settings = tasks.settings_of(tasks.space_of({**tasks.SETTINGS, RATE: 1e-3, "adapter.lora_alpha": 16.0}))
-    rows = np.linspace(-0.2, 0.2, tasks.VALIDATION_ROWS)
+    draw, definition = np.random.default_rng(0), definitions.DEFINITIONS[task]
+    plan = {**definition.settings, RATE: 1e-3, "adapter.lora_alpha": 2.0 * definition.settings["adapter.r"]}
+    settings = tasks.settings_of(definition.space(plan))
+    table = table_file.Table.empty(definition, len(settings), 1e-3, 2.0)
+    rows = np.linspace(-0.2, 0.2, definition.validation_rows)
     for number, params in enumerate(settings):
-        off = abs(math.log2(params[RATE] / 1e-3))
+        off = abs(math.log2(params.get(RATE, 1e-3) / 1e-3))
         for seed in range(tasks.SEEDS):
             luck = noise * draw.standard_normal()
             for turn in range(tasks.EVALUATIONS):
@@ -55,14 +59,14 @@ def made_table(noise: float = 0.02, wild: bool = False) -> Any:
             if wild and params[RATE] > WILD:
                 table.diverged[number, seed] = 2
     table.done[:] = True
-    table.base = np.full(tasks.VALIDATION_ROWS + tasks.CONFIRM_ROWS + tasks.TEST_ROWS, 3.0, np.float16)
+    table.base = np.full(definition.validation_rows + definition.held_rows, 3.0, np.float16)
     table.weights = np.ones_like(table.base)
     return table
 
 
 @pytest.fixture(scope="module")
 def world() -> Any:
-    return world_file.World(made_table())
+    return world_file.World(made_table(), definitions.DEFINITIONS["stories"])
 
 
 # -- the space and the table -------------------------------------------------------------------------------------
@@ -81,6 +85,31 @@ def test_the_plan_s_range_is_a_part_of_the_grid(world: Any) -> None:
     assert min(params[RATE] for params in near) == 2.5e-4 and max(params[RATE] for params in near) == 4e-3
 
 
+def test_every_grid_holds_the_plan_s_own_setting_once_and_its_alpha_follows_the_rank() -> None:
+    for name in definitions.DEFINITIONS:
+        made = world_file.World(made_table(task=name), definitions.DEFINITIONS[name])
+        assert len({repr(params) for params in made.settings}) == len(made.settings) >= 60
+        own = {**made.plan, **made.settings[made.default]}
+        assert {key: own[key] for key in made.plan} == made.plan
+        assert all(params["adapter.lora_alpha"] == 2.0 * params["adapter.r"] for params in made.settings)
+
+
+def test_without_rates_the_plan_s_range_is_the_whole_grid_and_steps_are_the_plan_s() -> None:
+    made = world_file.World(made_table(task="verses"), definitions.DEFINITIONS["verses"])
+    assert made.planned.size == len(made.settings)
+    course = contestants.default_only(made, CLOCK, 0, 1)
+    steps = definitions.TRAIN_ROWS // made.plan[BATCH]
+    assert course.seconds == pytest.approx(0.1 + steps * 0.04 + tasks.EVALUATIONS * 0.02)
+
+
+def test_a_task_with_other_rows_is_judged_by_them() -> None:
+    definition = definitions.DEFINITIONS["reviews"]
+    made = world_file.World(made_table(task="reviews"), definition)
+    assert len(made.score((0, 0), 0).costs) == len(made.confirm((0, 0)).costs) == definition.validation_rows
+    assert not made.races_apart and made.race((0, 0)) == made.best((0, 0))
+    assert len(made.tests[0][0].costs) == definition.test_rows
+
+
 def test_a_table_survives_its_file(tmp_path: Path) -> None:
     table = made_table()
     table.write(tmp_path / "t.npz")
@@ -92,7 +121,9 @@ def test_an_unfinished_table_is_refused() -> None:
     table = made_table()
     table.done[3, 1] = False
     with pytest.raises(ValueError, match="1 trainings of the table are missing"):
-        world_file.World(table)
+        world_file.World(table, definitions.DEFINITIONS["stories"])
+    with pytest.raises(ValueError, match="of another task"):
+        world_file.World(made_table(task="reviews"), definitions.DEFINITIONS["stories"])
 
 
 # -- the clock ---------------------------------------------------------------------------------------------------
@@ -100,7 +131,7 @@ def test_an_unfinished_table_is_refused() -> None:
 
 def test_a_training_alone_costs_its_start_its_steps_and_its_evaluations(world: Any) -> None:
     course = contestants.default_only(world, CLOCK, 0)
-    steps = tasks.TRAIN_ROWS // 8
+    steps = definitions.TRAIN_ROWS // 8
     assert course.seconds == pytest.approx(0.1 + steps * 0.05 + tasks.EVALUATIONS * 0.02)
     assert course.winner == world.default
 
@@ -108,7 +139,7 @@ def test_a_training_alone_costs_its_start_its_steps_and_its_evaluations(world: A
 def test_a_pack_costs_one_tick_for_all(world: Any) -> None:
     pack, course = replay_file.Pack(world, CLOCK.engine), replay_file.Course()
     replay_file.run_all(pack, course, [(world.default, 0), (world.default, 1)], slots=2)
-    steps = tasks.TRAIN_ROWS // 8
+    steps = definitions.TRAIN_ROWS // 8
     ticks, evaluations = steps * (0.01 + 16 * 0.001 + 2 * 0.002), tasks.EVALUATIONS * (0.004 + 2 * 0.006)
     assert pack.seconds == pytest.approx(2 * 0.003 + ticks + evaluations)
     assert [one.status for one in course.ended] == ["completed", "completed"]
@@ -126,23 +157,70 @@ def test_going_on_from_an_evaluation_costs_the_rest_only(world: Any) -> None:
 # -- the contestants ---------------------------------------------------------------------------------------------
 
 
+def test_who_waits_costs_a_pause_and_a_start_and_goes_on_where_it_was(world: Any) -> None:
+    engine = replace(CLOCK.engine, wait=0.5, again=0.75)
+    pack = replay_file.Pack(world, engine)
+    pack.join("it", (world.default, 0))
+    while not pack.tick():
+        pass
+    seat, before = pack.seats["it"], pack.seconds
+    pack.pause("it")
+    assert not pack.seats and pack.seconds == pytest.approx(before + 0.5)
+    pack.go_on("it")
+    assert pack.seats["it"] is seat and seat.turns == 1 and pack.seconds == pytest.approx(before + 0.5 + 0.75)
+    pack.pause("it")
+    assert pack.leave("it", "pruned").turns == 1 and pack.seconds == pytest.approx(before + 2 * (0.5 + 0.75))
+
+
+def test_a_pause_is_the_price_of_a_search_that_starts_wide(world: Any) -> None:
+    slow = replace(CLOCK, engine=replace(CLOCK.engine, wait=1.0))
+    quick, dear = (contestants.Ours()(world, clock, 2, 16) for clock in (CLOCK, slow))
+    assert quick.winner == dear.winner and dear.seconds > quick.seconds + 8
+    assert sum(one.status == "completed" for one in dear.ended) < 8
+
+
 @pytest.mark.parametrize("name", list(contestants.CONTESTANTS))
-def test_every_contestant_ends_its_search_and_declares_a_completed_winner(world: Any, name: str) -> None:
-    course = contestants.CONTESTANTS[name](world, CLOCK, 3, 16)
-    completed = {one.place[0] for one in course.ended if one.status == "completed"}
-    assert course.winner in completed
-    assert len(course.ended) <= 16
-    assert course.seconds >= max(one.seconds for one in course.ended)
+def test_every_search_ends_and_declares_a_completed_winner(world: Any, name: str) -> None:
+    after = world_file.World(world.table, definitions.DEFINITIONS["stories"], world)
+    courses = contestants.search(after, CLOCK, name, 16, 2)
+    assert set(courses) <= set(contestants.called())
+    for course in (one for each in courses.values() for one in each):
+        completed = {one.place[0] for one in course.ended if one.status == "completed"}
+        assert course.winner in completed
+        assert len(course.ended) <= 16
+        assert course.seconds >= max(one.seconds for one in course.ended)
+
+
+def test_a_race_costs_time_and_says_how_sure_it_is(world: Any) -> None:
+    courses = contestants.search(world, CLOCK, contestants.LORALOOM, 16, 3)
+    plain, raced = courses[contestants.LORALOOM], courses[contestants.LORALOOM + contestants.RACED]
+    assert all(after.seconds > before.seconds for before, after in zip(plain, raced, strict=True))
+    assert all(one.said is None for one in plain)
+    assert all((one.said is None) == (one.winner == world.default) for one in raced)
+
+
+def test_a_search_that_looks_back_tries_what_won_before(world: Any) -> None:
+    definition = definitions.DEFINITIONS["lower-wiki"]
+    table = made_table(task="lower-wiki")
+    alone, after = (world_file.World(table, definition, before) for before in (None, world))
+    assert contestants.sizes_of(contestants.INFORMED, alone) == [] and contestants.sizes_of(contestants.INFORMED, after)
+    earlier = contestants.Ours()(world, CLOCK, 4, contestants.EARLIER)
+    known = replay_file.known_from(world, earlier)
+    won = [one for one in known if one.reason]
+    assert [world.number({key: one.params[key] for key in world.settings[0]}) for one in won] == [earlier.winner]
+    assert won[0].standing == max(one.standing for one in known) == 1.0
+    course = contestants.informed(after, CLOCK, 3, 8)
+    assert earlier.winner in {one.place[0] for one in course.ended}
 
 
 def test_a_replay_repeats_itself_and_another_number_does_not(world: Any) -> None:
-    one, same, other = (contestants.OURS(world, CLOCK, number) for number in (5, 5, 6))
+    one, same, other = (contestants.Ours()(world, CLOCK, number, 16) for number in (5, 5, 6))
     assert one == same and one != other
 
 
 def test_whole_searches_of_one_number_train_the_same_settings_packed_or_alone(world: Any) -> None:
     alone = contestants.sequential_planned(world, CLOCK, 2, 16)
-    packed = contestants.Cell(packing=True, pruning=False, sampler=False)(world, CLOCK, 2, 16)
+    packed = contestants.Ours("none", "random")(world, CLOCK, 2, 16)
     top = contestants.keep_top(world, CLOCK, 2, 16)
     settings = {one.place[0] for one in alone.ended}
     assert settings == {one.place[0] for one in packed.ended} == {one.place[0] for one in top.ended}
@@ -150,12 +228,12 @@ def test_whole_searches_of_one_number_train_the_same_settings_packed_or_alone(wo
 
 
 def test_what_the_trainer_gave_up_is_told_as_diverged() -> None:
-    wild = world_file.World(made_table(wild=True))
-    course = contestants.Cell(packing=True, pruning=True, sampler=False)(wild, CLOCK, 0)
+    wild = world_file.World(made_table(wild=True), definitions.DEFINITIONS["stories"])
+    course = contestants.Ours("careful", "random")(wild, CLOCK, 0, 64)
     asked = {one.place for one in course.ended if wild.settings[one.place[0]][RATE] > WILD}
     assert asked
     assert all(one.status != "completed" and one.turns <= 3 for one in course.ended if one.place in asked)
-    whole = contestants.Cell(packing=True, pruning=False, sampler=False)(wild, CLOCK, 0)
+    whole = contestants.Ours("none", "random")(wild, CLOCK, 0, 64)
     assert {(one.status, one.turns) for one in whole.ended} == {("completed", tasks.EVALUATIONS)}
 
 
@@ -189,25 +267,25 @@ def test_a_false_prune_would_have_beaten_the_winner(world: Any) -> None:
     assert found.cut == 1.0 and found.target == (2.0, 2.0, math.inf)
 
 
+def judged_of(seconds: float, hit: float) -> Any:
+    return judge.Judged((0, 1, 2), (seconds / 2, seconds, 2 * seconds), hit, 0, None, 0, 0, 0)
+
+
 def test_the_shortest_search_that_hits_often_enough_is_found() -> None:
-    judged = {
-        8: {"ours": {"whole": (1, 2, 3), "hit": 0.4}, "theirs": {"whole": (1, 4, 6), "hit": 0.1}},
-        16: {"ours": {"whole": (2, 3, 4), "hit": 0.8}, "theirs": {"whole": (6, 8, 9), "hit": 0.6}},
-        32: {"ours": {"whole": (4, 5, 6), "hit": 0.8}, "theirs": {"whole": (9, 16, 20), "hit": 0.7}},
-    }
-    assert run.reliable(judged, ("ours", "theirs"), 0.75) == {"ours": {"seconds": 3, "trials": 16}, "theirs": None}
-    assert run.reliable(judged, ("theirs",), 0.5) == {"theirs": {"seconds": 8, "trials": 16}}
+    ours = {8: judged_of(2, 0.4), 16: judged_of(3, 0.8), 32: judged_of(5, 0.8)}
+    theirs = {8: judged_of(4, 0.1), 16: judged_of(9, 0.6), 32: judged_of(18, 0.7)}
+    assert judge.shortest(ours, 0.75) == judge.Shortest(16, 3)
+    assert judge.shortest(theirs, 0.75) is None and judge.times_sooner(None, judge.Shortest(16, 3)) is None
+    assert judge.times_sooner(judge.shortest(theirs, 0.5), judge.shortest(ours, 0.5)) == 3.0
 
 
-def test_the_factorial_compares_cells_that_differ_in_one_part() -> None:
-    def cell(seconds: float) -> Any:
-        return judge.Judged((0, seconds, 0), (0, 2 * seconds, 0), 1, 0, None, 0, 0, 0)
-
-    judged = {tuple(one): cell(24 / ((1 + one[0]) * (1 + 2 * one[1]) * (1 + 3 * one[2]))) for one in np.ndindex(2, 2, 2)}
-    judged = {tuple(bool(part) for part in key): value for key, value in judged.items()}
-    assert [(one.what, round(one.target, 6)) for one in judge.factorial(judged)] == [
-        ("packing", 2.0), ("pruning", 3.0), ("sampler", 4.0),
-    ]  # fmt: skip
+def test_what_was_said_is_held_against_what_came_true() -> None:
+    bins = judge.calibration([(0.6, True), (0.7, False), (0.92, True), (0.99, True), (0.2, False)])
+    assert [winners for winners, _, _ in bins] == [3, 0, 1, 1]
+    assert bins[0][1:] == (pytest.approx(0.5), pytest.approx(1 / 3)) and bins[2] == (1, 0.92, 1.0)
+    assert judge.calibration([]) == ()
+    both = judge.pooled([bins, (), judge.calibration([(0.5, True)])])
+    assert both[0] == (4, pytest.approx(0.5), pytest.approx(0.5)) and both[1][0] == 0 and both[3] == (1, 0.99, 1.0)
 
 
 # -- the command -------------------------------------------------------------------------------------------------
@@ -217,27 +295,34 @@ def test_from_committed_files_to_a_result_that_can_be_shown(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setattr(run, "HERE", tmp_path)
+    monkeypatch.setattr(run, "known_of", run.known_of.__wrapped__)
     assert run.ready() == []
     assert "--make table --task stories" in capsys.readouterr().err
     made_table().write(tmp_path / "table_stories.npz")
     clock = {**CLOCK.plain(), "peaks": {"alone": 2_000_000, "packed": 5_000_000, "trainer": 9_000_000}}
     (tmp_path / "clock.json").write_text(json.dumps({"stories": clock}))
     assert run.ready() == ["stories"]
-    few = {trials: {name: run.replayed("stories", name, trials, 1) for name in contestants.LADDER} for trials in (8, 16)}
-    most = {name: run.replayed("stories", name, contestants.TRIALS, 1) for name in contestants.CONTESTANTS}
-    judged = {"stories": {**few, contestants.TRIALS: most}}
-    result = json.loads(json.dumps(run.result_of(judged, 1, 0.0), allow_nan=False))
-    gains = {one["what"]: one["whole"] for one in result["tasks"]["stories"]["gains"]}
-    times = {name: one["whole"][1] for name, one in result["tasks"]["stories"]["contestants"].items()}
-    assert gains[f"ours over {run.SLOW}"] == pytest.approx(times[run.SLOW] / times[run.OURS])
-    assert gains["packing"] > 1 and gains["pruning"] > 1
-    ladder = result["tasks"]["stories"]["ladder"]
-    assert ladder["16"][run.SLOW]["whole"][1] < ladder["64"][run.SLOW]["whole"][1] == times[run.SLOW]
+    jobs = [job for job in run.jobs_of(["stories"], []) if job[2] <= 16]
+    found = {(job[0], called, job[2]): one for job in jobs for called, one in run.replayed(job, 1).items()}
+    result = json.loads(run.written(run.result_of(found, {}, 0.0)))
+    kept = result["tasks"]["stories"]
+    assert kept["searches"]["loraloom"]["16"]["replays"] == 1
+    random, ours = (kept["searches"][name] for name in (contestants.RANDOM, contestants.LORALOOM))
+    assert random["8"]["whole"][1] < random["16"]["whole"][1] and ours["16"]["whole"][1] < random["16"]["whole"][1]
+    half = kept["sooner"]["0.5"]
+    for one in (half[contestants.LORALOOM], half[contestants.MEDIAN]):
+        if one and half[contestants.RANDOM]:
+            assert one["over_random"] == pytest.approx(half[contestants.RANDOM]["seconds"] / one["seconds"])
+    again = run.result_of({("stories", "default only", 1): {**random["8"], "hit": 0.125}}, result, 0.0)["tasks"]["stories"]
+    assert again["searches"]["default only"]["1"]["hit"] == 0.125 and again["searches"]["loraloom"] == ours
     out = tmp_path / "result.json"
     out.write_text(json.dumps(result))
     assert run.main(["--show", "--out", str(out)]) == 0
     shown = capsys.readouterr().out
-    assert "| loraloom with its race |" in shown and "packed 5 MB" in shown
+    assert "| 50% | stories |" in shown and "loraloom with its race, 32" not in shown
+    assert run.main(["--show", "--task", "stories", "--out", str(out)]) == 0
+    shown = capsys.readouterr().out
+    assert "| loraloom with its race | 16 |" in shown and "packed 5 MB" in shown
 
 
 def assert_alike(found: Any, kept: Any) -> None:
@@ -261,14 +346,15 @@ def test_the_committed_result_is_what_the_committed_tables_give(capsys: pytest.C
     result = json.loads((FOLDER / "result.json").read_text())
     assert list(result["tasks"]) == run.ready()
     for task, found in result["tasks"].items():
-        assert list(found["contestants"]) == list(contestants.CONTESTANTS)
-        again, kept = (
-            run.replayed(task, "default only", contestants.TRIALS, result["replays"]),
-            found["contestants"]["default only"],
-        )
+        assert list(found["searches"]) == [
+            name for name, source in contestants.called().items() if contestants.sizes_of(source, run.known_of(task)[0])
+        ]
+        kept = found["searches"]["default only"]["1"]
+        again = run.replayed((task, "default only", 1), kept["replays"])["default only"]
         assert_alike({**again, "thinking": 0}, {**kept, "thinking": 0})
+        assert_alike(report.sooner(found["searches"]), found["sooner"])
     assert run.main(["--show"]) == 0
-    assert "goal: 8 times" in capsys.readouterr().out
+    assert "goal 8" in capsys.readouterr().out
 
 
 @pytest.fixture
@@ -276,11 +362,13 @@ def small(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
     """The stories with few rows."""
     if not tasks.SHARED.is_dir():
         pytest.skip("needs models and data (../shared)")
-    for name, count in (("TRAIN_ROWS", 64), ("VALIDATION_ROWS", 4), ("CONFIRM_ROWS", 2), ("TEST_ROWS", 4)):
-        for module in (tasks, table_file, replay_file, trainer, world_file):
-            monkeypatch.setattr(module, name, count, raising=False)
+    for module in (tasks, replay_file, trainer):
+        monkeypatch.setattr(module, "TRAIN_ROWS", 64)
+    stories = replace(definitions.DEFINITIONS["stories"], validation_rows=4, test_rows=8)
+    monkeypatch.setattr(definitions, "DEFINITIONS", {**definitions.DEFINITIONS, "stories": stories})
+    monkeypatch.setattr(tasks, "DEFINITIONS", definitions.DEFINITIONS)
     replay_file.marks_of.cache_clear()
-    yield tasks.Task("stories", tasks.Files(tasks.SHARED / "models", tasks.SHARED / "data", tmp_path))
+    yield tasks.Task("stories", definitions.Files(tasks.SHARED / "models", tasks.SHARED / "data", tmp_path))
     replay_file.marks_of.cache_clear()
 
 
@@ -301,15 +389,17 @@ def test_a_table_is_made_in_pieces_and_goes_on(small: Any, tmp_path: Path, monke
 
 
 def test_the_clock_times_both_ways_and_leaves_the_base_as_it_was(small: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    for name, value in (("PACKS", (1, 2)), ("TICKS", 1), ("REPEATS", 1)):
+    for name, value in (("PACKS", (1, 2)), ("TICKS", 1), ("REPEATS", 1), ("DRAWN", 2)):
         monkeypatch.setattr(clock_file, name, value)
     found = clock_file.measure(small, {"alone": 1})
     assert set(found.trainer.step_by_batch) == {"4", "8"} and min(found.trainer.step_by_batch.values()) > 0
     assert found.usual is found.trainer
-    assert found.engine.step([2, 4]) > 0 and found.engine.join > 0 and found.trainer.startup > 0
+    assert (
+        min(found.engine.step([2, 4]), found.engine.join, found.engine.wait, found.engine.again) > 0 and found.trainer.startup > 0
+    )
     alone = trainer.Alone(small)
     before = {name: value.clone() for name, value in alone.base.state_dict().items()}
-    params = tasks.settings_of(tasks.space_of(small.plan))[64]
+    params = tasks.settings_of(small.space)[64]
     one, again = alone.train(params, 0), alone.train(params, 0)
     assert one == again
     after = alone.base.state_dict()
@@ -318,9 +408,9 @@ def test_the_clock_times_both_ways_and_leaves_the_base_as_it_was(small: Any, mon
 
 def test_live_searches_train_for_real_and_are_told_beside_their_replay(small: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(live, "TRIALS", 3)
-    world = world_file.World(made_table())
+    world = world_file.World(made_table(), definitions.DEFINITIONS["stories"])
     ours, theirs = live.run(small, world, CLOCK, trainer.Alone(small), 0)
-    assert ours.way == run.OURS and theirs.way == run.SLOW
+    assert ours.way == contestants.LORALOOM and theirs.way == contestants.RANDOM
     for one in (ours, theirs):
         assert one.seconds > 0 and one.replayed_seconds > 0
         assert one.share == world.shares[one.winner]
