@@ -205,7 +205,7 @@ def _judge(entrants: Sequence[Entrant], reference: Entrant, order: Sequence[str]
             else:
                 contenders = [Contender(one.name, finals[one.name], price=float(one.parameters)) for one in group]
                 fresh = split != "validation"
-            winner = pick_winner(contenders, reference.name, fresh=fresh, called=called)
+            winner = pick_winner(contenders, reference.name, fresh=fresh, rows_seen=split == "validation", called=called)
             measure = "loss" if reference.result.direction == "minimize" else "share that is wrong"
             return winner, f"By {measure} on the {split} split: {winner.sentence}."
     return None, "There is nothing to choose between."

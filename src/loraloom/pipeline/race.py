@@ -94,7 +94,8 @@ def race(session: Session, driver: Driver, chosen: Sequence[Finished], default: 
     contenders = _contenders(session, driver, {trial: tuple(own.values()) for trial, own in scores.items()})
     keep = session.prepared.config.search.keep
     measure = "loss" if session.result.direction == "minimize" else "share that is wrong"
-    verdict = pick_winner(contenders, reference, fresh=raced and split == "confirm", keep=keep, measure=measure)
+    new_rows = split == "confirm"
+    verdict = pick_winner(contenders, reference, fresh=raced and new_rows, rows_seen=not new_rows, keep=keep, measure=measure)
     session.result.verdict, session.result.significant = verdict.sentence, verdict.significant
     session.result.gain = verdict.gain
     session.recorder.emit("note", text=verdict.sentence)

@@ -95,6 +95,7 @@ def pick_winner(
     default_id: str,
     *,
     fresh: bool = False,
+    rows_seen: bool = True,
     keep: Keep = "best",
     called: str = "the plan's setting",
     measure: str = "",
@@ -106,6 +107,7 @@ def pick_winner(
         default_id: the plan's own setting, which must have finals.
         fresh: whether the finals are of other seeds and other rows than what the search chose by. If not, they say nothing
             that the search did not know, and the best of all settings is as lucky as the best of all.
+        rows_seen: where they are not fresh, whether that is for their rows, or for their seeds alone: the sentence says which.
         keep: "best" keeps the highest posterior mean; "safe" the plan's setting unless that is better with 95%.
         called: what the sentence calls the plan's setting, where something else stands for it.
         measure: what the costs are, before their numbers in the sentence; empty where whoever shows it says so.
@@ -128,7 +130,7 @@ def pick_winner(
     looked_at = len(rivals) if fresh else len({one.id for one in contenders}) - 1
     sure = kept is not None and _sure(kept, chance, looked_at) and kept.final.mean >= step
     ties = _ties(judged, kept, default, step)
-    words = _Words(default, called, measure, chance, fresh, keep)
+    words = _Words(default, called, measure, chance, "" if fresh else "on rows" if rows_seen else "with seeds", keep)
     sentence = words.better(kept, sure) if kept else words.default_kept(shown)
     return Winner(kept.contender.id if kept else default_id, sure, shown.posterior, ties, _with_ties(sentence, ties))
 
@@ -266,7 +268,7 @@ class _Words:
     called: str
     measure: str
     chance: Chance
-    fresh: bool
+    seen: str
     keep: Keep
 
     @property
@@ -295,8 +297,8 @@ class _Words:
         told = f"gain {gain.mean:.3g}, 95% interval {gain.low:.3g} to {gain.high:.3g}"
         if not self.chance.freedom:
             told += ", of these adapters: one seed each does not say what the settings would do again"
-        if not self.fresh:
-            told += "; on rows or with seeds that the choice had seen, so expect a little less"
+        if self.seen:
+            told += f"; {self.seen} that the choice had seen, so expect a little less"
         return told
 
 
