@@ -3,21 +3,19 @@
 from __future__ import annotations
 
 import json
-import math
 from dataclasses import asdict
-from random import Random
 from typing import Any
 
+import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from optuna.samplers import QMCSampler
 
 from loraloom.search.anchors import anchors
 from loraloom.search.default_space import default_space
-from loraloom.search.history import Known, PastSearch, Prior, drawn, standings, tried_again
-from loraloom.search.samplers import GUIDED_EVERY, Past, make_sampler
+from loraloom.search.history import Known, PastSearch, Prior, standings, tried_again
 from loraloom.search.searcher import Searcher
+from loraloom.search.second_wave import draw
 from loraloom.search.space import ALPHA, BATCH, RANK, RATE, Space
 
 PLAN: dict[str, Any] = {RATE: 3e-4, BATCH: 16, RANK: 16, ALPHA: 32.0}
@@ -59,40 +57,12 @@ def test_a_rate_is_held_against_the_batch_that_it_belongs_to() -> None:
     seed=st.integers(0, 2**32 - 1),
     trials=st.sampled_from([4, 16, 32, 128]),
 )
-def test_every_expected_standing_is_one_and_every_point_keeps_a_chance(known: list[Known], seed: int, trials: int) -> None:
+def test_every_expected_standing_is_one(known: list[Known], seed: int, trials: int) -> None:
     space = default_space(PLAN, trials, 1)
-    prior, random = Prior(space, known), Random(seed)
-    for _ in range(8):
-        point = drawn(space, random)
+    prior = Prior(space, known)
+    for point in draw(space, 8, np.random.default_rng(seed)):
         assert 0 <= prior(point) <= 1
         assert space.point(space.params(point)).keys() == point.keys()
-    sampler = make_sampler("auto", space, PLAN, trials=trials, slots=trials, seed=seed % 1000, known=known)
-    spoken = [sampler.next(Past(asked, 0, lambda _: True)) for asked in range(GUIDED_EVERY)]
-    # The sequence that fills the space evenly, and so leaves nothing out, still gives most of the points.
-    assert sum(isinstance(proposal, QMCSampler) for proposal in spoken) == GUIDED_EVERY - 1
-
-
-def test_guided_points_lie_where_settings_did_well_and_are_the_same_each_time() -> None:
-    known = [at(1e-3, standing=1.0), at(9e-4, 32, 0.9), at(1e-4, standing=0.1), at(8e-5, 8, 0.0)]
-
-    def rates(known: list[Known]) -> list[float]:
-        samplers = [make_sampler("auto", SPACE, PLAN, trials=16, slots=16, seed=seed, known=known) for seed in range(30)]
-        points = [sampler.next(Past(0, 0, lambda _: True)) for sampler in samplers]
-        return [float(point[RATE]) for point in points if isinstance(point, dict)]
-
-    good, bad = rates(known), rates([at(one.params[RATE], one.params[RANK], 1 - one.standing) for one in known])
-    assert len(good) == len(bad) == 30
-    assert math.prod(good) ** (1 / 30) > 5e-4 > 2e-4 > math.prod(bad) ** (1 / 30)
-    assert rates(known) == good
-
-
-def test_a_sampler_that_is_named_takes_no_notice() -> None:
-    for name in ("sobol", "random", "tpe", "gp", "grid", "one_factor"):
-        with_history = Searcher(SPACE, PLAN, 8, 8, sampler=name, known=[at(1e-3, 32, 1.0, "won")])
-        without = Searcher(SPACE, PLAN, 8, 8, sampler=name)
-        for _ in range(8):
-            ours, theirs = with_history.ask(), without.ask()
-            assert ours and theirs and (ours.params, ours.kind) == (theirs.params, theirs.kind)
 
 
 def test_the_winner_of_an_earlier_search_is_tried_second_with_its_reason() -> None:

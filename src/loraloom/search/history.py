@@ -9,10 +9,9 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from random import Random
 from typing import Any, cast
 
-from loraloom.search.dimensions import Coordinate, Dimension, Range, is_number
+from loraloom.search.dimensions import Dimension, Range, is_number
 from loraloom.search.space import Params, Point, Space
 
 NEUTRAL = 0.5
@@ -112,15 +111,6 @@ def tried_again(space: Space, baseline: Mapping[str, Any], known: Sequence[Known
         return None
     best = max(winners, key=lambda one: prior(space.point({**baseline, **one.params})))
     return space.clip({**baseline, **best.params}), best.reason
-
-
-def drawn(space: Space, random: Random) -> Point:
-    """A point of the space, each dimension by chance on its own scale."""
-    return {dimension.key: _drawn(dimension, random) for dimension in space.searched}
-
-
-def _drawn(dimension: Dimension, random: Random) -> Coordinate:
-    return dimension.at(random.random()) if isinstance(dimension, Range) else random.choice(dimension.levels(1))
 
 
 def _position(dimension: Dimension, setting: Any) -> float | str:

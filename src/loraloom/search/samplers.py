@@ -13,7 +13,6 @@ from random import Random
 from typing import TYPE_CHECKING, Any, Literal, Protocol, TypeAlias
 
 from loraloom.errors import ConfigError
-from loraloom.search.history import Known, Prior, drawn
 from loraloom.search.quiet import quiet
 from loraloom.search.second_wave import Early, Waves, first_wave
 from loraloom.search.space import Point, Space
@@ -32,10 +31,6 @@ TPE_FROM = 64
 TPE_STARTUP = 10
 """Optuna's own default; a Gaussian process can do with two points more than dimensions (4 at least)."""
 LEVELS = (5, 9, 17, 33)
-GUIDED_EVERY, DRAWN_FOR_ONE = 8, 16
-"""One of eight evenly spread points is the best of 16 by what earlier searches found. The setting that is tried again gives most
-of what a right history can; a wrong one costs as much as it guides. In replays of 16 candidates on the tables of
-benchmarks/search two guided points of three lose up to 33 hits in a hundred where the history is wrong, one of eight up to 5."""
 
 
 @dataclass(frozen=True)
@@ -109,38 +104,6 @@ class Warmed(NeverWaits):
         return self.model if past.asked >= self.designed and past.learned >= self.needed else self.sobol
 
 
-@dataclass(frozen=True)
-class Guided:
-    """Another sampler, in which some of the points that would fill the space evenly lie where earlier searches did well: of
-    a few that chance draws, the one with the highest expected standing.
-
-    Args:
-        even: what fills the space evenly; where the sampler names anything else, that is taken as it is.
-    """
-
-    sampler: Sampler
-    even: BaseSampler
-    space: Space
-    prior: Prior
-    seed: int
-
-    @property
-    def censored(self) -> bool:
-        return self.sampler.censored
-
-    def waits(self, past: Past) -> bool:
-        return self.sampler.waits(past)
-
-    def next(self, past: Past) -> Point | BaseSampler | None:
-        proposal = self.sampler.next(past)
-        if proposal is not self.even or past.asked % GUIDED_EVERY:
-            return proposal
-        # What is drawn hangs on the number of the trial alone, so that a run which is taken up again draws the same.
-        random = Random(f"{self.seed}:{past.asked}")
-        points = [point for _ in range(DRAWN_FOR_ONE) if past.is_new(point := drawn(self.space, random))]
-        return max(points, key=self.prior, default=proposal)
-
-
 def make_sampler(
     name: str,
     space: Space,
@@ -150,7 +113,6 @@ def make_sampler(
     slots: int,
     seed: int,
     draws: int = 0,
-    known: Sequence[Known] = (),
     wide: bool = False,
 ) -> Sampler:
     """The sampler of a name.
@@ -161,7 +123,6 @@ def make_sampler(
         slots: how many train at a time.
         seed: of every draw.
         draws: trials that the study already holds: a search that is taken up again must not draw the same once more.
-        known: trials of earlier searches, for the automatic sampler; one that is named draws as it always does.
         wide: whether the search starts wide; `auto` then draws in two waves (`search.second_wave`).
 
     Raises:
@@ -183,7 +144,7 @@ def make_sampler(
     if model == "gp" or model == "tpe":
         designed = ANCHORS + sobol_points(trials) if name == "auto" else 0
         sampler = _warmed(model, space, designed, seed, draws, sobol)
-    return Guided(sampler, sobol, space, Prior(space, known), seed) if known and name == "auto" else sampler
+    return sampler
 
 
 def sobol_points(trials: int) -> int:

@@ -97,7 +97,7 @@ class Searcher:
         reconcile(self._study)
         draws = len(self._study.get_trials(deepcopy=False))
         self._sampler = make_sampler(
-            sampler, self._space, baseline, trials=trials, slots=slots, seed=seed, draws=draws, known=known, wide=self._wide
+            sampler, self._space, baseline, trials=trials, slots=slots, seed=seed, draws=draws, wide=self._wide
         )
         self._random = RandomSampler(seed=seed + draws)
         self._pruner = make_pruner(pruner, trials, self._study, seed)
