@@ -111,8 +111,9 @@ def test_plan_and_check_say_the_same(name: str, world: World, loraloom: Door, tm
     document = checked.json()
     assert {one["level"] for one in document["checks"]} <= {"ok", "skipped"}, document["checks"]
     assert all(warning in planned.json()["warnings"] for warning in document["warnings"])
-    assert all(any(note in warning for warning in document["warnings"]) for note in notes), document["warnings"]
-    assert len(document["warnings"]) == len(notes)
+    said = [warning for warning in document["warnings"] if "too few to keep half of them for the race" not in warning]
+    assert all(any(note in warning for warning in said) for note in notes), said
+    assert len(said) == len(notes)
     for example in document["preview"]["examples"] if learnt else []:
         told = "".join(piece["text"] if piece["supervised"] else "" for piece in example)
         # The tokenizer of the tiny model knows neither every letter nor every space.
