@@ -14,6 +14,7 @@ from rehearsal import EVALUATIONS, Played, Rehearsal
 from loraloom.search.default_space import default_space
 from loraloom.search.finals import finalists_of
 from loraloom.search.searcher import Searcher
+from loraloom.search.second_wave import apart
 from loraloom.search.space import BATCH, RANK, RATE
 
 PLAN: dict[str, Any] = {RATE: 3e-4, BATCH: 16, RANK: 16, "adapter.lora_alpha": 32.0}
@@ -133,3 +134,15 @@ def test_the_second_wave_lies_where_the_first_did_well() -> None:
 
 def play_wide(seed: int) -> Played:
     return play(seed, trials=32, sampler="auto", pruner="auto")
+
+
+def test_the_second_wave_spreads_where_the_best_lies_at_an_edge() -> None:
+    """The lower the rate the better, down to the end of the range: still no two candidates are nearly one."""
+    space = default_space(PLAN, 32, 8, wide=True)
+    searcher = Searcher(space, PLAN, 32, 8, "auto", "auto", 3)
+    run = Rehearsal(searcher, lambda params: 1.3 + 0.1 * math.log(params[RATE] / 1e-4), 8, 3).play()
+    points = [space.point(asked.params) for asked in run.asked]
+    second = points[16:]
+    for number, point in enumerate(second):
+        others = points[: 16 + number]
+        assert apart(space, [point], others) == [point]

@@ -33,6 +33,9 @@ LEAST = 4
 """Fewer costs than this carry no surface."""
 POOL = 512
 """Points among which the lowest is looked for."""
+APART = 0.1
+"""A point is new if it lies so far from every other in one dimension at least, as a share of that dimension: where the surface
+falls towards an edge of the space, its lowest points would all be one."""
 PRIOR, NOISE = 2.0, 0.5
 """Standard deviations of a coefficient and of a cost about the surface, where costs have been scaled to one."""
 
@@ -72,7 +75,8 @@ class Waves:
         if past.asked < self.size or sum(math.isfinite(one.cost) for one in known) < LEAST:
             return self.sobol
         rng = np.random.default_rng((self.seed, past.asked))
-        pool = [point for point in draw(self.space, POOL, rng) if past.is_new(point)]
+        new = [point for point in draw(self.space, POOL, rng) if past.is_new(point)]
+        pool = apart(self.space, new, [one.point for one in past.early()])
         return lowest(self.space, known, pool, rng) if pool else self.sobol
 
 
@@ -98,14 +102,27 @@ def lowest(space: Space, known: Sequence[Early], pool: Sequence[Point], rng: np.
 
 def features(space: Space, points: Sequence[Point]) -> Floats:
     """[points, coefficients]: one, every scale, its square, the products of two, and a column for each word."""
+    x, words = places(space, points)
+    products = [x[:, i] * x[:, j] for i in range(x.shape[1]) for j in range(i)]
+    return np.stack([np.ones(len(points)), *x.T, *(x**2).T, *products, *words.T], axis=1)
+
+
+def places(space: Space, points: Sequence[Point]) -> tuple[Floats, Floats]:
+    """Where points lie: [points, scales] as shares of each scale, and [points, words] of 0 and 1."""
     scales = [dimension for dimension in space.searched if isinstance(dimension, Range) or dimension.ordered]
-    x = np.asarray([[dimension.share(point[dimension.key]) for dimension in scales] for point in points]).reshape(len(points), -1)
-    columns: list[Floats] = [np.ones(len(points)), *x.T, *(x**2).T]
-    columns += [x[:, i] * x[:, j] for i in range(x.shape[1]) for j in range(i)]
-    for dimension in space.searched:
-        if dimension not in scales:
-            columns += [np.asarray([point[dimension.key] == word for point in points], float) for word in dimension.levels(0)]
-    return np.stack(columns, axis=1)
+    labels = [(one.key, word) for one in space.searched if one not in scales for word in one.levels(0)]
+    x = [[dimension.share(point[dimension.key]) for dimension in scales] for point in points]
+    words = [[float(point[key] == word) for key, word in labels] for point in points]
+    return np.asarray(x).reshape(len(points), len(scales)), np.asarray(words).reshape(len(points), len(labels))
+
+
+def apart(space: Space, pool: Sequence[Point], others: Sequence[Point]) -> list[Point]:
+    """Those of the pool that are near to none of the others."""
+    if not pool or not others:
+        return list(pool)
+    own, known = (np.concatenate(places(space, points), axis=1) for points in (pool, others))
+    nearest = np.abs(own[:, None, :] - known[None, :, :]).max(axis=2).min(axis=1)
+    return [point for point, distance in zip(pool, nearest, strict=True) if distance >= APART]
 
 
 def draw(space: Space, count: int, rng: np.random.Generator) -> list[Point]:
