@@ -19,6 +19,7 @@ def keep_float64(monkeypatch: pytest.MonkeyPatch) -> None:
     """Where transformers' code would narrow float64 to float32, float64 stays. Other code is left alone, ours too."""
     for home, name in ((torch.Tensor, "float"), (torch.Tensor, "to"), (torch.Tensor, "type"), (torch.nn.functional, "softmax")):
         monkeypatch.setattr(home, name, _wide(getattr(home, name), narrows=name == "float"))
+    monkeypatch.setattr(torch.Tensor, "__matmul__", _promoting(torch.Tensor.__matmul__))
 
 
 def _wide(method: Callable[..., Any], *, narrows: bool) -> Callable[..., Any]:
@@ -31,3 +32,13 @@ def _wide(method: Callable[..., Any], *, narrows: bool) -> Callable[..., Any]:
         return method(x, *args, **named)
 
     return wide
+
+
+def _promoting(product: Callable[..., Any]) -> Callable[..., Any]:
+    """Frequencies that stayed float64 times positions, which are integers made float32: older versions of transformers multiply
+    the two as matrices, which takes one dtype."""
+
+    def promoted(x: torch.Tensor, y: torch.Tensor) -> Any:
+        return product(x, y.double() if x.dtype == torch.float64 and y.dtype == torch.float32 else y)
+
+    return promoted

@@ -107,6 +107,8 @@ def test_a_layer_whose_weights_peft_reads_under_another_name_is_left_out(tmp_pat
 
 def test_peft_is_asked_of_every_family_whose_weights_transformers_renames(tmp_path: Path) -> None:
     """Beam without experts has layers of the names that PEFT takes for its fused ones."""
+    if not hasattr(tf, "BeamConfig"):
+        pytest.skip("this version of transformers does not know Beam")
     tf.BeamConfig(**GROUPED, head_dim=8).save_pretrained(tmp_path)
     facts = model_facts(str(tmp_path))
     left = {one.name for one in facts.linears if one.why.startswith("PEFT takes")}

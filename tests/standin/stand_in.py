@@ -299,6 +299,7 @@ GPU = {
     "get_device_name": lambda *_: "stand-in", "get_device_capability": lambda *_: (9, 0), "synchronize": lambda *_: None,
     "max_memory_allocated": lambda *_: 2**30, "memory_allocated": lambda *_: 2**29, "reset_peak_memory_stats": lambda *_: None,
     "is_initialized": lambda: True, "device_count": lambda: 1, "current_device": lambda: 0,
+    "is_current_stream_capturing": lambda: False,
 }  # fmt: skip
 
 
