@@ -90,6 +90,10 @@ class InterruptedRunError(RunError):
     exit_code = 130
 
 
+class DeviceError(RunError):
+    """A device failed, or its memory ran out where nothing could be made smaller."""
+
+
 class StoreError(RunError):
     """Disk or database refused."""
 

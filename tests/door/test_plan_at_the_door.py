@@ -253,14 +253,15 @@ def test_a_busy_machine_is_forecast_as_an_idle_one_with_the_busy_figure_beside_i
 
 def test_memory_that_others_hold_is_said(world: World, loraloom: Door, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(device, "_host_memory", lambda: (24 * 2**30, 3 * 2**30))
+    monkeypatch.setattr(device, "_process_bytes", lambda: 2**30)
     words = ["plan", "--model", world.llama, "--data", world.text]
-    said = "3.0 GiB of 24.0 GiB are free: other processes hold the rest"
+    said = "3.0 GiB of 24.0 GiB are free: other processes hold 20.0 GiB"
     (line,) = [line for line in loraloom(*words).out.splitlines() if line.startswith("memory: ")]
     assert said in line
     assert said not in loraloom(*words, "--memory", "2GiB").out
     monkeypatch.setattr(device, "_host_memory", lambda: (24 * 2**30, 30 * 2**20))
     refused = loraloom(*words)
-    assert refused.code == 2 and "30 MiB of 24.0 GiB are free: other processes hold the rest" in refused.err
+    assert refused.code == 2 and "30 MiB of 24.0 GiB are free: other processes hold 23.0 GiB" in refused.err
 
 
 def test_a_run_that_begins_on_a_busy_machine_says_so(

@@ -298,6 +298,7 @@ GPU = {
     "is_available": lambda: True, "mem_get_info": lambda *_: (60 * 2**30, 80 * 2**30), "empty_cache": lambda: None,
     "get_device_name": lambda *_: "stand-in", "get_device_capability": lambda *_: (9, 0), "synchronize": lambda *_: None,
     "max_memory_allocated": lambda *_: 2**30, "memory_allocated": lambda *_: 2**29, "reset_peak_memory_stats": lambda *_: None,
+    "memory_reserved": lambda *_: 2**29,
     "is_initialized": lambda: True, "device_count": lambda: 1, "current_device": lambda: 0,
     "is_current_stream_capturing": lambda: False,
 }  # fmt: skip

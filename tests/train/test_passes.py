@@ -11,7 +11,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import nn
 
-from loraloom.train.faults import GROWTH, first_bad, first_grown, is_out_of_memory, largest_outputs
+from loraloom.lora.device_faults import is_out_of_memory
+from loraloom.train.faults import GROWTH, first_bad, first_grown, largest_outputs
 from loraloom.train.passes import PADDING_LIMIT, group_passes, next_passes
 from loraloom.train.seat import evaluation_steps
 

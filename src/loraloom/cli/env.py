@@ -11,7 +11,9 @@ def env(json: Json = False, verbose: Verbose = False) -> dict[str, Any]:
     """Show versions, devices and what works here."""
     from loraloom.cli.summary import show_facts
     from loraloom.facts.device import environment
+    from loraloom.pipeline.device_errors import device_errors
 
-    found = environment()
+    with device_errors():
+        found = environment()
     show_facts(found)
     return found

@@ -21,6 +21,12 @@ MODELS_BYTES = 144e6
 """What transformers' models and what is imported with them take: measured as the difference between a plan that needs them
 and one that does not (torch 2.13, transformers 5.23)."""
 
+CUDA_CONTEXT_BYTES = 600_000_000
+"""What CUDA and its libraries take of a GPU before anything is computed."""
+
+NOTABLE_BYTES = 2**30
+"""What others hold of a GPU and is worth a word once memory has run out."""
+
 CPU_LIMIT = Path("/sys/fs/cgroup/cpu.max")
 """Microseconds of a processor that a container may have in a period of so many."""
 
@@ -43,6 +49,13 @@ class DeviceFacts:
     """What this process holds beside a model, on a CPU; 0 where that is not known."""
     share: float = 1.0
     """Of the cores, what other processes leave to this one now; 1 where nobody else is there, and on a GPU."""
+    own_bytes: int = 0
+    """What this process holds of a GPU already."""
+
+    @property
+    def others_bytes(self) -> int:
+        """What other processes hold."""
+        return max(0, self.total_bytes - self.free_bytes - self.process_bytes - self.own_bytes)
 
 
 def device_facts(kind: DeviceKind | None = None) -> DeviceFacts:
@@ -51,17 +64,44 @@ def device_facts(kind: DeviceKind | None = None) -> DeviceFacts:
 
     kind = kind or _best_kind()
     if kind == "cuda":
-        free, total = torch.cuda.mem_get_info()
+        free, total, own = cuda_memory()
         capability = torch.cuda.get_device_capability()
         return DeviceFacts(
-            "cuda", torch.cuda.get_device_name(), total, free, torch.get_num_threads(), capability >= (8, 0), capability
-        )
+            "cuda", torch.cuda.get_device_name(), total, free, torch.get_num_threads(), capability >= (8, 0), capability,
+            own_bytes=own,
+        )  # fmt: skip
     total, free = _host_memory()
     if kind == "mps":
         total = min(total, int(torch.mps.recommended_max_memory()))
         return DeviceFacts("mps", "Apple GPU", total, min(free, total), torch.get_num_threads(), True)
     native = bool(_cpu_flags() & BF16_CPU_FLAGS)
     return DeviceFacts("cpu", cpu_name(), total, free, usable_cores(), native, threads=_threads(), process_bytes=_process_bytes())
+
+
+def cuda_memory() -> tuple[int, int, int]:
+    """(free, total, own) bytes of the GPU in use: what this process could still take, all there is, and what it has taken.
+
+    Blocks that torch's allocator holds and that hold nothing are free to this process, although the driver counts them as taken.
+    """
+    import torch
+
+    free, total = torch.cuda.mem_get_info()
+    reserved, allocated = torch.cuda.memory_reserved(), torch.cuda.memory_allocated()
+    return free + reserved - allocated, total, allocated + CUDA_CONTEXT_BYTES
+
+
+def held_by_others_now() -> str:
+    """ "other processes hold 59.5 GiB of its 80.0 GiB"; empty where there is no GPU, it does not answer, or it is hardly used."""
+    import torch
+
+    try:
+        if not torch.cuda.is_initialized():
+            return ""
+        free, total, own = cuda_memory()
+    except RuntimeError:
+        return ""
+    others = total - free - own
+    return f"other processes hold {others / 2**30:.1f} GiB of its {total / 2**30:.1f} GiB" if others > NOTABLE_BYTES else ""
 
 
 def environment() -> dict[str, Any]:

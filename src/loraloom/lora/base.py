@@ -15,6 +15,7 @@ import torch
 from torch import nn
 
 from loraloom.errors import ModelError, first_line
+from loraloom.lora.device_faults import is_of_device
 from loraloom.lora.frozen import keep_few_programs
 from loraloom.lora.tokenizer import reader_of
 from loraloom.records import Task
@@ -170,6 +171,8 @@ def load_base(
             )  # fmt: skip
             model, info = loaded
     except Exception as error:  # config and weights are input: damaged ones raise whatever their parser raises
+        if is_of_device(error):
+            raise
         folder = Path(name_or_path).is_dir()
         raise ModelError(
             f"cannot load `{name_or_path}` for {task}",

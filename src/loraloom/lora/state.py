@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from loraloom.errors import ModelError, VerificationError
 from loraloom.lora.arena import Entry
 from loraloom.lora.base import Base, load_tokenizer, quiet_transformers, share_copy
+from loraloom.lora.device_faults import is_of_device
 from loraloom.lora.foreign import adapter_shapes, check_adapter, has_tokenizer, read_adapter_config, trained_tokens
 from loraloom.lora.init import moves_base
 from loraloom.lora.packed import REMOVED, AdapterWeights, PackedModel, Routing, Segment
@@ -182,6 +183,8 @@ def load_peft(folder: Path, model: nn.Module) -> Any:
         with quiet_transformers():
             loaded: Any = PeftModel.from_pretrained(model, str(folder), use_safetensors=True).eval()  # pyright: ignore[reportArgumentType]
     except Exception as error:  # the folder is input: PEFT answers what does not fit with errors of many kinds
+        if is_of_device(error):
+            raise
         raise ModelError(
             f"the adapter in {folder} does not fit this model",
             got="; ".join(line.strip() for line in str(error).splitlines()[:2]),

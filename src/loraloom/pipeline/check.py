@@ -12,6 +12,7 @@ from loraloom.data.encode import Encoded, preview
 from loraloom.errors import DataError, LoraloomError, MemoryBudgetError, ModelError, RequestError, TemplateError
 from loraloom.facts.data import assumed_data, data_facts
 from loraloom.facts.device import device_facts
+from loraloom.pipeline.device_errors import device_errors
 from loraloom.pipeline.fingerprint import fingerprints, refuse_changes
 from loraloom.pipeline.preflight import memory, run_check, run_checks
 from loraloom.pipeline.preflight.rehearsal import rehearse
@@ -77,6 +78,7 @@ class Checked:
         }
 
 
+@device_errors()
 def check(config: Config, *, quick: bool = False) -> Checked:
     """Look at model, data, adapter, memory and deployment target; one batch goes through the model, nothing is kept.
 

@@ -29,6 +29,7 @@ from loraloom.lora.foreign import adapter_folder, has_tokenizer, read_adapter_co
 from loraloom.lora.state import PEFT_TASKS, load_peft, require_embeddings
 from loraloom.pipeline.beside import record_of
 from loraloom.pipeline.classes import classes_to_score, refuse_unlabelled
+from loraloom.pipeline.device_errors import device_errors
 from loraloom.pipeline.prepare import deciding_metric
 from loraloom.plan.rules.max_length import refuse_beyond_positions
 
@@ -36,6 +37,7 @@ LONGEST = 2**20
 """Tokens of a row, for models without an end."""
 
 
+@device_errors()
 def evaluate(
     config: Config, adapter: str | None, split: str = "test", metrics: Sequence[str] = (), max_new_tokens: int = 128
 ) -> dict[str, Any]:

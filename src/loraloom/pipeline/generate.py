@@ -19,6 +19,7 @@ from loraloom.lora.base import Base, load_base, share_copy
 from loraloom.lora.foreign import adapter_folder, read_adapter_config
 from loraloom.lora.state import PEFT_TASKS, embedding_rows, load_peft, require_embeddings
 from loraloom.pipeline.beside import tokenizer_beside
+from loraloom.pipeline.device_errors import device_errors
 from loraloom.pipeline.predict import COLUMN, PROBABILITY, predict_table
 
 
@@ -36,6 +37,7 @@ class Source:
         return form_of(self.tokenizer.chat_template) or ("chat_template" if self.tokenizer.chat_template else None)
 
 
+@device_errors()
 def generate(
     model: str | None,
     adapters: list[str],

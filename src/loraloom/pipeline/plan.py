@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from loraloom.config.asked import Config
+from loraloom.pipeline.device_errors import device_errors
 from loraloom.pipeline.history import with_history
 from loraloom.pipeline.prepare import Prepared, prepare
 from loraloom.plan.explain import Explanation
@@ -11,6 +12,7 @@ from loraloom.plan.explain import explain as explain_setting
 Planned = Prepared
 
 
+@device_errors()
 def plan(config: Config) -> Planned:
     """Read the request and decide; weights need not be there. Earlier runs correct the forecast. Errors as in `prepare`."""
     return with_history(prepare(config, weights=False, race=True))

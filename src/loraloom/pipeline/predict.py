@@ -28,6 +28,7 @@ from loraloom.lora.foreign import adapter_folder, read_adapter_config
 from loraloom.lora.state import PEFT_TASKS, load_peft, require_embeddings
 from loraloom.pipeline.beside import tokenizer_beside
 from loraloom.pipeline.classes import classes_to_score
+from loraloom.pipeline.device_errors import device_errors
 from loraloom.pipeline.evaluate import cut_as_trained
 from loraloom.records import Task
 
@@ -65,6 +66,7 @@ class _Asked:
     tokenizer: Any
 
 
+@device_errors()
 def predict(
     config: Config, adapter: str | None, *, probabilities: bool = False, max_new_tokens: int = 128, dry_run: bool = False,
     tick: Tick = lambda done, rows: None,

@@ -15,6 +15,7 @@ from loraloom.evals.objective import objective_for
 from loraloom.facts.speed import cores_share_now
 from loraloom.lora.base import Base, share_copy
 from loraloom.lora.packed import PackedModel
+from loraloom.pipeline.device_errors import device_errors
 from loraloom.pipeline.preflight.rehearsal import rehearse
 from loraloom.pipeline.prepare import Prepared, prepare
 from loraloom.plan.basis import bytes_text
@@ -46,6 +47,7 @@ class Timing:
         return seconds_at(self.usual_tokens, self.ticks)
 
 
+@device_errors()
 def probe(config: Config) -> Prepared:
     """Plan, take steps on the longest batch as a run does, time a few micro-steps and an evaluation, and plan with that.
 

@@ -19,7 +19,7 @@ from loraloom.config.decode import to_plain
 from loraloom.config.units import parse_seconds
 from loraloom.data.batches import collate
 from loraloom.data.encode import Row
-from loraloom.errors import InterruptedRunError, StoreError, VerificationError
+from loraloom.errors import InterruptedRunError, StoreError, VerificationError, first_line
 from loraloom.evals.objective import objective_for
 from loraloom.evals.scoring import row_sums, score_of
 from loraloom.facts.device import environment
@@ -27,6 +27,7 @@ from loraloom.lora.base import Base, share_copy
 from loraloom.lora.packed import PackedModel
 from loraloom.lora.state import load_peft, logits_of, read_adapter, save_adapter, verify_adapter
 from loraloom.lora.targets import short_label
+from loraloom.pipeline.device_errors import in_our_words
 from loraloom.pipeline.diagnosing import Diagnosis
 from loraloom.pipeline.drive import Driver, Job
 from loraloom.pipeline.fingerprint import MODEL, fingerprints, refuse_changes
@@ -295,7 +296,10 @@ class Session:
             self._stop("interrupted", "the run was interrupted")
             raise InterruptedRunError("the run was interrupted; it can go on where it stopped", next=command) from error
         except BaseException as error:
-            self._stop("failed", "the run failed")
+            told = in_our_words(error, f"{command} (nothing is lost but the time since its last checkpoint)")
+            self._stop("failed", f"the run failed: {first_line(told or error)}")
+            if told is not None:
+                raise told from error
             error.add_note(f"to go on with the run: {command}")
             raise
         finally:
@@ -305,6 +309,7 @@ class Session:
         # A disk that is full, or a memory that is, refuses this as well; the first error is the one to report.
         with suppress(Exception):
             self.recorder.suspend(reason)
+            self.result.reason = reason
             self._close(status)
 
     def finish(self) -> Outcome:
@@ -315,7 +320,7 @@ class Session:
 
     def _close(self, status: RunStatus) -> None:
         self.result.status, self.result.findings = status, self.diagnosis.of_run()
-        self.recorder.emit("run_finished", status=status)
+        self.recorder.emit("run_finished", status=status, reason=self.result.reason)
         self.recorder.write()
         write_report(self.folder)
         try:

@@ -10,6 +10,7 @@ from pathlib import Path
 
 from loraloom.config.asked import Config
 from loraloom.errors import RunError
+from loraloom.pipeline.device_errors import device_errors
 from loraloom.pipeline.diagnosing import first_remedy, waited
 from loraloom.pipeline.drive import Finished, Job
 from loraloom.pipeline.history import with_history
@@ -58,6 +59,7 @@ class OneSource:
         pass
 
 
+@device_errors()
 def train(config: Config, watch: Watch, dry_run: bool = False, resume: str | Path | None = None) -> Outcome | Prepared:
     """Train one adapter, prove it, keep it. Arguments and errors as in `tune`."""
     with nullcontext() if dry_run else reopened(config, "train", resume) as place:

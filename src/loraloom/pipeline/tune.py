@@ -10,6 +10,7 @@ from pathlib import Path
 
 from loraloom.config.asked import Config
 from loraloom.errors import ConfigError, RunError
+from loraloom.pipeline.device_errors import device_errors
 from loraloom.pipeline.drive import Driver, Finished, Job
 from loraloom.pipeline.history import finished_runs, with_history
 from loraloom.pipeline.journal import Journal
@@ -31,6 +32,7 @@ from loraloom.train.pack import Seat
 from loraloom.train.schedule import warmup_steps
 
 
+@device_errors()
 def tune(config: Config, watch: Watch, dry_run: bool = False, resume: str | Path | None = None) -> Outcome | Prepared:
     """Search, race, prove, keep. With `dry_run` only what would be done is returned; nothing is written.
 

@@ -13,6 +13,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
 from loraloom.facts.activations import kept_by_widest_layer, kept_bytes_per_row
+from loraloom.facts.device import CUDA_CONTEXT_BYTES
 from loraloom.facts.model import LinearFact, ModelFacts
 from loraloom.facts.weights import BYTES
 from loraloom.plan import engine
@@ -29,7 +30,7 @@ NF4_BYTES = 0.516
 """A number in NF4 with double quantisation (arXiv:2305.14314)."""
 EAGER_ATTENTION_BYTES = 16
 """Per row, head and pair of positions, where attention is not fused: scores, softmax and their copies."""
-RUNTIME_BYTES = {"cuda": 600e6, "cpu": 500e6, "mps": 500e6}
+RUNTIME_BYTES = {"cuda": float(CUDA_CONTEXT_BYTES), "cpu": 500e6, "mps": 500e6}
 """What torch and its libraries take before a model is loaded, where that was not measured (`DeviceFacts.process_bytes`)."""
 LIBRARY_BYTES = 25e6
 """What they take more once a model has run on a CPU: kernels made for its shapes, pages of code. Measured on a model of a few

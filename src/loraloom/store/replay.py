@@ -54,7 +54,7 @@ def _take_run(result: RunResult, event: Event) -> None:
     elif event.kind == "evaluated":
         result.baseline = {**result.baseline, **_scores(event)}
     elif event.kind == "run_finished":
-        result.status = event.data.get("status", "completed")
+        result.status, result.reason = event.data.get("status", "completed"), event.data.get("reason")
 
 
 def _take_trial(trial: Trial, event: Event) -> Trial:

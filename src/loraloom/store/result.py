@@ -35,6 +35,8 @@ class RunResult:
     task: str
     started_at: str
     """ISO 8601, with its offset from UTC."""
+    reason: str | None = None
+    """Why it failed or was interrupted."""
     seconds: float = 0.0
     metric: str = "validation_loss"
     """The metric that decides, as a key of `Trial.metrics`; its standard error stands beside it as METRIC_se."""

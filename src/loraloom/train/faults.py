@@ -1,4 +1,4 @@
-"""What can go wrong in a pass, told apart: memory that ran out, and the layer where numbers went bad."""
+"""What can go wrong in a pass: memory that ran out, which is given back, and the layer where numbers went bad."""
 
 from __future__ import annotations
 
@@ -13,20 +13,8 @@ from torch import Tensor, nn
 from loraloom.lora.arena import Arena
 from loraloom.lora.transfer import fetch
 
-MEMORY_WORDS = (
-    "not enough memory", "out of memory", "can't allocate memory", "cannot allocate memory", "alloc_failed",
-    "could not create a primitive",
-)  # fmt: skip
-"""How torch's CPU allocator, CUDA libraries, the system and oneDNN put it, in lower case."""
 GROWTH = 10.0
 """A layer has run away when its largest output is this many times that of the frozen base on the same rows."""
-
-
-def is_out_of_memory(error: BaseException) -> bool:
-    """True for torch's own error, and for those that only say so in words."""
-    if isinstance(error, torch.OutOfMemoryError | MemoryError):
-        return True
-    return isinstance(error, RuntimeError) and any(word in str(error).lower() for word in MEMORY_WORDS)
 
 
 def free_memory(device: torch.device) -> None:

@@ -23,13 +23,14 @@ from loraloom.errors import RunError
 from loraloom.evals.neighbours import refuse_seen_neighbours
 from loraloom.evals.objective import Objective
 from loraloom.evals.scoring import RowSums, row_sums, score_of
+from loraloom.lora.device_faults import is_out_of_memory
 from loraloom.lora.function import BASE
 from loraloom.lora.neftune import noisy_embeddings
 from loraloom.lora.packed import PackedModel, Routing
 from loraloom.lora.transfer import fetch, send
 from loraloom.lora.workers import Workers
 from loraloom.records import Candidate, Event, Score, Task
-from loraloom.train.faults import first_bad, first_grown, free_memory, is_out_of_memory, largest_outputs, last_bad_gradient
+from loraloom.train.faults import first_bad, first_grown, free_memory, largest_outputs, last_bad_gradient
 from loraloom.train.optim import FlatOptimizer, Step, gradient_norms, step_all
 from loraloom.train.passes import Pass, assemble, next_passes
 from loraloom.train.resume import candidate_of, fingerprint, restore_seat, seat_state
