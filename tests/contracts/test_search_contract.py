@@ -5,16 +5,19 @@ from __future__ import annotations
 import logging
 import math
 import warnings
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Literal
 
 import pytest
 
+from loraloom.pipeline.journal import Journal
 from loraloom.records import Score
 from loraloom.search.pruners import PRUNERS
 from loraloom.search.samplers import SAMPLERS
 from loraloom.search.searcher import Observation, Searcher, Suggestion
 from loraloom.search.space import ALPHA, BATCH, RANK, RATE, Space
+from loraloom.store.lines import Lines
 
 PLAN: dict[str, Any] = {RATE: 3e-4, RANK: 16, ALPHA: 32.0, BATCH: 16, "training.lr_scheduler_type": "linear"}
 SPACE = Space.decode(
@@ -43,13 +46,13 @@ def observed(asked: Suggestion, evaluation: int) -> Observation:
     return Observation(asked.id, STEPS * evaluation // EVALUATIONS, progress, 0.05, Score("validation", {}, rows), rows[0], 3.0)
 
 
-def play(search: Searcher, rounds: int | None = None) -> list[Suggestion]:
+def play(search: Searcher | Journal) -> list[Suggestion]:
     """Fill the slots, evaluate round by round, do what the verdicts say."""
     handed: list[Suggestion] = []
     running: dict[str, tuple[Suggestion, int]] = {}
     waiting: dict[str, tuple[Suggestion, int]] = {}
     ends: dict[str, Literal["pruned", "diverged", "completed"]] = {"prune": "pruned", "diverged": "diverged", "stop": "completed"}
-    while rounds is None or rounds > 0:
+    while True:
         while len(running) < SLOTS and (asked := search.ask()):
             if asked.id not in waiting:
                 handed.append(asked)
@@ -73,8 +76,16 @@ def play(search: Searcher, rounds: int | None = None) -> list[Suggestion]:
             if evaluation + 1 == EVALUATIONS and name in running:
                 search.tell(name, "completed", seen.score)
                 del running[name]
-        rounds = None if rounds is None else rounds - 1
-    return handed
+
+
+def replayed(folder: Path, new: Callable[[], Searcher]) -> None:
+    """A search that is kept as it goes, and its calls played to a new searcher."""
+    whole = Journal(new(), Lines(folder / "search.jsonl"))
+    play(whole)
+    again = Journal(new(), whole.lines)
+    assert again.play() == 0
+    assert again.searcher.ranking() == whole.searcher.ranking()
+    assert again.searcher.ask() is None
 
 
 def fingerprint(asked: Suggestion) -> str:
@@ -114,18 +125,8 @@ class TestSamplers:
         assert {one.params[RANK] for one in asked} == {8, 16}
         assert len({fingerprint(one) for one in asked}) == len(asked) <= 3
 
-    def test_it_goes_on_where_another_process_ended(self, sampler: str, tmp_path: Path) -> None:
-        url = f"sqlite:///{tmp_path / 'study.db'}"
-        before = play(searcher(sampler, storage=url), rounds=3)
-        again = searcher(sampler, storage=url)
-        after = play(again)
-        resumed = [asked for asked in after if asked.resumed]
-        assert [(asked.id, asked.params, asked.kind) for asked in resumed] == [(a.id, a.params, a.kind) for a in before]
-        assert after[: len(resumed)] == resumed
-        new = [asked.id for asked in after if not asked.resumed]
-        assert new == [f"t{number:03d}" for number in range(len(before), TRIALS)]
-        assert len({fingerprint(asked) for asked in after}) == TRIALS
-        assert {place.status for place in again.ranking()} == {"completed"}
+    def test_the_same_calls_bring_another_one_to_the_same_place(self, sampler: str, tmp_path: Path) -> None:
+        replayed(tmp_path, lambda: searcher(sampler))
 
     def test_it_says_nothing(self, sampler: str, caplog: pytest.LogCaptureFixture, capfd: pytest.CaptureFixture[str]) -> None:
         with warnings.catch_warnings(), caplog.at_level(logging.INFO):
@@ -163,13 +164,8 @@ class TestPruners:
         assert "t000" not in given
         assert search.verdicts() == []
 
-    def test_it_survives_a_crash(self, pruner: str, tmp_path: Path) -> None:
-        url = f"sqlite:///{tmp_path / 'study.db'}"
-        play(searcher(pruner=pruner, storage=url), rounds=6)
-        again = searcher(pruner=pruner, storage=url)
-        play(again)
-        assert {place.status for place in again.ranking()} <= {"completed", "pruned"}
-        assert len(again.ranking()) == TRIALS
+    def test_the_same_calls_bring_another_one_to_the_same_place(self, pruner: str, tmp_path: Path) -> None:
+        replayed(tmp_path, lambda: searcher(pruner=pruner))
 
     def test_it_says_nothing(self, pruner: str, caplog: pytest.LogCaptureFixture) -> None:
         with warnings.catch_warnings(), caplog.at_level(logging.INFO):

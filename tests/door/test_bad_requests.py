@@ -159,7 +159,7 @@ def test_a_disk_that_fills_up_during_the_run_loses_nothing(world: World, loraloo
         assert "No space left on device" in answer.err and "next: " in answer.err
         assert (runs / "full" / "config.yaml").is_file()
     finally:
-        # Lazily: the study's connection may still hold a file on it.
+        # Lazily: something may still hold a file on it.
         subprocess.run(["umount", "--lazy", runs], check=True)
 
 

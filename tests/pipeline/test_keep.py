@@ -95,6 +95,22 @@ def test_a_searcher_that_is_played_the_calls_goes_on_like_the_first(rounds: int,
     assert (tmp_path / "copy.jsonl").read_bytes() == lines.path.read_bytes()
 
 
+def test_a_journal_of_an_older_release_is_played(tmp_path: Path) -> None:
+    """It says of each candidate that it was not resumed."""
+    lines = Lines(tmp_path / "search.jsonl")
+    first = Journal(searcher(), lines)
+    work(first, 5)
+    calls = [json.loads(line) for line in lines]
+    older = Lines(tmp_path / "older.jsonl")
+    for call in calls:
+        if call["call"] == "ask":
+            call["suggestion"]["resumed"] = False
+        older.append(json.dumps(call).encode())
+    second = Journal(searcher(), older)
+    assert second.play() == 0
+    assert second.searcher.ranking() == first.searcher.ranking()
+
+
 def test_candidates_stay_what_they_were_where_the_sampler_draws_otherwise(tmp_path: Path) -> None:
     lines = Lines(tmp_path / "search.jsonl")
     first = Journal(searcher(seed=3), lines)

@@ -204,8 +204,3 @@ def test_clipping_ends_inside_and_changes_nothing_twice(params: dict[str, Any]) 
     assert once[BATCH] in (4, 8, 16)
     assert 3 <= once[RANK] <= 40
     assert space.clip(once) == once
-
-
-def test_the_words_of_a_space_tell_different_spaces_apart() -> None:
-    assert Space.decode({RANK: [8, 16]}).words == "adapter.r: 8, 16"
-    assert default_space(PLAN, 16, 8).words != default_space({**PLAN, BATCH: 8}, 16, 8).words

@@ -63,7 +63,6 @@ def test_listing_asks_the_database_as_often_for_many_runs_as_for_one(tmp_path: P
             sql.event.listen(engine, "before_cursor_execute", lambda *given: statements.append(given[2]))
             database.refresh(output_dir)
             database.runs()
-            database.trials("run-000")
             return len(statements)
 
     for count in (1, 8):

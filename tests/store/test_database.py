@@ -70,18 +70,31 @@ def test_a_missing_database_is_built_from_the_folders_beside_it(tmp_path: Path) 
         assert names(database) == ["first", "second"]
 
 
-def test_tables_that_optuna_made_first_do_not_hide_the_folders(tmp_path: Path) -> None:
+def test_tables_of_others_do_not_hide_the_folders(tmp_path: Path) -> None:
     run(tmp_path, "first")
     sqlite3.connect(tmp_path / "loraloom.db").execute("CREATE TABLE studies (id INTEGER)").connection.close()
     with Database(default_url(tmp_path)) as database:
         assert names(database) == ["first"]
 
 
-def test_optuna_never_meets_a_broken_file(tmp_path: Path) -> None:
-    (tmp_path / "loraloom.db").write_bytes(b"this was never a database " * 400)
+def test_a_database_of_an_older_release_goes_on(tmp_path: Path) -> None:
+    """It has two tables more, which nobody read: they are left as they are."""
+    result, folder = run(tmp_path, "first")
     with Database(default_url(tmp_path)) as database:
-        assert database.study_url is not None
-    assert (tmp_path / "loraloom.db").read_bytes().startswith(b"SQLite format 3")
+        database.record(result, folder.path)
+    old = sqlite3.connect(tmp_path / "loraloom.db")
+    old.execute("CREATE TABLE loraloom_trials (folder VARCHAR(700), position INTEGER, PRIMARY KEY (folder, position))")
+    old.execute("CREATE TABLE loraloom_events (folder VARCHAR(700), kind VARCHAR(100), PRIMARY KEY (folder, kind))")
+    old.execute("INSERT INTO loraloom_trials VALUES (?, 0)", (str(folder.path),))
+    old.commit()
+    with Database(default_url(tmp_path)) as database:
+        result.status = "interrupted"
+        database.record(result, folder.path)
+        run(tmp_path, "second")
+        assert database.refresh(tmp_path) == 2
+        assert {summary.name: summary.status for summary in database.runs()} == {"first": "interrupted", "second": "completed"}
+    assert old.execute("SELECT position FROM loraloom_trials").fetchall() == [(0,)]
+    old.close()
 
 
 def test_a_run_that_was_killed_is_found(tmp_path: Path) -> None:
@@ -110,7 +123,6 @@ def test_a_database_that_breaks_later_is_built_again_too(tmp_path: Path) -> None
     (tmp_path / "loraloom.db").write_bytes(content)
     with Database(default_url(tmp_path)) as database:
         assert names(database) == ["first"]
-        assert len(database.trials("first")) == 1
 
 
 def test_a_file_of_the_user_is_never_moved(tmp_path: Path) -> None:

@@ -59,6 +59,7 @@ class Journal:
             case "ask":
                 given: dict[str, Any] = dict(call["suggestion"])
                 given["params"] = params_of_plain(given["params"])
+                given.pop("resumed", None)  # older releases wrote it
                 return not self.searcher.repeat(Suggestion(**given))
             case "report":
                 given = dict(call["observation"])

@@ -43,10 +43,6 @@ class Choices:
         return len(self.values)
 
     @property
-    def words(self) -> str:
-        return f"{self.key}: {', '.join(map(str, self.values))}"
-
-    @property
     def distribution(self) -> BaseDistribution:
         from optuna.distributions import CategoricalDistribution, IntDistribution
 
@@ -87,7 +83,7 @@ class Choices:
 
     @property
     def _labels(self) -> list[str]:
-        """The choices as the storage keeps them: their JSON text."""
+        """The choices as Optuna knows them: their JSON text."""
         return [json.dumps(value) for value in self.values]
 
     def _place(self, setting: Any) -> int:
@@ -112,11 +108,6 @@ class Range:
     @property
     def frozen(self) -> bool:
         return self.low == self.high
-
-    @property
-    def words(self) -> str:
-        cut = f" in steps of {self.step:g}" if self.step else " (log)" if self.log else ""
-        return f"{self.key}: {self.low:g} to {self.high:g}{cut}"
 
     @property
     def size(self) -> float:

@@ -112,7 +112,6 @@ def make_sampler(
     trials: int,
     slots: int,
     seed: int,
-    draws: int = 0,
     wide: bool = False,
 ) -> Sampler:
     """The sampler of a name.
@@ -122,7 +121,6 @@ def make_sampler(
         trials: how many candidates the whole search has.
         slots: how many train at a time.
         seed: of every draw.
-        draws: trials that the study already holds: a search that is taken up again must not draw the same once more.
         wide: whether the search starts wide; `auto` then draws in two waves (`search.second_wave`).
 
     Raises:
@@ -137,13 +135,13 @@ def make_sampler(
     if name == "random":
         from optuna.samplers import RandomSampler
 
-        return Drawn(RandomSampler(seed=seed + draws))
+        return Drawn(RandomSampler(seed=seed))
     model = _auto_model(space, trials, slots) if name == "auto" and not wide else name
     sobol = _sobol(seed)
     sampler: Sampler = Waves(space, sobol, first_wave(trials), seed) if name == "auto" and wide else Drawn(sobol)
     if model == "gp" or model == "tpe":
         designed = ANCHORS + sobol_points(trials) if name == "auto" else 0
-        sampler = _warmed(model, space, designed, seed, draws, sobol)
+        sampler = _warmed(model, space, designed, seed, sobol)
     return sampler
 
 
@@ -201,19 +199,19 @@ def _auto_model(space: Space, trials: int, slots: int) -> Model | None:
     return "tpe" if space.categorical or trials >= TPE_FROM else "gp"
 
 
-def _warmed(model: Model, space: Space, designed: int, seed: int, draws: int, sobol: BaseSampler) -> Warmed:
+def _warmed(model: Model, space: Space, designed: int, seed: int, sobol: BaseSampler) -> Warmed:
     from optuna.samplers import GPSampler, TPESampler
 
     if model == "tpe":
-        sampler: BaseSampler = TPESampler(multivariate=True, n_startup_trials=TPE_STARTUP, seed=seed + draws)
+        sampler: BaseSampler = TPESampler(multivariate=True, n_startup_trials=TPE_STARTUP, seed=seed)
         return Warmed(sobol, sampler, designed, TPE_STARTUP, censored=False)
     needed = max(4, len(space.searched) + 2)
-    sampler = GPSampler(seed=seed + draws, n_startup_trials=needed, warn_independent_sampling=False)
+    sampler = GPSampler(seed=seed, n_startup_trials=needed, warn_independent_sampling=False)
     return Warmed(sobol, sampler, designed, needed, censored=True)
 
 
 def _sobol(seed: int) -> BaseSampler:
-    """One sequence a study: Optuna keeps the place in it in the storage, so its seed must stay the same."""
+    """One sequence a study: the study keeps the place in it."""
     from optuna.samplers import QMCSampler
 
     with quiet():

@@ -1,7 +1,7 @@
 """The search as the pipeline sees it: ask for candidates, report what they do, hear which have to go, tell how they ended.
 
-The study lives in Optuna's storage and nowhere else: a Searcher of the same name goes on where the last one ended. Costs
-(the mean of `Score.costs`) are what is compared throughout, and less is better.
+The study lives in memory: a new Searcher that gets the same calls comes to the same place. Costs (the mean of `Score.costs`)
+are what is compared throughout, and less is better.
 """
 
 from __future__ import annotations
@@ -15,12 +15,12 @@ from typing import Any
 
 import optuna
 from optuna.samplers import RandomSampler
-from optuna.trial import FrozenTrial, TrialState
+from optuna.trial import TrialState
 
 from loraloom.records import EndStatus, Score
 from loraloom.search.anchors import Anchor, anchors
 from loraloom.search.compare import mean_cost, standard_error
-from loraloom.search.curves import Curve, Reading, compact, leader, standing
+from loraloom.search.curves import Curve, compact, leader, standing
 from loraloom.search.exits import leave
 from loraloom.search.history import Known
 from loraloom.search.pruners import EXITS_ONLY, is_wide, make_pruner
@@ -29,7 +29,6 @@ from loraloom.search.quiet import quiet
 from loraloom.search.samplers import Listed, Past, make_sampler
 from loraloom.search.second_wave import Early
 from loraloom.search.space import Params, Point, Space
-from loraloom.search.study import ASKED, RESULT, handed_out, open_study, reconcile
 from loraloom.search.values import Kind, Observation, Place, Suggestion, Verdict
 
 __all__ = ["Observation", "Place", "Searcher", "Suggestion", "Verdict"]
@@ -41,8 +40,9 @@ DRAWS = 2
 REDRAWS = 20
 """A sampler that repeats itself is asked once more; after that chance decides, so often before the grid is walked."""
 PERCENT = 100
-READING = "reading:"
-ORDER = ("completed", "running", "waiting", "pruned", "diverged", "failed")
+STUDY = "search"
+"""Hyperband draws a trial's bracket from the study's name and the trial's number: the name must stay the same."""
+ORDER = ("completed", "running", "pruned", "diverged", "failed")
 
 
 class Searcher:
@@ -56,18 +56,13 @@ class Searcher:
         sampler: auto | tpe | gp | random | sobol | grid | one_factor.
         pruner: auto | careful | asha | hyperband | median | none.
         seed: of every draw.
-        storage: SQLAlchemy URL; None keeps the study in memory.
-        study_name: the search's name in the storage. Only one Searcher may hold it at a time.
         minimize: False where `Score.costs` are gains.
         base: the bare base's score on the same rows, if known: the worst that a diverged trial can count for, and the bar
             that a trial has to stay under.
-        resume: whether to go on with a study of that name; False drops what an older run left under it.
         known: trials of earlier searches on the same base, the latest search first. Only the automatic sampler heeds them.
 
     Raises:
         ConfigError: no such sampler or pruner.
-        RequestError: the URL cannot be used, or the study was begun with another space.
-        StoreError: the storage cannot be opened.
     """
 
     def __init__(
@@ -79,11 +74,8 @@ class Searcher:
         sampler: str = "auto",
         pruner: str = "auto",
         seed: int = 42,
-        storage: str | None = None,
-        study_name: str = "search",
         minimize: bool = True,
         base: Score | None = None,
-        resume: bool = True,
         known: Sequence[Known] = (),
     ) -> None:
         self._space = space.tied_to(baseline)
@@ -93,19 +85,16 @@ class Searcher:
         self._anchored = sampler == "auto"
         self._audits = pruner == "careful" and trials > EXITS_ONLY
         self._base_cost = None if base is None else mean_cost(self._signed(base))
-        self._study = open_study(storage, study_name, self._space.words, resume)
-        reconcile(self._study)
-        draws = len(self._study.get_trials(deepcopy=False))
-        self._sampler = make_sampler(
-            sampler, self._space, baseline, trials=trials, slots=slots, seed=seed, draws=draws, wide=self._wide
-        )
-        self._random = RandomSampler(seed=seed + draws)
-        self._pruner = make_pruner(pruner, trials, self._study, seed)
-        self._curves = {name: self._restored(frozen) for name, frozen in handed_out(self._study).items()}
-        self._used = {_fingerprint(curve.suggestion.params, curve.suggestion.seed_offset) for curve in self._curves.values()}
+        with quiet():
+            self._study = optuna.create_study(study_name=STUDY, direction="minimize")
+        self._sampler = make_sampler(sampler, self._space, baseline, trials=trials, slots=slots, seed=seed, wide=self._wide)
+        self._random = RandomSampler(seed=seed)
         self._running: dict[str, optuna.Trial] = {}
+        self._pruner = make_pruner(pruner, trials, self._study, self._running, seed)
+        self._curves: dict[str, Curve] = {}
+        self._used: set[str] = set()
         self._leaving: set[str] = set()
-        self._wave = max((curve.wave for curve in self._curves.values()), default=-1) + 1
+        self._wave = 0
         self._reported = self._used_up = False
         self._free: list[str] | None = None
         self._seen: Score | None = None
@@ -115,14 +104,14 @@ class Searcher:
     @property
     def ready(self) -> bool:
         """Whether `ask` has something to hand out now; later, when more was reported, it may."""
-        if self._released() or self._study.get_trials(deepcopy=False, states=(TrialState.WAITING,)):
+        if self._released():
             return True
         return self._coming > 0 and (self._next_anchor() is not None or not self._sampler.waits(self._past()))
 
     def ask(self) -> Suggestion | None:
         """The next candidate; None when there is none now, or none any more: all were handed out, or the space holds no other.
 
-        Paused candidates that may go on come first, then those that an earlier process left unfinished, as they were.
+        Paused candidates that may go on come first.
         """
         if not self.ready:
             return None
@@ -133,16 +122,9 @@ class Searcher:
         if self._reported:
             self._wave, self._reported = self._wave + 1, False
         with quiet():
-            trial = self._ask_waiting() or self._ask_new()
-        if trial is None:
-            self._used_up = True
-            return None
-        curve = self._curves[trial.user_attrs[ASKED]["id"]]
-        curve.status = "running"
-        self._running[curve.id] = trial
-        for reading in curve.finite:
-            self._report_to_study(trial, reading)
-        return curve.suggestion
+            asked = self._ask_new()
+        self._used_up = asked is None
+        return asked
 
     def repeat(self, known: Suggestion) -> bool:
         """Hand out what was handed out at this point of an earlier process that got the same calls.
@@ -161,15 +143,8 @@ class Searcher:
                 del self._curves[drawn.id]
                 self._used.discard(_fingerprint(drawn.params, drawn.seed_offset))
             kind: Kind = "sampled" if known.kind == "audit" else known.kind
-            trial = self._enqueue(self._space.point(known.params), dict(known.params), kind, known.seed_offset)
-        self._curves[known.id].status = "running"
-        self._running[known.id] = trial
+            self._enqueue(self._space.point(known.params), dict(known.params), kind, known.seed_offset)
         return False
-
-    def _ask_waiting(self) -> optuna.Trial | None:
-        if not self._study.get_trials(deepcopy=False, states=(TrialState.WAITING,)):
-            return None
-        return self._pop()
 
     @property
     def _coming(self) -> int:
@@ -192,9 +167,7 @@ class Searcher:
         point, reached = self._space.point(curve.suggestion.params), mark(curve, FIRST) is not None
         return Early(point, cost_at(curve, FIRST) if reached else math.nan, curve.living and not reached)
 
-    def _ask_new(self) -> optuna.Trial | None:
-        if not self._coming:
-            return None
+    def _ask_new(self) -> Suggestion | None:
         anchor = self._next_anchor()
         if anchor is not None:
             return self._enqueue(self._space.point(anchor.params), anchor.params, anchor.kind, anchor.seed_offset)
@@ -205,53 +178,40 @@ class Searcher:
                 return None
             if isinstance(proposal, dict):
                 return self._enqueue(proposal, self._space.params(proposal), "sampled")
-            trial = self._draw(proposal if draw < DRAWS else self._random)
-            if trial is not None:
-                return trial
+            asked = self._draw(proposal if draw < DRAWS else self._random)
+            if asked is not None:
+                return asked
         left = Listed(self._space.grid(self._trials)).next(past)
         return self._enqueue(left, self._space.params(left), "sampled") if isinstance(left, dict) else None
 
-    def _draw(self, sampler: optuna.samplers.BaseSampler) -> optuna.Trial | None:
-        """A trial at a point that was not handed out before, or None."""
+    def _draw(self, sampler: optuna.samplers.BaseSampler) -> Suggestion | None:
+        """A point that was not handed out before, or None."""
         self._study.sampler = sampler
         trial = self._study.ask()
         params = self._space.suggest(trial)
         if _fingerprint(params, 0) in self._used:
             self._study.tell(trial, state=TrialState.FAIL)
             return None
-        asked = self._attributes(params, "sampled", 0)
-        trial.set_user_attr(ASKED, asked)
-        self._begin(asked)
-        return trial
+        return self._begin(trial, params, "sampled")
 
-    def _enqueue(self, point: Point, params: Params, kind: Kind, seed_offset: int = 0) -> optuna.Trial:
-        """Hand out a point of our own. It is written down whole before it is asked: a crash in between loses nothing."""
-        asked = self._attributes(params, kind, seed_offset)
-        self._study.enqueue_trial(point, user_attrs={ASKED: asked})
-        self._begin(asked)
-        return self._pop()
-
-    def _pop(self) -> optuna.Trial:
-        """The trial that waits in the queue. Optuna would have a costlier sampler draw for it all the same, and in vain."""
+    def _enqueue(self, point: Point, params: Params, kind: Kind, seed_offset: int = 0) -> Suggestion:
+        """Hand out a point of our own. Optuna would have a costlier sampler draw for it all the same, and in vain."""
+        self._study.enqueue_trial(point)
         self._study.sampler = self._random
         trial = self._study.ask()
         self._space.suggest(trial)
-        return trial
+        return self._begin(trial, params, kind, seed_offset)
 
-    def _attributes(self, params: Params, kind: Kind, seed_offset: int) -> dict[str, Any]:
-        audit = kind == "sampled" and self._audits and self._is_audit()
-        return {
-            "id": f"t{len(self._curves):03d}",
-            "params": params,
-            "kind": "audit" if audit else kind,
-            "seed_offset": seed_offset,
-            "wave": self._wave,
-        }
-
-    def _begin(self, asked: Mapping[str, Any]) -> None:
-        curve = self._curve(asked)
-        self._curves[curve.id] = curve
-        self._used.add(_fingerprint(curve.suggestion.params, curve.suggestion.seed_offset))
+    def _begin(self, trial: optuna.Trial, params: Params, kind: Kind, seed_offset: int = 0) -> Suggestion:
+        if kind == "sampled" and self._audits and self._is_audit():
+            kind = "audit"
+        params = {key: tuple(value) if isinstance(value, list) else value for key, value in params.items()}
+        asked = Suggestion(f"t{len(self._curves):03d}", params, kind, seed_offset, kind == "audit")
+        protected = _fingerprint(params, 0) == _fingerprint(self._anchors[0].params, 0)
+        self._curves[asked.id] = Curve(asked, self._wave, protected)
+        self._used.add(_fingerprint(params, seed_offset))
+        self._running[asked.id] = trial
+        return asked
 
     def _next_anchor(self) -> Anchor | None:
         """The next fixed candidate: all of them in an automatic search, else the plan's own setting alone."""
@@ -290,9 +250,9 @@ class Searcher:
         curve.add(replace(observation, score=self._seen))
         self._reported, self._free = True, None
         reading = curve.readings[-1]
-        with quiet():
-            trial.set_user_attr(f"{READING}{reading.step}", {**_reading_to_plain(reading), "shape": curve.shape})
-            self._report_to_study(trial, reading)
+        if reading.finite:
+            with quiet():
+                trial.report(reading.cost, round(reading.progress * PERCENT))
 
     def verdicts(self) -> list[Verdict]:
         """The trials that have to leave the pack, each once; to be called after every report.
@@ -318,7 +278,7 @@ class Searcher:
         """How a trial ended, and with which validation score (that of its best checkpoint).
 
         Optuna is told what its samplers can use: a pruned trial as pruned, or for a Gaussian process as complete at the
-        leader's cost plus the gap (marked as censored); a diverged one as complete at the bare base's cost, not at a huge
+        leader's cost plus the gap; a diverged one as complete at the bare base's cost, not at a huge
         number that would flatten the rest.
 
         Raises:
@@ -330,17 +290,11 @@ class Searcher:
         if status == "completed" and not math.isfinite(cost):
             raise ValueError(f"trial {trial_id} cannot be completed with a cost of {cost}")
         value, state = self._told(curve, status, cost)
-        se = 0.0 if score is None else standard_error(score)
-        result = {
-            "status": status,
-            "cost": cost if math.isfinite(cost) else None,
-            "se": se,
-            "censored": status == "pruned" and state == TrialState.COMPLETE,
-        }
         with quiet():
-            trial.set_user_attr(RESULT, result)
             self._study.tell(trial, value, state)
-        _end(curve, status, cost, se)
+        curve.status, curve.paused = status, False
+        curve.cost = cost if status == "completed" else None
+        curve.se = 0.0 if score is None else standard_error(score)
         del self._running[trial_id]
         self._leaving.discard(trial_id)
 
@@ -389,39 +343,6 @@ class Searcher:
             return score
         return replace(score, metrics={**score.metrics, "cost": -mean_cost(score)}, costs=tuple(-cost for cost in score.costs))
 
-    def _curve(self, asked: Mapping[str, Any]) -> Curve:
-        kind: Kind = asked["kind"]
-        params = {key: tuple(value) if isinstance(value, list) else value for key, value in asked["params"].items()}
-        resumed = bool(asked.get("resumed", False))
-        suggestion = Suggestion(asked["id"], params, kind, asked["seed_offset"], kind == "audit", resumed)
-        protected = _fingerprint(params, 0) == _fingerprint(self._anchors[0].params, 0)
-        return Curve(suggestion, asked["wave"], protected)
-
-    def _restored(self, frozen: FrozenTrial) -> Curve:
-        """A trial as an earlier process left it. Rows are not kept: its readings have a cost and a standard error."""
-        attributes = frozen.user_attrs
-        curve = self._curve(attributes[ASKED])
-        kept = sorted((int(name.removeprefix(READING)), name) for name in attributes if name.startswith(READING))
-        for step, name in kept:
-            plain = dict(attributes[name])
-            curve.shape = plain.pop("shape")
-            curve.readings.append(_reading_from_plain(step, plain))
-        result = attributes.get(RESULT)
-        if result is None or not frozen.state.is_finished():
-            curve.status = "waiting"
-        else:
-            _end(curve, result["status"], result["cost"], result["se"])
-        return curve
-
-    def _report_to_study(self, trial: optuna.Trial, reading: Reading) -> None:
-        if reading.finite:
-            trial.report(reading.cost, round(reading.progress * PERCENT))
-
-
-def _end(curve: Curve, status: EndStatus, cost: float | None, se: float) -> None:
-    curve.status, curve.se, curve.paused = status, se, False
-    curve.cost = cost if status == "completed" else None
-
 
 def _place(curve: Curve) -> Place:
     last = curve.last
@@ -429,25 +350,6 @@ def _place(curve: Curve) -> Place:
     se = curve.se if curve.cost is not None or last is None else last.se
     asked = curve.suggestion
     return Place(curve.id, curve.status, asked.kind, asked.params, asked.seed_offset, cost, se, last.progress if last else 0.0)
-
-
-def _reading_to_plain(reading: Reading) -> dict[str, Any]:
-    metrics = {name: value for name, value in reading.score.metrics.items() if math.isfinite(value)}
-    return {
-        "progress": reading.progress,
-        "warmup_share": reading.warmup_share,
-        "cost": reading.cost,
-        "se": reading.se,
-        "train_loss": reading.train_loss,
-        "initial_train_loss": reading.initial_train_loss,
-        "split": reading.score.split,
-        "metrics": metrics,
-    }
-
-
-def _reading_from_plain(step: int, plain: dict[str, Any]) -> Reading:
-    split, metrics = plain.pop("split"), plain.pop("metrics")
-    return Reading(step=step, score=Score(split, {**metrics, "cost": plain["cost"], "cost_se": plain["se"]}), **plain)
 
 
 def _fingerprint(params: Mapping[str, Any], seed_offset: int) -> str:

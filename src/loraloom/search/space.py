@@ -67,13 +67,6 @@ class Space:
         return tuple(dimension for dimension in self.dimensions if not dimension.frozen)
 
     @property
-    def words(self) -> str:
-        """The whole space in one line: equal for equal spaces."""
-        coupled = {name: value for name, value in vars(self.couplings).items() if value is not None}
-        told = [f"{name} {value:g}" for name, value in coupled.items()]
-        return "; ".join([*(dimension.words for dimension in self.dimensions), *told])
-
-    @property
     def categorical(self) -> bool:
         """Whether some choices have no order, so that a Gaussian process has little to hold on to."""
         return any(not isinstance(dimension, Range) and not dimension.ordered for dimension in self.searched)

@@ -23,7 +23,6 @@ class Suggestion:
             runs to its end whatever happens (an audit: it shows what pruning would have cost).
         seed_offset: to be added to `training.seed`: 1 for the second run of a setting.
         audit: whether it is an audit.
-        resumed: whether it was handed out before, and the process ended before the trial did.
     """
 
     id: str
@@ -31,7 +30,6 @@ class Suggestion:
     kind: Kind
     seed_offset: int = 0
     audit: bool = False
-    resumed: bool = False
 
 
 @dataclass(frozen=True)

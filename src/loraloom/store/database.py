@@ -16,11 +16,10 @@ from sqlalchemy.engine import URL, make_url
 from sqlalchemy.schema import CreateTable
 
 from loraloom.errors import LoraloomError, RequestError, StoreError
-from loraloom.records import Trial
 from loraloom.store.folder import RunFolder, no_place
 from loraloom.store.names import DATABASE_NAME
 from loraloom.store.plain import plain
-from loraloom.store.result import RunResult, trial_from_plain
+from loraloom.store.result import RunResult
 
 STORAGE_VARIABLE = "LORALOOM_STORAGE"
 BROKEN_FILE = ("file is not a database", "malformed", "file is encrypted")
@@ -28,14 +27,14 @@ LOCKED = ("database is locked", "database table is locked")
 
 T = TypeVar("T")
 
-TABLES = sql.MetaData()
 FOLDER = sql.String(700)
 """As long as MySQL lets a key be. Folders are absolute paths: names repeat between output folders."""
 
-# The names carry a prefix because Optuna keeps its own `trials` and `studies` in the same database.
+# With a prefix: the database may hold tables of others. Older releases wrote loraloom_trials and loraloom_events too, and
+# kept Optuna's study here: such tables are left as they are.
 RUNS = sql.Table(
     "loraloom_runs",
-    TABLES,
+    sql.MetaData(),
     sql.Column("folder", FOLDER, primary_key=True),
     sql.Column("name", sql.String(200), nullable=False),
     sql.Column("verb", sql.String(40), nullable=False),
@@ -53,23 +52,6 @@ RUNS = sql.Table(
     sql.Column("trials", sql.Integer, nullable=False),
     sql.Column("statuses", sql.JSON, nullable=False),
     sql.Column("stamp", sql.BigInteger, nullable=False),
-)
-TRIALS = sql.Table(
-    "loraloom_trials",
-    TABLES,
-    sql.Column("folder", FOLDER, primary_key=True),
-    sql.Column("position", sql.Integer, primary_key=True),
-    sql.Column("id", sql.String(200), nullable=False),
-    sql.Column("status", sql.String(40), nullable=False),
-    sql.Column("value", sql.Float),
-    sql.Column("record", sql.JSON, nullable=False),
-)
-EVENTS = sql.Table(
-    "loraloom_events",
-    TABLES,
-    sql.Column("folder", FOLDER, primary_key=True),
-    sql.Column("kind", sql.String(100), primary_key=True),
-    sql.Column("count", sql.Integer, nullable=False),
 )
 
 
@@ -105,7 +87,7 @@ def default_url(output_dir: str | Path) -> str:
 
 
 class Database:
-    """Runs, their trials and how many events of each kind they had.
+    """A list of runs.
 
     Args:
         url: any URL of SQLAlchemy; `sqlite://` lives in memory.
@@ -136,42 +118,13 @@ class Database:
         self._engine.dispose()
         self._ready = False
 
-    @property
-    def study_url(self) -> str | None:
-        """Where Optuna keeps its study: in this database; None in memory, as Optuna then wants no URL.
-
-        The database is made or mended first: Optuna must not be the one to meet a broken file.
-        """
-        if self._url.get_backend_name() != "sqlite":
-            return self._url.render_as_string(hide_password=False)
-        if self._file is None:
-            return None
-        self._do(lambda _: None)
-        return self._url.update_query_dict({"timeout": f"{self._wait_seconds:g}"}).render_as_string(hide_password=False)
-
     def record(self, result: RunResult, folder: str | Path) -> None:
-        """Write the rows of one run, in place of those it had."""
-        key, stamp = _key(folder), _stamp(RunFolder(folder))
-        kinds = Counter(entry.kind for entry in RunFolder(folder).events())
-        trials = [
-            {
-                "folder": key,
-                "position": position,
-                "id": trial.id,
-                "status": trial.status,
-                "value": plain(result.value(trial)),
-                "record": plain(trial),
-            }
-            for position, trial in enumerate(result.trials)
-        ]
+        """Write the row of one run, in place of the one it had."""
+        row = _run_row(result, folder)
 
         def write(connection: sql.Connection) -> None:
-            _forget(connection, key)
-            connection.execute(RUNS.insert(), {**_run_row(result, key), "stamp": stamp})
-            if trials:
-                connection.execute(TRIALS.insert(), trials)
-            if kinds:
-                connection.execute(EVENTS.insert(), [{"folder": key, "kind": kind, "count": n} for kind, n in kinds.items()])
+            _forget(connection, row["folder"])
+            connection.execute(RUNS.insert(), row)
 
         self._do(write)
 
@@ -181,23 +134,6 @@ class Database:
             return []
         query = sql.select(RUNS).order_by(RUNS.c.started_at.desc(), RUNS.c.folder)
         return self._do(lambda connection: [RunSummary(**row) for row in connection.execute(query).mappings()])
-
-    def trials(self, run: str | Path) -> list[Trial]:
-        """The trials of one run, in the order of its run.json.
-
-        Args:
-            run: its folder, or its name (the latest of that name).
-
-        Raises:
-            RequestError: there is no such run.
-        """
-        query = sql.select(TRIALS.c.record).where(TRIALS.c.folder == self._folder_of(run)).order_by(TRIALS.c.position)
-        return self._do(lambda connection: [trial_from_plain(record) for record in connection.execute(query).scalars()])
-
-    def events(self, run: str | Path) -> dict[str, int]:
-        """How many events of each kind one run had; `run` as in `trials`."""
-        query = sql.select(EVENTS.c.kind, EVENTS.c.count).where(EVENTS.c.folder == self._folder_of(run)).order_by(EVENTS.c.kind)
-        return self._do(lambda connection: {row[0]: row[1] for row in connection.execute(query)})
 
     def rebuild(self, output_dir: str | Path) -> int:
         """Make the rows of all runs in `output_dir` anew, from their folders alone; returns how many there are.
@@ -233,14 +169,6 @@ class Database:
                 self._do(lambda connection, gone=run.folder: _forget(connection, gone))
         return len(seen)
 
-    def _folder_of(self, run: str | Path) -> str:
-        known = self.runs()
-        key = _key(run)
-        for folder in [summary.folder for summary in known if summary.folder == key or summary.name == str(run)]:
-            return folder
-        names = ", ".join(dict.fromkeys(summary.name for summary in known[:8]))
-        raise RequestError(f"there is no run `{run}`", got=f"runs: {names}" if names else "no runs at all", next="loraloom runs")
-
     def _do(self, action: Callable[[sql.Connection], T]) -> T:
         """Run `action` in one transaction; a broken `loraloom.db` is replaced and the action tried once more."""
         try:
@@ -261,7 +189,7 @@ class Database:
             return action(connection)
 
     def _prepare(self) -> None:
-        """Make the tables; fill a `loraloom.db` that had none from the run folders beside it."""
+        """Make the table; fill a `loraloom.db` that had none from the run folders beside it."""
         if self._file is not None:
             try:
                 self._file.parent.mkdir(parents=True, exist_ok=True)
@@ -273,9 +201,8 @@ class Database:
                 ) from error
         with self._engine.begin() as connection:
             new = not sql.inspect(connection).has_table(RUNS.name)
-            for table in TABLES.sorted_tables:
-                # Not create_all: it looks first and makes then, and two processes that start together would collide.
-                connection.execute(CreateTable(table, if_not_exists=True))
+            # Not RUNS.create: it looks first and makes then, and two processes that start together would collide.
+            connection.execute(CreateTable(RUNS, if_not_exists=True))
         self._ready = True
         if new and self._file is not None and self._file.name == DATABASE_NAME:
             self.rebuild(self._file.parent)
@@ -367,10 +294,10 @@ def _key(folder: str | Path) -> str:
     return str(Path(folder).resolve())
 
 
-def _run_row(result: RunResult, key: str) -> dict[str, Any]:
+def _run_row(result: RunResult, folder: str | Path) -> dict[str, Any]:
     best = result.trial(result.best)
     return {
-        "folder": key,
+        "folder": _key(folder),
         "name": result.name,
         "verb": result.verb,
         "status": result.status,
@@ -386,12 +313,12 @@ def _run_row(result: RunResult, key: str) -> dict[str, Any]:
         "baseline_value": plain(result.baseline.get(result.metric)),
         "trials": len(result.trials),
         "statuses": dict(Counter(trial.status for trial in result.trials)),
+        "stamp": _stamp(RunFolder(folder)),
     }
 
 
 def _forget(connection: sql.Connection, folder: str) -> None:
-    for table in (EVENTS, TRIALS, RUNS):
-        connection.execute(table.delete().where(table.c.folder == folder))
+    connection.execute(RUNS.delete().where(RUNS.c.folder == folder))
 
 
 def _says(error: exc.DatabaseError, phrases: tuple[str, ...]) -> bool:

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Protocol
 
 from loraloom.errors import ConfigError
 
 if TYPE_CHECKING:
-    from optuna.study import Study
+    from optuna import Study, Trial
 
     from loraloom.search.curves import Curve
     from loraloom.search.values import Verdict
@@ -55,8 +55,13 @@ def is_wide(name: str, trials: int) -> bool:
     return name == "auto" and trials > EXITS_ONLY
 
 
-def make_pruner(name: str, trials: int, study: Study, seed: int = 0) -> Pruner:
+def make_pruner(name: str, trials: int, study: Study, running: Mapping[str, Trial], seed: int = 0) -> Pruner:
     """The pruner of a name, for a search of so many trials.
+
+    Args:
+        study: where Optuna is told of all trials.
+        running: those of them that are running, by the search's own ids.
+        seed: of what is drawn by chance.
 
     Raises:
         ConfigError: there is no pruner of that name.
@@ -75,4 +80,4 @@ def make_pruner(name: str, trials: int, study: Study, seed: int = 0) -> Pruner:
         raise ConfigError(f"there is no pruner `{name}`", need=f"one of {', '.join(PRUNERS)}", where="search.pruner")
     from loraloom.search.pruners.named import NamedPruner
 
-    return NamedPruner(name, trials, study)
+    return NamedPruner(name, trials, study, running)

@@ -15,12 +15,11 @@ from typing import TYPE_CHECKING
 
 from loraloom.search.curves import Curve
 from loraloom.search.pruners import NeverPauses
-from loraloom.search.study import handed_out
 from loraloom.search.values import Verdict
 
 if TYPE_CHECKING:
+    from optuna import Study, Trial
     from optuna.pruners import BasePruner
-    from optuna.study import Study
 
 PERCENT = 100
 FIRST_RUNG = 25
@@ -64,21 +63,22 @@ class NamedPruner(NeverPauses):
     It is held apart from the study: a study that knows of Hyperband splits its sampler's history over the brackets too.
     """
 
-    def __init__(self, name: str, trials: int, study: Study) -> None:
-        self._name, self._pruner, self._study = name, BY_NAME[name](trials), study
+    def __init__(self, name: str, trials: int, study: Study, running: Mapping[str, Trial]) -> None:
+        self._name, self._pruner = name, BY_NAME[name](trials)
+        self._study, self._running = study, running
         self._asked: dict[str, int] = {}
 
     def verdicts(self, curves: Sequence[Curve], coming: int = 0) -> list[Verdict]:
         """The trials to prune among those with a new reading; the plan's own setting runs to its end."""
         fresh = [c for c in curves if c.unfinished and not c.protected and len(c.readings) > self._asked.get(c.id, 0)]
-        if not fresh:
-            return []
-        frozen = handed_out(self._study)
         found: list[Verdict] = []
         for curve in fresh:
             self._asked[curve.id] = len(curve.readings)
             last = curve.readings[-1]
-            if last.finite and self._pruner.prune(self._study, frozen[curve.id]):
+            # Asked for anew each time: what the pruner notes on a trial of the study does not show in an older copy.
+            if last.finite and self._pruner.prune(
+                self._study, self._study.get_trials(deepcopy=False)[self._running[curve.id].number]
+            ):
                 reason = f"at {last.progress:.0%} of its steps its validation cost of {last.cost:.4g} fell behind ({self._name})"
                 found.append(Verdict(curve.id, "prune", reason, last.step))
         return found
