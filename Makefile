@@ -8,7 +8,7 @@ ONE_THREAD := OMP_NUM_THREADS=1 MKL_NUM_THREADS=1 TOKENIZERS_PARALLELISM=false
 WORKERS ?= 2
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-long check format docs bench kernels gpu audit clean
+.PHONY: help demo test test-long check format docs bench gpu audit clean
 
 help:  ## this list
 	@sed -n 's/^\([a-z-]*\):.*  ## /\1\t/p' $(MAKEFILE_LIST) | expand -t 12
@@ -49,10 +49,6 @@ docs: .venv/dev.stamp  ## docs/settings.md, written from the rules
 
 bench: .venv/demo.stamp  ## every benchmark; each writes its result beside its script
 	@set -e; for script in $(sort $(wildcard benchmarks/*/run.py)); do echo "== $$script"; $(BIN)/python $$script; done
-
-kernels: .venv/dev.stamp  ## Triton, and the tests of the GPU kernels without a GPU
-	$(BIN)/python -m pip install --quiet -c constraints.txt -e ".[gpu]"
-	$(ONE_THREAD) $(BIN)/pytest tests/lora/kernels
 
 gpu: .venv/dev.stamp  ## the tests that need a CUDA device
 	$(BIN)/pytest -m gpu

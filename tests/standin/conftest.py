@@ -16,6 +16,7 @@ ALONE = "STAND_IN" in os.environ
 collect_ignore_glob = ["test_in_its_own_process.py"] if ALONE else ["test_on_*.py"]
 
 if ALONE:
+    os.environ["TRITON_INTERPRET"] = "1"  # before Triton is imported
     TESTS = Path(__file__).resolve().parents[1]
     sys.path[:0] = [str(TESTS / "parity"), str(TESTS / "door")]  # their tiny models, and the way through the door
 

@@ -13,6 +13,9 @@ How it works:
   to finish what was queued, and `launches`, one for each operation that computes.
 - `name` is what the device's tensors answer to `.device`: "standin", or "cuda" or "mps" to be taken for one by code that looks.
 
+- Triton's interpreter runs the kernels of our package, where Triton is there and TRITON_INTERPRET=1 was set before: each as one
+  launch, on the memory under the device's tensors, to which the addresses in the kernels' tables belong too.
+
 Its limits: attention is counted as its many plain operations, a `_foreach_` operation as one; there are no streams, no races and
 no end of memory. torch starts a thread for each device at the first backward pass of a process and cannot start one later, and a
 device cannot be unregistered: import this module in a process of its own, before anything else computes.
@@ -24,7 +27,7 @@ import ctypes
 import sys
 from collections import Counter
 from collections.abc import Callable, Generator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, nullcontext
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -38,6 +41,7 @@ from torch.utils._pytree import tree_flatten, tree_map, tree_unflatten
 from torch.utils.backend_registration import _setup_privateuseone_for_python_backend
 
 import loraloom
+from loraloom.lora import kernels
 
 PACKAGE = str(Path(loraloom.__file__).parent)
 NAME = "standin"
@@ -189,6 +193,12 @@ class StandIn(TorchDispatchMode):
             if isinstance(value, Tensor) and value.ndim and not is_ours(value) and name not in (*COPIES, *INDEXED):
                 raise RefusedError(f"{name}: a tensor of the host, {tuple(value.shape)}, beside tensors of the device")
 
+    def kernel(self, run: Callable[..., None], executor: Any, args: Any, kwargs: dict[str, Any]) -> None:
+        """A Triton kernel of ours: one launch."""
+        self._refuse_mixtures(executor.fn.__name__, [*args, *kwargs.values()])
+        self.launches[_line()] += 1
+        run(executor, *map(under, args), **{key: under(value) for key, value in kwargs.items()})
+
     def _count(self, func: Any, name: str, flat: list[Any], kwargs: dict[str, Any], to_device: bool) -> None:
         views = any(one.alias_info is not None and not one.alias_info.is_write for one in func._schema.returns)
         if not views and name not in NO_KERNEL:
@@ -298,10 +308,20 @@ GPU = {
     "is_available": lambda: True, "mem_get_info": lambda *_: (60 * 2**30, 80 * 2**30), "empty_cache": lambda: None,
     "get_device_name": lambda *_: "stand-in", "get_device_capability": lambda *_: (9, 0), "synchronize": lambda *_: None,
     "max_memory_allocated": lambda *_: 2**30, "memory_allocated": lambda *_: 2**29, "reset_peak_memory_stats": lambda *_: None,
-    "memory_reserved": lambda *_: 2**29,
+    "memory_reserved": lambda *_: 2**29, "device_of": lambda _: nullcontext(),
     "is_initialized": lambda: True, "device_count": lambda: 1, "current_device": lambda: 0,
     "is_current_stream_capturing": lambda: False,
 }  # fmt: skip
+
+
+def _interpreted(run: Callable[..., None]) -> Callable[..., None]:
+    """`run` launches a kernel by Triton's interpreter."""
+
+    def launch(executor: Any, *args: Any, **kwargs: Any) -> None:
+        ours = any(map(is_ours, (*args, *kwargs.values())))
+        _present[-1].kernel(run, executor, args, kwargs) if ours else run(executor, *args, **kwargs)
+
+    return launch
 
 
 @contextmanager
@@ -317,6 +337,10 @@ def stand_in(name: str = NAME, *, float64: bool = True) -> Generator[StandIn]:
         if name == "cuda":
             for key, value in GPU.items():
                 patch(torch.cuda, key, value)
+        if kernels.interpreted() and kernels.refusal("cpu", torch.float32) is None:
+            from triton.runtime.interpreter import GridExecutor
+
+            patch(GridExecutor, "__call__", _interpreted(GridExecutor.__call__))
         if named is not None:
             stack.enter_context(named)
             for key, answer in named.answers().items():

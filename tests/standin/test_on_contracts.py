@@ -1,84 +1,44 @@
-"""What a tick may cost on a GPU: how often the host waits for it, and how many kernels it is given."""
+"""How often the host may wait for a GPU, in plain torch. `test_on_kernels.py` has what a tick costs there by the kernels."""
 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable
 from typing import Any
 
 import pytest
 import tiny
 import torch
-from engine import candidate, rows_for, trainer
+from engine import candidate, rows_for
 from stand_in import StandIn
+from ticks import KINDS, engine_of, join, tick
 from torch import nn
 
 from loraloom.evals import cross_entropy
 from loraloom.lora.state import peft_state
-from loraloom.train.pack import PackTrainer
 
 MANY = 8
-OURS = 1
-"""Waits of our own a tick: losses, norms and what else the host has to know come in one copy."""
-THEIRS = {"llama": 1, "bert": 1, "t5": 2}
-"""Waits of transformers a tick: a look at the mask of each attention, before anything is queued."""
 
 
-def engine_of(family: str, **more: Any) -> PackTrainer:
-    """A trainer whose rows are alike in length: a tick is one pass."""
-    chosen = tiny.FAMILIES[family]
-    rows = rows_for(family, count=48, longest=4 if family == "t5" else 5)
-    model = tiny.model_of(family).to("cuda")
-    return trainer(model, rows, chosen.task, fresh_modules=chosen.heads, **more)
-
-
-def join(engine: PackTrainer, family: str, count: int, each: Callable[[int], dict[str, Any]]) -> None:
-    made = [
-        candidate(f"c{n}", engine.packed.model, heads=tiny.FAMILIES[family].heads, seed=n, max_steps=9, **each(n))
-        for n in range(count)
-    ]
-    for one in made:
-        engine.join(one)
-
-
-def tick(device: StandIn, family: str, count: int, each: Callable[[int], dict[str, Any]], **more: Any) -> Counter[str]:
-    """Launches of a tick, of which each of the first three was seen to wait no more than it may."""
+def ticks(device: StandIn, family: str, kind: str, **more: Any) -> None:
+    """The first three of a pack wait no more than they may."""
     engine = engine_of(family, **more)
-    join(engine, family, count, each)
+    join(engine, family, MANY, KINDS[kind])
     for _ in range(3):
-        device.waits.clear()
-        device.launches.clear()
-        engine.tick()
-        theirs = Counter({line: n for line, n in device.waits.items() if " in " in line})
-        assert theirs.total() <= THEIRS[family], theirs
-        assert device.waits.total() - theirs.total() <= OURS, device.waits
-    return Counter(device.launches)
-
-
-KINDS: dict[str, Callable[[int], dict[str, Any]]] = {
-    "alike": lambda n: {},
-    "scales": lambda n: {"lora_alpha": 1 + n},
-    "ranks": lambda n: {"r": 1 + n % 3},
-    "batches": lambda n: {"per_device_train_batch_size": 1 + n % 2},
-    "dropout": lambda n: {"lora_dropout": 0.1 * (n % 3)},
-    "noise": lambda n: {"neftune_noise_alpha": 5.0},
-    "dora": lambda n: {"use_dora": True},
-    "window": lambda n: {"gradient_accumulation_steps": 2, "per_device_train_batch_size": 1},
-}
+        tick(device, engine, family)
 
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_the_host_waits_for_the_device_once_a_tick(kind: str, cuda: StandIn) -> None:
-    tick(cuda, "llama", MANY, KINDS[kind])
+    ticks(cuda, "llama", kind)
 
 
 @pytest.mark.parametrize("family", ["bert", "t5"])
 def test_so_it_does_in_other_families(family: str, cuda: StandIn) -> None:
-    tick(cuda, family, MANY, KINDS["alike"])
+    ticks(cuda, family, "alike")
 
 
 def test_so_it_does_where_blocks_are_run_again(cuda: StandIn) -> None:
-    tick(cuda, "llama", MANY, KINDS["dropout"], checkpointing=True)
+    ticks(cuda, "llama", "dropout of some", checkpointing=True)
 
 
 @pytest.mark.parametrize("family", ["llama", "bert"])

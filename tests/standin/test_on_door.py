@@ -7,11 +7,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 from bases import save_bert, save_llama
 from doorway import call, write_rows
 from stand_in import StandIn
 
-from loraloom.lora import base
+from loraloom.lora import base, kernels
+from loraloom.pipeline import samples
 
 SENTENCES = [f"the {animal} {verb} {place}" for animal in ("cat", "dog", "bird") for verb in ("sleeps", "waits", "turns")
              for place in ("here", "there", "in the house", "by the door")]  # fmt: skip
@@ -31,6 +33,13 @@ def loaded(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     return devices
 
 
+@pytest.fixture
+def without_triton(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As on Windows; and here, where Triton is interpreted, many times faster."""
+    monkeypatch.setattr(kernels, "_without_triton", lambda: "there is no Triton")
+
+
+@pytest.mark.usefixtures("without_triton")
 def test_a_classifier_is_checked_and_tuned(cuda: StandIn, loaded: list[str], tmp_path: Path) -> None:
     model = save_bert(tmp_path / "bert", SENTENCES)
     rows = [{"text": text, "label": text.split()[1]} for text in SENTENCES * 2]
@@ -46,9 +55,11 @@ def test_a_classifier_is_checked_and_tuned(cuda: StandIn, loaded: list[str], tmp
     assert loaded == ["cuda", "cuda", "cpu"]  # check, tune, and the proof of best/, for which a GPU may have no room
 
 
-def test_a_decoder_is_trained_and_evaluated(cuda: StandIn, tmp_path: Path) -> None:
+def test_a_decoder_is_trained_and_evaluated(cuda: StandIn, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """By the kernels, where Triton is there."""
+    monkeypatch.setattr(samples, "MAX_NEW_TOKENS", 4)  # enough to see it write, and the interpreter is slow
     model = save_llama(tmp_path / "llama", SENTENCES)
-    data = write_rows(tmp_path / "rows.jsonl", [{"text": text} for text in SENTENCES])
+    data = write_rows(tmp_path / "rows.jsonl", [{"text": text} for text in SENTENCES[::2]])
     words = ["--model", model, "--data", data, "--validation", "0.2", "--max-steps", "2", "--set", "model.dtype=bfloat16"]
     trained = call("train", *words, "--output-dir", tmp_path, "--name", "run")
     assert trained.code == 0, trained.err
@@ -56,3 +67,4 @@ def test_a_decoder_is_trained_and_evaluated(cuda: StandIn, tmp_path: Path) -> No
     assert result["status"] == "completed"
     scored = call("evaluate", "--adapter", tmp_path / "run", "--data", data)
     assert scored.code == 0, scored.err
+    assert any("kernels" in line for line in cuda.launches) == (kernels.refusal("cuda", torch.bfloat16) is None)
