@@ -50,8 +50,8 @@ docs: .venv/dev.stamp  ## docs/settings.md, written from the rules
 bench: .venv/demo.stamp  ## every benchmark; each writes its result beside its script
 	@set -e; for script in $(sort $(wildcard benchmarks/*/run.py)); do echo "== $$script"; $(BIN)/python $$script; done
 
-gpu: .venv/dev.stamp  ## the tests that need a CUDA device
-	$(BIN)/pytest -m gpu
+gpu: .venv/dev.stamp  ## the tests that need a CUDA device, then benchmarks/gpu, ten minutes at most
+	@tests=0; $(BIN)/pytest -m gpu || tests=$$?; $(BIN)/python benchmarks/gpu/run.py && exit $$tests
 
 audit: .venv/dev.stamp  ## known vulnerabilities of what is installed; asks an advisory index, so it needs the network
 	$(PYTHON) -m venv .venv/audit

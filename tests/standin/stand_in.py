@@ -311,6 +311,8 @@ GPU = {
     "memory_reserved": lambda *_: 2**29, "device_of": lambda _: nullcontext(),
     "is_initialized": lambda: True, "device_count": lambda: 1, "current_device": lambda: 0,
     "is_current_stream_capturing": lambda: False,
+    "get_device_properties": lambda *_: SimpleNamespace(major=9, minor=0, multi_processor_count=1),
+    "set_sync_debug_mode": lambda *_: None, "set_per_process_memory_fraction": lambda *_: None,
 }  # fmt: skip
 
 

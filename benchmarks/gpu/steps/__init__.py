@@ -1,0 +1,1 @@
+"""What is measured, a file a step. Each has `measure(bench)`, and runs in a process of its own."""

@@ -1,0 +1,47 @@
+"""What `loraloom plan` says of a training before it runs, beside what was measured of it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from functools import cache
+from tempfile import TemporaryDirectory
+from typing import Any
+
+from loraloom.config.asked import AdapterConfig, Config, LimitsConfig, ModelConfig, TrainingConfig
+from loraloom.data.rows import Encoded, Row
+from loraloom.facts.data import data_facts
+from loraloom.facts.device import device_facts
+from loraloom.facts.model import ModelFacts, model_facts
+from loraloom.plan.basis import Facts
+from loraloom.plan.memory import decided_shape, forecast_memory
+from loraloom.plan.planner import make_plan
+from loraloom.plan.time import forecast_time
+from steps.training import ALPHA, FAR, RANK, config_of
+
+
+def forecast(shape: str, dtype: str, packed: int, rows: Sequence[Row], validation: Sequence[Row], device: Any) -> dict[str, Any]:
+    """Bytes that torch will hold on the device at most, and seconds of a tick, of `packed` candidates at batch 1."""
+    data = Encoded(tuple(rows), tuple(validation), (), (), "causal_lm", "made")
+    asked = Config(
+        model=ModelConfig(dtype=dtype),  # type: ignore[arg-type]
+        adapter=AdapterConfig(r=RANK, lora_alpha=ALPHA, target_modules="all-linear", lora_dropout=0.0),
+        training=TrainingConfig(
+            per_device_train_batch_size=1, gradient_accumulation_steps=1, gradient_checkpointing=False, max_steps=FAR
+        ),
+        limits=LimitsConfig(max_packed=packed, memory="4096GiB"),  # what is measured runs, whatever a plan would say
+    )
+    facts = Facts(facts_of(shape), data_facts(data), device_facts(device))
+    plan = make_plan(asked, facts)
+    memory = forecast_memory(facts, plan.settings, decided_shape(plan.settings, packed=packed))
+    seconds = forecast_time(facts, asked, plan.settings, trials=packed, packed=packed).parts
+    return {
+        "forecast_bytes": memory.value - memory.parts["runtime"], "forecast_parts": dict(memory.parts),
+        "forecast_ms": 1e3 * (seconds["training"] + seconds["layers"]) / FAR,
+    }  # fmt: skip
+
+
+@cache
+def facts_of(shape: str) -> ModelFacts:
+    with TemporaryDirectory() as folder:
+        config_of(shape).save_pretrained(folder)
+        return model_facts(folder, task="causal_lm")
