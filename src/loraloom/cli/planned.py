@@ -71,6 +71,7 @@ def show_plan(prepared: Prepared, *, everything: bool = False) -> dict[str, Any]
     from loraloom.data.encode import preview
     from loraloom.plan.basis import held_by_others
     from loraloom.plan.document import plan_json
+    from loraloom.plan.needs import gpu_words
 
     console = plain_console()
     document = plan_json(prepared.plan)
@@ -85,6 +86,8 @@ def show_plan(prepared: Prepared, *, everything: bool = False) -> dict[str, Any]
     else:
         taken = held_by_others(prepared.plan.facts, prepared.plan.config)
         lines += _in_short(document, prepared.plan.trials, taken, width)
+        if gpu := gpu_words(prepared.plan.facts.device, document["settings"]["model.dtype"]["value"]):
+            lines += _broken(f"gpu: {gpu}", width, indent="  ")
     for word in ("warning", "note"):
         lines += [line for text in document[f"{word}s"] for line in _broken(f"{word}: {text}", width)]
     if not everything:

@@ -5,11 +5,14 @@ from __future__ import annotations
 import os
 import platform
 import sys
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from functools import cache
 from importlib import metadata
 from pathlib import Path
 from typing import Any, Literal
+
+from loraloom.facts.gpu_path import VISIBLE, Refusals, cuda_is_available, name_of_gpu, refusals, used_parts, why_unused
 
 DeviceKind = Literal["cpu", "cuda", "mps"]
 PACKAGES = ("loraloom", "torch", "transformers", "peft", "optuna", "safetensors", "tokenizers", "numpy", "pydantic", "sqlalchemy")
@@ -51,6 +54,23 @@ class DeviceFacts:
     """Of the cores, what other processes leave to this one now; 1 where nobody else is there, and on a GPU."""
     own_bytes: int = 0
     """What this process holds of a GPU already."""
+    count: int = 1
+    """GPUs that torch sees; the first is used."""
+    next_gpu: str = ""
+    """What the second one is called in `CUDA_VISIBLE_DEVICES`."""
+    refusals: Refusals = field(default_factory=dict[str, Mapping[str, str | None]])
+    """On a GPU, why parts of the fast path are not used."""
+    unused_gpu: str = ""
+    """On a CPU, why a GPU that is here, or was asked for, cannot be used."""
+
+    @property
+    def notice(self) -> str:
+        """What a person should know of the device that was taken; empty where there is nothing to say."""
+        if self.unused_gpu:
+            return f"a GPU is not used, and this runs on the CPU: {self.unused_gpu}"
+        if self.count > 1:
+            return f"of {self.count} GPUs the first is used, {self.name}: {VISIBLE}={self.next_gpu} takes the next"
+        return ""
 
     @property
     def others_bytes(self) -> int:
@@ -62,20 +82,25 @@ def device_facts(kind: DeviceKind | None = None) -> DeviceFacts:
     """Look at the machine: the accelerator that torch sees, else the processor. `kind` forces one of them."""
     import torch
 
-    kind = kind or _best_kind()
+    forced, kind = kind is not None, kind or _best_kind()
     if kind == "cuda":
         free, total, own = cuda_memory()
         capability = torch.cuda.get_device_capability()
         return DeviceFacts(
             "cuda", torch.cuda.get_device_name(), total, free, torch.get_num_threads(), capability >= (8, 0), capability,
-            own_bytes=own,
+            own_bytes=own, count=(count := torch.cuda.device_count()), next_gpu=name_of_gpu(1) if count > 1 else "",
+            refusals=refusals(kind),
         )  # fmt: skip
     total, free = _host_memory()
     if kind == "mps":
         total = min(total, int(torch.mps.recommended_max_memory()))
-        return DeviceFacts("mps", "Apple GPU", total, min(free, total), torch.get_num_threads(), True)
+        threads = torch.get_num_threads()
+        return DeviceFacts("mps", "Apple GPU", total, min(free, total), threads, True, refusals=refusals(kind))
     native = bool(_cpu_flags() & BF16_CPU_FLAGS)
-    return DeviceFacts("cpu", cpu_name(), total, free, usable_cores(), native, threads=_threads(), process_bytes=_process_bytes())
+    return DeviceFacts(
+        "cpu", cpu_name(), total, free, usable_cores(), native, threads=_threads(), process_bytes=_process_bytes(),
+        unused_gpu="" if forced else why_unused(),
+    )  # fmt: skip
 
 
 def cuda_memory() -> tuple[int, int, int]:
@@ -104,9 +129,14 @@ def held_by_others_now() -> str:
     return f"other processes hold {others / 2**30:.1f} GiB of its {total / 2**30:.1f} GiB" if others > NOTABLE_BYTES else ""
 
 
-def environment() -> dict[str, Any]:
-    """Versions, device and working precisions, as plain values: what `loraloom env` shows and run.json keeps."""
+def environment(dtype: str | None = None) -> dict[str, Any]:
+    """Versions, device and working precisions, as plain values: what `loraloom env` shows and run.json keeps.
+
+    Args:
+        dtype: of the base, for what a GPU does with it; None for the half precision that the device is best at.
+    """
     device = device_facts()
+    dtype = dtype or ("bfloat16" if device.bf16_native else "float16")
     return {
         "python": platform.python_version(),
         "platform": platform.platform(),
@@ -118,10 +148,21 @@ def environment() -> dict[str, Any]:
             "free_bytes": device.free_bytes,
             "compute_capability": list(device.compute_capability) if device.compute_capability else None,
         },
+        "gpu": gpu_document(device, dtype),
         "cores": usable_cores(),
         "threads": _threads(),
         "precisions": {name: _proof(device, dtype) for name, dtype in PRECISIONS.items()},
     }
+
+
+def gpu_document(device: DeviceFacts, dtype: str) -> dict[str, Any] | None:
+    """What a GPU is used with for a base of this dtype: {count, dtype, PART: {used, reason}}.
+
+    Of a GPU that is here and cannot be used {unused: why}; None where there is none.
+    """
+    if device.kind == "cpu":
+        return {"unused": device.unused_gpu} if device.unused_gpu else None
+    return {"count": device.count, "dtype": dtype, **used_parts(device.refusals, dtype)}
 
 
 def _proof(device: DeviceFacts, dtype: str) -> dict[str, Any]:
@@ -142,7 +183,7 @@ def _proof(device: DeviceFacts, dtype: str) -> dict[str, Any]:
 def _best_kind() -> DeviceKind:
     import torch
 
-    if torch.cuda.is_available():
+    if cuda_is_available():
         return "cuda"
     return "mps" if torch.backends.mps.is_available() else "cpu"
 

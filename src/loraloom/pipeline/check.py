@@ -20,6 +20,7 @@ from loraloom.pipeline.preflight.result import CheckResult
 from loraloom.pipeline.preflight.subject import Subject
 from loraloom.pipeline.prepare import Prepared, Read, read_request
 from loraloom.pipeline.session import space_needed
+from loraloom.plan.needs import notes_on_device
 from loraloom.plan.planner import Facts, Plan, make_plan
 from loraloom.store.folder import RunFolder
 from loraloom.train.checkpoint import load as load_checkpoint
@@ -109,7 +110,10 @@ def check(config: Config, *, quick: bool = False) -> Checked:
     return Checked(
         model=subject.facts.model.name_or_path, task=subject.facts.data.task, note=read.recognised.note,
         rows={name: len(table) for name, table in read.splits.tables.items() if len(table)},
-        warnings=subject.whole.notes if subject.whole else read.recognised.notes,
+        warnings=(
+            *(subject.whole.notes if subject.whole else read.recognised.notes),
+            *notes_on_device(subject.facts.device, subject.plan.values()["model.dtype"]),
+        ),
         results=run_checks(subject), preview=_preview(subject),
     )  # fmt: skip
 

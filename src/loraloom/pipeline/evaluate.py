@@ -80,10 +80,10 @@ def evaluate(
             need="causal_lm or seq2seq_lm",
             next="leave --metric out: accuracy, macro F1 and MCC are always given",
         )
-    dtype = "float32" if config.model.dtype == "auto" else config.model.dtype
+    dtype, device = "float32" if config.model.dtype == "auto" else config.model.dtype, device_facts()
     base = load_base(
         name, data.task, label_names=data.label_names, dtype=dtype, seed=config.training.seed,
-        revision=config.model.revision, trust_remote_code=config.model.trust_remote_code, device=device_facts().kind,
+        revision=config.model.revision, trust_remote_code=config.model.trust_remote_code, device=device.kind,
     )  # fmt: skip
     if folder is not None and has_tokenizer(folder):
         base.read_with(load_tokenizer(str(folder), trust_remote_code=config.model.trust_remote_code))
@@ -98,7 +98,7 @@ def evaluate(
     return {
         "model": name, "adapter": None if folder is None else str(folder), "task": data.task, "split": split,
         "rows": len(data.train), "metrics": {f"{split}_{key}": value for key, value in found.items()},
-        "notes": list(data.notes),
+        "notes": [*data.notes, *([device.notice] if device.notice else [])],
     }  # fmt: skip
 
 

@@ -108,7 +108,9 @@ def predict_table(
         raise ConfigError("probabilities are those of classes, and this model writes text", next="leave --probabilities out")
     notes = list(asked.data.notes)
     if not dry_run:
-        base, model = _load(config, asked)
+        device = device_facts()
+        notes += [device.notice] if device.notice else []
+        base, model = _load(config, asked, device.kind)
         if asked.data.task == "seq_cls":
             _add_labels(rows, _classified(model, base, asked, tick), asked.data.label_names or (), probabilities)
         else:
@@ -159,12 +161,12 @@ def _task(config: Config, described: Mapping[str, Any], facts: ModelFacts) -> Ta
     return facts.task if config.task == "auto" else config.task
 
 
-def _load(config: Config, asked: _Asked) -> tuple[Base, Any]:
+def _load(config: Config, asked: _Asked, device: str) -> tuple[Base, Any]:
     """The base and the model over it that answers, in eval mode."""
     dtype = "float32" if config.model.dtype == "auto" else config.model.dtype
     base = load_base(
         asked.facts.name_or_path, asked.data.task, label_names=asked.data.label_names, dtype=dtype, seed=config.training.seed,
-        revision=config.model.revision, trust_remote_code=config.model.trust_remote_code, device=device_facts().kind,
+        revision=config.model.revision, trust_remote_code=config.model.trust_remote_code, device=device,
     )  # fmt: skip
     base.read_with(asked.tokenizer)
     model = base.model.eval() if asked.folder is None else load_peft(asked.folder, base.model).get_base_model()

@@ -110,7 +110,7 @@ class Session:
         result = RunResult(
             name=self.folder.name, verb=verb, status="running", model=self.base.name_or_path, task=prepared.task,
             started_at=datetime.datetime.now().astimezone().isoformat(timespec="seconds"),
-            metric=f"validation_{self.metric}", direction=direction, environment=environment(),
+            metric=f"validation_{self.metric}", direction=direction, environment=environment(self.values["model.dtype"]),
             base_parameters=self.base.parameters, base_fingerprint=self.fingerprints.get(MODEL, ""),
             labels=list(prepared.data.label_names or ()),
         )  # fmt: skip

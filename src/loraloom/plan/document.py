@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import asdict
 from typing import Any
 
+from loraloom.facts.device import gpu_document
 from loraloom.plan.basis import memory_budget
 from loraloom.plan.ladder import ladder
 from loraloom.plan.planner import Plan
@@ -24,7 +25,7 @@ def bytes_json(estimate: Estimate) -> dict[str, int]:
 
 def plan_json(plan: Plan) -> dict[str, Any]:
     """The document that `plan --json` prints."""
-    memory, time = plan.forecast["memory"], plan.forecast["time"]
+    memory, time, device = plan.forecast["memory"], plan.forecast["time"], plan.facts.device
     return {
         "rows": plan.facts.data.split_rows,
         "settings": {key: asdict(advice) for key, advice in plan.settings.items()},
@@ -48,6 +49,14 @@ def plan_json(plan: Plan) -> dict[str, Any]:
             **{name: bytes_json(plan.forecast[name]) for name in AFTERWARDS if name in plan.forecast},
         },
         "ladder": [asdict(rung) for rung in ladder(plan.config, plan.facts, plan.settings, plan.shape)],
+        "device": {
+            "kind": device.kind,
+            "name": device.name,
+            "total_bytes": device.total_bytes,
+            "free_bytes": device.free_bytes,
+            "others_bytes": device.others_bytes,
+            "gpu": gpu_document(device, plan.values()["model.dtype"]),
+        },
         "search_space": space_json(plan),
         "warnings": list(plan.warnings),
         "notes": list(plan.notes),

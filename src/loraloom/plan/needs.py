@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from loraloom.config.asked import Config
+from loraloom.facts.device import DeviceFacts
 from loraloom.plan import engine
 from loraloom.plan.basis import Decided, Facts
 from loraloom.plan.memory import Shape, forecast_memory
@@ -25,6 +26,25 @@ def packs_candidates(asked: Config) -> bool:
 def quantises(asked: Config, facts: Facts) -> bool:
     """Whether the engine can hold the base in NF4 on this device."""
     return facts.device.kind == "cuda" and (asked.engine == "peft" or "nf4" in engine.QUANTIZATION)
+
+
+PARTS = {"kernels": "Triton kernels"}
+"""Parts of a GPU's fast path, as people call them."""
+
+
+def gpu_words(device: DeviceFacts, dtype: str) -> str:
+    """ "NVIDIA H100: a bfloat16 base, Triton kernels"; empty on a CPU."""
+    if device.kind == "cpu":
+        return ""
+    used = [PARTS[part] for part, by_dtype in device.refusals.items() if by_dtype[dtype] is None]
+    return f"{device.name}: a {dtype} base, {', '.join(used or ['plain torch'])}"
+
+
+def notes_on_device(device: DeviceFacts, dtype: str) -> tuple[str, ...]:
+    """Which device is taken, where that may surprise, and what of a GPU is not used."""
+    refused = {part: by_dtype[dtype] for part, by_dtype in device.refusals.items()}
+    unused = [f"{PARTS[part]} are not used: {why}; plain torch does the same" for part, why in refused.items() if why]
+    return (*([device.notice] if device.notice else []), *unused)
 
 
 def notes_on_engine(asked: Config, facts: Facts) -> tuple[str, ...]:

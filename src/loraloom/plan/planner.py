@@ -15,7 +15,7 @@ from loraloom.plan.afterwards import forecast_afterwards
 from loraloom.plan.basis import CONFIG, Facts, asked_value, is_asked, memory_budget, target_linears
 from loraloom.plan.leaning import Case, bent
 from loraloom.plan.memory import Shape, decided_shape, prepacks
-from loraloom.plan.needs import need, notes_on_engine, packs_candidates
+from loraloom.plan.needs import need, notes_on_device, notes_on_engine, packs_candidates
 from loraloom.plan.rules import RULES, batch, max_length, rank, rate
 from loraloom.plan.time import forecast_time, trainings_of_search
 from loraloom.plan.warnings import warnings_for
@@ -112,7 +112,8 @@ def make_plan(config: Config, facts: Facts) -> Plan:
         **forecast_afterwards(facts, decided),
     }
     warnings = warnings_for(facts, config, decided, forecast)
-    return Plan(decided, forecast, warnings, config, facts, prepack, workers, notes_on_engine(config, facts))
+    notes = (*notes_on_engine(config, facts), *notes_on_device(facts.device, decided["model.dtype"].value))
+    return Plan(decided, forecast, warnings, config, facts, prepack, workers, notes)
 
 
 def candidate(plan: Plan, id: str, params: Mapping[str, Any], seed_offset: int = 0) -> Candidate:
