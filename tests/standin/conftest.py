@@ -23,6 +23,8 @@ if ALONE:
     import torch
     from stand_in import StandIn, stand_in
 
+    from loraloom.lora import kernels
+
     torch.set_num_threads(1)
 
     @pytest.fixture
@@ -30,3 +32,8 @@ if ALONE:
         """The device, under the name of CUDA."""
         with stand_in("cuda") as device:
             yield device
+
+    @pytest.fixture
+    def without_triton(monkeypatch: pytest.MonkeyPatch) -> None:
+        """As on Windows; and here, where Triton is interpreted, many times faster."""
+        monkeypatch.setattr(kernels, "_without_triton", lambda: "there is no Triton")

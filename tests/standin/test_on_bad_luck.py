@@ -19,6 +19,7 @@ from stand_in import StandIn
 
 from loraloom.pipeline import keep, samples
 
+pytestmark = pytest.mark.usefixtures("without_triton")
 SENTENCES = [f"the {animal} {verb} {place}" for animal in ("cat", "dog", "bird") for verb in ("sleeps", "waits", "turns")
              for place in ("here", "there", "in the house", "by the door")]  # fmt: skip
 LOST = torch.AcceleratorError("CUDA error: unspecified launch failure\nCUDA kernel errors might be reported elsewhere")

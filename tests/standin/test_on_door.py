@@ -33,12 +33,6 @@ def loaded(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     return devices
 
 
-@pytest.fixture
-def without_triton(monkeypatch: pytest.MonkeyPatch) -> None:
-    """As on Windows; and here, where Triton is interpreted, many times faster."""
-    monkeypatch.setattr(kernels, "_without_triton", lambda: "there is no Triton")
-
-
 @pytest.mark.usefixtures("without_triton")
 def test_a_classifier_is_checked_and_tuned(cuda: StandIn, loaded: list[str], tmp_path: Path) -> None:
     model = save_bert(tmp_path / "bert", SENTENCES)
