@@ -6,7 +6,8 @@ What is left to cost something for each candidate is named in `FOR_EACH`.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import re
+from collections.abc import Iterator, Sequence
 from functools import cache
 
 import pytest
@@ -18,6 +19,8 @@ from stand_in import StandIn, stand_in
 from ticks import KINDS, engine_of, join, tick
 
 from loraloom.lora import dropout
+from loraloom.lora.kernels import selftest
+from loraloom.lora.kernels.lanes import KernelLanes
 from loraloom.records import Candidate
 from loraloom.train.seat import Seat
 
@@ -120,6 +123,46 @@ def test_a_device_trains_by_the_kernels_as_the_cpu_does_without(checkpointing: b
     for name, seat in here.items():
         assert largest_difference(weights_of(there[name]).cpu(), weights_of(seat)) < 1e-4
         assert there[name].signals.trace.norms == pytest.approx(seat.signals.trace.norms, rel=1e-5)
+
+
+def missing(*args: object, **kwargs: object) -> None:
+    raise RuntimeError("Failed to find C compiler\nPlease specify via CC environment variable.")
+
+
+FAULTS = {
+    "no compiler": ("_expand", missing, "could not be run here .RuntimeError: Failed to find C compiler.$"),
+    "does nothing": ("_expand", lambda *args, **kwargs: None, "outputs are not those of plain torch here"),
+}
+
+
+@pytest.fixture
+def _tried_anew() -> Iterator[None]:
+    selftest.fault.cache_clear()
+    yield
+    selftest.fault.cache_clear()
+
+
+@pytest.mark.usefixtures("_tried_anew")
+@pytest.mark.parametrize("name", FAULTS)
+def test_kernels_that_fail_on_a_device_are_not_used_there(name: str, cuda: StandIn, monkeypatch: pytest.MonkeyPatch) -> None:
+    """None of them is: what is wrong with one may be wrong with all."""
+    method, planted, said = FAULTS[name]
+    monkeypatch.setattr(KernelLanes, method, planted)
+    engine = engine_of("llama", torch.float32)
+    join(engine, "llama", 2, KINDS["alike"])
+    found = tick(cuda, engine, "llama")
+    assert re.search(said, engine.packed.kernels_refusal or "") and not engine.packed.kernels
+    assert not any("kernels" in line for line in found)
+
+
+@pytest.mark.usefixtures("_tried_anew")
+def test_what_a_device_refuses_is_not_the_kernels_fault(cuda: StandIn, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(*args: object, **kwargs: object) -> None:
+        raise torch.OutOfMemoryError("CUDA out of memory")
+
+    monkeypatch.setattr(KernelLanes, "_shrink", full)
+    with pytest.raises(torch.OutOfMemoryError):
+        engine_of("llama", torch.float32)
 
 
 def test_a_kernel_is_one_launch_and_takes_no_tensor_of_the_host(cuda: StandIn) -> None:

@@ -24,7 +24,7 @@ from loraloom.lora.checkpointing import checkpoint_blocks
 from loraloom.lora.frozen import keep_few_programs
 from loraloom.lora.function import BASE, Routing, Segment
 from loraloom.lora.init import Start, check_init, moves_base, named_seed, reinitialised, start_of
-from loraloom.lora.kernels import refusal
+from loraloom.lora.kernels import fault, refusal
 from loraloom.lora.kernels.tables import PackTables
 from loraloom.lora.lanes import LayerWeights
 from loraloom.lora.layer import lora_scale
@@ -108,6 +108,9 @@ class PackedModel:
         prepack: spend memory on faster layouts of frozen weights (`frozen.frozen_kernel`).
         kernels: do the candidates' part in the kernels of `lora.kernels`; None for where they can be used.
 
+    Attributes:
+        kernels_refusal: why they are not used, in words that follow "because"; None where they are.
+
     Raises:
         ModelError: the model couples the rows of a batch, so that packing would change the training; or kernels are
             demanded that cannot be used.
@@ -126,7 +129,7 @@ class PackedModel:
         reference = next(model.parameters())
         self.device, self.base_dtype = reference.device, reference.dtype
         self.dtype = dtype or (torch.float64 if reference.dtype == torch.float64 else torch.float32)
-        self.kernels = self._kernels_or_not(kernels)
+        self.kernels_refusal = self._kernels_refusal(kernels)
         self.adapters: dict[str, AdapterWeights] = {}
         self.checkpointing = False
         self._route = Route(shared=self.device.type != "cpu")
@@ -138,15 +141,23 @@ class PackedModel:
         self._split: set[str] = set()
         self._tables: PackTables | None = None
 
-    def _kernels_or_not(self, wanted: bool | None) -> bool:
-        if wanted is False or (wanted is None and self.device.type != "cuda"):
-            return False
+    @property
+    def kernels(self) -> bool:
+        """Whether the kernels of `lora.kernels` do the candidates' part."""
+        return self.kernels_refusal is None
+
+    def _kernels_refusal(self, wanted: bool | None) -> str | None:
+        if wanted is False:
+            return "plain torch was asked for"
         reason = refusal(self.device, self.base_dtype)
         if self.dtype != torch.float32:
             reason = reason or "they add up gradients in float32"
+        if wanted is None and self.device.type != "cuda":
+            reason = reason or "a CPU runs them by an interpreter"
+        reason = reason or fault(self.device, self.base_dtype)
         if wanted and reason:
             raise ModelError("the kernels cannot be used", got=reason, next="leave out `kernels`: plain torch does the same")
-        return reason is None
+        return reason
 
     @contextmanager
     def route(self, routing: Routing) -> Generator[Any]:

@@ -21,8 +21,18 @@ CAPABILITY = (8, 0)
 
 
 def used(device: torch.device, dtype: torch.dtype) -> bool:
-    """Whether they are used unless somebody says otherwise: on CUDA, where they can be."""
-    return device.type == "cuda" and refusal(device, dtype) is None
+    """Whether they are used unless somebody says otherwise: on CUDA, where they can be and do what they should."""
+    return device.type == "cuda" and (refusal(device, dtype) or fault(device, dtype)) is None
+
+
+def fault(device: torch.device, dtype: torch.dtype) -> str | None:
+    """Why the kernels should not be used on a device that they do not refuse: they were tried there, once, and failed. In words
+    that follow "because"; None if they did not."""
+    if device.type != "cuda":
+        return None
+    from loraloom.lora.kernels import selftest
+
+    return selftest.fault(device, dtype)
 
 
 def refusal(device: torch.device | str, dtype: torch.dtype) -> str | None:
