@@ -12,9 +12,16 @@ import pytest
 import torch
 from stand_in import StandIn
 
+from loraloom.lora import kernels
 from loraloom.train.pack import PackTrainer
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "benchmarks" / "gpu"))
+
+
+@pytest.fixture(autouse=True)
+def plain_torch(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Interpreted kernels would take minutes; other tests run them."""
+    monkeypatch.setattr(kernels, "_without_triton", lambda: "they are left out here")
 
 
 class Notes:

@@ -17,8 +17,8 @@ from torch import Tensor
 from loraloom.lora import dropout
 from loraloom.records import Candidate
 from loraloom.train.pack import PackTrainer
-from steps.bench import Bench, Failed
-from steps.training import build, candidate, engine, linears, make_rows
+from steps.bench import Bench, Failed, NotMeasuredError
+from steps.training import build, candidate, engine, linears, make_rows, ways
 
 TOLERANCE = {"float64": 1e-5, "float32": 5e-3}
 """Largest distance. Norms and rotary angles are float32 in models of any precision, and AdamW's first steps take the sign of a
@@ -26,6 +26,9 @@ gradient, however small it is."""
 WORSE, MORE = 2.0, 0.02
 """In bfloat16: this many times what bfloat16 costs on a CPU, and so much more."""
 SGD_RATE = 0.05
+STEPS, REPEATED_STEPS = 3, 8
+"""Of each candidate, and of those whose passes are to be recorded: a graph is made of what has been seen before."""
+LENGTH = 24
 
 Weights = dict[str, Tensor]
 """Of each candidate, flat, float64 on the CPU."""
@@ -42,16 +45,17 @@ def measure(bench: Bench) -> None:
         for name, (off, on) in SWITCHES.items():
             for dtype in ("float32", "bfloat16"):
                 bench.part(f"{name}, {dtype}", lambda o=off, n=on, dtype=dtype: trial.as_without(dtype, o, n))
+        for dtype in ("float32", "bfloat16"):
+            bench.part(f"graph as eager, {dtype}", lambda dtype=dtype: trial.as_eager(dtype))
 
 
 SWITCHES: dict[str, tuple[dict[str, bool], dict[str, bool]]] = {
     "kernels as Lane": ({"kernels": False}, {"kernels": True}),
     "fused as plain": ({"fused": False}, {"fused": True}),
-    "graph as eager": ({"graphs": False}, {"graphs": True}),
 }
 
 
-def kinds(model: Any) -> list[Candidate]:
+def kinds(model: Any, steps: int = STEPS) -> list[Candidate]:
     """One candidate of every kind: ranks, rows, targets, accumulation, dropout, optimisers."""
     attention = linears(model, "q_proj", "k_proj", "v_proj", "o_proj")
     some: dict[str, dict[str, Any]] = {
@@ -65,7 +69,7 @@ def kinds(model: Any) -> list[Candidate]:
         "dora": {"use_dora": True, "lora_plus_ratio": 4.0},
     }
     return [
-        candidate(name, model, **{"learning_rate": 5e-3, "seed": number, "max_steps": 3, **values})
+        candidate(name, model, **{"learning_rate": 5e-3, "seed": number, "max_steps": steps, **values})
         for number, (name, values) in enumerate(some.items())
     ]
 
@@ -78,6 +82,7 @@ class Trial:
         self.shape = "small" if bench.small else "tiny"
         self._done: dict[Any, Weights] = {}
         self._first: dict[str, Tensor] = {}
+        self._ways: dict[str, dict[str, Any]] = {}
 
     def as_on_cpu(self, dtype: str) -> dict[str, Any]:
         there = self.trained(dtype, self.bench.device)
@@ -93,6 +98,19 @@ class Trial:
         with_it = self.trained(dtype, self.bench.device, **on)
         without = self.trained(dtype, self.bench.device, **off)
         return self.judged(with_it, without, self.allowed(dtype))
+
+    def as_eager(self, dtype: str) -> dict[str, Any]:
+        """Rows of one length, so that passes repeat; without DoRA, which no graph is made of.
+
+        Raises:
+            NotMeasuredError: no graph ran.
+        """
+        eager = self.trained(dtype, self.bench.device, repeated=True, graphs=False)
+        recorded = self.trained(dtype, self.bench.device, repeated=True, graphs=True)
+        taken = self._ways[dtype]
+        if not taken["replays"]:
+            raise NotMeasuredError(f"no graph ran: {taken['stopped'] or '; '.join(taken['refused']) or 'nothing repeated'}")
+        return {**self.judged(recorded, eager, self.allowed(dtype)), "ways": taken}
 
     def judged_by_truth(self, there: Weights) -> dict[str, Any]:
         """bfloat16 on the device: no further from float64 than bfloat16 on the CPU, and a little."""
@@ -123,18 +141,20 @@ class Trial:
             for name, end in right.items()
         }
 
-    def trained(self, dtype: str, device: str, *, alone: bool = False, **switches: bool) -> Weights:
+    def trained(self, dtype: str, device: str, *, alone: bool = False, repeated: bool = False, **switches: bool) -> Weights:
         """The weights that each candidate ends with."""
-        key = (dtype, device, alone, *sorted(switches.items()))
+        key = (dtype, device, alone, repeated, *sorted(switches.items()))
         if key not in self._done:
             # Drawn on the CPU in float64: all trainings start from the same base, rounded to their own precision.
             model = build(self.shape, "float64", "cpu").to(getattr(torch, dtype)).to(device)
-            rows = make_rows(24, model.config.vocab_size, 48, shortest=6, seed=1)
-            some = kinds(model)
+            rows = make_rows(LENGTH, model.config.vocab_size, 48, shortest=LENGTH if repeated else LENGTH // 4, seed=1)
+            some = [one for one in kinds(model, REPEATED_STEPS) if not one.adapter.use_dora] if repeated else kinds(model)
             groups = [[one] for one in some] if alone else [some]
             self._done[key] = {}
             for group in groups:
-                self._done[key] |= self._run(engine(model, rows, **switches), group)
+                trainer = engine(model, rows, **switches)
+                self._done[key] |= self._run(trainer, group)
+                self._ways[dtype] = ways(trainer)
         return self._done[key]
 
     def _run(self, trainer: PackTrainer, group: Sequence[Candidate]) -> Weights:

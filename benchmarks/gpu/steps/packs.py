@@ -7,7 +7,7 @@ from typing import Any
 from loraloom.plan.engine import EVALUATION_FACTOR, TOKEN_BUDGET
 from steps.bench import Bench
 from steps.forecast import forecast
-from steps.training import engine, forget_peak, make_rows, pack_of, peak_bytes, timed
+from steps.training import engine, forget_peak, make_rows, pack_of, peak_bytes, timed, ways
 
 DTYPE = "bfloat16"
 
@@ -16,7 +16,7 @@ def measured(bench: Bench, model: Any, shape: str, packed: int, tokens: int) -> 
     """Ticks of K candidates, batch 1, then an evaluation, which the forecast of memory covers too."""
     vocabulary = model.config.vocab_size
     # As many as one candidate's largest pass scores: the forecast takes it that there are.
-    scored = -(-EVALUATION_FACTOR * TOKEN_BUDGET[bench.device] // tokens)
+    scored = 8 if bench.small else -(-EVALUATION_FACTOR * TOKEN_BUDGET[bench.device] // tokens)
     rows, validation = make_rows(tokens, vocabulary), make_rows(tokens, vocabulary, scored, seed=1)
     forget_peak(bench)
     trainer = engine(model, rows, validation)
@@ -36,5 +36,5 @@ def measured(bench: Bench, model: Any, shape: str, packed: int, tokens: int) -> 
         **times, "candidates": packed, "tokens": tokens, "tokens_per_second": 1e3 * packed * tokens / times["run_ms"],
         "training_peak_bytes": training_peak, "peak_bytes": peak, **said,
         "memory_error": None if peak is None else said["forecast_bytes"] / peak - 1,
-        "time_error": said["forecast_ms"] / times["run_ms"] - 1, "notes": notes,
+        "time_error": said["forecast_ms"] / times["run_ms"] - 1, "notes": notes, "ways": ways(trainer),
     }  # fmt: skip

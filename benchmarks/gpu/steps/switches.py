@@ -9,9 +9,9 @@ from unittest import mock
 from loraloom.evals import cross_entropy
 from steps.bench import Bench
 from steps.packs import DTYPE
-from steps.training import ALPHA, RANK, Pace, build, engine, forget_peak, linears, make_rows, pack_of, peak_bytes, timed
+from steps.training import ALPHA, RANK, Pace, build, engine, forget_peak, linears, make_rows, pack_of, peak_bytes, timed, ways
 
-PACE = Pace(warmup=4, least=8, seconds=0.8, most=16)
+PACE = Pace(least=8, seconds=0.8, most=16)
 DEFAULT = "default"
 
 Each = Callable[[int], dict[str, Any]]
@@ -61,7 +61,8 @@ class Comparison:
         forget_peak(self.bench)
         trainer = engine(self.model, make_rows(tokens or self.tokens, self.model.config.vocab_size), **switches)
         pack_of(self.model, trainer, self.packed, each)
-        return {**timed(self.bench, trainer.tick, None if self.bench.small else PACE), "peak_bytes": peak_bytes(self.bench)}
+        times = timed(self.bench, trainer.tick, None if self.bench.small else PACE)
+        return {**times, "peak_bytes": peak_bytes(self.bench), "ways": ways(trainer)}
 
     def _with_chunk(self, rows: int) -> dict[str, Any]:
         """Logits of so many tokens at once, whatever the device."""

@@ -115,9 +115,22 @@ def engine(model: Any, rows: Sequence[Row], validation: Sequence[Row] = (), **sw
     objective = objective_for("causal_lm", model)
     packed = PackedModel(share_copy(model), **packed_values)
     budget = TOKEN_BUDGET[reference.device.type]
-    return PackTrainer(
+    trainer = PackTrainer(
         packed, rows, objective, task="causal_lm", pad_id=0, validation=validation, token_budget=budget, **trainer_values
     )
+    if switches.get("graphs") and trainer.graphs is None:
+        raise NotMeasuredError(f"no CUDA graphs on {reference.device.type}")
+    return trainer
+
+
+def ways(trainer: PackTrainer) -> dict[str, Any]:
+    """Which fast paths a trainer takes: kernels, and what became of its CUDA graphs."""
+    found: dict[str, Any] = {"kernels": trainer.packed.kernels}
+    graphs = getattr(trainer, "graphs", None)
+    if graphs is not None:
+        refused = sorted(set(graphs.refused.values()))
+        found |= {"recorded": graphs.recorded, "replays": graphs.replays, "refused": refused, "stopped": graphs.stopped}
+    return found
 
 
 def synchronise(bench: Bench) -> None:
@@ -130,7 +143,7 @@ def synchronise(bench: Bench) -> None:
 class Pace:
     """How long to measure: after `warmup` steps at least `least`, and as many as fit into `seconds`."""
 
-    warmup: int = 4
+    warmup: int = 6
     least: int = 6
     seconds: float = 1.0
     most: int = 40

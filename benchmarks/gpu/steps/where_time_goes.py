@@ -21,8 +21,8 @@ from steps.packs import DTYPE
 from steps.training import build, engine, make_rows, pack_of, peft_step, synchronise
 
 PACKAGE = Path(loraloom.__file__).parent
-TICKS = 3
-"""Of each that are looked at, after as many that are not."""
+WARM, TICKS = 6, 3
+"""Of each that are not looked at, and that are."""
 ON_DEVICE = ("kernel", "gpu_memcpy", "gpu_memset")
 LAUNCHING = ("LaunchKernel", "GraphLaunch", "Memcpy", "Memset")
 SYNCHRONISING = "Synchronize"
@@ -48,7 +48,7 @@ def measure(bench: Bench) -> None:
 def waits(bench: Bench, tick: Callable[[], object]) -> dict[str, Any]:
     """Waits a tick, by the innermost line of loraloom that led to them, and where that led to."""
     bench.only_on_cuda()
-    for _ in range(TICKS):
+    for _ in range(WARM):
         tick()
     synchronise(bench)
     with waiting_lines() as lines:
@@ -91,7 +91,7 @@ def line_of(filename: str, lineno: int) -> str:
 
 def profiled(bench: Bench, tick: Callable[[], object]) -> dict[str, Any]:
     """Kernels, launches and gaps a tick."""
-    for _ in range(TICKS):
+    for _ in range(WARM):
         tick()
     synchronise(bench)
     # Not the host's operations on CUDA: to note each of them slows the host, and would show as gaps.
