@@ -21,10 +21,14 @@ from pathlib import Path
 from typing import Any
 
 from loraloom.config.decode import load_config
+from loraloom.execute.inline import Inline
 from loraloom.facts.device import environment
+from loraloom.pipeline.drive import Driver
+from loraloom.pipeline.examine import worker_of
+from loraloom.pipeline.job import job
 from loraloom.pipeline.prepare import prepare
-from loraloom.pipeline.race import RaceSource
-from loraloom.pipeline.session import Session
+from loraloom.pipeline.race import RaceSource, saved
+from loraloom.pipeline.run_log import set_up
 from loraloom.search.compare import mean_cost
 
 HERE = Path(__file__).resolve().parent
@@ -72,22 +76,21 @@ def measure(task: str, data: Path, steps: int | None) -> dict[str, Any]:
             **write_splits(task, data, work), "limits.max_packed": 8, "limits.memory": "6GiB", "output_dir": str(work / "runs"),
         }  # fmt: skip
         prepared = prepare(load_config(flags=flags | ({"training.max_steps": steps} if steps else {})))
-        session = Session(prepared, "tune", lambda event: None)
-        with session.running():
-            session.measure_baseline()
-            session.slots = 8
+        bench, log = set_up(prepared, "tune", lambda event: None)
+        log.slots = 8
+        with log.running(bench.restore):
+            log.measured(bench.measure_base())
             jobs = [
-                session.job(f"r{rate:g}-{seed}", {"training.learning_rate": rate}, seed_offset=seed)
+                job(prepared, f"r{rate:g}-{seed}", {"training.learning_rate": rate}, seed_offset=seed)
                 for rate in RATES
                 for seed in range(SEEDS)
             ]
-            driver = session.driver()
-            driver.run(RaceSource(jobs))
-            kept = [job for job in jobs if driver.finished[job.candidate.id].adapter]
-            scores = session.score_saved(kept, prepared.data.test, "test")
-            base = mean_cost(session.score_base(prepared.data.test, "test"))
-            planned = session.job("planned", {}).candidate.training.learning_rate
-            errors = {job.candidate.id: round(mean_cost(scores[job.candidate.id]), 4) for job in kept}
+            Driver(Inline(worker_of(bench)), log).run(RaceSource(jobs))
+            kept = [record for record in log.recorder.finished() if record.trial.adapter]
+            scores = bench.score_saved(saved(log, kept), prepared.data.test, "test")
+            base = mean_cost(bench.score_base(prepared.data.test, "test"))
+            planned = job(prepared, "planned", {}).candidate.training.learning_rate
+            errors = {record.id: round(mean_cost(scores[record.id]), 4) for record in kept}
     runs = {f"{rate:g}": [errors.get(f"r{rate:g}-{seed}", round(base, 4)) for seed in range(SEEDS)] for rate in RATES}
     return {"base": round(base, 4), "planned_rate": planned, "errors": runs}
 

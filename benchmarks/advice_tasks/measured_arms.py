@@ -12,11 +12,16 @@ from real_tasks import RealTask
 from tool_defaults import TOOLS
 
 from loraloom.config.decode import load_config
-from loraloom.pipeline.drive import Driver, Job
-from loraloom.pipeline.prepare import prepare
-from loraloom.pipeline.race import FIRST_RACE_SEED, RaceSource
-from loraloom.pipeline.session import Session
-from loraloom.pipeline.tune import SearchSource, completed
+from loraloom.execute.inline import Inline
+from loraloom.pipeline.drive import Driver
+from loraloom.pipeline.examine import worker_of
+from loraloom.pipeline.job import Job, Record, job
+from loraloom.pipeline.prepare import Prepared, prepare
+from loraloom.pipeline.prove import completed
+from loraloom.pipeline.race import FIRST_RACE_SEED, RaceSource, saved
+from loraloom.pipeline.run_log import RunLog, set_up
+from loraloom.pipeline.tune import SearchSource
+from loraloom.pipeline.workbench import Workbench
 from loraloom.plan.search_space import search_space
 from loraloom.records import Score
 from loraloom.search.compare import average, mean_cost, standard_error
@@ -48,13 +53,13 @@ def measure(task: RealTask, shared: Path, work: Path, say: Say, *, trials: int =
         "limits.max_packed": SLOTS, "limits.memory": MEMORY, "output_dir": str(work / "runs"), "name": task.name,
     }  # fmt: skip
     prepared = prepare(load_config(flags=flags))
-    session = Session(prepared, "tune", lambda event: None)
-    with session.running():
-        session.measure_baseline()
-        session.slots = prepared.plan.slots
-        driver = session.driver()
-        driver.run(SearchSource(session, search_space(prepared.plan)))
-        winner = completed(session, driver)[0].job
+    bench, log = set_up(prepared, "tune", lambda event: None)
+    with log.running(bench.restore):
+        log.measured(bench.measure_base())
+        log.slots = prepared.plan.slots
+        driver, records = Driver(Inline(worker_of(bench)), log), log.recorder.records
+        driver.run(SearchSource(log, search_space(prepared.plan)))
+        winner = completed(log)[0].job
         searched = time.process_time() - started
         say(f"{task.name}: searched in {searched:.0f} core seconds; best {winner.candidate.id} {dict(winner.candidate.params)}")
         params = {
@@ -62,53 +67,54 @@ def measure(task: RealTask, shared: Path, work: Path, say: Say, *, trials: int =
             PLAN: {},
             BEST: dict(winner.candidate.params),
         }
-        jobs = {arm: [_job(session, arm, own, seed) for seed in range(seeds)] for arm, own in params.items()}
-        scores = _tested(session, driver, jobs)
-        base = session.score_base(prepared.data.test, "test")
-        statuses = [trial.status for trial in session.recorder.trials.values() if not _is_arm(trial.id, jobs)]
+        jobs = {arm: [_job(prepared, arm, own, seed) for seed in range(seeds)] for arm, own in params.items()}
+        scores = _tested(bench, log, driver, jobs)
+        base = bench.score_base(prepared.data.test, "test")
+        statuses = [record.trial.status for record in records.values() if not _is_arm(record.id, jobs)]
     record = {
         "about": task.about,
         "model": Path(prepared.config.model.name_or_path or "").name,
         "rows": {name: len(rows) for name, rows in vars(splits).items()},
-        "metric": f"test_{session.metric}",
+        "metric": f"test_{bench.metric}",
         "core_seconds": {"search": round(searched), "all": round(time.process_time() - started)},
         "search": {
             "trials": len(statuses),
             "statuses": {status: statuses.count(status) for status in sorted(set(statuses))},
             "winner": winner.candidate.id,
-            "winner_validation_cost": round(mean_cost(driver.finished[winner.candidate.id].best or Score("", {})), 4),
+            "winner_validation_cost": round(mean_cost(records[winner.candidate.id].best or Score("", {})), 4),
         },
         "base": round(mean_cost(base), 4),
-        "arms": {arm: _summary(own, jobs[arm][0], driver) for arm, own in scores.items()},
+        "arms": {arm: _summary(own, jobs[arm][0], records) for arm, own in scores.items()},
     }  # fmt: skip
     return Measured(scores, record)
 
 
-def _job(session: Session, arm: str, params: dict[str, Any], seed: int) -> Job:
+def _job(prepared: Prepared, arm: str, params: dict[str, Any], seed: int) -> Job:
     """A candidate of an arm. What a tool trains is kept as it is after its last step: none of them keeps the best."""
-    job = session.job(f"{arm}-{seed}", params, seed_offset=FIRST_RACE_SEED + seed, role=arm)
+    planned = job(prepared, f"{arm}-{seed}", params, seed_offset=FIRST_RACE_SEED + seed, role=arm)
     if arm in (PLAN, BEST):
-        return job
-    made = job.candidate
-    return replace(job, candidate=replace(made, training=replace(made.training, evaluations=1)))
+        return planned
+    made = planned.candidate
+    return replace(planned, candidate=replace(made, training=replace(made.training, evaluations=1)))
 
 
 def _is_arm(trial: str, jobs: Mapping[str, Sequence[Job]]) -> bool:
     return trial.rpartition("-")[0] in jobs
 
 
-def _tested(session: Session, driver: Driver, jobs: Mapping[str, Sequence[Job]]) -> dict[str, list[Score]]:
+def _tested(bench: Workbench, log: RunLog, driver: Driver, jobs: Mapping[str, Sequence[Job]]) -> dict[str, list[Score]]:
     """Train all arms and score them on the test split. What diverged leaves nothing, so it counts as the bare base."""
-    driver.run(RaceSource([job for own in jobs.values() for job in own]))
-    rows = session.prepared.data.test
-    kept = [job for own in jobs.values() for job in own if driver.finished[job.candidate.id].adapter]
-    found = session.score_saved(kept, rows, "test")
-    lost = {job.candidate.id: session.score_base(rows, "test") for own in jobs.values() for job in own if job not in kept}
-    return {arm: [(found | lost)[job.candidate.id] for job in own] for arm, own in jobs.items()}
+    driver.run(RaceSource([one for own in jobs.values() for one in own]))
+    rows, records = bench.prepared.data.test, log.recorder.records
+    trained = [records[one.candidate.id] for own in jobs.values() for one in own]
+    kept = [record for record in trained if record.trial.adapter]
+    found = bench.score_saved(saved(log, kept), rows, "test")
+    lost = {record.id: bench.score_base(rows, "test") for record in trained if record not in kept}
+    return {arm: [(found | lost)[one.candidate.id] for one in own] for arm, own in jobs.items()}
 
 
-def _summary(scores: Sequence[Score], job: Job, driver: Driver) -> dict[str, Any]:
-    ended = [driver.finished[f"{job.candidate.id.rpartition('-')[0]}-{seed}"].status for seed in range(len(scores))]
+def _summary(scores: Sequence[Score], job: Job, records: Mapping[str, Record]) -> dict[str, Any]:
+    ended = [records[f"{job.candidate.id.rpartition('-')[0]}-{seed}"].trial.status for seed in range(len(scores))]
     return {
         "cost": round(mean_cost(average(scores)), 5),
         "row_error": round(standard_error(average(scores)), 5),

@@ -14,8 +14,9 @@ from cases import labelled_intents
 from files import Files, Values
 
 from loraloom.config.decode import load_config
-from loraloom.pipeline.diagnosing import Diagnosis
+from loraloom.pipeline import train as alone
 from loraloom.pipeline.drive import Driver
+from loraloom.pipeline.examine import Examiner
 from loraloom.pipeline.train import train
 from loraloom.train.signals import Gauge
 
@@ -35,8 +36,8 @@ class CostMeter:
 
     def __enter__(self) -> CostMeter:
         for owner, name, part in (
-            (Gauge, "stepped", "diagnosis"), (Gauge, "scored", "diagnosis"), (Diagnosis, "examine", "diagnosis"),
-            (Diagnosis, "exit_of", "diagnosis"), (Driver, "run", "loop"),
+            (Gauge, "stepped", "diagnosis"), (Gauge, "scored", "diagnosis"), (Examiner, "examine", "diagnosis"),
+            (alone, "exit_of", "diagnosis"), (Driver, "run", "loop"),
         ):  # fmt: skip
             self._stack.enter_context(patch.object(owner, name, self._timed(getattr(owner, name), part)))
         return self

@@ -142,8 +142,8 @@ def test_the_meter_times_diagnosis_beside_the_loop(monkeypatch: pytest.MonkeyPat
         while time.process_time() < end:
             pass
 
-    monkeypatch.setattr(cost.Diagnosis, "examine", lambda self: busy(0.01))
-    monkeypatch.setattr(cost.Driver, "run", lambda self: (busy(0.03), cost.Diagnosis.examine(None)))
+    monkeypatch.setattr(cost.Examiner, "examine", lambda self: busy(0.01))
+    monkeypatch.setattr(cost.Driver, "run", lambda self: (busy(0.03), cost.Examiner.examine(None)))
     meter = cost.CostMeter()
     assert meter.share is None
     with meter:

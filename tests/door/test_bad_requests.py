@@ -149,7 +149,7 @@ def test_a_disk_that_fills_up_during_the_run_loses_nothing(world: World, loraloo
         pytest.skip("mounting a small disk needs root")
     try:
         with pytest.MonkeyPatch.context() as patch:
-            patch.setattr("loraloom.pipeline.session.space_needed", lambda _: 0)  # pyright: ignore[reportUnknownLambdaType]
+            patch.setattr("loraloom.pipeline.run_log.space_needed", lambda _: 0)  # pyright: ignore[reportUnknownLambdaType]
             answer = loraloom(
                 "tune", "--model", world.llama, "--data", world.text, "--output-dir", runs, "--name", "full", "--max-steps", 4,
                 "--trials", 4, "--r", 64,

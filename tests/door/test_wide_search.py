@@ -10,7 +10,6 @@ import pytest
 from doorway import Door, World
 
 from loraloom.pipeline.drive import Driver
-from loraloom.pipeline.session import Session
 from loraloom.records import Event
 from loraloom.store.folder import RunFolder
 from loraloom.store.replay import replay
@@ -57,20 +56,17 @@ def test_the_time_may_end_while_candidates_wait(
     words: list[object], loraloom: Door, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The plan's own setting is still training, others wait: the best of all are saved, and the best is kept."""
-    driver_of = Session.driver
+    run, over = Driver._run, list[bool]()
 
-    def driver(session: Session) -> Driver:
-        made = driver_of(session)
-        over: list[bool] = []
-
+    def running(driver: Driver, *given: Any) -> None:
         def expired() -> bool:
-            over.extend([True] * (len(made.trainer.shelf) >= SLOTS + 2))
+            over.extend([True] * (len(driver.waiting) >= SLOTS + 2))
             return bool(over)
 
-        made.expired = expired
-        return made
+        driver.expired = expired
+        run(driver, *given)
 
-    monkeypatch.setattr(Session, "driver", driver)
+    monkeypatch.setattr(Driver, "_run", running)
     answer = loraloom(*words)
     assert answer.code == 0, answer.err
     result, _ = told(tmp_path / "wide")

@@ -3,20 +3,19 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from types import SimpleNamespace
-from typing import Any, cast
+from typing import Any
 
-from loraloom.pipeline.drive import Driver, Finished, Job
+from loraloom.pipeline.job import Job, Record
 from loraloom.pipeline.race import FIRST_RACE_SEED, _again, _whole, finalists
-from loraloom.records import AdapterSpec, Candidate, TrainingSpec
+from loraloom.records import AdapterSpec, Candidate, TrainingSpec, Trial, TrialStatus
 
 
-def finished(trial: str, **params: Any) -> Finished:
+def finished(trial: str, status: TrialStatus = "completed", **params: Any) -> Record:
     made = Candidate(trial, AdapterSpec(8, 16, 0.0, ("a",)), TrainingSpec(1e-3), params)
-    return Finished(Job(made, {}), "completed", None, "adapter", 1.0)
+    return Record(Job(made, {}), Trial(trial, status, params, adapter="adapter"))
 
 
-def ids(found: list[Finished]) -> list[str]:
+def ids(found: list[Record]) -> list[str]:
     return [one.job.candidate.id for one in found]
 
 
@@ -47,8 +46,6 @@ def test_the_seeds_of_the_race_are_the_same_for_all() -> None:
 
 def test_a_run_that_was_cut_short_is_not_whole() -> None:
     """Time that runs out ends a candidate as pruned, with an adapter: half a training, which says nothing of its setting."""
-    done = {"t001s0": finished("t001s0"), "t001s1": replace(finished("t001s1"), status="pruned")}
-    driver = cast(Driver, SimpleNamespace(finished=done))
-    assert _whole(driver, "t001s0")
-    assert not _whole(driver, "t001s1")
-    assert not _whole(driver, "t001s2")
+    assert _whole(finished("t001s0"))
+    assert not _whole(finished("t001s1", "pruned"))
+    assert not _whole(None)

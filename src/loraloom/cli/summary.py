@@ -18,7 +18,7 @@ from loraloom.report.words import MISSING, duration, metric_words, number, with_
 
 if TYPE_CHECKING:
     from loraloom.pipeline.prepare import Prepared
-    from loraloom.pipeline.session import Outcome
+    from loraloom.pipeline.run_log import Outcome
     from loraloom.store.database import RunSummary
     from loraloom.store.result import RunResult
 

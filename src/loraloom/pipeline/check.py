@@ -19,7 +19,7 @@ from loraloom.pipeline.preflight.rehearsal import rehearse
 from loraloom.pipeline.preflight.result import CheckResult
 from loraloom.pipeline.preflight.subject import Subject
 from loraloom.pipeline.prepare import Prepared, Read, read_request
-from loraloom.pipeline.session import space_needed
+from loraloom.pipeline.run_log import space_needed
 from loraloom.plan.needs import notes_on_device
 from loraloom.plan.planner import Facts, Plan, make_plan
 from loraloom.store.folder import RunFolder

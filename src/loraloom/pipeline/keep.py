@@ -1,16 +1,10 @@
-"""When a run's checkpoints are written, and what of the driver stands in them."""
+"""When a run's checkpoints are written."""
 
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass
-from typing import Any
-
-from loraloom.records import Score
-from loraloom.search.compare import mean_cost, standard_error
-from loraloom.store.plain import plain
-from loraloom.train.resume import candidate_of
+from collections.abc import Callable
+from dataclasses import dataclass
 
 EVERY_SECONDS = 30.0
 """Work that a sudden end may cost, in seconds, as long as writing takes little."""
@@ -47,20 +41,3 @@ class Keeper:
         self.write()
         self.urgent, self._last = False, self.clock()
         self._cost = self._last - began
-
-
-def bare(score: Score | None) -> Score | None:
-    """A score without its rows; its mean cost and that one's error stay what they are."""
-    if score is None:
-        return None
-    return Score(score.split, {**score.metrics, "cost": mean_cost(score), "cost_se": standard_error(score)})
-
-
-def job_to_plain(job: Any) -> dict[str, Any]:
-    """A `drive.Job` for JSON."""
-    return {"candidate": asdict(job.candidate), "settings": plain(job.settings), "role": job.role}
-
-
-def job_parts(kept: Mapping[str, Any]) -> dict[str, Any]:
-    """The fields of the `drive.Job` that `job_to_plain` was given."""
-    return {"candidate": candidate_of(kept), "settings": kept["settings"], "role": kept["role"]}

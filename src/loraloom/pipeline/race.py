@@ -5,15 +5,18 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from pathlib import Path
 
-from loraloom.pipeline.drive import Driver, Finished, Job
-from loraloom.pipeline.session import Session
-from loraloom.records import EndStatus, Score
+from loraloom.pipeline.drive import Driver
+from loraloom.pipeline.job import Job, Record
+from loraloom.pipeline.run_log import RunLog
+from loraloom.pipeline.workbench import Workbench
+from loraloom.records import Candidate, EndStatus, Score
 from loraloom.search.compare import mean_cost
 from loraloom.search.finals import finalists_of
 from loraloom.search.verdict import Contender, pick_winner
 from loraloom.store.scores import read_scores
-from loraloom.train.pack import Seat
+from loraloom.train.orders import Ended, SeatView
 
 FIRST_RACE_SEED = 1_000
 """Offset of the race's seeds: none of them was used in the search."""
@@ -21,23 +24,23 @@ ROLE = "race"
 """Why a candidate of the race is there (`Job.role`)."""
 
 
-def finalists(completed: Sequence[Finished], default: str, trials: int) -> list[Finished]:
+def finalists(completed: Sequence[Record], default: str, trials: int) -> list[Record]:
     """The best run of each of the best settings, the plan's own setting among them.
 
     `completed` is best first; the plan's setting may have been run with two seeds.
     """
     count = finalists_of(trials)
-    best: list[Finished] = []
+    best: list[Record] = []
     for one in completed:
         if all(not same_setting(one, other) for other in best):
             best.append(one)
-    plan = next((one for one in completed if one.job.candidate.id == default), None)
+    plan = next((one for one in completed if one.id == default), None)
     own = [one for one in best if plan is not None and same_setting(one, plan)]
     others = [one for one in best if one not in own]
     return sorted([*others[: count - len(own)], *own], key=completed.index)
 
 
-def same_setting(one: Finished, other: Finished) -> bool:
+def same_setting(one: Record, other: Record) -> bool:
     """Whether two runs differ in their seed only."""
     return one.job.candidate.params == other.job.candidate.params
 
@@ -54,75 +57,81 @@ class RaceSource:
     def ask(self) -> Job | None:
         return next(self._left, None)
 
-    def scored(self, seat: Seat, score: Score) -> None:
+    def scored(self, seat: SeatView, score: Score) -> None:
         pass
 
     def verdicts(self) -> Sequence[tuple[str, EndStatus, str]]:
         return ()
 
-    def ended(self, finished: Finished, seat: Seat, reason: str | None) -> None:
+    def ended(self, ended: Ended) -> None:
         pass
 
 
-def race(session: Session, driver: Driver, chosen: Sequence[Finished], default: str) -> str:
+def race(bench: Workbench, log: RunLog, driver: Driver, chosen: Sequence[Record], default: str) -> str:
     """Race the finalists and give the trial whose adapter is to be shipped.
 
     With one seed for finalists (or one finalist) nothing is trained anew: the saved adapters are scored as they are.
     """
-    seeds = session.prepared.plan.seeds_for_finalists
-    runs = {one.job.candidate.id: [one.job.candidate.id] for one in chosen}
-    if seeds > 1 and len(chosen) > 1 and (session.racing or not driver.expired()):
-        own_seed = session.prepared.config.training.seed
+    seeds, records = log.prepared.plan.seeds_for_finalists, log.recorder.records
+    runs = {one.id: [one.id] for one in chosen}
+    if seeds > 1 and len(chosen) > 1 and (log.racing or not driver.expired()):
+        own_seed = log.prepared.config.training.seed
         jobs = [_again(one.job, own_seed, number) for number in range(seeds) for one in chosen]
-        if not session.racing:
-            session.recorder.emit("race", finalists=list(runs), seeds=seeds)
-            session.racing = True
-        driver.run(RaceSource([job for job in jobs if not driver.knows(job.candidate.id)]))
-        whole = [seed for seed in range(seeds) if all(_whole(driver, f"{trial}s{seed}") for trial in runs)]
+        if not log.racing:
+            log.recorder.emit("race", finalists=list(runs), seeds=seeds)
+            log.racing = True
+        driver.run(RaceSource([job for job in jobs if job.candidate.id not in records]))
+        whole = [seed for seed in range(seeds) if all(_whole(records.get(f"{trial}s{seed}")) for trial in runs)]
         if whole:
             runs = {trial: [f"{trial}s{seed}" for seed in whole] for trial in runs}
     raced = all(own != [trial] for trial, own in runs.items())
-    rows, split = session.prepared.data.confirm, "confirm"
+    rows, split = log.prepared.data.confirm, "confirm"
     if not rows:
-        rows, split = session.prepared.data.validation, "validation"
-    scores = {trial: session.score_saved([driver.finished[t].job for t in own], rows, split) for trial, own in runs.items()}
+        rows, split = log.prepared.data.validation, "validation"
+    scores = {trial: bench.score_saved(saved(log, [records[t] for t in own]), rows, split) for trial, own in runs.items()}
     if split == "confirm":
         for trial, score in (pair for own in scores.values() for pair in own.items()):
-            session.recorder.scored(trial, score)
-    plan = driver.finished.get(default)
-    reference = next((one for one in chosen if plan and same_setting(one, plan)), chosen[0]).job.candidate.id
-    contenders = _contenders(session, driver, {trial: tuple(own.values()) for trial, own in scores.items()})
-    keep = session.prepared.config.search.keep
-    measure = "loss" if session.result.direction == "minimize" else "share that is wrong"
+            log.recorder.scored(trial, score)
+    plan = records.get(default)
+    reference = next((one for one in chosen if plan and same_setting(one, plan)), chosen[0]).id
+    contenders = _contenders(log, {trial: tuple(own.values()) for trial, own in scores.items()})
+    keep = log.prepared.config.search.keep
+    measure = "loss" if log.result.direction == "minimize" else "share that is wrong"
     new_rows = split == "confirm"
     verdict = pick_winner(contenders, reference, fresh=raced and new_rows, rows_seen=not new_rows, keep=keep, measure=measure)
-    session.result.verdict, session.result.significant = verdict.sentence, verdict.significant
-    session.result.gain = verdict.gain
-    session.recorder.emit("note", text=verdict.sentence)
+    log.result.verdict, log.result.significant = verdict.sentence, verdict.significant
+    log.result.gain = verdict.gain
+    log.recorder.emit("note", text=verdict.sentence)
     own = scores[verdict.id]
     return min(own, key=lambda trial: mean_cost(own[trial]))
 
 
-def _contenders(session: Session, driver: Driver, finals: Mapping[str, tuple[Score, ...]]) -> list[Contender]:
+def saved(log: RunLog, records: Sequence[Record]) -> list[tuple[Candidate, Path]]:
+    """These candidates and where their adapters lie."""
+    return [(one.job.candidate, log.recorder.adapter_folder(one.id)) for one in records]
+
+
+def _contenders(log: RunLog, finals: Mapping[str, tuple[Score, ...]]) -> list[Contender]:
     """Every setting that the search trained to its end, with the rows of its validation; the finalists with their finals."""
-    done = [one for one in driver.finished.values() if one.job.role != ROLE and one.status == "completed" and one.adapter]
-    done += [one for one in driver.finished.values() if one.job.candidate.id in finals and one not in done]
-    settings: list[list[Finished]] = []
+    finished = log.recorder.finished()
+    done = [one for one in finished if one.job.role != ROLE and _whole(one)]
+    done += [one for one in finished if one.id in finals and one not in done]
+    settings: list[list[Record]] = []
     for one in done:
         own = next((group for group in settings if same_setting(one, group[0])), None)
         settings.append([one]) if own is None else own.append(one)
     found: list[Contender] = []
     for group in settings:
-        ids = [one.job.candidate.id for one in group]
+        ids = [one.id for one in group]
         name = next((trial for trial in ids if trial in finals), ids[0])
-        price = float(session.recorder.trials[name].trainable_parameters)
-        found.append(Contender(name, finals.get(name, ()), _searched(session, ids), price))
+        price = float(log.recorder.records[name].trial.trainable_parameters)
+        found.append(Contender(name, finals.get(name, ()), _searched(log, ids), price))
     return found
 
 
-def _searched(session: Session, trials: Sequence[str]) -> tuple[Score, ...]:
+def _searched(log: RunLog, trials: Sequence[str]) -> tuple[Score, ...]:
     """Validation scores of these trials, row by row as they were kept beside their adapters."""
-    kept = [read_scores(session.folder.trial_folder(trial)).get("validation") for trial in trials]
+    kept = [read_scores(log.folder.trial_folder(trial)).get("validation") for trial in trials]
     return tuple(one.score("validation", {}) for one in kept if one)
 
 
@@ -135,7 +144,6 @@ def _again(job: Job, own_seed: int, number: int) -> Job:
     return Job(replace(made, id=f"{made.id}s{number}", training=training), settings, ROLE)
 
 
-def _whole(driver: Driver, trial: str) -> bool:
-    """Whether a run of the race came to its end: one that was cut short says nothing of its setting."""
-    finished = driver.finished.get(trial)
-    return finished is not None and finished.status == "completed" and finished.adapter is not None
+def _whole(one: Record | None) -> bool:
+    """Whether a candidate came to its end: one that was cut short says nothing of its setting."""
+    return one is not None and one.trial.status == "completed" and one.trial.adapter is not None

@@ -3,27 +3,33 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
-from loraloom.records import Event, Finding, Score, Trial, TrialStatus
+from loraloom.pipeline.job import Job, Record, bare
+from loraloom.records import Event, Score, Trial
 from loraloom.store.folder import RunFolder
 from loraloom.store.result import RunResult
 from loraloom.store.scores import add_score
-from loraloom.train.pack import Seat
+from loraloom.train.orders import Ended, SeatView
 
 Watch = Callable[[Event], None]
 
 
 class Recorder:
-    """The one place where events become records."""
+    """The one place where events become records.
+
+    Attributes:
+        records: one of each candidate, in the order in which they began.
+    """
 
     def __init__(self, folder: RunFolder, result: RunResult, watch: Watch, rows: Mapping[str, str] | None = None) -> None:
         """`rows`: fingerprint of each split's rows, for the row costs that are kept; none are kept without."""
         self.folder, self.result, self.watch, self.rows = folder, result, watch, rows or {}
         self.began = time.perf_counter()
-        self.trials: dict[str, Trial] = {trial.id: trial for trial in result.trials}
+        self.records: dict[str, Record] = {}
 
     @property
     def seconds(self) -> float:
@@ -44,31 +50,38 @@ class Recorder:
         self.result.notes.append(text)
         self.emit("note", text=text)
 
-    def started(self, seat: Seat, settings: Mapping[str, Any], kind: str) -> None:
-        candidate = seat.candidate
-        self.trials[seat.id] = Trial(
-            seat.id, "running", candidate.params, planned_steps=seat.planned_steps, settings=settings,
-            trainable_parameters=seat.adapter.arena.numel,
-        )  # fmt: skip
-        self.emit(
-            "trial_started", seat.id, params=candidate.params, planned_steps=seat.planned_steps, settings=settings, role=kind
-        )
+    def finished(self) -> list[Record]:
+        """Candidates that have ended, in the order in which they did."""
+        ended = [record for record in self.records.values() if record.place is not None]
+        return sorted(ended, key=lambda record: record.place or 0)
 
-    def waits(self, seat: Seat, reason: str) -> None:
+    def adapter_folder(self, trial: str) -> Path:
+        """Where a candidate's adapter is saved."""
+        return self.folder.trial_folder(trial) / "adapter"
+
+    def started(self, job: Job, seat: SeatView) -> None:
+        """A candidate has joined the pack."""
+        params, settings = job.candidate.params, job.settings
+        trial = Trial(
+            seat.id, "running", params, planned_steps=seat.planned_steps, settings=settings,
+            trainable_parameters=seat.trainable_parameters,
+        )  # fmt: skip
+        self.records[seat.id] = Record(job, trial)
+        self.emit("trial_started", seat.id, params=params, planned_steps=seat.planned_steps, settings=settings, role=job.role)
+
+    def waits(self, seat: SeatView, reason: str) -> None:
         """A candidate leaves the pack for a while."""
-        self.trials[seat.id] = replace(self.trials[seat.id], status="waiting", reason=reason, steps=seat.step)
+        self._change(seat.id, status="waiting", reason=reason, steps=seat.step)
         self.emit("waiting", seat.id, seat.step, reason=reason)
 
-    def going_on(self, seat: Seat) -> None:
+    def going_on(self, seat: SeatView) -> None:
         """A candidate that waited is back in the pack."""
-        self.trials[seat.id] = replace(self.trials[seat.id], status="running", reason=None)
+        self._change(seat.id, status="running", reason=None)
         self.emit("running", seat.id, seat.step)
 
     def scored(self, trial: str, score: Score, step: int | None = None, **more: Any) -> None:
         """Metrics of a trial on a split, as SPLIT_METRIC."""
-        known = self.trials[trial]
-        metrics = {**known.metrics, **named(score)}
-        self.trials[trial] = replace(known, metrics=metrics)
+        self._change(trial, metrics={**self.records[trial].trial.metrics, **named(score)})
         self.emit("test" if score.split == "test" else "evaluated", trial, step, split=score.split, **more, **score.metrics)
         if step is None:
             self.keep_costs(trial, score)
@@ -78,47 +91,53 @@ class Recorder:
         if score.split in self.rows:
             add_score(self.folder.trial_folder(trial), score, self.rows[score.split])
 
-    def diagnosed(self, seat: Seat, findings: Sequence[Finding]) -> None:
-        """What was seen of a candidate that is about to leave, and what that means."""
-        summary = seat.signals.summary()
-        self.trials[seat.id] = replace(self.trials[seat.id], findings=tuple(findings), signals=summary)
-        self.emit("signals", seat.id, seat.step, **seat.signals.to_plain())
-
-    def ended(self, seat: Seat, status: TrialStatus, reason: str | None = None, adapter: str | None = None) -> None:
-        """The last word on a trial: its best checkpoint's metrics, and what it cost."""
-        known = self.trials[seat.id]
-        metrics = {**known.metrics, **(named(seat.best) if seat.best else {})}
+    def ended(self, ended: Ended) -> None:
+        """The last word on a candidate: what was seen of it, its best checkpoint's metrics, and what it cost."""
+        seat, order = ended.view, ended.order
+        if ended.examined:
+            self._change(seat.id, findings=ended.examined.findings, signals=ended.examined.summary)
+            self.emit("signals", seat.id, seat.step, **ended.examined.signals)
+        known, adapter = self.records[seat.id].trial, None
+        if order.save_to is not None:
+            adapter = str(order.save_to.relative_to(self.folder.path))
+            self.emit("saved", seat.id, seat.step, logits_difference=ended.logits_difference)
+        metrics = {**known.metrics, **(named(ended.best) if ended.best else {})}
         if seat.smoothed_loss is not None:
             metrics["train_loss"] = seat.smoothed_loss
-        self.trials[seat.id] = replace(
-            known, status=status, reason=reason, metrics=metrics, seconds=round(seat.seconds, 3), tokens=seat.tokens,
-            steps=seat.step, peak_bytes=seat.peak_bytes, adapter=adapter or known.adapter,
+        self._change(
+            seat.id, status=order.status, reason=order.reason, metrics=metrics, seconds=round(seat.seconds, 3),
+            tokens=seat.tokens, steps=seat.step, peak_bytes=seat.peak_bytes, adapter=adapter or known.adapter,
         )  # fmt: skip
-        if adapter and seat.best:
-            self.keep_costs(seat.id, seat.best)
-        self.emit(status, seat.id, seat.step, reason=reason)
+        record = self.records[seat.id]
+        record.best, record.place = bare(ended.best), len(self.finished())
+        if adapter and ended.best:
+            self.keep_costs(seat.id, ended.best)
+        self.emit(order.status, seat.id, seat.step, reason=order.reason)
         self.write()
+
+    def _change(self, trial: str, **fields: Any) -> None:
+        record = self.records[trial]
+        record.trial = replace(record.trial, **fields)
 
     def suspend(self, reason: str) -> None:
         """Candidates that were still training wait for the run to go on, for this reason."""
-        for trial in [trial for trial in self.trials.values() if trial.status == "running"]:
-            self.trials[trial.id] = replace(trial, status="waiting", reason=reason)
+        for trial in [record.id for record in self.records.values() if record.trial.status == "running"]:
+            self._change(trial, status="waiting", reason=reason)
 
-    def restore(self, result: RunResult, seconds: float) -> None:
+    def restore(self, result: RunResult, seconds: float, records: dict[str, Record]) -> None:
         """Go on with a result as it stood after `seconds` of the run."""
-        self.result, self.began = result, time.perf_counter() - seconds
-        self.trials = {trial.id: trial for trial in result.trials}
+        self.result, self.began, self.records = result, time.perf_counter() - seconds, records
 
     def gone_on(self, living: Iterable[str]) -> None:
         """Show whoever watches what it has missed: that the run is there, and who is training."""
         self.watch(Event("run_started", at=self.seconds, data={"verb": self.result.verb, "metric": self.result.metric}))
-        for known in (self.trials[trial] for trial in living):
+        for known in (self.records[trial].trial for trial in living):
             data = {"params": known.params, "planned_steps": known.planned_steps}
             self.watch(Event("trial_started", known.id, at=self.seconds, data=data))
 
     def gathered(self) -> RunResult:
         """The result as it stands now."""
-        self.result.trials = list(self.trials.values())
+        self.result.trials = [record.trial for record in self.records.values()]
         self.result.seconds = round(self.seconds, 3)
         return self.result
 

@@ -2,31 +2,29 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 from loraloom.evals.writing import exercise, written
 from loraloom.lora.base import share_copy
 from loraloom.lora.state import load_peft
+from loraloom.pipeline.run_log import RunLog
+from loraloom.pipeline.workbench import Workbench
 from loraloom.store.samples import Sample, write_samples
-
-if TYPE_CHECKING:
-    from loraloom.pipeline.session import Session
 
 SAMPLES = 4
 """Rows of validation that are shown: enough to see a habit, few enough to read and to wait for."""
 MAX_NEW_TOKENS = 64
 
 
-def show_samples(session: Session) -> None:
+def show_samples(bench: Workbench, log: RunLog) -> None:
     """Let the base and best/ answer some rows, and keep both in samples.json. A classifier writes nothing."""
-    task, base, tokenizer = session.prepared.task, session.base, session.prepared.tokenizer
+    prepared, base = bench.prepared, bench.base
+    task, tokenizer = prepared.task, prepared.tokenizer
     if task == "seq_cls":
         return
-    rows = session.prepared.data.validation or session.prepared.data.train
+    rows = prepared.data.validation or prepared.data.train
     exercises = [exercise(rows[i * len(rows) // SAMPLES], task) for i in range(min(SAMPLES, len(rows)))]
     sources = (
         lambda: share_copy(base.model).eval(),
-        lambda: load_peft(session.folder.best, share_copy(base.model, own_biases=True)),
+        lambda: load_peft(log.folder.best, share_copy(base.model, own_biases=True)),
     )
     try:
         without, with_best = (
@@ -34,10 +32,10 @@ def show_samples(session: Session) -> None:
         )
     except Exception as error:
         # Whatever a model's generate() objects to, the adapter is trained and proven: samples are an extra.
-        session.recorder.note(f"no samples were written: {type(error).__name__}: {error}")
+        log.recorder.note(f"no samples were written: {type(error).__name__}: {error}")
         return
     write_samples(
-        session.folder,
+        log.folder,
         [
             Sample(tokenizer.decode(one.prompt), tokenizer.decode(one.wanted, skip_special_tokens=True), *texts)
             for one, *texts in zip(exercises, without, with_best, strict=True)

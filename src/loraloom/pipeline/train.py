@@ -10,18 +10,22 @@ from pathlib import Path
 
 from loraloom.config.asked import Config
 from loraloom.errors import RunError
+from loraloom.execute.inline import Inline
 from loraloom.pipeline.device_errors import device_errors
-from loraloom.pipeline.diagnosing import first_remedy, waited
-from loraloom.pipeline.drive import Finished, Job
+from loraloom.pipeline.diagnosing import exit_of, first_remedy
+from loraloom.pipeline.drive import Driver
+from loraloom.pipeline.examine import worker_of
 from loraloom.pipeline.history import with_history
+from loraloom.pipeline.job import Job, job
 from loraloom.pipeline.prepare import Prepared, prepare
+from loraloom.pipeline.prove import prove
 from loraloom.pipeline.recorder import Watch
 from loraloom.pipeline.resume import Reopened, reopened
-from loraloom.pipeline.session import Outcome, Session
-from loraloom.pipeline.tune import prove
+from loraloom.pipeline.run_log import Outcome, set_up
+from loraloom.pipeline.workbench import Workbench
 from loraloom.records import EndStatus, Score
 from loraloom.search.values import Verdict
-from loraloom.train.pack import Seat
+from loraloom.train.orders import Ended, SeatView
 
 TRIAL = "t000"
 
@@ -32,7 +36,7 @@ class OneSource:
 
     job: Job | None
     patience: int | None
-    exit_of: Callable[[Seat], Verdict | None]
+    exit_of: Callable[[SeatView], Verdict | None]
     waited: int = 0
     stop: bool = False
     exit: Verdict | None = None
@@ -41,8 +45,8 @@ class OneSource:
         job, self.job = self.job, None
         return job
 
-    def scored(self, seat: Seat, score: Score) -> None:
-        self.waited = waited(seat)
+    def scored(self, seat: SeatView, score: Score) -> None:
+        self.waited = seat.waited
         self.stop = self.patience is not None and self.waited >= self.patience
         self.exit = self.exit_of(seat)
 
@@ -55,7 +59,7 @@ class OneSource:
             found.append((TRIAL, "completed", reason))
         return found
 
-    def ended(self, finished: Finished, seat: Seat, reason: str | None) -> None:
+    def ended(self, ended: Ended) -> None:
         pass
 
 
@@ -70,21 +74,28 @@ def _train(config: Config, watch: Watch, dry_run: bool, place: Reopened | None) 
     prepared = prepare(place.config, free_bytes=place.free_bytes, trials=place.trials) if place else prepare(config)
     if dry_run:
         return with_history(prepared)
-    session = Session(prepared, "train", watch, place)
-    with session.running():
-        if not session.resumed and prepared.data.validation:
-            session.measure_baseline()
-        job = session.job(TRIAL, {}, role="default")
-        session.result.default = TRIAL
-        driver = session.driver()
-        patience = job.candidate.training.early_stopping_patience
-        driver.run(OneSource(None if driver.knows(TRIAL) else job, patience, session.diagnosis.exit_of))
-        if driver.finished[TRIAL].adapter is None:
-            ended = session.recorder.trials[TRIAL]
+    bench, log = set_up(prepared, "train", watch, place)
+    with log.running(bench.restore):
+        if not log.resumed and prepared.data.validation:
+            log.measured(bench.measure_base())
+        log.result.default = TRIAL
+        driver, records = Driver(Inline(worker_of(bench)), log), log.recorder.records
+        one = job(prepared, TRIAL, {}, role="default")
+        patience = one.candidate.training.early_stopping_patience
+        driver.run(OneSource(None if TRIAL in records else one, patience, _exits(bench)))
+        ended = records[TRIAL].trial
+        if ended.adapter is None:
             remedy = first_remedy(ended.findings)
             next_step = "--set training.learning_rate=... a third of what it was"
             if remedy is not None:
-                next_step = f"{remedy.next}: loraloom train --apply {shlex.quote(str(session.folder.path))}"
+                next_step = f"{remedy.next}: loraloom train --apply {shlex.quote(str(log.folder.path))}"
             raise RunError(f"the adapter was not finished: {ended.reason}", next=next_step)
-        prove(session, driver, TRIAL, TRIAL)
-        return session.finish()
+        prove(bench, log, TRIAL, TRIAL)
+        return log.finish()
+
+
+def _exits(bench: Workbench) -> Callable[[SeatView], Verdict | None]:
+    """Why a candidate that is trained alone should end now, as far as signals are measured."""
+    if bench.trainer.gauge is None:
+        return lambda seat: None
+    return lambda seat: exit_of(seat, bench.base_score, bench.objective.metric)

@@ -4,36 +4,38 @@ from __future__ import annotations
 
 import time
 
-from loraloom.pipeline.session import Session
+from loraloom.pipeline.job import job
+from loraloom.pipeline.run_log import RunLog
+from loraloom.pipeline.workbench import Workbench
 from loraloom.plan.packing import PackPlan, Sample, fit_costs, plan_pack
 
 TICKS = 2
 """Timed ticks of each size, after one that is not: the first pays for buffers."""
 
 
-def plan_of_packs(session: Session) -> int:
+def plan_of_packs(bench: Workbench, log: RunLog) -> int:
     """How many candidates to train at once; told as an event of kind "plan".
 
     A number that the user asked for is kept. Otherwise ticks of 1, 2, 4, ... throwaway candidates of the plan's setting
     are timed, up to what memory holds, and the smallest pack that is as good as the fastest is taken.
     """
-    most = session.prepared.plan.slots
-    if session.prepared.config.limits.max_packed != "auto" or most < 2:
+    most = bench.prepared.plan.slots
+    if bench.prepared.config.limits.max_packed != "auto" or most < 2:
         return most
     sizes = [size for size in (1, 2, 4, 8, 16, 32) if size < most] + [most]
-    samples = [sample for size in sizes for sample in timed_ticks(session, size)]
+    samples = [sample for size in sizes for sample in timed_ticks(bench, size)]
     tokens = samples[0].tokens
     made = plan_pack(fit_costs(samples), tokens, most)
-    report(session, made)
+    report(log, made)
     return made.slots
 
 
-def timed_ticks(session: Session, size: int) -> list[Sample]:
+def timed_ticks(bench: Workbench, size: int) -> list[Sample]:
     """Time ticks of `size` throwaway candidates; they leave as if they had never been."""
-    trainer = session.trainer
+    trainer = bench.trainer
     names = [f"warmup{number}" for number in range(size)]
     for name in names:
-        trainer.join(session.job(name, {}, role="warmup").candidate)
+        trainer.join(job(bench.prepared, name, {}, role="warmup").candidate)
     trainer.tick()
     samples: list[Sample] = []
     for _ in range(TICKS):
@@ -46,11 +48,11 @@ def timed_ticks(session: Session, size: int) -> list[Sample]:
     return samples
 
 
-def report(session: Session, made: PackPlan) -> None:
+def report(log: RunLog, made: PackPlan) -> None:
     """Tell what was measured and decided."""
     costs = made.costs
-    session.recorder.emit(
+    log.recorder.emit(
         "plan", slots=made.slots, tokens_per_second=made.rate, tokens_per_second_alone=made.alone,
         tick_seconds=costs.c0, token_seconds=costs.c1, adapter_seconds=costs.c2,
     )  # fmt: skip
-    session.recorder.note(made.sentence)
+    log.recorder.note(made.sentence)

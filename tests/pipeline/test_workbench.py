@@ -9,8 +9,8 @@ import transformers as tf
 from tokenizers import Tokenizer, models, pre_tokenizers
 
 from loraloom.config.asked import Config, DataConfig, ModelConfig
-from loraloom.pipeline.prepare import Prepared, prepare
-from loraloom.pipeline.session import Session
+from loraloom.pipeline.prepare import prepare
+from loraloom.pipeline.workbench import Workbench
 from loraloom.plan import planner
 
 WORDS = ("<pad>", "<unk>", "<eos>", "one", "two", "three", "four")
@@ -18,7 +18,7 @@ WORDS = ("<pad>", "<unk>", "<eos>", "one", "two", "three", "four")
 
 @pytest.fixture
 def config(tmp_path: Path) -> Config:
-    """A request for a base and data so small that the session is there at once."""
+    """A request for a base and data so small that the bench is there at once."""
     inner = Tokenizer(models.WordLevel({word: number for number, word in enumerate(WORDS)}, unk_token="<unk>"))
     inner.pre_tokenizer = pre_tokenizers.Whitespace()  # type: ignore[assignment]
     tokenizer = tf.PreTrainedTokenizerFast(tokenizer_object=inner, pad_token="<pad>", unk_token="<unk>", eos_token="<eos>")
@@ -37,25 +37,21 @@ def config(tmp_path: Path) -> Config:
     )
 
 
-def session_of(prepared: Prepared) -> Session:
-    return Session(prepared, "train", lambda event: None)
-
-
 @pytest.mark.parametrize("prepack", [True, False])
-def test_a_session_runs_as_its_plan_says(config: Config, prepack: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_bench_runs_as_its_plan_says(config: Config, prepack: bool, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(planner, "prepacks", lambda *facts: prepack)
     prepared = prepare(config)
-    session = session_of(prepared)
-    assert session.trainer.token_budget == prepared.plan.token_budget
-    assert session.packed.prepack == session.objective.prepack == prepared.plan.prepack == prepack  # type: ignore[attr-defined]
+    bench = Workbench(prepared)
+    assert bench.trainer.token_budget == prepared.plan.token_budget
+    assert bench.packed.prepack == bench.objective.prepack == prepared.plan.prepack == prepack  # type: ignore[attr-defined]
 
 
 def test_scoring_holds_twice_the_tokens_of_a_training_pass(config: Config, monkeypatch: pytest.MonkeyPatch) -> None:
-    from loraloom.pipeline import session as module
+    from loraloom.pipeline import workbench as module
     from loraloom.plan import engine
 
     prepared = prepare(config)
-    session, seen = session_of(prepared), list[int]()
+    bench, seen = Workbench(prepared), list[int]()
     sums = module.row_sums
 
     def watched(*given: object, token_budget: int, **more: object) -> object:
@@ -63,5 +59,5 @@ def test_scoring_holds_twice_the_tokens_of_a_training_pass(config: Config, monke
         return sums(*given, token_budget=token_budget, **more)  # type: ignore[arg-type]
 
     monkeypatch.setattr(module, "row_sums", watched)
-    session.measure_baseline()
+    bench.measure_base()
     assert seen == [engine.EVALUATION_FACTOR * prepared.plan.token_budget]

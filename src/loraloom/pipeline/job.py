@@ -1,0 +1,105 @@
+"""A candidate on its way through a run: what it was asked to be, and the one record that is kept of it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from loraloom.lora.targets import short_label
+from loraloom.pipeline.prepare import Prepared
+from loraloom.plan.planner import candidate
+from loraloom.records import Candidate, Score, Trial
+from loraloom.search.compare import mean_cost, standard_error
+from loraloom.store.plain import plain
+from loraloom.train.resume import candidate_of, score_of_plain
+
+
+@dataclass(frozen=True)
+class Job:
+    """A candidate to train, what its settings are called in tables, and why it is there (default, anchor, ...)."""
+
+    candidate: Candidate
+    settings: Mapping[str, object]
+    role: str = "sampled"
+
+
+@dataclass
+class Record:
+    """What is known of a candidate from the moment when it begins to train.
+
+    Attributes:
+        trial: as run.json shows it.
+        best: its best evaluation, without the rows, once it has ended.
+        place: as the how manyth it ended, from 0; None while it trains or waits.
+    """
+
+    job: Job
+    trial: Trial
+    best: Score | None = None
+    place: int | None = None
+
+    @property
+    def id(self) -> str:
+        return self.trial.id
+
+
+def job(prepared: Prepared, trial: str, params: Mapping[str, Any], *, seed_offset: int = 0, role: str = "sampled") -> Job:
+    """A candidate of the plan's settings with `params` over them."""
+    made = candidate(prepared.plan, trial, params, seed_offset=seed_offset)
+    return Job(made, settings_of(made, {**prepared.plan.values(), **params}, prepared), role)
+
+
+def settings_of(made: Candidate, values: Mapping[str, Any], prepared: Prepared) -> dict[str, object]:
+    """Every setting of a candidate by dotted key, as tables and run.json show it."""
+    adapter, training = asdict(made.adapter), asdict(made.training)
+    shown = {key: value for key, value in values.items() if key.split(".")[0] in ("adapter", "training")}
+    shown |= {f"adapter.{key}": value for key, value in adapter.items() if f"adapter.{key}" in shown}
+    shown |= {f"training.{key}": value for key, value in training.items() if f"training.{key}" in shown}
+    shown["adapter.target_modules"] = short_label(made.adapter.target_modules, prepared.facts.model.linears)
+    shown["adapter.modules_to_save"] = list(made.adapter.modules_to_save)
+    shown["training.seed"] = made.training.seed
+    return shown
+
+
+def bare(score: Score | None) -> Score | None:
+    """A score without its rows; its mean cost and that one's error stay what they are."""
+    if score is None:
+        return None
+    return Score(score.split, {**score.metrics, "cost": mean_cost(score), "cost_se": standard_error(score)})
+
+
+def job_to_plain(job: Job) -> dict[str, Any]:
+    """A job for JSON."""
+    return {"candidate": asdict(job.candidate), "settings": plain(job.settings), "role": job.role}
+
+
+def job_of_plain(kept: Mapping[str, Any]) -> Job:
+    """The job that `job_to_plain` was given, also after JSON."""
+    return Job(candidate_of(kept), kept["settings"], kept["role"])
+
+
+def records_to_plain(records: Mapping[str, Record]) -> dict[str, Any]:
+    """What a checkpoint keeps of all candidates beside run.json's own part: who ended, in order, and what the others are."""
+    ended = sorted((one for one in records.values() if one.place is not None), key=lambda one: one.place or 0)
+    finished = [
+        {
+            **job_to_plain(one.job), "status": one.trial.status, "best": one.best and asdict(one.best),
+            "adapter": one.trial.adapter, "seconds": one.trial.seconds,
+        }
+        for one in ended
+    ]  # fmt: skip
+    return {"finished": finished, "jobs": [job_to_plain(one.job) for one in records.values() if one.place is None]}
+
+
+def records_of_plain(kept: Mapping[str, Any], trials: Mapping[str, Trial]) -> dict[str, Record]:
+    """The records of which `records_to_plain` and run.json were kept, in the order of run.json."""
+    found: dict[str, Record] = {}
+    for place, one in enumerate(kept["finished"]):
+        job = job_of_plain(one)
+        best = None if one["best"] is None else score_of_plain(one["best"])
+        found[job.candidate.id] = Record(job, trials[job.candidate.id], best, place)
+    for one in kept["jobs"]:
+        job = job_of_plain(one)
+        found[job.candidate.id] = Record(job, trials[job.candidate.id])
+    return {trial: found[trial] for trial in trials}

@@ -1,0 +1,266 @@
+"""What a run keeps: its folder, its events and records, its checkpoints; how it begins, goes on, stops and ends."""
+
+from __future__ import annotations
+
+import datetime
+import shlex
+import time
+from collections.abc import Callable, Generator, Mapping
+from contextlib import contextmanager, suppress
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from loraloom.config.decode import to_plain
+from loraloom.config.units import parse_seconds
+from loraloom.errors import InterruptedRunError, StoreError, first_line
+from loraloom.facts.device import environment
+from loraloom.pipeline.device_errors import in_our_words
+from loraloom.pipeline.diagnosing import findings_of_run
+from loraloom.pipeline.fingerprint import MODEL, fingerprints, refuse_changes
+from loraloom.pipeline.job import records_of_plain, records_to_plain
+from loraloom.pipeline.past_searches import KEY as HISTORY
+from loraloom.pipeline.prepare import Prepared
+from loraloom.pipeline.recorder import Recorder, Watch, named
+from loraloom.pipeline.resume import Reopened, journal_of
+from loraloom.pipeline.trackers import tracked
+from loraloom.pipeline.workbench import Workbench
+from loraloom.plan.document import plan_json
+from loraloom.plan.planner import candidate
+from loraloom.records import Event, Finding, Score
+from loraloom.report.page import write_report
+from loraloom.report.words import busy, duration
+from loraloom.search.pruners import is_wide
+from loraloom.store.database import Database, default_url
+from loraloom.store.folder import RunFolder, require_space
+from loraloom.store.plain import plain
+from loraloom.store.result import RunResult, RunStatus
+from loraloom.train.checkpoint import Checkpoint
+from loraloom.train.orders import Keep
+from loraloom.train.resume import score_of_plain
+
+WAITING = 20
+"""Bytes of a weight of a candidate that waits: itself, its gradient, two moments, and its best value."""
+
+
+@dataclass
+class Outcome:
+    """What a verb came to."""
+
+    folder: RunFolder
+    result: RunResult
+
+    def to_json(self) -> dict[str, Any]:
+        return self.result.to_plain()
+
+
+def set_up(prepared: Prepared, verb: str, watch: Watch, place: Reopened | None = None) -> tuple[Workbench, RunLog]:
+    """Load the base and open the run's folder, in the order in which least is lost when one of them cannot be.
+
+    Raises:
+        RequestError: `place`, the run to go on with, was begun with other data or another model.
+        StoreError: the disk has no room, or the index of runs cannot be used.
+    """
+    marks = fingerprints(prepared)
+    if place is not None and place.checkpoint is not None:
+        refuse_changes(place.checkpoint.run["fingerprints"], marks, prepared)
+    config = prepared.config
+    # A wrong URL is told before the work, not after it.
+    Database(default_url(config.output_dir)).close()
+    bench = Workbench(prepared)
+    require_space(config.output_dir, space_needed(prepared))
+    if place is None:
+        folder = RunFolder.create(config.output_dir, config.name)
+        folder.lock()
+        folder.write_config(to_plain(config))
+    else:
+        folder = place.folder
+        place.take_up()
+    bench.trainer.shelf.folder = folder.checkpoints
+    result = RunResult(
+        name=folder.name, verb=verb, status="running", model=bench.base.name_or_path, task=prepared.task,
+        started_at=datetime.datetime.now().astimezone().isoformat(timespec="seconds"),
+        metric=f"validation_{bench.metric}", direction=bench.direction, environment=environment(bench.values["model.dtype"]),
+        base_parameters=bench.base.parameters, base_fingerprint=marks.get(MODEL, ""),
+        labels=list(prepared.data.label_names or ()),
+    )  # fmt: skip
+    watch = tracked(config.report_to, folder.path, to_plain(config), watch)
+    recorder = Recorder(folder, result, watch, marks)
+    return bench, RunLog(prepared, recorder, None if place is None else place.checkpoint)
+
+
+class RunLog:
+    """What lasts of a run.
+
+    Attributes:
+        slots: how many candidates train at once; None until it was decided.
+        racing: whether the search is over and its finalists are trained anew.
+        base_score: the bare base on validation, once it was measured.
+        of_test: what the test, once opened, says of the validation split.
+        resumed: whether the run goes on from a checkpoint.
+    """
+
+    def __init__(self, prepared: Prepared, recorder: Recorder, kept: Checkpoint | None) -> None:
+        self.prepared, self.recorder, self._kept = prepared, recorder, kept
+        self.folder = recorder.folder
+        self.journal = journal_of(self.folder)
+        self.resumed = kept is not None
+        self.slots: int | None = None
+        self.racing = False
+        self.base_score: Score | None = None
+        self.of_test: Finding | None = None
+        self._began = time.monotonic()
+
+    @property
+    def result(self) -> RunResult:
+        return self.recorder.result
+
+    def expired(self) -> bool:
+        """Whether the time that was allowed is used up."""
+        asked = self.prepared.config
+        limits = [s for s in (parse_seconds(asked.limits.time), asked.search.budget) if s]
+        return bool(limits) and time.monotonic() > self._began + min(limits)
+
+    def measured(self, base: Score) -> None:
+        """The bare base was scored on validation."""
+        self.base_score = base
+        self.result.baseline = named(base)
+        self.recorder.send(Event("evaluated", data={"split": "validation", **base.metrics}))
+
+    # -- its course ----------------------------------------------------------------------------------------------
+
+    @contextmanager
+    def running(self, restore: Callable[[Checkpoint], None]) -> Generator[None]:
+        """Begin, or go on where the run stopped; whatever ends it early is written down before it is passed on.
+
+        Args:
+            restore: brings whoever trains to where the checkpoint was taken.
+
+        Raises:
+            InterruptedRunError: Ctrl-C.
+        """
+        command = f"loraloom {self.result.verb} --resume {shlex.quote(str(self.folder.path))}"
+        try:
+            if self._kept is None:
+                self._begin()
+            else:
+                restore(self._kept)
+                self._go_on(self._kept)
+                self._kept = None  # it holds the weights of all who train
+            yield
+        except KeyboardInterrupt as error:
+            self._stop("interrupted", "the run was interrupted")
+            raise InterruptedRunError("the run was interrupted; it can go on where it stopped", next=command) from error
+        except BaseException as error:
+            told = in_our_words(error, f"{command} (nothing is lost but the time since its last checkpoint)")
+            self._stop("failed", f"the run failed: {first_line(told or error)}")
+            if told is not None:
+                raise told from error
+            error.add_note(f"to go on with the run: {command}")
+            raise
+        finally:
+            self.folder.unlock()
+
+    def _begin(self) -> None:
+        result, plan = self.result, self.prepared.plan
+        self.folder.write_resolved(plan.settings)
+        self.recorder.emit(
+            "run_started", verb=result.verb, model=result.model, task=result.task, started_at=result.started_at,
+            metric=result.metric, direction=result.direction, base_parameters=result.base_parameters,
+            base_fingerprint=result.base_fingerprint,
+        )  # fmt: skip
+        self.recorder.emit("forecast", **plan_json(plan)["forecast"])
+        history = [f"history: {plan.settings[HISTORY].reason}"] if self.prepared.past else []
+        for text in (*plan.warnings, *plan.notes, *history, *self._busy()):
+            self.recorder.note(text)
+
+    def _busy(self) -> list[str]:
+        """That others use the machine, where they do: the forecast is for an idle one."""
+        seconds, share = self.prepared.plan.forecast["time"].value, self.prepared.facts.device.share
+        words = busy(seconds / share, share)
+        return [f"forecast: {duration(seconds)} {words}"] if words else []
+
+    def _go_on(self, kept: Checkpoint) -> None:
+        """Be where the run was when `kept` was written."""
+        state, environment = kept.run, self.result.environment
+        result = RunResult.from_plain(state["result"])
+        trials = {trial.id: trial for trial in result.trials}
+        self.recorder.restore(result, state["seconds"], records_of_plain(state["driver"], trials))
+        self._began -= state["seconds"]
+        self.slots, self.racing = state["slots"], state["racing"]
+        self.base_score = state["base_score"] and score_of_plain(state["base_score"])
+        living = [seat["candidate"]["id"] for seat in kept.trainer["seats"]]
+        self.recorder.gone_on(living)
+        for text in kept.passed_over:
+            self.recorder.note(f"a checkpoint could not be used, and the one before it was taken: {text}")
+        changed = _other_versions(result.environment, environment)
+        if changed:
+            self.recorder.note(f"this run was begun with other versions ({changed}): its last digits may differ")
+        result.environment, result.status = environment, "running"
+        there, waiting = ", ".join(living) or "nobody", ", ".join(kept.trainer.get("waiting", {}))
+        there += f"; waiting: {waiting}" if waiting else ""
+        self.recorder.emit("note", text=f"the run goes on after {state['seconds']:.1f} s; in training: {there}")
+        self.recorder.write()
+
+    def _stop(self, status: RunStatus, reason: str) -> None:
+        # A disk that is full, or a memory that is, refuses this as well; the first error is the one to report.
+        with suppress(Exception):
+            self.recorder.suspend(reason)
+            self.result.reason = reason
+            self._close(status)
+
+    def finish(self) -> Outcome:
+        """Write the result, the report and the index; the run is over."""
+        self._close("completed")
+        self.folder.drop_checkpoints()
+        return Outcome(self.folder, self.result)
+
+    def _close(self, status: RunStatus) -> None:
+        result = self.result
+        trials = [record.trial for record in self.recorder.records.values()]
+        result.status, result.findings = status, findings_of_run(self.prepared, trials, result.metric, self.of_test)
+        self.recorder.emit("run_finished", status=status, reason=result.reason)
+        self.recorder.write()
+        write_report(self.folder)
+        try:
+            with Database(default_url(self.prepared.config.output_dir)) as database:
+                database.record(result, self.folder.path)
+        except StoreError as error:
+            # The index can be made anew from the folders at any time: no reason to call a run failed.
+            text = f"the index of runs was not brought up to date ({error.what}); `loraloom runs` does that when it can"
+            self.recorder.watch(Event("note", at=self.recorder.seconds, data={"text": text}))
+
+    # -- going on later ------------------------------------------------------------------------------------------
+
+    def checkpoint(self) -> Keep:
+        """The order to write one: with all of the run that is not in a file of its own, and how far those files go."""
+        run = {
+            "seconds": self.recorder.seconds,
+            "events": vars(self.folder.log.mark()),
+            "search": vars(self.journal.mark()),
+            "result": self.recorder.gathered().to_plain(),
+            "base_score": self.base_score and asdict(self.base_score),
+            "slots": self.slots,
+            "racing": self.racing,
+            "driver": records_to_plain(self.recorder.records),
+            "fingerprints": self.recorder.rows,
+            "free_bytes": self.prepared.facts.device.free_bytes,
+            "trials": self.prepared.plan.trials,
+            "past": plain(self.prepared.past),
+        }
+        return Keep(self.folder.checkpoints, run)
+
+
+def _other_versions(before: Mapping[str, Any], now: Mapping[str, Any]) -> str:
+    """Packages whose version is another than when the run was begun."""
+    packages, present = before.get("packages", {}), now.get("packages", {})
+    changed = [name for name in packages if packages[name] != present.get(name)]
+    return ", ".join(f"{name} {packages[name]}, now {present.get(name, 'none')}" for name in changed)
+
+
+def space_needed(prepared: Prepared) -> int:
+    """Bytes of disk that the run's adapters and tokenizers may take."""
+    made = candidate(prepared.plan, "size", {})
+    linears = {fact.path: fact for fact in prepared.facts.model.linears}
+    weights = sum(made.adapter.r * (linears[p].in_features + linears[p].out_features) for p in made.adapter.target_modules)
+    kept = 8 + (WAITING if is_wide(prepared.config.search.pruner, prepared.plan.trials) else 0)
+    return (prepared.plan.trials + 10) * (kept * weights + 4 * 2**20)

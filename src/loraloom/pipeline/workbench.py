@@ -1,0 +1,152 @@
+"""All that computes in a run: the base with its pack, the loss, the trainer. It knows no run folder.
+
+A worker on another machine holds one of these, made from the same request; `run_log` is what the run itself keeps.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Generator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+
+import torch
+from safetensors import SafetensorError
+
+from loraloom.data.batches import collate
+from loraloom.data.encode import Row
+from loraloom.errors import StoreError
+from loraloom.evals.objective import objective_for
+from loraloom.evals.scoring import RowSums, row_sums, score_of
+from loraloom.lora.base import Base, share_copy
+from loraloom.lora.packed import PackedModel
+from loraloom.lora.state import read_adapter, save_adapter, verify_adapter
+from loraloom.pipeline.prepare import Prepared, deciding_metric
+from loraloom.plan.engine import EVALUATION_FACTOR
+from loraloom.records import Candidate, Score
+from loraloom.train.checkpoint import Checkpoint
+from loraloom.train.pack import PackTrainer
+from loraloom.train.resume import score_of_plain
+from loraloom.train.seat import Seat
+
+LOGITS_TOLERANCE = {"float64": 1e-8, "float32": 1e-4, "bfloat16": 5e-2, "float16": 1e-2}
+"""Largest difference of logits, relative to the largest, between a trained adapter and the same one loaded by PEFT, which
+multiplies in float32 whatever the base is in."""
+PROBE_ROWS = 4
+"""Rows on which a saved adapter's logits are compared with the trained one's."""
+
+
+class Workbench:
+    """The base of a prepared run, its pack and its trainer.
+
+    Attributes:
+        metric: what candidates are judged by on validation.
+        base_score: the bare base on validation, once it was measured.
+    """
+
+    def __init__(self, prepared: Prepared) -> None:
+        plan, data = prepared.plan, prepared.data
+        self.prepared, self.values = prepared, plan.values()
+        self.base: Base = prepared.load_base()
+        self.metric, self.direction = deciding_metric(prepared.config.search.metric, prepared.task)
+        self.objective = objective_for(prepared.task, self.base.model, prepack=plan.prepack)
+        self.packed = PackedModel(share_copy(self.base.model), fresh_modules=self.base.fresh_modules, prepack=plan.prepack)
+        self.trainer = PackTrainer(
+            self.packed, data.train, self.objective, task=prepared.task, pad_id=self.base.pad_id,
+            validation=data.validation, decide_by=self.metric, token_budget=plan.token_budget,
+            checkpointing=bool(self.values["training.gradient_checkpointing"]),
+            signals=prepared.config.diagnose.signals, workers=plan.workers,
+        )  # fmt: skip
+        self.base_score: Score | None = None
+
+    def restore(self, kept: Checkpoint) -> None:
+        """Seat the candidates of a checkpoint where they were."""
+        self.trainer.load_state_dict(kept.trainer)
+        base = kept.run["base_score"]
+        self._take_base(base and score_of_plain(base))
+
+    def measure_base(self) -> Score:
+        """The bare base on validation: where every candidate starts."""
+        score = self.score_base(self.prepared.data.validation, "validation")
+        self._take_base(score)
+        return score
+
+    def _take_base(self, score: Score | None) -> None:
+        self.base_score = score
+        if self.trainer.gauge:
+            self.trainer.gauge.base = score
+
+    # -- scoring -------------------------------------------------------------------------------------------------
+
+    def sums(self, rows: Sequence[Row], trials: Sequence[str]) -> dict[str, RowSums]:
+        """Losses of rows under candidates that sit in the pack; under the bare base, as "", where none is named."""
+        return row_sums(
+            self.packed, self.objective, rows, trials, task=self.prepared.task, pad_id=self.base.pad_id,
+            token_budget=EVALUATION_FACTOR * self.trainer.token_budget,
+        )  # fmt: skip
+
+    def score_base(self, rows: Sequence[Row], split: str) -> Score:
+        """The bare base on a split."""
+        return score_of(self.sums(rows, [])[""], split, self.objective, self.metric)
+
+    def score_saved(
+        self, saved: Sequence[tuple[Candidate, Path]], rows: Sequence[Row], split: str
+    ) -> dict[str, Score]:  # fmt: skip
+        """Read saved adapters back from their folders and score them together on a split."""
+        with self.seated(saved):
+            sums = self.sums(rows, [made.id for made, _ in saved])
+        return {made.id: score_of(sums[made.id], split, self.objective, self.metric) for made, _ in saved}
+
+    @contextmanager
+    def seated(self, saved: Sequence[tuple[Candidate, Path]]) -> Generator[None]:
+        """Saved adapters, in the pack for a while."""
+        for made, folder in saved:
+            adapter = self.packed.add(made.id, made.adapter, made.training.seed)
+            read_adapter(folder, adapter, self.base.model)
+        try:
+            yield
+        finally:
+            for made, _ in saved:
+                self.packed.remove(made.id)
+
+    # -- keeping adapters ----------------------------------------------------------------------------------------
+
+    def save(self, seat: Seat, folder: Path) -> float:
+        """Save a candidate's adapter, load it with PEFT, compare: the largest difference of logits, relative.
+
+        Raises:
+            StoreError: the disk refused.
+            VerificationError: what was saved is not what was trained.
+        """
+        length = self.values["data.max_length"]
+        with keeping(folder):
+            save_adapter(folder, seat.adapter.tensors(), seat.candidate.adapter, self.base, max_length=length)
+        return verify_adapter(folder, self.packed, seat.id, self.base, self.probe(), tolerance=self.tolerance)
+
+    @property
+    def tolerance(self) -> float:
+        """Of `save` and whoever compares logits after it."""
+        return LOGITS_TOLERANCE[self.values["model.dtype"]]
+
+    def probe(self) -> dict[str, torch.Tensor]:
+        """A few rows to compare logits on."""
+        data = self.prepared.data
+        rows = (data.validation or data.train)[:PROBE_ROWS]
+        batch = collate(rows, self.base.pad_id, self.prepared.task).to(self.packed.device)
+        inputs = {"input_ids": batch.input_ids, "attention_mask": batch.attention_mask.long()}
+        if self.prepared.task == "seq2seq_lm":
+            inputs["decoder_input_ids"] = batch.labels.clamp(min=0)
+        return inputs
+
+
+@contextmanager
+def keeping(folder: Path) -> Generator[None]:
+    """While an adapter is written: what the disk refuses, as a StoreError."""
+    try:
+        yield
+    except (OSError, SafetensorError) as error:
+        raise StoreError(
+            "the adapter could not be saved",
+            where=str(folder),
+            got=getattr(error, "strerror", None) or str(error),
+            next="make room, or choose another disk: --output-dir FOLDER; what was saved before is kept",
+        ) from error

@@ -1,0 +1,176 @@
+"""What passes between whoever decides over candidates and the worker that trains them: orders in, reports out.
+
+All of it is plain: no tensor and no live object, so that the two may sit in different processes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from loraloom.diagnose.signals import Reading
+from loraloom.records import Candidate, EndStatus, Event, Finding, Score
+
+
+@dataclass(frozen=True)
+class Join:
+    """Begin to train a candidate. Its first micro-batch is in the next tick."""
+
+    candidate: Candidate
+
+
+@dataclass(frozen=True)
+class Pause:
+    """Let a candidate wait out of the pack, with everything that it needs to go on."""
+
+    trial: str
+
+
+@dataclass(frozen=True)
+class GoOn:
+    """Let one that waits train again."""
+
+    trial: str
+
+
+@dataclass(frozen=True)
+class End:
+    """Let a candidate go, whether it trains or waits.
+
+    Attributes:
+        settings: all of its settings by dotted key, for what is examined before it leaves.
+        save_to: folder for its adapter as it was at its best, which is proven before it counts; None to drop it.
+    """
+
+    trial: str
+    status: EndStatus
+    reason: str | None
+    settings: Mapping[str, Any]
+    save_to: Path | None = None
+
+
+@dataclass(frozen=True)
+class Spare:
+    """A candidate should have ended for this reason, and trains on because the user wants to be told only."""
+
+    trial: str
+    status: EndStatus
+    reason: str
+
+
+@dataclass(frozen=True)
+class Train:
+    """One tick: a micro-batch of every candidate in the pack."""
+
+
+@dataclass(frozen=True)
+class Evaluate:
+    """Score those on validation that stand at one of their evaluation steps."""
+
+
+@dataclass(frozen=True)
+class Keep:
+    """Write a checkpoint into `folder`, and in it `run`: what the sender has to know to go on."""
+
+    folder: Path
+    run: Mapping[str, Any]
+
+
+Order = Join | Pause | GoOn | End | Spare | Train | Evaluate | Keep
+
+
+@dataclass(frozen=True)
+class SeatView:
+    """A candidate in the pack, in plain numbers.
+
+    Attributes:
+        best_cost: mean cost of the best evaluation so far; None before the first that is finite.
+        waited: evaluations since the best one.
+        best_now: the last evaluation, at this very step, was the best.
+        due: it stands at one of its evaluation steps.
+        finished: it has taken its last step.
+        diverged: what went wrong and where, once it is past saving.
+        readings: what was seen at its evaluations.
+    """
+
+    candidate: Candidate
+    step: int
+    planned_steps: int
+    steps_per_epoch: float
+    trainable_parameters: int
+    tokens: int
+    seconds: float
+    peak_bytes: int
+    first_loss: float | None
+    smoothed_loss: float | None
+    best_cost: float | None
+    nonfinite: int
+    waited: int
+    best_now: bool
+    due: bool
+    finished: bool
+    diverged: str | None
+    readings: Sequence[Reading]
+
+    @property
+    def id(self) -> str:
+        return self.candidate.id
+
+    @property
+    def progress(self) -> float:
+        return self.step / self.planned_steps
+
+    @property
+    def epoch(self) -> float:
+        return self.step / self.steps_per_epoch
+
+
+@dataclass(frozen=True)
+class Examined:
+    """What was seen of a candidate before it left.
+
+    Attributes:
+        signals: all of them, as `diagnose.signals.Signals.to_plain` gives them.
+        summary: those that a table shows.
+    """
+
+    findings: tuple[Finding, ...]
+    signals: Mapping[str, Any]
+    summary: Mapping[str, Any]
+
+
+@dataclass(frozen=True)
+class Ended:
+    """A candidate that has left.
+
+    Attributes:
+        view: as it left.
+        best: its best evaluation, with the rows; None where there was none.
+        examined: None where nobody looks.
+        logits_difference: of the saved adapter, loaded by PEFT, to the trained one; None where none was saved.
+    """
+
+    view: SeatView
+    order: End
+    best: Score | None
+    examined: Examined | None
+    logits_difference: float | None
+
+
+@dataclass(frozen=True)
+class Report:
+    """What came of some orders, and who is there now.
+
+    Attributes:
+        seats: those who train, in the order in which they joined.
+        waiting: those who wait, with the mean cost of their best evaluation so far.
+    """
+
+    worker: str
+    events: Sequence[Event] = ()
+    scores: Mapping[str, Score] = field(default_factory=dict[str, Score])
+    ended: Sequence[Ended] = ()
+    seats: Mapping[str, SeatView] = field(default_factory=dict[str, SeatView])
+    waiting: Mapping[str, float | None] = field(default_factory=dict[str, "float | None"])

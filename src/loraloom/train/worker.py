@@ -1,0 +1,132 @@
+"""The half of a run that computes: it holds a pack, obeys orders, and reports in plain numbers."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+from loraloom.records import Event, Score
+from loraloom.search.compare import mean_cost
+from loraloom.train import checkpoint
+from loraloom.train.orders import (
+    End,
+    Ended,
+    Evaluate,
+    Examined,
+    GoOn,
+    Join,
+    Keep,
+    Order,
+    Pause,
+    Report,
+    SeatView,
+    Spare,
+    Train,
+)  # fmt: skip
+from loraloom.train.pack import PackTrainer
+from loraloom.train.resume import score_of_plain
+from loraloom.train.seat import Seat
+
+Save = Callable[[Seat, Path], float]
+"""Saves a candidate's adapter in a folder, proves it, and gives the largest difference of logits."""
+Examine = Callable[[Seat, End], Examined | None]
+"""Looks at a candidate that is about to leave; its last weights are still in place."""
+
+
+class Worker:
+    """Obeys orders for the candidates of one pack.
+
+    Args:
+        name: what reports are signed with.
+        trainer: with those who trained or waited when a run stopped, if it goes on.
+    """
+
+    def __init__(self, name: str, trainer: PackTrainer, save: Save, examine: Examine) -> None:
+        self.name, self.trainer, self._save, self._examine = name, trainer, save, examine
+        self._waiting: dict[str, float | None] = {}
+        self._costs: dict[str, tuple[Score, float]] = {}
+        for trial in trainer.shelf:
+            best = trainer.shelf.look(trial)["best"]
+            self._waiting[trial] = best and mean_cost(score_of_plain(best))
+
+    def obey(self, orders: Sequence[Order]) -> Report:
+        """Do what is ordered, one after the other."""
+        events: list[Event] = []
+        scores: dict[str, Score] = {}
+        ended: list[Ended] = []
+        for order in orders:
+            match order:
+                case Train():
+                    events += self.trainer.tick()
+                case Evaluate():
+                    scores |= self.trainer.evaluate(self.trainer.due())
+                case End():
+                    ended.append(self._end(order))
+                case Join():
+                    self.trainer.join(order.candidate)
+                case Pause():
+                    self._waiting[order.trial] = self._best_cost(self.trainer.seats[order.trial])
+                    self.trainer.pause(order.trial)
+                case GoOn():
+                    self._go_on(order.trial)
+                case Spare():
+                    signals = self.trainer.seats[order.trial].signals
+                    signals.seen_exit = signals.seen_exit or (order.status, order.reason)
+                case Keep():
+                    checkpoint.save(order.folder, self.trainer, order.run)
+        return Report(self.name, events, scores, ended, self._views(), dict(self._waiting))
+
+    def _go_on(self, trial: str) -> None:
+        self.trainer.go_on(trial)
+        del self._waiting[trial]
+
+    def _end(self, order: End) -> Ended:
+        if order.trial in self._waiting:
+            self._go_on(order.trial)
+        seat, view = self.trainer.seats[order.trial], self._views()[order.trial]
+        examined = self._examine(seat, order)
+        if seat.best_weights is not None:
+            seat.adapter.restore(seat.best_weights)
+        difference = None if order.save_to is None else self._save(seat, order.save_to)
+        self.trainer.leave(order.trial)
+        self._costs.pop(order.trial, None)
+        return Ended(view, order, seat.best, examined, difference)
+
+    def _views(self) -> dict[str, SeatView]:
+        due = self.trainer.due() if self.trainer.validation else ()
+        finished, diverged = self.trainer.finished(), self.trainer.diverged()
+        return {
+            trial: self._view(seat, due=trial in due, finished=trial in finished, diverged=trial in diverged)
+            for trial, seat in self.trainer.seats.items()
+        }
+
+    def _view(self, seat: Seat, *, due: bool, finished: bool, diverged: bool) -> SeatView:
+        return SeatView(
+            candidate=seat.candidate, step=seat.step, planned_steps=seat.planned_steps,
+            steps_per_epoch=seat.order.steps_per_epoch, trainable_parameters=seat.adapter.arena.numel,
+            tokens=seat.tokens, seconds=seat.seconds, peak_bytes=seat.peak_bytes, first_loss=seat.first_loss,
+            smoothed_loss=seat.smoothed_loss, best_cost=self._best_cost(seat), nonfinite=seat.nonfinite,
+            waited=_waited(seat), best_now=seat.best_step == seat.step, due=due, finished=finished,
+            diverged=_why_diverged(seat) if diverged else None, readings=tuple(seat.signals.readings),
+        )  # fmt: skip
+
+    def _best_cost(self, seat: Seat) -> float | None:
+        """Worked out once for each best score: it is asked for in every tick, and adds up all rows."""
+        if seat.best is None:
+            return None
+        known = self._costs.get(seat.id)
+        if known is None or known[0] is not seat.best:
+            known = self._costs[seat.id] = seat.best, mean_cost(seat.best)
+        return known[1]
+
+
+def _waited(seat: Seat) -> int:
+    """Evaluations since the best one. Counted on the seat, which a checkpoint keeps."""
+    return sum(seat.best_step < step <= seat.step for step in seat.evaluation_steps)
+
+
+def _why_diverged(seat: Seat) -> str:
+    """The step, the kind and the place of a divergence, in one line."""
+    kind = "loss or gradient was not finite" if seat.nonfinite else "the loss stays far above its first value"
+    place = f"; first bad layer {seat.bad_layer}" if seat.bad_layer else ""
+    return f"{kind} at step {seat.step}{place}"
