@@ -12,7 +12,7 @@ from torch import nn
 
 from loraloom.data.batches import collate
 from loraloom.data.encode import Row
-from loraloom.evals import heads
+from loraloom.evals import cross_entropy
 from loraloom.evals.heads import HeadForm, head_form
 from loraloom.evals.objective import objective_for
 from loraloom.lora.packed import PackedModel, Routing, Segment
@@ -106,7 +106,7 @@ def test_a_trained_head_in_pieces_has_the_gradients_of_the_whole(
     name: str, chunk_bytes: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Two candidates with a head of their own each; their gradients against plain autograd on a copy of the model."""
-    monkeypatch.setattr(heads, "CHUNK_BYTES", chunk_bytes)
+    monkeypatch.setattr(cross_entropy, "CHUNK_BYTES", chunk_bytes)
     model = MODELS[name]()
     rows, task = rows_of(model), "seq2seq_lm" if model.config.is_encoder_decoder else "causal_lm"
     objective = objective_for(task, model)
@@ -128,7 +128,7 @@ def test_a_trained_head_in_pieces_has_the_gradients_of_the_whole(
 
 def test_a_language_model_never_holds_the_logits_of_a_batch(monkeypatch: pytest.MonkeyPatch) -> None:
     """The head sees one chunk of rows at a time, frozen or trained, and only supervised positions."""
-    monkeypatch.setattr(heads, "CHUNK_BYTES", 4 * VOCAB * 2)
+    monkeypatch.setattr(cross_entropy, "CHUNK_BYTES", 4 * VOCAB * 2)
     model = MODELS["capped"]()
     rows = rows_of(model)
     objective = objective_for("causal_lm", model)

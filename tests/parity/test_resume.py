@@ -11,6 +11,7 @@ import torch
 from engine import candidate, causal_rows, rows_for, trainer, weights_of
 
 from loraloom.errors import RunError
+from loraloom.lora import packed
 from loraloom.records import Candidate
 from loraloom.train import checkpoint
 from loraloom.train.pack import PackTrainer, Seat
@@ -72,6 +73,21 @@ def test_going_on_from_disk_is_going_on(family: str, ticks: int, tmp_path: Path)
         assert (seat.best_weights is None) == (got[name].best_weights is None)
         if seat.best_weights is not None:
             assert torch.equal(got[name].best_weights, seat.best_weights)  # type: ignore[arg-type]
+
+
+def test_nothing_is_drawn_for_what_is_restored(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """PiSSA decomposes every weight that it touches, which on a large base takes minutes."""
+    model = tiny.model_of("llama")
+    stopped, resumed = trainer(model, causal_rows()), trainer(model, causal_rows())
+    for one in trials_of(model):
+        stopped.join(one)
+    checkpoint.save(tmp_path, stopped)
+    with monkeypatch.context() as planted:
+        planted.setattr(packed, "start_of", lambda *_: pytest.fail("drawn"))
+        resumed.load_state_dict(state_in(tmp_path))
+    for name, seat in stopped.seats.items():
+        ours, theirs = resumed.seats[name].adapter.constants, seat.adapter.constants
+        assert all(torch.equal(a, b) for (_, a), (_, b) in zip(ours, theirs, strict=True)) and bool(ours) == (name == "pissa")
 
 
 @pytest.mark.parametrize("family", ["llama", "bert"])

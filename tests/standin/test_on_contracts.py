@@ -13,7 +13,7 @@ from stand_in import StandIn
 from ticks import KINDS, engine_of, join, tick
 from torch import nn
 
-from loraloom.evals import cross_entropy
+from loraloom.evals import cross_entropy, heads
 from loraloom.lora.state import peft_state
 
 MANY = 8
@@ -72,12 +72,15 @@ def test_a_candidate_joins_and_is_looked_at_without_a_wait_for_each_layer(cuda: 
         assert cuda.waits.total() <= 4, (name, cuda.waits)
 
 
-def test_a_head_is_not_read_anew_for_every_few_rows(cuda: StandIn, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("cap", [None, 2.0], ids=["plain", "capped"])
+def test_a_head_is_not_read_anew_for_every_few_rows(
+    cap: float | None, cuda: StandIn, monkeypatch: pytest.MonkeyPatch
+) -> None:  # fmt: skip
     monkeypatch.setattr(cross_entropy, "CHUNK_BYTES", 4 * tiny.VOCAB)  # one row of logits, as those of a large vocabulary
     head = nn.Linear(4, tiny.VOCAB, bias=False).requires_grad_(False).to("cuda")
     hidden, targets = torch.randn(40, 4).to("cuda").requires_grad_(), torch.arange(40).to("cuda")
     cuda.launches.clear()
-    losses, _ = cross_entropy.token_losses(hidden, head, targets, prepack=False)
+    losses, _ = heads._under_head(hidden, head, cap, targets, prepack=False)
     assert losses.shape == (40,) and 0 < cuda.launches.total() < 40
 
 

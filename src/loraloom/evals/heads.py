@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.utils.checkpoint import checkpoint
 
-from loraloom.evals.cross_entropy import CHUNK_BYTES, token_losses
+from loraloom.evals.cross_entropy import chunk_rows, token_losses
 from loraloom.evals.shift import IGNORE
 from loraloom.lora.packed import PackedLayer
 from loraloom.lora.transfer import send
@@ -108,7 +108,7 @@ def _under_head(hidden_ND: Tensor, head: nn.Module, cap: float | None, targets_N
     def losses_of(part_ND: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
         return _cross_entropy(_capped(head(part_ND), cap), targets)
 
-    chunk = max(1, CHUNK_BYTES // (4 * vocabulary_of(head)))
+    chunk = chunk_rows(vocabulary_of(head), hidden_ND.device)
     parts: list[tuple[Tensor, Tensor]] = []
     for start in range(0, len(targets_N), chunk):
         piece = hidden_ND[start : start + chunk], targets_N[start : start + chunk]

@@ -214,8 +214,11 @@ class PackedModel:
 
     # -- adapters ------------------------------------------------------------------------------------------------
 
-    def add(self, slot: str, spec: AdapterSpec, seed: int) -> AdapterWeights:
+    def add(self, slot: str, spec: AdapterSpec, seed: int | None) -> AdapterWeights:
         """Make an adapter, initialised as PEFT does, from `seed` alone: neighbours and slot numbers play no part.
+
+        Args:
+            seed: None where everything is to be restored: then nothing is drawn, nor taken out of the base by a slow SVD.
 
         Raises:
             ModelError: an option that the packed layers do not have, or a module that cannot take it.
@@ -247,11 +250,11 @@ class PackedModel:
         for layer in self._wrapped.values():
             layer.clear(slot)
 
-    def _connect(self, adapter: AdapterWeights, biases: Sequence[str], seed: int) -> None:
+    def _connect(self, adapter: AdapterWeights, biases: Sequence[str], seed: int | None) -> None:
         """Fill the arena with first values and let the layers see it."""
         spec, entries = adapter.spec, adapter.arena.entries
         own = {path: {e.name: e for e in entries if e.path == path} for path in {e.path for e in entries}}
-        removed = self._draw(adapter.arena, spec, own, seed)
+        removed = _nothing_drawn(spec, own) if seed is None else self._draw(adapter.arena, spec, own, seed)
         for path in spec.target_modules:
             self._connect_linear(adapter, path, own[path], removed.get(path))
         for path in spec.modules_to_save:
@@ -449,6 +452,14 @@ class PackedModel:
 
 def _scale_of(spec: AdapterSpec, path: str, a: Entry) -> float:
     return lora_scale(spec.alpha_pattern.get(path, spec.lora_alpha), a.shape[0], spec.use_rslora)
+
+
+def _nothing_drawn(spec: AdapterSpec, own: dict[str, dict[str, Entry]]) -> dict[str, Start]:
+    """Room for what PiSSA or OLoRA took out of the base, by path."""
+    if not moves_base(spec.init_lora_weights):
+        return {}
+    shapes = {path: (own[path]["lora_A.weight"].shape, own[path]["lora_B.weight"].shape) for path in spec.target_modules}
+    return {path: Start(torch.zeros(a), torch.zeros(b), moves_base=True) for path, (a, b) in shapes.items()}
 
 
 def _with_patterns(spec: AdapterSpec) -> AdapterSpec:

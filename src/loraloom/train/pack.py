@@ -86,6 +86,10 @@ class PackTrainer:
 
     def join(self, candidate: Candidate) -> Seat:
         """Give a candidate a slot. Its first micro-batch is in the next tick."""
+        return self._seat(candidate, candidate.training.seed)
+
+    def _seat(self, candidate: Candidate, seed: int | None) -> Seat:
+        """A slot for a candidate whose adapter starts from `seed`; None for one that is restored."""
         spec = candidate.training
         effective = spec.per_device_train_batch_size * spec.gradient_accumulation_steps
         order = Order(self.lengths, effective, spec.seed)
@@ -93,7 +97,7 @@ class PackTrainer:
         if self.packed.device.type == "cuda":
             # Its peak is to be its own, not the highest of those before it; theirs stands in their seats.
             torch.cuda.reset_peak_memory_stats(self.packed.device)
-        adapter = self.packed.add(candidate.id, candidate.adapter, spec.seed)
+        adapter = self.packed.add(candidate.id, candidate.adapter, seed)
         seat = Seat(
             candidate, adapter, FlatOptimizer(adapter.arena, spec), order, planned,
             evaluation_steps(planned, spec.evaluations), spec.per_device_train_batch_size,
@@ -113,7 +117,7 @@ class PackTrainer:
     def go_on(self, trial: str) -> Seat:
         """Give a candidate that waits a slot again: it goes on as if it had never left."""
         plain, tensors = self.shelf.take(trial)
-        seat = self.join(candidate_of(plain))
+        seat = self._seat(candidate_of(plain), None)
         restore_seat(seat, plain, tensors, self.weights)
         return seat
 
@@ -146,7 +150,7 @@ class PackTrainer:
         self.shelf.load_state_dict(state.get("waiting", {}))
         self.token_budget = state["token_budget"]
         for plain in state["seats"]:
-            seat = self.join(candidate_of(plain))
+            seat = self._seat(candidate_of(plain), None)
             prefix = f"{seat.id}/"
             own = {name.removeprefix(prefix): t for name, t in state["tensors"].items() if name.startswith(prefix)}
             restore_seat(seat, plain, own, self.weights)
