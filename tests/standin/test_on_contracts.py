@@ -72,6 +72,7 @@ def test_a_candidate_joins_and_is_looked_at_without_a_wait_for_each_layer(cuda: 
         assert cuda.waits.total() <= 4, (name, cuda.waits)
 
 
+@pytest.mark.usefixtures("without_triton")
 @pytest.mark.parametrize("cap", [None, 2.0], ids=["plain", "capped"])
 def test_a_head_is_not_read_anew_for_every_few_rows(
     cap: float | None, cuda: StandIn, monkeypatch: pytest.MonkeyPatch
