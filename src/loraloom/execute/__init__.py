@@ -16,15 +16,14 @@ class Executor(Protocol):
         ...
 
     def send(self, worker: str, orders: Sequence[Order]) -> None:
-        """Give a worker its next turn: orders, done one after the other. None at all asks who is there."""
+        """Give a worker its next turn: orders, done one after the other. None at all asks who is there.
+
+        What ends a turn early is raised here or in `next`, as the error that it is.
+        """
         ...
 
     def next(self) -> Report:
-        """Wait for a turn that is over.
-
-        Raises:
-            Whatever ended the turn of a worker in this process.
-        """
+        """Wait for a turn that is over."""
         ...
 
     def close(self) -> None:
