@@ -47,8 +47,8 @@ def test_a_bench_runs_as_its_plan_says(config: Config, prepack: bool, monkeypatc
 
 
 def test_scoring_holds_twice_the_tokens_of_a_training_pass(config: Config, monkeypatch: pytest.MonkeyPatch) -> None:
-    from loraloom.pipeline import workbench as module
-    from loraloom.plan import engine
+    from loraloom.evals.scoring import EVALUATION_FACTOR
+    from loraloom.train import pack as module
 
     prepared = prepare(config)
     bench, seen = Workbench(prepared), list[int]()
@@ -60,4 +60,4 @@ def test_scoring_holds_twice_the_tokens_of_a_training_pass(config: Config, monke
 
     monkeypatch.setattr(module, "row_sums", watched)
     bench.measure_base()
-    assert seen == [engine.EVALUATION_FACTOR * prepared.plan.token_budget]
+    assert seen == [EVALUATION_FACTOR * prepared.plan.token_budget]

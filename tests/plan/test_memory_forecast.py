@@ -17,7 +17,7 @@ from machines import CPU, GPU, data
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
-from loraloom.config.asked import AdapterConfig, Config, LimitsConfig, ModelConfig, TrainingConfig
+from loraloom.config.asked import AdapterConfig, Config, LimitsConfig, ModelConfig, SearchConfig, TrainingConfig
 from loraloom.data.batches import collate
 from loraloom.data.rows import Row
 from loraloom.evals import cross_entropy
@@ -25,10 +25,9 @@ from loraloom.evals.objective import objective_for
 from loraloom.facts.activations import kept_bytes_per_row
 from loraloom.facts.device import DeviceFacts
 from loraloom.facts.model import ModelFacts, model_facts
-from loraloom.lora import frozen, pass_stack
+from loraloom.lora import frozen
 from loraloom.lora.attention import LONGEST
 from loraloom.lora.packed import PackedModel, Routing, Segment
-from loraloom.plan import engine
 from loraloom.plan.memory import LAYOUTS_SHARE, Shape, forecast_memory, is_gated, kept_by_formula, kept_by_layers
 from loraloom.plan.planner import Facts, Plan, candidate, make_plan
 from loraloom.train.passes import next_passes
@@ -205,7 +204,7 @@ def test_layouts_are_those_that_a_step_makes(tmp_path: Any, with_layouts: None, 
     plan = plan_of(facts, "float32", targets)
     assert plan.prepack
     assert a_step(facts, plan).layouts == plan.forecast["memory_one"].parts["layouts"] > 0
-    assert a_step(facts, replace(plan, prepack=False)).layouts == 0
+    assert a_step(facts, replace(plan, shape=replace(plan.shape, prepack=False))).layouts == 0
 
 
 def test_layouts_are_there_once_whatever_the_number_of_candidates(facts: Make, with_layouts: None) -> None:
@@ -233,7 +232,7 @@ def test_a_processor_that_gains_nothing_makes_no_layouts(facts: Make, without_la
 @pytest.mark.parametrize(("device", "tokens"), [(CPU, 512), (GPU, 4096)])
 def test_a_full_pass_holds_the_plan_s_token_budget(facts: Make, device: DeviceFacts, tokens: int) -> None:
     at = facts("tiny", device=device, length=64)
-    plan = make_plan(Config(), at)
+    plan = make_plan(Config(limits=LimitsConfig(max_packed=1)), at)
     assert plan.token_budget == tokens
 
     def activations(rows: int, packed: int) -> float:
@@ -242,6 +241,46 @@ def test_a_full_pass_holds_the_plan_s_token_budget(facts: Make, device: DeviceFa
     full = tokens // 64
     assert activations(1, full) == activations(1, 100) == activations(full, 1) > activations(1, full - 1)
     assert activations(2 * full, 1) > activations(full, 1)
+
+
+@pytest.mark.parametrize(("packed", "length", "rows"), [(32, 256, 1), (16, 1024, 1), (16, 64, 4)])
+def test_on_a_gpu_one_pass_holds_the_pack(facts: Make, packed: int, length: int, rows: int) -> None:
+    at = facts("1b", device=GPU, length=length)
+    training, search = TrainingConfig(per_device_train_batch_size=rows), SearchConfig(trials=64)
+    asked = Config(limits=LimitsConfig(max_packed=packed), training=training, search=search)
+    plan = make_plan(asked, at)
+    assert plan.token_budget == max(4096, packed * length * rows)
+    one = [list(range(number * rows, (number + 1) * rows)) for number in range(packed)]
+    waiting = {f"t{number}": np.array(own) for number, own in enumerate(one)}
+    assert len(next_passes(waiting, [length] * packed * rows, plan.token_budget, 1)[0]) == packed
+    layers = [make_plan(replace(asked, limits=LimitsConfig(max_packed=many)), at).forecast["time"].parts["layers"]
+              for many in (packed // 2, packed)]  # fmt: skip
+    assert layers[1] < layers[0]
+
+
+def test_where_memory_is_short_a_pass_holds_less_and_no_candidate_is_lost(facts: Make) -> None:
+    at, asked = facts("1b", device=GPU, length=1024), LimitsConfig(max_packed=16)
+    training = TrainingConfig(per_device_train_batch_size=1, gradient_checkpointing=False)
+    roomy = make_plan(Config(limits=asked, training=training), at)
+    least = forecast_memory(at, roomy.settings, replace(roomy.shape, token_budget=None))
+    most = roomy.forecast["memory"]
+    assert roomy.token_budget == 16384 and least.high < most.high
+    limit = f"{round((least.high + most.high) / 2 / 2**20)}MiB"
+    short = make_plan(Config(limits=replace(asked, memory=limit), training=training), at)
+    assert short.slots == 16 and 4096 <= short.token_budget < 16384
+    assert short.forecast["memory"].high < most.high
+
+
+def test_kernels_need_no_table_for_the_loss_and_stack_nothing(facts: Make) -> None:
+    at = facts("1b", device=GPU, length=256)
+    refused = {"kernels": {"bfloat16": "no Triton", "float32": None}}
+    without, with_them = (
+        make_plan(Config(), replace(at, device=replace(GPU, refusals=found))).forecast["memory"].parts
+        for found in (refused, {"kernels": {"bfloat16": None}})
+    )
+    rows = cross_entropy.chunk_rows(at.model.vocab_size, torch.device("cuda"))
+    assert without["logits"] == 4 * rows * at.model.vocab_size and with_them["logits"] == 0
+    assert with_them["adapters"] <= without["adapters"]
 
 
 def test_parts_sum_to_the_value_inside_its_range(facts: Make) -> None:
@@ -287,13 +326,6 @@ def test_the_formula_agrees_with_the_count_for_llama_and_bert(facts: Make) -> No
         assert kept_by_formula(at.model, element, 256, "sdpa") == pytest.approx(counted, rel=0.15)
 
 
-def test_the_forecast_s_numbers_of_the_trainer_are_the_trainer_s_own() -> None:
-    assert cross_entropy.CHUNK_BYTES == engine.HEAD_CHUNK_BYTES
-    assert cross_entropy.CUDA_ROWS == engine.HEAD_CUDA_ROWS
-    assert cross_entropy.BLOCK_BYTES == engine.HEAD_BLOCK_BYTES
-    assert pass_stack.MOST_BYTES == engine.STACK_BYTES
-
-
 def test_gated_mlps_are_recognised(facts: Make) -> None:
     assert is_gated(facts("1b").model)
     assert not is_gated(facts("minilm").model)
@@ -325,7 +357,7 @@ def test_the_tokens_of_passes_at_once_bound_those_that_run(
     """As the loop groups them: no wave of like micro-batches holds more than is forecast."""
     lengths, each = [length] * packed * micro, np.arange(packed * micro).reshape(packed, micro)
     waiting = {f"t{number}": rows for number, rows in enumerate(each)}
-    most = Shape(micro, length, packed, workers=workers).tokens(budget)
+    most = Shape(micro, length, packed, workers=workers, token_budget=budget).tokens("cpu")
     while waiting:
         groups = next_passes(waiting, lengths, budget, workers)
         assert sum(len(group) for group in groups) * micro * length <= most

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from loraloom.plan.engine import EVALUATION_FACTOR, TOKEN_BUDGET
+from loraloom.evals.scoring import EVALUATION_FACTOR
+from loraloom.plan.engine import TOKEN_BUDGET
 from steps.bench import Bench
 from steps.forecast import forecast
 from steps.training import engine, forget_peak, make_rows, pack_of, peak_bytes, timed, ways

@@ -21,6 +21,9 @@ from loraloom.lora.workers import Workers
 from loraloom.records import Score, Task
 from loraloom.search.compare import ratio_of_sums
 
+EVALUATION_FACTOR = 2
+"""A pass that only scores holds this many times the tokens of a training pass, and one row of each candidate at least."""
+
 
 @dataclass(frozen=True)
 class RowSums:

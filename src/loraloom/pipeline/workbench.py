@@ -16,12 +16,11 @@ from loraloom.data.batches import collate
 from loraloom.data.encode import Row
 from loraloom.errors import StoreError
 from loraloom.evals.objective import objective_for
-from loraloom.evals.scoring import RowSums, row_sums, score_of
+from loraloom.evals.scoring import RowSums, score_of
 from loraloom.lora.base import Base, share_copy
 from loraloom.lora.packed import PackedModel
 from loraloom.lora.state import read_adapter, save_adapter, verify_adapter
 from loraloom.pipeline.prepare import Prepared, deciding_metric
-from loraloom.plan.engine import EVALUATION_FACTOR
 from loraloom.records import Candidate, Score
 from loraloom.train.checkpoint import Checkpoint
 from loraloom.train.pack import PackTrainer
@@ -79,10 +78,7 @@ class Workbench:
 
     def sums(self, rows: Sequence[Row], trials: Sequence[str]) -> dict[str, RowSums]:
         """Losses of rows under candidates that sit in the pack; under the bare base, as "", where none is named."""
-        return row_sums(
-            self.packed, self.objective, rows, trials, task=self.prepared.task, pad_id=self.base.pad_id,
-            token_budget=EVALUATION_FACTOR * self.trainer.token_budget,
-        )  # fmt: skip
+        return self.trainer.row_sums(rows, trials)
 
     def score_base(self, rows: Sequence[Row], split: str) -> Score:
         """The bare base on a split."""

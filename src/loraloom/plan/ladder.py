@@ -108,7 +108,7 @@ def least(asked: Config, facts: Facts, decided: Decided, enough: float = 0.0) ->
 def _cuts(asked: Config, facts: Facts, decided: Decided, shape: Shape) -> Iterator[_Cut]:
     """Every cut in order; each starts from where the available ones before it have led."""
     if shape.packed > 1:
-        shape = replace(shape, packed=1)
+        shape = replace(shape, packed=1, token_budget=None)
         change = {"limits.max_packed": 1}
         yield _Cut("one candidate at a time", change, shape, decided, 0.0, "none; a search takes longer", "derived here")
     if shape.prepack:

@@ -13,7 +13,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
 from loraloom.facts.activations import kept_by_widest_layer, kept_bytes_per_row
-from loraloom.facts.device import CUDA_CONTEXT_BYTES
+from loraloom.facts.device import CUDA_CONTEXT_BYTES, DeviceKind
 from loraloom.facts.model import LinearFact, ModelFacts
 from loraloom.facts.weights import BYTES
 from loraloom.plan import engine
@@ -65,16 +65,22 @@ class Shape:
     quantization: str = "none"
     prepack: bool = False
     workers: int = 1
+    token_budget: int | None = None
+    """Padded tokens of a pass; None for the device's own number."""
 
     @property
     def at_once(self) -> int:
         """Passes that run at once."""
         return min(self.workers, self.packed)
 
-    def tokens(self, token_budget: int) -> int:
+    def budget(self, kind: DeviceKind) -> int:
+        """Padded tokens that a training pass may have."""
+        return self.token_budget or engine.TOKEN_BUDGET[kind]
+
+    def tokens(self, kind: DeviceKind) -> int:
         """Padded tokens of the largest training passes that run at once: they share the budget, and a candidate's rows that
         are more than a share have a pass of their own."""
-        one = self.micro_batch * self.length
+        one, token_budget = self.micro_batch * self.length, self.budget(kind)
         alone = one if one <= token_budget // self.at_once else one * self.at_once
         return max(alone, min(one * self.packed, token_budget))
 
@@ -84,7 +90,10 @@ def forecast_memory(facts: Facts, decided: Decided, shape: Shape) -> Estimate:
     model, element = facts.model, BYTES[decided["model.dtype"].value]
     trained = adapter_parameters(facts, decided)
     tokens = pass_tokens(facts, shape)
-    tables, activations = workspace_bytes(facts, tokens, element), training_activations(facts, decided, shape)
+    tables, activations = (
+        workspace_bytes(facts, decided, tokens),
+        training_activations(facts, decided, shape),
+    )
     evaluation = evaluation_bytes(facts, decided, shape)
     passing = max(activations + tables * shape.at_once, evaluation)
     parts = {
@@ -130,7 +139,7 @@ def prepacks(facts: Facts, decided: Decided, shape: Shape, budget: float) -> boo
 
 def pass_tokens(facts: Facts, shape: Shape) -> int:
     """Padded tokens of the largest training pass on this device."""
-    return shape.tokens(engine.TOKEN_BUDGET[facts.device.kind])
+    return shape.tokens(facts.device.kind)
 
 
 def adapter_parameters(facts: Facts, decided: Decided) -> int:
@@ -188,11 +197,21 @@ def _softcapped(model: ModelFacts) -> bool:
 
 def stack_bytes(facts: Facts, decided: Decided, shape: Shape) -> float:
     """A and B of the candidates of each pass side by side, and their gradients, while the pass runs (`lora.pass_stack`)."""
+    from loraloom.lora.pass_stack import MOST_BYTES
+
+    if has_kernels(facts, decided["model.dtype"].value):
+        return 0.0  # they read A and B where they are
     row = BYTES[decided["model.dtype"].value] * adapter_parameters(facts, decided)
-    share = engine.TOKEN_BUDGET[facts.device.kind] // shape.at_once
+    share = shape.budget(facts.device.kind) // shape.at_once
     candidates = min(-(-shape.packed // shape.at_once), share // max(1, shape.micro_batch * shape.length))
     one = 2 * row * candidates
-    return one * shape.at_once if candidates > 1 and one <= engine.STACK_BYTES else 0.0
+    return one * shape.at_once if candidates > 1 and one <= MOST_BYTES else 0.0
+
+
+def has_kernels(facts: Facts, dtype: str) -> bool:
+    """Whether `lora.kernels` do the candidates' part, and the loss."""
+    by_dtype = facts.device.refusals.get("kernels", {})
+    return facts.device.kind == "cuda" and dtype in by_dtype and by_dtype[dtype] is None
 
 
 def training_activations(facts: Facts, decided: Decided, shape: Shape) -> float:
@@ -341,20 +360,26 @@ def supervised_share(facts: Facts) -> float:
     return min(1.0, facts.data.supervised_tokens / max(1.0, facts.data.rows * facts.data.mean_length))
 
 
-def workspace_bytes(facts: Facts, tokens: float, element: float) -> float:
+def workspace_bytes(facts: Facts, decided: Decided, tokens: float) -> float:
     """The float32 table of logits that a language model's loss keeps from pass to pass, where the base has another dtype."""
-    if facts.data.task == "seq_cls" or element == 4:
+    from loraloom.evals.cross_entropy import BLOCK_BYTES
+
+    dtype = decided["model.dtype"].value
+    if facts.data.task == "seq_cls" or BYTES[dtype] == 4 or has_kernels(facts, dtype):
         return 0.0
-    rows = chunk_rows(facts, tokens)
+    rows = loss_rows(facts, tokens)
     if facts.device.kind == "cpu":
-        rows = min(rows, engine.HEAD_BLOCK_BYTES / (4 * facts.model.vocab_size))
+        rows = min(rows, BLOCK_BYTES / (4 * facts.model.vocab_size))
     return 4 * rows * facts.model.vocab_size
 
 
-def chunk_rows(facts: Facts, tokens: float) -> float:
+def loss_rows(facts: Facts, tokens: float) -> float:
     """Supervised tokens whose logits are formed at once."""
-    least = engine.HEAD_CUDA_ROWS if facts.device.kind == "cuda" else 1
-    return min(max(least, engine.HEAD_CHUNK_BYTES / (4 * facts.model.vocab_size)), supervised_in(facts, tokens))
+    import torch
+
+    from loraloom.evals.cross_entropy import chunk_rows
+
+    return min(chunk_rows(facts.model.vocab_size, torch.device(facts.device.kind)), supervised_in(facts, tokens))
 
 
 def loss_bytes(facts: Facts, tokens: float, element: float) -> float:
@@ -366,17 +391,19 @@ def loss_bytes(facts: Facts, tokens: float, element: float) -> float:
     model = facts.model
     if facts.data.task == "seq_cls":
         return 0.0
-    supervised, chunk = supervised_in(facts, tokens), chunk_rows(facts, tokens)
+    supervised, chunk = supervised_in(facts, tokens), loss_rows(facts, tokens)
     formed = chunk + min(chunk, supervised - chunk)
     return (formed * model.vocab_size + 3 * supervised * model.hidden_size) * element
 
 
 def evaluation_bytes(facts: Facts, decided: Decided, shape: Shape) -> float:
     """A pass that scores: forwards through the layers, and the loss."""
+    from loraloom.evals.scoring import EVALUATION_FACTOR
+
     element, length = BYTES[decided["model.dtype"].value], min(facts.data.longest_anywhere, shape.length)
-    tokens = max(engine.EVALUATION_FACTOR * engine.TOKEN_BUDGET[facts.device.kind], shape.packed * length)
+    tokens = max(EVALUATION_FACTOR * shape.budget(facts.device.kind), shape.packed * length)
     wide = forward_bytes(facts, decided, tokens, length)
-    return wide + workspace_bytes(facts, tokens, element) * shape.at_once + loss_bytes(facts, tokens, element)
+    return wide + workspace_bytes(facts, decided, tokens) * shape.at_once + loss_bytes(facts, tokens, element)
 
 
 def forward_bytes(facts: Facts, decided: Decided, tokens: float, length: int) -> float:
@@ -389,7 +416,9 @@ def forward_bytes(facts: Facts, decided: Decided, tokens: float, length: int) ->
     return wide
 
 
-def decided_shape(decided: Decided, *, packed: int = 1, prepack: bool = False, workers: int = 1) -> Shape:
+def decided_shape(
+    decided: Decided, *, packed: int = 1, prepack: bool = False, workers: int = 1, token_budget: int | None = None
+) -> Shape:
     """The shape of the plan's own candidate."""
     return Shape(
         micro_batch=decided["training.per_device_train_batch_size"].value,
@@ -399,6 +428,7 @@ def decided_shape(decided: Decided, *, packed: int = 1, prepack: bool = False, w
         quantization=decided["model.quantization"].value,
         prepack=prepack,
         workers=workers,
+        token_budget=token_budget,
     )
 
 

@@ -42,10 +42,8 @@ class Plan:
     warnings: tuple[str, ...]
     config: Config
     facts: Facts
-    prepack: bool
-    """Whether frozen weights are laid out anew for faster products, at the memory of "layouts" in the forecast."""
-    workers: int = 1
-    """Passes that run at once: more than one keep the cores of a processor busy, where memory allows it."""
+    shape: Shape
+    """What the forecast of memory is for: the whole pack, and how it is trained."""
     notes: tuple[str, ...] = ()
     """What is worth knowing about the forecast, and is nothing to be warned of."""
 
@@ -69,14 +67,19 @@ class Plan:
         return self.settings["search.seeds_for_finalists"].value
 
     @property
-    def shape(self) -> Shape:
-        """What the forecast of memory is for: the whole pack."""
-        return decided_shape(self.settings, packed=self.slots, prepack=self.prepack, workers=self.workers)
+    def prepack(self) -> bool:
+        """Whether frozen weights are laid out anew for faster products, at the memory of "layouts" in the forecast."""
+        return self.shape.prepack
+
+    @property
+    def workers(self) -> int:
+        """Passes that run at once: more than one keep the cores of a processor busy, where memory allows it."""
+        return self.shape.workers
 
     @property
     def token_budget(self) -> int:
         """Padded tokens of one training pass; one candidate's micro-batch may exceed it."""
-        return engine.TOKEN_BUDGET[self.facts.device.kind]
+        return self.shape.budget(self.facts.device.kind)
 
 
 def make_plan(config: Config, facts: Facts) -> Plan:
@@ -96,24 +99,41 @@ def make_plan(config: Config, facts: Facts) -> Plan:
     for key in RULES:
         decided[key] = _asked(config, facts, decided, key) if is_asked(config, key) else _advised(config, facts, decided, key)
     _check_fit(config, facts, decided)
-    packed = decided["limits.max_packed"].value
-    fast = config.goal != "memory" and packs_candidates(config)
-    budget = memory_budget(facts, config)
-    prepack = fast and prepacks(facts, decided, decided_shape(decided, packed=packed), budget)
-    workers = most_at_once(facts.device.kind, facts.device.threads) if fast else 1
-    whole = need(config, facts, decided, decided_shape(decided, packed=packed, prepack=prepack, workers=workers))
-    if whole.high > budget:
-        workers, whole = 1, need(config, facts, decided, decided_shape(decided, packed=packed, prepack=prepack))
+    shape = _shape_of_pack(config, facts, decided)
+    time = forecast_time(
+        facts, config, decided, trials=trainings_of_search(config, decided), packed=shape.packed, token_budget=shape.token_budget
+    )
     forecast = {
-        "memory": whole,
-        "memory_one": need(config, facts, decided, decided_shape(decided, prepack=prepack)),
-        "time": forecast_time(facts, config, decided, trials=trainings_of_search(config, decided), packed=packed),
+        "memory": need(config, facts, decided, shape),
+        "memory_one": need(config, facts, decided, decided_shape(decided, prepack=shape.prepack)),
+        "time": time,
         "time_one": forecast_time(facts, config, decided),
         **forecast_afterwards(facts, decided),
     }
     warnings = warnings_for(facts, config, decided, forecast)
     notes = (*notes_on_engine(config, facts), *notes_on_device(facts.device, decided["model.dtype"].value))
-    return Plan(decided, forecast, warnings, config, facts, prepack, workers, notes)
+    return Plan(decided, forecast, warnings, config, facts, shape, notes)
+
+
+def _shape_of_pack(config: Config, facts: Facts, decided: Mapping[str, Advice]) -> Shape:
+    """How the pack is trained: in the faster ways that memory allows."""
+    packed, budget = decided["limits.max_packed"].value, memory_budget(facts, config)
+    fast = config.goal != "memory" and packs_candidates(config)
+    prepack = fast and prepacks(facts, decided, decided_shape(decided, packed=packed), budget)
+    workers = most_at_once(facts.device.kind, facts.device.threads) if fast else 1
+    shape = decided_shape(decided, packed=packed, prepack=prepack, workers=workers)
+    if need(config, facts, decided, shape).high > budget:
+        shape = replace(shape, workers=1)
+    return replace(shape, token_budget=token_budget(config, facts, decided, shape))
+
+
+def token_budget(config: Config, facts: Facts, decided: Mapping[str, Advice], shape: Shape) -> int:
+    """Tokens of a pass: the device's own number, and where memory allows as many as the whole pack of `shape` has."""
+    least, most = (numbers[facts.device.kind] for numbers in (engine.TOKEN_BUDGET, engine.MOST_TOKENS))
+    wanted, budget = min(most, shape.packed * shape.micro_batch * shape.length), memory_budget(facts, config)
+    while wanted > least and need(config, facts, decided, replace(shape, token_budget=wanted)).high > budget:
+        wanted //= 2
+    return max(wanted, least)
 
 
 def candidate(plan: Plan, id: str, params: Mapping[str, Any], seed_offset: int = 0) -> Candidate:

@@ -35,13 +35,21 @@ PROBED = 0.15
 """Share by which a forecast may be off that stands on measured steps."""
 
 
-def forecast_time(facts: Facts, config: Config, decided: Decided, *, trials: float = 1, packed: int = 1) -> Estimate:
-    """Seconds for so many candidates trained to their ends, `packed` at a time; `parts` sum to its value."""
+def forecast_time(
+    facts: Facts, config: Config, decided: Decided, *, trials: float = 1, packed: int = 1, token_budget: int | None = None
+) -> Estimate:
+    """Seconds for so many candidates trained to their ends, `packed` at a time; `parts` sum to its value.
+
+    Args:
+        token_budget: padded tokens of a pass; None for the device's own number.
+    """
+    token_budget = token_budget or engine.TOKEN_BUDGET[facts.device.kind]
     rate = matmul_flops(facts.device.kind, decided["model.dtype"].value) * EFFICIENCY[facts.device.kind]
     steps = total_steps(facts, config, decided)
     tokens = steps * decided_batch(decided) * facts.data.mean_length * PADDING
     per_token = operations_per_token(facts, decided)
-    passes = steps * decided["training.gradient_accumulation_steps"].value * passes_of_all(facts, decided, trials, packed)
+    micro = steps * decided["training.gradient_accumulation_steps"].value
+    passes = micro * passes_of_all(facts, decided, trials, packed, token_budget)
     parts = {
         "training": trials * tokens * per_token / rate,
         "layers": passes * facts.model.layers * LAYER_SECONDS[facts.device.kind],
@@ -52,10 +60,10 @@ def forecast_time(facts: Facts, config: Config, decided: Decided, *, trials: flo
     return Estimate(value=value, low=value * SPREAD[0], high=value * SPREAD[1], unit="seconds", parts=parts)
 
 
-def passes_of_all(facts: Facts, decided: Decided, trials: float, packed: int) -> float:
+def passes_of_all(facts: Facts, decided: Decided, trials: float, packed: int, token_budget: int) -> float:
     """Passes through the model for one micro-step of every trial: as many candidates share one as its tokens allow."""
     one = decided["training.per_device_train_batch_size"].value * min(facts.data.mean_length, decided["data.max_length"].value)
-    share = max(1, min(packed, trials, int(engine.TOKEN_BUDGET[facts.device.kind] // max(1.0, one))))
+    share = max(1, min(packed, trials, int(token_budget // max(1.0, one))))
     return trials / share
 
 

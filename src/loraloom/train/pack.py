@@ -22,7 +22,7 @@ from loraloom.data.encode import Row
 from loraloom.errors import RunError
 from loraloom.evals.neighbours import refuse_seen_neighbours
 from loraloom.evals.objective import Objective
-from loraloom.evals.scoring import RowSums, row_sums, score_of
+from loraloom.evals.scoring import EVALUATION_FACTOR, RowSums, row_sums, score_of
 from loraloom.lora.device_faults import is_out_of_memory
 from loraloom.lora.function import BASE
 from loraloom.lora.neftune import noisy_embeddings
@@ -349,7 +349,7 @@ class PackTrainer:
     def evaluate(self, trials: Sequence[str], split: str = "validation", rows: Sequence[Row] | None = None) -> dict[str, Score]:
         """Score candidates on a split in shared passes; on validation, remember each one's best weights."""
         chosen = self.validation if rows is None else rows
-        sums = self._row_sums(chosen, list(trials), 2 * self.token_budget)
+        sums = self.row_sums(chosen, trials, workers=self.workers)
         scores = {trial: score_of(sums[trial], split, self.objective, self.decide_by) for trial in trials}
         if rows is None:
             for trial, score in scores.items():
@@ -358,25 +358,31 @@ class PackTrainer:
                 self._keep_best(self.seats[trial], score)
         return scores
 
-    def _row_sums(self, rows: Sequence[Row], trials: list[str], budget: int) -> dict[str, RowSums]:
+    def row_sums(self, rows: Sequence[Row], trials: Sequence[str], *, workers: Workers | None = None) -> dict[str, RowSums]:
+        """Row sums of adapters in the pack, or with none of the bare base under the key ""; as `evals.scoring.row_sums`, and
+        with less at a time when memory runs out."""
+        return self._row_sums(rows, list(trials), EVALUATION_FACTOR * self.token_budget, workers)
+
+    def _row_sums(self, rows: Sequence[Row], trials: list[str], budget: int, workers: Workers | None) -> dict[str, RowSums]:
         """Score in passes of at most `budget` tokens; smaller ones, then fewer candidates, when memory runs out."""
         try:
             return row_sums(
                 self.packed, self.objective, rows, trials, task=self.task, pad_id=self.pad_id, token_budget=budget,
-                workers=self.workers,
+                workers=workers,
             )  # fmt: skip
         except (RuntimeError, MemoryError) as error:
             if not is_out_of_memory(error):
                 raise
         free_memory(self.packed.device)
-        text = f"memory ran out while scoring {len(trials)} candidates in passes of {budget} tokens: trying smaller ones"
+        whom = f"{len(trials)} candidates" if trials else "the bare base"
+        text = f"memory ran out while scoring {whom} in passes of {budget} tokens: trying smaller ones"
         self._notes.append(Event("note", data={"text": text, "token_budget": budget}))
         longest = max(len(row.input_ids) for row in rows)
-        if budget > longest * len(trials):
-            return self._row_sums(rows, trials, budget // 2)
+        if budget > longest * max(1, len(trials)):
+            return self._row_sums(rows, trials, budget // 2, workers)
         if len(trials) > 1:
             half = len(trials) // 2
-            return self._row_sums(rows, trials[:half], budget) | self._row_sums(rows, trials[half:], budget)
+            return self._row_sums(rows, trials[:half], budget, workers) | self._row_sums(rows, trials[half:], budget, workers)
         raise RunError(f"memory ran out while scoring one row of {longest} tokens", next="set data.max_length lower")
 
     def _keep_best(self, seat: Seat, score: Score) -> None:

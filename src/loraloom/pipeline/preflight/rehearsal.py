@@ -21,13 +21,13 @@ import torch
 from loraloom.data.batches import Numbers
 from loraloom.data.encode import Encoded, Row
 from loraloom.evals.objective import objective_for
+from loraloom.evals.scoring import EVALUATION_FACTOR
 from loraloom.lora.arena import Arena, Entry
 from loraloom.lora.base import Base, share_copy
 from loraloom.lora.device_faults import is_out_of_memory
 from loraloom.lora.neftune import noisy_embeddings
 from loraloom.lora.packed import PackedModel
 from loraloom.lora.transfer import fetch, send
-from loraloom.plan.engine import EVALUATION_FACTOR
 from loraloom.plan.memory import STATE
 from loraloom.plan.planner import Plan, candidate
 from loraloom.train.faults import first_bad, free_memory, largest_outputs, last_bad_gradient
