@@ -90,6 +90,8 @@ class Batch:
 
     def to(self, device: torch.device | str) -> Batch:
         """The same batch on a device."""
+        if str(self.input_ids.device) == str(device):
+            return self
         tensors = (self.input_ids, self.attention_mask, self.labels)
         # CUDA copies from pinned memory in its own time; from any other the host would wait for it.
         pinned = str(device).startswith("cuda")

@@ -71,13 +71,20 @@ class Positions:
     columns_N: Tensor
     targets_N: Tensor
     host_rows_N: Tensor
+    counted_N: Tensor | None = None
+    """bool: false where a position only fills up a number of them; None where all count."""
 
     @staticmethod
     def of(targets_BT: Tensor, device: torch.device) -> Positions:
         """The positions whose target, on the host, is not -100."""
+        table_3N = Positions.table(targets_BT)
+        return Positions(*send(table_3N, device), host_rows_N=table_3N[0])
+
+    @staticmethod
+    def table(targets_BT: Tensor) -> Tensor:
+        """The same on the host: rows, columns and targets, [3, N]."""
         rows_N, columns_N = (targets_BT != IGNORE).nonzero(as_tuple=True)
-        sent = send(torch.stack([rows_N, columns_N, targets_BT[rows_N, columns_N]]), device)
-        return Positions(*sent, host_rows_N=rows_N)
+        return torch.stack([rows_N, columns_N, targets_BT[rows_N, columns_N]])
 
 
 def losses_at(

@@ -50,13 +50,23 @@ class Objective(Protocol):
     concurrent: bool
     """Whether several threads may ask for rows at once: asking leaves the model alone."""
 
-    def rows(self, model: Any, batch: Batch) -> RowLosses: ...
+    def rows(self, model: Any, batch: Batch, at: Positions | None = None) -> RowLosses:
+        """`at` is where `targets` are not -100, for who has looked already."""
+        ...
+
+    def targets(self, batch: Batch) -> Tensor | None:
+        """What a language model should choose after each token [B, T], -100 where nothing is supervised."""
+        ...
 
 
-def _per_row(rows_N: Tensor, size: int, losses_N: Tensor, right_N: Tensor) -> RowLosses:
-    loss = losses_N.new_zeros(size).index_add(0, rows_N, losses_N)
-    weight = losses_N.new_zeros(size).index_add(0, rows_N, torch.ones_like(losses_N.detach()))
-    correct = losses_N.new_zeros(size).index_add(0, rows_N, right_N.to(losses_N.dtype))
+def _per_row(at: Positions, size: int, losses_N: Tensor, right_N: Tensor) -> RowLosses:
+    ones_N = torch.ones_like(losses_N.detach())
+    if at.counted_N is not None:
+        ones_N = at.counted_N.to(losses_N.dtype)
+        losses_N, right_N = losses_N * ones_N, right_N * ones_N
+    loss = losses_N.new_zeros(size).index_add(0, at.rows_N, losses_N)
+    weight = losses_N.new_zeros(size).index_add(0, at.rows_N, ones_N)
+    correct = losses_N.new_zeros(size).index_add(0, at.rows_N, right_N.to(losses_N.dtype))
     return RowLosses(loss, weight, correct)
 
 
@@ -71,10 +81,13 @@ class CausalObjective:
         self.concurrent = self.form.hidden != "given"
         self.chance = math.log(model.config.get_text_config().vocab_size)
 
-    def rows(self, model: Any, batch: Batch) -> RowLosses:
-        at = Positions.of(batch.on_host.labels[:, 1:], batch.labels.device)
+    def rows(self, model: Any, batch: Batch, at: Positions | None = None) -> RowLosses:
+        at = Positions.of(self.targets(batch.on_host), batch.labels.device) if at is None else at
         losses_N, right_N = losses_at(model, self.form, {"input_ids": batch.input_ids}, at, prepack=self.prepack)
-        return _per_row(at.rows_N, len(batch.labels), losses_N, right_N)
+        return _per_row(at, len(batch.labels), losses_N, right_N)
+
+    def targets(self, batch: Batch) -> Tensor:
+        return batch.labels[:, 1:]
 
 
 class ClassificationObjective:
@@ -88,7 +101,10 @@ class ClassificationObjective:
         # A decoder would fill a cache that nobody reads.
         self.options = {"use_cache": False} if "use_cache" in inspect.signature(model.forward).parameters else {}
 
-    def rows(self, model: Any, batch: Batch) -> RowLosses:
+    def targets(self, batch: Batch) -> None:
+        return None
+
+    def rows(self, model: Any, batch: Batch, at: Positions | None = None) -> RowLosses:
         logits = model(input_ids=batch.input_ids, attention_mask=batch.attention_mask.long(), **self.options).logits
         logits_BC = _wide(logits)
         loss = F.cross_entropy(logits_BC, batch.labels, reduction="none")
@@ -110,15 +126,18 @@ class Seq2SeqObjective:
         self.shift = shift_of(model)
         self.chance = math.log(model.config.get_text_config(decoder=True).vocab_size)
 
-    def rows(self, model: Any, batch: Batch) -> RowLosses:
+    def targets(self, batch: Batch) -> Tensor:
+        return batch.labels
+
+    def rows(self, model: Any, batch: Batch, at: Positions | None = None) -> RowLosses:
         inputs = {
             "input_ids": batch.input_ids,
             "attention_mask": batch.attention_mask.long(),
             "decoder_input_ids": self.shift(batch.labels),
         }
-        at = Positions.of(batch.on_host.labels, batch.labels.device)
+        at = Positions.of(self.targets(batch.on_host), batch.labels.device) if at is None else at
         losses_N, right_N = losses_at(model, self.form, inputs, at, prepack=self.prepack)
-        return _per_row(at.rows_N, len(batch.labels), losses_N, right_N)
+        return _per_row(at, len(batch.labels), losses_N, right_N)
 
 
 def objective_for(task: str, model: Any, *, prepack: bool = True) -> Objective:

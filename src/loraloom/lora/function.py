@@ -8,7 +8,7 @@ specification; the tests hold the two together in float64. What an adapter adds 
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -63,6 +63,10 @@ class Routing:
         if tokens not in self._spans:
             self._spans[tokens] = self.tables.spans(self.segments, tokens)
         return self._spans[tokens]
+
+    def take_spans(self, spans: Mapping[int, Tensor]) -> None:
+        """Use these tables, by tokens, where they would be made."""
+        self._spans.update(spans)
 
     @cached_property
     def _spans(self) -> dict[int, Tensor]:

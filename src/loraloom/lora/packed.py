@@ -110,6 +110,7 @@ class PackedModel:
 
     Attributes:
         kernels_refusal: why they are not used, in words that follow "because"; None where they are.
+        changes: how often a candidate has joined or left.
 
     Raises:
         ModelError: the model couples the rows of a batch, so that packing would change the training; or kernels are
@@ -140,6 +141,8 @@ class PackedModel:
         self._wrapped: dict[str, PackedLayer] = {}
         self._split: set[str] = set()
         self._tables: PackTables | None = None
+        self._kinds: dict[Any, int] = {}
+        self.changes = 0
 
     @property
     def kernels(self) -> bool:
@@ -164,7 +167,7 @@ class PackedModel:
         """Everything run inside, backward passes too, follows `routing`. Gradients are all in their arenas when it ends."""
         stack = self._stack(routing)
         if self.kernels and routing.segments and routing.tables is None:
-            routing = replace(routing, tables=self._pack_tables())
+            routing = replace(routing, tables=self.tables())
         previous, self._route.current = self._route.current, routing if stack is None else replace(routing, stack=stack)
         try:
             yield self.model
@@ -186,12 +189,20 @@ class PackedModel:
         grads = [one.arena.grads[: one.arena.lora_numel] for one in adapters]
         return PassStack(blocks, grads, places)
 
-    def _pack_tables(self) -> PackTables:
-        """What all candidates have in all layers; made when it is first asked for after one has joined or left."""
-        if self._tables is None:
+    def tables(self) -> PackTables | None:
+        """What all candidates have in all layers, for the kernels, where they are used; made when it is first asked for after one
+        has joined or left."""
+        if self._tables is None and self.kernels:
             layers = {layer.number: layer.slots for layer in self._wrapped.values() if layer.slots}
             self._tables = PackTables(list(self.adapters), layers, self.device)
         return self._tables
+
+    def kind(self, slot: str) -> int:
+        """Candidates of one kind may take each other's place in a pass whose kernels read in tables whose tokens are whose: plain
+        LoRA in the same layers. Any other candidate is of a kind of its own."""
+        alike = self.kernels and not any(slot in layer.parts or slot in layer.whole for layer in self._wrapped.values())
+        key = self.adapters[slot].spec.target_modules if alike else slot
+        return self._kinds.setdefault(key, len(self._kinds))
 
     @contextmanager
     def base_only(self) -> Generator[Any]:
@@ -237,14 +248,19 @@ class PackedModel:
             self._forget(slot)
             raise
         self.adapters[slot] = adapter
-        self._tables = None
+        self._changed()
         return adapter
 
     def remove(self, slot: str) -> None:
         """Take an adapter out; nothing of it stays behind."""
         self._forget(slot)
         del self.adapters[slot]
+        self._changed()
+
+    def _changed(self) -> None:
         self._tables = None
+        self._kinds.clear()
+        self.changes += 1
 
     def _forget(self, slot: str) -> None:
         for layer in self._wrapped.values():

@@ -9,9 +9,15 @@ from torch import Tensor
 
 
 def send(tensor: Tensor, device: torch.device) -> Tensor:
-    """A tensor of the host on `device`. CUDA copies from pinned memory in its own time; from any other the host would wait."""
-    if device.type != "cuda":
+    """A tensor of the host on `device`. CUDA copies from pinned memory in its own time; from any other the host would wait.
+
+    Raises:
+        RuntimeError: a CUDA graph is being recorded, which would read the same place of the host each time that it runs.
+    """
+    if device.type != "cuda" or tensor.device.type == "cuda":
         return tensor.to(device)
+    if torch.cuda.is_current_stream_capturing():
+        raise RuntimeError("something is sent to the device that a graph would not see change")
     return tensor.pin_memory().to(device, non_blocking=True)
 
 

@@ -30,9 +30,10 @@ from loraloom.lora.packed import PackedModel, Routing
 from loraloom.lora.transfer import fetch, send
 from loraloom.lora.workers import Workers
 from loraloom.records import Candidate, Event, Score, Task
+from loraloom.train.cuda_graph import PassGraphs
 from loraloom.train.faults import first_bad, first_grown, free_memory, largest_outputs, last_bad_gradient
 from loraloom.train.optim import FlatOptimizer, Step, gradient_norms, step_all
-from loraloom.train.passes import Pass, assemble, next_passes
+from loraloom.train.passes import Pass, assemble, next_passes, supervised
 from loraloom.train.resume import candidate_of, fingerprint, restore_seat, seat_state
 from loraloom.train.schedule import lr_at, warmup_steps
 from loraloom.train.seat import Seat, evaluation_steps, planned_steps
@@ -58,23 +59,29 @@ class PackTrainer:
         checkpointing: keep only the input of each repeated block for the backward pass, and run the block again there.
         signals: collect what diagnosis looks at, in `Seat.signals`.
         workers: passes at once; None for as many as the device has use for.
+        graphs: record passes that repeat as CUDA graphs; None for where the kernels are used, which make them repeat.
     """
 
     def __init__(
         self, packed: PackedModel, rows: Sequence[Row], objective: Objective, *, task: Task, pad_id: int,
         validation: Sequence[Row] = (), decide_by: str = "loss", token_budget: int = 4096, checkpointing: bool = False,
-        signals: bool = True, workers: int | None = None, clock: Callable[[], float] = time.perf_counter,
+        signals: bool = True, workers: int | None = None, graphs: bool | None = None,
+        clock: Callable[[], float] = time.perf_counter,
     ) -> None:  # fmt: skip
         self.packed, self.rows, self.objective = packed, rows, objective
         self.task: Task = task
         self.pad_id, self.validation, self.decide_by = pad_id, validation, decide_by
         self.token_budget, self.clock = token_budget, clock
         self.lengths = [len(row.input_ids) for row in rows]
-        self.weights = [_supervised(row, task) for row in rows]
+        self.weights = [supervised(row, task) for row in rows]
         self.seats: dict[str, Seat] = {}
         self.shelf = Shelf()
         self.workers = Workers(packed.device, workers)
         self.gauge = Gauge(packed, objective.metric) if signals else None
+        self.graphs = None
+        if packed.device.type == "cuda" and self.workers.count == 1 and (packed.kernels if graphs is None else graphs):
+            answer = max(len(row.labels) for row in rows) if task == "seq2seq_lm" else 0
+            self.graphs = PassGraphs(packed, objective, pad_id, (max(self.lengths), answer))
         if checkpointing:
             packed.checkpoint()
         with packed.base_only() as model:
@@ -207,19 +214,36 @@ class PackTrainer:
         return True
 
     def _run_pass(self, group: Sequence[Seat], micro: dict[str, Numbers]) -> None:
+        group = group if self.graphs is None else self.graphs.ordered(group, micro)
         one = assemble(group, micro, self.rows, self.pad_id, self.task)
-        batch = one.batch.to(self.packed.device)
-        with self.packed.route(one.routing) as model, noisy_embeddings(model, one.noises):
-            result = self.objective.rows(model, batch)
+        if self.graphs is None:
+            losses = self._through(one, group)
+        else:
+            fresh = not any(seat.micro for seat in group)
+            losses = self.graphs.run(one, lambda one: self._through(one, group), fresh=fresh)
             self._note_memory(group)
-            weighted = result.loss * send(one.shares.to(result.loss.dtype), self.packed.device)
-            weighted.sum().backward()
-        losses, lengths = weighted.detach(), one.batch.attention_mask.sum(1)
+        lengths = one.batch.attention_mask.sum(1)
         for seat, segment in zip(group, one.routing.segments, strict=True):
             tokens = int(lengths[segment.start : segment.stop].sum())
             seat.pass_losses = losses[segment.start : segment.stop]
             seat.tokens, seat.window_tokens = seat.tokens + tokens, seat.window_tokens + tokens
             seat.micro += 1
+
+    def _through(self, one: Pass, group: Sequence[Seat]) -> Tensor:
+        """Forwards and backwards. Gives each row's loss as the window counts it, on the device."""
+        batch = one.batch.to(self.packed.device)
+        with self.packed.route(one.routing) as model, noisy_embeddings(model, one.noises):
+            result = self.objective.rows(model, batch, one.at)
+            self._note_memory(group)
+            weighted = result.loss * send(one.shares.to(result.loss.dtype), self.packed.device)
+            weighted.sum().backward()
+        return weighted.detach()
+
+    def _free_memory(self) -> None:
+        """Graphs would keep theirs."""
+        if self.graphs is not None:
+            self.graphs.stop("memory ran out")
+        free_memory(self.packed.device)
 
     def _shrink(self, group: Sequence[Seat], micro: dict[str, Numbers]) -> list[Event]:
         """Make the next try smaller. Steps stay what they are: the same rows, divided by the same weight.
@@ -230,7 +254,7 @@ class PackTrainer:
         Raises:
             RunError: one row of one candidate does not fit.
         """
-        free_memory(self.packed.device)
+        self._free_memory()
         for seat in group:
             seat.restart_window()
         longest = max(self.lengths[i] for seat in group for i in micro[seat.id])
@@ -373,7 +397,7 @@ class PackTrainer:
         except (RuntimeError, MemoryError) as error:
             if not is_out_of_memory(error):
                 raise
-        free_memory(self.packed.device)
+        self._free_memory()
         whom = f"{len(trials)} candidates" if trials else "the bare base"
         text = f"memory ran out while scoring {whom} in passes of {budget} tokens: trying smaller ones"
         self._notes.append(Event("note", data={"text": text, "token_budget": budget}))
@@ -396,10 +420,3 @@ def quality(score: Score, decide_by: str) -> tuple[float, float]:
     """Smaller is better: the deciding metric, then the loss."""
     loss = score.metrics["loss"]
     return (loss, loss) if decide_by.endswith("loss") else (-score.metrics[decide_by], loss)
-
-
-def _supervised(row: Row, task: Task) -> int:
-    if task == "seq_cls":
-        return 1
-    labels = row.labels[1:] if task == "causal_lm" else row.labels
-    return int((labels != -100).sum())

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from loraloom.data.batches import Batch, Numbers, collate
 from loraloom.data.encode import Row
+from loraloom.evals.heads import Positions
 from loraloom.lora.neftune import Noise
 from loraloom.lora.packed import Routing, Segment
 from loraloom.records import Task
@@ -21,12 +22,14 @@ PADDING_LIMIT = 1.25
 
 @dataclass(frozen=True)
 class Pass:
-    """One forward and backward pass. `shares` [rows], float64: what each row's loss sum is multiplied by."""
+    """One forward and backward pass. `shares` [rows], float64: what each row's loss sum is multiplied by. `at`: where its
+    targets are, once somebody has looked."""
 
     batch: Batch
     routing: Routing
     noises: tuple[Noise, ...]
     shares: Tensor
+    at: Positions | None = None
 
 
 def group_passes(micro: Mapping[str, Numbers], lengths: Sequence[int], token_budget: int) -> list[list[str]]:
@@ -84,3 +87,11 @@ def assemble(group: Sequence[Seat], micro: Mapping[str, Numbers], rows: Sequence
         shares += [1 / seat.window_weight] * (stop - start)
         start = stop
     return Pass(batch, Routing(tuple(segments), training=True), tuple(noises), torch.tensor(shares, dtype=torch.float64))
+
+
+def supervised(row: Row, task: Task) -> int:
+    """What a row weighs in a loss: its supervised tokens, or 1 for a class."""
+    if task == "seq_cls":
+        return 1
+    labels = row.labels[1:] if task == "causal_lm" else row.labels
+    return int((labels != -100).sum())

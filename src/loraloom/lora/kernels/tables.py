@@ -79,14 +79,17 @@ class PackTables:
         Args:
             tokens: of one row of the batch.
         """
+        return send(self.host_spans(segments, tokens), self.device)
+
+    def host_spans(self, segments: Sequence[Segment], tokens: int) -> Tensor:
+        """The same on the host."""
         whole = [self._span(segment, tokens) for segment in segments]
         tiles = [
             [candidate, first, min(first + TILE, stop), origin, *seed]
             for candidate, start, stop, origin, *seed in whole
             for first in range(start, stop, TILE)
         ]
-        table = np.array(whole + tiles, np.int64).astype(np.uint32).view(np.int32)
-        return send(torch.from_numpy(table), self.device)
+        return torch.from_numpy(np.array(whole + tiles, np.int64).astype(np.uint32).view(np.int32))
 
     def _span(self, segment: Segment, tokens: int) -> list[int]:
         start, stop = segment.start * tokens, segment.stop * tokens
