@@ -102,9 +102,11 @@ class Isolation:
             process = self._context.Process(target=_child, args=(work, tuple(ending.parts), limit, writer, str(log)))
             process.start()
             writer.close()
-            current, over = self._listen(reader, process, ends_at, ending)
-            _end(process)
-            reader.close()
+            try:
+                current, over = self._listen(reader, process, ends_at, ending)
+            finally:  # also where a person has had enough: it would not be told
+                _end(process)
+                reader.close()
             if over:
                 ending.status, ending.why = "timed out", last_lines(log)
             elif process.exitcode == 0:
@@ -211,4 +213,4 @@ def tidy(lines: Sequence[str]) -> list[str]:
     """Lines without the folders of this machine, and not endless."""
     found = [re.sub(r"[\w./~+-]*/(?:site|dist)-packages/", "", line.replace(f"{ROOT}/", "")) for line in lines]
     home = str(Path.home())
-    return [line.replace(home, "~")[:300] for line in found if line.strip()]
+    return [line.rstrip().replace(home, "~")[:300] for line in found if line.strip()]

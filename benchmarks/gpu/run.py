@@ -15,6 +15,7 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import signal
 import sys
 import time
 from collections.abc import Sequence
@@ -176,6 +177,7 @@ def main(arguments: Sequence[str], steps: Sequence[Step] = STEPS) -> int:
         print(table(before))
         return 0
     prepare_environment()
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # so that the step's process is ended too
     words = [*(["--small"] if asked.small else []), *([f"--only {','.join(asked.only)}"] if asked.only else [])]
     result: dict[str, Any] = {
         "benchmark": "gpu", "schema_version": 1, "command": " ".join(["python benchmarks/gpu/run.py", *words]), "date": now(),

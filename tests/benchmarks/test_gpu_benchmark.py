@@ -11,6 +11,7 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+import psutil
 import pytest
 from scripts import BENCHMARKS, load
 
@@ -154,6 +155,25 @@ def test_a_step_that_is_not_there_is_refused(capsys: pytest.CaptureFixture[str])
         script.main(["--only", "speed,warp"])
     assert ending.value.code == 2
     assert "no step warp" in capsys.readouterr().err
+
+
+def test_a_run_that_is_ended_leaves_no_process_and_a_whole_result(tmp_path: Path) -> None:
+    out = tmp_path / "result.json"
+    words = [sys.executable, str(HERE / "run.py"), "--small", "--only", "contract,speed", "--out", str(out)]
+    running = psutil.Popen(words, stderr=subprocess.DEVNULL)
+    try:
+        until = time.monotonic() + 120
+        while not (out.exists() and "parts" in json.loads(out.read_text())["steps"]["contract"]):
+            assert running.poll() is None and time.monotonic() < until
+            time.sleep(0.1)
+        others = running.children(recursive=True)
+        running.terminate()
+        assert running.wait(60) == 143
+        assert psutil.wait_procs(others, timeout=60)[1] == []
+    finally:
+        if running.is_running():
+            running.kill()
+    assert list(json.loads(out.read_text())["steps"]) == ["contract", "speed"]
 
 
 # -- every step in small -------------------------------------------------------------------------------------------------

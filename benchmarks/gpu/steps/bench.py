@@ -15,7 +15,7 @@ from isolate import tidy
 
 LEAST_SECONDS = 3.0
 """With less than this left, no further part is begun."""
-PART_SECONDS = 45.0
+PART_SECONDS = 75.0
 """Of one part, at most."""
 BROKEN = ("CUDA error", "CUBLAS_STATUS", "CUDNN_STATUS", "illegal memory access")
 """Words of errors after which a process cannot use the device any more."""

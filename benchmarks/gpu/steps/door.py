@@ -7,6 +7,7 @@ import os
 import subprocess
 import sys
 import time
+from collections import deque
 from collections.abc import Sequence
 from importlib.util import find_spec
 from pathlib import Path
@@ -67,11 +68,16 @@ def command(bench: Bench, words: Sequence[str], *, said: bool = True) -> dict[st
     """
     started = time.monotonic()
     hidden = {} if bench.on_cuda else {"CUDA_VISIBLE_DEVICES": ""}
-    done = subprocess.run(
-        list(words), cwd=ROOT, env=os.environ | hidden, stdin=subprocess.DEVNULL, capture_output=True, text=True, check=False
-    )
-    last = tidy((done.stdout + done.stderr).splitlines()[-3 * LINES :])
-    found = {"exit_code": done.returncode, "command_seconds": round(time.monotonic() - started, 1)}
-    if done.returncode:
-        raise Failed(f"ended with {done.returncode}", found | {"said": last})
-    return found | ({"said": last} if said else {})
+    running = subprocess.Popen(
+        list(words), cwd=ROOT, env=os.environ | hidden, text=True, errors="replace",
+        stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
+    )  # fmt: skip
+    last: deque[str] = deque(maxlen=3 * LINES)
+    for line in running.stdout or ():
+        print(line, end="")  # so that a step which is ended at its limit has last words
+        last.append(line)
+    code = running.wait()
+    found = {"exit_code": code, "command_seconds": round(time.monotonic() - started, 1)}
+    if code:
+        raise Failed(f"ended with {code}", found | {"said": tidy(list(last))})
+    return found | ({"said": tidy(list(last))} if said else {})

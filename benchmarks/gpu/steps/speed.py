@@ -65,4 +65,7 @@ def trainer_loop(bench: Bench, model: Any, tokens: int, *, bf16: bool = False) -
         trainer.train()
     first, last = ends
     run_ms = 1e3 * (last - first) / steps
-    return {"run_ms": run_ms, "steps": steps, "candidates": 1, "tokens": tokens, "peak_bytes": peak_bytes(bench)}
+    return {
+        "run_ms": run_ms, "steps": steps, "candidates": 1, "tokens": tokens, "peak_bytes": peak_bytes(bench),
+        "mixed_precision": str(trainer.accelerator.mixed_precision),
+    }  # fmt: skip
