@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from functools import cache
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -13,14 +14,15 @@ from loraloom.facts.data import data_facts
 from loraloom.facts.device import device_facts
 from loraloom.facts.model import ModelFacts, model_facts
 from loraloom.plan.basis import Facts
-from loraloom.plan.memory import decided_shape, forecast_memory
-from loraloom.plan.planner import make_plan
+from loraloom.plan.memory import forecast_memory
+from loraloom.plan.planner import Plan, make_plan
 from loraloom.plan.time import forecast_time
 from steps.training import ALPHA, FAR, RANK, config_of
 
 
-def forecast(shape: str, dtype: str, packed: int, rows: Sequence[Row], validation: Sequence[Row], device: Any) -> dict[str, Any]:
-    """Bytes that torch will hold on the device at most, and seconds of a tick, of `packed` candidates at batch 1."""
+def plan_of(shape: str, dtype: str, packed: int, rows: Sequence[Row], validation: Sequence[Row], device: Any) -> Plan:
+    """The plan of `packed` candidates at batch 1 that have the device to themselves."""
+    machine = device_facts(device)
     data = Encoded(tuple(rows), tuple(validation), (), (), "causal_lm", "made")
     asked = Config(
         model=ModelConfig(dtype=dtype),  # type: ignore[arg-type]
@@ -28,12 +30,16 @@ def forecast(shape: str, dtype: str, packed: int, rows: Sequence[Row], validatio
         training=TrainingConfig(
             per_device_train_batch_size=1, gradient_accumulation_steps=1, gradient_checkpointing=False, max_steps=FAR
         ),
-        limits=LimitsConfig(max_packed=packed, memory="4096GiB"),  # what is measured runs, whatever a plan would say
+        limits=LimitsConfig(max_packed=packed, memory=f"{machine.total_bytes // 2**20}MiB"),  # the base is there already
     )
-    facts = Facts(facts_of(shape), data_facts(data), device_facts(device))
-    plan = make_plan(asked, facts)
-    memory = forecast_memory(facts, plan.settings, decided_shape(plan.settings, packed=packed))
-    seconds = forecast_time(facts, asked, plan.settings, trials=packed, packed=packed).parts
+    return make_plan(asked, Facts(facts_of(shape), data_facts(data), machine))
+
+
+def forecast(plan: Plan, token_budget: int) -> dict[str, Any]:
+    """Bytes that torch will hold on the device at most, and seconds of a tick, where passes have so many tokens."""
+    facts, settings = plan.facts, plan.settings
+    memory = forecast_memory(facts, settings, replace(plan.shape, token_budget=token_budget))
+    seconds = forecast_time(facts, plan.config, settings, trials=plan.slots, packed=plan.slots, token_budget=token_budget).parts
     return {
         "forecast_bytes": memory.value - memory.parts["runtime"], "forecast_parts": dict(memory.parts),
         "forecast_ms": 1e3 * (seconds["training"] + seconds["layers"]) / FAR,

@@ -93,10 +93,13 @@ def candidate(name: str, model: nn.Module, **values: Any) -> Candidate:
     return Candidate(name, AdapterSpec(**adapter), TrainingSpec(**training))
 
 
-def engine(model: Any, rows: Sequence[Row], validation: Sequence[Row] = (), **switches: Any) -> PackTrainer:
+def engine(
+    model: Any, rows: Sequence[Row], validation: Sequence[Row] = (), *, token_budget: int | None = None, **switches: Any
+) -> PackTrainer:
     """A trainer on the model's device, over a copy that shares its weights.
 
     Args:
+        token_budget: of a pass; None for the device's own number.
         switches: `kernels`, `fused`, `graphs`, by the names of the arguments of PackedModel and PackTrainer.
 
     Raises:
@@ -114,7 +117,7 @@ def engine(model: Any, rows: Sequence[Row], validation: Sequence[Row] = (), **sw
         raise NotMeasuredError(f"the kernels cannot be used: {reason}")
     objective = objective_for("causal_lm", model)
     packed = PackedModel(share_copy(model), **packed_values)
-    budget = TOKEN_BUDGET[reference.device.type]
+    budget = token_budget or TOKEN_BUDGET[reference.device.type]
     trainer = PackTrainer(
         packed, rows, objective, task="causal_lm", pad_id=0, validation=validation, token_budget=budget, **trainer_values
     )
