@@ -13,17 +13,19 @@ import os
 import sqlite3
 import subprocess
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 from doorway import Door, World, write_rows
 from nursery import Nursery
 from safetensors.torch import load_file
 
-from loraloom.pipeline import session
+from loraloom.lora.packed import PackedModel
+from loraloom.pipeline import run_log
 from loraloom.records import Candidate
 from loraloom.store.database import Database
 from loraloom.store.folder import RunFolder
@@ -102,6 +104,63 @@ def test_memory_that_runs_out(world: World, nursery: Nursery, tmp_path: Path) ->
     assert result_in(folder)["trials"][0]["status"] == "completed"
 
 
+@pytest.fixture
+def room_for(monkeypatch: pytest.MonkeyPatch) -> Callable[[int], None]:
+    """Let memory run out when more than so many candidates are in the pack."""
+    add = PackedModel.add
+
+    def room(most: int) -> None:
+        def or_not(packed: PackedModel, slot: str, *given: Any) -> Any:
+            if len(packed.adapters) >= most:
+                raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB.")
+            return add(packed, slot, *given)
+
+        monkeypatch.setattr(PackedModel, "add", or_not)
+
+    return room
+
+
+@pytest.mark.parametrize("packed", [["--max-packed", 4], []], ids=["as many as were asked for", "as many as were planned"])
+def test_a_candidate_that_finds_no_memory_waits_for_one_that_leaves(
+    packed: Words, tune: Words, loraloom: Door, tmp_path: Path, room_for: Callable[[int], None],
+    stopping: Callable[[int | None], None],
+) -> None:  # fmt: skip
+    most = tune.index("--max-packed")
+    words = [*tune[:most], *tune[most + 2 :], "--set", "search.pruner=none", *packed]
+    words[words.index("--trials") + 1] = 5
+    room_for(2)
+    stopping(2)
+    assert loraloom(*words, "--name", "small").code == 130
+    stopping(None)
+    folder = tmp_path / "runs" / "small"
+    answer = loraloom("tune", "--resume", folder, "--quiet")
+    assert answer.code == 0, answer.err
+    result = result_in(folder)
+    assert [trial["status"] for trial in result["trials"] if "s" not in trial["id"]] == ["completed"] * 5
+    assert sum("memory ran out when" in note for note in result["notes"]) == 1
+    together = most_at_once(RunFolder(folder))
+    assert together == 2
+
+
+def most_at_once(folder: RunFolder) -> int:
+    """How many candidates trained side by side at most."""
+    now, most = 0, 0
+    for event in folder.events():
+        now += (event.kind == "trial_started") - (event.kind == "completed" and event.trial is not None)
+        most = max(most, now)
+    return most
+
+
+def test_no_memory_for_the_first_candidate_ends_the_run(
+    tune: Words, loraloom: Door, tmp_path: Path, room_for: Callable[[int], None]
+) -> None:
+    room_for(0)
+    answer = loraloom(*tune, "--name", "none")
+    assert answer.code == 1 and answer.err.count("CUDA out of memory. Tried to allocate 2.00 GiB") == 1
+    assert f"next: loraloom tune --resume {tmp_path / 'runs' / 'none'}" in answer.err
+    assert "memory ran out" in result_in(tmp_path / "runs" / "none")["reason"]
+
+
 @pytest.mark.parametrize("number", [math.nan, math.inf])
 def test_numbers_that_are_not_finite(
     number: float, tune: Words, loraloom: Door, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
@@ -144,7 +203,7 @@ def test_a_locked_database(tune: Words, loraloom: Door, tmp_path: Path, monkeypa
     root.mkdir()
     with Database(f"sqlite:///{root / 'loraloom.db'}") as database:
         database.runs()
-    monkeypatch.setattr(session, "Database", partial(Database, wait_seconds=0.2))
+    monkeypatch.setattr(run_log, "Database", partial(Database, wait_seconds=0.2))
     holder = sqlite3.connect(root / "loraloom.db", isolation_level=None)
     holder.execute("BEGIN EXCLUSIVE")
     words = [word for word in tune if word != "--quiet"]

@@ -244,7 +244,7 @@ class PackedModel:
         adapter = AdapterWeights(slot, spec, Arena(entries, self.dtype, self.device))
         try:
             self._connect(adapter, biases, seed)
-        except ModelError:
+        except BaseException:  # memory that ran out too
             self._forget(slot)
             raise
         self.adapters[slot] = adapter

@@ -102,16 +102,25 @@ class Driver:
 
     def _fill(self, source: Source) -> None:
         while len(self.seats) < self.slots:
-            job = source.ask()
+            job = self.log.held.pop() if self.log.held else source.ask()
             if job is None:
                 return
             trial = job.candidate.id
-            if trial in self.waiting:
-                self._do(GoOn(trial))
+            waited = trial in self.waiting
+            self._do(GoOn(trial) if waited else Join(job.candidate))
+            if trial not in self.seats:
+                self._hold(job)
+            elif waited:
                 self.recorder.going_on(self.seats[trial])
             else:
-                self._do(Join(job.candidate))
                 self.recorder.started(job, self.seats[trial])
+
+    def _hold(self, job: Job) -> None:
+        """There is no memory for one more: it joins when another has left, and no more train at once than now."""
+        self.log.held.append(job)
+        self.slots = self.log.slots = len(self.seats)
+        now = "1 trains" if self.slots == 1 else f"{self.slots} train"
+        self.recorder.note(f"memory ran out when {job.candidate.id} was to join: from here on {now} at once")
 
     def _score(self, source: Source) -> None:
         if not any(seat.due for seat in self.seats.values()):

@@ -17,7 +17,7 @@ from loraloom.facts.device import environment
 from loraloom.pipeline.device_errors import in_our_words
 from loraloom.pipeline.diagnosing import findings_of_run
 from loraloom.pipeline.fingerprint import MODEL, fingerprints, refuse_changes
-from loraloom.pipeline.job import records_of_plain, records_to_plain
+from loraloom.pipeline.job import Job, job_of_plain, job_to_plain, records_of_plain, records_to_plain
 from loraloom.pipeline.past_searches import KEY as HISTORY
 from loraloom.pipeline.prepare import Prepared
 from loraloom.pipeline.recorder import Recorder, Watch, named
@@ -93,6 +93,7 @@ class RunLog:
 
     Attributes:
         slots: how many candidates train at once; None until it was decided.
+        held: candidates that were asked for and found no memory; they join before any other.
         racing: whether the search is over and its finalists are trained anew.
         base_score: the bare base on validation, once it was measured.
         of_test: what the test, once opened, says of the validation split.
@@ -105,6 +106,7 @@ class RunLog:
         self.journal = journal_of(self.folder)
         self.resumed = kept is not None
         self.slots: int | None = None
+        self.held: list[Job] = []
         self.racing = False
         self.base_score: Score | None = None
         self.of_test: Finding | None = None
@@ -187,6 +189,7 @@ class RunLog:
         self.recorder.restore(result, state["seconds"], records_of_plain(state["driver"], trials))
         self._began -= state["seconds"]
         self.slots, self.racing = state["slots"], state["racing"]
+        self.held = [job_of_plain(one) for one in state.get("held", ())]
         self.base_score = state["base_score"] and score_of_plain(state["base_score"])
         living = [seat["candidate"]["id"] for seat in kept.trainer["seats"]]
         self.recorder.gone_on(living)
@@ -240,6 +243,7 @@ class RunLog:
             "result": self.recorder.gathered().to_plain(),
             "base_score": self.base_score and asdict(self.base_score),
             "slots": self.slots,
+            "held": [job_to_plain(one) for one in self.held],
             "racing": self.racing,
             "driver": records_to_plain(self.recorder.records),
             "fingerprints": self.recorder.rows,

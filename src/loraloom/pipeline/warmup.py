@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import time
 
+from loraloom.lora.device_faults import is_out_of_memory
 from loraloom.pipeline.job import job
 from loraloom.pipeline.run_log import RunLog
 from loraloom.pipeline.workbench import Workbench
 from loraloom.plan.packing import PackPlan, Sample, fit_costs, plan_pack
+from loraloom.train.faults import free_memory
 
 TICKS = 2
 """Timed ticks of each size, after one that is not: the first pays for buffers."""
@@ -23,28 +25,49 @@ def plan_of_packs(bench: Workbench, log: RunLog) -> int:
     if bench.prepared.config.limits.max_packed != "auto" or most < 2:
         return most
     sizes = [size for size in (1, 2, 4, 8, 16, 32) if size < most] + [most]
-    samples = [sample for size in sizes for sample in timed_ticks(bench, size)]
+    samples = timed_ticks(bench, sizes[0])
+    for size, smaller in zip(sizes[1:], sizes, strict=False):
+        more = _timed_if_they_fit(bench, size)
+        if more is None:
+            log.recorder.note(f"memory ran out when {size} were tried at once: {smaller} are the most")
+            most = smaller
+            break
+        samples += more
     tokens = samples[0].tokens
     made = plan_pack(fit_costs(samples), tokens, most)
     report(log, made)
     return made.slots
 
 
+def _timed_if_they_fit(bench: Workbench, size: int) -> list[Sample] | None:
+    """The same as `timed_ticks`; None where memory runs out."""
+    try:
+        return timed_ticks(bench, size)
+    except (RuntimeError, MemoryError) as error:
+        if not is_out_of_memory(error):
+            raise
+    free_memory(bench.packed.device)
+    return None
+
+
 def timed_ticks(bench: Workbench, size: int) -> list[Sample]:
     """Time ticks of `size` throwaway candidates; they leave as if they had never been."""
     trainer = bench.trainer
     names = [f"warmup{number}" for number in range(size)]
-    for name in names:
-        trainer.join(job(bench.prepared, name, {}, role="warmup").candidate)
-    trainer.tick()
     samples: list[Sample] = []
-    for _ in range(TICKS):
-        before, started = sum(seat.tokens for seat in trainer.seats.values()), time.perf_counter()
+    try:
+        for name in names:
+            trainer.join(job(bench.prepared, name, {}, role="warmup").candidate)
         trainer.tick()
-        seconds = time.perf_counter() - started
-        samples.append(Sample(size, sum(seat.tokens for seat in trainer.seats.values()) - before, seconds))
-    for name in names:
-        trainer.leave(name)
+        for _ in range(TICKS):
+            before, started = sum(seat.tokens for seat in trainer.seats.values()), time.perf_counter()
+            trainer.tick()
+            seconds = time.perf_counter() - started
+            samples.append(Sample(size, sum(seat.tokens for seat in trainer.seats.values()) - before, seconds))
+    finally:
+        for name in names:
+            if name in trainer.seats:
+                trainer.leave(name)
     return samples
 
 

@@ -18,11 +18,13 @@ from loraloom.errors import StoreError
 from loraloom.evals.objective import objective_for
 from loraloom.evals.scoring import RowSums, score_of
 from loraloom.lora.base import Base, share_copy
+from loraloom.lora.device_faults import is_out_of_memory
 from loraloom.lora.packed import PackedModel
 from loraloom.lora.state import read_adapter, save_adapter, verify_adapter
 from loraloom.pipeline.prepare import Prepared, deciding_metric
 from loraloom.records import Candidate, Score
 from loraloom.train.checkpoint import Checkpoint
+from loraloom.train.faults import free_memory
 from loraloom.train.pack import PackTrainer
 from loraloom.train.resume import score_of_plain
 from loraloom.train.seat import Seat
@@ -116,18 +118,26 @@ class Workbench:
         length = self.values["data.max_length"]
         with keeping(folder):
             save_adapter(folder, seat.adapter.tensors(), seat.candidate.adapter, self.base, max_length=length)
-        return verify_adapter(folder, self.packed, seat.id, self.base, self.probe(), tolerance=self.tolerance)
+        try:
+            return self._verified(seat, folder, PROBE_ROWS)
+        except (RuntimeError, MemoryError) as error:
+            if not is_out_of_memory(error):
+                raise
+        free_memory(self.packed.device)
+        return self._verified(seat, folder, 1)
+
+    def _verified(self, seat: Seat, folder: Path, rows: int) -> float:
+        return verify_adapter(folder, self.packed, seat.id, self.base, self.probe(rows), tolerance=self.tolerance)
 
     @property
     def tolerance(self) -> float:
         """Of `save` and whoever compares logits after it."""
         return LOGITS_TOLERANCE[self.values["model.dtype"]]
 
-    def probe(self) -> dict[str, torch.Tensor]:
+    def probe(self, rows: int = PROBE_ROWS) -> dict[str, torch.Tensor]:
         """A few rows to compare logits on."""
         data = self.prepared.data
-        rows = (data.validation or data.train)[:PROBE_ROWS]
-        batch = collate(rows, self.base.pad_id, self.prepared.task).to(self.packed.device)
+        batch = collate((data.validation or data.train)[:rows], self.base.pad_id, self.prepared.task).to(self.packed.device)
         inputs = {"input_ids": batch.input_ids, "attention_mask": batch.attention_mask.long()}
         if self.prepared.task == "seq2seq_lm":
             inputs["decoder_input_ids"] = batch.labels.clamp(min=0)

@@ -68,6 +68,12 @@ class FlatOptimizer:
         self.arena.grads.zero_()
         return norm
 
+    def reserve(self) -> None:
+        """Make the moments now: then memory runs out when a candidate joins, and not in the middle of its first step."""
+        if self.spec.optim == "adamw":
+            for parameter in self._parameters:
+                self._state(parameter)
+
     @property
     def count(self) -> int:
         """Steps that AdamW has taken. The host keeps count while kernels step; otherwise the device has to be asked."""

@@ -16,7 +16,10 @@ from loraloom.records import Candidate, EndStatus, Event, Finding, Score
 
 @dataclass(frozen=True)
 class Join:
-    """Begin to train a candidate. Its first micro-batch is in the next tick."""
+    """Begin to train a candidate. Its first micro-batch is in the next tick.
+
+    Where there is no memory for one more beside those who train, it is not among the report's seats.
+    """
 
     candidate: Candidate
 
@@ -30,7 +33,7 @@ class Pause:
 
 @dataclass(frozen=True)
 class GoOn:
-    """Let one that waits train again."""
+    """Let one that waits train again; where there is no memory for it, it waits on."""
 
     trial: str
 

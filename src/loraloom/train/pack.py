@@ -9,7 +9,8 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Generator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import replace
 from typing import Any
 
@@ -23,6 +24,7 @@ from loraloom.errors import RunError
 from loraloom.evals.neighbours import refuse_seen_neighbours
 from loraloom.evals.objective import Objective
 from loraloom.evals.scoring import EVALUATION_FACTOR, RowSums, row_sums, score_of
+from loraloom.facts.device import held_by_others_now
 from loraloom.lora.device_faults import is_out_of_memory
 from loraloom.lora.function import BASE
 from loraloom.lora.neftune import noisy_embeddings
@@ -92,8 +94,20 @@ class PackTrainer:
     # -- who sits in the pack ------------------------------------------------------------------------------------
 
     def join(self, candidate: Candidate) -> Seat:
-        """Give a candidate a slot. Its first micro-batch is in the next tick."""
-        return self._seat(candidate, candidate.training.seed)
+        """Give a candidate a slot. Its first micro-batch is in the next tick. Where memory runs out, nothing of it stays."""
+        with self._whole(candidate.id):
+            return self._seat(candidate, candidate.training.seed)
+
+    @contextmanager
+    def _whole(self, trial: str) -> Generator[None]:
+        """A candidate gets its seat whole, or none."""
+        try:
+            yield
+        except BaseException:
+            if trial in self.packed.adapters:
+                self.packed.remove(trial)
+            self.seats.pop(trial, None)
+            raise
 
     def _seat(self, candidate: Candidate, seed: int | None) -> Seat:
         """A slot for a candidate whose adapter starts from `seed`; None for one that is restored."""
@@ -105,8 +119,11 @@ class PackTrainer:
             # Its peak is to be its own, not the highest of those before it; theirs stands in their seats.
             torch.cuda.reset_peak_memory_stats(self.packed.device)
         adapter = self.packed.add(candidate.id, candidate.adapter, seed)
+        optimizer = FlatOptimizer(adapter.arena, spec)
+        if self.packed.device.type != "cpu":
+            optimizer.reserve()
         seat = Seat(
-            candidate, adapter, FlatOptimizer(adapter.arena, spec), order, planned,
+            candidate, adapter, optimizer, order, planned,
             evaluation_steps(planned, spec.evaluations), spec.per_device_train_batch_size,
         )  # fmt: skip
         self.seats[candidate.id] = seat
@@ -122,10 +139,12 @@ class PackTrainer:
         self.shelf.put(trial, *seat_state(self.leave(trial)))
 
     def go_on(self, trial: str) -> Seat:
-        """Give a candidate that waits a slot again: it goes on as if it had never left."""
-        plain, tensors = self.shelf.take(trial)
-        seat = self._seat(candidate_of(plain), None)
-        restore_seat(seat, plain, tensors, self.weights)
+        """Give a candidate that waits a slot again: it goes on as if it had never left. Where memory runs out, it waits on."""
+        plain, tensors = self.shelf.read(trial)
+        with self._whole(trial):
+            seat = self._seat(candidate_of(plain), None)
+            restore_seat(seat, plain, tensors, self.weights)
+        self.shelf.drop(trial)
         return seat
 
     # -- going on later ------------------------------------------------------------------------------------------
@@ -261,7 +280,8 @@ class PackTrainer:
         rows = sum(len(micro[seat.id]) for seat in group)
         if len(group) > 1:
             self.token_budget = max(1, min(self.token_budget, longest * rows) // 2)
-            text = f"memory ran out in a pass of {len(group)} candidates: passes now hold at most {self.token_budget} tokens"
+            whom = f"{len(group)} candidates{_held_by_others()}"
+            text = f"memory ran out in a pass of {whom}: passes now hold at most {self.token_budget} tokens"
             return [Event("note", data={"text": text, "token_budget": self.token_budget})]
         seat = group[0]
         if rows == 1:
@@ -271,7 +291,8 @@ class PackTrainer:
                 next="set data.max_length lower, or training.gradient_checkpointing: true",
             )
         seat.micro_rows = -(-rows // 2)
-        text = f"memory ran out: {seat.id} now takes {seat.micro_rows} rows a pass and as many passes as its batch needs"
+        smaller = f"{seat.id} now takes {seat.micro_rows} rows a pass and as many passes as its batch needs"
+        text = f"memory ran out{_held_by_others()}: {smaller}"
         return [Event("note", seat.id, seat.step, data={"text": text, "micro_rows": seat.micro_rows})]
 
     def _finish_windows(self, present: Sequence[Seat]) -> list[Event]:
@@ -413,7 +434,22 @@ class PackTrainer:
         if not math.isfinite(score.metrics["loss"]):
             return
         if seat.best is None or quality(score, self.decide_by) < quality(seat.best, self.decide_by):
-            seat.best, seat.best_step, seat.best_weights = score, seat.step, seat.adapter.snapshot()
+            seat.best, seat.best_step, seat.best_weights = score, seat.step, self._snapshot(seat)
+
+    def _snapshot(self, seat: Seat) -> Tensor:
+        """A copy of a candidate's weights, on the host where the device has no room for it."""
+        try:
+            return seat.adapter.snapshot()
+        except (RuntimeError, MemoryError) as error:
+            if not is_out_of_memory(error):
+                raise
+        return seat.adapter.arena.weights.to("cpu", copy=True)
+
+
+def _held_by_others() -> str:
+    """ " (other processes hold 59.5 GiB of its 80.0 GiB)", where they do."""
+    held = held_by_others_now()
+    return f" ({held})" if held else ""
 
 
 def quality(score: Score, decide_by: str) -> tuple[float, float]:

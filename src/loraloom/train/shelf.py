@@ -67,9 +67,13 @@ class Shelf:
         self.files[trial] = path.name
         self._checksums.pop(path.name, None)
 
-    def take(self, trial: str) -> tuple[dict[str, Any], dict[str, Tensor]]:
-        """A candidate as it was put; it waits no longer. Its file stays for the checkpoints that name it."""
-        path = self._place() / self.files.pop(trial)
+    def drop(self, trial: str) -> None:
+        """A candidate waits no longer. Its file stays for the checkpoints that name it."""
+        del self.files[trial]
+
+    def read(self, trial: str) -> tuple[dict[str, Any], dict[str, Tensor]]:
+        """A candidate as it was put; it waits on."""
+        path = self._place() / self.files[trial]
         with disk(path), safe_open(path, "pt") as kept:
             plain: dict[str, Any] = json.loads(kept.metadata()["seat"])
             return plain, {name: kept.get_tensor(name) for name in kept.keys()}  # noqa: SIM118

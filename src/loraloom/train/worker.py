@@ -5,9 +5,11 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
+from loraloom.lora.device_faults import is_out_of_memory
 from loraloom.records import Event, Score
 from loraloom.search.compare import mean_cost
 from loraloom.train import checkpoint
+from loraloom.train.faults import free_memory
 from loraloom.train.orders import (
     End,
     Ended,
@@ -63,18 +65,29 @@ class Worker:
                 case End():
                     ended.append(self._end(order))
                 case Join():
-                    self.trainer.join(order.candidate)
+                    self._seated(lambda made=order.candidate: self.trainer.join(made))
                 case Pause():
                     self._waiting[order.trial] = self._best_cost(self.trainer.seats[order.trial])
                     self.trainer.pause(order.trial)
                 case GoOn():
-                    self._go_on(order.trial)
+                    self._seated(lambda trial=order.trial: self._go_on(trial))
                 case Spare():
                     signals = self.trainer.seats[order.trial].signals
                     signals.seen_exit = signals.seen_exit or (order.status, order.reason)
                 case Keep():
                     checkpoint.save(order.folder, self.trainer, order.run)
         return Report(self.name, events, scores, ended, self._views(), dict(self._waiting))
+
+    def _seated(self, seat: Callable[[], object]) -> None:
+        """Where there is no memory for one more, and others train, it does not join: the report tells who is there."""
+        try:
+            seat()
+        except (RuntimeError, MemoryError) as error:
+            if not (is_out_of_memory(error) and self.trainer.seats):
+                raise
+        else:
+            return
+        free_memory(self.trainer.packed.device)
 
     def _go_on(self, trial: str) -> None:
         self.trainer.go_on(trial)
