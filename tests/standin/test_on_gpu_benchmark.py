@@ -10,18 +10,15 @@ from typing import Any
 
 import pytest
 import torch
+from recorded import recorded
 from stand_in import StandIn
 
-from loraloom.lora import kernels
 from loraloom.train.pack import PackTrainer
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "benchmarks" / "gpu"))
 
 
-@pytest.fixture(autouse=True)
-def plain_torch(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Interpreted kernels would take minutes; other tests run them."""
-    monkeypatch.setattr(kernels, "_without_triton", lambda: "they are left out here")
+pytestmark = pytest.mark.usefixtures("without_triton")
 
 
 class Notes:
@@ -101,3 +98,15 @@ def test_a_limit_of_memory_halves_the_pack(cuda: StandIn, monkeypatch: pytest.Mo
     found = measured("out_of_memory")["halved"]
     assert len(limits) == 2 and 0 < limits[0] < limits[1] == 1.0
     assert found["notes"] and found["losses_apart"] <= found["allowed"]
+
+
+def test_graphs_are_compared_with_eager_passes(cuda: StandIn, monkeypatch: pytest.MonkeyPatch) -> None:
+    from steps import contract
+    from steps.bench import Bench
+
+    every = contract.kinds
+    monkeypatch.setattr(contract, "kinds", lambda model, steps=3: every(model, steps)[:2])
+    with recorded(cuda):
+        found = contract.Trial(Bench(Notes(), "cuda", small=True)).as_eager("float32")
+    assert found["ways"]["replays"] > 0 and found["ways"]["stopped"] is None
+    assert len(found["apart"]) == 2 and found["worst"] < 1e-3

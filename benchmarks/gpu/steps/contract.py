@@ -26,7 +26,7 @@ gradient, however small it is."""
 WORSE, MORE = 2.0, 0.02
 """In bfloat16: this many times what bfloat16 costs on a CPU, and so much more."""
 SGD_RATE = 0.05
-STEPS, REPEATED_STEPS = 3, 8
+STEPS, REPEATED_STEPS = 3, 6
 """Of each candidate, and of those whose passes are to be recorded: a graph is made of what has been seen before."""
 LENGTH = 24
 
@@ -100,7 +100,7 @@ class Trial:
         return self.judged(with_it, without, self.allowed(dtype))
 
     def as_eager(self, dtype: str) -> dict[str, Any]:
-        """Rows of one length, so that passes repeat; without DoRA, which no graph is made of.
+        """Rows of one length, so that passes repeat.
 
         Raises:
             NotMeasuredError: no graph ran.
@@ -148,7 +148,7 @@ class Trial:
             # Drawn on the CPU in float64: all trainings start from the same base, rounded to their own precision.
             model = build(self.shape, "float64", "cpu").to(getattr(torch, dtype)).to(device)
             rows = make_rows(LENGTH, model.config.vocab_size, 48, shortest=LENGTH if repeated else LENGTH // 4, seed=1)
-            some = [one for one in kinds(model, REPEATED_STEPS) if not one.adapter.use_dora] if repeated else kinds(model)
+            some = kinds(model, REPEATED_STEPS if repeated else STEPS)
             groups = [[one] for one in some] if alone else [some]
             self._done[key] = {}
             for group in groups:
