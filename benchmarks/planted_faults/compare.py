@@ -29,7 +29,9 @@ def compare(judged_by: str, before: RunFolder, after: RunFolder, unseen: str = "
         return _honest(before, after, unseen)
     if judged_by == "longer":
         return _longer(before, after)
-    measure = {"metric": _metric, "retain": _retained, "parameters": _parameters}[judged_by]
+    if judged_by == "retain":
+        return _retained(before, after)
+    measure = {"metric": _metric, "parameters": _parameters}[judged_by]
     return measure(before.result(), after.result())
 
 
@@ -40,9 +42,9 @@ def _metric(one: RunResult, two: RunResult) -> Compared:
     return Compared(one.metric.removeprefix("validation_"), scores[0], scores[1], better)
 
 
-def _retained(one: RunResult, two: RunResult) -> Compared:
+def _retained(before: RunFolder, after: RunFolder) -> Compared:
     """Nats lost on the rows to retain."""
-    changes: list[float] = [result.trials[0].signals["retain_change"][0] for result in (one, two)]
+    changes: list[float] = [one.signals(one.result().trials[0].id)["retain_change"][0] for one in (before, after)]
     return Compared("loss on retained rows, above the base", changes[0], changes[1], changes[1] < changes[0])
 
 

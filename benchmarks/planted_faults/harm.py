@@ -13,12 +13,13 @@ errors. Such runs are counted in a column of their own, and the rates are given 
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 from cases import Planted
 
 from loraloom.pipeline.compare import compare
-from loraloom.records import Trial
 from loraloom.store.folder import RunFolder
 
 SIGMAS = 2.0
@@ -38,9 +39,9 @@ def harm_of(case: Planted, folder: RunFolder, healthy: RunFolder) -> Harm | None
     """What the fault did; None for faults that need no proof, for healthy runs, and where the healthy run is not at hand."""
     trial = folder.result().trials[0]
     if case.expected == ("overfit",):
-        return _after_best(trial)
+        return _after_best(folder.signals(trial.id))
     if case.judged_by == "retain":
-        mean, se = trial.signals["retain_change"]
+        mean, se = folder.signals(trial.id)["retain_change"]
         return _harm("loss on retained rows, above the base's", mean, se)
     if case.judged_by not in ("metric", "parameters") or not case.expected or not healthy.result_path.is_file():
         return None
@@ -56,9 +57,9 @@ def _harm(what: str, worse: float, se: float) -> Harm:
     return Harm(what, worse, se, worse > SIGMAS * se)
 
 
-def _after_best(trial: Trial) -> Harm:
+def _after_best(signals: Mapping[str, Any]) -> Harm:
     """The last evaluation has its difference from the best one before it, over the same rows."""
-    last = trial.signals["readings"][-1]
+    last = signals["readings"][-1]
     return _harm("last evaluation against the best", -last["gain"], last["gain_se"])
 
 

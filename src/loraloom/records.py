@@ -175,5 +175,3 @@ class Trial:
     """Every setting of this candidate by dotted key (what the table shows), searched or not."""
     reason: str | None = None
     """Why it ended before its last step, when it did."""
-    signals: Mapping[str, Any] = field(default_factory=dict[str, Any])
-    """What diagnosis looked at, as `diagnose.signals.Signals.summary` gives it."""

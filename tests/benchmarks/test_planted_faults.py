@@ -79,9 +79,10 @@ def folder(place: Path, metrics: dict[str, float], adapter: str | None = "a", si
     """A run on disk with one trial, its rows' costs not kept."""
     made = bench.RunFolder(place)
     place.mkdir()
-    run = result("validation_loss", metrics=metrics, adapter=adapter, signals=signals or {})
+    run = result("validation_loss", metrics=metrics, adapter=adapter)
     run.best, run.name = "t000", place.name
     made.write_result(run)
+    made.write_signals("t000", signals or {})
     return made
 
 

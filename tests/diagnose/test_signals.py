@@ -44,8 +44,3 @@ def test_signals_go_through_json() -> None:
     signals.seen_exit, signals.retain_change = ("diverged", "why"), (0.1, 0.02)
     assert Signals.from_plain(json.loads(json.dumps(signals.to_plain()))) == signals
     assert Signals.from_plain(json.loads(json.dumps(Signals().to_plain()))) == Signals()
-
-
-def test_the_summary_leaves_the_trace_to_the_events() -> None:
-    summary = healthy().signals.summary()
-    assert "trace" not in summary and summary["modules"] and summary["readings"]

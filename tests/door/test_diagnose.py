@@ -9,6 +9,8 @@ from pathlib import Path
 import pytest
 from doorway import Answer, Door, Run, World, write_rows
 
+from loraloom.store.folder import RunFolder
+
 TARGETS_KEY = "adapter.target_modules"
 
 
@@ -54,7 +56,7 @@ def test_no_act_reports_and_goes_on(world: World, loraloom: Door, tmp_path: Path
     told = ran(loraloom, tmp_path, "told", *words, "--no-act")
     trial = told.result["trials"][0]
     assert (told.answer.code, trial["status"], trial["steps"]) == (0, "completed", 40), told.answer.err
-    assert trial["signals"]["seen_exit"], "what would have ended it was seen"
+    assert RunFolder(told.folder).signals("t000")["seen_exit"], "what would have ended it was seen"
     assert [finding for finding in trial["findings"] if finding["level"] == "fault"]
 
 
@@ -69,7 +71,7 @@ def test_no_act_leaves_a_patience_that_was_asked_for(world: World, loraloom: Doo
 def test_signals_are_kept_with_the_trials_and_told_as_events(tuned: Run) -> None:
     whole = {event["trial"]: event["data"] for event in tuned.events if event["kind"] == "signals"}
     for trial in tuned.result["trials"]:
-        signals = trial["signals"]
+        signals = RunFolder(tuned.folder).signals(trial["id"])
         assert signals["readings"] and len(signals["readings"]) == len(whole[trial["id"]]["readings"])
         assert whole[trial["id"]]["trace"]["steps"][-1] == trial["steps"]
         assert sum(module["energy"] for module in signals["modules"].values()) == pytest.approx(1.0)
@@ -80,7 +82,7 @@ def test_the_signals_can_be_left_out(world: World, loraloom: Door, tmp_path: Pat
     words = ("--model", world.llama, "--data", world.text, "--max-steps", 4, "--set", "diagnose.signals=false")
     run = ran(loraloom, tmp_path, "blind", *words)
     assert run.answer.code == 0, run.answer.err
-    assert run.result["trials"][0]["signals"] == {}
+    assert RunFolder(run.folder).signals("t000") == {}
     assert not [event for event in run.events if event["kind"] == "signals"]
 
 
@@ -101,7 +103,7 @@ def test_rows_to_retain_are_scored_against_the_bare_base(world: World, loraloom:
     words = ("--model", world.llama, "--data", world.text, "--max-steps", 6, "--set", f"data.retain={kept}")
     run = ran(loraloom, tmp_path, "kept", *words)
     assert run.answer.code == 0, run.answer.err
-    change, error = run.result["trials"][0]["signals"]["retain_change"]
+    change, error = RunFolder(run.folder).signals("t000")["retain_change"]
     assert change != 0 and error >= 0
 
 

@@ -4,11 +4,9 @@ from __future__ import annotations
 
 import json
 import math
-from dataclasses import fields
 from typing import Any
 
 import plotly.graph_objects as go
-import pytest
 from finished import result_of, trial
 
 from loraloom.records import Trial
@@ -129,17 +127,17 @@ def test_names_from_outside_are_escaped() -> None:
         assert "<img" not in json.dumps(figure)
 
 
-@pytest.mark.skipif("signals" not in {item.name for item in fields(Trial)}, reason="trials carry no signals")
 def test_layers_are_drawn_from_the_signals_of_the_winner() -> None:
     modules = {"layers.0.q_proj": {"r": 8, "effective_rank": 2.5, "energy": 0.75}, "layers.0.v_proj": {"energy": 0.25}}
-    figures = module_figures(result_of(trial("a", signals={"modules": modules}), best="a"))
+    figures = module_figures(trial("a"), {"modules": modules})
     assert [figure["id"] for figure in figures] == ["modules_energy", "modules_effective"]
     assert figures[0]["traces"][0]["x"] == [0.75, 0.25]
     assert figures[1]["traces"][0]["x"] == [2.5, None]
     for figure in figures:
         drawable(figure)
     for broken in ({}, {"modules": None}, {"modules": {"a": 3}}, {"modules": {"a": {"energy": math.nan}}}):
-        assert module_figures(result_of(trial("a", signals=broken), best="a")) == []
+        assert module_figures(trial("a"), broken) == []
+    assert module_figures(None, {"modules": modules}) == []
 
 
 def test_importance_counts_pruned_and_burst_candidates() -> None:

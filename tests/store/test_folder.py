@@ -6,6 +6,7 @@ import errno
 import json
 import math
 import os
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -14,9 +15,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from loraloom.errors import RequestError, StoreError
-from loraloom.records import Advice, Event
+from loraloom.records import Advice, Event, Trial
 from loraloom.store.folder import RunFolder, require_space, write_atomically
 from loraloom.store.names import check_name, invented_name
+from loraloom.store.plain import to_json
 from loraloom.store.result import RunResult
 
 
@@ -187,6 +189,26 @@ def test_numbers_that_json_lacks_become_null(tmp_path: Path) -> None:
     folder.append(Event("step", data={"loss": math.nan, "grad_norm": math.inf}))
     assert "NaN" not in folder.events_path.read_text()
     assert next(folder.events()).data == {"loss": None, "grad_norm": None}
+
+
+@given(st.lists(st.tuples(st.text(), st.floats(), st.booleans()), max_size=6))
+def test_run_json_is_the_result_as_one_document(tmp_path_factory: pytest.TempPathFactory, told: list[Any]) -> None:
+    """Also the second time, when most of its trials are as they were."""
+    folder = RunFolder(tmp_path_factory.mktemp("whole"))
+    trials = [Trial(f"t{n}", "completed", {"p": text}, {"m": cost}) for n, (text, cost, _) in enumerate(told)]
+    again = [replace(trial, reason='\n  "trials": []') if told[n][2] else trial for n, trial in enumerate(trials)]
+    for now in (trials, again):
+        result = result_named("whole", notes=['"trials": []'], trials=now, best="t0" if now else None)
+        folder.write_result(result)
+        assert folder.result_path.read_bytes() == to_json(result.to_plain(), indent=2) + b"\n"
+
+
+def test_signals_come_back_and_those_of_an_older_run_from_its_events(tmp_path: Path) -> None:
+    folder = RunFolder(tmp_path)
+    folder.append(Event("signals", "t0", 4, data={"readings": [1]}))
+    assert folder.signals("t0") == {"readings": [1]} and folder.signals("t1") == {}
+    folder.write_signals("t0", {"readings": [1, 2]})
+    assert folder.signals("t0") == {"readings": [1, 2]}
 
 
 def test_a_result_is_replaced_whole_or_not_at_all(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -156,10 +156,6 @@ class Signals:
             seen_exit=_pair(plain["seen_exit"]),
         )
 
-    def summary(self) -> dict[str, Any]:
-        """What run.json keeps: all but the trace, whose every step is in events.jsonl."""
-        return {name: value for name, value in self.to_plain().items() if name != "trace"}
-
 
 def _pair(values: Sequence[Any] | None) -> tuple[Any, Any] | None:
     return None if values is None else (values[0], values[1])

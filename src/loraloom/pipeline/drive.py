@@ -69,7 +69,7 @@ class Driver:
     def _run(self, source: Source, stop: Callable[[], bool]) -> None:
         self._do()  # a run that goes on has candidates in its pack already
         while True:
-            if not (self.recorder.finished() and self.expired()):
+            if not (self.recorder.count_ended and self.expired()):
                 self._fill(source)
                 if self.waiting and not self.seats:
                     # The last that the others waited for ended by itself.

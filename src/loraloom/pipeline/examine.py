@@ -49,7 +49,7 @@ class Examiner:
             self._probe_exact(seat)
             self._probe_retained(seat)
         findings = diagnose(self.case(seat, order.settings, order.status, order.reason))
-        return Examined(tuple(findings), seat.signals.to_plain(), seat.signals.summary())
+        return Examined(tuple(findings), seat.signals.to_plain())
 
     def case(self, seat: Seat, settings: Mapping[str, Any], status: EndStatus, reason: str | None) -> Case:
         """Everything that the rules may ask about a candidate."""

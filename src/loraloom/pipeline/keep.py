@@ -1,4 +1,4 @@
-"""When a run's checkpoints are written."""
+"""When files are written that a run brings up to date again and again: often, and never for long."""
 
 from __future__ import annotations
 
@@ -9,12 +9,12 @@ from dataclasses import dataclass
 EVERY_SECONDS = 30.0
 """Work that a sudden end may cost, in seconds, as long as writing takes little."""
 SHARE = 0.05
-"""Part of a run's time that checkpoints may take."""
+"""Part of a run's time that writing one file may take."""
 
 
 @dataclass
 class Keeper:
-    """Writes checkpoints: at the end of each candidate and every `EVERY_SECONDS`, but never for more than `SHARE` of the time.
+    """Writes a file where something `urgent` happened and every `EVERY_SECONDS`, but never for more than `SHARE` of the time.
 
     Attributes:
         write: writes one.

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from loraloom.pipeline.job import Job, Record, bare
+from loraloom.pipeline.keep import Keeper
 from loraloom.records import Event, Score, Trial
 from loraloom.store.folder import RunFolder
 from loraloom.store.result import RunResult
@@ -30,6 +31,7 @@ class Recorder:
         self.folder, self.result, self.watch, self.rows = folder, result, watch, rows or {}
         self.began = time.perf_counter()
         self.records: dict[str, Record] = {}
+        self._keeper = Keeper(lambda: self.folder.write_result(self.gathered()))
 
     @property
     def seconds(self) -> float:
@@ -49,6 +51,11 @@ class Recorder:
         """Something worth knowing: kept with the result and shown."""
         self.result.notes.append(text)
         self.emit("note", text=text)
+
+    @property
+    def count_ended(self) -> int:
+        """How many candidates have ended."""
+        return sum(record.place is not None for record in self.records.values())
 
     def finished(self) -> list[Record]:
         """Candidates that have ended, in the order in which they did."""
@@ -95,7 +102,8 @@ class Recorder:
         """The last word on a candidate: what was seen of it, its best checkpoint's metrics, and what it cost."""
         seat, order = ended.view, ended.order
         if ended.examined:
-            self._change(seat.id, findings=ended.examined.findings, signals=ended.examined.summary)
+            self._change(seat.id, findings=ended.examined.findings)
+            self.folder.write_signals(seat.id, ended.examined.signals)
             self.emit("signals", seat.id, seat.step, **ended.examined.signals)
         known, adapter = self.records[seat.id].trial, None
         if order.save_to is not None:
@@ -109,11 +117,12 @@ class Recorder:
             tokens=seat.tokens, steps=seat.step, peak_bytes=seat.peak_bytes, adapter=adapter or known.adapter,
         )  # fmt: skip
         record = self.records[seat.id]
-        record.best, record.place = bare(ended.best), len(self.finished())
+        record.best, record.place = bare(ended.best), self.count_ended
         if adapter and ended.best:
             self.keep_costs(seat.id, ended.best)
         self.emit(order.status, seat.id, seat.step, reason=order.reason)
-        self.write()
+        self._keeper.urgent = True
+        self.write(now=False)
 
     def _change(self, trial: str, **fields: Any) -> None:
         record = self.records[trial]
@@ -141,9 +150,9 @@ class Recorder:
         self.result.seconds = round(self.seconds, 3)
         return self.result
 
-    def write(self) -> None:
-        """Bring run.json up to date."""
-        self.folder.write_result(self.gathered())
+    def write(self, *, now: bool = True) -> None:
+        """Bring run.json up to date; without `now` only as often as `Keeper` finds right: it grows with every candidate."""
+        (self._keeper.now if now else self._keeper.maybe)()
 
 
 def named(score: Score) -> dict[str, float]:

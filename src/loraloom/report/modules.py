@@ -5,18 +5,16 @@ from __future__ import annotations
 import html
 import math
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, cast
 
 from loraloom.records import Trial
 from loraloom.report.plots import Figure, rounded
 from loraloom.report.words import clipped
-from loraloom.store.result import RunResult
 
 
-def module_figures(result: RunResult) -> list[Figure]:
+def module_figures(best: Trial | None, signals: Mapping[str, Any]) -> list[Figure]:
     """What training did to each layer of the best adapter: its share of the update's energy, and its effective rank."""
-    best = result.trial(result.best)
-    modules = _modules(best)
+    modules = _modules(signals)
     if best is None or not modules:
         return []
     names = [html.escape(clipped(name)) for name in modules]
@@ -72,12 +70,10 @@ def _bars(
     }
 
 
-def _modules(trial: Trial | None) -> dict[str, Mapping[str, float]]:
+def _modules(signals: Mapping[str, Any]) -> dict[str, Mapping[str, float]]:
     """Per-layer numbers that diagnosis left with a trial; empty where there are none."""
-    found: Any = getattr(trial, "signals", {}) if trial else {}
-    modules: Any = found.get("modules", {}) if isinstance(found, Mapping) else {}
-    return (
-        {str(name): values for name, values in modules.items() if isinstance(values, Mapping)}
-        if isinstance(modules, Mapping)
-        else {}
-    )
+    modules = signals.get("modules", {})
+    if not isinstance(modules, Mapping):
+        return {}
+    found = cast("Mapping[Any, Any]", modules)
+    return {str(name): values for name, values in found.items() if isinstance(values, Mapping)}

@@ -79,10 +79,11 @@ def render(folder: RunFolder) -> str:
     shown = sorted(columns(result), key=lambda column: SCORES_FIRST.get(column.key, len(SCORES_FIRST)))
     events = list(folder.events())
     curves = figures(result, read_curves(events, {trial.id: trial.planned_steps for trial in result.trials}))
-    drawn = [*curves, *search_figures(result), *module_figures(result)]
+    best = result.trial(result.best)
+    drawn = [*curves, *search_figures(result), *module_figures(best, folder.signals(best.id) if best else {})]
     return _template().render(
         result=result,
-        best=result.trial(result.best),
+        best=best,
         headline=headline(result),
         took=duration(result.seconds),
         columns=shown,

@@ -6,13 +6,14 @@ import json
 import shutil
 from collections.abc import Iterator, Mapping
 from contextlib import suppress
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, cast
 
 import yaml
 
 from loraloom.errors import RequestError
-from loraloom.records import Advice, Event
+from loraloom.records import Advice, Event, Trial
 from loraloom.store.disk import disk, require_space, write_atomically
 from loraloom.store.lines import Lines
 from loraloom.store.lock import Lock
@@ -20,6 +21,8 @@ from loraloom.store.names import check_name, free_name, invented_name
 from loraloom.store.plain import plain, to_json
 from loraloom.store.replay import replay
 from loraloom.store.result import RunResult
+
+SIGNALS = "signals.json"
 
 __all__ = ["RunFolder", "require_space", "write_atomically"]
 
@@ -30,6 +33,7 @@ class RunFolder:
     def __init__(self, path: str | Path) -> None:
         self.path = Path(path)
         self.log = Lines(self.events_path)
+        self._trials: dict[str, tuple[Trial, str]] = {}
         self._lock = Lock(self.checkpoints / "lock")
 
     @classmethod
@@ -188,8 +192,38 @@ class RunFolder:
                 yield event
 
     def write_result(self, result: RunResult) -> None:
-        """Replace run.json in one step: a reader sees the old file or the new one, never half of one."""
-        write_atomically(self.result_path, to_json(result.to_plain(), indent=2) + b"\n")
+        """Replace run.json in one step: a reader sees the old file or the new one, never half of one.
+
+        Trials are many and most of them have ended: the text of each is made once, as long as it stays the same.
+        """
+        known, self._trials = self._trials, dict[str, tuple[Trial, str]]()
+        for trial in result.trials:
+            old = known.get(trial.id)
+            text = old[1] if old and old[0] is trial else _indented(to_json(trial, indent=2).decode())
+            self._trials[trial.id] = trial, text
+        whole = to_json(replace(result, trials=[]).to_plain() | result.best_to_plain(), indent=2).decode()
+        trials = ",\n".join(text for _, text in self._trials.values())
+        if trials:
+            # Line ends within strings are escaped, so that this is the result's own key and nothing else.
+            whole = whole.replace('\n  "trials": []', f'\n  "trials": [\n{trials}\n  ]', 1)
+        write_atomically(self.result_path, whole.encode("utf-8", "backslashreplace") + b"\n")
+
+    def write_signals(self, trial: str, signals: Mapping[str, Any]) -> None:
+        """Keep what diagnosis looked at beside a trial's adapter."""
+        path = self.trial_folder(trial) / SIGNALS
+        with disk(path):
+            path.parent.mkdir(parents=True, exist_ok=True)
+        write_atomically(path, to_json(signals) + b"\n")
+
+    def signals(self, trial: str) -> dict[str, Any]:
+        """What `write_signals` kept of a trial, or an older run its events; empty where nothing was measured."""
+        path = self.trial_folder(trial) / SIGNALS
+        if path.is_file():
+            with suppress(ValueError):
+                found = json.loads(path.read_bytes())
+                return cast(dict[str, Any], found) if isinstance(found, dict) else {}
+        told = [event.data for event in self.events() if event.kind == "signals" and event.trial == trial]
+        return dict(told[-1]) if told else {}
 
     def result(self) -> RunResult:
         """What run.json says, or, where a run was killed before it wrote one, what its events say.
@@ -217,6 +251,11 @@ class RunFolder:
             need="a run.json or an events.jsonl",
             next="start the run again: it had not begun to train",
         )
+
+
+def _indented(text: str) -> str:
+    """Text of several lines as it stands two levels inside a JSON document."""
+    return "\n".join(f"    {line}" for line in text.split("\n"))
 
 
 def nothing_in(folder: Path) -> bool:

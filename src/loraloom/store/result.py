@@ -93,9 +93,13 @@ class RunResult:
         """run.json as a dict. NaN and infinities become None."""
         data: dict[str, Any] = {item.name: plain(getattr(self, item.name)) for item in fields(self)}
         data["baseline"] = {"metrics": data["baseline"]}
+        return {"schema_version": data.pop("schema_version"), **data, **self.best_to_plain()}
+
+    def best_to_plain(self) -> dict[str, Any]:
+        """The part of run.json that tells of the best trial."""
         best = self.trial(self.best)
-        data["best"] = best and plain({"id": best.id, "params": best.params, "metrics": best.metrics, "adapter": best.adapter})
-        return {"schema_version": data.pop("schema_version"), **data}
+        shown = best and {"id": best.id, "params": best.params, "metrics": best.metrics, "adapter": best.adapter}
+        return {"best": plain(shown)}
 
     @classmethod
     def from_plain(cls, data: Any, where: str = "run.json") -> RunResult:

@@ -135,13 +135,11 @@ class Examined:
     """What was seen of a candidate before it left.
 
     Attributes:
-        signals: all of them, as `diagnose.signals.Signals.to_plain` gives them.
-        summary: those that a table shows.
+        signals: as `diagnose.signals.Signals.to_plain` gives them.
     """
 
     findings: tuple[Finding, ...]
     signals: Mapping[str, Any]
-    summary: Mapping[str, Any]
 
 
 @dataclass(frozen=True)
