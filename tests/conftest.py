@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from importlib.metadata import version
 from pathlib import Path
 
 import pytest
@@ -38,6 +39,15 @@ def double_throughout(monkeypatch: pytest.MonkeyPatch) -> None:
     from doubles import keep_float64
 
     keep_float64(monkeypatch)
+
+
+@pytest.fixture(scope="session")
+def interpreter() -> None:
+    """Triton is there, and its interpreter can run kernels on a CPU. Without CUDA that is so on Linux, with the extra `dev`."""
+    pytest.importorskip("triton", reason="needs Triton: pip install loraloom[gpu], on Linux")
+    releases = {name: tuple(map(int, version(name).split(".")[:2])) for name in ("triton", "numpy")}
+    if releases["triton"] < (3, 7) and releases["numpy"] >= (2, 4):
+        pytest.skip("the interpreter of Triton 3.6 cannot run loops over tokens with NumPy 2.4: take a newer Triton")
 
 
 def pytest_runtest_setup(item: pytest.Item) -> None:

@@ -14,9 +14,9 @@ OF_KERNELS = "test_on_kernels.py"
 
 
 @pytest.mark.parametrize("part", sorted(path.name for path in FOLDER.glob("test_on_*.py")))
-def test_on_the_stand_in_device(part: str) -> None:
+def test_on_the_stand_in_device(part: str, request: pytest.FixtureRequest) -> None:
     if part == OF_KERNELS:
-        pytest.importorskip("triton", reason="needs Triton: pip install loraloom[gpu], on Linux")
+        request.getfixturevalue("interpreter")
     words = [sys.executable, "-m", "pytest", "-x", "-q", "-p", "no:cacheprovider", "-n", "0", str(FOLDER / part)]
     done = subprocess.run(words, env=os.environ | {"STAND_IN": "1"}, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stdout + done.stderr

@@ -9,6 +9,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator, Sequence
 from functools import cache
+from typing import Any
 
 import pytest
 import tiny
@@ -24,9 +25,9 @@ from loraloom.lora.kernels.lanes import KernelLanes
 from loraloom.records import Candidate
 from loraloom.train.seat import Seat
 
-pytest.importorskip("triton", reason="needs Triton: pip install loraloom[gpu], on Linux")
+pytestmark = pytest.mark.usefixtures("interpreter")
 
-PACK, FEW = 16, 4
+PACK, FEW = 16, 3
 """Candidates of a whole pack, and as many as are enough to be mixed: the interpreter is slow."""
 MOST_FOR_A_PACK = 100
 """Launches of a tick that the other fifteen candidates of a pack may add to those of the first."""
@@ -34,7 +35,7 @@ MIXED = ("scales", "ranks", "targets", "batches", "biases")
 """Kinds of `KINDS` in all of which candidates may differ at once."""
 SHARES = {MIXED: 0.1, ("dropout",): 0.3, (*MIXED, "dropout of some"): 0.3}
 """Launches that a pack of such kinds may have beyond those of candidates that are alike, as a share."""
-FOR_EACH = {"noise": 4, "dora": 270}
+FOR_EACH = {"noise": 4, "dora": 130}
 """Kinds that cost launches for each candidate, and how many: NEFTune's noise, which the host draws, and the layers of DoRA, which
 take the whole weight and go candidate by candidate."""
 
@@ -48,12 +49,20 @@ def layers(number: int, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(tiny.LLAMA_LIKE, "num_hidden_layers", number)
 
 
+def combined(kinds: Sequence[str], n: int, model: Any) -> dict[str, Any]:
+    """All of these kinds at once. Four layers for each are enough to count by."""
+    found = {"targets": linears(model)[2:6]}
+    for kind in kinds:
+        found |= KINDS[kind](n, model)
+    return found
+
+
 def launches(count: int, kinds: Sequence[str] = (), dtype: torch.dtype = torch.float32) -> int:
     """Of the second tick of a pack, when everything has been made that is made once."""
     with stand_in("cuda") as device:
         engine = engine_of("llama", dtype)
         assert engine.packed.kernels
-        join(engine, "llama", count, lambda n, model: dict(item for kind in kinds for item in KINDS[kind](n, model).items()))
+        join(engine, "llama", count, lambda n, model: combined(kinds, n, model))
         tick(device, engine, "llama")
         return tick(device, engine, "llama").total()
 

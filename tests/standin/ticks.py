@@ -8,7 +8,7 @@ from typing import Any
 
 import tiny
 import torch
-from engine import attention, candidate, rows_for, trainer
+from engine import candidate, linears, rows_for, trainer
 from stand_in import StandIn
 
 from loraloom.train.pack import PackTrainer
@@ -25,7 +25,7 @@ KINDS: dict[str, Kind] = {
     "alike": lambda n, model: {},
     "scales": lambda n, model: {"lora_alpha": 1 + n},
     "ranks": lambda n, model: {"r": 1 + n % 3},
-    "targets": lambda n, model: {"targets": attention(model)} if n % 2 else {},
+    "targets": lambda n, model: {"targets": linears(model)[2:4]} if n % 2 else {},
     "batches": lambda n, model: {"per_device_train_batch_size": 1 + 2 * (n % 2)},
     "dropout": lambda n, model: {"lora_dropout": 0.1},
     "dropout of some": lambda n, model: {"lora_dropout": 0.1 * (n % 2)},
