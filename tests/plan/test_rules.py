@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from machines import GPU, OLD_GPU
+from machines import GIB, GPU, OLD_GPU
 
 from loraloom.config.asked import AdapterConfig, Config, DataConfig, ModelConfig, TrainingConfig
 from loraloom.config.keys import keys
@@ -246,7 +246,9 @@ def test_precision_follows_size_and_hardware(facts: Make) -> None:
     key = "training.precision"
     assert advised(facts("tiny", device=GPU), key).value == "fp32"
     assert advised(facts("1b", device=GPU), key).value == "bf16"
-    assert advised(facts("1b", device=OLD_GPU), key).value == "fp16"
+    assert advised(facts("1b", device=OLD_GPU), key).value == "fp32"  # which fits, and loses no gradient
+    larger = replace(OLD_GPU, total_bytes=32 * GIB, free_bytes=30 * GIB)
+    assert advised(facts("8b", device=larger), key).value == "fp16"
     assert advised(facts("1b"), key).value == "fp32"
     asked = make_plan(Config(model=ModelConfig(dtype="bfloat16")), facts("tiny")).values()
     assert (asked["training.precision"], asked["model.dtype"]) == ("bf16", "bfloat16")

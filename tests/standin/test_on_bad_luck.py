@@ -15,9 +15,10 @@ import torch
 from bases import save_llama
 from doorway import Answer, call, write_rows
 from safetensors.torch import load_file
-from stand_in import StandIn
+from stand_in import StandIn, stand_in
 
 from loraloom.pipeline import keep, samples
+from loraloom.train.pack import PackTrainer
 
 pytestmark = pytest.mark.usefixtures("without_triton")
 SENTENCES = [f"the {animal} {verb} {place}" for animal in ("cat", "dog", "bird") for verb in ("sleeps", "waits", "turns")
@@ -126,3 +127,41 @@ def _raises(error: Exception) -> Any:
         raise type(error)(str(error))
 
     return refuse
+
+
+def test_a_run_goes_on_on_the_cpu_where_the_gpu_is_gone(often: None, request_words: list[object], tmp_path: Path) -> None:
+    folder = tmp_path / "run"
+    with stand_in("cuda"):
+        assert train(request_words, tmp_path, "first").code == 0  # it measures the device, by the clock
+        with failing(LOST, float("inf")) as launches:
+            assert train(request_words, tmp_path, "whole").code == 0
+        with failing(LOST, int(0.6 * launches[0])):
+            assert train(request_words, tmp_path, "run").code == 1
+    answer = call("train", "--resume", folder, "--quiet")
+    assert answer.code == 0, answer.err
+    result = result_of(folder)
+    assert result["environment"]["device"]["kind"] == "cpu"
+    assert sum("was begun on stand-in (cuda) and goes on on" in note for note in result["notes"]) == 1
+    for name, tensor in best_of(tmp_path / "whole").items():
+        torch.testing.assert_close(best_of(folder)[name], tensor, rtol=1e-2, atol=1e-3)
+
+
+def test_memory_that_runs_out_in_the_middle_makes_passes_smaller_and_says_who_holds_it(
+    cuda: StandIn, request_words: list[object], tmp_path: Path
+) -> None:
+    error, packs, where = torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB."), [0], list[str]()
+    run = PackTrainer._through
+
+    def runs_out(self: PackTrainer, *given: Any) -> Any:
+        packs[0] += 1
+        if packs[0] == 3:
+            where.append("pass")
+            raise error
+        return run(self, *given)
+
+    with mock.patch.object(PackTrainer, "_through", runs_out):
+        answer = call("tune", *request_words, "--trials", 2, "--max-steps", 4, "--max-packed", 2, "--output-dir", tmp_path,
+                      "--name", "run", "--set", "search.seeds_for_finalists=1", "--set", "search.pruner=none")  # fmt: skip
+    assert answer.code == 0 and where, answer.err
+    assert "memory ran out in a pass of 2 candidates (other processes hold 18.9 GiB of its 80.0 GiB): passes now" in answer.err
+    assert {trial["status"] for trial in result_of(tmp_path / "run")["trials"]} == {"completed"}

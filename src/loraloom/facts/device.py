@@ -82,7 +82,7 @@ def device_facts(kind: DeviceKind | None = None) -> DeviceFacts:
     """Look at the machine: the accelerator that torch sees, else the processor. `kind` forces one of them."""
     import torch
 
-    forced, kind = kind is not None, kind or _best_kind()
+    forced, kind = kind is not None, kind or best_kind()
     if kind == "cuda":
         free, total, own = cuda_memory()
         capability = torch.cuda.get_device_capability()
@@ -180,7 +180,8 @@ def _proof(device: DeviceFacts, dtype: str) -> dict[str, Any]:
     return {"works": right, "native": native and right}
 
 
-def _best_kind() -> DeviceKind:
+def best_kind() -> DeviceKind:
+    """The accelerator that torch can use, else the processor."""
     import torch
 
     if cuda_is_available():

@@ -27,7 +27,11 @@ def refusals(kind: str) -> Refusals:
 
     from loraloom.lora import kernels
 
-    parts: Mapping[str, Callable[[str, torch.dtype], str | None]] = {"kernels": kernels.refusal}
+    def graphs(kind: str, dtype: torch.dtype) -> str | None:
+        # As `PackTrainer` takes them: a pass repeats only where kernels read what changes from tables.
+        return None if kernels.refusal(kind, dtype) is None else "they record passes of the Triton kernels"
+
+    parts: Mapping[str, Callable[[str, torch.dtype], str | None]] = {"kernels": kernels.refusal, "cuda_graphs": graphs}
     return {part: {name: refusal(kind, getattr(torch, name)) for name in DTYPES} for part, refusal in parts.items()}
 
 

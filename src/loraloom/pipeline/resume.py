@@ -12,6 +12,7 @@ from loraloom.config.asked import Config
 from loraloom.config.decode import load_config, to_plain
 from loraloom.config.keys import keys
 from loraloom.errors import RequestError
+from loraloom.facts.device import best_kind
 from loraloom.search.history import PastSearch
 from loraloom.store.folder import RunFolder
 from loraloom.store.lines import Lines, Mark
@@ -43,8 +44,12 @@ class Reopened:
 
     @property
     def free_bytes(self) -> int | None:
-        """The free memory that the run was planned for: now there may be more or less, and the plan has to stay."""
-        return None if self.checkpoint is None else self.checkpoint.run["free_bytes"]
+        """The free memory that the run was planned for: now there may be more or less, and the plan has to stay. None on a device
+        of another kind, whose memory is its own."""
+        if self.checkpoint is None:
+            return None
+        before = self.checkpoint.run["result"].get("environment", {}).get("device", {}).get("kind")
+        return self.checkpoint.run["free_bytes"] if before in (None, best_kind()) else None
 
     @property
     def trials(self) -> int | None:

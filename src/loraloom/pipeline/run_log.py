@@ -198,6 +198,8 @@ class RunLog:
         changed = _other_versions(result.environment, environment)
         if changed:
             self.recorder.note(f"this run was begun with other versions ({changed}): its last digits may differ")
+        if moved := _other_device(result.environment, environment):
+            self.recorder.note(moved)
         result.environment, result.status = environment, "running"
         there, waiting = ", ".join(living) or "nobody", ", ".join(kept.trainer.get("waiting", {}))
         there += f"; waiting: {waiting}" if waiting else ""
@@ -259,6 +261,15 @@ def _other_versions(before: Mapping[str, Any], now: Mapping[str, Any]) -> str:
     packages, present = before.get("packages", {}), now.get("packages", {})
     changed = [name for name in packages if packages[name] != present.get(name)]
     return ", ".join(f"{name} {packages[name]}, now {present.get(name, 'none')}" for name in changed)
+
+
+def _other_device(before: Mapping[str, Any], now: Mapping[str, Any]) -> str:
+    """That a run goes on elsewhere than it was begun; empty where it does not."""
+    devices = before.get("device", {}), now.get("device", {})
+    if not devices[0] or devices[0].get("kind") == devices[1].get("kind"):
+        return ""
+    was, is_ = (f"{device.get('name')} ({device.get('kind')})" for device in devices)
+    return f"this run was begun on {was} and goes on on {is_}: its last digits may differ, and its speed"
 
 
 def space_needed(prepared: Prepared) -> int:

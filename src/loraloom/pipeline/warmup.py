@@ -9,7 +9,6 @@ from loraloom.pipeline.job import job
 from loraloom.pipeline.run_log import RunLog
 from loraloom.pipeline.workbench import Workbench
 from loraloom.plan.packing import PackPlan, Sample, fit_costs, plan_pack
-from loraloom.train.faults import free_memory
 
 TICKS = 2
 """Timed ticks of each size, after one that is not: the first pays for buffers."""
@@ -46,7 +45,7 @@ def _timed_if_they_fit(bench: Workbench, size: int) -> list[Sample] | None:
     except (RuntimeError, MemoryError) as error:
         if not is_out_of_memory(error):
             raise
-    free_memory(bench.packed.device)
+    bench.trainer.free_memory()
     return None
 
 

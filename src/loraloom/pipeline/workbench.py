@@ -24,7 +24,6 @@ from loraloom.lora.state import read_adapter, save_adapter, verify_adapter
 from loraloom.pipeline.prepare import Prepared, deciding_metric
 from loraloom.records import Candidate, Score
 from loraloom.train.checkpoint import Checkpoint
-from loraloom.train.faults import free_memory
 from loraloom.train.pack import PackTrainer
 from loraloom.train.resume import score_of_plain
 from loraloom.train.seat import Seat
@@ -123,7 +122,7 @@ class Workbench:
         except (RuntimeError, MemoryError) as error:
             if not is_out_of_memory(error):
                 raise
-        free_memory(self.packed.device)
+        self.trainer.free_memory()
         return self._verified(seat, folder, 1)
 
     def _verified(self, seat: Seat, folder: Path, rows: int) -> float:

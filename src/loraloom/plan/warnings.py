@@ -67,6 +67,8 @@ def _settings(facts: Facts, decided: Decided) -> list[str]:
         found.append(f"r = {r} is more than half the width of the model ({width}): the adapter is hardly low-rank")
     if decided["training.precision"].value == "bf16" and not facts.device.bf16_native:
         found.append(f"{facts.device.name} emulates bf16: it works and is slow")
+    if decided["training.precision"].value == "fp16":
+        found.append("a float16 base loses gradients below 6e-8 and overflows above 65,504: look at the first losses")
     return found
 
 

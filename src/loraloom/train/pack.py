@@ -258,8 +258,8 @@ class PackTrainer:
             weighted.sum().backward()
         return weighted.detach()
 
-    def _free_memory(self) -> None:
-        """Graphs would keep theirs."""
+    def free_memory(self) -> None:
+        """Give back what failed work left behind, and what graphs hold; call it outside the `except` block."""
         if self.graphs is not None:
             self.graphs.stop("memory ran out")
         free_memory(self.packed.device)
@@ -273,7 +273,7 @@ class PackTrainer:
         Raises:
             RunError: one row of one candidate does not fit.
         """
-        self._free_memory()
+        self.free_memory()
         for seat in group:
             seat.restart_window()
         longest = max(self.lengths[i] for seat in group for i in micro[seat.id])
@@ -418,7 +418,7 @@ class PackTrainer:
         except (RuntimeError, MemoryError) as error:
             if not is_out_of_memory(error):
                 raise
-        self._free_memory()
+        self.free_memory()
         whom = f"{len(trials)} candidates" if trials else "the bare base"
         text = f"memory ran out while scoring {whom} in passes of {budget} tokens: trying smaller ones"
         self._notes.append(Event("note", data={"text": text, "token_budget": budget}))

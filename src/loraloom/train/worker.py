@@ -9,7 +9,6 @@ from loraloom.lora.device_faults import is_out_of_memory
 from loraloom.records import Event, Score
 from loraloom.search.compare import mean_cost
 from loraloom.train import checkpoint
-from loraloom.train.faults import free_memory
 from loraloom.train.orders import (
     End,
     Ended,
@@ -87,7 +86,7 @@ class Worker:
                 raise
         else:
             return
-        free_memory(self.trainer.packed.device)
+        self.trainer.free_memory()
 
     def _go_on(self, trial: str) -> None:
         self.trainer.go_on(trial)
