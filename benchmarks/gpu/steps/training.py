@@ -16,9 +16,9 @@ from torch import nn
 from transformers import LlamaConfig, LlamaForCausalLM
 
 from loraloom.data.rows import Row, causal_row
+from loraloom.errors import ModelError
 from loraloom.evals.objective import objective_for
 from loraloom.lora.base import share_copy
-from loraloom.lora.kernels import refusal
 from loraloom.lora.packed import PackedModel
 from loraloom.plan.engine import TOKEN_BUDGET
 from loraloom.records import AdapterSpec, Candidate, TrainingSpec
@@ -111,18 +111,19 @@ def engine(
         if home is None:
             raise NotMeasuredError(f"this loraloom has no switch `{name}`")
         (packed_values if home is PackedModel else trainer_values)[name] = value
-    reference = next(model.parameters())
-    reason = refusal(reference.device, reference.dtype)
-    if switches.get("kernels") and reason:
-        raise NotMeasuredError(f"the kernels cannot be used: {reason}")
     objective = objective_for("causal_lm", model)
-    packed = PackedModel(share_copy(model), **packed_values)
-    budget = token_budget or TOKEN_BUDGET[reference.device.type]
+    try:
+        packed = PackedModel(share_copy(model), **packed_values)
+    except ModelError as error:
+        if not any(packed_values.values()):
+            raise
+        raise NotMeasuredError(" ".join(str(error).split())) from error
+    budget = token_budget or TOKEN_BUDGET[packed.device.type]
     trainer = PackTrainer(
         packed, rows, objective, task="causal_lm", pad_id=0, validation=validation, token_budget=budget, **trainer_values
     )
     if switches.get("graphs") and trainer.graphs is None:
-        raise NotMeasuredError(f"no CUDA graphs on {reference.device.type}")
+        raise NotMeasuredError(f"no CUDA graphs on {packed.device.type}")
     return trainer
 
 
