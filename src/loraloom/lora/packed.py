@@ -23,6 +23,7 @@ from loraloom.lora.attention import use_row_attention
 from loraloom.lora.checkpointing import checkpoint_blocks
 from loraloom.lora.frozen import keep_few_programs
 from loraloom.lora.function import BASE, Routing, Segment
+from loraloom.lora.fused_base import Fused, fuse
 from loraloom.lora.init import Start, check_init, moves_base, named_seed, reinitialised, start_of
 from loraloom.lora.kernels import fault, refusal
 from loraloom.lora.kernels.tables import PackTables
@@ -107,8 +108,11 @@ class PackedModel:
         dtype: of the adapters' weights, gradients and moments; float32 unless the model is float64.
         prepack: spend memory on faster layouts of frozen weights (`frozen.frozen_kernel`).
         kernels: do the candidates' part in the kernels of `lora.kernels`; None for where they can be used.
+        fused: do norms and gates of the base in one kernel each, where nothing but rounding differs; None for where the device
+            is CUDA and the kernels are used.
 
     Attributes:
+        fused: which modules of the base are, and why others are not.
         kernels_refusal: why they are not used, in words that follow "because"; None where they are.
         changes: how often a candidate has joined or left.
 
@@ -119,7 +123,7 @@ class PackedModel:
 
     def __init__(
         self, model: nn.Module, *, fresh_modules: tuple[str, ...] = (), dtype: torch.dtype | None = None,
-        prepack: bool = True, kernels: bool | None = None,
+        prepack: bool = True, kernels: bool | None = None, fused: bool | None = None,
     ) -> None:  # fmt: skip
         refuse_coupled(model)
         self.model = model.eval().requires_grad_(False)
@@ -131,6 +135,7 @@ class PackedModel:
         self.device, self.base_dtype = reference.device, reference.dtype
         self.dtype = dtype or (torch.float64 if reference.dtype == torch.float64 else torch.float32)
         self.kernels_refusal = self._kernels_refusal(kernels)
+        self.fused = self._fuse(fused)
         self.adapters: dict[str, AdapterWeights] = {}
         self.checkpointing = False
         self._route = Route(shared=self.device.type != "cpu")
@@ -161,6 +166,13 @@ class PackedModel:
         if wanted and reason:
             raise ModelError("the kernels cannot be used", got=reason, next="leave out `kernels`: plain torch does the same")
         return reason
+
+    def _fuse(self, wanted: bool | None) -> Fused:
+        reason = refusal(self.device, self.base_dtype)
+        if wanted and reason:
+            raise ModelError("the base cannot be fused", got=reason, next="leave out `fused`: plain torch does the same")
+        by_itself = self.kernels and self.device.type == "cuda"
+        return fuse(self.model) if wanted or (wanted is None and by_itself) else Fused()
 
     @contextmanager
     def route(self, routing: Routing) -> Generator[Any]:

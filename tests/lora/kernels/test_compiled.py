@@ -87,3 +87,23 @@ def test_the_optimiser_stays_in_registers(capability: int, tmp_path: Path) -> No
     types = {"addresses_ptr": "*i64", "values_ptr": "*fp32", "copy_ptr": "*bf16"}
     values = {"BETA1": 0.9, "BETA2": 0.999, "EPS": 1e-8, "COPIES": True, "BLOCK": adamw.NUMBERS}
     assert spills(compiled(adamw.adamw, types, values, capability), tmp_path) == 0
+
+
+@pytest.mark.parametrize("capability", TENSOR_CORES)
+@pytest.mark.parametrize("width", [128, 2048, 8192])
+@pytest.mark.parametrize("backward", [False, True], ids=["forwards", "backwards"])
+def test_norms_stay_in_registers(width: int, backward: bool, capability: int, tmp_path: Path) -> None:
+    from loraloom.lora.kernels import base
+
+    types = dict.fromkeys(("x_ptr", "w_ptr", "in_ptr", "out_ptr"), "*bf16") | {"eps": "fp32", "rows": "i32"}
+    values = {"D": width, "ROWS": max(1, base.NUMBERS // width), "BLOCK": width, "SHIFTED": True, "BACKWARD": backward}
+    assert spills(compiled(base.norm, types, values, capability, warps=4 if width <= base.NUMBERS else 8), tmp_path) == 0
+
+
+@pytest.mark.parametrize("capability", TENSOR_CORES)
+def test_gates_stay_in_registers(capability: int, tmp_path: Path) -> None:
+    from loraloom.lora.kernels import base
+
+    for kernel in (base.gated, base.gated_backward):
+        types = {name: "*bf16" for name in kernel.arg_names if name.endswith("_ptr")} | {"count": "i32"}
+        assert spills(compiled(kernel, types, {"BLOCK": base.NUMBERS}, capability), tmp_path) == 0
