@@ -18,6 +18,7 @@ import torch
 from torch import Tensor, nn
 
 from loraloom.errors import first_line
+from loraloom.lora.kernels import interpreted
 
 ROUNDINGS = 4
 """Differences of so many last digits of the largest number are rounding."""
@@ -113,7 +114,7 @@ def _both(module: nn.Module, x: Tensor, gy: Tensor) -> tuple[Tensor, Tensor]:
 
 def _norm(plain: type[nn.Module], *, shifted: bool) -> type[nn.Module]:
     def forward(self: Any, x: Tensor) -> Tensor:
-        if self.weight.requires_grad or x.dtype != self.weight.dtype:
+        if self.weight.requires_grad or x.dtype != self.weight.dtype or not _on_gpu(x):
             return plain.forward(self, x)
         from loraloom.lora.kernels.base import Norm
 
@@ -124,11 +125,18 @@ def _norm(plain: type[nn.Module], *, shifted: bool) -> type[nn.Module]:
 
 def _gated(plain: type[nn.Module]) -> type[nn.Module]:
     def forward(self: Any, x: Tensor) -> Tensor:
+        if not _on_gpu(x):
+            return plain.forward(self, x)
         from loraloom.lora.kernels.base import Gated
 
         return self.down_proj(Gated.apply(self.gate_proj(x), self.up_proj(x)))
 
     return _named_as(plain, forward)
+
+
+def _on_gpu(x: Tensor) -> bool:
+    """A model may be moved after it was changed."""
+    return x.is_cuda or interpreted()
 
 
 def _named_as(plain: type[nn.Module], forward: Callable[..., Tensor]) -> type[nn.Module]:

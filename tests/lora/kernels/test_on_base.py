@@ -91,6 +91,15 @@ def test_only_this_model_s_modules_change(device: torch.device) -> None:
     assert isinstance(model.model.norm, type(other.model.norm)) and type(model.model.norm).__name__ == "LlamaRMSNorm"
 
 
+def test_a_model_that_leaves_the_gpu_runs_as_it_came(device: torch.device, monkeypatch: pytest.MonkeyPatch) -> None:
+    model = model_of("llama", torch.float32, device)
+    fused_base.fuse(model)
+    monkeypatch.setattr(fused_base, "interpreted", lambda: False)
+    ids = torch.arange(6).view(1, 6)
+    plain = model_of("llama", torch.float32, torch.device("cpu"))
+    assert torch.equal(model.cpu()(ids).logits, plain(ids).logits)
+
+
 @pytest.mark.parametrize("checkpointing", [False, True], ids=["kept", "run again"])
 def test_candidates_train_as_on_the_plain_base(checkpointing: bool, device: torch.device) -> None:
     """One of them trains a norm, which then runs as it came."""
