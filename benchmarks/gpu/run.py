@@ -49,8 +49,8 @@ class Step:
 
 
 STEPS = (
-    Step("device", 45), Step("contract", 110), Step("speed", 130), Step("where_time_goes", 60), Step("switches", 100),
-    Step("sizes", 120), Step("out_of_memory", 40), Step("nf4", 60), Step("door", 120),
+    Step("device", 60), Step("contract", 110), Step("speed", 130), Step("where_time_goes", 60), Step("switches", 100),
+    Step("sizes", 120), Step("out_of_memory", 40), Step("nf4", 60), Step("door", 150),
 )  # fmt: skip
 """In the order of their worth: at the deadline the last are left out."""
 
