@@ -145,14 +145,20 @@ def test_entries_of_a_mapping_are_set_beside_each_other(write) -> None:
         ("search.space.adapter.r=[]", "must be a list of choices or {low, high, log, step}"),
         ("search.space.adapter.r=[8, 0]", "`search.space.adapter.r` is 0 but must be at least 1; try 8"),
         ("search.space.adapter.r=[8, auto]", "has the choice auto, which is no value to try"),
-        ("search.space.adapter.r={low: 8, high: 4}", "has low 8 and high 4, but low must be below high"),
+        ("search.space.adapter.r={low: 8, high: 4}", "has low 8 and high 4, but low must be at most high"),
         ("search.space.adapter.r={low: 1, high: 4, log: maybe}", "`search.space.adapter.r.log` is 'maybe' but must be true"),
         ("search.space.adapter.r={low: 1, high: 4, step: 0}", "`search.space.adapter.r.step` is 0 but must be a number above 0"),
         ("search.space.adapter.r={low: 1, high: 4, step: 1, log: true}", "has both log and step"),
         ("search.space.training.weight_decay={low: 0, high: 0.1, log: true}", "searched on a log scale, but its low is 0"),
         ("search.space.adapter.bias={low: none, high: all}", "`adapter.bias` is no number"),
         ("search.space.adapter.rr=[8]", "did you mean `adapter.r`?"),
-        ("search.space.data.max_length=[8]", "need: a key of adapter or training"),
+        ("search.space.data.max_length=[8]", "names `data.max_length`, which cannot be searched"),
+        ("search.space.data.max_length=[8]", "need: one of adapter.r, "),
+        ("search.space.training.seed=[1, 2]", "names `training.seed`, which cannot be searched"),
+        ("search.space.adapter.r=[8, 8]", "has the choice 8 twice"),
+        ("search.space.adapter.r={low: 8, high: 16, step: 0.5}", "step` is 0.5, but `adapter.r` is a whole number"),
+        ("search.space.adapter.r={low: 8}", "`search.space.adapter.r` has no high"),
+        ("search.space.adapter.r={low: 8, high: 16, scale: log}", "is a range, which has no `scale`"),
         ("adapter.target_modules=[q_proj", "which cannot be read as YAML"),
         ("adapter=3", "`adapter` is a section, not a key"),
     ],
@@ -174,8 +180,8 @@ def test_a_flag_says_that_it_was_the_command_line() -> None:
 def test_file_and_line_are_named(write) -> None:
     path = write("model:\n  name_or_path: base\n\nadapter:\n  r: 8\n  lora_dropout: 2\n")
     assert refusal(path) == f"{path}:6: `adapter.lora_dropout` is 2 but must be at least 0 and at most 0.99; try 0.05"
-    path = write("search:\n  space:\n    adapter.r: [8]\n    training.seed: [-1]\n")
-    assert refusal(path).startswith(f"{path}:4: `search.space.training.seed` is -1")
+    path = write("search:\n  space:\n    adapter.r: [8]\n    training.max_steps: [-1]\n")
+    assert refusal(path).startswith(f"{path}:4: `search.space.training.max_steps` is -1")
     path = write("adapter:\n  alpha_pattern:\n    q_proj: 8\n    v_proj: 0\n")
     assert refusal(path).startswith(f"{path}:4: `adapter.alpha_pattern.v_proj` is 0")
 
@@ -255,7 +261,7 @@ def test_sections_are_the_dataclasses() -> None:
     assert set(sections()) == {"model", "data", "adapter", "training", "search", "limits", "diagnose", "deploy"}
 
 
-numbers = st.floats(min_value=1e-8, max_value=0.999, allow_nan=False)
+numbers = st.floats(min_value=1e-8, max_value=0.99, allow_nan=False)
 requests = st.fixed_dictionaries(
     {},
     optional={
@@ -267,13 +273,22 @@ requests = st.fixed_dictionaries(
         "training.max_steps": st.none() | st.integers(1, 10**6),
         "data.validation": st.none() | numbers | st.from_regex(r"[a-z]{1,9}\.jsonl", fullmatch=True),
         "search.space": st.dictionaries(
-            st.sampled_from(["adapter.r", "training.seed"]), st.lists(st.integers(1, 99), min_size=1), min_size=1
+            st.sampled_from(["adapter.r", "training.max_steps"]),
+            st.lists(st.integers(1, 99), min_size=1, unique=True),
+            min_size=1,
         ),
         "limits.memory": st.integers(1, 2**50) | st.just("1.5TiB"),
         "name": st.none() | st.text(min_size=1, max_size=20),
         "report_to": st.lists(st.sampled_from(["tensorboard", "wandb"])),
     },
 )
+
+
+@pytest.mark.parametrize(
+    ("key", "asked"), [("training.learning_rate", {"low": 2e-4, "high": 2e-4}), ("adapter.lora_plus_ratio", [1.0, 4.0, 16.0])]
+)
+def test_what_a_plan_says_of_its_space_can_be_asked_for(key: str, asked: Any) -> None:
+    assert load_config(flags={"search.space": {key: asked}}).search.space == {key: asked}
 
 
 @given(requests)

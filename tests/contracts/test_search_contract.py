@@ -13,14 +13,15 @@ import pytest
 
 from loraloom.pipeline.journal import Journal
 from loraloom.records import Score
+from loraloom.search.decode import decode_space
 from loraloom.search.pruners import PRUNERS
 from loraloom.search.samplers import SAMPLERS
 from loraloom.search.searcher import Observation, Searcher, Suggestion
-from loraloom.search.space import ALPHA, BATCH, RANK, RATE, Space
+from loraloom.search.space import ALPHA, BATCH, RANK, RATE
 from loraloom.store.lines import Lines
 
 PLAN: dict[str, Any] = {RATE: 3e-4, RANK: 16, ALPHA: 32.0, BATCH: 16, "training.lr_scheduler_type": "linear"}
-SPACE = Space.decode(
+SPACE = decode_space(
     {
         RATE: {"low": 7.5e-5, "high": 1.2e-3, "log": True},
         RANK: {"low": 8, "high": 64},
@@ -117,7 +118,7 @@ class TestSamplers:
             assert params[BATCH] in (8, 16, 32)
 
     def test_a_space_that_is_used_up_ends_the_search(self, sampler: str) -> None:
-        small = Space.decode({RANK: [8, 16]})
+        small = decode_space({RANK: [8, 16]})
         search = Searcher(small, PLAN, 12, 2, sampler, "none", seed=0)
         asked = []
         while (one := search.ask()) is not None:

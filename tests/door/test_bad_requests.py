@@ -122,6 +122,28 @@ def test_it_is_refused_before_anything_starts(name: str, world: World, loraloom:
         assert word in answer.err
 
 
+@pytest.mark.parametrize("verb", ["plan", "check", "train", "tune"])
+def test_a_space_that_cannot_be_searched_is_refused_alike_by_every_verb(
+    verb: str, world: World, loraloom: Door, tmp_path: Path
+) -> None:
+    file = tmp_path / "config.yaml"
+    file.write_text(
+        f"model: {{name_or_path: {world.llama}}}\ndata: {{train: {world.text}}}\nsearch:\n  space:\n    training.seed: [1, 2]\n"
+    )
+    answer = loraloom(verb, file, "--set", f"output_dir={tmp_path / 'runs'}")
+    refused(answer, tmp_path)
+    assert answer.err.startswith(f"error: {file}:5: `search.space` names `training.seed`, which cannot be searched\n")
+
+
+def test_a_range_of_one_value_is_a_value(world: World, loraloom: Door, tmp_path: Path) -> None:
+    space = "search.space={training.learning_rate: {low: 2e-4, high: 2e-4, log: true}, adapter.r: [4, 8]}"
+    asked = ["--model", world.llama, "--data", world.text, "--set", space, "--set", f"output_dir={tmp_path / 'runs'}", "--json"]
+    for words in (["plan"], ["tune", "--dry-run"]):
+        answer = loraloom(*words, *asked)
+        assert answer.code == 0, answer.err
+        assert answer.json()["search_space"]["training.learning_rate"] == {"low": 2e-4, "high": 2e-4, "log": True}
+
+
 def test_a_refusal_is_one_json_document_as_well(world: World, loraloom: Door, tmp_path: Path) -> None:
     answer = loraloom("train", *absent_file(world, tmp_path), "--output-dir", tmp_path / "runs", "--json")
     refused(answer, tmp_path)

@@ -13,8 +13,8 @@ import pytest
 from loraloom.pipeline.journal import Journal
 from loraloom.pipeline.keep import EVERY_SECONDS, SHARE, Keeper
 from loraloom.records import Score
+from loraloom.search.decode import decode_space
 from loraloom.search.searcher import Observation, Searcher
-from loraloom.search.space import Space
 from loraloom.store.lines import Lines
 
 BASELINE = {"training.learning_rate": 1e-3, "adapter.r": 8}
@@ -57,7 +57,7 @@ def test_it_never_takes_more_than_its_share(takes: float) -> None:
 
 
 def searcher(seed: int = 3) -> Searcher:
-    return Searcher(Space.decode(SPACE), BASELINE, 8, 2, sampler="tpe", pruner="median", seed=seed)
+    return Searcher(decode_space(SPACE), BASELINE, 8, 2, sampler="tpe", pruner="median", seed=seed)
 
 
 def observation(trial: str, step: int, params: Any) -> Observation:

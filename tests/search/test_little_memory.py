@@ -12,8 +12,8 @@ import pytest
 from loraloom.records import Score
 from loraloom.search.compare import mean_cost, paired_difference, standard_error
 from loraloom.search.curves import compact
+from loraloom.search.decode import decode_space
 from loraloom.search.searcher import Observation, Searcher
-from loraloom.search.space import Space
 
 ROWS, EVALUATIONS = 5000, 8
 
@@ -25,7 +25,7 @@ def score(seed: int, rows: int = ROWS) -> Score:
 
 
 def test_a_candidate_costs_a_search_less_than_half_a_megabyte() -> None:
-    space = Space.decode({"training.learning_rate": {"low": 1e-5, "high": 1e-2, "log": True}})
+    space = decode_space({"training.learning_rate": {"low": 1e-5, "high": 1e-2, "log": True}})
     search = Searcher(space, {"training.learning_rate": 1e-3}, trials=8, slots=4, sampler="random", pruner="auto")
 
     def train() -> None:

@@ -12,14 +12,15 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from loraloom.search.anchors import anchors
+from loraloom.search.decode import decode_space
 from loraloom.search.default_space import default_space
 from loraloom.search.history import Known, PastSearch, Prior, standings, tried_again
 from loraloom.search.searcher import Searcher
 from loraloom.search.second_wave import draw
-from loraloom.search.space import ALPHA, BATCH, RANK, RATE, Space
+from loraloom.search.space import ALPHA, BATCH, RANK, RATE
 
 PLAN: dict[str, Any] = {RATE: 3e-4, BATCH: 16, RANK: 16, ALPHA: 32.0}
-SPACE = Space.decode({RATE: {"low": 7.5e-5, "high": 1.2e-3, "log": True}, RANK: [8, 16, 32, 64]}).tied_to(PLAN)
+SPACE = decode_space({RATE: {"low": 7.5e-5, "high": 1.2e-3, "log": True}, RANK: [8, 16, 32, 64]}).tied_to(PLAN)
 
 
 def at(rate: float, rank: int = 16, standing: float = 1.0, reason: str = "") -> Known:
@@ -75,7 +76,7 @@ def test_the_winner_of_an_earlier_search_is_tried_second_with_its_reason() -> No
 
 
 def test_a_winner_outside_the_space_is_moved_to_its_edge_and_what_is_not_searched_stays() -> None:
-    params, _ = tried_again(Space.decode({RATE: [1e-4, 3e-4, 6e-4]}), PLAN, [at(1.0, 64, 1.0, "won")]) or ({}, "")
+    params, _ = tried_again(decode_space({RATE: [1e-4, 3e-4, 6e-4]}), PLAN, [at(1.0, 64, 1.0, "won")]) or ({}, "")
     assert params == {RATE: 6e-4}
 
 

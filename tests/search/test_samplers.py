@@ -12,8 +12,10 @@ from optuna.samplers import BaseSampler, GPSampler, QMCSampler, TPESampler
 
 from loraloom.errors import ConfigError
 from loraloom.search.anchors import anchors
+from loraloom.search.decode import decode_space
 from loraloom.search.default_space import default_space
-from loraloom.search.samplers import Past, make_sampler, one_factor, sobol_points
+from loraloom.search.past import Past
+from loraloom.search.samplers import make_sampler, one_factor, sobol_points
 from loraloom.search.space import BATCH, RANK, RATE, Space
 
 PLAN: dict[str, Any] = {RATE: 3e-4, BATCH: 16, RANK: 16, "adapter.lora_alpha": 32}
@@ -48,7 +50,7 @@ def test_auto_fills_the_space_before_it_asks_a_model(
 
 
 def test_auto_takes_tpe_where_choices_have_no_order() -> None:
-    space = Space.decode({RATE: {"low": 1e-4, "high": 1e-3, "log": True}, **WORDS})
+    space = decode_space({RATE: {"low": 1e-4, "high": 1e-3, "log": True}, **WORDS})
     assert speaks("auto", 16, 8, asked=12, learned=10, space=space) is TPESampler
 
 
@@ -71,7 +73,7 @@ def test_a_sampler_that_does_not_exist_is_refused() -> None:
 
 
 def test_one_factor_changes_one_setting_at_a_time_nearest_first() -> None:
-    space = Space.decode({RATE: {"low": 7.5e-5, "high": 1.2e-3, "log": True}, RANK: [8, 16, 32]})
+    space = decode_space({RATE: {"low": 7.5e-5, "high": 1.2e-3, "log": True}, RANK: [8, 16, 32]})
     points = one_factor(space, PLAN, trials=6)
     changed = [{key: value for key, value in space.params(point).items() if value != PLAN[key]} for point in points]
     assert changed == [
@@ -85,7 +87,7 @@ def test_one_factor_changes_one_setting_at_a_time_nearest_first() -> None:
 
 
 def test_one_factor_takes_finer_levels_where_trials_are_left() -> None:
-    space = Space.decode({RATE: {"low": 1e-4, "high": 1.6e-3, "log": True}})
+    space = decode_space({RATE: {"low": 1e-4, "high": 1.6e-3, "log": True}})
     points = one_factor(space, {RATE: 4e-4}, trials=7)
     rates = [float(point[RATE]) / 1e-4 for point in points]
     assert rates[:4] == pytest.approx([2, 8, 1, 16])
@@ -94,7 +96,7 @@ def test_one_factor_takes_finer_levels_where_trials_are_left() -> None:
 
 @given(st.floats(1e-4, 1e-3), st.sampled_from([8, 16, 32, 64]))
 def test_one_factor_never_changes_two(rate: float, rank: int) -> None:
-    space = Space.decode({RATE: {"low": 1e-4, "high": 1e-3, "log": True}, RANK: [8, 16, 32, 64], **WORDS})
+    space = decode_space({RATE: {"low": 1e-4, "high": 1e-3, "log": True}, RANK: [8, 16, 32, 64], **WORDS})
     baseline = {RATE: rate, RANK: rank, "training.lr_scheduler_type": "cosine"}
     centre = space.point(baseline)
     points = one_factor(space, baseline, trials=8)
@@ -104,7 +106,7 @@ def test_one_factor_never_changes_two(rate: float, rank: int) -> None:
 
 
 def test_a_grid_larger_than_the_search_is_seen_in_every_part() -> None:
-    space = Space.decode({RANK: [8, 16, 32, 64], BATCH: [4, 8, 16, 32], "adapter.lora_dropout": [0.0, 0.05, 0.1]})
+    space = decode_space({RANK: [8, 16, 32, 64], BATCH: [4, 8, 16, 32], "adapter.lora_dropout": [0.0, 0.05, 0.1]})
     sampler = make_sampler("grid", space, PLAN, trials=12, slots=4, seed=1)
     taken: list[dict[str, Any]] = []
     for asked in range(12):
@@ -126,12 +128,12 @@ def test_anchors_are_the_plan_its_rate_both_ways_and_the_plan_again() -> None:
 
 
 def test_anchors_stay_in_the_space_and_do_not_repeat() -> None:
-    narrow = Space.decode({RATE: {"low": 2.9e-4, "high": 6e-4, "log": True}})
+    narrow = decode_space({RATE: {"low": 2.9e-4, "high": 6e-4, "log": True}})
     assert [anchor.params[RATE] for anchor in anchors(narrow, PLAN, 16)] == [3e-4, pytest.approx(6e-4), 3e-4]
-    assert len(anchors(Space.decode({RANK: [8, 16]}), PLAN, 3)) == 1
+    assert len(anchors(decode_space({RANK: [8, 16]}), PLAN, 3)) == 1
 
 
 def test_the_plans_setting_is_kept_as_it_is_even_outside_the_space() -> None:
-    outside = Space.decode({RATE: {"low": 5e-4, "high": 1e-3, "log": True}})
+    outside = decode_space({RATE: {"low": 5e-4, "high": 1e-3, "log": True}})
     assert anchors(outside, PLAN, 16)[0].params == {RATE: 3e-4}
     assert math.isclose(float(outside.point(PLAN)[RATE]), 5e-4)

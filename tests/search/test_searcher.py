@@ -12,11 +12,12 @@ from optuna.trial import TrialState
 
 from loraloom.errors import ConfigError
 from loraloom.records import Score
+from loraloom.search.decode import decode_space
 from loraloom.search.searcher import Observation, Searcher, Suggestion
-from loraloom.search.space import ALPHA, RANK, RATE, Space
+from loraloom.search.space import ALPHA, RANK, RATE
 
 PLAN: dict[str, Any] = {RATE: 3e-4, RANK: 16, ALPHA: 32.0}
-SPACE = Space.decode({RATE: {"low": 7.5e-5, "high": 1.2e-3, "log": True}, RANK: [8, 16, 32, 64]})
+SPACE = decode_space({RATE: {"low": 7.5e-5, "high": 1.2e-3, "log": True}, RANK: [8, 16, 32, 64]})
 BASE = Score("validation", {"loss": 2.0})
 
 
@@ -155,6 +156,6 @@ def test_a_stop_is_a_completion_with_the_best_score() -> None:
 def test_the_room_is_light_to_enter() -> None:
     """`--help` and `check` decode a space without Optuna, and nothing here imports torch by itself."""
     heavy = "import sys, loraloom.search.space, loraloom.search.pruners, loraloom.search.samplers, loraloom.search.default_space;"
-    heavy += "from loraloom.search.space import Space; Space.decode({'adapter.r': [8, 16]});"
+    heavy += "from loraloom.search.decode import decode_space; decode_space({'adapter.r': [8, 16]});"
     heavy += "print(sorted({'optuna', 'sqlalchemy', 'torch', 'scipy'} & sys.modules.keys()))"
     assert subprocess.run([sys.executable, "-c", heavy], capture_output=True, text=True, check=True).stdout == "[]\n"

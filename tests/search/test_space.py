@@ -11,9 +11,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from loraloom.config.decode import load_config
 from loraloom.errors import ConfigError
+from loraloom.search.decode import decode_space
 from loraloom.search.default_space import default_space
-from loraloom.search.space import ALPHA, BATCH, RANK, RATE, Space
+from loraloom.search.space import ALPHA, BATCH, RANK, RATE
 
 PLAN: dict[str, Any] = {
     RATE: 3e-4,
@@ -30,7 +32,7 @@ WORDS = "training.lr_scheduler_type"
 
 
 def test_ranks_and_batch_sizes_are_searched_by_their_logarithm() -> None:
-    space = Space.decode({RANK: [8, 16, 32], BATCH: {"low": 4, "high": 64}})
+    space = decode_space({RANK: [8, 16, 32], BATCH: {"low": 4, "high": 64}})
     assert space.distributions() == {
         RANK: optuna.distributions.IntDistribution(3, 5),
         BATCH: optuna.distributions.IntDistribution(2, 6),
@@ -39,69 +41,46 @@ def test_ranks_and_batch_sizes_are_searched_by_their_logarithm() -> None:
 
 
 def test_numbers_with_gaps_keep_their_order_and_words_stay_apart() -> None:
-    space = Space.decode({RANK: [64, 8, 32], WORDS: ["linear", "cosine"]})
+    space = decode_space({RANK: [64, 8, 32], WORDS: ["linear", "cosine"]})
     assert space.params({RANK: 0, WORDS: '"cosine"'}) == {RANK: 8, WORDS: "cosine"}
     assert space.params({RANK: 2, WORDS: '"linear"'})[RANK] == 64
     assert space.categorical
-    assert not Space.decode({RANK: [8, 64]}).categorical
+    assert not decode_space({RANK: [8, 64]}).categorical
 
 
 @pytest.mark.parametrize("asked", [[2e-4], {"low": 2e-4, "high": 2e-4, "log": True}])
 def test_a_single_value_is_set_and_not_searched(asked: Any) -> None:
-    space = Space.decode({RATE: asked, RANK: [8, 16]})
+    space = decode_space({RATE: asked, RANK: [8, 16]})
     assert set(space.distributions()) == {RANK}
     assert space.params({RANK: 3}) == {RATE: pytest.approx(2e-4), RANK: 8}
 
 
 def test_a_range_of_a_number_stays_a_number_even_if_yaml_read_whole_ones_or_text() -> None:
-    space = Space.decode({"training.num_train_epochs": {"low": 1, "high": 3}, RATE: {"low": "5e-5", "high": "1e-3", "log": True}})
+    space = decode_space({"training.num_train_epochs": {"low": 1, "high": 3}, RATE: {"low": "5e-5", "high": "1e-3", "log": True}})
     distributions = space.distributions()
     assert distributions["training.num_train_epochs"] == optuna.distributions.FloatDistribution(1.0, 3.0)
     assert distributions[RATE] == optuna.distributions.FloatDistribution(5e-5, 1e-3, log=True)
 
 
 def test_a_step_that_misses_the_high_end_stops_before_it() -> None:
-    space = Space.decode({"adapter.lora_dropout": {"low": 0.0, "high": 0.25, "step": 0.1}})
+    space = decode_space({"adapter.lora_dropout": {"low": 0.0, "high": 0.25, "step": 0.1}})
     assert space.size == 3
     assert space.clip({"adapter.lora_dropout": 0.9}) == {"adapter.lora_dropout": pytest.approx(0.2)}
 
 
 def test_lists_of_module_names_come_back_as_they_were() -> None:
-    space = Space.decode({"adapter.target_modules": ["all-linear", ["q_proj", "v_proj"]]})
+    space = decode_space({"adapter.target_modules": ["all-linear", ["q_proj", "v_proj"]]})
     named = {"adapter.target_modules": ("q_proj", "v_proj")}
     assert space.params(space.point(named)) == named
 
 
-@pytest.mark.parametrize(
-    ("asked", "says"),
-    [
-        ({"adapter.rr": [8]}, "did you mean `adapter.r`?"),
-        ({"data.max_length": [128]}, "`data.max_length` cannot be searched"),
-        ({"training.seed": [1, 2]}, "`training.seed` cannot be searched"),
-        ({RANK: []}, "[] is no set of choices"),
-        ({RANK: 8}, "8 is no set of choices"),
-        ({RANK: [0, 8]}, "0 is out of range\n  need: at least 1\n  next: try 8"),
-        ({RANK: [8, 16.5]}, "16.5 is no value of `adapter.r`\n  need: a whole number"),
-        ({RANK: [8, True]}, "true is no value of `adapter.r`"),
-        ({RANK: [8, 8]}, "8 stands in the list twice"),
-        ({RATE: ["auto", 1e-4]}, "'auto' is no value of `training.learning_rate`"),
-        ({RATE: {"low": 1e-4}}, "the range has no `high`\n  got: low"),
-        ({RATE: {"low": 1e-4, "high": 1e-3, "scale": "log"}}, "a range has no `scale`"),
-        ({RATE: {"low": 1e-3, "high": 1e-4}}, "low is 0.001 and high is 0.0001\n  need: low at most as large as high"),
-        ({RATE: {"low": 1e-4, "high": 1e-3, "log": "yes"}}, "log is 'yes'\n  need: true or false"),
-        ({RATE: {"low": 1e-4, "high": 1e-3, "log": True, "step": 1e-4}}, "log and step cannot go together"),
-        ({RATE: {"low": 1e-4, "high": 1e-3, "step": 0}}, "step is 0\n  need: a number above 0"),
-        ({"adapter.lora_dropout": {"low": 0, "high": 0.1, "log": True}}, "low is 0 on a logarithmic scale"),
-        ({RANK: {"low": 8, "high": 16, "step": 0.5}}, "need: a whole step"),
-        ({WORDS: {"low": 1, "high": 2}}, "is no number and has no range"),
-        ({WORDS: ["linear", "step"]}, "'step' is no value of `training.lr_scheduler_type`"),
-    ],
-)
-def test_what_cannot_be_searched_is_refused_by_name(asked: dict[str, Any], says: str) -> None:
+@pytest.mark.parametrize("asked", [{"adapter.rr": [8]}, {RANK: []}, {RANK: [0, 8]}, {RATE: {"low": 1e-3, "high": 1e-4}}])
+def test_a_space_that_python_hands_over_is_refused_as_one_in_a_file(asked: dict[str, Any]) -> None:
     with pytest.raises(ConfigError) as caught:
-        Space.decode(asked)
-    assert says in str(caught.value)
-    assert str(caught.value).startswith("search.space")
+        decode_space(asked)
+    with pytest.raises(ConfigError) as in_a_file:
+        load_config(flags={"search.space": asked})
+    assert str(caught.value).removeprefix("search.space: ") == str(in_a_file.value).removeprefix("command line: ")
     assert caught.value.exit_code == 2
 
 
@@ -110,19 +89,19 @@ def test_auto_is_refused_however_often_python_has_made_such_a_type() -> None:
     for number in range(1_000):
         assert Literal[number] is not None  # type: ignore[valid-type]
     with pytest.raises(ConfigError):
-        Space.decode({RATE: ["auto", 1e-4]})
+        decode_space({RATE: ["auto", 1e-4]})
 
 
 def test_alpha_follows_a_searched_rank_and_nothing_else() -> None:
-    follows = Space.decode({RANK: [8, 16, 64]}).tied_to(PLAN)
+    follows = decode_space({RANK: [8, 16, 64]}).tied_to(PLAN)
     assert follows.params(follows.point({RANK: 64})) == {RANK: 64, ALPHA: 128.0}
-    free = Space.decode({RANK: [8, 16], ALPHA: [16, 32]}).tied_to(PLAN)
+    free = decode_space({RANK: [8, 16], ALPHA: [16, 32]}).tied_to(PLAN)
     assert free.params(free.point({RANK: 8, ALPHA: 32})) == {RANK: 8, ALPHA: 32.0}
-    assert ALPHA not in Space.decode({RATE: [1e-4, 2e-4]}).tied_to(PLAN).exactly(PLAN)
+    assert ALPHA not in decode_space({RATE: [1e-4, 2e-4]}).tied_to(PLAN).exactly(PLAN)
 
 
 def test_the_grid_holds_every_choice_and_cuts_ranges_to_fit() -> None:
-    space = Space.decode({RANK: [8, 16, 32], RATE: {"low": 1e-4, "high": 1e-3, "log": True}})
+    space = decode_space({RANK: [8, 16, 32], RATE: {"low": 1e-4, "high": 1e-3, "log": True}})
     grid = space.grid(trials=16)
     assert len(grid) == 15
     assert len({tuple(point.items()) for point in grid}) == 15
@@ -198,7 +177,7 @@ def test_the_nearest_point_of_a_points_settings_is_the_point(data: st.DataObject
 
 @given(st.fixed_dictionaries({RATE: st.floats(1e-6, 1.0), BATCH: st.integers(1, 999), RANK: st.integers(1, 999)}))
 def test_clipping_ends_inside_and_changes_nothing_twice(params: dict[str, Any]) -> None:
-    space = Space.decode({RATE: {"low": 1e-4, "high": 1e-3, "log": True}, BATCH: [4, 8, 16], RANK: {"low": 3, "high": 40}})
+    space = decode_space({RATE: {"low": 1e-4, "high": 1e-3, "log": True}, BATCH: [4, 8, 16], RANK: {"low": 3, "high": 40}})
     once = space.clip(params)
     assert 1e-4 <= once[RATE] <= 1e-3
     assert once[BATCH] in (4, 8, 16)

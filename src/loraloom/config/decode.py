@@ -1,4 +1,4 @@
-"""From YAML, flags and `--set` to a `Config`. Nothing else in loraloom knows pydantic or reads the user's YAML.
+"""From YAML, flags and `--set` to a `Config`. Nothing else in loraloom reads the user's YAML.
 
 Every source is first laid flat, dotted key by dotted key, each value with the place it came from. So precedence
 is one dictionary update (file < flags < `--set`), and every message can name the key, the file and the line.
@@ -9,34 +9,29 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field, replace
-from functools import cache
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, cast
 
 import yaml
-from pydantic import TypeAdapter, ValidationError
 from yaml.scanner import ScannerError
 
 from loraloom.config.asked import Config
 from loraloom.config.keys import Key, keys, nearest, sections
+from loraloom.config.space import check_space
 from loraloom.config.units import parse_bytes, parse_seconds
-from loraloom.config.words import ABSENT, SETTINGS, VALUES, plain, squashed
+from loraloom.config.values import check_value, show
+from loraloom.config.words import ABSENT, SETTINGS, plain
 from loraloom.errors import ConfigError
 
 __all__ = ["load_config", "parse_bytes", "parse_seconds", "to_plain"]
 
-_NAMES = re.compile(r"[\w.\-]+\s*,[\w.\-\s,]*")
-"""Names with commas between them; a pattern has other signs too."""
-_SEARCHABLE = ("adapter.", "training.")
 _LARGEST_FILE = 2**18
 """Bytes of a config file: a thousand times what one needs, and few enough to be read at once."""
 _MOST_VALUES = 100_000
 """Values in one document, each alias counted as all that it stands for."""
 _MOST_BRACKETS = 60
 """Within each other; a config needs three."""
-_LARGEST_NUMBER = 1e18
-"""No setting comes near it, and all that is computed from settings still fits into 64 bits."""
 
 
 @dataclass(frozen=True)
@@ -249,7 +244,7 @@ def _lay_flat(settings: dict[str, _Setting], name: str, value: Any, places: Mapp
         if value is not None and not isinstance(value, dict):
             example = next(key for key in keys() if key.startswith(f"{name}."))
             raise ConfigError(
-                f"`{name}` is {_show(value)} but must be a section with keys of its own",
+                f"`{name}` is {show(value)} but must be a section with keys of its own",
                 where=where,
                 next=f"for example\n    {name}: {{{example.partition('.')[2]}: {keys()[example].example}}}",
             )
@@ -295,7 +290,7 @@ def _parse_text(key: Key, text: str, where: str, *, entry: str | None) -> Any:
         return _load(text)[0]
     except yaml.YAMLError:
         raise ConfigError(
-            f"`{key.name}` is {_show(text)}, which cannot be read as YAML",
+            f"`{key.name}` is {show(text)}, which cannot be read as YAML",
             need=key.need,
             next="put quotes around it",
             where=where,
@@ -332,145 +327,8 @@ def _unknown_key(name: str, where: str) -> ConfigError:
     )
 
 
-# Checking
-
-
 def _check(key: Key, setting: _Setting) -> Any:
     """The setting's value in the type that `asked.py` declares, inside its range."""
     if key.name == "search.space" and setting.value != "auto":
-        return _check_space(key, setting)
-    return _check_value(key, setting.value, setting.where, setting.inner)
-
-
-def _check_value(key: Key, value: Any, where: str, inner: Mapping[str, str]) -> Any:
-    value = _meant(key, value)
-    if isinstance(value, str) and key.takes_list and str not in key.kinds and value not in key.need.split():
-        value = [value]
-    if _is_wrong_bool(key, value):
-        raise _wrong_value(key, value, key.need, where)
-    try:
-        typed = _adapter(key.hint).validate_python(value)
-    except ValidationError:
-        hint = " (in quotes)" if str in key.kinds and isinstance(value, int | float) else ""
-        raise _wrong_value(key, value, key.need + hint, where) from None
-    if any(isinstance(text, str) and "\0" in text for text in (typed if isinstance(typed, tuple) else (typed,))):
-        raise _wrong_value(key, typed, "text without NUL characters", where)
-    numbers = {None: typed} if not isinstance(typed, dict) else cast(dict[str | None, Any], typed)
-    for entry, number in numbers.items():
-        if isinstance(number, bool) or not isinstance(number, int | float):
-            continue
-        if not -_LARGEST_NUMBER < number < _LARGEST_NUMBER or (key.range and not key.range.holds(number)):
-            name = key.name if entry is None else f"{key.name}.{entry}"
-            limit = f"below {_LARGEST_NUMBER:g}"
-            need = key.range.words if key.range else f"a number {limit}"
-            if key.range and key.range.holds(number):
-                need = f"{need} and {limit}"
-            place = where if entry is None else inner.get(entry, where)
-            raise ConfigError(f"`{name}` is {_show(number)} but must be {need}; try {key.example}", where=place)
-    _check_words(key, typed, where)
-    return typed
-
-
-def _meant(key: Key, value: Any) -> Any:
-    """`value` in our words: names with commas between them are a list, and 4bit, as others call it, is nf4."""
-    if key.takes_list and not key.takes_sources and isinstance(value, str) and _NAMES.fullmatch(value):
-        return [name.strip() for name in value.split(",") if name.strip()]
-    if isinstance(value, str | int) and not isinstance(value, bool):
-        return VALUES.get(key.name.removeprefix("search.space."), {}).get(squashed(str(value)), value)
-    return value
-
-
-def _check_words(key: Key, value: Any, where: str) -> None:
-    """The keys whose text has a form of its own."""
-    if key.name == "limits.memory" and value != "auto":
-        parse_bytes(value, where=where)
-    elif key.name == "limits.time" and value is not None:
-        parse_seconds(value, where=where)
-    elif key.name == "search.metric" and str(value).startswith("test_"):
-        raise ConfigError(
-            f"`search.metric` is {_show(value)}, but a search that sees the test split has no honest test any more",
-            next=f"try validation_{str(value).removeprefix('test_')}",
-            where=where,
-        )
-
-
-def _check_space(key: Key, setting: _Setting) -> dict[str, Any]:
-    """Each entry a list of choices or {low, high, log, step}, each number one that its key would take."""
-    if not isinstance(setting.value, dict) or not setting.value:
-        raise _wrong_value(
-            key, setting.value, "auto or a mapping of keys to choices", setting.where, example="{adapter.r: [8, 16, 32]}"
-        )
-    searchable = tuple(name for name in keys() if name.startswith(_SEARCHABLE))
-    space: dict[str, Any] = {}
-    for name, choices in cast(dict[Any, Any], setting.value).items():
-        where = setting.inner.get(str(name), setting.where)
-        if name not in searchable:
-            guess = nearest(str(name), among=searchable)
-            raise ConfigError(
-                f"`search.space` names `{name}`, which cannot be searched",
-                need="a key of adapter or training",
-                next=f"did you mean `{guess}`?" if guess else None,
-                where=where,
-            )
-        space[name] = _check_dimension(keys()[name], choices, where)
-    return space
-
-
-def _check_dimension(key: Key, choices: Any, where: str) -> Any:
-    name = f"search.space.{key.name}"
-    entry = replace(key, name=name)
-    if isinstance(choices, list) and choices:
-        if "auto" in choices:
-            raise ConfigError(
-                f"`{name}` has the choice auto, which is no value to try", next="name the values themselves", where=where
-            )
-        return [_check_value(entry, choice, where, {}) for choice in cast(list[Any], choices)]
-    if isinstance(choices, dict) and {"low", "high"} <= choices.keys() <= {"low", "high", "log", "step"}:
-        bounds = cast(dict[str, Any], choices)
-        low, high = (_check_value(entry, bounds[end], where, {}) for end in ("low", "high"))
-        if any(isinstance(end, bool) or not isinstance(end, int | float) for end in (low, high)):
-            raise ConfigError(
-                f"`{name}` has a low and a high, but `{key.name}` is no number", next="list the choices", where=where
-            )
-        if low >= high:
-            raise ConfigError(f"`{name}` has low {low:g} and high {high:g}, but low must be below high", where=where)
-        log, step = bounds.get("log", False), bounds.get("step")
-        if not isinstance(log, bool):
-            raise ConfigError(f"`{name}.log` is {_show(log)} but must be true or false; try true", where=where)
-        if step is not None and (isinstance(step, bool) or not isinstance(step, int | float) or step <= 0):
-            raise ConfigError(f"`{name}.step` is {_show(step)} but must be a number above 0", where=where)
-        if log and low <= 0:
-            raise ConfigError(f"`{name}` is searched on a log scale, but its low is {low:g}", need="a low above 0", where=where)
-        if log and step is not None:
-            raise ConfigError(f"`{name}` has both log and step", next="keep one of the two", where=where)
-        return {**bounds, "low": low, "high": high}
-    raise ConfigError(
-        f"`{name}` is {_show(choices)} but must be a list of choices or {{low, high, log, step}}",
-        next=f"for example {{{key.name}: [{key.example}]}}",
-        where=where,
-    )
-
-
-@cache
-def _adapter(hint: Any) -> TypeAdapter[Any]:
-    return TypeAdapter(hint)
-
-
-def _is_wrong_bool(key: Key, value: Any) -> bool:
-    """pydantic reads `true` as 1; for us that is a slip of the pen."""
-    items = cast(dict[Any, Any], value).values() if isinstance(value, dict) else (value,)
-    return bool not in key.kinds and any(isinstance(item, bool) for item in items)
-
-
-def _wrong_value(key: Key, value: Any, need: str, where: str, example: str | None = None) -> ConfigError:
-    return ConfigError(f"`{key.name}` is {_show(value)} but must be {need}; try {example or key.example}", where=where)
-
-
-def _show(value: Any) -> str:
-    """A value as YAML writes it, cut to a readable length."""
-    if value is None:
-        return "null"
-    if isinstance(value, bool):
-        return str(value).lower()
-    text = f"{value:g}" if isinstance(value, float) else repr(value)
-    return text if len(text) <= 60 else text[:57] + "..."
+        return check_space(setting.value, setting.where, setting.inner)
+    return check_value(key, setting.value, setting.where, setting.inner)

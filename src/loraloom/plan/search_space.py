@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from loraloom.plan.planner import Plan, candidate, search_caps
+from loraloom.search.decode import decode_space
 from loraloom.search.default_space import default_space
 from loraloom.search.dimensions import Choices, Dimension, Range
 from loraloom.search.pruners import is_wide
@@ -22,7 +23,7 @@ def search_space(plan: Plan) -> Space:
     if asked.space == "auto":
         wide = is_wide(asked.pruner, plan.trials)
         return default_space(plan.values(), plan.trials, plan.slots, search_caps(plan), wide=wide)
-    space = Space.decode(asked.space)
+    space = decode_space(asked.space)
     # Whether a value suits this model (a target that matches nothing) shows only in a candidate that has it.
     middle = space.point({})
     turned = [{**middle, dimension.key: level} for dimension in space.searched for level in dimension.levels(2)]

@@ -51,17 +51,6 @@ class Space:
     dimensions: tuple[Dimension, ...]
     couplings: Couplings = Couplings()
 
-    @classmethod
-    def decode(cls, asked: Mapping[str, Any]) -> Space:
-        """The space that a user wrote: dotted key -> list of choices, or {low, high, log, step}.
-
-        Raises:
-            ConfigError: a key that cannot be searched, or a list or range that cannot be; `where` names the key.
-        """
-        from loraloom.search.decode import dimension
-
-        return cls(tuple(dimension(key, choices) for key, choices in asked.items()))
-
     @property
     def searched(self) -> tuple[Dimension, ...]:
         return tuple(dimension for dimension in self.dimensions if not dimension.frozen)
