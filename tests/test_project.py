@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import re
 import tomllib
+from graphlib import TopologicalSorter
 from pathlib import Path
 from typing import Any
 
+import grimp
 import pytest
 
 import loraloom
@@ -42,6 +44,24 @@ def test_the_walls_are_drawn_as_they_are_held() -> None:
     rooms = next(contract for contract in PROJECT["tool"]["importlinter"]["contracts"] if contract["id"] == "rooms")
     drawn = CONTRIBUTING.partition("```\n")[2].partition("\n```")[0].splitlines()
     assert drawn == [re.sub(r"[()]", "", row) for row in rooms["layers"]]
+
+
+ROOMS = ("adapters", "cli", "config", "data", "diagnose", "evals", "facts", "plan", "report", "search", "store", "train")
+"""Left: lora (the kernels name what they are called with) and pipeline."""
+
+
+@pytest.fixture(scope="module")
+def imports() -> dict[str, set[str]]:
+    """What each file imports of ours, also for its types alone."""
+    graph = grimp.build_graph("loraloom", cache_dir=None)
+    return {module: graph.find_modules_directly_imported_by(module) for module in graph.modules}
+
+
+@pytest.mark.parametrize("room", ROOMS)
+def test_no_file_imports_in_a_circle(room: str, imports: dict[str, set[str]]) -> None:
+    """Between rooms the walls see to it."""
+    inside = {module for module in imports if module.startswith(f"loraloom.{room}.")}
+    TopologicalSorter({module: imports[module] & inside for module in inside}).prepare()
 
 
 def test_every_public_name_is_there_and_typed() -> None:

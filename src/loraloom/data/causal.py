@@ -6,9 +6,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
 from loraloom.data.chat import chat_rows
-from loraloom.data.conversation import Conversation
+from loraloom.data.conversation import Conversation, is_talk
 from loraloom.data.form_template import form_of
-from loraloom.data.forms import conversation, is_talk, pair
+from loraloom.data.forms import conversation, pair
 from loraloom.data.plain import Framing, pair_rows, text_rows
 from loraloom.data.recognise import Recognised
 from loraloom.data.render import Renderer

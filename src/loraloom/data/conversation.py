@@ -164,6 +164,12 @@ def own_tools(talk: Sequence[Mapping[str, Any]]) -> Any:
     return next((entry["tools"] for entry in talk if entry.get("tools")), None)
 
 
+def is_talk(value: Any) -> bool:
+    """Whether a cell holds a list of messages, as it is or as JSON text."""
+    found = from_json(value)
+    return isinstance(found, list) and bool(found) and all(isinstance(entry, Mapping) for entry in found)  # pyright: ignore[reportUnknownVariableType]
+
+
 def from_json(value: Any) -> Any:
     """What a cell holds where it is the text of a list or an object, in JSON or as Python prints it; else the value itself."""
     if not isinstance(value, str) or value.lstrip()[:1] not in ("[", "{"):

@@ -7,8 +7,7 @@ from collections.abc import Mapping
 from typing import Any, cast
 
 from loraloom.data.classes import is_missing
-from loraloom.data.conversation import FLAGS, ROLES, flag, from_json, role_of, said, speaker
-from loraloom.data.forms import is_talk
+from loraloom.data.conversation import FLAGS, ROLES, flag, from_json, is_talk, role_of, said, speaker
 from loraloom.data.table import listed
 
 Fault = tuple[str, str]

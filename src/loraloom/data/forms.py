@@ -19,7 +19,7 @@ before the answer, so that no token spans prompt and answer.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from loraloom.data.conversation import (
     Conversation,
@@ -27,6 +27,7 @@ from loraloom.data.conversation import (
     entries,
     flags_of,
     from_json,
+    is_talk,
     own_tools,
     pairs_of,
     read_messages,
@@ -34,9 +35,7 @@ from loraloom.data.conversation import (
     says_something,
 )
 from loraloom.data.form_template import in_form
-
-if TYPE_CHECKING:
-    from loraloom.data.recognise import Recognised
+from loraloom.data.recognise import Recognised
 
 
 def conversation(row: Mapping[str, Any], recognised: Recognised) -> Conversation:
@@ -92,12 +91,6 @@ def _learnt(
         answers = [i for i in answers if i >= given]
     answers = [i for i in answers if says_something(messages[i]) and all(flags_of(said[i]).values())]
     return [i in answers for i in range(len(messages))]
-
-
-def is_talk(value: Any) -> bool:
-    """Whether a cell holds a list of messages, as it is or as JSON text."""
-    found = from_json(value)
-    return isinstance(found, list) and bool(found) and all(isinstance(entry, Mapping) for entry in found)  # pyright: ignore[reportUnknownVariableType]
 
 
 def pair(row: Mapping[str, Any], recognised: Recognised) -> tuple[str, str]:

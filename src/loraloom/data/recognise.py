@@ -8,8 +8,8 @@ from typing import Any, Literal
 
 from loraloom.config.asked import DataConfig, Learn, System
 from loraloom.data.classes import Spelling, label_text, spelling_of
+from loraloom.data.conversation import is_talk
 from loraloom.data.faults import fault
-from loraloom.data.forms import is_talk
 from loraloom.data.group_columns import group_columns
 from loraloom.data.label_column import label_advice, label_notes, pair_columns
 from loraloom.data.preferences import refuse_preferences
