@@ -14,7 +14,7 @@ from rehearsal import EVALUATIONS, Played, Rehearsal
 from loraloom.search.default_space import default_space
 from loraloom.search.finals import finalists_of
 from loraloom.search.searcher import Searcher
-from loraloom.search.second_wave import apart
+from loraloom.search.second_wave import is_apart, places
 from loraloom.search.space import BATCH, RANK, RATE
 
 PLAN: dict[str, Any] = {RATE: 3e-4, BATCH: 16, RANK: 16, "adapter.lora_alpha": 32.0}
@@ -145,4 +145,4 @@ def test_the_second_wave_spreads_where_the_best_lies_at_an_edge() -> None:
     second = points[16:]
     for number, point in enumerate(second):
         others = points[: 16 + number]
-        assert apart(space, [point], others) == [point]
+        assert is_apart(places(space, [point])[0], places(space, others))

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import math
 from array import array
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
+from functools import wraps
 from statistics import median
+from typing import Any, TypeVar
 
 from loraloom.records import Score, TrialStatus
 from loraloom.search.compare import mean_cost, standard_error
@@ -16,6 +18,9 @@ NEAR = 1e-6
 """Progress is a quotient of whole numbers: compare it with this much slack."""
 MEDIAN_OF = 3
 """Evaluations whose median stands for a trial: one lucky draw must not decide."""
+
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -56,6 +61,19 @@ class Reading:
         return self.progress > self.warmup_share + NEAR
 
 
+def remembered(work: Callable[[Curve, float], T]) -> Callable[[Curve, float], T]:
+    """`work`, done once for each progress until the curve has another reading: rungs ask the same again at every report."""
+
+    @wraps(work)
+    def once(curve: Curve, progress: float) -> T:
+        key = (work.__name__, progress)
+        if key not in curve.worked_out:
+            curve.worked_out[key] = work(curve, progress)
+        return curve.worked_out[key]
+
+    return once
+
+
 @dataclass
 class Curve:
     """One trial: what it was asked to be, and what has been seen of it.
@@ -66,6 +84,8 @@ class Curve:
         shape: the observations' `schedule_shape` as text; None before the first.
         paused: waits out of the pack until others have come as far.
         cost: of the final score, once told.
+        finite: the readings whose cost is.
+        worked_out: what is remembered of the readings, by name and progress.
     """
 
     suggestion: Suggestion
@@ -77,10 +97,11 @@ class Curve:
     cost: float | None = None
     se: float = 0.0
     paused: bool = False
+    finite: list[Reading] = field(default_factory=list[Reading])
+    worked_out: dict[tuple[str, float], Any] = field(default_factory=dict[tuple[str, float], Any])
 
-    @property
-    def id(self) -> str:
-        return self.suggestion.id
+    def __post_init__(self) -> None:
+        self.id = self.suggestion.id
 
     @property
     def living(self) -> bool:
@@ -95,24 +116,25 @@ class Curve:
     def last(self) -> Reading | None:
         return self.readings[-1] if self.readings else None
 
-    @property
-    def finite(self) -> list[Reading]:
-        return [reading for reading in self.readings if reading.finite]
-
     def add(self, seen: Observation) -> None:
         """Append an observation; a trial that was taken up again forgets what lay at or beyond this step."""
         self.readings = [reading for reading in self.readings if reading.step < seen.step]
         self.readings.append(Reading.of(seen))
+        self.finite = [reading for reading in self.readings if reading.finite]
+        self.worked_out = {}
         self.shape = repr(seen.schedule_shape)
 
+    @remembered
     def reached(self, progress: float) -> bool:
         return any(reading.progress >= progress - NEAR for reading in self.finite)
 
+    @remembered
     def until(self, progress: float) -> list[Reading]:
         """The last finite readings (3 at most) up to a progress, those after warm-up where there are any."""
         seen = [reading for reading in self.finite if reading.progress <= progress + NEAR]
         return ([reading for reading in seen if reading.after_warmup] or seen)[-MEDIAN_OF:]
 
+    @remembered
     def level(self, progress: float) -> float:
         """The median cost of the last readings up to a progress; infinite before the first."""
         costs = [reading.cost for reading in self.until(progress)]

@@ -6,15 +6,16 @@ seen a few results, so tpe and gp begin with scrambled Sobol points, which fill 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import zip_longest
 from random import Random
 from typing import TYPE_CHECKING, Any, Literal, Protocol, TypeAlias
 
 from loraloom.errors import ConfigError
+from loraloom.search.past import Past
 from loraloom.search.quiet import quiet
-from loraloom.search.second_wave import Early, Waves, first_wave
+from loraloom.search.second_wave import Waves, first_wave
 from loraloom.search.space import Point, Space
 
 if TYPE_CHECKING:
@@ -31,17 +32,6 @@ TPE_FROM = 64
 TPE_STARTUP = 10
 """Optuna's own default; a Gaussian process can do with two points more than dimensions (4 at least)."""
 LEVELS = (5, 9, 17, 33)
-
-
-@dataclass(frozen=True)
-class Past:
-    """What a sampler may know: trials asked so far, results told to Optuna, whether a point would be new, and how each trial
-    that was asked stands at the first rung, in the order of asking (for a search that starts wide)."""
-
-    asked: int
-    learned: int
-    is_new: Callable[[Point], bool]
-    early: Callable[[], Sequence[Early]] = lambda: ()
 
 
 class Sampler(Protocol):

@@ -23,11 +23,12 @@ from loraloom.search.compare import mean_cost, standard_error
 from loraloom.search.curves import Curve, compact, leader, standing
 from loraloom.search.exits import leave
 from loraloom.search.history import Known
-from loraloom.search.pruners import EXITS_ONLY, is_wide, make_pruner
+from loraloom.search.past import Early, Past
+from loraloom.search.pruners import is_wide, make_pruner
 from loraloom.search.pruners.halving import FIRST, cost_at, mark
+from loraloom.search.pruners.pruner import EXITS_ONLY
 from loraloom.search.quiet import quiet
-from loraloom.search.samplers import Listed, Past, make_sampler
-from loraloom.search.second_wave import Early
+from loraloom.search.samplers import Listed, make_sampler
 from loraloom.search.space import Params, Point, Space
 from loraloom.search.values import Kind, Observation, Place, Suggestion, Verdict
 
@@ -92,6 +93,9 @@ class Searcher:
         self._running: dict[str, optuna.Trial] = {}
         self._pruner = make_pruner(pruner, trials, self._study, self._running, seed)
         self._curves: dict[str, Curve] = {}
+        self._points: dict[str, Point] = {}
+        self._fresh: dict[str, Curve] = {}
+        self._learned = 0
         self._used: set[str] = set()
         self._leaving: set[str] = set()
         self._wave = 0
@@ -159,13 +163,11 @@ class Searcher:
         return self._free
 
     def _past(self) -> Past:
-        return Past(
-            len(self._curves), self._learned(), self._is_new, lambda: [self._early(curve) for curve in self._curves.values()]
-        )
+        return Past(len(self._curves), self._learned, self._is_new, lambda: map(self._early, self._curves.values()))
 
     def _early(self, curve: Curve) -> Early:
-        point, reached = self._space.point(curve.suggestion.params), mark(curve, FIRST) is not None
-        return Early(point, cost_at(curve, FIRST) if reached else math.nan, curve.living and not reached)
+        reached = mark(curve, FIRST) is not None
+        return Early(self._points[curve.id], cost_at(curve, FIRST) if reached else math.nan, curve.living and not reached)
 
     def _ask_new(self) -> Suggestion | None:
         anchor = self._next_anchor()
@@ -209,6 +211,7 @@ class Searcher:
         asked = Suggestion(f"t{len(self._curves):03d}", params, kind, seed_offset, kind == "audit")
         protected = _fingerprint(params, 0) == _fingerprint(self._anchors[0].params, 0)
         self._curves[asked.id] = Curve(asked, self._wave, protected)
+        self._points[asked.id] = self._space.point(params)
         self._used.add(_fingerprint(params, seed_offset))
         self._running[asked.id] = trial
         return asked
@@ -230,11 +233,6 @@ class Searcher:
     def _is_new(self, point: Point) -> bool:
         return _fingerprint(self._space.params(point), 0) not in self._used
 
-    def _learned(self) -> int:
-        """Results that the model can use: a Gaussian process reads complete trials only."""
-        states = (TrialState.COMPLETE,) if self._sampler.censored else (TrialState.COMPLETE, TrialState.PRUNED)
-        return len(self._study.get_trials(deepcopy=False, states=states))
-
     # Listening
 
     def report(self, observation: Observation) -> None:
@@ -248,7 +246,7 @@ class Searcher:
             raise ValueError(f"step {observation.step} at progress {observation.progress} is no place in a training")
         self._seen = compact(self._signed(observation.score), like=self._seen)
         curve.add(replace(observation, score=self._seen))
-        self._reported, self._free = True, None
+        self._reported, self._free, self._fresh[curve.id] = True, None, curve
         reading = curve.readings[-1]
         if reading.finite:
             with quiet():
@@ -261,7 +259,9 @@ class Searcher:
         action was "stop". One whose action is "pause" is kept as it is until `ask` hands it out again.
         """
         self._free = None
-        living = [curve for curve in self._curves.values() if curve.living and curve.id not in self._leaving]
+        # One that was not heard of since the last time has no new reason to end by itself.
+        fresh, self._fresh = sorted(self._fresh.values(), key=lambda curve: int(curve.id[1:])), {}
+        living = [curve for curve in fresh if curve.living and curve.id not in self._leaving]
         exits = [leave(curve, self._base_cost) for curve in living]
         self._leaving.update(verdict.trial_id for verdict in exits if verdict)
         with quiet():
@@ -292,6 +292,7 @@ class Searcher:
         value, state = self._told(curve, status, cost)
         with quiet():
             self._study.tell(trial, value, state)
+        self._learned += state != TrialState.FAIL
         curve.status, curve.paused = status, False
         curve.cost = cost if status == "completed" else None
         curve.se = 0.0 if score is None else standard_error(score)

@@ -9,21 +9,20 @@ points do. Sources: Box and Wilson 1951 (response surfaces), Thompson 1933; Russ
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from itertools import islice
 from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
 
-from loraloom.search.dimensions import Range
+from loraloom.search.dimensions import Dimension, Range
+from loraloom.search.past import Past
 from loraloom.search.space import Point, Space
 
 if TYPE_CHECKING:
     from optuna.samplers import BaseSampler
-
-    from loraloom.search.samplers import Past
 
 Floats = NDArray[np.float64]
 
@@ -41,16 +40,6 @@ PRIOR, NOISE = 2.0, 0.5
 
 
 @dataclass(frozen=True)
-class Early:
-    """What is known of a candidate at the first rung: its point, its cost there (nan for none yet, infinite where it was not
-    finite), and whether it is still on its way."""
-
-    point: Point
-    cost: float
-    pending: bool
-
-
-@dataclass(frozen=True)
 class Waves:
     """Sobol points first, and once all of them have come to the first rung, points of the fitted surface.
 
@@ -64,20 +53,29 @@ class Waves:
     size: int
     seed: int
     censored: bool = False
+    _asked: list[Floats] = field(default_factory=list[Floats])
+    """The places of all that were asked, in their order: they stay."""
 
     def waits(self, past: Past) -> bool:
         """Whether the second wave still waits for some of the first."""
-        return past.asked >= self.size and any(one.pending for one in past.early()[: self.size])
+        return past.asked >= self.size and any(one.pending for one in islice(past.early(), self.size))
 
     def next(self, past: Past) -> Point | BaseSampler | None:
         """A point, or the sampler that is to draw it. What the surface proposes has not been asked before."""
-        known = [one for one in past.early() if not math.isnan(one.cost)]
-        if past.asked < self.size or sum(math.isfinite(one.cost) for one in known) < LEAST:
+        if past.asked < self.size:
             return self.sobol
+        asked = list(past.early())
+        costs = np.asarray([one.cost for one in asked])
+        if np.isfinite(costs).sum() < LEAST:
+            return self.sobol
+        self._asked.extend(places(self.space, [one.point for one in asked[len(self._asked) :]]))
         rng = np.random.default_rng((self.seed, past.asked))
-        new = [point for point in draw(self.space, POOL, rng) if past.is_new(point)]
-        pool = apart(self.space, new, [one.point for one in past.early()])
-        return lowest(self.space, known, pool, rng) if pool else self.sobol
+        pool, others, known = draw(self.space, POOL, rng), np.stack(self._asked), ~np.isnan(costs)
+        own = places(self.space, pool)
+        for place in lowest_first(own, others[known], costs[known], len(scales(self.space)), rng):
+            if is_apart(own[place], others) and past.is_new(pool[place]):
+                return pool[place]
+        return self.sobol
 
 
 def first_wave(trials: int) -> int:
@@ -85,44 +83,46 @@ def first_wave(trials: int) -> int:
     return trials if trials < FROM else trials // 2
 
 
-def lowest(space: Space, known: Sequence[Early], pool: Sequence[Point], rng: np.random.Generator) -> Point:
-    """The point of the pool that is lowest on a surface drawn from the posterior."""
-    costs = np.asarray([one.cost for one in known])
+def lowest_first(pool: Floats, known: Floats, costs: Floats, scales: int, rng: np.random.Generator) -> list[int]:
+    """The order of a pool of places by a surface drawn from the posterior, given places whose costs are known."""
     finite = costs[np.isfinite(costs)]
     # What fails by far must not bend the surface where the others are told apart.
     costs = np.minimum(costs, 2 * np.median(finite) - finite.min())
     scaled = (costs - costs.mean()) / (costs.std() or 1.0)
-    surface = features(space, [one.point for one in known])
+    surface = features(known, scales)
     precision = surface.T @ surface / NOISE**2 + np.eye(surface.shape[1]) / PRIOR**2
     mean = np.linalg.solve(precision, surface.T @ scaled / NOISE**2)
     root = np.linalg.cholesky(precision)
     drawn = mean + np.linalg.solve(root.T, rng.standard_normal(len(mean)))
-    return pool[int(np.argmin(features(space, pool) @ drawn))]
+    return np.argsort(features(pool, scales) @ drawn, kind="stable").tolist()
 
 
-def features(space: Space, points: Sequence[Point]) -> Floats:
+def features(places: Floats, scales: int) -> Floats:
     """[points, coefficients]: one, every scale, its square, the products of two, and a column for each word."""
-    x, words = places(space, points)
-    products = [x[:, i] * x[:, j] for i in range(x.shape[1]) for j in range(i)]
-    return np.stack([np.ones(len(points)), *x.T, *(x**2).T, *products, *words.T], axis=1)
+    x, words = places[:, :scales], places[:, scales:]
+    products = [x[:, i] * x[:, j] for i in range(scales) for j in range(i)]
+    return np.stack([np.ones(len(x)), *x.T, *(x**2).T, *products, *words.T], axis=1)
 
 
-def places(space: Space, points: Sequence[Point]) -> tuple[Floats, Floats]:
-    """Where points lie: [points, scales] as shares of each scale, and [points, words] of 0 and 1."""
-    scales = [dimension for dimension in space.searched if isinstance(dimension, Range) or dimension.ordered]
-    labels = [(one.key, word) for one in space.searched if one not in scales for word in one.levels(0)]
-    x = [[dimension.share(point[dimension.key]) for dimension in scales] for point in points]
-    words = [[float(point[key] == word) for key, word in labels] for point in points]
-    return np.asarray(x).reshape(len(points), len(scales)), np.asarray(words).reshape(len(points), len(labels))
+def places(space: Space, points: Sequence[Point]) -> Floats:
+    """Where points lie, [points, scales and words]: shares of each scale, then 0 and 1 for each word."""
+    measured = scales(space)
+    labels = [(one.key, word) for one in space.searched if one not in measured for word in one.levels(0)]
+    rows = [
+        [dimension.share(point[dimension.key]) for dimension in measured] + [float(point[key] == word) for key, word in labels]
+        for point in points
+    ]
+    return np.asarray(rows).reshape(len(points), len(measured) + len(labels))
 
 
-def apart(space: Space, pool: Sequence[Point], others: Sequence[Point]) -> list[Point]:
-    """Those of the pool that are near to none of the others."""
-    if not pool or not others:
-        return list(pool)
-    own, known = (np.concatenate(places(space, points), axis=1) for points in (pool, others))
-    nearest = np.abs(own[:, None, :] - known[None, :, :]).max(axis=2).min(axis=1)
-    return [point for point, distance in zip(pool, nearest, strict=True) if distance >= APART]
+def scales(space: Space) -> list[Dimension]:
+    """The dimensions on which points lie nearer or farther; the others are words."""
+    return [dimension for dimension in space.searched if isinstance(dimension, Range) or dimension.ordered]
+
+
+def is_apart(place: Floats, others: Floats) -> bool:
+    """Whether a place is near to none of the others."""
+    return bool((np.abs(others - place).max(axis=1) >= APART).all())
 
 
 def draw(space: Space, count: int, rng: np.random.Generator) -> list[Point]:

@@ -2,52 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Protocol
+from collections.abc import Mapping
+from typing import TYPE_CHECKING
 
 from loraloom.errors import ConfigError
+from loraloom.search.pruners.pruner import EXITS_ONLY, NoPruner, Pruner
 
 if TYPE_CHECKING:
     from optuna import Study, Trial
 
-    from loraloom.search.curves import Curve
-    from loraloom.search.values import Verdict
-
 PRUNERS = ("auto", "careful", "asha", "hyperband", "median", "none")
-EXITS_ONLY = 4
-"""Up to so many trials nothing is pruned: there is too little to compare with."""
-
-
-class Pruner(Protocol):
-    """Looks at all curves and names the living trials to prune."""
-
-    def verdicts(self, curves: Sequence[Curve], coming: int = 0) -> list[Verdict]:
-        """Verdicts with action "prune" or "pause", none of them on a protected trial.
-
-        Args:
-            coming: candidates that are still to be handed out.
-        """
-        ...
-
-    def released(self, curves: Sequence[Curve], coming: int = 0) -> list[str]:
-        """Paused trials that may go on."""
-        ...
-
-
-class NeverPauses:
-    """What pruners share that let every trial that they keep go on at once."""
-
-    def released(self, curves: Sequence[Curve], coming: int = 0) -> list[str]:
-        """None: nobody waits."""
-        return []
-
-
-class NoPruner(NeverPauses):
-    """Every trial runs to its end."""
-
-    def verdicts(self, curves: Sequence[Curve], coming: int = 0) -> list[Verdict]:
-        """None."""
-        return []
 
 
 def is_wide(name: str, trials: int) -> bool:

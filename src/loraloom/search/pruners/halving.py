@@ -20,13 +20,14 @@ which candidates report does not matter. Source of the procedure: Karnin et al. 
 from __future__ import annotations
 
 import math
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Collection, Hashable, Iterable, Sequence
 from dataclasses import dataclass
 from random import Random
 from statistics import median
 
-from loraloom.search.curves import NEAR, Curve, Reading
+from loraloom.search.curves import NEAR, Curve, Reading, remembered
 from loraloom.search.finals import finalists_of
+from loraloom.search.pruners.watch import Watch
 from loraloom.search.space import RANK
 from loraloom.search.values import Verdict
 
@@ -64,7 +65,6 @@ class Stage:
     second: Rung | None = None
 
 
-@dataclass(frozen=True)
 class HalvingPruner:
     """Halving by thirds, twice.
 
@@ -73,8 +73,12 @@ class HalvingPruner:
         seed: of the draw of the audits.
     """
 
-    trials: int
-    seed: int = 0
+    def __init__(self, trials: int, seed: int = 0) -> None:
+        self.trials, self.seed = trials, seed
+        self._watch = Watch()
+        self._standings: dict[str, Hashable] = {}
+        self._all_asked: bool | None = None
+        self._stages: list[tuple[list[Curve], Stage]] = []
 
     def verdicts(self, curves: Sequence[Curve], coming: int = 0) -> list[Verdict]:
         """Who waits and who goes, given all that has been seen so far.
@@ -82,24 +86,34 @@ class HalvingPruner:
         Args:
             coming: candidates that are still to be handed out.
         """
+        self._follow(curves, coming)
         found: list[Verdict] = []
-        for field in _fields(curves):
-            stage = self._stage(field, curves, coming)
+        for field, stage in self._stages:
             judged = [_judge(curve, stage) for curve in field if curve.unfinished and not curve.protected]
             found += [verdict for verdict in judged if verdict]
         return found
 
     def released(self, curves: Sequence[Curve], coming: int = 0) -> list[str]:
         """Those who wait and may go on, in the order in which they were asked."""
+        self._follow(curves, coming)
         found: set[str] = set()
-        for field in _fields(curves):
-            stage = self._stage(field, curves, coming)
+        for field, stage in self._stages:
             if stage.second is not None:
                 found |= {curve.id for curve in field if curve.paused and curve.id in stage.second.chosen}
             else:
                 there = (curve for curve in field if curve.paused and curve.id in stage.sent)
                 found |= {curve.id for curve in there if mark(curve, SECOND) is None}
         return [curve.id for curve in curves if curve.id in found]
+
+    def _follow(self, curves: Sequence[Curve], coming: int) -> None:
+        """Work out anew how far each field has come, if anything that this rests on has changed."""
+        moved, self._all_asked = self._all_asked != (coming == 0), coming == 0
+        for curve in self._watch.changed(curves):
+            standing = (curve.shape, curve.living, mark(curve, FIRST), mark(curve, SECOND))
+            moved = moved or self._standings.get(curve.id) != standing
+            self._standings[curve.id] = standing
+        if moved:
+            self._stages = [(field, self._stage(field, curves, coming)) for field in _fields(curves)]
 
     def _stage(self, field: Sequence[Curve], curves: Sequence[Curve], coming: int) -> Stage:
         first = self._first(field, curves, coming)
@@ -160,6 +174,7 @@ def whole_trainings(trials: int) -> float:
     return 1 + others * FIRST + (first + audits) * (SECOND - FIRST) + second * (1 - SECOND)
 
 
+@remembered
 def mark(curve: Curve, rung: float) -> Reading | None:
     """The evaluation by which a candidate is judged at a rung, once it has had it: the first after warm-up that lies no more
     than half a step before the rung, as evaluations are put on whole steps."""
@@ -170,6 +185,7 @@ def mark(curve: Curve, rung: float) -> Reading | None:
     return None
 
 
+@remembered
 def cost_at(curve: Curve, rung: float) -> float:
     """The lowest cost up to a rung, as a candidate's best checkpoint counts; infinite where no score was finite."""
     last = mark(curve, rung)
@@ -201,10 +217,12 @@ def _spread(order: Sequence[Curve], places: int) -> set[str]:
     """Who goes on from the first rung: half by loss alone, then the best of each rank and dropout, then by loss again."""
     chosen = {curve.id: curve for curve in order[: math.ceil(places / 2)]}
     for key in UNRANKED:
+        taken = [one.suggestion.params.get(key) for one in chosen.values()]
         for curve in order:
             value = curve.suggestion.params.get(key)
-            if len(chosen) < places and all(one.suggestion.params.get(key) != value for one in chosen.values()):
+            if len(chosen) < places and value not in taken:
                 chosen[curve.id] = curve
+                taken.append(value)
     for curve in order:
         if len(chosen) < places:
             chosen[curve.id] = curve

@@ -14,7 +14,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from loraloom.search.curves import Curve
-from loraloom.search.pruners import NeverPauses
+from loraloom.search.pruners.pruner import NeverPauses
 from loraloom.search.values import Verdict
 
 if TYPE_CHECKING:

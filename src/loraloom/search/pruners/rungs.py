@@ -24,22 +24,20 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 import numpy as np
 
 from loraloom.search.compare import Floats, paired_difference
 from loraloom.search.curves import NEAR, Curve, Reading, leader
 from loraloom.search.finals import finalists_of
-from loraloom.search.pruners import EXITS_ONLY, NeverPauses
-from loraloom.search.space import ALPHA, RANK
+from loraloom.search.pruners.heat import Heat, Stand
+from loraloom.search.pruners.pruner import EXITS_ONLY, NeverPauses
+from loraloom.search.pruners.watch import Watch
 from loraloom.search.values import Verdict
 
 RUNGS = (0.25, 0.5, 0.75)
 KEPT_OF = {0.25: 3, 0.5: 6, 0.75: 12}
 """At each rung, one of so many keeps its place."""
-LAST_RUNG_FOR_RANKS = 0.75
-"""Before it, early loss cannot tell ranks apart: trials that differ in nothing else are not held against each other."""
 AFTER_WARMUP = 0.10
 MIN_STEPS = 10
 MIN_EVALUATIONS, FEW_EVALUATIONS, MANY_PLANNED = 3, 2, 12
@@ -53,57 +51,79 @@ RANK_CORRELATION = 0.7
 MIN_AUDITS = 5
 
 
-@dataclass(frozen=True)
-class Stand:
-    """Where a trial is judged: a rung, and the first reading there that may be judged."""
-
-    rung: float
-    reading: Reading
-
-    @property
-    def progress(self) -> float:
-        return self.reading.progress
-
-
-@dataclass(frozen=True)
 class RungPruner(NeverPauses):
     """Prunes at a quarter, half and three quarters of each trial's own steps.
+
+    What a trial is held against is kept in its heat from one report to the next, and judged again where it has changed.
 
     Args:
         trials: how many candidates the whole search has.
     """
 
-    trials: int
+    def __init__(self, trials: int) -> None:
+        self.trials = trials
+        self._watch = Watch()
+        self._numbers: dict[str, int] = {}
+        self._heats: dict[str, Heat] = {}
 
     def verdicts(self, curves: Sequence[Curve], coming: int = 0) -> list[Verdict]:
         """The trials to prune, given all that has been seen so far."""
         if self.trials <= EXITS_ONLY:
             return []
-        open_rungs = [rung for rung in RUNGS if not is_off(rung, curves)]
-        first = leader(curves)
-        living = [curve for curve in curves if curve.unfinished and not curve.protected and not curve.suggestion.audit]
-        found = [self._judge(curve, curves, open_rungs) for curve in living if curve is not first]
-        return [verdict for verdict in found if verdict]
+        self._follow(curves)
+        found = [heat for heat in self._heats.values() if heat.verdict]
+        if not found:
+            return []
+        first, off = leader(curves), [rung for rung in RUNGS if is_off(rung, curves)]
+        told = [heat for heat in found if heat.curve is not first and heat.stand.rung not in off]
+        told.sort(key=lambda heat: self._numbers[heat.curve.id])
+        return [heat.verdict for heat in told if heat.verdict]
 
-    def _judge(self, curve: Curve, curves: Sequence[Curve], open_rungs: Sequence[float]) -> Verdict | None:
+    def _follow(self, curves: Sequence[Curve]) -> None:
+        """Bring the heats up to date."""
+        changed = self._watch.changed(curves)
+        for curve in changed:
+            self._numbers.setdefault(curve.id, len(self._numbers))
+        for curve in changed:
+            self._enter(curve, curves)
+        yardsticks = [curve for curve in curves if curve.protected]
+        moved = any(curve.protected for curve in changed)
+        for heat in self._heats.values():
+            for peer in changed:
+                heat.note(peer, self._numbers[peer.id])
+            if moved:
+                heat.forget()
+            if heat.stale:
+                heat.verdict, heat.stale = self._judge(heat, yardsticks), False
+
+    def _enter(self, curve: Curve, curves: Sequence[Curve]) -> None:
+        """A trial that has come to another stand has a new heat there; one that is not to be judged has none."""
         stand = last_stand(curve)
-        if stand is None or stand.rung not in open_rungs or _waits_for_yardstick(curve, stand.progress, curves):
+        if stand is None or not curve.unfinished or curve.protected or curve.suggestion.audit:
+            self._heats.pop(curve.id, None)
+        elif curve.id not in self._heats or self._heats[curve.id].stand != stand:
+            self._heats[curve.id] = Heat(curve, stand)
+            for peer in curves:
+                self._heats[curve.id].note(peer, self._numbers[peer.id])
+
+    def _judge(self, heat: Heat, yardsticks: Sequence[Curve]) -> Verdict | None:
+        curve, stand, better = heat.curve, heat.stand, [peer for _, _, peer in heat.better]
+        if _waits_for_yardstick(curve, stand.progress, yardsticks):
             return None
-        peers = [peer for peer in curves if peer is not curve and _comparable(peer, curve, stand.rung)]
-        arrived = [peer for peer in peers if peer.reached(stand.progress)]
-        coming = [peer for peer in peers if peer.living and peer.wave <= curve.wave and not peer.reached(stand.progress)]
-        if len(arrived) + 1 < (QUORUM if coming else SMALL_QUORUM):
+        if len(heat.arrived) + 1 < (QUORUM if heat.coming else SMALL_QUORUM):
             return None
-        own, levels = curve.level(stand.progress), {peer.id: peer.level(stand.progress) for peer in arrived}
-        better = sorted((peer for peer in arrived if levels[peer.id] < own), key=lambda peer: levels[peer.id])
-        field = len(arrived) + len(coming) + 1
-        spread, standing = _seed_spread(curves, stand.progress), f"{len(better)} of {field} comparable trials were better"
+        field = len(heat.arrived) + len(heat.coming) + 1
+        spread, standing = _seed_spread(yardsticks, stand.progress), f"{len(better)} of {field} comparable trials were better"
+
+        def is_ahead(peer: Curve, errors: float) -> bool:
+            return heat.once(peer, errors, lambda: _better(peer, curve, stand.progress, spread, errors))
+
         last = self._last_kept(better, field, stand.rung)
-        if last and _better(last, curve, stand.progress, spread, LIKELY):
+        if last and is_ahead(last, LIKELY):
             return _verdict(curve, last, stand, f"no place is left; {standing}")
         if len(better) < field - self._cut(field):
             return None
-        ahead = next((peer for peer in better if _better(peer, curve, stand.progress, spread, SURE)), None)
+        ahead = next((peer for peer in better if is_ahead(peer, SURE)), None)
         return ahead and _verdict(curve, ahead, stand, f"more than noise; {standing}")
 
     def _last_kept(self, better: Sequence[Curve], field: int, rung: float) -> Curve | None:
@@ -137,35 +157,14 @@ def _min_evaluations(reading: Reading, count: int) -> int:
     return MIN_EVALUATIONS if count / reading.progress >= MANY_PLANNED - NEAR else FEW_EVALUATIONS
 
 
-def _comparable(peer: Curve, curve: Curve, rung: float) -> bool:
-    """Same course of the learning rate, and not a mere difference in rank that the loss cannot show yet."""
-    if peer.shape is None:
-        return peer.living
-    return peer.shape == curve.shape and (rung >= LAST_RUNG_FOR_RANKS or not is_rank_tie(peer, curve))
-
-
-def is_rank_tie(one: Curve, other: Curve) -> bool:
-    """Whether two trials differ in rank (and the alpha that follows it) alone; numbers within 5% count as equal."""
-    a, b = one.suggestion.params, other.suggestion.params
-    if a.get(RANK) == b.get(RANK) or a.keys() != b.keys():
-        return False
-    return all(_alike(a[key], b[key]) for key in a if key not in (RANK, ALPHA))
-
-
-def _alike(a: object, b: object) -> bool:
-    if isinstance(a, int | float) and isinstance(b, int | float):
-        return math.isclose(a, b, rel_tol=0.05)
-    return a == b
-
-
-def _waits_for_yardstick(curve: Curve, progress: float, curves: Sequence[Curve]) -> bool:
+def _waits_for_yardstick(curve: Curve, progress: float, yardsticks: Sequence[Curve]) -> bool:
     """The plan's two runs say how much a seed changes; while both are on their way there, nothing is judged."""
-    return any(twin.protected and twin.living and twin.wave <= curve.wave and not twin.reached(progress) for twin in curves)
+    return any(twin.living and twin.wave <= curve.wave and not twin.reached(progress) for twin in yardsticks)
 
 
-def _seed_spread(curves: Sequence[Curve], progress: float) -> float:
+def _seed_spread(yardsticks: Sequence[Curve], progress: float) -> float:
     """Standard deviation between seeds at a progress, from the plan's two runs; 0 until both have come that far."""
-    levels = [twin.level(progress) for twin in curves if twin.protected and twin.reached(progress)]
+    levels = [twin.level(progress) for twin in yardsticks if twin.reached(progress)]
     return float(np.std(levels, ddof=1)) if len(levels) > 1 else 0.0
 
 
