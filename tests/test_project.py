@@ -75,3 +75,23 @@ def test_every_public_name_is_there_and_typed() -> None:
     assert loraloom.__version__ == PROJECT["project"]["version"]
     with pytest.raises(AttributeError, match="no attribute 'weave'"):
         loraloom.weave  # noqa: B018
+
+
+PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md"))]
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_links_lead_somewhere(page: Path) -> None:
+    text = page.read_text(encoding="utf-8")
+    for target in re.findall(r"\]\(([^)\s]+)\)", text):
+        file, _, heading = target.partition("#")
+        if not re.match(r"https?:", target):
+            where = (page.parent / file) if file else page
+            assert where.exists(), target
+            assert not heading or heading in headings(where), target
+
+
+def headings(page: Path) -> set[str]:
+    """As GitHub calls them in addresses."""
+    found = re.findall(r"^#+ (.+)$", page.read_text(encoding="utf-8"), re.MULTILINE)
+    return {re.sub(r"[^\w -]", "", title.lower()).replace(" ", "-") for title in found}
