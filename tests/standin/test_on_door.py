@@ -69,12 +69,12 @@ def test_a_plan_says_what_the_gpu_is_used_with(cuda: StandIn, tmp_path: Path, mo
     words = ["plan", "--model", model, "--data", write_rows(tmp_path / "rows.jsonl", [{"text": text} for text in SENTENCES])]
     monkeypatch.setattr(kernels, "refusal", lambda device, dtype: "Triton cannot be imported")
     told, document = call(*words), call(*words, "--json").json()
-    assert told.out.count("Triton kernels and CUDA graphs are not used: Triton cannot be imported") == 1
+    assert told.out.count("Triton kernels, CUDA graphs and fused norms are not used: Triton cannot be imported") == 1
     assert "gpu: stand-in: a float32 base, plain torch\n" in told.out
     assert document["device"]["gpu"]["kernels"] == {"used": False, "reason": "Triton cannot be imported"}
     monkeypatch.setattr(kernels, "refusal", lambda device, dtype: None)
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
     told = call(*words)
     assert "kernels: yes\n" in call("env").out
-    assert "gpu: stand-in: a float32 base, Triton kernels, CUDA graphs\n" in told.out and "not used" not in told.out
+    assert "gpu: stand-in: a float32 base, Triton kernels, CUDA graphs, fused norms\n" in told.out and "not used" not in told.out
     assert "of 2 GPUs the first is used, stand-in: CUDA_VISIBLE_DEVICES=1 takes the" in told.out

@@ -21,6 +21,7 @@ from loraloom.evals.objective import CausalObjective
 from loraloom.lora.function import PackedLinear
 from loraloom.records import Candidate
 from loraloom.train import cuda_graph
+from loraloom.train.fast_path import unused
 from loraloom.train.pack import PackTrainer
 from loraloom.train.seat import Seat
 
@@ -245,6 +246,7 @@ def test_a_graph_that_cannot_be_recorded_stops_it_all(recorder: Recorder, monkey
         engine = engine_of("llama", graphs=graphs)
         found[graphs] = trained(engine, alike(engine))
     assert engine.graphs is not None and engine.graphs.stopped == "CUDA out of memory. Tried to allocate 2 GiB"
+    assert f"no more CUDA graphs are recorded: {engine.graphs.stopped}" in unused(engine.packed, engine.graphs)
     assert furthest(found[True], found[False]) < CLOSE
 
 

@@ -159,6 +159,8 @@ def test_kernels_that_fail_on_a_device_are_not_used_there(name: str, cuda: Stand
     monkeypatch.setattr(KernelLanes, method, planted)
     engine = engine_of("llama", torch.float32)
     join(engine, "llama", 2, KINDS["alike"])
+    told = [event.data["text"] for event in engine.tick() if event.kind == "note"]
+    assert told == [f"Triton kernels are not used: {engine.packed.kernels_refusal}; plain torch does the same"]
     found = tick(cuda, engine, "llama")
     assert re.search(said, engine.packed.kernels_refusal or "") and not engine.packed.kernels
     assert not any("kernels" in line for line in found)

@@ -27,11 +27,13 @@ def refusals(kind: str) -> Refusals:
 
     from loraloom.lora import kernels
 
-    def graphs(kind: str, dtype: torch.dtype) -> str | None:
-        # As `PackTrainer` takes them: a pass repeats only where kernels read what changes from tables.
-        return None if kernels.refusal(kind, dtype) is None else "they record passes of the Triton kernels"
+    def with_kernels(kind: str, dtype: torch.dtype) -> str | None:
+        # A pass repeats only where kernels read what changes from tables, and norms and gates are kernels of the same room.
+        return None if kernels.refusal(kind, dtype) is None else "they go with the Triton kernels"
 
-    parts: Mapping[str, Callable[[str, torch.dtype], str | None]] = {"kernels": kernels.refusal, "cuda_graphs": graphs}
+    parts: Mapping[str, Callable[[str, torch.dtype], str | None]] = {
+        "kernels": kernels.refusal, "cuda_graphs": with_kernels, "fused_base": with_kernels,
+    }  # fmt: skip
     return {part: {name: refusal(kind, getattr(torch, name)) for name in DTYPES} for part, refusal in parts.items()}
 
 

@@ -28,7 +28,7 @@ def quantises(asked: Config, facts: Facts) -> bool:
     return facts.device.kind == "cuda" and (asked.engine == "peft" or "nf4" in engine.QUANTIZATION)
 
 
-PARTS = {"kernels": "Triton kernels", "cuda_graphs": "CUDA graphs"}
+PARTS = {"kernels": "Triton kernels", "cuda_graphs": "CUDA graphs", "fused_base": "fused norms"}
 """Parts of a GPU's fast path, as people call them."""
 
 
@@ -42,11 +42,14 @@ def gpu_words(device: DeviceFacts, dtype: str) -> str:
 
 def notes_on_device(device: DeviceFacts, dtype: str) -> tuple[str, ...]:
     """Which device is taken, where that may surprise, and what of a GPU is not used."""
-    refused = {part: by_dtype[dtype] for part, by_dtype in device.refusals.items()}
-    reasons = {why: [PARTS[part] for part, other in refused.items() if other] for why in refused.values() if why}
-    # One cause, told once: what hangs on the kernels goes with them.
-    unused = [f"{' and '.join(parts)} are not used: {why}; plain torch does the same" for why, parts in list(reasons.items())[:1]]
-    return (*([device.notice] if device.notice else []), *unused)
+    refused = {PARTS[part]: why for part, by_dtype in device.refusals.items() if (why := by_dtype[dtype])}
+    notes = [device.notice] if device.notice else []
+    if refused:
+        # The first cause is everybody's: what hangs on the kernels goes with them.
+        *first, last = refused
+        parts = f"{', '.join(first)} and {last}" if first else last
+        notes.append(f"{parts} are not used: {next(iter(refused.values()))}; plain torch does the same")
+    return tuple(notes)
 
 
 def notes_on_engine(asked: Config, facts: Facts) -> tuple[str, ...]:

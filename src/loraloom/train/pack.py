@@ -33,6 +33,7 @@ from loraloom.lora.transfer import fetch, send
 from loraloom.lora.workers import Workers
 from loraloom.records import Candidate, Event, Score, Task
 from loraloom.train.cuda_graph import PassGraphs
+from loraloom.train.fast_path import unused
 from loraloom.train.faults import first_bad, first_grown, free_memory, largest_outputs, last_bad_gradient
 from loraloom.train.optim import FlatOptimizer, Step, gradient_norms, step_all
 from loraloom.train.passes import Pass, assemble, next_passes, supervised
@@ -89,6 +90,7 @@ class PackTrainer:
         with packed.base_only() as model:
             refuse_seen_neighbours(objective, model, task, pad_id)
         self._notes: list[Event] = []
+        self._told: set[str] = set()
         self._process = psutil.Process()
 
     # -- who sits in the pack ------------------------------------------------------------------------------------
@@ -203,7 +205,13 @@ class PackTrainer:
         share = (self.clock() - started) / max(len(present), 1)
         for seat in present:
             seat.seconds += share
-        return events
+        return events + self._unused()
+
+    def _unused(self) -> list[Event]:
+        """What was not told yet of a fast path that does not work here."""
+        new = [text for text in unused(self.packed, self.graphs) if text not in self._told]
+        self._told.update(new)
+        return [Event("note", data={"text": text}) for text in new]
 
     def _next_micro_batch(self, seat: Seat) -> Numbers:
         if not seat.window:

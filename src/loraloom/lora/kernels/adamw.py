@@ -3,7 +3,7 @@
 `train.optim.FlatOptimizer` has the readable twin: clip, torch's fused AdamW, gradients to zero, copies brought up to date.
 """
 
-# pyright: basic, reportMissingImports=false, reportIndexIssue=false
+# pyright: basic, reportMissingImports=false, reportIndexIssue=false, reportArgumentType=false, reportCallIssue=false
 # Triton compiles what it reads here itself: its types are not Python's.
 
 from collections.abc import Sequence

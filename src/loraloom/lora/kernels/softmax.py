@@ -3,7 +3,7 @@
 `evals.cross_entropy` has the readable twin, which goes over the table several times.
 """
 
-# pyright: basic, reportMissingImports=false, reportIndexIssue=false
+# pyright: basic, reportMissingImports=false, reportIndexIssue=false, reportArgumentType=false, reportCallIssue=false
 # Triton compiles what it reads here itself: its types are not Python's.
 
 import torch
