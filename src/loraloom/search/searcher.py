@@ -41,6 +41,7 @@ DRAWS = 2
 REDRAWS = 20
 """A sampler that repeats itself is asked once more; after that chance decides, so often before the grid is walked."""
 PERCENT = 100
+"""Optuna's steps: its pruners compare trials at equal ones."""
 STUDY = "search"
 """Hyperband draws a trial's bracket from the study's name and the trial's number: the name must stay the same."""
 ORDER = ("completed", "running", "pruned", "diverged", "failed")
@@ -92,14 +93,18 @@ class Searcher:
         self._random = RandomSampler(seed=seed)
         self._running: dict[str, optuna.Trial] = {}
         self._pruner = make_pruner(pruner, trials, self._study, self._running, seed)
+        # All that were handed out, in their order: the curve of each, and its point in the space.
         self._curves: dict[str, Curve] = {}
         self._points: dict[str, Point] = {}
-        self._fresh: dict[str, Curve] = {}
-        self._learned = 0
         self._used: set[str] = set()
+        self._used_up = False
+        # What has happened since: reports since the last verdicts and since the last wave, verdicts that are not obeyed yet, ends
+        # that a model can learn from.
+        self._fresh: dict[str, Curve] = {}
+        self._reported, self._wave = False, 0
         self._leaving: set[str] = set()
-        self._wave = 0
-        self._reported = self._used_up = False
+        self._learned = 0
+        # The paused ones that may go on, until something changes; the last score, whose weights most others share.
         self._free: list[str] | None = None
         self._seen: Score | None = None
 
@@ -278,8 +283,8 @@ class Searcher:
         """How a trial ended, and with which validation score (that of its best checkpoint).
 
         Optuna is told what its samplers can use: a pruned trial as pruned, or for a Gaussian process as complete at the
-        leader's cost plus the gap; a diverged one as complete at the bare base's cost, not at a huge
-        number that would flatten the rest.
+        leader's cost plus the gap; a diverged one as complete at the bare base's cost, not at a huge number that would flatten
+        the rest.
 
         Raises:
             ValueError: the trial is not running here, or is completed without a finite score.

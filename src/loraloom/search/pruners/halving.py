@@ -12,9 +12,9 @@ that are tried. What keeps it honest:
   well as those that were chosen, the first rung has told nothing: it is moved, and all others come as far as the second.
 - The plan's own setting is trained to its end, and takes nobody's place.
 
-All of it is worked out anew from the curves each time, so a search that is played back decides the same, and the order in
-which candidates report does not matter. Source of the procedure: Karnin et al. 2013; Jamieson and Talwalkar, arXiv
-1502.07943; the places, rungs and audits are this project's own, chosen on replays.
+All of it follows from the curves alone, so a search that is played back decides the same, and the order in which candidates
+report does not matter; it is worked out anew where one of them has come to a rung or has ended. Source of the procedure: Karnin
+et al. 2013; Jamieson and Talwalkar, arXiv 1502.07943; the places, rungs and audits are this project's own, chosen on replays.
 """
 
 from __future__ import annotations
