@@ -30,9 +30,9 @@ def threads_of(engine: Any) -> set[str]:
     objective: Objective = engine.objective
     rows = objective.rows
 
-    def noted(model: Any, batch: Any) -> Any:
+    def noted(model: Any, batch: Any, at: Any = None) -> Any:
         names.add(threading.current_thread().name)
-        return rows(model, batch)
+        return rows(model, batch, at)
 
     objective.rows = noted  # type: ignore[method-assign]
     return names
