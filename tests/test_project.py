@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import tokenize
 import tomllib
 from graphlib import TopologicalSorter
 from pathlib import Path
@@ -97,3 +98,19 @@ def headings(page: Path) -> set[str]:
     """As GitHub calls them in addresses."""
     found = re.findall(r"^#+ (.+)$", page.read_text(encoding="utf-8"), re.MULTILINE)
     return {re.sub(r"[^\w -]", "", title.lower()).replace(" ", "-") for title in found}
+
+
+OLD_WORDS = {
+    "Finished": "Record", "Lane": "AdapterDelta", "Session": "Workbench or RunLog", "lane": "delta",
+    "lanes": "deltas", "session": "bench or log", "slot": "trial",
+}  # fmt: skip
+"""Names that things had before they had one name each, and the one that they have now."""
+
+
+def test_a_thing_has_one_name() -> None:
+    found: list[str] = []
+    for path in sorted((ROOT / "src").rglob("*.py")):
+        with tokenize.open(path) as file:
+            names = {token.string for token in tokenize.generate_tokens(file.readline) if token.type == tokenize.NAME}
+        found += [f"{path.relative_to(ROOT)}: {word}, now {OLD_WORDS[word]}" for word in sorted(names & OLD_WORDS.keys())]
+    assert not found, "\n".join(found)

@@ -77,7 +77,7 @@ def measure(task: str, data: Path, steps: int | None) -> dict[str, Any]:
         }  # fmt: skip
         prepared = prepare(load_config(flags=flags | ({"training.max_steps": steps} if steps else {})))
         bench, log = set_up(prepared, "tune", lambda event: None)
-        log.slots = 8
+        log.pack_size = 8
         with log.running(bench.restore):
             log.measured(bench.measure_base())
             jobs = [

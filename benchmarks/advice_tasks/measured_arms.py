@@ -56,7 +56,7 @@ def measure(task: RealTask, shared: Path, work: Path, say: Say, *, trials: int =
     bench, log = set_up(prepared, "tune", lambda event: None)
     with log.running(bench.restore):
         log.measured(bench.measure_base())
-        log.slots = prepared.plan.slots
+        log.pack_size = prepared.plan.pack_size
         driver, records = Driver(Inline(worker_of(bench)), log), log.recorder.records
         driver.run(SearchSource(log, search_space(prepared.plan)))
         winner = completed(log)[0].job

@@ -37,7 +37,7 @@ from last import last, last_tasks
 from splits import splits, splits_tasks
 
 from loraloom.config.decode import load_config
-from loraloom.diagnose.rank import ranked
+from loraloom.diagnose.order import ranked
 from loraloom.errors import LoraloomError
 from loraloom.facts.device import environment
 from loraloom.pipeline.apply import applied

@@ -15,7 +15,7 @@ from world import Place, World
 
 from loraloom.search.compare import mean_cost
 from loraloom.search.finals import finalists_of
-from loraloom.search.quiet import quiet
+from loraloom.search.optuna_guard import quiet
 from loraloom.search.searcher import Searcher
 from loraloom.search.space import RANK
 from loraloom.search.verdict import Contender, pick_winner
@@ -41,27 +41,27 @@ Then: TypeAlias = Callable[[World, Clock, int, int, Course], Course]
 def default_only(world: World, clock: Clock, number: int, trials: int = 1) -> Course:
     """The plan's own setting, trained once by Trainer."""
     pack, course = Pack(world, clock.trainer), Course()
-    run_all(pack, course, [(world.default, world.seed_of(number))], slots=1)
+    run_all(pack, course, [(world.default, world.seed_of(number))], pack_size=1)
     course.seconds = pack.seconds
     return course.declare()
 
 
 def sequential_random(world: World, clock: Clock, number: int, trials: int) -> Course:
     """Random settings of the whole grid, none twice and the plan's first, each trained to its end by Trainer."""
-    return replay(world, clock.trainer, number, world.space, trials=trials, slots=1, sampler="random", pruner="none")
+    return replay(world, clock.trainer, number, world.space, trials=trials, pack_size=1, sampler="random", pruner="none")
 
 
 def in_float32(world: World, clock: Clock, number: int, trials: int, course: Course) -> Course:
     """The same search with the base in float32, as PEFT and Trainer come. That changes the seconds; curves are taken to stay."""
     pack, again = Pack(world, clock.usual), Course(winner=course.winner)
-    run_all(pack, again, [one.place for one in course.ended], slots=1)
+    run_all(pack, again, [one.place for one in course.ended], pack_size=1)
     again.seconds = pack.seconds
     return again
 
 
 def sequential_planned(world: World, clock: Clock, number: int, trials: int) -> Course:
     """Random settings of the plan's range only."""
-    return replay(world, clock.trainer, number, world.planned, trials=trials, slots=1, sampler="random", pruner="none")
+    return replay(world, clock.trainer, number, world.planned, trials=trials, pack_size=1, sampler="random", pruner="none")
 
 
 def optuna_median(world: World, clock: Clock, number: int, trials: int) -> Course:
@@ -100,7 +100,14 @@ class Ours:
 
     def __call__(self, world: World, clock: Clock, number: int, trials: int) -> Course:
         return replay(
-            world, clock.engine, number, world.planned, trials=trials, slots=self.slots, sampler=self.sampler, pruner=self.pruner
+            world,
+            clock.engine,
+            number,
+            world.planned,
+            trials=trials,
+            pack_size=self.slots,
+            sampler=self.sampler,
+            pruner=self.pruner,
         )
 
 
@@ -109,7 +116,7 @@ def informed(world: World, clock: Clock, number: int, trials: int) -> Course:
     assert world.before is not None
     earlier = Ours()(world.before, clock, number + 1, EARLIER)
     return replay(
-        world, clock.engine, number, world.planned, trials=trials, slots=SLOTS, sampler="auto", pruner="auto",
+        world, clock.engine, number, world.planned, trials=trials, pack_size=SLOTS, sampler="auto", pruner="auto",
         known=known_from(world.before, earlier),
     )  # fmt: skip
 

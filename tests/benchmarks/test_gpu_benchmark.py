@@ -194,7 +194,7 @@ def test_every_step_runs_in_small(small: dict[str, Any]) -> None:
 def test_what_needs_a_device_says_so_and_all_else_is_measured(small: dict[str, Any]) -> None:
     twins = [
         f"{what}, {dtype}"
-        for what in ("kernels as Lane", "fused as plain", "graph as eager")
+        for what in ("kernels as AdapterDelta", "fused as plain", "graph as eager")
         for dtype in ("float32", "bfloat16")
     ]
     alone = ["driver", "waits, K=2", "K=1 and 16", "gpu tests", "kernels on", "fused on", "fused off", "graphs on"]

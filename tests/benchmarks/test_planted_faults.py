@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 from scripts import load
 
-from loraloom.diagnose.rank import ORDER
+from loraloom.diagnose.order import ORDER
 from loraloom.records import Trial
 from loraloom.store.result import RunResult
 

@@ -11,7 +11,7 @@ from sick import STEPS, case, falling, healthy, modules, readings, trace
 
 from loraloom.config.keys import keys
 from loraloom.diagnose.case import Case
-from loraloom.diagnose.rank import LEVELS, ORDER, diagnose, ranked
+from loraloom.diagnose.order import LEVELS, ORDER, diagnose, ranked
 from loraloom.diagnose.rules import RULES
 from loraloom.records import Finding
 

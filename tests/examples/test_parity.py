@@ -1,4 +1,4 @@
-"""`make parity` says how far apart two runs are, and fails where that is too far. That they are near is for tests/door."""
+"""`make parity` says how far apart two runs are, and fails where that is too far. That they are near is for tests/end_to_end."""
 
 from __future__ import annotations
 

@@ -18,8 +18,8 @@ from loraloom.data.split import split
 from loraloom.facts.data import data_facts
 from loraloom.facts.model import model_facts, require_weights
 from loraloom.lora.base import load_base, load_tokenizer
-from loraloom.lora.foreign import adapter_folder, read_adapter_config
 from loraloom.lora.state import load_peft
+from loraloom.lora.untrusted_adapter import adapter_folder, read_adapter_config
 from loraloom.store.folder import RunFolder
 
 SHORTEST_ROWS = 8

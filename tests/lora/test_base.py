@@ -12,7 +12,7 @@ from loraloom.errors import ModelError
 from loraloom.lora.base import load_base
 from loraloom.records import Task
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "door"))
+sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "end_to_end"))
 from bases import save_bert, save_llama
 
 SENTENCES = ["one small step", "the other way round", "a step the other way"]

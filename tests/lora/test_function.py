@@ -11,10 +11,10 @@ from hypothesis import strategies as st
 from torch import Tensor, nn
 
 from loraloom.config.keys import RANGES
+from loraloom.lora.deltas import LayerWeights
 from loraloom.lora.dropout import keep_mask
 from loraloom.lora.frozen import frozen_kernel
 from loraloom.lora.function import PackedLinear, Routing, Segment
-from loraloom.lora.lanes import LayerWeights
 from loraloom.lora.layer import LoRALinear, lora_scale
 
 D, OUT, NUMBER = 5, 4, 3
@@ -30,7 +30,7 @@ class Exposed(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: Any, x: Tensor, layer: nn.Module, routing: Routing, fused: bool, dropout: float, *tensors: Tensor) -> Tensor:
-        names = [segment.slot for segment in routing.segments]
+        names = [segment.trial for segment in routing.segments]
         slots = {name: weights_of(*tensors[3 * k : 3 * k + 3], dropout) for k, name in enumerate(names)}
         with torch.enable_grad():
             inside = x.detach().requires_grad_()
@@ -92,7 +92,7 @@ def test_each_segment_is_the_readable_layer(rows: list[int], ranks: list[int], d
         weight = weights_of(twin.lora_A.detach(), twin.lora_B.detach(), None, dropout)
         weight.scale = lora_scale(3.0, ranks[k])
         if not (idle and k == 0):
-            slots[segment.slot] = weight
+            slots[segment.trial] = weight
     x = torch.randn(stops[-1], tokens, D).double().requires_grad_()
     anchor = torch.zeros((), requires_grad=True)
     y: Tensor = PackedLinear.apply(x, None, anchor, frozen_kernel(layer), Routing(segments, True), slots, NUMBER)  # type: ignore[assignment]
@@ -102,15 +102,15 @@ def test_each_segment_is_the_readable_layer(rows: list[int], ranks: list[int], d
         part = slice(segment.start, segment.stop)
         own = x.detach()[part].requires_grad_()
         mask = keep_mask(n, tokens, D, dropout, segment.seed, NUMBER, own).view(own.shape) > 0
-        expected = twin(own, mask if dropout else None) if segment.slot in slots else layer(own)
+        expected = twin(own, mask if dropout else None) if segment.trial in slots else layer(own)
         expected.backward(gy[part])
         assert torch.allclose(y[part], expected, rtol=0, atol=1e-12)
         assert x.grad is not None and own.grad is not None
         assert torch.allclose(x.grad[part], own.grad, rtol=0, atol=1e-12)
-        if segment.slot in slots:
+        if segment.trial in slots:
             assert twin.lora_A.grad is not None and twin.lora_B.grad is not None
-            assert torch.allclose(slots[segment.slot].grad_a_RD, twin.lora_A.grad, rtol=0, atol=1e-12)
-            assert torch.allclose(slots[segment.slot].grad_b_OR, twin.lora_B.grad, rtol=0, atol=1e-12)
+            assert torch.allclose(slots[segment.trial].grad_a_RD, twin.lora_A.grad, rtol=0, atol=1e-12)
+            assert torch.allclose(slots[segment.trial].grad_b_OR, twin.lora_B.grad, rtol=0, atol=1e-12)
 
 
 @given(

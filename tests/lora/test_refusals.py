@@ -62,7 +62,7 @@ def test_a_candidate_that_is_refused_halfway_leaves_nothing_behind() -> None:
     with pytest.raises(ModelError, match="does not go with r = 3"):
         packed.add("a", halfway, 0)
     assert packed.adapters == {}
-    assert not getattr(packed.model.get_submodule(up), "slots", {})
+    assert not getattr(packed.model.get_submodule(up), "adapters", {})
     assert packed.add("a", spec(up), 0).arena.numel
 
 

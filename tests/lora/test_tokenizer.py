@@ -13,7 +13,7 @@ from transformers import AutoTokenizer
 from loraloom.lora.base import load_tokenizer
 from loraloom.lora.tokenizer import FILES, READERS, reader_of
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "door"))
+sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "end_to_end"))
 from bases import save_llama
 
 SENTENCES = ["one small step", "the other way round", "a step the other way"]

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "door"))
+sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "end_to_end"))
 from bases import save_llama
 
 SENTENCES = ["one small step", "the other way round", "a step the other way"]

@@ -14,8 +14,8 @@ from loraloom.config.asked import AdapterConfig, Config, LimitsConfig, TrainingC
 from loraloom.config.keys import keys
 from loraloom.errors import ConfigError
 from loraloom.plan import engine
+from loraloom.plan.adjust import Bent, Case, bent, to
 from loraloom.plan.goals import GOALS
-from loraloom.plan.leaning import Bent, Case, bent, to
 from loraloom.plan.planner import Facts, Plan, candidate, make_plan
 from loraloom.plan.presets import PRESETS
 from loraloom.plan.rules import RULES

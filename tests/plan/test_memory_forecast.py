@@ -219,7 +219,7 @@ def test_layouts_are_made_only_where_much_memory_is_left(facts: Make, with_layou
     assert roomy.prepack and not make_plan(Config(), facts("bert-base", device=GPU)).prepack
     limit = roomy.forecast["memory"].value / LAYOUTS_SHARE
     for share, made in ((1.01, True), (0.99, False)):
-        plan = make_plan(Config(limits=LimitsConfig(memory=f"{round(limit * share / 2**20)}MiB", max_packed=roomy.slots)), at)
+        plan = make_plan(Config(limits=LimitsConfig(memory=f"{round(limit * share / 2**20)}MiB", max_packed=roomy.pack_size)), at)
         assert plan.prepack == made
         assert (plan.forecast["memory"].parts["layouts"] > 0) == made
 
@@ -267,7 +267,7 @@ def test_where_memory_is_short_a_pass_holds_less_and_no_candidate_is_lost(facts:
     assert roomy.token_budget == 16384 and least.high < most.high
     limit = f"{round((least.high + most.high) / 2 / 2**20)}MiB"
     short = make_plan(Config(limits=replace(asked, memory=limit), training=training), at)
-    assert short.slots == 16 and 4096 <= short.token_budget < 16384
+    assert short.pack_size == 16 and 4096 <= short.token_budget < 16384
     assert short.forecast["memory"].high < most.high
 
 
@@ -340,7 +340,7 @@ def test_passes_at_once_are_planned_where_they_fit(facts: Make) -> None:
     assert (plan.workers, single.workers) == (2, 1)
     assert plan.forecast["memory"].value >= single.forecast["memory"].value
     between = int((single.forecast["memory"].high + plan.forecast["memory"].high) / 2)
-    tight = replace(Config(), limits=LimitsConfig(memory=between, max_packed=plan.slots))
+    tight = replace(Config(), limits=LimitsConfig(memory=between, max_packed=plan.pack_size))
     same = {"training": TrainingConfig(per_device_train_batch_size=plan.values()["training.per_device_train_batch_size"])}
     found = make_plan(replace(tight, **same), at)
     assert found.workers == 1 and found.forecast["memory"].high <= between

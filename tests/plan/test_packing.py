@@ -25,24 +25,24 @@ def test_the_pack_is_as_good_as_any_and_the_smallest_such(c0: float, c1: float, 
     costs = TickCosts(c0, c1, c2)
     plan = plan_pack(costs, tokens, most, least=1)
     rates = {k: k * tokens / costs.seconds(k, k * tokens) for k in range(1, most + 1)}
-    assert 1 <= plan.slots <= most
-    assert rates[plan.slots] >= (1 - ENOUGH) * max(rates.values()) * (1 - 1e-9)
-    assert all(rates[k] < (1 - ENOUGH) * max(rates.values()) * (1 + 1e-9) for k in range(1, plan.slots))
+    assert 1 <= plan.pack_size <= most
+    assert rates[plan.pack_size] >= (1 - ENOUGH) * max(rates.values()) * (1 - 1e-9)
+    assert all(rates[k] < (1 - ENOUGH) * max(rates.values()) * (1 + 1e-9) for k in range(1, plan.pack_size))
 
 
 def test_a_search_gets_its_first_candidates_side_by_side_unless_that_costs_time() -> None:
-    assert plan_pack(TickCosts(0.0, 1e-3, 0.0), 100, 16).slots == 4
-    assert plan_pack(TickCosts(0.0, 1e-3, 0.0), 100, 2).slots == 2
-    assert plan_pack(TickCosts(1.0, 1e-3, 0.0), 100, 16, least=4).slots >= 15
+    assert plan_pack(TickCosts(0.0, 1e-3, 0.0), 100, 16).pack_size == 4
+    assert plan_pack(TickCosts(0.0, 1e-3, 0.0), 100, 2).pack_size == 2
+    assert plan_pack(TickCosts(1.0, 1e-3, 0.0), 100, 16, least=4).pack_size >= 15
 
 
 def test_what_costs_nothing_once_is_not_packed() -> None:
-    assert plan_pack(TickCosts(0.0, 1e-3, 0.0), 100, 16, least=1).slots == 1
-    assert plan_pack(TickCosts(10.0, 1e-6, 0.0), 100, 16).slots == 16
+    assert plan_pack(TickCosts(0.0, 1e-3, 0.0), 100, 16, least=1).pack_size == 1
+    assert plan_pack(TickCosts(10.0, 1e-6, 0.0), 100, 16).pack_size == 16
 
 
 def test_memory_holds_the_pack_down() -> None:
-    assert plan_pack(TickCosts(10.0, 1e-6, 0.0), 100, 16, fits=lambda k: k <= 5).slots == 5
+    assert plan_pack(TickCosts(10.0, 1e-6, 0.0), 100, 16, fits=lambda k: k <= 5).pack_size == 5
 
 
 def test_no_ticks_are_an_error() -> None:

@@ -114,11 +114,11 @@ def test_packs_hold_every_candidate_once_and_no_more_than_there_are_slots(facts:
 
 
 def test_slots_are_bound_by_memory_and_by_what_pays(facts: Make) -> None:
-    assert make_plan(Config(), facts("tiny")).slots == 8
-    assert make_plan(Config(limits=LimitsConfig(max_packed=3)), facts("tiny")).slots == 3
+    assert make_plan(Config(), facts("tiny")).pack_size == 8
+    assert make_plan(Config(limits=LimitsConfig(max_packed=3)), facts("tiny")).pack_size == 3
     roomy = make_plan(Config(), facts("8b", device=GPU, supervised_tokens=10**9))
     tight = make_plan(Config(limits=LimitsConfig(memory="40GiB")), facts("8b", device=GPU, supervised_tokens=10**9))
-    assert 1 <= tight.slots < roomy.slots <= 16
+    assert 1 <= tight.pack_size < roomy.pack_size <= 16
 
 
 def test_caps_let_a_search_reach_what_the_rules_allow(facts: Make) -> None:
@@ -246,7 +246,7 @@ def test_a_budget_that_nothing_fits_names_the_parts_and_the_smallest_that_would(
     assert "nothing fits into 8.0 GiB" in text and "weights 15.0 GiB" in text
     assert "next: limits.memory: " in text
     smallest, cuts = named_way_out(text)
-    assert make_plan(with_changes(tight, {"limits.memory": f"{smallest}MiB", **cuts}), at).slots >= 1
+    assert make_plan(with_changes(tight, {"limits.memory": f"{smallest}MiB", **cuts}), at).pack_size >= 1
     with pytest.raises(MemoryBudgetError):
         make_plan(with_changes(tight, {"limits.memory": f"{smallest - SLACK_MIB - 2}MiB", **cuts}), at)
 
@@ -268,7 +268,7 @@ def test_the_smallest_budget_plans_with_the_cuts_that_it_names(
     with pytest.raises(MemoryBudgetError) as error:
         make_plan(tight, at)
     smallest, cuts = named_way_out(str(error.value))
-    assert make_plan(with_changes(tight, {"limits.memory": f"{smallest}MiB", **cuts}), at).slots >= 1
+    assert make_plan(with_changes(tight, {"limits.memory": f"{smallest}MiB", **cuts}), at).pack_size >= 1
 
 
 def test_where_cuts_would_fit_the_error_names_the_first_that_do(facts: Make) -> None:
@@ -277,7 +277,7 @@ def test_where_cuts_would_fit_the_error_names_the_first_that_do(facts: Make) -> 
         make_plan(tight, at)
     text = str(error.value)
     assert "next: training.gradient_checkpointing: true" in text and "max_length" not in text
-    assert make_plan(with_changes(tight, {"training.gradient_checkpointing": True}), at).slots >= 1
+    assert make_plan(with_changes(tight, {"training.gradient_checkpointing": True}), at).pack_size >= 1
 
 
 def test_a_machine_that_is_too_small_is_not_told_to_allow_more(facts: Make) -> None:

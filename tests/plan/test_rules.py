@@ -14,7 +14,7 @@ from machines import GIB, GPU, OLD_GPU
 from loraloom.config.asked import AdapterConfig, Config, DataConfig, ModelConfig, TrainingConfig
 from loraloom.config.keys import keys
 from loraloom.errors import ConfigError
-from loraloom.plan.basis import power_of_two_above, power_of_two_below
+from loraloom.plan.inputs import power_of_two_above, power_of_two_below
 from loraloom.plan.planner import Facts, make_plan
 from loraloom.plan.rules import RULES, max_length
 from loraloom.plan.rules.fixed import FIXED

@@ -50,7 +50,7 @@ def test_twice_the_epochs_take_twice_the_training(facts: Make) -> None:
 def test_packing_saves_the_cost_of_layers_as_far_as_a_pass_has_room(facts: Make, length: int, candidates_a_pass: int) -> None:
     at = facts("tiny", length=length)
     decided = make_plan(Config(training=TrainingConfig(per_device_train_batch_size=1)), at).settings
-    alone, packed = (forecast_time(at, Config(), decided, trials=8, packed=slots).parts for slots in (1, 8))
+    alone, packed = (forecast_time(at, Config(), decided, trials=8, packed=pack_size).parts for pack_size in (1, 8))
     assert packed["layers"] == pytest.approx(alone["layers"] / candidates_a_pass)
     assert packed["training"] == alone["training"]
 

@@ -44,11 +44,11 @@ class Played:
 
 @dataclass
 class Rehearsal:
-    """Fills the slots, reports round by round in a drawn order, and does what the verdicts say."""
+    """Fills the pack_size, reports round by round in a drawn order, and does what the verdicts say."""
 
     searcher: Searcher
     truth: Truth
-    slots: int
+    pack_size: int
     seed: int = 0
     noise: float = 0.004
     seed_noise: float = 0.004
@@ -73,7 +73,7 @@ class Rehearsal:
         return played
 
     def _fill(self, played: Played, places: dict[str, int], rng: np.random.Generator) -> None:
-        while len(places) < self.slots:
+        while len(places) < self.pack_size:
             asked = self.searcher.ask()
             if asked is None:
                 return

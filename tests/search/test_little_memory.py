@@ -26,7 +26,7 @@ def score(seed: int, rows: int = ROWS) -> Score:
 
 def test_a_candidate_costs_a_search_less_than_half_a_megabyte() -> None:
     space = decode_space({"training.learning_rate": {"low": 1e-5, "high": 1e-2, "log": True}})
-    search = Searcher(space, {"training.learning_rate": 1e-3}, trials=8, slots=4, sampler="random", pruner="auto")
+    search = Searcher(space, {"training.learning_rate": 1e-3}, trials=8, pack_size=4, sampler="random", pruner="auto")
 
     def train() -> None:
         suggestion = search.ask()

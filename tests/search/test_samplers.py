@@ -22,15 +22,16 @@ PLAN: dict[str, Any] = {RATE: 3e-4, BATCH: 16, RANK: 16, "adapter.lora_alpha": 3
 WORDS = {"training.lr_scheduler_type": ["linear", "cosine"]}
 
 
-def speaks(name: str, trials: int, slots: int, *, asked: int, learned: int, space: Space | None = None) -> type[BaseSampler]:
-    sampler = make_sampler(name, space or default_space(PLAN, trials, slots), PLAN, trials=trials, slots=slots, seed=0)
+def speaks(name: str, trials: int, pack_size: int, *, asked: int, learned: int, space: Space | None = None) -> type[BaseSampler]:
+    space = space or default_space(PLAN, trials, pack_size)
+    sampler = make_sampler(name, space, PLAN, trials=trials, pack_size=pack_size, seed=0)
     drawn = sampler.next(Past(asked, learned, lambda _: True))
     assert isinstance(drawn, BaseSampler)
     return type(drawn)
 
 
 @pytest.mark.parametrize(
-    ("trials", "slots", "asked", "learned", "expected"),
+    ("trials", "pack_size", "asked", "learned", "expected"),
     [
         (16, 8, 9, 9, QMCSampler),
         (16, 8, 10, 4, QMCSampler),
@@ -44,9 +45,9 @@ def speaks(name: str, trials: int, slots: int, *, asked: int, learned: int, spac
     ],
 )
 def test_auto_fills_the_space_before_it_asks_a_model(
-    trials: int, slots: int, asked: int, learned: int, expected: type[BaseSampler]
+    trials: int, pack_size: int, asked: int, learned: int, expected: type[BaseSampler]
 ) -> None:
-    assert speaks("auto", trials, slots, asked=asked, learned=learned) is expected
+    assert speaks("auto", trials, pack_size, asked=asked, learned=learned) is expected
 
 
 def test_auto_takes_tpe_where_choices_have_no_order() -> None:
@@ -67,7 +68,7 @@ def test_the_share_of_sobol_points_falls_with_the_number_of_trials() -> None:
 
 def test_a_sampler_that_does_not_exist_is_refused() -> None:
     with pytest.raises(ConfigError, match="there is no sampler `bayes`") as caught:
-        make_sampler("bayes", Space(()), {}, trials=1, slots=1, seed=0)
+        make_sampler("bayes", Space(()), {}, trials=1, pack_size=1, seed=0)
     assert caught.value.where == "search.sampler"
     assert "one_factor" in str(caught.value.need)
 
@@ -107,7 +108,7 @@ def test_one_factor_never_changes_two(rate: float, rank: int) -> None:
 
 def test_a_grid_larger_than_the_search_is_seen_in_every_part() -> None:
     space = decode_space({RANK: [8, 16, 32, 64], BATCH: [4, 8, 16, 32], "adapter.lora_dropout": [0.0, 0.05, 0.1]})
-    sampler = make_sampler("grid", space, PLAN, trials=12, slots=4, seed=1)
+    sampler = make_sampler("grid", space, PLAN, trials=12, pack_size=4, seed=1)
     taken: list[dict[str, Any]] = []
     for asked in range(12):
         point = sampler.next(Past(asked, 0, lambda point: point not in taken))

@@ -26,11 +26,11 @@ def bowl(params: Mapping[str, Any]) -> float:
 
 
 def play(
-    seed: int, *, trials: int = 16, slots: int = 8, sampler: str = "sobol", pruner: str = "careful", **noise: float
+    seed: int, *, trials: int = 16, pack_size: int = 8, sampler: str = "sobol", pruner: str = "careful", **noise: float
 ) -> Played:
-    space = default_space(PLAN, trials, slots)
-    searcher = Searcher(space, PLAN, trials, slots, sampler, pruner, seed)
-    return Rehearsal(searcher, bowl, slots, seed, **noise).play()
+    space = default_space(PLAN, trials, pack_size)
+    searcher = Searcher(space, PLAN, trials, pack_size, sampler, pruner, seed)
+    return Rehearsal(searcher, bowl, pack_size, seed, **noise).play()
 
 
 def test_the_best_is_kept_and_work_is_saved() -> None:
@@ -53,8 +53,8 @@ def test_a_larger_search_saves_more() -> None:
 
 @settings(max_examples=25)
 @given(st.integers(0, 10_000), st.sampled_from([4, 8, 16, 32]), st.sampled_from([1, 3, 8, 32]))
-def test_rules_that_hold_in_every_search(seed: int, trials: int, slots: int) -> None:
-    run = play(seed, trials=trials, slots=slots)
+def test_rules_that_hold_in_every_search(seed: int, trials: int, pack_size: int) -> None:
+    run = play(seed, trials=trials, pack_size=pack_size)
     gone = {verdict.trial_id: verdict for verdict in run.gone}
     kinds = {asked.id: asked.kind for asked in run.asked}
     assert len(run.asked) == trials
@@ -112,10 +112,10 @@ def test_a_wide_search_finds_better_ones_than_careful_ones_of_half_the_candidate
 
 @settings(max_examples=12)
 @given(st.integers(0, 10_000), st.sampled_from([5, 8, 16, 32, 40]), st.sampled_from([1, 3, 8, 40]), st.integers(0, 2))
-def test_rules_that_hold_in_every_wide_search(seed: int, trials: int, slots: int, misleading: int) -> None:
+def test_rules_that_hold_in_every_wide_search(seed: int, trials: int, pack_size: int, misleading: int) -> None:
     truth = bowl if misleading < 2 else lambda params: 2.4 - bowl(params)
-    searcher = Searcher(default_space(PLAN, trials, slots, wide=True), PLAN, trials, slots, "auto", "auto", seed)
-    run = Rehearsal(searcher, truth, slots, seed, noise=0.02 * misleading).play()
+    searcher = Searcher(default_space(PLAN, trials, pack_size, wide=True), PLAN, trials, pack_size, "auto", "auto", seed)
+    run = Rehearsal(searcher, truth, pack_size, seed, noise=0.02 * misleading).play()
     assert [asked.id for asked in run.asked] == [f"t{number:03d}" for number in range(trials)]
     assert len({repr(sorted(asked.params.items())) for asked in run.asked}) == trials
     assert "t000" not in {verdict.trial_id for verdict in run.gone}

@@ -111,7 +111,7 @@ def test_the_grid_holds_every_choice_and_cuts_ranges_to_fit() -> None:
 
 
 @pytest.mark.parametrize(
-    ("trials", "slots", "count", "last"),
+    ("trials", "pack_size", "count", "last"),
     [
         (1, 1, 1, RATE),
         (4, 4, 1, RATE),
@@ -121,8 +121,8 @@ def test_the_grid_holds_every_choice_and_cuts_ranges_to_fit() -> None:
         (32, 32, 4, "adapter.lora_dropout"),
     ],
 )
-def test_more_candidates_search_more_dimensions(trials: int, slots: int, count: int, last: str) -> None:
-    keys = [dimension.key for dimension in default_space(PLAN, trials, slots).dimensions]
+def test_more_candidates_search_more_dimensions(trials: int, pack_size: int, count: int, last: str) -> None:
+    keys = [dimension.key for dimension in default_space(PLAN, trials, pack_size).dimensions]
     assert (len(keys), keys[-1]) == (count, last)
 
 

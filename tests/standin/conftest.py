@@ -18,7 +18,7 @@ collect_ignore_glob = ["test_in_its_own_process.py"] if ALONE else ["test_on_*.p
 if ALONE:
     os.environ["TRITON_INTERPRET"] = "1"  # before Triton is imported
     TESTS = Path(__file__).resolve().parents[1]
-    sys.path[:0] = [str(TESTS / "parity"), str(TESTS / "door")]  # their tiny models, and the way through the door
+    sys.path[:0] = [str(TESTS / "parity"), str(TESTS / "end_to_end")]  # their tiny models, and the way through the door
 
     import torch
     from stand_in import StandIn, stand_in

@@ -21,7 +21,7 @@ from ticks import KINDS, engine_of, join, tick
 
 from loraloom.lora import dropout
 from loraloom.lora.kernels import selftest
-from loraloom.lora.kernels.lanes import KernelLanes
+from loraloom.lora.kernels.pack_deltas import KernelDeltas
 from loraloom.records import Candidate
 from loraloom.train.seat import Seat
 
@@ -156,7 +156,7 @@ def _tried_anew() -> Iterator[None]:
 def test_kernels_that_fail_on_a_device_are_not_used_there(name: str, cuda: StandIn, monkeypatch: pytest.MonkeyPatch) -> None:
     """None of them is: what is wrong with one may be wrong with all."""
     method, planted, said = FAULTS[name]
-    monkeypatch.setattr(KernelLanes, method, planted)
+    monkeypatch.setattr(KernelDeltas, method, planted)
     engine = engine_of("llama", torch.float32)
     join(engine, "llama", 2, KINDS["alike"])
     told = [event.data["text"] for event in engine.tick() if event.kind == "note"]
@@ -171,7 +171,7 @@ def test_what_a_device_refuses_is_not_the_kernels_fault(cuda: StandIn, monkeypat
     def full(*args: object, **kwargs: object) -> None:
         raise torch.OutOfMemoryError("CUDA out of memory")
 
-    monkeypatch.setattr(KernelLanes, "_shrink", full)
+    monkeypatch.setattr(KernelDeltas, "_shrink", full)
     with pytest.raises(torch.OutOfMemoryError):
         engine_of("llama", torch.float32)
 

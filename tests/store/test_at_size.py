@@ -44,7 +44,7 @@ def write_run(output_dir: Path, number: int, trials: int = TRIALS, *, events: bo
         )
     )  # fmt: skip
     if events:
-        from loraloom.store.plain import to_json
+        from loraloom.store.to_json import to_json
 
         lines = [
             Event("step", one.id, step, step / 10, {"loss": 1 + 1 / step, "learning_rate": 1e-4})

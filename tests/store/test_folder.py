@@ -18,8 +18,8 @@ from loraloom.errors import RequestError, StoreError
 from loraloom.records import Advice, Event, Trial
 from loraloom.store.folder import RunFolder, require_space, write_atomically
 from loraloom.store.names import check_name, invented_name
-from loraloom.store.plain import to_json
 from loraloom.store.result import RunResult
+from loraloom.store.to_json import to_json
 
 
 def result_named(name: str, **changes: Any) -> RunResult:

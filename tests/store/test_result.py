@@ -12,8 +12,8 @@ from hypothesis import strategies as st
 
 from loraloom.errors import RequestError
 from loraloom.records import Finding, Trial
-from loraloom.store.plain import plain, to_json
 from loraloom.store.result import SCHEMA_VERSION, RunResult
+from loraloom.store.to_json import plain, to_json
 
 texts = st.text(max_size=8)
 scores = st.dictionaries(texts, st.floats(allow_nan=False, allow_infinity=False), max_size=3)

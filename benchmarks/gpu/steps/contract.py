@@ -50,7 +50,7 @@ def measure(bench: Bench) -> None:
 
 
 SWITCHES: dict[str, tuple[dict[str, bool], dict[str, bool]]] = {
-    "kernels as Lane": ({"kernels": False}, {"kernels": True}),
+    "kernels as AdapterDelta": ({"kernels": False}, {"kernels": True}),
     "fused as plain": ({"fused": False}, {"fused": True}),
 }
 

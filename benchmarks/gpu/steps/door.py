@@ -41,7 +41,7 @@ def need(packages: Sequence[str]) -> None:
 def tune(bench: Bench) -> dict[str, Any]:
     """Two candidates of a tiny decoder through `loraloom tune`."""
     need(DOOR)
-    sys.path.insert(0, str(ROOT / "tests" / "door"))
+    sys.path.insert(0, str(ROOT / "tests" / "end_to_end"))
     from bases import save_llama
 
     with TemporaryDirectory() as place:

@@ -93,7 +93,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         _say("interrupted")
         answer = {"error": {"what": "interrupted"}}
     if as_json and answer is not None:
-        from loraloom.store.plain import to_json
+        from loraloom.store.to_json import to_json
 
         print(to_json(answer, indent=2).decode("utf-8"))
     return code

@@ -69,8 +69,8 @@ def show_plan(prepared: Prepared, *, everything: bool = False) -> dict[str, Any]
     Returns the document of `plan --json`.
     """
     from loraloom.data.encode import preview
-    from loraloom.plan.basis import held_by_others
     from loraloom.plan.document import plan_json
+    from loraloom.plan.inputs import held_by_others
     from loraloom.plan.needs import gpu_words
 
     console = plain_console()

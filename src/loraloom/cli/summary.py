@@ -63,7 +63,7 @@ def show_outcome(outcome: Outcome) -> None:
 
 def _findings(console: Console, outcome: Outcome) -> None:
     """What is wrong with the data or with the adapter that is kept, each with its next step; then how to take the first."""
-    from loraloom.diagnose.rank import ranked
+    from loraloom.diagnose.order import ranked
 
     best = outcome.result.trial(outcome.result.best)
     found = ranked([*outcome.result.findings, *(best.findings if best else ())])

@@ -95,56 +95,56 @@ def row_sums(
     packed: PackedModel,
     objective: Objective,
     rows: Sequence[Row],
-    slots: Sequence[str],
+    trials: Sequence[str],
     *,
     task: Task,
     pad_id: int,
     token_budget: int,
     workers: Workers | None = None,
 ) -> dict[str, RowSums]:
-    """Score `slots` on `rows`; no slots is the bare base, under the key "".
+    """Score `trials` on `rows`; no trials is the bare base, under the key "".
 
-    Each pass takes the same rows for every slot; rows go by length, so that little is padded. The result is in the order
+    Each pass takes the same rows for every trial; rows go by length, so that little is padded. The result is in the order
     of `rows`.
 
     Args:
-        token_budget: padded tokens, of all slots, that are scored at a time.
+        token_budget: padded tokens, of all trials, that are scored at a time.
         workers: share the passes.
     """
     workers = workers or Workers(packed.device, 1)
-    lanes = list(slots) or [""]
-    tables = {lane: RowTable(rows) for lane in lanes}
+    names = list(trials) or [""]
+    tables = {name: RowTable(rows) for name in names}
     order = sorted(range(len(rows)), key=lambda i: len(rows[i].input_ids))
 
     @torch.no_grad()
     def score(chosen: Sequence[int]) -> tuple[RowLosses, Tensor]:
         size = len(chosen)
-        batch = collate([rows[i] for i in chosen] * len(lanes), pad_id, task).to(packed.device)
-        segments = tuple(Segment(slot, k * size, (k + 1) * size) for k, slot in enumerate(slots))
+        batch = collate([rows[i] for i in chosen] * len(names), pad_id, task).to(packed.device)
+        segments = tuple(Segment(trial, k * size, (k + 1) * size) for k, trial in enumerate(trials))
         with packed.route(Routing(segments)) as model:
             return objective.rows(model, batch), batch.on_host.labels
 
-    passes = _passes(order, rows, len(lanes), token_budget // workers.count)
+    passes = _passes(order, rows, len(names), token_budget // workers.count)
     for chosen, (result, labels) in zip(passes, workers.map(score, passes, together=objective.concurrent), strict=True):
         result = on_host(result)
-        for k, lane in enumerate(lanes):
+        for k, name in enumerate(names):
             own = slice(k * len(chosen), (k + 1) * len(chosen))
-            tables[lane].put(chosen, result.slice(own), labels[own])
-    return {lane: table.sums() for lane, table in tables.items()}
+            tables[name].put(chosen, result.slice(own), labels[own])
+    return {name: table.sums() for name, table in tables.items()}
 
 
 def on_host(result: RowLosses) -> RowLosses:
-    """Read whole, all lanes at once: each copy makes the host wait for the device."""
+    """Read whole, all at once: each copy makes the host wait for the device."""
     parts = [result.loss, result.weight, result.correct]
     return RowLosses(*fetch(parts if result.chosen is None else [*parts, result.chosen]))
 
 
-def _passes(order: Sequence[int], rows: Sequence[Row], lanes: int, token_budget: int) -> list[list[int]]:
+def _passes(order: Sequence[int], rows: Sequence[Row], names: int, token_budget: int) -> list[list[int]]:
     """Cut rows (shortest first) into batches of at most the budget, one row at least."""
     passes: list[list[int]] = []
     current: list[int] = []
     for i in order:
-        if current and (len(current) + 1) * len(rows[i].input_ids) * lanes > token_budget:
+        if current and (len(current) + 1) * len(rows[i].input_ids) * names > token_budget:
             passes.append(current)
             current = []
         current.append(i)

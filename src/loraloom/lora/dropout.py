@@ -51,7 +51,7 @@ class Mask:
 
 
 def fill_all(masks: Sequence[Mask | None], into_KND: Tensor) -> Tensor:
-    """Fill the masks of K lanes of one shape, None for one that keeps all; gives `into_KND`."""
+    """Fill the masks of K deltas of one shape, None for one that keeps all; gives `into_KND`."""
     if drawn_in_order(into_KND.device):
         for mask, into_ND in zip(masks, into_KND, strict=True):
             into_ND.fill_(1.0) if mask is None else _unpack(mask, into_ND)

@@ -3,7 +3,7 @@
 What is kept for the backward pass: x by reference, h = drop(x) A^T for each adapter, and the bits of each dropout
 mask. Everything else is recomputed. Gradients of A and B go past autograd to the adapter's arena: no per-tensor
 gradient is allocated and autograd does not see the adapters' weights at all. `layer.LoRALinear` is the
-specification; the tests hold the two together in float64. What an adapter adds to a layer is in `lanes`.
+specification; the tests hold the two together in float64. What an adapter adds to a layer is in `deltas`.
 """
 
 from __future__ import annotations
@@ -16,9 +16,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from loraloom.lora.kernels.lanes import KernelLanes
+from loraloom.lora.deltas import AdapterDelta, LayerWeights, OwnStack, StackedDeltas
+from loraloom.lora.kernels.pack_deltas import KernelDeltas
 from loraloom.lora.kernels.tables import PackTables
-from loraloom.lora.lanes import Lane, LayerWeights, OwnStack, StackedLanes
 from loraloom.lora.pass_stack import PassStack
 
 
@@ -27,12 +27,12 @@ class Segment:
     """The rows of one adapter in a micro-batch.
 
     Attributes:
-        slot: whose rows these are.
+        trial: whose rows these are.
         start, stop: rows [start, stop) of the batch.
         seed: seeds this micro-step's dropout masks, which go by the layer's number beside it.
     """
 
-    slot: str
+    trial: str
     start: int
     stop: int
     seed: int = 0
@@ -105,18 +105,18 @@ class PackedLinear(torch.autograd.Function):
             y_NO = y_base.reshape(-1, y_base.shape[-1]).clone()
         tokens = flat_ND.shape[0] // x.shape[0]
         if routing.tables is not None:
-            lanes = [KernelLanes(routing, number, tokens, x.dtype)]
+            deltas = [KernelDeltas(routing, number, tokens, x.dtype)]
         else:
-            lanes = _lanes(routing, weights, number, tokens)
-        saved = [lane.forward(flat_ND, y_NO) for lane in lanes]
+            deltas = _deltas(routing, weights, number, tokens)
+        saved = [delta.forward(flat_ND, y_NO) for delta in deltas]
         ctx.save_for_backward(x, *saved)
-        ctx.layer = (frozen, lanes, y_base is not None)
+        ctx.layer = (frozen, deltas, y_base is not None)
         # Not as a view: models add to a layer's output in place, which autograd refuses on a view that a function made.
         return torch.ops.aten._unsafe_view(y_NO, (*x.shape[:-1], y_NO.shape[-1]))
 
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> Any:
-        frozen, lanes, has_base = ctx.layer
+        frozen, deltas, has_base = ctx.layer
         x, *saved = ctx.saved_tensors
         gy = grads[0]
         gy_NO = gy.reshape(-1, gy.shape[-1])
@@ -124,26 +124,26 @@ class PackedLinear(torch.autograd.Function):
         gx_ND = None
         if ctx.needs_input_grad[0]:
             gx_ND = frozen.backward(gy_NO) if frozen is not None else torch.zeros_like(flat_ND)
-        for lane, h in zip(lanes, saved, strict=True):
-            lane.backward(flat_ND, gy_NO, gx_ND, h)
+        for delta, h in zip(deltas, saved, strict=True):
+            delta.backward(flat_ND, gy_NO, gx_ND, h)
         gx = None if gx_ND is None else gx_ND.view(x.shape)
         return gx, gy if has_base else None, None, None, None, None, None
 
 
-def _lanes(routing: Routing, weights: dict[str, LayerWeights], number: int, tokens: int) -> list[Lane | StackedLanes]:
+def _deltas(routing: Routing, weights: dict[str, LayerWeights], number: int, tokens: int) -> list[AdapterDelta | StackedDeltas]:
     """The segments that have an adapter in this layer: stacked if they are all alike in shape, else one by one."""
-    active = [segment for segment in routing.segments if segment.slot in weights]
-    lanes = [
-        Lane(
-            weights[segment.slot],
+    active = [segment for segment in routing.segments if segment.trial in weights]
+    deltas = [
+        AdapterDelta(
+            weights[segment.trial],
             slice(segment.start * tokens, segment.stop * tokens),
             segment.stop - segment.start,
-            segment.seed if routing.training and weights[segment.slot].dropout > 0 else None,
+            segment.seed if routing.training and weights[segment.trial].dropout > 0 else None,
             number,
         )
         for segment in active
     ]
-    if len(lanes) < 2 or len(active) < len(routing.segments) or not routing.even:
-        return list(lanes)
-    stack = OwnStack([lane.weight for lane in lanes]) if routing.stack is None else routing.stack.layer(number)
-    return [StackedLanes(lanes, stack)]
+    if len(deltas) < 2 or len(active) < len(routing.segments) or not routing.even:
+        return list(deltas)
+    stack = OwnStack([delta.weight for delta in deltas]) if routing.stack is None else routing.stack.layer(number)
+    return [StackedDeltas(deltas, stack)]

@@ -21,13 +21,13 @@ from loraloom.errors import ModelError
 from loraloom.lora.arena import BIAS_NAME, Arena, Entry
 from loraloom.lora.attention import use_row_attention
 from loraloom.lora.checkpointing import checkpoint_blocks
+from loraloom.lora.deltas import LayerWeights
 from loraloom.lora.frozen import keep_few_programs
 from loraloom.lora.function import BASE, Routing, Segment
 from loraloom.lora.fused_base import Fused, fuse
 from loraloom.lora.init import Start, check_init, moves_base, named_seed, reinitialised, start_of
 from loraloom.lora.kernels import fault, refusal
 from loraloom.lora.kernels.tables import PackTables
-from loraloom.lora.lanes import LayerWeights
 from loraloom.lora.layer import lora_scale
 from loraloom.lora.packed_layer import PackedLayer, Route, dense_weight, dtype_of, linear_shape, split_by_candidate
 from loraloom.lora.parts import Dora, OwnDtype, Part, Removed, Shift
@@ -52,8 +52,8 @@ class AdapterWeights:
         places: where A and B of each layer are in `block`, by the layer's number.
     """
 
-    def __init__(self, slot: str, spec: AdapterSpec, arena: Arena) -> None:
-        self.slot, self.spec, self.arena = slot, spec, arena
+    def __init__(self, trial: str, spec: AdapterSpec, arena: Arena) -> None:
+        self.trial, self.spec, self.arena = trial, spec, arena
         self.constants: list[tuple[Entry, Tensor]] = []
         self.places: dict[int, Place] = {}
         self._blocks: dict[torch.dtype, Tensor] = {}
@@ -192,7 +192,7 @@ class PackedModel:
         """A and B of all segments side by side, where they are alike and small, and not yet so."""
         if self.kernels or routing.stack is not None or len(routing.segments) < 2 or not routing.even:
             return None
-        adapters = [self.adapters[segment.slot] for segment in routing.segments]
+        adapters = [self.adapters[segment.trial] for segment in routing.segments]
         places, blocks = adapters[0].places, [block for one in adapters if (block := one.block) is not None]
         if len(blocks) < len(adapters) or any(one.places != places for one in adapters):
             return None
@@ -205,15 +205,15 @@ class PackedModel:
         """What all candidates have in all layers, for the kernels, where they are used; made when it is first asked for after one
         has joined or left."""
         if self._tables is None and self.kernels:
-            layers = {layer.number: layer.slots for layer in self._wrapped.values() if layer.slots}
+            layers = {layer.number: layer.adapters for layer in self._wrapped.values() if layer.adapters}
             self._tables = PackTables(list(self.adapters), layers, self.device)
         return self._tables
 
-    def kind(self, slot: str) -> int:
+    def kind(self, trial: str) -> int:
         """Candidates of one kind may take each other's place in a pass whose kernels read in tables whose tokens are whose: plain
         LoRA in the same layers. Any other candidate is of a kind of its own."""
-        alike = self.kernels and not any(slot in layer.parts or slot in layer.whole for layer in self._wrapped.values())
-        key = self.adapters[slot].spec.target_modules if alike else slot
+        alike = self.kernels and not any(trial in layer.parts or trial in layer.whole for layer in self._wrapped.values())
+        key = self.adapters[trial].spec.target_modules if alike else trial
         return self._kinds.setdefault(key, len(self._kinds))
 
     @contextmanager
@@ -237,8 +237,8 @@ class PackedModel:
 
     # -- adapters ------------------------------------------------------------------------------------------------
 
-    def add(self, slot: str, spec: AdapterSpec, seed: int | None) -> AdapterWeights:
-        """Make an adapter, initialised as PEFT does, from `seed` alone: neighbours and slot numbers play no part.
+    def add(self, trial: str, spec: AdapterSpec, seed: int | None) -> AdapterWeights:
+        """Make an adapter, initialised as PEFT does, from `seed` alone: neighbours and trial numbers play no part.
 
         Args:
             seed: None where everything is to be restored: then nothing is drawn, nor taken out of the base by a slow SVD.
@@ -253,20 +253,20 @@ class PackedModel:
         for path in biases:
             if path not in spec.target_modules:
                 entries.append(Entry(path, "bias", "vector", tuple(self._original(path).bias.shape), relative=True))
-        adapter = AdapterWeights(slot, spec, Arena(entries, self.dtype, self.device))
+        adapter = AdapterWeights(trial, spec, Arena(entries, self.dtype, self.device))
         try:
             self._connect(adapter, biases, seed)
         except BaseException:  # memory that ran out too
-            self._forget(slot)
+            self._forget(trial)
             raise
-        self.adapters[slot] = adapter
+        self.adapters[trial] = adapter
         self._changed()
         return adapter
 
-    def remove(self, slot: str) -> None:
+    def remove(self, trial: str) -> None:
         """Take an adapter out; nothing of it stays behind."""
-        self._forget(slot)
-        del self.adapters[slot]
+        self._forget(trial)
+        del self.adapters[trial]
         self._changed()
 
     def _changed(self) -> None:
@@ -274,9 +274,9 @@ class PackedModel:
         self._kinds.clear()
         self.changes += 1
 
-    def _forget(self, slot: str) -> None:
+    def _forget(self, trial: str) -> None:
         for layer in self._wrapped.values():
-            layer.clear(slot)
+            layer.clear(trial)
 
     def _connect(self, adapter: AdapterWeights, biases: Sequence[str], seed: int | None) -> None:
         """Fill the arena with first values and let the layers see it."""
@@ -289,7 +289,7 @@ class PackedModel:
             self._connect_module(adapter, path, own[path])
         for path in biases:
             if path not in spec.target_modules:
-                self._wrap(path).parts[adapter.slot] = [Shift(adapter.arena.parameter(own[path]["bias"]))]
+                self._wrap(path).parts[adapter.trial] = [Shift(adapter.arena.parameter(own[path]["bias"]))]
         adapter.refresh()
 
     def _checked(self, spec: AdapterSpec) -> AdapterSpec:
@@ -383,21 +383,21 @@ class PackedModel:
         spec, arena, layer = adapter.spec, adapter.arena, self._wrap(path)
         entry_a, entry_b = entries["lora_A.weight"], entries["lora_B.weight"]
         scale = _scale_of(spec, path, entry_a)
-        layer.dropouts[adapter.slot] = spec.lora_dropout
+        layer.dropouts[adapter.trial] = spec.lora_dropout
         parts: list[Part] = []
         if spec.use_dora:
             parts.append(self._dora(adapter, layer, entries, scale))
             if BIAS_NAME in entries:
                 parts.append(Shift(arena.parameter(entries[BIAS_NAME])))
         else:
-            layer.slots[adapter.slot] = self._fused(adapter, layer, entries, scale)
+            layer.adapters[adapter.trial] = self._fused(adapter, layer, entries, scale)
         if removed is not None:
             product = Removed(removed.a_RD.to(self.device, self.dtype), removed.b_OR.to(self.device, self.dtype), scale)
             parts.append(product)
             adapter.constants.append((replace(entry_a, name=f"{entry_a.name}{REMOVED}"), product.a_RD))
             adapter.constants.append((replace(entry_b, name=f"{entry_b.name}{REMOVED}"), product.b_OR))
         if parts:
-            layer.parts[adapter.slot] = parts
+            layer.parts[adapter.trial] = parts
 
     def _fused(self, adapter: AdapterWeights, layer: PackedLayer, entries: dict[str, Entry], scale: float) -> LayerWeights:
         arena, bias, dtype = adapter.arena, entries.get(BIAS_NAME), dtype_of(layer.base, self.base_dtype)
@@ -431,7 +431,7 @@ class PackedModel:
             parent, _, leaf = name.rpartition(".")
             own.get_submodule(parent)._parameters[leaf] = adapter.arena.parameter(entries[name])  # pyright: ignore[reportPrivateUsage]
         alike = all(parameter.dtype == self.dtype for parameter in self._original(path).parameters())
-        self._wrap(path).whole[adapter.slot] = (
+        self._wrap(path).whole[adapter.trial] = (
             own if alike else OwnDtype(own, self.dtype, self._uses[path].dtype or self.base_dtype)
         )
 

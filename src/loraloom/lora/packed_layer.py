@@ -19,10 +19,10 @@ import torch
 from torch import Tensor, nn
 
 from loraloom.errors import ModelError
+from loraloom.lora.deltas import LayerWeights
 from loraloom.lora.dropout import keep_mask
 from loraloom.lora.frozen import frozen_kernel
 from loraloom.lora.function import Frozen, PackedLinear, Routing, Segment
-from loraloom.lora.lanes import LayerWeights
 from loraloom.lora.parts import Drop, Part
 from loraloom.lora.probe import Use
 
@@ -89,14 +89,14 @@ def split_by_candidate(module: nn.Module, use: Use, route: Route) -> None:
 
 
 class PackedLayer(nn.Module):
-    """A frozen layer and what each slot has in it.
+    """A frozen layer and what each trial has in it.
 
     Attributes:
         path: where the layer is in the model.
-        slots: A and B by slot, for the fused path.
-        parts: what else finishes a slot's rows, in order.
-        dropouts: the slot's dropout, for its parts.
-        whole: a slot's own copy of the module, which then replaces it.
+        adapters: A and B by trial, for the fused path.
+        parts: what else finishes a trial's rows, in order.
+        dropouts: the trial's dropout, for its parts.
+        whole: a trial's own copy of the module, which then replaces it.
         rowless: some inputs carry no rows; see `split_by_candidate`.
         prepack: spend memory on a faster layout of the frozen weight.
     """
@@ -107,7 +107,7 @@ class PackedLayer(nn.Module):
     ) -> None:  # fmt: skip
         super().__init__()
         self.base, self.path, self.number, self.rowless, self.prepack = base, path, number, rowless, prepack
-        self.slots: dict[str, LayerWeights] = {}
+        self.adapters: dict[str, LayerWeights] = {}
         self.parts: dict[str, list[Part]] = {}
         self.dropouts: dict[str, float] = {}
         self.whole: dict[str, nn.Module] = {}
@@ -120,10 +120,10 @@ class PackedLayer(nn.Module):
         except AttributeError:
             return getattr(super().__getattr__("base"), name)
 
-    def clear(self, slot: str) -> None:
-        """Forget a slot."""
-        for table in (self.slots, self.parts, self.dropouts, self.whole):
-            table.pop(slot, None)
+    def clear(self, trial: str) -> None:
+        """Forget a trial."""
+        for table in (self.adapters, self.parts, self.dropouts, self.whole):
+            table.pop(trial, None)
 
     @cached_property
     def _kernel(self) -> Frozen | None:
@@ -138,46 +138,46 @@ class PackedLayer(nn.Module):
         """
         found: list[tuple[slice, nn.Module]] = []
         for segment in self._shared[0].get().segments:
-            if segment.slot in self.slots or segment.slot in self.parts:
+            if segment.trial in self.adapters or segment.trial in self.parts:
                 return None
             start, stop = torch.searchsorted(rows_N, rows_N.new_tensor([segment.start, segment.stop])).tolist()
-            found.append((slice(start, stop), self.whole.get(segment.slot, self.base)))
+            found.append((slice(start, stop), self.whole.get(segment.trial, self.base)))
         return found or [(slice(0, len(rows_N)), self.base)]
 
     def forward(self, x: Tensor, *args: Any, **kwargs: Any) -> Tensor:
         routing = self._shared[0].get()
         segments = routing.segments
-        if not any(s.slot in self.slots or s.slot in self.parts or s.slot in self.whole for s in segments):
+        if not any(s.trial in self.adapters or s.trial in self.parts or s.trial in self.whole for s in segments):
             return self.base(x, *args, **kwargs)
         x_rows, routing = self._by_rows(x, routing)
         segments = routing.segments
-        if all(s.slot in self.whole for s in segments):
+        if all(s.trial in self.whole for s in segments):
             y = torch.cat([self._replaced(s, x_rows, args, kwargs) for s in segments])
         else:
             y = self._together(x_rows, routing, args, kwargs)
-            if any(s.slot in self.parts or s.slot in self.whole for s in segments):
+            if any(s.trial in self.parts or s.trial in self.whole for s in segments):
                 y = torch.cat([self._finished(s, x_rows, y, routing.training, args, kwargs) for s in segments])
         return y if x_rows is x else y.flatten(0, 1)
 
     def _together(self, x: Tensor, routing: Routing, args: Args, kwargs: Kwargs) -> Tensor:
         """Frozen layer and plain LoRA for all rows."""
-        if not any(segment.slot in self.slots for segment in routing.segments):
+        if not any(segment.trial in self.adapters for segment in routing.segments):
             return self.base(x, *args, **kwargs)
         kernel = self._kernel
         y_base = self.base(x) if kernel is None else None
-        return PackedLinear.apply(x, y_base, self._shared[1], kernel, routing, self.slots, self.number)  # type: ignore[return-value]
+        return PackedLinear.apply(x, y_base, self._shared[1], kernel, routing, self.adapters, self.number)  # type: ignore[return-value]
 
     def _finished(self, segment: Segment, x: Tensor, y: Tensor, training: bool, args: Args, kwargs: Kwargs) -> Tensor:
-        if segment.slot in self.whole:
+        if segment.trial in self.whole:
             return self._replaced(segment, x, args, kwargs)
         x_own, y_own = x[segment.start : segment.stop], y[segment.start : segment.stop]
         drop = self._dropout(segment, training)
-        for part in self.parts.get(segment.slot, ()):
+        for part in self.parts.get(segment.trial, ()):
             y_own = part(x_own, y_own, drop)
         return y_own
 
     def _replaced(self, segment: Segment, x: Tensor, args: Args, kwargs: Kwargs) -> Tensor:
-        y = self.whole[segment.slot](x[segment.start : segment.stop], *args, **kwargs)
+        y = self.whole[segment.trial](x[segment.start : segment.stop], *args, **kwargs)
         if isinstance(y, Tensor) and not any(isinstance(value, Tensor) for value in (*args, *kwargs.values())):
             return y
         raise ModelError(
@@ -186,7 +186,7 @@ class PackedLayer(nn.Module):
         )
 
     def _dropout(self, segment: Segment, training: bool) -> Drop:
-        p = self.dropouts.get(segment.slot, 0.0) if training else 0.0
+        p = self.dropouts.get(segment.trial, 0.0) if training else 0.0
         if p <= 0:
             return lambda x: x
         rows = segment.stop - segment.start

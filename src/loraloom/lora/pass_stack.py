@@ -57,7 +57,7 @@ class PassStack:
 
 
 class LayerViews:
-    """One layer's part of a `PassStack`; see `lanes.LayerStack`."""
+    """One layer's part of a `PassStack`; see `deltas.LayerStack`."""
 
     def __init__(self, stack: PassStack, place: Place) -> None:
         self._stack, self._place = stack, place

@@ -19,12 +19,12 @@ from loraloom.errors import ModelError, VerificationError
 from loraloom.lora.arena import Entry
 from loraloom.lora.base import Base, load_tokenizer, quiet_transformers, share_copy
 from loraloom.lora.device_faults import is_of_device
-from loraloom.lora.foreign import adapter_shapes, check_adapter, has_tokenizer, read_adapter_config, trained_tokens
 from loraloom.lora.init import moves_base
 from loraloom.lora.packed import REMOVED, AdapterWeights, PackedModel, Routing, Segment
 from loraloom.lora.probe import embedding_table
 from loraloom.lora.record import Record, write_record
 from loraloom.lora.transfer import fetch
+from loraloom.lora.untrusted_adapter import adapter_shapes, check_adapter, has_tokenizer, read_adapter_config, trained_tokens
 from loraloom.records import AdapterSpec
 
 PEFT_TASKS = {"causal_lm": "CAUSAL_LM", "seq_cls": "SEQ_CLS", "seq2seq_lm": "SEQ_2_SEQ_LM"}
@@ -286,7 +286,7 @@ def as_loaded_elsewhere(base: Base, folder: Path) -> Any:
 
 @torch.no_grad()
 def verify_adapter(
-    folder: Path, packed: PackedModel, slot: str, base: Base, inputs: Mapping[str, Tensor], *, tolerance: float = 1e-4
+    folder: Path, packed: PackedModel, trial: str, base: Base, inputs: Mapping[str, Tensor], *, tolerance: float = 1e-4
 ) -> float:
     """Load a saved adapter with PEFT into a fresh module tree and compare its logits with the trained ones.
 
@@ -301,7 +301,7 @@ def verify_adapter(
         VerificationError: the logits differ, or are not finite.
     """
     rows = int(inputs["input_ids"].shape[0])
-    with packed.route(Routing((Segment(slot, 0, rows),))) as model:
+    with packed.route(Routing((Segment(trial, 0, rows),))) as model:
         trained = logits_of(model, inputs)
     loaded = logits_of(load_peft(folder, as_loaded_elsewhere(base, folder)), inputs)
     largest = float(trained.abs().max())

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from loraloom.diagnose.rank import rank
+from loraloom.diagnose.order import rank
 from loraloom.errors import RequestError
 from loraloom.records import Finding, Trial
 from loraloom.store.folder import RunFolder

@@ -6,8 +6,8 @@ from pathlib import Path
 from typing import Any
 
 from loraloom.lora.base import load_tokenizer
-from loraloom.lora.foreign import has_tokenizer
 from loraloom.lora.record import Record, read_record
+from loraloom.lora.untrusted_adapter import has_tokenizer
 from loraloom.store.folder import RunFolder
 
 

@@ -11,7 +11,7 @@ from loraloom.data.recognise import Recognised
 from loraloom.data.table import Table, listed
 from loraloom.errors import ConfigError, DataError
 from loraloom.facts.model import ModelFacts
-from loraloom.lora.foreign import adapter_shapes
+from loraloom.lora.untrusted_adapter import adapter_shapes
 from loraloom.pipeline.beside import record_of
 
 

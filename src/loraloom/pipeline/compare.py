@@ -8,7 +8,7 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from loraloom.errors import RequestError
-from loraloom.pipeline.entrants import SPLITS, Entrant, entrants_of
+from loraloom.pipeline.compared import SPLITS, Entrant, entrants_of
 from loraloom.records import Score
 from loraloom.report.importance import importance_of
 from loraloom.search.compare import CONFIDENCE, average, paired_difference

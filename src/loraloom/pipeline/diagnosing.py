@@ -14,7 +14,7 @@ from loraloom.data.encode import Encoded
 from loraloom.diagnose.across import across
 from loraloom.diagnose.case import Difference as Cost
 from loraloom.diagnose.data import DataSigns, data_findings
-from loraloom.diagnose.rank import ranked
+from loraloom.diagnose.order import ranked
 from loraloom.diagnose.unlike_test import Opened, unlike_test
 from loraloom.pipeline.preflight.stop import stop_ids
 from loraloom.pipeline.prepare import Prepared

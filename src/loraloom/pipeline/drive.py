@@ -12,9 +12,9 @@ from typing import Protocol, cast
 from loraloom.execute import Executor
 from loraloom.pipeline.diagnosing import may_end
 from loraloom.pipeline.job import Job
-from loraloom.pipeline.keep import Keeper
 from loraloom.pipeline.run_log import RunLog
 from loraloom.pipeline.stop import listening
+from loraloom.pipeline.write_timer import WriteTimer
 from loraloom.records import EndStatus, Score, TrialStatus
 from loraloom.train.orders import End, Ended, Evaluate, GoOn, Join, Order, Pause, Report, SeatView, Spare, Train
 
@@ -51,9 +51,9 @@ class Driver:
     def __init__(self, executor: Executor, log: RunLog, expired: Callable[[], bool] | None = None) -> None:
         self.executor, self.log, self.recorder = executor, log, log.recorder
         self.expired = expired or log.expired
-        self.slots = log.slots or 1
+        self.pack_size = log.pack_size or 1
         (self._worker,) = executor.workers()
-        self._keeper = Keeper(lambda: self._do(log.checkpoint()))
+        self._keeper = WriteTimer(lambda: self._do(log.checkpoint()))
         self.seats: Mapping[str, SeatView] = {}
         self.waiting: Mapping[str, float | None] = {}
 
@@ -101,7 +101,7 @@ class Driver:
         return report
 
     def _fill(self, source: Source) -> None:
-        while len(self.seats) < self.slots:
+        while len(self.seats) < self.pack_size:
             job = self.log.held.pop() if self.log.held else source.ask()
             if job is None:
                 return
@@ -118,8 +118,8 @@ class Driver:
     def _hold(self, job: Job) -> None:
         """There is no memory for one more: it joins when another has left, and no more train at once than now."""
         self.log.held.append(job)
-        self.slots = self.log.slots = len(self.seats)
-        now = "1 trains" if self.slots == 1 else f"{self.slots} train"
+        self.pack_size = self.log.pack_size = len(self.seats)
+        now = "1 trains" if self.pack_size == 1 else f"{self.pack_size} train"
         self.recorder.note(f"memory ran out when {job.candidate.id} was to join: from here on {now} at once")
 
     def _score(self, source: Source) -> None:
@@ -146,7 +146,7 @@ class Driver:
         """End all that live; as many of the best as train at once are saved, whether they trained or waited."""
         costs = {trial: seat.best_cost for trial, seat in self.seats.items()} | dict(self.waiting)
         scored = {trial: cost for trial, cost in costs.items() if cost is not None}
-        kept = sorted(costs, key=lambda trial: scored.get(trial, math.inf))[: self.slots]
+        kept = sorted(costs, key=lambda trial: scored.get(trial, math.inf))[: self.pack_size]
         for trial in costs:
             self._end(source, trial, "pruned", reason, keep=trial in kept and trial in scored)
 

@@ -25,8 +25,8 @@ from loraloom.evals.writing import exercise, written
 from loraloom.facts.device import device_facts
 from loraloom.facts.model import ModelFacts, model_facts, require_weights
 from loraloom.lora.base import Base, load_base, load_tokenizer
-from loraloom.lora.foreign import adapter_folder, has_tokenizer, read_adapter_config, tokenizer_home
 from loraloom.lora.state import PEFT_TASKS, load_peft, require_embeddings
+from loraloom.lora.untrusted_adapter import adapter_folder, has_tokenizer, read_adapter_config, tokenizer_home
 from loraloom.pipeline.beside import record_of
 from loraloom.pipeline.classes import classes_to_score, refuse_unlabelled
 from loraloom.pipeline.device_errors import device_errors

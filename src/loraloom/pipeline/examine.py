@@ -10,7 +10,7 @@ import numpy as np
 
 from loraloom.data.encode import Encoded
 from loraloom.diagnose.case import EPOCHS, RANK, RATE, Case
-from loraloom.diagnose.rank import diagnose
+from loraloom.diagnose.order import diagnose
 from loraloom.evals.scoring import RowSums, score_of
 from loraloom.lora.targets import NO_TARGETS
 from loraloom.pipeline.prepare import Prepared

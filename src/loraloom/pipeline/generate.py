@@ -16,8 +16,8 @@ from loraloom.evals.writing import continuations, position_limit
 from loraloom.facts.device import device_facts
 from loraloom.facts.model import model_facts, require_weights
 from loraloom.lora.base import Base, load_base, share_copy
-from loraloom.lora.foreign import adapter_folder, read_adapter_config
 from loraloom.lora.state import PEFT_TASKS, embedding_rows, load_peft, require_embeddings
+from loraloom.lora.untrusted_adapter import adapter_folder, read_adapter_config
 from loraloom.pipeline.beside import tokenizer_beside
 from loraloom.pipeline.device_errors import device_errors
 from loraloom.pipeline.predict import COLUMN, PROBABILITY, predict_table

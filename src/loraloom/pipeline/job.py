@@ -11,7 +11,7 @@ from loraloom.pipeline.prepare import Prepared
 from loraloom.plan.planner import candidate
 from loraloom.records import Candidate, Score, Trial
 from loraloom.search.compare import mean_cost, standard_error
-from loraloom.store.plain import plain
+from loraloom.store.to_json import plain
 from loraloom.train.resume import candidate_of, score_of_plain
 
 

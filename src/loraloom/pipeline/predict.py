@@ -24,8 +24,8 @@ from loraloom.evals.writing import Exercise, exercise, position_limit, written
 from loraloom.facts.device import device_facts
 from loraloom.facts.model import ModelFacts, model_facts, require_weights
 from loraloom.lora.base import Base, load_base, load_tokenizer
-from loraloom.lora.foreign import adapter_folder, read_adapter_config
 from loraloom.lora.state import PEFT_TASKS, load_peft, require_embeddings
+from loraloom.lora.untrusted_adapter import adapter_folder, read_adapter_config
 from loraloom.pipeline.beside import tokenizer_beside
 from loraloom.pipeline.classes import classes_to_score
 from loraloom.pipeline.device_errors import device_errors

@@ -18,8 +18,8 @@ from loraloom.lora.packed import PackedModel
 from loraloom.pipeline.device_errors import device_errors
 from loraloom.pipeline.preflight.rehearsal import rehearse
 from loraloom.pipeline.prepare import Prepared, prepare
-from loraloom.plan.basis import bytes_text
 from loraloom.plan.correction import Corrected, by_probe
+from loraloom.plan.inputs import bytes_text
 from loraloom.plan.planner import candidate
 from loraloom.plan.time import seconds_at, with_measured
 from loraloom.train.pack import PackTrainer
@@ -99,7 +99,7 @@ def timed(prepared: Prepared, base: Base, clock: Callable[[], float] = time.perf
         token_budget=plan.token_budget, checkpointing=bool(plan.values()["training.gradient_checkpointing"]),
         workers=plan.workers,
     )  # fmt: skip
-    seats = [trainer.join(candidate(plan, f"probe{number}", {}, seed_offset=number)) for number in range(plan.slots)]
+    seats = [trainer.join(candidate(plan, f"probe{number}", {}, seed_offset=number)) for number in range(plan.pack_size)]
 
     def timed_once(run: Callable[[], object]) -> tuple[int, float]:
         before, started = sum(seat.tokens for seat in seats), clock()
@@ -109,7 +109,7 @@ def timed(prepared: Prepared, base: Base, clock: Callable[[], float] = time.perf
     ticks = [timed_once(trainer.tick) for _ in range(TICKS + 1)][1:]
     scored = [timed_once(lambda: trainer.evaluate(list(trainer.seats))) for _ in range(2 if held_out else 0)]
     evaluation_seconds = scored[-1][1] * len(data.validation) / len(held_out) if scored else 0.0
-    return Timing(tuple(ticks), plan.slots * _usual_tokens(prepared), evaluation_seconds)
+    return Timing(tuple(ticks), plan.pack_size * _usual_tokens(prepared), evaluation_seconds)
 
 
 def _usual_tokens(prepared: Prepared) -> float:

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from loraloom.pipeline.job import Job, Record, bare
-from loraloom.pipeline.keep import Keeper
+from loraloom.pipeline.write_timer import WriteTimer
 from loraloom.records import Event, Score, Trial
 from loraloom.store.folder import RunFolder
 from loraloom.store.result import RunResult
@@ -31,7 +31,7 @@ class Recorder:
         self.folder, self.result, self.watch, self.rows = folder, result, watch, rows or {}
         self.began = time.perf_counter()
         self.records: dict[str, Record] = {}
-        self._keeper = Keeper(lambda: self.folder.write_result(self.gathered()))
+        self._keeper = WriteTimer(lambda: self.folder.write_result(self.gathered()))
 
     @property
     def seconds(self) -> float:
@@ -151,7 +151,7 @@ class Recorder:
         return self.result
 
     def write(self, *, now: bool = True) -> None:
-        """Bring run.json up to date; without `now` only as often as `Keeper` finds right: it grows with every candidate."""
+        """Bring run.json up to date; without `now` only as often as `WriteTimer` finds right: it grows with every candidate."""
         (self._keeper.now if now else self._keeper.maybe)()
 
 

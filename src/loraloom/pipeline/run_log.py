@@ -32,8 +32,8 @@ from loraloom.report.words import busy, duration
 from loraloom.search.pruners import is_wide
 from loraloom.store.database import Database, default_url
 from loraloom.store.folder import RunFolder, require_space
-from loraloom.store.plain import plain
 from loraloom.store.result import RunResult, RunStatus
+from loraloom.store.to_json import plain
 from loraloom.train.checkpoint import Checkpoint
 from loraloom.train.orders import Keep
 from loraloom.train.resume import score_of_plain
@@ -92,7 +92,7 @@ class RunLog:
     """What lasts of a run.
 
     Attributes:
-        slots: how many candidates train at once; None until it was decided.
+        pack_size: how many candidates train at once; None until it was decided.
         held: candidates that were asked for and found no memory; they join before any other.
         racing: whether the search is over and its finalists are trained anew.
         base_score: the bare base on validation, once it was measured.
@@ -105,7 +105,7 @@ class RunLog:
         self.folder = recorder.folder
         self.journal = journal_of(self.folder)
         self.resumed = kept is not None
-        self.slots: int | None = None
+        self.pack_size: int | None = None
         self.held: list[Job] = []
         self.racing = False
         self.base_score: Score | None = None
@@ -188,7 +188,7 @@ class RunLog:
         trials = {trial.id: trial for trial in result.trials}
         self.recorder.restore(result, state["seconds"], records_of_plain(state["driver"], trials))
         self._began -= state["seconds"]
-        self.slots, self.racing = state["slots"], state["racing"]
+        self.pack_size, self.racing = state["slots"], state["racing"]
         self.held = [job_of_plain(one) for one in state.get("held", ())]
         self.base_score = state["base_score"] and score_of_plain(state["base_score"])
         living = [seat["candidate"]["id"] for seat in kept.trainer["seats"]]
@@ -244,7 +244,7 @@ class RunLog:
             "search": vars(self.journal.mark()),
             "result": self.recorder.gathered().to_plain(),
             "base_score": self.base_score and asdict(self.base_score),
-            "slots": self.slots,
+            "slots": self.pack_size,
             "held": [job_to_plain(one) for one in self.held],
             "racing": self.racing,
             "driver": records_to_plain(self.recorder.records),

@@ -65,7 +65,7 @@ def _tune(config: Config, watch: Watch, dry_run: bool, place: Reopened | None) -
     with log.running(bench.restore):
         if not log.resumed:
             log.measured(bench.measure_base())
-            log.slots = plan_of_packs(bench, log)
+            log.pack_size = plan_of_packs(bench, log)
         driver = Driver(Inline(worker_of(bench)), log)
         if not log.racing:
             driver.run(SearchSource(log, space))
@@ -87,7 +87,7 @@ class SearchSource:
         asked = prepared.config.search
         # The study lives in memory: the journal is what lasts, and agrees with the checkpoint to the last call.
         searcher = Searcher(
-            self.space, prepared.plan.values(), prepared.plan.trials, log.slots or 1,
+            self.space, prepared.plan.values(), prepared.plan.trials, log.pack_size or 1,
             sampler=asked.sampler, pruner=asked.pruner, seed=prepared.config.training.seed, base=log.base_score,
             known=[known for search in prepared.past for known in search.known],
         )  # fmt: skip

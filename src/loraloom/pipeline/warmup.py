@@ -20,7 +20,7 @@ def plan_of_packs(bench: Workbench, log: RunLog) -> int:
     A number that the user asked for is kept. Otherwise ticks of 1, 2, 4, ... throwaway candidates of the plan's setting
     are timed, up to what memory holds, and the smallest pack that is as good as the fastest is taken.
     """
-    most = bench.prepared.plan.slots
+    most = bench.prepared.plan.pack_size
     if bench.prepared.config.limits.max_packed != "auto" or most < 2:
         return most
     sizes = [size for size in (1, 2, 4, 8, 16, 32) if size < most] + [most]
@@ -35,7 +35,7 @@ def plan_of_packs(bench: Workbench, log: RunLog) -> int:
     tokens = samples[0].tokens
     made = plan_pack(fit_costs(samples), tokens, most)
     report(log, made)
-    return made.slots
+    return made.pack_size
 
 
 def _timed_if_they_fit(bench: Workbench, size: int) -> list[Sample] | None:
@@ -74,7 +74,7 @@ def report(log: RunLog, made: PackPlan) -> None:
     """Tell what was measured and decided."""
     costs = made.costs
     log.recorder.emit(
-        "plan", slots=made.slots, tokens_per_second=made.rate, tokens_per_second_alone=made.alone,
+        "plan", slots=made.pack_size, tokens_per_second=made.rate, tokens_per_second_alone=made.alone,
         tick_seconds=costs.c0, token_seconds=costs.c1, adapter_seconds=costs.c2,
     )  # fmt: skip
     log.recorder.note(made.sentence)

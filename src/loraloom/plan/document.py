@@ -6,7 +6,7 @@ from dataclasses import asdict
 from typing import Any
 
 from loraloom.facts.device import gpu_document
-from loraloom.plan.basis import memory_budget
+from loraloom.plan.inputs import memory_budget
 from loraloom.plan.ladder import ladder
 from loraloom.plan.planner import Plan
 from loraloom.plan.search_space import space_json
@@ -34,7 +34,7 @@ def plan_json(plan: Plan) -> dict[str, Any]:
                 **bytes_json(memory),
                 "one_candidate_bytes": round(plan.forecast["memory_one"].value),
                 "budget_bytes": memory_budget(plan.facts, plan.config),
-                "candidates": plan.slots,
+                "candidates": plan.pack_size,
             },
             "time": {
                 **{f"{name}_seconds": round(seconds, 1) for name, seconds in time.parts.items()},

@@ -11,8 +11,8 @@ from loraloom.config.asked import Config
 from loraloom.errors import ConfigError
 from loraloom.plan import engine
 from loraloom.plan.about import About
-from loraloom.plan.basis import DERIVED, Facts, count
-from loraloom.plan.leaning import Bent, Case, Lean, at_most, to
+from loraloom.plan.adjust import Bent, Case, Lean, at_most, to
+from loraloom.plan.inputs import DERIVED, Facts, count
 from loraloom.plan.rules import epochs
 from loraloom.plan.rules.rank import width_cap
 from loraloom.plan.rules.rate import around, rate_cap, rounded

@@ -8,10 +8,10 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 
 from loraloom.plan import guides
+from loraloom.plan.adjust import Lean
 from loraloom.plan.explain import ABOUT, Explanation, explain
 from loraloom.plan.goals import GOALS
 from loraloom.plan.guides.item import Item
-from loraloom.plan.leaning import Lean
 from loraloom.plan.presets import PRESETS
 
 INTRO = """\

@@ -12,7 +12,7 @@ from typing import Any
 
 from loraloom.config.asked import Config
 from loraloom.plan import engine
-from loraloom.plan.basis import Decided, Facts
+from loraloom.plan.inputs import Decided, Facts
 from loraloom.plan.memory import Shape, decided_shape
 from loraloom.plan.needs import need, quantises
 from loraloom.records import Estimate

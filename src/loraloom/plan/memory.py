@@ -17,7 +17,7 @@ from loraloom.facts.device import CUDA_CONTEXT_BYTES, DeviceKind
 from loraloom.facts.model import LinearFact, ModelFacts
 from loraloom.facts.weights import BYTES
 from loraloom.plan import engine
-from loraloom.plan.basis import Decided, Facts, decided_linears, parameters_per_rank
+from loraloom.plan.inputs import Decided, Facts, decided_linears, parameters_per_rank
 from loraloom.records import Estimate
 
 ADAPTER_BYTES, GRADIENT_BYTES = 4, 4

@@ -5,7 +5,7 @@ from __future__ import annotations
 from loraloom.config.asked import Config
 from loraloom.facts.device import DeviceFacts
 from loraloom.plan import engine
-from loraloom.plan.basis import Decided, Facts
+from loraloom.plan.inputs import Decided, Facts
 from loraloom.plan.memory import Shape, forecast_memory
 from loraloom.plan.peft_memory import forecast_peft, peft_run, sizes_of
 from loraloom.records import Estimate

@@ -44,9 +44,9 @@ class TickCosts:
 
 @dataclass(frozen=True)
 class PackPlan:
-    """What was decided: `slots` at once; `rate` tokens a second, `alone` with one at a time."""
+    """What was decided: `pack_size` at once; `rate` tokens a second, `alone` with one at a time."""
 
-    slots: int
+    pack_size: int
     rate: float
     alone: float
     costs: TickCosts
@@ -86,10 +86,10 @@ def plan_pack(
     sizes = [size for size in range(1, max(most, 1) + 1) if size == 1 or fits(size)]
     fastest = max(rate(size) for size in sizes)
     good = [size for size in sizes if rate(size) >= (1 - ENOUGH) * fastest]
-    slots = next((size for size in good if size >= least), good[-1])
+    pack_size = next((size for size in good if size >= least), good[-1])
     alone = rate(1)
     sentence = (
-        f"{slots} at once: about {rate(slots):,.0f} tokens/s against {alone:,.0f} one at a time; a tick costs "
+        f"{pack_size} at once: about {rate(pack_size):,.0f} tokens/s against {alone:,.0f} one at a time; a tick costs "
         f"{costs.c0 * 1e3:.3g} ms + {costs.c1 * 1e6:.3g} us a token + {costs.c2 * 1e3:.3g} ms an adapter"
     )
-    return PackPlan(slots, rate(slots), alone, costs, sentence)
+    return PackPlan(pack_size, rate(pack_size), alone, costs, sentence)

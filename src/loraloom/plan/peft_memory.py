@@ -20,7 +20,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from loraloom.facts.model import ModelFacts
-from loraloom.plan.basis import Decided, Facts, decided_linears
+from loraloom.plan.inputs import Decided, Facts, decided_linears
 from loraloom.plan.memory import Shape, adapter_parameters, attention_widths, is_gated
 from loraloom.records import Estimate
 

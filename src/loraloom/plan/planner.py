@@ -11,10 +11,10 @@ from loraloom.errors import ConfigError, ModelError
 from loraloom.lora.targets import resolve_pattern, resolve_targets, short_label
 from loraloom.lora.workers import most_at_once
 from loraloom.plan import engine, goals, presets
-from loraloom.plan.afterwards import forecast_afterwards
-from loraloom.plan.basis import CONFIG, Facts, asked_value, is_asked, memory_budget, target_linears
-from loraloom.plan.leaning import Case, bent
+from loraloom.plan.adjust import Case, bent
+from loraloom.plan.inputs import CONFIG, Facts, asked_value, is_asked, memory_budget, target_linears
 from loraloom.plan.memory import Shape, decided_shape, prepacks
+from loraloom.plan.memory_after_training import forecast_afterwards
 from loraloom.plan.needs import need, notes_on_device, notes_on_engine, packs_candidates
 from loraloom.plan.rules import RULES, batch, max_length, rank, rate
 from loraloom.plan.time import forecast_time, trainings_of_search
@@ -52,7 +52,7 @@ class Plan:
         return {key: advice.value for key, advice in self.settings.items()}
 
     @property
-    def slots(self) -> int:
+    def pack_size(self) -> int:
         """How many candidates train at once."""
         return self.settings["limits.max_packed"].value
 
@@ -180,7 +180,7 @@ def search_caps(plan: Plan) -> dict[str, float]:
 def packs(plan: Plan, candidates: Sequence[Candidate]) -> tuple[tuple[Candidate, ...], ...]:
     """Candidates that should train together: like rows a step beside each other, as many as have a slot."""
     ordered = sorted(candidates, key=lambda made: made.training.per_device_train_batch_size)
-    return tuple(tuple(ordered[start : start + plan.slots]) for start in range(0, len(ordered), plan.slots))
+    return tuple(tuple(ordered[start : start + plan.pack_size]) for start in range(0, len(ordered), plan.pack_size))
 
 
 def _advised(config: Config, facts: Facts, decided: Mapping[str, Advice], key: str) -> Advice:

@@ -13,8 +13,8 @@ from loraloom.config.units import parse_bytes
 from loraloom.errors import ConfigError
 from loraloom.facts.model import Kind
 from loraloom.plan.about import About
-from loraloom.plan.basis import DERIVED, Facts
-from loraloom.plan.leaning import Bend, Bent, Case, Lean, at_most, says, to
+from loraloom.plan.adjust import Bend, Bent, Case, Lean, at_most, says, to
+from loraloom.plan.inputs import DERIVED, Facts
 from loraloom.plan.rules.rank import width_cap
 from loraloom.plan.rules.rate import around, rate_cap, rounded
 from loraloom.records import Advice, Task

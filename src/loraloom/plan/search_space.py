@@ -22,7 +22,7 @@ def search_space(plan: Plan) -> Space:
     asked = plan.config.search
     if asked.space == "auto":
         wide = is_wide(asked.pruner, plan.trials)
-        return default_space(plan.values(), plan.trials, plan.slots, search_caps(plan), wide=wide)
+        return default_space(plan.values(), plan.trials, plan.pack_size, search_caps(plan), wide=wide)
     space = decode_space(asked.space)
     # Whether a value suits this model (a target that matches nothing) shows only in a candidate that has it.
     middle = space.point({})

@@ -13,7 +13,7 @@ from statistics import fmean
 from loraloom.config.asked import Config
 from loraloom.facts.speed import matmul_flops
 from loraloom.plan import engine
-from loraloom.plan.basis import Decided, Facts, decided_batch, decided_linears, parameters_per_rank, total_steps
+from loraloom.plan.inputs import Decided, Facts, decided_batch, decided_linears, parameters_per_rank, total_steps
 from loraloom.plan.memory import supervised_share
 from loraloom.records import Estimate
 from loraloom.search.finals import race_runs

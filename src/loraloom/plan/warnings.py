@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from loraloom.config.asked import Config
 from loraloom.config.units import parse_seconds
 from loraloom.facts.linear import left_out
-from loraloom.plan.basis import Decided, Facts, count
+from loraloom.plan.inputs import Decided, Facts, count
 from loraloom.records import Estimate
 
 LOST_LIMIT = 0.05

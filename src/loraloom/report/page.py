@@ -13,7 +13,7 @@ from typing import Any
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
-from loraloom.diagnose.rank import rank
+from loraloom.diagnose.order import rank
 from loraloom.records import Advice, Finding, Trial
 from loraloom.report.commands import load_snippet, reproduce_command, resume_command, serve_command, train_command, try_command
 from loraloom.report.forecast import forecasts
@@ -25,9 +25,9 @@ from loraloom.report.plots import figures, read_curves, role
 from loraloom.report.table import Column, columns, mark, setting
 from loraloom.report.words import duration, number
 from loraloom.store.folder import RunFolder, write_atomically
-from loraloom.store.plain import plain
 from loraloom.store.result import RunResult
 from loraloom.store.samples import read_samples
+from loraloom.store.to_json import plain
 
 TEMPLATES = Path(__file__).parent / "templates"
 SCORES_FIRST = {"trial": 0, "metric": 1, "test": 2}

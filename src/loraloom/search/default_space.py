@@ -28,7 +28,7 @@ _LORA_PLUS = (1.0, 4.0, 16.0)  # arXiv 2402.12354 searches about this far
 
 
 def default_space(
-    plan_values: Mapping[str, Any], trials: int, slots: int, caps: Mapping[str, float] | None = None, *, wide: bool = False
+    plan_values: Mapping[str, Any], trials: int, pack_size: int, caps: Mapping[str, float] | None = None, *, wide: bool = False
 ) -> Space:
     """The space for a number of candidates, centred on the plan's setting.
 
@@ -42,13 +42,13 @@ def default_space(
     Args:
         plan_values: the plan's value by dotted key; `training.learning_rate` must be among them.
         trials: how many candidates.
-        slots: how many train at a time.
+        pack_size: how many train at a time.
         wide: whether most of the candidates are trained for a short way only: they carry as much as half of them would.
         caps: the largest value allowed by dotted key: 2e-3 for an encoder's rate, what fits for rank and batch size.
     """
     limits = {RATE: RATE_CAP, RANK: 128.0, BATCH: 64.0, **(caps or {})}
     dimensions = [dimension for group in _groups(plan_values, limits, trials // 2 if wide else trials) for dimension in group]
-    if slots >= trials:
+    if pack_size >= trials:
         dimensions = dimensions[: max(1, int(math.log2(max(trials - ANCHORS, 2))))]
     return Space(tuple(dimensions), _couplings(dimensions, plan_values, max(limits[RATE], plan_values[RATE])))
 

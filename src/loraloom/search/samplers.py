@@ -13,8 +13,8 @@ from random import Random
 from typing import TYPE_CHECKING, Any, Literal, Protocol, TypeAlias
 
 from loraloom.errors import ConfigError
+from loraloom.search.optuna_guard import quiet
 from loraloom.search.past import Past
-from loraloom.search.quiet import quiet
 from loraloom.search.second_wave import Waves, first_wave
 from loraloom.search.space import Point, Space
 
@@ -100,7 +100,7 @@ def make_sampler(
     baseline: Mapping[str, Any],
     *,
     trials: int,
-    slots: int,
+    pack_size: int,
     seed: int,
     wide: bool = False,
 ) -> Sampler:
@@ -109,7 +109,7 @@ def make_sampler(
     Args:
         baseline: the plan's setting by dotted key: what one_factor varies.
         trials: how many candidates the whole search has.
-        slots: how many train at a time.
+        pack_size: how many train at a time.
         seed: of every draw.
         wide: whether the search starts wide; `auto` then draws in two waves (`search.second_wave`).
 
@@ -126,7 +126,7 @@ def make_sampler(
         from optuna.samplers import RandomSampler
 
         return Drawn(RandomSampler(seed=seed))
-    model = _auto_model(space, trials, slots) if name == "auto" and not wide else name
+    model = _auto_model(space, trials, pack_size) if name == "auto" and not wide else name
     sobol = _sobol(seed)
     sampler: Sampler = Waves(space, sobol, first_wave(trials), seed) if name == "auto" and wide else Drawn(sobol)
     if model == "gp" or model == "tpe":
@@ -182,9 +182,9 @@ def _grid(space: Space, trials: int, seed: int) -> list[Point]:
     return points
 
 
-def _auto_model(space: Space, trials: int, slots: int) -> Model | None:
+def _auto_model(space: Space, trials: int, pack_size: int) -> Model | None:
     """A Gaussian process for few trials in an ordered space, TPE for many or for words; nothing where nothing is learned."""
-    if slots >= trials or trials < NO_MODEL_BELOW or not space.searched:
+    if pack_size >= trials or trials < NO_MODEL_BELOW or not space.searched:
         return None
     return "tpe" if space.categorical or trials >= TPE_FROM else "gp"
 

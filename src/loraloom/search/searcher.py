@@ -23,11 +23,11 @@ from loraloom.search.compare import mean_cost, standard_error
 from loraloom.search.curves import Curve, compact, leader, standing
 from loraloom.search.exits import leave
 from loraloom.search.history import Known
+from loraloom.search.optuna_guard import quiet
 from loraloom.search.past import Early, Past
 from loraloom.search.pruners import is_wide, make_pruner
 from loraloom.search.pruners.halving import FIRST, cost_at, mark
 from loraloom.search.pruners.pruner import EXITS_ONLY
-from loraloom.search.quiet import quiet
 from loraloom.search.samplers import Listed, make_sampler
 from loraloom.search.space import Params, Point, Space
 from loraloom.search.values import Kind, Observation, Place, Suggestion, Verdict
@@ -54,7 +54,7 @@ class Searcher:
         space: what is searched.
         baseline: the plan's setting by dotted key: it becomes t000 as it is, inside the space or not.
         trials: how many candidates are handed out in all.
-        slots: how many train at a time.
+        pack_size: how many train at a time.
         sampler: auto | tpe | gp | random | sobol | grid | one_factor.
         pruner: auto | careful | asha | hyperband | median | none.
         seed: of every draw.
@@ -72,7 +72,7 @@ class Searcher:
         space: Space,
         baseline: Mapping[str, Any],
         trials: int,
-        slots: int,
+        pack_size: int,
         sampler: str = "auto",
         pruner: str = "auto",
         seed: int = 42,
@@ -89,7 +89,9 @@ class Searcher:
         self._base_cost = None if base is None else mean_cost(self._signed(base))
         with quiet():
             self._study = optuna.create_study(study_name=STUDY, direction="minimize")
-        self._sampler = make_sampler(sampler, self._space, baseline, trials=trials, slots=slots, seed=seed, wide=self._wide)
+        self._sampler = make_sampler(
+            sampler, self._space, baseline, trials=trials, pack_size=pack_size, seed=seed, wide=self._wide
+        )
         self._random = RandomSampler(seed=seed)
         self._running: dict[str, optuna.Trial] = {}
         self._pruner = make_pruner(pruner, trials, self._study, self._running, seed)

@@ -18,8 +18,8 @@ from sqlalchemy.schema import CreateTable
 from loraloom.errors import LoraloomError, RequestError, StoreError
 from loraloom.store.folder import RunFolder, no_place
 from loraloom.store.names import DATABASE_NAME
-from loraloom.store.plain import plain
 from loraloom.store.result import RunResult
+from loraloom.store.to_json import plain
 
 STORAGE_VARIABLE = "LORALOOM_STORAGE"
 BROKEN_FILE = ("file is not a database", "malformed", "file is encrypted")

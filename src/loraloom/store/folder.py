@@ -18,9 +18,9 @@ from loraloom.store.disk import disk, require_space, write_atomically
 from loraloom.store.lines import Lines
 from loraloom.store.lock import Lock
 from loraloom.store.names import check_name, free_name, invented_name
-from loraloom.store.plain import plain, to_json
 from loraloom.store.replay import replay
 from loraloom.store.result import RunResult
+from loraloom.store.to_json import plain, to_json
 
 SIGNALS = "signals.json"
 

@@ -10,7 +10,7 @@ from typing import Any, Literal, cast
 
 from loraloom.errors import RequestError
 from loraloom.records import Finding, Gain, Trial
-from loraloom.store.plain import plain
+from loraloom.store.to_json import plain
 
 SCHEMA_VERSION = 1
 

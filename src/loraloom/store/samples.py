@@ -8,7 +8,7 @@ from dataclasses import dataclass, fields
 from typing import Any, cast
 
 from loraloom.store.folder import RunFolder, write_atomically
-from loraloom.store.plain import to_json
+from loraloom.store.to_json import to_json
 
 FILE_NAME = "samples.json"
 

@@ -195,7 +195,7 @@ class PassGraphs:
         if rows * (wide + wide_answer) > max(SMALL, PADDING * rows * (tokens + answer)):
             return None
         step = -(-rows * (wide_answer or wide) // TARGET_STEPS)
-        segments = tuple((s.stop - s.start, self.packed.kind(s.slot)) for s in one.routing.segments)
+        segments = tuple((s.stop - s.start, self.packed.kind(s.trial)) for s in one.routing.segments)
         return Key(wide, wide_answer, -(-count // step) * step, segments)
 
     def _inputs(self, one: Pass, key: Key) -> dict[str, Tensor]:
@@ -252,7 +252,7 @@ class PassGraphs:
             self._capture(key, block, stream, lambda: through(given))
             return losses
         for segment in one.routing.segments:
-            self.packed.adapters[segment.slot].arena.grads.zero_()
+            self.packed.adapters[segment.trial].arena.grads.zero_()
         return None
 
     def _capture(self, key: Key, block: Block, stream: torch.cuda.Stream, run: Callable[[], Tensor]) -> None:

@@ -96,7 +96,7 @@ class PackTrainer:
     # -- who sits in the pack ------------------------------------------------------------------------------------
 
     def join(self, candidate: Candidate) -> Seat:
-        """Give a candidate a slot. Its first micro-batch is in the next tick. Where memory runs out, nothing of it stays."""
+        """Give a candidate a trial. Its first micro-batch is in the next tick. Where memory runs out, nothing of it stays."""
         with self._whole(candidate.id):
             return self._seat(candidate, candidate.training.seed)
 
@@ -112,7 +112,7 @@ class PackTrainer:
             raise
 
     def _seat(self, candidate: Candidate, seed: int | None) -> Seat:
-        """A slot for a candidate whose adapter starts from `seed`; None for one that is restored."""
+        """A trial for a candidate whose adapter starts from `seed`; None for one that is restored."""
         spec = candidate.training
         effective = spec.per_device_train_batch_size * spec.gradient_accumulation_steps
         order = Order(self.lengths, effective, spec.seed)
@@ -141,7 +141,7 @@ class PackTrainer:
         self.shelf.put(trial, *seat_state(self.leave(trial)))
 
     def go_on(self, trial: str) -> Seat:
-        """Give a candidate that waits a slot again: it goes on as if it had never left. Where memory runs out, it waits on."""
+        """Give a candidate that waits a trial again: it goes on as if it had never left. Where memory runs out, it waits on."""
         plain, tensors = self.shelf.read(trial)
         with self._whole(trial):
             seat = self._seat(candidate_of(plain), None)

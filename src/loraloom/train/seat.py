@@ -90,7 +90,7 @@ class Seat:
 
 
 def micro_seed(seat: Seat) -> int:
-    """Seed of this micro-step's dropout and noise: of the trial's seed and clock alone, not of its slot or neighbours."""
+    """Seed of this micro-step's dropout and noise: of the trial's seed and clock alone, not of its trial or neighbours."""
     return (seat.candidate.training.seed * 1_000_000_007 + seat.step * 4_099 + seat.micro) & 0x7FFF_FFFF_FFFF
 
 

@@ -56,11 +56,11 @@ def spills(kernel: Any, folder: Path) -> int:
 def test_products_of_adapters_use_tensor_cores_and_spill_nothing(
     name: str, is_a: bool, rank: int, capability: int, tmp_path: Path
 ) -> None:
-    from loraloom.lora.kernels import delta, lanes, tables
+    from loraloom.lora.kernels import delta, pack_deltas, tables
 
     values: dict[str, Any] = {
         "F": 2048, "W": rank, "IS_A": is_a, "DROPS": True, "BIASED": not is_a, "ALIGNED": True, "WIDEN": False,
-        "BLOCK_N": lanes.SUMMED if name == "accumulate" else tables.TILE, "BLOCK_F": lanes.FEATURES, "BLOCK_R": rank,
+        "BLOCK_N": pack_deltas.SUMMED if name == "accumulate" else tables.TILE, "BLOCK_F": pack_deltas.FEATURES, "BLOCK_R": rank,
     }  # fmt: skip
     kernel = getattr(delta, name)
     found = compiled(kernel, TYPES, {key: value for key, value in values.items() if key in kernel.arg_names}, capability)

@@ -1,4 +1,4 @@
-"""What the kernels add to a layer, against `Lane`, one candidate after another."""
+"""What the kernels add to a layer, against `AdapterDelta`, one candidate after another."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ import torch
 from torch import Tensor
 
 from loraloom.lora import dropout
+from loraloom.lora.deltas import AdapterDelta, LayerWeights
 from loraloom.lora.dropout import LEVELS, Mask
 from loraloom.lora.function import Routing, Segment
-from loraloom.lora.kernels.lanes import KernelLanes
+from loraloom.lora.kernels.pack_deltas import KernelDeltas
 from loraloom.lora.kernels.tables import PackTables
-from loraloom.lora.lanes import Lane, LayerWeights
 
 NUMBER = 3
 TOLERANCES = {torch.float32: 1e-5, torch.bfloat16: 1e-2}
@@ -46,7 +46,7 @@ def segments_of(rows: list[int]) -> tuple[Segment, ...]:
 
 
 def routing_of(segments: tuple[Segment, ...], weights: dict[str, LayerWeights], device: torch.device) -> Routing:
-    tables = PackTables([segment.slot for segment in segments], {NUMBER: weights}, device)
+    tables = PackTables([segment.trial for segment in segments], {NUMBER: weights}, device)
     return Routing(segments, training=True, tables=tables)
 
 
@@ -57,7 +57,7 @@ def assert_close(found: Tensor, expected: Tensor, tolerance: float) -> None:
 
 @pytest.fixture(autouse=True)
 def drawn_as_on_a_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
-    """By the lanes too, when the interpreter is on a CPU."""
+    """By the deltas too, when the interpreter is on a CPU."""
     monkeypatch.setattr(dropout, "drawn_in_order", lambda device: False)
 
 
@@ -73,7 +73,7 @@ def test_deltas_and_gradients_are_those_of_the_lanes(
     torch.manual_seed(0)
     segments = segments_of(rows)
     weights = {
-        segment.slot: weights_of(rank, d, o, dtype, device, scale=0.5 + rank, dropout=0.3 * (rank % 3))
+        segment.trial: weights_of(rank, d, o, dtype, device, scale=0.5 + rank, dropout=0.3 * (rank % 3))
         for segment, rank in zip(segments, ranks, strict=True)
         if rank
     }
@@ -82,13 +82,13 @@ def test_deltas_and_gradients_are_those_of_the_lanes(
     x, gy, y, gx = (torch.randn(count, width).to(device, dtype) for width in (d, o, o, d))
     expected_y, expected_gx = y.clone(), gx.clone()
     for segment in segments:
-        if segment.slot in weights:
+        if segment.trial in weights:
             place = slice(segment.start * tokens, segment.stop * tokens)
-            seed = segment.seed if weights[segment.slot].dropout else None
-            lane = Lane(weights[segment.slot], place, segment.stop - segment.start, seed, NUMBER)
-            lane.backward(x, gy, expected_gx, lane.forward(x, expected_y))
-    lanes = KernelLanes(routing_of(segments, own, device), NUMBER, tokens, dtype)
-    lanes.backward(x, gy, gx, lanes.forward(x, y))
+            seed = segment.seed if weights[segment.trial].dropout else None
+            delta = AdapterDelta(weights[segment.trial], place, segment.stop - segment.start, seed, NUMBER)
+            delta.backward(x, gy, expected_gx, delta.forward(x, expected_y))
+    deltas = KernelDeltas(routing_of(segments, own, device), NUMBER, tokens, dtype)
+    deltas.backward(x, gy, gx, deltas.forward(x, y))
     # A last bit of bfloat16 is 1/128, and the two round a sum of two products at different places.
     for found, expected in ((y, expected_y), (gx, expected_gx)):
         assert_close(found, expected, TOLERANCES[dtype] * (1 if dtype == torch.float32 else 2))
@@ -100,11 +100,11 @@ def test_deltas_and_gradients_are_those_of_the_lanes(
 def test_a_candidate_that_is_not_finite_leaves_its_neighbours(device: torch.device) -> None:
     torch.manual_seed(0)
     segments = segments_of([1, 2, 1])
-    weights = {segment.slot: weights_of(5, 24, 40, torch.float32, device) for segment in segments}
+    weights = {segment.trial: weights_of(5, 24, 40, torch.float32, device) for segment in segments}
     x, y = torch.randn(12, 24).to(device), torch.zeros(12, 40).to(device)
     x[3:9] = torch.nan
-    lanes = KernelLanes(routing_of(segments, weights, device), NUMBER, 3, torch.float32)
-    lanes.backward(x, torch.ones_like(y), torch.zeros_like(x), lanes.forward(x, y))
+    deltas = KernelDeltas(routing_of(segments, weights, device), NUMBER, 3, torch.float32)
+    deltas.backward(x, torch.ones_like(y), torch.zeros_like(x), deltas.forward(x, y))
     assert y[3:9].isnan().all() and y[:3].isfinite().all() and y[9:].isfinite().all()
     assert all(grad.isfinite().all() for slot in ("s0", "s2") for grad in gradients(weights[slot]))
 
@@ -122,16 +122,16 @@ def kept(
     weights: dict[str, LayerWeights] = {}
     for segment, p in zip(segments, dropouts, strict=True):
         a, b = torch.ones(1, d, device=device), torch.ones(1, 1, device=device)
-        weights[segment.slot] = LayerWeights(a, b, torch.zeros_like(a), torch.zeros_like(b), 1.0, p)
+        weights[segment.trial] = LayerWeights(a, b, torch.zeros_like(a), torch.zeros_like(b), 1.0, p)
     count = tokens * sum(rows)
     x, y, gx = torch.ones(count, d, device=device), torch.zeros(count, 1, device=device), torch.zeros(count, d, device=device)
-    lanes = KernelLanes(routing_of(segments, weights, device), NUMBER, tokens, torch.float32)
-    lanes.backward(x, torch.ones_like(y), gx, lanes.forward(x, y))
+    deltas = KernelDeltas(routing_of(segments, weights, device), NUMBER, tokens, torch.float32)
+    deltas.backward(x, torch.ones_like(y), gx, deltas.forward(x, y))
     # The same mask forwards, backwards and in the gradient of A.
     for segment, p in zip(segments, dropouts, strict=True):
         place, scale = slice(segment.start * tokens, segment.stop * tokens), LEVELS / (LEVELS - round(p * LEVELS))
         assert_close(y[place, 0], scale * scale * (gx[place] / scale).sum(1) / scale, 1e-6)
-        assert_close(weights[segment.slot].grad_a_RD[0], gx[place].sum(0), 1e-6)
+        assert_close(weights[segment.trial].grad_a_RD[0], gx[place].sum(0), 1e-6)
     masks = (gx != 0).view(sum(rows), tokens, d)
     return tuple(masks[segment.start : segment.stop] for segment in segments)
 

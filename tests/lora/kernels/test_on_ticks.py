@@ -1,4 +1,4 @@
-"""Whole ticks of a pack through the kernels, against the same ticks through `Lane`."""
+"""Whole ticks of a pack through the kernels, against the same ticks through `AdapterDelta`."""
 
 from __future__ import annotations
 

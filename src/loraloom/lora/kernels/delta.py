@@ -1,6 +1,6 @@
 """What candidates add to a frozen layer, all of them at once: three Triton kernels, used forwards and backwards.
 
-`lanes.Lane` says what is computed, one candidate after another. In its letters:
+`deltas.AdapterDelta` says what is computed, one candidate after another. In its letters:
 
     shrink        h = (x*m) A^T            g = c gy B
     expand        y += c h B^T             dx += m * (g A)

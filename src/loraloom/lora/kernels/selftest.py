@@ -16,10 +16,10 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from loraloom.errors import first_line
+from loraloom.lora.deltas import AdapterDelta, LayerWeights
 from loraloom.lora.function import Routing, Segment
-from loraloom.lora.kernels.lanes import FEATURES, LEAST_RANKS, MOST_RANKS, KernelLanes
+from loraloom.lora.kernels.pack_deltas import FEATURES, LEAST_RANKS, MOST_RANKS, KernelDeltas
 from loraloom.lora.kernels.tables import PackTables
-from loraloom.lora.lanes import Lane, LayerWeights
 
 TOLERANCE = 0.05
 """Of a difference, relative to the largest number: rounding to 16 bits, or to TF32, stays far below, and a fault does not."""
@@ -69,20 +69,20 @@ def _deltas(draw: Draw) -> Iterator[Result]:
     x, gy, y, gx = (draw(TOKENS * SEGMENTS[-1].stop, FEATURES) for _ in range(4))
     most = LEAST_RANKS if x.dtype == torch.float32 else MOST_RANKS
     weights = {"one": _weights(draw, most, dropout=0.25), "two": _weights(draw, 8, bias=True)}
-    twins = {slot: _own_gradients(weight) for slot, weight in weights.items()}
+    twins = {trial: _own_gradients(weight) for trial, weight in weights.items()}
     expected_y, expected_gx = y.clone(), gx.clone()
     routing = Routing(SEGMENTS, training=True, tables=PackTables(list(weights), {NUMBER: weights}, x.device))
-    lanes = KernelLanes(routing, NUMBER, TOKENS, x.dtype)
-    lanes.backward(x, gy, gx, lanes.forward(x, y))
+    deltas = KernelDeltas(routing, NUMBER, TOKENS, x.dtype)
+    deltas.backward(x, gy, gx, deltas.forward(x, y))
     for segment in SEGMENTS:
-        weight, place = twins[segment.slot], slice(TOKENS * segment.start, TOKENS * segment.stop)
-        lane = Lane(weight, place, segment.stop - segment.start, segment.seed if weight.dropout else None, NUMBER)
-        lane.backward(x, gy, expected_gx, lane.forward(x, expected_y))
+        weight, place = twins[segment.trial], slice(TOKENS * segment.start, TOKENS * segment.stop)
+        delta = AdapterDelta(weight, place, segment.stop - segment.start, segment.seed if weight.dropout else None, NUMBER)
+        delta.backward(x, gy, expected_gx, delta.forward(x, expected_y))
     yield "outputs", y, expected_y
     yield "gradients of inputs", gx, expected_gx
-    for slot, twin in twins.items():
-        yield "gradients of A", weights[slot].grad_a_RD, twin.grad_a_RD
-        yield "gradients of B", weights[slot].grad_b_OR, twin.grad_b_OR
+    for trial, twin in twins.items():
+        yield "gradients of A", weights[trial].grad_a_RD, twin.grad_a_RD
+        yield "gradients of B", weights[trial].grad_b_OR, twin.grad_b_OR
 
 
 def _weights(draw: Draw, rank: int, *, dropout: float = 0.0, bias: bool = False) -> LayerWeights:

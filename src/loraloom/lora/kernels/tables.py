@@ -19,8 +19,8 @@ from loraloom.lora.dropout import LEVELS
 from loraloom.lora.transfer import send
 
 if TYPE_CHECKING:
+    from loraloom.lora.deltas import LayerWeights
     from loraloom.lora.function import Segment
-    from loraloom.lora.lanes import LayerWeights
 
 A, B, GRAD_A, GRAD_B, BIAS, GRAD_BIAS, RANK, SCALE, THRESHOLD, FIELDS = range(10)
 """Columns of a layer's table, and their number: six addresses (0: none), the rank (0: nothing in this layer), the scale as
@@ -57,19 +57,19 @@ class PackTables:
     """The layer tables of the candidates in a pack. To be made again when one joins or leaves.
 
     Args:
-        slots: all candidates; their order numbers them.
+        trials: all candidates; their order numbers them.
         layers: by a layer's number, what each candidate has in it. Layers in which nobody has anything may be left out.
     """
 
     def __init__(
-        self, slots: Sequence[str], layers: Mapping[int, Mapping[str, LayerWeights]], device: torch.device
+        self, trials: Sequence[str], layers: Mapping[int, Mapping[str, LayerWeights]], device: torch.device
     ) -> None:  # fmt: skip
         self.device = device
-        self.numbers = {slot: number for number, slot in enumerate(slots)}
-        table = np.zeros((len(layers), len(slots), FIELDS), np.int64)
+        self.numbers = {trial: number for number, trial in enumerate(trials)}
+        table = np.zeros((len(layers), len(trials), FIELDS), np.int64)
         for rows, weights in zip(table, layers.values(), strict=True):
-            for slot, weight in weights.items():
-                rows[self.numbers[slot]] = _row(weight)
+            for trial, weight in weights.items():
+                rows[self.numbers[trial]] = _row(weight)
         on_device = send(torch.from_numpy(table), device)
         self.layers = {number: _layer(on_device[i], table[i]) for i, number in enumerate(layers)}
 
@@ -93,7 +93,7 @@ class PackTables:
 
     def _span(self, segment: Segment, tokens: int) -> list[int]:
         start, stop = segment.start * tokens, segment.stop * tokens
-        return [self.numbers[segment.slot], start, stop, start, segment.seed & 0xFFFFFFFF, segment.seed >> 32 & 0xFFFFFFFF]
+        return [self.numbers[segment.trial], start, stop, start, segment.seed & 0xFFFFFFFF, segment.seed >> 32 & 0xFFFFFFFF]
 
 
 def _row(weight: LayerWeights) -> list[int]:

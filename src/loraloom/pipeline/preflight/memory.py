@@ -9,7 +9,7 @@ from loraloom.config.units import parse_bytes
 from loraloom.pipeline.preflight.rehearsal import Rehearsal
 from loraloom.pipeline.preflight.result import CheckResult
 from loraloom.pipeline.preflight.subject import Subject
-from loraloom.plan.basis import bytes_text, held_by_others, memory_budget
+from loraloom.plan.inputs import bytes_text, held_by_others, memory_budget
 from loraloom.plan.memory import decided_shape, forecast_memory
 
 NAME = "memory"

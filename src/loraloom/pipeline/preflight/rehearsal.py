@@ -108,13 +108,13 @@ def rehearse(load: Callable[[], Base], plan: Plan, data: Encoded, passes: int = 
     micro = min(made.training.per_device_train_batch_size, len(data.train))
     chosen = _longest(data.train, micro)
     length = max(len(row) for row in chosen)
-    beside = min(plan.slots, max(1, plan.token_budget // (micro * length)))
+    beside = min(plan.pack_size, max(1, plan.token_budget // (micro * length)))
     found, absent = _Passes(), tuple[str, ...]()
     with peak_memory(plan.facts.device.kind) as peak:
         base = load()
         absent = tuple(name for name, parameter in base.model.named_parameters() if parameter.is_meta)
         ran_out = not absent and not _try(lambda: _run(base, plan, data, chosen, beside, found, peak, passes), base.model.device)
-    state = _state_bytes(plan) * (plan.slots - beside)
+    state = _state_bytes(plan) * (plan.pack_size - beside)
     return Rehearsal(
         rows=beside * micro, length=length, loss=found.loss, peak_bytes=peak.bytes + state, held_bytes=peak.before,
         ran_out=ran_out, bad_layer=found.bad_layer, tensors=found.tensors, silent=tuple(found.silent), unmoved=found.unmoved,
@@ -207,7 +207,7 @@ def _longest(rows: Sequence[Row], count: int) -> tuple[Row, ...]:
 def _state_bytes(plan: Plan) -> int:
     """What one more candidate holds beside its part of a pass."""
     parts = plan.forecast["memory"].parts
-    return round(sum(parts[name] for name in STATE) / plan.slots)
+    return round(sum(parts[name] for name in STATE) / plan.pack_size)
 
 
 def _try(run: Callable[[], None], device: torch.device) -> bool:

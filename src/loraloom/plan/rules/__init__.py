@@ -7,7 +7,7 @@ from functools import partial
 
 from loraloom.config.asked import Config
 from loraloom.plan.about import About
-from loraloom.plan.basis import Decided, Facts
+from loraloom.plan.inputs import Decided, Facts
 from loraloom.plan.rules import (
     accumulation,
     alpha,

@@ -7,7 +7,7 @@ import math
 from loraloom.config.asked import Config
 from loraloom.errors import MemoryBudgetError
 from loraloom.plan.about import About
-from loraloom.plan.basis import Decided, Facts, bytes_text, held_by_others, memory_budget
+from loraloom.plan.inputs import Decided, Facts, bytes_text, held_by_others, memory_budget
 from loraloom.plan.ladder import least
 from loraloom.plan.memory import Shape
 from loraloom.plan.needs import need as need_of

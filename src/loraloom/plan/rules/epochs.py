@@ -6,7 +6,7 @@ import math
 
 from loraloom.config.asked import Config
 from loraloom.plan.about import About
-from loraloom.plan.basis import DERIVED, Decided, Facts, decided_batch, steps_per_epoch
+from loraloom.plan.inputs import DERIVED, Decided, Facts, decided_batch, steps_per_epoch
 from loraloom.records import Advice
 
 KEY = "training.num_train_epochs"

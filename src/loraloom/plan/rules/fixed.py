@@ -7,7 +7,7 @@ from typing import Any
 
 from loraloom.config.asked import Config
 from loraloom.plan.about import About
-from loraloom.plan.basis import DERIVED, asked_value
+from loraloom.plan.inputs import DERIVED, asked_value
 from loraloom.records import Advice, Grade
 
 

@@ -6,7 +6,7 @@ from loraloom.config.asked import Config
 from loraloom.errors import ConfigError
 from loraloom.facts.model import ModelFacts
 from loraloom.plan.about import About
-from loraloom.plan.basis import DERIVED, Decided, Facts
+from loraloom.plan.inputs import DERIVED, Decided, Facts
 from loraloom.records import Advice
 
 KEY = "data.max_length"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from loraloom.config.asked import Config
 from loraloom.plan.about import About
-from loraloom.plan.basis import Decided, Facts, bytes_text, memory_budget
+from loraloom.plan.inputs import Decided, Facts, bytes_text, memory_budget
 from loraloom.plan.memory import decided_shape
 from loraloom.plan.needs import need, packs_candidates
 from loraloom.records import Advice

@@ -5,7 +5,7 @@ from __future__ import annotations
 from loraloom.config.asked import Config
 from loraloom.plan import engine
 from loraloom.plan.about import About
-from loraloom.plan.basis import Decided, Facts, bytes_text, memory_budget
+from loraloom.plan.inputs import Decided, Facts, bytes_text, memory_budget
 from loraloom.plan.memory import Shape
 from loraloom.plan.needs import need, quantises
 from loraloom.records import Advice

@@ -6,7 +6,7 @@ import math
 
 from loraloom.config.asked import Config
 from loraloom.plan.about import About
-from loraloom.plan.basis import (
+from loraloom.plan.inputs import (
     Decided,
     Facts,
     count,

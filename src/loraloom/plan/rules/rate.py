@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from loraloom.config.asked import Config
 from loraloom.plan.about import About
-from loraloom.plan.basis import SMALL_ENCODER, Decided, Facts, count, decided_batch, total_steps
+from loraloom.plan.inputs import SMALL_ENCODER, Decided, Facts, count, decided_batch, total_steps
 from loraloom.records import Advice
 
 KEY = "training.learning_rate"

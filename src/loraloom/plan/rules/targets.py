@@ -5,7 +5,7 @@ from __future__ import annotations
 from loraloom.config.asked import Config
 from loraloom.lora.targets import module_names
 from loraloom.plan.about import About
-from loraloom.plan.basis import Decided, Facts, count, parameters_per_rank, target_linears
+from loraloom.plan.inputs import Decided, Facts, count, parameters_per_rank, target_linears
 from loraloom.records import Advice
 
 KEY = "adapter.target_modules"

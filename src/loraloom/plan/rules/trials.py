@@ -5,7 +5,7 @@ from __future__ import annotations
 from loraloom.config.asked import Config
 from loraloom.config.units import parse_seconds
 from loraloom.plan.about import About
-from loraloom.plan.basis import DERIVED, Decided, Facts
+from loraloom.plan.inputs import DERIVED, Decided, Facts
 from loraloom.plan.rules import finalist_seeds
 from loraloom.plan.time import forecast_time, trainings_of
 from loraloom.records import Advice

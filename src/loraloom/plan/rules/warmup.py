@@ -6,7 +6,7 @@ import math
 
 from loraloom.config.asked import Config
 from loraloom.plan.about import About
-from loraloom.plan.basis import Decided, Facts, total_steps
+from loraloom.plan.inputs import Decided, Facts, total_steps
 from loraloom.records import Advice
 
 KEY = "training.warmup_ratio"

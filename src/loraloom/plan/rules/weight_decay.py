@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from loraloom.config.asked import Config
 from loraloom.plan.about import About
-from loraloom.plan.basis import Decided, Facts
+from loraloom.plan.inputs import Decided, Facts
 from loraloom.records import Advice
 
 KEY = "training.weight_decay"

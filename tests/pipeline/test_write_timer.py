@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from loraloom.pipeline.journal import Journal
-from loraloom.pipeline.keep import EVERY_SECONDS, SHARE, Keeper
+from loraloom.pipeline.write_timer import EVERY_SECONDS, SHARE, WriteTimer
 from loraloom.records import Score
 from loraloom.search.decode import decode_space
 from loraloom.search.searcher import Observation, Searcher
@@ -30,7 +30,7 @@ def written(takes: float, every: float, until: float, urgent: Callable[[float], 
         times.append(now[0])
         now[0] += takes
 
-    keeper = Keeper(write, lambda: now[0])
+    keeper = WriteTimer(write, lambda: now[0])
     while now[0] < until:
         keeper.urgent = keeper.urgent or urgent(now[0])
         keeper.maybe()

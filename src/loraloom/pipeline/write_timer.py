@@ -13,7 +13,7 @@ SHARE = 0.05
 
 
 @dataclass
-class Keeper:
+class WriteTimer:
     """Writes a file where something `urgent` happened and every `EVERY_SECONDS`, but never for more than `SHARE` of the time.
 
     Attributes:

@@ -13,8 +13,8 @@ from peft.tuners.lora import LoraLayer
 
 from loraloom.config.asked import AdapterConfig, Config, ModelConfig
 from loraloom.evals.writing import BATCH
-from loraloom.plan.afterwards import DELTAS, FULL, cache_bytes
-from loraloom.plan.basis import decided_linears
+from loraloom.plan.inputs import decided_linears
+from loraloom.plan.memory_after_training import DELTAS, FULL, cache_bytes
 from loraloom.plan.planner import Facts, make_plan
 
 Make = Callable[..., Facts]

@@ -33,7 +33,7 @@ class LayerWeights:
 
 
 @dataclass
-class Lane:
+class AdapterDelta:
     """One adapter in one layer for one pass. `place` is its part of the flat tokens; `seed` is of its dropout, if any; `layer`
     is the layer's number."""
 
@@ -45,7 +45,7 @@ class Lane:
 
     @cached_property
     def mask(self) -> Mask | None:
-        """Which of this lane's inputs are kept; None for all."""
+        """Which of this delta's inputs are kept; None for all."""
         if self.seed is None:
             return None
         tokens, features = (self.place.stop - self.place.start) // self.rows, self.weight.a_RD.shape[1]
@@ -83,7 +83,7 @@ class Lane:
             gx_ND[self.place].addcmul_(g_NR @ weight.a_RD, mask_ND)
 
     def _masked(self, flat_ND: Tensor) -> tuple[Tensor, Tensor | None]:
-        """This lane's part of x, dropped where it drops, and the mask of ones and zeros."""
+        """This delta's part of x, dropped where it drops, and the mask of ones and zeros."""
         x_rows = flat_ND[self.place]
         if self.mask is None:
             return x_rows, None
@@ -118,15 +118,15 @@ class OwnStack:
         _add_each([weight.grad_b_OR.T for weight in self._weights], grad_b_KRO)
 
 
-class StackedLanes:
+class StackedDeltas:
     """Lanes of equally many tokens, in the order of the batch, as batched products: K adapters, N tokens each."""
 
-    def __init__(self, lanes: list[Lane], stack: LayerStack) -> None:
-        self.lanes, self.stack = lanes, stack
-        weights = [lane.weight for lane in lanes]
+    def __init__(self, deltas: list[AdapterDelta], stack: LayerStack) -> None:
+        self.deltas, self.stack = deltas, stack
+        weights = [delta.weight for delta in deltas]
         self.biases = [(n, w.bias_O, w.grad_bias_O) for n, w in enumerate(weights) if w.bias_O is not None]
-        self.dropped = any(lane.seed is not None for lane in lanes)
-        scales = [lane.scale for lane in lanes]
+        self.dropped = any(delta.seed is not None for delta in deltas)
+        scales = [delta.scale for delta in deltas]
         same = all(scale == scales[0] for scale in scales)
         self.scales = scales[0] if same else _column(tuple(scales), stack.a_KRD.dtype, stack.a_KRD.device)
 
@@ -134,7 +134,7 @@ class StackedLanes:
         """Add the adapters' deltas to y; gives c h."""
         x_KND, _ = self._masked(flat_ND)
         h_KNR = torch.bmm(x_KND, self.stack.a_KRD.mT).mul_(self.scales)
-        y_KNO = y_NO.view(len(self.lanes), -1, y_NO.shape[1])
+        y_KNO = y_NO.view(len(self.deltas), -1, y_NO.shape[1])
         y_KNO.baddbmm_(h_KNR, self.stack.b_KRO)
         for number, bias_O, _ in self.biases:
             y_KNO[number].add_(bias_O)
@@ -143,7 +143,7 @@ class StackedLanes:
     def backward(self, flat_ND: Tensor, gy_NO: Tensor, gx_ND: Tensor | None, h_KNR: Tensor) -> None:
         """Add the adapters' gradients to the stack, and their parts of the input's gradient to gx."""
         x_KND, mask_KND = self._masked(flat_ND)
-        gy_KNO = gy_NO.reshape(len(self.lanes), -1, gy_NO.shape[1])
+        gy_KNO = gy_NO.reshape(len(self.deltas), -1, gy_NO.shape[1])
         g_KNR = torch.bmm(gy_KNO, self.stack.b_KRO.mT).mul_(self.scales)
         self.stack.add(torch.bmm(g_KNR.mT, x_KND), torch.bmm(h_KNR.mT, gy_KNO))
         for number, _, grad_bias_O in self.biases:
@@ -158,17 +158,17 @@ class StackedLanes:
             gx_KND.addcmul_(torch.bmm(g_KNR, self.stack.a_KRD), mask_KND)
 
     def _masked(self, flat_ND: Tensor) -> tuple[Tensor, Tensor | None]:
-        """x as [K, N, D], dropped where a lane drops, and the mask (None when none does)."""
-        x_KND = flat_ND.view(len(self.lanes), -1, flat_ND.shape[1])
+        """x as [K, N, D], dropped where a delta drops, and the mask (None when none does)."""
+        x_KND = flat_ND.view(len(self.deltas), -1, flat_ND.shape[1])
         if not self.dropped:
             return x_KND, None
-        mask_KND = fill_all([lane.mask for lane in self.lanes], torch.empty_like(x_KND))
+        mask_KND = fill_all([delta.mask for delta in self.deltas], torch.empty_like(x_KND))
         return x_KND * mask_KND, mask_KND
 
 
 @lru_cache(maxsize=256)
 def _column(values: tuple[float, ...], dtype: torch.dtype, device: torch.device) -> Tensor:
-    """Numbers of K lanes as [K, 1, 1]: the same in all layers of a pass, so that they are sent once."""
+    """Numbers of K deltas as [K, 1, 1]: the same in all layers of a pass, so that they are sent once."""
     return send(torch.tensor(values, dtype=dtype), device)[:, None, None]
 
 

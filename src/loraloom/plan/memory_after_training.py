@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from loraloom.evals.writing import BATCH, PROMPT_SHARE
 from loraloom.lora.frozen import PROGRAMS
-from loraloom.plan.basis import Decided, Facts, decided_linears
+from loraloom.plan.inputs import Decided, Facts, decided_linears
 from loraloom.plan.memory import (
     BYTES,
     PROGRAM_BYTES,

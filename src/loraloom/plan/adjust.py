@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from loraloom.config.asked import Config
-from loraloom.plan.basis import Decided, Facts
+from loraloom.plan.inputs import Decided, Facts
 from loraloom.records import Advice, Grade
 
 

@@ -1,4 +1,4 @@
-"""`lanes.Lane` of all candidates in one layer and pass at once, by the kernels of `delta`."""
+"""`deltas.AdapterDelta` of all candidates in one layer and pass at once, by the kernels of `delta`."""
 
 from __future__ import annotations
 
@@ -22,8 +22,8 @@ LEAST_RANKS, MOST_RANKS = 16, 64
 exact products take no tensor core, keeps to the least."""
 
 
-class KernelLanes:
-    """All candidates of a pass in one layer: `Lane` for each of them, in as many launches as for one.
+class KernelDeltas:
+    """All candidates of a pass in one layer: `AdapterDelta` for each of them, in as many launches as for one.
 
     Args:
         routing: one with tables.
