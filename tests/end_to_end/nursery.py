@@ -104,12 +104,12 @@ LIMITS: Mapping[str, Callable[[int], None]] = {"files": limit_files, "memory": l
 def child(words: list[str], log: str, limits: Mapping[str, int]) -> int:
     """What a child does: the command line, everything it says in a file."""
     from loraloom.cli.main import main
-    from loraloom.pipeline import keep
+    from loraloom.pipeline import write_timer
 
     with Path(log).open("a") as file:
         os.dup2(file.fileno(), 1)
         os.dup2(file.fileno(), 2)
-    keep.EVERY_SECONDS, keep.SHARE = CHECKPOINT_EVERY_SECONDS, 1.0
+    write_timer.EVERY_SECONDS, write_timer.SHARE = CHECKPOINT_EVERY_SECONDS, 1.0
     for name, value in limits.items():
         LIMITS[name](value)
     return main(words)

@@ -17,7 +17,7 @@ from doorway import Answer, call, write_rows
 from safetensors.torch import load_file
 from stand_in import StandIn, stand_in
 
-from loraloom.pipeline import keep, samples
+from loraloom.pipeline import samples, write_timer
 from loraloom.train.pack import PackTrainer
 
 pytestmark = pytest.mark.usefixtures("without_triton")
@@ -57,8 +57,8 @@ def request_words(tmp_path_factory: pytest.TempPathFactory) -> list[object]:
 @pytest.fixture
 def often(monkeypatch: pytest.MonkeyPatch) -> None:
     """A checkpoint after every tick."""
-    monkeypatch.setattr(keep, "EVERY_SECONDS", 0.0)
-    monkeypatch.setattr(keep, "SHARE", 1e9)
+    monkeypatch.setattr(write_timer, "EVERY_SECONDS", 0.0)
+    monkeypatch.setattr(write_timer, "SHARE", 1e9)
 
 
 @pytest.fixture(autouse=True)
