@@ -96,7 +96,7 @@ class Ours:
 
     pruner: str = "auto"
     sampler: str = "auto"
-    slots: int = SLOTS
+    pack_size: int = SLOTS
 
     def __call__(self, world: World, clock: Clock, number: int, trials: int) -> Course:
         return replay(
@@ -105,7 +105,7 @@ class Ours:
             number,
             world.planned,
             trials=trials,
-            pack_size=self.slots,
+            pack_size=self.pack_size,
             sampler=self.sampler,
             pruner=self.pruner,
         )

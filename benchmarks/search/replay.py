@@ -135,7 +135,7 @@ def marks_of(batch: int) -> tuple[int, ...]:
 
 
 def replay(
-    world: World, costs: Engine | Trainer, number: int, space: Space, *, trials: int, slots: int, sampler: str, pruner: str,
+    world: World, costs: Engine | Trainer, number: int, space: Space, *, trials: int, pack_size: int, sampler: str, pruner: str,
     known: Sequence[Known] = (),
 ) -> Course:  # fmt: skip
     """A search of `space` by our searcher, as `tune` drives it, with everything that depends on chance drawn from `number`.
@@ -143,13 +143,13 @@ def replay(
     With the pruner "none" nothing ends early, not even what diverges or overfits. `known`: trials of an earlier search.
     """
     searcher = Searcher(
-        space, world.plan, trials, slots, sampler=sampler, pruner=pruner, seed=FIRST_SEED + number, base=world.base,
+        space, world.plan, trials, pack_size, sampler=sampler, pruner=pruner, seed=FIRST_SEED + number, base=world.base,
         known=known,
     )  # fmt: skip
     pack, course = Pack(world, costs), Course()
 
     def fill() -> None:
-        while len(pack.seats) < slots and (asked := searcher.ask()) is not None:
+        while len(pack.seats) < pack_size and (asked := searcher.ask()) is not None:
             if asked.id in pack.waiting:
                 pack.go_on(asked.id)
             else:
@@ -214,11 +214,13 @@ def observation(world: World, name: str, seat: Seat, score: Score) -> Observatio
     )  # fmt: skip
 
 
-def run_all(pack: Pack, course: Course, places: Sequence[Place], slots: int, *, since: int = 0, until: int = EVALUATIONS) -> None:
+def run_all(
+    pack: Pack, course: Course, places: Sequence[Place], pack_size: int, *, since: int = 0, until: int = EVALUATIONS
+) -> None:
     """Train candidates from one evaluation to another, so many at a time; those that reach the last one are completed."""
     waiting = list(enumerate(places))
     while waiting or pack.seats:
-        while waiting and len(pack.seats) < slots:
+        while waiting and len(pack.seats) < pack_size:
             number, place = waiting.pop(0)
             pack.join(f"{number}", place, since)
         pack.tick()

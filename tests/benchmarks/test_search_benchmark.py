@@ -138,7 +138,7 @@ def test_a_training_alone_costs_its_start_its_steps_and_its_evaluations(world: A
 
 def test_a_pack_costs_one_tick_for_all(world: Any) -> None:
     pack, course = replay_file.Pack(world, CLOCK.engine), replay_file.Course()
-    replay_file.run_all(pack, course, [(world.default, 0), (world.default, 1)], slots=2)
+    replay_file.run_all(pack, course, [(world.default, 0), (world.default, 1)], pack_size=2)
     steps = definitions.TRAIN_ROWS // 8
     ticks, evaluations = steps * (0.01 + 16 * 0.001 + 2 * 0.002), tasks.EVALUATIONS * (0.004 + 2 * 0.006)
     assert pack.seconds == pytest.approx(2 * 0.003 + ticks + evaluations)
@@ -148,9 +148,9 @@ def test_a_pack_costs_one_tick_for_all(world: Any) -> None:
 def test_going_on_from_an_evaluation_costs_the_rest_only(world: Any) -> None:
     whole, first, rest = (replay_file.Pack(world, CLOCK.engine) for _ in range(3))
     places = [(world.default, 0)]
-    replay_file.run_all(whole, replay_file.Course(), places, slots=1)
-    replay_file.run_all(first, replay_file.Course(), places, slots=1, until=2)
-    replay_file.run_all(rest, replay_file.Course(), places, slots=1, since=2)
+    replay_file.run_all(whole, replay_file.Course(), places, pack_size=1)
+    replay_file.run_all(first, replay_file.Course(), places, pack_size=1, until=2)
+    replay_file.run_all(rest, replay_file.Course(), places, pack_size=1, since=2)
     assert first.seconds + rest.seconds == pytest.approx(whole.seconds + 0.003)
 
 
