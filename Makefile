@@ -33,7 +33,7 @@ parity: .venv/demo.stamp  ## train four candidates together and one by one, and 
 	$(BIN)/python examples/parity.py build/demo
 
 test: .venv/dev.stamp  ## all tests but the long ones
-	$(ONE_THREAD) $(BIN)/pytest -n $(WORKERS)
+	$(ONE_THREAD) $(BIN)/pytest -n $(WORKERS) --dist worksteal
 
 test-long: .venv/dev.stamp  ## the tests that take minutes
 	$(ONE_THREAD) $(BIN)/pytest -n $(WORKERS) -m long
