@@ -23,9 +23,9 @@ from typing import Any
 from loraloom.config.decode import load_config
 from loraloom.execute.inline import Inline
 from loraloom.facts.device import environment
+from loraloom.pipeline.candidates import job
 from loraloom.pipeline.drive import Driver
 from loraloom.pipeline.examine import worker_of
-from loraloom.pipeline.job import job
 from loraloom.pipeline.prepare import prepare
 from loraloom.pipeline.race import RaceSource, saved
 from loraloom.pipeline.run_log import set_up

@@ -13,9 +13,10 @@ from tool_defaults import TOOLS
 
 from loraloom.config.decode import load_config
 from loraloom.execute.inline import Inline
+from loraloom.pipeline.candidates import job
 from loraloom.pipeline.drive import Driver
 from loraloom.pipeline.examine import worker_of
-from loraloom.pipeline.job import Job, Record, job
+from loraloom.pipeline.job import Job, Record
 from loraloom.pipeline.prepare import Prepared, prepare
 from loraloom.pipeline.prove import completed
 from loraloom.pipeline.race import FIRST_RACE_SEED, RaceSource, saved

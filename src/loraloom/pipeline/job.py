@@ -6,9 +6,6 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from loraloom.lora.targets import short_label
-from loraloom.pipeline.prepare import Prepared
-from loraloom.plan.planner import candidate
 from loraloom.records import Candidate, Score, Trial
 from loraloom.search.compare import mean_cost, standard_error
 from loraloom.store.to_json import plain
@@ -42,24 +39,6 @@ class Record:
     @property
     def id(self) -> str:
         return self.trial.id
-
-
-def job(prepared: Prepared, trial: str, params: Mapping[str, Any], *, seed_offset: int = 0, role: str = "sampled") -> Job:
-    """A candidate of the plan's settings with `params` over them."""
-    made = candidate(prepared.plan, trial, params, seed_offset=seed_offset)
-    return Job(made, settings_of(made, {**prepared.plan.values(), **params}, prepared), role)
-
-
-def settings_of(made: Candidate, values: Mapping[str, Any], prepared: Prepared) -> dict[str, object]:
-    """Every setting of a candidate by dotted key, as tables and run.json show it."""
-    adapter, training = asdict(made.adapter), asdict(made.training)
-    shown = {key: value for key, value in values.items() if key.split(".")[0] in ("adapter", "training")}
-    shown |= {f"adapter.{key}": value for key, value in adapter.items() if f"adapter.{key}" in shown}
-    shown |= {f"training.{key}": value for key, value in training.items() if f"training.{key}" in shown}
-    shown["adapter.target_modules"] = short_label(made.adapter.target_modules, prepared.facts.model.linears)
-    shown["adapter.modules_to_save"] = list(made.adapter.modules_to_save)
-    shown["training.seed"] = made.training.seed
-    return shown
 
 
 def bare(score: Score | None) -> Score | None:

@@ -11,12 +11,13 @@ from pathlib import Path
 from loraloom.config.asked import Config
 from loraloom.errors import RunError
 from loraloom.execute.inline import Inline
+from loraloom.pipeline.candidates import job
 from loraloom.pipeline.device_errors import device_errors
 from loraloom.pipeline.diagnosing import exit_of, first_remedy
 from loraloom.pipeline.drive import Driver
 from loraloom.pipeline.examine import worker_of
 from loraloom.pipeline.history import with_history
-from loraloom.pipeline.job import Job, job
+from loraloom.pipeline.job import Job
 from loraloom.pipeline.prepare import Prepared, prepare
 from loraloom.pipeline.prove import prove
 from loraloom.pipeline.recorder import Watch

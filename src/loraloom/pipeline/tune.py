@@ -10,11 +10,12 @@ from pathlib import Path
 from loraloom.config.asked import Config
 from loraloom.errors import ConfigError
 from loraloom.execute.inline import Inline
+from loraloom.pipeline.candidates import job
 from loraloom.pipeline.device_errors import device_errors
 from loraloom.pipeline.drive import Driver
 from loraloom.pipeline.examine import worker_of
 from loraloom.pipeline.history import finished_runs, with_history
-from loraloom.pipeline.job import Job, job
+from loraloom.pipeline.job import Job
 from loraloom.pipeline.journal import Journal
 from loraloom.pipeline.past_searches import tried_second, with_past_searches
 from loraloom.pipeline.prepare import Prepared, prepare

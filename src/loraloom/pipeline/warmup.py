@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 
 from loraloom.lora.device_faults import is_out_of_memory
-from loraloom.pipeline.job import job
+from loraloom.pipeline.candidates import job
 from loraloom.pipeline.run_log import RunLog
 from loraloom.pipeline.workbench import Workbench
 from loraloom.plan.packing import PackPlan, Sample, fit_costs, plan_pack
