@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import re
 import tokenize
 import tomllib
@@ -99,6 +100,36 @@ def headings(page: Path) -> set[str]:
     """As GitHub calls them in addresses."""
     found = re.findall(r"^#+ (.+)$", page.read_text(encoding="utf-8"), re.MULTILINE)
     return {re.sub(r"[^\w -]", "", title.lower()).replace(" ", "-") for title in found}
+
+
+def documented(docstring: str) -> set[str]:
+    """The names that stand under `Args:` in a docstring."""
+    _, found, section = docstring.partition("Args:\n")
+    lines = re.split(r"\n(?=\S)", section, maxsplit=1)[0].splitlines() if found else []
+    heads = [line.partition(":")[0] for line in lines if re.match(r" {4}\S", line)]
+    return {name.strip("* ") for head in heads for name in head.split(",")}
+
+
+def parameters(node: ast.AST) -> set[str]:
+    """The arguments of a function, or of a class's constructor: its own, or the one that a dataclass gets from its fields."""
+    if isinstance(node, ast.ClassDef):
+        made = [inner for inner in node.body if isinstance(inner, ast.FunctionDef) and inner.name == "__init__"]
+        fields = [inner.target for inner in node.body if isinstance(inner, ast.AnnAssign)]
+        return parameters(made[0]) if made else {field.id for field in fields if isinstance(field, ast.Name)}
+    assert isinstance(node, ast.FunctionDef)
+    every = [*node.args.posonlyargs, *node.args.args, *node.args.kwonlyargs, node.args.vararg, node.args.kwarg]
+    return {one.arg for one in every if one is not None}
+
+
+def test_docstrings_explain_arguments_that_there_are() -> None:
+    found: list[str] = []
+    for path in sorted((ROOT / "src").rglob("*.py")):
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            if isinstance(node, ast.FunctionDef | ast.ClassDef):
+                absent = documented(ast.get_docstring(node) or "") - parameters(node)
+                found += [f"{path.relative_to(ROOT)}:{node.lineno}: {node.name} has no `{name}`" for name in sorted(absent)]
+    assert not found, "\n".join(found)
+    assert documented("Does.\n\nArgs:\n    one, *two: what\n        goes on: here.\n\nRaises:\n    Three: no") == {"one", "two"}
 
 
 OLD_WORDS = {

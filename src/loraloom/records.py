@@ -7,7 +7,7 @@ one invocation. Losses are in nats per supervised token (or per row for classifi
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from typing import Any, Literal
 
 Grade = Literal["A", "B", "C", "M"]
@@ -137,9 +137,6 @@ class Event:
     step: int | None = None
     at: float = 0.0
     data: Mapping[str, Any] = field(default_factory=dict[str, Any])
-
-    def as_dict(self) -> dict[str, Any]:
-        return asdict(self)
 
 
 @dataclass(frozen=True)

@@ -19,7 +19,7 @@ from loraloom.errors import ConfigError, MemoryBudgetError, ModelError
 from loraloom.facts.data import assumed_data
 from loraloom.facts.device import DeviceFacts
 from loraloom.plan.document import plan_json
-from loraloom.plan.planner import Facts, candidate, make_plan, packs, search_caps
+from loraloom.plan.planner import Facts, candidate, make_plan, search_caps
 from loraloom.plan.rules.batch import SLACK_MIB
 from loraloom.records import AdapterSpec, TrainingSpec
 
@@ -103,14 +103,6 @@ def test_a_searched_batch_takes_no_larger_pass_than_was_forecast(facts: Make, le
         made = candidate(plan, "a", {BATCH: rows}).training
         assert made.per_device_train_batch_size * made.gradient_accumulation_steps == rows
         assert made.per_device_train_batch_size * plan.settings["data.max_length"].value <= largest
-
-
-def test_packs_hold_every_candidate_once_and_no_more_than_there_are_slots(facts: Make) -> None:
-    plan = make_plan(Config(limits=LimitsConfig(max_packed=3)), facts("tiny"))
-    made = [candidate(plan, str(number), {BATCH: 4 + number % 3}) for number in range(8)]
-    groups = packs(plan, made)
-    assert [len(group) for group in groups] == [3, 3, 2]
-    assert sorted(one.id for group in groups for one in group) == sorted(one.id for one in made)
 
 
 def test_slots_are_bound_by_memory_and_by_what_pays(facts: Make) -> None:

@@ -11,10 +11,18 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from rich.console import Console
 
-from loraloom.report.table import plain_rows, trials_table
+from loraloom.report.table import columns, mark, trials_table
 from loraloom.report.table import test_metric as sealed_metric
 from loraloom.store.folder import RunFolder
 from loraloom.store.result import RunResult
+
+
+def plain_rows(result: RunResult) -> list[dict[str, str]]:
+    """The table as text, best first: one dict a trial, by column key, and `mark`: "best", "default" or ""."""
+    return [
+        {"mark": mark(result, trial)} | {column.key: column.cell(result, trial) for column in columns(result)}
+        for trial in result.ranked()
+    ]
 
 
 def drawn(result: RunResult, width: int) -> list[str]:

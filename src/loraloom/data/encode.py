@@ -46,7 +46,7 @@ def encode(
     dropped: dict[str, int] = {}
     causal, found = causal_rows(splits.tables, recognised, tokenizer) if task == "causal_lm" else ({}, [])
     for name, table in splits.tables.items():
-        encoded = causal[name] if causal else _encode_table(table, recognised, task, tokenizer, frame, classes)
+        encoded = causal[name] if causal else _encode_table(table, recognised, tokenizer, frame, classes)
         encoded = _in_clusters(encoded, splits.groups.get(name, ()))
         rows[name] = tuple(row for row in encoded if row.supervised)
         dropped[name] = len(encoded) - len(rows[name])
@@ -86,9 +86,7 @@ def _in_clusters(rows: Sequence[Row], groups: Sequence[int]) -> list[Row]:
     return [replace(row, cluster=groups[owner] if groups else owner) for row, owner in zip(rows, owners, strict=True)]
 
 
-def _encode_table(
-    table: Table, recognised: Recognised, task: Task, tokenizer: Tokenizer, frame: Frame, classes: Classes | None
-) -> list[Row]:
+def _encode_table(table: Table, recognised: Recognised, tokenizer: Tokenizer, frame: Frame, classes: Classes | None) -> list[Row]:
     form, columns = recognised.format, recognised.columns
     if not len(table):
         return []

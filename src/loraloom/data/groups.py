@@ -41,12 +41,6 @@ class Relation:
     whole: bool = False
     """Whether its own groups are followed however large they are."""
 
-    @property
-    def related(self) -> int:
-        """Rows that are related to any other."""
-        sizes = np.bincount(self.labels, minlength=len(self.labels))
-        return int((sizes[self.labels] > 1).sum())
-
 
 @dataclass(frozen=True)
 class Groups:

@@ -45,15 +45,10 @@ class DataFacts:
     """How the rows were read, where a person should know (`Encoded.notes`)."""
     leaked_rows: int = 0
     """Held-out rows whose content is also trained on."""
-    related_rows: int = 0
-    """Held-out rows that share a prompt or a group with rows that are trained on."""
-    near_rows: int = 0
-    """Held-out rows that are nearly the same as rows that are trained on."""
     overlaps: tuple[str, ...] = ()
-    """The same, split by split: sentences."""
+    """Held-out rows that are related to rows that are trained on, one sentence a split and kind of relation."""
     rows_left_out: int = 0
     """Rows of any split that nothing can be learnt from: an empty answer, or no label."""
-    rows_cut: int = 0
     supervised_lost: float = 0.0
     """Share of the supervised tokens that truncation has already taken."""
     measured: bool = True
@@ -102,11 +97,8 @@ def data_facts(encoded: Encoded) -> DataFacts:
         repeated_rows=_repeated(encoded.train),
         notes=encoded.notes,
         leaked_rows=encoded.duplicates,
-        related_rows=sum(each.rows for each in encoded.overlaps if each.kind != "near"),
-        near_rows=sum(each.rows for each in encoded.overlaps if each.kind == "near"),
         overlaps=tuple(each.sentence for each in encoded.overlaps),
         rows_left_out=sum(each.dropped for each in encoded.report.values()),
-        rows_cut=report.cut if report else 0,
         supervised_lost=report.share_lost if report else 0.0,
     )
 

@@ -13,14 +13,12 @@ MLP_LEAVES = frozenset({"fc1", "fc2", "fc_in", "fc_out", "lin1", "lin2", "dense_
 
 @dataclass(frozen=True)
 class LinearFact:
-    """One linear layer. `is_conv1d`: GPT-2's layout, whose weight is stored as (in, out). `why`: the reason for the role
-    "frozen"."""
+    """One linear layer. `why`: the reason for the role "frozen"."""
 
     path: str
     in_features: int
     out_features: int
     role: Role
-    is_conv1d: bool = False
     why: str = ""
 
     @property

@@ -345,7 +345,7 @@ def _linears(model: nn.Module, heads: Sequence[str], experts: int, task: Task) -
         is_head = module is output or any(path == head or path.startswith(f"{head}.") for head in heads)
         why = frozen_because(path, d_out, experts)
         role = "head" if is_head else "frozen" if why else role_of(path)
-        facts.append(LinearFact(path, d_in, d_out, role, isinstance(module, Conv1D), why))
+        facts.append(LinearFact(path, d_in, d_out, role, why))
     shapes = {one.path: (one.in_features, one.out_features) for one in facts if one.role not in NO_TARGETS}
     positions = _max_positions(cast("Any", model).config.get_text_config())
     left_out = {**unused_linears(model, shapes, task, positions), **_astray(model, list(shapes))}

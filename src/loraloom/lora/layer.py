@@ -26,7 +26,7 @@ class LoRALinear(nn.Module):
         r: rank, at least 1.
         lora_alpha: numerator of the scale.
         lora_dropout: probability that a feature of x is zeroed on the adapter's way (the frozen way sees all of x).
-        mask: draws the keep mask for x; a parameter so that the packed layer's masks can be replayed here.
+        use_rslora: divide the scale by the root of the rank instead of the rank.
     """
 
     def __init__(

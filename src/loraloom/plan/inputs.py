@@ -105,10 +105,6 @@ def decided_batch(decided: Decided) -> int:
     return decided["training.per_device_train_batch_size"].value * decided["training.gradient_accumulation_steps"].value
 
 
-def is_small_encoder(model: ModelFacts) -> bool:
-    return model.kind == "encoder" and model.parameters <= SMALL_ENCODER
-
-
 def count(number: float) -> str:
     """A count as people read it: 1,204 or 1.2M."""
     for size, letter in ((1e12, "T"), (1e9, "B"), (1e6, "M")):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, fields, replace
 from typing import Any, TypeVar
 
@@ -21,7 +21,7 @@ from loraloom.plan.time import forecast_time, trainings_of_search
 from loraloom.plan.warnings import warnings_for
 from loraloom.records import AdapterSpec, Advice, Candidate, Estimate, TrainingSpec
 
-__all__ = ["Facts", "Plan", "candidate", "make_plan", "packs", "search_caps"]
+__all__ = ["Facts", "Plan", "candidate", "make_plan", "search_caps"]
 
 Spec = TypeVar("Spec", AdapterSpec, TrainingSpec)
 
@@ -175,12 +175,6 @@ def search_caps(plan: Plan) -> dict[str, float]:
         "adapter.r": float(min(SEARCH_RANK_CAP, rank.width_cap(facts))),
         "training.per_device_train_batch_size": max(1.0, most / windows),
     }
-
-
-def packs(plan: Plan, candidates: Sequence[Candidate]) -> tuple[tuple[Candidate, ...], ...]:
-    """Candidates that should train together: like rows a step beside each other, as many as have a slot."""
-    ordered = sorted(candidates, key=lambda made: made.training.per_device_train_batch_size)
-    return tuple(tuple(ordered[start : start + plan.pack_size]) for start in range(0, len(ordered), plan.pack_size))
 
 
 def _advised(config: Config, facts: Facts, decided: Mapping[str, Advice], key: str) -> Advice:

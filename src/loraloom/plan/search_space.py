@@ -9,7 +9,7 @@ from loraloom.search.decode import decode_space
 from loraloom.search.default_space import default_space
 from loraloom.search.dimensions import Choices, Dimension, Range
 from loraloom.search.pruners import is_wide
-from loraloom.search.space import Couplings, Space
+from loraloom.search.space import Space
 
 
 def search_space(plan: Plan) -> Space:
@@ -38,18 +38,6 @@ def space_json(plan: Plan) -> dict[str, Any]:
     `adapter.scale` stands for alpha/r, from which a candidate's `adapter.lora_alpha` follows.
     """
     return {dimension.key: _written(dimension) for dimension in search_space(plan).dimensions}
-
-
-def couplings_text(couplings: Couplings) -> list[str]:
-    """What moves along with the searched settings, in sentences."""
-    told: list[str] = []
-    if couplings.batch:
-        told.append(f"a candidate's learning rate moves with the square root of its batch (it is given for {couplings.batch:g})")
-    if couplings.scale:
-        told.append(f"its learning rate falls as alpha/r grows (it is given for {couplings.scale:g})")
-    if couplings.alpha_per_r:
-        told.append(f"its alpha is {couplings.alpha_per_r:g} times its rank")
-    return told
 
 
 def _written(dimension: Dimension) -> Any:

@@ -61,14 +61,6 @@ def columns(result: RunResult) -> list[Column]:
     ]
 
 
-def plain_rows(result: RunResult) -> list[dict[str, str]]:
-    """The table as text, best first: one dict a trial, by column key, and `mark`: "best", "default" or ""."""
-    shown = columns(result)
-    return [
-        {"mark": mark(result, trial), **{column.key: column.cell(result, trial) for column in shown}} for trial in result.ranked()
-    ]
-
-
 def trials_table(result: RunResult, width: int | None = None, rows: int | None = None, *, more: str = "--all") -> Group:
     """The table for a terminal, best first.
 
