@@ -151,3 +151,10 @@ def test_a_classifier_answers_with_label_and_probabilities(tuned: Run, trained: 
         refused = loraloom("generate", *words, texts[0])
         assert refused.code == 2
         assert said in refused.err
+
+
+def test_a_gpu_that_is_not_used_is_said(plain_base: str, loraloom: Door, monkeypatch: pytest.MonkeyPatch) -> None:
+    words = ("generate", "--model", plain_base, "--max-new-tokens", 1, QUESTION)
+    monkeypatch.setattr("loraloom.facts.device.best_kind", lambda: "cpu")
+    monkeypatch.setattr("loraloom.facts.device.why_unused", lambda: "its driver is too old")
+    assert "warning: a GPU is not used, and this runs on the CPU: its driver is too old" in loraloom(*words).err

@@ -193,6 +193,16 @@ def test_a_language_model_is_asked_and_served(run: RunFolder) -> None:
     assert "first=runs/first/best" in words
 
 
+def test_a_base_of_one_revision_is_loaded_and_served_in_that_revision(run: RunFolder) -> None:
+    result = run.result()
+    save_config(run, r=16)
+    assert "revision" not in f"{load_snippet(run, result)}{serve_command(run, result)}"
+    run.write_config({"model": {"name_or_path": "tiny/model", "revision": "v1.0"}})
+    assert "from_pretrained('tiny/model', revision='v1.0')" in str(load_snippet(run, result))
+    words = pasted(serve_command(run, result))
+    assert words[words.index("--revision") + 1] == "v1.0"
+
+
 @pytest.mark.parametrize(("rank", "served"), [(8, "8"), (48, "64"), (400, "512")])
 def test_the_rank_that_is_served_is_one_that_vllm_knows(run: RunFolder, rank: int, served: str) -> None:
     save_config(run, r=rank)

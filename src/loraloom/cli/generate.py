@@ -39,9 +39,12 @@ def generate(
         raise ConfigError("there is no prompt", next='put one at the end: loraloom generate --adapter FOLDER "Once upon a time"')
 
     from loraloom.cli.summary import show_answers
+    from loraloom.facts.device import device_facts
     from loraloom.pipeline.generate import generate as run_generate
 
     answers = run_generate(model, adapter or [], asked, max_new_tokens, temperature, base, system)
+    if notice := device_facts().notice:
+        typer.echo(f"warning: {notice}", err=True)
     _say_forms({answer["source"]: answer["form"] for answer in answers if "probabilities" not in answer})
     show_answers(answers)
     return answers

@@ -58,13 +58,14 @@ def load_snippet(folder: RunFolder, result: RunResult, adapter: str | None = Non
         return None
     model_class = MODEL_CLASSES.get(result.task, "AutoModelForCausalLM")
     where = folder.path.resolve()
-    heads = _head_options(result.labels)
+    revision = _revision(folder)
+    options = (f", revision={revision!r}" if revision else "") + _head_options(result.labels)
     adapter = adapter or f"{where.parent.name}/{where.name}/best"
     return (
         "from peft import PeftModel\n"
         f"from transformers import {model_class}, AutoTokenizer\n\n"
         f"tokenizer = AutoTokenizer.from_pretrained({adapter!r})\n"
-        f"base = {model_class}.from_pretrained({result.model!r}{heads})\n"
+        f"base = {model_class}.from_pretrained({result.model!r}{options})\n"
         f"model = PeftModel.from_pretrained(base, {adapter!r})\n\n"
         f"{_ask(folder, result)}\n"
     )
@@ -120,12 +121,20 @@ def serve_command(folder: RunFolder, result: RunResult) -> str | None:
     if most is None or saved.get("bias", "none") != "none":
         return None
     where = folder.path.resolve()
+    revision = _revision(folder)
     options = [
+        *([("--revision", revision)] if revision else []),
         ("--enable-lora",),
         ("--max-lora-rank", str(most)),
         ("--lora-modules", f"{where.name}={where.parent.name}/{where.name}/best"),
     ]
     return _command("vllm", "serve", result.model, options=options)
+
+
+def _revision(folder: RunFolder) -> str | None:
+    """Branch, tag or commit of the base on the hub, where one was asked for: another may have other weights."""
+    asked: Any = folder.config().get("model")
+    return asked.get("revision") if isinstance(asked, dict) else None  # pyright: ignore[reportUnknownVariableType]
 
 
 def _has_template(folder: RunFolder) -> bool:
