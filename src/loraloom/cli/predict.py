@@ -23,9 +23,13 @@ DryRun = Annotated[bool, typer.Option("--dry-run", help="Read everything, predic
 
 @asks("model", "data", "task", "seed")
 def predict(
-    request: Request, adapter: Adapter = None, out: Out = None, probabilities: Probabilities = False,
-    max_new_tokens: MaxNewTokens = 128, dry_run: DryRun = False,
-) -> dict[str, Any]:  # fmt: skip
+    request: Request,
+    adapter: Adapter = None,
+    out: Out = None,
+    probabilities: Probabilities = False,
+    max_new_tokens: MaxNewTokens = 128,
+    dry_run: DryRun = False,
+) -> dict[str, Any]:
     """Label or answer new rows, and keep them as a file.
 
     Each row comes back with all its columns and `predicted`: the label of a classifier, or what a language model answers.

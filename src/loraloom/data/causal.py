@@ -28,8 +28,10 @@ def causal_rows(tables: Tables, recognised: Recognised, tokenizer: Tokenizer) ->
     template = Renderer(tokenizer, recognised.system) if has_template(tokenizer) else None
     if is_chat(tables["train"], recognised, tokenizer):
         renderer = template or Renderer(tokenizer)
-        talks = {name: [(table.origin(i), conversation(row, recognised)) for i, row in enumerate(table.rows)]
-                 for name, table in tables.items()}  # fmt: skip
+        talks = {
+            name: [(table.origin(i), conversation(row, recognised)) for i, row in enumerate(table.rows)]
+            for name, table in tables.items()
+        }
         # A row that is context from end to end was meant so, and is no row without an answer.
         rows = {name: _chat_rows(of_split, renderer) for name, of_split in talks.items()}
         every = [talk for of_split in talks.values() for talk in of_split]

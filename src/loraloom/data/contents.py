@@ -22,8 +22,13 @@ _FREE_BYTES, _MOST_TIMES = 2**27, 250
 """A packed file may grow to the first of these, and beyond it to so many times its own size: rows of text come to a tenth of
 that, and a file that grows further was made to fill a memory."""
 _MAGIC: Mapping[bytes, str] = {b"\x1f\x8b": "gzip", b"\x28\xb5\x2f\xfd": "zstd", b"BZh": "bz2", b"\xfd7zXZ\x00": "xz"}
-_MARKS = ((codecs.BOM_UTF8, "utf-8-sig"), (codecs.BOM_UTF32_LE, "utf-32"), (codecs.BOM_UTF32_BE, "utf-32"),
-          (codecs.BOM_UTF16_LE, "utf-16"), (codecs.BOM_UTF16_BE, "utf-16"))  # fmt: skip
+_MARKS = (
+    (codecs.BOM_UTF8, "utf-8-sig"),
+    (codecs.BOM_UTF32_LE, "utf-32"),
+    (codecs.BOM_UTF32_BE, "utf-32"),
+    (codecs.BOM_UTF16_LE, "utf-16"),
+    (codecs.BOM_UTF16_BE, "utf-16"),
+)
 """Byte order marks; that of UTF-32 begins with that of UTF-16."""
 _NOT_DATA = (
     (b"PK\x03\x04", "a ZIP file, or a spreadsheet", "unpack it, or save the sheet as CSV"),
@@ -130,8 +135,10 @@ def _not_text(raw: bytes, error: UnicodeDecodeError, path: Path) -> DataError:
     if error.encoding != "utf-8":
         return DataError(
             f"the file begins as {error.encoding.upper()} does and does not go on so",
-            where=str(path), got=f"{error.reason} at byte {error.start:,}", next="get the file again, or save it as UTF-8",
-        )  # fmt: skip
+            where=str(path),
+            got=f"{error.reason} at byte {error.start:,}",
+            next="get the file again, or save it as UTF-8",
+        )
     if error.reason == "unexpected end of data":
         return DataError(
             "the file ends within a character", where=f"{path}:{line}", got=got, need="the whole file", next="get the file again"

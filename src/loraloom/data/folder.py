@@ -198,9 +198,11 @@ def _of_readme(folder: Path, configs: Mapping[str, Mapping[str, Any]], split: st
     files = sorted({file for pattern in parts[wanted[0]] for file in _matching(base, pattern)})
     if not files:
         raise DataError(
-            f"{folder} holds none of the files that its README.md names for {split}", got=listed(parts[wanted[0]]),
-            need="the files as the hub has them", next="download the data set whole, or name the files themselves",
-        )  # fmt: skip
+            f"{folder} holds none of the files that its README.md names for {split}",
+            got=listed(parts[wanted[0]]),
+            need="the files as the hub has them",
+            next="download the data set whole, or name the files themselves",
+        )
     notes = [f"config {chosen} read, not {listed(name for name in configs if name != chosen)}"] if len(configs) > 1 else []
     if others := [name for name in parts if name != wanted[0]]:
         notes.append(f"{wanted[0]} read for {split}, not {listed(others)}")

@@ -9,17 +9,51 @@ from loraloom.data.table import Table
 
 NAMES = frozenset(
     (
-        "label", "labels", "label_text", "label_name", "class", "classes", "class_name", "class_label", "category", "categories",
-        "intent", "sentiment", "emotion", "topic", "polarity", "target", "gold", "gold_label", "rating", "stars", "score", "tag",
-        "tags", "is_spam", "spam", "toxic", "is_toxic", "stance", "genre",
+        "label",
+        "labels",
+        "label_text",
+        "label_name",
+        "class",
+        "classes",
+        "class_name",
+        "class_label",
+        "category",
+        "categories",
+        "intent",
+        "sentiment",
+        "emotion",
+        "topic",
+        "polarity",
+        "target",
+        "gold",
+        "gold_label",
+        "rating",
+        "stars",
+        "score",
+        "tag",
+        "tags",
+        "is_spam",
+        "spam",
+        "toxic",
+        "is_toxic",
+        "stance",
+        "genre",
     )
-)  # fmt: skip
+)
 """What such columns are called, in small letters with `_` for any other sign."""
 PAIRS = (
-    ("sentence1", "sentence2"), ("premise", "hypothesis"), ("question1", "question2"), ("text1", "text2"),
-    ("text_a", "text_b"), ("text", "text_pair"), ("question", "passage"), ("question", "context"), ("question", "sentence"),
-    ("query", "passage"), ("query", "document"),
-)  # fmt: skip
+    ("sentence1", "sentence2"),
+    ("premise", "hypothesis"),
+    ("question1", "question2"),
+    ("text1", "text2"),
+    ("text_a", "text_b"),
+    ("text", "text_pair"),
+    ("question", "passage"),
+    ("question", "context"),
+    ("question", "sentence"),
+    ("query", "passage"),
+    ("query", "document"),
+)
 """Columns that hold the two texts of a pair to be judged."""
 
 

@@ -84,10 +84,14 @@ class Renderer:
         return cast(
             Mapping[str, Any],
             self._apply(
-                talk, end, tokenize=True, return_dict=True, return_assistant_tokens_mask=True,
+                talk,
+                end,
+                tokenize=True,
+                return_dict=True,
+                return_assistant_tokens_mask=True,
                 tokenizer_kwargs={"return_offsets_mapping": True},
             ),
-        )  # fmt: skip
+        )
 
     @cached_property
     def merges(self) -> bool:

@@ -139,8 +139,9 @@ def _keys(talks: Talks, renderer: Renderer) -> Iterator[str]:
     if any(unwritten.values()):
         yield f"the chat template does not write these keys of messages: {_counted(unwritten)}"
     names = dict.fromkeys(name for _, talk in talks for name in talk.variables)
-    unread = {f"`{name}`": _unwritten(talks, renderer, partial(_has_variable, name), partial(_without_variable, name))
-              for name in names}  # fmt: skip
+    unread = {
+        f"`{name}`": _unwritten(talks, renderer, partial(_has_variable, name), partial(_without_variable, name)) for name in names
+    }
     if any(unread.values()):
         yield f"the chat template does not read these variables: {_counted(unread)}"
 

@@ -56,9 +56,12 @@ def unlike_test(
         return Finding(NAME, "warning", symptom, told, advice)
     if (test.base - validation.base).sure:
         return Finding(
-            NAME, "note", "the test is harder than validation, for the bare base too", told,
+            NAME,
+            "note",
+            "the test is harder than validation, for the bare base too",
+            told,
             "judge the adapter by its gain over the base: on the test it is as large as on validation, within its error",
-        )  # fmt: skip
+        )
     return None
 
 

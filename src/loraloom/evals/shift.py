@@ -92,7 +92,9 @@ def _plain_ids(model: Any, count: int) -> list[int]:
     """Ids without a meaning of their own to the model."""
     config = model.config.get_text_config(decoder=True)
     special = {
-        value for part in (config, model.config) for name, value in vars(part).items()
+        value
+        for part in (config, model.config)
+        for name, value in vars(part).items()
         if name.endswith("token_id") and isinstance(value, int)
-    }  # fmt: skip
+    }
     return [number for number in range(config.vocab_size) if number not in special][:count]

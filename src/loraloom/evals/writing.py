@@ -65,9 +65,15 @@ def written(
 
 @torch.no_grad()
 def continuations(
-    model: Any, prompts: Sequence[Sequence[int]], tokenizer: Any, *, task: Task, pad_id: int, max_new_tokens: int,
+    model: Any,
+    prompts: Sequence[Sequence[int]],
+    tokenizer: Any,
+    *,
+    task: Task,
+    pad_id: int,
+    max_new_tokens: int,
     temperature: float = 0.0,
-) -> list[str]:  # fmt: skip
+) -> list[str]:
     """What `model` writes after prompts (token ids) of one length; nothing where it has no positions left for it.
 
     Args:
@@ -82,9 +88,13 @@ def continuations(
     inputs = torch.tensor(prompts, device=model.device)
     with contextlib.nullcontext() if temperature > 0 else _likeliest(model):
         out = model.generate(
-            input_ids=inputs, attention_mask=torch.ones_like(inputs), max_new_tokens=room, pad_token_id=pad_id,
-            eos_token_id=sorted({tokenizer.eos_token_id, *_stops(model)} - {None}) or None, **sampling,
-        )  # fmt: skip
+            input_ids=inputs,
+            attention_mask=torch.ones_like(inputs),
+            max_new_tokens=room,
+            pad_token_id=pad_id,
+            eos_token_id=sorted({tokenizer.eos_token_id, *_stops(model)} - {None}) or None,
+            **sampling,
+        )
     new = out if task == "seq2seq_lm" else out[:, length:]
     return [tokenizer.decode(ids, skip_special_tokens=True).strip() for ids in new]
 

@@ -82,25 +82,48 @@ def device_facts(kind: DeviceKind | None = None) -> DeviceFacts:
     """Look at the machine: the accelerator that torch sees, else the processor. `kind` forces one of them."""
     import torch
 
-    forced, kind = kind is not None, kind or best_kind()
+    forced = kind is not None
+    kind = kind or best_kind()
     if kind == "cuda":
         free, total, own = cuda_memory()
         capability = torch.cuda.get_device_capability()
+        count = torch.cuda.device_count()
         return DeviceFacts(
-            "cuda", torch.cuda.get_device_name(), total, free, torch.get_num_threads(), capability >= (8, 0), capability,
-            own_bytes=own, count=(count := torch.cuda.device_count()), next_gpu=name_of_gpu(1) if count > 1 else "",
+            kind="cuda",
+            name=torch.cuda.get_device_name(),
+            total_bytes=total,
+            free_bytes=free,
+            cores=torch.get_num_threads(),
+            bf16_native=capability >= (8, 0),
+            compute_capability=capability,
+            own_bytes=own,
+            count=count,
+            next_gpu=name_of_gpu(1) if count > 1 else "",
             refusals=refusals(kind),
-        )  # fmt: skip
+        )
     total, free = _host_memory()
     if kind == "mps":
         total = min(total, int(torch.mps.recommended_max_memory()))
-        threads = torch.get_num_threads()
-        return DeviceFacts("mps", "Apple GPU", total, min(free, total), threads, True, refusals=refusals(kind))
-    native = bool(_cpu_flags() & BF16_CPU_FLAGS)
+        return DeviceFacts(
+            kind="mps",
+            name="Apple GPU",
+            total_bytes=total,
+            free_bytes=min(free, total),
+            cores=torch.get_num_threads(),
+            bf16_native=True,
+            refusals=refusals(kind),
+        )
     return DeviceFacts(
-        "cpu", cpu_name(), total, free, usable_cores(), native, threads=_threads(), process_bytes=_process_bytes(),
+        kind="cpu",
+        name=cpu_name(),
+        total_bytes=total,
+        free_bytes=free,
+        cores=usable_cores(),
+        bf16_native=bool(_cpu_flags() & BF16_CPU_FLAGS),
+        threads=_threads(),
+        process_bytes=_process_bytes(),
         unused_gpu="" if forced else why_unused(),
-    )  # fmt: skip
+    )
 
 
 def cuda_memory() -> tuple[int, int, int]:

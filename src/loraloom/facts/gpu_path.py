@@ -32,8 +32,10 @@ def refusals(kind: str) -> Refusals:
         return None if kernels.refusal(kind, dtype) is None else "they go with the Triton kernels"
 
     parts: Mapping[str, Callable[[str, torch.dtype], str | None]] = {
-        "kernels": kernels.refusal, "cuda_graphs": with_kernels, "fused_base": with_kernels,
-    }  # fmt: skip
+        "kernels": kernels.refusal,
+        "cuda_graphs": with_kernels,
+        "fused_base": with_kernels,
+    }
     return {part: {name: refusal(kind, getattr(torch, name)) for name in DTYPES} for part, refusal in parts.items()}
 
 

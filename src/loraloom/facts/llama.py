@@ -86,11 +86,14 @@ class LlamaLike:
         """The linear layers of one block: inputs, outputs, and whether it has biases."""
         d, f, a, kv = self.hidden, self.intermediate, self.heads * self.head_size, self.kv_heads * self.head_size
         return {
-            "self_attn.q_proj": (d, a, self.query_biases), "self_attn.k_proj": (d, kv, self.query_biases),
-            "self_attn.v_proj": (d, kv, self.query_biases), "self_attn.o_proj": (a, d, self.output_biases),
-            "mlp.gate_proj": (d, f, self.mlp_biases), "mlp.up_proj": (d, f, self.mlp_biases),
+            "self_attn.q_proj": (d, a, self.query_biases),
+            "self_attn.k_proj": (d, kv, self.query_biases),
+            "self_attn.v_proj": (d, kv, self.query_biases),
+            "self_attn.o_proj": (a, d, self.output_biases),
+            "mlp.gate_proj": (d, f, self.mlp_biases),
+            "mlp.up_proj": (d, f, self.mlp_biases),
             "mlp.down_proj": (f, d, self.mlp_biases),
-        }  # fmt: skip
+        }
 
     def _modules(self, task: Task) -> Iterator[str]:
         yield from ("model", "model.embed_tokens", "model.layers")
@@ -244,7 +247,7 @@ KEYS: Mapping[str, Callable[[Any], bool]] = {
     "rope_theta": lambda value: _is_number(value) and value > 0,
     "id2label": _is_names,
     "label2id": _is_numbers,
-}  # fmt: skip
+}
 """What may stand in a config of any of these families."""
 NO_WINDOW: Mapping[str, Callable[[Any], bool]] = {
     "use_sliding_window": lambda value: value is False,
@@ -271,12 +274,15 @@ FAMILIES: Mapping[str, Family] = {
         "Llama", {"head_dim": _is_size, "attention_bias": _is_flag, "mlp_bias": _is_flag, "pretraining_tp": _is_whole}
     ),
     "mistral": Family(
-        "Mistral", {"head_dim": _is_size, "sliding_window": lambda value: value is None},
+        "Mistral",
+        {"head_dim": _is_size, "sliding_window": lambda value: value is None},
         required=frozenset({"sliding_window", "num_key_value_heads"}),
     ),
     "qwen2": Family("Qwen2", NO_WINDOW, required=frozenset({"num_key_value_heads"}), query_biases=True),
     "qwen3": Family(
-        "Qwen3", {**NO_WINDOW, "head_dim": _is_size, "attention_bias": _is_flag},
-        required=frozenset({"num_key_value_heads", "head_dim"}), head_norms=True,
+        "Qwen3",
+        {**NO_WINDOW, "head_dim": _is_size, "attention_bias": _is_flag},
+        required=frozenset({"num_key_value_heads", "head_dim"}),
+        head_norms=True,
     ),
-}  # fmt: skip
+}

@@ -1,4 +1,4 @@
-"""What the quality of a run's candidates hung on."""
+"""Which settings mattered for the quality of a run's candidates."""
 
 from __future__ import annotations
 
@@ -10,7 +10,9 @@ from loraloom.store.result import RunResult
 
 
 def importance_of(*results: RunResult) -> Importance:
-    """Over all candidates of runs with one measure; pruned ones count with what was measured last, burst ones as the worst."""
+    """Over all candidates of runs with one metric. Pruned ones count with their last score, diverged and failed ones as the
+    worst.
+    """
     candidates: list[tuple[dict[str, Any], float]] = []
     for result in results:
         sign = 1 if result.direction == "minimize" else -1

@@ -43,16 +43,21 @@ def parallel_coordinates(result: RunResult, trials: Sequence[Trial]) -> Figure |
 
     Drawn with plain lines: plotly's own parallel coordinates build code at run time, which the page's policy forbids.
     """
-    keys = list(dict.fromkeys(key for trial in trials for key in trial.params))
-    axes = [axis for axis in (_axis(key, [setting(trial, key) for trial in trials]) for key in keys) if axis is not None]
+    axes: list[_Axis] = []
+    for key in dict.fromkeys(key for trial in trials for key in trial.params):
+        if (axis := _axis(key, [setting(trial, key) for trial in trials])) is not None:
+            axes.append(axis)
     scores = _score_axis(result, trials)
     if len(axes) < 2 or scores is None:
         return None
     axes.append(scores)
-    order = sorted(
-        range(len(trials)), key=lambda i: (("", "default", "best").index(mark(result, trials[i])), -_cost(result, trials[i]))
-    )
-    traces = [_line(result, trials[i], [axis.places[i] for axis in axes], [axis.texts[i] for axis in axes], axes) for i in order]
+
+    def drawn_last(place: int) -> tuple[int, float]:
+        """Later lines cover earlier ones: the plan's own setting and the best come last, before them the better ones."""
+        trial = trials[place]
+        return ("", "default", "best").index(mark(result, trial)), -_cost(result, trial)
+
+    traces = [_line(result, trials[place], place, axes) for place in sorted(range(len(trials)), key=drawn_last)]
     notes = [
         {
             "x": x,
@@ -77,14 +82,19 @@ def parallel_coordinates(result: RunResult, trials: Sequence[Trial]) -> Figure |
         "traces": traces,
         "layout": {
             "xaxis": {
-                "tickvals": list(range(len(axes))), "ticktext": [_heading(axis.name) for axis in axes],
-                "range": [-0.25, len(axes) - 0.75], "showgrid": False, "side": "top", "showline": False, "ticks": "",
+                "tickvals": list(range(len(axes))),
+                "ticktext": [_heading(axis.name) for axis in axes],
+                "range": [-0.25, len(axes) - 0.75],
+                "showgrid": False,
+                "side": "top",
+                "showline": False,
+                "ticks": "",
             },
             "yaxis": {"visible": False, "range": [-0.12, 1.12]},
             "shapes": lines,
             "annotations": notes,
         },
-    }  # fmt: skip
+    }
 
 
 def heat_map(result: RunResult, trials: Sequence[Trial]) -> Figure | None:
@@ -151,23 +161,32 @@ def front_figure(result: RunResult, trials: Sequence[Trial], price: str) -> Figu
         "caption": f"against {title.partition(' (')[0]}; the line joins those that nothing beats at both.",
         "traces": [
             {
-                "type": "scatter", "mode": "lines", "hoverinfo": "skip",
+                "type": "scatter",
+                "mode": "lines",
+                "hoverinfo": "skip",
                 "line": {"color": "--faint", "width": 1.2, "shape": "hv"},
-                "x": [points[trial.id][0] for trial in edge], "y": [rounded(result.value(trial)) for trial in edge],
+                "x": [points[trial.id][0] for trial in edge],
+                "y": [rounded(result.value(trial)) for trial in edge],
             },
             {
-                "type": "scatter", "mode": "markers", "x": [points[trial.id][0] for trial in shown],
+                "type": "scatter",
+                "mode": "markers",
+                "x": [points[trial.id][0] for trial in shown],
                 "y": [rounded(result.value(trial)) for trial in shown],
                 "error_y": {
-                    "type": "data", "array": [rounded(_error(result, trial)) or 0 for trial in shown], "thickness": 1, "width": 0,
+                    "type": "data",
+                    "array": [rounded(_error(result, trial)) or 0 for trial in shown],
+                    "thickness": 1,
+                    "width": 0,
                     "color": "--rule",
                 },
-                "text": [html.escape(_label(result, trial)) for trial in shown], "hovertemplate": "%{text}<extra></extra>",
+                "text": [html.escape(_label(result, trial)) for trial in shown],
+                "hovertemplate": "%{text}<extra></extra>",
                 "marker": {"color": [TONES.get(role(result, trial), "--other") for trial in shown], "size": 9},
             },
         ],
         "layout": {"xaxis": {"title": {"text": title}, "nticks": 5}, "yaxis": {"title": {"text": ""}}},
-    }  # fmt: skip
+    }
 
 
 @dataclass(frozen=True)
@@ -188,12 +207,16 @@ def _axis(name: str, values: Sequence[object], *, upside_down: bool = False) -> 
         return None
     if all(isinstance(value, (int, float)) and not isinstance(value, bool) for value in values):
         numbers = [float(value) for value in values if isinstance(value, (int, float))]
-        scaled = [math.log(one) for one in numbers] if min(numbers) > 0 and max(numbers) / min(numbers) >= 4 else numbers
+        # Rates, ranks and batches are tried in factors: on a linear axis all but the largest would lie together.
+        is_wide = min(numbers) > 0 and max(numbers) / min(numbers) >= 4
+        scaled = [math.log(one) for one in numbers] if is_wide else numbers
         low, high = min(scaled), max(scaled)
         places = [(one - low) / (high - low) for one in scaled]
-        bottom, top = texts[scaled.index(low)], texts[scaled.index(high)]
+        bottom = texts[scaled.index(low)]
+        top = texts[scaled.index(high)]
         if upside_down:
-            places, bottom, top = [1 - place for place in places], top, bottom
+            places = [1 - place for place in places]
+            bottom, top = top, bottom
         return _Axis(name, [rounded(place) for place in places], texts, top, bottom)
     kinds = sorted(set(texts))
     step = 1 / (len(kinds) - 1)
@@ -201,7 +224,10 @@ def _axis(name: str, values: Sequence[object], *, upside_down: bool = False) -> 
 
 
 def _score_axis(result: RunResult, trials: Sequence[Trial]) -> _Axis | None:
-    """The scores, better ones higher. Candidates that burst stand at the worse end: on a scale of theirs all others are one."""
+    """The scores, better ones higher.
+
+    Candidates that diverged stand at the worse end: on a scale that held their scores, all others would be one point.
+    """
     whole = [result.value(trial) for trial in trials if trial.status not in ("diverged", "failed")]
     values = [result.value(trial) for trial in trials]
     if whole:
@@ -211,21 +237,25 @@ def _score_axis(result: RunResult, trials: Sequence[Trial]) -> _Axis | None:
     return axis and replace(axis, texts=[with_error(result.value(trial), _error(result, trial)) for trial in trials])
 
 
-def _line(
-    result: RunResult, trial: Trial, places: Sequence[float | None], texts: Sequence[str], axes: Sequence[_Axis]
-) -> dict[str, Any]:
+def _line(result: RunResult, trial: Trial, place: int, axes: Sequence[_Axis]) -> dict[str, Any]:
+    """The line of the candidate at this place through all axes."""
     drawn_as = role(result, trial)
-    label = "<br>".join(html.escape(f"{axis.name}: {text}") for axis, text in zip(axes, texts, strict=True))
+    label = "<br>".join(html.escape(f"{axis.name}: {axis.texts[place]}") for axis in axes)
     return {
-        "type": "scatter", "mode": "lines", "x": list(range(len(places))), "y": list(places),
+        "type": "scatter",
+        "mode": "lines",
+        "x": list(range(len(axes))),
+        "y": [axis.places[place] for axis in axes],
         "line": {
-            "color": TONES.get(drawn_as, "--other"), "width": {"best": 3.2, "default": 2.4}.get(drawn_as, 1.3), "shape": "spline",
+            "color": TONES.get(drawn_as, "--other"),
+            "width": {"best": 3.2, "default": 2.4}.get(drawn_as, 1.3),
+            "shape": "spline",
             "smoothing": 0.6,
         },
         "opacity": 1 if drawn_as in ("best", "default") else 0.6,
         "hovertemplate": f"<b>{html.escape(trial.id)}</b><br>{label}<extra></extra>",
         "meta": {"trial": trial.id},
-    }  # fmt: skip
+    }
 
 
 def _heading(name: str) -> str:
@@ -233,14 +263,19 @@ def _heading(name: str) -> str:
 
 
 def _one_a_setting(result: RunResult) -> list[Trial]:
-    """Trials of the search; the finalists' further seeds would only draw the same line again."""
+    """One trial of each setting: the finalists' further seeds would only draw the same line again."""
     ranked = sorted(result.ranked(), key=lambda trial: repr(sorted(trial.params.items())))
-    groups = [list(group) for _, group in groupby(ranked, key=lambda trial: repr(sorted(trial.params.items())))]
-    return [min(group, key=lambda trial: ("best", "default", "").index(mark(result, trial))) for group in groups]
+    marks = ("best", "default", "")
+    return [
+        min(group, key=lambda trial: marks.index(mark(result, trial)))
+        for _, group in groupby(ranked, key=lambda trial: repr(sorted(trial.params.items())))
+    ]
 
 
 def _columns(rates: Sequence[float]) -> tuple[Callable[[float], int], list[str]]:
-    """Which column a rate falls into, and the name of each: the rates themselves while they are few, else equal steps of log."""
+    """Which column a rate falls into, and the name of each: the rates themselves while they are few, else bins of equal
+    width in the logarithm of the rate.
+    """
     if len(rates) <= RATE_BINS + 2:
         return list(rates).index, [number(rate) for rate in rates]
     low, step = math.log(rates[0]), math.log(rates[-1] / rates[0]) / RATE_BINS
@@ -249,7 +284,7 @@ def _columns(rates: Sequence[float]) -> tuple[Callable[[float], int], list[str]]
 
 
 def _shades(values: Sequence[float], direction: str) -> tuple[float, float]:
-    """Ends of the colours: from the middle to the best, so that a candidate that burst does not bleach all others."""
+    """Ends of the colours: from the middle to the best, so that one diverged candidate does not bleach all others."""
     ordered = sorted(values, reverse=direction == "maximize")
     best, worst = ordered[0], ordered[(3 * len(ordered)) // 4 if len(ordered) > 3 else -1]
     low, high = sorted((best, worst))

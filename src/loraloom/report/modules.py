@@ -51,10 +51,16 @@ def _bars(
     traces: list[dict[str, Any]] = [{**bars, "x": [rounded(value) for value in values], "marker": {"color": "--best"}}]
     if given:
         dots = {"color": "--faint", "symbol": "line-ns-open", "size": 11}
-        traces.append({
-            "type": "scatter", "mode": "markers", "y": list(names), "x": [rounded(value) for value in given], "marker": dots,
-            "hovertemplate": "%{y}: rank %{x}<extra></extra>",
-        })  # fmt: skip
+        traces.append(
+            {
+                "type": "scatter",
+                "mode": "markers",
+                "y": list(names),
+                "x": [rounded(value) for value in given],
+                "marker": dots,
+                "hovertemplate": "%{y}: rank %{x}<extra></extra>",
+            }
+        )
     return {
         "id": f"modules_{name}",
         "group": "modules",

@@ -15,7 +15,7 @@ from loraloom.store.result import RunResult
 
 MOST_POINTS = 120
 FEWEST_POINTS = 40
-"""Of one training curve: enough for its shape; with 120 single batches no longer hide it."""
+"""Points of one training curve: enough for its shape; with more than 120 the noise of single batches would hide it."""
 POINTS_IN_ALL = 16_000
 """Of all training curves together: they have to stay under about half a megabyte of the page."""
 END_SYMBOLS = {"pruned": "x", "diverged": "triangle-up", "failed": "triangle-up"}
@@ -84,6 +84,7 @@ def figures(result: RunResult, curves: Curves) -> list[Figure]:
     A trace carries its id, its role and its three possible x axes (`share`, `step`, `epoch`) in `meta`.
     """
     split, _, measure = result.metric.partition("_")
+    # The loss is drawn beside any other metric: overfitting shows there first.
     wanted = [f"{split}_loss"] if measure == "loss" else [result.metric, f"{split}_loss"]
     drawn = [_measured_figure(result, metric, curves.measured.get(metric, {}), curves.best_steps) for metric in wanted]
     drawn.append(_training_figure(result, curves.training))
@@ -160,14 +161,14 @@ def _training_figure(result: RunResult, by_trial: Mapping[str, Curve]) -> Figure
         "id": "train_loss",
         "group": "curves",
         "title": "Training loss",
-        "caption": "Means over stretches of steps. Good for seeing a run fall or burst, never for choosing between candidates.",
+        "caption": "Means over stretches of steps: they show whether a run diverges, not which candidate is better.",
         "traces": traces,
         "layout": _layout("train loss", limits, math.nan),
     }
 
 
 def _inside(values: Sequence[float], limits: tuple[float, float] | None) -> list[float]:
-    """A candidate that burst runs along the edge, so that its end can be seen; its true values stand in the labels."""
+    """A candidate that diverged runs along the edge, so that its end can be seen; its true values stand in the labels."""
     return [value if limits is None else min(max(value, limits[0]), limits[1]) for value in values]
 
 
@@ -246,11 +247,11 @@ def _layout(y_title: str, limits: tuple[float, float] | None, base: float) -> di
 def _limits(result: RunResult, by_trial: Mapping[str, Curve], base: float) -> tuple[float, float] | None:
     """The part of the y axis that is worth seeing.
 
-    It holds every candidate except those that burst: one of them would flatten all others. The bare base is in it
+    It holds every candidate except those that diverged: one of them would flatten all others. The bare base is in it
     unless that would take more than half of the height; it is then named at the edge.
     """
-    burst = {trial.id for trial in result.trials if trial.status in ("diverged", "failed")}
-    curves = [curve for trial, curve in by_trial.items() if trial not in burst] or list(by_trial.values())
+    diverged = {trial.id for trial in result.trials if trial.status in ("diverged", "failed")}
+    curves = [curve for trial, curve in by_trial.items() if trial not in diverged] or list(by_trial.values())
     values = [value for curve in curves for value in curve.values if math.isfinite(value)]
     if not values:
         return None
@@ -266,5 +267,5 @@ def _float(value: Any) -> float:
 
 
 def rounded(value: float) -> float | None:
-    """Five figures are more than a screen shows, and half of the page's weight."""
+    """Five digits: more than a screen shows, and a page of half the size. None where the value is not finite."""
     return float(f"{value:.5g}") if math.isfinite(value) else None

@@ -17,8 +17,16 @@ STATES: Mapping[str, TrialStatus] = {
     "running": "running",
 }
 OF_RUN = (
-    "verb", "model", "task", "started_at", "metric", "direction", "base_parameters", "base_fingerprint", "default",
-)  # fmt: skip
+    "verb",
+    "model",
+    "task",
+    "started_at",
+    "metric",
+    "direction",
+    "base_parameters",
+    "base_fingerprint",
+    "default",
+)
 """What a run says of itself as it begins."""
 NOT_METRICS = frozenset({"split", "progress", "epoch", "metric", "step"})
 

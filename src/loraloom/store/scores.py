@@ -64,11 +64,13 @@ def read_scores(folder: Path) -> dict[str, RowCosts]:
             splits = [name.removesuffix(".costs") for name in file.files if name.endswith(".costs")]
             return {
                 split: RowCosts(
-                    file[f"{split}.costs"], file[f"{split}.weights"], str(file[f"{split}.rows"]),
+                    file[f"{split}.costs"],
+                    file[f"{split}.weights"],
+                    str(file[f"{split}.rows"]),
                     file[f"{split}.clusters"] if f"{split}.clusters" in file.files else np.zeros(0, dtype=np.int64),
                 )
                 for split in splits
-            }  # fmt: skip
+            }
     except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile):
         return {}
 

@@ -28,9 +28,23 @@ from loraloom.records import Finding
 Rule = Callable[[Case], Finding | None]
 
 _ORDER = (
-    broken_injection, not_trained, diverged, noisy_steps, rate_too_high, rate_too_low, nothing_learnt, forgetting, overfit,
-    warmup_spike, narrow_targets, rank_bound, undertrained, rank_surplus, memorised, calibration_drift,
-)  # fmt: skip
+    broken_injection,
+    not_trained,
+    diverged,
+    noisy_steps,
+    rate_too_high,
+    rate_too_low,
+    nothing_learnt,
+    forgetting,
+    overfit,
+    warmup_spike,
+    narrow_targets,
+    rank_bound,
+    undertrained,
+    rank_surplus,
+    memorised,
+    calibration_drift,
+)
 
 RULES: dict[str, Rule] = {module.NAME: module.judge for module in _ORDER}
 """Name of the finding -> rule."""
