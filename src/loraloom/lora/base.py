@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import logging
+import re
 import warnings
 from collections.abc import Generator, Sequence
 from contextlib import contextmanager
@@ -15,8 +16,10 @@ import torch
 from torch import nn
 
 from loraloom.errors import ModelError, first_line
+from loraloom.lora.checkpointing import repeated_blocks
 from loraloom.lora.device_faults import is_of_device
 from loraloom.lora.frozen import keep_few_programs
+from loraloom.lora.quantised import QuantisedLinear, bitsandbytes, take_over
 from loraloom.lora.tokenizer import reader_of
 from loraloom.records import Task
 
@@ -37,6 +40,7 @@ class Base:
         tokenizer: a classifier's has a pad token; `pad_id` is what rows are padded with.
         fresh_modules: modules that the weights did not carry (a new head), by path.
         label_names: of a classifier's classes, in the order of its outputs.
+        quantization: "nf4" or "int8" where the layers inside the blocks are held in few bits, else "none".
     """
 
     name_or_path: str
@@ -45,10 +49,19 @@ class Base:
     tokenizer: Any
     fresh_modules: tuple[str, ...] = ()
     label_names: tuple[str, ...] = ()
+    quantization: str = "none"
 
     @property
     def parameters(self) -> int:
-        return sum(parameter.numel() for parameter in self.model.parameters())
+        """Numbers of the model, whatever each of them is held in."""
+        coded = sum(layer.in_features * layer.out_features for layer in _quantised(self.model))
+        return coded + sum(parameter.numel() for parameter in self.model.parameters())
+
+    @property
+    def stored_bytes(self) -> int:
+        """What all of these numbers take."""
+        coded = sum(layer.stored_bytes for layer in _quantised(self.model))
+        return coded + sum(parameter.nbytes for parameter in self.model.parameters())
 
     @property
     def pad_id(self) -> int:
@@ -60,6 +73,10 @@ class Base:
             give_pad_token(tokenizer, self.model.config)
         self.tokenizer = tokenizer
         self.model.config.pad_token_id = self.pad_id
+
+
+def _quantised(model: nn.Module) -> list[QuantisedLinear]:
+    return [layer for layer in model.modules() if isinstance(layer, QuantisedLinear)]
 
 
 @contextmanager
@@ -139,11 +156,17 @@ def give_pad_token(tokenizer: Any, config: Any) -> None:
 def load_base(
     name_or_path: str, task: Task, *, label_names: Sequence[str] | None = None, dtype: str = "float32", seed: int = 42,
     revision: str | None = None, trust_remote_code: bool = False, attn_implementation: str | None = None, device: str = "cpu",
+    quantization: str = "none",
 ) -> Base:  # fmt: skip
     """Load model and tokenizer for a task. A head that the weights lack is initialised from `seed`.
 
+    Args:
+        quantization: "nf4" or "int8" holds the linear layers inside the blocks in few bits, each quantised
+            as it is read; embeddings, heads and norms stay in `dtype`.
+
     Raises:
         ModelError: no weights, an unknown architecture, or a model that does not do the task.
+        RequestError: a quantised base without the package that makes it.
     """
     import transformers
 
@@ -161,13 +184,18 @@ def load_base(
         extra["ignore_mismatched_sizes"] = True
     if attn_implementation not in (None, "auto"):
         extra["attn_implementation"] = attn_implementation
-    torch.manual_seed(seed)
+    source: dict[str, Any] = {"revision": revision, "trust_remote_code": trust_remote_code}
+    if quantization != "none":
+        bitsandbytes()
     keep_few_programs()
     try:
         with quiet_transformers():
+            if quantization != "none":
+                extra["quantization_config"] = _quantisation(auto, name_or_path, source, quantization, DTYPES[dtype])
+                extra["device_map"] = {"": device}
+            torch.manual_seed(seed)
             loaded: Any = auto.from_pretrained(
-                name_or_path, revision=revision, trust_remote_code=trust_remote_code, dtype=DTYPES[dtype],
-                output_loading_info=True, **extra,
+                name_or_path, dtype=DTYPES[dtype], output_loading_info=True, **source, **extra
             )  # fmt: skip
             model, info = loaded
     except Exception as error:  # config and weights are input: damaged ones raise whatever their parser raises
@@ -181,9 +209,30 @@ def load_base(
             next="ls the folder" if folder else "check the name, or give a local folder",
         ) from error
     _refuse_random(model, info, task, name_or_path)
-    base = Base(name_or_path, task, model.to(device), tokenizer, fresh_modules(model, info), tuple(label_names or ()))
+    if quantization != "none":
+        take_over(model, DTYPES[dtype])
+    names = tuple(label_names or ())
+    base = Base(
+        name_or_path, task, model.to(device), tokenizer, fresh_modules(model, info), names, quantization
+    )  # fmt: skip
     base.read_with(tokenizer)
     return base
+
+
+def _quantisation(auto: Any, name_or_path: str, source: dict[str, Any], kind: str, dtype: torch.dtype) -> Any:
+    """What transformers is told: linear layers inside the repeated blocks in few bits, everything else as it is."""
+    import transformers
+
+    config = transformers.AutoConfig.from_pretrained(name_or_path, **source)
+    with torch.device("meta"):
+        model: nn.Module = auto.from_config(config, trust_remote_code=source["trust_remote_code"])
+    inside = {module for block in repeated_blocks(model) for module in block.modules()}
+    # As patterns of whole names: transformers takes a plain name for the end of any other.
+    kept = [f"{re.escape(name)}$" for name, module in model.named_modules() if module not in inside]
+    return transformers.BitsAndBytesConfig(
+        load_in_4bit=kind == "nf4", load_in_8bit=kind == "int8", bnb_4bit_quant_type="nf4",
+        bnb_4bit_use_double_quant=True, bnb_4bit_compute_dtype=dtype, llm_int8_skip_modules=kept,
+    )  # fmt: skip
 
 
 def _not_loaded(model: nn.Module, info: dict[str, Any]) -> set[str]:

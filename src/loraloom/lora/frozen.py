@@ -1,7 +1,7 @@
 """Kernels of frozen layers: a weight that never changes can be laid out once for the fastest product.
 
-`frozen_kernel(layer)` gives forward and backward for a dense layer in a floating dtype (nn.Linear, Conv1D);
-None for anything else (quantised layers), which is then run as it is, under autograd.
+`frozen_kernel(layer)` gives forward and backward for a layer whose weight is known (nn.Linear, Conv1D, one of
+`lora.quantised`); None for anything else, which is then run as it is, under autograd.
 
 On a CPU oneDNN can keep a weight in its own blocked layout, once for x W^T and once for g W. That takes the weight's
 memory twice more. Where it pays is known by processor, not measured, so that the same run gives the same bits.
@@ -10,10 +10,10 @@ memory twice more. Where it pays is known by processor, not measured, so that th
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol, runtime_checkable
 
 import torch
 from torch import Tensor, nn
@@ -37,12 +37,49 @@ PROGRAMS = "128"
 """Programs that oneDNN keeps, of these products and of all others in half precision: several times what one pass needs."""
 
 
+@runtime_checkable
+class FrozenWeight(Protocol):
+    """A weight [O, D] that is asked for at every product and never held: it may have to be spread from codes first."""
+
+    def blocks(self) -> Iterator[tuple[slice, Tensor]]:
+        """Its rows in order, as (places of the rows, their numbers [rows, D]) in the dtype of the base."""
+        ...
+
+    def dense(self) -> Tensor:
+        """All of it, [O, D]."""
+        ...
+
+
+def times_transposed(x_ND: Tensor, weight: FrozenWeight, bias_O: Tensor | None) -> Tensor:
+    """x W^T + bias, [N, O], block by block of W's rows."""
+    parts = [
+        F.linear(x_ND, w_RD, None if bias_O is None else bias_O[rows]) for rows, w_RD in weight.blocks()
+    ]  # fmt: skip
+    return parts[0] if len(parts) == 1 else torch.cat(parts, 1)
+
+
+def times(gy_NO: Tensor, weight: FrozenWeight) -> Tensor:
+    """gy W, [N, D], block by block of W's rows. What is added up block by block is added up in float32 at least."""
+    blocks = weight.blocks()
+    rows, w_RD = next(blocks)
+    gx_ND = gy_NO[:, rows] @ w_RD
+    if rows.stop == gy_NO.shape[1]:
+        return gx_ND
+    gx_ND = gx_ND.to(torch.promote_types(gx_ND.dtype, torch.float32))
+    for rows, w_RD in blocks:
+        gx_ND += gy_NO[:, rows] @ w_RD
+    return gx_ND.to(gy_NO.dtype)
+
+
 def frozen_kernel(layer: nn.Module, *, prepack: bool = True) -> Frozen | None:
     """How to run a frozen layer, or None where only the layer itself knows.
 
     Args:
         prepack: spend twice the weight's memory on oneDNN's layout, where that is faster.
     """
+    if isinstance(layer, FrozenWeight):
+        spread: Any = layer
+        return Frozen(lambda x_ND: times_transposed(x_ND, spread, spread.bias), lambda gy_NO: times(gy_NO, spread))
     weight, bias = getattr(layer, "weight", None), getattr(layer, "bias", None)
     if not isinstance(weight, Tensor) or not weight.is_floating_point():
         return None

@@ -21,7 +21,7 @@ from torch import Tensor, nn
 from loraloom.errors import ModelError
 from loraloom.lora.deltas import LayerWeights
 from loraloom.lora.dropout import keep_mask
-from loraloom.lora.frozen import frozen_kernel
+from loraloom.lora.frozen import FrozenWeight, frozen_kernel
 from loraloom.lora.function import Frozen, PackedLinear, Routing, Segment
 from loraloom.lora.parts import Drop, Part
 from loraloom.lora.probe import Use
@@ -225,6 +225,8 @@ def linear_shape(layer: nn.Module) -> tuple[int, int]:
 
 def dtype_of(layer: nn.Module, otherwise: torch.dtype) -> torch.dtype:
     """The type in which a layer multiplies: its weight's, or `otherwise` where the weight is quantised."""
+    if isinstance(layer, FrozenWeight):
+        return otherwise
     weight = getattr(layer, "weight", None)
     return weight.dtype if isinstance(weight, Tensor) and weight.is_floating_point() else otherwise
 
@@ -233,9 +235,4 @@ def dense_weight(layer: nn.Module) -> Tensor:
     """The frozen weight [O, D] of a linear layer; a quantised one is spread out anew at each call."""
     if type(layer).__name__ == "Conv1D":
         return layer.weight.T  # type: ignore[union-attr]
-    weight: Any = layer.weight
-    if weight.is_floating_point() and type(layer) is nn.Linear:
-        return weight
-    from peft.utils.integrations import dequantize_module_weight
-
-    return dequantize_module_weight(layer)
+    return layer.dense() if isinstance(layer, FrozenWeight) else layer.weight  # type: ignore[return-value]

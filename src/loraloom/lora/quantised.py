@@ -1,0 +1,226 @@
+"""Linear layers of the frozen base whose weight is held in few bits, and spread anew for every product.
+
+bitsandbytes' own layers never run here. In eval mode on some processors its 4-bit layer puts its codes
+into another order for good at the first input without a gradient; from then on its input's gradient is
+lost and its weight cannot be read back. Its 8-bit layer takes outliers from the whole batch, so that one
+candidate's rows would change another's. `take_over` puts a `QuantisedLinear` over the same codes in place
+of each, before anything runs.
+
+W is spread in blocks of rows that stay in a core's own cache, multiplied with, and forgotten: a pack
+spreads it twice a pass, forwards and backwards, for all of its candidates together.
+"""
+
+from __future__ import annotations
+
+import logging
+import math
+from collections.abc import Callable, Iterator
+from typing import Any, Self
+
+import torch
+from torch import Tensor, nn
+
+from loraloom.errors import ModelError, RequestError
+from loraloom.lora.frozen import times, times_transposed
+
+BLOCK_BYTES = 2 * 2**20
+"""A CPU spreads so much of a weight at once; CUDA, where each kernel has to be asked for, all of it."""
+
+
+class QuantisedLinear(nn.Linear):
+    """A frozen linear layer over codes: y = x W^T + bias, W [O, D] spread from them.
+
+    Attributes:
+        dtype: of x, y, bias and of W once it is spread.
+        rows_apart: rows can be spread from multiples of this on.
+    """
+
+    rows_apart = 1
+
+    def __init__(self, in_features: int, out_features: int, bias: Tensor | None, dtype: torch.dtype) -> None:
+        nn.Module.__init__(self)  # not nn.Linear's own, which would make a dense weight
+        self.in_features, self.out_features, self.dtype = in_features, out_features, dtype
+        self.bias = None if bias is None else nn.Parameter(bias.detach().to(dtype), requires_grad=False)
+
+    def rows(self, rows: slice) -> Tensor:
+        """These rows of W, [rows, D], in `dtype`."""
+        raise NotImplementedError
+
+    def blocks(self) -> Iterator[tuple[slice, Tensor]]:
+        """As in `frozen.FrozenWeight`."""
+        row_bytes = self.in_features * self.dtype.itemsize
+        most = self.out_features if self._on_cuda() else max(1, BLOCK_BYTES // row_bytes)
+        step = math.ceil(most / self.rows_apart) * self.rows_apart
+        for start in range(0, self.out_features, step):
+            rows = slice(start, min(start + step, self.out_features))
+            yield rows, self.rows(rows)
+
+    def dense(self) -> Tensor:
+        return self.rows(slice(0, self.out_features))
+
+    @property
+    def weight(self) -> Tensor:  # pyright: ignore[reportIncompatibleVariableOverride]
+        """W as others ask for it, PEFT for one; spread anew each time."""
+        return self.dense()
+
+    def forward(self, input: Tensor) -> Tensor:
+        return _Product.apply(input, self)  # type: ignore[return-value]
+
+    @property
+    def stored_bytes(self) -> int:
+        """What the codes and their scales take."""
+        return sum(buffer.nbytes for buffer in self.buffers())
+
+    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Self:
+        """`.to(dtype)` says what W is spread to; codes and scales are what they are, and only move."""
+        self.dtype = fn(torch.empty(0, dtype=self.dtype)).dtype
+
+        def moved(tensor: Tensor) -> Tensor:
+            there = fn(tensor)
+            return there if tensor is self.bias or there.dtype == tensor.dtype else tensor.to(there.device)
+
+        return super()._apply(moved, recurse)
+
+    def _on_cuda(self) -> bool:
+        return next(self.buffers()).is_cuda
+
+
+class _Product(torch.autograd.Function):
+    """x W^T + bias where no candidate has an adapter; the backward pass spreads W once more."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, layer: QuantisedLinear) -> Tensor:
+        ctx.layer = layer
+        y_NO = times_transposed(x.reshape(-1, x.shape[-1]), layer, layer.bias)
+        # Not as a view: models add to a layer's output in place, which autograd refuses on a view
+        # that a function made.
+        return torch.ops.aten._unsafe_view(y_NO, (*x.shape[:-1], y_NO.shape[-1]))
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor) -> Any:
+        gy = grads[0]
+        gx_ND = times(gy.reshape(-1, gy.shape[-1]), ctx.layer)
+        return gx_ND.view(*gy.shape[:-1], gx_ND.shape[-1]), None
+
+
+class FourBitLinear(QuantisedLinear):
+    """Codes of NF4 or FP4 (Dettmers et al. 2023, arXiv:2305.14314): two numbers a byte, one scale a block.
+
+    Args:
+        codes: uint8 [O D / 2], row after row, the first number of a byte in its upper half.
+        state: bitsandbytes' QuantState of these codes: scales of the blocks, themselves in 8 bits where it is nested.
+    """
+
+    codes: Tensor
+    scales: Tensor
+    scales_of_scales: Tensor
+    scale_map: Tensor
+    offset: Tensor
+
+    def __init__(self, codes: Tensor, state: Any, bias: Tensor | None, dtype: torch.dtype) -> None:
+        super().__init__(int(state.shape[1]), int(state.shape[0]), bias, dtype)
+        self.quant_type, self.block, self.stored_dtype = str(state.quant_type), int(state.blocksize), state.dtype
+        self.rows_apart = self.block * 2 // math.gcd(self.block * 2, self.in_features)
+        self.nested = bool(state.nested)
+        self.register_buffer("codes", codes.reshape(-1).view(torch.uint8))
+        self.register_buffer("scales", state.absmax)
+        if self.nested:
+            self.scale_block = int(state.state2.blocksize)
+            self.register_buffer("scales_of_scales", state.state2.absmax)
+            self.register_buffer("scale_map", state.state2.code)
+            self.register_buffer("offset", state.offset)
+
+    def rows(self, rows: slice) -> Tensor:
+        start, stop = rows.start * self.in_features, rows.stop * self.in_features
+        scales = self._scales()[start // self.block : math.ceil(stop / self.block)]
+        codes = self.codes[start // 2 : math.ceil(stop / 2)]
+        # As one long row: with AVX-512, bitsandbytes takes wrong scales where blocks go across row ends.
+        spread = torch.ops.bitsandbytes.dequantize_4bit(
+            codes, scales, self.block, self.quant_type, (1, stop - start), self.stored_dtype
+        )  # fmt: skip
+        return spread.view(-1, self.in_features).to(self.dtype)
+
+    def _scales(self) -> Tensor:
+        """Of all blocks, in float32."""
+        if not self.nested:
+            return self.scales.float()
+        spread = torch.ops.bitsandbytes.dequantize_blockwise(
+            self.scales, self.scales_of_scales, self.scale_map, self.scale_block, torch.float32
+        )
+        return spread + self.offset
+
+
+class Int8Linear(QuantisedLinear):
+    """Codes of 8 bits, one scale a row: W = codes * scales (LLM.int8(), arXiv:2208.07339, weights alone).
+
+    Args:
+        codes_OD: int8.
+        scales_O: float32.
+    """
+
+    codes: Tensor
+    scales: Tensor
+
+    def __init__(self, codes_OD: Tensor, scales_O: Tensor, bias: Tensor | None, dtype: torch.dtype) -> None:
+        super().__init__(codes_OD.shape[1], codes_OD.shape[0], bias, dtype)
+        self.register_buffer("codes", codes_OD)
+        self.register_buffer("scales", scales_O.float())
+
+    def rows(self, rows: slice) -> Tensor:
+        wide = torch.promote_types(self.dtype, torch.float32)
+        return (self.codes[rows].to(wide) * self.scales[rows, None]).to(self.dtype)
+
+
+def bitsandbytes() -> Any:
+    """The package, which makes and reads codes.
+
+    Raises:
+        RequestError: it is not installed, or has nothing for this machine.
+    """
+    # On import it recommends a package of kernels for its own layers, which do not run here.
+    logging.getLogger("bitsandbytes").setLevel(logging.ERROR)
+    try:
+        import bitsandbytes
+    except ImportError as fault:
+        raise RequestError(
+            "a base in 4 or 8 bits needs the package bitsandbytes",
+            got=str(fault),
+            need="the extra `quant`",
+            next="pip install 'loraloom[quant]', or model.quantization: none",
+        ) from fault
+    return bitsandbytes
+
+
+def take_over(model: nn.Module, dtype: torch.dtype) -> None:
+    """Put a layer of ours over the same codes in place of each of bitsandbytes'; nothing may have run yet.
+
+    Raises:
+        ModelError: a layer's codes are in another order than they were stored in, because it has run.
+    """
+    for path, layer in list(model.named_modules()):
+        if type(layer).__module__.startswith("bitsandbytes."):
+            model.set_submodule(path, _over_the_same_codes(path, layer, dtype))
+    # It is a plain model now: transformers and PEFT would look for the layers that they know by these.
+    for name in ("hf_quantizer", "quantization_method", "is_quantized", "is_loaded_in_4bit", "is_loaded_in_8bit"):
+        vars(model).pop(name, None)
+    for part in model.modules():
+        if (config := getattr(part, "config", None)) is not None:
+            vars(config).pop("quantization_config", None)
+            vars(config).pop("_is_quantized", None)
+
+
+def _over_the_same_codes(path: str, layer: Any, dtype: torch.dtype) -> QuantisedLinear:
+    weight, name = layer.weight, type(layer).__name__
+    if name == "Linear4bit":
+        if getattr(weight.quant_state, "packing_format_for_cpu", False):
+            raise ModelError(
+                f"the codes of `{path}` are not as they were stored",
+                got="a layer that bitsandbytes repacked when it ran",
+                need="codes in their own order: this one's cannot be brought back without loss",
+                next="load the base anew",
+            )
+        return FourBitLinear(weight.data, weight.quant_state, layer.bias, dtype)
+    if name == "Linear8bitLt":
+        # bitsandbytes keeps the largest size of each row, which is code 127.
+        return Int8Linear(weight.data, weight.SCB / 127, layer.bias, dtype)
+    raise ModelError(f"`{path}` cannot be trained over", got=f"a {name} of bitsandbytes", need="its 4-bit or 8-bit linear layers")
