@@ -1,9 +1,11 @@
 """Packed LoRA training in one flat file: plain torch and transformers, nothing of loraloom.
 
-Three adapters of different rank, rate and batch size train at the same time on one frozen base, and each ends with the
-weights that it would have had alone. Read from top to bottom; run with `python examples/packed_loop.py` (seconds).
+Three adapters of different rank, rate and batch size train at the same time on one frozen base, and each
+ends with the weights that it would have had alone. Read from top to bottom; run with `python
+examples/packed_loop.py` (seconds).
 
-Shapes: B rows of a batch, T tokens of its longest row, D features in, O features out, R rank, V vocabulary.
+Shapes: B rows of a batch, T tokens of its longest row, D features in, O features out, R
+rank, V vocabulary.
 """
 
 from __future__ import annotations
@@ -39,35 +41,45 @@ CANDIDATES = [
     Candidate("slow", rank=4, alpha=8, learning_rate=5e-3, batch=2, steps=80, seed=3),
 ]
 
-# 2. Data: counting in steps. A row is start, start + step, start + 2 * step, ... modulo 29; its length varies.
+# 2. Data: counting in steps. A row is start, start + step, start + 2 * step, ... modulo
+# 29; its length varies.
 
 VOCABULARY, PAD, IGNORE = 30, 29, -100
 draw = torch.Generator().manual_seed(0)
 ROWS: list[Tensor] = []
 for _ in range(64):
-    start, step, length = (int(torch.randint(low, high, (), generator=draw)) for low, high in ((0, 29), (1, 4), (8, 15)))
+    start, step, length = (
+        int(torch.randint(low, high, (), generator=draw)) for low, high in ((0, 29), (1, 4), (8, 15))
+    )
     ROWS.append((start + step * torch.arange(length)) % 29)
 
-# 3. The frozen base: there once, whatever the number of adapters. `eval` because its own dropout, if it had any, would
-#    be drawn for all rows at once and make a candidate depend on its neighbours.
+# 3. The frozen base: there once, whatever the number of adapters. `eval` because its own dropout, if it
+# had any, would be drawn for all rows at once and make a candidate depend on its neighbours.
 
 torch.manual_seed(0)
 base = LlamaForCausalLM(
     LlamaConfig(
-        vocab_size=VOCABULARY, hidden_size=32, intermediate_size=64, num_hidden_layers=2,
-        num_attention_heads=4, num_key_value_heads=2, max_position_embeddings=32, initializer_range=0.2,
+        vocab_size=VOCABULARY,
+        hidden_size=32,
+        intermediate_size=64,
+        num_hidden_layers=2,
+        num_attention_heads=4,
+        num_key_value_heads=2,
+        max_position_embeddings=32,
+        initializer_range=0.2,
     )
-)  # fmt: skip
+)
 base.eval().requires_grad_(False)
 
-# 4. Routing. A batch holds the rows of one candidate after those of another; `route` says whose are whose. Every
-#    adapted layer reads it, so the model in between needs to know nothing about adapters.
+# 4. Routing. A batch holds the rows of one candidate after those of another; `route` says whose are
+# whose. Every adapted layer reads it, so the model in between needs to know nothing about adapters.
 
 route: list[tuple[str, slice]] = []
 
 
 class PackedLinear(nn.Module):
-    """The frozen layer for all rows at once, then to each candidate's rows that candidate's scale * B A x."""
+    """The frozen layer for all rows at once, then to each candidate's rows that
+    candidate's scale * B A x."""
 
     def __init__(self, frozen: nn.Linear) -> None:
         super().__init__()
@@ -101,20 +113,25 @@ for path, module in list(base.named_modules()):
         layers.append(PackedLinear(module))
         setattr(base.get_submodule(parent), leaf, layers[-1])
 
-# 5. Losses. The model's own `labels=` would average over everybody's tokens; here each row keeps the sum of its own.
-#    Rows are padded on the right: in a causal model no real token ever sees the padding.
+# 5. Losses. The model's own `labels=` would average over everybody's tokens; here each row keeps the sum
+# of its own. Rows are padded on the right: in a causal model no real token ever sees the padding.
 
 
 def row_losses(rows: list[Tensor]) -> tuple[Tensor, Tensor]:
     """Sum of next-token losses in nats and number of predicted tokens, by row: [B] and [B]."""
     ids_BT = nn.utils.rnn.pad_sequence(rows, batch_first=True, padding_value=PAD)
-    targets_BT = nn.utils.rnn.pad_sequence([row[1:] for row in rows], batch_first=True, padding_value=IGNORE)
+    targets_BT = nn.utils.rnn.pad_sequence(
+        [row[1:] for row in rows], batch_first=True, padding_value=IGNORE
+    )
     logits_BTV = base(input_ids=ids_BT, use_cache=False).logits[:, :-1]
-    losses_BT = F.cross_entropy(logits_BTV.transpose(1, 2), targets_BT, ignore_index=IGNORE, reduction="none")
+    losses_BT = F.cross_entropy(
+        logits_BTV.transpose(1, 2), targets_BT, ignore_index=IGNORE, reduction="none"
+    )
     return losses_BT.sum(1), (targets_BT != IGNORE).sum(1)
 
 
-# 6. The packed loop. Used below for three candidates at once and for one at a time: it cannot tell the difference.
+# 6. The packed loop. Used below for three candidates at once and for one at a time: it
+# cannot tell the difference.
 
 
 def train(candidates: list[Candidate]) -> tuple[dict[str, list[Tensor]], dict[str, list[float]]]:
@@ -123,14 +140,16 @@ def train(candidates: list[Candidate]) -> tuple[dict[str, list[Tensor]], dict[st
     losses: dict[str, list[float]] = {one.name: [] for one in candidates}
     optimisers: dict[str, torch.optim.Optimizer] = {}
     orders: dict[str, torch.Generator] = {}
-    for one in candidates:  # all that is random hangs on the candidate's own seed, nothing on the company
+    # all that is random hangs on the candidate's own seed, nothing on the company
+    for one in candidates:
         torch.manual_seed(one.seed)
         weights[one.name] = [weight for layer in layers for weight in layer.add(one)]
         optimisers[one.name] = torch.optim.AdamW(weights[one.name], lr=one.learning_rate)
         orders[one.name] = torch.Generator().manual_seed(one.seed)
 
     for step in range(max(one.steps for one in candidates)):
-        live = [one for one in candidates if step < one.steps]  # who has ended makes room: smaller passes from here on
+        # who has ended makes room: smaller passes from here on
+        live = [one for one in candidates if step < one.steps]
         route.clear()
         batch: list[Tensor] = []
         for one in live:
@@ -140,10 +159,12 @@ def train(candidates: list[Candidate]) -> tuple[dict[str, list[Tensor]], dict[st
 
         loss_B, tokens_B = row_losses(batch)  # one pass forward for everyone
         means = {name: loss_B[rows].sum() / tokens_B[rows].sum() for name, rows in route}
-        torch.stack(list(means.values())).sum().backward()  # and one back: a sum, so nobody's gradient holds another's
+        # and one back: a sum, so nobody's gradient holds another's
+        torch.stack(list(means.values())).sum().backward()
 
         for one in live:
-            nn.utils.clip_grad_norm_(weights[one.name], 1.0)  # the norm of one's own gradient, not of the pack's
+            # the norm of one's own gradient, not of the pack's
+            nn.utils.clip_grad_norm_(weights[one.name], 1.0)
             rate = one.learning_rate * (1 - step / one.steps)
             optimisers[one.name].param_groups[0]["lr"] = rate
             optimisers[one.name].step()
@@ -164,10 +185,16 @@ seconds_alone, passes_alone = time.perf_counter() - clock, layers[0].passes - pa
 
 print("candidate  rank  rate   batch  loss first -> last  largest difference from training alone")
 for one in CANDIDATES:
-    differences = [(left - right).detach().abs().max() for left, right in zip(together[one.name], alone[one.name], strict=True)]
+    differences = [
+        (left - right).detach().abs().max()
+        for left, right in zip(together[one.name], alone[one.name], strict=True)
+    ]
     worst = float(torch.stack(differences).max())
     first, last = losses[one.name][0], losses[one.name][-1]
-    print(f"{one.name:<9}  {one.rank:>4}  {one.learning_rate:<5g}  {one.batch:>5}  {first:>10.3f} -> {last:.3f}  {worst:.1e}")
+    print(
+        f"{one.name:<9}  {one.rank:>4}  {one.learning_rate:<5g}  {one.batch:>5}  {first:>10.3f} ->"
+        f" {last:.3f}  {worst:.1e}"
+    )
     assert worst < 1e-6, f"{one.name} is not what it would be alone"
 print(f"passes through each frozen layer: {passes_together} together, {passes_alone} one by one")
 print(f"seconds: {seconds_together:.2f} together, {seconds_alone:.2f} one by one")

@@ -1,10 +1,11 @@
-"""A real data set that every Python brings along: which package of the standard library is this docstring from?
+"""A real data set that every Python brings along: which package of the standard library
+is this docstring from?
 
     python examples/stdlib_docstrings.py OUT
 
-writes OUT/train.jsonl, OUT/validation.jsonl and OUT/test.jsonl with the columns `text`, `label` and `name`. The
-sources are parsed, never imported. The classes are the packages with the most docstrings, and every package name is
-struck out of every text. No function and no text stands in two splits.
+writes OUT/train.jsonl, OUT/validation.jsonl and OUT/test.jsonl with the columns `text`, `label` and
+`name`. The sources are parsed, never imported. The classes are the packages with the most docstrings,
+and every package name is struck out of every text. No function and no text stands in two splits.
 """
 
 from __future__ import annotations
@@ -28,7 +29,17 @@ HELD_OUT = 400
 FEWEST_WORDS, MOST_WORDS = 4, 60
 STRUCK_OUT = "..."
 
-NOT_LIBRARY = {"site-packages", "dist-packages", "test", "tests", "idle_test", "idlelib", "turtledemo", "lib2to3", "distutils"}
+NOT_LIBRARY = {
+    "site-packages",
+    "dist-packages",
+    "test",
+    "tests",
+    "idle_test",
+    "idlelib",
+    "turtledemo",
+    "lib2to3",
+    "distutils",
+}
 """Installed packages, tests and an editor; the last two left Python in 3.12 and 3.13."""
 
 
@@ -40,7 +51,8 @@ class Docstring(NamedTuple):
 
 
 def write(folder: str | Path, seed: int = 0) -> dict[str, int]:
-    """Write the three files into `folder` (made if need be); the same Python and seed give the same bytes.
+    """Write the three files into `folder` (made if need be); the same Python and seed
+    give the same bytes.
 
     Returns:
         The number of rows of each split.
@@ -52,7 +64,10 @@ def write(folder: str | Path, seed: int = 0) -> dict[str, int]:
     target = Path(folder)
     target.mkdir(parents=True, exist_ok=True)
     for name, rows in splits.items():
-        lines = (json.dumps({"text": row.text, "label": row.package, "name": row.name}, ensure_ascii=False) for row in rows)
+        lines = (
+            json.dumps({"text": row.text, "label": row.package, "name": row.name}, ensure_ascii=False)
+            for row in rows
+        )
         (target / f"{name}.jsonl").write_text("".join(line + "\n" for line in lines), encoding="utf-8")
     return {name: len(rows) for name, rows in splits.items()}
 
@@ -81,14 +96,17 @@ def choose_classes(rows: Iterable[Docstring]) -> dict[str, list[Docstring]]:
     rows = distinct(rows)
     richest = [package for package, _ in Counter(row.package for row in rows).most_common(CLASSES)]
     names = re.compile("|".join(map(re.escape, richest)), re.IGNORECASE)
-    struck = (row._replace(text=names.sub(STRUCK_OUT, row.text)) for row in rows if row.package in richest)
+    struck = (
+        row._replace(text=names.sub(STRUCK_OUT, row.text)) for row in rows if row.package in richest
+    )
     classes: dict[str, list[Docstring]] = {package: [] for package in sorted(richest)}
     for row in distinct(struck):
         if len(re.findall(r"[^\W\d_]{2,}", row.text)) >= FEWEST_WORDS:
             classes[row.package].append(row)
     if len(classes) < CLASSES or min(map(len, classes.values())) < 20:
         raise RuntimeError(
-            f"{sysconfig.get_path('stdlib')} has too few docstrings: install Python with the sources of its library"
+            f"{sysconfig.get_path('stdlib')} has too few docstrings: install Python with the sources of"
+            " its library"
         )
     return classes
 
@@ -123,7 +141,8 @@ def docstrings_of(tree: ast.Module, module: str) -> Iterator[tuple[str, str]]:
 
 
 def distinct(rows: Iterable[Docstring]) -> list[Docstring]:
-    """One row a name and one a text. A text that several packages share tells of none of them, and goes."""
+    """One row a name and one a text. A text that several packages share tells of none
+    of them, and goes."""
     by_name: dict[str, Docstring] = {}
     for row in rows:
         by_name.setdefault(row.name, row)

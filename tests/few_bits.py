@@ -1,4 +1,5 @@
-"""Bases in few bits for tests: tiny models quantised on the spot, as loaded by us and as PEFT has them."""
+"""Bases in few bits for tests: tiny models quantised on the spot, as loaded by us and
+as PEFT has them."""
 
 from __future__ import annotations
 
@@ -17,11 +18,14 @@ KINDS = ("nf4", "int8")
 
 
 def bitsandbytes() -> Any:
-    return pytest.importorskip("bitsandbytes", reason="needs bitsandbytes: pip install 'loraloom[quant]'")
+    return pytest.importorskip(
+        "bitsandbytes", reason="needs bitsandbytes: pip install 'loraloom[quant]'"
+    )
 
 
 def in_bitsandbytes(model: nn.Module, kind: str) -> Any:
-    """A copy whose linear layers inside the blocks are bitsandbytes' own, quantised from the model's weights."""
+    """A copy whose linear layers inside the blocks are bitsandbytes' own, quantised
+    from the model's weights."""
     bnb, changed = bitsandbytes(), copy.deepcopy(model)
     inside = {layer for block in repeated_blocks(changed) for layer in block.modules()}
     for path, layer in list(changed.named_modules()):
@@ -36,7 +40,9 @@ def _layer(bnb: Any, weight_OD: Tensor, bias: Any, kind: str) -> nn.Module:
     d_out, d_in = weight_OD.shape
     if kind == "nf4":
         layer = bnb.nn.Linear4bit(d_in, d_out, bias is not None, weight_OD.dtype, quant_type="nf4")
-        layer.weight = bnb.nn.Params4bit(weight_OD, requires_grad=False, quant_type="nf4", compress_statistics=True)
+        layer.weight = bnb.nn.Params4bit(
+            weight_OD, requires_grad=False, quant_type="nf4", compress_statistics=True
+        )
     else:
         layer = bnb.nn.Linear8bitLt(d_in, d_out, bias is not None, has_fp16_weights=False)
         layer.weight = bnb.nn.Int8Params(weight_OD, requires_grad=False, has_fp16_weights=False)
@@ -58,7 +64,9 @@ def dense_twin(model: Any) -> Any:
     twin = share_copy(model)
     for path, layer in list(twin.named_modules()):
         if isinstance(layer, QuantisedLinear):
-            plain = nn.Linear(layer.in_features, layer.out_features, layer.bias is not None, device="meta")
+            plain = nn.Linear(
+                layer.in_features, layer.out_features, layer.bias is not None, device="meta"
+            )
             plain.weight, plain.bias = nn.Parameter(layer.dense(), requires_grad=False), layer.bias
             twin.set_submodule(path, plain)
     return twin

@@ -10,7 +10,9 @@ import pytest
 
 ROOT = Path(__file__).resolve().parents[1]
 PAGE = ROOT / "docs" / "one_step.md"
-ROW = re.compile(r"^\| (?P<number>\d+)(?: \[[^]]+\]\((?P<link>[^)]+)\))? \| (?P<functions>[^|]+) \|", re.MULTILINE)
+ROW = re.compile(
+    r"^\| (?P<number>\d+)(?: \[[^]]+\]\((?P<link>[^)]+)\))? \| (?P<functions>[^|]+) \|", re.MULTILINE
+)
 
 
 def steps() -> list[tuple[Path, str]]:
@@ -29,7 +31,9 @@ def names_in(file: Path) -> set[str]:
     names: set[str] = set()
     for node in ast.walk(tree):
         if isinstance(node, ast.ClassDef):
-            names |= {f"{node.name}.{inner.name}" for inner in node.body if isinstance(inner, ast.FunctionDef)}
+            names |= {
+                f"{node.name}.{inner.name}" for inner in node.body if isinstance(inner, ast.FunctionDef)
+            }
         elif isinstance(node, ast.FunctionDef):
             names.add(node.name)
     return names

@@ -37,20 +37,27 @@ def test_what_the_targets_install_has_a_tested_version() -> None:
     pins = [line for line in lines if line and not line.startswith("#")]
     assert all(re.fullmatch(r"[A-Za-z0-9._-]+==[0-9][0-9a-z.]*", pin) for pin in pins)
     extras = PROJECT["project"]["optional-dependencies"]
-    wanted = {name_of(requirement) for requirement in [*PROJECT["project"]["dependencies"], *extras["dev"], *extras["demo"]]}
+    wanted = {
+        name_of(requirement)
+        for requirement in [*PROJECT["project"]["dependencies"], *extras["dev"], *extras["demo"]]
+    }
     assert wanted <= {name_of(pin) for pin in pins}
     assert "torch==2.13.0" in pins
 
 
 def test_the_walls_are_drawn_as_they_are_held() -> None:
-    rooms = next(contract for contract in PROJECT["tool"]["importlinter"]["contracts"] if contract["id"] == "rooms")
+    rooms = next(
+        contract
+        for contract in PROJECT["tool"]["importlinter"]["contracts"]
+        if contract["id"] == "rooms"
+    )
     drawn = CONTRIBUTING.partition("```\n")[2].partition("\n```")[0].splitlines()
     assert drawn == rooms["layers"]
 
 
 ROOMS = (
-    "cli", "config", "data", "diagnose", "evals", "execute", "facts", "pipeline", "plan", "report", "search", "store",
-    "train",
+    "cli", "config", "data", "diagnose", "evals", "execute", "facts", "pipeline", "plan", "report",
+    "search", "store", "train",
 )  # fmt: skip
 """Left: lora (the kernels name what they are called with)."""
 
@@ -111,13 +118,28 @@ def documented(docstring: str) -> set[str]:
 
 
 def parameters(node: ast.AST) -> set[str]:
-    """The arguments of a function, or of a class's constructor: its own, or the one that a dataclass gets from its fields."""
+    """The arguments of a function, or of a class's constructor: its own, or the one
+    that a dataclass gets from its fields."""
     if isinstance(node, ast.ClassDef):
-        made = [inner for inner in node.body if isinstance(inner, ast.FunctionDef) and inner.name == "__init__"]
+        made = [
+            inner
+            for inner in node.body
+            if isinstance(inner, ast.FunctionDef) and inner.name == "__init__"
+        ]
         fields = [inner.target for inner in node.body if isinstance(inner, ast.AnnAssign)]
-        return parameters(made[0]) if made else {field.id for field in fields if isinstance(field, ast.Name)}
+        return (
+            parameters(made[0])
+            if made
+            else {field.id for field in fields if isinstance(field, ast.Name)}
+        )
     assert isinstance(node, ast.FunctionDef)
-    every = [*node.args.posonlyargs, *node.args.args, *node.args.kwonlyargs, node.args.vararg, node.args.kwarg]
+    every = [
+        *node.args.posonlyargs,
+        *node.args.args,
+        *node.args.kwonlyargs,
+        node.args.vararg,
+        node.args.kwarg,
+    ]
     return {one.arg for one in every if one is not None}
 
 
@@ -127,15 +149,25 @@ def test_docstrings_explain_arguments_that_there_are() -> None:
         for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
             if isinstance(node, ast.FunctionDef | ast.ClassDef):
                 absent = documented(ast.get_docstring(node) or "") - parameters(node)
-                found += [f"{path.relative_to(ROOT)}:{node.lineno}: {node.name} has no `{name}`" for name in sorted(absent)]
+                found += [
+                    f"{path.relative_to(ROOT)}:{node.lineno}: {node.name} has no `{name}`"
+                    for name in sorted(absent)
+                ]
     assert not found, "\n".join(found)
-    assert documented("Does.\n\nArgs:\n    one, *two: what\n        goes on: here.\n\nRaises:\n    Three: no") == {"one", "two"}
+    assert documented(
+        "Does.\n\nArgs:\n    one, *two: what\n        goes on: here.\n\nRaises:\n    Three: no"
+    ) == {"one", "two"}
 
 
 OLD_WORDS = {
-    "Finished": "Record", "Lane": "AdapterDelta", "Session": "Workbench or RunLog", "lane": "delta",
-    "lanes": "deltas", "session": "bench or log", "slot": "trial",
-}  # fmt: skip
+    "Finished": "Record",
+    "Lane": "AdapterDelta",
+    "Session": "Workbench or RunLog",
+    "lane": "delta",
+    "lanes": "deltas",
+    "session": "bench or log",
+    "slot": "trial",
+}
 """Names that things had before they had one name each, and the one that they have now."""
 
 
@@ -143,6 +175,13 @@ def test_a_thing_has_one_name() -> None:
     found: list[str] = []
     for path in sorted((ROOT / "src").rglob("*.py")):
         with tokenize.open(path) as file:
-            names = {token.string for token in tokenize.generate_tokens(file.readline) if token.type == tokenize.NAME}
-        found += [f"{path.relative_to(ROOT)}: {word}, now {OLD_WORDS[word]}" for word in sorted(names & OLD_WORDS.keys())]
+            names = {
+                token.string
+                for token in tokenize.generate_tokens(file.readline)
+                if token.type == tokenize.NAME
+            }
+        found += [
+            f"{path.relative_to(ROOT)}: {word}, now {OLD_WORDS[word]}"
+            for word in sorted(names & OLD_WORDS.keys())
+        ]
     assert not found, "\n".join(found)

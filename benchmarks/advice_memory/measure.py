@@ -73,11 +73,13 @@ def plan_of(shape: Shape, facts: ModelFacts, data: Encoded, steps: int) -> Plan:
         model=ModelConfig(dtype=shape.dtype),  # type: ignore[arg-type]
         adapter=AdapterConfig(r=shape.rank, target_modules=shape.targets, lora_dropout=0.0),
         training=TrainingConfig(
-            per_device_train_batch_size=shape.rows, gradient_checkpointing=shape.checkpointing or "auto",
-            gradient_accumulation_steps=1, max_steps=steps,
+            per_device_train_batch_size=shape.rows,
+            gradient_checkpointing=shape.checkpointing or "auto",
+            gradient_accumulation_steps=1,
+            max_steps=steps,
         ),
         limits=LimitsConfig(max_packed=shape.packed),
-    )  # fmt: skip
+    )
     return make_plan(asked, Facts(facts, data_facts(data), device_facts("cpu")))
 
 
@@ -94,14 +96,22 @@ class Subject:
 
     @property
     def base(self) -> Base:
-        return Base("made", self.data.task, self.model, SimpleNamespace(pad_token_id=0), HEADS.get(self.shape.family, ()))
+        return Base(
+            "made",
+            self.data.task,
+            self.model,
+            SimpleNamespace(pad_token_id=0),
+            HEADS.get(self.shape.family, ()),
+        )
 
 
 def subject(shape: Shape, steps: int = 100) -> Subject:
     config, task = config_of(shape.family)
     names = ("no", "yes") if task == "seq_cls" else None
     shortest = shape.length // 4 if shape.varied else shape.length
-    train, validation = (rows_of(task, count, shortest, shape.length, seed) for seed, count in enumerate((64, 16)))
+    train, validation = (
+        rows_of(task, count, shortest, shape.length, seed) for seed, count in enumerate((64, 16))
+    )
     data = Encoded(train, validation, (), (), task, "made", names)
     with TemporaryDirectory() as folder:
         config.save_pretrained(folder)
@@ -111,7 +121,9 @@ def subject(shape: Shape, steps: int = 100) -> Subject:
     torch.manual_seed(0)
     keep_few_programs()
     model = AUTO[task].from_config(
-        config, attn_implementation=values["model.attn_implementation"], dtype=getattr(torch, shape.dtype)
+        config,
+        attn_implementation=values["model.attn_implementation"],
+        dtype=getattr(torch, shape.dtype),
     )
     # What building the model has left behind is no part of what comes.
     ctypes.CDLL(None).malloc_trim(0)
@@ -121,19 +133,31 @@ def subject(shape: Shape, steps: int = 100) -> Subject:
 def described(one: Subject, forecast: Estimate) -> dict[str, Any]:
     """What every record begins with."""
     return {
-        "name": one.shape.name, "shape": asdict(one.shape), "parameters": one.plan.facts.model.parameters,
-        "forecast_bytes": round(forecast.value), "parts": {name: round(size) for name, size in forecast.parts.items()},
-        "before_bytes": one.before, "loaded_bytes": status("VmRSS"),
-    }  # fmt: skip
+        "name": one.shape.name,
+        "shape": asdict(one.shape),
+        "parameters": one.plan.facts.model.parameters,
+        "forecast_bytes": round(forecast.value),
+        "parts": {name: round(size) for name, size in forecast.parts.items()},
+        "before_bytes": one.before,
+        "loaded_bytes": status("VmRSS"),
+    }
 
 
 def trainer_of(one: Subject) -> PackTrainer:
     objective = objective_for(one.data.task, one.model, prepack=one.plan.prepack)
-    packed = PackedModel(one.model, fresh_modules=HEADS.get(one.shape.family, ()), prepack=one.plan.prepack)
+    packed = PackedModel(
+        one.model, fresh_modules=HEADS.get(one.shape.family, ()), prepack=one.plan.prepack
+    )
     return PackTrainer(
-        packed, one.data.train, objective, task=one.data.task, pad_id=0, validation=one.data.validation,
-        token_budget=one.plan.token_budget, checkpointing=one.shape.checkpointing,
-    )  # fmt: skip
+        packed,
+        one.data.train,
+        objective,
+        task=one.data.task,
+        pad_id=0,
+        validation=one.data.validation,
+        token_budget=one.plan.token_budget,
+        checkpointing=one.shape.checkpointing,
+    )
 
 
 def trained(shape: Shape) -> dict[str, Any]:
@@ -155,14 +179,21 @@ def trained(shape: Shape) -> dict[str, Any]:
 def probed(shape: Shape) -> dict[str, Any]:
     """The forecast after a probe, as `plan --probe` makes it."""
     one = subject(shape)
-    forecast, rehearsal = one.plan.forecast["memory"], rehearse(lambda: one.base, one.plan, one.data, PASSES)
+    forecast, rehearsal = (
+        one.plan.forecast["memory"],
+        rehearse(lambda: one.base, one.plan, one.data, PASSES),
+    )
     return {"probed_bytes": round(by_probe(forecast, rehearsal.peak_bytes).estimate.value)}
 
 
 def answered(shape: Shape) -> dict[str, Any]:
     """The peak of writing: `BATCH` rows, their first half given, or all that an encoder reads."""
     one = subject(shape)
-    record, task, half = described(one, one.plan.forecast["generation"]), one.data.task, shape.length // PROMPT_SHARE
+    record, task, half = (
+        described(one, one.plan.forecast["generation"]),
+        one.data.task,
+        shape.length // PROMPT_SHARE,
+    )
     read, new = (shape.length, shape.length) if task == "seq2seq_lm" else (half, shape.length - half)
     model = with_adapter(one)
     forget_peak()
@@ -185,20 +216,29 @@ def exported(shape: Shape) -> dict[str, Any]:
 def with_adapter(one: Subject) -> Any:
     """The model with PEFT's adapter of this shape on it."""
     spec = candidate(one.plan, "adapter", {}).adapter
-    return get_peft_model(one.model, LoraConfig(r=spec.r, lora_alpha=spec.r, target_modules=list(spec.target_modules))).eval()
+    return get_peft_model(
+        one.model, LoraConfig(r=spec.r, lora_alpha=spec.r, target_modules=list(spec.target_modules))
+    ).eval()
 
 
 def timed(shape: Shape) -> dict[str, Any]:
-    """Seconds of a run as `plan --probe` forecasts them from ten steps, and as they come, evaluations included.
+    """Seconds of a run as `plan --probe` forecasts them from ten steps, and as they
+    come, evaluations included.
 
-    They are seconds of the processor: with one thread those that the clock shows where nothing else runs.
+    They are seconds of the processor: with one thread those that the clock shows where
+    nothing else runs.
     """
     one = subject(shape, STEPS)
     plan = search_of(one.plan, shape.packed)
     prepared = Prepared(plan.config, plan.facts, plan, one.data, None, None)  # type: ignore[arg-type]
     timing = timed_by_probe(prepared, one.base, clock=time.process_time)
     forecast = with_measured(
-        plan.forecast["time"], plan.facts, plan.config, plan.settings, timing.tick_seconds, timing.evaluation_seconds
+        plan.forecast["time"],
+        plan.facts,
+        plan.config,
+        plan.settings,
+        timing.tick_seconds,
+        timing.evaluation_seconds,
     )
     trainer = trainer_of(one)
     for number in range(shape.packed):
@@ -211,18 +251,22 @@ def timed(shape: Shape) -> dict[str, Any]:
             trainer.evaluate(due)
     used = time.process_time() - started
     return {
-        "name": shape.name, "forecast_seconds": forecast.value - forecast.parts["startup"],
+        "name": shape.name,
+        "forecast_seconds": forecast.value - forecast.parts["startup"],
         "measured_seconds": used * STEPS / (STEPS - 1),
         "processor_share": used / (time.perf_counter() - by_the_clock),
         "before_probe_seconds": plan.forecast["time"].value - plan.forecast["time"].parts["startup"],
-        "tick_seconds": [round(seconds, 4) for _, seconds in timing.ticks], "usual_tick_seconds": timing.tick_seconds,
+        "tick_seconds": [round(seconds, 4) for _, seconds in timing.ticks],
+        "usual_tick_seconds": timing.tick_seconds,
         "evaluation_seconds": timing.evaluation_seconds,
-    }  # fmt: skip
+    }
 
 
 def search_of(plan: Plan, trials: int) -> Plan:
     """The plan of a search with so many candidates and no race after it."""
-    config = replace(plan.config, search=replace(plan.config.search, trials=trials, seeds_for_finalists=1))
+    config = replace(
+        plan.config, search=replace(plan.config.search, trials=trials, seeds_for_finalists=1)
+    )
     return make_plan(config, plan.facts)
 
 
@@ -236,8 +280,12 @@ def status(key: str) -> int:
 
 
 MODES: dict[str, Callable[[Shape], dict[str, Any]]] = {
-    "trained": trained, "probed": probed, "answered": answered, "exported": exported, "timed": timed,
-}  # fmt: skip
+    "trained": trained,
+    "probed": probed,
+    "answered": answered,
+    "exported": exported,
+    "timed": timed,
+}
 
 if __name__ == "__main__":
     print(json.dumps(MODES[sys.argv[1]](Shape(**json.loads(sys.argv[2])))))

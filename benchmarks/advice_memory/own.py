@@ -20,7 +20,8 @@ SECONDS = 900
 
 
 def score(say: Say, shapes: Sequence[Shape] = SHAPES) -> list[dict[str, Any]]:
-    """One record a shape: bytes measured, forecast, and forecast after a probe, in all and beside what was there before."""
+    """One record a shape: bytes measured, forecast, and forecast after a probe, in all
+    and beside what was there before."""
     made: list[dict[str, Any]] = []
     for shape in shapes:
         record = judged(alone("trained", shape)) | alone("probed", shape)
@@ -46,28 +47,46 @@ def score_time(say: Say, shapes: Sequence[Shape] = TIMED) -> list[dict[str, Any]
     for shape in shapes:
         record = alone("timed", shape)
         record["error"] = round(record["forecast_seconds"] / record["measured_seconds"] - 1, 4)
-        record["error_before_probe"] = round(record["before_probe_seconds"] / record["measured_seconds"] - 1, 4)
+        record["error_before_probe"] = round(
+            record["before_probe_seconds"] / record["measured_seconds"] - 1, 4
+        )
         made.append(record)
-        say(f"{shape.name}: {record['forecast_seconds']:.1f} s from ten steps, {record['measured_seconds']:.1f} measured")
+        say(
+            f"{shape.name}: {record['forecast_seconds']:.1f} s from ten steps,"
+            f" {record['measured_seconds']:.1f} measured"
+        )
     return made
 
 
 def alone(mode: str, shape: Shape) -> dict[str, Any]:
-    """What measure.py prints for a shape; one thread, so that a forecast of one machine holds on another."""
+    """What measure.py prints for a shape; one thread, so that a forecast of one machine
+    holds on another."""
     environment = os.environ | {"OMP_NUM_THREADS": "1", "TOKENIZERS_PARALLELISM": "false"}
     command = [sys.executable, str(MEASURE), mode, json.dumps(asdict(shape))]
-    done = subprocess.run(command, capture_output=True, text=True, env=environment, timeout=SECONDS, check=False)
+    done = subprocess.run(
+        command, capture_output=True, text=True, env=environment, timeout=SECONDS, check=False
+    )
     if done.returncode:
         raise RuntimeError(f"{shape.name} failed:\n{done.stderr[-2000:]}")
     return json.loads(done.stdout.splitlines()[-1])
 
 
 def _told(record: dict[str, Any]) -> str:
-    return f"{record['name']}: {record['forecast_bytes'] / 1e6:,.0f} MB forecast, {record['measured_bytes'] / 1e6:,.0f} measured"
+    return (
+        f"{record['name']}: {record['forecast_bytes'] / 1e6:,.0f} MB forecast,"
+        f" {record['measured_bytes'] / 1e6:,.0f} measured"
+    )
 
 
 def judged(record: dict[str, Any]) -> dict[str, Any]:
     """A record with its errors: of the whole process, and of what the run added to it."""
-    forecast, measured, before = record["forecast_bytes"], record["measured_bytes"], record["before_bytes"]
+    forecast, measured, before = (
+        record["forecast_bytes"],
+        record["measured_bytes"],
+        record["before_bytes"],
+    )
     moving = (forecast - record["parts"]["runtime"]) / max(1, measured - before) - 1
-    return record | {"error": round(forecast / measured - 1, 4), "error_without_runtime": round(moving, 4)}
+    return record | {
+        "error": round(forecast / measured - 1, 4),
+        "error_without_runtime": round(moving, 4),
+    }

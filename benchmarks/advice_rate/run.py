@@ -1,8 +1,10 @@
-"""How much loss does the learning rate of `plan` leave on the table, on a public sweep of 18 language models?
+"""How much loss does the learning rate of `plan` leave on the table, on a public sweep
+of 18 language models?
 
-For each model and rank the sweep has the test loss at three rates or more. A smooth curve through them (over the logarithm
-of the rate) tells the loss at any rate between. The regret of a rule is its loss above the curve's lowest point, in percent.
-Whatever is fitted here is fitted without the model that it is scored on.
+For each model and rank the sweep has the test loss at three rates or more. A smooth curve through them
+(over the logarithm of the rate) tells the loss at any rate between. The regret of a rule is its loss
+above the curve's lowest point, in percent. Whatever is fitted here is fitted without the model that it
+is scored on.
 
     python benchmarks/advice_rate/run.py [--evidence FILE] [--show]
 """
@@ -83,7 +85,8 @@ class Cell:
         return 0 < int(np.argmin(self.losses)) < len(self.losses) - 1
 
     def regret(self, rates: Any) -> NDArray[np.float64]:
-        """Percent of the lowest loss that each rate loses. Outside the measured rates the nearest counts."""
+        """Percent of the lowest loss that each rate loses. Outside the measured rates
+        the nearest counts."""
         inside = np.clip(np.log(rates), self.log_rates[0], self.log_rates[-1])
         return 100 * (self.curve(inside) - self.lowest) / self.lowest
 
@@ -95,7 +98,12 @@ def read_cells(path: Path) -> list[Cell]:
         for row in csv.DictReader(file):
             measured[row["model"], int(row["rank"])][float(row["lr"])].append(float(row["test_nll"]))
     return [
-        Cell(model, rank, tuple(map(math.log, sorted(found))), tuple(float(np.mean(found[rate])) for rate in sorted(found)))
+        Cell(
+            model,
+            rank,
+            tuple(map(math.log, sorted(found))),
+            tuple(float(np.mean(found[rate])) for rate in sorted(found)),
+        )
         for (model, rank), found in sorted(measured.items())
         if len(found) >= LEAST_RATES
     ]
@@ -113,7 +121,10 @@ def tinker(cell: Cell) -> float:
 def left_out(cells: Sequence[Cell], powers: NDArray[np.float64]) -> Rate:
     """a r^p, with a and p chosen for the least mean regret on all models but the cell's own."""
     table = np.array(
-        [[cell.regret(clip(FIT_RATES * (cell.rank / 16) ** power)) for power in powers] for cell in cells]
+        [
+            [cell.regret(clip(FIT_RATES * (cell.rank / 16) ** power)) for power in powers]
+            for cell in cells
+        ]
     )  # cell x power x rate
     models = np.array([cell.model for cell in cells])
 
@@ -145,7 +156,10 @@ def gain(cells: Sequence[Cell], rate: Rate, other: Rate) -> dict[str, float]:
     for cell in cells:
         by_model[cell.model].append(float(cell.regret(other(cell)) - cell.regret(rate(cell))))
     draw, models = random.Random(0), sorted(by_model)
-    means = [np.mean([x for model in draw.choices(models, k=len(models)) for x in by_model[model]]) for _ in range(DRAWS)]
+    means = [
+        np.mean([x for model in draw.choices(models, k=len(models)) for x in by_model[model]])
+        for _ in range(DRAWS)
+    ]
     low, high = np.quantile(means, (0.025, 0.975))
     return {
         "mean": round(float(np.mean([x for one in by_model.values() for x in one])), 3),
@@ -161,7 +175,7 @@ def rules(cells: Sequence[Cell]) -> dict[str, Rate]:
         "plan's form, refitted without the model": left_out(cells, FIT_POWERS),
         "2.0e-4 r^0.257": lambda cell: 2.0e-4 * cell.rank**0.257,
         "best constant without the model": left_out(cells, np.zeros(1)),
-        **{f"constant {rate:g}": (lambda cell, rate=rate: rate) for rate in CONSTANTS},
+        **{f"constant {rate:g}": lambda cell, rate=rate: rate for rate in CONSTANTS},
     }
 
 
@@ -176,14 +190,24 @@ def score(cells: Sequence[Cell]) -> dict[str, Any]:
         "cells": len(cells),
         "models": len({cell.model for cell in cells}),
         "regret_percent": {name: summary(cells, rate) for name, rate in asked.items()},
-        "families_that_tinker_names": {name: summary(named, rate) for name, rate in (("plan", ours), ("tinker", tinker))},
+        "families_that_tinker_names": {
+            name: summary(named, rate) for name, rate in (("plan", ours), ("tinker", tinker))
+        },
         "other_curve": {name: summary(plain, rate) for name, rate in rules(plain).items()},
-        "only_cells_whose_minimum_was_bracketed": {name: summary(turning, rate) for name, rate in rules(turning).items()},
+        "only_cells_whose_minimum_was_bracketed": {
+            name: summary(turning, rate) for name, rate in rules(turning).items()
+        },
         "gain_of_plan": {
-            **{name: gain(cells, ours, asked[name]) for name in ("constant 0.0001", "constant 0.0002", "constant 0.0003")},
+            **{
+                name: gain(cells, ours, asked[name])
+                for name in ("constant 0.0001", "constant 0.0002", "constant 0.0003")
+            },
             "tinker": gain(named, ours, tinker),
         },
-        "targets": {name: {"target": most, "reached": found[name], "met": found[name] <= most} for name, most in TARGETS.items()},
+        "targets": {
+            name: {"target": most, "reached": found[name], "met": found[name] <= most}
+            for name, most in TARGETS.items()
+        },
     }
 
 
@@ -194,17 +218,27 @@ def table(result: dict[str, Any]) -> str:
     lines.append(f"{'rule':<45}{'mean':>7}{'p90':>7}{'max':>7}{'cells':>7}")
     for head, group in groups.items():
         for name, found in group.items():
-            lines.append(f"{head + name:<45}{found['mean']:>7.2f}{found['p90']:>7.2f}{found['max']:>7.2f}{found['cells']:>7}")
+            lines.append(
+                f"{head + name:<45}{found['mean']:>7.2f}{found['p90']:>7.2f}{found['max']:>7.2f}{found['cells']:>7}"
+            )
     lines.append("")
     for name, found in result["gain_of_plan"].items():
-        lines.append(f"plan beats {name} by {found['mean']:.2f} (95% interval {found['low']:.2f} to {found['high']:.2f})")
+        lines.append(
+            f"plan beats {name} by {found['mean']:.2f} (95% interval {found['low']:.2f} to"
+            f" {found['high']:.2f})"
+        )
     for name, found in result["targets"].items():
-        lines.append(f"target {name} <= {found['target']}: {found['reached']} {'met' if found['met'] else 'MISSED'}")
+        lines.append(
+            f"target {name} <= {found['target']}: {found['reached']}"
+            f" {'met' if found['met'] else 'MISSED'}"
+        )
     return "\n".join(lines)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--evidence", type=Path, default=EVIDENCE, help="sft_lr_sweep.csv")
     parser.add_argument("--output", type=Path, default=RESULT, help="where the result goes")
     parser.add_argument("--show", action="store_true", help="print the committed result and leave")
@@ -213,7 +247,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print(table(json.loads(RESULT.read_text(encoding="utf-8"))))
         return 0
     if not asked.evidence.is_file():
-        print(f"skipped: there is no {asked.evidence.name} (name it with --evidence FILE)", file=sys.stderr)
+        print(
+            f"skipped: there is no {asked.evidence.name} (name it with --evidence FILE)", file=sys.stderr
+        )
         return 0
     result = {
         "command": "python benchmarks/advice_rate/run.py",

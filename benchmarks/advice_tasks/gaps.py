@@ -1,4 +1,5 @@
-"""How much of the way from the tools' defaults to the best that a search found the plan goes alone, and whether it ever loses."""
+"""How much of the way from the tools' defaults to the best that a search found the plan goes alone, and
+whether it ever loses."""
 
 from __future__ import annotations
 
@@ -18,10 +19,12 @@ ROUNDING = 1e-9
 
 
 def gaps(scores: Mapping[str, Sequence[Score]]) -> dict[str, Any]:
-    """Shares and paired differences of one task. Costs are less-is-better, so a gap above 0 is room for the plan.
+    """Shares and paired differences of one task. Costs are less-is-better, so a gap
+    above 0 is room for the plan.
 
-    `behind_best_default` is the plan's cost minus that of the best of the three (best on the test split itself, which favours
-    them), over the same seeds and rows; `errors` is that difference in standard errors of its own.
+    `behind_best_default` is the plan's cost minus that of the best of the three (best on the test split
+    itself, which favours them), over the same seeds and rows; `errors` is that difference in standard
+    errors of its own.
     """
     costs = {arm: mean_cost(average(own)) for arm, own in scores.items()}
     mean_default = sum(costs[tool] for tool in DEFAULTS) / len(DEFAULTS)
@@ -38,7 +41,8 @@ def gaps(scores: Mapping[str, Sequence[Score]]) -> dict[str, Any]:
 
 
 def share(start: float, costs: Mapping[str, float]) -> float | None:
-    """Of the way from `start` to the best of the search, the part that the plan goes; None where the search found no way."""
+    """Of the way from `start` to the best of the search, the part that the plan goes;
+    None where the search found no way."""
     gap = start - costs[BEST]
     return round((start - costs[PLAN]) / gap, 4) if gap > ROUNDING else None
 
@@ -51,7 +55,11 @@ def verdict(tasks: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
     least, most = TARGETS["mean_share"], TARGETS["worst_errors_behind"]
     return {
         "mean_share": {"target": least, "reached": mean, "met": mean is not None and mean >= least},
-        "worst_errors_behind": {"target": most, "reached": worst, "met": worst is not None and worst <= most},
+        "worst_errors_behind": {
+            "target": most,
+            "reached": worst,
+            "met": worst is not None and worst <= most,
+        },
     }
 
 

@@ -1,4 +1,5 @@
-"""One task, measured: tools' defaults, the plan's values and the best of a search, each from three seeds, on the test split."""
+"""One task, measured: tools' defaults, the plan's values and the best of a search, each from three
+seeds, on the test split."""
 
 from __future__ import annotations
 
@@ -45,14 +46,22 @@ class Measured:
     record: dict[str, Any]
 
 
-def measure(task: RealTask, shared: Path, work: Path, say: Say, *, trials: int = TRIALS, seeds: int = SEEDS) -> Measured:
+def measure(
+    task: RealTask, shared: Path, work: Path, say: Say, *, trials: int = TRIALS, seeds: int = SEEDS
+) -> Measured:
     """Search once, then train every arm anew; `work` is a folder for all that is written on the way."""
     started = time.process_time()
     splits = task.splits(shared)
     flags: dict[str, Any] = {
-        "model.name_or_path": task.model(shared), "task": task.task, **splits.write(work), "search.trials": trials,
-        "limits.max_packed": SLOTS, "limits.memory": MEMORY, "output_dir": str(work / "runs"), "name": task.name,
-    }  # fmt: skip
+        "model.name_or_path": task.model(shared),
+        "task": task.task,
+        **splits.write(work),
+        "search.trials": trials,
+        "limits.max_packed": SLOTS,
+        "limits.memory": MEMORY,
+        "output_dir": str(work / "runs"),
+        "name": task.name,
+    }
     prepared = prepare(load_config(flags=flags))
     bench, log = set_up(prepared, "tune", lambda event: None)
     with log.running(bench.restore):
@@ -62,13 +71,18 @@ def measure(task: RealTask, shared: Path, work: Path, say: Say, *, trials: int =
         driver.run(SearchSource(log, search_space(prepared.plan)))
         winner = completed(log)[0].job
         searched = time.process_time() - started
-        say(f"{task.name}: searched in {searched:.0f} core seconds; best {winner.candidate.id} {dict(winner.candidate.params)}")
+        say(
+            f"{task.name}: searched in {searched:.0f} core seconds; best {winner.candidate.id}"
+            f" {dict(winner.candidate.params)}"
+        )
         params = {
             **{tool.name: tool.params(prepared.facts.model.model_type) for tool in TOOLS},
             PLAN: {},
             BEST: dict(winner.candidate.params),
         }
-        jobs = {arm: [_job(prepared, arm, own, seed) for seed in range(seeds)] for arm, own in params.items()}
+        jobs = {
+            arm: [_job(prepared, arm, own, seed) for seed in range(seeds)] for arm, own in params.items()
+        }
         scores = _tested(bench, log, driver, jobs)
         base = bench.score_base(prepared.data.test, "test")
         statuses = [record.trial.status for record in records.values() if not _is_arm(record.id, jobs)]
@@ -82,16 +96,19 @@ def measure(task: RealTask, shared: Path, work: Path, say: Say, *, trials: int =
             "trials": len(statuses),
             "statuses": {status: statuses.count(status) for status in sorted(set(statuses))},
             "winner": winner.candidate.id,
-            "winner_validation_cost": round(mean_cost(records[winner.candidate.id].best or Score("", {})), 4),
+            "winner_validation_cost": round(
+                mean_cost(records[winner.candidate.id].best or Score("", {})), 4
+            ),
         },
         "base": round(mean_cost(base), 4),
         "arms": {arm: _summary(own, jobs[arm][0], records) for arm, own in scores.items()},
-    }  # fmt: skip
+    }
     return Measured(scores, record)
 
 
 def _job(prepared: Prepared, arm: str, params: dict[str, Any], seed: int) -> Job:
-    """A candidate of an arm. What a tool trains is kept as it is after its last step: none of them keeps the best."""
+    """A candidate of an arm. What a tool trains is kept as it is after its last step:
+    none of them keeps the best."""
     planned = job(prepared, f"{arm}-{seed}", params, seed_offset=FIRST_RACE_SEED + seed, role=arm)
     if arm in (PLAN, BEST):
         return planned
@@ -103,8 +120,11 @@ def _is_arm(trial: str, jobs: Mapping[str, Sequence[Job]]) -> bool:
     return trial.rpartition("-")[0] in jobs
 
 
-def _tested(bench: Workbench, log: RunLog, driver: Driver, jobs: Mapping[str, Sequence[Job]]) -> dict[str, list[Score]]:
-    """Train all arms and score them on the test split. What diverged leaves nothing, so it counts as the bare base."""
+def _tested(
+    bench: Workbench, log: RunLog, driver: Driver, jobs: Mapping[str, Sequence[Job]]
+) -> dict[str, list[Score]]:
+    """Train all arms and score them on the test split. What diverged leaves nothing, so
+    it counts as the bare base."""
     driver.run(RaceSource([one for own in jobs.values() for one in own]))
     rows, records = bench.prepared.data.test, log.recorder.records
     trained = [records[one.candidate.id] for own in jobs.values() for one in own]
@@ -115,7 +135,10 @@ def _tested(bench: Workbench, log: RunLog, driver: Driver, jobs: Mapping[str, Se
 
 
 def _summary(scores: Sequence[Score], job: Job, records: Mapping[str, Record]) -> dict[str, Any]:
-    ended = [records[f"{job.candidate.id.rpartition('-')[0]}-{seed}"].trial.status for seed in range(len(scores))]
+    ended = [
+        records[f"{job.candidate.id.rpartition('-')[0]}-{seed}"].trial.status
+        for seed in range(len(scores))
+    ]
     return {
         "cost": round(mean_cost(average(scores)), 5),
         "row_error": round(standard_error(average(scores)), 5),
@@ -126,8 +149,16 @@ def _summary(scores: Sequence[Score], job: Job, records: Mapping[str, Record]) -
 
 
 SHOWN = (
-    "adapter.r", "adapter.lora_alpha", "adapter.lora_dropout", "adapter.target_modules", "training.learning_rate",
-    "training.num_train_epochs", "training.per_device_train_batch_size", "training.gradient_accumulation_steps",
-    "training.lr_scheduler_type", "training.warmup_ratio", "training.weight_decay",
-)  # fmt: skip
+    "adapter.r",
+    "adapter.lora_alpha",
+    "adapter.lora_dropout",
+    "adapter.target_modules",
+    "training.learning_rate",
+    "training.num_train_epochs",
+    "training.per_device_train_batch_size",
+    "training.gradient_accumulation_steps",
+    "training.lr_scheduler_type",
+    "training.warmup_ratio",
+    "training.weight_decay",
+)
 """Settings in which the arms differ."""

@@ -1,4 +1,5 @@
-"""The tasks: real text, a real pretrained model, and three splits that share no text. All is read from one shared folder."""
+"""The tasks: real text, a real pretrained model, and three splits that share no text.
+All is read from one shared folder."""
 
 from __future__ import annotations
 
@@ -13,7 +14,8 @@ from typing import Any
 
 Row = dict[str, Any]
 REVIEW_WORDS = 18
-"""Longer sentences are left out. This and what follows keeps a step cheap, so that 32 candidates can be searched on a core."""
+"""Longer sentences are left out. This and what follows keeps a step cheap, so that 32
+candidates can be searched on a core."""
 STORY_WORDS = 30
 """A story is cut here."""
 SPEECH_WORDS = (8, 20)
@@ -31,7 +33,9 @@ class Splits:
     def write(self, folder: Path) -> dict[str, str]:
         """As JSON lines; gives the `data` keys of a config."""
         for name, rows in vars(self).items():
-            (folder / f"{name}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
+            (folder / f"{name}.jsonl").write_text(
+                "".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8"
+            )
         return {f"data.{name}": str(folder / f"{name}.jsonl") for name in vars(self)}
 
 
@@ -56,7 +60,8 @@ def in_models(name: str) -> Callable[[Path], str]:
 
 
 def reviews(shared: Path) -> Splits:
-    """Is this sentence of a film review for or against the film? The data's own splits, fewer rows of each."""
+    """Is this sentence of a film review for or against the film? The data's own splits,
+    fewer rows of each."""
 
     def short(name: str) -> list[Row]:
         rows = unique(read(shared / f"data/rotten_tomatoes/{name}.jsonl"), "text")
@@ -69,24 +74,31 @@ def reviews(shared: Path) -> Splits:
 
 
 def slots(shared: Path) -> Splits:
-    """Write what the request asks for and with which values: "RateBook; rating_value = 5; best_rating = 6"."""
+    """Write what the request asks for and with which values: "RateBook; rating_value =
+    5; best_rating = 6"."""
     test = unique(read(shared / "data/snips/validate.jsonl"), "text")[::2]
-    train, validation = _spread(without(unique(read(shared / "data/snips/train.jsonl"), "text"), test, "text"), (12, 8))
+    train, validation = _spread(
+        without(unique(read(shared / "data/snips/train.jsonl"), "text"), test, "text"), (12, 8)
+    )
     return Splits(*([_filled(row) for row in rows] for rows in (train, validation, test)))
 
 
 def stories(shared: Path) -> Splits:
-    """Beginnings of stories for children in lower case, to a model that has only seen them with capitals."""
+    """Beginnings of stories for children in lower case, to a model that has only seen
+    them with capitals."""
     rows = read(shared / "data/tinystories/stories_lower.jsonl")
     cut = unique([{"text": " ".join(row["text"].split()[:STORY_WORDS])} for row in rows], "text")
     return _cut(cut, (160, 80, 200))
 
 
 def plays(shared: Path) -> Splits:
-    """Short speeches of Shakespeare, one line each, to a model that reads character by character and knows stories only."""
+    """Short speeches of Shakespeare, one line each, to a model that reads character by
+    character and knows stories only."""
     text = (shared / "data/tinyshakespeare/input.txt").read_text(encoding="utf-8")
     least, most = SPEECH_WORDS
-    speeches = [" ".join(speech.split()) for speech in text.split("\n\n") if least <= len(speech.split()) <= most]
+    speeches = [
+        " ".join(speech.split()) for speech in text.split("\n\n") if least <= len(speech.split()) <= most
+    ]
     return _cut(unique([{"text": speech} for speech in speeches], "text"), (200, 120, 250))
 
 

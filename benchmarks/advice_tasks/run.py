@@ -1,4 +1,5 @@
-"""Does the plan alone, without a search, come near what a search finds? Four real tasks, against the defaults of three tools.
+"""Does the plan alone, without a search, come near what a search finds? Four real
+tasks, against the defaults of three tools.
 
 python benchmarks/advice_tasks/run.py [--task NAME]... [--shared FOLDER] [--show]
 """
@@ -32,7 +33,11 @@ def measured(task: RealTask, shared: Path) -> dict[str, Any]:
     with tempfile.TemporaryDirectory() as work:
         found = measure(task, shared, Path(work), lambda text: print(text, file=sys.stderr, flush=True))
     about = environment()
-    machine = {"device": about["device"]["name"], "kind": about["device"]["kind"], "threads": about["threads"]}
+    machine = {
+        "device": about["device"]["name"],
+        "kind": about["device"]["kind"],
+        "threads": about["threads"],
+    }
     return {
         "command": f"{COMMAND} --task {task.name}",
         "date": time.strftime("%Y-%m-%d"),
@@ -62,7 +67,11 @@ def merged(result: Mapping[str, Any], fresh: Mapping[str, dict[str, Any]]) -> di
 def table(result: Mapping[str, Any]) -> str:
     """The result as people read it."""
     arms = (*DEFAULTS, PLAN, BEST)
-    lines = [f"{'error rate or loss on test':<28}" + "".join(f"{arm:>17}" for arm in ("base", *arms)) + f"{'share':>8}"]
+    lines = [
+        f"{'error rate or loss on test':<28}"
+        + "".join(f"{arm:>17}" for arm in ("base", *arms))
+        + f"{'share':>8}"
+    ]
     for name, task in result["tasks"].items():
         costs = [task["base"], *(task["arms"][arm]["cost"] for arm in arms)]
         part = task["gaps"]["share"]
@@ -72,31 +81,47 @@ def table(result: Mapping[str, Any]) -> str:
     for name, task in result["tasks"].items():
         found, behind = task["gaps"], task["gaps"]["behind_best_default"]
         lines.append(
-            f"{name}: plan minus {found['best_default']} {behind['mean']:+.4f} +- {behind['se']:.4f} ({behind['errors']:+.1f} "
-            f"standard errors); below 0 the plan is better"
+            f"{name}: plan minus {found['best_default']} {behind['mean']:+.4f} +- {behind['se']:.4f}"
+            f" ({behind['errors']:+.1f} standard errors); below 0 the plan is better"
         )
     for name, found in result["targets"].items():
-        lines.append(f"target {name} {found['target']}: {found['reached']} {'met' if found['met'] else 'MISSED'}")
+        lines.append(
+            f"target {name} {found['target']}: {found['reached']} {'met' if found['met'] else 'MISSED'}"
+        )
     return "\n".join(lines)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--task", action="append", choices=[task.name for task in TASKS], help="this one only; may be repeated")
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument(
+        "--task",
+        action="append",
+        choices=[task.name for task in TASKS],
+        help="this one only; may be repeated",
+    )
     parser.add_argument("--shared", type=Path, default=SHARED, help="folder with data/ and models/")
-    parser.add_argument("--output", type=Path, default=RESULT, help="where the result goes; tasks that it holds are kept")
+    parser.add_argument(
+        "--output", type=Path, default=RESULT, help="where the result goes; tasks that it holds are kept"
+    )
     parser.add_argument("--show", action="store_true", help="print the committed result and leave")
     asked = parser.parse_args(arguments)
     if asked.show:
         print(table(json.loads(RESULT.read_text(encoding="utf-8"))))
         return 0
     if not (asked.shared / "data").is_dir():
-        print(f"skipped: there is no {asked.shared.name}/data (name the folder with --shared FOLDER)", file=sys.stderr)
+        print(
+            f"skipped: there is no {asked.shared.name}/data (name the folder with --shared FOLDER)",
+            file=sys.stderr,
+        )
         return 0
     for task in TASKS:
         if not asked.task or task.name in asked.task:
             found = measured(task, asked.shared)
-            before = json.loads(asked.output.read_text(encoding="utf-8")) if asked.output.is_file() else {}
+            before = (
+                json.loads(asked.output.read_text(encoding="utf-8")) if asked.output.is_file() else {}
+            )
             result = merged(before, {task.name: found})
             asked.output.write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
             print(table(result))

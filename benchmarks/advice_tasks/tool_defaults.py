@@ -1,4 +1,5 @@
-"""What three tools train with when nothing but a model and data is given: values that their code or documentation states."""
+"""What three tools train with when nothing but a model and data is given: values that
+their code or documentation states."""
 
 from __future__ import annotations
 
@@ -55,13 +56,14 @@ TOOLS = (
             "training.learning_rate": 2e-4,
         },
         PEFT_TARGETS,
-        "trl.ModelConfig for the adapter; the rate that TRL's page on PEFT gives for LoRA, ten times the 2e-5 of "
-        "trl.SFTConfig, which is meant for whole models",
+        "trl.ModelConfig for the adapter; the rate that TRL's page on PEFT gives for LoRA, ten times the"
+        " 2e-5 of trl.SFTConfig, which is meant for whole models",
     ),
     Tool(
         "llama_factory",
         {"adapter.r": 8, "adapter.lora_alpha": 16, "adapter.lora_dropout": 0.0},
         "all-linear",
-        "llamafactory.hparams.LoraArguments (rank 8, alpha twice the rank, target all) and transformers' arguments, no field set",
+        "llamafactory.hparams.LoraArguments (rank 8, alpha twice the rank, target all) and transformers'"
+        " arguments, no field set",
     ),
 )

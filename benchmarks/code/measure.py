@@ -1,10 +1,12 @@
-"""How the source reads, in numbers: this repository before and now, beside packages that you have checked out.
+"""How the source reads, in numbers: this repository before and now, beside packages
+that you have checked out.
 
     python benchmarks/code/measure.py                                  # this repository; seconds; writes result.json
     python benchmarks/code/measure.py httpx=~/src/httpx/httpx ...      # and packages: NAME=FOLDER of its top package
     python benchmarks/code/measure.py --show                           # the committed result
 
-Rows of packages that are not named again stay as they were measured. Tests inside a package are left out.
+Rows of packages that are not named again stay as they were measured. Tests inside a
+package are left out.
 """
 
 from __future__ import annotations
@@ -50,13 +52,16 @@ LABELS = {
 
 
 def measured(folder: Path) -> dict[str, Any]:
-    """What is counted in a package, given the folder of its top module. Shares are in percent of all its lines.
+    """What is counted in a package, given the folder of its top module. Shares are in
+    percent of all its lines.
 
     Raises SystemExit where the folder has no Python files.
     """
     paths = sorted(path for path in folder.rglob("*.py") if not _is_test(path.relative_to(folder)))
     if not paths:
-        raise SystemExit(f"{folder} has no Python files; give the folder of a package: NAME=CHECKOUT/PACKAGE")
+        raise SystemExit(
+            f"{folder} has no Python files; give the folder of a package: NAME=CHECKOUT/PACKAGE"
+        )
     names = {path: _module_name(path, folder) for path in paths}
     modules = frozenset(names.values())
     sources = {names[path]: read(path, names[path], modules) for path in paths}
@@ -75,7 +80,9 @@ def measured(folder: Path) -> dict[str, Any]:
         "comments_per_100_lines": percent(sum(source.comment_lines for source in sources.values())),
         **{f"percent_over_{limit}_columns": percent(sum(w > limit for w in widths)) for limit in WIDTHS},
         "ternaries_per_100_lines": percent(sum(source.ternaries for source in sources.values())),
-        "comprehensions_per_100_lines": percent(sum(source.comprehensions for source in sources.values())),
+        "comprehensions_per_100_lines": percent(
+            sum(source.comprehensions for source in sources.values())
+        ),
         "import_cycles": len(cycles),
         "files_in_import_cycles": sum(len(cycle) for cycle in cycles),
         f"files_over_{LONG_FILE}_lines": sum(lines > LONG_FILE for lines in lengths),
@@ -88,7 +95,12 @@ def measured(folder: Path) -> dict[str, Any]:
 def _is_test(path: Path) -> bool:
     """Whether a file, given by its path inside the package, holds tests by pytest's conventions."""
     in_folder = any(part in ("test", "tests") for part in path.parts[:-1])
-    return in_folder or path.stem.startswith("test_") or path.stem.endswith("_test") or path.stem == "conftest"
+    return (
+        in_folder
+        or path.stem.startswith("test_")
+        or path.stem.endswith("_test")
+        or path.stem == "conftest"
+    )
 
 
 def _module_name(path: Path, folder: Path) -> str:
@@ -145,8 +157,12 @@ def _cell(value: Any) -> str:
 
 def main(words: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description="Counts how the source reads.")
-    parser.add_argument("packages", nargs="*", metavar="NAME=FOLDER", help="a package to put beside this one")
-    parser.add_argument("--show", action="store_true", help="print the committed result, measure nothing")
+    parser.add_argument(
+        "packages", nargs="*", metavar="NAME=FOLDER", help="a package to put beside this one"
+    )
+    parser.add_argument(
+        "--show", action="store_true", help="print the committed result, measure nothing"
+    )
     parser.add_argument("--out", type=Path, default=RESULT, help="where the JSON goes")
     given = parser.parse_args(words)
     rows: dict[str, Any] = json.loads(RESULT.read_text(encoding="utf-8")) if RESULT.exists() else {}

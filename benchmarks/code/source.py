@@ -1,4 +1,5 @@
-"""What can be counted in one Python file: lines, functions, comments, dense expressions, and what it imports."""
+"""What can be counted in one Python file: lines, functions, comments, dense
+expressions, and what it imports."""
 
 from __future__ import annotations
 
@@ -27,7 +28,8 @@ FOR_TOOLS = (
 
 @dataclass(frozen=True)
 class Source:
-    """One file, counted. Widths are in columns, functions in lines from `def` to their end, docstring and all."""
+    """One file, counted. Widths are in columns, functions in lines from `def` to their
+    end, docstring and all."""
 
     widths: tuple[int, ...]
     functions: tuple[int, ...]
@@ -37,11 +39,13 @@ class Source:
     ternaries: int
     comprehensions: int
     imports: frozenset[str]
-    """Names of other measured modules, also those that are imported for types alone or inside a function."""
+    """Names of other measured modules, also those that are imported for types alone or
+    inside a function."""
 
 
 def read(path: Path, module: str, modules: frozenset[str]) -> Source:
-    """Counts one file. `module` is its dotted name, `modules` has those of all files that are measured with it.
+    """Counts one file. `module` is its dotted name, `modules` has those of all files
+    that are measured with it.
 
     Raises SyntaxError where the file is not Python.
     """
@@ -68,7 +72,11 @@ def read(path: Path, module: str, modules: frozenset[str]) -> Source:
 
 def _is_docstring(node: ast.AST) -> bool:
     """A string that stands as a statement: PEP 257's docstrings, also those below an attribute."""
-    return isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant) and isinstance(node.value.value, str)
+    return (
+        isinstance(node, ast.Expr)
+        and isinstance(node.value, ast.Constant)
+        and isinstance(node.value.value, str)
+    )
 
 
 def _code_lines(text: str, tree: ast.Module) -> set[int]:
@@ -93,7 +101,8 @@ def _code_lines(text: str, tree: ast.Module) -> set[int]:
 
 
 def _comment_lines(text: str) -> int:
-    """`#` comments that say something to a reader of the file: neither its licence nor a word to a tool."""
+    """`#` comments that say something to a reader of the file: neither its licence nor
+    a word to a tool."""
     comments: list[str] = []
     head: list[str] | None = []
     for token in tokenize.generate_tokens(io.StringIO(text).readline):
@@ -107,7 +116,8 @@ def _comment_lines(text: str) -> int:
 
 
 def _imports(nodes: list[ast.AST], package: str, modules: frozenset[str]) -> Iterator[str]:
-    """The measured modules that these nodes import. `from a import b` is a.b where that is a module, a otherwise."""
+    """The measured modules that these nodes import. `from a import b` is a.b where that
+    is a module, a otherwise."""
     for node in nodes:
         if isinstance(node, ast.Import):
             yield from (_module(alias.name, modules) for alias in node.names)
@@ -126,7 +136,8 @@ def _module(name: str, modules: frozenset[str]) -> str:
 
 
 def circles(imports: Mapping[str, frozenset[str]]) -> list[set[str]]:
-    """Groups of modules that reach one another by imports, each of two or more: strongly connected components."""
+    """Groups of modules that reach one another by imports, each of two or more:
+    strongly connected components."""
     found: list[set[str]] = []
     reached = {module: _reached(module, imports) for module in imports}
     left = set(imports)

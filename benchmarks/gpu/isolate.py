@@ -1,11 +1,13 @@
-"""A step in a process of its own: with a limit, with its last words, and begun again after a part of it that went wrong.
+"""A step in a process of its own: with a limit, with its last words, and begun again
+after a part of it that went wrong.
 
-A step is made of parts. It tells of each when it begins and what it found, so that what was measured before a crash is
-kept. A part that crashes the process, breaks the device for it, or hangs, is written down as failed or timed out, and the step
-is begun anew without it.
+A step is made of parts. It tells of each when it begins and what it found, so that what was measured
+before a crash is kept. A part that crashes the process, breaks the device for it, or hangs, is written
+down as failed or timed out, and the step is begun anew without it.
 
-Processes are forked off a server that has the large libraries loaded and has never touched the device. Where a library
-touched it all the same, the first step says so, and wholly new processes are used from then on.
+Processes are forked off a server that has the large libraries loaded and has never touched the device.
+Where a library touched it all the same, the first step says so, and wholly new processes are used from
+then on.
 """
 
 from __future__ import annotations
@@ -67,10 +69,14 @@ class Isolation:
         heard: called whenever something was told, with the step as it stands.
     """
 
-    def __init__(self, preload: Sequence[str] = (), heard: Callable[[Ending], None] = lambda _: None) -> None:
+    def __init__(
+        self, preload: Sequence[str] = (), heard: Callable[[Ending], None] = lambda _: None
+    ) -> None:
         self.heard = heard
         methods = multiprocessing.get_all_start_methods()
-        self._context: Any = multiprocessing.get_context("forkserver" if "forkserver" in methods else "spawn")
+        self._context: Any = multiprocessing.get_context(
+            "forkserver" if "forkserver" in methods else "spawn"
+        )
         if "forkserver" in methods:
             self._context.set_forkserver_preload(list(preload))
 
@@ -79,7 +85,11 @@ class Isolation:
         ends_at, ending = time.monotonic() + limit, Ending("running")
         while True:
             current = self._once(work, ends_at, ending)
-            if ending.status == "failed" and any(FORKED in line for line in ending.why) and not ending.parts:
+            if (
+                ending.status == "failed"
+                and any(FORKED in line for line in ending.why)
+                and not ending.parts
+            ):
                 self._context = multiprocessing.get_context("spawn")
             elif current is not None:
                 ending.parts[current] = {"status": ending.status, "why": ending.why}
@@ -99,7 +109,9 @@ class Isolation:
             log = Path(folder) / "log"
             reader, writer = self._context.Pipe(duplex=False)
             limit = ends_at - time.monotonic()
-            process = self._context.Process(target=_child, args=(work, tuple(ending.parts), limit, writer, str(log)))
+            process = self._context.Process(
+                target=_child, args=(work, tuple(ending.parts), limit, writer, str(log))
+            )
             process.start()
             writer.close()
             try:
@@ -115,8 +127,11 @@ class Isolation:
                 ending.status, ending.why = "failed", [*last_lines(log), _signal_of(process.exitcode)]
         return current
 
-    def _listen(self, reader: Any, process: Any, ends_at: float, ending: Ending) -> tuple[str | None, bool]:
-        """Take down what is told until the process ends or its time is over: the part that it is in, and whether it is."""
+    def _listen(
+        self, reader: Any, process: Any, ends_at: float, ending: Ending
+    ) -> tuple[str | None, bool]:
+        """Take down what is told until the process ends or its time is over: the part
+        that it is in, and whether it is."""
         current, until = None, ends_at
         while (left := until - time.monotonic()) > 0:
             if reader.poll(min(left, 0.2)):
@@ -149,7 +164,9 @@ def _child(work: Work, done: tuple[str, ...], limit: float, writer: Any, log: st
     faulthandler.dump_traceback_later(max(0.1, limit - LAST_WORDS_SECONDS), file=sys.stderr)
     code = 0
     try:
-        importlib.import_module(work.module).__dict__[work.function](Told(writer, done, limit), *work.arguments)
+        importlib.import_module(work.module).__dict__[work.function](
+            Told(writer, done, limit), *work.arguments
+        )
     except BaseException:
         traceback.print_exc()
         code = 1
@@ -178,7 +195,9 @@ class Told:
         return self.limit - (time.monotonic() - self.started)
 
     def begins(self, part: str, limit: float) -> None:
-        faulthandler.dump_traceback_later(max(0.1, min(limit, self.left) - LAST_WORDS_SECONDS), file=sys.stderr)
+        faulthandler.dump_traceback_later(
+            max(0.1, min(limit, self.left) - LAST_WORDS_SECONDS), file=sys.stderr
+        )
         self.writer.send(("begins", part, limit))
 
     def found(self, part: str, record: dict[str, Any]) -> None:
@@ -211,6 +230,8 @@ def last_lines(log: Path, count: int = LINES) -> list[str]:
 
 def tidy(lines: Sequence[str]) -> list[str]:
     """Lines without the folders of this machine, and not endless."""
-    found = [re.sub(r"[\w./~+-]*/(?:site|dist)-packages/", "", line.replace(f"{ROOT}/", "")) for line in lines]
+    found = [
+        re.sub(r"[\w./~+-]*/(?:site|dist)-packages/", "", line.replace(f"{ROOT}/", "")) for line in lines
+    ]
     home = str(Path.home())
     return [line.rstrip().replace(home, "~")[:300] for line in found if line.strip()]

@@ -6,8 +6,9 @@
     python benchmarks/gpu/run.py --small         # every step in seconds on the CPU; writes only where --out says
     python benchmarks/gpu/run.py --table         # the table of README.md, from the result; measures nothing
 
-This process never touches the device. Each step has a process and a limit of its own; the result is written anew after every
-part of it. Ends with 0 when nothing failed and all steps had their time, else with 1.
+This process never touches the device. Each step has a process and a limit of its own; the result is
+written anew after every part of it. Ends with 0 when nothing failed and all steps had their time, else
+with 1.
 """
 
 from __future__ import annotations
@@ -49,9 +50,16 @@ class Step:
 
 
 STEPS = (
-    Step("device", 60), Step("contract", 110), Step("speed", 130), Step("where_time_goes", 60), Step("switches", 100),
-    Step("sizes", 120), Step("out_of_memory", 40), Step("nf4", 60), Step("door", 150),
-)  # fmt: skip
+    Step("device", 60),
+    Step("contract", 110),
+    Step("speed", 130),
+    Step("where_time_goes", 60),
+    Step("switches", 100),
+    Step("sizes", 120),
+    Step("out_of_memory", 40),
+    Step("nf4", 60),
+    Step("door", 150),
+)
 """In the order of their worth: at the deadline the last are left out."""
 
 
@@ -66,7 +74,14 @@ class Run:
     """
 
     def __init__(
-        self, steps: Sequence[Step], ends_at: float, result: dict[str, Any], out: Path | None, *, small: bool, spare: bool = False
+        self,
+        steps: Sequence[Step],
+        ends_at: float,
+        result: dict[str, Any],
+        out: Path | None,
+        *,
+        small: bool,
+        spare: bool = False,
     ) -> None:
         self.steps, self.ends_at, self.result, self.out, self.small = steps, ends_at, result, out, small
         self.spare = spare
@@ -87,7 +102,9 @@ class Run:
                 self._keep(step.name, {"status": "not run: deadline"})
             else:
                 self._one(step, min(step.limit, left))
-        return all(self.result["steps"][step.name]["status"] in ("done", NO_DEVICE) for step in self.steps)
+        return all(
+            self.result["steps"][step.name]["status"] in ("done", NO_DEVICE) for step in self.steps
+        )
 
     def _one(self, step: Step, limit: float) -> None:
         self._name, self._started = step.name, time.monotonic()
@@ -101,7 +118,11 @@ class Run:
         say(f"{step.name}: {ending.status}, {time.monotonic() - self._started:.0f} s")
 
     def _heard(self, ending: Ending) -> None:
-        record: dict[str, Any] = {"status": ending.status, "date": now(), "seconds": round(time.monotonic() - self._started, 1)}
+        record: dict[str, Any] = {
+            "status": ending.status,
+            "date": now(),
+            "seconds": round(time.monotonic() - self._started, 1),
+        }
         if ending.why:
             record["why"] = ending.why
         self.spare = self.spare and not ending.parts
@@ -121,8 +142,11 @@ class Run:
 
 
 NO_CUDA = (
-    "Torch not compiled with CUDA enabled", "Found no NVIDIA driver", "No CUDA GPUs are available", "no CUDA-capable device",
-)  # fmt: skip
+    "Torch not compiled with CUDA enabled",
+    "Found no NVIDIA driver",
+    "No CUDA GPUs are available",
+    "no CUDA-capable device",
+)
 """How torch says that there is nothing to measure on."""
 
 
@@ -147,7 +171,8 @@ def prepare_environment() -> None:
     """What every process of a step inherits."""
     paths = [str(ROOT / "src"), *filter(None, os.environ.get("PYTHONPATH", "").split(os.pathsep))]
     os.environ["PYTHONPATH"] = os.pathsep.join(dict.fromkeys(paths))
-    # Whether there is a device is asked of NVML: asking CUDA itself would spoil the processes that are forked afterwards.
+    # Whether there is a device is asked of NVML: asking CUDA itself would spoil the
+    # processes that are forked afterwards.
     os.environ["PYTORCH_NVML_BASED_CUDA_CHECK"] = "1"
     # One device: Trainer would share out its batch over all that it sees.
     os.environ["CUDA_VISIBLE_DEVICES"] = os.environ.get("CUDA_VISIBLE_DEVICES", "0").partition(",")[0]
@@ -157,17 +182,35 @@ def prepare_environment() -> None:
 
 
 def main(arguments: Sequence[str], steps: Sequence[Step] = STEPS) -> int:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--minutes", type=float, default=MINUTES, help="until the deadline (default: %(default)g)")
-    parser.add_argument("--only", type=lambda text: text.split(","), metavar="STEP,STEP", help=", ".join(s.name for s in steps))
-    parser.add_argument("--small", action="store_true", help="tiny shapes on the CPU: every step, no meaning")
-    parser.add_argument("--table", action="store_true", help="print the table of a written result and measure nothing")
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument(
+        "--minutes", type=float, default=MINUTES, help="until the deadline (default: %(default)g)"
+    )
+    parser.add_argument(
+        "--only",
+        type=lambda text: text.split(","),
+        metavar="STEP,STEP",
+        help=", ".join(s.name for s in steps),
+    )
+    parser.add_argument(
+        "--small", action="store_true", help="tiny shapes on the CPU: every step, no meaning"
+    )
+    parser.add_argument(
+        "--table", action="store_true", help="print the table of a written result and measure nothing"
+    )
     parser.add_argument("--out", type=Path, help="where the result is (to be) written")
     asked = parser.parse_args(arguments)
-    ends_at, out = time.monotonic() + 60 * asked.minutes, asked.out or (None if asked.small else HERE / "result.json")
+    ends_at, out = (
+        time.monotonic() + 60 * asked.minutes,
+        asked.out or (None if asked.small else HERE / "result.json"),
+    )
     unknown = set(asked.only or ()) - {step.name for step in steps}
     if unknown:
-        parser.error(f"no step {', '.join(sorted(unknown))}; there are {', '.join(step.name for step in steps)}")
+        parser.error(
+            f"no step {', '.join(sorted(unknown))}; there are {', '.join(step.name for step in steps)}"
+        )
 
     before = read(out) if out else None
     if asked.table:
@@ -178,11 +221,18 @@ def main(arguments: Sequence[str], steps: Sequence[Step] = STEPS) -> int:
         return 0
     prepare_environment()
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # so that the step's process is ended too
-    words = [*(["--small"] if asked.small else []), *([f"--only {','.join(asked.only)}"] if asked.only else [])]
+    words = [
+        *(["--small"] if asked.small else []),
+        *([f"--only {','.join(asked.only)}"] if asked.only else []),
+    ]
     result: dict[str, Any] = {
-        "benchmark": "gpu", "schema_version": 1, "command": " ".join(["python benchmarks/gpu/run.py", *words]), "date": now(),
-        "seconds": 0.0, "steps": before["steps"] if before and asked.only else {},
-    }  # fmt: skip
+        "benchmark": "gpu",
+        "schema_version": 1,
+        "command": " ".join(["python benchmarks/gpu/run.py", *words]),
+        "date": now(),
+        "seconds": 0.0,
+        "steps": before["steps"] if before and asked.only else {},
+    }
     chosen = [step for step in steps if not asked.only or step.name in asked.only]
     run = Run(chosen, ends_at, result, out, small=asked.small, spare=measured(before))
     well = run.run()

@@ -1,4 +1,5 @@
-"""What is promised of the GPU, each beside what a result says of it. A table is made of a result and of nothing else."""
+"""What is promised of the GPU, each beside what a result says of it. A table is made of
+a result and of nothing else."""
 
 from __future__ import annotations
 
@@ -20,7 +21,8 @@ def part(result: Result, step: str, name: str) -> dict[str, Any] | None:
 
 
 def over(result: Result, *names: str) -> float | None:
-    """How many times as fast 16 candidates train at once as one after another, by the fastest of these."""
+    """How many times as fast 16 candidates train at once as one after another, by the
+    fastest of these."""
     packed = part(result, "speed", f"K={HEADLINE}")
     alone = [found["run_ms"] for name in names if (found := part(result, "speed", name))]
     return HEADLINE * min(alone) / packed["run_ms"] if packed and alone else None
@@ -49,7 +51,11 @@ def worst(key: str, *steps: str) -> Callable[[Result], float | None]:
     """The largest of a key's sizes over all packs of these steps."""
 
     def read(result: Result) -> float | None:
-        sizes = [abs(found[key]) for _, found in parts_of(result, *steps) if isinstance(found.get(key), int | float)]
+        sizes = [
+            abs(found[key])
+            for _, found in parts_of(result, *steps)
+            if isinstance(found.get(key), int | float)
+        ]
         return max(sizes, default=None)
 
     return read
@@ -69,7 +75,9 @@ def gain(name: str) -> Callable[[Result], float | None]:
 def contract(result: Result) -> float | None:
     """Comparisons that agree, as a share; None where none was made."""
     found = result["steps"].get("contract", {}).get("parts", {})
-    made = [each["status"] for each in found.values() if each["status"] in ("done", "failed", "timed out")]
+    made = [
+        each["status"] for each in found.values() if each["status"] in ("done", "failed", "timed out")
+    ]
     return made.count("done") / len(made) if made else None
 
 
@@ -85,7 +93,8 @@ def ended_well(step: str, name: str) -> Callable[[Result], float | None]:
 
 @dataclass(frozen=True)
 class Row:
-    """A line of the table. `target` is met from above (">=") or below ("<="); None for what is only shown."""
+    """A line of the table. `target` is met from above (">=") or below ("<="); None for
+    what is only shown."""
 
     text: str
     read: Callable[[Result], float | None]
@@ -109,33 +118,83 @@ TIMES, SHARE, NUMBER, MS = "{:.2f} times", "{:.1%}", "{:.1f}", "{:.1f} ms"
 TRAINERS = ("PEFT + Trainer", "PEFT + Trainer, bf16")
 LOOPS = ("PEFT loop", "PEFT loop, autocast")
 ROWS = (
-    Row("comparisons with the CPU, with training alone and with plain twins that agree", contract, SHARE, ">=", 1.0),
-    Row("K=16 over PEFT + Trainer one after another (aim: 12)", lambda result: over(result, *TRAINERS), TIMES, ">=", 8.0),
+    Row(
+        "comparisons with the CPU, with training alone and with plain twins that agree",
+        contract,
+        SHARE,
+        ">=",
+        1.0,
+    ),
+    Row(
+        "K=16 over PEFT + Trainer one after another (aim: 12)",
+        lambda result: over(result, *TRAINERS),
+        TIMES,
+        ">=",
+        8.0,
+    ),
     Row("K=16 over PEFT in a plain loop", lambda result: over(result, *LOOPS), TIMES),
     Row("uneven batches, speed of even ones", uneven, SHARE, ">=", 0.9),
     Row("memory forecast, largest error at 1B", worst("memory_error", "speed"), SHARE, "<=", 0.03),
-    Row("memory forecast, largest error at 0.5B and 3B", worst("memory_error", "sizes"), SHARE, "<=", 0.03),
-    Row("time forecast before a probe, largest error at 1B", worst("time_error", "speed"), SHARE, "<=", 0.15),
-    Row("waits of the host a tick, K=16", value_of("where_time_goes", "waits, K=16", "waits_per_tick"), NUMBER, "<=", 2.0),
+    Row(
+        "memory forecast, largest error at 0.5B and 3B",
+        worst("memory_error", "sizes"),
+        SHARE,
+        "<=",
+        0.03,
+    ),
+    Row(
+        "time forecast before a probe, largest error at 1B",
+        worst("time_error", "speed"),
+        SHARE,
+        "<=",
+        0.15,
+    ),
+    Row(
+        "waits of the host a tick, K=16",
+        value_of("where_time_goes", "waits, K=16", "waits_per_tick"),
+        NUMBER,
+        "<=",
+        2.0,
+    ),
     Row("dropout 0.05, time of a tick without", gain("dropout 0.05"), TIMES, "<=", 1.3),
     Row("ranks differ, time of a tick with like ones", gain("ranks 4 and 12"), TIMES, "<=", 1.1),
     Row("targets differ, time of a tick of all with all", gain("targets differ"), TIMES, "<=", 1.1),
-    Row("memory runs out: halved, the same losses (1: yes)", ended_well("out_of_memory", "halved"), "{:.0f}", ">=", 1.0),
+    Row(
+        "memory runs out: halved, the same losses (1: yes)",
+        ended_well("out_of_memory", "halved"),
+        "{:.0f}",
+        ">=",
+        1.0,
+    ),
     Row("K=1, a tick", value_of("speed", "K=1", "run_ms"), MS),
     Row("K=16, a tick", value_of("speed", "K=16", "run_ms"), MS),
     Row("K=32, a tick", value_of("speed", "K=32", "run_ms"), MS),
     Row("PEFT + Trainer, a step", value_of("speed", "PEFT + Trainer", "run_ms"), MS),
-    Row("launches a tick, K=16", value_of("where_time_goes", "profile, K=16", "launches_per_tick"), "{:,.0f}"),
-    Row("time in which the device is busy, K=16", value_of("where_time_goes", "profile, K=16", "busy_share"), SHARE),
+    Row(
+        "launches a tick, K=16",
+        value_of("where_time_goes", "profile, K=16", "launches_per_tick"),
+        "{:,.0f}",
+    ),
+    Row(
+        "time in which the device is busy, K=16",
+        value_of("where_time_goes", "profile, K=16", "busy_share"),
+        SHARE,
+    ),
     Row("kernels off, time of a tick", gain("kernels off"), TIMES),
     Row("fused norms off, time of a tick", gain("fused off"), TIMES),
     Row("CUDA graph on, time of a tick", gain("graphs on"), TIMES),
     Row("49 rows of logits at once, time of a tick", gain("49 rows of logits at once"), TIMES),
-    Row("NF4 base, K=16 (no target before loraloom loads one)", value_of("nf4", "K=1 and 16", "ratio"), TIMES),
-)  # fmt: skip
+    Row(
+        "NF4 base, K=16 (no target before loraloom loads one)",
+        value_of("nf4", "K=1 and 16", "ratio"),
+        TIMES,
+    ),
+)
 
 
 def table(result: Result) -> str:
     """Markdown."""
     lines = ["| what | target | result | |", "| --- | --- | --- | --- |"]
-    return "\n".join([*lines, *(f"| {' | '.join(row.cells(result))} |".replace("|  |", "| |") for row in ROWS)])
+    return "\n".join(
+        [*lines, *(f"| {' | '.join(row.cells(result))} |".replace("|  |", "| |") for row in ROWS)]
+    )

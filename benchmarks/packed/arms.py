@@ -1,8 +1,9 @@
-"""The arms of the benchmark: the same LoRA training by PEFT + transformers.Trainer, and by the packed engine.
+"""The arms of the benchmark: the same LoRA training by PEFT + transformers.Trainer, and
+by the packed engine.
 
-An arm is measured in a process of its own, so that the memory of one is never the memory of another. Both train r 8 on
-all linear layers but the head with AdamW, clipping and a linear schedule, batch 1, on the same rows and the same base.
-Where a setting is not named here, each side's own default holds.
+An arm is measured in a process of its own, so that the memory of one is never the memory of another.
+Both train r 8 on all linear layers but the head with AdamW, clipping and a linear schedule, batch 1, on
+the same rows and the same base. Where a setting is not named here, each side's own default holds.
 """
 
 from __future__ import annotations
@@ -19,7 +20,14 @@ import torch
 from machine import MemoryMeter, matmul_rate, synchronise
 from peft import LoraConfig, get_peft_model
 from torch import nn
-from transformers import LlamaConfig, LlamaForCausalLM, PrinterCallback, Trainer, TrainerCallback, TrainingArguments
+from transformers import (
+    LlamaConfig,
+    LlamaForCausalLM,
+    PrinterCallback,
+    Trainer,
+    TrainerCallback,
+    TrainingArguments,
+)
 
 from loraloom.data.rows import Row, causal_row
 from loraloom.evals.objective import objective_for
@@ -33,9 +41,13 @@ RANK, ALPHA, LEARNING_RATE = 8, 8, 5e-5
 FAR = 1_000_000
 """Steps that are planned, so that the clock ends an arm and not its schedule."""
 TINY = {
-    "hidden_size": 16, "num_hidden_layers": 1, "num_attention_heads": 1, "num_key_value_heads": 1,
-    "intermediate_size": 16, "vocab_size": 32,
-}  # fmt: skip
+    "hidden_size": 16,
+    "num_hidden_layers": 1,
+    "num_attention_heads": 1,
+    "num_key_value_heads": 1,
+    "intermediate_size": 16,
+    "vocab_size": 32,
+}
 
 
 @dataclass(frozen=True)
@@ -70,7 +82,8 @@ class Sample:
 
     Attributes:
         step_seconds: time of each step after warm-up; a step moves every adapter once.
-        peak_bytes: the most memory of the training above base weights, for all adapters together; None if not known.
+        peak_bytes: the most memory of the training above base weights, for all adapters
+            together; None if not known.
         trainable_parameters: of one adapter.
         matmul_parameters: weights of the base's matmuls, head included, embeddings not.
     """
@@ -103,19 +116,22 @@ class Stopwatch:
 
     @property
     def laps(self) -> tuple[float, ...]:
-        """Seconds of each step that counts, to the microsecond. The first end only starts the clock: a step before it is
-        warm-up too."""
+        """Seconds of each step that counts, to the microsecond. The first end only starts the clock: a
+        step before it is warm-up too."""
         kept = self._ends[max(0, self.pace.warmup_steps - 1) :]
         return tuple(round(end - start, 6) for start, end in pairwise(kept))
 
 
 def measure(arm: Arm, shape: dict[str, Any], pace: Pace, device: str) -> Sample:
-    """Run an arm in this process. A tiny training goes first, so that no library is loaded while memory is counted."""
+    """Run an arm in this process. A tiny training goes first, so that no library is
+    loaded while memory is counted."""
     train = _train_trainer if arm.engine == "peft_trainer" else _train_packed
     tiny = build_base(TINY, arm.precision, device)
     train(arm, tiny, make_rows(arm.tokens, TINY["vocab_size"]), Stopwatch(Pace(1, 1, 0.0), device))
     base, rows = build_base(shape, arm.precision, device), make_rows(arm.tokens, shape["vocab_size"])
-    matmul_parameters = sum(part.weight.numel() for part in base.modules() if isinstance(part, nn.Linear))
+    matmul_parameters = sum(
+        part.weight.numel() for part in base.modules() if isinstance(part, nn.Linear)
+    )
     with torch.no_grad():
         base(input_ids=torch.as_tensor(rows[0].input_ids, device=device).long()[None], use_cache=False)
     meter, watch = MemoryMeter(device), Stopwatch(pace, device)
@@ -130,7 +146,8 @@ def measure_matmul(sides: list[int], device: str) -> float:
 
 
 def build_base(shape: dict[str, Any], precision: str, device: str) -> LlamaForCausalLM:
-    """A LLaMA of random weights, made in its own precision: a detour through float32 would leave a trace in memory."""
+    """A LLaMA of random weights, made in its own precision: a detour through float32
+    would leave a trace in memory."""
     torch.manual_seed(0)
     before = torch.get_default_dtype()
     torch.set_default_dtype(getattr(torch, precision))
@@ -144,13 +161,18 @@ def build_base(shape: dict[str, Any], precision: str, device: str) -> LlamaForCa
 def make_rows(tokens: int, vocabulary: int, count: int = 64) -> list[Row]:
     """Random rows, every token supervised."""
     draw = np.random.default_rng(0)
-    return [causal_row(draw.integers(1, vocabulary, tokens).tolist(), np.ones(tokens, bool)) for _ in range(count)]
+    return [
+        causal_row(draw.integers(1, vocabulary, tokens).tolist(), np.ones(tokens, bool))
+        for _ in range(count)
+    ]
 
 
 def targets_of(base: LlamaForCausalLM) -> tuple[str, ...]:
     """What PEFT means by "all-linear": every linear layer but the head."""
     head = base.get_output_embeddings()
-    return tuple(name for name, part in base.named_modules() if isinstance(part, nn.Linear) and part is not head)
+    return tuple(
+        name for name, part in base.named_modules() if isinstance(part, nn.Linear) and part is not head
+    )
 
 
 class _Clock(TrainerCallback):
@@ -163,19 +185,32 @@ class _Clock(TrainerCallback):
 
 
 def _train_trainer(arm: Arm, base: LlamaForCausalLM, rows: list[Row], watch: Stopwatch) -> int:
-    """One candidate by PEFT + Trainer until the watch has enough; gives the number of trained parameters.
+    """One candidate by PEFT + Trainer until the watch has enough; gives the number of
+    trained parameters.
 
     Candidates that follow one another cost this each: nothing is counted for what lies between them.
     """
     ids = [torch.as_tensor(row.input_ids).long() for row in rows]
     dataset: Any = [{"input_ids": row, "labels": row} for row in ids]
-    config = LoraConfig(r=RANK, lora_alpha=ALPHA, lora_dropout=arm.dropout, target_modules="all-linear", task_type="CAUSAL_LM")
+    config = LoraConfig(
+        r=RANK,
+        lora_alpha=ALPHA,
+        lora_dropout=arm.dropout,
+        target_modules="all-linear",
+        task_type="CAUSAL_LM",
+    )
     with TemporaryDirectory() as folder, warnings.catch_warnings():
         warnings.simplefilter("ignore", FutureWarning)  # of transformers to itself
         arguments = TrainingArguments(
-            output_dir=folder, max_steps=FAR, per_device_train_batch_size=1, use_cpu=watch.device == "cpu",
-            logging_strategy="no", save_strategy="no", report_to="none", disable_tqdm=True,
-        )  # fmt: skip
+            output_dir=folder,
+            max_steps=FAR,
+            per_device_train_batch_size=1,
+            use_cpu=watch.device == "cpu",
+            logging_strategy="no",
+            save_strategy="no",
+            report_to="none",
+            disable_tqdm=True,
+        )
         model: Any = get_peft_model(base, config)
         trainer = Trainer(model=model, args=arguments, train_dataset=dataset, callbacks=[_Clock(watch)])
         trainer.remove_callback(PrinterCallback)
@@ -188,10 +223,17 @@ def _train_packed(arm: Arm, base: LlamaForCausalLM, rows: list[Row], watch: Stop
     adapter = AdapterSpec(RANK, ALPHA, arm.dropout, targets_of(base))
     objective = objective_for("causal_lm", base)
     trainer = PackTrainer(
-        PackedModel(base), rows, objective, task="causal_lm", pad_id=0, token_budget=TOKEN_BUDGET[base.device.type]
+        PackedModel(base),
+        rows,
+        objective,
+        task="causal_lm",
+        pad_id=0,
+        token_budget=TOKEN_BUDGET[base.device.type],
     )
     for number in range(arm.adapters):
-        training = TrainingSpec(LEARNING_RATE, max_steps=FAR, per_device_train_batch_size=1, seed=number, evaluations=1)
+        training = TrainingSpec(
+            LEARNING_RATE, max_steps=FAR, per_device_train_batch_size=1, seed=number, evaluations=1
+        )
         trainer.join(Candidate(f"t{number}", adapter, training))
     trainer.tick()
     while not watch.lap():

@@ -1,4 +1,5 @@
-"""What the machine is, how fast it multiplies, and how much memory a piece of work takes at its widest."""
+"""What the machine is, how fast it multiplies, and how much memory a piece of work
+takes at its widest."""
 
 from __future__ import annotations
 
@@ -19,14 +20,19 @@ def describe(device: str) -> dict[str, str | int | bool]:
     """The machine in words and numbers, without its name."""
     found: dict[str, str | int | bool] = {
         "processor": _processor(),
-        "cores": len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1,
+        "cores": (
+            len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+        ),
         "threads": torch.get_num_threads(),
         "memory_bytes": psutil.virtual_memory().total,
         "system": platform.system(),
         "torch_cpu_capability": torch.backends.cpu.get_cpu_capability(),
     }
     if device == "cuda":
-        found |= {"gpu": torch.cuda.get_device_name(), "gpu_memory_bytes": torch.cuda.get_device_properties(0).total_memory}
+        found |= {
+            "gpu": torch.cuda.get_device_name(),
+            "gpu_memory_bytes": torch.cuda.get_device_properties(0).total_memory,
+        }
     return found
 
 

@@ -1,4 +1,5 @@
-"""What a run measures and in which order: profiles of config.yaml, and rounds of arms in processes of their own."""
+"""What a run measures and in which order: profiles of config.yaml, and rounds of arms
+in processes of their own."""
 
 from __future__ import annotations
 
@@ -40,7 +41,10 @@ class Profile:
         """What is measured once, for its memory: it hardly varies."""
         sizes = dict.fromkeys((1, self.headline))
         alone = Arm("peft_trainer", "bfloat16", 1, tokens, MEMORY_DROPOUT)
-        return [alone, *(Arm("loraloom", "bfloat16", adapters, tokens, MEMORY_DROPOUT) for adapters in sizes)]
+        return [
+            alone,
+            *(Arm("loraloom", "bfloat16", adapters, tokens, MEMORY_DROPOUT) for adapters in sizes),
+        ]
 
 
 def read_profile(name: str) -> Profile:
@@ -71,7 +75,10 @@ class Bench:
         for arm in arms:
             sample: Sample = self._alone(measure, arm, self.profile.model, pace, self.device)
             self.measured.append(Measured(number, rate, sample))
-            self.say(f"round {number + 1}, {arm.tokens} tokens, {arm.name}: {sample.tokens_per_second:,.0f} tokens/s")
+            self.say(
+                f"round {number + 1}, {arm.tokens} tokens, {arm.name}: {sample.tokens_per_second:,.0f}"
+                " tokens/s"
+            )
 
     def _alone(self, work: Callable[..., Any], *args: Any) -> Any:
         """Call `work` in a process that did nothing before and does nothing after."""
@@ -80,9 +87,12 @@ class Bench:
 
 
 def _context(device: str) -> Any:
-    """Processes forked off one that has the libraries loaded and has computed nothing yet; on CUDA, wholly new ones."""
+    """Processes forked off one that has the libraries loaded and has computed nothing
+    yet; on CUDA, wholly new ones."""
     if device == "cuda" or "forkserver" not in multiprocessing.get_all_start_methods():
         return multiprocessing.get_context("spawn")
     context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["peft", "transformers.trainer", "transformers.models.llama.modeling_llama"])
+    context.set_forkserver_preload(
+        ["peft", "transformers.trainer", "transformers.models.llama.modeling_llama"]
+    )
     return context

@@ -5,8 +5,8 @@
     python benchmarks/packed/run.py --quick          # every path in seconds; writes only where --out says
     python benchmarks/packed/run.py --show           # the tables of the last result; measures nothing
 
-Every arm is measured in a process of its own, in rounds: one sample of each arm, then all over again in the opposite
-order. README.md says how to read the result.
+Every arm is measured in a process of its own, in rounds: one sample of each arm, then all over again in
+the opposite order. README.md says how to read the result.
 """
 
 from __future__ import annotations
@@ -42,7 +42,9 @@ def result_of(bench: Bench, command: str, seconds: float) -> dict[str, Any]:
         "machine": describe(bench.device),
         "versions": versions(),
         "config": asdict(profile),
-        "targets": [_claim(claim) for claim in claims(bench.measured, profile.targets, profile.headline)],
+        "targets": [
+            _claim(claim) for claim in claims(bench.measured, profile.targets, profile.headline)
+        ],
         "arms": [asdict(row) for row in summaries(bench.measured)],
         "samples": [_measured(each) for each in bench.measured],
     }
@@ -67,7 +69,10 @@ def read_measured(result: dict[str, Any]) -> list[Measured]:
     """The samples of a written result."""
     found: list[Measured] = []
     for each in result["samples"]:
-        sample = each["sample"] | {"arm": Arm(**each["sample"]["arm"]), "step_seconds": tuple(each["sample"]["step_seconds"])}
+        sample = each["sample"] | {
+            "arm": Arm(**each["sample"]["arm"]),
+            "step_seconds": tuple(each["sample"]["step_seconds"]),
+        }
         found.append(Measured(each["round"], each["matmul_rate"], Sample(**sample)))
     return found
 
@@ -84,7 +89,10 @@ def show(path: Path) -> int:
         return 2
     result = json.loads(path.read_text())
     name = "quick" if "--quick" in result["command"] else result["device"]
-    print(f"{result['command']}, {result['date']}, {result['machine']['processor']}, {result['machine']['cores']} cores\n")
+    print(
+        f"{result['command']}, {result['date']}, {result['machine']['processor']},"
+        f" {result['machine']['cores']} cores\n"
+    )
     print(tables(read_measured(result), read_profile(name)))
     return 0
 
@@ -93,7 +101,9 @@ def main(arguments: Sequence[str]) -> int:
     parser = argparse.ArgumentParser(description="Packed training against PEFT + transformers.Trainer.")
     parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu")
     parser.add_argument("--quick", action="store_true", help="tiny model, every path, no meaning")
-    parser.add_argument("--show", action="store_true", help="print the tables of a written result and measure nothing")
+    parser.add_argument(
+        "--show", action="store_true", help="print the tables of a written result and measure nothing"
+    )
     parser.add_argument("--out", type=Path, help="where the result is (to be) written")
     asked = parser.parse_args(arguments)
 
@@ -101,14 +111,23 @@ def main(arguments: Sequence[str]) -> int:
     if asked.show:
         return show(asked.out or usual)
     started = time.perf_counter()
-    bench = Bench(read_profile("quick" if asked.quick else asked.device), asked.device, lambda text: print(text, file=sys.stderr))
+    bench = Bench(
+        read_profile("quick" if asked.quick else asked.device),
+        asked.device,
+        lambda text: print(text, file=sys.stderr),
+    )
     bench.run()
     print(tables(bench.measured, bench.profile))
 
     out: Path | None = asked.out or (None if asked.quick else usual)
     if out is not None:
-        options = [*(["--device", asked.device] if asked.device != "cpu" else []), *(["--quick"] if asked.quick else [])]
-        result = result_of(bench, " ".join(["python benchmarks/packed/run.py", *options]), time.perf_counter() - started)
+        options = [
+            *(["--device", asked.device] if asked.device != "cpu" else []),
+            *(["--quick"] if asked.quick else []),
+        ]
+        result = result_of(
+            bench, " ".join(["python benchmarks/packed/run.py", *options]), time.perf_counter() - started
+        )
         out.parent.mkdir(parents=True, exist_ok=True)
         out.write_text(json.dumps(result, indent=1) + "\n")
         print(f"\nwritten: {out}")

@@ -1,7 +1,7 @@
 """From samples to the numbers that are promised: ratios within one round, their medians, and the tables.
 
-Arms of one round ran next to one another, so what slowed the machine slowed them alike: ratios are formed inside a
-round, and the median is taken over rounds. Nothing here measures.
+Arms of one round ran next to one another, so what slowed the machine slowed them alike: ratios are
+formed inside a round, and the median is taken over rounds. Nothing here measures.
 """
 
 from __future__ import annotations
@@ -13,13 +13,15 @@ from statistics import median
 from arms import Arm, Sample
 
 FLOP_PER_WEIGHT = 4
-"""Of one token under LoRA: 2 forward, 2 for the gradient of the activations; frozen weights have none themselves."""
+"""Of one token under LoRA: 2 forward, 2 for the gradient of the activations; frozen
+weights have none themselves."""
 MEMORY_DROPOUT = 0.05
 
 
 @dataclass(frozen=True)
 class Measured:
-    """A sample, the round it belongs to, and the rate of the machine's own matmul (FLOP/s) just before."""
+    """A sample, the round it belongs to, and the rate of the machine's own matmul
+    (FLOP/s) just before."""
 
     round: int
     matmul_rate: float
@@ -27,16 +29,24 @@ class Measured:
 
     @property
     def matmul_fraction(self) -> float:
-        return FLOP_PER_WEIGHT * self.sample.matmul_parameters * self.sample.tokens_per_second / self.matmul_rate
+        return (
+            FLOP_PER_WEIGHT
+            * self.sample.matmul_parameters
+            * self.sample.tokens_per_second
+            / self.matmul_rate
+        )
 
     @property
     def peak_bytes_per_adapter(self) -> float | None:
-        return None if self.sample.peak_bytes is None else self.sample.peak_bytes / self.sample.arm.adapters
+        return (
+            None if self.sample.peak_bytes is None else self.sample.peak_bytes / self.sample.arm.adapters
+        )
 
 
 @dataclass(frozen=True)
 class Claim:
-    """A target and what was reached: `values` by round, their median in `reached` (None where nothing was measured)."""
+    """A target and what was reached: `values` by round, their median in `reached` (None
+    where nothing was measured)."""
 
     key: str
     text: str
@@ -68,7 +78,9 @@ class Summary:
 
 def summaries(measured: Sequence[Measured]) -> list[Summary]:
     """One for each arm, by tokens, in the order of measuring."""
-    arms = sorted(dict.fromkeys(each.sample.arm for each in measured), key=lambda arm: (arm.tokens, arm.dropout))
+    arms = sorted(
+        dict.fromkeys(each.sample.arm for each in measured), key=lambda arm: (arm.tokens, arm.dropout)
+    )
     found: list[Summary] = []
     for arm in arms:
         own = [each for each in measured if each.sample.arm == arm]
@@ -84,7 +96,9 @@ def summaries(measured: Sequence[Measured]) -> list[Summary]:
     return found
 
 
-def claims(measured: Sequence[Measured], targets: dict[str, dict[int, float]], packed: int) -> list[Claim]:
+def claims(
+    measured: Sequence[Measured], targets: dict[str, dict[int, float]], packed: int
+) -> list[Claim]:
     """Every target of the configuration with what was reached.
 
     Args:
@@ -104,7 +118,8 @@ Values = Callable[[Sequence[Measured]], tuple[float, ...]]
 
 
 def wordings(packed: int) -> dict[str, tuple[str, bool, Values]]:
-    """What can be promised: in words, whether less is better, and the values by round from samples of one length."""
+    """What can be promised: in words, whether less is better, and the values by round
+    from samples of one length."""
     pack = f"packed K={packed}"
 
     def speedup(precision: str) -> Values:
@@ -116,17 +131,26 @@ def wordings(packed: int) -> dict[str, tuple[str, bool, Values]]:
 
     return {
         "over_defaults": (f"{pack} over PEFT + Trainer at its defaults", False, speedup("float32")),
-        "over_same_precision": (f"{pack} over PEFT + Trainer, both bfloat16", False, speedup("bfloat16")),
-        "matmul_fraction": (f"{pack}, fraction of the bfloat16 matmul rate", False, lambda there: _fractions(there, packed)),
+        "over_same_precision": (
+            f"{pack} over PEFT + Trainer, both bfloat16",
+            False,
+            speedup("bfloat16"),
+        ),
+        "matmul_fraction": (
+            f"{pack}, fraction of the bfloat16 matmul rate",
+            False,
+            lambda there: _fractions(there, packed),
+        ),
         "memory_share": (
-            f"{pack}, peak memory per adapter over PEFT's, dropout {MEMORY_DROPOUT:g}", True,
+            f"{pack}, peak memory per adapter over PEFT's, dropout {MEMORY_DROPOUT:g}",
+            True,
             lambda there: _paired(
                 [each for each in there if _is(each, "loraloom", "bfloat16", packed, MEMORY_DROPOUT)],
                 [each for each in there if _is(each, "peft_trainer", "bfloat16", 1, MEMORY_DROPOUT)],
                 lambda each: each.peak_bytes_per_adapter,
             ),
         ),
-    }  # fmt: skip
+    }
 
 
 def _fractions(there: Sequence[Measured], packed: int) -> tuple[float, ...]:
@@ -135,26 +159,48 @@ def _fractions(there: Sequence[Measured], packed: int) -> tuple[float, ...]:
 
 def _is(each: Measured, engine: str, precision: str, adapters: int, dropout: float = 0.0) -> bool:
     arm = each.sample.arm
-    return (arm.engine, arm.precision, arm.adapters, arm.dropout) == (engine, precision, adapters, dropout)
+    return (arm.engine, arm.precision, arm.adapters, arm.dropout) == (
+        engine,
+        precision,
+        adapters,
+        dropout,
+    )
 
 
-def _paired(left: Sequence[Measured], right: Sequence[Measured], value: Callable[[Measured], float | None]) -> tuple[float, ...]:
+def _paired(
+    left: Sequence[Measured], right: Sequence[Measured], value: Callable[[Measured], float | None]
+) -> tuple[float, ...]:
     """left / right of each round that has both."""
     below = {each.round: value(each) for each in right}
     pairs = [(value(each), below.get(each.round)) for each in left]
     return tuple(above / under for above, under in pairs if above is not None and under)
 
 
-# -- words -------------------------------------------------------------------------------------------------------
+# -- words
+# -------------------------------------------------------------------------------------------------------
 
 
 def table_of_arms(rows: Sequence[Summary]) -> str:
     """Every arm: speed, share of the matmul rate, memory."""
-    lines: list[tuple[str, ...]] = [("tokens", "arm", "tokens/s", "of matmul rate", "peak MB", "per adapter")]
+    lines: list[tuple[str, ...]] = [
+        ("tokens", "arm", "tokens/s", "of matmul rate", "peak MB", "per adapter")
+    ]
     for row in rows:
         each = row.peak_bytes_per_adapter
-        peak = ("-", "-") if each is None else (f"{each * row.arm.adapters / 1e6:,.1f}", f"{each / 1e6:,.1f}")
-        lines.append((str(row.arm.tokens), row.arm.name, f"{row.tokens_per_second:,.0f}", f"{row.matmul_fraction:.3f}", *peak))
+        peak = (
+            ("-", "-")
+            if each is None
+            else (f"{each * row.arm.adapters / 1e6:,.1f}", f"{each / 1e6:,.1f}")
+        )
+        lines.append(
+            (
+                str(row.arm.tokens),
+                row.arm.name,
+                f"{row.tokens_per_second:,.0f}",
+                f"{row.matmul_fraction:.3f}",
+                *peak,
+            )
+        )
     return _aligned(lines, left=1)
 
 
@@ -167,7 +213,16 @@ def table_of_claims(rows: Sequence[Claim]) -> str:
             lines.append((str(row.tokens), row.text, target, "-", "-", "not measured"))
         else:
             span = f"{min(row.values):.2f}-{max(row.values):.2f}"
-            lines.append((str(row.tokens), row.text, target, f"{row.reached:.2f}", span, "met" if row.met else "missed"))
+            lines.append(
+                (
+                    str(row.tokens),
+                    row.text,
+                    target,
+                    f"{row.reached:.2f}",
+                    span,
+                    "met" if row.met else "missed",
+                )
+            )
     return _aligned(lines, left=1)
 
 

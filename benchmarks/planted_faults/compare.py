@@ -44,8 +44,12 @@ def _metric(one: RunResult, two: RunResult) -> Compared:
 
 def _retained(before: RunFolder, after: RunFolder) -> Compared:
     """Nats lost on the rows to retain."""
-    changes: list[float] = [one.signals(one.result().trials[0].id)["retain_change"][0] for one in (before, after)]
-    return Compared("loss on retained rows, above the base", changes[0], changes[1], changes[1] < changes[0])
+    changes: list[float] = [
+        one.signals(one.result().trials[0].id)["retain_change"][0] for one in (before, after)
+    ]
+    return Compared(
+        "loss on retained rows, above the base", changes[0], changes[1], changes[1] < changes[0]
+    )
 
 
 def _parameters(one: RunResult, two: RunResult) -> Compared:
@@ -63,20 +67,23 @@ def _longer(before: RunFolder, after: RunFolder) -> Compared:
     """Loss of both adapters on the validation rows as long as the second run has them."""
     config = load_config(after.config_path)
     scores: list[float] = [
-        evaluate(config, str(folder.best), "validation")["metrics"]["validation_loss"] for folder in (before, after)
+        evaluate(config, str(folder.best), "validation")["metrics"]["validation_loss"]
+        for folder in (before, after)
     ]
     return Compared("loss on whole answers", scores[0], scores[1], scores[1] < scores[0])
 
 
 def _honest(before: RunFolder, after: RunFolder, unseen: str) -> Compared:
-    """How far the validation accuracy is above that on rows which neither run has seen: those that the second keeps aside
-    were trained on by the first, so each is held against its own."""
+    """How far the validation accuracy is above that on rows which neither run has seen: those that the
+    second keeps aside were trained on by the first, so each is held against its own."""
     gaps: list[float] = []
     for folder in (before, after):
         config = load_config(folder.config_path, {"data.test": unseen})
         fresh: Any = evaluate(config, str(folder.best), "test")["metrics"]
         gaps.append(abs(_kept(folder.result(), "validation_accuracy") - fresh["test_accuracy"]))
-    return Compared("distance of the score from that on unseen rows", gaps[0], gaps[1], gaps[1] < gaps[0])
+    return Compared(
+        "distance of the score from that on unseen rows", gaps[0], gaps[1], gaps[1] < gaps[0]
+    )
 
 
 def _kept(result: RunResult, metric: str) -> float:

@@ -1,4 +1,5 @@
-"""What diagnosis costs: its CPU time beside that of the whole training loop. Other work on the machine does not count."""
+"""What diagnosis costs: its CPU time beside that of the whole training loop. Other work
+on the machine does not count."""
 
 from __future__ import annotations
 
@@ -36,13 +37,18 @@ class CostMeter:
 
     def __enter__(self) -> CostMeter:
         for owner, name, part in (
-            (Gauge, "stepped", "diagnosis"), (Gauge, "scored", "diagnosis"), (Examiner, "examine", "diagnosis"),
-            (alone, "exit_of", "diagnosis"), (Driver, "run", "loop"),
-        ):  # fmt: skip
+            (Gauge, "stepped", "diagnosis"),
+            (Gauge, "scored", "diagnosis"),
+            (Examiner, "examine", "diagnosis"),
+            (alone, "exit_of", "diagnosis"),
+            (Driver, "run", "loop"),
+        ):
             self._stack.enter_context(patch.object(owner, name, self._timed(getattr(owner, name), part)))
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
         self._stack.close()
 
     @property
@@ -61,7 +67,8 @@ class CostMeter:
 
 
 def measure(files: Files, tell: Callable[[str], None]) -> dict[str, dict[str, Any]]:
-    """The same training with diagnosis and without it, in turn, `PAIRS` times; CPU seconds of the loop."""
+    """The same training with diagnosis and without it, in turn, `PAIRS` times; CPU
+    seconds of the loop."""
     found: dict[str, dict[str, Any]] = {}
     for name, values in _tasks(files).items():
         seconds: dict[str, list[float]] = {"with": [], "without": []}
@@ -71,18 +78,31 @@ def measure(files: Files, tell: Callable[[str], None]) -> dict[str, dict[str, An
                 asked = {**values, "diagnose.signals": kind == "with", "name": f"{name}-{kind}-{pair}"}
                 meter = CostMeter()
                 with meter:
-                    train(load_config(None, {**asked, "output_dir": str(files.work / "cost")}), lambda event: None)
+                    train(
+                        load_config(None, {**asked, "output_dir": str(files.work / "cost")}),
+                        lambda event: None,
+                    )
                 seconds[kind].append(round(meter.spent["loop"], 3))
                 if kind == "with" and meter.share is not None:
                     shares.append(round(meter.share, 5))
-        found[name] = {"loop_seconds": seconds, "metered_share": median(shares), "added_share": added_share(seconds)}
-        tell(f"cost, {name}: {found[name]['metered_share']:.2%} metered, {found[name]['added_share']:.2%} added")
+        found[name] = {
+            "loop_seconds": seconds,
+            "metered_share": median(shares),
+            "added_share": added_share(seconds),
+        }
+        tell(
+            f"cost, {name}: {found[name]['metered_share']:.2%} metered, {found[name]['added_share']:.2%}"
+            " added"
+        )
     return found
 
 
 def added_share(seconds: Mapping[str, list[float]]) -> float:
     """Median over pairs of what the loop with diagnosis takes above the one without."""
-    return round(median(one / other - 1 for one, other in zip(seconds["with"], seconds["without"], strict=True)), 5)
+    return round(
+        median(one / other - 1 for one, other in zip(seconds["with"], seconds["without"], strict=True)),
+        5,
+    )
 
 
 def _tasks(files: Files) -> dict[str, Values]:
@@ -91,11 +111,16 @@ def _tasks(files: Files) -> dict[str, Values]:
     stories = files.write("cost-stories", files.rows("tinystories/stories_lower.jsonl", 200))
     return {
         "encoder": {
-            "model.name_or_path": files.encoder, "data.train": labelled_intents(files, "train", 600),
-            "training.per_device_train_batch_size": 8, **steady,
+            "model.name_or_path": files.encoder,
+            "data.train": labelled_intents(files, "train", 600),
+            "training.per_device_train_batch_size": 8,
+            **steady,
         },
         "decoder": {
-            "model.name_or_path": files.model("stories260K"), "data.train": stories, "data.max_length": 256,
-            "training.per_device_train_batch_size": 4, **steady,
+            "model.name_or_path": files.model("stories260K"),
+            "data.train": stories,
+            "data.max_length": 256,
+            "training.per_device_train_batch_size": 4,
+            **steady,
         },
-    }  # fmt: skip
+    }

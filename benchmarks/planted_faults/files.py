@@ -1,4 +1,5 @@
-"""Where models and data are, and the files that are made of them: samples of rows, and copies with a fault."""
+"""Where models and data are, and the files that are made of them: samples of rows, and
+copies with a fault."""
 
 from __future__ import annotations
 
@@ -38,7 +39,8 @@ class Files:
         path.write_text("".join(json.dumps(row) + "\n" for row in rows))
         return str(path)
 
-    # -- copies with a fault -------------------------------------------------------------------------------------
+    # -- copies with a fault
+    # -------------------------------------------------------------------------------------
 
     def shuffled(self, source: str) -> str:
         """The rows of a file, their labels dealt out anew."""
@@ -46,7 +48,8 @@ class Files:
         labels = [row["label"] for row in rows]
         random.Random(0).shuffle(labels)
         return self.write(
-            f"{Path(source).stem}-shuffled", [{**row, "label": label} for row, label in zip(rows, labels, strict=True)]
+            f"{Path(source).stem}-shuffled",
+            [{**row, "label": label} for row, label in zip(rows, labels, strict=True)],
         )
 
     def repeated(self, source: str, count: int) -> str:
@@ -54,7 +57,8 @@ class Files:
         return self.write(f"{Path(source).stem}-repeated", self.rows(source, count))
 
     def cut_off(self, name: str) -> str:
-        """A copy of a Llama whose last block passes its input on: no gradient reaches that block's inner layers."""
+        """A copy of a Llama whose last block passes its input on: no gradient reaches
+        that block's inner layers."""
         import torch
         from transformers import AutoModelForCausalLM, AutoTokenizer
 
@@ -76,7 +80,9 @@ class Files:
             if file.is_file():
                 (folder / file.name).write_bytes(file.read_bytes())
         template = folder / "chat_template.jinja"
-        template.write_text(template.read_text().replace("{{ m['content'] + '<|im_end|>' }}", "{{ m['content'] }}"))
+        template.write_text(
+            template.read_text().replace("{{ m['content'] + '<|im_end|>' }}", "{{ m['content'] }}")
+        )
         return str(folder)
 
 

@@ -1,14 +1,17 @@
 """Whether a planted fault did any harm: where it did none, a rule that says nothing has missed nothing.
 
-One rule for every set, and nobody's choice: a fault is harmless where what it is about is not worse by more than two standard
-errors. Such runs are counted in a column of their own, and the rates are given with them and without them.
+One rule for every set, and nobody's choice: a fault is harmless where what it is about is not worse by
+more than two standard errors. Such runs are counted in a column of their own, and the rates are given
+with them and without them.
 
-- Most faults are about the deciding metric: that of the healthy run of the same task, row by row where both were scored on
-  the same rows. A run that kept no adapter has lost all that there was to gain.
-- Overfitting: the last evaluation against the run's own best, row by row, since the best checkpoint is what is kept.
+- Most faults are about the deciding metric: that of the healthy run of the same task, row by row where
+  both were scored on the same rows. A run that kept no adapter has lost all that there was to gain.
+- Overfitting: the last evaluation against the run's own best, row by row, since the
+  best checkpoint is what is kept.
 - Forgetting: the loss on the rows to retain against the bare base's, row by row.
 - A rank that is too large costs parameters, and does harm unless the metric is better for it.
-- A request that is refused, rows that stand on two sides and answers that are cut off are there whatever a score says.
+- A request that is refused, rows that stand on two sides and answers that are cut off
+  are there whatever a score says.
 """
 
 from __future__ import annotations
@@ -36,14 +39,19 @@ class Harm:
 
 
 def harm_of(case: Planted, folder: RunFolder, healthy: RunFolder) -> Harm | None:
-    """What the fault did; None for faults that need no proof, for healthy runs, and where the healthy run is not at hand."""
+    """What the fault did; None for faults that need no proof, for healthy runs, and
+    where the healthy run is not at hand."""
     trial = folder.result().trials[0]
     if case.expected == ("overfit",):
         return _after_best(folder.signals(trial.id))
     if case.judged_by == "retain":
         mean, se = folder.signals(trial.id)["retain_change"]
         return _harm("loss on retained rows, above the base's", mean, se)
-    if case.judged_by not in ("metric", "parameters") or not case.expected or not healthy.result_path.is_file():
+    if (
+        case.judged_by not in ("metric", "parameters")
+        or not case.expected
+        or not healthy.result_path.is_file()
+    ):
         return None
     if not trial.adapter:
         return Harm("no adapter was kept", 0.0, 0.0, True)

@@ -1,4 +1,5 @@
-"""Runs whose test was opened: of the same source as validation, or not. Written down before any of them was run."""
+"""Runs whose test was opened: of the same source as validation, or not. Written down
+before any of them was run."""
 
 from __future__ import annotations
 
@@ -10,7 +11,8 @@ UNLIKE = ("validation-unlike-test",)
 
 
 def splits_tasks(files: Files) -> dict[str, Values]:
-    """The healthy settings of two tasks that the rules were tuned on, with another seed and a test of their own source."""
+    """The healthy settings of two tasks that the rules were tuned on, with another seed
+    and a test of their own source."""
     tuned = tuned_tasks(files)
     seed = {"training.seed": SEED}
     return {
@@ -24,9 +26,10 @@ def splits(files: Files, tasks: dict[str, Values]) -> list[Planted]:
     train = files.rows(tasks["stories"]["data.train"])
     nearly = [{"text": f"{row['text']} the end ."} for row in train[:20]]
     by_heart = {
-        "data.validation": files.write("stories-nearly", nearly), "training.num_train_epochs": 12,
+        "data.validation": files.write("stories-nearly", nearly),
+        "training.num_train_epochs": 12,
         "training.early_stopping_patience": 12,
-    }  # fmt: skip
+    }
     return [
         Planted("healthy intents", "intents"),
         Planted("healthy stories", "stories"),
@@ -54,6 +57,10 @@ def _plays(files: Files) -> str:
 def _keywords(files: Files, count: int) -> str:
     """Another source: what somebody types instead of saying it, the longer words alone."""
     rows = files.rows("snips/validate.jsonl", count)
-    told = [" ".join(word for word in row["text"].split() if len(word) > 5) or row["text"] for row in rows]
+    told = [
+        " ".join(word for word in row["text"].split() if len(word) > 5) or row["text"] for row in rows
+    ]
     labels = [row["label_text"] for row in rows]
-    return files.write("keywords", [{"text": text, "label": label} for text, label in zip(told, labels, strict=True)])
+    return files.write(
+        "keywords", [{"text": text, "label": label} for text, label in zip(told, labels, strict=True)]
+    )

@@ -1,6 +1,8 @@
-"""What a replay charges: measured CPU seconds of each piece of work, packed by our engine and alone by PEFT + Trainer.
+"""What a replay charges: measured CPU seconds of each piece of work, packed by our
+engine and alone by PEFT + Trainer.
 
-Everything runs on one thread, so CPU seconds are what a machine with nothing else to do would show on the wall.
+Everything runs on one thread, so CPU seconds are what a machine with nothing else to do
+would show on the wall.
 """
 
 from __future__ import annotations
@@ -24,12 +26,14 @@ from loraloom.search.space import BATCH
 PACKS = (1, 2, 4, 8)
 TICKS, REPEATS = 3, 3
 DRAWN = 8
-"""Settings of each batch size that are timed: what a step takes goes by rank and modules too, and a search meets them all."""
+"""Settings of each batch size that are timed: what a step takes goes by rank and modules too, and a
+search meets them all."""
 
 
 @dataclass(frozen=True)
 class Engine:
-    """Our engine: a tick by candidates and rows, an evaluation by candidates, a join, and to let one wait and go on."""
+    """Our engine: a tick by candidates and rows, an evaluation by candidates, a join,
+    and to let one wait and go on."""
 
     c0: float
     c_row: float
@@ -114,13 +118,22 @@ def measure(task: Task, peaks: Mapping[str, int]) -> Clock:
     drawn = _drawn(task)
     packs = [_pack(task, size, batch, settings) for size in PACKS for batch, settings in drawn.items()]
     costs = fit_costs([one.tick for one in packs])
-    misfit = max(abs(costs.seconds(one.tick.adapters, one.tick.tokens) / one.tick.seconds - 1) for one in packs)
-    first, last = (median(one.evaluation for one in packs if one.tick.adapters == size) for size in (PACKS[0], PACKS[-1]))
+    misfit = max(
+        abs(costs.seconds(one.tick.adapters, one.tick.tokens) / one.tick.seconds - 1) for one in packs
+    )
+    first, last = (
+        median(one.evaluation for one in packs if one.tick.adapters == size)
+        for size in (PACKS[0], PACKS[-1])
+    )
     each = (last - first) / (PACKS[-1] - PACKS[0])
-    join, wait, again = (median(getattr(one, what) for one in packs) for what in ("join", "wait", "again"))
+    join, wait, again = (
+        median(getattr(one, what) for one in packs) for what in ("join", "wait", "again")
+    )
     engine = Engine(costs.c0, costs.c1, costs.c2, max(first - each, 0.0), each, join, wait, again)
     trainer = _alone(Alone(task), drawn)
-    usual = trainer if task.base.model.dtype is torch.float32 else _alone(Alone(task, torch.float32), drawn)
+    usual = (
+        trainer if task.base.model.dtype is torch.float32 else _alone(Alone(task, torch.float32), drawn)
+    )
     return Clock(engine, trainer, usual, peaks, misfit)
 
 
@@ -141,7 +154,8 @@ def _alone(alone: Alone, drawn: Mapping[int, Sequence[dict[str, Any]]]) -> Train
 
 @dataclass(frozen=True)
 class Timed:
-    """A pack's tick (its `tokens` are rows), its evaluation, and of one candidate what it takes to join, to wait, to go on."""
+    """A pack's tick (its `tokens` are rows), its evaluation, and of one candidate what
+    it takes to join, to wait, to go on."""
 
     tick: Sample
     evaluation: float
@@ -152,7 +166,9 @@ class Timed:
 
 def _pack(task: Task, size: int, batch: int, settings: Sequence[dict[str, Any]]) -> Timed:
     """So many candidates at a time until all settings were in a pack: means over the packs."""
-    found = [_timed_pack(task, settings[start : start + size]) for start in range(0, len(settings), size)]
+    found = [
+        _timed_pack(task, settings[start : start + size]) for start in range(0, len(settings), size)
+    ]
     tick, *others = (mean(values) for values in zip(*found, strict=True))
     return Timed(Sample(size, size * batch, tick), *others)
 
@@ -166,7 +182,10 @@ def _timed_pack(task: Task, settings: Sequence[dict[str, Any]]) -> tuple[float, 
     tick = median(timed(lambda: [pack.tick() for _ in range(TICKS)]) / TICKS for _ in range(REPEATS))
     names = list(pack.seats)
     evaluation = median(timed(lambda: pack.evaluate(names)) for _ in range(REPEATS))
-    wait, again = timed(lambda: [pack.pause(name) for name in names]), timed(lambda: [pack.go_on(name) for name in names])
+    wait, again = (
+        timed(lambda: [pack.pause(name) for name in names]),
+        timed(lambda: [pack.go_on(name) for name in names]),
+    )
     for name in names:
         pack.leave(name)
     return tick, evaluation, *(seconds / len(names) for seconds in (join, wait, again))

@@ -3,16 +3,18 @@
     python benchmarks/search/confirm.py           # resamples the committed tables; writes confirm.json (minutes)
     python benchmarks/search/confirm.py --show    # the committed result
 
-There are two ways to use so many rows. *half*: the search chooses on one half, and the race scores its finalists on the other,
-which the choice has not seen. *whole*: the search chooses on all of them, and the race, with seeds of its own, is scored on them
-again. The first chooses by fewer rows. The second judges by rows that the choice has seen, so that `pick_winner` leaves out what
-the search measured, and asks more before it calls a setting better for certain.
+There are two ways to use so many rows. *half*: the search chooses on one half, and the race scores its
+finalists on the other, which the choice has not seen. *whole*: the search chooses on all of them, and
+the race, with seeds of its own, is scored on them again. The first chooses by fewer rows. The second
+judges by rows that the choice has seen, so that `pick_winner` leaves out what the search measured, and
+asks more before it calls a setting better for certain.
 
-A search is the plan's own setting and random ones of the plan's range, each with its cost on the rows at its best checkpoint; as
-many of them race as in `tune`, over the table's other two seeds. Rows are drawn anew for each search, from the 320 that no
-checkpoint was chosen by; the rest of these, and all seeds, tell what is true. Nothing is cut on the way. Of `intents` the share
-of wrong answers is judged as well: rows to which the right one is given less than one half. In `alike` settings differ in nothing
-but luck, as large as that of `stories`: there, whatever is called better for certain is not.
+A search is the plan's own setting and random ones of the plan's range, each with its cost on the rows at
+its best checkpoint; as many of them race as in `tune`, over the table's other two seeds. Rows are drawn
+anew for each search, from the 320 that no checkpoint was chosen by; the rest of these, and all seeds,
+tell what is true. Nothing is cut on the way. Of `intents` the share of wrong answers is judged as well:
+rows to which the right one is given less than one half. In `alike` settings differ in nothing but luck,
+as large as that of `stories`: there, whatever is called better for certain is not.
 """
 
 from __future__ import annotations
@@ -44,7 +46,8 @@ TRIALS = (16, 32)
 WAYS = ("whole", "half")
 SEARCHES = 1000
 SEED_LUCK, ROW_LUCK = 0.012, 0.17
-"""Standard deviations on `stories`: of a setting's cost by its seed, of a row's difference between two settings."""
+"""Standard deviations on `stories`: of a setting's cost by its seed, of a row's
+difference between two settings."""
 Floats = NDArray[np.float64]
 Rows = NDArray[np.int64]
 
@@ -55,7 +58,8 @@ class Costs:
 
     Attributes:
         costs: [P, S, R]. weights: [R].
-        span: from the bare base to the best setting: the unit of a regret. None where all settings are alike.
+        span: from the bare base to the best setting: the unit of a regret. None where
+            all settings are alike.
     """
 
     costs: Floats
@@ -67,14 +71,22 @@ class Costs:
         return self.costs[:, :, rows] @ self.weights[rows] / self.weights[rows].sum()
 
     def score(self, setting: int, seed: int, rows: Rows) -> Score:
-        return Score("rows", {}, tuple(self.costs[setting, seed, rows].tolist()), tuple(self.weights[rows].tolist()))
+        return Score(
+            "rows",
+            {},
+            tuple(self.costs[setting, seed, rows].tolist()),
+            tuple(self.weights[rows].tolist()),
+        )
 
 
 @cache
 def read(task: str, wrong: bool = False) -> Costs:
-    """A committed table; with `wrong` a row costs 1 where its right answer is given less than one half, else nothing."""
+    """A committed table; with `wrong` a row costs 1 where its right answer is given
+    less than one half, else nothing."""
     world, seen = World.of(HERE, task), DEFINITIONS[task].validation_rows
-    near = {world.number(world.planned.params(point)) for point in world.planned.grid(1)} - {world.default}
+    near = {world.number(world.planned.params(point)) for point in world.planned.grid(1)} - {
+        world.default
+    }
     costs = world.table.held[[world.default, *sorted(near)]].astype(np.float64)
     base, weights = (part[seen:].astype(np.float64) for part in (world.table.base, world.table.weights))
     if wrong:
@@ -84,16 +96,19 @@ def read(task: str, wrong: bool = False) -> Costs:
 
 
 def alike(rng: np.random.Generator) -> Costs:
-    """Settings that differ in luck alone: that of the seed, and what each row makes of each setting, whatever its seed."""
+    """Settings that differ in luck alone: that of the seed, and what each row makes of
+    each setting, whatever its seed."""
     settings, rows = max(TRIALS), max(ROWS)
     seeds = rng.normal(10.0, SEED_LUCK, (settings, SEEDS, 1))
     return Costs(seeds + rng.normal(0.0, ROW_LUCK, (settings, 1, rows)), np.ones(rows))
 
 
 TASKS: Mapping[str, Callable[[np.random.Generator], Costs]] = {
-    "stories": lambda _: read("stories"), "intents": lambda _: read("intents"),
-    "intents, share wrong": lambda _: read("intents", wrong=True), "alike": alike,
-}  # fmt: skip
+    "stories": lambda _: read("stories"),
+    "intents": lambda _: read("intents"),
+    "intents, share wrong": lambda _: read("intents", wrong=True),
+    "alike": alike,
+}
 
 
 def search(rng: np.random.Generator, task: str, count: int, trials: int, way: str) -> dict[str, float]:
@@ -110,7 +125,11 @@ def search(rng: np.random.Generator, task: str, count: int, trials: int, way: st
         [
             Contender(
                 str(setting),
-                tuple(found.score(setting, seed, raced_on) for seed in fresh) if setting in finals else (),
+                (
+                    tuple(found.score(setting, seed, raced_on) for seed in fresh)
+                    if setting in finals
+                    else ()
+                ),
                 (found.score(setting, own, chosen_by),),
             )
             for setting in tried
@@ -129,12 +148,17 @@ def search(rng: np.random.Generator, task: str, count: int, trials: int, way: st
         "falsely sure": winner.significant and gain <= 0,
     }
     if kept and winner.gain:
-        come |= {"said": winner.gain.probability, "true": gain > 0, "held": winner.gain.low <= gain <= winner.gain.high}
+        come |= {
+            "said": winner.gain.probability,
+            "true": gain > 0,
+            "held": winner.gain.low <= gain <= winner.gain.high,
+        }
     return come
 
 
 def simulate(searches: int) -> list[dict[str, object]]:
-    """Means over searches, by task, candidates, rows and way; both ways are drawn alike, so that regrets are paired."""
+    """Means over searches, by task, candidates, rows and way; both ways are drawn
+    alike, so that regrets are paired."""
     found: list[dict[str, object]] = []
     for task, trials, count in product(TASKS, TRIALS, ROWS):
         came: dict[str, list[dict[str, float]]] = {}
@@ -144,8 +168,13 @@ def simulate(searches: int) -> list[dict[str, object]]:
         case: dict[str, object] = {"task": task, "trials": trials, "rows": count}
         case |= {way: _means(came[way]) for way in WAYS}
         if "regret" in came["half"][0]:
-            lost = np.asarray([half["regret"] - whole["regret"] for whole, half in zip(*came.values(), strict=True)])
-            case |= {"lost": float(lost.mean()), "lost_se": float(lost.std(ddof=1)) / math.sqrt(searches)}
+            lost = np.asarray(
+                [half["regret"] - whole["regret"] for whole, half in zip(*came.values(), strict=True)]
+            )
+            case |= {
+                "lost": float(lost.mean()),
+                "lost_se": float(lost.std(ddof=1)) / math.sqrt(searches),
+            }
         found.append(case)
         print(case, file=sys.stderr, flush=True)
     return found
@@ -159,8 +188,17 @@ def _means(came: Sequence[Mapping[str, float]]) -> dict[str, float]:
 def report(cases: Sequence[Mapping[str, object]]) -> str:
     """A line a case: each cell is of *whole*, then of *half*."""
     head = (
-        "task", "candidates", "rows", "regret", "half loses", "no better", "said, true", "interval holds", "sure", "falsely sure",
-    )  # fmt: skip
+        "task",
+        "candidates",
+        "rows",
+        "regret",
+        "half loses",
+        "no better",
+        "said, true",
+        "interval holds",
+        "sure",
+        "falsely sure",
+    )
     lines = [f"| {' | '.join(head)} |", "|" + " --- |" * len(head)]
     for case in cases:
         whole, half = case["whole"], case["half"]
@@ -170,18 +208,32 @@ def report(cases: Sequence[Mapping[str, object]]) -> str:
             for one in (whole, half)  # noqa: B023
         )
         lost = f"{case['lost']:.2%} +- {case['lost_se']:.2%}" if "lost" in case else ""
-        said = "; ".join(f"{one['said']:.0%}, {one['true']:.0%}" for one in (whole, half) if "said" in one)
+        said = "; ".join(
+            f"{one['said']:.0%}, {one['true']:.0%}" for one in (whole, half) if "said" in one
+        )
         cells = (
-            case["task"], case["trials"], case["rows"], pair("regret", ".2%"), lost, pair("no better", ".1%"), said,
-            pair("held", ".0%"), pair("sure", ".0%"), pair("falsely sure", ".1%"),
-        )  # fmt: skip
+            case["task"],
+            case["trials"],
+            case["rows"],
+            pair("regret", ".2%"),
+            lost,
+            pair("no better", ".1%"),
+            said,
+            pair("held", ".0%"),
+            pair("sure", ".0%"),
+            pair("falsely sure", ".1%"),
+        )
         lines.append(f"| {' | '.join(map(str, cells))} |")
     return "\n".join(lines)
 
 
 def main(arguments: Sequence[str]) -> int:
-    parser = argparse.ArgumentParser(description="Half of the validation rows for the race, or all of them for both.")
-    parser.add_argument("--show", action="store_true", help="print the committed result and simulate nothing")
+    parser = argparse.ArgumentParser(
+        description="Half of the validation rows for the race, or all of them for both."
+    )
+    parser.add_argument(
+        "--show", action="store_true", help="print the committed result and simulate nothing"
+    )
     parser.add_argument("--searches", type=int, default=SEARCHES, help="of each case")
     parser.add_argument("--out", type=Path, default=RESULT)
     asked = parser.parse_args(arguments)

@@ -35,7 +35,8 @@ Then: TypeAlias = Callable[[World, Clock, int, int, Course], Course]
 """The same and the course of a search to another course."""
 
 
-# -- the usual way: PEFT + Trainer, one after another --------------------------------------------------------------
+# -- the usual way: PEFT + Trainer, one after another
+# --------------------------------------------------------------
 
 
 def default_only(world: World, clock: Clock, number: int, trials: int = 1) -> Course:
@@ -47,12 +48,23 @@ def default_only(world: World, clock: Clock, number: int, trials: int = 1) -> Co
 
 
 def sequential_random(world: World, clock: Clock, number: int, trials: int) -> Course:
-    """Random settings of the whole grid, none twice and the plan's first, each trained to its end by Trainer."""
-    return replay(world, clock.trainer, number, world.space, trials=trials, pack_size=1, sampler="random", pruner="none")
+    """Random settings of the whole grid, none twice and the plan's first, each trained
+    to its end by Trainer."""
+    return replay(
+        world,
+        clock.trainer,
+        number,
+        world.space,
+        trials=trials,
+        pack_size=1,
+        sampler="random",
+        pruner="none",
+    )
 
 
 def in_float32(world: World, clock: Clock, number: int, trials: int, course: Course) -> Course:
-    """The same search with the base in float32, as PEFT and Trainer come. That changes the seconds; curves are taken to stay."""
+    """The same search with the base in float32, as PEFT and Trainer come. That changes the seconds;
+    curves are taken to stay."""
     pack, again = Pack(world, clock.usual), Course(winner=course.winner)
     run_all(pack, again, [one.place for one in course.ended], pack_size=1)
     again.seconds = pack.seconds
@@ -61,7 +73,16 @@ def in_float32(world: World, clock: Clock, number: int, trials: int, course: Cou
 
 def sequential_planned(world: World, clock: Clock, number: int, trials: int) -> Course:
     """Random settings of the plan's range only."""
-    return replay(world, clock.trainer, number, world.planned, trials=trials, pack_size=1, sampler="random", pruner="none")
+    return replay(
+        world,
+        clock.trainer,
+        number,
+        world.planned,
+        trials=trials,
+        pack_size=1,
+        sampler="random",
+        pruner="none",
+    )
 
 
 def optuna_median(world: World, clock: Clock, number: int, trials: int) -> Course:
@@ -71,14 +92,18 @@ def optuna_median(world: World, clock: Clock, number: int, trials: int) -> Cours
 
 def optuna_hyperband(world: World, clock: Clock, number: int, trials: int) -> Course:
     """Optuna's TPE and HyperbandPruner (thirds), with Trainer, on the whole grid."""
-    return _optuna(world, clock.trainer, number, trials, optuna.pruners.HyperbandPruner(1, EVALUATIONS, 3))
+    return _optuna(
+        world, clock.trainer, number, trials, optuna.pruners.HyperbandPruner(1, EVALUATIONS, 3)
+    )
 
 
-# -- packed --------------------------------------------------------------------------------------------------------
+# -- packed
+# --------------------------------------------------------------------------------------------------------
 
 
 def keep_top(world: World, clock: Clock, number: int, trials: int) -> Course:
-    """Random settings of the plan's range, packed; a quarter of the way, the best quarter of them goes on."""
+    """Random settings of the plan's range, packed; a quarter of the way, the best
+    quarter of them goes on."""
     places = random_places(world, number, trials)
     pack, tried, course = Pack(world, clock.engine), Course(), Course()
     run_all(pack, tried, places, SLOTS, until=KEEP_AT)
@@ -112,20 +137,30 @@ class Ours:
 
 
 def informed(world: World, clock: Clock, number: int, trials: int) -> Course:
-    """Ours, where it has searched another task of the same base before. That search is charged to nobody."""
+    """Ours, where it has searched another task of the same base before. That search is
+    charged to nobody."""
     assert world.before is not None
     earlier = Ours()(world.before, clock, number + 1, EARLIER)
     return replay(
-        world, clock.engine, number, world.planned, trials=trials, pack_size=SLOTS, sampler="auto", pruner="auto",
+        world,
+        clock.engine,
+        number,
+        world.planned,
+        trials=trials,
+        pack_size=SLOTS,
+        sampler="auto",
+        pruner="auto",
         known=known_from(world.before, earlier),
-    )  # fmt: skip
+    )
 
 
 def raced(world: World, clock: Clock, number: int, trials: int, course: Course) -> Course:
-    """A search of ours, and then its best settings, the plan's among them and as many as `tune` races, with the table's other
-    seeds, on rows kept for that where there are enough."""
+    """A search of ours, and then its best settings, the plan's among them and as many as `tune` races,
+    with the table's other seeds, on rows kept for that where there are enough."""
     done = sorted((one for one in course.ended if one.status == "completed"), key=lambda one: one.cost)
-    best = list(dict.fromkeys(one.place[0] for one in done if one.place[0] != world.default))[: finalists_of(trials) - 1]
+    best = list(dict.fromkeys(one.place[0] for one in done if one.place[0] != world.default))[
+        : finalists_of(trials) - 1
+    ]
     fresh = [world.seed_of(number, offset) for offset in range(1, SEEDS)]
     settings = [world.default, *best]
     pack = Pack(world, clock.engine)
@@ -148,7 +183,8 @@ def raced(world: World, clock: Clock, number: int, trials: int, course: Course) 
     return Course(course.ended, course.seconds + pack.seconds, winner, said)
 
 
-# -- all of them ---------------------------------------------------------------------------------------------------
+# -- all of them
+# ---------------------------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True)
@@ -189,37 +225,53 @@ CONTESTANTS: dict[str, Contestant] = {
 
 
 def search(world: World, clock: Clock, name: str, trials: int, count: int) -> dict[str, list[Course]]:
-    """The courses of so many replays of a search, and what is made of them besides, by what they are called."""
+    """The courses of so many replays of a search, and what is made of them besides, by
+    what they are called."""
     one = CONTESTANTS[name]
     found = {name: [one.search(world, clock, number, trials) for number in range(count)]}
     if one.then:
         suffix, then = one.then
-        found[name + suffix] = [then(world, clock, number, trials, course) for number, course in enumerate(found[name])]
+        found[name + suffix] = [
+            then(world, clock, number, trials, course) for number, course in enumerate(found[name])
+        ]
     return found
 
 
 def called() -> dict[str, str]:
     """Everything that is judged, in the order of tables, and which search it comes from."""
-    return {each: name for name, one in CONTESTANTS.items() for each in (name, *([name + one.then[0]] if one.then else []))}
+    return {
+        each: name
+        for name, one in CONTESTANTS.items()
+        for each in (name, *([name + one.then[0]] if one.then else []))
+    }
 
 
 def sizes_of(name: str, world: World) -> list[int]:
     """Numbers of candidates that a search is replayed with on a task; none where it cannot be."""
     one = CONTESTANTS[name]
-    return [] if one.looks_back and not world.before else sorted({min(size, len(world.settings)) for size in one.sizes})
+    return (
+        []
+        if one.looks_back and not world.before
+        else sorted({min(size, len(world.settings)) for size in one.sizes})
+    )
 
 
 def random_places(world: World, number: int, trials: int) -> list[Place]:
     """What the random search of the plan's range of this number asks for."""
-    searcher = Searcher(world.planned, world.plan, trials, 1, sampler="random", pruner="none", seed=FIRST_SEED + number)
+    searcher = Searcher(
+        world.planned, world.plan, trials, 1, sampler="random", pruner="none", seed=FIRST_SEED + number
+    )
     asked = [searcher.ask() for _ in range(trials)]
     return [(world.number(one.params), world.seed_of(number)) for one in asked if one is not None]
 
 
 def _optuna(world: World, seconds: Seconds, number: int, trials: int, pruner: BasePruner) -> Course:
-    """A search by Optuna alone, the plan's setting first. A setting that is asked for again costs nothing."""
+    """A search by Optuna alone, the plan's setting first. A setting that is asked for
+    again costs nothing."""
     with quiet():
-        study = optuna.create_study(sampler=optuna.samplers.TPESampler(seed=FIRST_SEED + number), pruner=pruner)
+        study = optuna.create_study(
+            sampler=optuna.samplers.TPESampler(seed=FIRST_SEED + number), pruner=pruner
+        )
         study.enqueue_trial(world.space.point(world.plan))
         pack, course, known = Pack(world, seconds), Course(), dict[int, float | None]()
         for _ in range(trials):
@@ -233,7 +285,9 @@ def _optuna(world: World, seconds: Seconds, number: int, trials: int, pruner: Ba
     return course.declare()
 
 
-def _trained(world: World, pack: Pack, course: Course, trial: optuna.Trial, place: Place) -> float | None:
+def _trained(
+    world: World, pack: Pack, course: Course, trial: optuna.Trial, place: Place
+) -> float | None:
     """Train until the end or until Optuna prunes; the lowest validation loss, or None."""
     pack.join("it", place)
     while True:

@@ -1,8 +1,8 @@
-"""What each task is made of: a model, rows, the settings that all its candidates share, and the grid that a search may choose
-from.
+"""What each task is made of: a model, rows, the settings that all its candidates share, and the grid
+that a search may choose from.
 
-Each is small enough that every setting could be trained to its end with three seeds. A grid is whole, so that a search asks for
-nothing that was not trained; the plan's own setting is one of its points.
+Each is small enough that every setting could be trained to its end with three seeds. A grid is whole, so
+that a search asks for nothing that was not trained; the plan's own setting is one of its points.
 """
 
 from __future__ import annotations
@@ -24,16 +24,30 @@ OCTAVES_DOWN, RATES = 4, 8
 """Rates go by factors of two from a sixteenth of the plan's to eight times it."""
 BATCHES, DROPOUTS = (4, 8), (0.0, 0.1)
 SETTINGS: Mapping[str, Any] = {
-    RANK: 8, BATCH: 8, DROPOUT: 0.0, "training.num_train_epochs": 1, "training.lr_scheduler_type": "linear",
-    WARMUP: 0.1, "training.weight_decay": 0.0, TARGETS: "attention",
-    "search.metric": "validation_loss", "search.trials": 32,
-}  # fmt: skip
+    RANK: 8,
+    BATCH: 8,
+    DROPOUT: 0.0,
+    "training.num_train_epochs": 1,
+    "training.lr_scheduler_type": "linear",
+    WARMUP: 0.1,
+    "training.weight_decay": 0.0,
+    TARGETS: "attention",
+    "search.metric": "validation_loss",
+    "search.trials": 32,
+}
 PLANNED: Mapping[str, Any] = {**SETTINGS, RANK: 16, BATCH: 4, WARMUP: 0.2, TARGETS: "all-linear"}
 """What the plan itself decides for so few rows and one epoch."""
 TARGET_SETS = (
-    ("q_proj",), ("v_proj",), ("q_proj", "v_proj"), ("v_proj", "o_proj"), ("down_proj",), ("gate_proj", "up_proj"),
-    "attention", "mlp", "all-linear",
-)  # fmt: skip
+    ("q_proj",),
+    ("v_proj",),
+    ("q_proj", "v_proj"),
+    ("v_proj", "o_proj"),
+    ("down_proj",),
+    ("gate_proj", "up_proj"),
+    "attention",
+    "mlp",
+    "all-linear",
+)
 
 
 @dataclass(frozen=True)
@@ -47,13 +61,19 @@ class Files:
 
 Row: TypeAlias = dict[str, Any]
 Source: TypeAlias = Callable[[Files], dict[str, Any]]
-"""Files to the keys of the config that name the model and its rows, which are written where they have to be."""
+"""Files to the keys of the config that name the model and its rows, which are written
+where they have to be."""
 
 
 def rates_and_ranks(plan: Mapping[str, Any], most: int = 32) -> tuple[Dimension, ...]:
     """8 rates round the plan's, ranks from 4 to the most, 2 batch sizes, 2 dropouts."""
     rates = [float(f"{plan[RATE] * 2.0 ** (step - OCTAVES_DOWN):.4g}") for step in range(RATES)]
-    return choices(RATE, rates), powers_of_two(RANK, 4, most), powers_of_two(BATCH, *BATCHES), choices(DROPOUT, DROPOUTS)
+    return (
+        choices(RATE, rates),
+        powers_of_two(RANK, 4, most),
+        powers_of_two(BATCH, *BATCHES),
+        choices(DROPOUT, DROPOUTS),
+    )
 
 
 def ranks_and_targets(plan: Mapping[str, Any]) -> tuple[Dimension, ...]:
@@ -92,12 +112,14 @@ class Definition:
 
 
 def stories(files: Files) -> dict[str, Any]:
-    """Continued pretraining: a model of cased stories learns lower-cased ones, in windows of 32 tokens."""
+    """Continued pretraining: a model of cased stories learns lower-cased ones, in
+    windows of 32 tokens."""
     rows = _sample(_read(files.data / "tinystories" / "stories_lower.jsonl"), 400)
     return {
-        "model.name_or_path": str(files.models / "stories260K"), "data.max_length": 32,
+        "model.name_or_path": str(files.models / "stories260K"),
+        "data.max_length": 32,
         **_written(files, "stories", rows[:240], rows[240:280], rows[280:]),
-    }  # fmt: skip
+    }
 
 
 def lower_wiki(files: Files) -> dict[str, Any]:
@@ -105,19 +127,24 @@ def lower_wiki(files: Files) -> dict[str, Any]:
     known, unseen = (_paragraphs(files.data / "wikitext2" / name) for name in ("valid.txt", "test.txt"))
     rows = _sample(known, 50)
     return {
-        "model.name_or_path": str(files.models / "stories260K"), "data.max_length": 32,
+        "model.name_or_path": str(files.models / "stories260K"),
+        "data.max_length": 32,
         **_written(files, "lower-wiki", rows[:40], rows[40:], _sample(unseen, 30)),
-    }  # fmt: skip
+    }
 
 
 def verses(files: Files) -> dict[str, Any]:
-    """Continued pretraining: a model of stories that reads letter by letter learns Shakespeare, in windows of 64 tokens."""
+    """Continued pretraining: a model of stories that reads letter by letter learns
+    Shakespeare, in windows of 64 tokens."""
     text = (files.data / "tinyshakespeare" / "input.txt").read_text()
-    rows = _sample([{"text": text[start : start + 1000]} for start in range(0, len(text) - 999, 1000)], 100)
+    rows = _sample(
+        [{"text": text[start : start + 1000]} for start in range(0, len(text) - 999, 1000)], 100
+    )
     return {
-        "model.name_or_path": str(files.models / "babyllama-tok105"), "data.max_length": 64,
+        "model.name_or_path": str(files.models / "babyllama-tok105"),
+        "data.max_length": 64,
         **_written(files, "verses", rows[:50], rows[50:60], rows[60:]),
-    }  # fmt: skip
+    }
 
 
 def intents(files: Files) -> dict[str, Any]:
@@ -125,18 +152,25 @@ def intents(files: Files) -> dict[str, Any]:
     train, fresh = (_read(files.data / "snips" / name) for name in ("train.jsonl", "validate.jsonl"))
     known, unseen = _labelled(_sample(train, TRAIN_ROWS + 64)), _labelled(_sample(fresh, 320))
     return {
-        **_encoder(), "data.max_length": 16,
+        **_encoder(),
+        "data.max_length": 16,
         **_written(files, "intents", known[:TRAIN_ROWS], known[TRAIN_ROWS:], unseen),
-    }  # fmt: skip
+    }
 
 
 def reviews(files: Files) -> dict[str, Any]:
-    """Classification: is a sentence on a film kind? So few rows of validation are as noisy as settings differ."""
-    train, known, unseen = (_labelled(_read(files.data / "rotten_tomatoes" / f"{name}.jsonl")) for name in _SPLITS)
+    """Classification: is a sentence on a film kind? So few rows of validation are as
+    noisy as settings differ."""
+    train, known, unseen = (
+        _labelled(_read(files.data / "rotten_tomatoes" / f"{name}.jsonl")) for name in _SPLITS
+    )
     return {
-        **_encoder(), "data.max_length": 40,
-        **_written(files, "reviews", _sample(train, TRAIN_ROWS), _sample(known, 16), _sample(unseen, 528)),
-    }  # fmt: skip
+        **_encoder(),
+        "data.max_length": 40,
+        **_written(
+            files, "reviews", _sample(train, TRAIN_ROWS), _sample(known, 16), _sample(unseen, 528)
+        ),
+    }
 
 
 def _encoder() -> dict[str, Any]:

@@ -1,4 +1,5 @@
-"""From courses of searches to figures: how long until the target is reached, and what was decided wrongly."""
+"""From courses of searches to figures: how long until the target is reached, and what
+was decided wrongly."""
 
 from __future__ import annotations
 
@@ -25,10 +26,12 @@ Said: TypeAlias = tuple[int, float, float]
 
 @dataclass(frozen=True)
 class Judged:
-    """A contestant on a task, over all its replays. Times in seconds; infinite where the target was missed.
+    """A contestant on a task, over all its replays. Times in seconds; infinite where
+    the target was missed.
 
     Attributes:
-        target: low, median and high (5%, 50%, 95%) of the time from which the best candidate so far is within the target.
+        target: low, median and high (5%, 50%, 95%) of the time from which the best
+            candidate so far is within the target.
         whole: the same of the time to the declared winner.
         hit: share of replays that declared a winner within the target.
         cut: candidates that were pruned or given up for diverged, a search.
@@ -37,8 +40,8 @@ class Judged:
         false_winners: share of replays whose winner is another than the default and truly no better.
         regret: mean of the way from base to best that the winner lacks.
         replays: how many there were.
-        said: of races, by the bins of the said probability that the winner is better than the plan's setting: [winners, mean
-            of what was said, share that are truly better]; empty without a race.
+        said: of races, by the bins of the said probability that the winner is better than the plan's
+            setting: [winners, mean of what was said, share that are truly better]; empty without a race.
         thinking: CPU seconds a replay itself took, nearly all of them the searcher's; in no time above.
     """
 
@@ -56,7 +59,9 @@ class Judged:
 
     def plain(self) -> dict[str, Any]:
         """For JSON, which has no infinity: there it is null."""
-        return asdict(self) | {name: [None if math.isinf(one) else one for one in getattr(self, name)] for name in TIMES}
+        return asdict(self) | {
+            name: [None if math.isinf(one) else one for one in getattr(self, name)] for name in TIMES
+        }
 
     @classmethod
     def of_plain(cls, plain: Mapping[str, Any]) -> Judged:
@@ -79,18 +84,29 @@ def judge(world: World, courses: Sequence[Course], thinking: float = 0.0) -> Jud
         cut=len(cut) / len(courses),
         false_prunes=mean(wrong) if wrong else None,
         lost=mean(
-            not good[c.winner] and any(good[one.place[0]] for one in c.ended if one.status != "completed") for c in courses
+            not good[c.winner]
+            and any(good[one.place[0]] for one in c.ended if one.status != "completed")
+            for c in courses
         ),
-        false_winners=mean(c.winner != world.default and bool(truth[c.winner] >= truth[world.default]) for c in courses),
+        false_winners=mean(
+            c.winner != world.default and bool(truth[c.winner] >= truth[world.default]) for c in courses
+        ),
         regret=mean(1 - float(world.shares[course.winner]) for course in courses),
         replays=len(courses),
-        said=calibration([(c.said, bool(truth[c.winner] < truth[world.default])) for c in courses if c.said is not None]),
+        said=calibration(
+            [
+                (c.said, bool(truth[c.winner] < truth[world.default]))
+                for c in courses
+                if c.said is not None
+            ]
+        ),
         thinking=thinking,
     )
 
 
 def reached(world: World, course: Course) -> float:
-    """When the target was reached for good: from then on, the best candidate so far was always within it."""
+    """When the target was reached for good: from then on, the best candidate so far was
+    always within it."""
     since, lowest_yet = math.inf, math.inf
     for one in course.ended:
         if one.status == "completed" and one.cost < lowest_yet:
@@ -113,7 +129,8 @@ def _interval(values: Sequence[float]) -> tuple[float, float, float]:
 
 
 def calibration(found: Sequence[tuple[float, bool]]) -> tuple[Said, ...]:
-    """(said, came true) of each winner, by `BINS`; what was said below the first belongs to the first."""
+    """(said, came true) of each winner, by `BINS`; what was said below the first
+    belongs to the first."""
     if not found:
         return ()
     said, true = (np.asarray(side, dtype=float) for side in zip(*found, strict=True))
@@ -138,7 +155,8 @@ def _mean(values: np.ndarray) -> float:
     return float(values.mean()) if len(values) else 0.0
 
 
-# -- how much sooner -----------------------------------------------------------------------------------------------
+# -- how much sooner
+# -----------------------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True)
@@ -150,7 +168,8 @@ class Shortest:
 
 
 def shortest(by_size: Mapping[int, Judged], share: float) -> Shortest | None:
-    """Median seconds to the winner count; None where no size reaches the share. Nothing is read between two sizes."""
+    """Median seconds to the winner count; None where no size reaches the share. Nothing
+    is read between two sizes."""
     able = [Shortest(trials, one.whole[1]) for trials, one in by_size.items() if one.hit >= share]
     return min(able, key=lambda one: one.seconds, default=None)
 

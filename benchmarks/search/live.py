@@ -1,7 +1,8 @@
 """The same searches for real, in small: does a replay's clock tell the truth?
 
-Each repeat searches a task once as `tune` does by itself, and once with PEFT + Trainer, random settings one after another. Both
-report CPU seconds from the first candidate to the declared winner, the base loaded.
+Each repeat searches a task once as `tune` does by itself, and once with PEFT + Trainer, random settings
+one after another. Both report CPU seconds from the first candidate to the declared winner, the base
+loaded.
 """
 
 from __future__ import annotations
@@ -28,7 +29,8 @@ ALONE = 2
 
 @dataclass(frozen=True)
 class Live:
-    """One repeat of one way to search: measured seconds, what a replay says of the same, and the winner's true share."""
+    """One repeat of one way to search: measured seconds, what a replay says of the
+    same, and the winner's true share."""
 
     way: str
     number: int
@@ -43,7 +45,11 @@ def run(task: Task, world: World, clock: Clock, alone: Alone, number: int) -> li
     found: list[Live] = []
     for way, course, search in (
         (LORALOOM, Ours()(world, clock, number, TRIALS), lambda: search_packed(task, world, number)),
-        (RANDOM, sequential_random(world, clock, number, ALONE), lambda: search_alone(world, alone, number)),
+        (
+            RANDOM,
+            sequential_random(world, clock, number, ALONE),
+            lambda: search_alone(world, alone, number),
+        ),
     ):
         began = time.process_time()
         winner = search()
@@ -54,7 +60,9 @@ def run(task: Task, world: World, clock: Clock, alone: Alone, number: int) -> li
 
 def search_packed(task: Task, world: World, number: int) -> int:
     """Our engine and searcher on the real task; gives the winner's setting."""
-    searcher = Searcher(world.planned, world.plan, TRIALS, SLOTS, seed=FIRST_SEED + number, base=world.base)
+    searcher = Searcher(
+        world.planned, world.plan, TRIALS, SLOTS, seed=FIRST_SEED + number, base=world.base
+    )
     pack, asked = task.trainer(), dict[str, int]()
     done: dict[str, float] = {}
 
@@ -93,7 +101,9 @@ def search_packed(task: Task, world: World, number: int) -> int:
             seat = pack.seats[name]
             share = warmup_steps(seat.planned_steps, world.warmup) / seat.planned_steps
             first, smoothed = seat.first_loss or 0.0, seat.smoothed_loss or 0.0
-            searcher.report(Observation(name, seat.step, seat.progress, share, score, smoothed, first, world.shape))
+            searcher.report(
+                Observation(name, seat.step, seat.progress, share, score, smoothed, first, world.shape)
+            )
         if due:
             heed()
         for name in pack.diverged():
@@ -104,7 +114,9 @@ def search_packed(task: Task, world: World, number: int) -> int:
 
 def search_alone(world: World, alone: Alone, number: int) -> int:
     """Random settings one after another; gives the winner's setting."""
-    searcher = Searcher(world.space, world.plan, ALONE, 1, sampler="random", pruner="none", seed=FIRST_SEED + number)
+    searcher = Searcher(
+        world.space, world.plan, ALONE, 1, sampler="random", pruner="none", seed=FIRST_SEED + number
+    )
     costs: dict[int, float] = {}
     settings = settings_of(world.space)
     while (one := searcher.ask()) is not None:

@@ -1,7 +1,9 @@
-"""One search, replayed: the searcher asks, the table answers, and the clock adds up what it would have taken.
+"""One search, replayed: the searcher asks, the table answers, and the clock adds up
+what it would have taken.
 
-`Pack` stands where the trainer stands in a real run: candidates join, tick by tick all of them go one step further, and those
-at an evaluation are scored. What each piece of work costs is measured beforehand (`clock.py`), so a replay takes no real time.
+`Pack` stands where the trainer stands in a real run: candidates join, tick by tick all of them go one
+step further, and those at an evaluation are scored. What each piece of work costs is measured beforehand
+(`clock.py`), so a replay takes no real time.
 """
 
 from __future__ import annotations
@@ -45,8 +47,8 @@ class Ended:
 class Course:
     """What a search came to: who ended when, and whom it declared the winner after so many seconds.
 
-    `said`: how probable a race called it that the winner is better than the plan's setting; None where it is that, or without a
-    race.
+    `said`: how probable a race called it that the winner is better than the plan's setting; None where
+    it is that, or without a race.
     """
 
     ended: list[Ended] = field(default_factory=list[Ended])
@@ -55,7 +57,8 @@ class Course:
     said: float | None = None
 
     def declare(self) -> Course:
-        """The completed candidate with the lowest validation loss wins, as in any search without a race."""
+        """The completed candidate with the lowest validation loss wins, as in any
+        search without a race."""
         done = [one for one in self.ended if one.status == "completed"]
         self.winner = min(done, key=lambda one: one.cost).place[0]
         return self
@@ -117,7 +120,11 @@ class Pack:
     def diverged(self) -> list[str]:
         """Candidates that the trainer itself gave up."""
         given_up = self.world.table.diverged
-        return [name for name, seat in self.seats.items() if given_up[seat.place] < min(seat.turns, EVALUATIONS)]
+        return [
+            name
+            for name, seat in self.seats.items()
+            if given_up[seat.place] < min(seat.turns, EVALUATIONS)
+        ]
 
     def leave(self, name: str, status: EndStatus) -> Ended:
         """A candidate ends; `tune` seats one that waits for that."""
@@ -135,17 +142,34 @@ def marks_of(batch: int) -> tuple[int, ...]:
 
 
 def replay(
-    world: World, costs: Engine | Trainer, number: int, space: Space, *, trials: int, pack_size: int, sampler: str, pruner: str,
+    world: World,
+    costs: Engine | Trainer,
+    number: int,
+    space: Space,
+    *,
+    trials: int,
+    pack_size: int,
+    sampler: str,
+    pruner: str,
     known: Sequence[Known] = (),
-) -> Course:  # fmt: skip
-    """A search of `space` by our searcher, as `tune` drives it, with everything that depends on chance drawn from `number`.
+) -> Course:
+    """A search of `space` by our searcher, as `tune` drives it, with everything that
+    depends on chance drawn from `number`.
 
-    With the pruner "none" nothing ends early, not even what diverges or overfits. `known`: trials of an earlier search.
+    With the pruner "none" nothing ends early, not even what diverges or overfits.
+    `known`: trials of an earlier search.
     """
     searcher = Searcher(
-        space, world.plan, trials, pack_size, sampler=sampler, pruner=pruner, seed=FIRST_SEED + number, base=world.base,
+        space,
+        world.plan,
+        trials,
+        pack_size,
+        sampler=sampler,
+        pruner=pruner,
+        seed=FIRST_SEED + number,
+        base=world.base,
         known=known,
-    )  # fmt: skip
+    )
     pack, course = Pack(world, costs), Course()
 
     def fill() -> None:
@@ -153,7 +177,9 @@ def replay(
             if asked.id in pack.waiting:
                 pack.go_on(asked.id)
             else:
-                pack.join(asked.id, (world.number(asked.params), world.seed_of(number, asked.seed_offset)))
+                pack.join(
+                    asked.id, (world.number(asked.params), world.seed_of(number, asked.seed_offset))
+                )
 
     def end(name: str, status: EndStatus) -> None:
         one = pack.leave(name, status)
@@ -191,7 +217,8 @@ def replay(
 
 
 def known_from(world: World, course: Course) -> list[Known]:
-    """What the next search with the same base learns from one, as `tune` reads it from a run's folder."""
+    """What the next search with the same base learns from one, as `tune` reads it from
+    a run's folder."""
 
     def place(one: Ended) -> tuple[int, float, float]:
         if one.status == "completed":
@@ -201,7 +228,9 @@ def known_from(world: World, course: Course) -> list[Known]:
     found: list[Known] = []
     for one, standing in zip(course.ended, standings([place(one) for one in course.ended]), strict=True):
         won = one.place[0] == course.winner != world.default
-        found.append(Known({**world.plan, **world.settings[one.place[0]]}, standing, "won" if won else ""))
+        found.append(
+            Known({**world.plan, **world.settings[one.place[0]]}, standing, "won" if won else "")
+        )
     return found
 
 
@@ -209,15 +238,28 @@ def observation(world: World, name: str, seat: Seat, score: Score) -> Observatio
     """The evaluation that a seat has just had."""
     planned = seat.evaluations[-1]
     return Observation(
-        name, seat.step, seat.step / planned, warmup_steps(planned, world.warmup) / planned, score,
-        float(world.table.train[seat.place][seat.turns - 1]), float(world.table.first[seat.place]), world.shape,
-    )  # fmt: skip
+        name,
+        seat.step,
+        seat.step / planned,
+        warmup_steps(planned, world.warmup) / planned,
+        score,
+        float(world.table.train[seat.place][seat.turns - 1]),
+        float(world.table.first[seat.place]),
+        world.shape,
+    )
 
 
 def run_all(
-    pack: Pack, course: Course, places: Sequence[Place], pack_size: int, *, since: int = 0, until: int = EVALUATIONS
+    pack: Pack,
+    course: Course,
+    places: Sequence[Place],
+    pack_size: int,
+    *,
+    since: int = 0,
+    until: int = EVALUATIONS,
 ) -> None:
-    """Train candidates from one evaluation to another, so many at a time; those that reach the last one are completed."""
+    """Train candidates from one evaluation to another, so many at a time; those that
+    reach the last one are completed."""
     waiting = list(enumerate(places))
     while waiting or pack.seats:
         while waiting and len(pack.seats) < pack_size:

@@ -1,4 +1,5 @@
-"""How long until a search of LoRA settings has found one that is as good as any? Searches are replayed over a table.
+"""How long until a search of LoRA settings has found one that is as good as any?
+Searches are replayed over a table.
 
     python benchmarks/search/run.py                   # replays over the tables, made first if there are none; writes result.json
     python benchmarks/search/run.py --make table      # trains all settings with all seeds (about 2 hours of one core)
@@ -6,8 +7,8 @@
     python benchmarks/search/run.py --make live       # five real searches each way, in small (about 5 minutes)
     python benchmarks/search/run.py --show            # the committed result; with --task all that is known of a task
 
-`--task` (also several times) keeps to some of the tasks, `--only` to some of the searches. What is made lies beside this file
-and is committed. README.md says how to read the result.
+`--task` (also several times) keeps to some of the tasks, `--only` to some of the searches. What is made
+lies beside this file and is committed. README.md says how to read the result.
 """
 
 from __future__ import annotations
@@ -35,7 +36,8 @@ LIVE = ("stories", "intents")
 """Tasks that are searched for real as well."""
 
 
-# -- making ------------------------------------------------------------------------------------------------------
+# -- making
+# ------------------------------------------------------------------------------------------------------
 
 
 def make(what: str, asked: argparse.Namespace) -> int:
@@ -47,14 +49,19 @@ def make(what: str, asked: argparse.Namespace) -> int:
     chosen = asked.task or (LIVE if what == "live" else TASKS)
     torch.set_num_threads(1)
     if not asked.data.is_dir() or not asked.models.is_dir():
-        print(f"no data at {asked.data} or no models at {asked.models}\n  next: --data and --models", file=sys.stderr)
+        print(
+            f"no data at {asked.data} or no models at {asked.models}\n  next: --data and --models",
+            file=sys.stderr,
+        )
         return 2
     with tempfile.TemporaryDirectory(prefix="search-") as work:
         tasks = [Task(name, Files(asked.models, asked.data, Path(work))) for name in chosen]
         if what == "table":
             import table
 
-            full = [table.make(task, table.path_of(HERE, task.name), asked.minutes, _say) for task in tasks]
+            full = [
+                table.make(task, table.path_of(HERE, task.name), asked.minutes, _say) for task in tasks
+            ]
             return 0 if all(full) else 1
         if what == "peak":
             print(json.dumps(_peak(tasks[0], asked.way)))
@@ -64,7 +71,9 @@ def make(what: str, asked: argparse.Namespace) -> int:
             kept = _read(HERE / "clock.json")
             for task in tasks:
                 kept[task.name] = clock.measure(task, _peaks(task.name, asked)).plain()
-            _write(HERE / "clock.json", kept | {"environment": _environment(), "command": _command("clock")})
+            _write(
+                HERE / "clock.json", kept | {"environment": _environment(), "command": _command("clock")}
+            )
         else:
             _live(tasks)
     return 0
@@ -78,7 +87,11 @@ def _live(tasks: Sequence[Any]) -> None:
 
     kept = _read(HERE / "live.json")
     for task in tasks:
-        world, clock, alone = World.of(HERE, task.name), Clock.read(HERE / "clock.json", task.name), Alone(task)
+        world, clock, alone = (
+            World.of(HERE, task.name),
+            Clock.read(HERE / "clock.json", task.name),
+            Alone(task),
+        )
         kept[task.name] = []
         for number in range(live.REPEATS):
             kept[task.name] += [asdict(one) for one in live.run(task, world, clock, alone, number)]
@@ -123,7 +136,8 @@ def _peak(task: Any, way: str) -> int:
     return peak_of(train)
 
 
-# -- replaying ---------------------------------------------------------------------------------------------------
+# -- replaying
+# ---------------------------------------------------------------------------------------------------
 
 Job: TypeAlias = tuple[str, str, int]
 """A task, a search and a number of candidates."""
@@ -139,8 +153,8 @@ def known_of(task: str) -> tuple[Any, Any]:
 
 
 def replayed(job: Job, count: int) -> dict[str, dict[str, Any]]:
-    """All replays of one contestant with so many candidates on one task, judged, by what it is called. Runs in a process of
-    its own."""
+    """All replays of one contestant with so many candidates on one task, judged, by what it is called.
+    Runs in a process of its own."""
     from contestants import search
     from judge import judge
 
@@ -162,10 +176,17 @@ def ready(tasks: Sequence[str] = TASKS) -> list[str]:
         return path.is_file() and bool(Table.read(path).done.all())
 
     clocks = _read(HERE / "clock.json")
-    found = [task for task in tasks if task in clocks and all(map(full, filter(None, (task, DEFINITIONS[task].after))))]
+    found = [
+        task
+        for task in tasks
+        if task in clocks and all(map(full, filter(None, (task, DEFINITIONS[task].after))))
+    ]
     for task in tasks:
         if task not in found:
-            _say(f"{task} is left out: --make table --task {task} and --make clock --task {task} come first")
+            _say(
+                f"{task} is left out: --make table --task {task} and --make clock --task {task} come"
+                " first"
+            )
     return found
 
 
@@ -174,7 +195,12 @@ def jobs_of(tasks: Sequence[str], only: Sequence[str]) -> list[Job]:
     from contestants import CONTESTANTS, sizes_of
 
     names = [name for name in CONTESTANTS if not only or name in only]
-    jobs = [(task, name, trials) for name in names for task in tasks for trials in sizes_of(name, known_of(task)[0])]
+    jobs = [
+        (task, name, trials)
+        for name in names
+        for task in tasks
+        for trials in sizes_of(name, known_of(task)[0])
+    ]
     return sorted(jobs, key=lambda job: -job[2])
 
 
@@ -191,8 +217,11 @@ def replay_all(jobs: Sequence[Job], count: int) -> dict[Job, dict[str, Any]]:
     return found
 
 
-def result_of(found: Mapping[Job, dict[str, Any]], known: Mapping[str, Any], seconds: float) -> dict[str, Any]:
-    """What was found now and, of other tasks and searches, what an earlier result says, ready for JSON."""
+def result_of(
+    found: Mapping[Job, dict[str, Any]], known: Mapping[str, Any], seconds: float
+) -> dict[str, Any]:
+    """What was found now and, of other tasks and searches, what an earlier result says,
+    ready for JSON."""
     from contestants import SLOTS, called, sizes_of
 
     from report import GOAL, sooner
@@ -206,20 +235,35 @@ def result_of(found: Mapping[Job, dict[str, Any]], known: Mapping[str, Any], sec
         searches: dict[str, Any] = {}
         for name, source in called().items():
             before = kept.get(task, {}).get(name, {})
-            sizes = {size: found.get((task, name, size), before.get(str(size))) for size in sizes_of(source, world)}
+            sizes = {
+                size: found.get((task, name, size), before.get(str(size)))
+                for size in sizes_of(source, world)
+            }
             if any(sizes.values()):
                 searches[name] = {str(size): one for size, one in sizes.items() if one}
         tasks[task] = {
-            "settings": len(world.settings), "planned_settings": int(world.planned.size), "good_settings": int(world.good.sum()),
-            "within_one_percent": int((world.shares >= 0.99).sum()), "share_of_default": float(world.shares[world.default]),
-            "table_cpu_seconds": world.table.seconds, "sooner": sooner(searches), "searches": searches,
-        }  # fmt: skip
+            "settings": len(world.settings),
+            "planned_settings": int(world.planned.size),
+            "good_settings": int(world.good.sum()),
+            "within_one_percent": int((world.shares >= 0.99).sum()),
+            "share_of_default": float(world.shares[world.default]),
+            "table_cpu_seconds": world.table.seconds,
+            "sooner": sooner(searches),
+            "searches": searches,
+        }
     return {
-        "benchmark": "search", "schema_version": 2, "command": _command(None),
+        "benchmark": "search",
+        "schema_version": 2,
+        "command": _command(None),
         "date": datetime.now(UTC).isoformat(timespec="seconds"),
-        "seconds": round(seconds, 1), "environment": _environment(), "slots": SLOTS, "goal": GOAL, "tasks": tasks,
-        "clock": _read(HERE / "clock.json"), "live": _read(HERE / "live.json"),
-    }  # fmt: skip
+        "seconds": round(seconds, 1),
+        "environment": _environment(),
+        "slots": SLOTS,
+        "goal": GOAL,
+        "tasks": tasks,
+        "clock": _read(HERE / "clock.json"),
+        "live": _read(HERE / "live.json"),
+    }
 
 
 def _environment() -> dict[str, Any]:
@@ -244,7 +288,9 @@ def _write(path: Path, value: dict[str, Any]) -> None:
 def written(value: Any, indent: str = "") -> str:
     """JSON with a line for each dictionary that holds none."""
     inner = indent + " "
-    if isinstance(value, dict) and any(isinstance(one, dict) or _of_dicts(one) for one in value.values()):
+    if isinstance(value, dict) and any(
+        isinstance(one, dict) or _of_dicts(one) for one in value.values()
+    ):
         lines = [f"{inner}{json.dumps(key)}: {written(one, inner)}" for key, one in value.items()]
         return "{\n" + ",\n".join(lines) + f"\n{indent}}}"
     if _of_dicts(value):
@@ -262,13 +308,29 @@ def _say(text: str) -> None:
 
 def main(arguments: Sequence[str]) -> int:
     parser = argparse.ArgumentParser(description="Searches of LoRA settings, replayed over a table.")
-    parser.add_argument("--make", choices=("table", "clock", "live", "peak"), help="make one of the things that replays stand on")
-    parser.add_argument("--task", choices=TASKS, action="append", help="only this task, and what the result says of the others")
-    parser.add_argument("--only", metavar="NAME", action="append", default=[], help="only this search, likewise")
-    parser.add_argument("--replays", type=int, default=REPLAYS, help="of each search on each task")
-    parser.add_argument("--way", choices=tuple(WAYS), default="packed", help="with --make peak: whose memory")
     parser.add_argument(
-        "--minutes", type=float, default=math.inf, help="with --make table: stop after so long; call again to go on"
+        "--make",
+        choices=("table", "clock", "live", "peak"),
+        help="make one of the things that replays stand on",
+    )
+    parser.add_argument(
+        "--task",
+        choices=TASKS,
+        action="append",
+        help="only this task, and what the result says of the others",
+    )
+    parser.add_argument(
+        "--only", metavar="NAME", action="append", default=[], help="only this search, likewise"
+    )
+    parser.add_argument("--replays", type=int, default=REPLAYS, help="of each search on each task")
+    parser.add_argument(
+        "--way", choices=tuple(WAYS), default="packed", help="with --make peak: whose memory"
+    )
+    parser.add_argument(
+        "--minutes",
+        type=float,
+        default=math.inf,
+        help="with --make table: stop after so long; call again to go on",
     )
     parser.add_argument("--show", action="store_true", help="print the committed result and run nothing")
     parser.add_argument("--data", type=Path, default=HERE.parents[2] / "shared" / "data")

@@ -1,7 +1,8 @@
 """The table: every setting of the grid, trained to its end with three seeds, with its curve.
 
-Trainings run many at a time in one pack, which changes none of them; a table is made in pieces and goes on where it stopped.
-Losses are kept in half precision: three digits, far finer than the noise of the rows.
+Trainings run many at a time in one pack, which changes none of them; a table is made in pieces and goes
+on where it stopped. Losses are kept in half precision: three digits, far finer than the noise of the
+rows.
 """
 
 from __future__ import annotations
@@ -43,7 +44,8 @@ class Table:
         diverged: [P, S], evaluation by which the trainer gave it up for diverged; E for never.
         base: [R], validation and held-out rows under the bare base.
         weights: [R], supervised tokens of the same rows.
-        plan_rate, plan_scale: the plan's own learning rate, round which the grid lies, and its alpha / r.
+        plan_rate, plan_scale: the plan's own learning rate, round which the grid lies,
+            and its alpha / r.
         seconds: CPU time that the trainings took.
     """
 
@@ -63,11 +65,18 @@ class Table:
     def empty(cls, definition: Definition, points: int, plan_rate: float, plan_scale: float) -> Table:
         half = np.float16
         return cls(
-            np.zeros((points, SEEDS), bool), np.zeros((points, SEEDS, EVALUATIONS, definition.validation_rows), half),
-            np.zeros((points, SEEDS, EVALUATIONS), half), np.zeros((points, SEEDS), half),
-            np.zeros((points, SEEDS, definition.held_rows), half), np.full((points, SEEDS), EVALUATIONS, np.int8),
-            np.zeros(0, half), np.zeros(0, half), plan_rate, plan_scale, 0.0,
-        )  # fmt: skip
+            np.zeros((points, SEEDS), bool),
+            np.zeros((points, SEEDS, EVALUATIONS, definition.validation_rows), half),
+            np.zeros((points, SEEDS, EVALUATIONS), half),
+            np.zeros((points, SEEDS), half),
+            np.zeros((points, SEEDS, definition.held_rows), half),
+            np.full((points, SEEDS), EVALUATIONS, np.int8),
+            np.zeros(0, half),
+            np.zeros(0, half),
+            plan_rate,
+            plan_scale,
+            0.0,
+        )
 
     @classmethod
     def read(cls, path: Path) -> Table:
@@ -100,7 +109,11 @@ def make(task: Task, path: Path, minutes: float, say: Callable[[str], None]) -> 
     """Train what the table lacks until it is full (True) or the time is over."""
     settings = settings_of(task.space)
     table = Table.read(path) if path.is_file() else _begun(task, len(settings))
-    left = [(point, seed) for point, seed in product(range(len(settings)), range(SEEDS)) if not table.done[point, seed]]
+    left = [
+        (point, seed)
+        for point, seed in product(range(len(settings)), range(SEEDS))
+        if not table.done[point, seed]
+    ]
     # Like batch sizes together: they take equally many steps, and none waits for another's rows.
     left.sort(key=lambda one: (settings[one[0]].get(BATCH, 0), one), reverse=True)
     until, began = time.monotonic() + 60 * minutes, time.process_time() - table.seconds
@@ -118,7 +131,10 @@ def make(task: Task, path: Path, minutes: float, say: Callable[[str], None]) -> 
             table.seconds = time.process_time() - began
             table.write(path)
     table.write(path)
-    say(f"{task.name}: {int(table.done.sum())} of {table.done.size} trainings, {table.seconds:.0f} s of CPU so far")
+    say(
+        f"{task.name}: {int(table.done.sum())} of {table.done.size} trainings, {table.seconds:.0f} s of"
+        " CPU so far"
+    )
     return bool(table.done.all())
 
 
@@ -127,15 +143,21 @@ def _begun(task: Task, points: int) -> Table:
     plan = task.plan
     table = Table.empty(task.definition, points, plan[RATE], plan[ALPHA] / plan[RANK])
     sums = row_sums(
-        task.packed, task.objective, [*task.validation, *task.held_out], [], task=task.prepared.task, pad_id=task.base.pad_id,
+        task.packed,
+        task.objective,
+        [*task.validation, *task.held_out],
+        [],
+        task=task.prepared.task,
+        pad_id=task.base.pad_id,
         token_budget=1024,
-    )[""]  # fmt: skip
+    )[""]
     table.base, table.weights = _halved(sums.loss / sums.weight), _halved(sums.weight)
     return table
 
 
 def _look(task: Task, pack: PackTrainer, table: Table, places: dict[str, tuple[int, int]]) -> bool:
-    """Write down who stands at an evaluation, and let go of those that are done. Gives whether there were any."""
+    """Write down who stands at an evaluation, and let go of those that are done. Gives
+    whether there were any."""
     for name in pack.diverged():
         place, seat = places[name], pack.seats[name]
         table.diverged[place] = min(table.diverged[place], _evaluations(seat))
@@ -144,8 +166,12 @@ def _look(task: Task, pack: PackTrainer, table: Table, places: dict[str, tuple[i
         seat, (point, seed) = pack.seats[name], places[name]
         turn = sorted(seat.evaluation_steps).index(seat.step)
         table.validation[point, seed, turn] = _halved(np.asarray(score.costs))
-        table.train[point, seed, turn] = _halved(np.asarray(seat.smoothed_loss if seat.smoothed_loss is not None else math.nan))
-        table.first[point, seed] = _halved(np.asarray(seat.first_loss if seat.first_loss is not None else math.nan))
+        table.train[point, seed, turn] = _halved(
+            np.asarray(seat.smoothed_loss if seat.smoothed_loss is not None else math.nan)
+        )
+        table.first[point, seed] = _halved(
+            np.asarray(seat.first_loss if seat.first_loss is not None else math.nan)
+        )
     ended = pack.finished()
     for name in ended:
         seat = pack.seats[name]

@@ -1,4 +1,5 @@
-"""A task loaded: the request as `tune` prepares it, the base, and packs that train settings of its grid."""
+"""A task loaded: the request as `tune` prepares it, the base, and packs that train
+settings of its grid."""
 
 from __future__ import annotations
 
@@ -40,13 +41,18 @@ class Task:
     @cached_property
     def prepared(self) -> Prepared:
         """The request as `tune` prepares it, its splits cut to the benchmark's sizes."""
-        made = prepare(load_config(None, {**self.definition.settings, **self.definition.source(self.files)}))
+        made = prepare(
+            load_config(None, {**self.definition.settings, **self.definition.source(self.files)})
+        )
         rows, held = self.definition.validation_rows, spread(made.data.test, self.definition.held_rows)
         parts = len(held) // rows
         data = replace(
-            made.data, train=spread(made.data.train, TRAIN_ROWS), validation=spread(made.data.validation, rows),
-            confirm=held[::parts], test=[row for number, row in enumerate(held) if number % parts],
-        )  # fmt: skip
+            made.data,
+            train=spread(made.data.train, TRAIN_ROWS),
+            validation=spread(made.data.validation, rows),
+            confirm=held[::parts],
+            test=[row for number, row in enumerate(held) if number % parts],
+        )
         return replace(made, data=data)
 
     @cached_property
@@ -59,7 +65,9 @@ class Task:
 
     @cached_property
     def packed(self) -> PackedModel:
-        return PackedModel(share_copy(self.base.model), fresh_modules=self.base.fresh_modules, prepack=True)
+        return PackedModel(
+            share_copy(self.base.model), fresh_modules=self.base.fresh_modules, prepack=True
+        )
 
     @property
     def validation(self) -> Sequence[Row]:
@@ -83,9 +91,16 @@ class Task:
     def trainer(self) -> PackTrainer:
         """An empty pack on this task's rows."""
         return PackTrainer(
-            self.packed, self.prepared.data.train, self.objective, task=self.prepared.task, pad_id=self.base.pad_id,
-            validation=self.validation, decide_by="loss", token_budget=self.prepared.plan.token_budget, signals=False,
-        )  # fmt: skip
+            self.packed,
+            self.prepared.data.train,
+            self.objective,
+            task=self.prepared.task,
+            pad_id=self.base.pad_id,
+            validation=self.validation,
+            decide_by="loss",
+            token_budget=self.prepared.plan.token_budget,
+            signals=False,
+        )
 
     def candidate(self, id: str, params: Mapping[str, Any], seed: int) -> Candidate:
         """A setting of the space with one of the table's seeds."""

@@ -1,4 +1,5 @@
-"""The usual way: PEFT + transformers.Trainer, one candidate after another on a base that stays loaded."""
+"""The usual way: PEFT + transformers.Trainer, one candidate after another on a base
+that stays loaded."""
 
 from __future__ import annotations
 
@@ -46,7 +47,9 @@ class Alone:
         made = self._made(params, seed)
         made.train()
         self._undo(made)
-        losses: list[float] = [entry["eval_loss"] for entry in made.state.log_history if "eval_loss" in entry]
+        losses: list[float] = [
+            entry["eval_loss"] for entry in made.state.log_history if "eval_loss" in entry
+        ]
         return min(losses)
 
     def step_seconds(self, params: Mapping[str, Any]) -> float:
@@ -55,7 +58,10 @@ class Alone:
         made = self._made(params, SEED, watch)
         made.train()
         self._undo(made)
-        return median(after - before for before, after in zip(watch.ends[WARM:], watch.ends[WARM + 1 :], strict=False))
+        return median(
+            after - before
+            for before, after in zip(watch.ends[WARM:], watch.ends[WARM + 1 :], strict=False)
+        )
 
     def evaluation_seconds(self) -> float:
         """CPU seconds of one evaluation."""
@@ -70,7 +76,8 @@ class Alone:
         return median(taken)
 
     def startup_seconds(self, params: Mapping[str, Any]) -> float:
-        """CPU seconds between two trainings: a new adapter, a new Trainer, and what PEFT put on the base taken off."""
+        """CPU seconds between two trainings: a new adapter, a new Trainer, and what
+        PEFT put on the base taken off."""
         taken: list[float] = []
         for seed in range(3):
             began = time.process_time()
@@ -81,28 +88,47 @@ class Alone:
     def _made(self, params: Mapping[str, Any], seed: int, watch: _Watch | None = None) -> Trainer:
         adapter = self.task.candidate("alone", params, seed).adapter
         config = LoraConfig(
-            r=adapter.r, lora_alpha=int(adapter.lora_alpha), lora_dropout=adapter.lora_dropout,
-            target_modules=list(adapter.target_modules), modules_to_save=list(adapter.modules_to_save) or None,
-        )  # fmt: skip
+            r=adapter.r,
+            lora_alpha=int(adapter.lora_alpha),
+            lora_dropout=adapter.lora_dropout,
+            target_modules=list(adapter.target_modules),
+            modules_to_save=list(adapter.modules_to_save) or None,
+        )
         settings = {**self.task.plan, **params}
         batch = settings[BATCH]
         planned = -(-TRAIN_ROWS // batch)
         arguments = TrainingArguments(
-            output_dir=str(Path(gettempdir()) / "search-benchmark"), use_cpu=True, num_train_epochs=1, seed=seed,
-            max_steps=WARM + COUNTED + 1 if watch else -1, per_device_train_batch_size=batch, per_device_eval_batch_size=32,
-            learning_rate=settings[RATE], lr_scheduler_type="linear", weight_decay=0.0,
+            output_dir=str(Path(gettempdir()) / "search-benchmark"),
+            use_cpu=True,
+            num_train_epochs=1,
+            seed=seed,
+            max_steps=WARM + COUNTED + 1 if watch else -1,
+            per_device_train_batch_size=batch,
+            per_device_eval_batch_size=32,
+            learning_rate=settings[RATE],
+            lr_scheduler_type="linear",
+            weight_decay=0.0,
             warmup_steps=warmup_steps(planned, settings[WARMUP]),
-            eval_strategy="no" if watch else "steps", eval_steps=planned // EVALUATIONS,
-            logging_strategy="no", save_strategy="no", report_to="none", disable_tqdm=True, remove_unused_columns=False,
-        )  # fmt: skip
+            eval_strategy="no" if watch else "steps",
+            eval_steps=planned // EVALUATIONS,
+            logging_strategy="no",
+            save_strategy="no",
+            report_to="none",
+            disable_tqdm=True,
+            remove_unused_columns=False,
+        )
         torch.manual_seed(seed)
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             model: Any = get_peft_model(self.base, config)
             made = Trainer(
-                model=model, args=arguments, train_dataset=_dataset(self._rows), eval_dataset=_dataset(self._validation),
-                data_collator=self._collated, callbacks=[watch] if watch else None,
-            )  # fmt: skip
+                model=model,
+                args=arguments,
+                train_dataset=_dataset(self._rows),
+                eval_dataset=_dataset(self._validation),
+                data_collator=self._collated,
+                callbacks=[watch] if watch else None,
+            )
         made.remove_callback(PrinterCallback)
         return made
 
@@ -113,8 +139,10 @@ class Alone:
     def _collated(self, rows: Sequence[Row]) -> dict[str, Any]:
         batch = collate(rows, self.task.base.pad_id, self.task.prepared.task)
         return {
-            "input_ids": batch.input_ids.long(), "attention_mask": batch.attention_mask.long(), "labels": batch.labels.long(),
-        }  # fmt: skip
+            "input_ids": batch.input_ids.long(),
+            "attention_mask": batch.attention_mask.long(),
+            "labels": batch.labels.long(),
+        }
 
 
 class _Watch(TrainerCallback):

@@ -35,8 +35,8 @@ class World:
     Attributes:
         plan: the plan's own setting, as the searcher wants it.
         space: the whole grid.
-        planned: the part of it that `tune` searches by itself: rates within a factor of 4 of the plan's; all of a grid without
-            rates.
+        planned: the part of it that `tune` searches by itself: rates within a factor of 4 of the plan's;
+            all of a grid without rates.
         before: a task with the same base that was searched before.
         settings: every setting of the grid; their places are the table's.
 
@@ -44,7 +44,9 @@ class World:
         ValueError: the table is not complete, or of another task.
     """
 
-    def __init__(self, table: Table, definition: Definition = DEFINITIONS["stories"], before: World | None = None) -> None:
+    def __init__(
+        self, table: Table, definition: Definition = DEFINITIONS["stories"], before: World | None = None
+    ) -> None:
         if not table.done.all():
             raise ValueError(f"{int((~table.done).sum())} trainings of the table are missing")
         if len(table.weights) != definition.validation_rows + definition.held_rows:
@@ -154,7 +156,9 @@ def _planned(space: Space, plan_rate: float) -> Space:
     rates = space[RATE]
     assert isinstance(rates, Choices)
     near = [rate for rate in rates.values if 1 / RATE_REACH <= round(rate / plan_rate, 2) <= RATE_REACH]
-    return replace(space, dimensions=tuple(choices(RATE, near) if one is rates else one for one in space.dimensions))
+    return replace(
+        space, dimensions=tuple(choices(RATE, near) if one is rates else one for one in space.dimensions)
+    )
 
 
 def _key(params: Mapping[str, Any]) -> str:

@@ -1,7 +1,8 @@
 """The six configurations of the guide's table, and the task that they are tried on.
 
-The guide gives ranks, alphas of twice the rank, dropout 0.1, attention layers and biases; it gives no learning rate, no number
-of epochs and no batch size. The other guides do: a rate of 2e-4 to begin with, 1 to 3 epochs, batches of 1 to 4.
+The guide gives ranks, alphas of twice the rank, dropout 0.1, attention layers and biases; it gives no
+learning rate, no number of epochs and no batch size. The other guides do: a rate of 2e-4 to begin with,
+1 to 3 epochs, batches of 1 to 4.
 """
 
 from __future__ import annotations
@@ -19,17 +20,26 @@ TRAIN_ROWS, VALIDATION_ROWS, TEST_ROWS = 800, 200, 400
 SEEDS = 5
 GUIDES_RATE = 2e-4
 RATES = (GUIDES_RATE, 8e-4, 3.2e-3)
-"""Factors of four. The second table chooses from these, for each configuration, on validation and with one seed."""
+"""Factors of four. The second table chooses from these, for each configuration, on
+validation and with one seed."""
 TASK: Values = {
-    "data.max_length": 32, "training.num_train_epochs": 1, "training.per_device_train_batch_size": 4,
-    "training.gradient_accumulation_steps": 1, "training.lr_scheduler_type": "linear", "training.warmup_ratio": 0.06,
-    "training.weight_decay": 0.01, "adapter.lora_dropout": 0.1, "limits.max_packed": 10, "model.dtype": "bfloat16",
-}  # fmt: skip
+    "data.max_length": 32,
+    "training.num_train_epochs": 1,
+    "training.per_device_train_batch_size": 4,
+    "training.gradient_accumulation_steps": 1,
+    "training.lr_scheduler_type": "linear",
+    "training.warmup_ratio": 0.06,
+    "training.weight_decay": 0.01,
+    "adapter.lora_dropout": 0.1,
+    "limits.max_packed": 10,
+    "model.dtype": "bfloat16",
+}
 
 
 @dataclass(frozen=True)
 class Claimed:
-    """The guide's own line: accuracy and parameter share in percent, peak memory in MB, seconds an epoch."""
+    """The guide's own line: accuracy and parameter share in percent, peak memory in MB,
+    seconds an epoch."""
 
     accuracy: float
     share: float
@@ -47,7 +57,12 @@ class Configuration:
 
 
 def _lora(r: int, targets: str = "attention", bias: str = "none") -> Values:
-    return {"adapter.r": r, "adapter.lora_alpha": 2.0 * r, "adapter.target_modules": targets, "adapter.bias": bias}
+    return {
+        "adapter.r": r,
+        "adapter.lora_alpha": 2.0 * r,
+        "adapter.target_modules": targets,
+        "adapter.bias": bias,
+    }
 
 
 DEFAULT = "default"
@@ -58,7 +73,9 @@ CONFIGURATIONS = (
     Configuration("query only", _lora(16, targets="query"), Claimed(83.0, 0.06, 3079.3, 6.8)),
     Configuration("with bias", _lora(16, bias="lora_only"), Claimed(82.9, 0.26, 3082.8, 9.6)),
 )
-LEFT_OUT = {"quantised": "4-bit weights need a CUDA device and bitsandbytes; this benchmark runs on a CPU"}
+LEFT_OUT = {
+    "quantised": "4-bit weights need a CUDA device and bitsandbytes; this benchmark runs on a CPU"
+}
 
 
 def task_values(data: Path, work: Path) -> Values:
@@ -67,12 +84,18 @@ def task_values(data: Path, work: Path) -> Values:
 
     found: dict[str, Any] = {"model.name_or_path": str(encoder.MODEL_DIR), **TASK}
     for split, name, count in (
-        ("train", "train", TRAIN_ROWS), ("validation", "validation", VALIDATION_ROWS), ("test", "test", TEST_ROWS),
-    ):  # fmt: skip
+        ("train", "train", TRAIN_ROWS),
+        ("validation", "validation", VALIDATION_ROWS),
+        ("test", "test", TEST_ROWS),
+    ):
         with (data / "rotten_tomatoes" / f"{name}.jsonl").open() as lines:
             rows = [json.loads(line) for line in lines]
         chosen = random.Random(0).sample(rows, count)
         path = work / f"{split}.jsonl"
-        path.write_text("".join(json.dumps({"text": row["text"], "label": row["label_text"]}) + "\n" for row in chosen))
+        path.write_text(
+            "".join(
+                json.dumps({"text": row["text"], "label": row["label_text"]}) + "\n" for row in chosen
+            )
+        )
         found[f"data.{split}"] = str(path)
     return found

@@ -1,4 +1,5 @@
-"""Train configurations: many at a time for accuracy (each is as it would be alone), one at a time for memory and seconds."""
+"""Train configurations: many at a time for accuracy (each is as it would be alone), one
+at a time for memory and seconds."""
 
 from __future__ import annotations
 
@@ -48,7 +49,8 @@ class Trained:
 
 @dataclass(frozen=True)
 class Alone:
-    """A configuration by itself: bytes above the loaded base at most, CPU seconds of an epoch, and what is trained."""
+    """A configuration by itself: bytes above the loaded base at most, CPU seconds of an
+    epoch, and what is trained."""
 
     peak_bytes: int
     epoch_seconds: float
@@ -76,12 +78,24 @@ class Bench:
         packed = PackedModel(share_copy(base.model), fresh_modules=base.fresh_modules, prepack=True)
         objective = objective_for(self.prepared.task, base.model, prepack=True)
         return PackTrainer(
-            packed, data.train, objective, task=self.prepared.task, pad_id=base.pad_id, validation=data.validation,
-            decide_by="accuracy", token_budget=self.prepared.plan.token_budget, signals=False,
-        )  # fmt: skip
+            packed,
+            data.train,
+            objective,
+            task=self.prepared.task,
+            pad_id=base.pad_id,
+            validation=data.validation,
+            decide_by="accuracy",
+            token_budget=self.prepared.plan.token_budget,
+            signals=False,
+        )
 
     def candidate(self, name: str, asked: Asked) -> Candidate:
-        return candidate(self.prepared.plan, name, {**asked.configuration.values, RATE: asked.rate}, seed_offset=asked.seed)
+        return candidate(
+            self.prepared.plan,
+            name,
+            {**asked.configuration.values, RATE: asked.rate},
+            seed_offset=asked.seed,
+        )
 
     def train(self, asked: Sequence[Asked]) -> list[Trained]:
         """All of them to their ends, in packs."""
@@ -102,7 +116,8 @@ class Bench:
         return [found[number] for number in sorted(found)]
 
     def alone(self, configuration: Configuration, rate: float) -> Alone:
-        """One training by itself, as far as memory and seconds need it. To be called in a process of its own."""
+        """One training by itself, as far as memory and seconds need it. To be called in
+        a process of its own."""
         pack = self.trainer()
         before = _status("VmRSS")
         Path("/proc/self/clear_refs").write_text("5")
@@ -115,11 +130,14 @@ class Bench:
         step = (time.process_time() - began) / SOLO_STEPS
         parameters = seat.adapter.arena.numel
         share = parameters / (self.base.parameters + parameters)
-        return Alone(max(0, _status("VmHWM") - before), step * seat.order.steps_per_epoch, parameters, share)
+        return Alone(
+            max(0, _status("VmHWM") - before), step * seat.order.steps_per_epoch, parameters, share
+        )
 
 
 def tuned_rates(first: Sequence[Trained]) -> Mapping[str, float]:
-    """For each configuration the rate with the best validation accuracy; of equals the one with the lower loss."""
+    """For each configuration the rate with the best validation accuracy; of equals the
+    one with the lower loss."""
 
     def order(one: Trained) -> tuple[float, float]:
         metrics = one.validation.metrics
@@ -127,7 +145,10 @@ def tuned_rates(first: Sequence[Trained]) -> Mapping[str, float]:
         return -metrics["accuracy"], loss if math.isfinite(loss) else math.inf
 
     names = dict.fromkeys(one.asked.configuration.name for one in first)
-    best = {name: min((one for one in first if one.asked.configuration.name == name), key=order) for name in names}
+    best = {
+        name: min((one for one in first if one.asked.configuration.name == name), key=order)
+        for name in names
+    }
     return {name: one.asked.rate for name, one in best.items()}
 
 

@@ -1,7 +1,9 @@
-"""loraloom tunes LoRA adapters: many candidates trained at once on one frozen base, with a reason for every setting.
+"""loraloom tunes LoRA adapters: many candidates trained at once on one frozen base,
+with a reason for every setting.
 
-The public names are below. Each is imported when it is first used, so `import loraloom` costs next to nothing.
-The verbs `train` and `plan` share their names with rooms and are imported from `loraloom.pipeline`.
+The public names are below. Each is imported when it is first used, so `import loraloom` costs next to
+nothing. The verbs `train` and `plan` share their names with rooms and are imported from
+`loraloom.pipeline`.
 """
 
 from __future__ import annotations

@@ -1,7 +1,9 @@
-"""One tree of errors. Every message says what is wrong, what was got, what is needed, and what to do next.
+"""One tree of errors. Every message says what is wrong, what was got, what is needed,
+and what to do next.
 
 The exit code tells who has to act: 2 for a request that is wrong (nothing was started), 1 for a run that
-failed (its state is kept). The command line prints `str(error)` and nothing else: no traceback for a mistake.
+failed (its state is kept). The command line prints `str(error)` and nothing else: no traceback for a
+mistake.
 """
 
 from __future__ import annotations
@@ -25,13 +27,22 @@ class LoraloomError(Exception):
 
     exit_code = 1
     document: dict[str, Any] | None = None
-    """What `--json` prints in place of the message, for a verb whose answer is worth reading although it says no."""
+    """What `--json` prints in place of the message, for a verb whose answer is worth
+    reading although it says no."""
 
     def __init__(
-        self, what: str, *, got: str | None = None, need: str | None = None, next: str | None = None, where: str | None = None
+        self,
+        what: str,
+        *,
+        got: str | None = None,
+        need: str | None = None,
+        next: str | None = None,
+        where: str | None = None,
     ) -> None:
         self.what = _readable(what)
-        self.got, self.need, self.next, self.where = (part and _readable(part) for part in (got, need, next, where))
+        self.got, self.need, self.next, self.where = (
+            part and _readable(part) for part in (got, need, next, where)
+        )
         super().__init__(self.render())
 
     def render(self) -> str:
@@ -48,7 +59,8 @@ def first_line(error: BaseException) -> str:
 
 
 def _readable(text: str) -> str:
-    """`text` cut to what a person reads, each sign that a terminal would obey, or not show, as its escape."""
+    """`text` cut to what a person reads, each sign that a terminal would obey, or not
+    show, as its escape."""
     if len(text) > LONGEST_PART:
         text = f"{text[:LONGEST_PART]}... ({len(text):,} characters)"
     return "".join(sign if sign.isprintable() or sign == "\n" else repr(sign)[1:-1] for sign in text)

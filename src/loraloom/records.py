@@ -1,7 +1,8 @@
 """Plain values that pass between rooms. No torch, no I/O, nothing that can change after it was made.
 
-A *trial* is one candidate; a *pack* is candidates trained together; a *slot* is a place in a pack; a *run* is
-one invocation. Losses are in nats per supervised token (or per row for classification), memory in bytes.
+A *trial* is one candidate; a *pack* is candidates trained together; a *slot* is a place in a pack; a
+*run* is one invocation. Losses are in nats per supervised token (or per row for classification), memory
+in bytes.
 """
 
 from __future__ import annotations
@@ -11,7 +12,8 @@ from dataclasses import dataclass, field
 from typing import Any, Literal
 
 Grade = Literal["A", "B", "C", "M"]
-"""How well a rule is founded: A raw data or code, B paper text, C vendor or secondary, M derived here."""
+"""How well a rule is founded: A raw data or code, B paper text, C vendor or secondary,
+M derived here."""
 
 TrialStatus = Literal["waiting", "running", "completed", "pruned", "diverged", "failed"]
 EndStatus = Literal["completed", "pruned", "diverged", "failed"]
@@ -42,13 +44,15 @@ class Estimate:
 
 @dataclass(frozen=True)
 class AdapterSpec:
-    """Everything that shapes one LoRA adapter; names as in `peft.LoraConfig`. Targets are resolved module paths."""
+    """Everything that shapes one LoRA adapter; names as in `peft.LoraConfig`. Targets
+    are resolved module paths."""
 
     r: int
     lora_alpha: float
     lora_dropout: float
     target_modules: tuple[str, ...]
-    """Full dotted paths inside the base model, already matched: "model.layers.0.self_attn.q_proj", ..."""
+    """Full dotted paths inside the base model, already matched:
+    "model.layers.0.self_attn.q_proj", ..."""
     use_rslora: bool = False
     use_dora: bool = False
     bias: Literal["none", "lora_only", "all"] = "none"
@@ -77,13 +81,15 @@ class TrainingSpec:
     neftune_noise_alpha: float | None = None
     seed: int = 42
     evaluations: int = 8
-    """How often the candidate is scored on validation, evenly over its own steps; the last one is at its end."""
+    """How often the candidate is scored on validation, evenly over its own steps; the
+    last one is at its end."""
     early_stopping_patience: int | None = None
 
 
 @dataclass(frozen=True)
 class Candidate:
-    """One configuration to train: what a slot of a pack takes. `params` are the searched values by dotted key."""
+    """One configuration to train: what a slot of a pack takes. `params` are the
+    searched values by dotted key."""
 
     id: str
     adapter: AdapterSpec
@@ -95,10 +101,11 @@ class Candidate:
 class Score:
     """One evaluation of one candidate on one split.
 
-    `costs` holds one number a row, the same rows in the same order for every candidate of a run, so that two
-    candidates can be compared in pairs; `weights` the row's share (supervised tokens, or 1 for a class); `clusters` the number
-    of what a row is a part of (a document, a conversation, a group): rows of one cluster are one draw in every error.
-    The mean cost is sum(costs * weights) / sum(weights): the loss, or the error rate for accuracy.
+    `costs` holds one number a row, the same rows in the same order for every candidate of a run, so that
+    two candidates can be compared in pairs; `weights` the row's share (supervised tokens, or 1 for a
+    class); `clusters` the number of what a row is a part of (a document, a conversation, a group): rows
+    of one cluster are one draw in every error. The mean cost is sum(costs * weights) / sum(weights): the
+    loss, or the error rate for accuracy.
     """
 
     split: str
@@ -128,8 +135,8 @@ class Gain:
 class Event:
     """Something that happened, as one line of events.jsonl. `at` is seconds since the run began.
 
-    Kinds: run_started, forecast, plan, trial_started, step, evaluated, best, waiting, running, pruned, diverged,
-    completed, failed, saved, race, winner, test, signals, note, run_finished.
+    Kinds: run_started, forecast, plan, trial_started, step, evaluated, best, waiting, running, pruned,
+    diverged, completed, failed, saved, race, winner, test, signals, note, run_finished.
     """
 
     kind: str

@@ -1,4 +1,5 @@
-"""The benchmark's files are scripts beside one another, not a package: tests find them as a run from their folder does."""
+"""The benchmark's files are scripts beside one another, not a package: tests find them
+as a run from their folder does."""
 
 from __future__ import annotations
 

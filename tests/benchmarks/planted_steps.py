@@ -1,4 +1,5 @@
-"""Steps that go wrong, for processes that are to survive nothing of it. Each is told what `isolate.Told` is."""
+"""Steps that go wrong, for processes that are to survive nothing of it. Each is told
+what `isolate.Told` is."""
 
 from __future__ import annotations
 
@@ -53,10 +54,13 @@ def starts_another_and_hangs(told: Any, file: str) -> None:
 
 
 def needs_a_new_process(told: Any) -> None:
-    """Works only where the process was not forked off a server, as where that server has touched the device."""
+    """Works only where the process was not forked off a server, as where that server
+    has touched the device."""
     import multiprocessing
 
     if multiprocessing.get_start_method(allow_none=True) != "spawn":
-        raise RuntimeError("Cannot re-initialize CUDA in forked subprocess. Use the 'spawn' start method")
+        raise RuntimeError(
+            "Cannot re-initialize CUDA in forked subprocess. Use the 'spawn' start method"
+        )
     told.begins("first", 9.0)
     told.found("first", {"status": "done"})

@@ -11,7 +11,8 @@ BENCHMARKS = Path(__file__).resolve().parents[2] / "benchmarks"
 
 
 def load(benchmark: str, name: str = "run", called: str | None = None) -> Any:
-    """`benchmarks/BENCHMARK/NAME.py`. Every benchmark has a run.py, so it is loaded under a name of its own, or `called`."""
+    """`benchmarks/BENCHMARK/NAME.py`. Every benchmark has a run.py, so it is loaded
+    under a name of its own, or `called`."""
     called = called or f"{benchmark}_{name}"
     spec = importlib.util.spec_from_file_location(called, BENCHMARKS / benchmark / f"{name}.py")
     assert spec is not None and spec.loader is not None

@@ -23,9 +23,16 @@ def own() -> Any:
 
 
 def test_an_error_is_of_the_whole_process_and_of_what_the_run_added(own: Any) -> None:
-    record = {"forecast_bytes": 1100, "measured_bytes": 1000, "before_bytes": 400, "parts": {"runtime": 440, "weights": 660}}
+    record = {
+        "forecast_bytes": 1100,
+        "measured_bytes": 1000,
+        "before_bytes": 400,
+        "parts": {"runtime": 440, "weights": 660},
+    }
     judged = own.judged(record)
-    assert judged["error"] == pytest.approx(0.1) and judged["error_without_runtime"] == pytest.approx(0.1)
+    assert judged["error"] == pytest.approx(0.1) and judged["error_without_runtime"] == pytest.approx(
+        0.1
+    )
 
 
 def test_a_run_has_a_process_and_one_thread_to_itself(own: Any, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,4 +1,5 @@
-"""The score of the plan on real tasks: tools' defaults are theirs, splits share no text, shares and errors are formed as said."""
+"""The score of the plan on real tasks: tools' defaults are theirs, splits share no text, shares and
+errors are formed as said."""
 
 from __future__ import annotations
 
@@ -27,10 +28,14 @@ bench: Any = load("advice_tasks")
 
 def scored(*rights: float, of: int = 100) -> list[Score]:
     """One classifier's score a seed: so many rows of a hundred are right, the first ones."""
-    return [Score("test", {}, tuple([0.0] * int(right) + [1.0] * (of - int(right))), (1.0,) * of) for right in rights]
+    return [
+        Score("test", {}, tuple([0.0] * int(right) + [1.0] * (of - int(right))), (1.0,) * of)
+        for right in rights
+    ]
 
 
-# -- the tools ---------------------------------------------------------------------------------------------------
+# -- the tools
+# ---------------------------------------------------------------------------------------------------
 
 
 def test_peft_s_values_are_those_of_the_installed_peft_and_transformers() -> None:
@@ -43,7 +48,9 @@ def test_peft_s_values_are_those_of_the_installed_peft_and_transformers() -> Non
     assert params["adapter.target_modules"] == ("query", "value")
     for name in ("r", "lora_alpha", "lora_dropout", "use_rslora"):
         assert params[f"adapter.{name}"] == lora[name]
-    known = [key for key in tools.TRAINER if key.startswith("training.") and key.partition(".")[2] in trainer]
+    known = [
+        key for key in tools.TRAINER if key.startswith("training.") and key.partition(".")[2] in trainer
+    ]
     assert len(known) >= 7
     for key in (key for key in known if key != "training.optim"):
         assert params[key] == trainer[key.partition(".")[2]], key
@@ -54,7 +61,9 @@ def test_peft_s_values_are_those_of_the_installed_peft_and_transformers() -> Non
 def test_a_tool_settles_all_that_the_plan_would_decide_about_training(tool: Any) -> None:
     params = tool.params("llama")
     assert set(params) <= set(RULES)
-    load_config(flags={key: list(value) if isinstance(value, tuple) else value for key, value in params.items()})
+    load_config(
+        flags={key: list(value) if isinstance(value, tuple) else value for key, value in params.items()}
+    )
     assert {key for key in arms.SHOWN if key not in params} == set()
     assert tool.source
 
@@ -64,10 +73,14 @@ def test_trl_gets_the_rate_that_it_recommends_for_adapters_and_llama_factory_all
     assert by_name["trl"].params("llama")["training.learning_rate"] == 2e-4
     assert by_name["trl"].params("llama")["adapter.target_modules"] == ("q_proj", "v_proj")
     factory = by_name["llama_factory"].params("bert")
-    assert (factory["adapter.target_modules"], factory["adapter.lora_alpha"]) == ("all-linear", 2 * factory["adapter.r"])
+    assert (factory["adapter.target_modules"], factory["adapter.lora_alpha"]) == (
+        "all-linear",
+        2 * factory["adapter.r"],
+    )
 
 
-# -- the tasks ---------------------------------------------------------------------------------------------------
+# -- the tasks
+# ---------------------------------------------------------------------------------------------------
 
 
 def test_the_same_text_in_other_letters_is_the_same_text() -> None:
@@ -85,22 +98,33 @@ def test_reviews_keep_their_splits_and_leave_out_what_is_long_or_stands_in_two(t
         "test": ["fine three", "in both"],
     }
     for name, own in texts.items():
-        lines = [json.dumps({"text": text, "label": 1, "label_text": "positive"}, ensure_ascii=False) for text in own]
+        lines = [
+            json.dumps({"text": text, "label": 1, "label_text": "positive"}, ensure_ascii=False)
+            for text in own
+        ]
         (folder / f"{name}.jsonl").write_text("\n".join(lines) + "\n", encoding="utf-8")
     found = tasks.reviews(tmp_path)
     assert [row["text"] for row in found.train] == ["fine one"]
-    assert len(found.validation) == 2 and [row["text"] for row in found.test] == ["fine three", "in both"]
+    assert len(found.validation) == 2 and [row["text"] for row in found.test] == [
+        "fine three",
+        "in both",
+    ]
     assert found.train[0]["label"] == "positive"
 
 
 @pytest.mark.parametrize("task", tasks.TASKS, ids=lambda task: task.name)
-def test_a_task_s_splits_share_no_text_and_are_the_same_each_time(task: Any, shared: Path, tmp_path: Path) -> None:
+def test_a_task_s_splits_share_no_text_and_are_the_same_each_time(
+    task: Any, shared: Path, tmp_path: Path
+) -> None:
     splits = task.splits(shared)
     key = "question" if task.name == "slots" else "text"
     parts = {name: {tasks._bare(row[key]) for row in rows} for name, rows in vars(splits).items()}
     for name, rows in vars(splits).items():
         assert len(parts[name]) == len(rows) >= 50
-    assert not parts["train"] & parts["validation"] and not (parts["train"] | parts["validation"]) & parts["test"]
+    assert (
+        not parts["train"] & parts["validation"]
+        and not (parts["train"] | parts["validation"]) & parts["test"]
+    )
     assert task.splits(shared) == splits
     keys = splits.write(tmp_path)
     assert {key: len(tasks.read(Path(file))) for key, file in keys.items()} == {
@@ -118,22 +142,34 @@ def test_every_arm_is_trained_and_scored(shared: Path, tmp_path: Path) -> None:
         return tasks.Splits(splits.train[:8], splits.validation[:4], splits.test[:6])
 
     said: list[str] = []
-    found = arms.measure(dataclasses.replace(whole, splits=few), shared, tmp_path, said.append, trials=2, seeds=2)
+    found = arms.measure(
+        dataclasses.replace(whole, splits=few), shared, tmp_path, said.append, trials=2, seeds=2
+    )
     names = [*gaps.DEFAULTS, arms.PLAN, arms.BEST]
     assert list(found.scores) == list(found.record["arms"]) == names
     assert all(len(own) == 2 and len(own[0].costs) == 6 for own in found.scores.values())
-    assert all(len(set(found.record["arms"][name]["costs"])) == 2 for name in names), "two seeds, two adapters"
+    assert all(len(set(found.record["arms"][name]["costs"])) == 2 for name in names), (
+        "two seeds, two adapters"
+    )
     settings = {name: own["settings"] for name, own in found.record["arms"].items()}
-    assert settings["peft"]["adapter.target_modules"] != settings["llama_factory"]["adapter.target_modules"]
-    assert settings["trl"]["training.learning_rate"] == 2e-4 and settings["peft"]["training.learning_rate"] == 5e-5
+    assert (
+        settings["peft"]["adapter.target_modules"] != settings["llama_factory"]["adapter.target_modules"]
+    )
+    assert (
+        settings["trl"]["training.learning_rate"] == 2e-4
+        and settings["peft"]["training.learning_rate"] == 5e-5
+    )
     assert settings["peft"]["training.warmup_ratio"] == 0
     assert found.record["search"]["trials"] == 2 and found.record["metric"] == "test_loss" and said
     assert gaps.gaps(found.scores)["gap"] == pytest.approx(
-        sum(found.record["arms"][name]["cost"] for name in gaps.DEFAULTS) / 3 - found.record["arms"][arms.BEST]["cost"], abs=2e-5
+        sum(found.record["arms"][name]["cost"] for name in gaps.DEFAULTS) / 3
+        - found.record["arms"][arms.BEST]["cost"],
+        abs=2e-5,
     )
 
 
-# -- the score ---------------------------------------------------------------------------------------------------
+# -- the score
+# ---------------------------------------------------------------------------------------------------
 
 
 def of_task(peft: float, trl: float, factory: float, plan: float, best: float) -> Any:
@@ -147,7 +183,10 @@ def test_the_share_is_the_part_of_the_way_from_the_mean_default_to_the_best_of_t
     assert found["share"] == pytest.approx(0.75)
     assert found["share_against"]["peft"] == pytest.approx(25 / 30, abs=1e-4)
     assert found["best_default"] == "llama_factory"
-    assert found["behind_best_default"]["mean"] == pytest.approx(-0.05) and found["behind_best_default"]["errors"] < 0
+    assert (
+        found["behind_best_default"]["mean"] == pytest.approx(-0.05)
+        and found["behind_best_default"]["errors"] < 0
+    )
     assert found["behind_best_of_searched"]["mean"] == pytest.approx(0.05)
 
 
@@ -172,10 +211,13 @@ def test_the_verdict_takes_the_mean_share_and_the_worst_task() -> None:
     assert alone["mean_share"]["met"] and alone["worst_errors_behind"]["met"]
 
 
-# -- the command and its result ----------------------------------------------------------------------------------
+# -- the command and its result
+# ----------------------------------------------------------------------------------
 
 
-def test_without_the_data_it_says_so_and_fails_nothing(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_without_the_data_it_says_so_and_fails_nothing(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     out = tmp_path / "result.json"
     assert bench.main(["--shared", str(tmp_path / "none"), "--output", str(out)]) == 0
     assert "skipped: there is no none/data" in capsys.readouterr().err and not out.exists()
@@ -203,4 +245,7 @@ def test_the_committed_result_is_whole_and_meets_its_targets(capsys: pytest.Capt
     assert bench.main(["--show"]) == 0
     assert "target mean_share 0.6" in capsys.readouterr().out
     if missing:
-        pytest.skip(f"not measured yet: {', '.join(missing)} (python benchmarks/advice_tasks/run.py --task {missing[0]})")
+        pytest.skip(
+            f"not measured yet: {', '.join(missing)} (python benchmarks/advice_tasks/run.py --task"
+            f" {missing[0]})"
+        )

@@ -1,4 +1,5 @@
-"""The attention benchmark compares ways that give the same numbers, and its committed result says what it says."""
+"""The attention benchmark compares ways that give the same numbers, and its committed
+result says what it says."""
 
 from __future__ import annotations
 
@@ -17,7 +18,10 @@ RESULT = json.loads((Path(bench.__file__).parent / "result.json").read_text(enco
 @pytest.mark.parametrize("shape", bench.SHAPES)
 def test_all_ways_give_the_same_output_and_gradients(shape: tuple[int, int, int]) -> None:
     q, k, v, grad = bench.inputs(*shape, 200, torch.float64)
-    found = {name: (way(), torch.autograd.grad(way(), (q, k, v), grad)) for name, way in bench.ways(q, k, v).items()}
+    found = {
+        name: (way(), torch.autograd.grad(way(), (q, k, v), grad))
+        for name, way in bench.ways(q, k, v).items()
+    }
     output, gradients = found.pop("fused")
     for name, (own, own_gradients) in found.items():
         for left, right in zip((own, *own_gradients), (output, *gradients), strict=True):
@@ -27,7 +31,9 @@ def test_all_ways_give_the_same_output_and_gradients(shape: tuple[int, int, int]
 def test_the_committed_result_has_every_shape_and_marks_what_the_engine_takes() -> None:
     assert len(RESULT["shapes"]) == len(bench.SHAPES) * len(bench.LENGTHS) * len(bench.DTYPES)
     for row in RESULT["shapes"]:
-        q, k, _, _ = bench.inputs(row["heads"], row["key_heads"], row["width"], row["length"], getattr(torch, row["dtype"]))
+        q, k, _, _ = bench.inputs(
+            row["heads"], row["key_heads"], row["width"], row["length"], getattr(torch, row["dtype"])
+        )
         assert row["taken"] == bench.taken(q, k)
     assert bench.table(RESULT).count("*") == len(RESULT["shapes"])
 

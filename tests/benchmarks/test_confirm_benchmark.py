@@ -1,4 +1,5 @@
-"""Which rows the race gets is decided by a simulation: it runs, and its committed result bears out the constant."""
+"""Which rows the race gets is decided by a simulation: it runs, and its committed
+result bears out the constant."""
 
 from __future__ import annotations
 
@@ -17,7 +18,8 @@ sys.path.insert(0, str(FOLDER))
 import confirm  # noqa: E402
 
 LOST, HELD = 0.0025, 0.95
-"""Of the way to the best setting, what half of the rows may cost; and the share of 95% intervals that have to hold."""
+"""Of the way to the best setting, what half of the rows may cost; and the share of 95%
+intervals that have to hold."""
 
 
 def cases() -> list[dict[str, Any]]:
@@ -41,7 +43,9 @@ def test_settings_that_are_alike_are_hardly_ever_told_apart() -> None:
         assert max(case[way]["falsely sure"] for way in confirm.WAYS) <= 0.03
 
 
-def test_searches_are_simulated_anew(tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_searches_are_simulated_anew(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(confirm, "ROWS", (32,))
     monkeypatch.setattr(confirm, "TRIALS", (16,))
     assert confirm.main(["--searches", "6", "--out", str(tmp_path / "c.json")]) == 0

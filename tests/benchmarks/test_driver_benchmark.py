@@ -1,4 +1,5 @@
-"""The driver benchmark compares sources that decide the same, and its committed result says what its README says."""
+"""The driver benchmark compares sources that decide the same, and its committed result
+says what its README says."""
 
 from __future__ import annotations
 

@@ -1,4 +1,5 @@
-"""The GPU benchmark on a machine without one: every step in small, steps that go wrong, and what its table may say."""
+"""The GPU benchmark on a machine without one: every step in small, steps that go wrong,
+and what its table may say."""
 
 from __future__ import annotations
 
@@ -25,7 +26,8 @@ COMMITTED = json.loads((HERE / "result.json").read_text(encoding="utf-8"))
 STEPS = [step.name for step in script.STEPS]
 
 
-# -- a step in a process of its own --------------------------------------------------------------------------------------
+# -- a step in a process of its own
+# --------------------------------------------------------------------------------------
 
 
 def ended(function: str, limit: float = 60.0, *arguments: Any) -> Any:
@@ -40,7 +42,11 @@ def test_a_step_ends_with_what_its_parts_found() -> None:
 
 def test_a_part_that_takes_the_process_with_it_fails_alone() -> None:
     found = ended("crashes_in_a_part")
-    assert {name: part["status"] for name, part in found.parts.items()} == {"first": "done", "second": "failed", "third": "done"}
+    assert {name: part["status"] for name, part in found.parts.items()} == {
+        "first": "done",
+        "second": "failed",
+        "third": "done",
+    }
     assert "about to end" in found.parts["second"]["why"]
     assert found.parts["second"]["why"][-1] == "ended by SIGABRT"
     assert (found.status, found.why) == ("failed", ["in part: second"])
@@ -48,7 +54,10 @@ def test_a_part_that_takes_the_process_with_it_fails_alone() -> None:
 
 def test_a_part_that_hangs_is_ended_and_says_where_it_hung() -> None:
     found = ended("hangs_in_a_part")
-    assert {name: part["status"] for name, part in found.parts.items()} == {"hangs": "timed out", "after": "done"}
+    assert {name: part["status"] for name, part in found.parts.items()} == {
+        "hangs": "timed out",
+        "after": "done",
+    }
     assert any("hangs_in_a_part" in line for line in found.parts["hangs"]["why"])
 
 
@@ -77,10 +86,13 @@ def test_where_the_server_has_touched_the_device_new_processes_are_used() -> Non
     assert ended("needs_a_new_process").status == "done"
 
 
-# -- a run of steps ------------------------------------------------------------------------------------------------------
+# -- a run of steps
+# ------------------------------------------------------------------------------------------------------
 
 
-def run_of(out: Path, end: Callable[[str], Any], *, seconds: float = 60.0, **more: Any) -> tuple[bool, dict[str, Any]]:
+def run_of(
+    out: Path, end: Callable[[str], Any], *, seconds: float = 60.0, **more: Any
+) -> tuple[bool, dict[str, Any]]:
     """Run all steps, each of which ends as `end` says; whether it went well, and what is on disk."""
     result: dict[str, Any] = {"seconds": 0.0, "steps": {}}
     run = script.Run(script.STEPS, time.monotonic() + seconds, result, out, small=False, **more)
@@ -96,7 +108,9 @@ def test_the_result_is_whole_before_every_step(tmp_path: Path) -> None:
     out, seen = tmp_path / "result.json", list[dict[str, str]]()
 
     def end(name: str) -> Any:
-        seen.append({step: found["status"] for step, found in json.loads(out.read_text())["steps"].items()})
+        seen.append(
+            {step: found["status"] for step, found in json.loads(out.read_text())["steps"].items()}
+        )
         return done(name)
 
     well, result = run_of(out, end)
@@ -110,7 +124,8 @@ def test_the_result_is_whole_before_every_step(tmp_path: Path) -> None:
 
 def test_a_step_that_fails_leaves_the_next_alone(tmp_path: Path) -> None:
     well, result = run_of(
-        tmp_path / "result.json", lambda name: isolate.Ending("failed", ["gone"]) if name == "speed" else done(name)
+        tmp_path / "result.json",
+        lambda name: isolate.Ending("failed", ["gone"]) if name == "speed" else done(name),
     )
     statuses = {name: found["status"] for name, found in result["steps"].items()}
     assert not well
@@ -158,7 +173,15 @@ def test_a_step_that_is_not_there_is_refused(capsys: pytest.CaptureFixture[str])
 
 def test_a_run_that_is_ended_leaves_no_process_and_a_whole_result(tmp_path: Path) -> None:
     out = tmp_path / "result.json"
-    words = [sys.executable, str(HERE / "run.py"), "--small", "--only", "contract,speed", "--out", str(out)]
+    words = [
+        sys.executable,
+        str(HERE / "run.py"),
+        "--small",
+        "--only",
+        "contract,speed",
+        "--out",
+        str(out),
+    ]
     running = psutil.Popen(words, stderr=subprocess.DEVNULL)
     try:
         until = time.monotonic() + 120
@@ -175,20 +198,27 @@ def test_a_run_that_is_ended_leaves_no_process_and_a_whole_result(tmp_path: Path
     assert list(json.loads(out.read_text())["steps"]) == ["contract", "speed"]
 
 
-# -- every step in small -------------------------------------------------------------------------------------------------
+# -- every step in small
+# -------------------------------------------------------------------------------------------------
 
 
 @pytest.fixture(scope="module")
 def small(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
     out = tmp_path_factory.mktemp("gpu") / "result.json"
-    ended = subprocess.run([sys.executable, str(HERE / "run.py"), "--small", "--out", str(out)], capture_output=True, text=True)
+    ended = subprocess.run(
+        [sys.executable, str(HERE / "run.py"), "--small", "--out", str(out)],
+        capture_output=True,
+        text=True,
+    )
     assert ended.returncode == 0, ended.stderr + out.read_text()
     assert str(out.parent) not in out.read_text()
     return json.loads(out.read_text())
 
 
 def test_every_step_runs_in_small(small: dict[str, Any]) -> None:
-    assert {name: found["status"] for name, found in small["steps"].items()} == dict.fromkeys(STEPS, "done")
+    assert {name: found["status"] for name, found in small["steps"].items()} == dict.fromkeys(
+        STEPS, "done"
+    )
 
 
 def test_what_needs_a_device_says_so_and_all_else_is_measured(small: dict[str, Any]) -> None:
@@ -197,21 +227,38 @@ def test_what_needs_a_device_says_so_and_all_else_is_measured(small: dict[str, A
         for what in ("kernels as AdapterDelta", "fused as plain", "graph as eager")
         for dtype in ("float32", "bfloat16")
     ]
-    alone = ["driver", "waits, K=2", "K=1 and 16", "gpu tests", "kernels on", "fused on", "fused off", "graphs on"]
+    alone = [
+        "driver",
+        "waits, K=2",
+        "K=1 and 16",
+        "gpu tests",
+        "kernels on",
+        "fused on",
+        "fused off",
+        "graphs on",
+    ]
     for step, found in small["steps"].items():
         for name, part in found["parts"].items():
             reason = part["status"].startswith("not measured: ")
             assert part["status"] == "done" or (reason and name in (*twins, *alone)), (step, name, part)
     measured = {step: [name for name, _ in targets.parts_of(small, step)] for step in STEPS}
     assert len(measured["contract"]) >= 5
-    assert measured["speed"][:4] == ["PEFT loop", "PEFT loop, autocast", "PEFT + Trainer", "PEFT + Trainer, bf16"]
+    assert measured["speed"][:4] == [
+        "PEFT loop",
+        "PEFT loop, autocast",
+        "PEFT + Trainer",
+        "PEFT + Trainer, bf16",
+    ]
     assert measured["speed"][4:] == ["K=1", "K=2", "K=2 in two passes"]
-    assert {"default", "dropout 0.05", "uneven batches: 1 and 3 rows", "default again"} <= set(measured["switches"])
+    assert {"default", "dropout 0.05", "uneven batches: 1 and 3 rows", "default again"} <= set(
+        measured["switches"]
+    )
     assert (measured["out_of_memory"], measured["door"], measured["nf4"]) == (["halved"], ["tune"], [])
 
 
 def test_every_row_of_the_table_reads_something_that_a_step_tells(small: dict[str, Any]) -> None:
-    """With the parts of a small run under the names that a full one has, and what only a device could add."""
+    """With the parts of a small run under the names that a full one has, and what only
+    a device could add."""
     result = json.loads(json.dumps(small).replace("K=2", "K=16"))
     parts = {step: found["parts"] for step, found in result["steps"].items()}
     whole = {"status": "done", "ratio": 1.0}
@@ -225,12 +272,19 @@ def test_every_row_of_the_table_reads_something_that_a_step_tells(small: dict[st
     assert [row.text for row in targets.ROWS if row.read(result) is None] == []
 
 
-# -- the table -----------------------------------------------------------------------------------------------------------
+# -- the table
+# -----------------------------------------------------------------------------------------------------------
 
 
 def speed(**milliseconds: float) -> dict[str, Any]:
     names = {"trainer": "PEFT + Trainer", "bf16": "PEFT + Trainer, bf16", "pack": "K=16"}
-    return {"steps": {"speed": {"parts": {names[n]: {"status": "done", "run_ms": ms} for n, ms in milliseconds.items()}}}}
+    return {
+        "steps": {
+            "speed": {
+                "parts": {names[n]: {"status": "done", "run_ms": ms} for n, ms in milliseconds.items()}
+            }
+        }
+    }
 
 
 def cells(result: dict[str, Any], text: str) -> tuple[str, str, str, str]:
@@ -240,7 +294,11 @@ def cells(result: dict[str, Any], text: str) -> tuple[str, str, str, str]:
 
 def test_packs_are_judged_by_the_faster_trainer() -> None:
     text = "K=16 over PEFT + Trainer"
-    assert cells(speed(trainer=40.0, bf16=36.0, pack=48.0), text)[1:] == (">= 8.00 times", "12.00 times", "met")
+    assert cells(speed(trainer=40.0, bf16=36.0, pack=48.0), text)[1:] == (
+        ">= 8.00 times",
+        "12.00 times",
+        "met",
+    )
     assert cells(speed(trainer=20.0, pack=48.0), text)[2:] == ("6.67 times", "missed")
     assert cells(speed(trainer=20.0), text)[2:] == ("not measured", "")
 
@@ -252,7 +310,11 @@ def test_a_part_that_failed_counts_as_not_measured() -> None:
 
 
 def test_comparisons_that_disagree_are_missed() -> None:
-    parts = {"a": {"status": "done"}, "b": {"status": "failed"}, "c": {"status": "not measured: no switch"}}
+    parts = {
+        "a": {"status": "done"},
+        "b": {"status": "failed"},
+        "c": {"status": "not measured: no switch"},
+    }
     assert cells({"steps": {"contract": {"parts": parts}}}, "comparisons")[2:] == ("50.0%", "missed")
 
 

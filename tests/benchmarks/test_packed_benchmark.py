@@ -1,4 +1,5 @@
-"""The packed benchmark: both sides do the same training, ratios are formed as said, and a run writes what it should."""
+"""The packed benchmark: both sides do the same training, ratios are formed as said, and
+a run writes what it should."""
 
 from __future__ import annotations
 
@@ -36,7 +37,8 @@ def packed_arm(adapters: int = 2, dropout: float = 0.0) -> Arm:
     return Arm("loraloom", "bfloat16", adapters, 8, dropout)
 
 
-# -- arms --------------------------------------------------------------------------------------------------------
+# -- arms
+# --------------------------------------------------------------------------------------------------------
 
 
 def test_both_sides_train_the_same_weights_on_the_same_base() -> None:
@@ -83,7 +85,9 @@ def test_rows_have_the_asked_length_and_stay_in_the_vocabulary() -> None:
     assert all(row.supervised == 7 for row in rows)
 
 
-def test_the_stopwatch_leaves_warmup_out_and_goes_on_for_long_enough(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_stopwatch_leaves_warmup_out_and_goes_on_for_long_enough(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     times = iter([0.0, 10.0, 11.0, 12.0, 13.0, 14.0])
     monkeypatch.setattr("time.perf_counter", lambda: next(times))
     watch = Stopwatch(Pace(warmup_steps=2, least_steps=2, seconds=3.0), "cpu")
@@ -103,7 +107,8 @@ def test_arms_run_on_a_gpu(arm: Arm) -> None:
     assert found.peak_bytes
 
 
-# -- machine -----------------------------------------------------------------------------------------------------
+# -- machine
+# -----------------------------------------------------------------------------------------------------
 
 
 def test_the_meter_sees_what_was_held_and_given_back() -> None:
@@ -137,7 +142,8 @@ def test_the_machine_is_described_without_its_name() -> None:
     assert machine.versions()["torch"] == torch.__version__
 
 
-# -- verdict -----------------------------------------------------------------------------------------------------
+# -- verdict
+# -----------------------------------------------------------------------------------------------------
 
 ROUNDS = [
     Measured(0, 1e5, sample(trainer_arm("float32"), 2.0)),
@@ -184,14 +190,18 @@ def test_memory_is_shared_out_over_the_adapters_and_less_is_better() -> None:
 
 
 def test_memory_that_nobody_knows_is_not_measured() -> None:
-    measured = [Measured(0, 1.0, sample(arm, peak=None)) for arm in (trainer_arm(dropout=0.05), packed_arm(2, 0.05))]
+    measured = [
+        Measured(0, 1.0, sample(arm, peak=None))
+        for arm in (trainer_arm(dropout=0.05), packed_arm(2, 0.05))
+    ]
     assert claim("memory_share", 0.5, measured).met is None
     assert table_of_arms(summaries(measured)).splitlines()[1].split()[-2:] == ["-", "-"]
 
 
 def test_arms_are_summed_up_by_their_medians() -> None:
     measured = [
-        Measured(n, 1e5, sample(packed_arm(), seconds, peak=peak)) for n, (seconds, peak) in enumerate([(1, 2), (2, 4), (9, 60)])
+        Measured(n, 1e5, sample(packed_arm(), seconds, peak=peak))
+        for n, (seconds, peak) in enumerate([(1, 2), (2, 4), (9, 60)])
     ]
     (row,) = summaries(measured)
     assert row.tokens_per_second == 8.0
@@ -199,13 +209,16 @@ def test_arms_are_summed_up_by_their_medians() -> None:
 
 
 def test_the_table_says_target_reached_and_verdict() -> None:
-    lines = table_of_claims([claim("over_defaults", 6.5, ROUNDS), claim("matmul_fraction", 0.3, ROUNDS)]).splitlines()
+    lines = table_of_claims(
+        [claim("over_defaults", 6.5, ROUNDS), claim("matmul_fraction", 0.3, ROUNDS)]
+    ).splitlines()
     assert "packed K=2 over PEFT + Trainer at its defaults" in lines[1]
     assert lines[1].split()[-5:] == [">=", "6.50", "6.00", "4.00-8.00", "missed"]
     assert lines[2].endswith("met")
 
 
-# -- run ---------------------------------------------------------------------------------------------------------
+# -- run
+# ---------------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("name", ["cpu", "cuda", "quick"])
@@ -223,7 +236,9 @@ def test_every_target_is_measured(name: str) -> None:
 
 
 def test_the_profile_of_the_gpu_runs_its_whole_way_on_a_tiny_model() -> None:
-    profile = replace(read_profile("cuda"), model=QUICK.model, tokens=[8], packed=[1, 16], pace=QUICK.pace)
+    profile = replace(
+        read_profile("cuda"), model=QUICK.model, tokens=[8], packed=[1, 16], pace=QUICK.pace
+    )
     found = [measure(arm, profile.model, Pace(**profile.pace), "cpu") for arm in profile.arms(8)]
     assert [each.arm.adapters for each in found] == [1, 1, 16]
     assert not any(each.arm.precision == "float32" for each in found)
@@ -237,7 +252,12 @@ def test_every_other_round_runs_the_arms_backwards(monkeypatch: pytest.MonkeyPat
     bench = Bench(replace(QUICK, rounds=2), "cpu", lambda _: None)
     bench.run()
     first, second = (
-        [each.sample.arm for each in bench.measured if each.round == number and not each.sample.arm.dropout] for number in (0, 1)
+        [
+            each.sample.arm
+            for each in bench.measured
+            if each.round == number and not each.sample.arm.dropout
+        ]
+        for number in (0, 1)
     )
     assert second == first[::-1]
     assert {each.round for each in bench.measured if each.sample.arm.dropout} == {0}
@@ -256,7 +276,9 @@ def test_a_quick_run_measures_every_arm(quick_run: tuple[Path, str]) -> None:
     samples = json.loads(quick_run[0].read_text())["samples"]
     arms = [Arm(**each["sample"]["arm"]) for each in samples]
     assert arms == [*QUICK.arms(8), *QUICK.memory_arms(8)]
-    assert all(math.isfinite(each["tokens_per_second"]) and each["tokens_per_second"] > 0 for each in samples)
+    assert all(
+        math.isfinite(each["tokens_per_second"]) and each["tokens_per_second"] > 0 for each in samples
+    )
 
 
 def test_a_result_says_how_it_came_about_and_names_no_folder(quick_run: tuple[Path, str]) -> None:
@@ -300,7 +322,9 @@ def test_a_result_that_was_committed_is_complete(script: Any) -> None:
     assert result["command"] == "python benchmarks/packed/run.py"
     profile = Profile(**json.loads(COMMITTED.read_text(), object_hook=_numbers_as_keys)["config"])
     again = claims(script.read_measured(result), profile.targets, profile.headline)
-    assert [(each.key, each.tokens, each.met) for each in again] == [(t["key"], t["tokens"], t["met"]) for t in result["targets"]]
+    assert [(each.key, each.tokens, each.met) for each in again] == [
+        (t["key"], t["tokens"], t["met"]) for t in result["targets"]
+    ]
     assert all(target["met"] is not None for target in result["targets"])
 
 

@@ -1,4 +1,5 @@
-"""The suite of planted faults: what counts as right, what counts as better, what is timed, and that the result adds up."""
+"""The suite of planted faults: what counts as right, what counts as better, what is
+timed, and that the result adds up."""
 
 from __future__ import annotations
 
@@ -34,18 +35,38 @@ def result(metric: str = "validation_loss", **trial: Any) -> RunResult:
     made = Trial("t000", "completed", {}, **trial)
     direction: Any = "minimize" if metric.endswith("loss") else "maximize"
     run = RunResult(
-        name="r", verb="train", status="completed", model="m", task="causal_lm", started_at="", metric=metric, direction=direction
+        name="r",
+        verb="train",
+        status="completed",
+        model="m",
+        task="causal_lm",
+        started_at="",
+        metric=metric,
+        direction=direction,
     )
     run.trials, run.baseline = [made], {"validation_loss": 2.0, "validation_accuracy": 0.5}
     return run
 
 
 def outcome(
-    *, expected: tuple[str, ...] = ("overfit",), right: bool = True, better: bool | None = None, worse: float | None = None
+    *,
+    expected: tuple[str, ...] = ("overfit",),
+    right: bool = True,
+    better: bool | None = None,
+    worse: float | None = None,
 ) -> Any:
     compared = None if better is None else compare.Compared("loss", 2.0, 1.0, better)
     did = None if worse is None else harm._harm("loss", worse, 0.1)
-    return bench.Outcome("a run", "a task", list(expected), ["overfit"], "warning", right=right, compared=compared, harm=did)
+    return bench.Outcome(
+        "a run",
+        "a task",
+        list(expected),
+        ["overfit"],
+        "warning",
+        right=right,
+        compared=compared,
+        harm=did,
+    )
 
 
 def test_rates_count_each_run_once() -> None:
@@ -75,7 +96,12 @@ def test_a_fault_that_did_no_harm_is_counted_apart() -> None:
     assert "0.150 +- 0.100: harmless" in bench.table(outcomes[1:2])
 
 
-def folder(place: Path, metrics: dict[str, float], adapter: str | None = "a", signals: dict[str, Any] | None = None) -> Any:
+def folder(
+    place: Path,
+    metrics: dict[str, float],
+    adapter: str | None = "a",
+    signals: dict[str, Any] | None = None,
+) -> Any:
     """A run on disk with one trial, its rows' costs not kept."""
     made = bench.RunFolder(place)
     place.mkdir()
@@ -92,11 +118,15 @@ def losses(loss: float) -> dict[str, float]:
 
 def test_harm_is_held_against_the_healthy_run_of_the_task(tmp_path: Path) -> None:
     fault = cases.Planted("rank 1", "plays", ("rank-bound",))
-    healthy, bad, mild = (folder(tmp_path / name, losses(loss)) for name, loss in (("h", 1.0), ("b", 1.5), ("m", 1.2)))
+    healthy, bad, mild = (
+        folder(tmp_path / name, losses(loss)) for name, loss in (("h", 1.0), ("b", 1.5), ("m", 1.2))
+    )
     done = harm.harm_of(fault, bad, healthy)
     assert done.done and done.worse == pytest.approx(0.5) and done.se == pytest.approx(2**0.5 * 0.1)
     assert not harm.harm_of(fault, mild, healthy).done
-    assert harm.harm_of(fault, folder(tmp_path / "lost", losses(1.0), None), healthy).done, "it kept no adapter"
+    assert harm.harm_of(fault, folder(tmp_path / "lost", losses(1.0), None), healthy).done, (
+        "it kept no adapter"
+    )
     assert harm.harm_of(fault, bad, bench.RunFolder(tmp_path / "absent")) is None
     assert harm.harm_of(cases.Planted("healthy plays", "plays"), bad, healthy) is None
 
@@ -104,22 +134,37 @@ def test_harm_is_held_against_the_healthy_run_of_the_task(tmp_path: Path) -> Non
 def test_harm_is_what_the_fault_is_about(tmp_path: Path) -> None:
     healthy = folder(tmp_path / "h", losses(1.0))
     seen = folder(
-        tmp_path / "s", losses(0.5), signals={"readings": [{"gain": -0.3, "gain_se": 0.1}], "retain_change": (0.1, 0.2)}
+        tmp_path / "s",
+        losses(0.5),
+        signals={"readings": [{"gain": -0.3, "gain_se": 0.1}], "retain_change": (0.1, 0.2)},
     )
     overfit = cases.Planted("40 epochs", "plays", ("overfit",))
-    assert harm.harm_of(overfit, seen, healthy) == harm.Harm("last evaluation against the best", 0.3, 0.1, True)
-    assert not harm.harm_of(cases.Planted("forgetting", "plays", ("forgetting",), judged_by="retain"), seen, healthy).done
+    assert harm.harm_of(overfit, seen, healthy) == harm.Harm(
+        "last evaluation against the best", 0.3, 0.1, True
+    )
+    assert not harm.harm_of(
+        cases.Planted("forgetting", "plays", ("forgetting",), judged_by="retain"), seen, healthy
+    ).done
     wide = cases.Planted("rank 128", "plays", ("rank-surplus",), judged_by="parameters")
     assert not harm.harm_of(wide, seen, healthy).done, "the rank was of use"
-    assert harm.harm_of(wide, healthy, folder(tmp_path / "h2", losses(1.0))).done, "parameters for nothing"
-    assert harm.harm_of(cases.Planted("cut", "plays", ("answers-cut-off",), judged_by="longer"), seen, healthy) is None
+    assert harm.harm_of(wide, healthy, folder(tmp_path / "h2", losses(1.0))).done, (
+        "parameters for nothing"
+    )
+    assert (
+        harm.harm_of(
+            cases.Planted("cut", "plays", ("answers-cut-off",), judged_by="longer"), seen, healthy
+        )
+        is None
+    )
 
 
 def test_a_loss_is_better_when_small_and_an_accuracy_when_large() -> None:
     low, high = ({"validation_loss": value} for value in (1.0, 1.5))
     assert compare._metric(result(metrics=high, adapter="a"), result(metrics=low, adapter="a")).better
     low, high = ({"validation_accuracy": value} for value in (0.6, 0.9))
-    worse, good = (result("validation_accuracy", metrics=metrics, adapter="a") for metrics in (low, high))
+    worse, good = (
+        result("validation_accuracy", metrics=metrics, adapter="a") for metrics in (low, high)
+    )
     assert compare._metric(worse, good).better and not compare._metric(good, worse).better
 
 
@@ -130,7 +175,10 @@ def test_a_run_that_kept_no_adapter_has_the_score_of_the_base() -> None:
 
 def test_fewer_parameters_help_only_where_nothing_is_lost() -> None:
     def sized(parameters: int, loss: float) -> RunResult:
-        return result(metrics={"validation_loss": loss, "validation_loss_se": 0.05}, trainable_parameters=parameters)
+        return result(
+            metrics={"validation_loss": loss, "validation_loss_se": 0.05},
+            trainable_parameters=parameters,
+        )
 
     assert compare._parameters(sized(2000, 1.0), sized(1000, 1.1)).better, "within two standard errors"
     assert not compare._parameters(sized(2000, 1.0), sized(1000, 1.2)).better
@@ -156,7 +204,9 @@ def test_the_meter_times_diagnosis_beside_the_loop(monkeypatch: pytest.MonkeyPat
 
 
 def test_what_is_added_is_the_median_over_pairs() -> None:
-    assert cost.added_share({"with": [11.0, 10.2, 30.0], "without": [10.0, 10.0, 10.0]}) == pytest.approx(0.1)
+    assert cost.added_share(
+        {"with": [11.0, 10.2, 30.0], "without": [10.0, 10.0, 10.0]}
+    ) == pytest.approx(0.1)
 
 
 def test_labels_are_dealt_out_anew_and_none_is_lost(tmp_path: Path) -> None:
@@ -164,7 +214,9 @@ def test_labels_are_dealt_out_anew_and_none_is_lost(tmp_path: Path) -> None:
     rows = [{"text": str(n), "label": n % 3} for n in range(30)]
     mixed = made.rows(made.shuffled(made.write("rows", rows)))
     assert [row["text"] for row in mixed] == [row["text"] for row in rows]
-    assert mixed != rows and sorted(row["label"] for row in mixed) == sorted(row["label"] for row in rows)
+    assert mixed != rows and sorted(row["label"] for row in mixed) == sorted(
+        row["label"] for row in rows
+    )
 
 
 def test_it_says_what_is_missing(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:

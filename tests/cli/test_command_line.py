@@ -20,7 +20,19 @@ from loraloom.records import Event
 from loraloom.report.words import with_error
 
 HEAVY = ("torch", "transformers", "peft", "optuna", "sqlalchemy", "plotly", "pyarrow", "scipy", "yaml")
-VERBS = ("check", "tune", "train", "plan", "evaluate", "predict", "generate", "runs", "compare", "report", "env")
+VERBS = (
+    "check",
+    "tune",
+    "train",
+    "plan",
+    "evaluate",
+    "predict",
+    "generate",
+    "runs",
+    "compare",
+    "report",
+    "env",
+)
 
 
 @pytest.fixture
@@ -28,7 +40,9 @@ def evaluated(monkeypatch: pytest.MonkeyPatch) -> Callable[[Callable[..., Any]],
     """Put a stand-in where `loraloom evaluate` looks for the pipeline, so that no model is needed."""
 
     def put(stand_in: Callable[..., Any]) -> None:
-        monkeypatch.setitem(sys.modules, "loraloom.pipeline.evaluate", SimpleNamespace(evaluate=stand_in))  # type: ignore[arg-type]
+        monkeypatch.setitem(
+            sys.modules, "loraloom.pipeline.evaluate", SimpleNamespace(evaluate=stand_in)
+        )  # type: ignore[arg-type]
 
     return put
 
@@ -47,14 +61,19 @@ def test_help_imports_nothing_heavy(words: list[str]) -> None:
         f"heavy = [name for name in {HEAVY} if name in sys.modules];"
         "print('heavy:', heavy, file=sys.stderr); sys.exit(code)"
     )
-    done = subprocess.run([sys.executable, "-c", code, *words], capture_output=True, text=True, check=False)
+    done = subprocess.run(
+        [sys.executable, "-c", code, *words], capture_output=True, text=True, check=False
+    )
     assert done.returncode == 0
     assert done.stderr == "heavy: []\n"
     assert done.stdout.startswith("Usage: loraloom")
 
 
 def test_importing_the_package_imports_nothing_heavy() -> None:
-    code = f"import sys, loraloom; print([name for name in {(*HEAVY, 'typer', 'rich')} if name in sys.modules])"
+    code = (
+        f"import sys, loraloom; print([name for name in {(*HEAVY, 'typer', 'rich')} if name in"
+        " sys.modules])"
+    )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout == "[]\n"
 
@@ -67,7 +86,10 @@ def test_version(capsys: pytest.CaptureFixture[str]) -> None:
 
 
 def test_every_verb_is_there_with_a_short_help() -> None:
-    assert tuple(command.callback.__name__ for command in app.registered_commands if command.callback) == VERBS
+    assert (
+        tuple(command.callback.__name__ for command in app.registered_commands if command.callback)
+        == VERBS
+    )
     for command in app.registered_commands:
         assert command.callback is not None
         first = (command.callback.__doc__ or "").strip().splitlines()[0]
@@ -83,21 +105,46 @@ def test_every_flag_is_a_key_of_the_config() -> None:
     ("words", "message"),
     [
         (["tune", "--r", "0"], "error: command line: `adapter.r` is 0 but must be at least 1; try 8\n"),
-        (["train", "--set", "adapter.rr=3"], "error: --set adapter.rr=3: there is no key `adapter.rr`\n  next: did you mean"),
-        (["plan", "absent.yaml"], "error: absent.yaml: there is no such config file\n  next: check the path"),
-        (["tune", "--rank", "0"], "error: command line: `adapter.r` is 0 but must be at least 1; try 8\n"),
+        (
+            ["train", "--set", "adapter.rr=3"],
+            "error: --set adapter.rr=3: there is no key `adapter.rr`\n  next: did you mean",
+        ),
+        (
+            ["plan", "absent.yaml"],
+            "error: absent.yaml: there is no such config file\n  next: check the path",
+        ),
+        (
+            ["tune", "--rank", "0"],
+            "error: command line: `adapter.r` is 0 but must be at least 1; try 8\n",
+        ),
         (["weave"], "error: there is no command `weave`\n  next: loraloom --help shows what there is\n"),
         (
             ["tune", "--model"],
-            "error: Option '--model' requires an argument.\n  next: loraloom tune --help shows what it takes\n",
+            (
+                "error: Option '--model' requires an argument.\n  next: loraloom tune --help shows what"
+                " it takes\n"
+            ),
         ),
-        (["train", "--trials", "3"], "error: `loraloom train` has no option `--trials`\n  next: it belongs to `check`"),
-        (["generate", "Hello"], "error: nobody is there to answer\n  next: name an adapter with --adapter"),
-        (["generate", "--adapter", "a", "--max-new-tokens", "0", "Hello"], "error: Invalid value for '--max-new-tokens'"),
+        (
+            ["train", "--trials", "3"],
+            "error: `loraloom train` has no option `--trials`\n  next: it belongs to `check`",
+        ),
+        (
+            ["generate", "Hello"],
+            "error: nobody is there to answer\n  next: name an adapter with --adapter",
+        ),
+        (
+            ["generate", "--adapter", "a", "--max-new-tokens", "0", "Hello"],
+            "error: Invalid value for '--max-new-tokens'",
+        ),
     ],
 )
 def test_a_wrong_request_ends_with_2_and_one_message(
-    words: list[str], message: str, capsys: pytest.CaptureFixture[str], tmp_path: Any, monkeypatch: pytest.MonkeyPatch
+    words: list[str],
+    message: str,
+    capsys: pytest.CaptureFixture[str],
+    tmp_path: Any,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.chdir(tmp_path)
     assert main(words) == 2
@@ -108,7 +155,9 @@ def test_a_wrong_request_ends_with_2_and_one_message(
     assert list(tmp_path.iterdir()) == []
 
 
-def test_flags_file_and_set_reach_the_pipeline(evaluated: Any, tmp_path: Any, capsys: pytest.CaptureFixture[str]) -> None:
+def test_flags_file_and_set_reach_the_pipeline(
+    evaluated: Any, tmp_path: Any, capsys: pytest.CaptureFixture[str]
+) -> None:
     seen: list[Any] = []
 
     def evaluate(config: Config, adapter: str | None, split: str, *_: object) -> dict[str, Any]:
@@ -118,7 +167,18 @@ def test_flags_file_and_set_reach_the_pipeline(evaluated: Any, tmp_path: Any, ca
     evaluated(evaluate)
     path = tmp_path / "c.yaml"
     path.write_text("model: {name_or_path: from-file}\ntask: seq_cls\ndata: {test: file.jsonl}\n")
-    words = ["evaluate", str(path), "--test", "flag.jsonl", "--seed", "7", "--set", "training.seed=9", "--adapter", "runs/a/best"]
+    words = [
+        "evaluate",
+        str(path),
+        "--test",
+        "flag.jsonl",
+        "--seed",
+        "7",
+        "--set",
+        "training.seed=9",
+        "--adapter",
+        "runs/a/best",
+    ]
     assert main(words) == 0
     ((config, adapter, split),) = seen
     assert (config.model.name_or_path, config.task, config.data.test, config.training.seed) == (
@@ -131,15 +191,25 @@ def test_flags_file_and_set_reach_the_pipeline(evaluated: Any, tmp_path: Any, ca
     assert capsys.readouterr().out == f"model: base\ntest loss: {with_error(1.25, 0.04)}\n"
 
 
-def test_json_is_one_document_whatever_a_library_prints(evaluated: Any, capsys: pytest.CaptureFixture[str]) -> None:
+def test_json_is_one_document_whatever_a_library_prints(
+    evaluated: Any, capsys: pytest.CaptureFixture[str]
+) -> None:
     def evaluate(*_: Any) -> dict[str, Any]:
         print("a library that chatters on stdout")
-        return {"model": "base", "metrics": {"test_loss": float("nan"), "test_loss_se": 0.1}, "notes": []}
+        return {
+            "model": "base",
+            "metrics": {"test_loss": float("nan"), "test_loss_se": 0.1},
+            "notes": [],
+        }
 
     evaluated(evaluate)
     assert main(["evaluate", "--json"]) == 0
     out, err = capsys.readouterr()
-    assert json.loads(out) == {"model": "base", "metrics": {"test_loss": None, "test_loss_se": 0.1}, "notes": []}
+    assert json.loads(out) == {
+        "model": "base",
+        "metrics": {"test_loss": None, "test_loss_se": 0.1},
+        "notes": [],
+    }
     assert "chatters" in err
     assert "model: base" in err
 
@@ -147,8 +217,16 @@ def test_json_is_one_document_whatever_a_library_prints(evaluated: Any, capsys: 
 @pytest.mark.parametrize(
     ("error", "code", "message"),
     [
-        (RequestError("no", got="this", need="that", next="go"), 2, "error: no\n  got: this\n  need: that\n  next: go\n"),
-        (RunError("the run stopped", next="resume it"), 1, "error: the run stopped\n  next: resume it\n"),
+        (
+            RequestError("no", got="this", need="that", next="go"),
+            2,
+            "error: no\n  got: this\n  need: that\n  next: go\n",
+        ),
+        (
+            RunError("the run stopped", next="resume it"),
+            1,
+            "error: the run stopped\n  next: resume it\n",
+        ),
         (KeyboardInterrupt(), 130, "interrupted\n"),
     ],
 )
@@ -181,7 +259,9 @@ def test_a_fault_of_ours_is_one_line_and_a_log(
     assert "Traceback" in capsys.readouterr().err
 
 
-def test_prompts_come_from_stdin_when_none_is_named(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+def test_prompts_come_from_stdin_when_none_is_named(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
     import io
 
     asked: list[Any] = []
@@ -189,7 +269,9 @@ def test_prompts_come_from_stdin_when_none_is_named(monkeypatch: pytest.MonkeyPa
     def generate(*given: Any) -> list[dict[str, Any]]:
         asked.append(given)
         return [
-            {"prompt": prompt, "source": source, "form": None, "text": "so"} for prompt in given[2] for source in ("base", "a")
+            {"prompt": prompt, "source": source, "form": None, "text": "so"}
+            for prompt in given[2]
+            for source in ("base", "a")
         ]
 
     monkeypatch.setitem(sys.modules, "loraloom.pipeline.generate", SimpleNamespace(generate=generate))  # type: ignore[arg-type]

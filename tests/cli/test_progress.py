@@ -13,7 +13,12 @@ from loraloom.report.words import with_error
 RUN = (
     Event("run_started", at=0.0, data={"verb": "tune", "metric": "validation_accuracy"}),
     Event("evaluated", at=1.0, data={"split": "validation", "loss": 2.7, "loss_se": 0.02}),
-    Event("trial_started", "t1", at=1.5, data={"params": {"training.learning_rate": 2e-4, "adapter.r": 8}, "planned_steps": 40}),
+    Event(
+        "trial_started",
+        "t1",
+        at=1.5,
+        data={"params": {"training.learning_rate": 2e-4, "adapter.r": 8}, "planned_steps": 40},
+    ),
     Event("trial_started", "t2", at=1.5, data={"params": {}, "planned_steps": 80}),
     Event("step", "t1", 10, at=2.0, data={"loss": 2.5, "tokens_per_second": 1234.5}),
     Event(
@@ -42,7 +47,9 @@ RUN = (
 
 def shown(*, terminal: bool, quiet: bool = False) -> str:
     out = io.StringIO()
-    console = Console(file=out, force_terminal=terminal, width=110, color_system=None, legacy_windows=False)
+    console = Console(
+        file=out, force_terminal=terminal, width=110, color_system=None, legacy_windows=False
+    )
     with progress(quiet=quiet, console=console) as watch:
         for event in RUN:
             watch(event)
@@ -54,7 +61,10 @@ def test_without_a_terminal_there_are_plain_lines() -> None:
         f"     1.0 s  bare base  validation loss {with_error(2.7, 0.02)}",
         "     1.5 s  t1  starts: learning_rate 2e-4, r 8",
         "     1.5 s  t2  starts: the plan, unchanged",
-        f"     2.5 s  t1  step 10/40  validation loss {with_error(2.11, 0.03)}  accuracy {with_error(0.5, 0.01)}",
+        (
+            f"     2.5 s  t1  step 10/40  validation loss {with_error(2.11, 0.03)}  accuracy"
+            f" {with_error(0.5, 0.01)}"
+        ),
         "     2.6 s  t1  pruned at step 10/40: 0.4 behind [t2]",
         "     9.0 s  t2  completed at step 80/80",
         "     9.5 s  t2 is ahead",

@@ -29,16 +29,27 @@ def finished(tmp_path: Path, task: str, labels: list[str]) -> SimpleNamespace:
     folder.best.mkdir()
     trial = Trial("t000", "completed", {}, metrics={"validation_loss": 1.5, "validation_loss_se": 0.02})
     result = RunResult(
-        name="first", verb="tune", status="completed", model="base/model", task=task,
+        name="first",
+        verb="tune",
+        status="completed",
+        model="base/model",
+        task=task,
         started_at="2026-01-02T03:04:05+00:00",
-        seconds=75, best="t000", default="t000", trials=[trial],
-        labels=labels, baseline={"validation_loss": 2.7}, verdict="t000 is ahead.",
-    )  # fmt: skip
+        seconds=75,
+        best="t000",
+        default="t000",
+        trials=[trial],
+        labels=labels,
+        baseline={"validation_loss": 2.7},
+        verdict="t000 is ahead.",
+    )
     return SimpleNamespace(folder=folder, result=result)
 
 
 @pytest.mark.usefixtures("wide")
-def test_the_end_of_a_run_names_report_adapter_and_how_to_use_it(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_end_of_a_run_names_report_adapter_and_how_to_use_it(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     outcome = finished(tmp_path, "causal_lm", [])
     summary.show_outcome(outcome)  # type: ignore[arg-type]
     out = capsys.readouterr().out
@@ -52,16 +63,23 @@ def test_the_end_of_a_run_names_report_adapter_and_how_to_use_it(tmp_path: Path,
 
 
 @pytest.mark.usefixtures("wide")
-def test_a_classifier_is_loaded_with_its_classes(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_classifier_is_loaded_with_its_classes(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     outcome = finished(tmp_path, "seq_cls", ["bad", "good"])
     summary.show_outcome(outcome)  # type: ignore[arg-type]
     out = capsys.readouterr().out
-    assert "AutoModelForSequenceClassification.from_pretrained(" in out and "id2label={0: 'bad', 1: 'good'}" in out
+    assert (
+        "AutoModelForSequenceClassification.from_pretrained(" in out
+        and "id2label={0: 'bad', 1: 'good'}" in out
+    )
     assert f"try it   loraloom generate --adapter '{outcome.folder.best}' \"...\"\n" in out
 
 
 @pytest.mark.usefixtures("wide")
-def test_nothing_is_promised_that_is_not_there(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_nothing_is_promised_that_is_not_there(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     outcome = finished(tmp_path, "causal_lm", [])
     outcome.result.best = None
     summary.show_outcome(outcome)  # type: ignore[arg-type]
@@ -112,7 +130,9 @@ def test_settings_are_readable_at_every_width(width: int) -> None:
     assert max(len(line) for line in lines) <= min(width, WIDEST)
 
 
-def test_without_a_terminal_the_width_does_not_depend_on_where_it_runs(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_without_a_terminal_the_width_does_not_depend_on_where_it_runs(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     monkeypatch.delenv("COLUMNS", raising=False)
     assert plain_console().width == PLAIN_WIDTH
 

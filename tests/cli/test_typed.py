@@ -1,4 +1,5 @@
-"""What people type: options and verbs of other tools become ours, and what is not known is answered by meaning."""
+"""What people type: options and verbs of other tools become ours, and what is not known
+is answered by meaning."""
 
 from __future__ import annotations
 
@@ -38,17 +39,26 @@ def refusal(line: str) -> str:
         ("train -lr 1e-4 --num-train-epochs 2", "train --learning-rate 1e-4 --epochs 2"),
         ("train --per_device_train_batch_size 4", "train --batch-size 4"),
         ("train --gradient-accumulation-steps 2", "train --set training.gradient_accumulation_steps=2"),
-        ("train --max-seq-length 64 --weight_decay=0.1", "train --set data.max_length=64 --set training.weight_decay=0.1"),
+        (
+            "train --max-seq-length 64 --weight_decay=0.1",
+            "train --set data.max_length=64 --set training.weight_decay=0.1",
+        ),
         ("train --training.learning_rate 1e-4", "train --learning-rate 1e-4"),
         ("train --qlora", "train --set model.quantization=nf4"),
         ("train --load-in-8bit True -q", "train --set model.quantization=int8 -q"),
         ("train --bf16 rows.jsonl", "train --set training.precision=bf16 rows.jsonl"),
-        ("train --use-dora --packing false", "train --set adapter.use_dora=true --set data.packing=false"),
+        (
+            "train --use-dora --packing false",
+            "train --set adapter.use_dora=true --set data.packing=false",
+        ),
         ("train --no-gradient-checkpointing", "train --set training.gradient_checkpointing=false"),
         ("train --config asked.yaml", "train asked.yaml"),
         ("train --resume_from_checkpoint runs/a", "train --resume runs/a"),
         ("evaluate --lora runs/a --max-length 32", "evaluate --adapter runs/a --set data.max_length=32"),
-        ("generate --lora runs/a --max-tokens 9 --prompt Hi", "generate --adapter runs/a --max-new-tokens 9 Hi"),
+        (
+            "generate --lora runs/a --max-tokens 9 --prompt Hi",
+            "generate --adapter runs/a --max-new-tokens 9 Hi",
+        ),
         ("generate --adapter a -- --lr 3", "generate --adapter a -- --lr 3"),
         ("train --name --lr", "train --name --lr"),
         ("train -qv", "train -qv"),
@@ -94,10 +104,18 @@ def test_what_is_not_known_is_answered_by_meaning(typed: str, said: str) -> None
 def test_the_tables_name_what_is_there() -> None:
     assert set(ALIASES.values()) | {key for key, _ in SETTINGS.values()} | set(VALUES) <= set(keys())
     assert set(VERBS.values()) <= set(GROUP.commands)
-    known = {option for command in GROUP.commands.values() for parameter in command.params for option in parameter.opts}
+    known = {
+        option
+        for command in GROUP.commands.values()
+        for parameter in command.params
+        for option in parameter.opts
+    }
     assert {option for option in OPTIONS.values() if option} <= known
     assert not set(VERBS) & set(GROUP.commands)
-    assert not {*SETTINGS, *ABSENT} & {*ALIASES, *(key.rpartition(".")[2] for key in keys())}, "a word has one meaning"
+    assert not {*SETTINGS, *ABSENT} & {
+        *ALIASES,
+        *(key.rpartition(".")[2] for key in keys()),
+    }, "a word has one meaning"
 
 
 @pytest.mark.parametrize("key", sorted(SETTINGS))
@@ -108,14 +126,22 @@ def test_each_switch_sets_what_its_key_takes(key: str) -> None:
 def test_each_value_of_another_tool_is_one_of_ours() -> None:
     for key, words in VALUES.items():
         for word, value in words.items():
-            assert load_config(sets=[f"{key}={word}"]) == load_config(sets=[f"{key}={value}"]), (key, word)
+            assert load_config(sets=[f"{key}={word}"]) == load_config(sets=[f"{key}={value}"]), (
+                key,
+                word,
+            )
 
 
 def test_names_with_commas_are_a_list_and_a_pattern_stays_one() -> None:
     def targets(text: str) -> Any:
         return to_plain(load_config(flags={"adapter.target_modules": text}))["adapter"]["target_modules"]
 
-    assert targets("q_proj,v_proj") == targets("q_proj, v_proj") == targets("[q_proj, v_proj]") == ["q_proj", "v_proj"]
+    assert (
+        targets("q_proj,v_proj")
+        == targets("q_proj, v_proj")
+        == targets("[q_proj, v_proj]")
+        == ["q_proj", "v_proj"]
+    )
     assert targets(r".*\.(q|v)_proj") == r".*\.(q|v)_proj"
     assert targets(r"layers\.[0-9]{1,2}\.q_proj") == r"layers\.[0-9]{1,2}\.q_proj"
 

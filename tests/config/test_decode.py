@@ -46,7 +46,9 @@ def test_an_empty_file_asks_nothing(write) -> None:
 
 def test_set_wins_over_flags_and_flags_over_the_file(write) -> None:
     path = write("adapter: {r: 4, lora_alpha: 8, lora_dropout: 0.1}\n")
-    config = load_config(path, {"adapter.r": "16", "adapter.lora_alpha": "32", "task": None}, ["adapter.r=64"])
+    config = load_config(
+        path, {"adapter.r": "16", "adapter.lora_alpha": "32", "task": None}, ["adapter.r=64"]
+    )
     assert (config.adapter.r, config.adapter.lora_alpha, config.adapter.lora_dropout) == (64, 32, 0.1)
     assert config.task == "auto"
 
@@ -72,7 +74,9 @@ def test_the_key_table_is_complete() -> None:
         found: set[str] = set()
         for field in fields(value):
             inner = getattr(value, field.name)
-            found |= leaves(inner, f"{prefix}{field.name}.") if is_dataclass(inner) else {prefix + field.name}
+            found |= (
+                leaves(inner, f"{prefix}{field.name}.") if is_dataclass(inner) else {prefix + field.name}
+            )
         return found
 
     assert set(keys()) == leaves(Config())
@@ -84,12 +88,16 @@ def test_the_key_table_is_complete() -> None:
 def test_rates_may_be_written_as_people_write_them(write, text: str) -> None:
     assert load_config(write(f"training:\n  learning_rate: {text}\n")).training.learning_rate == 5e-5
     assert load_config(sets=[f"training.learning_rate={text}"]).training.learning_rate == 5e-5
-    space = load_config(sets=[f"search.space.training.learning_rate={{low: {text}, high: 1e-3, log: true}}"]).search.space
+    space = load_config(
+        sets=[f"search.space.training.learning_rate={{low: {text}, high: 1e-3, log: true}}"]
+    ).search.space
     assert space == {"training.learning_rate": {"low": 5e-5, "high": 1e-3, "log": True}}
 
 
 def test_names_that_look_like_numbers_stay_names() -> None:
-    config = load_config(flags={"name": "007", "model.name_or_path": "1e3"}, sets=["output_dir=2024-01-01"])
+    config = load_config(
+        flags={"name": "007", "model.name_or_path": "1e3"}, sets=["output_dir=2024-01-01"]
+    )
     assert (config.name, config.model.name_or_path, config.output_dir) == ("007", "1e3", "2024-01-01")
     assert load_config(flags={"name": "null"}).name is None
 
@@ -101,16 +109,23 @@ def test_a_share_is_a_number_and_a_file_is_not() -> None:
 
 
 def test_lists_and_single_names() -> None:
-    assert load_config(sets=["adapter.target_modules=[q_proj, v_proj]"]).adapter.target_modules == ("q_proj", "v_proj")
+    assert load_config(sets=["adapter.target_modules=[q_proj, v_proj]"]).adapter.target_modules == (
+        "q_proj",
+        "v_proj",
+    )
     assert load_config(sets=["adapter.target_modules=attention"]).adapter.target_modules == "attention"
-    assert load_config(sets=["adapter.modules_to_save=classifier"]).adapter.modules_to_save == ("classifier",)
+    assert load_config(sets=["adapter.modules_to_save=classifier"]).adapter.modules_to_save == (
+        "classifier",
+    )
     assert load_config(sets=["adapter.modules_to_save=auto"]).adapter.modules_to_save == "auto"
     assert load_config(sets=["report_to=tensorboard"]).report_to == ("tensorboard",)
 
 
 def test_entries_of_a_mapping_are_set_beside_each_other(write) -> None:
     path = write("search:\n  space: {adapter.r: [4, 8]}\nadapter:\n  rank_pattern: {q_proj: 4}\n")
-    config = load_config(path, sets=["search.space.adapter.lora_alpha=[16, 32]", "adapter.rank_pattern.v_proj=8"])
+    config = load_config(
+        path, sets=["search.space.adapter.lora_alpha=[16, 32]", "adapter.rank_pattern.v_proj=8"]
+    )
     assert config.search.space == {"adapter.r": [4, 8], "adapter.lora_alpha": [16.0, 32.0]}
     assert config.adapter.rank_pattern == {"q_proj": 4, "v_proj": 8}
 
@@ -123,40 +138,88 @@ def test_entries_of_a_mapping_are_set_beside_each_other(write) -> None:
         ("adapter.r=eight", "`adapter.r` is 'eight' but must be a whole number or auto; try 8"),
         ("adapter.r=true", "`adapter.r` is true but must be a whole number or auto; try 8"),
         ("adapter.lora_alpha=0", "`adapter.lora_alpha` is 0 but must be above 0; try 32"),
-        ("adapter.lora_alpha=1e300", "`adapter.lora_alpha` is 1e+300 but must be above 0 and below 1e+18; try 32"),
-        ("adapter.lora_dropout=1", "`adapter.lora_dropout` is 1 but must be at least 0 and at most 0.99; try 0.05"),
-        ("adapter.rank_pattern.q_proj=0", "`adapter.rank_pattern.q_proj` is 0 but must be at least 1; try {q_proj: 16}"),
-        ("adapter.rank_pattern.q_proj=true", "but must be a mapping of names to whole numbers; try {q_proj: 16}"),
-        ("training.learning_rate=-1e-4", "`training.learning_rate` is -0.0001 but must be above 0 and below 1; try 2e-4"),
-        ("training.learning_rate=.nan", "`training.learning_rate` is nan but must be above 0 and below 1; try 2e-4"),
+        (
+            "adapter.lora_alpha=1e300",
+            "`adapter.lora_alpha` is 1e+300 but must be above 0 and below 1e+18; try 32",
+        ),
+        (
+            "adapter.lora_dropout=1",
+            "`adapter.lora_dropout` is 1 but must be at least 0 and at most 0.99; try 0.05",
+        ),
+        (
+            "adapter.rank_pattern.q_proj=0",
+            "`adapter.rank_pattern.q_proj` is 0 but must be at least 1; try {q_proj: 16}",
+        ),
+        (
+            "adapter.rank_pattern.q_proj=true",
+            "but must be a mapping of names to whole numbers; try {q_proj: 16}",
+        ),
+        (
+            "training.learning_rate=-1e-4",
+            "`training.learning_rate` is -0.0001 but must be above 0 and below 1; try 2e-4",
+        ),
+        (
+            "training.learning_rate=.nan",
+            "`training.learning_rate` is nan but must be above 0 and below 1; try 2e-4",
+        ),
         ("search.trials=0", "`search.trials` is 0 but must be at least 1; try 16"),
         (
             "search.pruner=fast",
-            "`search.pruner` is 'fast' but must be one of auto, careful, asha, hyperband, median or none; try auto",
+            (
+                "`search.pruner` is 'fast' but must be one of auto, careful, asha, hyperband, median or"
+                " none; try auto"
+            ),
         ),
-        ("limits.memory=much", "`limits.memory` is 'much' but must be an amount of memory above 0; try 12GiB"),
+        (
+            "limits.memory=much",
+            "`limits.memory` is 'much' but must be an amount of memory above 0; try 12GiB",
+        ),
         ("limits.time=-3", "`limits.time` is -3 but must be a time above 0; try 30m"),
         ("data.validation=1.5", "`data.validation` is 1.5 but must be above 0 and below 1; try 0.1"),
-        ("deploy.target=tgi", "`deploy.target` is 'tgi' but must be vllm, llama.cpp, ollama, merged or null; try vllm"),
-        ("adapter.use_dora=perhaps", "`adapter.use_dora` is 'perhaps' but must be true or false; try true"),
+        (
+            "deploy.target=tgi",
+            "`deploy.target` is 'tgi' but must be vllm, llama.cpp, ollama, merged or null; try vllm",
+        ),
+        (
+            "adapter.use_dora=perhaps",
+            "`adapter.use_dora` is 'perhaps' but must be true or false; try true",
+        ),
         ("search.metric=test_accuracy", "try validation_accuracy"),
-        ("search.space=12", "must be auto or a mapping of keys to choices; try {adapter.r: [8, 16, 32]}"),
+        (
+            "search.space=12",
+            "must be auto or a mapping of keys to choices; try {adapter.r: [8, 16, 32]}",
+        ),
         ("search.space.adapter.r=8", "must be a list of choices or {low, high, log, step}"),
         ("search.space.adapter.r=[]", "must be a list of choices or {low, high, log, step}"),
         ("search.space.adapter.r=[8, 0]", "`search.space.adapter.r` is 0 but must be at least 1; try 8"),
         ("search.space.adapter.r=[8, auto]", "has the choice auto, which is no value to try"),
-        ("search.space.adapter.r={low: 8, high: 4}", "has low 8 and high 4, but low must be at most high"),
-        ("search.space.adapter.r={low: 1, high: 4, log: maybe}", "`search.space.adapter.r.log` is 'maybe' but must be true"),
-        ("search.space.adapter.r={low: 1, high: 4, step: 0}", "`search.space.adapter.r.step` is 0 but must be a number above 0"),
+        (
+            "search.space.adapter.r={low: 8, high: 4}",
+            "has low 8 and high 4, but low must be at most high",
+        ),
+        (
+            "search.space.adapter.r={low: 1, high: 4, log: maybe}",
+            "`search.space.adapter.r.log` is 'maybe' but must be true",
+        ),
+        (
+            "search.space.adapter.r={low: 1, high: 4, step: 0}",
+            "`search.space.adapter.r.step` is 0 but must be a number above 0",
+        ),
         ("search.space.adapter.r={low: 1, high: 4, step: 1, log: true}", "has both log and step"),
-        ("search.space.training.weight_decay={low: 0, high: 0.1, log: true}", "searched on a log scale, but its low is 0"),
+        (
+            "search.space.training.weight_decay={low: 0, high: 0.1, log: true}",
+            "searched on a log scale, but its low is 0",
+        ),
         ("search.space.adapter.bias={low: none, high: all}", "`adapter.bias` is no number"),
         ("search.space.adapter.rr=[8]", "did you mean `adapter.r`?"),
         ("search.space.data.max_length=[8]", "names `data.max_length`, which cannot be searched"),
         ("search.space.data.max_length=[8]", "need: one of adapter.r, "),
         ("search.space.training.seed=[1, 2]", "names `training.seed`, which cannot be searched"),
         ("search.space.adapter.r=[8, 8]", "has the choice 8 twice"),
-        ("search.space.adapter.r={low: 8, high: 16, step: 0.5}", "step` is 0.5, but `adapter.r` is a whole number"),
+        (
+            "search.space.adapter.r={low: 8, high: 16, step: 0.5}",
+            "step` is 0.5, but `adapter.r` is a whole number",
+        ),
         ("search.space.adapter.r={low: 8}", "`search.space.adapter.r` has no high"),
         ("search.space.adapter.r={low: 8, high: 16, scale: log}", "is a range, which has no `scale`"),
         ("adapter.target_modules=[q_proj", "which cannot be read as YAML"),
@@ -170,16 +233,25 @@ def test_a_wrong_value_is_told_what_is_right(assignment: str, message: str) -> N
 
 
 def test_set_without_a_value() -> None:
-    assert refusal(sets=["adapter.r"]) == "--set takes KEY=VALUE, not 'adapter.r'\n  next: for example --set adapter.r=8"
+    assert (
+        refusal(sets=["adapter.r"])
+        == "--set takes KEY=VALUE, not 'adapter.r'\n  next: for example --set adapter.r=8"
+    )
 
 
 def test_a_flag_says_that_it_was_the_command_line() -> None:
-    assert refusal(flags={"search.trials": "0"}) == "command line: `search.trials` is 0 but must be at least 1; try 16"
+    assert (
+        refusal(flags={"search.trials": "0"})
+        == "command line: `search.trials` is 0 but must be at least 1; try 16"
+    )
 
 
 def test_file_and_line_are_named(write) -> None:
     path = write("model:\n  name_or_path: base\n\nadapter:\n  r: 8\n  lora_dropout: 2\n")
-    assert refusal(path) == f"{path}:6: `adapter.lora_dropout` is 2 but must be at least 0 and at most 0.99; try 0.05"
+    assert (
+        refusal(path)
+        == f"{path}:6: `adapter.lora_dropout` is 2 but must be at least 0 and at most 0.99; try 0.05"
+    )
     path = write("search:\n  space:\n    adapter.r: [8]\n    training.max_steps: [-1]\n")
     assert refusal(path).startswith(f"{path}:4: `search.space.training.max_steps` is -1")
     path = write("adapter:\n  alpha_pattern:\n    q_proj: 8\n    v_proj: 0\n")
@@ -188,9 +260,15 @@ def test_file_and_line_are_named(write) -> None:
 
 def test_an_unknown_key_is_answered_with_the_nearest(write) -> None:
     path = write("adapter:\n  r: 8\n  lora_alfa: 16\n")
-    assert refusal(path) == f"{path}:3: there is no key `adapter.lora_alfa`\n  next: did you mean `adapter.lora_alpha`?"
+    assert (
+        refusal(path)
+        == f"{path}:3: there is no key `adapter.lora_alfa`\n  next: did you mean `adapter.lora_alpha`?"
+    )
     path = write("learning_rate: 1e-4\n")
-    assert refusal(path) == f"{path}:1: there is no key `learning_rate`\n  next: did you mean `training.learning_rate`?"
+    assert (
+        refusal(path)
+        == f"{path}:1: there is no key `learning_rate`\n  next: did you mean `training.learning_rate`?"
+    )
     path = write("modle: {name_or_path: base}\n")
     assert refusal(path) == f"{path}:1: there is no key `modle`\n  next: did you mean `model`?"
     path = write("colour: red\n")
@@ -201,7 +279,10 @@ def test_an_unknown_key_is_answered_with_the_nearest(write) -> None:
 
 def test_a_key_that_stands_twice_is_not_silently_the_last(write) -> None:
     path = write("adapter:\n  r: 8\n  r: 16\n")
-    assert refusal(path) == f"{path}:3: `adapter.r` stands twice, first in line 2\n  next: remove one of the two"
+    assert (
+        refusal(path)
+        == f"{path}:3: `adapter.r` stands twice, first in line 2\n  next: remove one of the two"
+    )
     path = write("task: auto\nmodel: {}\ntask: seq_cls\n")
     assert "`task` stands twice, first in line 1" in refusal(path)
 
@@ -209,7 +290,9 @@ def test_a_key_that_stands_twice_is_not_silently_the_last(write) -> None:
 def test_a_section_is_not_a_value(write) -> None:
     path = write("model: Qwen/Qwen2.5-0.5B\n")
     said = refusal(path)
-    assert said.startswith(f"{path}:1: `model` is 'Qwen/Qwen2.5-0.5B' but must be a section with keys of its own")
+    assert said.startswith(
+        f"{path}:1: `model` is 'Qwen/Qwen2.5-0.5B' but must be a section with keys of its own"
+    )
     assert "model: {name_or_path:" in said
 
 
@@ -247,7 +330,10 @@ def test_numbers_without_measure_are_refused() -> None:
 
 def test_a_number_where_text_belongs_asks_for_quotes(write) -> None:
     path = write("name: 2024\n")
-    assert refusal(path) == f'{path}:1: `name` is 2024 but must be text or null (in quotes); try "text in quotes"'
+    assert (
+        refusal(path)
+        == f'{path}:1: `name` is 2024 but must be text or null (in quotes); try "text in quotes"'
+    )
 
 
 def test_nearest_prefers_the_section_that_was_named() -> None:
@@ -258,7 +344,16 @@ def test_nearest_prefers_the_section_that_was_named() -> None:
 
 
 def test_sections_are_the_dataclasses() -> None:
-    assert set(sections()) == {"model", "data", "adapter", "training", "search", "limits", "diagnose", "deploy"}
+    assert set(sections()) == {
+        "model",
+        "data",
+        "adapter",
+        "training",
+        "search",
+        "limits",
+        "diagnose",
+        "deploy",
+    }
 
 
 numbers = st.floats(min_value=1e-8, max_value=0.99, allow_nan=False)
@@ -267,8 +362,12 @@ requests = st.fixed_dictionaries(
     optional={
         "adapter.r": st.integers(1, 4096) | st.just("auto"),
         "adapter.lora_dropout": numbers,
-        "adapter.target_modules": st.lists(st.from_regex(r"[a-z_]{1,9}", fullmatch=True), min_size=1) | st.just("mlp"),
-        "adapter.rank_pattern": st.dictionaries(st.from_regex(r"[a-z_.]{1,9}", fullmatch=True), st.integers(1, 64)),
+        "adapter.target_modules": (
+            st.lists(st.from_regex(r"[a-z_]{1,9}", fullmatch=True), min_size=1) | st.just("mlp")
+        ),
+        "adapter.rank_pattern": st.dictionaries(
+            st.from_regex(r"[a-z_.]{1,9}", fullmatch=True), st.integers(1, 64)
+        ),
         "training.learning_rate": numbers,
         "training.max_steps": st.none() | st.integers(1, 10**6),
         "data.validation": st.none() | numbers | st.from_regex(r"[a-z]{1,9}\.jsonl", fullmatch=True),
@@ -285,14 +384,20 @@ requests = st.fixed_dictionaries(
 
 
 @pytest.mark.parametrize(
-    ("key", "asked"), [("training.learning_rate", {"low": 2e-4, "high": 2e-4}), ("adapter.lora_plus_ratio", [1.0, 4.0, 16.0])]
+    ("key", "asked"),
+    [
+        ("training.learning_rate", {"low": 2e-4, "high": 2e-4}),
+        ("adapter.lora_plus_ratio", [1.0, 4.0, 16.0]),
+    ],
 )
 def test_what_a_plan_says_of_its_space_can_be_asked_for(key: str, asked: Any) -> None:
     assert load_config(flags={"search.space": {key: asked}}).search.space == {key: asked}
 
 
 @given(requests)
-def test_what_is_written_is_read_back(tmp_path_factory: pytest.TempPathFactory, asked: dict[str, Any]) -> None:
+def test_what_is_written_is_read_back(
+    tmp_path_factory: pytest.TempPathFactory, asked: dict[str, Any]
+) -> None:
     document: dict[str, Any] = {}
     for name, value in asked.items():
         section, _, key = name.rpartition(".")
@@ -312,10 +417,17 @@ def test_what_is_written_is_read_back(tmp_path_factory: pytest.TempPathFactory, 
 
 
 @given(st.text(max_size=80))
-def test_no_text_gets_past_with_another_error(tmp_path_factory: pytest.TempPathFactory, text: str) -> None:
+def test_no_text_gets_past_with_another_error(
+    tmp_path_factory: pytest.TempPathFactory, text: str
+) -> None:
     path = tmp_path_factory.mktemp("config") / "config.yaml"
     path.write_text(text, encoding="utf-8")
-    for arguments in ({"path": path}, {"sets": [text]}, {"sets": [f"adapter.r={text}"]}, {"flags": {"limits.time": text}}):
+    for arguments in (
+        {"path": path},
+        {"sets": [text]},
+        {"sets": [f"adapter.r={text}"]},
+        {"flags": {"limits.time": text}},
+    ):
         with suppress(ConfigError):
             assert isinstance(load_config(**arguments), Config)
 

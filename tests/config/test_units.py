@@ -29,9 +29,13 @@ def test_bytes(text: str | int, amount: int) -> None:
     assert parse_bytes(text) == amount
 
 
-@pytest.mark.parametrize("text", ["", "GiB", "12 bananas", "-1GiB", "0", 0, "12iB", "1e9", "12GiB 3", "0.2"])
+@pytest.mark.parametrize(
+    "text", ["", "GiB", "12 bananas", "-1GiB", "0", 0, "12iB", "1e9", "12GiB 3", "0.2"]
+)
 def test_bytes_that_are_none(text: str | int) -> None:
-    with pytest.raises(ConfigError, match=r"`limits\.memory` is .* but must be an amount of memory above 0; try 12GiB"):
+    with pytest.raises(
+        ConfigError, match=r"`limits\.memory` is .* but must be an amount of memory above 0; try 12GiB"
+    ):
         parse_bytes(text)
 
 
@@ -43,7 +47,11 @@ def test_plain_bytes_are_exact(amount: int) -> None:
 @given(st.integers(1, 4000))
 def test_binary_units_are_larger_than_decimal_ones(number: int) -> None:
     for unit in "KMGT":
-        assert parse_bytes(f"{number}{unit}iB") > parse_bytes(f"{number}{unit}B") == parse_bytes(f"{number}{unit}")
+        assert (
+            parse_bytes(f"{number}{unit}iB")
+            > parse_bytes(f"{number}{unit}B")
+            == parse_bytes(f"{number}{unit}")
+        )
 
 
 @pytest.mark.parametrize(
@@ -70,13 +78,20 @@ def test_no_limit_stays_no_limit() -> None:
     assert parse_seconds(None) is None
 
 
-@pytest.mark.parametrize("text", ["", "0", "0m", -1, "-1m", "soon", "30m2h", "1:30", float("nan"), float("inf")])
+@pytest.mark.parametrize(
+    "text", ["", "0", "0m", -1, "-1m", "soon", "30m2h", "1:30", float("nan"), float("inf")]
+)
 def test_seconds_that_are_none(text: str | float) -> None:
-    with pytest.raises(ConfigError, match=r"`search\.budget` is .* but must be a time above 0; try 30m") as caught:
+    with pytest.raises(
+        ConfigError, match=r"`search\.budget` is .* but must be a time above 0; try 30m"
+    ) as caught:
         parse_seconds(text, key="search.budget", where="tune.yaml:3")
     assert str(caught.value).startswith("tune.yaml:3: ")
 
 
 @given(st.integers(0, 9), st.integers(0, 99), st.integers(0, 999), st.integers(1, 9999))
 def test_parts_add_up(days: int, hours: int, minutes: int, seconds: int) -> None:
-    assert parse_seconds(f"{days}d{hours}h{minutes}m{seconds}s") == ((days * 24 + hours) * 60 + minutes) * 60 + seconds
+    assert (
+        parse_seconds(f"{days}d{hours}h{minutes}m{seconds}s")
+        == ((days * 24 + hours) * 60 + minutes) * 60 + seconds
+    )

@@ -68,7 +68,9 @@ class ExecutorContract:
 
     def joined(self, worker: Worker, name: str, **more: Any) -> Join:
         model = worker.trainer.packed.model
-        return Join(candidate(name, model, max_steps=STEPS, evaluations=2, per_device_train_batch_size=2, **more))
+        return Join(
+            candidate(name, model, max_steps=STEPS, evaluations=2, per_device_train_batch_size=2, **more)
+        )
 
     def test_who_is_there_is_told_without_orders(self, worker: Worker, turn: Any) -> None:
         assert not turn().seats
@@ -76,7 +78,9 @@ class ExecutorContract:
         assert list(report.seats) == ["a", "b"] and report.worker == "w0"
         assert report.seats["a"].planned_steps == STEPS and not report.seats["a"].finished
 
-    def test_a_candidate_is_trained_scored_and_let_go(self, worker: Worker, turn: Any, tmp_path: Path) -> None:
+    def test_a_candidate_is_trained_scored_and_let_go(
+        self, worker: Worker, turn: Any, tmp_path: Path
+    ) -> None:
         turn(self.joined(worker, "a"))
         steps: list[Any] = []
         for number in range(1, STEPS + 1):
@@ -87,7 +91,12 @@ class ExecutorContract:
             scores = turn(Evaluate()).scores
             assert (set(scores) == {"a"}) == (number in (2, 4))
         seat = turn().seats["a"]
-        assert len(steps) == STEPS and seat.finished and seat.best_cost is not None and len(seat.readings) == 2
+        assert (
+            len(steps) == STEPS
+            and seat.finished
+            and seat.best_cost is not None
+            and len(seat.readings) == 2
+        )
         (ended,) = turn(End("a", "completed", None, {}, tmp_path / "a")).ended
         assert ended.best is not None and ended.best.costs and ended.logits_difference == 0.25
         assert (tmp_path / "a" / "weights").stat().st_size > 0
@@ -97,7 +106,11 @@ class ExecutorContract:
         turn(self.joined(worker, "a"), self.joined(worker, "b"))
         turn(Train(), Train(), Evaluate())
         report = turn(Pause("a"))
-        assert list(report.seats) == ["b"] and list(report.waiting) == ["a"] and report.waiting["a"] is not None
+        assert (
+            list(report.seats) == ["b"]
+            and list(report.waiting) == ["a"]
+            and report.waiting["a"] is not None
+        )
         assert turn(Train()).seats["b"].step == 3
         report = turn(GoOn("a"))
         assert report.seats["a"].step == 2 and not report.waiting
@@ -112,14 +125,18 @@ class ExecutorContract:
         turn(Train(), Evaluate())
         assert before.seats["a"] == seen
         assert pickle.loads(pickle.dumps(before)) == before
-        assert not [value for value in vars(before.seats["a"]).values() if isinstance(value, torch.Tensor)]
+        assert not [
+            value for value in vars(before.seats["a"]).values() if isinstance(value, torch.Tensor)
+        ]
 
     def test_one_that_is_spared_remembers_the_first_reason(self, worker: Worker, turn: Any) -> None:
         turn(self.joined(worker, "a"))
         turn(Train(), Spare("a", "diverged", "first"), Spare("a", "completed", "second"))
         assert worker.trainer.seats["a"].signals.seen_exit == ("diverged", "first")
 
-    def test_a_checkpoint_brings_another_worker_to_the_same_place(self, worker: Worker, turn: Any, tmp_path: Path) -> None:
+    def test_a_checkpoint_brings_another_worker_to_the_same_place(
+        self, worker: Worker, turn: Any, tmp_path: Path
+    ) -> None:
         worker.trainer.shelf.folder = tmp_path
         turn(self.joined(worker, "a"), self.joined(worker, "b"))
         turn(Train(), Train(), Evaluate())
@@ -133,7 +150,9 @@ class ExecutorContract:
         executor.send(executor.workers()[0], [Train()])
         mine, theirs = turn(Train()), executor.next()
         assert theirs.waiting == mine.waiting
-        assert [event.data["loss"] for event in theirs.events] == [event.data["loss"] for event in mine.events]
+        assert [event.data["loss"] for event in theirs.events] == [
+            event.data["loss"] for event in mine.events
+        ]
 
     def test_a_fault_of_the_worker_reaches_who_gave_the_order(self, worker: Worker, turn: Any) -> None:
         def fails() -> Any:

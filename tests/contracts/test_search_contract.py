@@ -20,7 +20,13 @@ from loraloom.search.searcher import Observation, Searcher, Suggestion
 from loraloom.search.space import ALPHA, BATCH, RANK, RATE
 from loraloom.store.lines import Lines
 
-PLAN: dict[str, Any] = {RATE: 3e-4, RANK: 16, ALPHA: 32.0, BATCH: 16, "training.lr_scheduler_type": "linear"}
+PLAN: dict[str, Any] = {
+    RATE: 3e-4,
+    RANK: 16,
+    ALPHA: 32.0,
+    BATCH: 16,
+    "training.lr_scheduler_type": "linear",
+}
 SPACE = decode_space(
     {
         RATE: {"low": 7.5e-5, "high": 1.2e-3, "log": True},
@@ -44,7 +50,15 @@ def cost(asked: Suggestion, evaluation: int) -> float:
 def observed(asked: Suggestion, evaluation: int) -> Observation:
     rows = tuple(cost(asked, evaluation) + 0.01 * row for row in range(-10, 11))
     progress = evaluation / EVALUATIONS
-    return Observation(asked.id, STEPS * evaluation // EVALUATIONS, progress, 0.05, Score("validation", {}, rows), rows[0], 3.0)
+    return Observation(
+        asked.id,
+        STEPS * evaluation // EVALUATIONS,
+        progress,
+        0.05,
+        Score("validation", {}, rows),
+        rows[0],
+        3.0,
+    )
 
 
 def play(search: Searcher | Journal) -> list[Suggestion]:
@@ -52,7 +66,11 @@ def play(search: Searcher | Journal) -> list[Suggestion]:
     handed: list[Suggestion] = []
     running: dict[str, tuple[Suggestion, int]] = {}
     waiting: dict[str, tuple[Suggestion, int]] = {}
-    ends: dict[str, Literal["pruned", "diverged", "completed"]] = {"prune": "pruned", "diverged": "diverged", "stop": "completed"}
+    ends: dict[str, Literal["pruned", "diverged", "completed"]] = {
+        "prune": "pruned",
+        "diverged": "diverged",
+        "stop": "completed",
+    }
     while True:
         while len(running) < SLOTS and (asked := search.ask()):
             if asked.id not in waiting:
@@ -72,7 +90,11 @@ def play(search: Searcher | Journal) -> list[Suggestion]:
                 if verdict.action == "pause":
                     waiting[verdict.trial_id] = running.pop(verdict.trial_id)
                     continue
-                search.tell(verdict.trial_id, ends[verdict.action], seen.score if verdict.action == "stop" else None)
+                search.tell(
+                    verdict.trial_id,
+                    ends[verdict.action],
+                    seen.score if verdict.action == "stop" else None,
+                )
                 (running if verdict.trial_id in running else waiting).pop(verdict.trial_id)
             if evaluation + 1 == EVALUATIONS and name in running:
                 search.tell(name, "completed", seen.score)
@@ -108,7 +130,9 @@ class TestSamplers:
         assert search.ask() is None
         assert [asked.id for asked in handed] == [f"t{number:03d}" for number in range(TRIALS)]
 
-    def test_every_candidate_lies_in_the_space_and_is_told_in_keys_of_the_config(self, sampler: str) -> None:
+    def test_every_candidate_lies_in_the_space_and_is_told_in_keys_of_the_config(
+        self, sampler: str
+    ) -> None:
         for asked in play(searcher(sampler)):
             params = dict(asked.params)
             assert params.keys() == PLAN.keys()
@@ -126,10 +150,14 @@ class TestSamplers:
         assert {one.params[RANK] for one in asked} == {8, 16}
         assert len({fingerprint(one) for one in asked}) == len(asked) <= 3
 
-    def test_the_same_calls_bring_another_one_to_the_same_place(self, sampler: str, tmp_path: Path) -> None:
+    def test_the_same_calls_bring_another_one_to_the_same_place(
+        self, sampler: str, tmp_path: Path
+    ) -> None:
         replayed(tmp_path, lambda: searcher(sampler))
 
-    def test_it_says_nothing(self, sampler: str, caplog: pytest.LogCaptureFixture, capfd: pytest.CaptureFixture[str]) -> None:
+    def test_it_says_nothing(
+        self, sampler: str, caplog: pytest.LogCaptureFixture, capfd: pytest.CaptureFixture[str]
+    ) -> None:
         with warnings.catch_warnings(), caplog.at_level(logging.INFO):
             warnings.simplefilter("error")
             play(searcher(sampler))
@@ -165,7 +193,9 @@ class TestPruners:
         assert "t000" not in given
         assert search.verdicts() == []
 
-    def test_the_same_calls_bring_another_one_to_the_same_place(self, pruner: str, tmp_path: Path) -> None:
+    def test_the_same_calls_bring_another_one_to_the_same_place(
+        self, pruner: str, tmp_path: Path
+    ) -> None:
         replayed(tmp_path, lambda: searcher(pruner=pruner))
 
     def test_it_says_nothing(self, pruner: str, caplog: pytest.LogCaptureFixture) -> None:

@@ -1,4 +1,5 @@
-"""What every database of runs has to do, whatever SQL lies under it. A new one subclasses `DatabaseContract`."""
+"""What every database of runs has to do, whatever SQL lies under it. A new one
+subclasses `DatabaseContract`."""
 
 from __future__ import annotations
 
@@ -34,9 +35,15 @@ def run(output_dir: Path, name: str, **changes: Any) -> tuple[RunResult, RunFold
         Trial("t002", "diverged", {"adapter.r": 32}, {"validation_loss": math.nan}),
     ]
     values: dict[str, Any] = {
-        "verb": "tune", "status": "completed", "model": "tiny", "task": "causal_lm", "started_at": "2025-01-01T00:00:00+00:00",
-        "best": "t000", "baseline": {"validation_loss": 2.0}, "trials": trials,
-    }  # fmt: skip
+        "verb": "tune",
+        "status": "completed",
+        "model": "tiny",
+        "task": "causal_lm",
+        "started_at": "2025-01-01T00:00:00+00:00",
+        "best": "t000",
+        "baseline": {"validation_loss": 2.0},
+        "trials": trials,
+    }
     result = RunResult(name=name, **(values | changes))
     folder = RunFolder.create(output_dir, name)
     folder.append(Event("run_started"))
@@ -54,8 +61,18 @@ class DatabaseContract:
         result, folder = run(tmp_path / "other", "first")
         database.record(result, folder.path)
         (summary,) = database.runs()
-        assert (summary.name, summary.verb, summary.status, summary.model) == ("first", "tune", "completed", "tiny")
-        assert (summary.best, summary.best_value, summary.best_se, summary.baseline_value) == ("t000", 1.5, 0.1, 2.0)
+        assert (summary.name, summary.verb, summary.status, summary.model) == (
+            "first",
+            "tune",
+            "completed",
+            "tiny",
+        )
+        assert (summary.best, summary.best_value, summary.best_se, summary.baseline_value) == (
+            "t000",
+            1.5,
+            0.1,
+            2.0,
+        )
         assert summary.trials == 3
         assert summary.statuses == {"completed": 1, "pruned": 1, "diverged": 1}
         assert Path(summary.folder) == folder.path.resolve()
@@ -95,7 +112,9 @@ class DatabaseContract:
         assert sorted(summary.name for summary in database.runs()) == names
         assert {summary.trials for summary in database.runs()} == {3}
 
-    def test_rebuilding_forgets_folders_that_are_gone_and_no_others(self, database: Database, tmp_path: Path) -> None:
+    def test_rebuilding_forgets_folders_that_are_gone_and_no_others(
+        self, database: Database, tmp_path: Path
+    ) -> None:
         kept, kept_folder = run(tmp_path / "elsewhere", "kept")
         database.record(kept, kept_folder.path)
         gone, gone_folder = run(tmp_path / "other", "gone")

@@ -43,7 +43,9 @@ def bos_tokenizer() -> Any:
 
     words = _words(["<unk>", "<s>", "</s>"])
     words.post_processor = TemplateProcessing(single="<s> $A", special_tokens=[("<s>", 1)])
-    return PreTrainedTokenizerFast(tokenizer_object=words, bos_token="<s>", eos_token="</s>", unk_token="<unk>")
+    return PreTrainedTokenizerFast(
+        tokenizer_object=words, bos_token="<s>", eos_token="</s>", unk_token="<unk>"
+    )
 
 
 @pytest.fixture(scope="session")
@@ -53,9 +55,15 @@ def bert_tokenizer() -> Any:
     from transformers import PreTrainedTokenizerFast
 
     words = _words(["[PAD]", "[UNK]", "[CLS]", "[SEP]"])
-    words.post_processor = TemplateProcessing(single="[CLS] $A [SEP]", special_tokens=[("[CLS]", 2), ("[SEP]", 3)])
+    words.post_processor = TemplateProcessing(
+        single="[CLS] $A [SEP]", special_tokens=[("[CLS]", 2), ("[SEP]", 3)]
+    )
     return PreTrainedTokenizerFast(
-        tokenizer_object=words, unk_token="[UNK]", cls_token="[CLS]", sep_token="[SEP]", pad_token="[PAD]"
+        tokenizer_object=words,
+        unk_token="[UNK]",
+        cls_token="[CLS]",
+        sep_token="[SEP]",
+        pad_token="[PAD]",
     )
 
 
@@ -69,8 +77,12 @@ def _byte_level(*, trim_offsets: bool) -> Any:
     bpe.post_processor = processors.ByteLevel(trim_offsets=trim_offsets)
     specials = ["<|pad|>", "<|im_start|>", "<|im_end|>"]
     alphabet = pre_tokenizers.ByteLevel.alphabet()
-    bpe.train_from_iterator(CORPUS, trainers.BpeTrainer(vocab_size=340, special_tokens=specials, initial_alphabet=alphabet))
-    tokenizer = PreTrainedTokenizerFast(tokenizer_object=bpe, eos_token="<|im_end|>", pad_token="<|pad|>")
+    bpe.train_from_iterator(
+        CORPUS, trainers.BpeTrainer(vocab_size=340, special_tokens=specials, initial_alphabet=alphabet)
+    )
+    tokenizer = PreTrainedTokenizerFast(
+        tokenizer_object=bpe, eos_token="<|im_end|>", pad_token="<|pad|>"
+    )
     tokenizer.add_special_tokens({"additional_special_tokens": ["<|im_start|>"]})
     tokenizer.chat_template = CHATML
     return tokenizer
@@ -82,7 +94,9 @@ def _words(specials: list[str]) -> Any:
     vocabulary = {word: i for i, word in enumerate(specials)}
     words = sorted({word for text in CORPUS for word in text.split()} | set("abcdefghij"))
     vocabulary |= {word: len(vocabulary) + i for i, word in enumerate(words)}
-    tokenizer = Tokenizer(models.WordLevel(vocabulary, unk_token=next(s for s in specials if "unk" in s.lower())))
+    tokenizer = Tokenizer(
+        models.WordLevel(vocabulary, unk_token=next(s for s in specials if "unk" in s.lower()))
+    )
     tokenizer.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
     return tokenizer
 
@@ -95,7 +109,9 @@ def tokenizer_of() -> Callable[[Family], Any]:
     @cache
     def made(family: Family) -> Any:
         tokenizer = copy.deepcopy(base)
-        tokenizer.add_special_tokens({"bos_token": "<s>", "eos_token": "</s>", "additional_special_tokens": list(family.tokens)})
+        tokenizer.add_special_tokens(
+            {"bos_token": "<s>", "eos_token": "</s>", "additional_special_tokens": list(family.tokens)}
+        )
         tokenizer.chat_template = family.template
         return tokenizer
 

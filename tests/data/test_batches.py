@@ -18,7 +18,9 @@ from loraloom.data.rows import Row
     epoch=st.integers(0, 3),
     micro=st.integers(1, 9),
 )
-def test_every_row_comes_once_an_epoch_whatever_the_micro_batch(rows: int, batch: int, seed: int, epoch: int, micro: int) -> None:
+def test_every_row_comes_once_an_epoch_whatever_the_micro_batch(
+    rows: int, batch: int, seed: int, epoch: int, micro: int
+) -> None:
     order = Order(np.arange(rows) % 7 + 1, batch, seed)
     first = epoch * order.steps_per_epoch
     steps = [order.rows_of_step(first + i) for i in range(order.steps_per_epoch)]
@@ -77,7 +79,11 @@ def test_causal_rows_are_padded_on_the_right() -> None:
     assert batch.input_ids.tolist() == [[5, 6, 7], [8, 9, 3]]
     assert batch.attention_mask.tolist() == [[True, True, True], [True, True, False]]
     assert batch.labels.tolist() == [[-100, 6, 7], [-100, 9, -100]]
-    assert (batch.input_ids.dtype, batch.attention_mask.dtype, batch.labels.dtype) == (torch.int64, torch.bool, torch.int64)
+    assert (batch.input_ids.dtype, batch.attention_mask.dtype, batch.labels.dtype) == (
+        torch.int64,
+        torch.bool,
+        torch.int64,
+    )
 
 
 def test_classes_and_targets() -> None:

@@ -1,4 +1,5 @@
-"""Which class a label is: its spelling does not matter, and its number is that of the head, wherever that is known."""
+"""Which class a label is: its spelling does not matter, and its number is that of the
+head, wherever that is known."""
 
 from __future__ import annotations
 
@@ -41,7 +42,9 @@ def test_a_label_written_in_two_ways_is_one_class(values: list[Any], labels: set
     assert {text for value in values if (text := label_text(value, spelling)) is not None} == labels
 
 
-@pytest.mark.parametrize("values", [[0.5, 1.0], ["0.5", "1"], ["3.3", "nan"], [".5"], ["1e-3", "2"], ["-0.5", "+2.25"]])
+@pytest.mark.parametrize(
+    "values", [[0.5, 1.0], ["0.5", "1"], ["3.3", "nan"], [".5"], ["1e-3", "2"], ["-0.5", "+2.25"]]
+)
 def test_fractions_among_numbers_are_quantities(values: list[Any]) -> None:
     assert spelling_of(values) == "quantities"
 
@@ -67,7 +70,10 @@ def test_the_order_is_that_of_the_head(labels: set[str], numbers: dict[str, int]
 
 
 def test_numbers_that_a_column_beside_them_explains() -> None:
-    assert classes_of({"7", "9"}, SENTIMENT, {"7": "neutral", "9": "positive"}).numbers == {"7": 2, "9": 0}
+    assert classes_of({"7", "9"}, SENTIMENT, {"7": "neutral", "9": "positive"}).numbers == {
+        "7": 2,
+        "9": 0,
+    }
 
 
 @pytest.mark.parametrize("labels", [{"positive", "mixed"}, {"1", "3"}, {"-1", "0"}])

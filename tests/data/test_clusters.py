@@ -22,7 +22,11 @@ def table_of(*rows: dict[str, Any]) -> Table:
 
 
 def test_windows_of_a_text_are_one_cluster(byte_tokenizer: Any) -> None:
-    table = table_of({"text": "one two three four five six seven"}, {"text": "four five"}, {"text": "user one two three yes no"})
+    table = table_of(
+        {"text": "one two three four five six seven"},
+        {"text": "four five"},
+        {"text": "user one two three yes no"},
+    )
     encoded = encode(Splits(table), recognise(table, DataConfig()), byte_tokenizer).cut(8)
     clusters = [row.cluster for row in encoded.train]
     assert len(clusters) > 3
@@ -32,13 +36,15 @@ def test_windows_of_a_text_are_one_cluster(byte_tokenizer: Any) -> None:
 def test_answers_of_one_conversation_are_one_cluster(byte_tokenizer: Any) -> None:
     """Where a template rewrites earlier turns, each answer is a row of its own."""
     talk = [
-        {"role": role, "content": word} for role, word in zip(("user", "assistant") * 2, ("one", "two", "yes", "no"), strict=True)
+        {"role": role, "content": word}
+        for role, word in zip(("user", "assistant") * 2, ("one", "two", "yes", "no"), strict=True)
     ]
     table = table_of({"messages": talk}, {"messages": talk[:2]})
     before = byte_tokenizer.chat_template
     byte_tokenizer.chat_template = (
-        "{% for m in messages %}{{ m['role'] }}: {% if m['role'] == 'user' or loop.last %}{{ m['content'] }}{% endif %}<|im_end|>"
-        "{% endfor %}{% if add_generation_prompt %}assistant: {% endif %}"
+        "{% for m in messages %}{{ m['role'] }}: {% if m['role'] == 'user' or loop.last %}{{"
+        " m['content'] }}{% endif %}<|im_end|>{% endfor %}{% if add_generation_prompt %}assistant: {%"
+        " endif %}"
     )
     try:
         encoded = encode(Splits(table), recognise(table, DataConfig()), byte_tokenizer)
@@ -48,9 +54,12 @@ def test_answers_of_one_conversation_are_one_cluster(byte_tokenizer: Any) -> Non
 
 
 def test_rows_of_a_group_are_one_cluster(byte_tokenizer: Any) -> None:
-    """Several answers to one question stand in one group, and so in one cluster of the split that they are drawn into."""
+    """Several answers to one question stand in one group, and so in one cluster of the
+    split that they are drawn into."""
     words = ("one", "two", "three", "four", "five", "yes", "no", "hello", "world", "user")
-    rows = [{"prompt": f"{word} {word}", "completion": answer} for word in words for answer in ("one", "two")]
+    rows = [
+        {"prompt": f"{word} {word}", "completion": answer} for word in words for answer in ("one", "two")
+    ]
     table = table_of(*rows)
     recognised = recognise(table, DataConfig())
     splits = split(table, 0.3, None, recognised)

@@ -43,7 +43,10 @@ def test_whatever_is_written_comes_back(
 
 
 def classes(table: Any, names: Any) -> Any:
-    features = {"label": {"names": names, "_type": "ClassLabel"}, "text": {"dtype": "string", "_type": "Value"}}
+    features = {
+        "label": {"names": names, "_type": "ClassLabel"},
+        "text": {"dtype": "string", "_type": "Value"},
+    }
     return table.replace_schema_metadata({"huggingface": json.dumps({"info": {"features": features}})})
 
 
@@ -51,7 +54,12 @@ def classes(table: Any, names: Any) -> Any:
 def test_names_of_classes_stand_beside_their_numbers(tmp_path: Path, name: str) -> None:
     table = arrow.table({"text": ["a", "b", "c", "d"], "label": [1, 0, -1, None]})
     found = load_table(write(tmp_path / name, classes(table, ["bad", "good"])))
-    assert [(row["label"], row["label_name"]) for row in found.rows] == [(1, "good"), (0, "bad"), (-1, None), (None, None)]
+    assert [(row["label"], row["label_name"]) for row in found.rows] == [
+        (1, "good"),
+        (0, "bad"),
+        (-1, None),
+        (None, None),
+    ]
     assert "the classes of `label`: 0 bad, 1 good" in found.notes[0]
 
 
@@ -75,7 +83,9 @@ def test_columns_of_the_same_name_are_refused(tmp_path: Path, name: str) -> None
         load_table(write(tmp_path / name, table))
 
 
-@pytest.mark.parametrize("content", [b"", b"ARROW1", b"nothing of the kind", b"\xff\xff\xff\xff\x10\x00\x00\x00"])
+@pytest.mark.parametrize(
+    "content", [b"", b"ARROW1", b"nothing of the kind", b"\xff\xff\xff\xff\x10\x00\x00\x00"]
+)
 def test_what_is_no_arrow_is_refused(tmp_path: Path, content: bytes) -> None:
     (tmp_path / "d.arrow").write_bytes(content)
     with pytest.raises(DataError, match=r"is not an Arrow file that can be read|has no rows"):

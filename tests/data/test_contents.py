@@ -23,7 +23,12 @@ def zstd(content: bytes) -> bytes:
     return pyarrow.Codec("zstd").compress(content, asbytes=True)
 
 
-PACKERS: dict[str, Any] = {".gz": gzip.compress, ".bz2": bz2.compress, ".xz": lzma.compress, ".zst": zstd}
+PACKERS: dict[str, Any] = {
+    ".gz": gzip.compress,
+    ".bz2": bz2.compress,
+    ".xz": lzma.compress,
+    ".zst": zstd,
+}
 ROW = '{"text": "fünf"}\n'.encode()
 
 
@@ -67,7 +72,9 @@ def test_a_packed_file_that_broke_off_is_refused(tmp_path: Path, ending: str, en
 
 
 @pytest.mark.parametrize("ending", PACKERS)
-def test_a_file_that_unpacks_without_end_is_refused(tmp_path: Path, ending: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_file_that_unpacks_without_end_is_refused(
+    tmp_path: Path, ending: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr("loraloom.data.contents._FREE_BYTES", 2**20)
     path = tmp_path / f"d.jsonl{ending}"
     path.write_bytes(PACKERS[ending](b" " * 2**25))
@@ -93,12 +100,18 @@ CHINESE = "text,label\n这部电影很好看,好\n非常糟糕的电影,坏\n"
 @pytest.mark.parametrize(
     ("content", "words"),
     [
-        (TEXT.encode("cp1252"), ["d.csv:2", "byte 0x92", "iconv -f WINDOWS-1252 -t UTF-8 d.csv > utf8.csv"]),
+        (
+            TEXT.encode("cp1252"),
+            ["d.csv:2", "byte 0x92", "iconv -f WINDOWS-1252 -t UTF-8 d.csv > utf8.csv"],
+        ),
         (TEXT.replace("’", "'").encode("latin-1"), ["d.csv:2", "byte 0xe9", "iconv -f ISO-8859-1"]),
         (CHINESE.encode("gb18030"), ["d.csv:2", "GB18030"]),
         (TEXT.encode("utf-16-le"), ["d.csv:1", "NUL", "iconv -f UTF-16LE"]),
         (TEXT.encode("utf-16-be"), ["d.csv:1", "NUL", "iconv -f UTF-16BE"]),
-        (CHINESE.encode() + b"caf\xe9,good\n", ["d.csv:4", "byte 0xe9", "repair or remove this line alone"]),
+        (
+            CHINESE.encode() + b"caf\xe9,good\n",
+            ["d.csv:4", "byte 0xe9", "repair or remove this line alone"],
+        ),
         (CHINESE.encode()[:-2], ["d.csv:3", "ends within a character"]),
         (b"\xff\xfet", ["begins as UTF-16"]),
         (TEXT.encode() + b"\0" * 100, ["d.csv:4", "NUL", "tr -d '\\000' < d.csv"]),
@@ -108,7 +121,9 @@ CHINESE = "text,label\n这部电影很好看,好\n非常糟糕的电影,坏\n"
         (b"PAR1", ["rename it to end in .parquet"]),
     ],
 )
-def test_other_contents_are_named_for_what_they_are(tmp_path: Path, content: bytes, words: list[str]) -> None:
+def test_other_contents_are_named_for_what_they_are(
+    tmp_path: Path, content: bytes, words: list[str]
+) -> None:
     path = tmp_path / "d.csv"
     path.write_bytes(content)
     error = refusal(path)
@@ -116,7 +131,9 @@ def test_other_contents_are_named_for_what_they_are(tmp_path: Path, content: byt
 
 
 @pytest.mark.parametrize("name", ["d.csv", "d.jsonl", "d.json", "d.txt", "d.csv.gz"])
-@pytest.mark.parametrize("content", [b"", b"\n", b"\xef\xbb\xbf", b"\xff\xfe", gzip.compress(b"", mtime=0)])
+@pytest.mark.parametrize(
+    "content", [b"", b"\n", b"\xef\xbb\xbf", b"\xff\xfe", gzip.compress(b"", mtime=0)]
+)
 def test_an_empty_file_is_told_as_such(tmp_path: Path, name: str, content: bytes) -> None:
     (tmp_path / name).write_bytes(content)
     assert "has no rows" in refusal(tmp_path / name)
@@ -124,11 +141,15 @@ def test_an_empty_file_is_told_as_such(tmp_path: Path, name: str, content: bytes
 
 @pytest.mark.parametrize("encoding", ["cp1252", "latin-1", "utf-16-le", "utf-16-be"])
 @pytest.mark.parametrize("ending", ["", ".gz"])
-def test_the_command_that_a_message_gives_makes_a_file_that_is_read(tmp_path: Path, encoding: str, ending: str) -> None:
+def test_the_command_that_a_message_gives_makes_a_file_that_is_read(
+    tmp_path: Path, encoding: str, ending: str
+) -> None:
     text = TEXT.replace("’", "'") if encoding == "latin-1" else TEXT
     path = tmp_path / f"d.csv{ending}"
     content = text.encode(encoding)
     path.write_bytes(gzip.compress(content) if ending else content)
     command = refusal(path).rpartition("convert it: ")[2]
     subprocess.run(command, shell=True, check=True, cwd=tmp_path)
-    assert "\n".join(load_table(str(tmp_path / "utf8.csv")).rows[0].values()) == "\n".join(text.splitlines()[1].split(","))
+    assert "\n".join(load_table(str(tmp_path / "utf8.csv")).rows[0].values()) == "\n".join(
+        text.splitlines()[1].split(",")
+    )

@@ -27,11 +27,23 @@ def rows(count: int, length: int = 8, token: int = 1, label: Sequence[int] = (0,
 
 
 def encoded(
-    test: tuple[Row, ...], *, task: Task = "seq_cls", given: frozenset[str] = frozenset(), overlaps: tuple[Overlap, ...] = ()
+    test: tuple[Row, ...],
+    *,
+    task: Task = "seq_cls",
+    given: frozenset[str] = frozenset(),
+    overlaps: tuple[Overlap, ...] = (),
 ) -> Encoded:
     return Encoded(
-        rows(200), rows(60), (), test, task, "text_label", ("good", "bad"), given=given, overlaps=overlaps,
-    )  # fmt: skip
+        rows(200),
+        rows(60),
+        (),
+        test,
+        task,
+        "text_label",
+        ("good", "bad"),
+        given=given,
+        overlaps=overlaps,
+    )
 
 
 def test_rows_of_one_kind_differ_in_nothing() -> None:
@@ -49,17 +61,26 @@ def test_sources_are_told_apart() -> None:
 
 
 def test_validation_that_resembles_training_is_told() -> None:
-    overlaps = (Overlap("validation", "asked", "share a prompt", 24, 60), Overlap("test", "near", "are nearly the same", 1, 90))
+    overlaps = (
+        Overlap("validation", "asked", "share a prompt", 24, 60),
+        Overlap("test", "near", "are nearly the same", 1, 90),
+    )
     data = encoded(rows(90), overlaps=overlaps)
-    assert contrast(data) == ("24 of 60 validation rows repeat or resemble training rows, 1 of 90 test rows do",)
+    assert contrast(data) == (
+        "24 of 60 validation rows repeat or resemble training rows, 1 of 90 test rows do",
+    )
     assert more_related(data)
-    assert not more_related(encoded(rows(90), overlaps=(Overlap("test", "asked", "share a prompt", 45, 90),)))
+    assert not more_related(
+        encoded(rows(90), overlaps=(Overlap("test", "asked", "share a prompt", 45, 90),))
+    )
 
 
 def test_tokens_lengths_labels_and_groups_are_told() -> None:
     (told,) = contrast(encoded(rows(90, token=6)))
     assert "of the test's tokens stand in no training row, 0% of validation's" in told
-    assert contrast(encoded(rows(90, length=16))) == ("rows have 16 tokens in the test, 8 in validation (medians)",)
+    assert contrast(encoded(rows(90, length=16))) == (
+        "rows have 16 tokens in the test, 8 in validation (medians)",
+    )
     skewed = contrast(encoded(rows(90, label=(0, 0, 0, 0, 1))))
     assert skewed in (
         ("`good` is the label of 80% of the test's rows, of 50% of validation's",),

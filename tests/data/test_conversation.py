@@ -1,4 +1,5 @@
-"""One conversation, however it was written: roles, weights, tools and their arguments, JSON text, nulls, columns beside."""
+"""One conversation, however it was written: roles, weights, tools and their arguments,
+JSON text, nulls, columns beside."""
 
 from __future__ import annotations
 
@@ -58,10 +59,15 @@ def test_speakers_by_any_name(name: str) -> None:
 
 
 def test_a_speaker_that_is_not_known_is_named_with_its_rows() -> None:
-    rows = [{"messages": talk(("user", "a"), (role, "b"), ("assistant", "c"))} for role in ("critic", "assistant", "critic")]
+    rows = [
+        {"messages": talk(("user", "a"), (role, "b"), ("assistant", "c"))}
+        for role in ("critic", "assistant", "critic")
+    ]
     assert "the role `critic` is not known (2 rows, first d.jsonl:1)" in notes(*rows)
     odd = [{"conversations": [{"from": who, "value": "a"}]} for who in ("human", "alien", "alien")]
-    with pytest.raises(DataError, match=r"d\.jsonl:2[\s\S]*from: 'alien' in message 1; 2 of 3 rows have a wrong one"):
+    with pytest.raises(
+        DataError, match=r"d\.jsonl:2[\s\S]*from: 'alien' in message 1; 2 of 3 rows have a wrong one"
+    ):
         recognise(table(*odd), DataConfig())
 
 
@@ -89,7 +95,14 @@ def test_flags_on_others_than_answers_are_told() -> None:
     assert read({"messages": said}).learnt == (False, True)
 
 
-HISTORY = talk(("user", "a"), ("assistant", "b"), ("user", "c"), ("assistant", "d"), ("tool", "e"), ("assistant", "f"))
+HISTORY = talk(
+    ("user", "a"),
+    ("assistant", "b"),
+    ("user", "c"),
+    ("assistant", "d"),
+    ("tool", "e"),
+    ("assistant", "f"),
+)
 
 
 @pytest.mark.parametrize(
@@ -138,16 +151,38 @@ def test_tools_that_are_no_functions_are_refused() -> None:
     for wrong in ("search the web", ["search"], 3):
         with pytest.raises(DataError, match="`tools` has a wrong value"):
             recognise(table({"messages": CALLED, "tools": wrong}), DataConfig())
-    assert read({"messages": CALLED, "tools": ""}).tools == read({"messages": CALLED, "tools": None}).tools == ()
+    assert (
+        read({"messages": CALLED, "tools": ""}).tools
+        == read({"messages": CALLED, "tools": None}).tools
+        == ()
+    )
 
 
 @pytest.mark.parametrize(
     "row",
     [
-        {"messages": [CALLED[0], {"role": "assistant", "content": None, "tool_calls": [CALL]}, *CALLED[2:]]},
+        {
+            "messages": [
+                CALLED[0],
+                {"role": "assistant", "content": None, "tool_calls": [CALL]},
+                *CALLED[2:],
+            ]
+        },
         {"messages": [CALLED[0], {"role": "assistant", "tool_calls": json.dumps([CALL])}, *CALLED[2:]]},
-        {"messages": [CALLED[0], {"role": "assistant", "tool_calls": [{"name": "add", "arguments": '{"a": 1}'}]}, *CALLED[2:]]},
-        {"messages": [CALLED[0], {"role": "assistant", "function_call": {"name": "add", "arguments": '{"a": 1}'}}, *CALLED[2:]]},
+        {
+            "messages": [
+                CALLED[0],
+                {"role": "assistant", "tool_calls": [{"name": "add", "arguments": '{"a": 1}'}]},
+                *CALLED[2:],
+            ]
+        },
+        {
+            "messages": [
+                CALLED[0],
+                {"role": "assistant", "function_call": {"name": "add", "arguments": '{"a": 1}'}},
+                *CALLED[2:],
+            ]
+        },
         {"messages": json.dumps(CALLED)},
         {"messages": repr(CALLED)},
         {"prompt": json.dumps(CALLED[:1]), "completion": json.dumps(CALLED[1:])},
@@ -167,7 +202,10 @@ def test_calls_in_any_shape(row: dict[str, Any]) -> None:
 
 
 def test_arguments_that_are_no_object_stay_as_they_are() -> None:
-    said = [CALLED[0], {"role": "assistant", "tool_calls": [{"function": {"name": "add", "arguments": "1, 2"}}]}]
+    said = [
+        CALLED[0],
+        {"role": "assistant", "tool_calls": [{"function": {"name": "add", "arguments": "1, 2"}}]},
+    ]
     assert read({"messages": said}).messages[1]["tool_calls"][0]["function"]["arguments"] == "1, 2"
     for said_null, count in (({"a": 1, "b": None}, 1), ('{"a": 1, "b": null}', 0)):
         said[1]["tool_calls"] = [{"function": {"name": "add", "arguments": said_null}}]
@@ -189,8 +227,14 @@ def test_a_system_column_comes_first_unless_there_is_one() -> None:
         assert said.messages[0] == {"role": "system", "content": "be brief"} and said.answers == (2,)
         assert read({**row, "system": None}).answers == read({**row, "system": ""}).answers == (1,)
     own = [{"from": "system", "value": "sing"}, *sharegpt]
-    assert [m["content"] for m in read({"conversations": own, "system": "be brief"}).messages] == ["sing", "a", "b"]
-    assert "2 rows" in notes(*[{"conversations": own, "system": "be brief"}] * 2), "a system text that is not used is named"
+    assert [m["content"] for m in read({"conversations": own, "system": "be brief"}).messages] == [
+        "sing",
+        "a",
+        "b",
+    ]
+    assert "2 rows" in notes(*[{"conversations": own, "system": "be brief"}] * 2), (
+        "a system text that is not used is named"
+    )
 
 
 def test_a_history_is_told() -> None:
@@ -208,15 +252,20 @@ def test_variables_of_the_template() -> None:
 
 def test_parquet_and_csv_say_what_jsonl_says(tmp_path: Path) -> None:
     pa, pq = pytest.importorskip("pyarrow"), pytest.importorskip("pyarrow.parquet")
-    rows = [{"messages": CALLED, "tools": [ADD]}, {"messages": talk(("user", "a"), ("assistant", "b")), "tools": None}]
+    rows = [
+        {"messages": CALLED, "tools": [ADD]},
+        {"messages": talk(("user", "a"), ("assistant", "b")), "tools": None},
+    ]
     with (tmp_path / "d.jsonl").open("w") as file:
         file.writelines(json.dumps(row) + "\n" for row in rows)
     pq.write_table(pa.Table.from_pylist(rows), tmp_path / "d.parquet")
     with (tmp_path / "d.csv").open("w", newline="") as file:
         writer = csv.DictWriter(file, ["messages", "tools"])
         writer.writeheader()
-        writer.writerows({key: json.dumps(value) if value else "" for key, value in row.items()} for row in rows)
-    (said, *others) = [
+        writer.writerows(
+            {key: json.dumps(value) if value else "" for key, value in row.items()} for row in rows
+        )
+    said, *others = [
         [conversation(row, recognise(found, DataConfig())) for row in found.rows]
         for found in (load_table(str(tmp_path / f"d.{kind}")) for kind in ("jsonl", "parquet", "csv"))
     ]
@@ -225,27 +274,56 @@ def test_parquet_and_csv_say_what_jsonl_says(tmp_path: Path) -> None:
 
 
 def test_what_nothing_reads_is_named_once_with_its_rows() -> None:
-    rows = [{"question": "a", "answer": "b", "id": 1, "source": "x", "note": None}, {"question": "a", "answer": "b", "id": 2}]
+    rows = [
+        {"question": "a", "answer": "b", "id": 1, "source": "x", "note": None},
+        {"question": "a", "answer": "b", "id": 2},
+    ]
     assert notes(*rows) == "not used: `id` (2 rows), `source` (1 row)"
     assert notes({"question": "a", "answer": "b"}) == ""
     labelled = {"text": "a", "label": 0, "label_text": "bad", "images": ["x.png"]}
     assert notes(labelled, {**labelled, "label": 1}) == "not used: `images` (2 rows)"
-    pairs = recognise(table({"instruction": "a", "output": "b", "system": "c"}), DataConfig(), encoder_decoder=True)
+    pairs = recognise(
+        table({"instruction": "a", "output": "b", "system": "c"}), DataConfig(), encoder_decoder=True
+    )
     assert pairs.notes == ("not used: `system` (1 row)",), "an encoder-decoder has no system message"
 
 
 @pytest.mark.parametrize(
     ("rows", "words"),
     [
-        ([{"prompt": "a", "completion": "b", "rejected": "c"}], ["`rejected`", "--set data.format=prompt_completion"]),
-        ([{"prompt": "a", "chosen": "b", "rejected": "c"}], ["jq -c '{prompt, completion: .chosen}' d.jsonl", "`completion`"]),
+        (
+            [{"prompt": "a", "completion": "b", "rejected": "c"}],
+            ["`rejected`", "--set data.format=prompt_completion"],
+        ),
+        (
+            [{"prompt": "a", "chosen": "b", "rejected": "c"}],
+            ["jq -c '{prompt, completion: .chosen}' d.jsonl", "`completion`"],
+        ),
         ([{"chosen": CALLED, "rejected": CALLED}], ["{messages: .chosen}"]),
-        ([{"prompt": "a", "messages": CALLED, "chosen": CALLED, "rejected": CALLED}], ["`rejected`", "data.format=messages"]),
-        ([{"question": "a", "answer": "b", "answer_rejected": "c"}], ["`answer_rejected`", "data.format=question_answer"]),
-        ([{"prompt": "a", "completion": "b", "label": good} for good in (True, False)], ["KTO", "1 of 2 rows", "is false"]),
-        ([{"prompt": "a", "completion": "b", "label": good} for good in ("True", "False")], ["KTO", "1 of 2 rows"]),
-        ([{"prompt": CALLED[:1], "completion": CALLED[3:], "label": good} for good in (1, 0, 0)], ["KTO", "2 of 3 rows"]),
-        ([{"messages": CALLED, "label": good} for good in (True, False)], ["KTO", "select(.label == true)"]),
+        (
+            [{"prompt": "a", "messages": CALLED, "chosen": CALLED, "rejected": CALLED}],
+            ["`rejected`", "data.format=messages"],
+        ),
+        (
+            [{"question": "a", "answer": "b", "answer_rejected": "c"}],
+            ["`answer_rejected`", "data.format=question_answer"],
+        ),
+        (
+            [{"prompt": "a", "completion": "b", "label": good} for good in (True, False)],
+            ["KTO", "1 of 2 rows", "is false"],
+        ),
+        (
+            [{"prompt": "a", "completion": "b", "label": good} for good in ("True", "False")],
+            ["KTO", "1 of 2 rows"],
+        ),
+        (
+            [{"prompt": CALLED[:1], "completion": CALLED[3:], "label": good} for good in (1, 0, 0)],
+            ["KTO", "2 of 3 rows"],
+        ),
+        (
+            [{"messages": CALLED, "label": good} for good in (True, False)],
+            ["KTO", "select(.label == true)"],
+        ),
     ],
 )
 def test_preferences_are_refused(rows: list[dict[str, Any]], words: list[str]) -> None:
@@ -263,11 +341,18 @@ def test_what_only_resembles_preferences_is_read() -> None:
     assert notes({**pair, "rejected": None}) == ""
     assert notes({**pair, "label": True}) == "not used: `label` (1 row)", "no answer is bad"
     assert notes({**pair, "label": "maths"}, {**pair, "label": "true"}) == "not used: `label` (2 rows)"
-    assert recognise(table({"text": "a", "label": False}, {"text": "b", "label": True}), DataConfig()).format == "text_label"
+    assert (
+        recognise(
+            table({"text": "a", "label": False}, {"text": "b", "label": True}), DataConfig()
+        ).format
+        == "text_label"
+    )
 
 
 def test_learn_needs_turns() -> None:
-    with pytest.raises(ValueError, match=r"`data\.learn` is last, but rows of the format text have no turns"):
+    with pytest.raises(
+        ValueError, match=r"`data\.learn` is last, but rows of the format text have no turns"
+    ):
         recognise(table({"text": "a"}), DataConfig(learn="last"))
 
 

@@ -28,7 +28,11 @@ def table(rows: list[dict[str, Any]]) -> Table:
 
 
 def encoded(
-    rows: list[dict[str, Any]], tokenizer: Any, *, validation: list[dict[str, Any]] | None = None, encoder_decoder: bool = False
+    rows: list[dict[str, Any]],
+    tokenizer: Any,
+    *,
+    validation: list[dict[str, Any]] | None = None,
+    encoder_decoder: bool = False,
 ) -> Encoded:
     found = recognise(table(rows), DataConfig(), encoder_decoder=encoder_decoder)
     return encode(Splits(table(rows), table(validation or [])), found, tokenizer)
@@ -37,7 +41,9 @@ def encoded(
 def words(row: Row, tokenizer: Any) -> tuple[list[str], list[str]]:
     """All tokens and the supervised ones."""
     labels = [int(label) for label in row.labels if label != -100]
-    return tokenizer.convert_ids_to_tokens(row.input_ids.tolist()), tokenizer.convert_ids_to_tokens(labels)
+    return tokenizer.convert_ids_to_tokens(row.input_ids.tolist()), tokenizer.convert_ids_to_tokens(
+        labels
+    )
 
 
 def test_chat_formats_say_the_same(byte_tokenizer: Any) -> None:
@@ -49,7 +55,15 @@ def test_chat_formats_say_the_same(byte_tokenizer: Any) -> None:
         {"question": "hello", "answer": "world"},
         {"source": "hello", "target": "world"},
         {"prompt": talk[:1], "completion": talk[1:]},
-        {"messages": [{"role": "user", "content": [{"type": "text", "text": "hel"}, {"type": "text", "text": "lo"}]}, talk[1]]},
+        {
+            "messages": [
+                {
+                    "role": "user",
+                    "content": [{"type": "text", "text": "hel"}, {"type": "text", "text": "lo"}],
+                },
+                talk[1],
+            ]
+        },
     ]
     rows = [encoded([row], byte_tokenizer).train[0] for row in alike]
     for row in rows[1:]:
@@ -65,7 +79,10 @@ def test_an_alpaca_input_follows_the_instruction(byte_tokenizer: Any) -> None:
 @pytest.mark.parametrize(
     ("row", "text"),
     [
-        ({"instruction": "a", "input": "b", "output": "c"}, "Instruction:\na\n\nInput:\nb\n\nOutput:\nc"),
+        (
+            {"instruction": "a", "input": "b", "output": "c"},
+            "Instruction:\na\n\nInput:\nb\n\nOutput:\nc",
+        ),
         ({"instruction": "a", "input": None, "output": "c"}, "Instruction:\na\n\nOutput:\nc"),
         ({"question": "a", "answer": "c"}, "Question:\na\n\nAnswer:\nc"),
         ({"source": "a", "target": "c"}, "a\n\nc"),
@@ -76,7 +93,9 @@ def test_plain_forms_without_a_template(byte_tokenizer: Any, row: dict[str, Any]
     plain = copy.deepcopy(byte_tokenizer)
     plain.chat_template = None
     (only,) = encoded([row], plain).train
-    assert plain.decode(only.input_ids.tolist(), clean_up_tokenization_spaces=False) == text + "<|im_end|>"
+    assert (
+        plain.decode(only.input_ids.tolist(), clean_up_tokenization_spaces=False) == text + "<|im_end|>"
+    )
     assert plain.decode(only.labels[only.labels != -100].tolist()) == "c<|im_end|>"
 
 
@@ -89,21 +108,33 @@ def test_classes_are_numbered_and_named(bert_tokenizer: Any) -> None:
 
 
 def test_names_of_classes_come_from_the_column_beside(bert_tokenizer: Any) -> None:
-    rows = [{"text": "a", "label": 0, "label_text": "bad"}, {"text": "b", "label": 1, "label_text": "good"}]
+    rows = [
+        {"text": "a", "label": 0, "label_text": "bad"},
+        {"text": "b", "label": 1, "label_text": "good"},
+    ]
     assert encoded(rows, bert_tokenizer).label_names == ("bad", "good")
     unlike = [*rows, {"text": "c", "label": 1, "label_text": "great"}]
     assert encoded(unlike, bert_tokenizer).label_names == ("0", "1")
 
 
 def test_an_encoder_decoder_takes_source_and_target(bert_tokenizer: Any, byte_tokenizer: Any) -> None:
-    row = encoded([{"source": "hello", "target": "world yes"}], bert_tokenizer, encoder_decoder=True).train[0]
-    assert words(row, bert_tokenizer) == (["[CLS]", "hello", "[SEP]"], ["[CLS]", "world", "yes", "[SEP]"])
-    without_closing = encoded([{"question": "hello", "answer": "world"}], byte_tokenizer, encoder_decoder=True).train[0]
+    row = encoded(
+        [{"source": "hello", "target": "world yes"}], bert_tokenizer, encoder_decoder=True
+    ).train[0]
+    assert words(row, bert_tokenizer) == (
+        ["[CLS]", "hello", "[SEP]"],
+        ["[CLS]", "world", "yes", "[SEP]"],
+    )
+    without_closing = encoded(
+        [{"question": "hello", "answer": "world"}], byte_tokenizer, encoder_decoder=True
+    ).train[0]
     assert without_closing.labels[-1] == byte_tokenizer.eos_token_id
 
 
 def test_rows_without_supervision_are_dropped_and_counted(byte_tokenizer: Any) -> None:
-    data = encoded([{"prompt": "a", "completion": "b"}, {"prompt": "a", "completion": ""}], byte_tokenizer)
+    data = encoded(
+        [{"prompt": "a", "completion": "b"}, {"prompt": "a", "completion": ""}], byte_tokenizer
+    )
     assert (len(data.train), data.report["train"].dropped, data.report["train"].rows) == (1, 1, 1)
     assert data.report["train"].supervised == data.train[0].supervised == 2
 
@@ -117,8 +148,19 @@ def test_nothing_supervised_at_all_is_an_error(byte_tokenizer: Any) -> None:
         encoded([{"text": "a"}], byte_tokenizer, validation=[{"text": ""}])
 
 
-def raw(format: str, rows: list[Row], task: Task = "causal_lm", closing: tuple[int, ...] = ()) -> Encoded:
-    return Encoded(tuple(rows), (), (), (), task, format, report={"train": report_of(rows, dropped=0)}, closing=closing)
+def raw(
+    format: str, rows: list[Row], task: Task = "causal_lm", closing: tuple[int, ...] = ()
+) -> Encoded:
+    return Encoded(
+        tuple(rows),
+        (),
+        (),
+        (),
+        task,
+        format,
+        report={"train": report_of(rows, dropped=0)},
+        closing=closing,
+    )
 
 
 @given(lengths=st.lists(st.integers(2, 40), min_size=1, max_size=6), size=st.integers(2, 20))
@@ -131,7 +173,12 @@ def test_windows_predict_every_token_of_a_text_once(lengths: list[int], size: in
     np.testing.assert_array_equal(predicted, np.concatenate([text[1:] for text in texts]))
     assert all(row.labels[0] == -100 for row in data.train)
     report = data.report["train"]
-    assert (report.supervised, report.supervised_lost, report.dropped, report.cut) == (sum(lengths) - len(lengths), 0, 0, 0)
+    assert (report.supervised, report.supervised_lost, report.dropped, report.cut) == (
+        sum(lengths) - len(lengths),
+        0,
+        0,
+        0,
+    )
     assert report.rows == len(data.train)
 
 
@@ -158,7 +205,9 @@ def test_a_cut_classification_row_keeps_its_closing_token(bert_tokenizer: Any) -
 
 
 def test_a_cut_target_keeps_its_end(byte_tokenizer: Any) -> None:
-    data = encoded([{"source": "a" * 50, "target": "b" * 50}], byte_tokenizer, encoder_decoder=True).cut(6)
+    data = encoded([{"source": "a" * 50, "target": "b" * 50}], byte_tokenizer, encoder_decoder=True).cut(
+        6
+    )
     assert len(data.train[0].input_ids) == len(data.train[0].labels) == 6
     assert data.train[0].labels[-1] == byte_tokenizer.eos_token_id
     assert data.report["train"].supervised_lost > 0
@@ -179,7 +228,9 @@ def test_a_length_that_leaves_nothing_is_an_error() -> None:
 def test_previews_show_the_very_text(byte_tokenizer: Any, bert_tokenizer: Any) -> None:
     data = encoded([{"question": "how many 😀?", "answer": "two é 😀"}], byte_tokenizer)
     (shown,) = preview(data, byte_tokenizer, 3)
-    assert "".join(piece for piece, _ in shown) == byte_tokenizer.decode(data.train[0].input_ids.tolist())
+    assert "".join(piece for piece, _ in shown) == byte_tokenizer.decode(
+        data.train[0].input_ids.tolist()
+    )
     assert "".join(piece for piece, supervised in shown if supervised) == "two é 😀<|im_end|>"
     classes = encoded([{"text": "hello", "label": "x"}, {"text": "world", "label": "y"}], bert_tokenizer)
     assert preview(classes, bert_tokenizer, 1)[0][-1] == ("x", True)
@@ -198,7 +249,9 @@ def test_previews_show_the_very_text(byte_tokenizer: Any, bert_tokenizer: Any) -
         ("stories260K", "snips/validate.jsonl", ("text_label", "seq_cls")),
     ],
 )
-def test_real_data_with_real_tokenizers(shared: Path, model: str, source: str, expected: tuple[str, str]) -> None:
+def test_real_data_with_real_tokenizers(
+    shared: Path, model: str, source: str, expected: tuple[str, str]
+) -> None:
     from transformers import AutoTokenizer
 
     tokenizer: Any = AutoTokenizer.from_pretrained(shared / "models" / model)
@@ -211,7 +264,9 @@ def test_real_data_with_real_tokenizers(shared: Path, model: str, source: str, e
         ids = row.input_ids.tolist()
         assert ids.count(tokenizer.bos_token_id) == (tokenizer.bos_token_id is not None)
         if found.task == "causal_lm":
-            assert tokenizer.eos_token_id == [label for label in row.labels.tolist() if label != -100][-1]
+            assert (
+                tokenizer.eos_token_id == [label for label in row.labels.tolist() if label != -100][-1]
+            )
 
 
 def test_snips_is_split_by_label(shared: Path) -> None:

@@ -118,16 +118,30 @@ def test_a_readme_says_which_files_are_which(tmp_path: Path) -> None:
     assert "several configs" in refusal(tmp_path) and f"{tmp_path}:en" in refusal(tmp_path)
 
 
-@pytest.mark.parametrize("pattern", ["../other/*.jsonl", "/etc/*", "nothing-*", "https://example.org/a.jsonl", "."])
+@pytest.mark.parametrize(
+    "pattern", ["../other/*.jsonl", "/etc/*", "nothing-*", "https://example.org/a.jsonl", "."]
+)
 def test_a_readme_does_not_lead_out_of_its_folder(tmp_path: Path, pattern: str) -> None:
     put(tmp_path / "other/rows.jsonl", "secret")
     home = put(tmp_path / "home/rows.jsonl", "mine").parent
-    (home / "README.md").write_text(f"---\nconfigs:\n- config_name: default\n  data_files: {pattern}\n---\n")
+    (home / "README.md").write_text(
+        f"---\nconfigs:\n- config_name: default\n  data_files: {pattern}\n---\n"
+    )
     assert "none of the files" in refusal(home)
 
 
 @pytest.mark.parametrize(
-    "configs", ["[", "[" * 50_000, "a: [&x [*x]]", "- 1", "configs", "*a", "!!python/name:os.system", "- config_name: en"]
+    "configs",
+    [
+        "[",
+        "[" * 50_000,
+        "a: [&x [*x]]",
+        "- 1",
+        "configs",
+        "*a",
+        "!!python/name:os.system",
+        "- config_name: en",
+    ],
 )
 def test_a_readme_that_says_nothing_is_passed_over(tmp_path: Path, configs: str) -> None:
     put(tmp_path / "rows.jsonl", "mine")
@@ -136,9 +150,13 @@ def test_a_readme_that_says_nothing_is_passed_over(tmp_path: Path, configs: str)
 
 
 def save(folder: Path, *parts: str, **state: Any) -> None:
-    names = [put(folder / f"data-{i:05}-of-{len(parts):05}.arrow", part).name for i, part in enumerate(parts)]
+    names = [
+        put(folder / f"data-{i:05}-of-{len(parts):05}.arrow", part).name for i, part in enumerate(parts)
+    ]
     (folder / "dataset_info.json").write_text("{}")
-    (folder / "state.json").write_text(json.dumps({"_data_files": [{"filename": name} for name in names]} | state))
+    (folder / "state.json").write_text(
+        json.dumps({"_data_files": [{"filename": name} for name in names]} | state)
+    )
 
 
 def test_what_datasets_saved_to_disk_is_read_in_its_order(tmp_path: Path) -> None:

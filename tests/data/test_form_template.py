@@ -40,11 +40,16 @@ def metaspace(prepend: str, *, framed: str = "<s> $A") -> Any:
     inner.decoder = decoders.Metaspace()  # type: ignore[assignment]
     alphabet = [chr(i) for i in range(9, 127)]
     trainer = trainers.BpeTrainer(  # type: ignore[call-arg]
-        vocab_size=250, special_tokens=["<unk>", "<s>", "</s>"], initial_alphabet=alphabet, show_progress=False
+        vocab_size=250,
+        special_tokens=["<unk>", "<s>", "</s>"],
+        initial_alphabet=alphabet,
+        show_progress=False,
     )
     inner.train_from_iterator([ASKED, ANSWER, "Instruction: Output: Question: Answer:"], trainer)
     inner.post_processor = TemplateProcessing(single=framed, special_tokens=[("<s>", 1), ("</s>", 2)])  # type: ignore[assignment]
-    return PreTrainedTokenizerFast(tokenizer_object=inner, bos_token="<s>", eos_token="</s>", unk_token="<unk>")
+    return PreTrainedTokenizerFast(
+        tokenizer_object=inner, bos_token="<s>", eos_token="</s>", unk_token="<unk>"
+    )
 
 
 @pytest.fixture(params=["words", "bytes", "always", "never", "first", "framed"])
@@ -107,7 +112,12 @@ def test_a_tokenizer_that_makes_other_tokens_of_it_gets_no_template(bos_tokenize
 
         def __call__(self, texts: list[str], **options: Any) -> Any:
             found = bos_tokenizer(texts, **options)["input_ids"]
-            return {"input_ids": [ids[1:] if text.startswith("<s>") else ids for text, ids in zip(texts, found, strict=True)]}
+            return {
+                "input_ids": [
+                    ids[1:] if text.startswith("<s>") else ids
+                    for text, ids in zip(texts, found, strict=True)
+                ]
+            }
 
         def decode(self, ids: Any, **options: Any) -> str:
             return bos_tokenizer.decode(ids, **options)

@@ -1,4 +1,5 @@
-"""What belongs together is never cut; what cannot be kept together is said; what files share is counted."""
+"""What belongs together is never cut; what cannot be kept together is said; what files
+share is counted."""
 
 from __future__ import annotations
 
@@ -21,7 +22,9 @@ from loraloom.errors import DataError
 
 CHAT = Recognised("messages", "causal_lm", {"messages": "messages"}, "")
 CLASSIFIED = Recognised("text_label", "seq_cls", {"text": "text", "label": "label"}, "")
-PAIRS = Recognised("prompt_completion", "causal_lm", {"prompt": "prompt", "completion": "completion"}, "")
+PAIRS = Recognised(
+    "prompt_completion", "causal_lm", {"prompt": "prompt", "completion": "completion"}, ""
+)
 TEXT = Recognised("text", "causal_lm", {"text": "text"}, "")
 LETTERS = "abcdefghijklmnopqrstuvwxyz"
 
@@ -42,7 +45,10 @@ def word(number: int) -> str:
 
 def talk(*texts: str, **more: Any) -> dict[str, Any]:
     roles = ("user", "assistant")
-    return {"messages": [{"role": roles[i % 2], "content": text} for i, text in enumerate(texts)], **more}
+    return {
+        "messages": [{"role": roles[i % 2], "content": text} for i, text in enumerate(texts)],
+        **more,
+    }
 
 
 def numbers(splits: Splits) -> list[set[int]]:
@@ -75,7 +81,10 @@ WAYS: tuple[Callable[[dict[str, Any]], dict[str, Any]], ...] = (
 
 
 @given(
-    rows=st.lists(st.tuples(st.integers(0, 30), st.integers(0, len(WAYS) - 1), st.integers(0, len(WAYS) - 1)), min_size=40),
+    rows=st.lists(
+        st.tuples(st.integers(0, 30), st.integers(0, len(WAYS) - 1), st.integers(0, len(WAYS) - 1)),
+        min_size=40,
+    ),
     validation=st.sampled_from([0.1, 0.3]),
     test=st.sampled_from([0.2, None]),
     seed=st.integers(0, 3),
@@ -104,7 +113,11 @@ def test_what_is_written_otherwise_is_never_on_two_sides(
 def test_groups_are_never_cut_and_shares_are_met_within_one_group(
     sizes: list[int], share: float, seed: int, shuffled: random.Random
 ) -> None:
-    rows = [{"text": f"{word(n)} {word(k)}", "of": f"g{n}", "n": n} for n, size in enumerate(sizes) for k in range(size)]
+    rows = [
+        {"text": f"{word(n)} {word(k)}", "of": f"g{n}", "n": n}
+        for n, size in enumerate(sizes)
+        for k in range(size)
+    ]
     shuffled.shuffle(rows)
     splits = split(table(rows), share, None, TEXT, group_column="of", seed=seed)
     assert apart(splits)
@@ -125,7 +138,10 @@ RELATED = {
         lambda n, k: talk(*(f"{word(n)} {word(turn)}" for turn in range(2 + 2 * k))),
     ),
     "a document cut into rows": (TEXT, lambda n, k: {"text": f"{word(n)} {word(k)}", "document_id": n}),
-    "another spelling of that name": (TEXT, lambda n, k: {"text": f"{word(n)} {word(k)}", "Conversation ID": f"c{n}"}),
+    "another spelling of that name": (
+        TEXT,
+        lambda n, k: {"text": f"{word(n)} {word(k)}", "Conversation ID": f"c{n}"},
+    ),
     "texts with a label": (
         CLASSIFIED,
         lambda n, k: {"text": f"{word(n)} {word(k)}", "label": "ab"[k % 2], "dialogueId": n},
@@ -162,11 +178,19 @@ def test_files_that_share_what_belongs_together_are_counted_closest_first(tmp_pa
     ]
     splits = split(table(rows), None, write(tmp_path / "t.jsonl", held_out), PAIRS)
     assert [(each.split, each.kind, each.rows, each.of) for each in splits.overlaps] == [
-        ("test", "content", 3, 24), ("test", "asked", 5, 24), ("test", "near", 7, 24),
-    ]  # fmt: skip
-    assert splits.overlaps[1].sentence == "5 of 24 test rows share a prompt with rows that are trained or chosen on"
+        ("test", "content", 3, 24),
+        ("test", "asked", 5, 24),
+        ("test", "near", 7, 24),
+    ]
+    assert (
+        splits.overlaps[1].sentence
+        == "5 of 24 test rows share a prompt with rows that are trained or chosen on"
+    )
     assert (len(splits.train), len(splits.test), splits.duplicates) == (40, 24, 3)
-    assert split(table(rows), None, str(tmp_path / "t.jsonl"), PAIRS, group_column=None).overlaps == splits.overlaps[:1]
+    assert (
+        split(table(rows), None, str(tmp_path / "t.jsonl"), PAIRS, group_column=None).overlaps
+        == splits.overlaps[:1]
+    )
 
 
 def test_a_prompt_that_all_rows_have_does_not_stop_a_draw_and_is_told() -> None:
@@ -202,18 +226,26 @@ def test_a_column_of_a_known_name_that_does_not_group_rows_is_left_alone() -> No
     splits = split(table(few), 0.1, None, TEXT)
     assert len(splits.validation) == 6
     assert splits.notes == (
-        "the rows of one `group` are not kept together: it has 3 values; set `data.group_column=group` if they must be",
+        (
+            "the rows of one `group` are not kept together: it has 3 values; set"
+            " `data.group_column=group` if they must be"
+        ),
     )
     named = split(table(few), 0.1, None, TEXT, group_column="group")
     assert (len(named.train), len(named.validation)) == (40, 20)
-    assert any("the smallest group has 20 rows: validation has those, where 6 were asked for" in note for note in named.notes)
+    assert any(
+        "the smallest group has 20 rows: validation has those, where 6 were asked for" in note
+        for note in named.notes
+    )
     unique = [{"text": word(n), "document_id": n} for n in range(60)]
     assert split(table(unique), 0.1, None, TEXT).notes == ()
 
 
 def test_groups_that_cannot_be_shared_out_say_what_to_do() -> None:
     rows = table([{"text": word(n), "of": "one"} for n in range(20)])
-    with pytest.raises(DataError, match=r"too few groups of rows(.|\n)*20 rows, 1 in groups(.|\n)*group_column") as caught:
+    with pytest.raises(
+        DataError, match=r"too few groups of rows(.|\n)*20 rows, 1 in groups(.|\n)*group_column"
+    ) as caught:
         split(rows, 0.1, None, TEXT, group_column="of")
     assert caught.value.exit_code == 2
     with pytest.raises(DataError, match=r"`data.group_column` is `off`(.|\n)*the columns text, of"):
@@ -229,7 +261,10 @@ def test_rows_without_a_group_stand_alone_and_are_counted() -> None:
 
 def test_the_seed_and_not_the_alphabet_draws_from_small_classes() -> None:
     rows = table([{"text": word(n), "label": f"class{n // 2:03}"} for n in range(200)])
-    drawn = [{row["label"] for row in split(rows, 0.1, None, CLASSIFIED, seed=seed).validation.rows} for seed in range(20)]
+    drawn = [
+        {row["label"] for row in split(rows, 0.1, None, CLASSIFIED, seed=seed).validation.rows}
+        for seed in range(20)
+    ]
     assert all(len(each) == 20 for each in drawn)
     often = np.array([sum(f"class{n:03}" in each for each in drawn) for n in range(100)])
     assert often.max() <= 12 and (often > 0).sum() > 80

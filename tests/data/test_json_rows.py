@@ -12,7 +12,11 @@ from loraloom.data.load import load_table
 from loraloom.data.table import Table
 from loraloom.errors import DataError
 
-ROWS: list[dict[str, Any]] = [{"text": "a", "label": 0}, {"text": "b\nc", "label": 1}, {"text": "d", "label": 0}]
+ROWS: list[dict[str, Any]] = [
+    {"text": "a", "label": 0},
+    {"text": "b\nc", "label": 1},
+    {"text": "d", "label": 0},
+]
 COLUMNS = {"text": ["a", "b\nc", "d"], "label": [0, 1, 0]}
 LINES = "\n".join(json.dumps(row) for row in ROWS)
 
@@ -28,14 +32,36 @@ def read(folder: Path, name: str, text: str, split: str = "train") -> Table:
     [
         (ROWS, None),
         ({"data": ROWS}, None),
-        ({"data": ROWS, "version": 1, "notes": [{"a": 1}]}, "the rows are those of `data`; not used: version, notes"),
+        (
+            {"data": ROWS, "version": 1, "notes": [{"a": 1}]},
+            "the rows are those of `data`; not used: version, notes",
+        ),
         ({"examples": ROWS, "license": "mit"}, "the rows are those of `examples`; not used: license"),
-        ({"features": [{"name": "text"}], "rows": [{"row_idx": i, "row": row} for i, row in enumerate(ROWS)]}, "features"),
+        (
+            {
+                "features": [{"name": "text"}],
+                "rows": [{"row_idx": i, "row": row} for i, row in enumerate(ROWS)],
+            },
+            "features",
+        ),
         ({"train": ROWS, "test": ROWS[:1]}, "the rows are those of `train`; not used: test"),
         (COLUMNS, "the file holds columns"),
-        ({name: {str(i): value for i, value in enumerate(column)} for name, column in COLUMNS.items()}, "columns"),
+        (
+            {
+                name: {str(i): value for i, value in enumerate(column)}
+                for name, column in COLUMNS.items()
+            },
+            "columns",
+        ),
         ({str(i): row for i, row in enumerate(ROWS)}, "columns"),
-        ({"columns": ["text", "label"], "index": [0, 1, 2], "data": [list(row.values()) for row in ROWS]}, "columns"),
+        (
+            {
+                "columns": ["text", "label"],
+                "index": [0, 1, 2],
+                "data": [list(row.values()) for row in ROWS],
+            },
+            "columns",
+        ),
         ({"schema": {"fields": [{"name": "text"}]}, "data": ROWS}, "schema"),
     ],
 )
@@ -62,10 +88,17 @@ def test_a_document_with_splits_gives_the_one_asked(tmp_path: Path) -> None:
         ("d.jsonl", json.dumps(ROWS, indent=2), "one JSON list", "d.jsonl, row 2"),
         ("d.jsonl", LINES.replace("\n", "\r"), "not one a line", "d.jsonl, row 2"),
         ("d.jsonl", LINES.replace("\n", ""), "not one a line", "d.jsonl, row 2"),
-        ("d.json", "\n".join(json.dumps(row, indent=1) for row in ROWS), "not one a line", "d.json, row 2"),
+        (
+            "d.json",
+            "\n".join(json.dumps(row, indent=1) for row in ROWS),
+            "not one a line",
+            "d.json, row 2",
+        ),
     ],
 )
-def test_a_file_is_read_as_what_it_is_and_that_is_told(tmp_path: Path, name: str, text: str, note: str, origin: str) -> None:
+def test_a_file_is_read_as_what_it_is_and_that_is_told(
+    tmp_path: Path, name: str, text: str, note: str, origin: str
+) -> None:
     table = read(tmp_path, name, text)
     assert [dict(row) for row in table.rows] == ROWS
     assert note in table.notes[0]

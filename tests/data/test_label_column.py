@@ -1,4 +1,5 @@
-"""Rows with a label that nobody asked for: it is named, with the setting that takes it, and never taken silently."""
+"""Rows with a label that nobody asked for: it is named, with the setting that takes it,
+and never taken silently."""
 
 from __future__ import annotations
 
@@ -22,7 +23,10 @@ TEXT = [f"row {i}" for i in range(20)]
 AB = ["a", "b"] * 10
 
 
-@pytest.mark.parametrize("name", ["category", "labels", "class", "Intent", "Sentiment", "class label", "is-spam", "label_text"])
+@pytest.mark.parametrize(
+    "name",
+    ["category", "labels", "class", "Intent", "Sentiment", "class label", "is-spam", "label_text"],
+)
 def test_a_label_beside_a_text_is_named_with_the_setting_that_takes_it(name: str) -> None:
     rows = table(text=TEXT, **{name: AB})
     found = recognise(rows, DataConfig())
@@ -48,7 +52,9 @@ def test_a_column_that_tells_nothing_apart_is_no_label(name: str, values: list[A
     assert likely_labels(table(text=TEXT, **{name: values})) == []
 
 
-@pytest.mark.parametrize("pair", [("sentence1", "sentence2"), ("premise", "hypothesis"), ("question1", "question2")])
+@pytest.mark.parametrize(
+    "pair", [("sentence1", "sentence2"), ("premise", "hypothesis"), ("question1", "question2")]
+)
 def test_pairs_of_texts_are_refused_with_what_can_be_done(pair: tuple[str, str]) -> None:
     with pytest.raises(DataError) as error:
         recognise(table(**{pair[0]: TEXT, pair[1]: TEXT, "label": AB}), DataConfig())

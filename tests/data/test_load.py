@@ -15,11 +15,17 @@ from hypothesis import strategies as st
 from loraloom.data.load import load_table
 from loraloom.errors import DataError
 
-ROWS = [{"text": 'one, "two"', "label": "a"}, {"text": "three\nfour", "label": "b"}, {"text": "fünf", "label": "a"}]
+ROWS = [
+    {"text": 'one, "two"', "label": "a"},
+    {"text": "three\nfour", "label": "b"},
+    {"text": "fünf", "label": "a"},
+]
 
 
 def _csv(rows: list[dict[str, str]], separator: str) -> str:
-    quoted = [separator.join('"' + value.replace('"', '""') + '"' for value in row.values()) for row in rows]
+    quoted = [
+        separator.join('"' + value.replace('"', '""') + '"' for value in row.values()) for row in rows
+    ]
     return "\n".join([separator.join(rows[0]), *quoted]) + "\n"
 
 
@@ -90,9 +96,17 @@ def test_jsonl_survives_any_text(tmp_path_factory: pytest.TempPathFactory, texts
 @pytest.mark.parametrize(
     ("name", "content", "words"),
     [
-        ("d.jsonl", b'{"text": "a"}\n{"text": \n', ["d.jsonl:2", "broken JSON", 'got: {"text":', "one JSON object a line"]),
+        (
+            "d.jsonl",
+            b'{"text": "a"}\n{"text": \n',
+            ["d.jsonl:2", "broken JSON", 'got: {"text":', "one JSON object a line"],
+        ),
         ("d.jsonl", b'{"text": "a"}\n["b"]\n', ["d.jsonl:2", "not an object", 'got: ["b"]']),
-        ("d.jsonl", b'{"text": "a"}\n{"text": "caf\xe9"}\n', ["d.jsonl:2", "not UTF-8", "0xe9", "iconv"]),
+        (
+            "d.jsonl",
+            b'{"text": "a"}\n{"text": "caf\xe9"}\n',
+            ["d.jsonl:2", "not UTF-8", "0xe9", "iconv"],
+        ),
         ("d.jsonl", b"\n \n", ["d.jsonl has no rows"]),
         ("d.json", b'[{"text": "a"},\n 3]', ["d.json, row 2", "not an object", "got: 3"]),
         ("d.json", b'[{"text": "a"},\n', ["d.json:2", "broken JSON", "name it .jsonl"]),
@@ -105,7 +119,9 @@ def test_jsonl_survives_any_text(tmp_path_factory: pytest.TempPathFactory, texts
         ("d.xyz", b"", ["ending that is not known", ".xyz", ".jsonl"]),
     ],
 )
-def test_broken_files_are_named_with_their_line(tmp_path: Path, name: str, content: bytes, words: list[str]) -> None:
+def test_broken_files_are_named_with_their_line(
+    tmp_path: Path, name: str, content: bytes, words: list[str]
+) -> None:
     (tmp_path / name).write_bytes(content)
     with pytest.raises(DataError) as caught:
         load_table(str(tmp_path / name))
@@ -115,7 +131,9 @@ def test_broken_files_are_named_with_their_line(tmp_path: Path, name: str, conte
 
 def test_a_missing_file_suggests_its_neighbour(tmp_path: Path) -> None:
     (tmp_path / "train.jsonl").write_text('{"text": "a"}')
-    with pytest.raises(DataError, match=r"trian\.jsonl does not exist[\s\S]*did you mean .*train\.jsonl\?"):
+    with pytest.raises(
+        DataError, match=r"trian\.jsonl does not exist[\s\S]*did you mean .*train\.jsonl\?"
+    ):
         load_table(str(tmp_path / "trian.jsonl"))
     with pytest.raises(DataError, match=r"the folder .* does not exist either"):
         load_table(str(tmp_path / "nowhere" / "train.jsonl"))
@@ -177,7 +195,9 @@ def test_a_hub_name_without_the_library_says_how_to_get_it(monkeypatch: pytest.M
         ("owner/name:config:part", ("owner/name", "config", "part")),
     ],
 )
-def test_hub_names_are_taken_apart(monkeypatch: pytest.MonkeyPatch, source: str, call: tuple[str, str | None, str]) -> None:
+def test_hub_names_are_taken_apart(
+    monkeypatch: pytest.MonkeyPatch, source: str, call: tuple[str, str | None, str]
+) -> None:
     calls: list[tuple[str, str | None, str]] = []
 
     def load_dataset(name: str, config: str | None, *, split: str) -> list[dict[str, str]]:
@@ -219,7 +239,10 @@ def test_several_sources_are_read_in_order_and_each_row_keeps_its_origin(tmp_pat
 def test_a_pattern_stands_for_the_files_that_match_it(tmp_path: Path) -> None:
     for name in ("part-2", "part-1", "other"):
         rows_of(tmp_path / f"{name}.jsonl", name)
-    assert [row["text"] for row in load_table(str(tmp_path / "part-*.jsonl")).rows] == ["part-1", "part-2"]
+    assert [row["text"] for row in load_table(str(tmp_path / "part-*.jsonl")).rows] == [
+        "part-1",
+        "part-2",
+    ]
     assert len(load_table(str(tmp_path / "**" / "*.jsonl"))) == 3
     with pytest.raises(DataError, match=r"no file matches .*part-\*\.csv"):
         load_table(str(tmp_path / "part-*.csv"))
@@ -227,7 +250,9 @@ def test_a_pattern_stands_for_the_files_that_match_it(tmp_path: Path) -> None:
     assert [row["text"] for row in load_table(odd).rows] == ["odd"]
 
 
-def test_a_source_that_is_named_again_is_read_once_and_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_source_that_is_named_again_is_read_once_and_told(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.chdir(tmp_path)
     rows_of(tmp_path / "a.jsonl", "a")
     rows_of(tmp_path / "b.jsonl", "b")
@@ -237,7 +262,10 @@ def test_a_source_that_is_named_again_is_read_once_and_told(tmp_path: Path, monk
 
 
 def test_columns_that_not_all_sources_have_are_named(tmp_path: Path) -> None:
-    first, second = rows_of(tmp_path / "a.jsonl", "a", label="x"), rows_of(tmp_path / "b.jsonl", "b", source="web")
+    first, second = (
+        rows_of(tmp_path / "a.jsonl", "a", label="x"),
+        rows_of(tmp_path / "b.jsonl", "b", source="web"),
+    )
     assert load_table([first, second]).notes == (
         f"the data do not have the same columns: `label` is not in {second}; `source` is not in {first}",
     )

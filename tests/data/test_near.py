@@ -10,7 +10,11 @@ import numpy as np
 
 from loraloom.data.near import ALIKE, near_labels
 
-WORDS = [f"{a}{b}" for a in ("bel", "dor", "kan", "mur", "sil", "tev") for b in ("a", "os", "ine", "ut", "er", "ilo", "am", "y")]
+WORDS = [
+    f"{a}{b}"
+    for a in ("bel", "dor", "kan", "mur", "sil", "tev")
+    for b in ("a", "os", "ine", "ut", "er", "ilo", "am", "y")
+]
 
 
 def story(seed: int, words: int = 60) -> list[str]:
@@ -47,13 +51,22 @@ def test_the_threshold_is_that_of_the_exact_similarity() -> None:
 
 def test_a_template_that_many_rows_fill_in_makes_no_near_duplicates() -> None:
     short = [f"what is {a} plus {a + 1}?" for a in range(300)]
-    long = [f"{' '.join(story(3, 80))} the number of this case is {a} {' '.join(story(4, 20))}" for a in range(300)]
+    long = [
+        f"{' '.join(story(3, 80))} the number of this case is {a} {' '.join(story(4, 20))}"
+        for a in range(300)
+    ]
     assert groups(short) == 300
     assert groups(long) == 300
 
 
 def test_short_texts_are_never_near_one_another() -> None:
-    texts = ["play some jazz", "play some jazz please", "play some jazz music", "please play some jazz", "play jazz"]
+    texts = [
+        "play some jazz",
+        "play some jazz please",
+        "play some jazz music",
+        "please play some jazz",
+        "play jazz",
+    ]
     assert groups(texts) == len(texts)
 
 
@@ -66,7 +79,10 @@ def test_scripts_without_spaces_are_compared_by_character() -> None:
     rng = random.Random(0)
     letters = "日月火水木金土山川田人口車門雨雪電話本語学校先生友達東西南北"
     text = "".join(rng.choice(letters) for _ in range(80))
-    assert groups([text, text[:40] + "犬" + text[41:], "".join(rng.choice(letters) for _ in range(80))]) == 2
+    assert (
+        groups([text, text[:40] + "犬" + text[41:], "".join(rng.choice(letters) for _ in range(80))])
+        == 2
+    )
 
 
 def test_beyond_the_limit_a_sample_is_compared() -> None:
@@ -84,16 +100,19 @@ def test_nothing_and_empty_texts_are_no_trouble() -> None:
 def test_the_answer_does_not_depend_on_the_process() -> None:
     """Python's own hash differs from one process to the next; nothing here may use it."""
     code = (
-        "import random; from loraloom.data.near import near_labels\n"
-        "rng = random.Random(1); base = [[rng.choice('abcdefghijklmnopqrstuvw') * 2 for _ in range(60)] for _ in range(30)]\n"
-        "texts = [' '.join(w) for w in base] + [' '.join([*w[:20 + i], 'new', *w[21 + i:]]) for i, w in enumerate(base)]\n"
-        "print(near_labels(texts)[0].tolist())"
+        "import random; from loraloom.data.near import near_labels\nrng = random.Random(1); base ="
+        " [[rng.choice('abcdefghijklmnopqrstuvw') * 2 for _ in range(60)] for _ in range(30)]\ntexts ="
+        " [' '.join(w) for w in base] + [' '.join([*w[:20 + i], 'new', *w[21 + i:]]) for i, w in"
+        " enumerate(base)]\nprint(near_labels(texts)[0].tolist())"
     )
     answers = {
         subprocess.run(
-            [sys.executable, "-c", code], env={"PYTHONHASHSEED": seed, "PYTHONPATH": ":".join(sys.path)},
-            capture_output=True, text=True, check=True,
+            [sys.executable, "-c", code],
+            env={"PYTHONHASHSEED": seed, "PYTHONPATH": ":".join(sys.path)},
+            capture_output=True,
+            text=True,
+            check=True,
         ).stdout
         for seed in ("1", "2")
-    }  # fmt: skip
+    }
     assert len(answers) == 1

@@ -1,4 +1,5 @@
-"""Rows that say the same have one key, however they are written; rows that do not have different ones."""
+"""Rows that say the same have one key, however they are written; rows that do not have
+different ones."""
 
 from __future__ import annotations
 
@@ -44,7 +45,18 @@ def said(user: Any, assistant: Any = ANSWER) -> dict[str, Any]:
         ),
         chat({"from": "human", "value": ASKED}, {"from": "gpt", "value": ANSWER}),
     ],
-    ids=["NFD", "NFKC", "line breaks", "white space", "case", "unseen", "parts", "empty system", "keys", "sharegpt"],
+    ids=[
+        "NFD",
+        "NFKC",
+        "line breaks",
+        "white space",
+        "case",
+        "unseen",
+        "parts",
+        "empty system",
+        "keys",
+        "sharegpt",
+    ],
 )
 def test_the_same_talk_has_one_key(other: dict[str, Any]) -> None:
     assert key_of(turns(other, CHAT)) == key_of(turns(said(ASKED), CHAT))
@@ -53,7 +65,12 @@ def test_the_same_talk_has_one_key(other: dict[str, Any]) -> None:
 def test_the_same_talk_has_one_key_in_every_form() -> None:
     keys = {
         key_of(turns(said("a", "b"), CHAT)),
-        key_of(turns({"conversations": [{"from": "human", "value": "A"}, {"from": "gpt", "value": "B"}]}, SHARE)),
+        key_of(
+            turns(
+                {"conversations": [{"from": "human", "value": "A"}, {"from": "gpt", "value": "B"}]},
+                SHARE,
+            )
+        ),
         key_of(turns({"question": "a ", "answer": "b"}, PAIRS)),
     }
     assert len(keys) == 1
@@ -63,7 +80,11 @@ def test_what_differs_has_another_key() -> None:
     calls = [
         chat(
             {"role": "user", "content": "a"},
-            {"role": "assistant", "content": None, "tool_calls": [{"function": {"name": "f", "arguments": {"x": x}}}]},
+            {
+                "role": "assistant",
+                "content": None,
+                "tool_calls": [{"function": {"name": "f", "arguments": {"x": x}}}],
+            },
         )
         for x in (1, 2)
     ]
@@ -75,7 +96,13 @@ def test_what_differs_has_another_key() -> None:
 def test_arguments_of_a_tool_are_the_same_as_an_object_and_as_json_text() -> None:
     written: list[Any] = [{"x": 1, "y": None}, '{"x": 1}', {"x": 1}]
     rows = [
-        chat({"role": "assistant", "content": "", "tool_calls": [{"id": i, "function": {"name": "f", "arguments": each}}]})
+        chat(
+            {
+                "role": "assistant",
+                "content": "",
+                "tool_calls": [{"id": i, "function": {"name": "f", "arguments": each}}],
+            }
+        )
         for i, each in enumerate(written)
     ]
     assert len({key_of(turns(row, CHAT)) for row in rows}) == 1

@@ -60,7 +60,9 @@ def test_marks_in_a_tsv(tmp_path: Path, line: str, text: str) -> None:
 def test_rows_longer_than_a_line_are_kept_in_a_csv_and_told(tmp_path: Path) -> None:
     table = read(tmp_path, "d.csv", 'text,label\na,0\n"b\nc",1\n"d\n\ne\nf",0\n')
     assert rows(table) == [("a", "0"), ("b\nc", "1"), ("d\n\ne\nf", "0")]
-    assert table.notes[0].endswith("2 rows longer than a line (first in lines 3 to 4, the longest in lines 5 to 8)")
+    assert table.notes[0].endswith(
+        "2 rows longer than a line (first in lines 3 to 4, the longest in lines 5 to 8)"
+    )
     assert len(table.notes) == 1
 
 
@@ -78,7 +80,9 @@ def test_a_mark_that_is_never_closed_is_named_where_it_opens(tmp_path: Path, nam
     assert f"{name}:4: a quotation mark opens a field here and nothing closes it" in error
 
 
-@pytest.mark.parametrize(("separator", "word"), [(";", "semicolon"), ("\t", "tab"), ("|", "vertical bar")])
+@pytest.mark.parametrize(
+    ("separator", "word"), [(";", "semicolon"), ("\t", "tab"), ("|", "vertical bar")]
+)
 def test_another_separator_is_taken_and_told(tmp_path: Path, separator: str, word: str) -> None:
     table = read(tmp_path, "d.csv", f"text{separator}label\nyes, it is{separator}0\nno{separator}1\n")
     assert rows(table) == [("yes, it is", "0"), ("no", "1")]
@@ -159,7 +163,8 @@ def test_whatever_is_written_comes_back(
     tmp_path_factory: pytest.TempPathFactory, separator: str, quoting: int, values: list[tuple[str, ...]]
 ) -> None:
     if separator == "\t":
-        # A tab and a line break in one field: the lines may look like rows, and marks are then text, as is said.
+        # A tab and a line break in one field: the lines may look like rows, and marks
+        # are then text, as is said.
         values = [tuple(value.replace("\t", " ") for value in row) for row in values]
     out = io.StringIO(newline="")
     writer = csv.writer(out, delimiter=separator, quoting=quoting)

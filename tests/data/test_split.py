@@ -40,7 +40,9 @@ def keys(part: Table, recognised: Recognised) -> set[str]:
 
 
 @given(
-    texts=st.lists(st.sampled_from(["a", "A ", "b", "c\nc", "c c", *map(str, range(30))]), min_size=25, max_size=120),
+    texts=st.lists(
+        st.sampled_from(["a", "A ", "b", "c\nc", "c c", *map(str, range(30))]), min_size=25, max_size=120
+    ),
     validation=st.sampled_from([0.1, 0.3, None]),
     test=st.sampled_from([0.2, None]),
     seed=st.integers(0, 5),
@@ -51,7 +53,9 @@ def test_a_table_is_split_without_loss_or_overlap(
     rows = table([{"text": text} for text in [*texts, "one more", "and another", "and a last"]])
     splits = split(rows, validation, test, TEXT, seed=seed)
     parts = list(splits.tables.values())
-    assert sorted(p.origin(i) for p in parts for i in range(len(p))) == sorted(rows.origin(i) for i in range(len(rows)))
+    assert sorted(p.origin(i) for p in parts for i in range(len(p))) == sorted(
+        rows.origin(i) for i in range(len(rows))
+    )
     seen = [key for part in parts for key in keys(part, TEXT)]
     assert len(seen) == len(set(seen))
     assert splits.duplicates == 0
@@ -61,7 +65,10 @@ def test_a_table_is_split_without_loss_or_overlap(
 
 
 def test_another_seed_draws_other_rows() -> None:
-    drawn = {split(classified(100), 0.2, None, CLASSIFIED, seed=seed).validation.origin(0) for seed in range(8)}
+    drawn = {
+        split(classified(100), 0.2, None, CLASSIFIED, seed=seed).validation.origin(0)
+        for seed in range(8)
+    }
     assert len(drawn) > 1
 
 
@@ -81,7 +88,12 @@ def test_many_small_labels_still_add_up_to_the_share() -> None:
 
 
 def test_equal_texts_stay_together_whatever_their_label() -> None:
-    rows = table([{"text": f"Text  {i // 2}".upper() if i % 2 else f"text {i // 2}", "label": i % 2} for i in range(60)])
+    rows = table(
+        [
+            {"text": f"Text  {i // 2}".upper() if i % 2 else f"text {i // 2}", "label": i % 2}
+            for i in range(60)
+        ]
+    )
     splits = split(rows, 0.3, None, CLASSIFIED)
     assert not keys(splits.train, CLASSIFIED) & keys(splits.validation, CLASSIFIED)
     assert len(splits.validation) == 18
@@ -92,7 +104,10 @@ def test_a_validation_split_that_is_large_enough_gives_half_to_the_race() -> Non
     assert (len(few.validation), len(few.confirm)) == (2 * LEAST_FOR_RACE - 2, 0)
     enough = split(classified(LEAST_FOR_RACE * 4), 0.5, None, CLASSIFIED, race=True)
     assert (len(enough.validation), len(enough.confirm)) == (LEAST_FOR_RACE, LEAST_FOR_RACE)
-    assert Counter(row["label"] for row in enough.confirm.rows) == {"a": LEAST_FOR_RACE // 2, "b": LEAST_FOR_RACE // 2}
+    assert Counter(row["label"] for row in enough.confirm.rows) == {
+        "a": LEAST_FOR_RACE // 2,
+        "b": LEAST_FOR_RACE // 2,
+    }
     assert not any("race" in note for note in enough.notes)
 
 
@@ -100,15 +115,22 @@ def test_without_a_search_all_rows_stay_in_validation() -> None:
     alone = split(classified(LEAST_FOR_RACE * 4), 0.5, None, CLASSIFIED)
     assert (len(alone.validation), len(alone.confirm), alone.notes) == (2 * LEAST_FOR_RACE, 0, ())
     searched = split(classified(LEAST_FOR_RACE * 4), 0.5, None, CLASSIFIED, race=True)
-    assert keys(alone.validation, CLASSIFIED) == keys(searched.validation, CLASSIFIED) | keys(searched.confirm, CLASSIFIED)
+    assert keys(alone.validation, CLASSIFIED) == keys(searched.validation, CLASSIFIED) | keys(
+        searched.confirm, CLASSIFIED
+    )
 
 
 def test_that_no_rows_are_kept_for_the_race_is_said_with_what_would_do(tmp_path: Path) -> None:
     (note,) = split(classified(400), 0.1, None, CLASSIFIED, race=True).notes
-    assert note.startswith("40 validation rows are too few") and "takes 96 (`data.validation` of 0.24 would give them)" in note
+    assert (
+        note.startswith("40 validation rows are too few")
+        and "takes 96 (`data.validation` of 0.24 would give them)" in note
+    )
     (note,) = split(classified(40), 0.5, None, CLASSIFIED, race=True).notes
     assert "takes 96:" in note  # a share that leaves too little to train on is not proposed
-    given_apart = write(tmp_path / "v.jsonl", [{"text": f"own {i}", "label": "ab"[i % 2]} for i in range(60)])
+    given_apart = write(
+        tmp_path / "v.jsonl", [{"text": f"own {i}", "label": "ab"[i % 2]} for i in range(60)]
+    )
     (note,) = split(classified(400), given_apart, None, CLASSIFIED, race=True).notes
     assert note.startswith("60 validation rows") and "takes 96:" in note
 
@@ -135,8 +157,12 @@ def test_rows_that_have_each_a_class_of_its_own_are_not_halved(tmp_path: Path) -
 
 
 def test_own_files_are_used_as_they_are_and_repeats_are_counted(tmp_path: Path) -> None:
-    held_out = write(tmp_path / "v.jsonl", [{"text": "ROW 1", "label": "a"}, {"text": "new", "label": "b"}])
-    sealed = write(tmp_path / "t.jsonl", [{"text": "new", "label": "b"}, {"text": "row 2", "label": "a"}])
+    held_out = write(
+        tmp_path / "v.jsonl", [{"text": "ROW 1", "label": "a"}, {"text": "new", "label": "b"}]
+    )
+    sealed = write(
+        tmp_path / "t.jsonl", [{"text": "new", "label": "b"}, {"text": "row 2", "label": "a"}]
+    )
     splits = split(classified(10), held_out, sealed, CLASSIFIED)
     assert len(splits.train) == 10
     assert [row["text"] for row in splits.validation.rows] == ["ROW 1", "new"]
@@ -181,7 +207,10 @@ def test_shares_that_cannot_be(validation: Any, test: Any, words: str) -> None:
 
 
 def test_too_few_rows_to_share() -> None:
-    with pytest.raises(DataError, match=r"too few different rows to take validation rows from\n  got: 3 rows, 1 different"):
+    with pytest.raises(
+        DataError,
+        match=r"too few different rows to take validation rows from\n  got: 3 rows, 1 different",
+    ):
         split(table([{"text": "same"}] * 3), 0.1, None, TEXT)
     assert len(split(table([{"text": "a"}, {"text": "b"}]), 0.1, None, TEXT).validation) == 1
 

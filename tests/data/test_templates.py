@@ -1,4 +1,5 @@
-"""Templates of many manners: what is learnt is what the model has to write after the prompt that it is served."""
+"""Templates of many manners: what is learnt is what the model has to write after the
+prompt that it is served."""
 
 from __future__ import annotations
 
@@ -22,7 +23,12 @@ from loraloom.data.unused import chat_notes
 Talk = list[dict[str, Any]]
 TokenizerOf = Callable[[Family], Any]
 SYSTEM = {"role": "system", "content": "be brief"}
-TOOLS = [{"type": "function", "function": {"name": "add", "parameters": {"type": "object", "properties": {"a": {}}}}}]
+TOOLS = [
+    {
+        "type": "function",
+        "function": {"name": "add", "parameters": {"type": "object", "properties": {"a": {}}}},
+    }
+]
 
 
 def user(text: str) -> dict[str, Any]:
@@ -37,8 +43,13 @@ TALK: Talk = [SYSTEM, user("how many foxes?"), answer("12 foxes"), user("and dog
 
 
 def rows_of(tokenizer: Any, *talks: Talk, tools: Any = None, learn: Learn = "auto") -> list[Row]:
-    read = Recognised("messages", "causal_lm", {"messages": "messages", "tools": "tools"}, "", learn=learn)
-    found = [(f"d:{i}", conversation({"messages": talk, "tools": tools}, read)) for i, talk in enumerate(talks)]
+    read = Recognised(
+        "messages", "causal_lm", {"messages": "messages", "tools": "tools"}, "", learn=learn
+    )
+    found = [
+        (f"d:{i}", conversation({"messages": talk, "tools": tools}, read))
+        for i, talk in enumerate(talks)
+    ]
     return chat_rows(found, Renderer(tokenizer))
 
 
@@ -51,18 +62,26 @@ def stretches(row: Row) -> list[tuple[int, int]]:
 def learnt(rows: Sequence[Row], tokenizer: Any) -> list[tuple[list[int], str]]:
     """(prompt, text) of everything that is learnt."""
     return [
-        (row.input_ids[:a].tolist(), tokenizer.decode(row.input_ids[a:b].tolist(), clean_up_tokenization_spaces=False))
+        (
+            row.input_ids[:a].tolist(),
+            tokenizer.decode(row.input_ids[a:b].tolist(), clean_up_tokenization_spaces=False),
+        )
         for row in rows
         for a, b in stretches(row)
     ]
 
 
 def served(messages: Talk, tokenizer: Any, tools: Any = None) -> list[int]:
-    """The prompt as a server makes it; a system message that the template refuses goes before the user's words."""
+    """The prompt as a server makes it; a system message that the template refuses goes
+    before the user's words."""
     first, *rest = messages
     if first["role"] == "system" and "System role not supported" in tokenizer.chat_template:
         messages = [user(f"{first['content']}\n\n{rest[0]['content']}"), *rest[1:]]
-    return list(tokenizer.apply_chat_template(messages, tools=tools, add_generation_prompt=True, tokenize=True)["input_ids"])
+    return list(
+        tokenizer.apply_chat_template(messages, tools=tools, add_generation_prompt=True, tokenize=True)[
+            "input_ids"
+        ]
+    )
 
 
 @pytest.fixture(params=FAMILIES)
@@ -70,11 +89,14 @@ def family(request: pytest.FixtureRequest) -> Family:
     return FAMILIES[request.param]
 
 
-def test_each_answer_follows_the_prompt_that_is_served(family: Family, tokenizer_of: TokenizerOf) -> None:
+def test_each_answer_follows_the_prompt_that_is_served(
+    family: Family, tokenizer_of: TokenizerOf
+) -> None:
     tokenizer = tokenizer_of(family)
     found = learnt(rows_of(tokenizer, TALK), tokenizer)
     assert [text for _, text in found] == [
-        f"{family.before}{family.empty}{message['content']}{family.end}" for message in (TALK[2], TALK[4])
+        f"{family.before}{family.empty}{message['content']}{family.end}"
+        for message in (TALK[2], TALK[4])
     ]
     assert [prompt for prompt, _ in found] == [served(TALK[:2], tokenizer), served(TALK[:4], tokenizer)]
     assert chat_notes([("d:1", as_read(TALK))], Renderer(tokenizer)) == expected_notes(family)
@@ -89,20 +111,20 @@ def expected_notes(family: Family) -> list[str]:
     notes: list[str] = []
     if family is FAMILIES["refuses system"]:
         notes.append(
-            "the chat template refuses system messages: their text is put before the user's next message (1 row);"
-            " data.system says otherwise"
+            "the chat template refuses system messages: their text is put before the user's next message"
+            " (1 row); data.system says otherwise"
         )
     if family is FAMILIES["opens thoughts"]:
         notes.append(
-            "the chat template opens <think> where an answer is due, and 2 of 2 answers have nothing in it: they are learnt"
-            " with an empty one"
+            "the chat template opens <think> where an answer is due, and 2 of 2 answers have nothing in"
+            " it: they are learnt with an empty one"
         )
     return notes
 
 
 def test_the_prompt_in_use_is_that_of_training(family: Family, tokenizer_of: TokenizerOf) -> None:
     tokenizer = tokenizer_of(family)
-    (row, *_) = rows_of(tokenizer, TALK)
+    row, *_ = rows_of(tokenizer, TALK)
     given = prompt_ids(TALK[:2], tokenizer, continued=True)
     assert row.input_ids[: len(given)].tolist() == given == served(TALK[:2], tokenizer)
     assert stretches(row)[0][0] == len(given)
@@ -118,25 +140,38 @@ def test_the_prompt_in_use_is_that_of_training(family: Family, tokenizer_of: Tok
         ("strips all thoughts", False),
     ],
 )
-def test_thoughts_are_written_before_the_answer(name: str, as_key: bool, tokenizer_of: TokenizerOf) -> None:
+def test_thoughts_are_written_before_the_answer(
+    name: str, as_key: bool, tokenizer_of: TokenizerOf
+) -> None:
     family = FAMILIES[name]
 
     def thinks(thought: str, text: str) -> dict[str, Any]:
-        return answer(text, reasoning=thought) if as_key else answer(f"<think>\n{thought}\n</think>\n\n{text}")
+        return (
+            answer(text, reasoning=thought)
+            if as_key
+            else answer(f"<think>\n{thought}\n</think>\n\n{text}")
+        )
 
     tokenizer = tokenizer_of(family)
     talk = [user("how many?"), thinks("hm", "12"), user("and dogs?"), thinks("well", "one")]
     found = learnt(rows_of(tokenizer, talk), tokenizer)
     assert [text for _, text in found] == [
-        f"{family.thought.format(thought)}{text}{family.end}" for thought, text in (("hm", "12"), ("well", "one"))
+        f"{family.thought.format(thought)}{text}{family.end}"
+        for thought, text in (("hm", "12"), ("well", "one"))
     ]
     standard = [{**m, "reasoning_content": m["reasoning"]} if "reasoning" in m else m for m in talk]
-    assert [prompt for prompt, _ in found] == [served(standard[:1], tokenizer), served(standard[:3], tokenizer)]
+    assert [prompt for prompt, _ in found] == [
+        served(standard[:1], tokenizer),
+        served(standard[:3], tokenizer),
+    ]
 
 
 def test_a_thought_that_a_template_does_not_read_is_named(tokenizer_of: TokenizerOf) -> None:
     talk = as_read([user("how many?"), answer("12", thinking="hm")])
-    notes = {name: chat_notes([("d:1", talk)], Renderer(tokenizer_of(family))) for name, family in FAMILIES.items()}
+    notes = {
+        name: chat_notes([("d:1", talk)], Renderer(tokenizer_of(family)))
+        for name, family in FAMILIES.items()
+    }
     reads = {"strips earlier thoughts", "opens thoughts", "channels"}
     unread = ["the chat template does not write these keys of messages: `reasoning_content` (1 row)"]
     assert notes == {name: [] if name in reads else unread for name in FAMILIES}
@@ -161,7 +196,11 @@ def test_tools_calls_and_results(as_text: bool, family: Family, tokenizer_of: To
     assert '{"a": 1}' in found[0][1] and "\\" not in found[0][1] and "null" not in found[0][1]
     assert found[0][1].endswith(family.end)
     assert found[1][1].endswith(f"it is 2{family.end}")
-    spoken = [talk[0], {**talk[1], "tool_calls": [{**call, "function": {"name": "add", "arguments": {"a": 1}}}]}, *talk[2:]]
+    spoken = [
+        talk[0],
+        {**talk[1], "tool_calls": [{**call, "function": {"name": "add", "arguments": {"a": 1}}}]},
+        *talk[2:],
+    ]
     assert [prompt for prompt, _ in found] == [served(spoken[:n], tokenizer, TOOLS) for n in (1, 3)]
     assert '"add"' in tokenizer.decode(found[0][0]), "the tools stand in the prompt"
 
@@ -177,7 +216,9 @@ def test_only_what_is_asked_for_is_learnt(family: Family, tokenizer_of: Tokenize
     assert "12 foxes" in text and prompt == served(TALK[:2], tokenizer)
 
 
-TURNS = st.lists(st.tuples(st.sampled_from(["fox", "two dogs", "é 😀", " x "]), st.booleans()), min_size=1, max_size=4)
+TURNS = st.lists(
+    st.tuples(st.sampled_from(["fox", "two dogs", "é 😀", " x "]), st.booleans()), min_size=1, max_size=4
+)
 
 
 @settings(max_examples=15, deadline=None)

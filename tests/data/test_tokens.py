@@ -37,7 +37,9 @@ def test_frames(byte_tokenizer: Any, bos_tokenizer: Any, bert_tokenizer: Any) ->
         assert [*frame.opening, *bare, *frame.closing] == list(tokenizer("the lazy dog.")["input_ids"])
 
 
-def test_documents_end_as_the_tokenizer_has_it(byte_tokenizer: Any, bos_tokenizer: Any, bert_tokenizer: Any) -> None:
+def test_documents_end_as_the_tokenizer_has_it(
+    byte_tokenizer: Any, bos_tokenizer: Any, bert_tokenizer: Any
+) -> None:
     assert document_end(byte_tokenizer, Frame((), ())) == (byte_tokenizer.eos_token_id,)
     assert document_end(bos_tokenizer, Frame((1,), ())) == (bos_tokenizer.eos_token_id,)
     assert document_end(bert_tokenizer, Frame((2,), (3,))) == (3,)
@@ -46,7 +48,9 @@ def test_documents_end_as_the_tokenizer_has_it(byte_tokenizer: Any, bos_tokenize
 
 
 @given(parts=st.lists(st.text("ab é😀\n.", min_size=1, max_size=8), min_size=2, max_size=5))
-def test_masks_by_offset_and_by_prefix_agree(byte_tokenizer: Any, trimming_tokenizer: Any, parts: list[str]) -> None:
+def test_masks_by_offset_and_by_prefix_agree(
+    byte_tokenizer: Any, trimming_tokenizer: Any, parts: list[str]
+) -> None:
     """Parts are parted by an end token, as turns are, so that no token spans a boundary."""
     ends = [part + "<|im_end|>" for part in parts]
     text = "".join(ends)
@@ -59,7 +63,9 @@ def test_masks_by_offset_and_by_prefix_agree(byte_tokenizer: Any, trimming_token
     assert ids == trimmed_ids == slow_ids
     assert mask.tolist() == slow.tolist()
     supervised = [token for token, inside in zip(ids, mask.tolist(), strict=True) if inside]
-    assert byte_tokenizer.decode(supervised, clean_up_tokenization_spaces=False) == "".join(text[a:b] for a, b in spans)
+    assert byte_tokenizer.decode(supervised, clean_up_tokenization_spaces=False) == "".join(
+        text[a:b] for a, b in spans
+    )
     assert trimmed.tolist() == mask.tolist()
 
 

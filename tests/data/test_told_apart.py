@@ -1,4 +1,5 @@
-"""What a tokenizer makes no difference between is never on two sides of a split that was drawn; in files it is counted."""
+"""What a tokenizer makes no difference between is never on two sides of a split that
+was drawn; in files it is counted."""
 
 from __future__ import annotations
 
@@ -18,7 +19,8 @@ from loraloom.data.table import Table
 from loraloom.errors import DataError
 
 UNKNOWN = "kjhgfdsqwertzuiopl"
-"""Letters that make words which the tokenizer of the tests does not know: it reads all of them as one."""
+"""Letters that make words which the tokenizer of the tests does not know: it reads all
+of them as one."""
 
 
 def table(rows: list[dict[str, Any]]) -> Table:
@@ -34,7 +36,9 @@ def labelled(first: int, count: int) -> list[dict[str, Any]]:
     ]
 
 
-def drawn(rows: list[dict[str, Any]], tokenizer: Any, validation: float | str, test: float | str | None) -> Encoded:
+def drawn(
+    rows: list[dict[str, Any]], tokenizer: Any, validation: float | str, test: float | str | None
+) -> Encoded:
     found = recognise(table(rows), DataConfig())
     return encode(split(table(rows), validation, test, found), found, tokenizer)
 
@@ -43,7 +47,9 @@ def ids(rows: tuple[Row, ...]) -> set[bytes]:
     return {row.input_ids.tobytes() for row in rows}
 
 
-def test_rows_that_the_model_cannot_tell_from_trained_ones_are_left_out_and_counted(bert_tokenizer: Any) -> None:
+def test_rows_that_the_model_cannot_tell_from_trained_ones_are_left_out_and_counted(
+    bert_tokenizer: Any,
+) -> None:
     data = drawn(labelled(0, 200), bert_tokenizer, 0.2, 0.2)
     sides = [ids(rows) for rows in data.splits.values()]
     assert sum(map(len, sides)) == len(set[bytes]().union(*sides))
@@ -51,7 +57,8 @@ def test_rows_that_the_model_cannot_tell_from_trained_ones_are_left_out_and_coun
     assert left_out["train"] == 0 and left_out["validation"] > 0 and left_out["test"] > 0
     assert sum(report.rows + report.same for report in data.report.values()) == 200
     assert (
-        f"{left_out['test']} test rows are token for token the same as rows of an earlier split, and are left out" in data.notes
+        f"{left_out['test']} test rows are token for token the same as rows of an earlier split, and are"
+        " left out" in data.notes
     )
     assert data.duplicates == 0
 
@@ -69,17 +76,32 @@ def row(*values: int) -> Row:
 
 
 def test_what_a_cut_makes_the_same_is_left_out_too() -> None:
-    rows = {"train": (row(1, 2, 3, 4),), "validation": (row(1, 2, 3, 5), row(1, 3, 3, 3)), "confirm": (), "test": ()}
-    assert [len(each) for each in Encoded(**rows, task="causal_lm", format="messages", report={}).cut(4).splits.values()] == [
-        1, 2, 0, 0,
-    ]  # fmt: skip
+    rows = {
+        "train": (row(1, 2, 3, 4),),
+        "validation": (row(1, 2, 3, 5), row(1, 3, 3, 3)),
+        "confirm": (),
+        "test": (),
+    }
+    assert [
+        len(each)
+        for each in (
+            Encoded(**rows, task="causal_lm", format="messages", report={}).cut(4).splits.values()
+        )
+    ] == [
+        1,
+        2,
+        0,
+        0,
+    ]
     cut = Encoded(**rows, task="causal_lm", format="messages").cut(3)
     assert [each.input_ids.tolist() for each in cut.validation] == [[1, 3, 3]]
 
 
 def test_nothing_left_is_an_error_that_says_so() -> None:
     rows = {"train": (row(1, 2),), "validation": (row(1, 2),), "confirm": (), "test": ()}
-    with pytest.raises(DataError, match="to the model, every validation row is the same as a row of train") as caught:
+    with pytest.raises(
+        DataError, match="to the model, every validation row is the same as a row of train"
+    ) as caught:
         told_apart(rows, "causal_lm", frozenset())
     assert caught.value.exit_code == 2
     kept, repeated = told_apart(rows, "causal_lm", frozenset({"validation", "confirm"}))
@@ -87,7 +109,12 @@ def test_nothing_left_is_an_error_that_says_so() -> None:
 
 
 def test_confirm_is_compared_with_the_validation_rows_that_it_was_drawn_with() -> None:
-    rows = {"train": (row(9),), "validation": (row(1), row(2)), "confirm": (row(1), row(3), row(9)), "test": (row(2),)}
+    rows = {
+        "train": (row(9),),
+        "validation": (row(1), row(2)),
+        "confirm": (row(1), row(3), row(9)),
+        "test": (row(2),),
+    }
     kept, repeated = told_apart(rows, "causal_lm", frozenset({"validation", "confirm"}))
     assert [each.input_ids.tolist() for each in kept["confirm"]] == [[3], [9]]
     assert repeated == {"confirm": 1, "test": 1}

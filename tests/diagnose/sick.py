@@ -59,9 +59,13 @@ def readings(
     return made
 
 
-def modules(r: int = 8, effective: float = 5.0, update: float = 0.05, dead: int = 0, count: int = 10) -> dict[str, ModuleUpdate]:
+def modules(
+    r: int = 8, effective: float = 5.0, update: float = 0.05, dead: int = 0, count: int = 10
+) -> dict[str, ModuleUpdate]:
     return {
-        f"layer.{n}": ModuleUpdate(r, 0.0 if n < dead else effective, 0.0 if n < dead else update, 1 / count, float(n >= dead))
+        f"layer.{n}": ModuleUpdate(
+            r, 0.0 if n < dead else effective, 0.0 if n < dead else update, 1 / count, float(n >= dead)
+        )
         for n in range(count)
     }
 
@@ -78,13 +82,30 @@ def healthy() -> Case:
         held_out_exact=0.35,
     )
     return Case(
-        signals=signals, values=VALUES, planned_steps=STEPS, warmup_steps=8, steps_per_epoch=20, rows=160, adapted=10,
-        adaptable=10, task="causal_lm", decides="loss",
-        advised={"training.learning_rate": 1e-3, "adapter.r": 8}, base_cost=2.2, base_loss=2.2,
-    )  # fmt: skip
+        signals=signals,
+        values=VALUES,
+        planned_steps=STEPS,
+        warmup_steps=8,
+        steps_per_epoch=20,
+        rows=160,
+        adapted=10,
+        adaptable=10,
+        task="causal_lm",
+        decides="loss",
+        advised={"training.learning_rate": 1e-3, "adapter.r": 8},
+        base_cost=2.2,
+        base_loss=2.2,
+    )
 
 
-def case(values: dict[str, Any] | None = None, signals: dict[str, Any] | None = None, **changes: Any) -> Case:
+def case(
+    values: dict[str, Any] | None = None, signals: dict[str, Any] | None = None, **changes: Any
+) -> Case:
     """The healthy case with some settings, signals and facts changed."""
     made = healthy()
-    return replace(made, values={**VALUES, **(values or {})}, signals=replace(made.signals, **(signals or {})), **changes)
+    return replace(
+        made,
+        values={**VALUES, **(values or {})},
+        signals=replace(made.signals, **(signals or {})),
+        **changes,
+    )

@@ -50,7 +50,9 @@ def test_rows_without_an_end_of_their_own_were_not_cut_off() -> None:
     assert names(replace(GOOD, ended=0.0)) == []
 
 
-def trial(name: str, r: int, loss: float, se: float = 0.01, rate: float = 1e-3, status: str = "completed") -> Trial:
+def trial(
+    name: str, r: int, loss: float, se: float = 0.01, rate: float = 1e-3, status: str = "completed"
+) -> Trial:
     params = {"adapter.r": r, "training.learning_rate": rate}
     return Trial(name, status, params, {"validation_loss": loss, "validation_loss_se": se})  # type: ignore[arg-type]
 
@@ -82,5 +84,7 @@ def test_nothing_is_said_where_nothing_can_be_compared(trials: list[Trial]) -> N
 
 def test_accuracy_is_better_when_large() -> None:
     metrics = [{"validation_accuracy": value, "validation_accuracy_se": 0.01} for value in (0.7, 0.9)]
-    small, large = (replace(trial(name, r, 0), metrics=m) for name, r, m in zip("ab", (4, 8), metrics, strict=True))
+    small, large = (
+        replace(trial(name, r, 0), metrics=m) for name, r, m in zip("ab", (4, 8), metrics, strict=True)
+    )
     assert [found.name for found in across([small, large], "validation_accuracy")] == ["rank-helps"]

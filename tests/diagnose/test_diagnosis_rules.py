@@ -20,21 +20,36 @@ BY_HEART = [falling(n) - 0.9 for n in range(STEPS)]
 SICK: dict[str, Case] = {
     "broken-injection": case(signals={"first_norms": (0.2, 0.3)}),
     "adapter-not-trained": case(signals={"modules": modules(dead=10)}),
-    "diverged": case({"training.learning_rate": 0.1}, status="diverged", reason="loss not finite at step 9"),
+    "diverged": case(
+        {"training.learning_rate": 0.1}, status="diverged", reason="loss not finite at step 9"
+    ),
     "noisy-steps": case(
         {"training.per_device_train_batch_size": 1, "training.learning_rate": 1e-2},
         {"trace": trace([0.1 if n % 3 else 6.0 for n in range(STEPS)], norm=9.0, clipped=True)},
     ),
     "rate-too-high": case({"training.learning_rate": 0.02}, {"readings": readings([2.4, 2.5, 2.6])}),
-    "rate-too-low": case({"training.learning_rate": 1e-5}, {"trace": trace(FLAT), "readings": readings([2.19, 2.19, 2.19])}),
+    "rate-too-low": case(
+        {"training.learning_rate": 1e-5},
+        {"trace": trace(FLAT), "readings": readings([2.19, 2.19, 2.19])},
+    ),
     "nothing-to-learn": case(
-        signals={"readings": readings([1.96, 1.95, 1.95])}, task="seq_cls", guess_cost=1.95, guess_loss=1.95, base_cost=1.95
+        signals={"readings": readings([1.96, 1.95, 1.95])},
+        task="seq_cls",
+        guess_cost=1.95,
+        guess_loss=1.95,
+        base_cost=1.95,
     ),
     "forgetting": case(signals={"retain_change": (0.4, 0.05)}),
     "overfit": case(
-        signals={"trace": trace(BY_HEART), "readings": readings([1.5, 1.3, 1.5, 1.8, 2.0], train=[1.2, 0.9, 0.5, 0.2, 0.1])}
+        signals={
+            "trace": trace(BY_HEART),
+            "readings": readings([1.5, 1.3, 1.5, 1.8, 2.0], train=[1.2, 0.9, 0.5, 0.2, 0.1]),
+        }
     ),
-    "no-warm-up": case({"training.warmup_ratio": 0.0}, {"trace": trace([2.0, 2.5, 3.5, 3.6, 3.4, *map(falling, range(75))])}),
+    "no-warm-up": case(
+        {"training.warmup_ratio": 0.0},
+        {"trace": trace([2.0, 2.5, 3.5, 3.6, 3.4, *map(falling, range(75))])},
+    ),
     "narrow-targets": case(adapted=1, adaptable=30),
     "rank-bound": case(
         {"adapter.r": 1, "adapter.lora_alpha": 2},
@@ -42,10 +57,18 @@ SICK: dict[str, Case] = {
         advised={"adapter.r": 16, "training.learning_rate": 1e-3},
     ),
     "undertrained": case(signals={"readings": readings([2.1, 1.9, 1.7, 1.5, 1.3])}),
-    "rank-surplus": case({"adapter.r": 64, "adapter.lora_alpha": 128}, {"modules": modules(r=64, effective=6.0)}),
-    "memorised": case(signals={"trace": trace([0.1] * STEPS), "train_exact": 0.9, "held_out_exact": 0.0}),
+    "rank-surplus": case(
+        {"adapter.r": 64, "adapter.lora_alpha": 128}, {"modules": modules(r=64, effective=6.0)}
+    ),
+    "memorised": case(
+        signals={"trace": trace([0.1] * STEPS), "train_exact": 0.9, "held_out_exact": 0.0}
+    ),
     "calibration-drift": case(
-        signals={"readings": readings([1.5, 1.3, 1.6, 1.8, 2.0], metrics=[0.5, 0.6, 0.6, 0.6, 0.7], decides="accuracy")},
+        signals={
+            "readings": readings(
+                [1.5, 1.3, 1.6, 1.8, 2.0], metrics=[0.5, 0.6, 0.6, 0.6, 0.7], decides="accuracy"
+            )
+        },
         decides="accuracy",
         base_cost=0.9,
     ),
@@ -102,14 +125,18 @@ def test_a_candidate_that_saw_nothing_has_no_findings() -> None:
 def test_few_rows_do_not_show_that_there_is_nothing_to_learn() -> None:
     sick = SICK["nothing-to-learn"]
     loose = [replace(reading, loss_se=0.5, cost_se=0.5) for reading in sick.signals.readings]
-    assert RULES["nothing-to-learn"](replace(sick, signals=replace(sick.signals, readings=loose))) is None
+    assert (
+        RULES["nothing-to-learn"](replace(sick, signals=replace(sick.signals, readings=loose))) is None
+    )
 
 
 def test_divergence_falls_back_to_the_advised_rate() -> None:
     found = diagnose(SICK["diverged"])[0]
     assert found.patch == {"training.learning_rate": 1e-3, "training.warmup_ratio": 0.2}
     near = case({"training.learning_rate": 1.5e-3}, status="diverged", reason="loss not finite")
-    assert diagnose(near)[0].patch["training.learning_rate"] == pytest.approx(5e-4), "a third, where that is below the advice"
+    assert diagnose(near)[0].patch["training.learning_rate"] == pytest.approx(5e-4), (
+        "a third, where that is below the advice"
+    )
     assert "loss not finite at step 9" in found.evidence
 
 
@@ -135,7 +162,10 @@ def test_longer_means_more_steps_where_steps_were_asked_for() -> None:
 def test_rank_changes_keep_the_scale() -> None:
     for name in ("rank-bound", "rank-surplus"):
         before, patch = SICK[name].values, diagnose(SICK[name])[0].patch
-        assert patch["adapter.lora_alpha"] / patch["adapter.r"] == before["adapter.lora_alpha"] / before["adapter.r"]
+        assert (
+            patch["adapter.lora_alpha"] / patch["adapter.r"]
+            == before["adapter.lora_alpha"] / before["adapter.r"]
+        )
 
 
 def test_a_full_adapter_at_the_advised_rank_is_a_note() -> None:
@@ -152,27 +182,39 @@ def test_a_rank_far_above_the_advice_is_a_surplus_unless_it_is_in_full_use() -> 
     values = {"adapter.r": 64, "adapter.lora_alpha": 128}
     spread = case(values, {"modules": modules(64, 40.0)})
     assert RULES["rank-surplus"](spread) is not None
-    assert RULES["rank-surplus"](replace(spread, advised={"adapter.r": 32})) is None, "noise may fill it: nothing to be sure of"
+    assert RULES["rank-surplus"](replace(spread, advised={"adapter.r": 32})) is None, (
+        "noise may fill it: nothing to be sure of"
+    )
     assert RULES["rank-surplus"](case(values, {"modules": modules(64, 60.0)})) is None
 
 
 def test_an_adapter_that_gets_no_gradient_is_found_before_its_twentieth_step() -> None:
     early = trace([2.0] * 8)
-    assert diagnose(case(signals={"modules": modules(dead=10), "trace": early}))[0].name == "adapter-not-trained"
-    assert RULES["adapter-not-trained"](case(signals={"modules": modules(dead=3), "trace": early})) is None, "a part may wait"
+    assert (
+        diagnose(case(signals={"modules": modules(dead=10), "trace": early}))[0].name
+        == "adapter-not-trained"
+    )
+    assert (
+        RULES["adapter-not-trained"](case(signals={"modules": modules(dead=3), "trace": early})) is None
+    ), "a part may wait"
     assert RULES["adapter-not-trained"](case(signals={"modules": modules(dead=3)})) is not None
 
 
 def test_a_curve_that_has_bent_is_not_called_short() -> None:
     bent = readings([1.5, 1.4, 1.35, 1.32, 1.31], se=0.001)
-    assert RULES["undertrained"](case(signals={"readings": bent})) is None, "late gains are sure, and small beside the first"
+    assert RULES["undertrained"](case(signals={"readings": bent})) is None, (
+        "late gains are sure, and small beside the first"
+    )
     worse = readings([4.0, 3.5, 3.0, 2.7, 2.5])
-    assert RULES["undertrained"](case(signals={"readings": worse})) is None, "still worse than the base: no want of steps"
+    assert RULES["undertrained"](case(signals={"readings": worse})) is None, (
+        "still worse than the base: no want of steps"
+    )
 
 
 def test_undertraining_foretells_what_twice_the_steps_gain() -> None:
     found = RULES["undertrained"](case(signals={"readings": readings([2.0, 1.8, 1.6, 1.5, 1.4])}))
-    # Half of the rate's sum is spent at step 24, between 2.0 at 16 and 1.8 at 32: 0.3 gained before it, 0.5 after it.
+    # Half of the rate's sum is spent at step 24, between 2.0 at 16 and 1.8 at 32: 0.3
+    # gained before it, 0.5 after it.
     assert found is not None and "1.9 at best by step 24" in found.evidence
     assert found.evidence.endswith("2 times the steps gain 0.8 more"), "a straight line at most"
 
@@ -180,7 +222,9 @@ def test_undertraining_foretells_what_twice_the_steps_gain() -> None:
 def test_what_was_lost_on_the_way_and_won_back_is_no_progress() -> None:
     straight = [2.0, 1.9, 1.8, 1.7, 1.6]
     won_back = [1.7, 1.9, 1.8, 1.7, 1.6]
-    assert RULES["undertrained"](case(signals={"readings": readings(straight, gain_se=0.01)})) is not None
+    assert (
+        RULES["undertrained"](case(signals={"readings": readings(straight, gain_se=0.01)})) is not None
+    )
     assert RULES["undertrained"](case(signals={"readings": readings(won_back, gain_se=0.01)})) is None
     beyond = [1.7, 1.9, 1.6, 1.4, 1.2]
     found = RULES["undertrained"](case(signals={"readings": readings(beyond, gain_se=0.01)}))
@@ -191,22 +235,26 @@ def test_what_was_lost_on_the_way_and_won_back_is_no_progress() -> None:
 
 @pytest.mark.parametrize(("gain_se", "found"), [(0.01, True), (0.05, False)])
 def test_a_promise_counts_for_what_is_sure_of_it(gain_se: float, found: bool) -> None:
-    """0.475 gained until step 24 and 0.425 after it, in three and a half evaluations: at the larger noise 0.075 of it is sure.
-    How far rows differ from one another does not come into it."""
+    """0.475 gained until step 24 and 0.425 after it, in three and a half evaluations: at the larger
+    noise 0.075 of it is sure. How far rows differ from one another does not come into it."""
     seen = readings([1.8, 1.65, 1.55, 1.42, 1.3], se=0.2, gain_se=gain_se)
     assert (RULES["undertrained"](case(signals={"readings": seen})) is not None) == found
 
 
 @pytest.mark.parametrize(("gain_se", "found"), [(0.01, True), (0.05, False)])
 def test_evaluations_worse_than_the_base_have_their_noise_as_well(gain_se: float, found: bool) -> None:
-    """All of the 0.3 that is gained over the base at 2.2 is late; the last two steps alone have a noise of 0.1 at most."""
+    """All of the 0.3 that is gained over the base at 2.2 is late; the last two steps
+    alone have a noise of 0.1 at most."""
     seen = readings([2.6, 2.5, 2.3, 2.15, 1.9], gain_se=gain_se)
     assert (RULES["undertrained"](case(signals={"readings": seen})) is not None) == found
 
 
 def test_of_a_classifier_what_is_late_has_to_exceed_how_far_rows_differ() -> None:
     def ends(se: float) -> Case:
-        return case(signals={"readings": readings([1.9, 1.8, 1.6, 1.4, 1.2], se=se, decides="accuracy")}, decides="accuracy")
+        return case(
+            signals={"readings": readings([1.9, 1.8, 1.6, 1.4, 1.2], se=se, decides="accuracy")},
+            decides="accuracy",
+        )
 
     assert RULES["undertrained"](ends(0.05)) is not None
     assert RULES["undertrained"](ends(0.3)) is None
@@ -224,8 +272,15 @@ def test_a_run_far_shorter_than_advised_needs_to_promise_less() -> None:
     bending = {"readings": readings([1.4, 1.25, 1.18, 1.15, 1.12])}
     known = {"training.learning_rate": 1e-3, "adapter.r": 8}
     assert RULES["undertrained"](case(signals=bending, advised=known)) is None
-    assert RULES["undertrained"](case(signals=bending, advised={**known, "training.num_train_epochs": 16.0})) is None
-    found = RULES["undertrained"](case(signals=bending, advised={**known, "training.num_train_epochs": 17.0}))
+    assert (
+        RULES["undertrained"](
+            case(signals=bending, advised={**known, "training.num_train_epochs": 16.0})
+        )
+        is None
+    )
+    found = RULES["undertrained"](
+        case(signals=bending, advised={**known, "training.num_train_epochs": 17.0})
+    )
     assert found is not None and "340 steps are advised" in found.evidence
     assert found.patch == {"training.num_train_epochs": 17.0}, "it is trained as long as advised"
 
@@ -235,9 +290,14 @@ def test_a_short_run_that_learnt_nothing_yet_is_no_trained_one() -> None:
     plateau = case(signals={"readings": readings([2.21, 2.2, 2.19, 2.2], se=0.05)}, advised=known)
     found = RULES["undertrained"](plateau)
     assert found is not None and "nothing was learnt yet" in found.symptom
-    assert RULES["undertrained"](replace(plateau, advised={**known, "training.num_train_epochs": 4.0})) is None, "long enough"
+    assert (
+        RULES["undertrained"](replace(plateau, advised={**known, "training.num_train_epochs": 4.0}))
+        is None
+    ), "long enough"
     lost = replace(plateau.signals, readings=readings([2.4, 2.6, 2.8, 2.9], se=0.05))
-    assert RULES["undertrained"](replace(plateau, signals=lost)) is None, "worse than the base: more of that does not help"
+    assert RULES["undertrained"](replace(plateau, signals=lost)) is None, (
+        "worse than the base: more of that does not help"
+    )
     flat = replace(plateau.signals, readings=readings([1.2, 1.12, 1.12, 1.12], se=0.05))
     assert RULES["undertrained"](replace(plateau, signals=flat)) is None, "done, however short"
 
@@ -248,7 +308,9 @@ def test_a_best_that_was_lost_is_the_rate_s_fault_only_where_the_training_loss_i
     thrown = trace([0.2 if n % 3 else 4.0 for n in range(STEPS)], norm=9.0, clipped=True)
     assert RULES["rate-too-high"](case(high, {**lost, "trace": thrown})) is not None
     assert RULES["rate-too-high"](case(high, lost)) is None, "it settled: that is overfitting"
-    assert RULES["rate-too-high"](case({"training.learning_rate": 2e-3}, {**lost, "trace": thrown})) is None
+    assert (
+        RULES["rate-too-high"](case({"training.learning_rate": 2e-3}, {**lost, "trace": thrown})) is None
+    )
 
 
 def test_a_low_rate_is_not_blamed_where_the_loss_is_clipped_and_no_advice_is_known() -> None:
@@ -267,7 +329,9 @@ def classifier(metrics: list[float]) -> Case:
 
 def test_a_loss_that_rises_while_as_many_answers_are_right_is_no_overfit() -> None:
     assert diagnose(classifier([0.5, 0.5, 0.66, 0.65, 0.66, 0.65]))[0].name == "calibration-drift"
-    assert diagnose(classifier([0.5, 0.7, 0.6, 0.5, 0.4, 0.4]))[0].name == "overfit", "fewer are right, too"
+    assert diagnose(classifier([0.5, 0.7, 0.6, 0.5, 0.4, 0.4]))[0].name == "overfit", (
+        "fewer are right, too"
+    )
     by_loss = case(signals={"trace": trace(BY_HEART), "readings": readings(RISING, train=BY_ROTE)})
     assert diagnose(by_loss)[0].name == "overfit"
 
@@ -276,10 +340,17 @@ def test_a_rise_within_its_paired_noise_is_no_overfit() -> None:
     losses, train = [1.9, 1.7, 1.5, 1.4, 1.55, 1.56, 1.57], [1.5, 1.4, 1.3, 1.2, 1.2, 1.15, 1.1]
 
     def ends(gain_se: float, rise: float = 0.0) -> Case:
-        seen = readings([*losses[:4], *(loss - 0.15 + rise for loss in losses[4:])], train=train, se=0.1, gain_se=gain_se)
+        seen = readings(
+            [*losses[:4], *(loss - 0.15 + rise for loss in losses[4:])],
+            train=train,
+            se=0.1,
+            gain_se=gain_se,
+        )
         return case(signals={"readings": seen})
 
-    assert RULES["overfit"](ends(0.05, rise=0.15)) is not None, "rows are paired: that they differ is no noise"
+    assert RULES["overfit"](ends(0.05, rise=0.15)) is not None, (
+        "rows are paired: that they differ is no noise"
+    )
     assert RULES["overfit"](ends(0.1, rise=0.15)) is None
     assert RULES["overfit"](ends(0.001)) is None, "sure, and small beside what was gained"
 
@@ -291,19 +362,26 @@ def test_a_whole_run_that_gained_early_alone_is_overfit_although_no_loss_is_sure
     assert found is not None and found.patch["training.num_train_epochs"] == 0.81
     assert RULES["overfit"](replace(spent, planned_steps=2 * STEPS)) is None, "it was ended in time"
     late = [1.9, 1.6, 1.4, 1.3, 1.31, 1.32]
-    assert RULES["overfit"](case(signals={"readings": readings(late, train=train, se=0.1, gain_se=0.1)})) is None
+    assert (
+        RULES["overfit"](case(signals={"readings": readings(late, train=train, se=0.1, gain_se=0.1)}))
+        is None
+    )
 
 
 def test_rows_that_were_harder_from_the_start_do_not_hide_a_rank_that_is_too_small() -> None:
     sick = SICK["rank-bound"]
     harder = readings([reading.loss + 0.8 for reading in sick.signals.readings])
     assert RULES["rank-bound"](replace(sick, signals=replace(sick.signals, readings=harder))) is None
-    shifted = replace(sick, base_loss=(sick.base_loss or 0.0) + 0.8, signals=replace(sick.signals, readings=harder))
+    shifted = replace(
+        sick, base_loss=(sick.base_loss or 0.0) + 0.8, signals=replace(sick.signals, readings=harder)
+    )
     assert RULES["rank-bound"](shifted) is not None
 
 
 @pytest.mark.parametrize("change", [(0.01, 0.0), (0.4, 0.3), (-0.4, 0.01)])
-def test_small_or_uncertain_losses_on_retained_rows_are_no_forgetting(change: tuple[float, float]) -> None:
+def test_small_or_uncertain_losses_on_retained_rows_are_no_forgetting(
+    change: tuple[float, float],
+) -> None:
     assert RULES["forgetting"](case(signals={"retain_change": change})) is None
 
 

@@ -13,7 +13,10 @@ from doorway import Door, Run, World, call, write_rows
 
 from loraloom.pipeline import drive
 
-SUBJECTS = {"animal": ("the cat", "a dog", "the bird", "a horse"), "food": ("the soup", "a cake", "the bread", "a pear")}
+SUBJECTS = {
+    "animal": ("the cat", "a dog", "the bird", "a horse"),
+    "food": ("the soup", "a cake", "the bread", "a pear"),
+}
 VERBS = ("sleeps", "waits", "stands", "turns", "falls", "rests")
 PLACES = ("in the house", "by the door", "under the tree", "near the river", "on the table")
 
@@ -33,7 +36,8 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> World:
     ]
     sentences = [f"{subject} {verb} {place}" for subject, verb, place, _ in facts]
     turns = [
-        {"messages": [{"role": "user", "content": f"what {v} {p}"}, {"role": "assistant", "content": s}]} for s, v, p, _ in facts
+        {"messages": [{"role": "user", "content": f"what {v} {p}"}, {"role": "assistant", "content": s}]}
+        for s, v, p, _ in facts
     ]
     chosen = slice(None, None, 5)
     return World(
@@ -43,8 +47,12 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> World:
         t5=str(save_t5(root / "t5", sentences)),
         text=write_rows(root / "text.jsonl", [{"text": sentence} for sentence in sentences[chosen]]),
         chat=write_rows(root / "chat.jsonl", turns[chosen]),
-        labels=write_rows(root / "labels.jsonl", [{"text": f"{s} {v} {p}", "label": label} for s, v, p, label in facts]),
-        pairs=write_rows(root / "pairs.jsonl", [{"source": f"{v} {p}", "target": s} for s, v, p, _ in facts[chosen]]),
+        labels=write_rows(
+            root / "labels.jsonl", [{"text": f"{s} {v} {p}", "label": label} for s, v, p, label in facts]
+        ),
+        pairs=write_rows(
+            root / "pairs.jsonl", [{"source": f"{v} {p}", "target": s} for s, v, p, _ in facts[chosen]]
+        ),
     )
 
 
@@ -58,9 +66,27 @@ def tuned(world: World, tmp_path_factory: pytest.TempPathFactory) -> Run:
     """`tune` of the encoder with a sealed test split; shared, so nobody writes into its folder."""
     runs = tmp_path_factory.mktemp("tuned")
     answer = call(
-        "tune", "--model", world.bert, "--data", world.labels, "--validation", "0.2", "--test", "0.2", "--trials", "4",
-        "--max-steps", "16", "--output-dir", runs, "--name", "first", "--json", "--set", "search.seeds_for_finalists=1",
-    )  # fmt: skip
+        "tune",
+        "--model",
+        world.bert,
+        "--data",
+        world.labels,
+        "--validation",
+        "0.2",
+        "--test",
+        "0.2",
+        "--trials",
+        "4",
+        "--max-steps",
+        "16",
+        "--output-dir",
+        runs,
+        "--name",
+        "first",
+        "--json",
+        "--set",
+        "search.seeds_for_finalists=1",
+    )
     assert answer.code == 0, answer.err
     return Run(answer, runs / "first")
 

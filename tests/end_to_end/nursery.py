@@ -1,9 +1,11 @@
-"""A process that has everything imported, and forks one child for each command line: a real process, there at once.
+"""A process that has everything imported, and forks one child for each command line: a
+real process, there at once.
 
-As a program it reads one JSON object a line ({commands, log, kill_after, kill_at, limits}) and answers each with
-{codes, seconds}: the exit code of each child (or minus the number of the signal that ended it), and the seconds that they
-had of a processor. Children are killed by that clock too, or once a file has so many lines: on a busy machine they come just
-as far. From a test: `with Nursery() as nursery: nursery.run(...)`.
+As a program it reads one JSON object a line ({commands, log, kill_after, kill_at, limits}) and answers
+each with {codes, seconds}: the exit code of each child (or minus the number of the signal that ended
+it), and the seconds that they had of a processor. Children are killed by that clock too, or once a file
+has so many lines: on a busy machine they come just as far. From a test: `with Nursery() as nursery:
+nursery.run(...)`.
 """
 
 from __future__ import annotations
@@ -33,9 +35,12 @@ class Nursery:
 
     def __enter__(self) -> Nursery:
         self.process = subprocess.Popen(
-            [sys.executable, __file__], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
+            [sys.executable, __file__],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
             env={**os.environ, "OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1"},
-        )  # fmt: skip
+        )
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -44,7 +49,11 @@ class Nursery:
         self.process.wait()
 
     def run(
-        self, *words: object, log: Path, kill_after: float | None = None, kill_at: tuple[Path, int] | None = None
+        self,
+        *words: object,
+        log: Path,
+        kill_after: float | None = None,
+        kill_at: tuple[Path, int] | None = None,
     ) -> tuple[int, float]:
         """Run one command line to its end, or to the SIGKILL.
 
@@ -57,7 +66,9 @@ class Nursery:
         Returns:
             Exit code and seconds of a processor.
         """
-        answer = self._ask([words], log, kill_after=kill_after, kill_at=kill_at and (str(kill_at[0]), kill_at[1]))
+        answer = self._ask(
+            [words], log, kill_after=kill_after, kill_at=kill_at and (str(kill_at[0]), kill_at[1])
+        )
         return answer["codes"][0], answer["seconds"]
 
     def run_with(self, *words: object, log: Path, limits: Mapping[str, int]) -> int:
@@ -70,7 +81,11 @@ class Nursery:
 
     def _ask(self, commands: Sequence[Sequence[object]], log: Path, **more: Any) -> dict[str, Any]:
         assert self.process.stdin is not None and self.process.stdout is not None
-        asked = {"commands": [[str(word) for word in words] for words in commands], "log": str(log), **more}
+        asked = {
+            "commands": [[str(word) for word in words] for words in commands],
+            "log": str(log),
+            **more,
+        }
         print(json.dumps(asked), file=self.process.stdin, flush=True)
         return json.loads(self.process.stdout.readline())
 
@@ -139,7 +154,8 @@ def has_come(pid: int, asked: Mapping[str, Any]) -> bool:
 
 
 def ended(pid: int, asked: Mapping[str, Any]) -> tuple[int, float]:
-    """Wait for a child, kill it when its time has come; its exit code, and the seconds that it had of a processor."""
+    """Wait for a child, kill it when its time has come; its exit code, and the seconds
+    that it had of a processor."""
     moment = random.uniform(0, LATER)
     to_kill = asked.get("kill_after") is not None or asked.get("kill_at") is not None
     while True:
@@ -147,7 +163,8 @@ def ended(pid: int, asked: Mapping[str, Any]) -> tuple[int, float]:
         if found:
             return os.waitstatus_to_exitcode(status), used.ru_utime + used.ru_stime
         if has_come(pid, asked):
-            # Waits for the disk take no time of the processor; so that they are hit too, some time goes by.
+            # Waits for the disk take no time of the processor; so that they are hit
+            # too, some time goes by.
             time.sleep(moment)
             os.kill(pid, signal.SIGKILL)
             to_kill = False
@@ -156,7 +173,8 @@ def ended(pid: int, asked: Mapping[str, Any]) -> tuple[int, float]:
 
 
 def serve() -> None:
-    """Import what a tune needs, without computing anything: threads would not outlive a fork. Then answer."""
+    """Import what a tune needs, without computing anything: threads would not outlive a
+    fork. Then answer."""
     import optuna.samplers
     import peft
     import plotly.graph_objects
@@ -173,7 +191,10 @@ def serve() -> None:
         asked = json.loads(line)
         pids = [born(words, asked) for words in asked["commands"]]
         ends = [ended(pid, asked) for pid in pids]
-        print(json.dumps({"codes": [code for code, _ in ends], "seconds": sum(used for _, used in ends)}), flush=True)
+        print(
+            json.dumps({"codes": [code for code, _ in ends], "seconds": sum(used for _, used in ends)}),
+            flush=True,
+        )
 
 
 if __name__ == "__main__":

@@ -1,4 +1,5 @@
-"""An adapter of each task, trained through the door, is plain PEFT: it loads over the bare base and computes the same."""
+"""An adapter of each task, trained through the door, is plain PEFT: it loads over the
+bare base and computes the same."""
 
 from __future__ import annotations
 
@@ -22,7 +23,12 @@ TOLERANCE = 1e-5
 
 
 @pytest.fixture(scope="module", params=list(KINDS))
-def trained(request: pytest.FixtureRequest, world: World, loraloom: Door, tmp_path_factory: pytest.TempPathFactory) -> Run:
+def trained(
+    request: pytest.FixtureRequest,
+    world: World,
+    loraloom: Door,
+    tmp_path_factory: pytest.TempPathFactory,
+) -> Run:
     """`train` of each task, far enough from its start to be told from the bare base."""
     task: str = request.param
     model, data = {
@@ -32,15 +38,31 @@ def trained(request: pytest.FixtureRequest, world: World, loraloom: Door, tmp_pa
     }[task]
     runs = tmp_path_factory.mktemp(task)
     answer = loraloom(
-        "train", "--model", model, "--data", data, "--max-steps", "8", "--output-dir", runs, "--name", "one", "--learning-rate",
-        "0.005", "--r", "4",
-    )  # fmt: skip
+        "train",
+        "--model",
+        model,
+        "--data",
+        data,
+        "--max-steps",
+        "8",
+        "--output-dir",
+        runs,
+        "--name",
+        "one",
+        "--learning-rate",
+        "0.005",
+        "--r",
+        "4",
+    )
     assert answer.code == 0, answer.err
     return Run(answer, runs / "one")
 
 
 def rows_of(run: Run) -> list[dict[str, Any]]:
-    return [json.loads(line) for line in Path(run.yaml("config.yaml")["data"]["train"]).read_text().splitlines()]
+    return [
+        json.loads(line)
+        for line in Path(run.yaml("config.yaml")["data"]["train"]).read_text().splitlines()
+    ]
 
 
 def in_peft(run: Run) -> tuple[Any, Any]:
@@ -48,7 +70,9 @@ def in_peft(run: Run) -> tuple[Any, Any]:
     result = run.result
     labels = {"num_labels": len(result["labels"])} if result["labels"] else {}
     base = KINDS[result["task"]].from_pretrained(result["model"], **labels)
-    return PeftModel.from_pretrained(base, str(run.folder / "best")).eval(), tf.AutoTokenizer.from_pretrained(run.folder / "best")
+    return PeftModel.from_pretrained(
+        base, str(run.folder / "best")
+    ).eval(), tf.AutoTokenizer.from_pretrained(run.folder / "best")
 
 
 @torch.no_grad()
@@ -59,7 +83,10 @@ def loss_in_peft(run: Run) -> float:
     total, weight = 0.0, 0
     for row in rows_of(run):
         if result["task"] == "seq_cls":
-            inputs, labels = tokenizer(row["text"], return_tensors="pt"), torch.tensor([result["labels"].index(row["label"])])
+            inputs, labels = (
+                tokenizer(row["text"], return_tensors="pt"),
+                torch.tensor([result["labels"].index(row["label"])]),
+            )
             logits = model(**inputs).logits
         elif result["task"] == "seq2seq_lm":
             inputs = tokenizer(row["source"], return_tensors="pt")
@@ -98,12 +125,24 @@ def test_the_base_is_not_in_the_adapter(trained: Run) -> None:
 
 
 def test_an_adapter_writes_beside_its_base(world: World, trained: Run, loraloom: Door) -> None:
-    answer = loraloom("generate", "--adapter", trained.folder, "--base", "--max-new-tokens", "4", "the cat", "a pear", "--json")
+    answer = loraloom(
+        "generate",
+        "--adapter",
+        trained.folder,
+        "--base",
+        "--max-new-tokens",
+        "4",
+        "the cat",
+        "a pear",
+        "--json",
+    )
     if trained.result["task"] == "seq_cls":
         assert answer.code == 2
         assert "has no trained head for classes" in answer.err and "leave --base out" in answer.err
         return
     assert answer.code == 0, answer.err
     sources = ["base", str(trained.folder / "best")]
-    assert [(one["prompt"], one["source"]) for one in answer.json()] == [(p, s) for p in ("the cat", "a pear") for s in sources]
+    assert [(one["prompt"], one["source"]) for one in answer.json()] == [
+        (p, s) for p in ("the cat", "a pear") for s in sources
+    ]
     assert all(isinstance(one["text"], str) for one in answer.json())

@@ -1,4 +1,5 @@
-"""Class names and their order, from training to a folder that was moved away: nothing is renumbered without a word."""
+"""Class names and their order, from training to a folder that was moved away: nothing
+is renumbered without a word."""
 
 from __future__ import annotations
 
@@ -32,9 +33,12 @@ def rows_of(*labels: str, count: int = 40) -> list[dict[str, Any]]:
 
 
 def save_classifier(folder: Path) -> str:
-    """An encoder whose own head tells NAMES apart: its weights and its config.json are what a hub classifier has."""
+    """An encoder whose own head tells NAMES apart: its weights and its config.json are
+    what a hub classifier has."""
     save_bert(folder, [row["text"] for row in rows_of(*NAMES)])
-    config = tf.BertConfig.from_pretrained(folder, id2label=dict(enumerate(NAMES)), label2id={n: i for i, n in enumerate(NAMES)})
+    config = tf.BertConfig.from_pretrained(
+        folder, id2label=dict(enumerate(NAMES)), label2id={n: i for i, n in enumerate(NAMES)}
+    )
     torch.manual_seed(0)
     model = tf.BertForSequenceClassification(config)
     tokenizer = tf.AutoTokenizer.from_pretrained(folder)
@@ -45,7 +49,9 @@ def save_classifier(folder: Path) -> str:
 
 def fit(model: Any, trained: Any, tokenizer: Any, steps: int = 60) -> None:
     rows = rows_of(*NAMES, count=12)
-    inputs = tokenizer([row["text"] for row in rows], padding=True, return_tensors="pt", return_token_type_ids=False)
+    inputs = tokenizer(
+        [row["text"] for row in rows], padding=True, return_tensors="pt", return_token_type_ids=False
+    )
     labels = torch.tensor([NAMES.index(row["label"]) for row in rows])
     optimiser = torch.optim.AdamW([p for p in trained.parameters() if p.requires_grad], lr=3e-3)
     for _ in range(steps):
@@ -62,12 +68,25 @@ def classifier(tmp_path_factory: pytest.TempPathFactory) -> str:
 
 
 @pytest.fixture(scope="module")
-def trained(classifier: str, tmp_path_factory: pytest.TempPathFactory, loraloom: Door) -> tuple[Answer, Path]:
+def trained(
+    classifier: str, tmp_path_factory: pytest.TempPathFactory, loraloom: Door
+) -> tuple[Answer, Path]:
     """A run over the classifier, which goes on from its head."""
     root = tmp_path_factory.mktemp("trained")
     data = write_rows(root / "all.jsonl", rows_of(*NAMES))
     answer = loraloom(
-        "train", "--model", classifier, "--data", data, "--max-steps", "2", "--output-dir", root, "--name", "run", "--json"
+        "train",
+        "--model",
+        classifier,
+        "--data",
+        data,
+        "--max-steps",
+        "2",
+        "--output-dir",
+        root,
+        "--name",
+        "run",
+        "--json",
     )
     assert answer.code == 0, answer.err
     return answer, root / "run"
@@ -78,13 +97,17 @@ def accuracy(answer: Answer) -> float:
     return float(answer.json()["metrics"]["test_accuracy"])
 
 
-@pytest.mark.parametrize("labels", [NAMES, NAMES[1:], NAMES[2:]], ids=["all", "two of three", "one of three"])
+@pytest.mark.parametrize(
+    "labels", [NAMES, NAMES[1:], NAMES[2:]], ids=["all", "two of three", "one of three"]
+)
 def test_a_classifier_is_scored_in_its_own_order(
     labels: tuple[str, ...], classifier: str, loraloom: Door, tmp_path: Path
 ) -> None:
     data = write_rows(tmp_path / "d.jsonl", rows_of(*labels))
     assert accuracy(loraloom("evaluate", "--model", classifier, "--data", data, "--json")) > 0.95
-    numbers = write_rows(tmp_path / "n.jsonl", [row | {"label": NAMES.index(row["label"])} for row in rows_of(*labels)])
+    numbers = write_rows(
+        tmp_path / "n.jsonl", [row | {"label": NAMES.index(row["label"])} for row in rows_of(*labels)]
+    )
     assert accuracy(loraloom("evaluate", "--model", classifier, "--data", numbers, "--json")) > 0.95
 
 
@@ -96,7 +119,9 @@ def test_training_goes_on_from_the_head_and_says_so(trained: tuple[Answer, Path]
     assert "0 positive, 1 neutral, 2 negative" in answer.err + answer.out
 
 
-@pytest.mark.parametrize("labels", [NAMES, NAMES[1:], NAMES[2:]], ids=["all", "two of three", "one of three"])
+@pytest.mark.parametrize(
+    "labels", [NAMES, NAMES[1:], NAMES[2:]], ids=["all", "two of three", "one of three"]
+)
 def test_a_folder_that_was_moved_away_knows_its_classes(
     labels: tuple[str, ...], trained: tuple[Answer, Path], loraloom: Door, tmp_path: Path
 ) -> None:
@@ -111,7 +136,8 @@ def test_labels_that_are_none_of_the_classes_are_named(
     trained: tuple[Answer, Path], classifier: str, loraloom: Door, tmp_path: Path
 ) -> None:
     data = write_rows(
-        tmp_path / "d.jsonl", [row | {"label": row["label"].replace("neutral", "mixed")} for row in rows_of(*NAMES)]
+        tmp_path / "d.jsonl",
+        [row | {"label": row["label"].replace("neutral", "mixed")} for row in rows_of(*NAMES)],
     )
     for source in (["--adapter", trained[1] / "best"], ["--model", classifier]):
         answer = loraloom("evaluate", *source, "--data", data)
@@ -120,17 +146,25 @@ def test_labels_that_are_none_of_the_classes_are_named(
         assert "positive, neutral, negative" in answer.err
 
 
-def test_the_names_beside_an_adapter_are_what_transformers_takes(trained: tuple[Answer, Path], classifier: str) -> None:
+def test_the_names_beside_an_adapter_are_what_transformers_takes(
+    trained: tuple[Answer, Path], classifier: str
+) -> None:
     best = trained[1] / "best"
     beside = json.loads((best / "loraloom.json").read_text())
-    labels = {"id2label": {int(i): name for i, name in beside["id2label"].items()}, "label2id": beside["label2id"]}
+    labels = {
+        "id2label": {int(i): name for i, name in beside["id2label"].items()},
+        "label2id": beside["label2id"],
+    }
     base = tf.AutoModelForSequenceClassification.from_pretrained(classifier, **labels)
     loaded = PeftModel.from_pretrained(base, str(best)).eval()
     assert [loaded.config.id2label[i] for i in range(3)] == list(NAMES)
-    through_transformers = tf.AutoModelForSequenceClassification.from_pretrained(best)  # finds base and adapter by itself
+    # finds base and adapter by itself
+    through_transformers = tf.AutoModelForSequenceClassification.from_pretrained(best)
     assert through_transformers.config.num_labels == 3
     for trial in (trained[1] / "trials").iterdir():
-        assert (trial / "adapter" / "loraloom.json").read_bytes() == (best / "loraloom.json").read_bytes()
+        assert (trial / "adapter" / "loraloom.json").read_bytes() == (
+            best / "loraloom.json"
+        ).read_bytes()
 
 
 @pytest.fixture(scope="module")
@@ -141,7 +175,9 @@ def foreign(tmp_path_factory: pytest.TempPathFactory) -> Path:
     tokenizer = tf.AutoTokenizer.from_pretrained(base)
     torch.manual_seed(0)
     model = tf.AutoModelForSequenceClassification.from_pretrained(base, num_labels=3)
-    config = LoraConfig(r=4, task_type="SEQ_CLS", target_modules=["query", "value"], modules_to_save=["classifier"])
+    config = LoraConfig(
+        r=4, task_type="SEQ_CLS", target_modules=["query", "value"], modules_to_save=["classifier"]
+    )
     wrapped = get_peft_model(model, config)
     fit(wrapped, wrapped, tokenizer)
     wrapped.save_pretrained(root / "adapter")
@@ -158,16 +194,22 @@ def test_a_foreign_adapter_without_names(foreign: Path, loraloom: Door, tmp_path
     assert accuracy(loraloom("evaluate", "--adapter", foreign, "--data", data, "--json", *named)) > 0.95
     one = write_rows(tmp_path / "one.jsonl", rows_of("positive"))
     assert accuracy(loraloom("evaluate", "--adapter", foreign, "--data", one, "--json", *named)) > 0.95
-    numbers = write_rows(tmp_path / "n.jsonl", [row | {"label": NAMES.index(row["label"])} for row in rows_of("negative")])
+    numbers = write_rows(
+        tmp_path / "n.jsonl", [row | {"label": NAMES.index(row["label"])} for row in rows_of("negative")]
+    )
     assert accuracy(loraloom("evaluate", "--adapter", foreign, "--data", numbers, "--json")) > 0.95
     few = loraloom("evaluate", "--adapter", foreign, "--data", data, "--set", "data.label_names=[a, b]")
     assert few.code == 2
     assert "3 outputs" in few.err
 
 
-def test_a_foreign_adapter_over_a_classifier_that_names_its_classes(classifier: str, loraloom: Door, tmp_path: Path) -> None:
+def test_a_foreign_adapter_over_a_classifier_that_names_its_classes(
+    classifier: str, loraloom: Door, tmp_path: Path
+) -> None:
     model = tf.AutoModelForSequenceClassification.from_pretrained(classifier)
-    get_peft_model(model, LoraConfig(r=2, task_type="SEQ_CLS", target_modules=["query"])).save_pretrained(tmp_path / "a")
+    get_peft_model(
+        model, LoraConfig(r=2, task_type="SEQ_CLS", target_modules=["query"])
+    ).save_pretrained(tmp_path / "a")
     shutil.copy(Path(classifier) / "tokenizer.json", tmp_path / "a")
     shutil.copy(Path(classifier) / "tokenizer_config.json", tmp_path / "a")
     data = write_rows(tmp_path / "d.jsonl", rows_of("negative", "neutral"))
@@ -181,20 +223,30 @@ def test_a_base_without_a_head_is_said_to_guess(foreign: Path, loraloom: Door, t
     assert "has no trained head" in answer.out + answer.err
 
 
-def test_a_head_for_other_classes_is_said_to_be_trained_anew(classifier: str, loraloom: Door, tmp_path: Path) -> None:
+def test_a_head_for_other_classes_is_said_to_be_trained_anew(
+    classifier: str, loraloom: Door, tmp_path: Path
+) -> None:
     data = write_rows(
-        tmp_path / "d.jsonl", [{"text": row["text"], "label": "ab"[i % 2]} for i, row in enumerate(rows_of(*NAMES))]
+        tmp_path / "d.jsonl",
+        [{"text": row["text"], "label": "ab"[i % 2]} for i, row in enumerate(rows_of(*NAMES))],
     )
     answer = loraloom("plan", "--model", classifier, "--data", data, "--json")
     assert answer.code == 0, answer.err
-    assert any("positive, neutral, negative" in warning and "a, b" in warning for warning in answer.json()["warnings"])
+    assert any(
+        "positive, neutral, negative" in warning and "a, b" in warning
+        for warning in answer.json()["warnings"]
+    )
 
 
-def test_true_and_false_are_one_pair_of_classes_in_every_format(world: Any, loraloom: Door, tmp_path: Path) -> None:
+def test_true_and_false_are_one_pair_of_classes_in_every_format(
+    world: Any, loraloom: Door, tmp_path: Path
+) -> None:
     rows = [{"text": row["text"], "label": i % 2 == 0} for i, row in enumerate(rows_of(*NAMES))]
     train = write_rows(tmp_path / "train.jsonl", rows)
     held_out = tmp_path / "validation.csv"
-    held_out.write_text("text,label\n" + "".join(f"{r['text']} x,{str(r['label']).upper()}\n" for r in rows[:20]))
+    held_out.write_text(
+        "text,label\n" + "".join(f"{r['text']} x,{str(r['label']).upper()}\n" for r in rows[:20])
+    )
     answer = loraloom("plan", "--model", world.bert, "--data", train, "--validation", held_out, "--json")
     assert answer.code == 0, answer.err
 
@@ -211,13 +263,19 @@ def refusals(rows: list[dict[str, Any]], model: str, loraloom: Door, folder: Pat
             lines.writerows([("text", "label"), *((row["text"], row["label"]) for row in rows)])
     parquet.write_table(arrow.Table.from_pylist(rows), folder / "d.parquet")
     kinds = ("jsonl", "csv", "tsv", "parquet")
-    answers = [loraloom("check", "--quick", "--model", model, "--data", folder / f"d.{kind}") for kind in kinds]
+    answers = [
+        loraloom("check", "--quick", "--model", model, "--data", folder / f"d.{kind}") for kind in kinds
+    ]
     assert [answer.code for answer in answers] == [2] * 4
     return {answer.err.partition(": ")[2].partition(": ")[2] for answer in answers}
 
 
-def test_quantities_are_refused_alike_in_every_format(world: Any, loraloom: Door, tmp_path: Path) -> None:
-    (said,) = refusals([{"text": f"row {i}", "label": i / 4} for i in range(20)], world.bert, loraloom, tmp_path)
+def test_quantities_are_refused_alike_in_every_format(
+    world: Any, loraloom: Door, tmp_path: Path
+) -> None:
+    (said,) = refusals(
+        [{"text": f"row {i}", "label": i / 4} for i in range(20)], world.bert, loraloom, tmp_path
+    )
     assert "the fraction 0.25" in said
 
 
@@ -225,13 +283,19 @@ def test_quantities_are_refused_alike_in_every_format(world: Any, loraloom: Door
 def test_several_labels_of_a_row_are_refused_alike_in_every_format(
     lists: tuple[list[Any], list[Any]], world: Any, loraloom: Door, tmp_path: Path
 ) -> None:
-    (said,) = refusals([{"text": f"row {i}", "label": lists[i % 2]} for i in range(20)], world.bert, loraloom, tmp_path)
+    (said,) = refusals(
+        [{"text": f"row {i}", "label": lists[i % 2]} for i in range(20)], world.bert, loraloom, tmp_path
+    )
     assert "several labels of a row are not supported" in said
 
 
-def test_an_encoder_says_which_column_it_would_take_for_the_label(world: Any, loraloom: Door, tmp_path: Path) -> None:
+def test_an_encoder_says_which_column_it_would_take_for_the_label(
+    world: Any, loraloom: Door, tmp_path: Path
+) -> None:
     rows = [json.loads(line) for line in Path(world.labels).read_text().splitlines()]
-    data = write_rows(tmp_path / "d.jsonl", [{"text": row["text"], "category": row["label"]} for row in rows])
+    data = write_rows(
+        tmp_path / "d.jsonl", [{"text": row["text"], "category": row["label"]} for row in rows]
+    )
     for words in (
         ["check", "--quick", "--model", world.bert],
         ["plan", "--model", world.bert],
@@ -241,4 +305,9 @@ def test_an_encoder_says_which_column_it_would_take_for_the_label(world: Any, lo
         assert answer.code == 2
         assert "--set data.label_column=category" in answer.err
         assert "causal_lm" not in answer.err
-    assert loraloom("plan", "--model", world.bert, "--data", data, "--set", "data.label_column=category").code == 0
+    assert (
+        loraloom(
+            "plan", "--model", world.bert, "--data", data, "--set", "data.label_column=category"
+        ).code
+        == 0
+    )

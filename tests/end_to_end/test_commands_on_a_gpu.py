@@ -27,7 +27,10 @@ def test_what_is_trained_there_is_scored_and_asked_there(
     words += ["--set", f"model.dtype={dtype}"]
     assert loraloom("check", *words).code == 0
     document = loraloom("plan", *words, "--json").json()
-    assert document["device"]["kind"] == "cuda" and set(document["device"]["gpu"]) >= {"dtype", "kernels"}
+    assert document["device"]["kind"] == "cuda" and set(document["device"]["gpu"]) >= {
+        "dtype",
+        "kernels",
+    }
     trained = loraloom("train", *words, "--output-dir", tmp_path, "--name", "run")
     assert trained.code == 0, trained.err
     result = result_in(tmp_path / "run")
@@ -41,7 +44,19 @@ def test_what_is_trained_there_is_scored_and_asked_there(
 def test_a_search_that_is_stopped_goes_on(
     world: World, loraloom: Door, tmp_path: Path, stopping: Callable[[int | None], None]
 ) -> None:
-    words = ["tune", "--model", world.llama, "--data", world.text, "--trials", "4", "--max-steps", "6", "--max-packed", "4"]
+    words = [
+        "tune",
+        "--model",
+        world.llama,
+        "--data",
+        world.text,
+        "--trials",
+        "4",
+        "--max-steps",
+        "6",
+        "--max-packed",
+        "4",
+    ]
     words += ["--set", "search.seeds_for_finalists=1", "--output-dir", tmp_path, "--name", "run"]
     stopping(3)
     assert loraloom(*words).code == 130

@@ -19,28 +19,48 @@ from loraloom.store.samples import read_samples
 from loraloom.store.scores import add_score, read_scores
 
 
-def made(output_dir: Path, name: str, losses: dict[str, float], *, rows: str = "same", **changes: Any) -> RunFolder:
-    """A finished run whose candidates t000, t001, ... have these losses on 400 rows; rank 8 each, "small" ones rank 1."""
+def made(
+    output_dir: Path, name: str, losses: dict[str, float], *, rows: str = "same", **changes: Any
+) -> RunFolder:
+    """A finished run whose candidates t000, t001, ... have these losses on 400 rows;
+    rank 8 each, "small" ones rank 1."""
     folder = RunFolder.create(output_dir, name)
     hard = np.random.default_rng(0).gamma(2.0, size=400)
     trials: list[Trial] = []
     for number, (trial, loss) in enumerate(losses.items()):
-        costs = hard - hard.mean() + loss + np.random.default_rng(number + 1).normal(scale=0.05, size=400)
+        costs = (
+            hard - hard.mean() + loss + np.random.default_rng(number + 1).normal(scale=0.05, size=400)
+        )
         error = float(costs.std(ddof=1) / 20)
         trials.append(
             Trial(
-                trial, "completed", {"training.learning_rate": 1e-4 * (number + 1)},
-                {"validation_loss": float(costs.mean()), "validation_loss_se": error}, 10.0 + number, 100, 10, 10, 2**30,
+                trial,
+                "completed",
+                {"training.learning_rate": 1e-4 * (number + 1)},
+                {"validation_loss": float(costs.mean()), "validation_loss_se": error},
+                10.0 + number,
+                100,
+                10,
+                10,
+                2**30,
                 100 if trial.startswith("small") else 1000,
             )
-        )  # fmt: skip
+        )
         if rows:
-            add_score(folder.trial_folder(trial), Score("validation", {}, tuple(costs), (1.0,) * 400), rows)
+            add_score(
+                folder.trial_folder(trial), Score("validation", {}, tuple(costs), (1.0,) * 400), rows
+            )
     best = min(trials, key=lambda trial: trial.metrics["validation_loss"]).id
     values: dict[str, Any] = {
-        "verb": "tune", "status": "completed", "model": "tiny", "task": "causal_lm", "started_at": "2025-01-01T00:00:00+00:00",
-        "best": best, "default": trials[0].id, "trials": trials,
-    }  # fmt: skip
+        "verb": "tune",
+        "status": "completed",
+        "model": "tiny",
+        "task": "causal_lm",
+        "started_at": "2025-01-01T00:00:00+00:00",
+        "best": best,
+        "default": trials[0].id,
+        "trials": trials,
+    }
     folder.write_result(RunResult(name=name, **(values | changes)))
     return folder
 
@@ -57,7 +77,8 @@ def test_rows_in_pairs_see_what_means_cannot(loraloom: Door, tmp_path: Path) -> 
     loose = loraloom("compare", "loose", "--output-dir", tmp_path, "--json").json()
     assert paired["keep"] == "t001"
     assert "very probably (100%) better than the plan's setting t000" in paired["verdict"]
-    assert not paired["significant"]  # of the adapters it is sure; of their settings one seed each does not say it
+    # of the adapters it is sure; of their settings one seed each does not say it
+    assert not paired["significant"]
     gain = lines(paired)["t001"]["gain"]
     assert gain["paired_rows"] == 400
     assert 0.08 < gain["low"] < gain["mean"] < gain["high"] < 0.12
@@ -73,7 +94,10 @@ def test_without_a_winner_the_cheaper_is_kept(loraloom: Door, tmp_path: Path) ->
     answer = loraloom("compare", tmp_path / "even", "--json")
     document = answer.json()
     assert document["keep"] == "small"
-    assert "small is kept: it is cheaper than the plan's setting t000 and not worse by more than 0.5%" in document["verdict"]
+    assert (
+        "small is kept: it is cheaper than the plan's setting t000 and not worse by more than 0.5%"
+        in document["verdict"]
+    )
     assert "trainable_parameters" in lines(document)["small"]["front"]
     assert "small is kept" in answer.err
 
@@ -96,14 +120,21 @@ def test_runs_are_compared_by_their_winners(loraloom: Door, tmp_path: Path) -> N
 def test_a_winner_whose_time_was_up_is_compared(loraloom: Door, tmp_path: Path) -> None:
     folder = made(tmp_path, "first", {"t000": 2.0, "t001": 1.9, "t002": 2.1})
     result = folder.result()
-    result.trials = [replace(trial, status="pruned", adapter=f"trials/{trial.id}/adapter") for trial in result.trials]
+    result.trials = [
+        replace(trial, status="pruned", adapter=f"trials/{trial.id}/adapter") for trial in result.trials
+    ]
     result.trials[2] = replace(result.trials[2], adapter=None)
     folder.write_result(result)
-    assert set(lines(loraloom("compare", "first", "--output-dir", tmp_path, "--json").json())) == {"t000", "t001"}
+    assert set(lines(loraloom("compare", "first", "--output-dir", tmp_path, "--json").json())) == {
+        "t000",
+        "t001",
+    }
 
 
 def test_equal_names_in_two_folders_stay_apart(loraloom: Door, tmp_path: Path) -> None:
-    places = [made(tmp_path / where, "same", {"t000": loss}).path for where, loss in (("a", 2.0), ("b", 1.5))]
+    places = [
+        made(tmp_path / where, "same", {"t000": loss}).path for where, loss in (("a", 2.0), ("b", 1.5))
+    ]
     document = loraloom("compare", *places, "--json").json()
     assert [Path(line["name"]).parent.name for line in document["lines"]] == ["b", "a"]
 
@@ -118,7 +149,9 @@ def test_equal_names_in_two_folders_stay_apart(loraloom: Door, tmp_path: Path) -
         (["first", "unwon"], "run `unwon` has no winner"),
     ],
 )
-def test_what_cannot_be_compared_is_refused(loraloom: Door, tmp_path: Path, words: list[str], message: str) -> None:
+def test_what_cannot_be_compared_is_refused(
+    loraloom: Door, tmp_path: Path, words: list[str], message: str
+) -> None:
     made(tmp_path, "first", {"t000": 2.0})
     made(tmp_path, "accurate", {"t000": 0.5}, metric="validation_accuracy", direction="maximize")
     made(tmp_path, "empty", {"t000": 2.0}, trials=[], best=None)
@@ -169,8 +202,21 @@ def test_report_draws_the_page_anew(loraloom: Door, tmp_path: Path) -> None:
     assert loraloom("report", "nosuch", "--output-dir", tmp_path).code == 2
 
 
-def test_samples_are_written_at_the_end_and_texts_are_judged(loraloom: Door, world: World, tmp_path: Path) -> None:
-    words = ["--model", world.llama, "--data", world.text, "--max-steps", "2", "--output-dir", tmp_path, "--name", "first"]
+def test_samples_are_written_at_the_end_and_texts_are_judged(
+    loraloom: Door, world: World, tmp_path: Path
+) -> None:
+    words = [
+        "--model",
+        world.llama,
+        "--data",
+        world.text,
+        "--max-steps",
+        "2",
+        "--output-dir",
+        tmp_path,
+        "--name",
+        "first",
+    ]
     answer = loraloom("train", *words, "--quiet")
     assert answer.code == 0, answer.err
     samples = read_samples(RunFolder(tmp_path / "first"))
@@ -194,7 +240,10 @@ def test_samples_are_written_at_the_end_and_texts_are_judged(loraloom: Door, wor
     assert 0 <= metrics["test_exact_match"] <= 1
     assert metrics["test_exact_match_se"] >= 0
     other = loraloom("evaluate", "--adapter", tmp_path / "first", "--data", world.labels)
-    assert (other.code, "trained for CAUSAL_LM, and these rows are for SEQ_CLS" in other.err) == (2, True), other.err
+    assert (other.code, "trained for CAUSAL_LM, and these rows are for SEQ_CLS" in other.err) == (
+        2,
+        True,
+    ), other.err
     long = loraloom("generate", "--adapter", tmp_path / "first", "the cat " * 2000)
     assert (long.code, "error: the prompt has" in long.err) == (2, True), long.err
 
@@ -210,14 +259,32 @@ def test_a_file_is_no_place_for_runs(loraloom: Door, world: World) -> None:
 
 
 def test_a_classifier_writes_no_texts_to_judge(loraloom: Door, world: World) -> None:
-    answer = loraloom("evaluate", "--model", world.bert, "--data", world.labels, "--task", "seq_cls", "--metric", "exact_match")
+    answer = loraloom(
+        "evaluate",
+        "--model",
+        world.bert,
+        "--data",
+        world.labels,
+        "--task",
+        "seq_cls",
+        "--metric",
+        "exact_match",
+    )
     assert answer.code == 2
     assert "judges texts, and a classifier writes none" in answer.err
 
 
 def test_an_unknown_tracker_ends_before_any_work(loraloom: Door, world: World, tmp_path: Path) -> None:
     answer = loraloom(
-        "train", "--model", world.llama, "--data", world.text, "--output-dir", tmp_path, "--set", "report_to=[notes]"
+        "train",
+        "--model",
+        world.llama,
+        "--data",
+        world.text,
+        "--output-dir",
+        tmp_path,
+        "--set",
+        "report_to=[notes]",
     )
     assert answer.code == 2
     assert "is no tracker" in answer.err
@@ -235,7 +302,11 @@ def test_a_terminal_s_width_is_kept_to_and_numbers_are_whole(
     for words in (["compare", "first"], ["compare", "first", long], ["runs"]):
         answer = loraloom(*words, "--output-dir", tmp_path)
         assert answer.code == 0, answer.err
-        assert not [line for line in answer.out.splitlines() if len(line.rstrip()) > width and " " in line.rstrip()]
+        assert not [
+            line
+            for line in answer.out.splitlines()
+            if len(line.rstrip()) > width and " " in line.rstrip()
+        ]
         assert "…" not in answer.out
     told = loraloom("runs", "--output-dir", tmp_path, "--json").json()
     assert all(with_error(run["best_value"], run["best_se"]) in answer.out for run in told)
@@ -279,9 +350,25 @@ def test_many_that_were_not_compared_row_by_row_are_counted(loraloom: Door, tmp_
 
 def test_compare_and_tune_say_the_same_of_a_race(world: World, loraloom: Door, tmp_path: Path) -> None:
     """The search's own run of a setting is no part of its race: the choice was made by it."""
-    words = ("--model", world.bert, "--data", world.labels, "--validation", "0.2", "--trials", "4", "--max-steps", "8")
-    tuned = loraloom("tune", *words, "--output-dir", tmp_path, "--name", "raced", "--json", "--seed", "3")
+    words = (
+        "--model",
+        world.bert,
+        "--data",
+        world.labels,
+        "--validation",
+        "0.2",
+        "--trials",
+        "4",
+        "--max-steps",
+        "8",
+    )
+    tuned = loraloom(
+        "tune", *words, "--output-dir", tmp_path, "--name", "raced", "--json", "--seed", "3"
+    )
     assert tuned.code == 0, tuned.err
-    verdict, compared = tuned.json()["verdict"], loraloom("compare", tmp_path / "raced", "--json").json()["verdict"]
+    verdict, compared = (
+        tuned.json()["verdict"],
+        loraloom("compare", tmp_path / "raced", "--json").json()["verdict"],
+    )
     interval = verdict[verdict.index("gain ") :].partition(";")[0]
     assert interval in compared, (verdict, compared)

@@ -1,4 +1,5 @@
-"""Conversations as people bring them: what check shows is learnt, and that plan, check and train say the same."""
+"""Conversations as people bring them: what check shows is learnt, and that plan, check
+and train say the same."""
 
 from __future__ import annotations
 
@@ -11,25 +12,28 @@ import pytest
 from doorway import Door, World, write_rows
 
 REFUSES_SYSTEM = (
-    "{% if messages[0].role == 'system' %}{{ raise_exception('System role not supported') }}{% endif %}"
-    "{% for m in messages %}<{{ m.role }}>{{ m.content }}{% if m.role == 'assistant' %}<eos>{% endif %}{% endfor %}"
-    "{% if add_generation_prompt %}<assistant>{% endif %}"
+    "{% if messages[0].role == 'system' %}{{ raise_exception('System role not supported') }}{% endif"
+    " %}{% for m in messages %}<{{ m.role }}>{{ m.content }}{% if m.role == 'assistant' %}<eos>{% endif"
+    " %}{% endfor %}{% if add_generation_prompt %}<assistant>{% endif %}"
 )
 OPENS_A_THOUGHT = (
-    "{% for m in messages %}{% if m.role == 'user' %}<user>{{ m.content }}{% elif m.role == 'assistant' %}"
-    "<assistant>{{ m.content.split('</think>')[-1] }}<eos>{% endif %}{% endfor %}"
-    "{% if add_generation_prompt %}<assistant><think>\n{% endif %}"
+    "{% for m in messages %}{% if m.role == 'user' %}<user>{{ m.content }}{% elif m.role == 'assistant'"
+    " %}<assistant>{{ m.content.split('</think>')[-1] }}<eos>{% endif %}{% endfor %}{% if"
+    " add_generation_prompt %}<assistant><think>\n{% endif %}"
 )
 WITH_TOOLS = (
-    "{% if tools %}<user>{% for t in tools %}{{ t.function.name }}{% endfor %}{% endif %}"
-    "{% for m in messages %}<{{ m.role }}>{{ m.content or '' }}"
-    "{% for c in m.tool_calls or [] %}{{ c.function.arguments | tojson }}{% endfor %}"
-    "{% if m.role == 'assistant' %}<eos>{% endif %}{% endfor %}{% if add_generation_prompt %}<assistant>{% endif %}"
+    "{% if tools %}<user>{% for t in tools %}{{ t.function.name }}{% endfor %}{% endif %}{% for m in"
+    " messages %}<{{ m.role }}>{{ m.content or '' }}{% for c in m.tool_calls or [] %}{{"
+    " c.function.arguments | tojson }}{% endfor %}{% if m.role == 'assistant' %}<eos>{% endif %}{%"
+    " endfor %}{% if add_generation_prompt %}<assistant>{% endif %}"
 )
 WORDS = ("cat", "house", "stone", "sleeps", "in", "the", "a")
 ASKED, ANSWER = "the cat", "a stone"
 TALK = [{"role": "user", "content": ASKED}, {"role": "assistant", "content": ANSWER}]
-TOOL = {"type": "function", "function": {"name": "add", "parameters": {"type": "object", "properties": {}}}}
+TOOL = {
+    "type": "function",
+    "function": {"name": "add", "parameters": {"type": "object", "properties": {}}},
+}
 CALL = {"function": {"name": "add", "arguments": '{"a": 1}'}}
 
 Row = dict[str, Any]
@@ -44,7 +48,11 @@ def many(row: Row, count: int = 40) -> list[Row]:
             return value.replace(ASKED, questions[number])
         if isinstance(value, list):
             return [numbered(inner, number) for inner in value]
-        return {key: numbered(inner, number) for key, inner in value.items()} if isinstance(value, dict) else value
+        return (
+            {key: numbered(inner, number) for key, inner in value.items()}
+            if isinstance(value, dict)
+            else value
+        )
 
     return [numbered(row, number) for number in range(count)]
 
@@ -65,7 +73,10 @@ CASES: dict[str, tuple[str | None, Row, list[str], list[str]]] = {
     ),
     "roles": (
         None,
-        {"messages": [{"role": "Human", "content": ASKED}, {"role": "model", "content": ANSWER}], "id": 7},
+        {
+            "messages": [{"role": "Human", "content": ASKED}, {"role": "model", "content": ANSWER}],
+            "id": 7,
+        },
         ["a stone<eos>"],
         ["not used: `id` (40 rows)"],
     ),
@@ -73,7 +84,10 @@ CASES: dict[str, tuple[str | None, Row, list[str], list[str]]] = {
         REFUSES_SYSTEM,
         {"messages": [{"role": "system", "content": "the house"}, *TALK]},
         ["a stone<eos>"],
-        ["the chat template refuses system messages: their text is put before the user's next message (40 rows)"],
+        [
+            "the chat template refuses system messages: their text is put before the user's next message"
+            " (40 rows)"
+        ],
     ),
     "an opened thought": (
         OPENS_A_THOUGHT,
@@ -111,7 +125,11 @@ def test_plan_and_check_say_the_same(name: str, world: World, loraloom: Door, tm
     document = checked.json()
     assert {one["level"] for one in document["checks"]} <= {"ok", "skipped"}, document["checks"]
     assert all(warning in planned.json()["warnings"] for warning in document["warnings"])
-    said = [warning for warning in document["warnings"] if "too few to keep half of them for the race" not in warning]
+    said = [
+        warning
+        for warning in document["warnings"]
+        if "too few to keep half of them for the race" not in warning
+    ]
     assert all(any(note in warning for warning in said) for note in notes), said
     assert len(said) == len(notes)
     for example in document["preview"]["examples"] if learnt else []:
@@ -122,18 +140,31 @@ def test_plan_and_check_say_the_same(name: str, world: World, loraloom: Door, tm
 
 def known(text: str) -> str:
     """The letters of a text."""
-    return "".join(letter for letter in text.replace("<unk>", "") if letter in "abcdefghijklmnopqrstuvwxyz")
+    return "".join(
+        letter for letter in text.replace("<unk>", "") if letter in "abcdefghijklmnopqrstuvwxyz"
+    )
 
 
 REFUSED: dict[str, tuple[Row, list[str]]] = {
-    "kto": ({"prompt": ASKED, "completion": ANSWER, "label": False}, ["`label`", "40 of 40 rows", "jq -c"]),
-    "dpo": ({"prompt": ASKED, "completion": ANSWER, "rejected": "no"}, ["`rejected`", "data.format=prompt_completion"]),
-    "chosen": ({"prompt": ASKED, "chosen": ANSWER, "rejected": "no"}, ["`rejected`", "`chosen` as the column `completion`"]),
+    "kto": (
+        {"prompt": ASKED, "completion": ANSWER, "label": False},
+        ["`label`", "40 of 40 rows", "jq -c"],
+    ),
+    "dpo": (
+        {"prompt": ASKED, "completion": ANSWER, "rejected": "no"},
+        ["`rejected`", "data.format=prompt_completion"],
+    ),
+    "chosen": (
+        {"prompt": ASKED, "chosen": ANSWER, "rejected": "no"},
+        ["`rejected`", "`chosen` as the column `completion`"],
+    ),
 }
 
 
 @pytest.mark.parametrize("name", REFUSED)
-def test_preferences_are_refused_by_all_in_the_same_words(name: str, world: World, loraloom: Door, tmp_path: Path) -> None:
+def test_preferences_are_refused_by_all_in_the_same_words(
+    name: str, world: World, loraloom: Door, tmp_path: Path
+) -> None:
     row, said = REFUSED[name]
     words = request(world, tmp_path, None, many(row))
     answers = [loraloom(verb, *words) for verb in ("check", "plan", "train")]
@@ -142,7 +173,9 @@ def test_preferences_are_refused_by_all_in_the_same_words(name: str, world: Worl
     assert all(word in answers[0].err for word in ("look like preference data", *said))
 
 
-def test_prompt_and_completion_are_trained_on_a_chat_model(world: World, loraloom: Door, tmp_path: Path) -> None:
+def test_prompt_and_completion_are_trained_on_a_chat_model(
+    world: World, loraloom: Door, tmp_path: Path
+) -> None:
     words = request(world, tmp_path, OPENS_A_THOUGHT, many({"prompt": ASKED, "completion": ANSWER}))
     answer = loraloom("train", *words, "--max-steps", 1, "--name", "one")
     assert answer.code == 0, answer.err
@@ -150,9 +183,16 @@ def test_prompt_and_completion_are_trained_on_a_chat_model(world: World, loraloo
 
 
 def test_the_last_answer_alone(world: World, loraloom: Door, tmp_path: Path) -> None:
-    words = request(world, tmp_path, None, many({"messages": [TALK[0], {"role": "assistant", "content": "no"}, *TALK]}))
+    words = request(
+        world,
+        tmp_path,
+        None,
+        many({"messages": [TALK[0], {"role": "assistant", "content": "no"}, *TALK]}),
+    )
     shares = [
-        loraloom("check", *words, "--quick", "--json", "--set", f"data.learn={learn}").json()["preview"]["supervised_share"]
+        loraloom("check", *words, "--quick", "--json", "--set", f"data.learn={learn}").json()["preview"][
+            "supervised_share"
+        ]
         for learn in ("all", "last", "completion")
     ]
     assert shares[0] > shares[1] == shares[2]
@@ -165,4 +205,11 @@ def request(world: World, here: Path, template: str | None, rows: list[Row]) -> 
         model = here / "model"
         shutil.copytree(world.chat_llama, here / "model")
         (here / "model" / "chat_template.jinja").write_text(template)
-    return ["--model", model, "--data", write_rows(here / "rows.jsonl", rows), "--output-dir", here / "runs"]
+    return [
+        "--model",
+        model,
+        "--data",
+        write_rows(here / "rows.jsonl", rows),
+        "--output-dir",
+        here / "runs",
+    ]

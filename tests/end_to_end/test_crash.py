@@ -1,6 +1,8 @@
-"""SIGKILL at random moments, again and again: what comes out at last is what would have come out undisturbed.
+"""SIGKILL at random moments, again and again: what comes out at last is what would have
+come out undisturbed.
 
-The children are real processes, killed from outside while they read, train, save, prune, race or write a checkpoint.
+The children are real processes, killed from outside while they read, train, save,
+prune, race or write a checkpoint.
 """
 
 from __future__ import annotations
@@ -38,18 +40,39 @@ class Undisturbed:
 
 @pytest.fixture(scope="module")
 def undisturbed(world: World, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Undisturbed]:
-    """A tune with everything in it: candidates that wait and are pruned, an open accumulation window, dropout, a race, a test
-    split."""
+    """A tune with everything in it: candidates that wait and are pruned, an open accumulation window,
+    dropout, a race, a test split."""
     root = tmp_path_factory.mktemp("crashes")
     words: list[object] = [
-        "tune", "--model", world.llama, "--data", world.text, "--test", "0.1", "--output-dir", root, "--trials", 8,
-        "--max-steps", 24, "--max-packed", 3, "--batch-size", 2, "--dropout", 0.1, "--quiet",
+        "tune",
+        "--model",
+        world.llama,
+        "--data",
+        world.text,
+        "--test",
+        "0.1",
+        "--output-dir",
+        root,
+        "--trials",
+        8,
+        "--max-steps",
+        24,
+        "--max-packed",
+        3,
+        "--batch-size",
+        2,
+        "--dropout",
+        0.1,
+        "--quiet",
         "--no-history",
-    ]  # fmt: skip
+    ]
     for key, value in {
-        "training.gradient_accumulation_steps": 2, "search.seeds_for_finalists": 2,
-        "search.space": "{training.learning_rate: {low: 1.0e-4, high: 5.0e-2, log: true}, adapter.r: [2, 8]}",
-    }.items():  # fmt: skip
+        "training.gradient_accumulation_steps": 2,
+        "search.seeds_for_finalists": 2,
+        "search.space": (
+            "{training.learning_rate: {low: 1.0e-4, high: 5.0e-2, log: true}, adapter.r: [2, 8]}"
+        ),
+    }.items():
         words += ["--set", f"{key}={value}"]
     with Nursery() as nursery:
         nursery.run("env", log=root / "env.log")
@@ -63,12 +86,17 @@ def undisturbed(world: World, tmp_path_factory: pytest.TempPathFactory) -> Itera
 
 
 def killed_until_done(run: Undisturbed, name: str, rng: random.Random) -> int:
-    """Start a run, kill it, go on with it, kill it ... until it ends by itself; how often it was killed."""
+    """Start a run, kill it, go on with it, kill it ... until it ends by itself; how
+    often it was killed."""
     folder = run.folder.with_name(name)
     log, kills = folder.with_suffix(".log"), 0
     while True:
         began = (folder / "config.yaml").is_file()
-        words = ["tune", "--resume", folder, "--quiet"] if began and kills % 2 else [*run.words, "--name", name]
+        words = (
+            ["tune", "--resume", folder, "--quiet"]
+            if began and kills % 2
+            else [*run.words, "--name", name]
+        )
         if kills:
             code, _ = run.nursery.run(*words, log=log, kill_after=rng.uniform(0, 1.1 * run.seconds))
         else:  # by what it has written: on a machine of any speed it is killed at least once
@@ -76,7 +104,8 @@ def killed_until_done(run: Undisturbed, name: str, rng: random.Random) -> int:
             code, _ = run.nursery.run(*words, log=log, kill_at=(folder / "events.jsonl", line))
         finished = log.is_file() and "is finished" in log.read_text()
         if code != KILLED:
-            # The very last moment of a run lies behind its end: asked once more, it says that it is finished.
+            # The very last moment of a run lies behind its end: asked once more, it
+            # says that it is finished.
             assert code == 0 or (code == 2 and finished and kills), log.read_text()
             return kills
         kills += 1
@@ -91,7 +120,10 @@ def events_of(folder: Path) -> list[dict[str, Any]]:
 
 
 def adapters_of(folder: Path) -> dict[str, bytes]:
-    files = [*folder.glob("trials/*/adapter/adapter_model.safetensors"), folder / "best" / "adapter_model.safetensors"]
+    files = [
+        *folder.glob("trials/*/adapter/adapter_model.safetensors"),
+        folder / "best" / "adapter_model.safetensors",
+    ]
     return {str(file.relative_to(folder)): file.read_bytes() for file in files}
 
 
@@ -106,7 +138,8 @@ def told(folder: Path) -> list[tuple[Any, ...]]:
 
 
 def same(folder: Path, run: Undisturbed) -> None:
-    """Adapters bit for bit, every trial once, folder and index of one mind, and nothing left lying about."""
+    """Adapters bit for bit, every trial once, folder and index of one mind, and nothing
+    left lying about."""
     assert adapters_of(folder) == adapters_of(run.folder)
     assert told(folder) == told(run.folder)
     got, expected = result_of(folder), result_of(run.folder)
@@ -116,7 +149,17 @@ def same(folder: Path, run: Undisturbed) -> None:
                 del trial[name]
         for name in ("metrics", "id", "params"):
             result[name] = (result["best"] or {}).get(name)
-    for name in ("status", "trials", "baseline", "metrics", "id", "params", "default", "verdict", "findings"):
+    for name in (
+        "status",
+        "trials",
+        "baseline",
+        "metrics",
+        "id",
+        "params",
+        "default",
+        "verdict",
+        "findings",
+    ):
         assert got[name] == expected[name], name
     with Database(default_url(folder.parent)) as database:
         database.refresh(folder.parent)
@@ -124,7 +167,11 @@ def same(folder: Path, run: Undisturbed) -> None:
         assert (kept.status, kept.best, kept.trials) == (got["status"], got["id"], len(got["trials"]))
         assert kept.statuses == Counter(trial["status"] for trial in got["trials"])
     assert not (folder / "checkpoints").exists()
-    assert not [path for path in folder.rglob("*") if path.suffix in (".part", ".partial") or path.name.startswith(".")]
+    assert not [
+        path
+        for path in folder.rglob("*")
+        if path.suffix in (".part", ".partial") or path.name.startswith(".")
+    ]
 
 
 def crash_test(run: Undisturbed, seed: int, count: int) -> int:
@@ -138,7 +185,8 @@ def crash_test(run: Undisturbed, seed: int, count: int) -> int:
 
 
 def test_another_process_trains_the_same(undisturbed: Undisturbed, loraloom: Door) -> None:
-    """The same request, asked again of this process: hashes of text differ in it, so no order may hang on those."""
+    """The same request, asked again of this process: hashes of text differ in it, so no
+    order may hang on those."""
     answer = loraloom(*undisturbed.words, "--name", "again")
     assert answer.code == 0, answer.err
     same(undisturbed.folder.with_name("again"), undisturbed)

@@ -1,4 +1,5 @@
-"""Findings as a user meets them: told at the end, kept in run.json, taken up by --apply, and acted on unless --no-act."""
+"""Findings as a user meets them: told at the end, kept in run.json, taken up by
+--apply, and acted on unless --no-act."""
 
 from __future__ import annotations
 
@@ -60,8 +61,20 @@ def test_no_act_reports_and_goes_on(world: World, loraloom: Door, tmp_path: Path
     assert [finding for finding in trial["findings"] if finding["level"] == "fault"]
 
 
-def test_no_act_leaves_a_patience_that_was_asked_for(world: World, loraloom: Door, tmp_path: Path) -> None:
-    words = ("--model", world.bert, "--data", world.labels, "--max-steps", 40, "--learning-rate", 0.9, "--no-act")
+def test_no_act_leaves_a_patience_that_was_asked_for(
+    world: World, loraloom: Door, tmp_path: Path
+) -> None:
+    words = (
+        "--model",
+        world.bert,
+        "--data",
+        world.labels,
+        "--max-steps",
+        40,
+        "--learning-rate",
+        0.9,
+        "--no-act",
+    )
     run = ran(loraloom, tmp_path, "patient", *words, "--set", "training.early_stopping_patience=2")
     trial = run.result["trials"][0]
     assert (run.answer.code, trial["status"]) == (0, "completed"), run.answer.err
@@ -75,11 +88,22 @@ def test_signals_are_kept_with_the_trials_and_told_as_events(tuned: Run) -> None
         assert signals["readings"] and len(signals["readings"]) == len(whole[trial["id"]]["readings"])
         assert whole[trial["id"]]["trace"]["steps"][-1] == trial["steps"]
         assert sum(module["energy"] for module in signals["modules"].values()) == pytest.approx(1.0)
-        assert all(0 < module["effective_rank"] <= module["r"] + 1e-6 for module in signals["modules"].values())
+        assert all(
+            0 < module["effective_rank"] <= module["r"] + 1e-6 for module in signals["modules"].values()
+        )
 
 
 def test_the_signals_can_be_left_out(world: World, loraloom: Door, tmp_path: Path) -> None:
-    words = ("--model", world.llama, "--data", world.text, "--max-steps", 4, "--set", "diagnose.signals=false")
+    words = (
+        "--model",
+        world.llama,
+        "--data",
+        world.text,
+        "--max-steps",
+        4,
+        "--set",
+        "diagnose.signals=false",
+    )
     run = ran(loraloom, tmp_path, "blind", *words)
     assert run.answer.code == 0, run.answer.err
     assert RunFolder(run.folder).signals("t000") == {}
@@ -88,9 +112,18 @@ def test_the_signals_can_be_left_out(world: World, loraloom: Door, tmp_path: Pat
 
 def test_findings_are_printed_with_their_next_step(world: World, loraloom: Door, tmp_path: Path) -> None:
     run = ran(
-        loraloom, tmp_path, "narrow", "--model", world.llama, "--data", world.text, "--max-steps", 4,
-        "--set", f"{TARGETS_KEY}=[layers.0.self_attn.q_proj]",
-    )  # fmt: skip
+        loraloom,
+        tmp_path,
+        "narrow",
+        "--model",
+        world.llama,
+        "--data",
+        world.text,
+        "--max-steps",
+        4,
+        "--set",
+        f"{TARGETS_KEY}=[layers.0.self_attn.q_proj]",
+    )
     assert run.answer.code == 0, run.answer.err
     assert "warning: narrow-targets: few layers are trained" in run.answer.out
     assert "next: train all linear layers" in run.answer.out
@@ -98,9 +131,22 @@ def test_findings_are_printed_with_their_next_step(world: World, loraloom: Door,
     assert "few layers are trained" in (run.folder / "report.html").read_text()
 
 
-def test_rows_to_retain_are_scored_against_the_bare_base(world: World, loraloom: Door, tmp_path: Path) -> None:
-    kept = write_rows(tmp_path / "kept.jsonl", [{"text": "the soup waits by the door"}, {"text": "a horse turns"}])
-    words = ("--model", world.llama, "--data", world.text, "--max-steps", 6, "--set", f"data.retain={kept}")
+def test_rows_to_retain_are_scored_against_the_bare_base(
+    world: World, loraloom: Door, tmp_path: Path
+) -> None:
+    kept = write_rows(
+        tmp_path / "kept.jsonl", [{"text": "the soup waits by the door"}, {"text": "a horse turns"}]
+    )
+    words = (
+        "--model",
+        world.llama,
+        "--data",
+        world.text,
+        "--max-steps",
+        6,
+        "--set",
+        f"data.retain={kept}",
+    )
     run = ran(loraloom, tmp_path, "kept", *words)
     assert run.answer.code == 0, run.answer.err
     change, error = RunFolder(run.folder).signals("t000")["retain_change"]
@@ -108,7 +154,17 @@ def test_rows_to_retain_are_scored_against_the_bare_base(world: World, loraloom:
 
 
 def test_a_classifier_has_nothing_to_retain(world: World, loraloom: Door, tmp_path: Path) -> None:
-    run = ran(loraloom, tmp_path, "no", "--model", world.bert, "--data", world.labels, "--set", f"data.retain={world.text}")
+    run = ran(
+        loraloom,
+        tmp_path,
+        "no",
+        "--model",
+        world.bert,
+        "--data",
+        world.labels,
+        "--set",
+        f"data.retain={world.text}",
+    )
     assert run.answer.code == 2
     assert "`data.retain`" in run.answer.err and not run.folder.exists()
 
@@ -119,26 +175,56 @@ def refused(answer: Answer, *parts: str) -> None:
         assert part in answer.err
 
 
-def test_apply_says_what_it_cannot_do(exploded: Run, world: World, loraloom: Door, tmp_path: Path) -> None:
-    refused(loraloom("train", "--apply", f"{exploded.folder}:overfit"), "no finding `overfit`", "diverged")
+def test_apply_says_what_it_cannot_do(
+    exploded: Run, world: World, loraloom: Door, tmp_path: Path
+) -> None:
+    refused(
+        loraloom("train", "--apply", f"{exploded.folder}:overfit"), "no finding `overfit`", "diverged"
+    )
     refused(loraloom("train", "--apply", tmp_path / "nowhere"), "there is no run folder")
-    refused(loraloom("train", exploded.folder / "config.yaml", "--apply", exploded.folder), "a config of its own")
+    refused(
+        loraloom("train", exploded.folder / "config.yaml", "--apply", exploded.folder),
+        "a config of its own",
+    )
 
 
-def test_a_test_of_another_source_is_told_with_what_differs(world: World, loraloom: Door, tmp_path: Path) -> None:
+def test_a_test_of_another_source_is_told_with_what_differs(
+    world: World, loraloom: Door, tmp_path: Path
+) -> None:
     """Words in no order: what was learnt of sentences helps little there."""
     rng = random.Random(0)
     rows = [json.loads(line) for line in Path(world.labels).read_text().splitlines()]
-    mixed = [{"text": " ".join(rng.sample(words, len(words)) * 2)} for row in rows[:60] if (words := row["text"].split())]
+    mixed = [
+        {"text": " ".join(rng.sample(words, len(words)) * 2)}
+        for row in rows[:60]
+        if (words := row["text"].split())
+    ]
     sentences = write_rows(tmp_path / "sentences.jsonl", [{"text": row["text"]} for row in rows])
     words = (
-        "--model", world.llama, "--data", sentences, "--validation", 0.2, "--learning-rate", 0.01, "--max-steps", 60,
-    )  # fmt: skip
-    other = ran(loraloom, tmp_path, "other", *words, "--test", write_rows(tmp_path / "mixed.jsonl", mixed))
+        "--model",
+        world.llama,
+        "--data",
+        sentences,
+        "--validation",
+        0.2,
+        "--learning-rate",
+        0.01,
+        "--max-steps",
+        60,
+    )
+    other = ran(
+        loraloom, tmp_path, "other", *words, "--test", write_rows(tmp_path / "mixed.jsonl", mixed)
+    )
     assert other.answer.code == 0, other.answer.err
     (found,) = [each for each in other.result["findings"] if each["name"] == "validation-unlike-test"]
-    assert found["level"] == "warning" and "take validation rows from where the test's come from" in found["next"]
-    assert "the test has a source of its own" in found["evidence"] and "tokens in the test" in found["evidence"]
+    assert (
+        found["level"] == "warning"
+        and "take validation rows from where the test's come from" in found["next"]
+    )
+    assert (
+        "the test has a source of its own" in found["evidence"]
+        and "tokens in the test" in found["evidence"]
+    )
     assert "warning: validation-unlike-test" in other.answer.out
     assert "validation does not stand for the test" in (other.folder / "report.html").read_text()
     same = ran(loraloom, tmp_path, "same", *words, "--test", 0.2)

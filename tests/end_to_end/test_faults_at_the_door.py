@@ -1,7 +1,9 @@
-"""What can go wrong under a run, really provoked: each time the run says so, loses nothing, and goes on or ends as it should.
+"""What can go wrong under a run, really provoked: each time the run says so, loses
+nothing, and goes on or ends as it should.
 
-docs/faults.md is the table of all faults, with the tests in other files. Here: full disk, closed folder, memory that runs out,
-numbers that are not finite, databases broken or locked, runs and processes at the same time, a clock that is set back.
+docs/faults.md is the table of all faults, with the tests in other files. Here: full disk, closed folder,
+memory that runs out, numbers that are not finite, databases broken or locked, runs and processes at the
+same time, a clock that is set back.
 """
 
 from __future__ import annotations
@@ -44,9 +46,23 @@ def nursery() -> Iterator[Nursery]:
 @pytest.fixture
 def tune(world: World, tmp_path: Path) -> Words:
     return [
-        "tune", "--model", world.llama, "--data", world.text, "--output-dir", tmp_path / "runs", "--trials", 2, "--max-steps", 6,
-        "--max-packed", 2, "--set", "search.seeds_for_finalists=1", "--quiet",
-    ]  # fmt: skip
+        "tune",
+        "--model",
+        world.llama,
+        "--data",
+        world.text,
+        "--output-dir",
+        tmp_path / "runs",
+        "--trials",
+        2,
+        "--max-steps",
+        6,
+        "--max-packed",
+        2,
+        "--set",
+        "search.seeds_for_finalists=1",
+        "--quiet",
+    ]
 
 
 def result_in(folder: Path) -> dict[str, Any]:
@@ -74,13 +90,19 @@ def test_a_folder_that_may_not_be_written(tune: Words, loraloom: Door, tmp_path:
     mounted = os.access(root, os.W_OK)
     if (
         mounted
-        and subprocess.run(["mount", "-t", "tmpfs", "-o", "ro", "tmpfs", root], capture_output=True, check=False).returncode
+        and subprocess.run(
+            ["mount", "-t", "tmpfs", "-o", "ro", "tmpfs", root], capture_output=True, check=False
+        ).returncode
     ):
         pytest.skip("root may write everywhere, and may not mount a disk here")
     try:
         answer = loraloom(*tune, "--name", "one")
         assert answer.code in (1, 2)
-        assert answer.err.startswith("error: ") and "--output-dir" in answer.err and "Traceback" not in answer.err
+        assert (
+            answer.err.startswith("error: ")
+            and "--output-dir" in answer.err
+            and "Traceback" not in answer.err
+        )
         assert not list(root.iterdir())
     finally:
         if mounted:
@@ -90,14 +112,34 @@ def test_a_folder_that_may_not_be_written(tune: Words, loraloom: Door, tmp_path:
 def test_memory_that_runs_out(world: World, nursery: Nursery, tmp_path: Path) -> None:
     """A pass of 320 long rows needs far more than is there; one of a few does not."""
     words = ["the cat", "a dog", "the bird", "sleeps", "waits", "in the house", "by the door"]
-    rows = [{"text": " ".join(words[(number // 7**place) % 7] for place in range(16))} for number in range(400)]
+    rows = [
+        {"text": " ".join(words[(number // 7**place) % 7] for place in range(16))}
+        for number in range(400)
+    ]
     data, log = write_rows(tmp_path / "long.jsonl", rows), tmp_path / "log"
     code = nursery.run_with(
-        "train", "--model", world.llama, "--data", data, "--output-dir", tmp_path / "runs", "--name", "small", "--max-steps", 2,
-        "--batch-size", 320, "--set", "training.gradient_checkpointing=false", log=log, limits={"memory": 12 * 2**20},
-    )  # fmt: skip
+        "train",
+        "--model",
+        world.llama,
+        "--data",
+        data,
+        "--output-dir",
+        tmp_path / "runs",
+        "--name",
+        "small",
+        "--max-steps",
+        2,
+        "--batch-size",
+        320,
+        "--set",
+        "training.gradient_checkpointing=false",
+        log=log,
+        limits={"memory": 12 * 2**20},
+    )
     folder, said = tmp_path / "runs" / "small", log.read_text()
-    assert "memory ran out" in said and "Traceback" not in said and "should not have happened" not in said
+    assert (
+        "memory ran out" in said and "Traceback" not in said and "should not have happened" not in said
+    )
     if code:
         assert code == 1 and f"loraloom train --resume {folder}" in said, said
         assert nursery.run("train", "--resume", folder, log=log)[0] == 0, log.read_text()
@@ -120,11 +162,17 @@ def room_for(monkeypatch: pytest.MonkeyPatch) -> Callable[[int], None]:
     return room
 
 
-@pytest.mark.parametrize("packed", [["--max-packed", 4], []], ids=["as many as were asked for", "as many as were planned"])
+@pytest.mark.parametrize(
+    "packed", [["--max-packed", 4], []], ids=["as many as were asked for", "as many as were planned"]
+)
 def test_a_candidate_that_finds_no_memory_waits_for_one_that_leaves(
-    packed: Words, tune: Words, loraloom: Door, tmp_path: Path, room_for: Callable[[int], None],
+    packed: Words,
+    tune: Words,
+    loraloom: Door,
+    tmp_path: Path,
+    room_for: Callable[[int], None],
     stopping: Callable[[int | None], None],
-) -> None:  # fmt: skip
+) -> None:
     most = tune.index("--max-packed")
     words = [*tune[:most], *tune[most + 2 :], "--set", "search.pruner=none", *packed]
     words[words.index("--trials") + 1] = 5
@@ -198,7 +246,9 @@ def test_a_broken_database(tune: Words, loraloom: Door, tmp_path: Path) -> None:
     assert [(run["name"], run["status"], run["trials"]) for run in listed] == [("one", "completed", 2)]
 
 
-def test_a_locked_database(tune: Words, loraloom: Door, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_locked_database(
+    tune: Words, loraloom: Door, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     root = tmp_path / "runs"
     root.mkdir()
     with Database(f"sqlite:///{root / 'loraloom.db'}") as database:
@@ -217,14 +267,17 @@ def test_a_locked_database(tune: Words, loraloom: Door, tmp_path: Path, monkeypa
     assert [(run["name"], run["status"]) for run in listed] == [("one", "completed")]
 
 
-def test_two_runs_in_one_output_folder(tune: Words, nursery: Nursery, loraloom: Door, tmp_path: Path) -> None:
+def test_two_runs_in_one_output_folder(
+    tune: Words, nursery: Nursery, loraloom: Door, tmp_path: Path
+) -> None:
     log = tmp_path / "log"
     codes = nursery.run_together([*tune, "--name", "one"], [*tune, "--name", "two"], log=log)
     assert codes == [0, 0], log.read_text()
     listed = loraloom("runs", "--output-dir", tmp_path / "runs", "--json").json()
     assert sorted((run["name"], run["status"], run["trials"]) for run in listed) == [
-        ("one", "completed", 2), ("two", "completed", 2),
-    ]  # fmt: skip
+        ("one", "completed", 2),
+        ("two", "completed", 2),
+    ]
 
 
 def test_two_processes_on_one_run(tune: Words, nursery: Nursery, tmp_path: Path) -> None:
@@ -239,11 +292,15 @@ def test_two_processes_on_one_run(tune: Words, nursery: Nursery, tmp_path: Path)
     assert result_in(folder)["status"] == "completed"
 
 
-def test_a_clock_that_is_set_back(tune: Words, loraloom: Door, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_clock_that_is_set_back(
+    tune: Words, loraloom: Door, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     hours = itertools.count()
     monkeypatch.setattr(time, "time", lambda: 1.8e9 - 3600.0 * next(hours))
     assert loraloom(*tune, "--name", "one").code == 0
     result = result_in(tmp_path / "runs" / "one")
     times = [event.at for event in RunFolder(tmp_path / "runs" / "one").events()]
     assert times == sorted(times) and times[0] >= 0
-    assert 0 < result["seconds"] < 3600 and all(0 <= trial["seconds"] < 3600 for trial in result["trials"])
+    assert 0 < result["seconds"] < 3600 and all(
+        0 <= trial["seconds"] < 3600 for trial in result["trials"]
+    )

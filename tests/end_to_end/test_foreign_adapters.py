@@ -1,4 +1,5 @@
-"""Adapters as they come from elsewhere: those with tokens of their own are loaded, what is no LoRA of PEFT is named."""
+"""Adapters as they come from elsewhere: those with tokens of their own are loaded, what
+is no LoRA of PEFT is named."""
 
 from __future__ import annotations
 
@@ -27,11 +28,16 @@ def saved(
         whole: PEFT's `save_embedding_layers`.
     """
     torch.manual_seed(0)
-    read, model = tf.AutoTokenizer.from_pretrained(world.llama), tf.AutoModelForCausalLM.from_pretrained(world.llama)
+    read, model = (
+        tf.AutoTokenizer.from_pretrained(world.llama),
+        tf.AutoModelForCausalLM.from_pretrained(world.llama),
+    )
     if longer:
         read.add_tokens(["<new>", "<other>"], special_tokens=True)
         model.resize_token_embeddings(len(read))
-    config = LoraConfig(r=2, task_type="CAUSAL_LM", init_lora_weights=False, **{"target_modules": ["q_proj"], **more})
+    config = LoraConfig(
+        r=2, task_type="CAUSAL_LM", init_lora_weights=False, **{"target_modules": ["q_proj"], **more}
+    )
     made = get_peft_model(model, config).eval()
     with torch.no_grad():
         for parameter in made.parameters():
@@ -47,7 +53,10 @@ def saved(
 
 KINDS: dict[str, dict[str, Any]] = {
     "a longer tokenizer": {"longer": True},
-    "embeddings and head trained whole": {"longer": True, "modules_to_save": ["embed_tokens", "lm_head"]},
+    "embeddings and head trained whole": {
+        "longer": True,
+        "modules_to_save": ["embed_tokens", "lm_head"],
+    },
     "the same at the base's size": {"longer": False, "modules_to_save": ["embed_tokens", "lm_head"]},
     "single tokens, old and new": {"longer": True, "trainable_token_indices": [5, -1]},
     "single tokens of the base": {"longer": False, "trainable_token_indices": [5, 6]},
@@ -58,7 +67,9 @@ KINDS: dict[str, dict[str, Any]] = {
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_an_adapter_with_embeddings_is_what_peft_makes_of_it(kind: str, world: World, loraloom: Door, tmp_path: Path) -> None:
+def test_an_adapter_with_embeddings_is_what_peft_makes_of_it(
+    kind: str, world: World, loraloom: Door, tmp_path: Path
+) -> None:
     asked = dict(KINDS[kind])
     if -1 in asked.get("trainable_token_indices", ()):
         asked["trainable_token_indices"] = [5, len(tf.AutoTokenizer.from_pretrained(world.llama)) + 1]
@@ -69,13 +80,20 @@ def test_an_adapter_with_embeddings_is_what_peft_makes_of_it(kind: str, world: W
     assert found.json()["metrics"]["test_loss"] == pytest.approx(loss, rel=1e-5)
     words = ("generate", "--adapter", folder, "--max-new-tokens", 3, "--json")
     prompt = "the cat <new>" if asked["longer"] else "the cat"
-    beside, without = loraloom(*words, "--base", prompt), loraloom("generate", "--model", world.llama, *words[3:], prompt)
+    beside, without = (
+        loraloom(*words, "--base", prompt),
+        loraloom("generate", "--model", world.llama, *words[3:], prompt),
+    )
     assert beside.code == 0, beside.err
     if not asked["longer"]:
-        assert beside.json()[0]["text"] == without.json()[0]["text"], "the base beside it is the bare base"
+        assert beside.json()[0]["text"] == without.json()[0]["text"], (
+            "the base beside it is the bare base"
+        )
 
 
-@pytest.mark.parametrize("more", [{}, {"trainable_token_indices": True}], ids=["a tokenizer alone", "single tokens"])
+@pytest.mark.parametrize(
+    "more", [{}, {"trainable_token_indices": True}], ids=["a tokenizer alone", "single tokens"]
+)
 def test_tokens_that_nothing_has_embeddings_for_are_named(
     more: dict[str, Any], world: World, loraloom: Door, tmp_path: Path
 ) -> None:
@@ -83,13 +101,19 @@ def test_tokens_that_nothing_has_embeddings_for_are_named(
     more = {"trainable_token_indices": [first]} if more else {}
     folder, _ = saved(world, tmp_path / "adapter", longer=True, whole=False, **more)
     data = write_rows(tmp_path / "rows.jsonl", [{"text": TEXT}] * 3)
-    for words in (("evaluate", "--data", data), ("predict", "--data", data, "--out", tmp_path / "o.jsonl"), ("generate", TEXT)):
+    for words in (
+        ("evaluate", "--data", data),
+        ("predict", "--data", data, "--out", tmp_path / "o.jsonl"),
+        ("generate", TEXT),
+    ):
         answer = loraloom(words[0], "--adapter", folder, *words[1:])
         assert answer.code == 2, answer.err
         assert f"the model has {first}" in answer.err and "save_embedding_layers=True" in answer.err
 
 
-def test_an_adapter_of_another_size_is_told_in_whole_sentences(world: World, loraloom: Door, tmp_path: Path) -> None:
+def test_an_adapter_of_another_size_is_told_in_whole_sentences(
+    world: World, loraloom: Door, tmp_path: Path
+) -> None:
     folder, _ = saved(world, tmp_path / "adapter", longer=False)
     config = tf.AutoConfig.from_pretrained(world.llama)
     config.hidden_size, config.head_dim = 64, 16
@@ -100,7 +124,8 @@ def test_an_adapter_of_another_size_is_told_in_whole_sentences(world: World, lor
     assert "size mismatch" in answer.err and "does not fit this model" in answer.err
 
 
-# -- what is no LoRA of PEFT -----------------------------------------------------------------------------------------
+# -- what is no LoRA of PEFT
+# -----------------------------------------------------------------------------------------
 
 
 def config_of(content: dict[str, Any]) -> Callable[[World, Path], object]:
@@ -125,7 +150,9 @@ def files(*names: str, ask: str = "") -> Callable[[World, Path], object]:
 
 def of_peft(config: Any) -> Callable[[World, Path], object]:
     def make(world: World, here: Path) -> object:
-        get_peft_model(tf.AutoModelForCausalLM.from_pretrained(world.llama), config).save_pretrained(str(here))
+        get_peft_model(tf.AutoModelForCausalLM.from_pretrained(world.llama), config).save_pretrained(
+            str(here)
+        )
         return here
 
     return make
@@ -143,7 +170,10 @@ def pickled(world: World, here: Path) -> object:
 
 MLX = {"fine_tune_type": "lora", "lora_parameters": {"rank": 4, "scale": 20.0}, "model": "some/base"}
 OTHERS: dict[str, tuple[Callable[[World, Path], object], tuple[str, ...]]] = {
-    "MLX": (config_of(MLX), ("one of MLX", "rank 4, scale 20.0", "mlx_lm.fuse --model some/base", "lora_a transposed")),
+    "MLX": (
+        config_of(MLX),
+        ("one of MLX", "rank 4, scale 20.0", "mlx_lm.fuse --model some/base", "lora_a transposed"),
+    ),
     "MLX, DoRA": (config_of({**MLX, "fine_tune_type": "dora"}), ("fine_tune_type dora", "mlx_lm.fuse")),
     "AdapterHub": (
         config_of({"config": {"r": 8, "architecture": "lora"}, "hidden_size": 32, "model_type": "bert"}),
@@ -161,11 +191,16 @@ OTHERS: dict[str, tuple[Callable[[World, Path], object], tuple[str, ...]]] = {
     "GGUF": (files("lora.gguf"), ("lora.gguf is for llama.cpp", "PEFT folder")),
     "one GGUF file": (files("lora.gguf", ask="lora.gguf"), ("lora.gguf is for llama.cpp",)),
     "a Trainer's folder": (
-        files("trainer_state.json", "checkpoint-60/adapter_config.json"), ("checkpoint-60", "the latest of 1"),
+        files("trainer_state.json", "checkpoint-60/adapter_config.json"),
+        ("checkpoint-60", "the latest of 1"),
     ),
-    "the weights alone": (files("adapter_model.safetensors"), ("put the adapter_config.json that belongs to",)),
+    "the weights alone": (
+        files("adapter_model.safetensors"),
+        ("put the adapter_config.json that belongs to",),
+    ),
     "the file of the weights": (
-        files("adapter_model.safetensors", "adapter_config.json", ask="adapter_model.safetensors"), ("give its folder",),
+        files("adapter_model.safetensors", "adapter_config.json", ask="adapter_model.safetensors"),
+        ("give its folder",),
     ),
     "a pickle of PEFT": (
         pickled,
@@ -173,8 +208,11 @@ OTHERS: dict[str, tuple[Callable[[World, Path], object], tuple[str, ...]]] = {
     ),
     "Lightning": (files("last.ckpt"), ("last.ckpt is a pickle", "save_pretrained")),
     "torchtune": (files("adapter_0.pt"), ("checkpoint of torchtune",)),
-    "a name on the hub": (lambda world, here: "someone/some-adapter", ("hf download someone/some-adapter",)),
-}  # fmt: skip
+    "a name on the hub": (
+        lambda world, here: "someone/some-adapter",
+        ("hf download someone/some-adapter",),
+    ),
+}
 
 
 @pytest.mark.parametrize("kind", OTHERS)
@@ -182,8 +220,12 @@ def test_what_is_no_lora_of_peft_is_named_with_the_way_from_there(
     kind: str, world: World, loraloom: Door, tmp_path: Path
 ) -> None:
     make, said = OTHERS[kind]
-    answer = loraloom("generate", "--model", world.llama, "--adapter", make(world, tmp_path / "it"), "the cat")
+    answer = loraloom(
+        "generate", "--model", world.llama, "--adapter", make(world, tmp_path / "it"), "the cat"
+    )
     assert answer.code == 2, answer.err
-    assert answer.err.startswith("error: ") and "\n  next: " in answer.err and "Traceback" not in answer.err
+    assert (
+        answer.err.startswith("error: ") and "\n  next: " in answer.err and "Traceback" not in answer.err
+    )
     for words in said:
         assert words in answer.err

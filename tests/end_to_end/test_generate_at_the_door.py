@@ -1,4 +1,5 @@
-"""`loraloom generate`: a prompt reaches an adapter in the form that it was trained in, also outside of loraloom."""
+"""`loraloom generate`: a prompt reaches an adapter in the form that it was trained in,
+also outside of loraloom."""
 
 from __future__ import annotations
 
@@ -14,8 +15,12 @@ from doorway import Door, Run, World, write_rows
 from loraloom.data.form_template import in_form
 
 QUESTION = "who sleeps in the house"
-PAIRS = [(f"who {verb} {place}", f"the {who} {verb} {place}") for verb in ("sleeps", "waits") for place in ("here", "there")
-         for who in ("cat", "dog", "bird")]  # fmt: skip
+PAIRS = [
+    (f"who {verb} {place}", f"the {who} {verb} {place}")
+    for verb in ("sleeps", "waits")
+    for place in ("here", "there")
+    for who in ("cat", "dog", "bird")
+]
 ROWS: dict[str, list[dict[str, str]]] = {
     "alpaca": [{"instruction": asked, "output": answer} for asked, answer in PAIRS],
     "question_answer": [{"question": asked, "answer": answer} for asked, answer in PAIRS],
@@ -40,9 +45,20 @@ def trained(plain_base: str, tmp_path_factory: pytest.TempPathFactory, loraloom:
         if format not in done:
             place = tmp_path_factory.mktemp(format)
             answer = loraloom(
-                "train", write_rows(place / "rows.jsonl", ROWS[format]), "--model", plain_base, "--max-steps", 2, "-o", place,
-                "--name", "first", "-q", "--batch-size", 4,
-            )  # fmt: skip
+                "train",
+                write_rows(place / "rows.jsonl", ROWS[format]),
+                "--model",
+                plain_base,
+                "--max-steps",
+                2,
+                "-o",
+                place,
+                "--name",
+                "first",
+                "-q",
+                "--batch-size",
+                4,
+            )
             assert answer.code == 0, answer.err
             done[format] = Run(answer, place / "first")
         return done[format]
@@ -51,7 +67,9 @@ def trained(plain_base: str, tmp_path_factory: pytest.TempPathFactory, loraloom:
 
 
 @pytest.mark.parametrize("format", sorted(ROWS))
-def test_the_adapter_is_asked_in_the_form_of_its_training(format: str, trained: Any, plain_base: str, loraloom: Door) -> None:
+def test_the_adapter_is_asked_in_the_form_of_its_training(
+    format: str, trained: Any, plain_base: str, loraloom: Door
+) -> None:
     from peft import PeftModel
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
@@ -63,9 +81,13 @@ def test_the_adapter_is_asked_in_the_form_of_its_training(format: str, trained: 
     assert found["form"] == format
     assert f"in the form of training: {in_form(format, '...')!r}" in answer.err
     bare: Any = AutoTokenizer.from_pretrained(plain_base)
-    model: Any = PeftModel.from_pretrained(AutoModelForCausalLM.from_pretrained(plain_base), str(run.folder / "best"))
+    model: Any = PeftModel.from_pretrained(
+        AutoModelForCausalLM.from_pretrained(plain_base), str(run.folder / "best")
+    )
     prompt = bare(in_form(format, QUESTION), return_tensors="pt", return_token_type_ids=False)
-    out = model.generate(**prompt, max_new_tokens=4, do_sample=False, pad_token_id=0)[0, prompt["input_ids"].shape[1] :]
+    out = model.generate(**prompt, max_new_tokens=4, do_sample=False, pad_token_id=0)[
+        0, prompt["input_ids"].shape[1] :
+    ]
     assert found["text"] == bare.decode(out, skip_special_tokens=True).strip()
 
 
@@ -76,14 +98,20 @@ def test_each_trial_carries_the_form_too(trained: Any) -> None:
         assert "Instruction:" in (folder / "chat_template.jinja").read_text()
 
 
-def test_a_prompt_that_stands_in_the_form_is_not_written_into_it_twice(trained: Any, loraloom: Door) -> None:
+def test_a_prompt_that_stands_in_the_form_is_not_written_into_it_twice(
+    trained: Any, loraloom: Door
+) -> None:
     run = trained("alpaca")
     prompts = (QUESTION, in_form("alpaca", QUESTION))
-    once, whole = loraloom("generate", "--adapter", run.folder, "--max-new-tokens", 4, "--json", *prompts).json()
+    once, whole = loraloom(
+        "generate", "--adapter", run.folder, "--max-new-tokens", 4, "--json", *prompts
+    ).json()
     assert once["text"] == whole["text"]
 
 
-def test_what_the_end_of_a_run_says_to_load_asks_in_the_form(trained: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_what_the_end_of_a_run_says_to_load_asks_in_the_form(
+    trained: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
     run = trained("question_answer")
     snippet = run.answer.out.split("load it")[1]
     assert "apply_chat_template" in snippet
@@ -94,22 +122,31 @@ def test_what_the_end_of_a_run_says_to_load_asks_in_the_form(trained: Any, monke
     assert in_form("question_answer", "...").split("\n")[0] in out.getvalue()
 
 
-def test_an_evaluation_reads_the_rows_as_the_run_did(trained: Any, plain_base: str, loraloom: Door, tmp_path: Path) -> None:
+def test_an_evaluation_reads_the_rows_as_the_run_did(
+    trained: Any, plain_base: str, loraloom: Door, tmp_path: Path
+) -> None:
     run = trained("alpaca")
     again = tmp_path / "again"
     again.mkdir()
     for file in (run.folder / "best").iterdir():
         (again / file.name).write_bytes(file.read_bytes())
     (again / "chat_template.jinja").unlink()
-    rows = write_rows(tmp_path / "rows.jsonl", [*ROWS["alpaca"], {"instruction": "who", "input": "here", "output": "the cat"}])
+    rows = write_rows(
+        tmp_path / "rows.jsonl",
+        [*ROWS["alpaca"], {"instruction": "who", "input": "here", "output": "the cat"}],
+    )
     with_form, without = (
-        loraloom("evaluate", rows, "--adapter", adapter, "--model", plain_base, "--json").json()["metrics"]
+        loraloom("evaluate", rows, "--adapter", adapter, "--model", plain_base, "--json").json()[
+            "metrics"
+        ]
         for adapter in (run.folder, again)
     )
     assert with_form == without
 
 
-def test_an_adapter_of_others_is_sent_the_bare_prompt(trained: Any, loraloom: Door, tmp_path: Path) -> None:
+def test_an_adapter_of_others_is_sent_the_bare_prompt(
+    trained: Any, loraloom: Door, tmp_path: Path
+) -> None:
     """PEFT saves an adapter without a tokenizer."""
     for name in ("adapter_config.json", "adapter_model.safetensors"):
         (tmp_path / name).write_bytes((trained("alpaca").folder / "best" / name).read_bytes())
@@ -121,40 +158,62 @@ def test_an_adapter_of_others_is_sent_the_bare_prompt(trained: Any, loraloom: Do
     assert "in the form of training" in both.err
 
 
-def test_a_system_text_goes_to_the_template(world: World, plain_base: str, trained: Any, loraloom: Door) -> None:
+def test_a_system_text_goes_to_the_template(
+    world: World, plain_base: str, trained: Any, loraloom: Door
+) -> None:
     words = ("generate", "--model", world.chat_llama, "--max-new-tokens", 4, "--json", "the cat")
     without, with_system = loraloom(*words), loraloom(*words, "--system", "the bird sleeps by the door")
     assert (without.code, with_system.code) == (0, 0), with_system.err
     assert with_system.json()[0]["form"] == "chat_template"
-    assert loraloom("generate", "--adapter", trained("alpaca").folder, "--system", "be brief", QUESTION).code == 0
+    assert (
+        loraloom(
+            "generate", "--adapter", trained("alpaca").folder, "--system", "be brief", QUESTION
+        ).code
+        == 0
+    )
     refused = loraloom("generate", "--model", plain_base, "--system", "be brief", QUESTION)
     assert refused.code == 2
     assert "write it into the prompt itself" in refused.err
 
 
-def test_a_classifier_answers_with_label_and_probabilities(tuned: Run, trained: Any, loraloom: Door, tmp_path: Path) -> None:
+def test_a_classifier_answers_with_label_and_probabilities(
+    tuned: Run, trained: Any, loraloom: Door, tmp_path: Path
+) -> None:
     texts = ("the cat sleeps in the house", "a cake waits by the door")
     answer = loraloom("generate", "--adapter", tuned.folder, "--json", *texts)
     assert answer.code == 0, answer.err
     rows = write_rows(tmp_path / "texts.jsonl", [{"text": text} for text in texts])
-    predicted = loraloom("predict", rows, "--adapter", tuned.folder, "--probabilities", "--json").json()["rows"]
+    predicted = loraloom("predict", rows, "--adapter", tuned.folder, "--probabilities", "--json").json()[
+        "rows"
+    ]
     assert [(one["prompt"], one["text"], one["probabilities"]) for one in answer.json()] == [
         (row["text"], row["predicted"], row["probability"]) for row in predicted
     ]
     shown = loraloom("generate", "--adapter", tuned.folder, texts[0])
     first = predicted[0]
-    assert f"\n{first['predicted']}\n  {first['predicted']} {max(first['probability'].values()):.3f}, " in shown.out
+    assert (
+        f"\n{first['predicted']}\n  {first['predicted']} {max(first['probability'].values()):.3f}, "
+        in shown.out
+    )
     for words, said in (
         (("--adapter", tuned.folder, "--system", "be brief"), "leave --system out"),
-        (("--adapter", tuned.folder, "--adapter", trained("alpaca").folder), "cannot answer side by side"),
+        (
+            ("--adapter", tuned.folder, "--adapter", trained("alpaca").folder),
+            "cannot answer side by side",
+        ),
     ):
         refused = loraloom("generate", *words, texts[0])
         assert refused.code == 2
         assert said in refused.err
 
 
-def test_a_gpu_that_is_not_used_is_said(plain_base: str, loraloom: Door, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_gpu_that_is_not_used_is_said(
+    plain_base: str, loraloom: Door, monkeypatch: pytest.MonkeyPatch
+) -> None:
     words = ("generate", "--model", plain_base, "--max-new-tokens", 1, QUESTION)
     monkeypatch.setattr("loraloom.facts.device.best_kind", lambda: "cpu")
     monkeypatch.setattr("loraloom.facts.device.why_unused", lambda: "its driver is too old")
-    assert "warning: a GPU is not used, and this runs on the CPU: its driver is too old" in loraloom(*words).err
+    assert (
+        "warning: a GPU is not used, and this runs on the CPU: its driver is too old"
+        in loraloom(*words).err
+    )

@@ -1,4 +1,5 @@
-"""A long search ends with the memory that it had in the middle: what a candidate was, but for a few numbers, goes with it."""
+"""A long search ends with the memory that it had in the middle: what a candidate was, but for a few
+numbers, goes with it."""
 
 from __future__ import annotations
 
@@ -32,19 +33,35 @@ def growth(used: list[int]) -> float:
 
 
 @pytest.mark.long
-def test_memory_does_not_grow_with_the_trials(world: World, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    """Two hundred tiny candidates, eight at a time, each scored three times. Prints what was measured."""
+def test_memory_does_not_grow_with_the_trials(
+    world: World, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Two hundred tiny candidates, eight at a time, each scored three times. Prints
+    what was measured."""
     subjects = Path(world.text).read_text().splitlines()
     held_out = tmp_path / "held-out.jsonl"
     write_rows(held_out, [{"text": f"{subjects[i % len(subjects)][10:-2]} {i}"} for i in range(ROWS)])
     config = load_config(
-        flags={"model.name_or_path": world.llama, "data.train": world.text, "output_dir": str(tmp_path / "runs")},
+        flags={
+            "model.name_or_path": world.llama,
+            "data.train": world.text,
+            "output_dir": str(tmp_path / "runs"),
+        },
         sets=[
-            "name=many", f"data.validation={held_out}", "search.trials=200", "limits.max_packed=8", "training.max_steps=3",
-            "search.seeds_for_finalists=1", "search.sampler=random", "search.pruner=none",
-            "search.space={training.learning_rate: {low: 1.0e-4, high: 1.0e-1, log: true}, adapter.r: [2, 4, 8]}",
+            "name=many",
+            f"data.validation={held_out}",
+            "search.trials=200",
+            "limits.max_packed=8",
+            "training.max_steps=3",
+            "search.seeds_for_finalists=1",
+            "search.sampler=random",
+            "search.pruner=none",
+            (
+                "search.space={training.learning_rate: {low: 1.0e-4, high: 1.0e-1, log: true},"
+                " adapter.r: [2, 4, 8]}"
+            ),
         ],
-    )  # fmt: skip
+    )
     used: list[int] = []
 
     def watch(event: Event) -> None:
@@ -53,7 +70,10 @@ def test_memory_does_not_grow_with_the_trials(world: World, tmp_path: Path, caps
 
     tune(config, watch)
     with capsys.disabled():
-        print(f"\n{len(used)} trials: {growth(used) / 1024:.0f} KiB a trial, {(used[-1] - used[len(used) // 2]) / 2**20:.1f} MiB")
+        print(
+            f"\n{len(used)} trials: {growth(used) / 1024:.0f} KiB a trial,"
+            f" {(used[-1] - used[len(used) // 2]) / 2**20:.1f} MiB"
+        )
     assert len(used) >= 200
     assert growth(used) < MOST_PER_TRIAL
 

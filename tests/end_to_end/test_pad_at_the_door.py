@@ -1,4 +1,5 @@
-"""A decoder without a pad token, whose token 0 is a word: a text is judged by its last word, by us and by the printed lines."""
+"""A decoder without a pad token, whose token 0 is a word: a text is judged by its last
+word, by us and by the printed lines."""
 
 from __future__ import annotations
 
@@ -22,11 +23,29 @@ from loraloom.records import AdapterSpec
 from loraloom.report.commands import load_snippet
 from loraloom.store.folder import RunFolder
 
-WORDS = ("!", "the", "a", "cat", "dog", "bird", "horse", "sleeps", "waits", "stands", "turns", "now", "here")
+WORDS = (
+    "!",
+    "the",
+    "a",
+    "cat",
+    "dog",
+    "bird",
+    "horse",
+    "sleeps",
+    "waits",
+    "stands",
+    "turns",
+    "now",
+    "here",
+)
 ROWS = [
     {"text": f"{article} {animal} {verb} {place}{end}", "label": "loud" if end else "quiet"}
     for article, animal, verb, place, end in itertools.product(
-        ("the", "a"), ("cat", "dog", "bird", "horse"), ("sleeps", "waits", "stands", "turns"), ("now", "here"), (" !", "")
+        ("the", "a"),
+        ("cat", "dog", "bird", "horse"),
+        ("sleeps", "waits", "stands", "turns"),
+        ("now", "here"),
+        (" !", ""),
     )
 ]
 KINDS: dict[str, tuple[tuple[str, ...], int, dict[str, Any]]] = {
@@ -40,14 +59,22 @@ KINDS: dict[str, tuple[tuple[str, ...], int, dict[str, Any]]] = {
 def save_decoder(folder: Path, kind: str) -> str:
     more, spare, named = KINDS[kind]
     words = (*WORDS, *more)
-    inner = Tokenizer(models.WordLevel({word: number for number, word in enumerate(words)}, unk_token="the"))
+    inner = Tokenizer(
+        models.WordLevel({word: number for number, word in enumerate(words)}, unk_token="the")
+    )
     inner.pre_tokenizer = pre_tokenizers.WhitespaceSplit()  # type: ignore[assignment]
     tokenizer = tf.PreTrainedTokenizerFast(tokenizer_object=inner, model_max_length=POSITIONS, **named)
     torch.manual_seed(0)
     config = tf.GPT2Config(
-        n_embd=WIDTHS["hidden_size"], n_layer=2, n_head=4, vocab_size=len(words) + spare, n_positions=POSITIONS,
-        initializer_range=SPREAD, bos_token_id=None, eos_token_id=None,
-    )  # fmt: skip
+        n_embd=WIDTHS["hidden_size"],
+        n_layer=2,
+        n_head=4,
+        vocab_size=len(words) + spare,
+        n_positions=POSITIONS,
+        initializer_range=SPREAD,
+        bos_token_id=None,
+        eos_token_id=None,
+    )
     tf.GPT2LMHeadModel(config).save_pretrained(folder)
     tokenizer.save_pretrained(folder)
     return str(folder)
@@ -56,7 +83,18 @@ def save_decoder(folder: Path, kind: str) -> str:
 @pytest.mark.parametrize("kind", KINDS)
 def test_the_printed_lines_classify_as_the_run_did(kind: str, loraloom: Door, tmp_path: Path) -> None:
     model, data = save_decoder(tmp_path / "base", kind), write_rows(tmp_path / "rows.jsonl", ROWS)
-    words = ("--data", data, "--learning-rate", "0.01", "--max-steps", "24", "--output-dir", tmp_path, "--name", "one")
+    words = (
+        "--data",
+        data,
+        "--learning-rate",
+        "0.01",
+        "--max-steps",
+        "24",
+        "--output-dir",
+        tmp_path,
+        "--name",
+        "one",
+    )
     answer = loraloom("train", "--model", model, *words)
     assert answer.code == 0, answer.err
     run = Run(answer, tmp_path / "one")
@@ -68,18 +106,30 @@ def test_the_printed_lines_classify_as_the_run_did(kind: str, loraloom: Door, tm
     tokenizer, loaded = elsewhere["tokenizer"], elsewhere["model"].eval()
     assert tokenizer.pad_token_id not in (None, 0)
     with torch.no_grad():
-        logits = loaded(**tokenizer([row["text"] for row in ROWS], padding=True, return_tensors="pt")).logits
+        logits = loaded(
+            **tokenizer([row["text"] for row in ROWS], padding=True, return_tensors="pt")
+        ).logits
     wanted = torch.tensor([run.result["labels"].index(row["label"]) for row in ROWS])
-    found = json.loads(loraloom("evaluate", "--adapter", run.folder, "--data", data, "--json").out)["metrics"]
+    found = json.loads(loraloom("evaluate", "--adapter", run.folder, "--data", data, "--json").out)[
+        "metrics"
+    ]
     assert found["test_accuracy"] == pytest.approx(float((logits.argmax(-1) == wanted).float().mean()))
-    assert found["test_loss"] == pytest.approx(float(torch.nn.functional.cross_entropy(logits, wanted)), rel=1e-4)
+    assert found["test_loss"] == pytest.approx(
+        float(torch.nn.functional.cross_entropy(logits, wanted)), rel=1e-4
+    )
     assert found["test_accuracy"] > 0.9, "what tells the classes apart is the last token alone"
 
 
 def test_an_adapter_whose_tokenizer_pads_otherwise_is_not_verified(tmp_path: Path) -> None:
-    base = load_base(save_decoder(tmp_path / "base", "an end of text"), "seq_cls", label_names=("no", "yes"))
+    base = load_base(
+        save_decoder(tmp_path / "base", "an end of text"), "seq_cls", label_names=("no", "yes")
+    )
     spec = AdapterSpec(
-        r=2, lora_alpha=4, lora_dropout=0.0, target_modules=("transformer.h.0.attn.c_attn",), modules_to_save=base.fresh_modules
+        r=2,
+        lora_alpha=4,
+        lora_dropout=0.0,
+        target_modules=("transformer.h.0.attn.c_attn",),
+        modules_to_save=base.fresh_modules,
     )
     packed = PackedModel(base.model, fresh_modules=base.fresh_modules)
     adapter = packed.add("one", spec, 0)

@@ -1,5 +1,5 @@
-"""A second search over the same base through the door: what it learns from the first, what not, and that a resumed one learns
-what it began with."""
+"""A second search over the same base through the door: what it learns from the first, what not, and that
+a resumed one learns what it began with."""
 
 from __future__ import annotations
 
@@ -15,14 +15,33 @@ from doorway import Door, World
 
 Words = list[object]
 FIRST_RATE, SECOND_RATE = 1e-4, 1.4e-4
-"""So small that a candidate with a higher one is better for certain, and so far apart that no candidate of both is the same."""
+"""So small that a candidate with a higher one is better for certain, and so far apart
+that no candidate of both is the same."""
 
 
-def asked_of(verb: str, world: World, root: Path, *more: object, rate: float = SECOND_RATE, model: object = None) -> Words:
+def asked_of(
+    verb: str, world: World, root: Path, *more: object, rate: float = SECOND_RATE, model: object = None
+) -> Words:
     return [
-        verb, "--model", model or world.llama, "--data", world.text, "--output-dir", root, "--learning-rate", rate,
-        "--max-steps", 8, "--trials", 5, "--max-packed", 3, "--set", "search.seeds_for_finalists=1", *more,
-    ]  # fmt: skip
+        verb,
+        "--model",
+        model or world.llama,
+        "--data",
+        world.text,
+        "--output-dir",
+        root,
+        "--learning-rate",
+        rate,
+        "--max-steps",
+        8,
+        "--trials",
+        5,
+        "--max-packed",
+        3,
+        "--set",
+        "search.seeds_for_finalists=1",
+        *more,
+    ]
 
 
 @pytest.fixture(scope="module")
@@ -55,7 +74,10 @@ def events_of(folder: Path, kind: str) -> list[dict[str, Any]]:
 
 
 def candidates(folder: Path) -> list[Any]:
-    return [(event["trial"], event["data"]["params"], event["data"]["role"]) for event in events_of(folder, "trial_started")]
+    return [
+        (event["trial"], event["data"]["params"], event["data"]["role"])
+        for event in events_of(folder, "trial_started")
+    ]
 
 
 def learnt(loraloom: Door, words: Words) -> list[str]:
@@ -65,19 +87,29 @@ def learnt(loraloom: Door, words: Words) -> list[str]:
     return [one["run"] for one in answer.json()["history"]]
 
 
-def test_a_plan_names_the_run_and_its_winner(world: World, loraloom: Door, runs: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_plan_names_the_run_and_its_winner(
+    world: World, loraloom: Door, runs: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setenv("COLUMNS", "80")
     kept = winner_of(runs / "first")
     answer = loraloom(*asked_of("plan", world, runs))
     said = [line for line in answer.out.splitlines() if line.startswith("history:")]
-    assert said == [f"history: 1 earlier run on this base (first): {kept['id']}'s setting is tried second"]
+    assert said == [
+        f"history: 1 earlier run on this base (first): {kept['id']}'s setting is tried second"
+    ]
     document = loraloom(*asked_of("plan", world, runs, "--json")).json()
     (told,) = document["history"]
-    assert (told["run"], told["trial"], told["params"]) == ("first", kept["id"], kept["params"]) and told["gain"] > 0
+    assert (told["run"], told["trial"], told["params"]) == (
+        "first",
+        kept["id"],
+        kept["params"],
+    ) and told["gain"] > 0
     assert document["settings"]["search.history"]["value"] == ["first"]
 
 
-def test_the_second_search_tries_it_second_and_says_why(world: World, loraloom: Door, runs: Path) -> None:
+def test_the_second_search_tries_it_second_and_says_why(
+    world: World, loraloom: Door, runs: Path
+) -> None:
     answer = loraloom(*asked_of("tune", world, runs, "--name", "second"))
     assert answer.code == 0, answer.err
     kept = winner_of(runs / "first")
@@ -89,32 +121,53 @@ def test_the_second_search_tries_it_second_and_says_why(world: World, loraloom: 
     assert learnt(loraloom, asked_of("plan", world, runs)) == ["second", "first"], "the latest first"
 
 
-def test_without_history_it_searches_as_in_an_empty_folder(world: World, loraloom: Door, runs: Path, tmp_path: Path) -> None:
+def test_without_history_it_searches_as_in_an_empty_folder(
+    world: World, loraloom: Door, runs: Path, tmp_path: Path
+) -> None:
     for root, more in ((runs, ["--no-history"]), (tmp_path / "empty", [])):
         answer = loraloom(*asked_of("tune", world, root, "--name", "second", "--quiet", *more))
         assert answer.code == 0 and "history" not in answer.err, answer.err
     assert candidates(runs / "second") == candidates(tmp_path / "empty" / "second")
     assert "search.history" not in yaml.safe_load((runs / "second" / "resolved.yaml").read_text())
-    plain, fresh = (loraloom(*asked_of("plan", world, root, *more)) for root, more in ((runs, ["--no-history"]), (tmp_path, [])))
+    plain, fresh = (
+        loraloom(*asked_of("plan", world, root, *more))
+        for root, more in ((runs, ["--no-history"]), (tmp_path, []))
+    )
     assert "history:" not in plain.out + fresh.out
 
 
-def test_another_base_task_or_metric_learns_nothing(world: World, loraloom: Door, runs: Path, tmp_path: Path) -> None:
-    """The base is known by its content: another place changes nothing, another number in its weights does."""
-    moved, changed = (Path(shutil.copytree(world.llama, tmp_path / name)) for name in ("moved", "changed"))
+def test_another_base_task_or_metric_learns_nothing(
+    world: World, loraloom: Door, runs: Path, tmp_path: Path
+) -> None:
+    """The base is known by its content: another place changes nothing, another number
+    in its weights does."""
+    moved, changed = (
+        Path(shutil.copytree(world.llama, tmp_path / name)) for name in ("moved", "changed")
+    )
     weights = changed / "model.safetensors"
     content = bytearray(weights.read_bytes())
     content[-100] ^= 1
     weights.write_bytes(content)
     assert learnt(loraloom, asked_of("plan", world, runs, model=moved)) == ["first"]
     assert learnt(loraloom, asked_of("plan", world, runs, model=changed)) == []
-    assert learnt(loraloom, [*asked_of("plan", world, runs), "--set", "search.metric=validation_token_accuracy"]) == []
-    other = [world.labels if word == world.text else word for word in asked_of("plan", world, runs, "--task", "seq_cls")]
+    assert (
+        learnt(
+            loraloom,
+            [*asked_of("plan", world, runs), "--set", "search.metric=validation_token_accuracy"],
+        )
+        == []
+    )
+    other = [
+        world.labels if word == world.text else word
+        for word in asked_of("plan", world, runs, "--task", "seq_cls")
+    ]
     assert learnt(loraloom, other) == []
     assert learnt(loraloom, [*asked_of("plan", world, runs), "--set", "search.sampler=tpe"]) == []
 
 
-def test_runs_that_are_broken_unfinished_or_small_are_passed_over(world: World, loraloom: Door, runs: Path) -> None:
+def test_runs_that_are_broken_unfinished_or_small_are_passed_over(
+    world: World, loraloom: Door, runs: Path
+) -> None:
     def spoilt(name: str, change: Callable[[dict[str, Any]], object]) -> None:
         folder = Path(shutil.copytree(runs / "first", runs / name))
         result = result_in(folder)
@@ -124,7 +177,12 @@ def test_runs_that_are_broken_unfinished_or_small_are_passed_over(world: World, 
     spoilt("failed", lambda result: result.update(status="failed"))
     spoilt("small", lambda result: result.update(trials=result["trials"][:2]))
     spoilt("old", lambda result: result.pop("base_fingerprint"))
-    spoilt("hostile", lambda result: [trial["params"].update({"training.learning_rate": []}) for trial in result["trials"]])
+    spoilt(
+        "hostile",
+        lambda result: [
+            trial["params"].update({"training.learning_rate": []}) for trial in result["trials"]
+        ],
+    )
     spoilt("stranger", lambda result: [trial.update(settings=["much"]) for trial in result["trials"]])
     spoilt("torn", lambda result: None)
     (runs / "torn" / "run.json").write_text('{"name": ')
@@ -132,24 +190,41 @@ def test_runs_that_are_broken_unfinished_or_small_are_passed_over(world: World, 
     assert learnt(loraloom, asked_of("plan", world, runs)) == ["first"]
     for number in range(6):
         spoilt(f"more-{number}", lambda result: None)
-    assert learnt(loraloom, asked_of("plan", world, runs)) == [f"more-{number}" for number in (5, 4, 3, 2, 1)]
+    assert learnt(loraloom, asked_of("plan", world, runs)) == [
+        f"more-{number}" for number in (5, 4, 3, 2, 1)
+    ]
 
 
-def test_one_run_may_be_named_and_has_to_fit(world: World, loraloom: Door, runs: Path, tmp_path: Path) -> None:
+def test_one_run_may_be_named_and_has_to_fit(
+    world: World, loraloom: Door, runs: Path, tmp_path: Path
+) -> None:
     asked = asked_of("plan", world, tmp_path / "elsewhere")
     assert learnt(loraloom, [*asked, "--set", f"search.history={runs / 'first'}"]) == ["first"]
-    assert learnt(loraloom, [*asked_of("plan", world, runs), "--set", "search.history=first"]) == ["first"]
+    assert learnt(loraloom, [*asked_of("plan", world, runs), "--set", "search.history=first"]) == [
+        "first"
+    ]
     for changes, said in (
         (["search.history=nobody"], "there is no run folder"),
-        ([f"search.history={runs / 'first'}", "search.metric=validation_token_accuracy"], "it went by validation_loss"),
-        ([f"search.history={runs / 'first'}", "search.sampler=tpe"], "the sampler `tpe` takes no notice"),
+        (
+            [f"search.history={runs / 'first'}", "search.metric=validation_token_accuracy"],
+            "it went by validation_loss",
+        ),
+        (
+            [f"search.history={runs / 'first'}", "search.sampler=tpe"],
+            "the sampler `tpe` takes no notice",
+        ),
     ):
         answer = loraloom(*asked, *(word for change in changes for word in ("--set", change)))
         assert answer.code == 2 and said in answer.err and "\n  next: " in answer.err, answer.err
 
 
 def test_a_run_that_goes_on_keeps_its_history(
-    world: World, loraloom: Door, runs: Path, once: Path, stopping: Callable[[int | None], None], tmp_path: Path
+    world: World,
+    loraloom: Door,
+    runs: Path,
+    once: Path,
+    stopping: Callable[[int | None], None],
+    tmp_path: Path,
 ) -> None:
     """Another run ends in between, and the one that it learnt from is gone."""
     undisturbed = Path(shutil.copytree(once, tmp_path / "undisturbed"))

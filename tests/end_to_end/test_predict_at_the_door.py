@@ -1,4 +1,5 @@
-"""`loraloom predict`: labels and answers for rows that have none, equal to what plain PEFT and transformers give."""
+"""`loraloom predict`: labels and answers for rows that have none, equal to what plain
+PEFT and transformers give."""
 
 from __future__ import annotations
 
@@ -11,7 +12,11 @@ import pytest
 from bases import save_llama
 from doorway import Door, Run, World, write_rows
 
-ASKED = [f"who {verb} {place}" for verb in ("sleeps", "waits", "stands") for place in ("here", "in the house", "by the old door")]
+ASKED = [
+    f"who {verb} {place}"
+    for verb in ("sleeps", "waits", "stands")
+    for place in ("here", "in the house", "by the old door")
+]
 
 
 def lines(text: str) -> list[dict[str, Any]]:
@@ -27,19 +32,43 @@ def answering(tmp_path_factory: pytest.TempPathFactory, loraloom: Door) -> tuple
     """A decoder without a chat template, and an adapter of question and answer over it."""
     place = tmp_path_factory.mktemp("answering")
     base = str(save_llama(place / "base", [*ASKED, "Question: Answer: the cat sleeps"]))
-    rows = write_rows(place / "rows.jsonl", [{"question": asked, "answer": "the cat"} for asked in ASKED])
-    answer = loraloom("train", rows, "--model", base, "--max-steps", 3, "-o", place, "--name", "first", "-q", "--batch-size", 4)
+    rows = write_rows(
+        place / "rows.jsonl", [{"question": asked, "answer": "the cat"} for asked in ASKED]
+    )
+    answer = loraloom(
+        "train",
+        rows,
+        "--model",
+        base,
+        "--max-steps",
+        3,
+        "-o",
+        place,
+        "--name",
+        "first",
+        "-q",
+        "--batch-size",
+        4,
+    )
     assert answer.code == 0, answer.err
     return base, place / "first"
 
 
-def test_labels_are_those_of_a_plain_loop(tuned: Run, world: World, loraloom: Door, tmp_path: Path) -> None:
+def test_labels_are_those_of_a_plain_loop(
+    tuned: Run, world: World, loraloom: Door, tmp_path: Path
+) -> None:
     import torch
     from peft import PeftModel
     from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
     given = [{"id": i, "text": row["text"], "also": {"n": i}} for i, row in enumerate(texts(world))]
-    answer = loraloom("predict", write_rows(tmp_path / "new.jsonl", given), "--adapter", tuned.folder, "--probabilities")
+    answer = loraloom(
+        "predict",
+        write_rows(tmp_path / "new.jsonl", given),
+        "--adapter",
+        tuned.folder,
+        "--probabilities",
+    )
     assert answer.code == 0, answer.err
     assert "not used" not in answer.err, "all columns are carried along"
     found = lines(answer.out)
@@ -66,7 +95,10 @@ def test_the_share_that_is_right_is_the_accuracy(tuned: Run, world: World, loral
 
 @pytest.mark.parametrize("ending", ["jsonl", "csv", "parquet"])
 def test_rows_are_kept_as_a_file(ending: str, tuned: Run, loraloom: Door, tmp_path: Path) -> None:
-    rows = write_rows(tmp_path / "new.jsonl", [{"text": "the cat sleeps", "id": "b"}, {"text": "a cake waits", "id": "a"}])
+    rows = write_rows(
+        tmp_path / "new.jsonl",
+        [{"text": "the cat sleeps", "id": "b"}, {"text": "a cake waits", "id": "a"}],
+    )
     out = tmp_path / f"said.{ending}"
     words = ("predict", "--adapter", tuned.folder, rows, "--out", out)
     answer = loraloom(*words, "--json")
@@ -88,9 +120,13 @@ def test_rows_are_kept_as_a_file(ending: str, tuned: Run, loraloom: Door, tmp_pa
     assert sorted(file.name for file in tmp_path.iterdir()) == ["new.jsonl", out.name]
 
 
-def test_answers_are_those_of_generate(answering: tuple[str, Path], loraloom: Door, tmp_path: Path) -> None:
+def test_answers_are_those_of_generate(
+    answering: tuple[str, Path], loraloom: Door, tmp_path: Path
+) -> None:
     base, run = answering
-    rows = write_rows(tmp_path / "new.jsonl", [{"question": asked, "note": i} for i, asked in enumerate(ASKED)])
+    rows = write_rows(
+        tmp_path / "new.jsonl", [{"question": asked, "note": i} for i, asked in enumerate(ASKED)]
+    )
     words = ("--adapter", run, "--max-new-tokens", 5, "--json")
     found = loraloom("predict", rows, *words).json()
     assert [row["note"] for row in found["rows"]] == list(range(len(ASKED)))
@@ -100,35 +136,52 @@ def test_answers_are_those_of_generate(answering: tuple[str, Path], loraloom: Do
 
 
 @pytest.mark.parametrize("answered", [True, False])
-def test_the_last_answer_of_a_conversation_is_written(answered: bool, world: World, loraloom: Door, tmp_path: Path) -> None:
+def test_the_last_answer_of_a_conversation_is_written(
+    answered: bool, world: World, loraloom: Door, tmp_path: Path
+) -> None:
     turns = [
         {"role": "user", "content": "the cat"},
         {"role": "assistant", "content": "a dog"},
         {"role": "user", "content": "why"},
     ]
-    rows = [{"messages": [*turns, *([{"role": "assistant", "content": "the old answer"}] if answered else [])]}]
+    rows = [
+        {
+            "messages": [
+                *turns,
+                *([{"role": "assistant", "content": "the old answer"}] if answered else []),
+            ]
+        }
+    ]
     words = ("--model", world.chat_llama, "--max-new-tokens", 5, "--json")
     answer = loraloom("predict", write_rows(tmp_path / "new.jsonl", rows), *words)
     assert answer.code == 0, answer.err
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
     tokenizer: Any = AutoTokenizer.from_pretrained(world.chat_llama)
-    prompt = tokenizer.apply_chat_template(turns, add_generation_prompt=True, return_tensors="pt", return_dict=True)
+    prompt = tokenizer.apply_chat_template(
+        turns, add_generation_prompt=True, return_tensors="pt", return_dict=True
+    )
     model: Any = AutoModelForCausalLM.from_pretrained(world.chat_llama)
-    out = model.generate(input_ids=prompt["input_ids"], max_new_tokens=5, do_sample=False, pad_token_id=0)
+    out = model.generate(
+        input_ids=prompt["input_ids"], max_new_tokens=5, do_sample=False, pad_token_id=0
+    )
     said = tokenizer.decode(out[0, prompt["input_ids"].shape[1] :], skip_special_tokens=True).strip()
     assert answer.json()["rows"][0]["predicted"] == said
 
 
 def test_an_encoder_decoder_answers_sources(world: World, loraloom: Door, tmp_path: Path) -> None:
-    rows = write_rows(tmp_path / "new.jsonl", [{"source": "sleeps here"}, {"source": "waits by the door"}])
+    rows = write_rows(
+        tmp_path / "new.jsonl", [{"source": "sleeps here"}, {"source": "waits by the door"}]
+    )
     answer = loraloom("predict", rows, "--model", world.t5, "--max-new-tokens", 4, "--json")
     assert answer.code == 0, answer.err
     assert [set(row) for row in answer.json()["rows"]] == [{"source", "predicted"}] * 2
 
 
 def test_a_dry_run_predicts_nothing(tuned: Run, world: World, loraloom: Door, tmp_path: Path) -> None:
-    answer = loraloom("predict", world.labels, "--adapter", tuned.folder, "--out", tmp_path / "x.csv", "--dry-run")
+    answer = loraloom(
+        "predict", world.labels, "--adapter", tuned.folder, "--out", tmp_path / "x.csv", "--dry-run"
+    )
     assert answer.code == 0
     assert "rows would be given to" in answer.out
     assert list(tmp_path.iterdir()) == []
@@ -140,21 +193,37 @@ def test_what_cannot_be_predicted_is_said(
     taken = write_rows(tmp_path / "taken.jsonl", [{"text": "the cat", "predicted": "x"}])
     for words, said in (
         (("predict", taken, "--adapter", tuned.folder), "a column `predicted` already"),
-        (("predict", world.labels, "--adapter", tuned.folder, "--out", "x.xlsx"), "a name that ends in .jsonl, .csv, .parquet"),
-        (("predict", world.labels, "--adapter", tuned.folder, "--out", tmp_path / "no" / "x.csv"), "there is no folder"),
+        (
+            ("predict", world.labels, "--adapter", tuned.folder, "--out", "x.xlsx"),
+            "a name that ends in .jsonl, .csv, .parquet",
+        ),
+        (
+            ("predict", world.labels, "--adapter", tuned.folder, "--out", tmp_path / "no" / "x.csv"),
+            "there is no folder",
+        ),
         (("predict", world.labels, "--model", world.bert), "has no trained head for classes"),
-        (("predict", world.labels, "--adapter", tuned.folder, "--task", "causal_lm"), "leave --task out"),
+        (
+            ("predict", world.labels, "--adapter", tuned.folder, "--task", "causal_lm"),
+            "leave --task out",
+        ),
         (("predict", "--adapter", tuned.folder), "no rows were given"),
         (("predict", taken), "neither a model nor an adapter"),
-        (("predict", world.pairs, "--model", answering[0], "--probabilities"), "leave --probabilities out"),
+        (
+            ("predict", world.pairs, "--model", answering[0], "--probabilities"),
+            "leave --probabilities out",
+        ),
     ):
         answer = loraloom(*words)
         assert answer.code == 2, (words, answer.err)
         assert said in answer.err
 
 
-def test_rows_without_room_for_an_answer_are_named(answering: tuple[str, Path], loraloom: Door, tmp_path: Path) -> None:
-    rows = write_rows(tmp_path / "new.jsonl", [{"question": "who sleeps here " * 60}, {"question": ASKED[0]}])
+def test_rows_without_room_for_an_answer_are_named(
+    answering: tuple[str, Path], loraloom: Door, tmp_path: Path
+) -> None:
+    rows = write_rows(
+        tmp_path / "new.jsonl", [{"question": "who sleeps here " * 60}, {"question": ASKED[0]}]
+    )
     answer = loraloom("predict", rows, "--adapter", answering[1], "--max-new-tokens", 3)
     assert answer.code == 0, answer.err
     first, second = lines(answer.out)
@@ -164,7 +233,10 @@ def test_rows_without_room_for_an_answer_are_named(answering: tuple[str, Path], 
 
 
 def test_rows_of_several_files_follow_one_another(tuned: Run, loraloom: Door, tmp_path: Path) -> None:
-    files = [write_rows(tmp_path / f"{name}.jsonl", [{"text": f"the {name} sleeps"}]) for name in ("dog", "cat")]
+    files = [
+        write_rows(tmp_path / f"{name}.jsonl", [{"text": f"the {name} sleeps"}])
+        for name in ("dog", "cat")
+    ]
     answer = loraloom("predict", *files, "--adapter", tuned.folder)
     assert answer.code == 0, answer.err
     assert [row["text"] for row in lines(answer.out)] == ["the dog sleeps", "the cat sleeps"]

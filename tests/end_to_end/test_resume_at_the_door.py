@@ -1,4 +1,5 @@
-"""`--resume` through the door: Ctrl-C, the same command again, what may differ, and what is refused with a reason."""
+"""`--resume` through the door: Ctrl-C, the same command again, what may differ, and
+what is refused with a reason."""
 
 from __future__ import annotations
 
@@ -22,7 +23,18 @@ Words = list[object]
 
 def asked_of(verb: str, world: World, root: Path) -> Words:
     """A small tune or train; under which name is left open."""
-    words: Words = [verb, "--model", world.llama, "--data", world.text, "--output-dir", root, "--max-steps", 6, "--quiet"]
+    words: Words = [
+        verb,
+        "--model",
+        world.llama,
+        "--data",
+        world.text,
+        "--output-dir",
+        root,
+        "--max-steps",
+        6,
+        "--quiet",
+    ]
     if verb == "tune":
         words += ["--trials", 3, "--max-packed", 2, "--set", "search.seeds_for_finalists=1"]
     return words
@@ -63,16 +75,23 @@ def result_in(folder: Path) -> dict[str, Any]:
 
 def refused(answer: Answer, *words: str) -> None:
     assert answer.code == 2, answer.err
-    assert answer.err.startswith("error: ") and "\n  next: " in answer.err and "Traceback" not in answer.err
+    assert (
+        answer.err.startswith("error: ") and "\n  next: " in answer.err and "Traceback" not in answer.err
+    )
     for word in words:
         assert word in answer.err, answer.err
 
 
 def adapters(folder: Path) -> dict[str, bytes]:
-    return {path.parent.parent.name: path.read_bytes() for path in folder.glob("trials/*/adapter/adapter_model.safetensors")}
+    return {
+        path.parent.parent.name: path.read_bytes()
+        for path in folder.glob("trials/*/adapter/adapter_model.safetensors")
+    }
 
 
-def test_ctrl_c_says_how_to_go_on(tune: Words, loraloom: Door, stopping: Callable[[int | None], None], tmp_path: Path) -> None:
+def test_ctrl_c_says_how_to_go_on(
+    tune: Words, loraloom: Door, stopping: Callable[[int | None], None], tmp_path: Path
+) -> None:
     stopping(3)
     answer = loraloom(*tune, "--json")
     folder = tmp_path / "runs" / "one"
@@ -82,16 +101,25 @@ def test_ctrl_c_says_how_to_go_on(tune: Words, loraloom: Door, stopping: Callabl
     kept = result_in(folder)
     assert kept["status"] == "interrupted"
     assert {trial["status"] for trial in kept["trials"]} == {"waiting"}
-    steps = [json.loads(line)["step"] for line in (folder / "events.jsonl").read_text().splitlines() if '"step", ' in line]
+    steps = [
+        json.loads(line)["step"]
+        for line in (folder / "events.jsonl").read_text().splitlines()
+        if '"step", ' in line
+    ]
     assert max(steps) == 3, "the tick in which it came was finished, and no other begun"
 
 
 @pytest.mark.parametrize("ticks", [0, 1, 5, 7])
 @pytest.mark.parametrize("verb", ["tune", "train"])
 def test_it_ends_as_if_nothing_had_happened(
-    verb: str, ticks: int, request: pytest.FixtureRequest, loraloom: Door, stopping: Callable[[int | None], None],
-    undisturbed: Path, tmp_path: Path,
-) -> None:  # fmt: skip
+    verb: str,
+    ticks: int,
+    request: pytest.FixtureRequest,
+    loraloom: Door,
+    stopping: Callable[[int | None], None],
+    undisturbed: Path,
+    tmp_path: Path,
+) -> None:
     words: Words = request.getfixturevalue(verb)
     stopping(ticks)
     first = loraloom(*words)
@@ -117,7 +145,8 @@ def test_it_ends_as_if_nothing_had_happened(
 def test_ctrl_c_twice_ends_it_at_once(
     tune: Words, loraloom: Door, undisturbed: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The second one comes in the middle of a tick: that tick is lost, and nothing that was in a checkpoint."""
+    """The second one comes in the middle of a tick: that tick is lost, and nothing that
+    was in a checkpoint."""
     tick, begun, ended = PackTrainer.tick, list[None](), list[None]()
 
     def impatient(trainer: PackTrainer) -> list[Event]:
@@ -153,12 +182,17 @@ def test_another_request_under_the_same_name_is_refused(cut: Path, tune: Words, 
     before = (cut / "events.jsonl").read_bytes()
     answer = loraloom(*tune, "--set", "search.trials=5", "--set", "training.seed=7")
     refused(answer, "run `one` already exists", "another request", "--name one-2")
-    assert "got: training.seed 7, search.trials 5" in answer.err and "need: training.seed 42, search.trials 3" in answer.err
+    assert (
+        "got: training.seed 7, search.trials 5" in answer.err
+        and "need: training.seed 42, search.trials 3" in answer.err
+    )
     refused(loraloom("tune", "--resume", cut, "--r", 3), "adapter.r 3")
     refused(loraloom("tune", "--resume", cut, "--name", "other"), "name other")
     refused(loraloom("tune", "config.yaml", "--resume", cut), "config of its own")
     assert (cut / "events.jsonl").read_bytes() == before, "a refusal changes nothing"
-    assert loraloom("tune", "--resume", cut, "--r", "auto", "--quiet").code == 0, "saying the same again is no difference"
+    assert loraloom("tune", "--resume", cut, "--r", "auto", "--quiet").code == 0, (
+        "saying the same again is no difference"
+    )
 
 
 def test_limits_may_change_and_are_kept(cut: Path, loraloom: Door) -> None:
@@ -172,12 +206,16 @@ def test_time_counts_from_the_first_start(cut: Path, loraloom: Door) -> None:
     """What was used before the interruption is used up."""
     answer = loraloom("tune", "--resume", cut, "--time", "0.001s", "--quiet")
     result = result_in(cut)
-    assert "t002" not in {trial["id"] for trial in result["trials"]}, "nobody new begins when the time is over"
+    assert "t002" not in {trial["id"] for trial in result["trials"]}, (
+        "nobody new begins when the time is over"
+    )
     assert answer.code in (0, 1)
 
 
 def test_a_run_of_another_verb_is_refused(cut: Path, train: Words, loraloom: Door) -> None:
-    refused(loraloom("train", "--resume", cut), "begun by `loraloom tune`", f"loraloom tune --resume {cut}")
+    refused(
+        loraloom("train", "--resume", cut), "begun by `loraloom tune`", f"loraloom tune --resume {cut}"
+    )
     refused(loraloom(*train), "begun by `loraloom tune`")
 
 
@@ -216,17 +254,26 @@ def test_a_changed_model_is_refused(
     content = bytearray(weights.read_bytes())
     content[-100] ^= 1
     weights.write_bytes(content)
-    refused(loraloom("tune", "--resume", tmp_path / "runs" / "one"), "the base model is no longer the one", str(model))
+    refused(
+        loraloom("tune", "--resume", tmp_path / "runs" / "one"),
+        "the base model is no longer the one",
+        str(model),
+    )
 
 
-def test_a_spoilt_checkpoint_falls_back_and_says_so(cut: Path, loraloom: Door, undisturbed: Path) -> None:
+def test_a_spoilt_checkpoint_falls_back_and_says_so(
+    cut: Path, loraloom: Door, undisturbed: Path
+) -> None:
     checkpoints = sorted((cut / "checkpoints").glob("checkpoint-*.safetensors"))
     assert len(checkpoints) == 2
     checkpoints[-1].write_bytes(checkpoints[-1].read_bytes()[:-5])
     assert loraloom("tune", "--resume", cut, "--quiet").code == 0
     result = result_in(cut)
     assert result["status"] == "completed"
-    assert any("a checkpoint could not be used" in note and checkpoints[-1].stem in note for note in result["notes"])
+    assert any(
+        "a checkpoint could not be used" in note and checkpoints[-1].stem in note
+        for note in result["notes"]
+    )
     assert adapters(cut) == adapters(undisturbed / "tune")
 
 
@@ -259,12 +306,14 @@ def test_a_run_that_another_process_holds_is_refused(cut: Path, tune: Words, lor
 def test_a_kill_at_the_very_end_leaves_a_finished_run(
     cut: Path, tune: Words, loraloom: Door, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """It came while the checkpoints were being removed: none is left that could be taken up, and the rest goes with the next
-    command."""
+    """It came while the checkpoints were being removed: none is left that could be taken up, and the
+    rest goes with the next command."""
     with monkeypatch.context() as patch:
         patch.setattr(shutil, "rmtree", lambda *_, **__: None)
         assert loraloom("tune", "--resume", cut, "--quiet").code == 0
-    assert not (cut / "checkpoints").exists() and any(path.name.startswith(".") for path in cut.iterdir())
+    assert not (cut / "checkpoints").exists() and any(
+        path.name.startswith(".") for path in cut.iterdir()
+    )
     (cut / "checkpoints").mkdir()
     (cut / "checkpoints" / "checkpoint-000009.safetensors").touch()
     refused(loraloom(*tune), "is finished")

@@ -12,8 +12,19 @@ from doorway import Door, Run, World
 
 KEYS = {"schema_version", "name", "verb", "status", "model", "task", "started_at", "seconds", "environment", "baseline", "best",
         "trials", "findings"}  # fmt: skip
-TRIAL_KEYS = {"id", "status", "params", "metrics", "seconds", "tokens", "steps", "peak_bytes", "trainable_parameters", "adapter",
-              "findings"}  # fmt: skip
+TRIAL_KEYS = {
+    "id",
+    "status",
+    "params",
+    "metrics",
+    "seconds",
+    "tokens",
+    "steps",
+    "peak_bytes",
+    "trainable_parameters",
+    "adapter",
+    "findings",
+}
 
 
 def test_tune_prints_the_document_that_it_keeps(tuned: Run) -> None:
@@ -24,7 +35,12 @@ def test_tune_prints_the_document_that_it_keeps(tuned: Run) -> None:
 def test_the_result_has_every_promised_key(tuned: Run) -> None:
     result = tuned.result
     assert result.keys() >= KEYS
-    assert (result["schema_version"], result["name"], result["verb"], result["status"]) == (1, "first", "tune", "completed")
+    assert (result["schema_version"], result["name"], result["verb"], result["status"]) == (
+        1,
+        "first",
+        "tune",
+        "completed",
+    )
     assert (result["task"], result["labels"]) == ("seq_cls", ["animal", "food"])
     assert len(result["trials"]) == 4
     for trial in result["trials"]:
@@ -34,7 +50,10 @@ def test_the_result_has_every_promised_key(tuned: Run) -> None:
 
 
 def test_metrics_carry_their_standard_error(tuned: Run) -> None:
-    measured: list[dict[str, Any]] = [tuned.result["baseline"]["metrics"], tuned.result["best"]["metrics"]]
+    measured: list[dict[str, Any]] = [
+        tuned.result["baseline"]["metrics"],
+        tuned.result["best"]["metrics"],
+    ]
     for metrics in measured:
         assert metrics.keys() >= {"validation_loss", "validation_accuracy", "test_loss", "test_accuracy"}
         for name, value in metrics.items():
@@ -44,14 +63,20 @@ def test_metrics_carry_their_standard_error(tuned: Run) -> None:
 
 def test_the_test_split_is_opened_for_the_winner_and_the_default_alone(tuned: Run) -> None:
     result = tuned.result
-    tested = {trial["id"] for trial in result["trials"] if any(name.startswith("test_") for name in trial["metrics"])}
+    tested = {
+        trial["id"]
+        for trial in result["trials"]
+        if any(name.startswith("test_") for name in trial["metrics"])
+    }
     assert tested == {result["best"]["id"], result["default"]}
     opened = [event["trial"] for event in tuned.events if event["kind"] == "test"]
     assert sorted(opened) == sorted(tested), "once each"
 
 
 def test_evaluate_opens_the_same_test_split(tuned: Run, loraloom: Door) -> None:
-    answer = loraloom("evaluate", tuned.folder / "config.yaml", "--adapter", tuned.folder / "best", "--json")
+    answer = loraloom(
+        "evaluate", tuned.folder / "config.yaml", "--adapter", tuned.folder / "best", "--json"
+    )
     assert answer.code == 0, answer.err
     kept = tuned.result["best"]["metrics"]
     for name, value in answer.json()["metrics"].items():
@@ -68,23 +93,31 @@ def test_events_tell_the_run_from_its_start_to_its_end(tuned: Run) -> None:
 
 def test_every_setting_has_its_reason_and_its_source(tuned: Run) -> None:
     resolved = tuned.yaml("resolved.yaml")
-    assert {"adapter.r", "adapter.target_modules", "training.learning_rate", "data.max_length", "limits.max_packed"} <= set(
-        resolved
-    )
+    assert {
+        "adapter.r",
+        "adapter.target_modules",
+        "training.learning_rate",
+        "data.max_length",
+        "limits.max_packed",
+    } <= set(resolved)
     for key, advice in resolved.items():
         assert advice["reason"] and advice["source"], key
     assert resolved["training.max_steps"]["value"] == 16
 
 
-def test_the_config_that_is_kept_asks_for_the_same_again(tuned: Run, loraloom: Door, tmp_path: Path) -> None:
+def test_the_config_that_is_kept_asks_for_the_same_again(
+    tuned: Run, loraloom: Door, tmp_path: Path
+) -> None:
     asked = tuned.yaml("config.yaml")
     assert (asked["name"], asked["search"]["trials"], asked["training"]["max_steps"]) == ("first", 4, 16)
     again = loraloom("plan", tuned.folder / "config.yaml", "--json", "--output-dir", tmp_path)
     assert again.code == 0
     resolved = tuned.yaml("resolved.yaml")
-    assert {key: advice["value"] for key, advice in again.json()["settings"].items() if key != "limits.max_packed"} == {
-        key: advice["value"] for key, advice in resolved.items() if key != "limits.max_packed"
-    }
+    assert {
+        key: advice["value"]
+        for key, advice in again.json()["settings"].items()
+        if key != "limits.max_packed"
+    } == {key: advice["value"] for key, advice in resolved.items() if key != "limits.max_packed"}
 
 
 def test_report_and_best_are_there(tuned: Run) -> None:
@@ -92,7 +125,9 @@ def test_report_and_best_are_there(tuned: Run) -> None:
     assert all(trial["id"] in page for trial in tuned.result["trials"])
     best = tuned.result["best"]
     for folder in (tuned.folder / "best", tuned.folder / best["adapter"]):
-        assert {"adapter_config.json", "adapter_model.safetensors", "tokenizer.json"} <= {path.name for path in folder.iterdir()}
+        assert {"adapter_config.json", "adapter_model.safetensors", "tokenizer.json"} <= {
+            path.name for path in folder.iterdir()
+        }
     kept = {trial["id"] for trial in tuned.result["trials"] if trial["adapter"]}
     assert {path.parent.name for path in tuned.folder.glob("trials/*/adapter")} == kept
 
@@ -113,29 +148,53 @@ def test_runs_sees_a_folder_that_came_from_elsewhere(tuned: Run, loraloom: Door,
         folder.mkdir()
         for kept in ("run.json", "events.jsonl", "config.yaml"):
             (folder / kept).write_bytes((tuned.folder / kept).read_bytes())
-        names = {Path(run["folder"]).name for run in loraloom("runs", "--output-dir", tmp_path, "--json").json()}
+        names = {
+            Path(run["folder"]).name
+            for run in loraloom("runs", "--output-dir", tmp_path, "--json").json()
+        }
         assert name in names
 
 
 def test_an_existing_name_is_refused(tuned: Run, world: World, loraloom: Door) -> None:
     before = (tuned.folder / "run.json").read_bytes()
     answer = loraloom(
-        "tune", "--model", world.bert, "--data", world.labels, "--output-dir", tuned.folder.parent, "--name", "first"
-    )  # fmt: skip
+        "tune",
+        "--model",
+        world.bert,
+        "--data",
+        world.labels,
+        "--output-dir",
+        tuned.folder.parent,
+        "--name",
+        "first",
+    )
     assert answer.code == 2
     assert "run `first` already exists" in answer.err and "--name first-2" in answer.err
     assert (tuned.folder / "run.json").read_bytes() == before
 
 
 @pytest.mark.parametrize("verb", ["tune", "train"])
-def test_a_dry_run_shows_the_plan_and_writes_nothing(verb: str, world: World, loraloom: Door, tmp_path: Path) -> None:
-    answer = loraloom(verb, "--model", world.chat_llama, "--data", world.chat, "--dry-run", "--output-dir", tmp_path / "runs")
+def test_a_dry_run_shows_the_plan_and_writes_nothing(
+    verb: str, world: World, loraloom: Door, tmp_path: Path
+) -> None:
+    answer = loraloom(
+        verb,
+        "--model",
+        world.chat_llama,
+        "--data",
+        world.chat,
+        "--dry-run",
+        "--output-dir",
+        tmp_path / "runs",
+    )
     assert answer.code == 0, answer.err
     assert list(tmp_path.iterdir()) == []
     for words in ("\nr  ", "\nlearning_rate", "\nmemory: ", "\ntime: "):
         assert words in answer.out
     shown = answer.out.split("«")[1].split("»")[0]
-    assert "what" not in shown and any(subject in shown for subject in ("cat", "dog", "bird", "horse", "soup", "cake"))
+    assert "what" not in shown and any(
+        subject in shown for subject in ("cat", "dog", "bird", "horse", "soup", "cake")
+    )
 
 
 def test_plan_needs_no_weights(world: World, loraloom: Door, tmp_path: Path) -> None:
@@ -152,10 +211,20 @@ def test_plan_needs_no_weights(world: World, loraloom: Door, tmp_path: Path) -> 
 
 def test_a_config_file_says_the_same_as_flags(world: World, loraloom: Door, tmp_path: Path) -> None:
     path = tmp_path / "asked.yaml"
-    path.write_text(yaml.safe_dump({"model": {"name_or_path": world.llama}, "data": {"train": world.text}, "adapter": {"r": 4}}))
+    path.write_text(
+        yaml.safe_dump(
+            {"model": {"name_or_path": world.llama}, "data": {"train": world.text}, "adapter": {"r": 4}}
+        )
+    )
     by_file = loraloom("plan", path, "--json").json()
-    by_flags = loraloom("plan", "--model", world.llama, "--data", world.text, "--set", "adapter.r=4", "--json").json()
-    by_file["settings"].pop("limits.max_packed"), by_flags["settings"].pop("limits.max_packed")  # goes by free memory
-    told = [{key: (one["value"], one["source"]) for key, one in plan["settings"].items()} for plan in (by_file, by_flags)]
+    by_flags = loraloom(
+        "plan", "--model", world.llama, "--data", world.text, "--set", "adapter.r=4", "--json"
+    ).json()
+    # goes by free memory
+    by_file["settings"].pop("limits.max_packed"), by_flags["settings"].pop("limits.max_packed")
+    told = [
+        {key: (one["value"], one["source"]) for key, one in plan["settings"].items()}
+        for plan in (by_file, by_flags)
+    ]
     assert told[0] == told[1]
     assert by_file["settings"]["adapter.r"]["value"] == 4

@@ -19,7 +19,9 @@ def parts(world: World, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list
     return [write_rows(Path(f"part-{i}.jsonl"), rows[i::3]) for i in range(3)]
 
 
-def test_every_way_to_name_several_files_trains_on_all_rows(world: World, parts: list[str], loraloom: Door) -> None:
+def test_every_way_to_name_several_files_trains_on_all_rows(
+    world: World, parts: list[str], loraloom: Door
+) -> None:
     every = len(Path(world.text).read_text().splitlines())
     Path("list.yaml").write_text(yaml.safe_dump({"data": {"train": parts}}))
     for words in (
@@ -34,28 +36,66 @@ def test_every_way_to_name_several_files_trains_on_all_rows(world: World, parts:
         assert f"{every} rows read as text" in answer.out, words
 
 
-def test_a_run_over_several_files_keeps_them_and_goes_on_with_them(world: World, parts: list[str], loraloom: Door) -> None:
-    words = ["train", "--model", world.llama, "--data", parts[0], "--data", "part-[12].jsonl", "--max-steps", "2", "--name", "a"]
+def test_a_run_over_several_files_keeps_them_and_goes_on_with_them(
+    world: World, parts: list[str], loraloom: Door
+) -> None:
+    words = [
+        "train",
+        "--model",
+        world.llama,
+        "--data",
+        parts[0],
+        "--data",
+        "part-[12].jsonl",
+        "--max-steps",
+        "2",
+        "--name",
+        "a",
+    ]
     assert loraloom(*words).code == 0
-    assert yaml.safe_load(Path("runs/a/config.yaml").read_text())["data"]["train"] == [parts[0], "part-[12].jsonl"]
+    assert yaml.safe_load(Path("runs/a/config.yaml").read_text())["data"]["train"] == [
+        parts[0],
+        "part-[12].jsonl",
+    ]
     again = loraloom("train", "runs/a/config.yaml", "--name", "b")
     assert again.code == 0, again.err
-    first, second = (json.loads(Path(f"runs/{name}/run.json").read_text())["trials"][0]["metrics"] for name in "ab")
+    first, second = (
+        json.loads(Path(f"runs/{name}/run.json").read_text())["trials"][0]["metrics"] for name in "ab"
+    )
     assert first == second
-    scored = loraloom("evaluate", "runs/a/config.yaml", "--adapter", "runs/a", "--test", parts[1], "--test", parts[2], "--json")
+    scored = loraloom(
+        "evaluate",
+        "runs/a/config.yaml",
+        "--adapter",
+        "runs/a",
+        "--test",
+        parts[1],
+        "--test",
+        parts[2],
+        "--json",
+    )
     assert scored.json()["rows"] == sum(len(Path(part).read_text().splitlines()) for part in parts[1:])
 
 
-def test_held_out_rows_may_stand_in_several_files(world: World, parts: list[str], loraloom: Door) -> None:
-    answer = loraloom("check", "--quick", "--model", world.llama, "--data", parts[0], "--validation", "part-[12].jsonl")
+def test_held_out_rows_may_stand_in_several_files(
+    world: World, parts: list[str], loraloom: Door
+) -> None:
+    answer = loraloom(
+        "check", "--quick", "--model", world.llama, "--data", parts[0], "--validation", "part-[12].jsonl"
+    )
     assert answer.code == 0, answer.err
 
 
-def test_what_a_shell_makes_of_a_pattern_is_answered_with_the_pattern(world: World, parts: list[str], loraloom: Door) -> None:
+def test_what_a_shell_makes_of_a_pattern_is_answered_with_the_pattern(
+    world: World, parts: list[str], loraloom: Door
+) -> None:
     for flag, before in (("--data", []), ("--test", ["--data", world.text])):
         answer = loraloom("plan", "--model", world.llama, *before, flag, *parts)
         assert answer.code == 2
-        assert f"beside {flag} files stand without a flag of their own: {parts[1]}, {parts[2]}" in answer.err
+        assert (
+            f"beside {flag} files stand without a flag of their own: {parts[1]}, {parts[2]}"
+            in answer.err
+        )
         assert f"{flag} 'part-*.jsonl'" in answer.err
 
 
@@ -70,7 +110,9 @@ def test_what_a_shell_makes_of_a_pattern_is_answered_with_the_pattern(world: Wor
         (["--max-length", "8", "--set", "data.max_length=16"], "`data.max_length` was set twice"),
     ],
 )
-def test_a_flag_with_one_value_is_not_taken_twice(world: World, words: list[str], said: str, loraloom: Door) -> None:
+def test_a_flag_with_one_value_is_not_taken_twice(
+    world: World, words: list[str], said: str, loraloom: Door
+) -> None:
     answer = loraloom("plan", "--model", world.llama, "--data", world.text, *words)
     assert answer.code == 2
     assert said in answer.err
@@ -89,7 +131,9 @@ def test_what_was_decided_about_a_table_is_shown(world: World, tmp_path: Path, l
     rows = [json.loads(line) for line in Path(world.labels).read_text().splitlines()]
     path = tmp_path / "excel.csv"
     with path.open("w", newline="", encoding="utf-8-sig") as file:
-        csv.writer(file, delimiter=";").writerows([["text", "label", ""], *([row["text"], row["label"], ""] for row in rows)])
+        csv.writer(file, delimiter=";").writerows(
+            [["text", "label", ""], *([row["text"], row["label"], ""] for row in rows)]
+        )
     for verb, flags in (("check", ["--quick"]), ("plan", [])):
         answer = loraloom(verb, "--model", world.bert, "--data", path, *flags)
         assert answer.code == 0, answer.err

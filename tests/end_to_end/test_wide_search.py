@@ -1,4 +1,5 @@
-"""A search that starts wide, through the door: who waits, who goes on, and what is left when the time is up meanwhile."""
+"""A search that starts wide, through the door: who waits, who goes on, and what is left
+when the time is up meanwhile."""
 
 from __future__ import annotations
 
@@ -21,17 +22,36 @@ FIRST, SECOND = 5, 15
 @pytest.fixture
 def words(world: World, tmp_path: Path) -> list[object]:
     return [
-        "tune", "--model", world.llama, "--data", world.text, "--output-dir", tmp_path, "--name", "wide", "--trials", TRIALS,
-        "--max-steps", STEPS, "--max-packed", SLOTS, "--quiet", "--set", "search.seeds_for_finalists=1",
-        "--set", "training.warmup_ratio=0.05",
-    ]  # fmt: skip
+        "tune",
+        "--model",
+        world.llama,
+        "--data",
+        world.text,
+        "--output-dir",
+        tmp_path,
+        "--name",
+        "wide",
+        "--trials",
+        TRIALS,
+        "--max-steps",
+        STEPS,
+        "--max-packed",
+        SLOTS,
+        "--quiet",
+        "--set",
+        "search.seeds_for_finalists=1",
+        "--set",
+        "training.warmup_ratio=0.05",
+    ]
 
 
 def told(folder: Path) -> tuple[dict[str, Any], list[Event]]:
     return json.loads((folder / "run.json").read_text()), list(RunFolder(folder).events())
 
 
-def test_candidates_wait_at_two_rungs_and_a_third_goes_on(words: list[object], loraloom: Door, tmp_path: Path) -> None:
+def test_candidates_wait_at_two_rungs_and_a_third_goes_on(
+    words: list[object], loraloom: Door, tmp_path: Path
+) -> None:
     answer = loraloom(*words)
     assert answer.code == 0, answer.err
     result, events = told(tmp_path / "wide")
@@ -43,8 +63,12 @@ def test_candidates_wait_at_two_rungs_and_a_third_goes_on(words: list[object], l
     waits = [(event.trial, event.step) for event in events if event.kind == "waiting"]
     assert {step for _, step in waits} <= {FIRST, SECOND} and len(waits) >= TRIALS - 1
     assert all(name != "t000" for name, _ in waits)
-    last = max(place for place, event in enumerate(events) if event.kind == "waiting" and event.step == FIRST)
-    assert all(event.kind != "running" for event in events[:last]), "nobody goes on before all have come as far"
+    last = max(
+        place for place, event in enumerate(events) if event.kind == "waiting" and event.step == FIRST
+    )
+    assert all(event.kind != "running" for event in events[:last]), (
+        "nobody goes on before all have come as far"
+    )
     reasons = [trial["reason"] for trial in result["trials"] if trial["status"] == "pruned"]
     assert all("place" in reason and "went on" in reason for reason in reasons)
     assert not (tmp_path / "wide" / "checkpoints").exists()
@@ -55,7 +79,8 @@ def test_candidates_wait_at_two_rungs_and_a_third_goes_on(words: list[object], l
 def test_the_time_may_end_while_candidates_wait(
     words: list[object], loraloom: Door, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The plan's own setting is still training, others wait: the best of all are saved, and the best is kept."""
+    """The plan's own setting is still training, others wait: the best of all are saved,
+    and the best is kept."""
     run, over = Driver._run, list[bool]()
 
     def running(driver: Driver, *given: Any) -> None:

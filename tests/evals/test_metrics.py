@@ -1,4 +1,5 @@
-"""F1 and Matthews' coefficient against scikit-learn's definitions, texts against known scores, and errors of the user's own."""
+"""F1 and Matthews' coefficient against scikit-learn's definitions, texts against known scores, and
+errors of the user's own."""
 
 from __future__ import annotations
 
@@ -11,7 +12,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from loraloom.errors import ConfigError
-from loraloom.evals.metrics import bootstrapped_mean, class_metrics, exact_match, rouge_l, text_metrics, text_scores
+from loraloom.evals.metrics import (
+    bootstrapped_mean,
+    class_metrics,
+    exact_match,
+    rouge_l,
+    text_metrics,
+    text_scores,
+)
 
 CLASSES = st.lists(st.tuples(st.integers(0, 4), st.integers(0, 4)), min_size=1, max_size=40)
 
@@ -114,7 +122,9 @@ def test_a_function_of_the_users_own(tmp_path: Path, monkeypatch: pytest.MonkeyP
 
 def test_two_functions_of_one_name_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     for name in ("judging_d", "judging_e"):
-        (tmp_path / f"{name}.py").write_text("def score(written, wanted):\n    return [0.0] * len(wanted)\n")
+        (tmp_path / f"{name}.py").write_text(
+            "def score(written, wanted):\n    return [0.0] * len(wanted)\n"
+        )
     monkeypatch.chdir(tmp_path)
     assert set(text_metrics(["judging_d:score", "judging_d:score"])) == {"score"}
     with pytest.raises(ConfigError, match="two metrics have the same name"):
@@ -125,7 +135,10 @@ def test_two_functions_of_one_name_are_refused(tmp_path: Path, monkeypatch: pyte
     ("name", "message"),
     [
         ("bleu", "`bleu` is no metric"),
-        ("nosuchmodule_c:score", "module `nosuchmodule_c` of metric `nosuchmodule_c:score` cannot be imported"),
+        (
+            "nosuchmodule_c:score",
+            "module `nosuchmodule_c` of metric `nosuchmodule_c:score` cannot be imported",
+        ),
         ("math:nosuch", "module `math` has no function `nosuch`"),
         (":score", "`:score` is no metric"),
     ],

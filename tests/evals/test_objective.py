@@ -1,4 +1,5 @@
-"""Losses row by row, against the model's own logits and torch's cross entropy; the logits themselves are never whole."""
+"""Losses row by row, against the model's own logits and torch's cross entropy; the
+logits themselves are never whole."""
 
 from __future__ import annotations
 
@@ -22,15 +23,40 @@ pytestmark = pytest.mark.usefixtures("double_throughout")
 
 VOCAB = 37
 SMALL = {
-    "hidden_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 24, "vocab_size": VOCAB,
-    "num_key_value_heads": 2, "pad_token_id": 0, "head_dim": 8,
-}  # fmt: skip
-T5 = {"vocab_size": VOCAB, "d_model": 16, "d_kv": 8, "d_ff": 16, "num_layers": 1, "num_heads": 2, "decoder_start_token_id": 0}
+    "hidden_size": 16,
+    "num_hidden_layers": 1,
+    "num_attention_heads": 2,
+    "intermediate_size": 24,
+    "vocab_size": VOCAB,
+    "num_key_value_heads": 2,
+    "pad_token_id": 0,
+    "head_dim": 8,
+}
+T5 = {
+    "vocab_size": VOCAB,
+    "d_model": 16,
+    "d_kv": 8,
+    "d_ff": 16,
+    "num_layers": 1,
+    "num_heads": 2,
+    "decoder_start_token_id": 0,
+}
 BART = {
-    "vocab_size": VOCAB, "d_model": 16, "encoder_layers": 1, "decoder_layers": 1, "encoder_attention_heads": 2,
-    "decoder_attention_heads": 2, "encoder_ffn_dim": 16, "decoder_ffn_dim": 16, "max_position_embeddings": 32, "pad_token_id": 0,
-    "bos_token_id": 1, "eos_token_id": 2, "decoder_start_token_id": 2, "forced_eos_token_id": None,
-}  # fmt: skip
+    "vocab_size": VOCAB,
+    "d_model": 16,
+    "encoder_layers": 1,
+    "decoder_layers": 1,
+    "encoder_attention_heads": 2,
+    "decoder_attention_heads": 2,
+    "encoder_ffn_dim": 16,
+    "decoder_ffn_dim": 16,
+    "max_position_embeddings": 32,
+    "pad_token_id": 0,
+    "bos_token_id": 1,
+    "eos_token_id": 2,
+    "decoder_start_token_id": 2,
+    "forced_eos_token_id": None,
+}
 
 
 def decoder(config: Any) -> Any:
@@ -53,9 +79,12 @@ MODELS = {
     "over an inner model": lambda: pair(tf.BartConfig(**BART)),
 }
 FORMS = {
-    "plain": HeadForm("inner"), "capped": HeadForm("inner", 1.5), "scaled logits": HeadForm("logits"),
-    "scaled hidden": HeadForm("given"), "over an inner model": HeadForm("inner"),
-}  # fmt: skip
+    "plain": HeadForm("inner"),
+    "capped": HeadForm("inner", 1.5),
+    "scaled logits": HeadForm("logits"),
+    "scaled hidden": HeadForm("given"),
+    "over an inner model": HeadForm("inner"),
+}
 
 
 def rows_of(model: Any) -> list[Row]:
@@ -63,7 +92,11 @@ def rows_of(model: Any) -> list[Row]:
     rows: list[Row] = []
     for size in (5, 9, 3, 7):
         ids = draw.integers(1, VOCAB, size).astype(np.int32)
-        labels = draw.integers(1, VOCAB, 12 - size).astype(np.int32) if model.config.is_encoder_decoder else ids.copy()
+        labels = (
+            draw.integers(1, VOCAB, 12 - size).astype(np.int32)
+            if model.config.is_encoder_decoder
+            else ids.copy()
+        )
         if not model.config.is_encoder_decoder:
             labels[: size // 3] = -100
         rows.append(Row(ids, labels))
@@ -76,13 +109,17 @@ def plain(model: Any, rows: list[Row]) -> list[tuple[float, int, int]]:
     for row in rows:
         ids, labels = torch.tensor(row.input_ids[None]).long(), torch.tensor(row.labels[None]).long()
         if model.config.is_encoder_decoder:
-            logits = model(input_ids=ids, decoder_input_ids=model.prepare_decoder_input_ids_from_labels(labels)).logits[0]
+            logits = model(
+                input_ids=ids, decoder_input_ids=model.prepare_decoder_input_ids_from_labels(labels)
+            ).logits[0]
             targets = labels[0]
         else:
             logits, targets = model(input_ids=ids).logits[0, :-1], labels[0, 1:]
         kept = targets != -100
         loss = nn.functional.cross_entropy(logits[kept], targets[kept], reduction="sum")
-        found.append((float(loss), int(kept.sum()), int((logits[kept].argmax(-1) == targets[kept]).sum())))
+        found.append(
+            (float(loss), int(kept.sum()), int((logits[kept].argmax(-1) == targets[kept]).sum()))
+        )
     return found
 
 
@@ -105,14 +142,19 @@ def test_each_row_has_the_loss_of_the_models_own_logits(name: str) -> None:
 def test_a_trained_head_in_pieces_has_the_gradients_of_the_whole(
     name: str, chunk_bytes: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Two candidates with a head of their own each; their gradients against plain autograd on a copy of the model."""
+    """Two candidates with a head of their own each; their gradients against plain
+    autograd on a copy of the model."""
     monkeypatch.setattr(cross_entropy, "CHUNK_BYTES", chunk_bytes)
     model = MODELS[name]()
     rows, task = rows_of(model), "seq2seq_lm" if model.config.is_encoder_decoder else "causal_lm"
     objective = objective_for(task, model)
     packed = PackedModel(model)
-    target = next(n for n, m in model.named_modules() if type(m) is nn.Linear and n.endswith(("q_proj", "q")))
-    adapters = [packed.add(n, AdapterSpec(2, 4, 0.0, (target,), modules_to_save=("lm_head",)), 0) for n in "ab"]
+    target = next(
+        n for n, m in model.named_modules() if type(m) is nn.Linear and n.endswith(("q_proj", "q"))
+    )
+    adapters = [
+        packed.add(n, AdapterSpec(2, 4, 0.0, (target,), modules_to_save=("lm_head",)), 0) for n in "ab"
+    ]
     with packed.route(Routing((Segment("a", 0, 1), Segment("b", 1, 4)), True)):
         objective.rows(packed.model, collate(rows, 0, task)).loss.sum().backward()  # type: ignore[arg-type]
     again = MODELS[name]()
@@ -133,7 +175,9 @@ def test_a_language_model_never_holds_the_logits_of_a_batch(monkeypatch: pytest.
     rows = rows_of(model)
     objective = objective_for("causal_lm", model)
     seen: list[int] = []
-    model.get_output_embeddings().register_forward_hook(lambda _m, _i, output: seen.append(output.shape[0]))
+    model.get_output_embeddings().register_forward_hook(
+        lambda _m, _i, output: seen.append(output.shape[0])
+    )
     objective.rows(model, collate(rows, 0, "causal_lm"))
     assert max(seen) <= 2 and sum(seen) == sum(row.supervised for row in rows)
 
@@ -144,4 +188,6 @@ def test_a_form_is_found_and_not_assumed() -> None:
     assert head_form(model, ids) == HeadForm("inner")
     model.lm_head.register_forward_hook(lambda _m, _i, output: output)
     model.model.norm.register_forward_hook(lambda _m, _i, output: output * 2)
-    assert head_form(model, ids) == HeadForm("inner"), "what happens inside the inner model is its own affair"
+    assert head_form(model, ids) == HeadForm("inner"), (
+        "what happens inside the inner model is its own affair"
+    )

@@ -1,4 +1,5 @@
-"""What is written without a temperature: always the likeliest token, whatever the model's generation_config asks for."""
+"""What is written without a temperature: always the likeliest token, whatever the model's
+generation_config asks for."""
 
 from __future__ import annotations
 
@@ -14,7 +15,9 @@ from loraloom.evals.writing import continuations
 from loraloom.records import Task
 
 VOCAB = 37
-TOKENIZER: Any = SimpleNamespace(eos_token_id=None, decode=lambda ids, **_: " ".join(map(str, ids.tolist())))
+TOKENIZER: Any = SimpleNamespace(
+    eos_token_id=None, decode=lambda ids, **_: " ".join(map(str, ids.tolist()))
+)
 ASKED = {
     "beams": {"num_beams": 4, "length_penalty": 3.0},
     "a penalty on repetition": {"repetition_penalty": 5.0},
@@ -28,16 +31,29 @@ ASKED = {
 def causal() -> Any:
     torch.manual_seed(0)
     config = tf.LlamaConfig(
-        vocab_size=VOCAB, hidden_size=16, num_hidden_layers=1, num_attention_heads=2, intermediate_size=24, initializer_range=0.3,
-        bos_token_id=1, eos_token_id=2,
-    )  # fmt: skip
+        vocab_size=VOCAB,
+        hidden_size=16,
+        num_hidden_layers=1,
+        num_attention_heads=2,
+        intermediate_size=24,
+        initializer_range=0.3,
+        bos_token_id=1,
+        eos_token_id=2,
+    )
     return tf.AutoModelForCausalLM.from_config(config).eval()
 
 
 def pair() -> Any:
     torch.manual_seed(0)
     config = tf.T5Config(
-        vocab_size=VOCAB, d_model=16, d_kv=8, d_ff=16, num_layers=1, num_heads=2, decoder_start_token_id=0, initializer_factor=5.0
+        vocab_size=VOCAB,
+        d_model=16,
+        d_kv=8,
+        d_ff=16,
+        num_layers=1,
+        num_heads=2,
+        decoder_start_token_id=0,
+        initializer_factor=5.0,
     )
     return tf.AutoModelForSeq2SeqLM.from_config(config).eval()
 
@@ -59,7 +75,9 @@ def likeliest(model: Any, prompt: list[int], count: int) -> list[int]:
 @pytest.mark.parametrize("wrapped", [False, True], ids=["bare", "under PEFT"])
 @pytest.mark.parametrize("asked", ASKED)
 @pytest.mark.parametrize(("task", "make"), [("causal_lm", causal), ("seq2seq_lm", pair)])
-def test_without_a_temperature_the_likeliest_token_is_taken(task: Task, make: Any, asked: str, wrapped: bool) -> None:
+def test_without_a_temperature_the_likeliest_token_is_taken(
+    task: Task, make: Any, asked: str, wrapped: bool
+) -> None:
     from peft import LoraConfig, get_peft_model
 
     model, prompt = make(), [5, 9, 5, 9, 11]
@@ -73,4 +91,6 @@ def test_without_a_temperature_the_likeliest_token_is_taken(task: Task, make: An
         model = get_peft_model(model, LoraConfig(r=1, target_modules=[target], task_type=kind)).eval()
     found = continuations(model, [prompt], TOKENIZER, task=task, pad_id=0, max_new_tokens=12)
     assert found == [expected]
-    assert model.generation_config.to_dict() == kept.to_dict(), "what the model asks for elsewhere stays as it was"
+    assert model.generation_config.to_dict() == kept.to_dict(), (
+        "what the model asks for elsewhere stays as it was"
+    )

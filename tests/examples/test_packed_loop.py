@@ -56,7 +56,9 @@ def test_together_they_pass_the_base_less_often(printed: str) -> None:
 
 def test_the_proof_can_fail(tmp_path: Path) -> None:
     """With a mean over everybody's tokens, as the model's own loss takes it, the neighbours are felt."""
-    coupled = SCRIPT.read_text().replace("loss_B[rows].sum() / tokens_B[rows].sum()", "loss_B[rows].sum() / tokens_B.sum()")
+    coupled = SCRIPT.read_text().replace(
+        "loss_B[rows].sum() / tokens_B[rows].sum()", "loss_B[rows].sum() / tokens_B.sum()"
+    )
     assert coupled != SCRIPT.read_text()
     (tmp_path / "coupled.py").write_text(coupled)
     done = run(tmp_path / "coupled.py")

@@ -1,4 +1,5 @@
-"""`make parity` says how far apart two runs are, and fails where that is too far. That they are near is for tests/end_to_end."""
+"""`make parity` says how far apart two runs are, and fails where that is too far. That
+they are near is for tests/end_to_end."""
 
 from __future__ import annotations
 
@@ -36,7 +37,10 @@ def test_it_ends_by_the_largest_difference(
 ) -> None:
     def tune(data: Path, folder: Path, at_once: int) -> dict[str, dict[str, Tensor]]:
         whole = torch.ones(4, 4)
-        return {"r 4": {"a": whole, "b": whole}, "r 16": {"a": whole, "b": whole * (1 + off if at_once == 4 else 1)}}
+        return {
+            "r 4": {"a": whole, "b": whole},
+            "r 16": {"a": whole, "b": whole * (1 + off if at_once == 4 else 1)},
+        }
 
     (tmp_path / "train.jsonl").write_text("")
     monkeypatch.setattr(example, "tune", tune)
@@ -46,7 +50,10 @@ def test_it_ends_by_the_largest_difference(
 
 
 def test_data_that_is_missing_is_a_wrong_request(
-    example: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    example: ModuleType,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
     monkeypatch.setattr(sys, "argv", ["parity.py", str(tmp_path)])
     assert example.main() == 2

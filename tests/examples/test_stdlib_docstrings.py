@@ -34,7 +34,9 @@ def library(example: ModuleType) -> list[Any]:
 
 
 @pytest.fixture(scope="module")
-def written(example: ModuleType, library: list[Any], tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, int]]:
+def written(
+    example: ModuleType, library: list[Any], tmp_path_factory: pytest.TempPathFactory
+) -> tuple[Path, dict[str, int]]:
     folder = tmp_path_factory.mktemp("docstrings") / "new"
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(example, "library_docstrings", lambda: library)
@@ -42,7 +44,9 @@ def written(example: ModuleType, library: list[Any], tmp_path_factory: pytest.Te
 
 
 def read(folder: Path, split: str) -> list[dict[str, str]]:
-    return [json.loads(line) for line in (folder / f"{split}.jsonl").read_text(encoding="utf-8").splitlines()]
+    return [
+        json.loads(line) for line in (folder / f"{split}.jsonl").read_text(encoding="utf-8").splitlines()
+    ]
 
 
 def test_there_is_enough_of_every_class_in_every_split(written: tuple[Path, dict[str, int]]) -> None:
@@ -84,7 +88,8 @@ def test_the_same_seed_writes_the_same_bytes(
     monkeypatch.setattr(example, "library_docstrings", lambda: library)
     assert example.write(tmp_path / "again") == counts
     assert all(
-        (tmp_path / "again" / f"{split}.jsonl").read_bytes() == (folder / f"{split}.jsonl").read_bytes() for split in counts
+        (tmp_path / "again" / f"{split}.jsonl").read_bytes() == (folder / f"{split}.jsonl").read_bytes()
+        for split in counts
     )
     example.write(tmp_path / "other", seed=1)
     assert (tmp_path / "other" / "test.jsonl").read_bytes() != (folder / "test.jsonl").read_bytes()
@@ -106,17 +111,27 @@ def bare(): pass
 
 
 def test_shared_texts_go_and_repeats_count_once(example: ModuleType) -> None:
-    rows = [("a", "a.x", "Same."), ("b", "b.x", "same."), ("a", "a.y", "One."), ("a", "a.z", "one."), ("a", "a.y", "Two.")]
+    rows = [
+        ("a", "a.x", "Same."),
+        ("b", "b.x", "same."),
+        ("a", "a.y", "One."),
+        ("a", "a.z", "one."),
+        ("a", "a.y", "Two."),
+    ]
     assert [row.name for row in example.distinct(example.Docstring(*row) for row in rows)] == ["a.y"]
 
 
-def test_a_library_without_docstrings_is_told(example: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_library_without_docstrings_is_told(
+    example: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(example, "library_docstrings", lambda: iter(()))
     with pytest.raises(RuntimeError, match="too few docstrings"):
         example.write(tmp_path)
 
 
-def test_usage(example: ModuleType, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+def test_usage(
+    example: ModuleType, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
     monkeypatch.setattr(sys, "argv", ["stdlib_docstrings.py"])
     assert example.main() == 2
     assert "OUT" in capsys.readouterr().err

@@ -1,4 +1,5 @@
-"""Configs of every family, small enough to build in a moment. Weights are never needed: models are built without numbers."""
+"""Configs of every family, small enough to build in a moment. Weights are never needed:
+models are built without numbers."""
 
 from __future__ import annotations
 
@@ -20,9 +21,16 @@ SIZES: dict[str, Any] = {
 }
 GROUPED: dict[str, Any] = {**SIZES, "num_key_value_heads": 2}
 SEQ2SEQ: dict[str, Any] = {
-    "vocab_size": 100, "d_model": 32, "encoder_layers": 2, "decoder_layers": 2, "encoder_attention_heads": 4,
-    "decoder_attention_heads": 4, "encoder_ffn_dim": 64, "decoder_ffn_dim": 64, "max_position_embeddings": 64,
-}  # fmt: skip
+    "vocab_size": 100,
+    "d_model": 32,
+    "encoder_layers": 2,
+    "decoder_layers": 2,
+    "encoder_attention_heads": 4,
+    "decoder_attention_heads": 4,
+    "encoder_ffn_dim": 64,
+    "decoder_ffn_dim": 64,
+    "max_position_embeddings": 64,
+}
 
 FAMILIES: dict[str, Callable[[], Any]] = {
     "llama": lambda: tf.LlamaConfig(**GROUPED),
@@ -33,7 +41,9 @@ FAMILIES: dict[str, Callable[[], Any]] = {
     "gemma2": lambda: tf.Gemma2Config(**GROUPED, head_dim=8),
     "phi": lambda: tf.PhiConfig(**SIZES),
     "phi3": lambda: tf.Phi3Config(**SIZES),
-    "gpt2": lambda: tf.GPT2Config(vocab_size=100, n_embd=32, n_layer=2, n_head=4, n_positions=64, bos_token_id=1, eos_token_id=2),
+    "gpt2": lambda: tf.GPT2Config(
+        vocab_size=100, n_embd=32, n_layer=2, n_head=4, n_positions=64, bos_token_id=1, eos_token_id=2
+    ),
     "gpt_neox": lambda: tf.GPTNeoXConfig(**SIZES),
     "mixtral": lambda: tf.MixtralConfig(**GROUPED, num_local_experts=4),
     "bert": lambda: tf.BertConfig(**SIZES),

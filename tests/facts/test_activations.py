@@ -1,4 +1,5 @@
-"""The count of what a training pass keeps, held against what autograd really saved in a packed training pass."""
+"""The count of what a training pass keeps, held against what autograd really saved in a
+packed training pass."""
 
 from __future__ import annotations
 
@@ -22,12 +23,18 @@ LENGTH, ROWS, RANK = 48, 4, 4
 
 
 def saved_bytes_per_row(facts: ModelFacts, targets: tuple[str, ...], dtype: str) -> float:
-    """Bytes that autograd saved in a real pass of the packed model, up to the hidden states or the class scores."""
-    auto: Any = tf.AutoModelForCausalLM if facts.task == "causal_lm" else tf.AutoModelForSequenceClassification
+    """Bytes that autograd saved in a real pass of the packed model, up to the hidden
+    states or the class scores."""
+    auto: Any = (
+        tf.AutoModelForCausalLM if facts.task == "causal_lm" else tf.AutoModelForSequenceClassification
+    )
     model = auto.from_config(facts.config, attn_implementation="sdpa").to(getattr(torch, dtype)).eval()
     packed = PackedModel(model)
     adapter = packed.add("one", AdapterSpec(RANK, 8, 0.0, targets), seed=0)
-    own = {tensor.untyped_storage().data_ptr() for tensor in (*model.parameters(), *model.buffers(), adapter.arena.weights)}
+    own = {
+        tensor.untyped_storage().data_ptr()
+        for tensor in (*model.parameters(), *model.buffers(), adapter.arena.weights)
+    }
     saved: dict[int, torch.UntypedStorage] = {}
 
     def remember(tensor: torch.Tensor) -> torch.Tensor:
@@ -37,13 +44,22 @@ def saved_bytes_per_row(facts: ModelFacts, targets: tuple[str, ...], dtype: str)
 
     routing = Routing((Segment("one", 0, ROWS),), training=True)
     ids = torch.randint(3, 90, (ROWS, LENGTH))
-    with torch.autograd.graph.saved_tensors_hooks(remember, lambda tensor: tensor), packed.route(routing) as network:
-        result: Any = network.base_model(input_ids=ids, use_cache=False) if facts.task == "causal_lm" else network(input_ids=ids)  # type: ignore[operator]
+    with (
+        torch.autograd.graph.saved_tensors_hooks(remember, lambda tensor: tensor),
+        packed.route(routing) as network,
+    ):
+        result: Any = (
+            network.base_model(input_ids=ids, use_cache=False)
+            if facts.task == "causal_lm"
+            else network(input_ids=ids)
+        )  # type: ignore[operator]
     assert result is not None
     return sum(storage.nbytes() for storage in saved.values()) / ROWS
 
 
-@pytest.mark.parametrize("family", ["llama", "qwen3", "gemma", "gpt2", "phi", "gpt_neox", "bert", "distilbert", "modernbert"])
+@pytest.mark.parametrize(
+    "family", ["llama", "qwen3", "gemma", "gpt2", "phi", "gpt_neox", "bert", "distilbert", "modernbert"]
+)
 @pytest.mark.parametrize("targets", ["all-linear", "attention"])
 @pytest.mark.parametrize("attention", ["rows", "sdpa"])
 def test_the_count_is_what_a_real_pass_saves(
@@ -81,12 +97,19 @@ def test_a_deep_model_s_count_follows_from_its_first_layers(
 
 def deep(folder: Any, family: str) -> ModelFacts:
     """Facts of a model with 14 narrow layers."""
-    sizes: dict[str, Any] = {"vocab_size": 100, "hidden_size": 32, "num_hidden_layers": 14, "num_attention_heads": 4}
+    sizes: dict[str, Any] = {
+        "vocab_size": 100,
+        "hidden_size": 32,
+        "num_hidden_layers": 14,
+        "num_attention_heads": 4,
+    }
     configs: dict[str, Any] = {
         "llama": lambda: tf.LlamaConfig(**sizes, intermediate_size=48),
         "gpt2": lambda: tf.GPT2Config(n_embd=32, n_layer=14, n_head=4, vocab_size=100),
         "bert": lambda: tf.BertConfig(**sizes, intermediate_size=48),
-        "t5": lambda: tf.T5Config(vocab_size=100, d_model=32, d_kv=8, d_ff=48, num_layers=14, num_heads=4),
+        "t5": lambda: tf.T5Config(
+            vocab_size=100, d_model=32, d_kv=8, d_ff=48, num_layers=14, num_heads=4
+        ),
     }
     configs[family]().save_pretrained(folder)
     return model_facts(str(folder))
@@ -95,7 +118,9 @@ def deep(folder: Any, family: str) -> ModelFacts:
 def test_a_count_leaves_the_config_of_the_facts_as_it_was(folder: Any) -> None:
     facts = model_facts(folder("llama"))
     before = facts.config.to_dict() | {"attention": facts.config._attn_implementation}
-    assert kept_bytes_per_row(facts, frozenset(resolve_targets(facts.linears)), RANK, "float32", 40, "rows")
+    assert kept_bytes_per_row(
+        facts, frozenset(resolve_targets(facts.linears)), RANK, "float32", 40, "rows"
+    )
     assert facts.config.to_dict() | {"attention": facts.config._attn_implementation} == before
 
 
@@ -125,13 +150,20 @@ def test_attention_that_is_not_fused_grows_with_the_square(folder: Any) -> None:
 @pytest.mark.parametrize("family", ["t5", "bart"])
 def test_encoder_decoders_are_counted_too(folder: Any, family: str) -> None:
     facts = model_facts(folder(family))
-    assert (kept_bytes_per_row(facts, frozenset(resolve_targets(facts.linears)), RANK, "float32", 32, "eager") or 0) > 0
+    assert (
+        kept_bytes_per_row(
+            facts, frozenset(resolve_targets(facts.linears)), RANK, "float32", 32, "eager"
+        )
+        or 0
+    ) > 0
 
 
 @pytest.mark.parametrize("family", FAMILIES)
 def test_no_family_crashes(folder: Any, family: str) -> None:
     facts = model_facts(folder(family))
-    counted = kept_bytes_per_row(facts, frozenset(resolve_targets(facts.linears)), RANK, "float32", 16, "eager")
+    counted = kept_bytes_per_row(
+        facts, frozenset(resolve_targets(facts.linears)), RANK, "float32", 16, "eager"
+    )
     assert counted is None or counted > 0
 
 
@@ -153,9 +185,15 @@ def test_the_widest_layer_of_an_encoder_and_a_decoder_is_the_decoder_s(folder: A
 def test_nothing_is_kept_before_the_first_adapter(folder: Any) -> None:
     facts = replace(model_facts(folder("llama")), llama=None)
     last, first = (
-        frozenset(linear.path for linear in facts.linears if f"layers.{layer}." in linear.path and linear.name == "down_proj")
+        frozenset(
+            linear.path
+            for linear in facts.linears
+            if f"layers.{layer}." in linear.path and linear.name == "down_proj"
+        )
         for layer in (1, 0)
     )
-    late, early = (kept_bytes_per_row(facts, chosen, RANK, "float32", LENGTH, "sdpa") for chosen in (last, first))
+    late, early = (
+        kept_bytes_per_row(facts, chosen, RANK, "float32", LENGTH, "sdpa") for chosen in (last, first)
+    )
     assert late is not None and early is not None
     assert late < early / 3

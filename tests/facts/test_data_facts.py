@@ -14,18 +14,29 @@ from loraloom.records import Task
 
 def row(length: int, label: int | None = None) -> Row:
     ids = np.arange(1, length + 1, dtype=np.int32)
-    labels = np.array([label], np.int32) if label is not None else np.where(ids > 2, ids, -100).astype(np.int32)
+    labels = (
+        np.array([label], np.int32)
+        if label is not None
+        else np.where(ids > 2, ids, -100).astype(np.int32)
+    )
     return Row(ids, labels)
 
 
-def encoded(train: list[Row], validation: list[Row] | None = None, task: Task = "causal_lm", **more: object) -> Encoded:
+def encoded(
+    train: list[Row], validation: list[Row] | None = None, task: Task = "causal_lm", **more: object
+) -> Encoded:
     return Encoded(tuple(train), tuple(validation or ()), (), (), task, "text_label", **more)  # type: ignore[arg-type]
 
 
 def test_rows_tokens_and_supervised_tokens() -> None:
     facts = data_facts(encoded([row(4), row(10), row(6)], [row(30)]))
     assert (facts.rows, facts.tokens, facts.supervised_tokens) == (3, 20, 2 + 8 + 4)
-    assert (facts.longest, facts.longest_anywhere, facts.validation_rows, facts.validation_tokens) == (10, 30, 1, 30)
+    assert (facts.longest, facts.longest_anywhere, facts.validation_rows, facts.validation_tokens) == (
+        10,
+        30,
+        1,
+        30,
+    )
     assert facts.mean_length == pytest.approx(20 / 3)
     assert facts.measured
 
@@ -57,9 +68,9 @@ def test_percentiles_bound_the_shares_they_name(lengths: list[int]) -> None:
         assert sum(length <= tokens for length in lengths) >= share / 100 * len(lengths) - 1e-9
         assert tokens <= facts.longest
     for length in (1, 50, facts.longest):
-        assert facts.share_above(length) >= sum(other > length for other in lengths) / len(lengths) - 0.01 or length < min(
+        assert facts.share_above(length) >= sum(other > length for other in lengths) / len(
             lengths
-        )
+        ) - 0.01 or length < min(lengths)
     assert facts.share_above(facts.longest) == 0
 
 

@@ -58,4 +58,8 @@ def test_a_precision_that_fails_says_why(monkeypatch: pytest.MonkeyPatch) -> Non
         raise RuntimeError("no kernel for this type")
 
     monkeypatch.setattr(torch, "full", refuse)
-    assert environment()["precisions"]["bf16"] == {"works": False, "native": False, "reason": "no kernel for this type"}
+    assert environment()["precisions"]["bf16"] == {
+        "works": False,
+        "native": False,
+        "reason": "no kernel for this type",
+    }

@@ -15,28 +15,61 @@ from loraloom.facts.activations import kept_bytes_per_row
 from loraloom.facts.model import ModelFacts, model_facts
 from loraloom.lora.targets import module_names, resolve_targets
 
-LATENT = {"q_lora_rank": 8, "kv_lora_rank": 8, "qk_rope_head_dim": 8, "qk_nope_head_dim": 8, "v_head_dim": 8}
+LATENT = {
+    "q_lora_rank": 8,
+    "kv_lora_rank": 8,
+    "qk_rope_head_dim": 8,
+    "qk_nope_head_dim": 8,
+    "v_head_dim": 8,
+}
 MIXTURES: dict[str, tuple[Any, set[str]]] = {
-    "mixtral": (tf.MixtralConfig(**GROUPED, num_local_experts=4), {"q_proj", "k_proj", "v_proj", "o_proj"}),
+    "mixtral": (
+        tf.MixtralConfig(**GROUPED, num_local_experts=4),
+        {"q_proj", "k_proj", "v_proj", "o_proj"},
+    ),
     "qwen2_moe": (
         tf.Qwen2MoeConfig(
-            **GROUPED, num_experts=4, num_experts_per_tok=2, moe_intermediate_size=32, shared_expert_intermediate_size=32
+            **GROUPED,
+            num_experts=4,
+            num_experts_per_tok=2,
+            moe_intermediate_size=32,
+            shared_expert_intermediate_size=32,
         ),
-        {"q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj", "shared_expert_gate"},
+        {
+            "q_proj",
+            "k_proj",
+            "v_proj",
+            "o_proj",
+            "gate_proj",
+            "up_proj",
+            "down_proj",
+            "shared_expert_gate",
+        },
     ),
     "deepseek_v3": (
         tf.DeepseekV3Config(
-            **SIZES, **LATENT, n_routed_experts=4, num_experts_per_tok=2, n_group=2, topk_group=1, first_k_dense_replace=1,
+            **SIZES,
+            **LATENT,
+            n_routed_experts=4,
+            num_experts_per_tok=2,
+            n_group=2,
+            topk_group=1,
+            first_k_dense_replace=1,
             moe_intermediate_size=16,
         ),
         {"q_a_proj", "q_b_proj", "kv_a_proj_with_mqa", "kv_b_proj", "o_proj"},
     ),
-    "granitemoe": (tf.GraniteMoeConfig(**GROUPED, num_local_experts=4), {"q_proj", "k_proj", "v_proj", "o_proj"}),
+    "granitemoe": (
+        tf.GraniteMoeConfig(**GROUPED, num_local_experts=4),
+        {"q_proj", "k_proj", "v_proj", "o_proj"},
+    ),
     "llama4": (
-        tf.Llama4TextConfig(**GROUPED, head_dim=8, num_local_experts=4, intermediate_size_mlp=64, attention_chunk_size=64),
+        tf.Llama4TextConfig(
+            **GROUPED, head_dim=8, num_local_experts=4, intermediate_size_mlp=64, attention_chunk_size=64
+        ),
         {"q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"},
     ),
-}  # fmt: skip
+}
 
 
 def facts_of(name: str, folder: Path) -> ModelFacts:
@@ -45,7 +78,9 @@ def facts_of(name: str, folder: Path) -> ModelFacts:
 
 
 @pytest.mark.parametrize("name", MIXTURES)
-def test_attention_and_shared_experts_take_adapters_and_the_router_none(name: str, tmp_path: Path) -> None:
+def test_attention_and_shared_experts_take_adapters_and_the_router_none(
+    name: str, tmp_path: Path
+) -> None:
     """Shared experts where PEFT can name them; in DeepSeek's families it cannot."""
     facts = facts_of(name, tmp_path)
     assert facts.experts == 4
@@ -73,18 +108,27 @@ def test_the_count_of_what_a_pass_keeps_knows_experts(name: str, tmp_path: Path)
 
 def test_a_router_that_is_named_is_refused_with_the_reason(tmp_path: Path) -> None:
     facts = facts_of("llama4", tmp_path)
-    with pytest.raises(ModelError, match=r"`router` reaches 2 layers that stay as they are(.|\n)*balances them"):
+    with pytest.raises(
+        ModelError, match=r"`router` reaches 2 layers that stay as they are(.|\n)*balances them"
+    ):
         resolve_targets(facts.linears, ("q_proj", "router"))
 
 
 def test_a_layer_that_peft_takes_for_experts_is_refused_with_the_reason(tmp_path: Path) -> None:
     """PEFT reads `gate_proj` of DeepSeek-V2, wherever it stands, as a part of the fused experts."""
     tf.DeepseekV2Config(
-        **SIZES, **LATENT, n_routed_experts=4, num_experts_per_tok=2, first_k_dense_replace=1, moe_intermediate_size=16
+        **SIZES,
+        **LATENT,
+        n_routed_experts=4,
+        num_experts_per_tok=2,
+        first_k_dense_replace=1,
+        moe_intermediate_size=16,
     ).save_pretrained(tmp_path)
     facts = model_facts(str(tmp_path))
     assert "gate_proj" not in module_names(facts.linears)
-    with pytest.raises(ModelError, match=r"PEFT takes `gate_proj` of this family for a part of its fused experts"):
+    with pytest.raises(
+        ModelError, match=r"PEFT takes `gate_proj` of this family for a part of its fused experts"
+    ):
         resolve_targets(facts.linears, "gate_proj")
 
 
@@ -96,7 +140,12 @@ def test_a_dense_model_of_a_family_that_has_mixtures_has_none(tmp_path: Path) ->
 def test_a_layer_whose_weights_peft_reads_under_another_name_is_left_out(tmp_path: Path) -> None:
     """Laguna's shared experts: what is trained there would not be found again."""
     config = tf.LagunaConfig(
-        **GROUPED, head_dim=8, num_experts=4, num_experts_per_tok=2, moe_intermediate_size=16, shared_expert_intermediate_size=16
+        **GROUPED,
+        head_dim=8,
+        num_experts=4,
+        num_experts_per_tok=2,
+        moe_intermediate_size=16,
+        shared_expert_intermediate_size=16,
     )
     config.save_pretrained(tmp_path)
     facts = model_facts(str(tmp_path))

@@ -14,10 +14,13 @@ from loraloom.facts.gpu_path import name_of_gpu, refusals, used_parts, why_unuse
 from loraloom.lora import kernels
 
 TOO_OLD = (
-    "The NVIDIA driver on your system is too old (found version 11040). Please update your GPU driver by downloading and "
-    "installing a new version from the URL: http://www.nvidia.com/Download/index.aspx"
+    "The NVIDIA driver on your system is too old (found version 11040). Please update your GPU driver by"
+    " downloading and installing a new version from the URL: http://www.nvidia.com/Download/index.aspx"
 )
-NO_DRIVER = "Found no NVIDIA driver on your system. Please check that you have an NVIDIA GPU and installed a driver from"
+NO_DRIVER = (
+    "Found no NVIDIA driver on your system. Please check that you have an NVIDIA GPU and installed a"
+    " driver from"
+)
 
 
 @pytest.fixture
@@ -103,7 +106,9 @@ def test_where_nothing_is_amiss_nothing_is_said(cards: Any, monkeypatch: pytest.
 
 def test_what_is_said_of_the_kernels_is_what_decides(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(
-        kernels, "refusal", lambda kind, dtype: "they are tired" if dtype == torch.float64 and kind == "cuda" else None
+        kernels,
+        "refusal",
+        lambda kind, dtype: "they are tired" if dtype == torch.float64 and kind == "cuda" else None,
     )
     found = refusals("cuda")
     assert used_parts(found, "bfloat16")["kernels"] == {"used": True, "reason": None}
@@ -124,10 +129,16 @@ def test_which_of_several_gpus_is_used(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_the_environment_of_a_gpu_says_what_it_is_used_with(monkeypatch: pytest.MonkeyPatch) -> None:
-    facts = DeviceFacts("cuda", "a GPU", 1, 1, 1, True, (9, 0), refusals={"kernels": {"bfloat16": None, "float32": "no"}})
+    facts = DeviceFacts(
+        "cuda", "a GPU", 1, 1, 1, True, (9, 0), refusals={"kernels": {"bfloat16": None, "float32": "no"}}
+    )
     assert device.gpu_document(facts, "bfloat16") == {
-        "count": 1, "dtype": "bfloat16", "kernels": {"used": True, "reason": None},
-    }  # fmt: skip
+        "count": 1,
+        "dtype": "bfloat16",
+        "kernels": {"used": True, "reason": None},
+    }
     assert device.gpu_document(facts, "float32") == {
-        "count": 1, "dtype": "float32", "kernels": {"used": False, "reason": "no"},
-    }  # fmt: skip
+        "count": 1,
+        "dtype": "float32",
+        "kernels": {"used": False, "reason": "no"},
+    }

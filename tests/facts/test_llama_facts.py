@@ -29,35 +29,59 @@ CONFIGS: dict[str, Any] = {
     "llama, long": lambda: tf.LlamaConfig(
         **GROUPED,
         rope_parameters={
-            "rope_type": "llama3", "rope_theta": 500000.0, "factor": 8.0, "low_freq_factor": 1.0, "high_freq_factor": 4.0,
+            "rope_type": "llama3",
+            "rope_theta": 500000.0,
+            "factor": 8.0,
+            "low_freq_factor": 1.0,
+            "high_freq_factor": 4.0,
             "original_max_position_embeddings": 32,
         },
     ),
-    "llama, a classifier": lambda: tf.LlamaConfig(**GROUPED, architectures=["LlamaForSequenceClassification"], num_labels=5),
+    "llama, a classifier": lambda: tf.LlamaConfig(
+        **GROUPED, architectures=["LlamaForSequenceClassification"], num_labels=5
+    ),
     "mistral": lambda: tf.MistralConfig(**GROUPED, sliding_window=None),
     "qwen2": lambda: tf.Qwen2Config(**GROUPED),
     "qwen2, tied": lambda: tf.Qwen2Config(**GROUPED, tie_word_embeddings=True),
     "qwen3": lambda: tf.Qwen3Config(**GROUPED, head_dim=8),
     "qwen3, wide heads": lambda: tf.Qwen3Config(**GROUPED, head_dim=20),
     "qwen3, biases": lambda: tf.Qwen3Config(**GROUPED, head_dim=16, attention_bias=True),
-}  # fmt: skip
+}
 OTHERS: dict[str, Any] = {
     "another family": lambda: tf.GemmaConfig(**GROUPED, head_dim=8),
     "another activation": lambda: tf.LlamaConfig(**GROUPED, hidden_act="gelu"),
     "a window": lambda: tf.MistralConfig(**GROUPED, sliding_window=16),
-    "windows in some layers": lambda: tf.Qwen2Config(**GROUPED, use_sliding_window=True, sliding_window=16, max_window_layers=1),
+    "windows in some layers": lambda: tf.Qwen2Config(
+        **GROUPED, use_sliding_window=True, sliding_window=16, max_window_layers=1
+    ),
     "positions scaled otherwise": lambda: tf.LlamaConfig(
         **GROUPED, rope_parameters={"rope_type": "dynamic", "rope_theta": 10000.0, "factor": 2.0}
     ),
-    "already quantised": lambda: tf.LlamaConfig(**GROUPED, quantization_config={"quant_method": "gptq", "bits": 4}),
+    "already quantised": lambda: tf.LlamaConfig(
+        **GROUPED, quantization_config={"quant_method": "gptq", "bits": 4}
+    ),
 }
-CHOICES = ("all-linear", "attention", "mlp", "query", r".*layers\.1\.mlp\.down_proj", r".*layers\.1\..*(k|v|up)_proj")
+CHOICES = (
+    "all-linear",
+    "attention",
+    "mlp",
+    "query",
+    r".*layers\.1\.mlp\.down_proj",
+    r".*layers\.1\..*(k|v|up)_proj",
+)
 
-KERNELS = (("float32", 24, "rows"), ("float32", 200, "rows"), ("bfloat16", 24, "rows"), ("float16", 24, "sdpa"))
+KERNELS = (
+    ("float32", 24, "rows"),
+    ("float32", 200, "rows"),
+    ("bfloat16", 24, "rows"),
+    ("float16", 24, "sdpa"),
+)
 """A table of scores, blocks of queries, both precisions, and the fused kernel."""
 
 
-def both(folder: Path, config: Any, task: Task | None = None, num_labels: int | None = None) -> tuple[ModelFacts, ModelFacts]:
+def both(
+    folder: Path, config: Any, task: Task | None = None, num_labels: int | None = None
+) -> tuple[ModelFacts, ModelFacts]:
     """The facts by arithmetic, and from the built model."""
     config.save_pretrained(folder)
     added = model_facts(str(folder), task=task, num_labels=num_labels)
@@ -79,7 +103,8 @@ def test_the_facts_are_those_of_the_built_model(tmp_path: Path, name: str, task:
 def test_a_pass_keeps_to_the_byte_what_is_counted_on_the_built_model(
     tmp_path: Path, name: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(activations, "DEEP", 1_000)  # each layer is counted, none is said to be like the others
+    # each layer is counted, none is said to be like the others
+    monkeypatch.setattr(activations, "DEEP", 1_000)
     task: Task = "seq_cls" if "tied" in name or "long" in name else "causal_lm"
     added, built = both(tmp_path, CONFIGS[name](), task)
     for chosen in CHOICES:
@@ -103,23 +128,42 @@ def test_what_is_not_plain_is_left_to_the_built_model(tmp_path: Path, name: str)
 @pytest.mark.parametrize(
     ("key", "value"),
     [
-        ("hidden_size", "32"), ("hidden_size", 33), ("hidden_size", 0), ("hidden_size", True), ("hidden_size", 2**40),
-        ("num_hidden_layers", 100_000), ("num_key_value_heads", 3), ("head_dim", 7), ("pad_token_id", 100), ("pad_token_id", -1),
-        ("rms_norm_eps", "small"), ("architectures", "LlamaForCausalLM"), ("dtype", "int4"), ("torch_dtype", "bfloat16"),
-        ("rope_parameters", {"rope_type": "linear", "rope_theta": 10000.0}), ("auto_map", {"AutoModel": "made.Model"}),
-        ("id2label", {"0": "no", "2": "yes"}), ("something", 1), ("model_type", ["llama"]), ("vocab_size", None),
+        ("hidden_size", "32"),
+        ("hidden_size", 33),
+        ("hidden_size", 0),
+        ("hidden_size", True),
+        ("hidden_size", 2**40),
+        ("num_hidden_layers", 100_000),
+        ("num_key_value_heads", 3),
+        ("head_dim", 7),
+        ("pad_token_id", 100),
+        ("pad_token_id", -1),
+        ("rms_norm_eps", "small"),
+        ("architectures", "LlamaForCausalLM"),
+        ("dtype", "int4"),
+        ("torch_dtype", "bfloat16"),
+        ("rope_parameters", {"rope_type": "linear", "rope_theta": 10000.0}),
+        ("auto_map", {"AutoModel": "made.Model"}),
+        ("id2label", {"0": "no", "2": "yes"}),
+        ("something", 1),
+        ("model_type", ["llama"]),
+        ("vocab_size", None),
     ],
-)  # fmt: skip
+)
 def test_a_strange_value_is_left_to_the_built_model(tmp_path: Path, key: str, value: Any) -> None:
     tf.LlamaConfig(**GROUPED, dtype="float32").save_pretrained(tmp_path)
     assert llama.read_llama_like(str(tmp_path)) is not None
     path = tmp_path / "config.json"
-    path.write_text(json.dumps(json.loads(path.read_text(encoding="utf-8")) | {key: value}), encoding="utf-8")
+    path.write_text(
+        json.dumps(json.loads(path.read_text(encoding="utf-8")) | {key: value}), encoding="utf-8"
+    )
     assert llama.read_llama_like(str(tmp_path)) is None
 
 
 @pytest.mark.parametrize("content", ["", "[]", "{", "[" * 100_000, '{"model_type": "llama"}'])
-def test_a_file_that_is_no_config_is_left_to_the_loader_that_says_so(tmp_path: Path, content: str) -> None:
+def test_a_file_that_is_no_config_is_left_to_the_loader_that_says_so(
+    tmp_path: Path, content: str
+) -> None:
     (tmp_path / "config.json").write_text(content, encoding="utf-8")
     assert llama.read_llama_like(str(tmp_path)) is None
 

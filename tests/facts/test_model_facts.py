@@ -1,4 +1,5 @@
-"""What is read from a config.json: every family's sizes, layers and heads; and messages for folders that cannot be used."""
+"""What is read from a config.json: every family's sizes, layers and heads; and messages
+for folders that cannot be used."""
 
 from __future__ import annotations
 
@@ -23,7 +24,19 @@ from loraloom.lora.targets import module_names, resolve_targets
 from loraloom.records import Task
 
 Folder = Callable[[str], str]
-DECODERS = ("llama", "qwen2", "qwen3", "mistral", "gemma", "gemma2", "phi", "phi3", "gpt2", "gpt_neox", "mixtral")
+DECODERS = (
+    "llama",
+    "qwen2",
+    "qwen3",
+    "mistral",
+    "gemma",
+    "gemma2",
+    "phi",
+    "phi3",
+    "gpt2",
+    "gpt_neox",
+    "mixtral",
+)
 ENCODERS = ("bert", "roberta", "distilbert", "deberta-v2", "modernbert")
 SEQ2SEQ = ("t5", "bart")
 
@@ -42,21 +55,34 @@ ATTENTION_AND_MLP: dict[str, tuple[set[str], set[str]]] = {
     "bart": ({"q_proj", "k_proj", "v_proj", "out_proj"}, {"fc1", "fc2"}),
 }
 HEADS = {
-    "llama": ("score",), "gpt2": ("score",), "bert": ("classifier",), "roberta": ("classifier",), "modernbert": ("classifier",),
-    "distilbert": ("pre_classifier", "classifier"), "deberta-v2": ("classifier",), "t5": ("classification_head",),
+    "llama": ("score",),
+    "gpt2": ("score",),
+    "bert": ("classifier",),
+    "roberta": ("classifier",),
+    "modernbert": ("classifier",),
+    "distilbert": ("pre_classifier", "classifier"),
+    "deberta-v2": ("classifier",),
+    "t5": ("classification_head",),
     "bart": ("classification_head",),
-}  # fmt: skip
+}
 
 
 @pytest.mark.parametrize("family", FAMILIES)
 def test_sizes_of_every_family(folder: Folder, family: str) -> None:
     facts = model_facts(folder(family))
     assert facts.model_type == family
-    assert facts.kind == ("decoder" if family in DECODERS else "encoder" if family in ENCODERS else "encoder_decoder")
-    assert facts.task == {"decoder": "causal_lm", "encoder": "seq_cls", "encoder_decoder": "seq2seq_lm"}[facts.kind]
+    assert facts.kind == (
+        "decoder" if family in DECODERS else "encoder" if family in ENCODERS else "encoder_decoder"
+    )
+    assert (
+        facts.task
+        == {"decoder": "causal_lm", "encoder": "seq_cls", "encoder_decoder": "seq2seq_lm"}[facts.kind]
+    )
     assert (facts.hidden_size, facts.heads, facts.vocab_size) == (32, 4, 100)
     assert facts.layers == (4 if family in SEQ2SEQ else 2)
-    assert facts.kv_heads == (2 if family in ("llama", "qwen2", "qwen3", "mistral", "gemma", "gemma2", "mixtral") else 4)
+    assert facts.kv_heads == (
+        2 if family in ("llama", "qwen2", "qwen3", "mistral", "gemma", "gemma2", "mixtral") else 4
+    )
     assert facts.intermediate_size == (128 if family == "gpt2" else 64)
     assert facts.max_positions == {"t5": None, "roberta": 62}.get(family, 64)
     assert facts.experts == (4 if family == "mixtral" else 0)
@@ -71,7 +97,9 @@ def test_parameters_are_those_of_the_real_model(folder: Folder, family: str) -> 
     assert facts.parameters == sum(parameter.numel() for parameter in model.parameters())
     assert facts.architecture == type(model).__name__
     assert {linear.path for linear in facts.linears} == {
-        name for name, part in model.named_modules() if isinstance(part, (torch.nn.Linear, tf.pytorch_utils.Conv1D))
+        name
+        for name, part in model.named_modules()
+        if isinstance(part, (torch.nn.Linear, tf.pytorch_utils.Conv1D))
     }
 
 
@@ -91,7 +119,9 @@ def test_conv1d_features_are_in_and_out_not_rows_and_columns(folder: Folder) -> 
 def test_heads_of_classifiers(folder: Folder, family: str) -> None:
     facts = model_facts(folder(family), task="seq_cls", num_labels=5)
     assert facts.head_modules == HEADS[family]
-    assert all(linear.role == "head" for linear in facts.linears if linear.path.startswith(facts.head_modules))
+    assert all(
+        linear.role == "head" for linear in facts.linears if linear.path.startswith(facts.head_modules)
+    )
     assert facts.linears[-1].out_features == 5
 
 
@@ -100,19 +130,30 @@ DENSE = [family for family in DECODERS if family != "mixtral"]
 
 @pytest.mark.parametrize(
     ("family", "task"),
-    [*((f, "causal_lm") for f in DENSE), *((f, "seq_cls") for f in (*DENSE, "bert", "deberta-v2", "modernbert"))],
+    [
+        *((f, "causal_lm") for f in DENSE),
+        *((f, "seq_cls") for f in (*DENSE, "bert", "deberta-v2", "modernbert")),
+    ],
 )
 def test_all_linear_is_the_set_that_peft_takes(folder: Folder, family: str, task: Task) -> None:
     facts = model_facts(folder(family), task=task)
     auto: Any = tf.AutoModelForCausalLM if task == "causal_lm" else tf.AutoModelForSequenceClassification
     peft_task = {"causal_lm": "CAUSAL_LM", "seq_cls": "SEQ_CLS"}[task]
-    model = get_peft_model(auto.from_config(FAMILIES[family]()), LoraConfig(target_modules="all-linear", task_type=peft_task))
-    theirs = {name.removeprefix("base_model.model.") for name, part in model.named_modules() if hasattr(part, "lora_A")}
+    model = get_peft_model(
+        auto.from_config(FAMILIES[family]()),
+        LoraConfig(target_modules="all-linear", task_type=peft_task),
+    )
+    theirs = {
+        name.removeprefix("base_model.model.")
+        for name, part in model.named_modules()
+        if hasattr(part, "lora_A")
+    }
     assert set(resolve_targets(facts.linears, "all-linear")) == theirs
 
 
 @pytest.mark.parametrize(
-    ("path", "role"), [("a.self_attn.dense", "attention"), ("a.mlp.dense", "mlp"), ("bert.pooler.dense", "other")]
+    ("path", "role"),
+    [("a.self_attn.dense", "attention"), ("a.mlp.dense", "mlp"), ("bert.pooler.dense", "other")],
 )
 def test_the_same_layer_name_has_the_role_of_where_it_sits(path: str, role: str) -> None:
     assert role_of(path) == role
@@ -121,15 +162,20 @@ def test_the_same_layer_name_has_the_role_of_where_it_sits(path: str, role: str)
 def test_70b_from_its_config_alone(tmp_path: Path) -> None:
     """Built with weights, it would take 282 GB."""
     tf.LlamaConfig(
-        vocab_size=128256, hidden_size=8192, num_hidden_layers=80, num_attention_heads=64, num_key_value_heads=8,
+        vocab_size=128256,
+        hidden_size=8192,
+        num_hidden_layers=80,
+        num_attention_heads=64,
+        num_key_value_heads=8,
         intermediate_size=28672,
-    ).save_pretrained(tmp_path)  # fmt: skip
+    ).save_pretrained(tmp_path)
     facts = model_facts(str(tmp_path))
     assert facts.parameters == 70_553_706_496
     assert len(resolve_targets(facts.linears)) == 560
 
 
-# -- weights ----------------------------------------------------------------------------------------------------------
+# -- weights
+# ----------------------------------------------------------------------------------------------------------
 
 
 def saved(path: Path, config: Any, auto: Any, **names: Any) -> str:
@@ -163,7 +209,9 @@ def test_a_cut_off_download_is_told_before_anything_is_loaded(tmp_path: Path) ->
         require_weights(model_facts(name))
 
 
-@pytest.mark.parametrize("content", [b"", b"abc", struct.pack("<Q", 10**9) + b"{}", struct.pack("<Q", 4) + b"{]!}"])
+@pytest.mark.parametrize(
+    "content", [b"", b"abc", struct.pack("<Q", 10**9) + b"{}", struct.pack("<Q", 4) + b"{]!}"]
+)
 def test_files_that_are_no_safetensors_are_told_as_such(tmp_path: Path, content: bytes) -> None:
     FAMILIES["llama"]().save_pretrained(tmp_path)
     (tmp_path / "model.safetensors").write_bytes(content)
@@ -174,7 +222,11 @@ def test_files_that_are_no_safetensors_are_told_as_such(tmp_path: Path, content:
 def test_a_pooler_that_the_weights_lack_is_trained_whole(tmp_path: Path) -> None:
     name = saved(tmp_path, FAMILIES["bert"](), tf.AutoModel)
     assert model_facts(name).head_modules == ("classifier",)
-    weights = {key: tensor for key, tensor in load_file(tmp_path / "model.safetensors").items() if "pooler" not in key}
+    weights = {
+        key: tensor
+        for key, tensor in load_file(tmp_path / "model.safetensors").items()
+        if "pooler" not in key
+    }
     save_file(weights, tmp_path / "model.safetensors", metadata={"format": "pt"})
     assert model_facts(name).head_modules == ("bert.pooler", "classifier")
 
@@ -187,7 +239,8 @@ def test_no_weights_is_an_error_only_where_they_are_needed(folder: Folder) -> No
     assert error.value.exit_code == 2
 
 
-# -- what cannot be used ----------------------------------------------------------------------------------------------
+# -- what cannot be used
+# ----------------------------------------------------------------------------------------------
 
 
 def test_a_missing_folder_names_its_neighbours(tmp_path: Path) -> None:
@@ -198,7 +251,9 @@ def test_a_missing_folder_names_its_neighbours(tmp_path: Path) -> None:
 
 
 def test_a_name_that_is_nowhere(monkeypatch: pytest.MonkeyPatch) -> None:
-    with pytest.raises(ModelError, match="nobody/nothing is neither a folder here nor a model that the hub gives") as error:
+    with pytest.raises(
+        ModelError, match="nobody/nothing is neither a folder here nor a model that the hub gives"
+    ) as error:
         model_facts("nobody/nothing")
     assert "next:" in str(error.value)
 
@@ -216,7 +271,9 @@ def test_without_a_network_the_hub_is_asked_for_once(monkeypatch: pytest.MonkeyP
     for name in PROXIES:
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setattr(socket, "getaddrinfo", resolve)
-    with pytest.raises(ModelError, match="nobody/nothing is neither a folder here nor a model that the hub gives"):
+    with pytest.raises(
+        ModelError, match="nobody/nothing is neither a folder here nor a model that the hub gives"
+    ):
         model_facts("nobody/nothing")
     assert len(asked) == 1
     monkeypatch.setenv("https_proxy", "http://proxy.test:1")
@@ -266,20 +323,32 @@ def test_model_code_is_not_run_unasked(tmp_path: Path) -> None:
     assert "model.trust_remote_code: true" in str(error.value)
 
 
-@pytest.mark.parametrize(("family", "task", "next"), [("bert", "causal_lm", "seq_cls"), ("llama", "seq2seq_lm", "causal_lm")])
+@pytest.mark.parametrize(
+    ("family", "task", "next"), [("bert", "causal_lm", "seq_cls"), ("llama", "seq2seq_lm", "causal_lm")]
+)
 def test_a_task_that_the_kind_cannot_do(folder: Folder, family: str, task: Task, next: str) -> None:
     with pytest.raises(ModelError, match=f"cannot do {task}") as error:
         model_facts(folder(family), task=task)
     assert f"task: {next}" in str(error.value)
 
 
-LONG_ROPE = {"rope_type": "longrope", "original_max_position_embeddings": 32, "short_factor": [1.0] * 4, "long_factor": [2.0] * 4}
+LONG_ROPE = {
+    "rope_type": "longrope",
+    "original_max_position_embeddings": 32,
+    "short_factor": [1.0] * 4,
+    "long_factor": [2.0] * 4,
+}
 
 
-@pytest.mark.parametrize(("rope", "limit"), [
-    (LONG_ROPE, 32), ({"rope_type": "dynamic", "factor": 4.0}, 64), ({"rope_type": "default"}, None),
-    ({"rope_type": "yarn", "factor": 4.0, "original_max_position_embeddings": 32}, None),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("rope", "limit"),
+    [
+        (LONG_ROPE, 32),
+        ({"rope_type": "dynamic", "factor": 4.0}, 64),
+        ({"rope_type": "default"}, None),
+        ({"rope_type": "yarn", "factor": 4.0, "original_max_position_embeddings": 32}, None),
+    ],
+)
 @pytest.mark.parametrize("of", [tf.LlamaConfig, tf.Qwen2Config])
 def test_rows_end_where_their_batch_would_change_how_they_are_read(
     tmp_path: Path, of: Any, rope: dict[str, Any], limit: int | None
@@ -291,6 +360,10 @@ def test_rows_end_where_their_batch_would_change_how_they_are_read(
 
 
 def test_phi_3_ends_at_its_original_positions(tmp_path: Path) -> None:
-    config = tf.Phi3Config(**SIZES, original_max_position_embeddings=32, rope_parameters=LONG_ROPE | {"rope_theta": 10_000.0})
+    config = tf.Phi3Config(
+        **SIZES,
+        original_max_position_embeddings=32,
+        rope_parameters=LONG_ROPE | {"rope_theta": 10_000.0},
+    )
     config.save_pretrained(tmp_path)
     assert model_facts(str(tmp_path)).max_positions == 32

@@ -21,13 +21,27 @@ def test_a_number_is_kept_under_its_key(cache: Path) -> None:
     assert recalled("speed", "float32") is None
     keep("speed", "float32", 2.5)
     keep("speed", "bfloat16", 7.0)
-    assert (recalled("speed", "float32"), recalled("speed", "bfloat16"), recalled("speed", "float64")) == (2.5, 7.0, None)
+    assert (
+        recalled("speed", "float32"),
+        recalled("speed", "bfloat16"),
+        recalled("speed", "float64"),
+    ) == (2.5, 7.0, None)
     assert json.loads(cache.read_text()) == {"float32": 2.5, "bfloat16": 7.0}
     assert [path.name for path in cache.parent.iterdir()] == ["speed.json"]
 
 
 @pytest.mark.parametrize(
-    "broken", [b"", b"{", b"\xff\xfe", b"[1]", b'{"float32": "fast"}', b'{"float32": -1.0}', b'{"float32": NaN}', b"[" * 100_000]
+    "broken",
+    [
+        b"",
+        b"{",
+        b"\xff\xfe",
+        b"[1]",
+        b'{"float32": "fast"}',
+        b'{"float32": -1.0}',
+        b'{"float32": NaN}',
+        b"[" * 100_000,
+    ],
 )
 def test_a_broken_file_counts_as_empty_and_is_replaced(cache: Path, broken: bytes) -> None:
     cache.parent.mkdir()
@@ -37,7 +51,9 @@ def test_a_broken_file_counts_as_empty_and_is_replaced(cache: Path, broken: byte
     assert json.loads(cache.read_text()) == {"float32": 2.5}
 
 
-def test_a_folder_that_cannot_be_written_keeps_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_folder_that_cannot_be_written_keeps_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     (tmp_path / "file").write_text("not a folder")
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "file"))
     keep("speed", "float32", 2.5)

@@ -17,10 +17,19 @@ OPERATIONS = 1e9
 
 
 class Machine:
-    """A product takes `seconds` on `cores`; of these this process gets `share`, others have what they want of the rest."""
+    """A product takes `seconds` on `cores`; of these this process gets `share`, others
+    have what they want of the rest."""
 
-    def __init__(self, seconds: float, cores: int, share: float, *, others: bool = True, tells: bool = True) -> None:
-        self.seconds, self.cores, self.share, self.others, self.tells = seconds, cores, share, others, tells
+    def __init__(
+        self, seconds: float, cores: int, share: float, *, others: bool = True, tells: bool = True
+    ) -> None:
+        self.seconds, self.cores, self.share, self.others, self.tells = (
+            seconds,
+            cores,
+            share,
+            others,
+            tells,
+        )
         self.wall = self.own = self.all = 100.0
 
     def product(self) -> None:
@@ -51,7 +60,9 @@ def test_noise_is_no_company() -> None:
 
 def test_cores_that_a_product_leaves_idle_are_taken_by_nobody() -> None:
     alone = Machine(0.01, 4, 0.5, others=False).speed()
-    assert alone == Speed(pytest.approx(OPERATIONS / 0.02), 1.0), "a product that uses half the cores is no faster for it"
+    assert alone == Speed(pytest.approx(OPERATIONS / 0.02), 1.0), (
+        "a product that uses half the cores is no faster for it"
+    )
 
 
 def test_a_slow_product_on_a_crowded_machine_does_not_take_for_ever() -> None:
@@ -87,7 +98,9 @@ def test_a_better_idle_rate_replaces_what_a_busy_machine_once_left(cache: Path) 
     assert json.loads(cache.read_text()) == {"here": 4.0, "there": 3.0}
 
 
-def test_the_rate_is_kept_by_device_precision_threads_and_torch(cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_rate_is_kept_by_device_precision_threads_and_torch(
+    cache: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(speed, "measured", lambda run, operations, cores: Speed(operations, 1.0))
     found = speed.matmul_speed_now("cpu", "float32")
     ((key, kept),) = json.loads(cache.read_text()).items()
@@ -103,7 +116,8 @@ def test_this_machine_has_a_speed() -> None:
 
 
 @pytest.mark.parametrize(
-    ("limit", "cores"), [("max 100000", 8), ("250000 100000", 3), ("1000 100000", 1), ("6400000 100000", 8), ("", 8)]
+    ("limit", "cores"),
+    [("max 100000", 8), ("250000 100000", 3), ("1000 100000", 1), ("6400000 100000", 8), ("", 8)],
 )
 def test_a_container_s_share_of_the_processor_counts_as_its_cores(
     limit: str, cores: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch

@@ -1,4 +1,5 @@
-"""Layers in which an adapter would learn nothing: left out of what a keyword stands for and said, refused where named."""
+"""Layers in which an adapter would learn nothing: left out of what a keyword stands for
+and said, refused where named."""
 
 from __future__ import annotations
 
@@ -18,28 +19,68 @@ from loraloom.facts.unused import NEVER_RUN, NO_GRADIENT, NO_PRODUCT, unused_lin
 from loraloom.lora.targets import module_names, resolve_targets
 from loraloom.records import Task
 
-SEEING = {"d_model": 32, "encoder_layers": 1, "decoder_layers": 1, "encoder_attention_heads": 2, "decoder_attention_heads": 2,
-          "encoder_ffn_dim": 48, "decoder_ffn_dim": 48, "vocab_size": 64, "max_position_embeddings": 64}  # fmt: skip
+SEEING = {
+    "d_model": 32,
+    "encoder_layers": 1,
+    "decoder_layers": 1,
+    "encoder_attention_heads": 2,
+    "decoder_attention_heads": 2,
+    "encoder_ffn_dim": 48,
+    "decoder_ffn_dim": 48,
+    "vocab_size": 64,
+    "max_position_embeddings": 64,
+}
 DECODER = {"is_decoder": True, "is_encoder_decoder": False}
-LATENT = {"q_lora_rank": 8, "kv_lora_rank": 8, "qk_rope_head_dim": 8, "qk_nope_head_dim": 8, "v_head_dim": 8}
+LATENT = {
+    "q_lora_rank": 8,
+    "kv_lora_rank": 8,
+    "qk_rope_head_dim": 8,
+    "qk_nope_head_dim": 8,
+    "v_head_dim": 8,
+}
 CASES: dict[str, tuple[Any, Task, dict[str, str]]] = {
-    "bart": (tf.BartConfig(**SEEING, **DECODER, architectures=["BartForCausalLM"]), "causal_lm", {
-        "encoder_attn.k_proj": NEVER_RUN, "encoder_attn.out_proj": NEVER_RUN,
-    }),
-    "led": (
-        tf.LEDConfig(**{k: v for k, v in SEEING.items() if k != "max_position_embeddings"}, attention_window=4,
-                     max_encoder_position_embeddings=64, max_decoder_position_embeddings=64),
-        "seq2seq_lm", {"query_global": NEVER_RUN, "value_global": NEVER_RUN},
+    "bart": (
+        tf.BartConfig(**SEEING, **DECODER, architectures=["BartForCausalLM"]),
+        "causal_lm",
+        {
+            "encoder_attn.k_proj": NEVER_RUN,
+            "encoder_attn.out_proj": NEVER_RUN,
+        },
     ),
-    "mamba": (tf.MambaConfig(hidden_size=32, num_hidden_layers=1, vocab_size=64), "causal_lm", {"dt_proj": NEVER_RUN}),
+    "led": (
+        tf.LEDConfig(
+            **{k: v for k, v in SEEING.items() if k != "max_position_embeddings"},
+            attention_window=4,
+            max_encoder_position_embeddings=64,
+            max_decoder_position_embeddings=64,
+        ),
+        "seq2seq_lm",
+        {"query_global": NEVER_RUN, "value_global": NEVER_RUN},
+    ),
+    "mamba": (
+        tf.MambaConfig(hidden_size=32, num_hidden_layers=1, vocab_size=64),
+        "causal_lm",
+        {"dt_proj": NEVER_RUN},
+    ),
     "big_bird": (tf.BigBirdConfig(**SIZES), "seq_cls", {"pooler": NO_GRADIENT}),
     "deepseek_v32": (
-        tf.DeepseekV32Config(**SIZES, **LATENT, n_routed_experts=4, n_group=2, topk_group=1, moe_intermediate_size=16,
-                             index_n_heads=2, index_head_dim=16, index_topk=4, num_key_value_heads=4),
-        "causal_lm", {"indexer.wk": NO_GRADIENT, "indexer.weights_proj": NO_GRADIENT},
+        tf.DeepseekV32Config(
+            **SIZES,
+            **LATENT,
+            n_routed_experts=4,
+            n_group=2,
+            topk_group=1,
+            moe_intermediate_size=16,
+            index_n_heads=2,
+            index_head_dim=16,
+            index_topk=4,
+            num_key_value_heads=4,
+        ),
+        "causal_lm",
+        {"indexer.wk": NO_GRADIENT, "indexer.weights_proj": NO_GRADIENT},
     ),
     "deepseek_v4": (tf.DeepseekV4Config(**SIZES), "causal_lm", {"self_attn.o_a_proj": NO_PRODUCT}),
-}  # fmt: skip
+}
 
 
 def facts_of(name: str, folder: Path) -> ModelFacts:
@@ -69,10 +110,15 @@ def test_who_names_one_is_told_why_not(name: str, tmp_path: Path) -> None:
         assert error.value.got == why
 
 
-@pytest.mark.parametrize(("config", "task"), [
-    (tf.GPT2Config(n_embd=32, n_layer=2, n_head=2, vocab_size=64), "causal_lm"), (tf.BertConfig(**SIZES), "seq_cls"),
-    (tf.FalconConfig(**SIZES), "causal_lm"), (tf.T5Config(d_model=32, num_layers=1, vocab_size=64), "seq2seq_lm"),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("config", "task"),
+    [
+        (tf.GPT2Config(n_embd=32, n_layer=2, n_head=2, vocab_size=64), "causal_lm"),
+        (tf.BertConfig(**SIZES), "seq_cls"),
+        (tf.FalconConfig(**SIZES), "causal_lm"),
+        (tf.T5Config(d_model=32, num_layers=1, vocab_size=64), "seq2seq_lm"),
+    ],
+)
 def test_what_runs_and_learns_is_not_left_out(config: Any, task: Task, tmp_path: Path) -> None:
     """Falcon has a linear layer of its own, whose product is the usual one."""
     config.save_pretrained(tmp_path)

@@ -1,4 +1,5 @@
-"""Reading headers of weight files: any set of tensors gives back its names, its size and its main type."""
+"""Reading headers of weight files: any set of tensors gives back its names, its size
+and its main type."""
 
 from __future__ import annotations
 
@@ -17,13 +18,18 @@ DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch
 
 
 @given(
-    st.dictionaries(st.from_regex(r"[a-z]{1,8}\.weight", fullmatch=True), st.integers(1, 40), min_size=1, max_size=6),
+    st.dictionaries(
+        st.from_regex(r"[a-z]{1,8}\.weight", fullmatch=True), st.integers(1, 40), min_size=1, max_size=6
+    ),
     st.sampled_from(sorted(DTYPES)),
 )
 def test_names_size_and_type_come_back(sizes: dict[str, int], dtype: str) -> None:
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
-        save_file({key: torch.zeros(size, dtype=DTYPES[dtype]) for key, size in sizes.items()}, folder / "model.safetensors")
+        save_file(
+            {key: torch.zeros(size, dtype=DTYPES[dtype]) for key, size in sizes.items()},
+            folder / "model.safetensors",
+        )
         found = find_weights(folder)
         assert found.problem is None
         assert found.names == frozenset(sizes)
@@ -33,7 +39,9 @@ def test_names_size_and_type_come_back(sizes: dict[str, int], dtype: str) -> Non
 
 def test_the_type_of_most_numbers_counts_not_of_most_tensors(tmp_path: Path) -> None:
     tensors = {f"norm{number}": torch.zeros(4) for number in range(5)}
-    save_file({**tensors, "big": torch.zeros(1000, dtype=torch.bfloat16)}, tmp_path / "model.safetensors")
+    save_file(
+        {**tensors, "big": torch.zeros(1000, dtype=torch.bfloat16)}, tmp_path / "model.safetensors"
+    )
     assert find_weights(tmp_path).dtype == "bfloat16"
 
 

@@ -28,9 +28,17 @@ def tools(tmp_path_factory: pytest.TempPathFactory) -> Tools:
     chat.chat_template = TEMPLATE
     torch.manual_seed(0)
     config = tf.LlamaConfig(
-        hidden_size=8, num_hidden_layers=1, num_attention_heads=2, num_key_value_heads=2, intermediate_size=12,
-        vocab_size=len(plain), max_position_embeddings=64, pad_token_id=0, bos_token_id=1, eos_token_id=1,
-    )  # fmt: skip
+        hidden_size=8,
+        num_hidden_layers=1,
+        num_attention_heads=2,
+        num_key_value_heads=2,
+        intermediate_size=12,
+        vocab_size=len(plain),
+        max_position_embeddings=64,
+        pad_token_id=0,
+        bos_token_id=1,
+        eos_token_id=1,
+    )
     tf.LlamaForCausalLM(config).save_pretrained(folder)
     chat.save_pretrained(folder)
     return Tools(chat, plain, folder)
@@ -46,4 +54,6 @@ def _tokenizer() -> Any:
         vocab_size=300, special_tokens=["<pad>", "<eos>"], initial_alphabet=alphabet, show_progress=False
     )  # type: ignore[call-arg]
     inner.train_from_iterator(["the cat runs", "a dog and four birds"], trainer)
-    return tf.PreTrainedTokenizerFast(tokenizer_object=inner, pad_token="<pad>", eos_token="<eos>", model_max_length=64)
+    return tf.PreTrainedTokenizerFast(
+        tokenizer_object=inner, pad_token="<pad>", eos_token="<eos>", model_max_length=64
+    )

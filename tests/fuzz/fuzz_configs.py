@@ -12,9 +12,12 @@ from loraloom.config.keys import keys, sections
 
 SOUND = (
     yaml.safe_dump(to_plain(Config())),
-    "model: {name_or_path: here, dtype: float32}\ndata: {train: rows.jsonl, validation: 0.2}\nadapter:\n  r: 8\n"
-    "  rank_pattern: {q_proj: 4}\ntraining:\n  learning_rate: 2e-4\nsearch:\n  space:\n    adapter.r: [4, 8]\n"
-    "    training.learning_rate: {low: 1e-5, high: 1e-3, log: true}\nlimits: {memory: 12GiB, time: 1h30m}\nname: first\n",
+    (
+        "model: {name_or_path: here, dtype: float32}\ndata: {train: rows.jsonl, validation:"
+        " 0.2}\nadapter:\n  r: 8\n  rank_pattern: {q_proj: 4}\ntraining:\n  learning_rate:"
+        " 2e-4\nsearch:\n  space:\n    adapter.r: [4, 8]\n    training.learning_rate: {low: 1e-5, high:"
+        " 1e-3, log: true}\nlimits: {memory: 12GiB, time: 1h30m}\nname: first\n"
+    ),
 )
 
 key_names = st.one_of(
@@ -30,10 +33,22 @@ flow = st.one_of(
     st.builds(dumped, scalars, ascii_only=st.just(False)),
     st.builds(yaml.safe_dump, scalars.filter(lambda value: value == value)),
     st.sampled_from(
-        (*ODD_TEXTS, *map(str, HUGE_NUMBERS), "[1, 2", "{low: 1, high: 0}", "{low: 1, high: 2, step: 0}", "[*a]", "&a [*a]")
+        (
+            *ODD_TEXTS,
+            *map(str, HUGE_NUMBERS),
+            "[1, 2",
+            "{low: 1, high: 0}",
+            "{low: 1, high: 2, step: 0}",
+            "[*a]",
+            "&a [*a]",
+        )
     ),
     st.builds("{{low: {}, high: {}, log: {}, step: {}}}".format, scalars, scalars, scalars, scalars),
-    st.builds(lambda digits, unit: "9" * digits + unit, st.integers(1, 400), st.sampled_from(("", "GiB", "h", "m", "e9", ".5"))),
+    st.builds(
+        lambda digits, unit: "9" * digits + unit,
+        st.integers(1, 400),
+        st.sampled_from(("", "GiB", "h", "m", "e9", ".5")),
+    ),
     deep,
 )
 assignments = st.one_of(st.builds("{}={}".format, key_names, flow), texts)
@@ -47,7 +62,12 @@ def bombs(draw: st.DrawFn) -> str:
     if flavour == "itself":
         return draw(
             st.sampled_from(
-                ("a: &a [*a]\n", "search: &a {space: *a}\n", "&a adapter: {rank_pattern: &b {x: *b}}\n", "? &k [*k]\n: 1\n")
+                (
+                    "a: &a [*a]\n",
+                    "search: &a {space: *a}\n",
+                    "&a adapter: {rank_pattern: &b {x: *b}}\n",
+                    "? &k [*k]\n: 1\n",
+                )
             )
         )
     lines = ["a0: &a0 " + ("[1]" if flavour == "list" else "{k: 1}")]
@@ -61,7 +81,9 @@ def bombs(draw: st.DrawFn) -> str:
             body = "{<<: [" + ", ".join(names) + f"], k{level}: 1}}"
         lines.append(f"a{level}: &a{level} {body}")
     lines.append(
-        f"search: {{space: {{adapter.r: *a{depth - 1}}}}}" if draw(st.booleans()) else f"adapter: {{rank_pattern: *a{depth - 1}}}"
+        f"search: {{space: {{adapter.r: *a{depth - 1}}}}}"
+        if draw(st.booleans())
+        else f"adapter: {{rank_pattern: *a{depth - 1}}}"
     )
     return "\n".join(lines) + "\n"
 
@@ -86,7 +108,9 @@ files = st.one_of(
     garbled(bombs().map(str.encode)),
     deep.map(str.encode),
     st.binary(max_size=60),
-    st.builds(lambda size: b"adapter: {r: 8}\n# " + b"x" * size, st.sampled_from((10, 300_000, 2_000_000))),
+    st.builds(
+        lambda size: b"adapter: {r: 8}\n# " + b"x" * size, st.sampled_from((10, 300_000, 2_000_000))
+    ),
     st.builds(
         lambda size: b"adapter:\n  rank_pattern:\n" + b"".join(b"    m%d: 1\n" % i for i in range(size)),
         st.sampled_from((3, 2000, 200_000)),

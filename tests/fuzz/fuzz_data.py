@@ -50,14 +50,25 @@ COLUMNS = (
 
 labels = st.one_of(words, st.integers(0, 3), st.integers(0, 3), scalars, values)
 sound_messages = st.builds(
-    lambda asked, answer: [{"role": "user", "content": asked}, {"role": "assistant", "content": answer}], texts, texts
+    lambda asked, answer: [{"role": "user", "content": asked}, {"role": "assistant", "content": answer}],
+    texts,
+    texts,
 )
 turns = st.one_of(
-    st.fixed_dictionaries({"role": st.sampled_from(("user", "assistant", "system", "tool")), "content": texts}),
-    st.fixed_dictionaries({"from": st.one_of(st.sampled_from(("human", "gpt", "narrator")), values), "value": values}),
-    st.fixed_dictionaries({"role": values, "content": values}, optional={"tool_calls": values, "name": values}),
     st.fixed_dictionaries(
-        {"role": texts, "content": st.lists(st.one_of(values, st.fixed_dictionaries({"text": values})), max_size=2)}
+        {"role": st.sampled_from(("user", "assistant", "system", "tool")), "content": texts}
+    ),
+    st.fixed_dictionaries(
+        {"from": st.one_of(st.sampled_from(("human", "gpt", "narrator")), values), "value": values}
+    ),
+    st.fixed_dictionaries(
+        {"role": values, "content": values}, optional={"tool_calls": values, "name": values}
+    ),
+    st.fixed_dictionaries(
+        {
+            "role": texts,
+            "content": st.lists(st.one_of(values, st.fixed_dictionaries({"text": values})), max_size=2),
+        }
     ),
     values,
 )
@@ -68,7 +79,9 @@ rows = st.one_of(
     st.fixed_dictionaries({"text": texts}),
     st.fixed_dictionaries({"messages": messages}),
     st.fixed_dictionaries({"conversations": messages}),
-    st.fixed_dictionaries({"instruction": texts, "output": texts}, optional={"input": st.one_of(texts, values)}),
+    st.fixed_dictionaries(
+        {"instruction": texts, "output": texts}, optional={"input": st.one_of(texts, values)}
+    ),
     st.fixed_dictionaries({"prompt": texts, "completion": texts}),
     st.fixed_dictionaries({"prompt": messages, "completion": messages}),
     st.fixed_dictionaries({"question": texts, "answer": st.one_of(texts, values)}),
@@ -107,7 +120,9 @@ def json_lines(draw: st.DrawFn) -> bytes:
             )
         )
         lines.insert(place, odd)
-    return draw(st.sampled_from(("\n", "\r\n", "\n\n", "\r"))).join(lines).encode("utf-8", "surrogatepass")
+    return (
+        draw(st.sampled_from(("\n", "\r\n", "\n\n", "\r"))).join(lines).encode("utf-8", "surrogatepass")
+    )
 
 
 @st.composite
@@ -119,7 +134,9 @@ def json_files(draw: st.DrawFn) -> bytes:
     elif wrapped == "object":
         made = {str(number): row for number, row in enumerate(made)}
     elif wrapped == "odd":
-        return draw(st.one_of(deep, st.builds("[{}, {}]".format, deep, deep), texts)).encode("utf-8", "surrogatepass")
+        return draw(st.one_of(deep, st.builds("[{}, {}]".format, deep, deep), texts)).encode(
+            "utf-8", "surrogatepass"
+        )
     return json.dumps(made, ensure_ascii=draw(st.booleans())).encode("utf-8", "surrogatepass")
 
 
@@ -127,14 +144,23 @@ def json_files(draw: st.DrawFn) -> bytes:
 def separated(draw: st.DrawFn, separator: str = ",") -> bytes:
     """CSV as spreadsheets, scripts and hands write it."""
     names = draw(
-        st.one_of(st.just(["text", "label"]), st.just(["text"]), st.lists(st.one_of(st.sampled_from(COLUMNS), texts), max_size=4))
+        st.one_of(
+            st.just(["text", "label"]),
+            st.just(["text"]),
+            st.lists(st.one_of(st.sampled_from(COLUMNS), texts), max_size=4),
+        )
     )
     cells = st.one_of(texts, words, numbers.map(str))
-    lines = draw(st.lists(st.lists(cells, min_size=max(0, len(names) - 1), max_size=len(names) + 1), max_size=6))
+    lines = draw(
+        st.lists(st.lists(cells, min_size=max(0, len(names) - 1), max_size=len(names) + 1), max_size=6)
+    )
     whole = draw(st.lists(st.lists(words, min_size=len(names), max_size=len(names)), max_size=6))
     if draw(st.integers(0, 9)) == 0:
         size = draw(st.sampled_from((100, 20_000)))
-        names, whole = [*names, *(f"c{i}" for i in range(size))], [[*row, *("v" for _ in range(size))] for row in whole[:2]]
+        names, whole = (
+            [*names, *(f"c{i}" for i in range(size))],
+            [[*row, *("v" for _ in range(size))] for row in whole[:2]],
+        )
     quoted = draw(st.sampled_from(("never", "always", "where needed")))
     end = draw(st.sampled_from(("\n", "\r\n", "\r")))
     text = "".join(
@@ -143,14 +169,28 @@ def separated(draw: st.DrawFn, separator: str = ",") -> bytes:
     )
     if draw(st.integers(0, 5)) == 0:
         text += draw(
-            st.sampled_from(('"', '"open\nfor\never', 'a"b",c\n', '"a" b,c\n', '"""\n', "\0,\0\n", "x" * 200_000 + ",1\n"))
+            st.sampled_from(
+                (
+                    '"',
+                    '"open\nfor\never',
+                    'a"b",c\n',
+                    '"a" b,c\n',
+                    '"""\n',
+                    "\0,\0\n",
+                    "x" * 200_000 + ",1\n",
+                )
+            )
         )
     return text.encode("utf-8", "surrogatepass")
 
 
 def _cell(cell: str, quoted: str, separator: str) -> str:
     needed = any(sign in cell for sign in (separator, '"', "\n", "\r"))
-    return '"' + cell.replace('"', '""') + '"' if quoted == "always" or (quoted == "where needed" and needed) else cell
+    return (
+        '"' + cell.replace('"', '""') + '"'
+        if quoted == "always" or (quoted == "where needed" and needed)
+        else cell
+    )
 
 
 wide = separated().map(lambda content: content.decode("utf-8", "replace").encode("utf-16"))
@@ -195,17 +235,27 @@ def tables_of_types(draw: st.DrawFn) -> Any:
     kinds: dict[str, Any] = {
         "text": arrow.array(draw(st.lists(words, min_size=size, max_size=size)), arrow.string()),
         "large": arrow.array(draw(st.lists(words, min_size=size, max_size=size)), arrow.large_string()),
-        "dictionary": arrow.array(draw(st.lists(words, min_size=size, max_size=size)), arrow.string()).dictionary_encode(),
-        "bytes": arrow.array(draw(st.lists(st.binary(max_size=4), min_size=size, max_size=size)), arrow.binary()),
-        "whole": arrow.array(draw(st.lists(st.integers(0, 3), min_size=size, max_size=size)), arrow.int64()),
-        "fraction": arrow.array(draw(st.lists(st.floats(), min_size=size, max_size=size)), arrow.float64()),
+        "dictionary": arrow.array(
+            draw(st.lists(words, min_size=size, max_size=size)), arrow.string()
+        ).dictionary_encode(),
+        "bytes": arrow.array(
+            draw(st.lists(st.binary(max_size=4), min_size=size, max_size=size)), arrow.binary()
+        ),
+        "whole": arrow.array(
+            draw(st.lists(st.integers(0, 3), min_size=size, max_size=size)), arrow.int64()
+        ),
+        "fraction": arrow.array(
+            draw(st.lists(st.floats(), min_size=size, max_size=size)), arrow.float64()
+        ),
         "nothing": arrow.nulls(size),
         "half": arrow.array([None if i % 2 else "red" for i in range(size)], arrow.string()),
         "time": arrow.array([i * 10**17 for i in range(size)], arrow.timestamp("ns")),
         "date": arrow.array(list(range(size)), arrow.date32()).cast(arrow.date64()),
         "length": arrow.array([2**62] * size, arrow.duration("us")),
         "list": arrow.array([["a", "b"]] * size, arrow.list_(arrow.string())),
-        "chat": arrow.array([[{"role": "user", "content": "hi"}, {"role": "assistant", "content": "yes"}]] * size),
+        "chat": arrow.array(
+            [[{"role": "user", "content": "hi"}, {"role": "assistant", "content": "yes"}]] * size
+        ),
         "map": arrow.array([[("role", "user")]] * size, arrow.map_(arrow.string(), arrow.string())),
         "wrong bytes": arrow.array([b"\xff\xfe"] * size, arrow.binary()).view(arrow.string()),
     }
@@ -215,7 +265,9 @@ def tables_of_types(draw: st.DrawFn) -> Any:
     if draw(st.booleans()):
         names = draw(st.one_of(st.just(["no", "yes", "maybe", "why"]), values))
         features = {"label": {"names": names, "_type": "ClassLabel"}}
-        table = table.replace_schema_metadata({"huggingface": json.dumps({"info": {"features": features}})})
+        table = table.replace_schema_metadata(
+            {"huggingface": json.dumps({"info": {"features": features}})}
+        )
     return table
 
 
@@ -234,16 +286,25 @@ def _files() -> st.SearchStrategy[DataFile]:
         ".tsv": separated("\t"),
         ".parquet": parquets(),
         ".arrow": arrows(),
-        ".txt": st.lists(texts, max_size=6).map(lambda lines: "\n\n".join(lines).encode("utf-8", "surrogatepass")),
+        ".txt": st.lists(texts, max_size=6).map(
+            lambda lines: "\n\n".join(lines).encode("utf-8", "surrogatepass")
+        ),
     }
     sound |= {
         ".jsonl.gz": json_lines().map(gzip.compress),
-        ".csv.zst": separated(";").map(lambda content: pyarrow.Codec("zstd").compress(content, asbytes=True)),
+        ".csv.zst": separated(";").map(
+            lambda content: pyarrow.Codec("zstd").compress(content, asbytes=True)
+        ),
         ".json.xz": json_files().map(lzma.compress),
         ".tsv.bz2": separated("\t").map(bz2.compress),
-        ".csv": st.one_of(separated(), separated("|"), separated().map(lambda content: b"sep=,\n" + content), wide),
+        ".csv": st.one_of(
+            separated(), separated("|"), separated().map(lambda content: b"sep=,\n" + content), wide
+        ),
     }
-    each = [st.builds(DataFile, st.just(suffix), st.one_of(made, garbled(made))) for suffix, made in sound.items()]
+    each = [
+        st.builds(DataFile, st.just(suffix), st.one_of(made, garbled(made)))
+        for suffix, made in sound.items()
+    ]
     return st.one_of(*each, st.builds(DataFile, st.sampled_from(SUFFIXES), st.binary(max_size=80)))
 
 

@@ -34,7 +34,16 @@ ODD_FIELDS: Mapping[str, tuple[Any, ...]] = {
         ".*",
         "(?:q|v)_proj",
     ),
-    "rank_pattern": ({"q_proj": 10**9}, {"(a*)*b": 4}, {"[": 4}, {"q_proj": -1}, {"q_proj": "4"}, [], {"v_proj": 2}, None),
+    "rank_pattern": (
+        {"q_proj": 10**9},
+        {"(a*)*b": 4},
+        {"[": 4},
+        {"q_proj": -1},
+        {"q_proj": "4"},
+        [],
+        {"v_proj": 2},
+        None,
+    ),
     "alpha_pattern": ({"q_proj": -1}, {"(.*)*(.*)*(.*)*(.*)*z": 4}, {"q_proj": float("nan")}, "x", None),
     "modules_to_save": (["lm_head"], ["nothing"], "lm_head", [[]], ["embed_tokens"], None),
     "layers_to_transform": ([10**9], [-1], "0", [0], {}, None),
@@ -57,8 +66,21 @@ ODD_FIELDS: Mapping[str, tuple[Any, ...]] = {
 }
 ODD_MODEL_FIELDS: Mapping[str, tuple[Any, ...]] = {
     "model_type": ("gpt2", "bert", "t5", "no_such_type", "", None, 7, ["llama"], "../llama"),
-    "architectures": (None, [], [7], 7, "LlamaForCausalLM", ["NoSuch"], ["LlamaForSequenceClassification"], {"a": 1}),
-    "auto_map": ({"AutoConfig": "evil.Config", "AutoModelForCausalLM": "evil.Model"}, {"AutoConfig": "../../evil.Config"}, 3),
+    "architectures": (
+        None,
+        [],
+        [7],
+        7,
+        "LlamaForCausalLM",
+        ["NoSuch"],
+        ["LlamaForSequenceClassification"],
+        {"a": 1},
+    ),
+    "auto_map": (
+        {"AutoConfig": "evil.Config", "AutoModelForCausalLM": "evil.Model"},
+        {"AutoConfig": "../../evil.Config"},
+        3,
+    ),
     "hidden_size": (0, -8, 2**31, 2**63, 10**400, 7, "8", None, [8]),
     "intermediate_size": (0, -1, 10**12, "12"),
     "num_hidden_layers": (0, -1, 10**9, 10**400, 1.5, "1", [1], None),
@@ -72,7 +94,12 @@ ODD_MODEL_FIELDS: Mapping[str, tuple[Any, ...]] = {
     "problem_type": ("no such",),
     "rope_parameters": ({"rope_type": "no such"}, {"rope_theta": -1, "rope_type": "default"}, 3, None),
     "rope_scaling": ({"type": "linear", "factor": 0}, {"rope_type": "yarn"}, 3),
-    "quantization_config": ({"quant_method": "bitsandbytes", "load_in_4bit": True}, {"quant_method": "no such"}, {}, 3),
+    "quantization_config": (
+        {"quant_method": "bitsandbytes", "load_in_4bit": True},
+        {"quant_method": "no such"},
+        {},
+        3,
+    ),
     "dtype": ("float8", "int8", "no such", 3, "os.system"),
     "torch_dtype": ("float16", "__class__"),
     "pad_token_id": (-1, 10**9, "0", None, [1]),
@@ -102,7 +129,13 @@ def edited(draw: st.DrawFn, sound: Mapping[str, Any], odd: Mapping[str, tuple[An
     text = json.dumps(made).encode()
     kind = draw(st.integers(0, 19))
     if kind == 0:
-        return draw(st.one_of(deep.map(str.encode), st.binary(max_size=30), st.sampled_from((b"", b"[]", b"null", b"7", b'"x"'))))
+        return draw(
+            st.one_of(
+                deep.map(str.encode),
+                st.binary(max_size=30),
+                st.sampled_from((b"", b"[]", b"null", b"7", b'"x"')),
+            )
+        )
     return draw(garbled(st.just(text))) if kind <= 2 else text
 
 
@@ -125,7 +158,9 @@ def weights(draw: st.DrawFn, sound: bytes) -> bytes:
             {
                 "dtype": st.sampled_from(("F32", "F4", "BOOL", "")),
                 "shape": st.sampled_from(([2, 8], [2**40, 2**40], [-1], [], [0])),
-                "data_offsets": st.sampled_from(([0, 64], [64, 0], [0, 2**62], [-8, 8], ["a", "b"], [0])),
+                "data_offsets": st.sampled_from(
+                    ([0, 64], [64, 0], [0, 2**62], [-8, 8], ["a", "b"], [0])
+                ),
             }
         ),
         values,
@@ -144,7 +179,15 @@ def weights(draw: st.DrawFn, sound: bytes) -> bytes:
     if kind == 8:
         return draw(
             st.sampled_from(
-                (struct.pack("<Q", 2**63) + b"{}", struct.pack("<Q", 10**8) + b"{}", b"\x80\x04K*.", b"PK\x03\x04", b"")
+                (
+                    struct.pack("<Q", 2**63) + b"{}",
+                    struct.pack("<Q", 10**8) + b"{}",
+                    b"\x80\x04K*.",
+                    b"PK\x03\x04",
+                    b"",
+                )
             )
         )
-    return header_of(draw(st.dictionaries(names, entry, max_size=3)), draw(st.sampled_from((0, 64, 4096))))
+    return header_of(
+        draw(st.dictionaries(names, entry, max_size=3)), draw(st.sampled_from((0, 64, 4096)))
+    )

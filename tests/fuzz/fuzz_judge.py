@@ -1,4 +1,5 @@
-"""What every input must lead to: an answer, or a refusal that a person can act on. Never a crash, never a wait without end."""
+"""What every input must lead to: an answer, or a refusal that a person can act on.
+Never a crash, never a wait without end."""
 
 from __future__ import annotations
 
@@ -13,13 +14,15 @@ from hypothesis import HealthCheck, settings
 from loraloom.errors import LoraloomError
 
 PATIENCE_SECONDS = 30
-"""Far above what any of these inputs takes, even on a busy machine: whoever is still at it then will not end."""
+"""Far above what any of these inputs takes, even on a busy machine: whoever is still at
+it then will not end."""
 LONGEST_MESSAGE = 5000
 """Characters that a person may be asked to read."""
 
 
 class Hangs(BaseException):
-    """The input was still being read when the patience ended. No `except Exception` on the way may swallow it."""
+    """The input was still being read when the patience ended. No `except Exception` on
+    the way may swallow it."""
 
 
 @contextmanager
@@ -41,15 +44,17 @@ def watched(seconds: float | None = None) -> Generator[None]:
 def judge(read: Callable[[], object], *named: str) -> LoraloomError | None:
     """Run `read`; its refusal if it refused, None if it answered.
 
-    The refusal must be the user's to mend (exit 2), short, printable, with a way on, and must hold all of `named`
-    (the file that is at fault). Whatever else is raised goes through, and fails the test.
+    The refusal must be the user's to mend (exit 2), short, printable, with a way on, and must hold all
+    of `named` (the file that is at fault). Whatever else is raised goes through, and fails the test.
     """
     error = _refusal(read)
     if error is None:
         return None
     text = str(error)
     assert error.exit_code == 2, text
-    assert error.need or error.next or "must be" in error.what or "try " in error.what, f"no way on: {text}"
+    assert error.need or error.next or "must be" in error.what or "try " in error.what, (
+        f"no way on: {text}"
+    )
     assert len(text) <= LONGEST_MESSAGE, f"{len(text)} characters: {text[:500]}"
     assert all(letter.isprintable() or letter == "\n" for letter in text), f"not printable: {text!r}"
     for name in named:
@@ -76,4 +81,6 @@ def many(inputs: int) -> settings:
 
     The look is cut into parts because pytest ends a test that takes more than five minutes.
     """
-    return settings(max_examples=inputs, derandomize=False, database=None, suppress_health_check=list(HealthCheck))
+    return settings(
+        max_examples=inputs, derandomize=False, database=None, suppress_health_check=list(HealthCheck)
+    )

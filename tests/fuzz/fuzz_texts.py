@@ -81,10 +81,14 @@ NOT_NUMBERS = (float("nan"), float("inf"), float("-inf"))
 
 words = st.sampled_from(("the cat", "a dog runs", "red", "blue", "what is it", "four five"))
 texts = st.one_of(words, words, st.sampled_from(ODD_TEXTS), st.text(max_size=20))
-numbers = st.one_of(st.sampled_from(HUGE_NUMBERS), st.sampled_from(NOT_NUMBERS), st.integers(-5, 40), st.floats(0, 2))
+numbers = st.one_of(
+    st.sampled_from(HUGE_NUMBERS), st.sampled_from(NOT_NUMBERS), st.integers(-5, 40), st.floats(0, 2)
+)
 scalars = st.one_of(texts, numbers, st.booleans(), st.none())
 values: st.SearchStrategy[Any] = st.recursive(
-    scalars, lambda inner: st.one_of(st.lists(inner, max_size=3), st.dictionaries(texts, inner, max_size=3)), max_leaves=6
+    scalars,
+    lambda inner: st.one_of(st.lists(inner, max_size=3), st.dictionaries(texts, inner, max_size=3)),
+    max_leaves=6,
 )
 
 
@@ -94,7 +98,9 @@ def nested(depth: int, opening: str = "[", inner: str = "1") -> str:
     return opening * depth + inner + closing * depth
 
 
-deep = st.builds(nested, st.sampled_from((3, 90, 300, 900, 5000, 100_000)), st.sampled_from(("[", '{"a":')))
+deep = st.builds(
+    nested, st.sampled_from((3, 90, 300, 900, 5000, 100_000)), st.sampled_from(("[", '{"a":'))
+)
 """Text of a value as deep as no reader can follow."""
 
 
@@ -152,7 +158,8 @@ ODD_BYTES = (
 
 @st.composite
 def garbled(draw: st.DrawFn, sound: st.SearchStrategy[bytes]) -> bytes:
-    """A sound file to which a few accidents happened: cut, doubled, overwritten, something odd put in."""
+    """A sound file to which a few accidents happened: cut, doubled, overwritten,
+    something odd put in."""
     content = draw(sound)
     for _ in range(draw(st.integers(0, 4))):
         at, size = draw(st.floats(0, 1)), draw(st.integers(0, 20))

@@ -1,7 +1,8 @@
-"""Inputs that once crashed, hung or slipped through, and those like them: each is refused, or read where its name says so.
+"""Inputs that once crashed, hung or slipped through, and those like them: each is
+refused, or read where its name says so.
 
-corpus/config holds files, corpus/data too; corpus/adapter and corpus/model hold the fields in which a sound folder's
-config was changed.
+corpus/config holds files, corpus/data too; corpus/adapter and corpus/model hold the fields in which a
+sound folder's config was changed.
 """
 
 from __future__ import annotations

@@ -17,7 +17,9 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return tmp_path_factory.mktemp("data") / "rows"
 
 
-def answered(place: Path, tools: Tools, file: fuzz_data.DataFile, sets: list[str], *, chat: bool) -> None:
+def answered(
+    place: Path, tools: Tools, file: fuzz_data.DataFile, sets: list[str], *, chat: bool
+) -> None:
     path = place.with_suffix(file.suffix)
     path.write_bytes(file.content)
     config = read_config(sets=sets)
@@ -26,7 +28,9 @@ def answered(place: Path, tools: Tools, file: fuzz_data.DataFile, sets: list[str
 
 @few(150)
 @given(file=fuzz_data.files, sets=fuzz_data.requests, chat=st.booleans())
-def test_a_data_file_is_read_or_refused(place: Path, tools: Tools, file: fuzz_data.DataFile, sets: list[str], chat: bool) -> None:
+def test_a_data_file_is_read_or_refused(
+    place: Path, tools: Tools, file: fuzz_data.DataFile, sets: list[str], chat: bool
+) -> None:
     answered(place, tools, file, sets, chat=chat)
 
 
@@ -34,5 +38,7 @@ def test_a_data_file_is_read_or_refused(place: Path, tools: Tools, file: fuzz_da
 @pytest.mark.parametrize("part", range(16))
 @many(250)
 @given(file=fuzz_data.files, sets=fuzz_data.requests, chat=st.booleans())
-def test_many_data_files(part: int, place: Path, tools: Tools, file: fuzz_data.DataFile, sets: list[str], chat: bool) -> None:
+def test_many_data_files(
+    part: int, place: Path, tools: Tools, file: fuzz_data.DataFile, sets: list[str], chat: bool
+) -> None:
     answered(place, tools, file, sets, chat=chat)

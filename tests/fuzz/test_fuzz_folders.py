@@ -31,7 +31,13 @@ def base(tools: Tools) -> Any:
 @pytest.fixture(scope="module")
 def adapter(base: Any, tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("adapter") / "sound"
-    config = LoraConfig(r=4, lora_alpha=8, target_modules=["q_proj", "v_proj"], rank_pattern={"v_proj": 2}, task_type="CAUSAL_LM")
+    config = LoraConfig(
+        r=4,
+        lora_alpha=8,
+        target_modules=["q_proj", "v_proj"],
+        rank_pattern={"v_proj": 2},
+        task_type="CAUSAL_LM",
+    )
     get_peft_model(share_copy(base), config).save_pretrained(folder)
     return folder
 
@@ -41,7 +47,9 @@ def answered_adapter(adapter: Path, base: Any, data: st.DataObject) -> None:
     folder.mkdir(exist_ok=True)
     config = json.loads((adapter / "adapter_config.json").read_text())
     weights = (adapter / "adapter_model.safetensors").read_bytes()
-    (folder / "adapter_config.json").write_bytes(data.draw(fuzz_folders.edited(config, fuzz_folders.ODD_FIELDS)))
+    (folder / "adapter_config.json").write_bytes(
+        data.draw(fuzz_folders.edited(config, fuzz_folders.ODD_FIELDS))
+    )
     (folder / "adapter_model.safetensors").write_bytes(data.draw(fuzz_folders.weights(weights)))
     judge(lambda: read_adapter(folder, share_copy(base)), "tried")
 

@@ -1,4 +1,5 @@
-"""Paths that are no plain file: pipes, devices, loops of links, closed folders, names that no disk takes."""
+"""Paths that are no plain file: pipes, devices, loops of links, closed folders, names
+that no disk takes."""
 
 from __future__ import annotations
 
@@ -74,9 +75,19 @@ def empty(here: Path) -> str:
 
 
 PLACES = (
-    pipe, device, loop, loop_of_folders, dangling, folder_called_a_file, pipes_in_a_folder, below_a_file, endless_name, nobody,
-    with_a_nul, empty,
-)  # fmt: skip
+    pipe,
+    device,
+    loop,
+    loop_of_folders,
+    dangling,
+    folder_called_a_file,
+    pipes_in_a_folder,
+    below_a_file,
+    endless_name,
+    nobody,
+    with_a_nul,
+    empty,
+)
 at_every_place = pytest.mark.parametrize("place", PLACES, ids=lambda place: place.__name__)
 Place = Callable[[Path], str]
 
@@ -108,7 +119,10 @@ def test_commands_leave_nothing_behind(
     place: Place, verb: str, tools: Tools, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     odd, runs = place(tmp_path), tmp_path / "runs"
-    assert main([verb, "--model", str(tools.model_folder), "--data", odd, "--set", f"output_dir={runs}"]) == 2
+    assert (
+        main([verb, "--model", str(tools.model_folder), "--data", odd, "--set", f"output_dir={runs}"])
+        == 2
+    )
     assert "this should not have happened" not in capsys.readouterr().err
     assert not runs.exists()
 
@@ -129,12 +143,16 @@ def test_as_many_classes_as_rows_end(tools: Tools, tmp_path: Path) -> None:
 
 
 def test_a_row_of_half_a_megabyte_is_read(tools: Tools, tmp_path: Path) -> None:
-    (tmp_path / "rows.jsonl").write_text('{"text": "' + "the cat " * 60_000 + '", "label": 0}\n{"text": "a dog", "label": 1}\n')
+    (tmp_path / "rows.jsonl").write_text(
+        '{"text": "' + "the cat " * 60_000 + '", "label": 0}\n{"text": "a dog", "label": 1}\n'
+    )
     config = read_config(sets=["data.validation=null"])
     assert judge(lambda: read_data(tmp_path / "rows.jsonl", config, tools, chat=False)) is None
 
 
 def test_a_table_of_a_hundred_thousand_columns_is_read(tools: Tools, tmp_path: Path) -> None:
     names = ",".join(f"c{i}" for i in range(100_000))
-    (tmp_path / "rows.csv").write_text(f"text,{names}\n" + "".join(f"row {i}{',' * 100_000}\n" for i in range(3)))
+    (tmp_path / "rows.csv").write_text(
+        f"text,{names}\n" + "".join(f"row {i}{',' * 100_000}\n" for i in range(3))
+    )
     assert judge(lambda: read_data(tmp_path / "rows.csv", Config(), tools, chat=False)) is None

@@ -1,4 +1,5 @@
-"""What must never happen, whatever a file says: foreign code running, secrets kept, a page that obeys a data row."""
+"""What must never happen, whatever a file says: foreign code running, secrets kept, a
+page that obeys a data row."""
 
 from __future__ import annotations
 
@@ -70,12 +71,24 @@ def test_nothing_in_the_package_unpickles() -> None:
     for path in SOURCE.rglob("*.py"):
         for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
             if isinstance(node, ast.Import):
-                assert not {alias.name for alias in node.names} & {"pickle", "dill", "joblib", "shelve", "marshal"}, path
+                assert not {alias.name for alias in node.names} & {
+                    "pickle",
+                    "dill",
+                    "joblib",
+                    "shelve",
+                    "marshal",
+                }, path
             if not isinstance(node, ast.Call):
                 continue
             options = {word.arg: ast.unparse(word.value) for word in node.keywords}
             called = ast.unparse(node.func)
-            assert called not in ("eval", "exec", "pickle.load", "pickle.loads", "yaml.unsafe_load"), path
+            assert called not in (
+                "eval",
+                "exec",
+                "pickle.load",
+                "pickle.loads",
+                "yaml.unsafe_load",
+            ), path
             assert called != "torch.load" or options.get("weights_only") == "True", path
             assert options.get("allow_pickle", "False") == "False", path
             assert options.get("weights_only", "True") == "True", path
@@ -83,32 +96,56 @@ def test_nothing_in_the_package_unpickles() -> None:
 
 
 @pytest.mark.parametrize("zipped", [True, False], ids=["zip", "legacy"])
-def test_a_pickle_in_place_of_a_models_weights_is_refused(tools: Tools, tmp_path: Path, sprung: Path, zipped: bool) -> None:
+def test_a_pickle_in_place_of_a_models_weights_is_refused(
+    tools: Tools, tmp_path: Path, sprung: Path, zipped: bool
+) -> None:
     folder = tmp_path / "model"
     shutil.copytree(tools.model_folder, folder, ignore=shutil.ignore_patterns("*.safetensors"))
-    torch.save({"model.embed_tokens.weight": Trap(sprung)}, folder / "pytorch_model.bin", _use_new_zipfile_serialization=zipped)
+    torch.save(
+        {"model.embed_tokens.weight": Trap(sprung)},
+        folder / "pytorch_model.bin",
+        _use_new_zipfile_serialization=zipped,
+    )
     assert "cannot load" in refused(lambda: read_model(folder))
     assert not sprung.exists()
 
 
 @pytest.mark.parametrize("name", ["adapter_model.bin", "adapter_model.safetensors"])
-def test_a_pickle_in_an_adapter_folder_is_refused(tools: Tools, tmp_path: Path, sprung: Path, name: str) -> None:
-    (tmp_path / "adapter_config.json").write_text('{"peft_type": "LORA", "r": 2, "target_modules": ["q_proj"]}')
-    torch.save({"base_model.model.model.layers.0.self_attn.q_proj.lora_A.weight": Trap(sprung)}, tmp_path / name)
+def test_a_pickle_in_an_adapter_folder_is_refused(
+    tools: Tools, tmp_path: Path, sprung: Path, name: str
+) -> None:
+    (tmp_path / "adapter_config.json").write_text(
+        '{"peft_type": "LORA", "r": 2, "target_modules": ["q_proj"]}'
+    )
+    torch.save(
+        {"base_model.model.model.layers.0.self_attn.q_proj.lora_A.weight": Trap(sprung)}, tmp_path / name
+    )
     base = tf.AutoModelForCausalLM.from_pretrained(tools.model_folder)
     message = refused(lambda: read_adapter(tmp_path, base))
     assert "a pickle: loading one may run anything" in message or "no safetensors file" in message
     assert not sprung.exists()
 
 
-def test_an_extension_type_of_arrow_is_read_as_what_it_stores(tools: Tools, tmp_path: Path, sprung: Path) -> None:
+def test_an_extension_type_of_arrow_is_read_as_what_it_stores(
+    tools: Tools, tmp_path: Path, sprung: Path
+) -> None:
     import pyarrow as arrow
     import pyarrow.parquet as parquet
 
-    hidden = {b"ARROW:extension:name": b"arrow.py_extension_type", b"ARROW:extension:metadata": pickle.dumps(Trap(sprung))}
+    hidden = {
+        b"ARROW:extension:name": b"arrow.py_extension_type",
+        b"ARROW:extension:metadata": pickle.dumps(Trap(sprung)),
+    }
     field = arrow.field("text", arrow.string(), metadata=hidden)
-    parquet.write_table(arrow.table([arrow.array(["the cat", "a dog"])], schema=arrow.schema([field])), tmp_path / "rows.parquet")
-    judge(lambda: read_data(tmp_path / "rows.parquet", read_config(sets=["data.validation=null"]), tools, chat=False))
+    parquet.write_table(
+        arrow.table([arrow.array(["the cat", "a dog"])], schema=arrow.schema([field])),
+        tmp_path / "rows.parquet",
+    )
+    judge(
+        lambda: read_data(
+            tmp_path / "rows.parquet", read_config(sets=["data.validation=null"]), tools, chat=False
+        )
+    )
     assert not sprung.exists()
 
 
@@ -150,7 +187,10 @@ def test_a_known_family_is_built_without_the_code_beside_it(foreign: Path, sprun
 
 def test_code_of_a_tokenizer_does_not_run(foreign: Path, sprung: Path) -> None:
     config = json.loads((foreign / "tokenizer_config.json").read_text())
-    config |= {"tokenizer_class": "EvilTokenizer", "auto_map": {"AutoTokenizer": ["evil.Slow", "evil.Fast"]}}
+    config |= {
+        "tokenizer_class": "EvilTokenizer",
+        "auto_map": {"AutoTokenizer": ["evil.Slow", "evil.Fast"]},
+    }
     (foreign / "tokenizer_config.json").write_text(json.dumps(config))
     with contextlib.suppress(LoraloomError):
         load_tokenizer(str(foreign))
@@ -158,7 +198,13 @@ def test_code_of_a_tokenizer_does_not_run(foreign: Path, sprung: Path) -> None:
 
 
 def test_an_adapter_cannot_import_what_it_likes(tools: Tools, tmp_path: Path, sprung: Path) -> None:
-    config = {"peft_type": "LORA", "r": 2, "target_modules": ["q_proj"], "megatron_config": {"x": 1}, "megatron_core": "evil"}
+    config = {
+        "peft_type": "LORA",
+        "r": 2,
+        "target_modules": ["q_proj"],
+        "megatron_config": {"x": 1},
+        "megatron_core": "evil",
+    }
     (tmp_path / "adapter_config.json").write_text(json.dumps(config))
     (tmp_path / "adapter_model.safetensors").touch()
     base = tf.AutoModelForCausalLM.from_pretrained(tools.model_folder)
@@ -179,9 +225,16 @@ def test_a_chat_template_cannot_leave_its_sandbox(
     tools: Tools, tmp_path: Path, template: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(tools.chat, "chat_template", template)
-    rows = [{"messages": [{"role": "user", "content": f"{i}"}, {"role": "assistant", "content": "yes"}]} for i in range(3)]
+    rows = [
+        {"messages": [{"role": "user", "content": f"{i}"}, {"role": "assistant", "content": "yes"}]}
+        for i in range(3)
+    ]
     (tmp_path / "rows.jsonl").write_text("\n".join(map(json.dumps, rows)))
-    message = refused(lambda: read_data(tmp_path / "rows.jsonl", read_config(sets=["data.validation=null"]), tools, chat=True))
+    message = refused(
+        lambda: read_data(
+            tmp_path / "rows.jsonl", read_config(sets=["data.validation=null"]), tools, chat=True
+        )
+    )
     assert "chat template refuses" in message and "rows.jsonl:1" in message
 
 
@@ -196,11 +249,27 @@ def run(tools: Tools, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     rows = [{"text": f"{SCRIPT} the cat {i}", "label": f"{SCRIPT}{i % 2}"} for i in range(40)]
     (tmp_path / "rows.jsonl").write_text("\n".join(map(json.dumps, rows)))
     with contextlib.redirect_stderr(io.StringIO()) as said, contextlib.redirect_stdout(said):
-        code = main([
-            "tune", "--model", str(tools.model_folder), "--data", str(tmp_path / "rows.jsonl"),
-            "--output-dir", str(tmp_path / "runs"), "--name", "kept", "--max-steps", "2", "--trials", "2",
-            "--task", "seq_cls", "--set", "search.seeds_for_finalists=1",
-        ])  # fmt: skip
+        code = main(
+            [
+                "tune",
+                "--model",
+                str(tools.model_folder),
+                "--data",
+                str(tmp_path / "rows.jsonl"),
+                "--output-dir",
+                str(tmp_path / "runs"),
+                "--name",
+                "kept",
+                "--max-steps",
+                "2",
+                "--trials",
+                "2",
+                "--task",
+                "seq_cls",
+                "--set",
+                "search.seeds_for_finalists=1",
+            ]
+        )
     assert code == 0, said.getvalue()
     assert TOKEN not in said.getvalue() and PASSWORD not in said.getvalue()
     return tmp_path / "runs" / "kept"
@@ -217,7 +286,9 @@ def test_no_file_of_a_run_holds_a_secret_and_its_page_obeys_no_row(run: Path) ->
     assert scripts_with(page, "stolen") == []
 
 
-def test_a_password_in_the_storage_url_is_in_no_message(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_password_in_the_storage_url_is_in_no_message(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setenv("LORALOOM_STORAGE", f"postgresql+psycopg2://me:{PASSWORD}@nowhere/db")
     with contextlib.redirect_stderr(io.StringIO()) as said, contextlib.redirect_stdout(said):
         code = main(["runs", "--set", f"output_dir={tmp_path}"])
@@ -228,11 +299,26 @@ def test_a_password_in_the_storage_url_is_in_no_message(tmp_path: Path, monkeypa
 def test_names_reasons_and_settings_are_text_on_the_page(tmp_path: Path) -> None:
     hostile = f'"></script>{SCRIPT}<img src=x onerror="stolen()">'
     folder = RunFolder.create(tmp_path, "page")
-    trial = Trial("t000", "failed", {"adapter.target_modules": hostile}, reason=hostile, settings={"adapter.r": hostile})
+    trial = Trial(
+        "t000",
+        "failed",
+        {"adapter.target_modules": hostile},
+        reason=hostile,
+        settings={"adapter.r": hostile},
+    )
     result = RunResult(
-        name="page", verb="tune", status="failed", model=hostile, task="seq_cls", started_at="2024-01-01T00:00:00+00:00",
-        metric="validation_loss", direction="minimize", environment={hostile: hostile}, labels=[hostile], trials=[trial],
-    )  # fmt: skip
+        name="page",
+        verb="tune",
+        status="failed",
+        model=hostile,
+        task="seq_cls",
+        started_at="2024-01-01T00:00:00+00:00",
+        metric="validation_loss",
+        direction="minimize",
+        environment={hostile: hostile},
+        labels=[hostile],
+        trials=[trial],
+    )
     folder.write_result(result)
     folder.append(Event("step", "t000", 1, 0.1, {"loss": 1.0, hostile: hostile}))
     page = render(folder)
@@ -241,7 +327,8 @@ def test_names_reasons_and_settings_are_text_on_the_page(tmp_path: Path) -> None
 
 
 def scripts_with(page: str, word: str) -> list[str]:
-    """What of a page would run and has `word` in it: scripts that are no plain data, and attributes that are events."""
+    """What of a page would run and has `word` in it: scripts that are no plain data,
+    and attributes that are events."""
     found: list[str] = []
 
     class Reader(HTMLParser):
@@ -249,7 +336,11 @@ def scripts_with(page: str, word: str) -> list[str]:
 
         def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
             self.inside = tag == "script" and dict(attrs).get("type") != "application/json"
-            found.extend(f"{tag} {name}" for name, value in attrs if name.startswith("on") and word in (value or ""))
+            found.extend(
+                f"{tag} {name}"
+                for name, value in attrs
+                if name.startswith("on") and word in (value or "")
+            )
 
         def handle_endtag(self, tag: str) -> None:
             self.inside = False

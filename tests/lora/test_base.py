@@ -24,13 +24,21 @@ def changed(folder: Path, **values: int) -> Path:
     return folder
 
 
-@pytest.mark.parametrize("values", [{"num_hidden_layers": 3}, {"intermediate_size": 40}], ids=["a layer more", "a narrower MLP"])
+@pytest.mark.parametrize(
+    "values",
+    [{"num_hidden_layers": 3}, {"intermediate_size": 40}],
+    ids=["a layer more", "a narrower MLP"],
+)
 @pytest.mark.parametrize("task", ["causal_lm", "seq_cls"])
-def test_a_config_that_does_not_fit_the_weights_is_refused(tmp_path: Path, task: Task, values: dict[str, int]) -> None:
+def test_a_config_that_does_not_fit_the_weights_is_refused(
+    tmp_path: Path, task: Task, values: dict[str, int]
+) -> None:
     save = save_llama if task == "causal_lm" else save_bert
     with pytest.raises(ModelError) as caught:
         load_base(
-            str(changed(save(tmp_path, SENTENCES), **values)), task, label_names=("no", "yes") if task == "seq_cls" else None
+            str(changed(save(tmp_path, SENTENCES), **values)),
+            task,
+            label_names=("no", "yes") if task == "seq_cls" else None,
         )
     assert "config.json" in str(caught.value)
 

@@ -1,4 +1,5 @@
-"""Products of frozen weights in oneDNN's layout: right for any number of tokens, and compiled for few of them."""
+"""Products of frozen weights in oneDNN's layout: right for any number of tokens, and
+compiled for few of them."""
 
 from __future__ import annotations
 
@@ -65,7 +66,9 @@ def test_rows_just_below_a_block_take_one_call() -> None:
     assert frozen.blocks_of(2_049) == (1024, 1024, 16)
 
 
-def test_a_small_float32_weight_gets_no_layout(layer: nn.Linear, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_small_float32_weight_gets_no_layout(
+    layer: nn.Linear, monkeypatch: pytest.MonkeyPatch
+) -> None:
     def refuse(*_: object) -> None:
         raise AssertionError("a layout was made")
 

@@ -26,10 +26,19 @@ def weights_of(a: Tensor, b: Tensor, bias: Tensor | None, dropout: float = 0.0) 
 
 
 class Exposed(torch.autograd.Function):
-    """`PackedLinear` with the gradients that it writes in place handed out, so that gradcheck sees them."""
+    """`PackedLinear` with the gradients that it writes in place handed out, so that
+    gradcheck sees them."""
 
     @staticmethod
-    def forward(ctx: Any, x: Tensor, layer: nn.Module, routing: Routing, fused: bool, dropout: float, *tensors: Tensor) -> Tensor:
+    def forward(
+        ctx: Any,
+        x: Tensor,
+        layer: nn.Module,
+        routing: Routing,
+        fused: bool,
+        dropout: float,
+        *tensors: Tensor,
+    ) -> Tensor:
         names = [segment.trial for segment in routing.segments]
         slots = {name: weights_of(*tensors[3 * k : 3 * k + 3], dropout) for k, name in enumerate(names)}
         with torch.enable_grad():
@@ -56,11 +65,16 @@ class Exposed(torch.autograd.Function):
 @pytest.mark.parametrize("fused", [True, False], ids=["fused frozen layer", "frozen layer run as it is"])
 @pytest.mark.parametrize("dropout", [0.0, 0.4])
 @pytest.mark.parametrize("stops", [(2, 4), (1, 4), (3,)], ids=["stacked", "one by one", "alone"])
-def test_gradients_are_those_of_finite_differences(stops: tuple[int, ...], dropout: float, fused: bool) -> None:
+def test_gradients_are_those_of_finite_differences(
+    stops: tuple[int, ...], dropout: float, fused: bool
+) -> None:
     torch.manual_seed(0)
     layer = nn.Linear(D, OUT).double().requires_grad_(False)
     starts = (0, *stops[:-1])
-    segments = tuple(Segment(f"s{k}", start, stop, seed=k) for k, (start, stop) in enumerate(zip(starts, stops, strict=True)))
+    segments = tuple(
+        Segment(f"s{k}", start, stop, seed=k)
+        for k, (start, stop) in enumerate(zip(starts, stops, strict=True))
+    )
     tensors: list[Tensor] = []
     for k in range(len(stops)):
         r = 1 + k
@@ -68,7 +82,9 @@ def test_gradients_are_those_of_finite_differences(stops: tuple[int, ...], dropo
     x = torch.randn(stops[-1], 3, D).double().requires_grad_()
     inputs = [tensor.requires_grad_() for tensor in tensors]
     routing = Routing(segments, training=True)
-    assert torch.autograd.gradcheck(lambda x, *t: Exposed.apply(x, layer, routing, fused, dropout, *t), (x, *inputs))  # type: ignore[arg-type]
+    assert torch.autograd.gradcheck(
+        lambda x, *t: Exposed.apply(x, layer, routing, fused, dropout, *t), (x, *inputs)
+    )  # type: ignore[arg-type]
 
 
 @settings(max_examples=25)
@@ -78,12 +94,17 @@ def test_gradients_are_those_of_finite_differences(stops: tuple[int, ...], dropo
     dropout=st.sampled_from([0.0, 0.25]),
     idle=st.booleans(),
 )
-def test_each_segment_is_the_readable_layer(rows: list[int], ranks: list[int], dropout: float, idle: bool) -> None:
+def test_each_segment_is_the_readable_layer(
+    rows: list[int], ranks: list[int], dropout: float, idle: bool
+) -> None:
     """`idle`: the first segment has nothing in this layer."""
     torch.manual_seed(1)
     layer, tokens = nn.Linear(D, OUT).double().requires_grad_(False), 3
     stops = [sum(rows[: k + 1]) for k in range(len(rows))]
-    segments = tuple(Segment(f"s{k}", stop - n, stop, seed=10 + k) for k, (stop, n) in enumerate(zip(stops, rows, strict=True)))
+    segments = tuple(
+        Segment(f"s{k}", stop - n, stop, seed=10 + k)
+        for k, (stop, n) in enumerate(zip(stops, rows, strict=True))
+    )
     twins, slots = [], {}
     for k, segment in enumerate(segments):
         twin = LoRALinear(layer, D, OUT, ranks[k], 3.0, dropout)
@@ -95,7 +116,9 @@ def test_each_segment_is_the_readable_layer(rows: list[int], ranks: list[int], d
             slots[segment.trial] = weight
     x = torch.randn(stops[-1], tokens, D).double().requires_grad_()
     anchor = torch.zeros((), requires_grad=True)
-    y: Tensor = PackedLinear.apply(x, None, anchor, frozen_kernel(layer), Routing(segments, True), slots, NUMBER)  # type: ignore[assignment]
+    y: Tensor = PackedLinear.apply(
+        x, None, anchor, frozen_kernel(layer), Routing(segments, True), slots, NUMBER
+    )  # type: ignore[assignment]
     gy = torch.randn_like(y)
     y.backward(gy)
     for segment, twin, n in zip(segments, twins, rows, strict=True):
@@ -114,15 +137,21 @@ def test_each_segment_is_the_readable_layer(rows: list[int], ranks: list[int], d
 
 
 @given(
-    rows=st.integers(1, 4), tokens=st.integers(1, 9), more=st.integers(0, 5), features=st.integers(1, 7),
-    p=st.floats(0.01, 0.9), seed=st.integers(0, 2**62),
-)  # fmt: skip
+    rows=st.integers(1, 4),
+    tokens=st.integers(1, 9),
+    more=st.integers(0, 5),
+    features=st.integers(1, 7),
+    p=st.floats(0.01, 0.9),
+    seed=st.integers(0, 2**62),
+)
 def test_a_mask_does_not_depend_on_how_far_neighbours_pad(
     rows: int, tokens: int, more: int, features: int, p: float, seed: int
 ) -> None:
     like = torch.empty(0, dtype=torch.float64)
     short = keep_mask(rows, tokens, features, p, seed, NUMBER, like).view(rows, tokens, features)
-    long = keep_mask(rows, tokens + more, features, p, seed, NUMBER, like).view(rows, tokens + more, features)
+    long = keep_mask(rows, tokens + more, features, p, seed, NUMBER, like).view(
+        rows, tokens + more, features
+    )
     assert torch.equal(short, long[:, :tokens])
     assert set(short.unique().tolist()) <= {0.0, 65536 / (65536 - round(p * 65536))}
 

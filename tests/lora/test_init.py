@@ -29,7 +29,9 @@ def test_a_start_from_the_weight_is_pefts_and_leaves_the_base_alone(how: str, rs
     alpha, before = 6.0, weight()
     layer = nn.Linear(D, OUT, bias=False)
     layer.weight = nn.Parameter(before.clone())
-    config = LoraConfig(r=R, lora_alpha=alpha, use_rslora=rslora, init_lora_weights=how, target_modules=["0"])  # type: ignore[arg-type]
+    config = LoraConfig(
+        r=R, lora_alpha=alpha, use_rslora=rslora, init_lora_weights=how, target_modules=["0"]
+    )  # type: ignore[arg-type]
     theirs = get_peft_model(nn.Sequential(layer), config).base_model.model[0]  # type: ignore[arg-type]
     scale = alpha / (math.sqrt(R) if rslora else R)
     given = weight()
@@ -53,7 +55,9 @@ def test_a_start_depends_on_its_seed_alone(how: Any) -> None:
 
 def test_drawn_starts_have_the_sizes_that_peft_documents() -> None:
     r, d = 64, 512
-    uniform, gaussian, both = (start_of(how, r, 1.0, (d, 256), weight, 0) for how in (True, "gaussian", False))
+    uniform, gaussian, both = (
+        start_of(how, r, 1.0, (d, 256), weight, 0) for how in (True, "gaussian", False)
+    )
     bound = 1 / math.sqrt(d)
     assert bound * 0.99 < float(uniform.a_RD.abs().max()) <= bound and not uniform.b_OR.any()
     assert float(gaussian.a_RD.std()) == pytest.approx(1 / r, rel=0.02) and not gaussian.b_OR.any()

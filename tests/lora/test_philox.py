@@ -1,4 +1,5 @@
-"""Philox4x32 gives the numbers of its authors, and dropout's masks of a GPU are made of them as its kernels make them."""
+"""Philox4x32 gives the numbers of its authors, and dropout's masks of a GPU are made of
+them as its kernels make them."""
 
 from __future__ import annotations
 
@@ -26,7 +27,9 @@ def all_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
         (10, WORD, 2**64 - 1, (0x408F276D, 0x41C83B0E, 0xA20BC7C6, 0x6D5451FD)),
     ],
 )
-def test_numbers_are_those_of_the_authors_test_vectors(rounds: int, word: int, seed: int, known: tuple[int, ...]) -> None:
+def test_numbers_are_those_of_the_authors_test_vectors(
+    rounds: int, word: int, seed: int, known: tuple[int, ...]
+) -> None:
     counter = torch.full((1,), word)
     words = philox((counter, counter, counter, counter), key_schedule([seed], rounds))
     assert tuple(int(word) for word in words) == known
@@ -34,7 +37,11 @@ def test_numbers_are_those_of_the_authors_test_vectors(rounds: int, word: int, s
 
 def test_a_mask_is_a_function_of_candidate_layer_row_place_and_feature() -> None:
     rows, tokens, features, p, seed = 2, 3, 19, 0.3, 2**45 + 7
-    mask = Mask(rows, tokens, features, p, seed, LAYER).fill(torch.empty(rows * tokens, features)).view(rows, tokens, features)
+    mask = (
+        Mask(rows, tokens, features, p, seed, LAYER)
+        .fill(torch.empty(rows * tokens, features))
+        .view(rows, tokens, features)
+    )
     for row in range(rows):
         for place in range(tokens):
             for feature in range(features):

@@ -1,4 +1,5 @@
-"""Layers in few bits: what they spread and multiply, and that bitsandbytes' own layers are gone before any runs."""
+"""Layers in few bits: what they spread and multiply, and that bitsandbytes' own layers
+are gone before any runs."""
 
 from __future__ import annotations
 
@@ -21,20 +22,26 @@ from loraloom.lora.quantised import FourBitLinear, Int8Linear, QuantisedLinear, 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "end_to_end"))
 from bases import save_bert, save_llama, save_t5
 
-bnb: Any = pytest.importorskip("bitsandbytes", reason="needs bitsandbytes: pip install 'loraloom[quant]'")
+bnb: Any = pytest.importorskip(
+    "bitsandbytes", reason="needs bitsandbytes: pip install 'loraloom[quant]'"
+)
 
 SENTENCES = ["one small step", "the other way round", "a step the other way"]
 DTYPES = (torch.float32, torch.bfloat16, torch.float16)
 
 
-def four_bits(weight: torch.Tensor, *, nested: bool = True, dtype: torch.dtype | None = None) -> FourBitLinear:
+def four_bits(
+    weight: torch.Tensor, *, nested: bool = True, dtype: torch.dtype | None = None
+) -> FourBitLinear:
     codes, state = bnb.functional.quantize_4bit(weight, compress_statistics=nested, quant_type="nf4")
     return FourBitLinear(codes, state, None, dtype or weight.dtype)
 
 
 def eight_bits(weight: torch.Tensor) -> Int8Linear:
     scales = weight.float().abs().amax(1) / 127
-    return Int8Linear((weight.float() / scales[:, None]).round().to(torch.int8), scales, None, weight.dtype)
+    return Int8Linear(
+        (weight.float() / scales[:, None]).round().to(torch.int8), scales, None, weight.dtype
+    )
 
 
 def plain_nf4(layer: FourBitLinear) -> torch.Tensor:
@@ -44,7 +51,10 @@ def plain_nf4(layer: FourBitLinear) -> torch.Tensor:
     scales = layer.scales
     if layer.nested:
         wide = layer.scale_map[scales.long()]
-        scales = wide * layer.scales_of_scales.repeat_interleave(layer.scale_block)[: len(wide)] + layer.offset
+        scales = (
+            wide * layer.scales_of_scales.repeat_interleave(layer.scale_block)[: len(wide)]
+            + layer.offset
+        )
     spread = table[numbers] * scales.float().repeat_interleave(layer.block)[: len(numbers)]
     return spread[: layer.out_features * layer.in_features].view(layer.out_features, layer.in_features)
 
@@ -52,7 +62,9 @@ def plain_nf4(layer: FourBitLinear) -> torch.Tensor:
 @pytest.mark.parametrize("shape", [(48, 32), (96, 160), (7, 24), (1, 64), (130, 33 * 2)])
 @pytest.mark.parametrize("dtype", DTYPES, ids=str)
 @pytest.mark.parametrize("nested", [True, False])
-def test_nf4_spreads_to_the_table_times_the_scales_bit_for_bit(shape: tuple[int, int], dtype: torch.dtype, nested: bool) -> None:
+def test_nf4_spreads_to_the_table_times_the_scales_bit_for_bit(
+    shape: tuple[int, int], dtype: torch.dtype, nested: bool
+) -> None:
     torch.manual_seed(0)
     layer = four_bits(torch.randn(shape).to(dtype), nested=nested)
     assert torch.equal(layer.dense(), plain_nf4(layer).to(dtype))
@@ -72,7 +84,9 @@ def test_block_by_block_is_the_whole(make: Any, width: int, monkeypatch: pytest.
     layer = make(torch.randn(300, width))
     monkeypatch.setattr(quantised, "BLOCK_BYTES", 40 * width * 4)
     blocks = list(layer.blocks())
-    assert len(blocks) > 1 and [rows.start for rows, _ in blocks[1:]] == [rows.stop for rows, _ in blocks[:-1]]
+    assert len(blocks) > 1 and [rows.start for rows, _ in blocks[1:]] == [
+        rows.stop for rows, _ in blocks[:-1]
+    ]
     assert torch.equal(torch.cat([rows for _, rows in blocks]), layer.dense())
     x, gy = torch.randn(5, width), torch.randn(5, 300)
     assert torch.allclose(times_transposed(x, layer, None), x @ layer.dense().T, atol=1e-5)
@@ -100,12 +114,15 @@ def test_a_new_dtype_is_what_a_weight_is_spread_to_and_leaves_its_codes_alone() 
         assert buffer.dtype == before[name].dtype and torch.equal(buffer, before[name])
 
 
-# -- loading ---------------------------------------------------------------------------------------------------------
+# -- loading
+# ---------------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("kind", ["nf4", "int8"])
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
-def test_layers_inside_the_blocks_are_quantised_and_all_others_are_as_they_were(tmp_path: Path, kind: str, dtype: str) -> None:
+def test_layers_inside_the_blocks_are_quantised_and_all_others_are_as_they_were(
+    tmp_path: Path, kind: str, dtype: str
+) -> None:
     folder = str(save_llama(tmp_path, SENTENCES))
     full, base = (load_base(folder, "causal_lm", dtype=dtype, quantization=q) for q in ("none", kind))
     assert base.quantization == kind and base.parameters == full.parameters
@@ -118,8 +135,12 @@ def test_layers_inside_the_blocks_are_quantised_and_all_others_are_as_they_were(
             assert 0 < apart < (0.2 if kind == "nf4" else 0.02)
         else:
             for name, parameter in layer.named_parameters(recurse=False):
-                assert torch.equal(parameter, other.get_parameter(name)) and parameter.dtype == getattr(torch, dtype)
-    assert not [layer for layer in base.model.modules() if type(layer).__module__.startswith("bitsandbytes")]
+                assert torch.equal(parameter, other.get_parameter(name)) and parameter.dtype == getattr(
+                    torch, dtype
+                )
+    assert not [
+        layer for layer in base.model.modules() if type(layer).__module__.startswith("bitsandbytes")
+    ]
 
 
 @pytest.mark.parametrize(("task", "save"), [("seq_cls", save_bert), ("seq2seq_lm", save_t5)])
@@ -134,19 +155,24 @@ def test_classifiers_and_encoder_decoders_too(tmp_path: Path, task: Any, save: A
 def test_a_new_head_is_drawn_from_the_seed_whatever_the_base_is_held_in(tmp_path: Path) -> None:
     folder = str(save_bert(tmp_path, SENTENCES))
     heads = [
-        load_base(folder, "seq_cls", label_names=("no", "yes"), seed=3, quantization=kind).model.classifier.weight
+        load_base(
+            folder, "seq_cls", label_names=("no", "yes"), seed=3, quantization=kind
+        ).model.classifier.weight
         for kind in ("none", "nf4", "int8")
     ]
     assert torch.equal(heads[0], heads[1]) and torch.equal(heads[0], heads[2])
 
 
-def test_without_bitsandbytes_its_extra_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_without_bitsandbytes_its_extra_is_named(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setitem(sys.modules, "bitsandbytes", None)
     with pytest.raises(RequestError, match=r"loraloom\[quant\]"):
         load_base(str(save_llama(tmp_path, SENTENCES)), "causal_lm", quantization="nf4")
 
 
-# -- the layers of bitsandbytes --------------------------------------------------------------------------------------
+# -- the layers of bitsandbytes
+# --------------------------------------------------------------------------------------
 
 
 def linear4bit(weight: torch.Tensor) -> Any:
@@ -156,10 +182,11 @@ def linear4bit(weight: torch.Tensor) -> Any:
 
 
 def repacked(layer: Any) -> Any:
-    """What `Linear4bit` becomes in eval on processors with bfloat16 products: its codes in another order, for good."""
+    """What `Linear4bit` becomes in eval on processors with bfloat16 products: its codes
+    in another order, for good."""
     layer.weight.data, layer.weight.quant_state = bnb.functional._convert_weight_packed_for_cpu(
         layer.weight.data, layer.weight.quant_state
-    )  # fmt: skip
+    )
     return layer
 
 
@@ -175,7 +202,9 @@ def test_a_repacked_layer_spreads_garbage_and_is_refused() -> None:
 
 def test_evaluation_before_training_changes_nothing(tmp_path: Path) -> None:
     """Layers of bitsandbytes repack themselves here on some processors; ours have nothing that could."""
-    base = load_base(str(save_llama(tmp_path, SENTENCES)), "causal_lm", dtype="bfloat16", quantization="nf4")
+    base = load_base(
+        str(save_llama(tmp_path, SENTENCES)), "causal_lm", dtype="bfloat16", quantization="nf4"
+    )
     before = copy.deepcopy(dict(base.model.named_buffers()))
     ids = torch.arange(1, 13).view(2, 6)
     model = base.model.eval()

@@ -15,7 +15,13 @@ from loraloom.lora.packed import PackedModel, Routing, Segment
 from loraloom.lora.probe import probe
 from loraloom.records import AdapterSpec
 
-SMALL = {"hidden_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 24, "vocab_size": 31}
+SMALL = {
+    "hidden_size": 16,
+    "num_hidden_layers": 1,
+    "num_attention_heads": 2,
+    "intermediate_size": 24,
+    "vocab_size": 31,
+}
 
 
 def llama() -> Any:
@@ -33,22 +39,32 @@ QUERY = "model.layers.0.self_attn.q_proj"
 def test_batch_statistics_are_refused() -> None:
     model = llama()
     model.model.layers[0].mlp.add_module("norm", nn.BatchNorm1d(16))
-    with pytest.raises(ModelError, match=r"`model\.layers\.0\.mlp\.norm` \(BatchNorm1d\) mixes the rows of a batch"):
+    with pytest.raises(
+        ModelError, match=r"`model\.layers\.0\.mlp\.norm` \(BatchNorm1d\) mixes the rows of a batch"
+    ):
         PackedModel(model)
 
 
-@pytest.mark.parametrize(("how", "reason"), [
-    ("loftq", "quantised self, which candidates cannot share"), ("eva", "activations of the training data"),
-    ("wishful", "no start of that name is known"),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("how", "reason"),
+    [
+        ("loftq", "quantised self, which candidates cannot share"),
+        ("eva", "activations of the training data"),
+        ("wishful", "no start of that name is known"),
+    ],
+)
 def test_starts_that_need_another_base_or_data_are_refused(how: str, reason: str) -> None:
-    with pytest.raises(ModelError, match=f"`adapter.init_lora_weights: {how}` cannot be packed\n.*{reason}"):
+    with pytest.raises(
+        ModelError, match=f"`adapter.init_lora_weights: {how}` cannot be packed\n.*{reason}"
+    ):
         PackedModel(llama()).add("a", spec(QUERY, init_lora_weights=how), 0)
 
 
 def test_what_pefts_own_start_cannot_do_is_told_as_ours() -> None:
     with pytest.raises(ModelError, match=r"orthogonal` does not go with r = 3\n.*even"):
-        PackedModel(llama()).add("a", AdapterSpec(3, 4, 0.0, (QUERY,), init_lora_weights="orthogonal"), 0)
+        PackedModel(llama()).add(
+            "a", AdapterSpec(3, 4, 0.0, (QUERY,), init_lora_weights="orthogonal"), 0
+        )
     with pytest.raises(ModelError, match="has only 16 directions"):
         PackedModel(llama()).add("a", AdapterSpec(17, 4, 0.0, (QUERY,), init_lora_weights="pissa"), 0)
     with pytest.raises(ModelError, match="two methods that each redefine the frozen weight"):
@@ -80,7 +96,9 @@ def test_a_layer_trained_twice_and_a_layer_that_is_not_there_are_refused() -> No
 
 
 def test_a_module_that_never_runs_is_refused_rather_than_never_trained() -> None:
-    config = tf.T5Config(vocab_size=31, d_model=16, d_kv=8, d_ff=16, num_layers=1, num_heads=2, decoder_start_token_id=0)
+    config = tf.T5Config(
+        vocab_size=31, d_model=16, d_kv=8, d_ff=16, num_layers=1, num_heads=2, decoder_start_token_id=0
+    )
     packed = PackedModel(tf.T5ForConditionalGeneration(config))
     with pytest.raises(ModelError, match="names `shared`, which the model never runs"):
         packed.add("a", spec("encoder.block.0.layer.0.SelfAttention.q", modules_to_save=("shared",)), 0)
@@ -88,18 +106,28 @@ def test_a_module_that_never_runs_is_refused_rather_than_never_trained() -> None
 
 def test_a_bias_that_all_rows_share_is_refused() -> None:
     config = tf.DebertaV2Config(
-        **SMALL, relative_attention=True, position_buckets=4, pos_att_type=["p2c"], share_att_key=True, norm_rel_ebd="layer_norm"
+        **SMALL,
+        relative_attention=True,
+        position_buckets=4,
+        pos_att_type=["p2c"],
+        share_att_key=True,
+        norm_rel_ebd="layer_norm",
     )
     packed = PackedModel(tf.DebertaV2ForSequenceClassification(config))
     target = "deberta.encoder.layer.0.attention.self.value_proj"
-    with pytest.raises(ModelError, match=r"`adapter\.bias: all` reaches `deberta\.encoder\.(LayerNorm|.*query_proj)\.bias`"):
+    with pytest.raises(
+        ModelError,
+        match=r"`adapter\.bias: all` reaches `deberta\.encoder\.(LayerNorm|.*query_proj)\.bias`",
+    ):
         packed.add("a", spec(target, bias="all"), 0)
     assert packed.add("a", spec(target, bias="lora_only"), 0).arena.numel
 
 
 def test_a_module_whose_rows_cannot_be_handed_out_is_refused() -> None:
     with pytest.raises(ModelError, match="whose rows cannot be handed to one candidate each"):
-        PackedModel(llama()).add("a", spec("model.layers.0.mlp.up_proj", modules_to_save=("model.layers.0.self_attn",)), 0)
+        PackedModel(llama()).add(
+            "a", spec("model.layers.0.mlp.up_proj", modules_to_save=("model.layers.0.self_attn",)), 0
+        )
 
 
 def test_what_one_candidate_trains_whole_another_may_adapt_within() -> None:
@@ -116,18 +144,29 @@ def test_the_probe_knows_which_layers_see_rows() -> None:
     uses = probe(llama())
     assert not uses[QUERY].rowless and uses[QUERY].row_places == {0} and uses[QUERY].row_results
     config = tf.DebertaV2Config(
-        **SMALL, relative_attention=True, position_buckets=4, pos_att_type=["p2c", "c2p"], share_att_key=True
+        **SMALL,
+        relative_attention=True,
+        position_buckets=4,
+        pos_att_type=["p2c", "c2p"],
+        share_att_key=True,
     )
     uses = probe(tf.DebertaV2Model(config))
     around = uses["encoder.layer.0.attention.self"]
     assert (
-        uses["encoder.layer.0.attention.self.key_proj"].rowless and not uses["encoder.layer.0.attention.self.value_proj"].rowless
+        uses["encoder.layer.0.attention.self.key_proj"].rowless
+        and not uses["encoder.layer.0.attention.self.value_proj"].rowless
     )
-    assert not around.rowless and around.row_results and 0 in around.row_places and "rel_embeddings" not in around.row_places
+    assert (
+        not around.rowless
+        and around.row_results
+        and 0 in around.row_places
+        and "rel_embeddings" not in around.row_places
+    )
 
 
 def test_a_model_that_rearranges_itself_in_its_first_pass_is_trained_all_the_same() -> None:
-    """BigBird puts another attention in place when it first sees short rows: what was noted before would train nothing."""
+    """BigBird puts another attention in place when it first sees short rows: what was
+    noted before would train nothing."""
     config = tf.BigBirdConfig(**SMALL, block_size=2, num_random_blocks=1, attention_type="block_sparse")
     torch.manual_seed(0)
     packed = PackedModel(tf.BigBirdForSequenceClassification(config))
@@ -157,7 +196,8 @@ def test_a_model_may_add_to_what_a_layer_gives_in_place() -> None:
 
 def test_a_linear_layer_whose_forward_is_another_product_is_refused_by_name() -> None:
     class Grouped(nn.Linear):
-        """Multiplies each half of its input with the same weight, as DeepSeek-V4's output projection does its groups."""
+        """Multiplies each half of its input with the same weight, as DeepSeek-V4's
+        output projection does its groups."""
 
         def forward(self, input: torch.Tensor) -> torch.Tensor:
             return super().forward(input.unflatten(-1, (2, -1))).flatten(-2)
@@ -173,5 +213,7 @@ def test_a_linear_layer_whose_forward_is_another_product_is_refused_by_name() ->
     model.model.layers[0].self_attn.q_proj = Transposed(16, 16, bias=False)
     packed = PackedModel(model)
     assert packed.add("plain", spec(QUERY), 0).arena.numel
-    with pytest.raises(ModelError, match=r"o_proj`, which is no plain product(.|\n)*a Grouped with a forward of its own"):
+    with pytest.raises(
+        ModelError, match=r"o_proj`, which is no plain product(.|\n)*a Grouped with a forward of its own"
+    ):
         packed.add("grouped", spec("model.layers.0.self_attn.o_proj"), 0)

@@ -23,9 +23,14 @@ TEXT = "  another small step,\nround the Way é"
 def declared(folder: Path, family: str, named: str | None, **more: str) -> str:
     """A folder with a model of this family whose tokenizer's config names this class."""
     save_llama(folder, SENTENCES)
-    for name, values in (("config.json", {"model_type": family}), ("tokenizer_config.json", {"tokenizer_class": named, **more})):
+    for name, values in (
+        ("config.json", {"model_type": family}),
+        ("tokenizer_config.json", {"tokenizer_class": named, **more}),
+    ):
         path = folder / name
-        path.write_text(json.dumps(json.loads(path.read_text(encoding="utf-8")) | values), encoding="utf-8")
+        path.write_text(
+            json.dumps(json.loads(path.read_text(encoding="utf-8")) | values), encoding="utf-8"
+        )
     return str(folder)
 
 
@@ -55,11 +60,15 @@ def test_what_the_files_do_not_say_plainly_is_left_to_transformers(
     assert reader_of(declared(tmp_path, family, named, **more)) is None
 
 
-def test_a_byte_level_file_under_the_name_of_llama_s_class_is_left_to_transformers(tmp_path: Path) -> None:
+def test_a_byte_level_file_under_the_name_of_llama_s_class_is_left_to_transformers(
+    tmp_path: Path,
+) -> None:
     folder = declared(tmp_path, "llama", "LlamaTokenizer")
     path = tmp_path / "tokenizer.json"
     decoder = {"type": "ByteLevel", "add_prefix_space": True, "trim_offsets": True, "use_regex": True}
-    path.write_text(json.dumps(json.loads(path.read_text(encoding="utf-8")) | {"decoder": decoder}), encoding="utf-8")
+    path.write_text(
+        json.dumps(json.loads(path.read_text(encoding="utf-8")) | {"decoder": decoder}), encoding="utf-8"
+    )
     assert reader_of(folder) is None
     assert type(load_tokenizer(folder)) is type(AutoTokenizer.from_pretrained(folder))
 

@@ -33,10 +33,15 @@ def causal_rows(count: int = 24, vocab: int = tiny.VOCAB, longest: int = 14, see
     return rows
 
 
-def class_rows(count: int = 24, vocab: int = tiny.VOCAB, longest: int = 14, classes: int = 3, seed: int = 0) -> list[Row]:
+def class_rows(
+    count: int = 24, vocab: int = tiny.VOCAB, longest: int = 14, classes: int = 3, seed: int = 0
+) -> list[Row]:
     draw = np.random.default_rng(seed)
     return [
-        Row(draw.integers(1, vocab, draw.integers(4, longest)).astype(np.int32), np.array([draw.integers(classes)], np.int32))
+        Row(
+            draw.integers(1, vocab, draw.integers(4, longest)).astype(np.int32),
+            np.array([draw.integers(classes)], np.int32),
+        )
         for _ in range(count)
     ]
 
@@ -44,7 +49,10 @@ def class_rows(count: int = 24, vocab: int = tiny.VOCAB, longest: int = 14, clas
 def pair_rows(count: int = 24, vocab: int = tiny.VOCAB, longest: int = 14, seed: int = 0) -> list[Row]:
     """A source and a target of another length."""
     draw = np.random.default_rng(seed)
-    return [Row(*(draw.integers(1, vocab, draw.integers(3, longest)).astype(np.int32) for _ in range(2))) for _ in range(count)]
+    return [
+        Row(*(draw.integers(1, vocab, draw.integers(3, longest)).astype(np.int32) for _ in range(2)))
+        for _ in range(count)
+    ]
 
 
 def rows_for(family: str, **more: Any) -> list[Row]:
@@ -53,7 +61,8 @@ def rows_for(family: str, **more: Any) -> list[Row]:
 
 
 def linears(model: nn.Module) -> tuple[str, ...]:
-    """Paths of all linear layers outside the heads, and of a mixture of experts those that PEFT adapts too."""
+    """Paths of all linear layers outside the heads, and of a mixture of experts those
+    that PEFT adapts too."""
     paths = tuple(
         name
         for name, part in model.named_modules()
@@ -65,11 +74,18 @@ def linears(model: nn.Module) -> tuple[str, ...]:
 
 def attention(model: nn.Module) -> tuple[str, ...]:
     """Some of them: those of attention."""
-    return tuple(path for path in linears(model) if "attn" in path.lower() or "attention" in path.lower())
+    return tuple(
+        path for path in linears(model) if "attn" in path.lower() or "attention" in path.lower()
+    )
 
 
 def candidate(
-    name: str, model: nn.Module, *, targets: Sequence[str] | None = None, heads: Sequence[str] = (), **values: Any
+    name: str,
+    model: nn.Module,
+    *,
+    targets: Sequence[str] | None = None,
+    heads: Sequence[str] = (),
+    **values: Any,
 ) -> Candidate:
     """A candidate with sensible values; `values` override those of either spec."""
     adapter: dict[str, Any] = {"r": 4, "lora_alpha": 8, "lora_dropout": 0.0}
@@ -97,9 +113,12 @@ def trainer(model: Any, rows: Sequence[Row], task: str = "causal_lm", **more: An
 
 
 def run(
-    engine: PackTrainer, candidates: Sequence[Candidate], before_tick: Callable[[int], None] = lambda _: None
+    engine: PackTrainer,
+    candidates: Sequence[Candidate],
+    before_tick: Callable[[int], None] = lambda _: None,
 ) -> dict[str, Seat]:
-    """Train candidates together to their ends; everything that is left of each, by id. Those that diverge are let go."""
+    """Train candidates together to their ends; everything that is left of each, by id.
+    Those that diverge are let go."""
     for one in candidates:
         engine.join(one)
     done: dict[str, Seat] = {}

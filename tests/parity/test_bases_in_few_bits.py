@@ -1,4 +1,5 @@
-"""Candidates over a base in 4 or 8 bits: together as alone, as over the weights that codes stand for, as in PEFT."""
+"""Candidates over a base in 4 or 8 bits: together as alone, as over the weights that
+codes stand for, as in PEFT."""
 
 from __future__ import annotations
 
@@ -39,7 +40,11 @@ def wide_llama() -> Any:
 def test_each_trial_is_bit_for_bit_what_it_would_be_alone(family: str, kind: str) -> None:
     chosen, full = tiny.FAMILIES[family], tiny.model_of(family, torch.float32)
     # Rows of one length: another padding is another order of sums, over whatever base.
-    rows = [row for row in rows_for(family, count=300) if len(row.input_ids) == 8 and len(row.labels) in (1, 8)]
+    rows = [
+        row
+        for row in rows_for(family, count=300)
+        if len(row.input_ids) == 8 and len(row.labels) in (1, 8)
+    ]
     model = quantised(full, kind)
     trials = [one for one in mixed(full, chosen.heads) if one.training.per_device_train_batch_size == 2]
     together = run(trainer(model, rows, chosen.task, token_budget=10_000), trials)
@@ -73,18 +78,24 @@ OPTIONS: dict[str, dict[str, Any]] = {
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("checkpointing", [False, True])
 @pytest.mark.parametrize("option", OPTIONS)
-def test_training_is_that_over_the_weights_that_the_codes_stand_for(option: str, checkpointing: bool, kind: str) -> None:
+def test_training_is_that_over_the_weights_that_the_codes_stand_for(
+    option: str, checkpointing: bool, kind: str
+) -> None:
     full, rows = tiny.model_of("qwen2", torch.float32), rows_for("qwen2")
     model = quantised(full, kind, torch.float64)
     one = candidate("t", full, optim="sgd", **OPTIONS[option])
     ours, plain = (
-        run(trainer(base, rows, checkpointing=checkpointing), [one])[one.id] for base in (model, dense_twin(model))
-    )  # fmt: skip
+        run(trainer(base, rows, checkpointing=checkpointing), [one])[one.id]
+        for base in (model, dense_twin(model))
+    )
     assert largest_difference(weights_of(ours), weights_of(plain)) < 1e-10
 
 
-def in_peft(model: Any, one: Candidate, start: dict[str, torch.Tensor], rows: Any, task: str) -> list[float]:
-    """PEFT over bitsandbytes' own layers and a plain loop, in train(): in eval some processors would spoil the layers."""
+def in_peft(
+    model: Any, one: Candidate, start: dict[str, torch.Tensor], rows: Any, task: str
+) -> list[float]:
+    """PEFT over bitsandbytes' own layers and a plain loop, in train(): in eval some
+    processors would spoil the layers."""
     wrapped = peft.get_peft_model(model, peft_config(one.adapter, base_of("llama", model)))
     peft.set_peft_model_state_dict(wrapped, start)
     trained = [p for n, p in wrapped.named_parameters() if "lora_" in n]
@@ -102,7 +113,13 @@ def in_peft(model: Any, one: Candidate, start: dict[str, torch.Tensor], rows: An
         torch.nn.utils.clip_grad_norm_(trained, spec.max_grad_norm)
         total = spec.max_steps or 1
         for group in optimizer.param_groups:
-            group["lr"] = lr_at(step, total, spec.learning_rate, spec.lr_scheduler_type, warmup_steps(total, spec.warmup_ratio))
+            group["lr"] = lr_at(
+                step,
+                total,
+                spec.learning_rate,
+                spec.lr_scheduler_type,
+                warmup_steps(total, spec.warmup_ratio),
+            )
         optimizer.step()
         optimizer.zero_grad()
     return losses
@@ -111,7 +128,8 @@ def in_peft(model: Any, one: Candidate, start: dict[str, torch.Tensor], rows: An
 @pytest.mark.parametrize(("kind", "tolerance"), [("nf4", 1e-5), ("int8", 2e-5)])
 @pytest.mark.parametrize("option", ["plain", "rank-stabilised"])
 def test_training_is_peft_s_over_bitsandbytes(kind: str, tolerance: float, option: str) -> None:
-    """While it trains on a CPU, bitsandbytes spreads 8 bits as we do, and scales in another order: other last digits."""
+    """While it trains on a CPU, bitsandbytes spreads 8 bits as we do, and scales in
+    another order: other last digits."""
     full, rows = wide_llama(), rows_for("llama")
     model = quantised(full, kind)
     one = candidate("t", full, targets=linears(full), optim="sgd", max_steps=6, **OPTIONS[option])

@@ -25,7 +25,13 @@ from loraloom.train.pack import PackTrainer, Seat
 def different(model: Any, count: int) -> list[Candidate]:
     return [
         candidate(
-            f"c{k}", model, r=1 + k % 5, seed=k, per_device_train_batch_size=1 + k % 3, lora_dropout=0.1 * (k % 2), max_steps=7
+            f"c{k}",
+            model,
+            r=1 + k % 5,
+            seed=k,
+            per_device_train_batch_size=1 + k % 3,
+            lora_dropout=0.1 * (k % 2),
+            max_steps=7,
         )
         for k in range(count)
     ]
@@ -35,10 +41,13 @@ def alone(model: Any, rows: list[Row], one: Candidate) -> Seat:
     return run(trainer(model, rows), [one])[one.id]
 
 
-# -- numbers ---------------------------------------------------------------------------------------------------------
+# -- numbers
+# ---------------------------------------------------------------------------------------------------------
 
 
-def run_until_ended(engine: PackTrainer, trials: list[Candidate]) -> tuple[dict[str, Seat], dict[str, Seat], list[Event]]:
+def run_until_ended(
+    engine: PackTrainer, trials: list[Candidate]
+) -> tuple[dict[str, Seat], dict[str, Seat], list[Event]]:
     """(completed, diverged, events) of a pack."""
     completed: dict[str, Seat] = {}
     diverged: dict[str, Seat] = {}
@@ -60,29 +69,47 @@ def test_fifteen_of_sixteen_do_not_notice_the_one_that_diverges(family: str) -> 
     completed, diverged, events = run_until_ended(trainer(model, rows), [*trials[:7], wild, *trials[7:]])
     assert set(completed) == {one.id for one in trials} and set(diverged) == {"wild"}
     for one in trials:
-        assert largest_difference(weights_of(completed[one.id]), weights_of(alone(model, rows, one))) < 1e-10
+        assert (
+            largest_difference(weights_of(completed[one.id]), weights_of(alone(model, rows, one)))
+            < 1e-10
+        )
     named = [event for event in events if "first_bad_layer" in event.data]
     assert {event.trial for event in named} == {"wild"}
     assert named[0].step == 2 and diverged["wild"].step == 3
     assert diverged["wild"].bad_layer == named[0].data["first_bad_layer"]
-    assert diverged["wild"].bad_layer in dict(model.named_modules()) and ".0." in str(diverged["wild"].bad_layer)
+    assert diverged["wild"].bad_layer in dict(model.named_modules()) and ".0." in str(
+        diverged["wild"].bad_layer
+    )
 
 
-def test_one_of_sixteen_at_a_rate_of_10_has_diverged_and_the_others_are_as_if_alone(shared: Path) -> None:
-    """At a rate of 10 a real model's loss stays finite, thanks to its norms; nothing is left to train there."""
+def test_one_of_sixteen_at_a_rate_of_10_has_diverged_and_the_others_are_as_if_alone(
+    shared: Path,
+) -> None:
+    """At a rate of 10 a real model's loss stays finite, thanks to its norms; nothing is
+    left to train there."""
     base = load_base(str(shared / "models" / "stories260K"), "causal_lm")
     lines = (shared / "data" / "tinystories" / "stories_lower.jsonl").open(encoding="utf-8")
-    ids = [np.array(base.tokenizer(json.loads(line)["text"]).input_ids[:48], np.int32) for line in itertools.islice(lines, 60)]
+    ids = [
+        np.array(base.tokenizer(json.loads(line)["text"]).input_ids[:48], np.int32)
+        for line in itertools.islice(lines, 60)
+    ]
     rows = [Row(each, each.copy()) for each in ids]
     trials = different(base.model, 15)
     ten = candidate("ten", base.model, learning_rate=10.0, max_steps=9)
-    completed, diverged, events = run_until_ended(trainer(base.model, rows), [*trials[:9], ten, *trials[9:]])
+    completed, diverged, events = run_until_ended(
+        trainer(base.model, rows), [*trials[:9], ten, *trials[9:]]
+    )
     assert set(completed) == {one.id for one in trials} and set(diverged) == {"ten"}
     named = [event for event in events if "first_bad_layer" in event.data]
     assert {event.trial for event in named} == {"ten"} and diverged["ten"].step < 9
-    assert diverged["ten"].bad_layer == named[0].data["first_bad_layer"] and diverged["ten"].nonfinite == 0
+    assert (
+        diverged["ten"].bad_layer == named[0].data["first_bad_layer"] and diverged["ten"].nonfinite == 0
+    )
     for one in trials:
-        assert largest_difference(weights_of(completed[one.id]), weights_of(alone(base.model, rows, one))) < 1e-4
+        assert (
+            largest_difference(weights_of(completed[one.id]), weights_of(alone(base.model, rows, one)))
+            < 1e-4
+        )
 
 
 def test_a_gradient_that_is_not_finite_changes_no_weight() -> None:
@@ -94,13 +121,17 @@ def test_a_gradient_that_is_not_finite_changes_no_weight() -> None:
     (event,) = engine.tick()
     assert torch.equal(seat.adapter.arena.weights, before)
     assert seat.nonfinite == 1 and not seat.adapter.arena.grads.any()
-    assert event.data["first_bad_layer"] == "model.layers.1.mlp.down_proj", "forward is clean: the layer nearest the loss"
+    assert event.data["first_bad_layer"] == "model.layers.1.mlp.down_proj", (
+        "forward is clean: the layer nearest the loss"
+    )
 
 
-# -- memory ----------------------------------------------------------------------------------------------------------
+# -- memory
+# ----------------------------------------------------------------------------------------------------------
 
 CPU_WORDS = (
-    "[enforce fail at alloc_cpu.cpp:127] err == 0. DefaultCPUAllocator: can't allocate memory: you tried to allocate 9 bytes."
+    "[enforce fail at alloc_cpu.cpp:127] err == 0. DefaultCPUAllocator: can't allocate memory: you tried"
+    " to allocate 9 bytes."
 )
 SHORTAGES = [
     lambda: torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 20.00 MiB."),
@@ -124,15 +155,22 @@ class Scarce(torch.autograd.Function):
 
 
 def starve(
-    engine: PackTrainer, too_much: Callable[[int, int], bool], fault: Callable[[], BaseException], *, halfway: bool
+    engine: PackTrainer,
+    too_much: Callable[[int, int], bool],
+    fault: Callable[[], BaseException],
+    *,
+    halfway: bool,
 ) -> list[int]:
-    """Let every training pass of which `too_much(rows, tokens)` fail: before anything, or in the backward pass when the
-    later layers already have their gradients. Gives a list that grows by one number for each failure."""
+    """Let every training pass of which `too_much(rows, tokens)` fail: before anything, or in the
+    backward pass when the later layers already have their gradients. Gives a list that grows by one
+    number for each failure."""
     failures: list[int] = []
     first = engine.packed.model.get_submodule("model.layers.0")
 
     def hook(_module: Any, args: tuple[Any, ...], output: Tensor) -> Tensor:
-        if not torch.is_grad_enabled() or not too_much(output.shape[0], output.shape[0] * output.shape[1]):
+        if not torch.is_grad_enabled() or not too_much(
+            output.shape[0], output.shape[0] * output.shape[1]
+        ):
             return output
         failures.append(output.shape[0])
         if not halfway:
@@ -151,7 +189,9 @@ def test_a_pass_that_does_not_fit_is_split_and_every_step_stays_what_it_was(
     model, rows = tiny.model_of("llama"), causal_rows()
     trials = [
         *different(model, 4),
-        candidate("slow", model, per_device_train_batch_size=2, gradient_accumulation_steps=3, max_steps=2),
+        candidate(
+            "slow", model, per_device_train_batch_size=2, gradient_accumulation_steps=3, max_steps=2
+        ),
     ]
     engine = trainer(model, rows)
     failures = starve(engine, lambda rows, tokens: tokens > 60, fault, halfway=halfway)
@@ -175,7 +215,9 @@ def test_a_pass_that_does_not_fit_is_split_and_every_step_stays_what_it_was(
 @pytest.mark.parametrize("halfway", [False, True])
 def test_a_lone_candidate_takes_smaller_micro_batches_with_the_same_gradient(halfway: bool) -> None:
     model, rows = tiny.model_of("llama"), causal_rows()
-    one = candidate("one", model, per_device_train_batch_size=6, gradient_accumulation_steps=2, max_steps=3)
+    one = candidate(
+        "one", model, per_device_train_batch_size=6, gradient_accumulation_steps=2, max_steps=3
+    )
     engine = trainer(model, rows)
     starve(engine, lambda rows, tokens: rows > 2, SHORTAGES[0], halfway=halfway)
     seat, events = engine.join(one), []
@@ -191,7 +233,10 @@ def test_one_row_that_does_not_fit_ends_the_run_with_a_reason() -> None:
     engine = trainer(model, causal_rows())
     starve(engine, lambda rows, tokens: True, SHORTAGES[0], halfway=False)
     engine.join(candidate("one", model))
-    with pytest.raises(RunError, match=r"memory ran out with one row of \d+ tokens of candidate one\n.*\n.*max_length lower"):
+    with pytest.raises(
+        RunError,
+        match=r"memory ran out with one row of \d+ tokens of candidate one\n.*\n.*max_length lower",
+    ):
         engine.tick()
 
 

@@ -1,4 +1,5 @@
-"""Layers that stay in float32 where the rest of the base is in half precision: each adapter works in its own layer's type."""
+"""Layers that stay in float32 where the rest of the base is in half precision: each
+adapter works in its own layer's type."""
 
 from __future__ import annotations
 
@@ -36,9 +37,20 @@ def t5_as_transformers_loads_it() -> Any:
 
 MODELS: dict[str, tuple[str, Callable[[], Any]]] = {
     "every other layer of an MLP": ("t5", t5_as_transformers_loads_it),
-    "a language model's head": ("llama", lambda: widened(tiny.model_of("llama", torch.bfloat16), "lm_head")),
-    "a classifier's head": ("llama-classifier", lambda: widened(tiny.model_of("llama-classifier", torch.bfloat16), "score")),
-    "a pooler": ("bert", lambda: widened(widened(tiny.model_of("bert", torch.bfloat16), "bert.pooler.dense"), "classifier")),
+    "a language model's head": (
+        "llama",
+        lambda: widened(tiny.model_of("llama", torch.bfloat16), "lm_head"),
+    ),
+    "a classifier's head": (
+        "llama-classifier",
+        lambda: widened(tiny.model_of("llama-classifier", torch.bfloat16), "score"),
+    ),
+    "a pooler": (
+        "bert",
+        lambda: widened(
+            widened(tiny.model_of("bert", torch.bfloat16), "bert.pooler.dense"), "classifier"
+        ),
+    ),
 }
 
 
@@ -70,7 +82,8 @@ def test_its_adapter_is_the_same_in_peft(what: str, tmp_path: Path) -> None:
 
 
 def test_alike_candidates_may_still_be_stacked() -> None:
-    """Equal shapes in every layer, two types: the pass has no one block for both, and the sums are still each one's own."""
+    """Equal shapes in every layer, two types: the pass has no one block for both, and
+    the sums are still each one's own."""
     model, rows = t5_as_transformers_loads_it(), rows_for("t5")
     packed, objective = PackedModel(share_copy(model)), objective_for("seq2seq_lm", model)
     assert objective.rows(packed.model, collate(rows[:2], tiny.PAD, "seq2seq_lm")).loss.isfinite().all()

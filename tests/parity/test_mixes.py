@@ -1,4 +1,5 @@
-"""Random mixes of candidates: whatever sits beside it, whenever it joins, whoever fails or leaves, each is as if alone."""
+"""Random mixes of candidates: whatever sits beside it, whenever it joins, whoever fails
+or leaves, each is as if alone."""
 
 from __future__ import annotations
 
@@ -22,7 +23,8 @@ NO_BIASES_OF_ALL = ("deberta",)
 
 @dataclass(frozen=True)
 class Mix:
-    """What is done to a pack. `late` joins at tick `joins`; `early` leaves at tick `leaves`; `wild` goes NaN."""
+    """What is done to a pack. `late` joins at tick `joins`; `early` leaves at tick
+    `leaves`; `wild` goes NaN."""
 
     settings: tuple[dict[str, Any], ...]
     order: tuple[int, ...]
@@ -88,7 +90,8 @@ def model_of(family: str, dtype: torch.dtype) -> Any:
 def made(name: str, family: str, model: Any, drawn: dict[str, Any]) -> Candidate:
     values = dict(drawn)
     where, uneven, whole = values.pop("where"), values.pop("uneven"), values.pop("whole")
-    # A start out of the weight cannot have a rank above its smaller side: a mixture has gates of one output.
+    # A start out of the weight cannot have a rank above its smaller side: a mixture has
+    # gates of one output.
     every = [path for path in linears(model) if min(model.get_submodule(path).weight.shape) >= 9]
     targets = {"every": every, "attention": attention(model), "one": every[1:2]}[where]
     if uneven:
@@ -99,7 +102,10 @@ def made(name: str, family: str, model: Any, drawn: dict[str, Any]) -> Candidate
     if values["bias"] == "all" and family in NO_BIASES_OF_ALL:
         values["bias"] = "lora_only"
     heads = tiny.FAMILIES[family].heads or (("lm_head",) if whole and hasattr(model, "lm_head") else ())
-    if values["max_steps"] is None and values["gradient_accumulation_steps"] * values["per_device_train_batch_size"] < 3:
+    if (
+        values["max_steps"] is None
+        and values["gradient_accumulation_steps"] * values["per_device_train_batch_size"] < 3
+    ):
         values["max_steps"] = 4
     return candidate(name, model, targets=targets, heads=heads, **values)
 
@@ -111,10 +117,13 @@ def engine_of(family: str, model: Any, mix: Mix, **more: Any) -> PackTrainer:
 
 
 def together(family: str, model: Any, mix: Mix, trials: list[Candidate]) -> dict[str, Seat]:
-    """All that finish, of a pack that is stirred as the mix says; the first in order joins late, an extra one leaves early."""
+    """All that finish, of a pack that is stirred as the mix says; the first in order joins late, an
+    extra one leaves early."""
 
     def fresh() -> PackTrainer:
-        return engine_of(family, model, mix, token_budget=mix.token_budget, checkpointing=mix.checkpointing)
+        return engine_of(
+            family, model, mix, token_budget=mix.token_budget, checkpointing=mix.checkpointing
+        )
 
     engine = fresh()
     ordered = [trials[k] for k in mix.order]
@@ -169,7 +178,9 @@ CALM = settings(suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_to
         pytest.param(torch.float32, 1e-4, 5, marks=pytest.mark.long),
     ],
 )
-def test_any_mix_is_as_if_alone(family: str, dtype: torch.dtype, tolerance: float, examples: int) -> None:
+def test_any_mix_is_as_if_alone(
+    family: str, dtype: torch.dtype, tolerance: float, examples: int
+) -> None:
     @settings(CALM, max_examples=examples)
     @given(mix=mixes())
     def as_alone(mix: Mix) -> None:

@@ -1,4 +1,5 @@
-"""What has to hold on a GPU, in every kernel that runs there: losses as on the CPU, a pack as each candidate alone."""
+"""What has to hold on a GPU, in every kernel that runs there: losses as on the CPU, a
+pack as each candidate alone."""
 
 from __future__ import annotations
 
@@ -46,7 +47,9 @@ def made(engine: PackTrainer, family: str, **more: Any) -> list[Candidate]:
     ]
 
 
-def losses(engine: PackTrainer, candidates: list[Candidate]) -> tuple[dict[str, list[float]], dict[str, torch.Tensor]]:
+def losses(
+    engine: PackTrainer, candidates: list[Candidate]
+) -> tuple[dict[str, list[float]], dict[str, torch.Tensor]]:
     """Losses by step and last weights of each candidate, all trained to their ends."""
     told: dict[str, list[float]] = {one.id: [] for one in candidates}
     weights: dict[str, torch.Tensor] = {}

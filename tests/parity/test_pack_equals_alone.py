@@ -18,30 +18,69 @@ def mixed(model: Any, heads: tuple[str, ...] = ()) -> list[Candidate]:
     return [
         candidate("plain", model, heads=heads),
         candidate(
-            "wide", model, heads=heads, r=8, lora_alpha=4, learning_rate=3e-3, per_device_train_batch_size=3, weight_decay=0.1
+            "wide",
+            model,
+            heads=heads,
+            r=8,
+            lora_alpha=4,
+            learning_rate=3e-3,
+            per_device_train_batch_size=3,
+            weight_decay=0.1,
         ),
-        candidate("wet", model, heads=heads, r=2, lora_dropout=0.3, lr_scheduler_type="cosine", warmup_ratio=0.3, seed=3),
-        candidate("few", model, heads=heads, targets=some, use_rslora=True, lora_plus_ratio=4.0, max_steps=2),
         candidate(
-            "slow", model, heads=heads, gradient_accumulation_steps=3, per_device_train_batch_size=1, max_grad_norm=0.1, seed=5
+            "wet",
+            model,
+            heads=heads,
+            r=2,
+            lora_dropout=0.3,
+            lr_scheduler_type="cosine",
+            warmup_ratio=0.3,
+            seed=3,
         ),
-        candidate("biased", model, heads=heads, bias="lora_only", init_lora_weights="gaussian", optim="sgd"),
         candidate(
-            "uneven", model, heads=heads, rank_pattern={every[0]: 7}, alpha_pattern={every[-1]: 3.0}, neftune_noise_alpha=None
+            "few", model, heads=heads, targets=some, use_rslora=True, lora_plus_ratio=4.0, max_steps=2
+        ),
+        candidate(
+            "slow",
+            model,
+            heads=heads,
+            gradient_accumulation_steps=3,
+            per_device_train_batch_size=1,
+            max_grad_norm=0.1,
+            seed=5,
+        ),
+        candidate(
+            "biased", model, heads=heads, bias="lora_only", init_lora_weights="gaussian", optim="sgd"
+        ),
+        candidate(
+            "uneven",
+            model,
+            heads=heads,
+            rank_pattern={every[0]: 7},
+            alpha_pattern={every[-1]: 3.0},
+            neftune_noise_alpha=None,
         ),
         candidate("turned", model, heads=heads, targets=some, use_dora=True, lora_dropout=0.2, seed=11),
     ]
 
 
-def assert_alike(family: str, dtype: torch.dtype, tolerance: float, longest: int = 14, **more: Any) -> None:
-    chosen, rows, model = tiny.FAMILIES[family], rows_for(family, longest=longest), tiny.model_of(family, dtype)
+def assert_alike(
+    family: str, dtype: torch.dtype, tolerance: float, longest: int = 14, **more: Any
+) -> None:
+    chosen, rows, model = (
+        tiny.FAMILIES[family],
+        rows_for(family, longest=longest),
+        tiny.model_of(family, dtype),
+    )
     trials = mixed(model, chosen.heads)
     together = run(trainer(model, rows, chosen.task, token_budget=10_000, **more), trials)
     for one in trials:
         alone = run(trainer(model, rows, chosen.task, **more), [one])[one.id]
         difference = largest_difference(weights_of(together[one.id]), weights_of(alone))
         assert difference < tolerance, (one.id, difference)
-        assert together[one.id].smoothed_loss == pytest.approx(alone.smoothed_loss, rel=max(tolerance, 1e-9))
+        assert together[one.id].smoothed_loss == pytest.approx(
+            alone.smoothed_loss, rel=max(tolerance, 1e-9)
+        )
 
 
 @pytest.mark.parametrize("family", tiny.FAMILIES)
@@ -51,7 +90,8 @@ def test_each_trial_is_what_it_would_be_alone(family: str) -> None:
 
 @pytest.mark.parametrize("family", ["gemma2", "llama"])
 def test_rows_longer_than_a_register_are_added_up_alike(family: str) -> None:
-    """Some are padded to another number of whole registers (16 float32 in the widest) in a pack than alone."""
+    """Some are padded to another number of whole registers (16 float32 in the widest)
+    in a pack than alone."""
     assert_alike(family, torch.float64, 1e-10, longest=40)
 
 
@@ -86,7 +126,11 @@ def test_order_of_slots_and_neighbours_that_fail_change_nothing() -> None:
 
 def test_joining_late_and_leaving_early_change_nothing() -> None:
     model, rows = tiny.model_of("llama"), rows_for("llama")
-    first, second, third = candidate("a", model, max_steps=6), candidate("b", model, seed=9), candidate("c", model, r=2, seed=1)
+    first, second, third = (
+        candidate("a", model, max_steps=6),
+        candidate("b", model, seed=9),
+        candidate("c", model, r=2, seed=1),
+    )
     alone = {one.id: run(trainer(model, rows), [one])[one.id] for one in (first, second)}
     engine = trainer(model, rows)
 
@@ -108,7 +152,9 @@ def test_joining_late_and_leaving_early_change_nothing() -> None:
 def test_accumulating_is_a_larger_batch(family: str) -> None:
     chosen, rows, model = tiny.FAMILIES[family], rows_for(family), tiny.model_of(family)
     whole = candidate("n", model, heads=chosen.heads, per_device_train_batch_size=6)
-    parts = candidate("n", model, heads=chosen.heads, per_device_train_batch_size=1, gradient_accumulation_steps=6)
+    parts = candidate(
+        "n", model, heads=chosen.heads, per_device_train_batch_size=1, gradient_accumulation_steps=6
+    )
     a, b = (run(trainer(model, rows, chosen.task), [one])["n"] for one in (whole, parts))
     assert largest_difference(weights_of(a), weights_of(b)) < 1e-9
 

@@ -1,4 +1,5 @@
-"""Candidates that are alike share one table of A and B in a pass: nothing but the time it takes depends on that."""
+"""Candidates that are alike share one table of A and B in a pass: nothing but the time
+it takes depends on that."""
 
 from __future__ import annotations
 
@@ -19,12 +20,21 @@ EVEN = Routing((Segment("a", 0, 2), Segment("b", 2, 4)), True)
 
 
 def alike(family: str, model: Any) -> list[Any]:
-    """Three that differ in all that a table does not hold, and one of another rank that trains beside them."""
+    """Three that differ in all that a table does not hold, and one of another rank that
+    trains beside them."""
     heads = tiny.FAMILIES[family].heads
     return [
         candidate("a", model, heads=heads),
         candidate("b", model, heads=heads, seed=3, lora_alpha=1, lora_dropout=0.3),
-        candidate("c", model, heads=heads, seed=5, learning_rate=1e-3, gradient_accumulation_steps=2, bias="lora_only"),
+        candidate(
+            "c",
+            model,
+            heads=heads,
+            seed=5,
+            learning_rate=1e-3,
+            gradient_accumulation_steps=2,
+            bias="lora_only",
+        ),
         candidate("d", model, heads=heads, r=2),
     ]
 
@@ -42,15 +52,21 @@ def test_a_table_changes_nothing(family: str, monkeypatch: pytest.MonkeyPatch) -
     monkeypatch.setattr(packed_module, "PassStack", Noted)
     # Packs of those that are alike and of all: the second makes each layer stack its own.
     for count in (3, 4):
-        with_table = run(trainer(model, rows, task, token_budget=10_000, workers=1), alike(family, model)[:count])
+        with_table = run(
+            trainer(model, rows, task, token_budget=10_000, workers=1), alike(family, model)[:count]
+        )
         assert bool(made) == (count == 3)
         made.clear()
         with monkeypatch.context() as patch:
             patch.setattr(packed_module, "MOST_BYTES", 0)
-            without = run(trainer(model, rows, task, token_budget=10_000, workers=1), alike(family, model)[:count])
+            without = run(
+                trainer(model, rows, task, token_budget=10_000, workers=1), alike(family, model)[:count]
+            )
         assert not made
         for name, seat in without.items():
-            assert torch.allclose(weights_of(with_table[name]), weights_of(seat), rtol=1e-10, atol=1e-13), name
+            assert torch.allclose(
+                weights_of(with_table[name]), weights_of(seat), rtol=1e-10, atol=1e-13
+            ), name
 
 
 def two(model: Any, **second: Any) -> PackedModel:

@@ -1,4 +1,5 @@
-"""A run that was interrupted anywhere, also within an accumulation window, ends bit for bit as if it had not been."""
+"""A run that was interrupted anywhere, also within an accumulation window, ends bit for
+bit as if it had not been."""
 
 from __future__ import annotations
 
@@ -30,7 +31,13 @@ def trials_of(model: Any, heads: tuple[str, ...] = ()) -> list[Candidate]:
             lora_dropout=0.2,
         ),
         candidate(
-            "sgd", model, heads=heads, optim="sgd", bias="lora_only", per_device_train_batch_size=3, neftune_noise_alpha=5.0
+            "sgd",
+            model,
+            heads=heads,
+            optim="sgd",
+            bias="lora_only",
+            per_device_train_batch_size=3,
+            neftune_noise_alpha=5.0,
         ),
         candidate("pissa", model, heads=heads, init_lora_weights="pissa", params={"adapter.r": 4}),
         candidate("dora", model, heads=heads, use_dora=True, lora_plus_ratio=4.0, weight_decay=0.1),
@@ -63,12 +70,18 @@ def test_going_on_from_disk_is_going_on(family: str, ticks: int, tmp_path: Path)
             engine.evaluate(engine.due())
     checkpoint.save(tmp_path, stopped)
     resumed.load_state_dict(state_in(tmp_path))
-    assert {seat.id: seat.candidate for seat in resumed.seats.values()} == {one.id: one for one in trials_of(model, chosen.heads)}
+    assert {seat.id: seat.candidate for seat in resumed.seats.values()} == {
+        one.id: one for one in trials_of(model, chosen.heads)
+    }
     expected, got = finish(through), finish(resumed)
     assert set(expected) == set(got)
     for name, seat in expected.items():
         assert torch.equal(weights_of(got[name]), weights_of(seat)), name
-        assert (got[name].best, got[name].best_step, got[name].tokens) == (seat.best, seat.best_step, seat.tokens)
+        assert (got[name].best, got[name].best_step, got[name].tokens) == (
+            seat.best,
+            seat.best_step,
+            seat.tokens,
+        )
         assert got[name].smoothed_loss == seat.smoothed_loss
         assert (seat.best_weights is None) == (got[name].best_weights is None)
         if seat.best_weights is not None:
@@ -87,12 +100,15 @@ def test_nothing_is_drawn_for_what_is_restored(tmp_path: Path, monkeypatch: pyte
         resumed.load_state_dict(state_in(tmp_path))
     for name, seat in stopped.seats.items():
         ours, theirs = resumed.seats[name].adapter.constants, seat.adapter.constants
-        assert all(torch.equal(a, b) for (_, a), (_, b) in zip(ours, theirs, strict=True)) and bool(ours) == (name == "pissa")
+        assert all(torch.equal(a, b) for (_, a), (_, b) in zip(ours, theirs, strict=True)) and bool(
+            ours
+        ) == (name == "pissa")
 
 
 @pytest.mark.parametrize("family", ["llama", "bert"])
 def test_waiting_out_of_the_pack_changes_nothing(family: str, tmp_path: Path) -> None:
-    """Every candidate waits between any two of its steps, over a checkpoint too; what it trains is what it would have."""
+    """Every candidate waits between any two of its steps, over a checkpoint too; what
+    it trains is what it would have."""
     model, rows, chosen = tiny.model_of(family), rows_for(family), tiny.FAMILIES[family]
 
     def fresh() -> PackTrainer:
@@ -120,7 +136,11 @@ def test_waiting_out_of_the_pack_changes_nothing(family: str, tmp_path: Path) ->
     assert set(expected) == set(got)
     for name, seat in expected.items():
         assert torch.equal(weights_of(got[name]), weights_of(seat)), name
-        assert (got[name].best, got[name].best_step, got[name].tokens) == (seat.best, seat.best_step, seat.tokens)
+        assert (got[name].best, got[name].best_step, got[name].tokens) == (
+            seat.best,
+            seat.best_step,
+            seat.tokens,
+        )
     checkpoint.save(tmp_path, broken)
     checkpoint.save(tmp_path, broken)
     assert not list(tmp_path.glob("waiting-*")), "files that no checkpoint names are removed"
@@ -138,7 +158,9 @@ def test_a_checkpoint_is_not_whole_without_those_who_wait(tmp_path: Path) -> Non
     (file,) = tmp_path.glob("waiting-*")
     file.write_bytes(file.read_bytes()[:-1] + b"x")
     found = checkpoint.load(tmp_path)
-    assert found is not None and [seat["candidate"]["id"] for seat in found.trainer["seats"]] == ["plain"]
+    assert found is not None and [seat["candidate"]["id"] for seat in found.trainer["seats"]] == [
+        "plain"
+    ]
     assert "waiting-plain-1.safetensors is another" in found.passed_over[0]
 
 
@@ -152,7 +174,9 @@ def state_in(folder: Path) -> dict[str, Any]:
 def test_the_window_that_was_open_keeps_its_gradients(tmp_path: Path) -> None:
     model, rows = tiny.model_of("llama"), causal_rows()
     engine = trainer(model, rows)
-    seat = engine.join(candidate("slow", model, gradient_accumulation_steps=3, per_device_train_batch_size=1))
+    seat = engine.join(
+        candidate("slow", model, gradient_accumulation_steps=3, per_device_train_batch_size=1)
+    )
     engine.tick()
     checkpoint.save(tmp_path, engine)
     again = trainer(model, rows)

@@ -43,13 +43,19 @@ def threads_of(engine: Any) -> set[str]:
 def test_at_once_is_one_after_another(family: str, checkpointing: bool) -> None:
     chosen, rows, model = tiny.FAMILIES[family], rows_for(family), tiny.model_of(family, torch.float64)
     trials = mixed(model, chosen.heads)
-    engines = [trainer(model, rows, chosen.task, workers=n, token_budget=120, checkpointing=checkpointing) for n in (1, 3)]
+    engines = [
+        trainer(model, rows, chosen.task, workers=n, token_budget=120, checkpointing=checkpointing)
+        for n in (1, 3)
+    ]
     names = threads_of(engines[1])
     single, shared = (run(engine, trials) for engine in engines)
     assert names - {"MainThread"}
     for one in trials:
         assert largest_difference(weights_of(shared[one.id]), weights_of(single[one.id])) < 1e-10, one.id
-        assert (shared[one.id].tokens, shared[one.id].step) == (single[one.id].tokens, single[one.id].step)
+        assert (shared[one.id].tokens, shared[one.id].step) == (
+            single[one.id].tokens,
+            single[one.id].step,
+        )
 
 
 def test_twice_is_the_same_to_the_bit() -> None:
@@ -63,7 +69,8 @@ def test_noise_on_embeddings_is_not_drawn_in_two_threads() -> None:
     """It hangs on the model's one embedding: passes then follow one another."""
     rows, model = rows_for("llama"), tiny.model_of("llama", torch.float64)
     trials = [
-        dataclasses.replace(one, training=dataclasses.replace(one.training, neftune_noise_alpha=5.0)) for one in mixed(model)
+        dataclasses.replace(one, training=dataclasses.replace(one.training, neftune_noise_alpha=5.0))
+        for one in mixed(model)
     ]
     single, shared = (run(trainer(model, rows, workers=n, token_budget=60), trials) for n in (1, 2))
     for one in trials:
@@ -75,7 +82,9 @@ def test_scores_do_not_depend_on_who_took_them() -> None:
     trials = [candidate(name, model, seed=n) for n, name in enumerate("abc")]
     scores: list[Any] = []
     for workers in (1, 3):
-        engine = trainer(model, rows, workers=workers, validation=rows_for("llama", seed=4), token_budget=60)
+        engine = trainer(
+            model, rows, workers=workers, validation=rows_for("llama", seed=4), token_budget=60
+        )
         for one in trials:
             engine.join(one)
         engine.tick()

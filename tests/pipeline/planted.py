@@ -25,7 +25,9 @@ GOOD_TEMPLATE = (
 )
 
 
-def save_base(folder: Path, *, template: str | None = GOOD_TEMPLATE, eos: bool = True, extra: int = 0, **sizes: Any) -> str:
+def save_base(
+    folder: Path, *, template: str | None = GOOD_TEMPLATE, eos: bool = True, extra: int = 0, **sizes: Any
+) -> str:
     """A one-block decoder whose tokenizer knows whole words.
 
     Args:
@@ -33,12 +35,21 @@ def save_base(folder: Path, *, template: str | None = GOOD_TEMPLATE, eos: bool =
         extra: tokens that the tokenizer has and the embedding does not.
     """
     known = (*SPECIAL, *WORDS)
-    inner = Tokenizer(models.WordLevel({word: number for number, word in enumerate(known)}, unk_token="<unk>"))
+    inner = Tokenizer(
+        models.WordLevel({word: number for number, word in enumerate(known)}, unk_token="<unk>")
+    )
     inner.pre_tokenizer = pre_tokenizers.WhitespaceSplit()  # type: ignore[assignment]
-    inner.post_processor = processors.TemplateProcessing(single="<bos> $A", special_tokens=[("<bos>", 2)])  # type: ignore[assignment]
+    inner.post_processor = processors.TemplateProcessing(
+        single="<bos> $A", special_tokens=[("<bos>", 2)]
+    )  # type: ignore[assignment]
     ends = {"eos_token": "<eos>"} if eos else {}
     tokenizer = tf.PreTrainedTokenizerFast(
-        tokenizer_object=inner, pad_token="<pad>", unk_token="<unk>", bos_token="<bos>", model_max_length=POSITIONS, **ends
+        tokenizer_object=inner,
+        pad_token="<pad>",
+        unk_token="<unk>",
+        bos_token="<bos>",
+        model_max_length=POSITIONS,
+        **ends,
     )
     tokenizer.add_special_tokens({"additional_special_tokens": ["<user>", "<assistant>"]})
     tokenizer.chat_template = template
@@ -46,9 +57,19 @@ def save_base(folder: Path, *, template: str | None = GOOD_TEMPLATE, eos: bool =
     tokenizer.add_tokens([f"new{number}" for number in range(extra)])
     tokenizer.save_pretrained(folder)
     config = tf.LlamaConfig(
-        **{"vocab_size": rows, "hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 2, "num_attention_heads": 2,
-           "max_position_embeddings": POSITIONS, "pad_token_id": 0, "bos_token_id": 2, "eos_token_id": 3, **sizes},
-    )  # fmt: skip
+        **{
+            "vocab_size": rows,
+            "hidden_size": 32,
+            "intermediate_size": 48,
+            "num_hidden_layers": 2,
+            "num_attention_heads": 2,
+            "max_position_embeddings": POSITIONS,
+            "pad_token_id": 0,
+            "bos_token_id": 2,
+            "eos_token_id": 3,
+            **sizes,
+        },
+    )
     torch.manual_seed(0)
     tf.LlamaForCausalLM(config).save_pretrained(folder)
     return str(folder)

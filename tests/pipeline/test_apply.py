@@ -29,9 +29,16 @@ def run(tmp_path: Path) -> Path:
     """A tune whose best trial, t1, is the second."""
     folder = RunFolder.create(tmp_path, "first")
     folder.write_config({"model": {"name_or_path": "base"}})
-    result = RunResult("first", "tune", "completed", "base", "causal_lm", "2026-01-01T00:00:00+00:00", best="t1")
+    result = RunResult(
+        "first", "tune", "completed", "base", "causal_lm", "2026-01-01T00:00:00+00:00", best="t1"
+    )
     result.trials = [
-        Trial("t0", "completed", {"adapter.r": 4}, findings=(finding("diverged", "fault", **{"adapter.r": 2}),)),
+        Trial(
+            "t0",
+            "completed",
+            {"adapter.r": 4},
+            findings=(finding("diverged", "fault", **{"adapter.r": 2}),),
+        ),
         Trial("t1", "completed", {"adapter.r": 16}, findings=(SHUFFLED, RANK, RATE)),
     ]
     folder.write_result(result)
@@ -46,7 +53,9 @@ def test_the_first_finding_of_the_best_trial_that_proposes_a_change(run: Path) -
 
 def test_a_finding_by_its_name_wins_over_what_its_trial_had(run: Path) -> None:
     assert applied(f"{run}:rank-surplus")[1] == {"adapter.r": 8, "name": "first-2"}
-    assert applied(f"{run}:diverged")[1] == {"adapter.r": 2, "name": "first-2"}, "of another trial than the best"
+    assert applied(f"{run}:diverged")[1] == {"adapter.r": 2, "name": "first-2"}, (
+        "of another trial than the best"
+    )
 
 
 def test_a_finding_about_the_whole_run_goes_upon_its_best_trial(run: Path) -> None:

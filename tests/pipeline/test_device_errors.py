@@ -1,4 +1,5 @@
-"""What a device says when it fails, in our words: cause, need and next step, and nothing of what is no fault of a device."""
+"""What a device says when it fails, in our words: cause, need and next step, and
+nothing of what is no fault of a device."""
 
 from __future__ import annotations
 
@@ -11,8 +12,9 @@ from loraloom.pipeline import device_errors
 from loraloom.pipeline.device_errors import in_our_words
 
 TORCH_OOM = (
-    "CUDA out of memory. Tried to allocate 2.00 GiB. GPU 0 has a total capacity of 79.10 GiB of which 1.20 GiB is free. "
-    "Including non-PyTorch memory, this process has 70.00 GiB memory in use. See documentation for Memory Management"
+    "CUDA out of memory. Tried to allocate 2.00 GiB. GPU 0 has a total capacity of 79.10 GiB of which"
+    " 1.20 GiB is free. Including non-PyTorch memory, this process has 70.00 GiB memory in use. See"
+    " documentation for Memory Management"
 )
 
 
@@ -21,10 +23,15 @@ TORCH_OOM = (
     [
         torch.AcceleratorError("CUDA error: an illegal memory access was encountered"),
         RuntimeError("CUDA error: uncorrectable ECC error encountered"),
-        RuntimeError("CUDA error: CUBLAS_STATUS_EXECUTION_FAILED when calling `cublasSgemm( handle, opa, opb, m, n, k)`"),
+        RuntimeError(
+            "CUDA error: CUBLAS_STATUS_EXECUTION_FAILED when calling `cublasSgemm( handle, opa, opb, m,"
+            " n, k)`"
+        ),
         RuntimeError("cuDNN error: CUDNN_STATUS_EXECUTION_FAILED"),
         RuntimeError("Triton Error [CUDA]: an illegal memory access was encountered"),
-        RuntimeError("CUDA error: unspecified launch failure\nCUDA kernel errors might be reported later"),
+        RuntimeError(
+            "CUDA error: unspecified launch failure\nCUDA kernel errors might be reported later"
+        ),
     ],
 )
 def test_a_gpu_that_failed(error: Exception) -> None:
@@ -42,7 +49,9 @@ def test_an_index_that_is_out_of_its_table_is_no_broken_gpu() -> None:
 
 def test_a_gpu_that_torch_was_not_built_for(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(torch.cuda, "get_arch_list", lambda: ["sm_75", "sm_80"])
-    told = in_our_words(torch.AcceleratorError("CUDA error: no kernel image is available for execution on the device"))
+    told = in_our_words(
+        torch.AcceleratorError("CUDA error: no kernel image is available for execution on the device")
+    )
     assert told is not None and "has code for sm_75, sm_80" in str(told)
 
 
@@ -51,19 +60,29 @@ def test_a_gpu_that_torch_was_not_built_for(monkeypatch: pytest.MonkeyPatch) -> 
     [
         (torch.OutOfMemoryError(TORCH_OOM), "CUDA out of memory. Tried to allocate 2.00 GiB"),
         (RuntimeError("CUDA error: out of memory"), "CUDA error: out of memory"),
-        (RuntimeError("CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling `cublasCreate(handle)`"), "ALLOC_FAILED"),
+        (
+            RuntimeError("CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling `cublasCreate(handle)`"),
+            "ALLOC_FAILED",
+        ),
         (MemoryError(), "MemoryError"),
     ],
 )
 def test_memory_that_ran_out(error: Exception, got: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(device_errors, "held_by_others_now", lambda: "other processes hold 9.0 GiB of its 80.0 GiB")
+    monkeypatch.setattr(
+        device_errors, "held_by_others_now", lambda: "other processes hold 9.0 GiB of its 80.0 GiB"
+    )
     told = in_our_words(error)
     assert told is not None and told.got is not None
-    assert got in told.got and "capacity" not in told.got and told.got.endswith("; other processes hold 9.0 GiB of its 80.0 GiB")
+    assert (
+        got in told.got
+        and "capacity" not in told.got
+        and told.got.endswith("; other processes hold 9.0 GiB of its 80.0 GiB")
+    )
 
 
 @pytest.mark.parametrize(
-    "error", [RuntimeError("shapes do not match"), ValueError("CUDA error: by somebody else"), KeyError("x")]
+    "error",
+    [RuntimeError("shapes do not match"), ValueError("CUDA error: by somebody else"), KeyError("x")],
 )
 def test_other_errors_stay_what_they_are(error: Exception) -> None:
     assert in_our_words(error) is None

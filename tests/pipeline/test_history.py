@@ -1,4 +1,5 @@
-"""Forecasts corrected by earlier runs: which of them count, and what of a run with pruned candidates can be compared."""
+"""Forecasts corrected by earlier runs: which of them count, and what of a run with
+pruned candidates can be compared."""
 
 from __future__ import annotations
 
@@ -23,10 +24,14 @@ DEVICE = DeviceFacts("cpu", "a processor", 16 * 2**30, 12 * 2**30, 4, bf16_nativ
 FORECAST: Mapping[str, Any] = {
     "memory": {"total_bytes": 1000, "one_candidate_bytes": 800, "candidates": 4},
     "time": {
-        "training_seconds": 60.0, "layers_seconds": 20.0, "evaluation_seconds": 20.0, "startup_seconds": 10.0,
-        "total_seconds": 110.0, "candidates": 4,
+        "training_seconds": 60.0,
+        "layers_seconds": 20.0,
+        "evaluation_seconds": 20.0,
+        "startup_seconds": 10.0,
+        "total_seconds": 110.0,
+        "candidates": 4,
     },
-}  # fmt: skip
+}
 """4 candidates of 10 steps with 100 tokens each: 80 seconds for 4,000 tokens."""
 
 
@@ -34,8 +39,15 @@ def trial(name: str, steps: int = 10, seconds: float = 20.0, peak: int = 900) ->
     """A candidate that was to take 10 steps of 100 tokens."""
     status = "completed" if steps == 10 else "pruned"
     return Trial(
-        name, status, {}, seconds=seconds, tokens=100 * steps, steps=steps, planned_steps=10, peak_bytes=peak,
-    )  # fmt: skip
+        name,
+        status,
+        {},
+        seconds=seconds,
+        tokens=100 * steps,
+        steps=steps,
+        planned_steps=10,
+        peak_bytes=peak,
+    )
 
 
 def result(*trials: Trial, **more: Any) -> RunResult:
@@ -48,7 +60,9 @@ def result(*trials: Trial, **more: Any) -> RunResult:
         "started_at": "",
     }
     environment = {"device": {"name": DEVICE.name}}
-    return RunResult(**(known | {"environment": environment, "trials": list(trials), "default": "t1"} | more))
+    return RunResult(
+        **(known | {"environment": environment, "trials": list(trials), "default": "t1"} | more)
+    )
 
 
 def run(*trials: Trial, **more: Any) -> Earlier:
@@ -57,7 +71,10 @@ def run(*trials: Trial, **more: Any) -> Earlier:
 
 def test_a_run_that_began_beside_others_says_nothing_of_an_idle_machine() -> None:
     finished = result(trial("t1"), trial("t2"))
-    told = {share: {**FORECAST, "time": {**FORECAST["time"], "now": {"cores_share": share}}} for share in (1.0, 0.3)}
+    told = {
+        share: {**FORECAST, "time": {**FORECAST["time"], "now": {"cores_share": share}}}
+        for share in (1.0, 0.3)
+    }
     assert time_of(Earlier(finished, told[1.0])) == time_of(Earlier(finished, FORECAST)) is not None
     assert time_of(Earlier(finished, told[0.3])) is None
     assert memory_of(Earlier(finished, told[0.3])) == memory_of(Earlier(finished, FORECAST))
@@ -72,7 +89,9 @@ def test_the_peak_of_a_tune_is_held_against_the_whole_pack_and_that_of_a_train_a
 
 def test_pruned_candidates_change_nothing_about_the_seconds_of_a_token() -> None:
     whole = time_of(run(*(trial(f"t{number}") for number in range(1, 5))))
-    pruned = time_of(run(trial("t1"), trial("t2", steps=5, seconds=10.0), trial("t3", steps=1, seconds=2.0)))
+    pruned = time_of(
+        run(trial("t1"), trial("t2", steps=5, seconds=10.0), trial("t3", steps=1, seconds=2.0))
+    )
     assert whole and pruned
     assert whole == pruned
     assert whole.forecast == 110 and whole.measured == pytest.approx(110.0)
@@ -107,11 +126,15 @@ def keep(root: Path, made: RunResult, forecast: Mapping[str, Any] | None = FOREC
     folder.write_result(made)
 
 
-def test_runs_of_the_same_model_task_and_device_are_found_and_broken_folders_passed_over(tmp_path: Path) -> None:
+def test_runs_of_the_same_model_task_and_device_are_found_and_broken_folders_passed_over(
+    tmp_path: Path,
+) -> None:
     keep(tmp_path, result(trial("t1"), name="same"))
     keep(tmp_path, result(trial("t1"), name="other-model", model="another"))
     keep(tmp_path, result(trial("t1"), name="other-task", task="seq_cls"))
-    keep(tmp_path, result(trial("t1"), name="other-machine", environment={"device": {"name": "another"}}))
+    keep(
+        tmp_path, result(trial("t1"), name="other-machine", environment={"device": {"name": "another"}})
+    )
     keep(tmp_path, result(trial("t1"), name="unknown-machine", environment={}))
     keep(tmp_path, result(trial("t1"), name="not-over", status="running"))
     keep(tmp_path, result(trial("t1"), name="before-forecasts"), forecast=None)

@@ -1,4 +1,5 @@
-"""Each fault that a preflight knows, planted in a real small model or its data, is the first one named."""
+"""Each fault that a preflight knows, planted in a real small model or its data, is the
+first one named."""
 
 from __future__ import annotations
 
@@ -31,7 +32,8 @@ from loraloom.store.result import RunResult
 
 @pytest.fixture(autouse=True)
 def a_fresh_process(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Forecasts count what the process holds: here as much as a command that has just begun, not all that tests left."""
+    """Forecasts count what the process holds: here as much as a command that has just
+    begun, not all that tests left."""
     monkeypatch.setattr("loraloom.facts.device._process_bytes", lambda: 300_000_000)
 
 
@@ -42,13 +44,16 @@ def here(tmp_path_factory: pytest.TempPathFactory) -> Path:
     save_base(root / "good")
     write_rows(root / "good.jsonl", [talk(number) for number in range(120)])
     write_rows(
-        root / "pairs.jsonl", [{"prompt": f"what is w{n % 40} w{n // 40}", "completion": f" w{n % 7}"} for n in range(120)]
+        root / "pairs.jsonl",
+        [{"prompt": f"what is w{n % 40} w{n // 40}", "completion": f" w{n % 7}"} for n in range(120)],
     )
     return root
 
 
 def good(here: Path, *sets: str, model: str = "good", train: str = "good.jsonl", **flags: Any) -> Config:
-    return config_of(str(here / model), str(here / train), *sets, **{"output_dir": str(here / "runs"), **flags})
+    return config_of(
+        str(here / model), str(here / train), *sets, **{"output_dir": str(here / "runs"), **flags}
+    )
 
 
 def of(checked: Checked, name: str) -> CheckResult:
@@ -57,7 +62,8 @@ def of(checked: Checked, name: str) -> CheckResult:
 
 
 def first_fault(config: Config, name: str, *, quick: bool = True) -> CheckResult:
-    """The first check that fails, which must be this one and must say what, how much, why and what to do."""
+    """The first check that fails, which must be this one and must say what, how much,
+    why and what to do."""
     checked = check(config, quick=quick)
     assert not checked.ok and checked.failed[0].name == name, checked.results
     fault = checked.failed[0]
@@ -70,9 +76,17 @@ def same_refusal(config: Config, fault: CheckResult) -> None:
     with pytest.raises(RequestError) as caught:
         prepare(config)
     assert caught.value.exit_code == 2
-    assert fault.what in str(caught.value) and fault.command is not None and fault.command in str(caught.value)
+    assert (
+        fault.what in str(caught.value)
+        and fault.command is not None
+        and fault.command in str(caught.value)
+    )
     if fault.name in OF_ROWS:
-        foretold = [text for text in prepare(config, weights=False).plan.warnings if text.startswith("train will refuse this: ")]
+        foretold = [
+            text
+            for text in prepare(config, weights=False).plan.warnings
+            if text.startswith("train will refuse this: ")
+        ]
         assert any(fault.what in text and fault.command in text for text in foretold)
 
 
@@ -86,13 +100,16 @@ def test_a_healthy_request_has_no_fault_and_no_warning(here: Path) -> None:
     refuse_failed(checked)
 
 
-# -- labels --------------------------------------------------------------------------------------------------------
+# -- labels
+# --------------------------------------------------------------------------------------------------------
 
 
 def test_a_row_without_an_answer_is_named(here: Path) -> None:
     rows = [talk(number) for number in range(60)]
     rows[37]["messages"].pop()
-    config = good(here, train=Path(write_rows(here / "unanswered.jsonl", rows)).name, data__validation="null")
+    config = good(
+        here, train=Path(write_rows(here / "unanswered.jsonl", rows)).name, data__validation="null"
+    )
     fault = first_fault(config, "labels")
     assert fault.what == f"{here}/unanswered.jsonl:38 has no supervised token"
     assert fault.number == "1 of 60 rows"
@@ -104,17 +121,29 @@ def test_an_answer_behind_the_cut_is_named_with_its_prompt_and_the_limit(here: P
     rows = [talk(number) for number in range(60)]
     rows[11] = talk(11, prompt=" ".join(["what"] * 50))
     config = good(
-        here, train=Path(write_rows(here / "long.jsonl", rows)).name, data__validation="null", data__max_length="32"
-    )  # fmt: skip
+        here,
+        train=Path(write_rows(here / "long.jsonl", rows)).name,
+        data__validation="null",
+        data__max_length="32",
+    )
     fault = first_fault(config, "labels")
-    assert fault.what == f"{here}/long.jsonl:12 has no supervised token left: its prompt has 55 tokens, the limit is 32"
+    assert (
+        fault.what
+        == f"{here}/long.jsonl:12 has no supervised token left: its prompt has 55 tokens, the limit"
+        " is 32"
+    )
     assert fault.command == "--set data.max_length=58"
     same_refusal(config, fault)
-    assert check(good(here, train="long.jsonl", data__validation="null", data__max_length="58"), quick=True).ok
+    assert check(
+        good(here, train="long.jsonl", data__validation="null", data__max_length="58"), quick=True
+    ).ok
 
 
 def test_a_template_that_leaves_the_answers_out(here: Path) -> None:
-    save_base(here / "maskless", template="{% for m in messages if m['role'] == 'user' %}<user> {{ m['content'] }} {% endfor %}")
+    save_base(
+        here / "maskless",
+        template="{% for m in messages if m['role'] == 'user' %}<user> {{ m['content'] }} {% endfor %}",
+    )
     fault = first_fault(good(here, model="maskless"), "labels")
     assert "has anything to be trained on" in fault.what
     assert fault.number == "108 rows read as messages, each without a supervised token"
@@ -131,7 +160,8 @@ def test_lost_answers_warn(here: Path) -> None:
     prepare(good(here, train="cut.jsonl", data__max_length="40"))
 
 
-# -- stop ----------------------------------------------------------------------------------------------------------
+# -- stop
+# ----------------------------------------------------------------------------------------------------------
 
 
 def test_a_turn_that_ends_in_no_end_token(here: Path) -> None:
@@ -152,13 +182,16 @@ def test_a_tokenizer_without_an_end_of_text(here: Path) -> None:
 
 
 def test_every_turn_cut_off(here: Path) -> None:
-    write_rows(here / "all-cut.jsonl", [talk(number, answer="w1 w2 w3 w4 w5 w6") for number in range(60)])
+    write_rows(
+        here / "all-cut.jsonl", [talk(number, answer="w1 w2 w3 w4 w5 w6") for number in range(60)]
+    )
     checked = check(good(here, train="all-cut.jsonl", data__max_length="10"), quick=True)
     assert of(checked, "labels").level == "warn"
     assert of(checked, "stop").what == "the end of every turn is cut off: the model would not stop"
 
 
-# -- template ------------------------------------------------------------------------------------------------------
+# -- template
+# ------------------------------------------------------------------------------------------------------
 
 
 def test_two_bos(here: Path) -> None:
@@ -171,15 +204,17 @@ def test_two_bos(here: Path) -> None:
 
 def test_another_prompt_in_use_than_in_training(here: Path) -> None:
     marked = (
-        "{% for m in messages %}<{{ m['role'] }}> {% if m['role'] == 'assistant' %}{% generation %}{{ m['content'] }} <eos>"
-        "{% endgeneration %}{% else %}{{ m['content'] }} {% endif %}{% endfor %}"
-        "{% if add_generation_prompt %}<assistant> w9 {% endif %}"
+        "{% for m in messages %}<{{ m['role'] }}> {% if m['role'] == 'assistant' %}{% generation %}{{"
+        " m['content'] }} <eos>{% endgeneration %}{% else %}{{ m['content'] }} {% endif %}{% endfor %}{%"
+        " if add_generation_prompt %}<assistant> w9 {% endif %}"
     )
     save_base(here / "other-prompt", template=marked)
     config = good(here, model="other-prompt")
     fault = first_fault(config, "template")
     assert fault.what == "prompts have other tokens in training than in use"
-    assert "of 64 rows, first at token 7: " in (fault.number or "") and "'w9' in use" in (fault.number or "")
+    assert "of 64 rows, first at token 7: " in (fault.number or "") and "'w9' in use" in (
+        fault.number or ""
+    )
     same_refusal(config, fault)
 
 
@@ -202,7 +237,9 @@ def test_a_prompt_that_ends_in_white_space(here: Path) -> None:
     )
     inner = Tokenizer(models.WordLevel({word: n for n, word in enumerate(words)}, unk_token="<unk>"))
     inner.pre_tokenizer = pre_tokenizers.Metaspace(prepend_scheme="never")  # type: ignore[assignment]
-    tokenizer = tf.PreTrainedTokenizerFast(tokenizer_object=inner, bos_token="<bos>", eos_token="<eos>", unk_token="<unk>")
+    tokenizer = tf.PreTrainedTokenizerFast(
+        tokenizer_object=inner, bos_token="<bos>", eos_token="<eos>", unk_token="<unk>"
+    )
     tokenizer.add_special_tokens({"additional_special_tokens": ["<user>", "<assistant>"]})
     tokenizer.chat_template = GOOD_TEMPLATE
     tokenizer.save_pretrained(folder)
@@ -227,7 +264,8 @@ def test_no_template_for_conversations(here: Path) -> None:
     assert of(checked, "targets").level == "ok", "one fault does not hide what else there is to say"
 
 
-# -- targets -------------------------------------------------------------------------------------------------------
+# -- targets
+# -------------------------------------------------------------------------------------------------------
 
 
 def test_a_pattern_that_matches_nothing(here: Path) -> None:
@@ -242,7 +280,10 @@ def test_a_pattern_that_matches_nothing(here: Path) -> None:
 
 def test_a_layer_that_is_adapted_and_trained_whole(here: Path) -> None:
     config = good(here, "adapter.target_modules=[q_proj]", "adapter.modules_to_save=[q_proj]")
-    assert "`q_proj` is both a LoRA target and a module that is trained whole" in first_fault(config, "targets").what
+    assert (
+        "`q_proj` is both a LoRA target and a module that is trained whole"
+        in first_fault(config, "targets").what
+    )
 
 
 def test_a_pattern_in_the_space_that_matches_nothing(here: Path) -> None:
@@ -250,7 +291,8 @@ def test_a_pattern_in_the_space_that_matches_nothing(here: Path) -> None:
     assert "`query_key_value` matches nothing" in first_fault(config, "targets").what
 
 
-# -- embeddings ----------------------------------------------------------------------------------------------------
+# -- embeddings
+# ----------------------------------------------------------------------------------------------------
 
 
 def test_more_tokens_than_rows(here: Path) -> None:
@@ -258,7 +300,9 @@ def test_more_tokens_than_rows(here: Path) -> None:
     config = good(here, model="longer")
     fault = first_fault(config, "embeddings")
     assert fault.what == "the tokenizer has 52 tokens, the embedding 49 rows"
-    assert fault.number == "3 tokens without a row" and "resize_token_embeddings" in (fault.command or "")
+    assert fault.number == "3 tokens without a row" and "resize_token_embeddings" in (
+        fault.command or ""
+    )
     same_refusal(config, fault)
 
 
@@ -272,9 +316,15 @@ def test_the_command_that_resizes_mends_it(here: Path, monkeypatch: pytest.Monke
 
 
 def test_a_new_head_that_is_not_saved(here: Path) -> None:
-    write_rows(here / "labels.jsonl", [{"text": f"w{n % 40} w{n // 40}", "label": "ab"[n % 2]} for n in range(120)])
+    write_rows(
+        here / "labels.jsonl",
+        [{"text": f"w{n % 40} w{n // 40}", "label": "ab"[n % 2]} for n in range(120)],
+    )
     config = good(here, train="labels.jsonl", task="seq_cls")
-    assert of(check(config, quick=True), "embeddings").what == "every token has a row; score is saved with the adapter"
+    assert (
+        of(check(config, quick=True), "embeddings").what
+        == "every token has a row; score is saved with the adapter"
+    )
     unsaved = good(here, "adapter.modules_to_save=[norm]", train="labels.jsonl", task="seq_cls")
     fault = first_fault(unsaved, "embeddings")
     assert fault.what == "the new head score would be neither trained nor saved"
@@ -282,15 +332,21 @@ def test_a_new_head_that_is_not_saved(here: Path) -> None:
     same_refusal(unsaved, fault)
 
 
-# -- memory --------------------------------------------------------------------------------------------------------
+# -- memory
+# --------------------------------------------------------------------------------------------------------
 
 
 def test_a_limit_that_nothing_fits_into(here: Path) -> None:
     checked = check(good(here, limits__memory="10MiB"))
     fault = checked.failed[0]
     assert [result.name for result in checked.failed] == ["memory"]
-    assert "10 MiB may be used" in fault.what and fault.number == "no batch fits, not one row of 8 tokens"
-    assert of(checked, "gradients").what == "no batch went through the model: by forecast, it does not fit into memory"
+    assert (
+        "10 MiB may be used" in fault.what and fault.number == "no batch fits, not one row of 8 tokens"
+    )
+    assert (
+        of(checked, "gradients").what
+        == "no batch went through the model: by forecast, it does not fit into memory"
+    )
 
 
 def test_a_batch_that_is_too_large_is_answered_with_one_that_fits(here: Path) -> None:
@@ -310,17 +366,25 @@ def test_a_measured_peak_above_92_percent_fails(here: Path) -> None:
     measured = Rehearsal(rows=4, length=16, peak_bytes=920_000_000, tensors=1)
     assert run_check("memory", replace(subject, rehearsal=measured)).level == "ok"
     fault = run_check("memory", replace(subject, rehearsal=replace(measured, peak_bytes=920_000_001)))
-    assert (fault.level, fault.what) == ("fail", "a batch of 4 x 16 tokens needs 877 MiB, 954 MiB may be used")
+    assert (fault.level, fault.what) == (
+        "fail",
+        "a batch of 4 x 16 tokens needs 877 MiB, 954 MiB may be used",
+    )
 
 
 def test_without_a_limit_what_was_free_and_what_is_held_may_be_used(here: Path) -> None:
     subject = on(good(here), free_bytes=10**9)
     measured = Rehearsal(rows=4, length=16, peak_bytes=1_800_000_000, held_bytes=10**9)
     assert run_check("memory", replace(subject, rehearsal=measured)).level == "ok"
-    assert run_check("memory", replace(subject, rehearsal=replace(measured, held_bytes=9 * 10**8))).level == "fail"
+    assert (
+        run_check("memory", replace(subject, rehearsal=replace(measured, held_bytes=9 * 10**8))).level
+        == "fail"
+    )
 
 
-def test_memory_that_runs_out_is_told_and_not_raised(here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_memory_that_runs_out_is_told_and_not_raised(
+    here: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     from loraloom.pipeline.preflight import rehearsal
 
     def fails(*_: Any) -> float:
@@ -328,10 +392,13 @@ def test_memory_that_runs_out_is_told_and_not_raised(here: Path, monkeypatch: py
 
     monkeypatch.setattr(rehearsal, "_pass", fails)
     fault = first_fault(good(here), "memory", quick=False)
-    assert "needs more than there is" in fault.what and "the largest that fits is" in (fault.number or "")
+    assert "needs more than there is" in fault.what and "the largest that fits is" in (
+        fault.number or ""
+    )
 
 
-# -- gradients -----------------------------------------------------------------------------------------------------
+# -- gradients
+# -----------------------------------------------------------------------------------------------------
 
 
 @pytest.fixture
@@ -381,7 +448,8 @@ def test_a_step_that_moves_nothing(here: Path) -> None:
     assert fault.number == "learning rate 1e-60"
 
 
-# -- precision -----------------------------------------------------------------------------------------------------
+# -- precision
+# -----------------------------------------------------------------------------------------------------
 
 
 def on(config: Config, **device: Any) -> Subject:
@@ -394,13 +462,22 @@ def test_bf16_on_a_device_without_it(here: Path) -> None:
     turing = {"kind": "cuda", "name": "Tesla T4", "compute_capability": (7, 5), "bf16_native": False}
     subject = on(good(here, training__precision="bf16"), **turing)
     assert run_check("precision", subject) == CheckResult(
-        "precision", "fail", "Tesla T4 has no bf16", "compute capability 7.5",
-        "torch reports it as supported, by emulation: slow, and not in every kernel", "--set training.precision=fp32",
-    )  # fmt: skip
+        "precision",
+        "fail",
+        "Tesla T4 has no bf16",
+        "compute capability 7.5",
+        "torch reports it as supported, by emulation: slow, and not in every kernel",
+        "--set training.precision=fp32",
+    )
     with pytest.raises(ConfigError, match="Tesla T4 has no bf16"):
         refuse_faults(subject)
     refuse_faults(on(good(here, training__precision="fp32"), **turing))
-    refuse_faults(on(good(here, training__precision="bf16"), **turing | {"compute_capability": (8, 0), "bf16_native": True}))
+    refuse_faults(
+        on(
+            good(here, training__precision="bf16"),
+            **turing | {"compute_capability": (8, 0), "bf16_native": True},
+        )
+    )
 
 
 def test_bf16_that_a_processor_emulates_warns(here: Path) -> None:
@@ -417,7 +494,8 @@ def test_weights_left_on_meta(here: Path, altered: Any) -> None:
     assert checked.failed[0].number == "1 parameters, model.norm.weight first"
 
 
-# -- deployment ----------------------------------------------------------------------------------------------------
+# -- deployment
+# ----------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -425,25 +503,47 @@ def test_weights_left_on_meta(here: Path, altered: Any) -> None:
     [
         ("vllm", ["adapter.r=48"], "vLLM has no rank 48", "--r 32"),
         ("vllm", ["adapter.r=8", "search.space={adapter.r: [8, 24]}"], "vLLM has no rank 24", "--r 16"),
-        ("vllm", ["adapter.r=8", "adapter.use_dora=true"], "vLLM does not take DoRA", "--set adapter.use_dora=false"),
-        ("vllm", ["adapter.r=8", "adapter.bias=lora_only"], "vLLM does not take trained biases", "--set adapter.bias=none"),
+        (
+            "vllm",
+            ["adapter.r=8", "adapter.use_dora=true"],
+            "vLLM does not take DoRA",
+            "--set adapter.use_dora=false",
+        ),
+        (
+            "vllm",
+            ["adapter.r=8", "adapter.bias=lora_only"],
+            "vLLM does not take trained biases",
+            "--set adapter.bias=none",
+        ),
         (
             "vllm",
             ["adapter.r=8", "adapter.modules_to_save=[norm]"],
             "vLLM does not take modules that are trained whole",
             "--set adapter.modules_to_save=[]",
         ),
-        ("vllm", ["adapter.r=8", "adapter.rank_pattern={q_proj: 16}"], "vLLM has one scale", "--set adapter.rank_pattern={}"),
+        (
+            "vllm",
+            ["adapter.r=8", "adapter.rank_pattern={q_proj: 16}"],
+            "vLLM has one scale",
+            "--set adapter.rank_pattern={}",
+        ),
         (
             "llama.cpp",
             ["adapter.r=16", "adapter.lora_alpha=8", "adapter.use_rslora=true"],
             "a GGUF adapter does not know rsLoRA: it would be scaled by alpha / r",
             "--set adapter.use_rslora=false --alpha 32",
         ),
-        ("ollama", ["adapter.alpha_pattern={q_proj: 4}"], "a GGUF adapter has one scale", "--set adapter.alpha_pattern={}"),
+        (
+            "ollama",
+            ["adapter.alpha_pattern={q_proj: 4}"],
+            "a GGUF adapter has one scale",
+            "--set adapter.alpha_pattern={}",
+        ),
     ],
 )
-def test_a_target_that_would_refuse_the_adapter(here: Path, target: str, sets: list[str], what: str, command: str) -> None:
+def test_a_target_that_would_refuse_the_adapter(
+    here: Path, target: str, sets: list[str], what: str, command: str
+) -> None:
     config = good(here, f"deploy.target={target}", *sets)
     fault = first_fault(config, "deployment")
     assert fault.what.startswith(what) and fault.command == command
@@ -451,7 +551,13 @@ def test_a_target_that_would_refuse_the_adapter(here: Path, target: str, sets: l
 
 
 @pytest.mark.parametrize(
-    ("target", "word"), [("vllm", "--max-lora-rank 16"), ("llama.cpp", "gguf"), ("ollama", "Modelfile"), ("merged", "merge")]
+    ("target", "word"),
+    [
+        ("vllm", "--max-lora-rank 16"),
+        ("llama.cpp", "gguf"),
+        ("ollama", "Modelfile"),
+        ("merged", "merge"),
+    ],
 )
 def test_a_plain_adapter_goes_anywhere_and_is_told_how(here: Path, target: str, word: str) -> None:
     result = of(check(good(here, f"deploy.target={target}", "adapter.r=16"), quick=True), "deployment")
@@ -459,13 +565,17 @@ def test_a_plain_adapter_goes_anywhere_and_is_told_how(here: Path, target: str, 
 
 
 def test_several_reasons_are_told_at_once(here: Path) -> None:
-    fault = first_fault(good(here, "deploy.target=vllm", "adapter.r=48", "adapter.use_dora=true"), "deployment")
+    fault = first_fault(
+        good(here, "deploy.target=vllm", "adapter.r=48", "adapter.use_dora=true"), "deployment"
+    )
     assert fault.what == "vLLM does not take DoRA (and 1 more)"
     assert fault.command == "--set adapter.use_dora=false --r 32"
 
 
 def test_the_saved_rank_counts(here: Path) -> None:
-    fault = first_fault(good(here, "deploy.target=vllm", "adapter.r=12", "adapter.init_lora_weights=pissa"), "deployment")
+    fault = first_fault(
+        good(here, "deploy.target=vllm", "adapter.r=12", "adapter.init_lora_weights=pissa"), "deployment"
+    )
     assert fault.what == "vLLM has no rank 24"
     assert fault.command == "--r 8"
 
@@ -478,7 +588,8 @@ def test_tied_embeddings_that_would_be_torn_apart(here: Path) -> None:
     assert of(check(good(here, *sets), quick=True), "deployment").level == "ok", "untied, it may be"
 
 
-# -- safety --------------------------------------------------------------------------------------------------------
+# -- safety
+# --------------------------------------------------------------------------------------------------------
 
 
 def test_held_out_rows_that_are_trained_on_warn(here: Path) -> None:
@@ -511,18 +622,24 @@ def test_an_empty_folder_belongs_to_nobody(here: Path, tmp_path: Path) -> None:
     assert "there is no key `adapter.rank_`" in of(check(config, quick=True), "safety").what
 
 
-def test_a_run_whose_data_changed_cannot_go_on(here: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_run_whose_data_changed_cannot_go_on(
+    here: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     from loraloom.pipeline import check as checking
     from loraloom.pipeline.fingerprint import fingerprints
 
     config = good(here, name="mine", output_dir=str(tmp_path))
     RunFolder.create(tmp_path, "mine").write_config(to_plain(config))
     now = fingerprints(prepare(config))
-    monkeypatch.setattr(checking, "load_checkpoint", lambda _: SimpleNamespace(run={"fingerprints": now}))  # pyright: ignore[reportUnknownLambdaType]
+    monkeypatch.setattr(
+        checking, "load_checkpoint", lambda _: SimpleNamespace(run={"fingerprints": now})
+    )  # pyright: ignore[reportUnknownLambdaType]
     result = of(check(config, quick=True), "safety")
     assert (result.level, result.command) == ("ok", f"--resume {tmp_path}/mine")
     then = now | {"train": "other rows"}
-    monkeypatch.setattr(checking, "load_checkpoint", lambda _: SimpleNamespace(run={"fingerprints": then}))  # pyright: ignore[reportUnknownLambdaType]
+    monkeypatch.setattr(
+        checking, "load_checkpoint", lambda _: SimpleNamespace(run={"fingerprints": then})
+    )  # pyright: ignore[reportUnknownLambdaType]
     result = of(check(config, quick=True), "safety")
     assert result.level == "fail" and "other rows in train" in result.what
 
@@ -535,14 +652,20 @@ def test_a_run_of_train_goes_on_with_all_of_its_validation_rows(
     from loraloom.pipeline.fingerprint import fingerprints
 
     write_rows(here / "many.jsonl", [talk(number) for number in range(220)])
-    config = good(here, train="many.jsonl", data__validation="0.5", name="mine", output_dir=str(tmp_path))
+    config = good(
+        here, train="many.jsonl", data__validation="0.5", name="mine", output_dir=str(tmp_path)
+    )
     folder = RunFolder.create(tmp_path, "mine")
     folder.write_config(to_plain(config))
     begun = {verb: fingerprints(prepare(config, race=verb == "tune")) for verb in ("train", "tune")}
     assert begun["train"] != begun["tune"]
     for verb, now in begun.items():
-        folder.write_result(RunResult("mine", verb, "interrupted", "base", "causal_lm", "2026-01-01T00:00:00+00:00"))
-        monkeypatch.setattr(checking, "load_checkpoint", lambda _, run={"fingerprints": now}: SimpleNamespace(run=run))  # pyright: ignore
+        folder.write_result(
+            RunResult("mine", verb, "interrupted", "base", "causal_lm", "2026-01-01T00:00:00+00:00")
+        )
+        monkeypatch.setattr(
+            checking, "load_checkpoint", lambda _, run={"fingerprints": now}: SimpleNamespace(run=run)
+        )  # pyright: ignore
         assert of(check(config, quick=True), "safety").level == "ok"
 
 
@@ -551,7 +674,8 @@ def test_an_unknown_key_is_refused_where_it_is_read(here: Path) -> None:
         good(here, "adapter.rank_=3")
 
 
-# -- all of them ---------------------------------------------------------------------------------------------------
+# -- all of them
+# ---------------------------------------------------------------------------------------------------
 
 
 def test_a_start_that_cannot_be_packed_is_refused_before_work(here: Path) -> None:
@@ -562,9 +686,21 @@ def test_a_start_that_cannot_be_packed_is_refused_before_work(here: Path) -> Non
 
 
 def test_faults_do_not_hide_each_other(here: Path) -> None:
-    save_base(here / "ill", template="{{ bos_token }} " + GOOD_TEMPLATE.replace(" {{ eos_token }}", ""), extra=1)
-    checked = check(good(here, "adapter.target_modules=[nothing]", "deploy.target=vllm", "adapter.r=48", model="ill"))
-    assert [result.name for result in checked.failed] == ["stop", "template", "targets", "embeddings", "deployment"]
+    save_base(
+        here / "ill",
+        template="{{ bos_token }} " + GOOD_TEMPLATE.replace(" {{ eos_token }}", ""),
+        extra=1,
+    )
+    checked = check(
+        good(here, "adapter.target_modules=[nothing]", "deploy.target=vllm", "adapter.r=48", model="ill")
+    )
+    assert [result.name for result in checked.failed] == [
+        "stop",
+        "template",
+        "targets",
+        "embeddings",
+        "deployment",
+    ]
     with pytest.raises(LoraloomError) as caught:
         refuse_failed(checked)
     assert caught.value.exit_code == 2 and caught.value.document == checked.to_json()

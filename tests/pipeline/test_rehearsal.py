@@ -23,14 +23,19 @@ def prepared(tmp_path_factory: pytest.TempPathFactory) -> Prepared:
     save_base(root / "base")
     write_rows(root / "rows.jsonl", [talk(number) for number in range(200)])
     settings = ("limits.max_packed=2", "training.per_device_train_batch_size=4", "data.validation=0.4")
-    return prepare(config_of(str(root / "base"), str(root / "rows.jsonl"), *settings, output_dir=str(root / "runs")))
+    return prepare(
+        config_of(str(root / "base"), str(root / "rows.jsonl"), *settings, output_dir=str(root / "runs"))
+    )
 
 
 @pytest.fixture
 def steps(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """What is done, in order."""
     done: list[str] = []
-    step, evaluate = rehearsal._step, rehearsal.PackTrainer.evaluate  # pyright: ignore[reportPrivateUsage]
+    step, evaluate = (
+        rehearsal._step,
+        rehearsal.PackTrainer.evaluate,
+    )  # pyright: ignore[reportPrivateUsage]
 
     def counted(*given: Any) -> None:
         done.append("step")
@@ -50,7 +55,11 @@ def growing(monkeypatch: pytest.MonkeyPatch, steps: list[str], by_step: list[int
 
     class Grown(Peak):
         def __getattribute__(self, name: str) -> Any:
-            return by_step[min(steps.count("step"), len(by_step) - 1)] if name == "bytes" else object.__getattribute__(self, name)
+            return (
+                by_step[min(steps.count("step"), len(by_step) - 1)]
+                if name == "bytes"
+                else object.__getattribute__(self, name)
+            )
 
     @contextmanager
     def peak(kind: str) -> Generator[Peak]:
@@ -67,11 +76,19 @@ def test_a_check_takes_two_steps_and_scores(prepared: Prepared, steps: list[str]
 
 @pytest.mark.parametrize(
     ("peaks", "expected"),
-    [([100], PASSES + 1), ([100, 200, 300, 400, 401], PASSES + 2), ([100, 200, 300, 400, 500, 600, 700, 800], 6)],
+    [
+        ([100], PASSES + 1),
+        ([100, 200, 300, 400, 401], PASSES + 2),
+        ([100, 200, 300, 400, 500, 600, 700, 800], 6),
+    ],
     ids=["at rest", "growing for a while", "growing on"],
 )
 def test_a_probe_takes_steps_until_the_peak_has_settled(
-    prepared: Prepared, steps: list[str], monkeypatch: pytest.MonkeyPatch, peaks: list[int], expected: int
+    prepared: Prepared,
+    steps: list[str],
+    monkeypatch: pytest.MonkeyPatch,
+    peaks: list[int],
+    expected: int,
 ) -> None:
     growing(monkeypatch, steps, peaks)
     rehearse(prepared.load_base, prepared.plan, prepared.data, passes=6)
@@ -79,7 +96,8 @@ def test_a_probe_takes_steps_until_the_peak_has_settled(
 
 
 def test_what_is_timed_stands_for_all_rows(prepared: Prepared) -> None:
-    """With a clock that goes on by one at each look: every tick takes one, and an evaluation one for the rows that it scored."""
+    """With a clock that goes on by one at each look: every tick takes one, and an
+    evaluation one for the rows that it scored."""
     looks = iter(range(10**6))
     timing = timed(prepared, prepared.load_base(), clock=lambda: float(next(looks)))
     assert len(timing.ticks) == TICKS and {seconds for _, seconds in timing.ticks} == {1.0}
@@ -87,15 +105,21 @@ def test_what_is_timed_stands_for_all_rows(prepared: Prepared) -> None:
     scored = -(-held_out // -(-held_out // HELD_OUT))
     assert held_out > HELD_OUT and timing.evaluation_seconds == held_out / scored
     mean = sum(len(row.input_ids) for row in prepared.data.train) / len(prepared.data.train)
-    assert timing.usual_tokens == pytest.approx(2 * 4 * mean) and timing.tick_seconds == pytest.approx(1.0)
+    assert timing.usual_tokens == pytest.approx(2 * 4 * mean) and timing.tick_seconds == pytest.approx(
+        1.0
+    )
 
 
-def test_steps_that_were_timed_beside_others_are_forecast_for_an_idle_machine(prepared: Prepared) -> None:
+def test_steps_that_were_timed_beside_others_are_forecast_for_an_idle_machine(
+    prepared: Prepared,
+) -> None:
     timing = Timing(tuple((10, 0.8) for _ in range(TICKS)), 10.0, 4.0)
     memory = by_probe(prepared.plan.forecast["memory"], 1e9)
     alone = replace(timing, ticks=((10, 0.2),), evaluation_seconds=1.0)
     idle, busy = with_timing(prepared, memory, alone, 1.0), with_timing(prepared, memory, timing, 0.25)
     assert busy.plan.forecast["time"].value == pytest.approx(idle.plan.forecast["time"].value)
     assert busy.plan.facts.device.share == 0.25
-    assert busy.plan.notes[-1].endswith("while others had 75% of the cores: 0.2 when the machine is idle")
+    assert busy.plan.notes[-1].endswith(
+        "while others had 75% of the cores: 0.2 when the machine is idle"
+    )
     assert "others" not in idle.plan.notes[-1]

@@ -1,4 +1,5 @@
-"""Trackers are fed the run's events; they are looked for before work starts, and one that fails costs the run nothing."""
+"""Trackers are fed the run's events; they are looked for before work starts, and one
+that fails costs the run nothing."""
 
 from __future__ import annotations
 
@@ -18,7 +19,12 @@ EVENTS = [
     Event("evaluated", data={"split": "validation", "loss": 3.0}),
     Event("trial_started", "t000", 0, data={"params": {"adapter.r": 8}}),
     Event("step", "t000", 1, data={"loss": 2.0, "learning_rate": 1e-4}),
-    Event("evaluated", "t000", 4, data={"split": "validation", "loss": 1.5, "loss_se": math.nan, "progress": 0.5}),
+    Event(
+        "evaluated",
+        "t000",
+        4,
+        data={"split": "validation", "loss": 1.5, "loss_se": math.nan, "progress": 0.5},
+    ),
     Event("completed", "t000", 8),
     Event("run_finished", data={"status": "completed"}),
 ]
@@ -117,7 +123,10 @@ def test_mlflow_nests_candidates_in_the_run(tmp_path: Path, package: Any) -> Non
     names = [named.get("run_name") for name, _, named in calls if name == "create_run"]
     assert names == ["first", "t000"]
     assert [values[1:] for name, values, _ in calls if name == "log_param"] == [("adapter.r", 8)]
-    assert [named["status"] for name, _, named in calls if name == "set_terminated"] == ["FINISHED", "FINISHED"]
+    assert [named["status"] for name, _, named in calls if name == "set_terminated"] == [
+        "FINISHED",
+        "FINISHED",
+    ]
     metrics = [(values[1:], named) for name, values, named in calls if name == "log_metric"]
     assert (("validation/loss", 1.5), {"step": 4}) in metrics
 
@@ -128,7 +137,9 @@ def test_trackio_gets_one_run(tmp_path: Path, package: Any) -> None:
     assert [name for name, _, _ in calls] == ["init", "log", "log", "log", "finish"]
 
 
-def test_one_that_cannot_begin_is_refused(tmp_path: Path, package: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_one_that_cannot_begin_is_refused(
+    tmp_path: Path, package: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
     package("wandb")
     monkeypatch.setattr("loraloom.pipeline.trackers.WandB.__init__", lambda self, folder, config: 1 / 0)
     with pytest.raises(RequestError, match="`report_to: wandb` cannot begin") as caught:
@@ -136,10 +147,14 @@ def test_one_that_cannot_begin_is_refused(tmp_path: Path, package: Any, monkeypa
     assert "ZeroDivisionError: division by zero" in str(caught.value)
 
 
-def test_one_that_fails_is_let_go_and_said(tmp_path: Path, package: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_one_that_fails_is_let_go_and_said(
+    tmp_path: Path, package: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
     package("wandb")
     monkeypatch.setattr("loraloom.pipeline.trackers.WandB.send", lambda self, event: 1 / 0)
     seen = feed("wandb", tmp_path)
     notes = [event for event in seen if event.kind == "note"]
-    assert [note.data["text"] for note in notes] == ["wandb gets no more events: ZeroDivisionError: division by zero"]
+    assert [note.data["text"] for note in notes] == [
+        "wandb gets no more events: ZeroDivisionError: division by zero"
+    ]
     assert [event for event in seen if event.kind != "note"] == EVENTS

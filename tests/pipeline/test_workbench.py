@@ -19,16 +19,31 @@ WORDS = ("<pad>", "<unk>", "<eos>", "one", "two", "three", "four")
 @pytest.fixture
 def config(tmp_path: Path) -> Config:
     """A request for a base and data so small that the bench is there at once."""
-    inner = Tokenizer(models.WordLevel({word: number for number, word in enumerate(WORDS)}, unk_token="<unk>"))
+    inner = Tokenizer(
+        models.WordLevel({word: number for number, word in enumerate(WORDS)}, unk_token="<unk>")
+    )
     inner.pre_tokenizer = pre_tokenizers.Whitespace()  # type: ignore[assignment]
-    tokenizer = tf.PreTrainedTokenizerFast(tokenizer_object=inner, pad_token="<pad>", unk_token="<unk>", eos_token="<eos>")
+    tokenizer = tf.PreTrainedTokenizerFast(
+        tokenizer_object=inner, pad_token="<pad>", unk_token="<unk>", eos_token="<eos>"
+    )
     tokenizer.save_pretrained(tmp_path / "base")
     sizes = tf.LlamaConfig(
-        vocab_size=len(WORDS), hidden_size=16, intermediate_size=24, num_hidden_layers=1, num_attention_heads=2,
-        max_position_embeddings=32, pad_token_id=0, eos_token_id=2,
-    )  # fmt: skip
+        vocab_size=len(WORDS),
+        hidden_size=16,
+        intermediate_size=24,
+        num_hidden_layers=1,
+        num_attention_heads=2,
+        max_position_embeddings=32,
+        pad_token_id=0,
+        eos_token_id=2,
+    )
     tf.LlamaForCausalLM(sizes).save_pretrained(tmp_path / "base")
-    rows = [f'{{"text": "{first} {second} {third}"}}' for first in WORDS[3:] for second in WORDS[3:] for third in WORDS[3:]]
+    rows = [
+        f'{{"text": "{first} {second} {third}"}}'
+        for first in WORDS[3:]
+        for second in WORDS[3:]
+        for third in WORDS[3:]
+    ]
     (tmp_path / "rows.jsonl").write_text("\n".join(rows))
     return Config(
         model=ModelConfig(name_or_path=str(tmp_path / "base")),
@@ -38,7 +53,9 @@ def config(tmp_path: Path) -> Config:
 
 
 @pytest.mark.parametrize("prepack", [True, False])
-def test_a_bench_runs_as_its_plan_says(config: Config, prepack: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_bench_runs_as_its_plan_says(
+    config: Config, prepack: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(planner, "prepacks", lambda *facts: prepack)
     prepared = prepare(config)
     bench = Workbench(prepared)
@@ -46,7 +63,9 @@ def test_a_bench_runs_as_its_plan_says(config: Config, prepack: bool, monkeypatc
     assert bench.packed.prepack == bench.objective.prepack == prepared.plan.prepack == prepack  # type: ignore[attr-defined]
 
 
-def test_scoring_holds_twice_the_tokens_of_a_training_pass(config: Config, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_scoring_holds_twice_the_tokens_of_a_training_pass(
+    config: Config, monkeypatch: pytest.MonkeyPatch
+) -> None:
     from loraloom.evals.scoring import EVALUATION_FACTOR
     from loraloom.train import pack as module
 

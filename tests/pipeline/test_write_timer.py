@@ -1,4 +1,5 @@
-"""When checkpoints are written, and a searcher brought to where another one was by the calls that one got."""
+"""When checkpoints are written, and a searcher brought to where another one was by the
+calls that one got."""
 
 from __future__ import annotations
 
@@ -21,7 +22,9 @@ BASELINE = {"training.learning_rate": 1e-3, "adapter.r": 8}
 SPACE = {"training.learning_rate": {"low": 1e-4, "high": 1e-2, "log": True}, "adapter.r": [4, 8, 16]}
 
 
-def written(takes: float, every: float, until: float, urgent: Callable[[float], bool] = lambda _: False) -> list[float]:
+def written(
+    takes: float, every: float, until: float, urgent: Callable[[float], bool] = lambda _: False
+) -> list[float]:
     """The times at which a keeper writes that is asked every so often, when writing takes so long."""
     now = [0.0]
     times: list[float] = []
@@ -117,10 +120,18 @@ def test_candidates_stay_what_they_were_where_the_sampler_draws_otherwise(tmp_pa
     work(first, 5)
     other = Journal(searcher(seed=4), lines)
     assert other.play() > 0
-    places = {place.trial_id: (place.params, place.status, place.cost) for place in first.searcher.ranking()}
-    assert {place.trial_id: (place.params, place.status, place.cost) for place in other.searcher.ranking()} == places
+    places = {
+        place.trial_id: (place.params, place.status, place.cost) for place in first.searcher.ranking()
+    }
+    assert {
+        place.trial_id: (place.params, place.status, place.cost) for place in other.searcher.ranking()
+    } == places
     new = other.ask()
-    assert new is not None and new.id == "t005" and new.params not in [params for params, _, _ in places.values()]
+    assert (
+        new is not None
+        and new.id == "t005"
+        and new.params not in [params for params, _, _ in places.values()]
+    )
 
 
 def test_weights_of_rows_are_written_once(tmp_path: Path) -> None:

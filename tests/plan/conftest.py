@@ -32,7 +32,8 @@ def model(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., ModelFacts]
 
 @pytest.fixture
 def facts(model: Callable[..., ModelFacts]) -> Callable[..., Facts]:
-    """Facts(model by name, data, device); keyword arguments beyond `device` and `task` go to the data."""
+    """Facts(model by name, data, device); keyword arguments beyond `device` and `task`
+    go to the data."""
 
     def make(name: str, *, task: Task | None = None, device: DeviceFacts = CPU, **more: Any) -> Facts:
         found = model(name, task)
@@ -44,4 +45,6 @@ def facts(model: Callable[..., ModelFacts]) -> Callable[..., Facts]:
 @pytest.fixture(autouse=True)
 def fixed_speed(monkeypatch: pytest.MonkeyPatch) -> None:
     """A machine whose speed does not depend on who else uses it."""
-    monkeypatch.setattr(time, "matmul_flops", lambda kind, dtype: {"cpu": 1e11, "cuda": 5e14, "mps": 5e12}[kind])
+    monkeypatch.setattr(
+        time, "matmul_flops", lambda kind, dtype: {"cpu": 1e11, "cuda": 5e14, "mps": 5e12}[kind]
+    )

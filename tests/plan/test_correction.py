@@ -24,7 +24,11 @@ def test_a_probe_that_measured_nothing_is_our_own_fault() -> None:
 
 
 def test_earlier_runs_correct_by_their_median_and_are_named() -> None:
-    earlier = [Measurement("one", 1000.0, 1100.0), Measurement("two", 900.0, 990.0), Measurement("odd", 1000.0, 1150.0)]
+    earlier = [
+        Measurement("one", 1000.0, 1100.0),
+        Measurement("two", 900.0, 990.0),
+        Measurement("odd", 1000.0, 1150.0),
+    ]
     made = by_history(FORECAST, earlier)
     assert made.estimate.value == pytest.approx(1100.0)
     assert sum(made.estimate.parts.values()) == pytest.approx(made.estimate.value)

@@ -1,4 +1,5 @@
-"""One setting at length, the page that is written from the rules, and that neither says what the code does not."""
+"""One setting at length, the page that is written from the rules, and that neither says
+what the code does not."""
 
 from __future__ import annotations
 
@@ -16,7 +17,18 @@ from loraloom.errors import ConfigError
 from loraloom.plan import handbook
 from loraloom.plan.explain import ABOUT, explain
 from loraloom.plan.planner import Facts, make_plan
-from loraloom.plan.rules import RULES, batch, dropout, early_stopping, epochs, max_length, max_packed, rank, rate, warmup
+from loraloom.plan.rules import (
+    RULES,
+    batch,
+    dropout,
+    early_stopping,
+    epochs,
+    max_length,
+    max_packed,
+    rank,
+    rate,
+    warmup,
+)
 
 PAGE = Path(__file__).parents[2] / "docs" / "settings.md"
 Make = Callable[..., Facts]
@@ -44,10 +56,21 @@ def test_every_setting_is_described() -> None:
     [
         ("adapter.r", [*rank.FLOOR.values(), rank.CAP]),
         (batch.KEY, [number for pair in batch.BY_ROWS for number in pair] + [batch.LARGE, *batch.RANGE]),
-        (epochs.KEY, [*epochs.ENCODER_EPOCHS, epochs.ENCODER_STEPS["cuda"], epochs.ENCODER_STEPS["cpu"], epochs.MOST_EPOCHS]),
+        (
+            epochs.KEY,
+            [
+                *epochs.ENCODER_EPOCHS,
+                epochs.ENCODER_STEPS["cuda"],
+                epochs.ENCODER_STEPS["cpu"],
+                epochs.MOST_EPOCHS,
+            ],
+        ),
         ("data.max_length", [max_length.CAP]),
         ("limits.max_packed", [max_packed.PAYS["cpu"], max_packed.PAYS["cuda"]]),
-        (rate.KEY, [rate.SWEPT_WIDTH, rate.SHORT_RUN, rate.SWEEP_BATCH, rate.SWEEP_ALPHA, rate.RANK_POWER]),
+        (
+            rate.KEY,
+            [rate.SWEPT_WIDTH, rate.SHORT_RUN, rate.SWEEP_BATCH, rate.SWEEP_ALPHA, rate.RANK_POWER],
+        ),
         (warmup.KEY, [100 * warmup.USUAL["decoder"], 100 * warmup.USUAL["encoder"], 100 * warmup.MOST]),
     ],
 )
@@ -58,7 +81,12 @@ def test_the_numbers_that_a_text_names_are_those_of_the_rule(key: str, numbers: 
 
 def test_rates_in_words_are_those_of_the_rule() -> None:
     text = ABOUT[rate.KEY].rule.replace("e-", "e-0")
-    for value in (rate.SWEEP_RATE, *rate.CLIP, *(found for _, found in rate.ENCODER_RATES), rate.SEQ2SEQ_RATE):
+    for value in (
+        rate.SWEEP_RATE,
+        *rate.CLIP,
+        *(found for _, found in rate.ENCODER_RATES),
+        rate.SEQ2SEQ_RATE,
+    ):
         mantissa, _, power = f"{value:.1e}".partition("e")
         assert f"{float(mantissa):g}e{power}" in text, value
 
@@ -70,23 +98,45 @@ def test_defaults_of_peft_and_transformers_are_theirs() -> None:
     def default(cls: Any, name: str) -> Any:
         return {field.name: field.default for field in dataclasses.fields(cls)}[name]
 
-    for name in ("r", "lora_alpha", "lora_dropout", "bias", "use_rslora", "use_dora", "init_lora_weights"):
+    for name in (
+        "r",
+        "lora_alpha",
+        "lora_dropout",
+        "bias",
+        "use_rslora",
+        "use_dora",
+        "init_lora_weights",
+    ):
         assert ABOUT[f"adapter.{name}"].tools["PEFT"] == str(default(LoraConfig, name)).lower(), name
     trainer = (
-        "learning_rate", "num_train_epochs", "per_device_train_batch_size", "gradient_accumulation_steps", "weight_decay",
-        "max_grad_norm", "seed",
-    )  # fmt: skip
+        "learning_rate",
+        "num_train_epochs",
+        "per_device_train_batch_size",
+        "gradient_accumulation_steps",
+        "weight_decay",
+        "max_grad_norm",
+        "seed",
+    )
     for name in trainer:
-        assert float(ABOUT[f"training.{name}"].tools["transformers"]) == default(TrainingArguments, name), name
+        assert float(ABOUT[f"training.{name}"].tools["transformers"]) == default(
+            TrainingArguments, name
+        ), name
     assert ABOUT["training.optim"].tools["transformers"] == str(default(TrainingArguments, "optim"))
 
 
-# -- explain ----------------------------------------------------------------------------------------------------------
+# -- explain
+# ----------------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
     ("name", "key"),
-    [("adapter.r", "adapter.r"), ("r", "adapter.r"), ("lr", rate.KEY), ("alpha", "adapter.lora_alpha"), ("goal", "goal")],
+    [
+        ("adapter.r", "adapter.r"),
+        ("r", "adapter.r"),
+        ("lr", rate.KEY),
+        ("alpha", "adapter.lora_alpha"),
+        ("goal", "goal"),
+    ],
 )
 def test_a_setting_is_found_by_the_words_that_people_use(name: str, key: str) -> None:
     assert explain(name).key == key
@@ -137,5 +187,11 @@ def test_the_command_explains_without_a_model(capsys: pytest.CaptureFixture[str]
 
 
 def test_small_rules_say_what_they_do() -> None:
-    assert "0.1 under 1,000 rows" in ABOUT[dropout.KEY].rule and "0.05 under 10,000" in ABOUT[dropout.KEY].rule
-    assert early_stopping.RANGE[0] <= 3 <= early_stopping.RANGE[1] and "Three" in ABOUT[early_stopping.KEY].rule
+    assert (
+        "0.1 under 1,000 rows" in ABOUT[dropout.KEY].rule
+        and "0.05 under 10,000" in ABOUT[dropout.KEY].rule
+    )
+    assert (
+        early_stopping.RANGE[0] <= 3 <= early_stopping.RANGE[1]
+        and "Three" in ABOUT[early_stopping.KEY].rule
+    )

@@ -1,4 +1,5 @@
-"""The checklist of the guides: whole, with a source wherever it is overruled, and true of what the planner gives."""
+"""The checklist of the guides: whole, with a source wherever it is overruled, and true
+of what the planner gives."""
 
 from __future__ import annotations
 
@@ -25,24 +26,43 @@ from loraloom.plan.search_space import space_json
 
 Make = Callable[..., Facts]
 SPEC = Path(__file__).resolve().parents[3] / "shared" / "spec"
-BATCH, RATE, EPOCHS = "training.per_device_train_batch_size", "training.learning_rate", "training.num_train_epochs"
-DROPOUT, R, ALPHA, TARGETS = "adapter.lora_dropout", "adapter.r", "adapter.lora_alpha", "adapter.target_modules"
+BATCH, RATE, EPOCHS = (
+    "training.per_device_train_batch_size",
+    "training.learning_rate",
+    "training.num_train_epochs",
+)
+DROPOUT, R, ALPHA, TARGETS = (
+    "adapter.lora_dropout",
+    "adapter.r",
+    "adapter.lora_alpha",
+    "adapter.target_modules",
+)
 
 
-# -- the list itself --------------------------------------------------------------------------------------------------
+# -- the list itself
+# --------------------------------------------------------------------------------------------------
 
 
 def test_every_item_has_words_and_a_number_of_its_own() -> None:
     assert all(count == 1 for count in Counter(item.id for item in guides.ITEMS).values())
     for number in range(len(guides.TITLES)):
-        ids = [int(item.id.partition(".")[2]) for item in guides.ITEMS if item.id.startswith(f"{number}.")]
+        ids = [
+            int(item.id.partition(".")[2]) for item in guides.ITEMS if item.id.startswith(f"{number}.")
+        ]
         assert ids == list(range(1, len(ids) + 1)) and len(ids) > 20
 
 
 def test_an_item_has_a_reason_and_someone_who_carries_it_out() -> None:
     commands = {command.callback.__name__ for command in app.registered_commands if command.callback}
     tests = {name.removeprefix("test_") for name in globals() if name.startswith("test_")}
-    known = {"rule": RULES, "setting": keys(), "goal": GOALS, "preset": PRESETS, "command": commands, "test": tests}
+    known = {
+        "rule": RULES,
+        "setting": keys(),
+        "goal": GOALS,
+        "preset": PRESETS,
+        "command": commands,
+        "test": tests,
+    }
     for item in guides.ITEMS:
         assert item.says.endswith(".") and item.because.endswith("."), item.id
         assert item.by, item.id
@@ -54,7 +74,9 @@ def test_what_is_overruled_names_its_source() -> None:
     overruled = [item for item in guides.ITEMS if item.status == "overruled"]
     assert 0 < len(overruled) < len(guides.ITEMS) / 2
     for item in overruled:
-        assert re.search(r"arXiv:\d{4}\.\d{5}|/|sweep|table|derived here \(.+\)", item.overruled), item.id
+        assert re.search(r"arXiv:\d{4}\.\d{5}|/|sweep|table|derived here \(.+\)", item.overruled), (
+            item.id
+        )
 
 
 @pytest.mark.skipif(not SPEC.is_dir(), reason="needs the guides themselves (../shared/spec)")
@@ -79,7 +101,8 @@ def test_every_number_that_a_guide_recommends_is_in_the_list() -> None:
             assert rate in said, (number, rate)
 
 
-# -- what the planner gives -------------------------------------------------------------------------------------------
+# -- what the planner gives
+# -------------------------------------------------------------------------------------------
 
 Case = tuple[str, str, dict[str, Any], dict[str, Any], str, Any]
 """Item, model, data, request, key, and its value or (lowest, highest)."""
@@ -192,10 +215,18 @@ CASES: list[Case] = [
 
 
 @pytest.mark.parametrize(
-    ("item", "name", "data", "request_", "key", "wanted"), CASES, ids=[f"{case[0]}-{case[1]}-{case[4]}" for case in CASES]
+    ("item", "name", "data", "request_", "key", "wanted"),
+    CASES,
+    ids=[f"{case[0]}-{case[1]}-{case[4]}" for case in CASES],
 )
 def test_the_plan_gives_what_the_list_says(
-    facts: Make, item: str, name: str, data: dict[str, Any], request_: dict[str, Any], key: str, wanted: Any
+    facts: Make,
+    item: str,
+    name: str,
+    data: dict[str, Any],
+    request_: dict[str, Any],
+    key: str,
+    wanted: Any,
 ) -> None:
     listed = next(one for one in guides.ITEMS if one.id == item)
     value = make_plan(Config(**request_), facts(name, device=GPU, **data)).values()[key]
@@ -224,7 +255,8 @@ def test_the_search_holds_what_the_list_promises_of_it(facts: Make) -> None:
 
 
 def test_an_update_grows_with_alpha() -> None:
-    """The update is (alpha/r) B A, with A of shape r x d_in and B of d_out x r, B zero at the start (0.42, 1.6, 1.16)."""
+    """The update is (alpha/r) B A, with A of shape r x d_in and B of d_out x r, B zero
+    at the start (0.42, 1.6, 1.16)."""
     x = torch.randn(3, 6, generator=torch.Generator().manual_seed(0))
     weak, strong = (adapter(alpha) for alpha in (4, 8))
     assert weak.lora_A.shape == (2, 6) and weak.lora_B.shape == (5, 2)

@@ -1,4 +1,5 @@
-"""The forecast of writing answers and of merging, against caches and updates that transformers and PEFT really make."""
+"""The forecast of writing answers and of merging, against caches and updates that
+transformers and PEFT really make."""
 
 from __future__ import annotations
 
@@ -28,7 +29,9 @@ def cached(cache: Any) -> int:
     return sum(layer.keys.nbytes + layer.values.nbytes for layer in cache.layers)
 
 
-@pytest.mark.parametrize(("name", "auto"), [("tiny", tf.AutoModelForCausalLM), ("t5", tf.AutoModelForSeq2SeqLM)])
+@pytest.mark.parametrize(
+    ("name", "auto"), [("tiny", tf.AutoModelForCausalLM), ("t5", tf.AutoModelForSeq2SeqLM)]
+)
 def test_the_cache_is_the_one_that_the_model_keeps(facts: Make, name: str, auto: Any) -> None:
     at = facts(name, length=LENGTH)
     model, ids = auto.from_config(at.model.config).eval(), torch.full((BATCH, LENGTH), 5)
@@ -66,12 +69,19 @@ def test_a_classifier_writes_nothing_and_can_be_merged(facts: Make) -> None:
 
 def test_half_precision_halves_weights_and_cache_but_not_the_update(facts: Make) -> None:
     at = facts("1b")
-    full, half = (make_plan(Config(model=ModelConfig(dtype=dtype)), at).forecast for dtype in ("float32", "bfloat16"))
+    full, half = (
+        make_plan(Config(model=ModelConfig(dtype=dtype)), at).forecast
+        for dtype in ("float32", "bfloat16")
+    )
     assert half["generation"].parts["cache"] == full["generation"].parts["cache"] / 2
     assert half["export"].parts["weights"] == full["export"].parts["weights"] / 2
     assert half["export"].parts["merge"] == full["export"].parts["merge"]
 
 
 def test_longer_rows_need_a_larger_cache(facts: Make) -> None:
-    short, long = (make_plan(Config(), facts("1b", length=length)).forecast["generation"] for length in (100, 400))
-    assert long.parts["cache"] == 4 * short.parts["cache"] and long.parts["logits"] == short.parts["logits"]
+    short, long = (
+        make_plan(Config(), facts("1b", length=length)).forecast["generation"] for length in (100, 400)
+    )
+    assert (
+        long.parts["cache"] == 4 * short.parts["cache"] and long.parts["logits"] == short.parts["logits"]
+    )

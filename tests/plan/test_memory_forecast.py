@@ -1,4 +1,5 @@
-"""The memory forecast against what a packed training pass on a processor really allocates, and how it moves."""
+"""The memory forecast against what a packed training pass on a processor really
+allocates, and how it moves."""
 
 from __future__ import annotations
 
@@ -17,7 +18,14 @@ from machines import CPU, GPU, data
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
-from loraloom.config.asked import AdapterConfig, Config, LimitsConfig, ModelConfig, SearchConfig, TrainingConfig
+from loraloom.config.asked import (
+    AdapterConfig,
+    Config,
+    LimitsConfig,
+    ModelConfig,
+    SearchConfig,
+    TrainingConfig,
+)
 from loraloom.data.batches import collate
 from loraloom.data.rows import Row
 from loraloom.evals import cross_entropy
@@ -28,15 +36,29 @@ from loraloom.facts.model import ModelFacts, model_facts
 from loraloom.lora import frozen
 from loraloom.lora.attention import LONGEST
 from loraloom.lora.packed import PackedModel, Routing, Segment
-from loraloom.plan.memory import LAYOUTS_SHARE, Shape, forecast_memory, is_gated, kept_by_formula, kept_by_layers
+from loraloom.plan.memory import (
+    LAYOUTS_SHARE,
+    Shape,
+    forecast_memory,
+    is_gated,
+    kept_by_formula,
+    kept_by_layers,
+)
 from loraloom.plan.planner import Facts, Plan, candidate, make_plan
 from loraloom.train.passes import next_passes
 
 Make = Callable[..., Facts]
 SIZES: dict[str, Any] = {
-    "vocab_size": 500, "hidden_size": 128, "num_hidden_layers": 3, "num_attention_heads": 4, "intermediate_size": 352,
-    "max_position_embeddings": 256, "pad_token_id": 0, "bos_token_id": 1, "eos_token_id": 2,
-}  # fmt: skip
+    "vocab_size": 500,
+    "hidden_size": 128,
+    "num_hidden_layers": 3,
+    "num_attention_heads": 4,
+    "intermediate_size": 352,
+    "max_position_embeddings": 256,
+    "pad_token_id": 0,
+    "bos_token_id": 1,
+    "eos_token_id": 2,
+}
 FAMILIES: dict[str, Callable[[], Any]] = {
     "llama": lambda: tf.LlamaConfig(**SIZES, num_key_value_heads=2),
     "qwen3": lambda: tf.Qwen3Config(**SIZES, num_key_value_heads=2, head_dim=32),
@@ -47,10 +69,17 @@ FAMILIES: dict[str, Callable[[], Any]] = {
     "bert": lambda: tf.BertConfig(**SIZES),
     "modernbert": lambda: tf.ModernBertConfig(**SIZES, cls_token_id=1, sep_token_id=2),
     "t5": lambda: tf.T5Config(
-        vocab_size=500, d_model=128, d_kv=32, d_ff=352, num_layers=2, num_heads=4, pad_token_id=0, eos_token_id=1,
+        vocab_size=500,
+        d_model=128,
+        d_kv=32,
+        d_ff=352,
+        num_layers=2,
+        num_heads=4,
+        pad_token_id=0,
+        eos_token_id=1,
         decoder_start_token_id=0,
     ),
-}  # fmt: skip
+}
 AUTO: dict[str, Any] = {
     "causal_lm": tf.AutoModelForCausalLM,
     "seq_cls": tf.AutoModelForSequenceClassification,
@@ -64,12 +93,19 @@ LONGER = LONGEST[torch.float32] + 16
 class Allocations(TorchDispatchMode):
     """Counts the bytes of tensors that operations make, as they come and go.
 
-    Layouts of weights cannot be looked into and stay for good: they are counted by the weights that they are made of.
+    Layouts of weights cannot be looked into and stay for good: they are counted by the
+    weights that they are made of.
     """
 
     def __init__(self, existing: set[int]) -> None:
         super().__init__()
-        self.existing, self.alive, self.now, self.peak, self.layouts = existing, dict[int, int](), 0, 0, 0
+        self.existing, self.alive, self.now, self.peak, self.layouts = (
+            existing,
+            dict[int, int](),
+            0,
+            0,
+            0,
+        )
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         result = func(*args, **(kwargs or {}))
@@ -90,28 +126,42 @@ class Allocations(TorchDispatchMode):
         self.now -= self.alive.pop(key)
 
 
-def plan_of(facts: ModelFacts, dtype: Any, targets: str, length: int = LENGTH, *, checkpointing: bool = False) -> Plan:
+def plan_of(
+    facts: ModelFacts, dtype: Any, targets: str, length: int = LENGTH, *, checkpointing: bool = False
+) -> Plan:
     task = facts.task
     tokens = 64 * length * (2 if task == "seq2seq_lm" else 1)
-    rows = data(task, rows=64, length=length, tokens=tokens, supervised_tokens=64 if task == "seq_cls" else 64 * length)
+    rows = data(
+        task,
+        rows=64,
+        length=length,
+        tokens=tokens,
+        supervised_tokens=64 if task == "seq_cls" else 64 * length,
+    )
     config = Config(
         model=ModelConfig(dtype=dtype),
         adapter=AdapterConfig(r=8, lora_dropout=0.0, target_modules=targets),
-        training=TrainingConfig(per_device_train_batch_size=ROWS, gradient_checkpointing=checkpointing or "auto"),
+        training=TrainingConfig(
+            per_device_train_batch_size=ROWS, gradient_checkpointing=checkpointing or "auto"
+        ),
     )
     return make_plan(config, Facts(facts, rows, CPU))
 
 
 def a_step(facts: ModelFacts, plan: Plan, length: int = LENGTH) -> Allocations:
-    """What a forward and backward pass of the packed model allocates beside model, adapters and the loss's tables.
+    """What a forward and backward pass of the packed model allocates beside model,
+    adapters and the loss's tables.
 
-    The tables are made once for all passes, and for more rows than a small one fills: pages that nobody writes to take no
-    memory. So they count as there before.
+    The tables are made once for all passes, and for more rows than a small one fills: pages that nobody
+    writes to take no memory. So they count as there before.
     """
     task, values = facts.task, plan.values()
     model = AUTO[task].from_config(facts.config, attn_implementation=values["model.attn_implementation"])
     model = model.to(getattr(torch, values["model.dtype"])).eval()
-    loss, packed = objective_for(task, model, prepack=plan.prepack), PackedModel(model, prepack=plan.prepack)
+    loss, packed = (
+        objective_for(task, model, prepack=plan.prepack),
+        PackedModel(model, prepack=plan.prepack),
+    )
     adapter = packed.add("one", candidate(plan, "one", {}).adapter, 0)
     if values["training.gradient_checkpointing"]:
         packed.checkpoint()
@@ -119,7 +169,10 @@ def a_step(facts: ModelFacts, plan: Plan, length: int = LENGTH) -> Allocations:
     ids = [draw.integers(3, 400, length).astype(np.int32) for _ in range(ROWS)]
     rows = [Row(row, np.array([1], np.int32) if task == "seq_cls" else row) for row in ids]
     batch = collate(rows, 0, task)
-    existing = {t.untyped_storage().data_ptr() for t in (*model.parameters(), *model.buffers(), adapter.arena.weights)}
+    existing = {
+        t.untyped_storage().data_ptr()
+        for t in (*model.parameters(), *model.buffers(), adapter.arena.weights)
+    }
     existing |= {table.untyped_storage().data_ptr() for table in tables_of(loss, packed, batch)}
     routing = Routing((Segment("one", 0, ROWS),), training=True)
     with Allocations(existing) as allocations, packed.route(routing) as network:
@@ -128,7 +181,8 @@ def a_step(facts: ModelFacts, plan: Plan, length: int = LENGTH) -> Allocations:
 
 
 def tables_of(loss: Any, packed: PackedModel, batch: Any) -> list[torch.Tensor]:
-    """The tables that a language model's loss keeps from pass to pass, made by a pass of the bare base."""
+    """The tables that a language model's loss keeps from pass to pass, made by a pass
+    of the bare base."""
     kept: list[torch.Tensor] = []
     room = cross_entropy._room  # pyright: ignore[reportPrivateUsage]
 
@@ -198,7 +252,9 @@ def with_layouts(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.mark.parametrize("family", ["llama", "gpt2", "bert"])
 @pytest.mark.parametrize("targets", ["all-linear", "attention"])
-def test_layouts_are_those_that_a_step_makes(tmp_path: Any, with_layouts: None, family: str, targets: str) -> None:
+def test_layouts_are_those_that_a_step_makes(
+    tmp_path: Any, with_layouts: None, family: str, targets: str
+) -> None:
     FAMILIES[family]().save_pretrained(tmp_path)
     facts = model_facts(str(tmp_path))
     plan = plan_of(facts, "float32", targets)
@@ -207,7 +263,9 @@ def test_layouts_are_those_that_a_step_makes(tmp_path: Any, with_layouts: None, 
     assert a_step(facts, replace(plan, shape=replace(plan.shape, prepack=False))).layouts == 0
 
 
-def test_layouts_are_there_once_whatever_the_number_of_candidates(facts: Make, with_layouts: None) -> None:
+def test_layouts_are_there_once_whatever_the_number_of_candidates(
+    facts: Make, with_layouts: None
+) -> None:
     forecast = make_plan(Config(), facts("tiny")).forecast
     assert forecast["memory"].parts["layouts"] == forecast["memory_one"].parts["layouts"] > 0
     assert forecast["memory"].parts["adapters"] > forecast["memory_one"].parts["adapters"]
@@ -219,7 +277,14 @@ def test_layouts_are_made_only_where_much_memory_is_left(facts: Make, with_layou
     assert roomy.prepack and not make_plan(Config(), facts("bert-base", device=GPU)).prepack
     limit = roomy.forecast["memory"].value / LAYOUTS_SHARE
     for share, made in ((1.01, True), (0.99, False)):
-        plan = make_plan(Config(limits=LimitsConfig(memory=f"{round(limit * share / 2**20)}MiB", max_packed=roomy.pack_size)), at)
+        plan = make_plan(
+            Config(
+                limits=LimitsConfig(
+                    memory=f"{round(limit * share / 2**20)}MiB", max_packed=roomy.pack_size
+                )
+            ),
+            at,
+        )
         assert plan.prepack == made
         assert (plan.forecast["memory"].parts["layouts"] > 0) == made
 
@@ -230,7 +295,9 @@ def test_a_processor_that_gains_nothing_makes_no_layouts(facts: Make, without_la
 
 
 @pytest.mark.parametrize(("device", "tokens"), [(CPU, 512), (GPU, 4096)])
-def test_a_full_pass_holds_the_plan_s_token_budget(facts: Make, device: DeviceFacts, tokens: int) -> None:
+def test_a_full_pass_holds_the_plan_s_token_budget(
+    facts: Make, device: DeviceFacts, tokens: int
+) -> None:
     at = facts("tiny", device=device, length=64)
     plan = make_plan(Config(limits=LimitsConfig(max_packed=1)), at)
     assert plan.token_budget == tokens
@@ -253,8 +320,12 @@ def test_on_a_gpu_one_pass_holds_the_pack(facts: Make, packed: int, length: int,
     one = [list(range(number * rows, (number + 1) * rows)) for number in range(packed)]
     waiting = {f"t{number}": np.array(own) for number, own in enumerate(one)}
     assert len(next_passes(waiting, [length] * packed * rows, plan.token_budget, 1)[0]) == packed
-    layers = [make_plan(replace(asked, limits=LimitsConfig(max_packed=many)), at).forecast["time"].parts["layers"]
-              for many in (packed // 2, packed)]  # fmt: skip
+    layers = [
+        make_plan(replace(asked, limits=LimitsConfig(max_packed=many)), at)
+        .forecast["time"]
+        .parts["layers"]
+        for many in (packed // 2, packed)
+    ]
     assert layers[1] < layers[0]
 
 
@@ -295,9 +366,15 @@ def test_more_of_anything_never_takes_less(facts: Make) -> None:
     decided = make_plan(Config(), at).settings
     base = Shape(micro_batch=8, length=512)  # less would be under what a pass that only scores takes
     for change in ({"micro_batch": 16}, {"length": 1024}, {"packed": 4}):
-        assert forecast_memory(at, decided, replace(base, **change)).value > forecast_memory(at, decided, base).value
+        assert (
+            forecast_memory(at, decided, replace(base, **change)).value
+            > forecast_memory(at, decided, base).value
+        )
     for change in ({"checkpointing": True}, {"quantization": "nf4"}):
-        assert forecast_memory(at, decided, replace(base, **change)).value < forecast_memory(at, decided, base).value
+        assert (
+            forecast_memory(at, decided, replace(base, **change)).value
+            < forecast_memory(at, decided, base).value
+        )
 
 
 def test_candidates_add_their_own_state_only_once_the_pass_is_full(facts: Make) -> None:
@@ -333,7 +410,8 @@ def test_gated_mlps_are_recognised(facts: Make) -> None:
 
 
 def test_passes_at_once_are_planned_where_they_fit(facts: Make) -> None:
-    """Two cores run two passes; where memory holds one only, or memory is the goal, one follows the other."""
+    """Two cores run two passes; where memory holds one only, or memory is the goal, one
+    follows the other."""
     two = replace(CPU, threads=2)
     one_core, at = facts("tiny"), facts("tiny", device=two)
     plan, single = make_plan(Config(), at), make_plan(Config(), one_core)
@@ -341,16 +419,23 @@ def test_passes_at_once_are_planned_where_they_fit(facts: Make) -> None:
     assert plan.forecast["memory"].value >= single.forecast["memory"].value
     between = int((single.forecast["memory"].high + plan.forecast["memory"].high) / 2)
     tight = replace(Config(), limits=LimitsConfig(memory=between, max_packed=plan.pack_size))
-    same = {"training": TrainingConfig(per_device_train_batch_size=plan.values()["training.per_device_train_batch_size"])}
+    same = {
+        "training": TrainingConfig(
+            per_device_train_batch_size=plan.values()["training.per_device_train_batch_size"]
+        )
+    }
     found = make_plan(replace(tight, **same), at)
     assert found.workers == 1 and found.forecast["memory"].high <= between
     assert make_plan(Config(goal="memory"), at).workers == 1
 
 
 @given(
-    micro=st.integers(1, 64), length=st.integers(8, 2048), packed=st.integers(1, 16), workers=st.integers(1, 4),
+    micro=st.integers(1, 64),
+    length=st.integers(8, 2048),
+    packed=st.integers(1, 16),
+    workers=st.integers(1, 4),
     budget=st.integers(64, 8192),
-)  # fmt: skip
+)
 def test_the_tokens_of_passes_at_once_bound_those_that_run(
     micro: int, length: int, packed: int, workers: int, budget: int
 ) -> None:

@@ -21,13 +21,17 @@ def test_costs_are_found_again(c0: float, c1: float, c2: float) -> None:
 
 
 @given(c0=COST, c1=COST, c2=COST, tokens=st.integers(1, 4096), most=st.integers(1, 64))
-def test_the_pack_is_as_good_as_any_and_the_smallest_such(c0: float, c1: float, c2: float, tokens: int, most: int) -> None:
+def test_the_pack_is_as_good_as_any_and_the_smallest_such(
+    c0: float, c1: float, c2: float, tokens: int, most: int
+) -> None:
     costs = TickCosts(c0, c1, c2)
     plan = plan_pack(costs, tokens, most, least=1)
     rates = {k: k * tokens / costs.seconds(k, k * tokens) for k in range(1, most + 1)}
     assert 1 <= plan.pack_size <= most
     assert rates[plan.pack_size] >= (1 - ENOUGH) * max(rates.values()) * (1 - 1e-9)
-    assert all(rates[k] < (1 - ENOUGH) * max(rates.values()) * (1 + 1e-9) for k in range(1, plan.pack_size))
+    assert all(
+        rates[k] < (1 - ENOUGH) * max(rates.values()) * (1 + 1e-9) for k in range(1, plan.pack_size)
+    )
 
 
 def test_a_search_gets_its_first_candidates_side_by_side_unless_that_costs_time() -> None:

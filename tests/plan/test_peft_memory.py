@@ -36,16 +36,31 @@ def test_measured_peaks_are_forecast() -> None:
     for row in json.loads(EVIDENCE.read_text(encoding="utf-8"))["runs"]:
         config, asked = row["model_config"], row["run"]
         sizes = llama_sizes(
-            config["hidden_size"], config["num_layers"], config["num_attention_heads"], config["num_kv_heads"],
-            config["intermediate_size"], config["vocab_size"], head_dim=config["head_dim"], tied=config["tie_word_embeddings"],
-        )  # fmt: skip
+            config["hidden_size"],
+            config["num_layers"],
+            config["num_attention_heads"],
+            config["num_kv_heads"],
+            config["intermediate_size"],
+            config["vocab_size"],
+            head_dim=config["head_dim"],
+            tied=config["tie_word_embeddings"],
+        )
         trained, queries, inputs = adapted_by(sizes, asked["lora_targets"], asked["lora_rank"])
         quantised = asked["quantization"] == "nf4"
         made = PeftRun(
-            asked["batch_size"], asked["seq_len"], trained, queries, inputs, quantization="nf4" if quantised else "none",
-            upcast=quantised, attention="eager" if asked["attn_impl"] == "eager" else "fused", context=0.0,
-        )  # fmt: skip
-        errors.append(abs(forecast_peft(sizes, made).value / 2**20 / row["measured"]["peak_allocated_mib"] - 1))
+            asked["batch_size"],
+            asked["seq_len"],
+            trained,
+            queries,
+            inputs,
+            quantization="nf4" if quantised else "none",
+            upcast=quantised,
+            attention="eager" if asked["attn_impl"] == "eager" else "fused",
+            context=0.0,
+        )
+        errors.append(
+            abs(forecast_peft(sizes, made).value / 2**20 / row["measured"]["peak_allocated_mib"] - 1)
+        )
     assert len(errors) == 40
     assert median(errors) <= 0.02 and max(errors) <= 0.06
 
@@ -53,7 +68,11 @@ def test_measured_peaks_are_forecast() -> None:
 def test_the_value_is_the_widest_moment_and_its_parts_sum_to_it() -> None:
     phases = {name: sum(parts.values()) for name, parts in peft_phases(TINYLLAMA, run()).items()}
     estimate = forecast_peft(TINYLLAMA, run())
-    assert estimate.value == pytest.approx(max(phases.values())) == pytest.approx(sum(estimate.parts.values()))
+    assert (
+        estimate.value
+        == pytest.approx(max(phases.values()))
+        == pytest.approx(sum(estimate.parts.values()))
+    )
     assert estimate.low < estimate.value < estimate.high
 
 
@@ -67,7 +86,12 @@ def test_long_rows_of_eager_attention_move_the_peak_from_the_loss_into_a_layer()
     assert moment(length=2048, attention="fused") == "loss"
 
 
-@given(rows=st.integers(1, 8), length=st.sampled_from([128, 512, 2048]), eager=st.booleans(), upcast=st.booleans())
+@given(
+    rows=st.integers(1, 8),
+    length=st.sampled_from([128, 512, 2048]),
+    eager=st.booleans(),
+    upcast=st.booleans(),
+)
 def test_more_never_takes_less(rows: int, length: int, eager: bool, upcast: bool) -> None:
     base = run(micro_batch=rows, length=length, attention="eager" if eager else "fused", upcast=upcast)
     need = forecast_peft(TINYLLAMA, base).value

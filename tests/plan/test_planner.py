@@ -1,4 +1,5 @@
-"""Plans: what the user set is kept, what cannot be is refused, and candidates are what the trainer takes."""
+"""Plans: what the user set is kept, what cannot be is refused, and candidates are what
+the trainer takes."""
 
 from __future__ import annotations
 
@@ -14,7 +15,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 from machines import CPU, GIB, GPU, OLD_GPU
 
-from loraloom.config.asked import AdapterConfig, Config, DataConfig, LimitsConfig, SearchConfig, TrainingConfig
+from loraloom.config.asked import (
+    AdapterConfig,
+    Config,
+    DataConfig,
+    LimitsConfig,
+    SearchConfig,
+    TrainingConfig,
+)
 from loraloom.errors import ConfigError, MemoryBudgetError, ModelError
 from loraloom.facts.data import assumed_data
 from loraloom.facts.device import DeviceFacts
@@ -32,14 +40,25 @@ KEEP = TrainingConfig(gradient_checkpointing=False)
 def test_what_the_user_set_is_kept_and_marked(facts: Make) -> None:
     config = Config(
         adapter=AdapterConfig(r=4, lora_alpha=7, lora_dropout=0.2, target_modules=("q_proj", "v_proj")),
-        training=TrainingConfig(learning_rate=0.01, num_train_epochs=5, weight_decay=0.3, seed=7, early_stopping_patience=None),
+        training=TrainingConfig(
+            learning_rate=0.01,
+            num_train_epochs=5,
+            weight_decay=0.3,
+            seed=7,
+            early_stopping_patience=None,
+        ),
     )
     plan = make_plan(config, facts("tiny"))
     wanted = {
-        "adapter.r": 4, "adapter.lora_alpha": 7, "adapter.lora_dropout": 0.2, "training.learning_rate": 0.01,
-        "training.num_train_epochs": 5, "training.weight_decay": 0.3, "training.seed": 7,
+        "adapter.r": 4,
+        "adapter.lora_alpha": 7,
+        "adapter.lora_dropout": 0.2,
+        "training.learning_rate": 0.01,
+        "training.num_train_epochs": 5,
+        "training.weight_decay": 0.3,
+        "training.seed": 7,
         "training.early_stopping_patience": None,
-    }  # fmt: skip
+    }
     for key, value in wanted.items():
         assert plan.settings[key].value == value
         assert (plan.settings[key].reason, plan.settings[key].source) == ("you asked", "config")
@@ -73,7 +92,9 @@ def test_searched_values_override_the_plan_and_nothing_else(facts: Make) -> None
 
 
 def test_rank_patterns_reach_the_candidate_as_paths(facts: Make) -> None:
-    plan = make_plan(Config(adapter=AdapterConfig(rank_pattern={"layers.0.mlp.up_proj": 2})), facts("tiny"))
+    plan = make_plan(
+        Config(adapter=AdapterConfig(rank_pattern={"layers.0.mlp.up_proj": 2})), facts("tiny")
+    )
     assert candidate(plan, "a", {}).adapter.rank_pattern == {"model.layers.0.mlp.up_proj": 2}
 
 
@@ -109,7 +130,9 @@ def test_slots_are_bound_by_memory_and_by_what_pays(facts: Make) -> None:
     assert make_plan(Config(), facts("tiny")).pack_size == 8
     assert make_plan(Config(limits=LimitsConfig(max_packed=3)), facts("tiny")).pack_size == 3
     roomy = make_plan(Config(), facts("8b", device=GPU, supervised_tokens=10**9))
-    tight = make_plan(Config(limits=LimitsConfig(memory="40GiB")), facts("8b", device=GPU, supervised_tokens=10**9))
+    tight = make_plan(
+        Config(limits=LimitsConfig(memory="40GiB")), facts("8b", device=GPU, supervised_tokens=10**9)
+    )
     assert 1 <= tight.pack_size < roomy.pack_size <= 16
 
 
@@ -130,7 +153,10 @@ def test_a_plan_as_json_has_the_promised_shape(facts: Make) -> None:
     document = json.loads(json.dumps(plan_json(make_plan(config, facts("tiny")))))
     assert {"settings", "forecast", "search_space", "warnings"} <= set(document)
     assert list(document["search_space"]) == ["training.learning_rate", BATCH, "adapter.r"]
-    assert all(set(entry) == {"value", "reason", "source", "range", "grade"} for entry in document["settings"].values())
+    assert all(
+        set(entry) == {"value", "reason", "source", "range", "grade"}
+        for entry in document["settings"].values()
+    )
     memory = document["forecast"]["memory"]
     plan = make_plan(Config(), facts("tiny"))
     parts = sum(memory[f"{name}_bytes"] for name in plan.forecast["memory"].parts)
@@ -160,7 +186,8 @@ def test_any_data_gives_a_plan_whose_candidate_can_be_made(
     assert made.training.per_device_train_batch_size >= 1 and made.adapter.r >= 1
 
 
-# -- warnings ---------------------------------------------------------------------------------------------------------
+# -- warnings
+# ---------------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -196,23 +223,30 @@ def test_experts_slow_precision_and_short_time_are_told(facts: Make) -> None:
     assert any("1 are allowed" in warning for warning in hurried.warnings)
 
 
-# -- what cannot be ---------------------------------------------------------------------------------------------------
+# -- what cannot be
+# ---------------------------------------------------------------------------------------------------
 
 
 def test_targets_that_match_nothing_are_refused_before_memory_is_looked_at(facts: Make) -> None:
-    config = Config(adapter=AdapterConfig(target_modules=("q_proj", "qkv")), limits=LimitsConfig(memory="1MB"))
+    config = Config(
+        adapter=AdapterConfig(target_modules=("q_proj", "qkv")), limits=LimitsConfig(memory="1MB")
+    )
     with pytest.raises(ModelError, match="`qkv` matches nothing; this model has q_proj"):
         make_plan(config, facts("tiny"))
 
 
 def test_a_module_to_save_that_is_not_there(facts: Make) -> None:
-    with pytest.raises(ModelError, match="names `classifer`, which BertForSequenceClassification does not have") as error:
+    with pytest.raises(
+        ModelError, match="names `classifer`, which BertForSequenceClassification does not have"
+    ) as error:
         make_plan(Config(adapter=AdapterConfig(modules_to_save=("classifer",))), facts("minilm"))
     assert "classifier" in str(error.value)
 
 
 def test_a_module_to_save_may_be_named_by_the_end_of_its_path(facts: Make) -> None:
-    plan = make_plan(Config(adapter=AdapterConfig(modules_to_save=("pooler", "classifier"))), facts("minilm"))
+    plan = make_plan(
+        Config(adapter=AdapterConfig(modules_to_save=("pooler", "classifier"))), facts("minilm")
+    )
     assert plan.settings["adapter.modules_to_save"].value == ("bert.pooler", "classifier")
     assert not any("pooler" in path for path in candidate(plan, "a", {}).adapter.target_modules)
 
@@ -224,7 +258,9 @@ def test_a_target_that_is_also_trained_whole(facts: Make) -> None:
 
 
 def test_a_length_beyond_the_positions(facts: Make) -> None:
-    with pytest.raises(ConfigError, match=r"`data\.max_length` is 600 but .* has 512 positions") as error:
+    with pytest.raises(
+        ConfigError, match=r"`data\.max_length` is 600 but .* has 512 positions"
+    ) as error:
         make_plan(Config(data=DataConfig(max_length=600)), facts("tiny"))
     assert "data.max_length: 512" in str(error.value)
 
@@ -264,7 +300,10 @@ def test_the_smallest_budget_plans_with_the_cuts_that_it_names(
 
 
 def test_where_cuts_would_fit_the_error_names_the_first_that_do(facts: Make) -> None:
-    at, tight = facts("8b", device=GPU, length=4_000), Config(limits=LimitsConfig(memory="32GiB"), training=KEEP)
+    at, tight = (
+        facts("8b", device=GPU, length=4_000),
+        Config(limits=LimitsConfig(memory="32GiB"), training=KEEP),
+    )
     with pytest.raises(MemoryBudgetError) as error:
         make_plan(tight, at)
     text = str(error.value)
@@ -274,7 +313,9 @@ def test_where_cuts_would_fit_the_error_names_the_first_that_do(facts: Make) -> 
 
 def test_a_machine_that_is_too_small_is_not_told_to_allow_more(facts: Make) -> None:
     small = replace(GPU, total_bytes=8 * GIB, free_bytes=8 * GIB)
-    with pytest.raises(MemoryBudgetError, match=r"next: a smaller model, or a machine with more free memory") as error:
+    with pytest.raises(
+        MemoryBudgetError, match=r"next: a smaller model, or a machine with more free memory"
+    ) as error:
         make_plan(Config(), facts("8b", device=small))
     assert "need: a budget of " in str(error.value)
 
@@ -294,10 +335,14 @@ def with_changes(config: Config, changes: Mapping[str, Any]) -> Config:
     return config
 
 
-def test_a_micro_batch_that_the_user_fixed_and_that_does_not_fit_names_one_that_does(facts: Make) -> None:
+def test_a_micro_batch_that_the_user_fixed_and_that_does_not_fit_names_one_that_does(
+    facts: Make,
+) -> None:
     limits = LimitsConfig(memory="30GiB")
     fixed = Config(limits=limits, training=TrainingConfig(per_device_train_batch_size=64))
-    with pytest.raises(MemoryBudgetError, match=r"`training\.per_device_train_batch_size` is 64") as error:
+    with pytest.raises(
+        MemoryBudgetError, match=r"`training\.per_device_train_batch_size` is 64"
+    ) as error:
         make_plan(fixed, facts("8b", device=GPU, length=500))
     fits = int(str(error.value).split("next: training.per_device_train_batch_size: ")[1].split()[0])
     again = Config(limits=limits, training=TrainingConfig(per_device_train_batch_size=fits))

@@ -29,8 +29,13 @@ def advised(facts: Facts, key: str, config: Config | None = None) -> Advice:
 
 
 def test_every_open_setting_of_a_request_has_a_rule() -> None:
-    open_keys = {name for name, key in keys().items() if key.default == "auto" and not name.startswith(("search.", "limits."))}
-    read_with_the_rows = {"data.format", "data.group_column", "data.learn", "data.system"}  # decided, and said, by the reader
+    open_keys = {
+        name
+        for name, key in keys().items()
+        if key.default == "auto" and not name.startswith(("search.", "limits."))
+    }
+    # decided, and said, by the reader
+    read_with_the_rows = {"data.format", "data.group_column", "data.learn", "data.system"}
     assert open_keys - {*read_with_the_rows, "goal"} <= set(RULES)
     assert all(name in keys() for name in RULES)
     assert set(FIXED) <= set(RULES)
@@ -54,12 +59,15 @@ def test_every_value_lies_in_the_range_that_is_offered(facts: Make, name: str) -
                 continue
             assert advice.range, key
             if all(isinstance(end, int | float) and not isinstance(end, bool) for end in advice.range):
-                assert advice.value is None or min(advice.range) <= advice.value <= max(advice.range), key
+                assert advice.value is None or min(advice.range) <= advice.value <= max(advice.range), (
+                    key
+                )
             else:
                 assert advice.value is None or advice.value in advice.range, key
 
 
-# -- rank and alpha ---------------------------------------------------------------------------------------------------
+# -- rank and alpha
+# ---------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -73,13 +81,16 @@ def test_every_value_lies_in_the_range_that_is_offered(facts: Make, name: str) -
         ("minilm", 2_000, 8),
     ],
 )
-def test_rank_holds_the_supervised_tokens_between_floor_and_cap(facts: Make, name: str, tokens: int, r: int) -> None:
+def test_rank_holds_the_supervised_tokens_between_floor_and_cap(
+    facts: Make, name: str, tokens: int, r: int
+) -> None:
     advice = advised(facts(name, device=GPU, supervised_tokens=tokens), "adapter.r")
     assert advice.value == r
 
 
 def test_parameters_a_rank_are_those_that_are_published(facts: Make) -> None:
-    """Llama-3.2-1B holds 704,512 and Llama-3-8B 2,621,440 adapter parameters a rank (thinkingmachines.ai/blog/lora)."""
+    """Llama-3.2-1B holds 704,512 and Llama-3-8B 2,621,440 adapter parameters a rank
+    (thinkingmachines.ai/blog/lora)."""
     assert "over 704,512 parameters a rank" in advised(facts("1b", device=GPU), "adapter.r").reason
     assert "over 2.62M parameters a rank" in advised(facts("8b", device=GPU), "adapter.r").reason
 
@@ -104,32 +115,55 @@ def test_powers_of_two_enclose_a_number(number: float) -> None:
     assert above & (above - 1) == 0 and below & (below - 1) == 0
 
 
-# -- rate -------------------------------------------------------------------------------------------------------------
+# -- rate
+# -------------------------------------------------------------------------------------------------------------
 
 
 def rate(facts: Facts, **training: Any) -> float:
-    adapter = {key: training.pop(key) for key in ("r", "lora_alpha", "use_rslora", "lora_plus_ratio") if key in training}
+    adapter = {
+        key: training.pop(key)
+        for key in ("r", "lora_alpha", "use_rslora", "lora_plus_ratio")
+        if key in training
+    }
     return advised(
-        facts, "training.learning_rate", Config(adapter=AdapterConfig(**adapter), training=TrainingConfig(**training))
+        facts,
+        "training.learning_rate",
+        Config(adapter=AdapterConfig(**adapter), training=TrainingConfig(**training)),
     ).value
 
 
 def test_a_decoder_at_the_sweep_s_own_setting_gets_the_sweep_s_rate(facts: Make) -> None:
-    assert rate(facts("8b", device=GPU, rows=200_000, length=20), r=16, lora_alpha=32, per_device_train_batch_size=128) == 4e-4
+    assert (
+        rate(
+            facts("8b", device=GPU, rows=200_000, length=20),
+            r=16,
+            lora_alpha=32,
+            per_device_train_batch_size=128,
+        )
+        == 4e-4
+    )
 
 
 def test_the_rate_grows_with_rank_and_batch_and_falls_with_alpha(facts: Make) -> None:
     at = facts("1b", device=GPU, rows=100_000)
     base = rate(at, r=16, lora_alpha=32, per_device_train_batch_size=32)
-    assert rate(at, r=256, lora_alpha=32, per_device_train_batch_size=32) == pytest.approx(2 * base, rel=0.01)
-    assert rate(at, r=16, lora_alpha=16, per_device_train_batch_size=32) == pytest.approx(2 * base, rel=0.01)
-    assert rate(at, r=16, lora_alpha=32, per_device_train_batch_size=128) == pytest.approx(2 * base, rel=0.01)
+    assert rate(at, r=256, lora_alpha=32, per_device_train_batch_size=32) == pytest.approx(
+        2 * base, rel=0.01
+    )
+    assert rate(at, r=16, lora_alpha=16, per_device_train_batch_size=32) == pytest.approx(
+        2 * base, rel=0.01
+    )
+    assert rate(at, r=16, lora_alpha=32, per_device_train_batch_size=128) == pytest.approx(
+        2 * base, rel=0.01
+    )
 
 
 def test_a_larger_scale_by_rslora_is_met_by_a_smaller_rate(facts: Make) -> None:
     at = facts("1b", device=GPU, rows=100_000, length=20)
     plain = rate(at, r=16, lora_alpha=16, per_device_train_batch_size=128)
-    assert rate(at, r=16, lora_alpha=16, use_rslora=True, per_device_train_batch_size=128) == pytest.approx(plain / 4, rel=0.01)
+    assert rate(
+        at, r=16, lora_alpha=16, use_rslora=True, per_device_train_batch_size=128
+    ) == pytest.approx(plain / 4, rel=0.01)
     encoder = facts("minilm", rows=2_000, length=32)
     assert rate(encoder, r=16, use_rslora=True) == pytest.approx(rate(encoder, r=16) / 4, rel=0.01)
 
@@ -147,7 +181,10 @@ def test_short_runs_get_a_larger_rate(facts: Make) -> None:
     assert rate(large, max_steps=60) == rate(large, max_steps=600)
 
 
-@pytest.mark.parametrize(("name", "low", "high"), [("minilm", 1e-3, 1e-3), ("bert-base", 4e-4, 5e-4), ("bert-large", 2e-4, 4e-4)])
+@pytest.mark.parametrize(
+    ("name", "low", "high"),
+    [("minilm", 1e-3, 1e-3), ("bert-base", 4e-4, 5e-4), ("bert-large", 2e-4, 4e-4)],
+)
 def test_encoders_get_the_rate_of_their_size(facts: Make, name: str, low: float, high: float) -> None:
     assert low <= rate(facts(name, rows=2_000, length=32)) <= high
 
@@ -174,19 +211,30 @@ def test_a_range_of_rates_holds_the_rate_and_respects_the_cap(value: float, cap:
 
 
 @given(st.sampled_from([1, 4, 64, 1024]), st.floats(1, 512), st.sampled_from([1, 8, 128]))
-def test_no_setting_takes_a_wide_decoder_out_of_the_published_rates(r: int, alpha: float, batch: int) -> None:
+def test_no_setting_takes_a_wide_decoder_out_of_the_published_rates(
+    r: int, alpha: float, batch: int
+) -> None:
     from loraloom.plan.rules.rate import RANK_POWER, SWEEP_ALPHA, SWEEP_BATCH, SWEEP_RANK, SWEEP_RATE
 
-    raw = SWEEP_RATE * (r / SWEEP_RANK) ** RANK_POWER * (SWEEP_ALPHA / alpha) * (max(batch, 16) / SWEEP_BATCH) ** 0.5
+    raw = (
+        SWEEP_RATE
+        * (r / SWEEP_RANK) ** RANK_POWER
+        * (SWEEP_ALPHA / alpha)
+        * (max(batch, 16) / SWEEP_BATCH) ** 0.5
+    )
     assert CLIP[0] <= min(max(raw, CLIP[0]), CLIP[1]) <= CLIP[1]
 
 
-# -- steps ------------------------------------------------------------------------------------------------------------
+# -- steps
+# ------------------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(("rows", "batch"), [(100, 4), (1_000, 8), (5_000, 16), (200_000, 32)])
 def test_batch_grows_with_the_data(facts: Make, rows: int, batch: int) -> None:
-    assert advised(facts("1b", device=GPU, rows=rows), "training.per_device_train_batch_size").value == batch
+    assert (
+        advised(facts("1b", device=GPU, rows=rows), "training.per_device_train_batch_size").value
+        == batch
+    )
 
 
 @pytest.mark.parametrize(("rows", "epochs"), [(60, 4), (500, 3), (5_000, 2), (200_000, 1)])
@@ -212,7 +260,11 @@ def test_a_processor_makes_one_pass_of_many_steps(facts: Make) -> None:
 
 
 def test_max_steps_decide_over_epochs(facts: Make) -> None:
-    advice = advised(facts("1b", device=GPU), "training.num_train_epochs", Config(training=TrainingConfig(max_steps=1_000)))
+    advice = advised(
+        facts("1b", device=GPU),
+        "training.num_train_epochs",
+        Config(training=TrainingConfig(max_steps=1_000)),
+    )
     assert advice.value == 4 and "max_steps = 1,000 decides" in advice.reason
 
 
@@ -222,7 +274,9 @@ def test_dropout_falls_with_more_data(facts: Make, rows: int, dropout: float) ->
 
 
 @given(rows=st.integers(20, 200_000))
-def test_warmup_lasts_ten_steps_where_the_run_is_long_enough(rows: int, model: Callable[..., Any]) -> None:
+def test_warmup_lasts_ten_steps_where_the_run_is_long_enough(
+    rows: int, model: Callable[..., Any]
+) -> None:
     from machines import data
 
     plan = make_plan(Config(), Facts(model("tiny"), data(rows=rows), GPU)).values()
@@ -239,7 +293,8 @@ def test_early_stopping_needs_validation_and_more_than_one_pass(facts: Make) -> 
     assert advised(facts("1b", device=GPU, rows=200_000), key).value is None
 
 
-# -- model and memory -------------------------------------------------------------------------------------------------
+# -- model and memory
+# -------------------------------------------------------------------------------------------------
 
 
 def test_precision_follows_size_and_hardware(facts: Make) -> None:
@@ -266,7 +321,10 @@ def test_length_cuts_nothing_that_the_model_can_hold(facts: Make) -> None:
 def test_heads_and_experts_are_named(facts: Make) -> None:
     assert advised(facts("minilm"), "adapter.modules_to_save").value == ("classifier",)
     assert advised(facts("tiny"), "adapter.modules_to_save").value == ()
-    assert "4 experts of each layer and their router stay frozen" in advised(facts("mixtral"), "adapter.target_modules").reason
+    assert (
+        "4 experts of each layer and their router stay frozen"
+        in advised(facts("mixtral"), "adapter.target_modules").reason
+    )
 
 
 def test_a_seq2seq_model_gets_its_own_rate(facts: Make) -> None:
@@ -277,5 +335,7 @@ def test_a_length_at_which_a_batch_is_read_otherwise_is_refused_with_the_reason(
     known = facts("tiny")
     short = replace(known, model=replace(known.model, max_positions=64, batch_reads_beyond=64))
     asked = Config(data=DataConfig(max_length=128))
-    with pytest.raises(ConfigError, match=r"64 positions of which each row is read by itself(.|\n)*for a whole batch"):
+    with pytest.raises(
+        ConfigError, match=r"64 positions of which each row is read by itself(.|\n)*for a whole batch"
+    ):
         max_length.check(short, asked)

@@ -40,17 +40,25 @@ def test_training_a_frozen_model_costs_four_operations_a_weight_and_token(facts:
 def test_twice_the_epochs_take_twice_the_training(facts: Make) -> None:
     at = facts("8b", device=GPU)
     times = [
-        make_plan(Config(training=TrainingConfig(num_train_epochs=epochs)), at).forecast["time_one"].parts["training"]
+        make_plan(Config(training=TrainingConfig(num_train_epochs=epochs)), at)
+        .forecast["time_one"]
+        .parts["training"]
         for epochs in (1, 2)
     ]
     assert times[1] == pytest.approx(2 * times[0])
 
 
-@pytest.mark.parametrize(("length", "candidates_a_pass"), [(16, 8), (10_000, 1)], ids=["short rows", "long rows"])
-def test_packing_saves_the_cost_of_layers_as_far_as_a_pass_has_room(facts: Make, length: int, candidates_a_pass: int) -> None:
+@pytest.mark.parametrize(
+    ("length", "candidates_a_pass"), [(16, 8), (10_000, 1)], ids=["short rows", "long rows"]
+)
+def test_packing_saves_the_cost_of_layers_as_far_as_a_pass_has_room(
+    facts: Make, length: int, candidates_a_pass: int
+) -> None:
     at = facts("tiny", length=length)
     decided = make_plan(Config(training=TrainingConfig(per_device_train_batch_size=1)), at).settings
-    alone, packed = (forecast_time(at, Config(), decided, trials=8, packed=pack_size).parts for pack_size in (1, 8))
+    alone, packed = (
+        forecast_time(at, Config(), decided, trials=8, packed=pack_size).parts for pack_size in (1, 8)
+    )
     assert packed["layers"] == pytest.approx(alone["layers"] / candidates_a_pass)
     assert packed["training"] == alone["training"]
 
@@ -58,18 +66,27 @@ def test_packing_saves_the_cost_of_layers_as_far_as_a_pass_has_room(facts: Make,
 def test_a_line_through_ticks_is_followed_to_the_usual_number_of_tokens() -> None:
     ticks = [(tokens, 0.1 + 0.002 * tokens) for tokens in (40, 60, 110)]
     assert seconds_at(80, ticks) == pytest.approx(0.26)
-    assert seconds_at(80, [(40, 0.3), (40, 0.1)]) == pytest.approx(0.2), "ticks of one size say nothing of others"
+    assert seconds_at(80, [(40, 0.3), (40, 0.1)]) == pytest.approx(0.2), (
+        "ticks of one size say nothing of others"
+    )
 
 
-@given(ticks=st.lists(st.tuples(st.integers(1, 500), st.floats(0.01, 10.0)), min_size=1, max_size=12), tokens=st.integers(1, 500))
-def test_more_tokens_take_no_less_and_at_most_in_proportion(ticks: list[tuple[int, float]], tokens: int) -> None:
+@given(
+    ticks=st.lists(st.tuples(st.integers(1, 500), st.floats(0.01, 10.0)), min_size=1, max_size=12),
+    tokens=st.integers(1, 500),
+)
+def test_more_tokens_take_no_less_and_at_most_in_proportion(
+    ticks: list[tuple[int, float]], tokens: int
+) -> None:
     one, twice = seconds_at(tokens, ticks), seconds_at(2 * tokens, ticks)
     assert 0 <= one * (1 - 1e-9) <= twice <= 2 * one * (1 + 1e-9)
 
 
 def test_what_was_measured_stands_for_all_packs_of_a_search(facts: Make) -> None:
     at = facts("tiny")
-    plan = make_plan(Config(training=TrainingConfig(max_steps=10), limits=LimitsConfig(max_packed=3)), at)
+    plan = make_plan(
+        Config(training=TrainingConfig(max_steps=10), limits=LimitsConfig(max_packed=3)), at
+    )
     measured = with_measured(plan.forecast["time"], at, plan.config, plan.settings, 0.5, 2.0)
     packs = math.ceil(trainings_of_search(plan.config, plan.settings) / 3)
     windows = plan.values()["training.gradient_accumulation_steps"]

@@ -26,7 +26,9 @@ def run(tmp_path: Path) -> RunFolder:
     for name, loss in losses.items():
         folder.append(Event("trial_started", name, 0, 0.0, {"planned_steps": 40}))
         for step in range(1, 41 if loss < 2 else 21):
-            folder.append(Event("step", name, step, step * 0.1, {"loss": loss + 1 / step, "learning_rate": 1e-4}))
+            folder.append(
+                Event("step", name, step, step * 0.1, {"loss": loss + 1 / step, "learning_rate": 1e-4})
+            )
             if step % 10 == 0:
                 data = {
                     "split": "validation",
@@ -42,6 +44,16 @@ def run(tmp_path: Path) -> RunFolder:
         trial("t002", "pruned", 2.05, reason="too far behind t001", steps=20),
         trial("t003", "diverged", 900.05, reason="loss is 360 times that of the base", steps=20),
     ]
-    finding = Finding("rate_too_high", "warning", "t003 diverged", "loss 900 after 20 steps", "keep the rate below 1e-3")
-    folder.write_result(result_of(*trials, best="t001", default="t000", findings=[finding], environment={"torch": "2.13.0"}))
+    finding = Finding(
+        "rate_too_high",
+        "warning",
+        "t003 diverged",
+        "loss 900 after 20 steps",
+        "keep the rate below 1e-3",
+    )
+    folder.write_result(
+        result_of(
+            *trials, best="t001", default="t000", findings=[finding], environment={"torch": "2.13.0"}
+        )
+    )
     return folder

@@ -15,7 +15,9 @@ small = st.floats(0.01, 10)
 
 
 @given(small, small, small, small)
-def test_a_gain_turns_round_with_the_direction_and_with_the_pair(a: float, se_a: float, b: float, se_b: float) -> None:
+def test_a_gain_turns_round_with_the_direction_and_with_the_pair(
+    a: float, se_a: float, b: float, se_b: float
+) -> None:
     down = gain(a, se_a, b, se_b, "minimize")
     assert gain(a, se_a, b, se_b, "maximize").difference == -down.difference
     assert gain(b, se_b, a, se_a, "minimize").difference == -down.difference
@@ -39,14 +41,20 @@ def test_the_winner_against_base_and_plan() -> None:
 
 
 def test_a_difference_within_the_noise_is_called_that() -> None:
-    text = " ".join(headline(result_of(trial("a", loss=1.01), trial("b", loss=1.0), best="b", default="a")).support)
+    text = " ".join(
+        headline(result_of(trial("a", loss=1.01), trial("b", loss=1.0), best="b", default="a")).support
+    )
     assert "within the noise" in text
     assert "larger than" not in text
 
 
 def test_the_verdict_of_the_run_is_preferred() -> None:
     result = result_of(
-        trial("a", loss=1.25), trial("b", loss=1.0), best="b", default="a", verdict="Over 3 seeds b leads by 0.24."
+        trial("a", loss=1.25),
+        trial("b", loss=1.0),
+        best="b",
+        default="a",
+        verdict="Over 3 seeds b leads by 0.24.",
     )
     support = headline(result).support
     assert "Over 3 seeds b leads by 0.24." in support
@@ -57,13 +65,19 @@ def test_an_adapter_that_does_not_help_is_not_praised() -> None:
     assert headline(result_of(trial("a", loss=3.0), trial("b", loss=4.0), best="a")).title.endswith(
         "higher than the bare base: it does not help."
     )
-    assert headline(result_of(trial("a", loss=2.49), trial("b", loss=4.0), best="a")).title.endswith("which is within the noise.")
+    assert headline(result_of(trial("a", loss=2.49), trial("b", loss=4.0), best="a")).title.endswith(
+        "which is within the noise."
+    )
 
 
 def test_accuracy_is_told_in_points() -> None:
     winner = trial("a", metrics={"validation_accuracy": 0.75, "validation_accuracy_se": 0.01})
     result = result_of(
-        winner, metric="validation_accuracy", direction="maximize", baseline={"validation_accuracy": 0.5}, best="a"
+        winner,
+        metric="validation_accuracy",
+        direction="maximize",
+        baseline={"validation_accuracy": 0.5},
+        best="a",
     )
     said = headline(result)
     assert said.title == "The adapter reaches validation accuracy 25.0 points higher than the bare base."
@@ -74,7 +88,9 @@ def test_the_sealed_split_is_preferred_where_there_is_something_to_compare() -> 
     winner = trial("a", metrics={"validation_loss": 1.0, "test_loss": 1.25})
     alone = headline(result_of(winner, trial("b"), best="a"))
     assert "validation loss" in alone.title
-    compared = headline(result_of(winner, trial("b"), best="a", baseline={"validation_loss": 2.5, "test_loss": 2.5}))
+    compared = headline(
+        result_of(winner, trial("b"), best="a", baseline={"validation_loss": 2.5, "test_loss": 2.5})
+    )
     assert compared.title == "a wins: test loss 50.0% lower than the bare base."
     assert "which the search never saw" in " ".join(compared.support)
 
@@ -88,7 +104,9 @@ def test_rows_kept_from_the_search_are_preferred_to_those_that_it_saw() -> None:
 
 
 def test_a_winner_that_may_be_noise_does_not_win() -> None:
-    result = result_of(trial("a", loss=1.01), trial("b", loss=1.0), best="a", default="a", significant=False)
+    result = result_of(
+        trial("a", loss=1.01), trial("b", loss=1.0), best="a", default="a", significant=False
+    )
     assert headline(result).title.startswith("a is kept: ")
 
 
@@ -98,7 +116,8 @@ def test_when_the_plan_wins_it_says_so() -> None:
 
 
 @pytest.mark.parametrize(
-    ("status", "before"), [("running", "The run is going on"), ("interrupted", "The run stopped before it chose")]
+    ("status", "before"),
+    [("running", "The run is going on"), ("interrupted", "The run stopped before it chose")],
 )
 def test_before_a_choice_the_best_so_far_is_named(status: str, before: str) -> None:
     trials = [trial("a", loss=2.0), trial("b", loss=1.0), trial("c", "waiting")]
@@ -114,6 +133,8 @@ def test_before_a_choice_the_best_so_far_is_named(status: str, before: str) -> N
     ],
 )
 def test_without_a_winner(status: str, title: str) -> None:
-    said = headline(result_of(trial("a", "diverged"), trial("b", "diverged"), trial("c", "failed"), status=status))
+    said = headline(
+        result_of(trial("a", "diverged"), trial("b", "diverged"), trial("c", "failed"), status=status)
+    )
     assert said.title == title
     assert [(fact.label, fact.value) for fact in said.facts] == [("diverged", "2"), ("failed", "1")]

@@ -1,4 +1,5 @@
-"""Figures of the whole search and of the adapter's layers: drawn where there is something to see, and safe to draw."""
+"""Figures of the whole search and of the adapter's layers: drawn where there is
+something to see, and safe to draw."""
 
 from __future__ import annotations
 
@@ -16,9 +17,13 @@ from loraloom.report.modules import module_figures
 from loraloom.store.result import RunResult
 
 
-def candidate(name: str, rate: float, rank: int, loss: float, status: str = "completed", **changes: Any) -> Trial:
+def candidate(
+    name: str, rate: float, rank: int, loss: float, status: str = "completed", **changes: Any
+) -> Trial:
     params = {"training.learning_rate": rate, "adapter.r": rank}
-    return trial(name, status, loss, params=params, settings=params, trainable_parameters=1000 * rank, **changes)
+    return trial(
+        name, status, loss, params=params, settings=params, trainable_parameters=1000 * rank, **changes
+    )
 
 
 def searched(**changes: Any) -> RunResult:
@@ -119,7 +124,9 @@ def test_the_front_joins_what_nothing_beats() -> None:
 def test_names_from_outside_are_escaped() -> None:
     evil = "<img src=x onerror=alert(1)>"
     params = [{evil: evil, "adapter.r": 8}, {evil: "b", "adapter.r": 16}]
-    trials = [trial(f"{evil}{i}", loss=1.0 + i, params=one, settings=one) for i, one in enumerate(params)]
+    trials = [
+        trial(f"{evil}{i}", loss=1.0 + i, params=one, settings=one) for i, one in enumerate(params)
+    ]
     result = result_of(*trials)
     for figure in search_figures(result):
         for trace in figure["traces"]:
@@ -128,20 +135,30 @@ def test_names_from_outside_are_escaped() -> None:
 
 
 def test_layers_are_drawn_from_the_signals_of_the_winner() -> None:
-    modules = {"layers.0.q_proj": {"r": 8, "effective_rank": 2.5, "energy": 0.75}, "layers.0.v_proj": {"energy": 0.25}}
+    modules = {
+        "layers.0.q_proj": {"r": 8, "effective_rank": 2.5, "energy": 0.75},
+        "layers.0.v_proj": {"energy": 0.25},
+    }
     figures = module_figures(trial("a"), {"modules": modules})
     assert [figure["id"] for figure in figures] == ["modules_energy", "modules_effective"]
     assert figures[0]["traces"][0]["x"] == [0.75, 0.25]
     assert figures[1]["traces"][0]["x"] == [2.5, None]
     for figure in figures:
         drawable(figure)
-    for broken in ({}, {"modules": None}, {"modules": {"a": 3}}, {"modules": {"a": {"energy": math.nan}}}):
+    for broken in (
+        {},
+        {"modules": None},
+        {"modules": {"a": 3}},
+        {"modules": {"a": {"energy": math.nan}}},
+    ):
         assert module_figures(trial("a"), broken) == []
     assert module_figures(None, {"modules": modules}) == []
 
 
 def test_importance_counts_pruned_and_burst_candidates() -> None:
-    trials = [candidate(f"t{k}", 10 ** (-4 + k / 8), 8 * (1 + k % 3), 1.0 + abs(k - 6) / 10) for k in range(12)]
+    trials = [
+        candidate(f"t{k}", 10 ** (-4 + k / 8), 8 * (1 + k % 3), 1.0 + abs(k - 6) / 10) for k in range(12)
+    ]
     trials += [candidate(f"p{k}", 10 ** (-1.5 + k / 9), 8, 3.0, "pruned") for k in range(3)]
     trials.append(candidate("d0", 0.5, 16, math.nan, "diverged"))
     found = importance_of(result_of(*trials))

@@ -14,7 +14,13 @@ from finished import result_of, trial
 
 from loraloom.errors import RequestError
 from loraloom.records import Advice, Event, Finding
-from loraloom.report.commands import load_snippet, reproduce_command, serve_command, train_command, try_command
+from loraloom.report.commands import (
+    load_snippet,
+    reproduce_command,
+    serve_command,
+    train_command,
+    try_command,
+)
 from loraloom.report.page import render, write_report
 from loraloom.store.folder import RunFolder
 from loraloom.store.samples import Sample, write_samples
@@ -60,7 +66,11 @@ def test_one_file_that_needs_nothing_else(run: RunFolder) -> None:
         assert not {"src", "href", "srcset", "action", "data"} & set(attributes), tag
         assert not any(name.startswith("on") for name in attributes), tag
     assert not re.search(r"@import|url\(", path.read_text(encoding="utf-8").split("</style>")[0])
-    policy = next(attributes["content"] for tag, attributes in page.tags if tag == "meta" and "http-equiv" in attributes)
+    policy = next(
+        attributes["content"]
+        for tag, attributes in page.tags
+        if tag == "meta" and "http-equiv" in attributes
+    )
     assert policy is not None
     assert policy.startswith("default-src 'none'")
 
@@ -105,7 +115,11 @@ def test_the_headline_comes_first_and_all_sections_follow(run: RunFolder) -> Non
 
 
 def test_the_figures_are_json_in_the_page(run: RunFolder) -> None:
-    (data,) = [script for attributes, script in Page(render(run)).scripts if attributes.get("type") == "application/json"]
+    (data,) = [
+        script
+        for attributes, script in Page(render(run)).scripts
+        if attributes.get("type") == "application/json"
+    ]
     assert [figure["id"] for figure in json.loads(data)] == ["validation_loss", "train_loss"]
 
 
@@ -115,17 +129,29 @@ def test_what_comes_from_outside_is_only_text(run: RunFolder) -> None:
     result.name = result.model = result.verdict = EVIL
     result.labels, result.notes, result.environment = [EVIL], [EVIL], {EVIL: EVIL}
     result.findings = [Finding(EVIL, "note", EVIL, EVIL, EVIL)]
-    result.trials = [replace(item, settings={**item.settings, "adapter.target_modules": EVIL}) for item in result.trials]
+    result.trials = [
+        replace(item, settings={**item.settings, "adapter.target_modules": EVIL})
+        for item in result.trials
+    ]
     result.trials[2] = replace(result.trials[2], id=EVIL, reason=EVIL, params={EVIL: EVIL})
     run.write_result(result)
-    run.append(Event("evaluated", EVIL, 10, data={"split": "validation", "progress": 0.5, "epoch": 1.0, "loss": 1.0}))
+    run.append(
+        Event(
+            "evaluated",
+            EVIL,
+            10,
+            data={"split": "validation", "progress": 0.5, "epoch": 1.0, "loss": 1.0},
+        )
+    )
     run.write_resolved({f"data.{EVIL}": Advice(EVIL, EVIL, EVIL)})
     write_samples(run, [Sample(EVIL, EVIL, EVIL, EVIL)])
     page = Page(render(run))
     assert len(page.scripts) == len(clean.scripts)
     assert "img" not in {tag for tag, _ in page.tags}
     assert EVIL in page.text
-    (data,) = [script for attributes, script in page.scripts if attributes.get("type") == "application/json"]
+    (data,) = [
+        script for attributes, script in page.scripts if attributes.get("type") == "application/json"
+    ]
     assert EVIL in {trace["meta"]["trial"] for figure in json.loads(data) for trace in figure["traces"]}
 
 
@@ -176,7 +202,10 @@ def test_the_snippet_is_python_and_knows_the_head(run: RunFolder) -> None:
     result.task, result.labels, result.model = "seq_cls", ["a", "b", "c"], "o'brien/tiny"
     snippet = str(load_snippet(run, result))
     compile(snippet, "snippet", "exec")
-    assert """AutoModelForSequenceClassification.from_pretrained("o'brien/tiny", id2label={0: 'a', 1: 'b', 2: 'c'},""" in snippet
+    assert (
+        """AutoModelForSequenceClassification.from_pretrained("o'brien/tiny", id2label={0: 'a', 1: 'b', 2: 'c'},"""
+        in snippet
+    )
     result.labels = [str(number) for number in range(77)]
     assert "num_labels=77" in str(load_snippet(run, result))
     assert "'runs/first/best'" in snippet
@@ -186,7 +215,14 @@ def test_the_snippet_is_python_and_knows_the_head(run: RunFolder) -> None:
 def test_a_language_model_is_asked_and_served(run: RunFolder) -> None:
     result = run.result()
     save_config(run, r=16)
-    assert pasted(try_command(run, result)) == ["loraloom", "generate", "--base", "--adapter", "runs/first", "..."]
+    assert pasted(try_command(run, result)) == [
+        "loraloom",
+        "generate",
+        "--base",
+        "--adapter",
+        "runs/first",
+        "...",
+    ]
     words = pasted(serve_command(run, result))
     assert words[:3] == ["vllm", "serve", "tiny/model"]
     assert words[words.index("--max-lora-rank") + 1] == "16"
@@ -211,7 +247,14 @@ def test_the_rank_that_is_served_is_one_that_vllm_knows(run: RunFolder, rank: in
 
 
 @pytest.mark.parametrize(
-    "saved", [{"r": 1024}, {"use_dora": True}, {"bias": "lora_only"}, {"modules_to_save": ["head"]}, {"rank_pattern": {"q": 4}}]
+    "saved",
+    [
+        {"r": 1024},
+        {"use_dora": True},
+        {"bias": "lora_only"},
+        {"modules_to_save": ["head"]},
+        {"rank_pattern": {"q": 4}},
+    ],
 )
 def test_what_vllm_does_not_take_is_not_offered(run: RunFolder, saved: dict[str, object]) -> None:
     save_config(run, **{"r": 8, **saved})
@@ -231,15 +274,26 @@ def test_samples_stand_side_by_side(run: RunFolder) -> None:
     assert "What it writes" not in Page(render(run)).text
     write_samples(run, [Sample("Once upon", "a time", "ten times", "a time there")])
     text = Page(render(run)).text
-    places = [text.index(words) for words in ("What it writes", "Once upon", "ten times", "a time there")]
+    places = [
+        text.index(words) for words in ("What it writes", "Once upon", "ten times", "a time there")
+    ]
     assert places == sorted(places)
 
 
 def test_the_forecast_is_held_against_what_came(run: RunFolder) -> None:
-    memory = {"weights_bytes": 3 * 2**29, "total_bytes": 2**31, "low_bytes": 2**30, "high_bytes": 3 * 2**30, "candidates": 4}
+    memory = {
+        "weights_bytes": 3 * 2**29,
+        "total_bytes": 2**31,
+        "low_bytes": 2**30,
+        "high_bytes": 3 * 2**30,
+        "candidates": 4,
+    }
     run.append(Event("forecast", data={"memory": memory}))
     text = " ".join(Page(render(run)).text.split())
-    assert "2.0 GiB expected (1.0 GiB to 3.0 GiB), 1.0 GiB measured: -50% against the forecast, inside the range" in text
+    assert (
+        "2.0 GiB expected (1.0 GiB to 3.0 GiB), 1.0 GiB measured: -50% against the forecast, inside the"
+        " range" in text
+    )
 
 
 def test_a_broken_samples_file_is_passed_over(run: RunFolder) -> None:

@@ -24,7 +24,14 @@ def test_progress_is_each_candidates_own() -> None:
             "evaluated",
             "a",
             5,
-            data={"split": "validation", "progress": 0.5, "epoch": 1.0, "loss": 1.0, "loss_se": 0.1, "accuracy": 0.25},
+            data={
+                "split": "validation",
+                "progress": 0.5,
+                "epoch": 1.0,
+                "loss": 1.0,
+                "loss_se": 0.1,
+                "accuracy": 0.25,
+            },
         ),
     ]
     curves = read_curves(events, {"b": 20})
@@ -36,7 +43,14 @@ def test_progress_is_each_candidates_own() -> None:
 
 def test_steps_take_their_epoch_from_the_evaluations() -> None:
     events = [Event("step", "a", step, data={"loss": 1.0}) for step in (5, 10)]
-    events.append(Event("evaluated", "a", 10, data={"split": "validation", "progress": 1.0, "epoch": 4.0, "loss": 1.0}))
+    events.append(
+        Event(
+            "evaluated",
+            "a",
+            10,
+            data={"split": "validation", "progress": 1.0, "epoch": 4.0, "loss": 1.0},
+        )
+    )
     assert read_curves(events, {"a": 10}).training["a"].epochs == [2.0, 4.0]
 
 
@@ -73,7 +87,10 @@ def test_figures_are_what_plotly_accepts(run: RunFolder) -> None:
 
 def test_ends_are_marked_and_the_winner_is_drawn_last(run: RunFolder) -> None:
     traces = figures(run.result(), read_curves(run.events(), {}))[0]["traces"]
-    ends = {trace["meta"]["trial"]: (trace["meta"]["role"], trace["marker"]["symbol"][-1]) for trace in traces}
+    ends = {
+        trace["meta"]["trial"]: (trace["meta"]["role"], trace["marker"]["symbol"][-1])
+        for trace in traces
+    }
     assert ends == {
         "t000": ("default", "circle"),
         "t001": ("best", "circle"),
@@ -124,6 +141,10 @@ def test_no_events_no_figures() -> None:
 
 def test_many_candidates_stay_light() -> None:
     names = [f"t{index:03d}" for index in range(128)]
-    events = [Event("step", name, step, data={"loss": 1.0 + step / 7}) for name in names for step in range(500)]
-    (figure,) = figures(result_of(*(trial(name) for name in names)), read_curves(events, dict.fromkeys(names, 500)))
+    events = [
+        Event("step", name, step, data={"loss": 1.0 + step / 7}) for name in names for step in range(500)
+    ]
+    (figure,) = figures(
+        result_of(*(trial(name) for name in names)), read_curves(events, dict.fromkeys(names, 500))
+    )
     assert sum(len(trace["y"]) for trace in figure["traces"]) <= 16_000

@@ -18,9 +18,11 @@ from loraloom.store.result import RunResult
 
 
 def plain_rows(result: RunResult) -> list[dict[str, str]]:
-    """The table as text, best first: one dict a trial, by column key, and `mark`: "best", "default" or ""."""
+    """The table as text, best first: one dict a trial, by column key, and `mark`:
+    "best", "default" or ""."""
     return [
-        {"mark": mark(result, trial)} | {column.key: column.cell(result, trial) for column in columns(result)}
+        {"mark": mark(result, trial)}
+        | {column.key: column.cell(result, trial) for column in columns(result)}
         for trial in result.ranked()
     ]
 
@@ -44,9 +46,19 @@ def test_rows_are_sorted_and_marked(run: RunFolder) -> None:
 def test_a_row_says_everything_that_was_promised(run: RunFolder) -> None:
     row = plain_rows(run.result())[0]
     assert row == {
-        "mark": "best", "trial": "t001", "r": "16", "alpha": "32", "targets": "all-linear", "rate": "2e-4", "batch": "8",
-        "metric": "1.225 ± 0.020", "parameters": "50 k (5%)", "memory": "1.0 GiB", "seconds": "48 s", "status": "completed",
-    }  # fmt: skip
+        "mark": "best",
+        "trial": "t001",
+        "r": "16",
+        "alpha": "32",
+        "targets": "all-linear",
+        "rate": "2e-4",
+        "batch": "8",
+        "metric": "1.225 ± 0.020",
+        "parameters": "50 k (5%)",
+        "memory": "1.0 GiB",
+        "seconds": "48 s",
+        "status": "completed",
+    }
 
 
 def test_the_test_split_gets_a_column_once_something_was_measured_there() -> None:
@@ -58,7 +70,10 @@ def test_the_test_split_gets_a_column_once_something_was_measured_there() -> Non
 
 
 def test_accuracy_is_sorted_the_other_way() -> None:
-    low, high = (trial(name, metrics={"validation_accuracy": value}) for name, value in [("low", 0.5), ("high", 0.75)])
+    low, high = (
+        trial(name, metrics={"validation_accuracy": value})
+        for name, value in [("low", 0.5), ("high", 0.75)]
+    )
     result = result_of(low, high, metric="validation_accuracy", direction="maximize")
     assert [row["trial"] for row in plain_rows(result)] == ["high", "low"]
     assert sealed_metric("validation_accuracy") == "test_accuracy"
@@ -66,7 +81,19 @@ def test_accuracy_is_sorted_the_other_way() -> None:
 
 def test_a_wide_table_shows_all(run: RunFolder) -> None:
     text = "\n".join(drawn(run.result(), 120))
-    for heading in ("trial", "r", "alpha", "targets", "rate", "batch", "validation", "trained", "memory", "time", "status"):
+    for heading in (
+        "trial",
+        "r",
+        "alpha",
+        "targets",
+        "rate",
+        "batch",
+        "validation",
+        "trained",
+        "memory",
+        "time",
+        "status",
+    ):
         assert heading in text
     assert "not shown" not in text
 
@@ -96,9 +123,16 @@ def test_text_from_outside_is_no_markup() -> None:
 
 @settings(max_examples=30, deadline=None)
 @given(
-    st.lists(st.sampled_from(["completed", "pruned", "diverged", "failed", "running", "waiting"]), max_size=6),
+    st.lists(
+        st.sampled_from(["completed", "pruned", "diverged", "failed", "running", "waiting"]), max_size=6
+    ),
     st.integers(30, 160),
 )
 def test_any_run_can_be_drawn(statuses: list[str], width: int) -> None:
-    trials = [trial(f"t{index:03d}", status, math.nan, settings={}, params={}) for index, status in enumerate(statuses)]
-    assert len([line for line in drawn(result_of(*trials, base_parameters=0), width) if " t0" in line]) == len(statuses)
+    trials = [
+        trial(f"t{index:03d}", status, math.nan, settings={}, params={})
+        for index, status in enumerate(statuses)
+    ]
+    assert len(
+        [line for line in drawn(result_of(*trials, base_parameters=0), width) if " t0" in line]
+    ) == len(statuses)

@@ -43,12 +43,22 @@ def test_rounding_stays_within_the_error(value: float, error: float) -> None:
 @pytest.mark.parametrize(
     ("value", "text"),
     [
-        (2e-4, "2e-4"), (1.234e-3, "1.23e-3"), (0.05, "0.05"), (0.0, "0"), (32.0, "32"),
-        (16, "16"), (True, "yes"), (None, "–"),
-        ("all-linear", "all-linear"), (("q_proj", "v_proj"), "q_proj, v_proj"), ({}, "none"), ({"a": 8}, "a: 8"), (3e7, "3e7"),
+        (2e-4, "2e-4"),
+        (1.234e-3, "1.23e-3"),
+        (0.05, "0.05"),
+        (0.0, "0"),
+        (32.0, "32"),
+        (16, "16"),
+        (True, "yes"),
+        (None, "–"),
+        ("all-linear", "all-linear"),
+        (("q_proj", "v_proj"), "q_proj, v_proj"),
+        ({}, "none"),
+        ({"a": 8}, "a: 8"),
+        (3e7, "3e7"),
         (math.inf, "inf"),
     ],
-)  # fmt: skip
+)
 def test_settings_are_short(value: object, text: str) -> None:
     assert number(value) == text
 

@@ -1,5 +1,5 @@
-"""The two pruners of ours as plain rules: everything worked out anew from all curves each time. What the tool does faster has to
-decide the same."""
+"""The two pruners of ours as plain rules: everything worked out anew from all curves each time. What the
+tool does faster has to decide the same."""
 
 from __future__ import annotations
 
@@ -23,7 +23,12 @@ def careful(trials: int, curves: Sequence[Curve]) -> Decisions:
     found: Decisions = {}
     first = leader(curves)
     for curve in curves:
-        if curve.unfinished and not curve.protected and not curve.suggestion.audit and curve is not first:
+        if (
+            curve.unfinished
+            and not curve.protected
+            and not curve.suggestion.audit
+            and curve is not first
+        ):
             why = judged(trials, curve, curves)
             if why:
                 found[curve.id] = why
@@ -44,7 +49,9 @@ def judged(trials: int, curve: Curve, curves: Sequence[Curve]) -> str | None:
     if len(arrived) + 1 < (QUORUM if coming else SMALL_QUORUM):
         return None
     spread = rungs._seed_spread(twins, at)  # pyright: ignore[reportPrivateUsage]
-    better = sorted((peer for peer in arrived if peer.level(at) < curve.level(at)), key=lambda peer: peer.level(at))
+    better = sorted(
+        (peer for peer in arrived if peer.level(at) < curve.level(at)), key=lambda peer: peer.level(at)
+    )
     field = len(arrived) + len(coming) + 1
     standing = f"{len(better)} of {field} comparable trials were better"
     places = max(finalists_of(trials), math.ceil(field / KEPT_OF[stand.rung]))
@@ -74,7 +81,9 @@ def wide(trials: int, seed: int, curves: Sequence[Curve], coming: int) -> tuple[
                 continue
             if second is not None and curve.id not in second[1]:
                 at = second[0] if late is not None and curve.id in second[0] else order
-                found[curve.id] = f"prune at place {at.index(curve.id) + 1 if curve.id in at else None} of {len(at)}"
+                found[curve.id] = (
+                    f"prune at place {at.index(curve.id) + 1 if curve.id in at else None} of {len(at)}"
+                )
             elif second is None and not curve.paused and not (late is None and curve.id in sent):
                 found[curve.id] = "pause"
     return found, [curve.id for curve in curves if curve.id in free]
@@ -83,7 +92,8 @@ def wide(trials: int, seed: int, curves: Sequence[Curve], coming: int) -> tuple[
 def stages(
     trials: int, seed: int, field: Sequence[Curve], curves: Sequence[Curve], coming: int
 ) -> tuple[list[str], set[str], tuple[list[str], list[str]] | None]:
-    """The first rung from best to worst, who is sent on from there, and the second rung with who is kept."""
+    """The first rung from best to worst, who is sent on from there, and the second rung
+    with who is kept."""
     others = [curve for curve in curves if curve.shape is None]
     if coming or any(curve.living and mark(curve, FIRST) is None for curve in [*field, *others]):
         return [], set(), None
@@ -107,7 +117,8 @@ def stages(
 
 
 def spread(order: Sequence[Curve], places: int) -> set[str]:
-    """Half by loss alone, then the best of each rank and each dropout that has no place, then by loss again."""
+    """Half by loss alone, then the best of each rank and each dropout that has no
+    place, then by loss again."""
     chosen = list(order[: math.ceil(places / 2)])
     for key in UNRANKED:
         for curve in order:

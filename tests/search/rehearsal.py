@@ -1,7 +1,8 @@
 """A search played through on simulated learning curves: no model, no training, known truth.
 
-A candidate's cost falls from a common start to an end that its settings and a draw decide; each row of the validation split
-is hard or easy for all candidates alike; each candidate's rows carry noise of their own, and so does each evaluation.
+A candidate's cost falls from a common start to an end that its settings and a draw decide; each row of
+the validation split is hard or easy for all candidates alike; each candidate's rows carry noise of their
+own, and so does each evaluation.
 """
 
 from __future__ import annotations
@@ -26,7 +27,8 @@ Truth = Callable[[Mapping[str, Any]], float]
 
 @dataclass
 class Played:
-    """What came out: every candidate's true end, who was pruned, and how much of the full work was done."""
+    """What came out: every candidate's true end, who was pruned, and how much of the
+    full work was done."""
 
     asked: list[Suggestion] = field(default_factory=list[Suggestion])
     ends: dict[str, float] = field(default_factory=dict[str, float])
@@ -84,13 +86,24 @@ class Rehearsal:
             played.ends[asked.id] = self.truth(asked.params) + rng.normal(0.0, self.seed_noise)
             places[asked.id] = 0
 
-    def _evaluate(self, name: str, played: Played, places: dict[str, int], hard: np.ndarray, rng: np.random.Generator) -> None:
+    def _evaluate(
+        self,
+        name: str,
+        played: Played,
+        places: dict[str, int],
+        hard: np.ndarray,
+        rng: np.random.Generator,
+    ) -> None:
         places[name] += 1
         played.evaluations += 1
         score = self._score(played.ends[name], places[name] / EVALUATIONS, hard, rng)
         cost = float(np.mean(score.costs))
         progress = places[name] / EVALUATIONS
-        self.searcher.report(Observation(name, round(PLANNED_STEPS * progress), progress, 0.06, score, cost, START, "linear"))
+        self.searcher.report(
+            Observation(
+                name, round(PLANNED_STEPS * progress), progress, 0.06, score, cost, START, "linear"
+            )
+        )
         self._heed(played, places, score)
         if places.get(name) == EVALUATIONS:
             self.searcher.tell(name, "completed", score)

@@ -11,7 +11,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from loraloom.records import Score
-from loraloom.search.compare import average, mean_cost, paired_difference, seeds_difference, standard_error
+from loraloom.search.compare import (
+    average,
+    mean_cost,
+    paired_difference,
+    seeds_difference,
+    standard_error,
+)
 
 costs = st.lists(st.floats(0.0, 10.0), min_size=2, max_size=20)
 
@@ -54,7 +60,10 @@ def test_a_constant_shift_is_certain(values: list[float], shift: float) -> None:
 @given(costs, st.data())
 def test_a_difference_turns_its_sign_with_its_sides(values: list[float], data: st.DataObject) -> None:
     others = data.draw(st.lists(st.floats(0.0, 10.0), min_size=len(values), max_size=len(values)))
-    one, two = paired_difference(score(values), score(others)), paired_difference(score(others), score(values))
+    one, two = (
+        paired_difference(score(values), score(others)),
+        paired_difference(score(others), score(values)),
+    )
     assert one.mean == pytest.approx(-two.mean, abs=1e-9)
     assert one.se == pytest.approx(two.se)
 
@@ -64,7 +73,10 @@ def test_pairing_sees_what_two_separate_errors_hide() -> None:
     hard = rng.gamma(2.0, 1.0, 100)
     better, worse = score(hard), score(hard + 0.05 + rng.normal(0, 0.01, 100))
     assert paired_difference(better, worse).high < 0
-    alone = [Score("validation", {"loss": mean_cost(s), "loss_se": standard_error(s)}) for s in (better, worse)]
+    alone = [
+        Score("validation", {"loss": mean_cost(s), "loss_se": standard_error(s)})
+        for s in (better, worse)
+    ]
     assert paired_difference(*alone).high > 0
 
 
@@ -87,12 +99,15 @@ def test_seeds_add_their_own_spread() -> None:
 
 
 def test_an_average_keeps_rows_and_metrics() -> None:
-    mean = average([Score("test", {"loss": 1.0, "x": 1.0}, (1.0, 3.0)), Score("test", {"loss": 2.0}, (2.0, 4.0))])
+    mean = average(
+        [Score("test", {"loss": 1.0, "x": 1.0}, (1.0, 3.0)), Score("test", {"loss": 2.0}, (2.0, 4.0))]
+    )
     assert (mean.costs, dict(mean.metrics)) == ((1.5, 3.5), {"loss": 1.5})
 
 
 def test_windows_of_one_text_are_one_draw() -> None:
-    """6 documents of 20 windows each, whose windows share most of what makes them hard: the error is that of 6 draws."""
+    """6 documents of 20 windows each, whose windows share most of what makes them hard:
+    the error is that of 6 draws."""
     rng = np.random.default_rng(4)
     means, apart, together = [], [], []
     owners = np.repeat(np.arange(6), 20)

@@ -17,7 +17,9 @@ def test_it_is_the_definition(pairs: list[tuple[int, int]]) -> None:
     points = {str(i): (float(price), float(cost)) for i, (price, cost) in enumerate(pairs)}
 
     def beaten(one: tuple[float, float]) -> bool:
-        return any(other[0] <= one[0] and other[1] <= one[1] and other != one for other in points.values())
+        return any(
+            other[0] <= one[0] and other[1] <= one[1] and other != one for other in points.values()
+        )
 
     front = pareto_front(points)
     assert set(front) == {name for name, point in points.items() if not beaten(point)}

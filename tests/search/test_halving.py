@@ -1,4 +1,5 @@
-"""The halving pruner, rung by rung: who waits, who goes on, who goes, and when the first rung is not believed."""
+"""The halving pruner, rung by rung: who waits, who goes on, who goes, and when the
+first rung is not believed."""
 
 from __future__ import annotations
 
@@ -12,30 +13,50 @@ from hypothesis import strategies as st
 
 from loraloom.records import Score
 from loraloom.search.curves import Curve
-from loraloom.search.pruners.halving import FIRST, SECOND, HalvingPruner, mark, places_at, whole_trainings
+from loraloom.search.pruners.halving import (
+    FIRST,
+    SECOND,
+    HalvingPruner,
+    mark,
+    places_at,
+    whole_trainings,
+)
 from loraloom.search.values import Kind, Observation, Suggestion
 
 PLANNED, EVALUATIONS = 80, 8
 RATE, RANK = "training.learning_rate", "adapter.r"
 
 
-def trial(number: int, costs: Sequence[float], *, kind: Kind = "sampled", paused: bool = False, **more: Any) -> Curve:
-    """A trial with one evaluation for each of `costs`, evenly over its planned steps. More: params, shape, planned, warmup."""
+def trial(
+    number: int, costs: Sequence[float], *, kind: Kind = "sampled", paused: bool = False, **more: Any
+) -> Curve:
+    """A trial with one evaluation for each of `costs`, evenly over its planned steps. More: params,
+    shape, planned, warmup."""
     params = more.get("params", {RATE: 1e-4 * (1 + number)})
-    curve = Curve(Suggestion(f"t{number:03d}", params, kind), 0, protected=kind == "default", paused=paused)
+    curve = Curve(
+        Suggestion(f"t{number:03d}", params, kind), 0, protected=kind == "default", paused=paused
+    )
     planned = more.get("planned", PLANNED)
     for place, cost in enumerate(costs, start=1):
         step = round(planned * place / EVALUATIONS)
         score = Score("validation", {"loss": cost}, (cost,) * 4)
         seen = Observation(
-            curve.id, step, step / planned, more.get("warmup", 0.06), score, cost, 3.0, more.get("shape", "linear")
+            curve.id,
+            step,
+            step / planned,
+            more.get("warmup", 0.06),
+            score,
+            cost,
+            3.0,
+            more.get("shape", "linear"),
         )
         curve.add(seen)
     return curve
 
 
 def field(count: int, *, reached: int = 1, end: Sequence[float] | None = None) -> list[Curve]:
-    """The plan's setting and so many others, the first of them the best, all after as many evaluations."""
+    """The plan's setting and so many others, the first of them the best, all after as
+    many evaluations."""
     found = [trial(0, [2.0] * reached, kind="default")]
     for number in range(1, count + 1):
         costs = [1.0 + 0.01 * number] * reached
@@ -46,7 +67,9 @@ def field(count: int, *, reached: int = 1, end: Sequence[float] | None = None) -
 
 
 def verdicts(curves: Sequence[Curve], coming: int = 0, trials: int = 16) -> dict[str, str]:
-    return {verdict.trial_id: verdict.action for verdict in HalvingPruner(trials).verdicts(curves, coming)}
+    return {
+        verdict.trial_id: verdict.action for verdict in HalvingPruner(trials).verdicts(curves, coming)
+    }
 
 
 def released(curves: Sequence[Curve], coming: int = 0, trials: int = 16) -> list[str]:
@@ -61,7 +84,14 @@ def brought(curves: Sequence[Curve], costs: dict[str, float]) -> list[Curve]:
         if curve.id in free or curve.protected:
             last = curve.readings[-1].cost
             end = min(costs.get(curve.id, last), last)
-            found.append(trial(int(curve.id[1:]), [last, last, end], kind=curve.suggestion.kind, paused=curve.id in free))
+            found.append(
+                trial(
+                    int(curve.id[1:]),
+                    [last, last, end],
+                    kind=curve.suggestion.kind,
+                    paused=curve.id in free,
+                )
+            )
         else:
             found.append(curve)
     return found
@@ -91,7 +121,9 @@ def test_a_third_goes_on_from_the_first_rung_and_two_audits_with_it() -> None:
 def test_the_others_go_once_the_second_rung_has_agreed_with_the_first() -> None:
     late = brought(field(15), {})
     found = verdicts(late)
-    assert {name for name, action in found.items() if action == "prune"} == {f"t{number:03d}" for number in range(3, 16)}
+    assert {name for name, action in found.items() if action == "prune"} == {
+        f"t{number:03d}" for number in range(3, 16)
+    }
     assert released(late) == ["t001", "t002"]
 
 
@@ -102,7 +134,10 @@ def test_a_first_rung_that_the_audits_gainsay_is_moved() -> None:
     back = released(late)
     assert set(back) == {curve.id for curve in curves[1:]} - set(released(curves))
     assert verdicts(late) == {}, "nobody goes before all have come as far"
-    last = [trial(int(c.id[1:]), [1.0, 1.0, 0.1], paused=True) if c.id == back[0] else c for c in brought(late, {})]
+    last = [
+        trial(int(c.id[1:]), [1.0, 1.0, 0.1], paused=True) if c.id == back[0] else c
+        for c in brought(late, {})
+    ]
     last = [trial(int(c.id[1:]), [1.2] * 3, paused=True) if c.id in back[1:] else c for c in last]
     assert back[0] in released(last), "one that the first rung had cut may win after all"
 
@@ -137,7 +172,9 @@ def test_each_rank_has_a_place_as_far_as_half_of_the_places_go() -> None:
     curves = field(12)
     for number, curve in enumerate(curves[1:], start=1):
         rank = 8 if number <= 9 else 64
-        curves[number] = trial(number, [1.0 + 0.01 * number], paused=True, params={RATE: 1e-4 * number, RANK: rank})
+        curves[number] = trial(
+            number, [1.0 + 0.01 * number], paused=True, params={RATE: 1e-4 * number, RANK: rank}
+        )
         assert curve.id == f"t{number:03d}"
     chosen = HalvingPruner(16)._first(curves, curves, 0)  # pyright: ignore[reportPrivateUsage]
     assert chosen is not None and set(chosen.chosen) == {"t001", "t002", "t003", "t010"}
@@ -152,7 +189,9 @@ def test_the_first_rung_lies_after_warm_up(warmup: float, expected: int) -> None
 @pytest.mark.parametrize("planned", [40, 60, 100, 120, 1000])
 def test_all_batch_sizes_are_judged_after_as_many_evaluations(planned: int) -> None:
     curve = trial(1, [1.0] * 8, planned=planned)
-    assert [curve.readings.index(reading) for rung in (FIRST, SECOND) if (reading := mark(curve, rung))] == [0, 2]
+    assert [
+        curve.readings.index(reading) for rung in (FIRST, SECOND) if (reading := mark(curve, rung))
+    ] == [0, 2]
 
 
 @given(st.integers(5, 200))
@@ -171,7 +210,9 @@ def test_the_order_of_the_trials_decides_nothing(count: int, mixed: random.Rando
 
 def test_in_a_short_run_both_rungs_may_be_one() -> None:
     curves = [trial(0, [2.0] * 5, kind="default", planned=8)]
-    curves += [trial(number, [1.0 + 0.01 * number] * 5, paused=True, planned=8) for number in range(1, 7)]
+    curves += [
+        trial(number, [1.0 + 0.01 * number] * 5, paused=True, planned=8) for number in range(1, 7)
+    ]
     assert mark(curves[1], FIRST) is mark(curves[1], SECOND)
     assert released(curves) == ["t001", "t002"]
     assert set(verdicts(curves)) == {"t003", "t004", "t005", "t006"}

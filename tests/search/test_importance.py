@@ -34,7 +34,10 @@ def test_what_matters_comes_first(count: int, share: float) -> None:
 
 def test_burst_and_repeated_candidates_do_no_harm() -> None:
     candidates = planted(20, 0)
-    candidates += [(candidates[0][0], candidates[0][1] + 0.1), ({**candidates[1][0], "rate": 0.5}, math.inf)]
+    candidates += [
+        (candidates[0][0], candidates[0][1] + 0.1),
+        ({**candidates[1][0], "rate": 0.5}, math.inf),
+    ]
     candidates += [({**candidates[2][0], "targets": ["q_proj", "v_proj"]}, 0.2)]
     assert next(iter(importance(candidates).shares)) == "rate"
 

@@ -1,4 +1,5 @@
-"""A search keeps every evaluation of every candidate, row by row: in eight bytes a row, with one copy of the weights."""
+"""A search keeps every evaluation of every candidate, row by row: in eight bytes a row,
+with one copy of the weights."""
 
 from __future__ import annotations
 
@@ -21,19 +22,30 @@ ROWS, EVALUATIONS = 5000, 8
 def score(seed: int, rows: int = ROWS) -> Score:
     """As evaluations give it: tuples of Python's own numbers."""
     draw = np.random.default_rng(seed)
-    return Score("validation", {"loss": 1.0}, tuple(draw.random(rows).tolist()), tuple(float(i % 7 + 1) for i in range(rows)))
+    return Score(
+        "validation",
+        {"loss": 1.0},
+        tuple(draw.random(rows).tolist()),
+        tuple(float(i % 7 + 1) for i in range(rows)),
+    )
 
 
 def test_a_candidate_costs_a_search_less_than_half_a_megabyte() -> None:
     space = decode_space({"training.learning_rate": {"low": 1e-5, "high": 1e-2, "log": True}})
-    search = Searcher(space, {"training.learning_rate": 1e-3}, trials=8, pack_size=4, sampler="random", pruner="auto")
+    search = Searcher(
+        space, {"training.learning_rate": 1e-3}, trials=8, pack_size=4, sampler="random", pruner="auto"
+    )
 
     def train() -> None:
         suggestion = search.ask()
         assert suggestion is not None
         for step in range(1, EVALUATIONS + 1):
             seen = score(step)
-            search.report(Observation(suggestion.id, step, step / EVALUATIONS, 0.0, seen, 1.0, 1.0, ("linear", 0.0, 1.0)))
+            search.report(
+                Observation(
+                    suggestion.id, step, step / EVALUATIONS, 0.0, seen, 1.0, 1.0, ("linear", 0.0, 1.0)
+                )
+            )
         search.tell(suggestion.id, "completed", score(EVALUATIONS))
 
     train()

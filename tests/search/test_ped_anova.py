@@ -21,19 +21,32 @@ def test_numbers_and_choices_count_as_in_optuna(seed: int, log: bool) -> None:
     from optuna.distributions import CategoricalDistribution, FloatDistribution
 
     draw = random.Random(seed)
-    numbers = [10 ** draw.uniform(-5, -1) if log else draw.choice([4.0, 8.0, 16.0, 32.0]) for _ in range(40)]
+    numbers = [
+        10 ** draw.uniform(-5, -1) if log else draw.choice([4.0, 8.0, 16.0, 32.0]) for _ in range(40)
+    ]
     choices = [draw.randrange(3) for _ in numbers]
-    costs = [abs(number - 8) + choice / 3 + draw.gauss(0, 0.1) for number, choice in zip(numbers, choices, strict=True)]
-    spreads = {"number": FloatDistribution(min(numbers), max(numbers), log=log), "choice": CategoricalDistribution([0, 1, 2])}
+    costs = [
+        abs(number - 8) + choice / 3 + draw.gauss(0, 0.1)
+        for number, choice in zip(numbers, choices, strict=True)
+    ]
+    spreads = {
+        "number": FloatDistribution(min(numbers), max(numbers), log=log),
+        "choice": CategoricalDistribution([0, 1, 2]),
+    }
     study = optuna.create_study()
     for number, choice, cost in zip(numbers, choices, costs, strict=True):
         params = {"number": number, "choice": choice}
         study.add_trial(optuna.trial.create_trial(params=params, distributions=spreads, value=cost))
     expected = optuna.importance.PedAnovaImportanceEvaluator(target_quantile=SHARE).evaluate(study)
     good = good_ones(costs, SHARE)
-    ours = {"number": divergence_of_numbers(numbers, good, log=log), "choice": divergence_of_choices(choices, good)}
+    ours = {
+        "number": divergence_of_numbers(numbers, good, log=log),
+        "choice": divergence_of_choices(choices, good),
+    }
     # Optuna's are over all parameters of one quantile, squared: shares do not feel it.
-    assert ours["number"] / sum(ours.values()) == pytest.approx(expected["number"] / sum(expected.values()), rel=1e-6)
+    assert ours["number"] / sum(ours.values()) == pytest.approx(
+        expected["number"] / sum(expected.values()), rel=1e-6
+    )
 
 
 @settings(max_examples=60)

@@ -1,4 +1,5 @@
-"""What earlier searches say of a new one: standings, the expected standing of a point, the setting that is tried again."""
+"""What earlier searches say of a new one: standings, the expected standing of a point,
+the setting that is tried again."""
 
 from __future__ import annotations
 
@@ -20,7 +21,9 @@ from loraloom.search.second_wave import draw
 from loraloom.search.space import ALPHA, BATCH, RANK, RATE
 
 PLAN: dict[str, Any] = {RATE: 3e-4, BATCH: 16, RANK: 16, ALPHA: 32.0}
-SPACE = decode_space({RATE: {"low": 7.5e-5, "high": 1.2e-3, "log": True}, RANK: [8, 16, 32, 64]}).tied_to(PLAN)
+SPACE = decode_space(
+    {RATE: {"low": 7.5e-5, "high": 1.2e-3, "log": True}, RANK: [8, 16, 32, 64]}
+).tied_to(PLAN)
 
 
 def at(rate: float, rank: int = 16, standing: float = 1.0, reason: str = "") -> Known:
@@ -53,7 +56,9 @@ def test_a_rate_is_held_against_the_batch_that_it_belongs_to() -> None:
 
 @given(
     known=st.lists(
-        st.builds(at, st.floats(1e-7, 0.5), st.sampled_from([1, 8, 16, 48, 512]), st.floats(0, 1)), min_size=1, max_size=12
+        st.builds(at, st.floats(1e-7, 0.5), st.sampled_from([1, 8, 16, 48, 512]), st.floats(0, 1)),
+        min_size=1,
+        max_size=12,
     ),
     seed=st.integers(0, 2**32 - 1),
     trials=st.sampled_from([4, 16, 32, 128]),
@@ -72,17 +77,26 @@ def test_the_winner_of_an_earlier_search_is_tried_second_with_its_reason() -> No
     first, second = searcher.ask(), searcher.ask()
     assert first and first.kind == "default"
     assert second and second.kind == "history" and second.params == {RATE: 7e-4, RANK: 64, ALPHA: 128.0}
-    assert [anchor.reason for anchor in anchors(SPACE, PLAN, 8, known)][1] == "t004 of run one was better"
+    assert [anchor.reason for anchor in anchors(SPACE, PLAN, 8, known)][
+        1
+    ] == "t004 of run one was better"
 
 
 def test_a_winner_outside_the_space_is_moved_to_its_edge_and_what_is_not_searched_stays() -> None:
-    params, _ = tried_again(decode_space({RATE: [1e-4, 3e-4, 6e-4]}), PLAN, [at(1.0, 64, 1.0, "won")]) or ({}, "")
+    params, _ = tried_again(
+        decode_space({RATE: [1e-4, 3e-4, 6e-4]}), PLAN, [at(1.0, 64, 1.0, "won")]
+    ) or ({}, "")
     assert params == {RATE: 6e-4}
 
 
 @pytest.mark.parametrize("rate", [3e-4, 2.9e-4, 9e-4, 1e-4])
 def test_a_winner_that_is_a_candidate_already_is_left_out(rate: float) -> None:
-    assert [one.kind for one in anchors(SPACE, PLAN, 8, [at(rate, 16, 1.0, "won")])] == ["default", "anchor", "anchor", "anchor"]
+    assert [one.kind for one in anchors(SPACE, PLAN, 8, [at(rate, 16, 1.0, "won")])] == [
+        "default",
+        "anchor",
+        "anchor",
+        "anchor",
+    ]
 
 
 def test_of_several_winners_the_one_that_all_searches_speak_for_is_tried() -> None:

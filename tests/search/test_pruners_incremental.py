@@ -1,5 +1,5 @@
-"""Our pruners keep what they have worked out from one report to the next. Whatever happens in a search, they decide as the plain
-rules do, which work all out anew."""
+"""Our pruners keep what they have worked out from one report to the next. Whatever happens in a search,
+they decide as the plain rules do, which work all out anew."""
 
 from __future__ import annotations
 
@@ -23,7 +23,8 @@ SHAPES = (("linear", 0.06), ("linear", 0.06), ("cosine", 0.06))
 
 
 class Chance:
-    """A search in which everything happens by chance: trials are asked in waves, report, fail, begin anew, end, go on."""
+    """A search in which everything happens by chance: trials are asked in waves,
+    report, fail, begin anew, end, go on."""
 
     def __init__(self, seed: int, trials: int) -> None:
         self.dice, self.rng, self.trials = random.Random(seed), np.random.default_rng(seed), trials
@@ -47,7 +48,11 @@ class Chance:
         if self.dice.random() < 0.7:
             params["training.learning_rate"] *= 1 + number
         kind = "default" if yardstick else "audit" if self.dice.random() < 0.2 else "sampled"
-        curve = Curve(Suggestion(f"t{number:03d}", params, kind, int(number == 3), kind == "audit"), self.wave, yardstick)
+        curve = Curve(
+            Suggestion(f"t{number:03d}", params, kind, int(number == 3), kind == "audit"),
+            self.wave,
+            yardstick,
+        )
         self.curves.append(curve)
         self.ends[curve.id] = self.dice.choice([1.0, 1.0, 1.1, 1.5]) + float(self.rng.normal(0.0, 0.02))
 
@@ -62,9 +67,15 @@ class Chance:
         end, progress = self.ends[curve.id], place / evaluations
         rows = end + (3 - end) * (1 - progress) ** 2 + self.hard + self.rng.normal(0.0, self.noise, ROWS)
         cost = math.nan if self.dice.random() < 0.03 else float(rows.mean())
-        score = Score("validation", {}, tuple(rows.tolist()) if math.isfinite(cost) else (math.nan,) * ROWS)
+        score = Score(
+            "validation", {}, tuple(rows.tolist()) if math.isfinite(cost) else (math.nan,) * ROWS
+        )
         shape = SHAPES[int(curve.id[1:]) % len(SHAPES)]
-        curve.add(Observation(curve.id, planned * place // evaluations, progress, 0.06, score, cost, 3.0, shape))
+        curve.add(
+            Observation(
+                curve.id, planned * place // evaluations, progress, 0.06, score, cost, 3.0, shape
+            )
+        )
 
     def happen(self) -> None:
         """One thing, or a few before the pruner is asked again."""
@@ -117,7 +128,10 @@ def test_the_careful_pruner_decides_as_the_plain_rule() -> None:
         pruner = RungPruner(search.trials)
         while not search.over():
             search.happen()
-            found, plain = pruner.verdicts(search.curves, search.coming), careful(search.trials, search.curves)
+            found, plain = (
+                pruner.verdicts(search.curves, search.coming),
+                careful(search.trials, search.curves),
+            )
             assert list(against_whom(found).items()) == list(plain.items()), seed
             search.heed(found)
             told += len(found)

@@ -52,7 +52,9 @@ def trial(
 
 def field(bad: Curve | None = None, count: int = 6) -> list[Curve]:
     """The plan's setting and its like, all good, and one that is not, a quarter of the way."""
-    good = [trial(number, [2.0, 1.5], kind="sampled" if number else "default") for number in range(count - 1)]
+    good = [
+        trial(number, [2.0, 1.5], kind="sampled" if number else "default") for number in range(count - 1)
+    ]
     return [*good, bad or trial(count - 1, [2.3, 1.8])]
 
 
@@ -74,7 +76,9 @@ def test_what_is_surely_worse_goes_though_places_are_left() -> None:
     first, *others = RungPruner(128).verdicts([*field()[:3], *worse])
     assert first.trial_id == "t003"
     assert {verdict.trial_id for verdict in others} == {"t004", "t005"}
-    assert first.reason.endswith("and not closing: more than noise; 3 of 6 comparable trials were better")
+    assert first.reason.endswith(
+        "and not closing: more than noise; 3 of 6 comparable trials were better"
+    )
 
 
 WORSE = [trial(number, [2.6, 2.1]) for number in (6, 7, 8)]
@@ -86,7 +90,10 @@ WORSE = [trial(number, [2.6, 2.1]) for number in (6, 7, 8)]
         pytest.param(field(trial(5, [2.3])), id="before the rung"),
         pytest.param(field(trial(5, [2.3, 1.8], planned=36)), id="before 10 steps"),
         pytest.param(field(trial(5, [2.3, 1.8], warmup=0.2)), id="within a tenth after warm-up"),
-        pytest.param(field(trial(5, [2.2] * 4, evaluations=16, warmup=0.13)), id="before 3 of many evaluations after warm-up"),
+        pytest.param(
+            field(trial(5, [2.2] * 4, evaluations=16, warmup=0.13)),
+            id="before 3 of many evaluations after warm-up",
+        ),
         pytest.param(field(trial(5, [2.3, 1.8], shape="cosine")), id="another schedule"),
         pytest.param(field(trial(5, [2.3, 1.8], kind="audit")), id="an audit"),
         pytest.param(field(trial(5, [2.3, 1.8], kind="default")), id="the plan's setting"),
@@ -94,8 +101,13 @@ WORSE = [trial(number, [2.6, 2.1]) for number in (6, 7, 8)]
         pytest.param(field(trial(5, [2.3, 1.8], noise=4.0)), id="within noise"),
         pytest.param(field(trial(5, [2.9, 1.9])), id="closing"),
         pytest.param(field(count=3), id="too few to compare with"),
-        pytest.param([*field()[:3], *field()[-1:], trial(8, [2.0]), trial(9, [])], id="others on their way"),
-        pytest.param([*field()[:2], trial(5, [2.3, 1.8]), *WORSE], id="a place is left, and not in the bottom third"),
+        pytest.param(
+            [*field()[:3], *field()[-1:], trial(8, [2.0]), trial(9, [])], id="others on their way"
+        ),
+        pytest.param(
+            [*field()[:2], trial(5, [2.3, 1.8]), *WORSE],
+            id="a place is left, and not in the bottom third",
+        ),
     ],
 )
 def test_each_condition_alone_keeps_a_trial(keeps: list[Curve]) -> None:
@@ -104,7 +116,10 @@ def test_each_condition_alone_keeps_a_trial(keeps: list[Curve]) -> None:
 
 def even(count: int, progress: int = 2) -> list[Curve]:
     """Trials one as far behind the other as the next."""
-    return [trial(number, [2.5 - 0.25 * place + 0.2 * number for place in range(progress)]) for number in range(count)]
+    return [
+        trial(number, [2.5 - 0.25 * place + 0.2 * number for place in range(progress)])
+        for number in range(count)
+    ]
 
 
 def test_a_third_a_sixth_and_a_twelfth_keep_their_places_and_never_fewer_than_race() -> None:
@@ -135,7 +150,8 @@ def test_survivors_are_all_that_a_later_rung_counts() -> None:
     """At half way there are four left of six, of which the worst goes."""
     fallen = [replace_status(trial(number, [2.9, 2.4])) for number in (4, 5)]
     left = [
-        trial(number, [2.0 + 0.1 * number, 1.5 + 0.1 * number, 1.3 + 0.1 * number, 1.2 + 0.1 * number]) for number in range(4)
+        trial(number, [2.0 + 0.1 * number, 1.5 + 0.1 * number, 1.3 + 0.1 * number, 1.2 + 0.1 * number])
+        for number in range(4)
     ]
     assert pruned([*left, *fallen]) == {"t003"}
 
@@ -169,7 +185,11 @@ def test_the_leader_stays_even_if_it_was_behind_at_the_rung() -> None:
     for progresses, expected in (((0.3,), {"t005"}), ((0.3, 0.35), set[str]())):
         late = trial(5, [2.3, 1.8])
         for progress in progresses:
-            late.add(Observation(late.id, round(PLANNED * progress), progress, 0.06, good.score, 0.8, 3.0, "linear"))
+            late.add(
+                Observation(
+                    late.id, round(PLANNED * progress), progress, 0.06, good.score, 0.8, 3.0, "linear"
+                )
+            )
         assert pruned([*field()[:-1], late]) == expected
 
 
@@ -193,13 +213,22 @@ def test_rank_correlation() -> None:
     assert spearman([(1, 1), (1, 2)]) == 1.0
 
 
-@given(st.lists(st.floats(0.0, 1.0), min_size=8, max_size=8), st.permutations(range(8)), st.sampled_from([16, 32]))
+@given(
+    st.lists(st.floats(0.0, 1.0), min_size=8, max_size=8),
+    st.permutations(range(8)),
+    st.sampled_from([16, 32]),
+)
 def test_the_order_of_arrival_does_not_matter(costs: list[float], order: list[int], trials: int) -> None:
     """Whoever reports first, with a verdict asked for after each report: the same trials go."""
 
     def run(arrivals: Sequence[int]) -> set[str]:
-        waiting = {number: trial(number, [2.0 + costs[number], 1.5 + costs[number]], noise=0.1) for number in range(8)}
-        curves = {number: replace(curve, readings=curve.readings[:1]) for number, curve in waiting.items()}
+        waiting = {
+            number: trial(number, [2.0 + costs[number], 1.5 + costs[number]], noise=0.1)
+            for number in range(8)
+        }
+        curves = {
+            number: replace(curve, readings=curve.readings[:1]) for number, curve in waiting.items()
+        }
         gone: set[str] = set()
         for number in arrivals:
             curves[number].readings.append(waiting[number].readings[-1])

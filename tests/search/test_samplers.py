@@ -22,7 +22,9 @@ PLAN: dict[str, Any] = {RATE: 3e-4, BATCH: 16, RANK: 16, "adapter.lora_alpha": 3
 WORDS = {"training.lr_scheduler_type": ["linear", "cosine"]}
 
 
-def speaks(name: str, trials: int, pack_size: int, *, asked: int, learned: int, space: Space | None = None) -> type[BaseSampler]:
+def speaks(
+    name: str, trials: int, pack_size: int, *, asked: int, learned: int, space: Space | None = None
+) -> type[BaseSampler]:
     space = space or default_space(PLAN, trials, pack_size)
     sampler = make_sampler(name, space, PLAN, trials=trials, pack_size=pack_size, seed=0)
     drawn = sampler.next(Past(asked, learned, lambda _: True))
@@ -76,7 +78,10 @@ def test_a_sampler_that_does_not_exist_is_refused() -> None:
 def test_one_factor_changes_one_setting_at_a_time_nearest_first() -> None:
     space = decode_space({RATE: {"low": 7.5e-5, "high": 1.2e-3, "log": True}, RANK: [8, 16, 32]})
     points = one_factor(space, PLAN, trials=6)
-    changed = [{key: value for key, value in space.params(point).items() if value != PLAN[key]} for point in points]
+    changed = [
+        {key: value for key, value in space.params(point).items() if value != PLAN[key]}
+        for point in points
+    ]
     assert changed == [
         {RATE: 1.5e-4},
         {RANK: 8},
@@ -97,17 +102,24 @@ def test_one_factor_takes_finer_levels_where_trials_are_left() -> None:
 
 @given(st.floats(1e-4, 1e-3), st.sampled_from([8, 16, 32, 64]))
 def test_one_factor_never_changes_two(rate: float, rank: int) -> None:
-    space = decode_space({RATE: {"low": 1e-4, "high": 1e-3, "log": True}, RANK: [8, 16, 32, 64], **WORDS})
+    space = decode_space(
+        {RATE: {"low": 1e-4, "high": 1e-3, "log": True}, RANK: [8, 16, 32, 64], **WORDS}
+    )
     baseline = {RATE: rate, RANK: rank, "training.lr_scheduler_type": "cosine"}
     centre = space.point(baseline)
     points = one_factor(space, baseline, trials=8)
     assert all(sum(point[key] != centre[key] for key in centre) <= 1 for point in points)
     assert {space.params(point)[RANK] for point in points} == {8, 16, 32, 64}
-    assert {space.params(point)["training.lr_scheduler_type"] for point in points} == {"linear", "cosine"}
+    assert {space.params(point)["training.lr_scheduler_type"] for point in points} == {
+        "linear",
+        "cosine",
+    }
 
 
 def test_a_grid_larger_than_the_search_is_seen_in_every_part() -> None:
-    space = decode_space({RANK: [8, 16, 32, 64], BATCH: [4, 8, 16, 32], "adapter.lora_dropout": [0.0, 0.05, 0.1]})
+    space = decode_space(
+        {RANK: [8, 16, 32, 64], BATCH: [4, 8, 16, 32], "adapter.lora_dropout": [0.0, 0.05, 0.1]}
+    )
     sampler = make_sampler("grid", space, PLAN, trials=12, pack_size=4, seed=1)
     taken: list[dict[str, Any]] = []
     for asked in range(12):
@@ -125,12 +137,18 @@ def test_anchors_are_the_plan_its_rate_both_ways_and_the_plan_again() -> None:
         (pytest.approx(1e-4), 0),
         (3e-4, 1),
     ]
-    assert all(anchor.params[RANK] == 16 and anchor.params["adapter.lora_alpha"] == 32 for anchor in found)
+    assert all(
+        anchor.params[RANK] == 16 and anchor.params["adapter.lora_alpha"] == 32 for anchor in found
+    )
 
 
 def test_anchors_stay_in_the_space_and_do_not_repeat() -> None:
     narrow = decode_space({RATE: {"low": 2.9e-4, "high": 6e-4, "log": True}})
-    assert [anchor.params[RATE] for anchor in anchors(narrow, PLAN, 16)] == [3e-4, pytest.approx(6e-4), 3e-4]
+    assert [anchor.params[RATE] for anchor in anchors(narrow, PLAN, 16)] == [
+        3e-4,
+        pytest.approx(6e-4),
+        3e-4,
+    ]
     assert len(anchors(decode_space({RANK: [8, 16]}), PLAN, 3)) == 1
 
 

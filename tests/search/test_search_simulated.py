@@ -1,4 +1,5 @@
-"""Whole searches on simulated learning curves: pruning saves work and does not lose what was looked for."""
+"""Whole searches on simulated learning curves: pruning saves work and does not lose
+what was looked for."""
 
 from __future__ import annotations
 
@@ -22,11 +23,19 @@ PLAN: dict[str, Any] = {RATE: 3e-4, BATCH: 16, RANK: 16, "adapter.lora_alpha": 3
 
 def bowl(params: Mapping[str, Any]) -> float:
     """Best at a rate of 5e-4 and a rank of 32; a rate 3 times off costs 12%."""
-    return 1.0 + 0.1 * math.log(params[RATE] / 5e-4) ** 2 + 0.02 * abs(math.log2(params.get(RANK, 32) / 32))
+    return (
+        1.0 + 0.1 * math.log(params[RATE] / 5e-4) ** 2 + 0.02 * abs(math.log2(params.get(RANK, 32) / 32))
+    )
 
 
 def play(
-    seed: int, *, trials: int = 16, pack_size: int = 8, sampler: str = "sobol", pruner: str = "careful", **noise: float
+    seed: int,
+    *,
+    trials: int = 16,
+    pack_size: int = 8,
+    sampler: str = "sobol",
+    pruner: str = "careful",
+    **noise: float,
 ) -> Played:
     space = default_space(PLAN, trials, pack_size)
     searcher = Searcher(space, PLAN, trials, pack_size, sampler, pruner, seed)
@@ -58,7 +67,9 @@ def test_rules_that_hold_in_every_search(seed: int, trials: int, pack_size: int)
     gone = {verdict.trial_id: verdict for verdict in run.gone}
     kinds = {asked.id: asked.kind for asked in run.asked}
     assert len(run.asked) == trials
-    assert len({(repr(sorted(asked.params.items())), asked.seed_offset) for asked in run.asked}) == trials
+    assert (
+        len({(repr(sorted(asked.params.items())), asked.seed_offset) for asked in run.asked}) == trials
+    )
     assert [asked.id for asked in run.asked] == [f"t{number:03d}" for number in range(trials)]
     assert all(kinds[name] in ("anchor", "sampled") for name in gone)
     assert all(verdict.step >= 100 for verdict in gone.values())
@@ -111,10 +122,19 @@ def test_a_wide_search_finds_better_ones_than_careful_ones_of_half_the_candidate
 
 
 @settings(max_examples=12)
-@given(st.integers(0, 10_000), st.sampled_from([5, 8, 16, 32, 40]), st.sampled_from([1, 3, 8, 40]), st.integers(0, 2))
-def test_rules_that_hold_in_every_wide_search(seed: int, trials: int, pack_size: int, misleading: int) -> None:
+@given(
+    st.integers(0, 10_000),
+    st.sampled_from([5, 8, 16, 32, 40]),
+    st.sampled_from([1, 3, 8, 40]),
+    st.integers(0, 2),
+)
+def test_rules_that_hold_in_every_wide_search(
+    seed: int, trials: int, pack_size: int, misleading: int
+) -> None:
     truth = bowl if misleading < 2 else lambda params: 2.4 - bowl(params)
-    searcher = Searcher(default_space(PLAN, trials, pack_size, wide=True), PLAN, trials, pack_size, "auto", "auto", seed)
+    searcher = Searcher(
+        default_space(PLAN, trials, pack_size, wide=True), PLAN, trials, pack_size, "auto", "auto", seed
+    )
     run = Rehearsal(searcher, truth, pack_size, seed, noise=0.02 * misleading).play()
     assert [asked.id for asked in run.asked] == [f"t{number:03d}" for number in range(trials)]
     assert len({repr(sorted(asked.params.items())) for asked in run.asked}) == trials
@@ -127,7 +147,10 @@ def test_rules_that_hold_in_every_wide_search(seed: int, trials: int, pack_size:
 
 
 def test_the_second_wave_lies_where_the_first_did_well() -> None:
-    ends = [[run.ends[f"t{number:03d}"] for number in range(32)] for run in (play_wide(seed) for seed in range(6))]
+    ends = [
+        [run.ends[f"t{number:03d}"] for number in range(32)]
+        for run in (play_wide(seed) for seed in range(6))
+    ]
     first, second = np.mean([end[3:16] for end in ends]), np.mean([end[16:] for end in ends])
     assert second < first
 
@@ -137,7 +160,8 @@ def play_wide(seed: int) -> Played:
 
 
 def test_the_second_wave_spreads_where_the_best_lies_at_an_edge() -> None:
-    """The lower the rate the better, down to the end of the range: still no two candidates are nearly one."""
+    """The lower the rate the better, down to the end of the range: still no two
+    candidates are nearly one."""
     space = default_space(PLAN, 32, 8, wide=True)
     searcher = Searcher(space, PLAN, 32, 8, "auto", "auto", 3)
     run = Rehearsal(searcher, lambda params: 1.3 + 0.1 * math.log(params[RATE] / 1e-4), 8, 3).play()

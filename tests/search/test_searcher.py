@@ -27,7 +27,9 @@ def score(cost: float, accuracy: float | None = None) -> Score:
 
 
 def seen(asked: Suggestion, cost: float, evaluation: int = 1) -> Observation:
-    return Observation(asked.id, 50 * evaluation, evaluation / 8, 0.06, score(cost), cost, 3.0, ("linear", 0.06))
+    return Observation(
+        asked.id, 50 * evaluation, evaluation / 8, 0.06, score(cost), cost, 3.0, ("linear", 0.06)
+    )
 
 
 def ask(searcher: Searcher, count: int) -> list[Suggestion]:
@@ -37,7 +39,12 @@ def ask(searcher: Searcher, count: int) -> list[Suggestion]:
 def test_four_trials_are_the_anchors_and_nothing_is_pruned() -> None:
     searcher = Searcher(SPACE, PLAN, 4, 4)
     handed = ask(searcher, 5)
-    assert [(asked.kind, asked.seed_offset) for asked in handed] == [("default", 0), ("anchor", 0), ("anchor", 0), ("anchor", 1)]
+    assert [(asked.kind, asked.seed_offset) for asked in handed] == [
+        ("default", 0),
+        ("anchor", 0),
+        ("anchor", 0),
+        ("anchor", 1),
+    ]
     for evaluation in range(1, 8):
         for asked in handed:
             searcher.report(seen(asked, 1.0 + (asked.id == "t001"), evaluation))
@@ -87,7 +94,8 @@ def test_each_sampler_is_told_of_pruning_what_it_can_use(sampler: str, state: Tr
     completed, pruned, diverged = searcher._study.trials  # pyright: ignore[reportPrivateUsage]
     assert completed.value == pytest.approx(1.1)
     assert pruned.state == state
-    # The leader's end plus the gap at the point where both were seen; Optuna itself writes the last report of a pruned one.
+    # The leader's end plus the gap at the point where both were seen; Optuna itself writes the last
+    # report of a pruned one.
     assert pruned.value == pytest.approx(1.1 + 0.3 if sampler == "gp" else 1.8)
     assert (diverged.state, diverged.value) == (TrialState.COMPLETE, 2.0)
 
@@ -148,14 +156,22 @@ def test_a_stop_is_a_completion_with_the_best_score() -> None:
     for evaluation, cost in enumerate((1.5, 1.2, 1.0, 1.1, 1.2, 1.3), start=1):
         searcher.report(seen(asked, cost, evaluation))
         verdicts += searcher.verdicts()
-    assert [(verdict.trial_id, verdict.action, verdict.step) for verdict in verdicts] == [("t000", "stop", 300)]
+    assert [(verdict.trial_id, verdict.action, verdict.step) for verdict in verdicts] == [
+        ("t000", "stop", 300)
+    ]
     searcher.tell("t000", "completed", score(1.0))
     assert searcher.ranking()[0].cost == pytest.approx(1.0)
 
 
 def test_the_room_is_light_to_enter() -> None:
     """`--help` and `check` decode a space without Optuna, and nothing here imports torch by itself."""
-    heavy = "import sys, loraloom.search.space, loraloom.search.pruners, loraloom.search.samplers, loraloom.search.default_space;"
+    heavy = (
+        "import sys, loraloom.search.space, loraloom.search.pruners, loraloom.search.samplers,"
+        " loraloom.search.default_space;"
+    )
     heavy += "from loraloom.search.decode import decode_space; decode_space({'adapter.r': [8, 16]});"
     heavy += "print(sorted({'optuna', 'sqlalchemy', 'torch', 'scipy'} & sys.modules.keys()))"
-    assert subprocess.run([sys.executable, "-c", heavy], capture_output=True, text=True, check=True).stdout == "[]\n"
+    assert (
+        subprocess.run([sys.executable, "-c", heavy], capture_output=True, text=True, check=True).stdout
+        == "[]\n"
+    )

@@ -56,7 +56,12 @@ def test_a_single_value_is_set_and_not_searched(asked: Any) -> None:
 
 
 def test_a_range_of_a_number_stays_a_number_even_if_yaml_read_whole_ones_or_text() -> None:
-    space = decode_space({"training.num_train_epochs": {"low": 1, "high": 3}, RATE: {"low": "5e-5", "high": "1e-3", "log": True}})
+    space = decode_space(
+        {
+            "training.num_train_epochs": {"low": 1, "high": 3},
+            RATE: {"low": "5e-5", "high": "1e-3", "log": True},
+        }
+    )
     distributions = space.distributions()
     assert distributions["training.num_train_epochs"] == optuna.distributions.FloatDistribution(1.0, 3.0)
     assert distributions[RATE] == optuna.distributions.FloatDistribution(5e-5, 1e-3, log=True)
@@ -74,13 +79,17 @@ def test_lists_of_module_names_come_back_as_they_were() -> None:
     assert space.params(space.point(named)) == named
 
 
-@pytest.mark.parametrize("asked", [{"adapter.rr": [8]}, {RANK: []}, {RANK: [0, 8]}, {RATE: {"low": 1e-3, "high": 1e-4}}])
+@pytest.mark.parametrize(
+    "asked", [{"adapter.rr": [8]}, {RANK: []}, {RANK: [0, 8]}, {RATE: {"low": 1e-3, "high": 1e-4}}]
+)
 def test_a_space_that_python_hands_over_is_refused_as_one_in_a_file(asked: dict[str, Any]) -> None:
     with pytest.raises(ConfigError) as caught:
         decode_space(asked)
     with pytest.raises(ConfigError) as in_a_file:
         load_config(flags={"search.space": asked})
-    assert str(caught.value).removeprefix("search.space: ") == str(in_a_file.value).removeprefix("command line: ")
+    assert str(caught.value).removeprefix("search.space: ") == str(in_a_file.value).removeprefix(
+        "command line: "
+    )
     assert caught.value.exit_code == 2
 
 
@@ -121,7 +130,9 @@ def test_the_grid_holds_every_choice_and_cuts_ranges_to_fit() -> None:
         (32, 32, 4, "adapter.lora_dropout"),
     ],
 )
-def test_more_candidates_search_more_dimensions(trials: int, pack_size: int, count: int, last: str) -> None:
+def test_more_candidates_search_more_dimensions(
+    trials: int, pack_size: int, count: int, last: str
+) -> None:
     keys = [dimension.key for dimension in default_space(PLAN, trials, pack_size).dimensions]
     assert (len(keys), keys[-1]) == (count, last)
 
@@ -164,20 +175,32 @@ def test_the_rate_moves_with_batch_and_scale_and_stays_under_the_cap() -> None:
 
 @given(data=st.data(), trials=st.sampled_from([4, 16, 32, 128]))
 def test_the_nearest_point_of_a_points_settings_is_the_point(data: st.DataObject, trials: int) -> None:
-    """Settings and points lead to each other, save where the cap cut a rate or its four digits round it."""
+    """Settings and points lead to each other, save where the cap cut a rate or its four
+    digits round it."""
     space = default_space(PLAN, trials, 2)
-    point = {dimension.key: data.draw(st.sampled_from(dimension.levels(7)), label=dimension.key) for dimension in space.searched}
+    point = {
+        dimension.key: data.draw(st.sampled_from(dimension.levels(7)), label=dimension.key)
+        for dimension in space.searched
+    }
     params = space.params(point)
     back = space.point(params)
-    assert {key: value for key, value in back.items() if key != RATE} == {k: v for k, v in point.items() if k != RATE}
+    assert {key: value for key, value in back.items() if key != RATE} == {
+        k: v for k, v in point.items() if k != RATE
+    }
     if params[RATE] < 1e-3:
         assert math.isclose(float(back[RATE]), float(point[RATE]), rel_tol=1e-3)
     assert space.params(back) == {**params, RATE: pytest.approx(params[RATE], rel=1e-3)}
 
 
-@given(st.fixed_dictionaries({RATE: st.floats(1e-6, 1.0), BATCH: st.integers(1, 999), RANK: st.integers(1, 999)}))
+@given(
+    st.fixed_dictionaries(
+        {RATE: st.floats(1e-6, 1.0), BATCH: st.integers(1, 999), RANK: st.integers(1, 999)}
+    )
+)
 def test_clipping_ends_inside_and_changes_nothing_twice(params: dict[str, Any]) -> None:
-    space = decode_space({RATE: {"low": 1e-4, "high": 1e-3, "log": True}, BATCH: [4, 8, 16], RANK: {"low": 3, "high": 40}})
+    space = decode_space(
+        {RATE: {"low": 1e-4, "high": 1e-3, "log": True}, BATCH: [4, 8, 16], RANK: {"low": 3, "high": 40}}
+    )
     once = space.clip(params)
     assert 1e-4 <= once[RATE] <= 1e-3
     assert once[BATCH] in (4, 8, 16)

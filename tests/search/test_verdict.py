@@ -20,11 +20,16 @@ def score(costs: Sequence[float] | np.ndarray) -> Score:
     return Score("confirm", {}, tuple(float(cost) for cost in costs))
 
 
-def raced(name: str, shift: float, seeds: Sequence[float] = (0.0, 0.001, -0.001), price: float = 10.0) -> Contender:
-    """A setting that raced over as many seeds as shifts are given; each has a noise of its own on the rows."""
+def raced(
+    name: str, shift: float, seeds: Sequence[float] = (0.0, 0.001, -0.001), price: float = 10.0
+) -> Contender:
+    """A setting that raced over as many seeds as shifts are given; each has a noise of
+    its own on the rows."""
     rng = np.random.default_rng(sum(name.encode()))
     noise = rng.normal(0.0, 0.05, len(HARD))
-    finals = tuple(score(HARD + shift + seed + noise - noise.mean()) for seed in rng.permutation(np.asarray(seeds)))
+    finals = tuple(
+        score(HARD + shift + seed + noise - noise.mean()) for seed in rng.permutation(np.asarray(seeds))
+    )
     return Contender(name, finals, (), price)
 
 
@@ -37,7 +42,11 @@ def test_a_clear_gain_is_sure() -> None:
 
 
 def test_a_lead_within_noise_is_kept_and_said_to_be_unsure() -> None:
-    winner = pick_winner([raced("t000", 0.0, (0.1, 0.0, -0.1)), raced("t001", -0.03, (0.1, -0.1, 0.05))], "t000", fresh=True)
+    winner = pick_winner(
+        [raced("t000", 0.0, (0.1, 0.0, -0.1)), raced("t001", -0.03, (0.1, -0.1, 0.05))],
+        "t000",
+        fresh=True,
+    )
     assert (winner.id, winner.significant, winner.ties) == ("t001", False, ("t000",))
     assert winner.gain is not None and 0.5 < winner.gain.probability < 0.95
     assert f"({winner.gain.probability:.0%}) better" in winner.sentence
@@ -48,7 +57,10 @@ def test_safe_keeps_the_plans_setting_unless_the_other_is_nearly_certain() -> No
     winner = pick_winner(unsure, "t000", fresh=True, keep="safe")
     assert winner.id == "t000"
     assert "`search.keep: safe` asks for 95%" in winner.sentence
-    assert pick_winner([raced("t000", 0.0), raced("t001", -0.1)], "t000", fresh=True, keep="safe").id == "t001"
+    assert (
+        pick_winner([raced("t000", 0.0), raced("t001", -0.1)], "t000", fresh=True, keep="safe").id
+        == "t001"
+    )
 
 
 def test_where_none_is_better_on_balance_the_plans_setting_stays() -> None:
@@ -59,19 +71,27 @@ def test_where_none_is_better_on_balance_the_plans_setting_stays() -> None:
 
 def test_the_best_guess_is_kept_whatever_it_costs_and_a_cheaper_one_named_with_it() -> None:
     winner = pick_winner(
-        [raced("t000", 0.0), raced("t001", -0.1, price=20.0), raced("t002", -0.099, price=5.0)], "t000", fresh=True
+        [raced("t000", 0.0), raced("t001", -0.1, price=20.0), raced("t002", -0.099, price=5.0)],
+        "t000",
+        fresh=True,
     )
     assert (winner.id, winner.ties) == ("t001", ("t002",))
 
 
 def test_where_nothing_is_better_a_cheaper_one_that_is_no_worse_is_kept() -> None:
     same = raced("t000", 0.0)
-    cheap = Contender("t001", tuple(score(np.asarray(one.costs) + 1e-4) for one in same.finals), (), price=5.0)
+    cheap = Contender(
+        "t001", tuple(score(np.asarray(one.costs) + 1e-4) for one in same.finals), (), price=5.0
+    )
     assert pick_winner([same, cheap], "t000", fresh=True).id == "t001"
 
 
 def test_a_certain_but_tiny_gain_is_not_called_sure() -> None:
-    winner = pick_winner([raced("t000", 0.0, (0.0, 0.0)), Contender("t001", (score(HARD - 0.002),) * 2)], "t000", fresh=True)
+    winner = pick_winner(
+        [raced("t000", 0.0, (0.0, 0.0)), Contender("t001", (score(HARD - 0.002),) * 2)],
+        "t000",
+        fresh=True,
+    )
     assert not winner.significant
 
 
@@ -101,8 +121,12 @@ def test_seeds_are_pooled_over_the_race_and_the_search() -> None:
     rng = np.random.default_rng(0)
     variances: list[float] = []
     for _ in range(400):
-        costs = rng.normal(0.0, 0.1, (2, 3)) + rng.normal(0.0, 5.0, (2, 1)) + rng.normal(0.0, 5.0, (1, 3))
-        finals = [Contender(f"t{k}", tuple(score(HARD + cost) for cost in row)) for k, row in enumerate(costs)]
+        costs = (
+            rng.normal(0.0, 0.1, (2, 3)) + rng.normal(0.0, 5.0, (2, 1)) + rng.normal(0.0, 5.0, (1, 3))
+        )
+        finals = [
+            Contender(f"t{k}", tuple(score(HARD + cost) for cost in row)) for k, row in enumerate(costs)
+        ]
         twice = Contender("t0", (), tuple(score(HARD + rng.normal(0.0, 0.1)) for _ in range(2)))
         found = seed_chance(finals, [twice])
         assert found.freedom == 3
@@ -110,20 +134,30 @@ def test_seeds_are_pooled_over_the_race_and_the_search() -> None:
     assert np.mean(variances) == pytest.approx(0.01, rel=0.15)
 
 
-def null_search(rng: np.random.Generator, finalists: int, seeds: int, trials: int, spread: float, rows: float) -> bool:
+def null_search(
+    rng: np.random.Generator, finalists: int, seeds: int, trials: int, spread: float, rows: float
+) -> bool:
     """One search over settings that are all alike: is one said to be better for certain?"""
     noise = rng.normal(0.0, rows, (trials + 1, 2, 60))
     searched = [5.0 + rng.normal(0.0, spread) + noise[k, 0] for k in range(trials + 1)]
     order = [0, *sorted(range(2, trials + 1), key=lambda k: searched[k].mean())]
-    finals = {k: tuple(score(5.0 + rng.normal(0.0, spread) + noise[k, 1]) for _ in range(seeds)) for k in order[:finalists]}
+    finals = {
+        k: tuple(score(5.0 + rng.normal(0.0, spread) + noise[k, 1]) for _ in range(seeds))
+        for k in order[:finalists]
+    }
     runs = {0: (score(searched[0]), score(searched[1]))}
-    contenders = [Contender(f"t{k}", finals.get(k, ()), runs.get(k, (score(searched[k]),))) for k in order]
+    contenders = [
+        Contender(f"t{k}", finals.get(k, ()), runs.get(k, (score(searched[k]),))) for k in order
+    ]
     return pick_winner(contenders, "t0", fresh=True).significant
 
 
-@pytest.mark.parametrize(("finalists", "seeds", "trials"), [(2, 2, 4), (3, 2, 8), (3, 3, 16), (4, 3, 32)])
+@pytest.mark.parametrize(
+    ("finalists", "seeds", "trials"), [(2, 2, 4), (3, 2, 8), (3, 3, 16), (4, 3, 32)]
+)
 def test_chance_seldom_wins(finalists: int, seeds: int, trials: int) -> None:
-    """2.5 of 100 are meant (benchmarks/search/verdicts.py counts with many more searches); 2 standard errors would give 12."""
+    """2.5 of 100 are meant (benchmarks/search/verdicts.py counts with many more
+    searches); 2 standard errors would give 12."""
     rng = np.random.default_rng(7)
     said = sum(null_search(rng, finalists, seeds, trials, spread=1.0, rows=1.0) for _ in range(300))
     assert said <= 18
@@ -131,7 +165,10 @@ def test_chance_seldom_wins(finalists: int, seeds: int, trials: int) -> None:
 
 @given(st.lists(st.floats(-1.0, 1.0), min_size=1, max_size=4), st.integers(1, 3), st.booleans())
 def test_whatever_the_scores_something_is_kept(shifts: list[float], seeds: int, fresh: bool) -> None:
-    contenders = [raced("t000", 0.0, (0.0,) * seeds), *(raced(f"t{k + 1:03d}", s, (0.0,) * seeds) for k, s in enumerate(shifts))]
+    contenders = [
+        raced("t000", 0.0, (0.0,) * seeds),
+        *(raced(f"t{k + 1:03d}", s, (0.0,) * seeds) for k, s in enumerate(shifts)),
+    ]
     winner = pick_winner(contenders, "t000", fresh=fresh)
     assert winner.id in {one.id for one in contenders}
     assert winner.id not in winner.ties

@@ -1,4 +1,5 @@
-"""The device can be registered only before a process first trains: the tests on it run in a process of their own.
+"""The device can be registered only before a process first trains: the tests on it run
+in a process of their own.
 
 `test_in_its_own_process.py` starts them there. To run them by hand: STAND_IN=1 pytest tests/standin
 """
@@ -18,7 +19,8 @@ collect_ignore_glob = ["test_in_its_own_process.py"] if ALONE else ["test_on_*.p
 if ALONE:
     os.environ["TRITON_INTERPRET"] = "1"  # before Triton is imported
     TESTS = Path(__file__).resolve().parents[1]
-    sys.path[:0] = [str(TESTS / "parity"), str(TESTS / "end_to_end")]  # their tiny models, and the way through the door
+    # their tiny models, and the way through the door
+    sys.path[:0] = [str(TESTS / "parity"), str(TESTS / "end_to_end")]
 
     import torch
     from stand_in import StandIn, stand_in

@@ -1,9 +1,11 @@
-"""CUDA graphs on the stand-in device: operations are recorded with their tensors, and run again on the same memory.
+"""CUDA graphs on the stand-in device: operations are recorded with their tensors, and
+run again on the same memory.
 
-What a graph does is done: addresses and numbers of the host are kept as they were, and nothing is computed while recording. So an
-operation that writes to memory of before leaves it alone then, and results are memory with nothing in it yet; a wait for the
-device, and a copy that would be one, is an error. On a replay each operation runs on the tensors that it had, and its results are
-written where they were.
+What a graph does is done: addresses and numbers of the host are kept as they were, and nothing is
+computed while recording. So an operation that writes to memory of before leaves it alone then, and
+results are memory with nothing in it yet; a wait for the device, and a copy that would be one, is an
+error. On a replay each operation runs on the tensors that it had, and its results are written where they
+were.
 
 Streams are all one: the stand-in does things in order anyway.
 """
@@ -48,7 +50,9 @@ class Memory:
 
 def _range(tensor: Tensor) -> tuple[int, int]:
     own = under(tensor)
-    size = 1 + sum((n - 1) * s for n, s in zip(own.shape, own.stride(), strict=True)) if own.numel() else 0
+    size = (
+        1 + sum((n - 1) * s for n, s in zip(own.shape, own.stride(), strict=True)) if own.numel() else 0
+    )
     return own.data_ptr(), own.data_ptr() + size * own.element_size()
 
 
@@ -93,7 +97,13 @@ class Recorder(TorchDispatchMode):
             # Not now: but looked at as if, so that what is refused is refused.
             self._refuse_copies(func, args, kwargs)
             self.open.steps.append(lambda: _run(func, args, kwargs))
-            return None if len(func._schema.returns) == 0 else written[0] if len(func._schema.returns) == 1 else tuple(written)
+            return (
+                None
+                if len(func._schema.returns) == 0
+                else written[0]
+                if len(func._schema.returns) == 1
+                else tuple(written)
+            )
         result = func(*args, **kwargs)
         self.refuse_waits()
         made = [value for value in tree_leaves(result) if is_ours(value)]
@@ -121,7 +131,9 @@ class Recorder(TorchDispatchMode):
 
     def _refuse_copies(self, func: Any, args: Any, kwargs: Any) -> None:
         if func._schema.name.removeprefix("aten::") == "copy_" and is_ours(args[0]) != is_ours(args[1]):
-            raise CaptureError("a copy between host and device would be made of the same place each time")
+            raise CaptureError(
+                "a copy between host and device would be made of the same place each time"
+            )
 
     @contextmanager
     def recording(self, graph: Graph, **options: Any) -> Generator[None]:
@@ -149,7 +161,9 @@ def _written(func: Any, args: Any, kwargs: Any) -> list[Any]:
 
 
 def _views(func: Any) -> bool:
-    return any(one.alias_info is not None and not one.alias_info.is_write for one in func._schema.returns)
+    return any(
+        one.alias_info is not None and not one.alias_info.is_write for one in func._schema.returns
+    )
 
 
 def _run(func: Any, args: Any, kwargs: Any) -> None:
@@ -185,11 +199,21 @@ def recorded(device: StandIn) -> Generator[Recorder]:
             streams.pop()
 
     parts = {
-        "CUDAGraph": Graph, "graph": mode.recording, "Stream": Stream, "stream": on, "graph_pool_handle": lambda: (0, 1),
-        "current_stream": lambda *_: streams[-1], "is_current_stream_capturing": lambda: mode.open is not None,
-        "set_sync_debug_mode": mode.debug_mode, "get_sync_debug_mode": lambda: 2 if mode.strict else 0,
-    }  # fmt: skip
+        "CUDAGraph": Graph,
+        "graph": mode.recording,
+        "Stream": Stream,
+        "stream": on,
+        "graph_pool_handle": lambda: (0, 1),
+        "current_stream": lambda *_: streams[-1],
+        "is_current_stream_capturing": lambda: mode.open is not None,
+        "set_sync_debug_mode": mode.debug_mode,
+        "get_sync_debug_mode": lambda: 2 if mode.strict else 0,
+    }
     kernel: Callable[..., None] = device.kernel
     launch: Callable[..., None] = lambda *args: mode.launch(lambda: kernel(*args))  # noqa: E731
-    with mock.patch.multiple(torch.cuda, create=True, **parts), mock.patch.object(device, "kernel", launch), mode:
+    with (
+        mock.patch.multiple(torch.cuda, create=True, **parts),
+        mock.patch.object(device, "kernel", launch),
+        mode,
+    ):
         yield mode

@@ -2,23 +2,29 @@
 
 How it works:
 
-- A tensor of the device is an ordinary `torch.Tensor` over a CPU tensor's memory, made through DLPack: the capsule of the CPU
-  tensor is given another device number (torch's spare one, "privateuseone", renamed) and read back. The same trick, the other
-  way round, gives the CPU tensor under it. Neither copies, and views of one are views of the other.
-- `StandIn` is a dispatch mode: it sees every operation below autograd. Operations on the device's tensors run on the CPU
-  tensors under them, and the results are made tensors of the device again. So a wrong result is our fault, not the device's.
-- What a GPU refuses is refused: host tensors beside the device's own, host generators for its draws, and with `float64=False`
-  (an Apple GPU) numbers of that type.
-- What costs time on a GPU is counted by the line of our package that asked for it: `waits`, where the host waits for the device
-  to finish what was queued, and `launches`, one for each operation that computes.
-- `name` is what the device's tensors answer to `.device`: "standin", or "cuda" or "mps" to be taken for one by code that looks.
+- A tensor of the device is an ordinary `torch.Tensor` over a CPU tensor's memory, made through DLPack:
+  the capsule of the CPU tensor is given another device number (torch's spare one, "privateuseone",
+  renamed) and read back. The same trick, the other way round, gives the CPU tensor under it. Neither
+  copies, and views of one are views of the other.
+- `StandIn` is a dispatch mode: it sees every operation below autograd. Operations on the device's
+  tensors run on the CPU tensors under them, and the results are made tensors of the device again. So a
+  wrong result is our fault, not the device's.
+- What a GPU refuses is refused: host tensors beside the device's own, host generators for its draws, and
+  with `float64=False` (an Apple GPU) numbers of that type.
+- What costs time on a GPU is counted by the line of our package that asked for it: `waits`, where the
+  host waits for the device to finish what was queued, and `launches`, one for each operation that
+  computes.
+- `name` is what the device's tensors answer to `.device`: "standin", or "cuda" or "mps"
+  to be taken for one by code that looks.
 
-- Triton's interpreter runs the kernels of our package, where Triton is there and TRITON_INTERPRET=1 was set before: each as one
-  launch, on the memory under the device's tensors, to which the addresses in the kernels' tables belong too.
+- Triton's interpreter runs the kernels of our package, where Triton is there and TRITON_INTERPRET=1 was
+  set before: each as one launch, on the memory under the device's tensors, to which the addresses in the
+  kernels' tables belong too.
 
-Its limits: attention is counted as its many plain operations, a `_foreach_` operation as one; there are no streams, no races and
-no end of memory. torch starts a thread for each device at the first backward pass of a process and cannot start one later, and a
-device cannot be unregistered: import this module in a process of its own, before anything else computes.
+Its limits: attention is counted as its many plain operations, a `_foreach_` operation as one; there are
+no streams, no races and no end of memory. torch starts a thread for each device at the first backward
+pass of a process and cannot start one later, and a device cannot be unregistered: import this module in
+a process of its own, before anything else computes.
 """
 
 from __future__ import annotations
@@ -48,10 +54,27 @@ NAME = "standin"
 DLPACK_CPU, DLPACK_EXTENSION = 1, 12
 COPIES = ("_to_copy", "copy_", "_copy_from", "_copy_from_and_resize")
 INDEXED = ("index", "index_put", "index_put_", "_unsafe_index", "_index_put_impl_")
-"""Operations that take host tensors beside the device's own; an index has to be sent first, which is a wait."""
-READS = ("_local_scalar_dense", "nonzero", "equal", "masked_select", "is_nonzero", "_unique2", "unique_dim")
+"""Operations that take host tensors beside the device's own; an index has to be sent
+first, which is a wait."""
+READS = (
+    "_local_scalar_dense",
+    "nonzero",
+    "equal",
+    "masked_select",
+    "is_nonzero",
+    "_unique2",
+    "unique_dim",
+)
 """Operations whose results, or their sizes, the host has to know."""
-NO_KERNEL = ("_unsafe_view", "empty", "empty_like", "empty_strided", "new_empty", "new_empty_strided", "_fused_sdp_choice")
+NO_KERNEL = (
+    "_unsafe_view",
+    "empty",
+    "empty_like",
+    "empty_strided",
+    "new_empty",
+    "new_empty_strided",
+    "_fused_sdp_choice",
+)
 
 _pointer_of = ctypes.pythonapi.PyCapsule_GetPointer
 _pointer_of.restype, _pointer_of.argtypes = ctypes.c_void_p, [ctypes.py_object, ctypes.c_char_p]
@@ -61,14 +84,18 @@ def _seen_as(tensor: Tensor, device: int) -> Tensor:
     """The same memory as a tensor of another device."""
     capsule = torch._C._to_dlpack(tensor.detach())
     # struct DLTensor { void *data; struct { int32 device_type, device_id; } device; ... }
-    place = (ctypes.c_int32 * 2).from_address(_pointer_of(capsule, b"dltensor") + ctypes.sizeof(ctypes.c_void_p))
+    place = (ctypes.c_int32 * 2).from_address(
+        _pointer_of(capsule, b"dltensor") + ctypes.sizeof(ctypes.c_void_p)
+    )
     place[0], place[1] = device, 0
     return torch._C._from_dlpack(capsule)
 
 
 def is_ours(value: Any) -> bool:
     """Whether this is a tensor of the stand-in device, whatever it answers to `.device`."""
-    return isinstance(value, Tensor) and torch._C._dispatch_keys(value).has(torch._C.DispatchKey.PrivateUse1)
+    return isinstance(value, Tensor) and torch._C._dispatch_keys(value).has(
+        torch._C.DispatchKey.PrivateUse1
+    )
 
 
 def under(value: Any) -> Any:
@@ -78,10 +105,13 @@ def under(value: Any) -> Any:
 
 def over(value: Any) -> Any:
     """The tensor of the device over a CPU tensor; anything else as it is."""
-    return _seen_as(value, DLPACK_EXTENSION) if isinstance(value, Tensor) and not is_ours(value) else value
+    return (
+        _seen_as(value, DLPACK_EXTENSION) if isinstance(value, Tensor) and not is_ours(value) else value
+    )
 
 
-# -- registration, once for a process ------------------------------------------------------------------------------------
+# -- registration, once for a process
+# ------------------------------------------------------------------------------------
 
 _draws = SimpleNamespace(state=torch.Generator().manual_seed(0).get_state())
 """The state of the device's own generator."""
@@ -94,11 +124,15 @@ def _manual_seed_all(seed: int) -> None:
 _setup_privateuseone_for_python_backend(
     NAME,
     backend_module=SimpleNamespace(
-        is_available=lambda: True, device_count=lambda: 1, current_device=lambda: 0, is_initialized=lambda: True,
-        get_amp_supported_dtype=lambda: [torch.float16, torch.bfloat16], manual_seed_all=_manual_seed_all,
+        is_available=lambda: True,
+        device_count=lambda: 1,
+        current_device=lambda: 0,
+        is_initialized=lambda: True,
+        get_amp_supported_dtype=lambda: [torch.float16, torch.bfloat16],
+        manual_seed_all=_manual_seed_all,
         _is_in_bad_fork=lambda: False,
     ),
-)  # fmt: skip
+)
 
 _present: list[StandIn] = []
 """The modes that are on."""
@@ -128,7 +162,8 @@ _below.impl("empty_strided", _empty_strided, "PrivateUse1")
 _below.impl("_copy_from", _copy_from, "PrivateUse1")
 
 
-# -- operations ----------------------------------------------------------------------------------------------------------
+# -- operations
+# ----------------------------------------------------------------------------------------------------------
 
 
 class RefusedError(RuntimeError):
@@ -139,7 +174,8 @@ class StandIn(TorchDispatchMode):
     """Runs the device's operations and counts them.
 
     Attributes:
-        waits, launches: how often, by "file:line" of our package; "elsewhere" is autograd's own, and the tests'.
+        waits, launches: how often, by "file:line" of our package; "elsewhere" is
+            autograd's own, and the tests'.
     """
 
     def __init__(self, *, float64: bool = True) -> None:
@@ -190,8 +226,15 @@ class StandIn(TorchDispatchMode):
         for value in flat:
             if isinstance(value, torch.Generator):
                 raise RefusedError(f"{name}: a generator of the host for a tensor of the device")
-            if isinstance(value, Tensor) and value.ndim and not is_ours(value) and name not in (*COPIES, *INDEXED):
-                raise RefusedError(f"{name}: a tensor of the host, {tuple(value.shape)}, beside tensors of the device")
+            if (
+                isinstance(value, Tensor)
+                and value.ndim
+                and not is_ours(value)
+                and name not in (*COPIES, *INDEXED)
+            ):
+                raise RefusedError(
+                    f"{name}: a tensor of the host, {tuple(value.shape)}, beside tensors of the device"
+                )
 
     def kernel(self, run: Callable[..., None], executor: Any, args: Any, kwargs: dict[str, Any]) -> None:
         """A Triton kernel of ours: one launch."""
@@ -199,18 +242,27 @@ class StandIn(TorchDispatchMode):
         self.launches[_line()] += 1
         run(executor, *map(under, args), **{key: under(value) for key, value in kwargs.items()})
 
-    def _count(self, func: Any, name: str, flat: list[Any], kwargs: dict[str, Any], to_device: bool) -> None:
-        views = any(one.alias_info is not None and not one.alias_info.is_write for one in func._schema.returns)
+    def _count(
+        self, func: Any, name: str, flat: list[Any], kwargs: dict[str, Any], to_device: bool
+    ) -> None:
+        views = any(
+            one.alias_info is not None and not one.alias_info.is_write for one in func._schema.returns
+        )
         if not views and name not in NO_KERNEL:
             self.launches[_line()] += 1
         tensors = [value for value in flat if isinstance(value, Tensor)]
         if name in COPIES:
-            # A copy between host and device makes the host wait, unless it comes from pinned memory and need not be over.
+            # A copy between host and device makes the host wait, unless it comes from
+            # pinned memory and need not be over.
             source, there = tensors[-1], to_device if len(tensors) == 1 else is_ours(tensors[0])
-            pinned = getattr(source, "_pinned", False) and (kwargs.get("non_blocking", False) or flat[-1] is True)
+            pinned = getattr(source, "_pinned", False) and (
+                kwargs.get("non_blocking", False) or flat[-1] is True
+            )
             waits = is_ours(source) != there and not pinned
         elif name in INDEXED:
-            waits = any(one.dtype in (torch.bool, torch.uint8) or not is_ours(one) for one in tensors[1:])
+            waits = any(
+                one.dtype in (torch.bool, torch.uint8) or not is_ours(one) for one in tensors[1:]
+            )
         else:
             waits = name in READS
         if waits:
@@ -245,11 +297,13 @@ def _own_draws(func: Any) -> Generator[None]:
         torch.set_rng_state(kept)
 
 
-# -- a name that code knows ----------------------------------------------------------------------------------------------
+# -- a name that code knows
+# ----------------------------------------------------------------------------------------------
 
 
 class Named(TorchFunctionMode):
-    """Takes another device's name where a device is asked for, and lets the device's tensors answer with it."""
+    """Takes another device's name where a device is asked for, and lets the device's
+    tensors answer with it."""
 
     def __init__(self, name: str) -> None:
         super().__init__()
@@ -259,10 +313,13 @@ class Named(TorchFunctionMode):
         return func(*tree_map(self.own, tuple(args)), **tree_map(self.own, dict(kwargs or {})))
 
     def answers(self) -> dict[str, property]:
-        """What tensors say of their device, in the thread of the device too, where modes of this kind are not known."""
+        """What tensors say of their device, in the thread of the device too, where
+        modes of this kind are not known."""
         kind = self.device.type
         return {
-            "device": property(lambda x: self.device if is_ours(x) else torch._C.TensorBase.device.__get__(x)),
+            "device": property(
+                lambda x: self.device if is_ours(x) else torch._C.TensorBase.device.__get__(x)
+            ),
             f"is_{kind}": property(is_ours),
         }
 
@@ -270,7 +327,11 @@ class Named(TorchFunctionMode):
         """The stand-in where the name stands for a device."""
         if isinstance(value, torch.device) and value.type == self.device.type:
             return torch.device(NAME, 0)
-        return NAME if isinstance(value, str) and value in (self.device.type, f"{self.device.type}:0") else value
+        return (
+            NAME
+            if isinstance(value, str) and value in (self.device.type, f"{self.device.type}:0")
+            else value
+        )
 
 
 def _pinned(tensor: Tensor, *_: Any) -> Tensor:
@@ -284,7 +345,11 @@ def _deepcopy(tensor: Any, memo: dict[int, Any]) -> Any:
     if id(tensor) not in memo:
         copy = tensor.detach().clone()
         parameter = isinstance(tensor, torch.nn.Parameter)
-        copy = torch.nn.Parameter(copy, tensor.requires_grad) if parameter else copy.requires_grad_(tensor.requires_grad)
+        copy = (
+            torch.nn.Parameter(copy, tensor.requires_grad)
+            if parameter
+            else copy.requires_grad_(tensor.requires_grad)
+        )
         memo[id(tensor)] = copy
     return memo[id(tensor)]
 
@@ -292,8 +357,12 @@ def _deepcopy(tensor: Any, memo: dict[int, Any]) -> Any:
 def _module_to(move: Callable[..., Any], named: Named | None) -> Callable[..., Any]:
     def to(module: Any, *args: Any, **kwargs: Any) -> Any:
         if named is not None:
-            args, kwargs = tuple(map(named.own, args)), {key: named.own(value) for key, value in kwargs.items()}
-        # Tensors are swapped whole: torch would else make new parameters, and weights that are tied would come apart.
+            args, kwargs = (
+                tuple(map(named.own, args)),
+                {key: named.own(value) for key, value in kwargs.items()},
+            )
+        # Tensors are swapped whole: torch would else make new parameters, and weights
+        # that are tied would come apart.
         kept = torch.__future__.get_swap_module_params_on_conversion()
         torch.__future__.set_swap_module_params_on_conversion(True)
         try:
@@ -305,15 +374,25 @@ def _module_to(move: Callable[..., Any], named: Named | None) -> Callable[..., A
 
 
 GPU = {
-    "is_available": lambda: True, "mem_get_info": lambda *_: (60 * 2**30, 80 * 2**30), "empty_cache": lambda: None,
-    "get_device_name": lambda *_: "stand-in", "get_device_capability": lambda *_: (9, 0), "synchronize": lambda *_: None,
-    "max_memory_allocated": lambda *_: 2**30, "memory_allocated": lambda *_: 2**29, "reset_peak_memory_stats": lambda *_: None,
-    "memory_reserved": lambda *_: 2**29, "device_of": lambda _: nullcontext(),
-    "is_initialized": lambda: True, "device_count": lambda: 1, "current_device": lambda: 0,
+    "is_available": lambda: True,
+    "mem_get_info": lambda *_: (60 * 2**30, 80 * 2**30),
+    "empty_cache": lambda: None,
+    "get_device_name": lambda *_: "stand-in",
+    "get_device_capability": lambda *_: (9, 0),
+    "synchronize": lambda *_: None,
+    "max_memory_allocated": lambda *_: 2**30,
+    "memory_allocated": lambda *_: 2**29,
+    "reset_peak_memory_stats": lambda *_: None,
+    "memory_reserved": lambda *_: 2**29,
+    "device_of": lambda _: nullcontext(),
+    "is_initialized": lambda: True,
+    "device_count": lambda: 1,
+    "current_device": lambda: 0,
     "is_current_stream_capturing": lambda: False,
     "get_device_properties": lambda *_: SimpleNamespace(major=9, minor=0, multi_processor_count=1),
-    "set_sync_debug_mode": lambda *_: None, "set_per_process_memory_fraction": lambda *_: None,
-}  # fmt: skip
+    "set_sync_debug_mode": lambda *_: None,
+    "set_per_process_memory_fraction": lambda *_: None,
+}
 
 
 def _interpreted(run: Callable[..., None]) -> Callable[..., None]:

@@ -17,6 +17,19 @@ OF_KERNELS = "test_on_kernels.py"
 def test_on_the_stand_in_device(part: str, request: pytest.FixtureRequest) -> None:
     if part == OF_KERNELS:
         request.getfixturevalue("interpreter")
-    words = [sys.executable, "-m", "pytest", "-x", "-q", "-p", "no:cacheprovider", "-n", "0", str(FOLDER / part)]
-    done = subprocess.run(words, env=os.environ | {"STAND_IN": "1"}, capture_output=True, text=True, check=False)
+    words = [
+        sys.executable,
+        "-m",
+        "pytest",
+        "-x",
+        "-q",
+        "-p",
+        "no:cacheprovider",
+        "-n",
+        "0",
+        str(FOLDER / part),
+    ]
+    done = subprocess.run(
+        words, env=os.environ | {"STAND_IN": "1"}, capture_output=True, text=True, check=False
+    )
     assert done.returncode == 0, done.stdout + done.stderr

@@ -1,4 +1,5 @@
-"""A GPU that fails, or has no memory left, in the middle of a command: one message, nothing lost, and the run goes on."""
+"""A GPU that fails, or has no memory left, in the middle of a command: one message,
+nothing lost, and the run goes on."""
 
 from __future__ import annotations
 
@@ -21,16 +22,24 @@ from loraloom.pipeline import samples, write_timer
 from loraloom.train.pack import PackTrainer
 
 pytestmark = pytest.mark.usefixtures("without_triton")
-SENTENCES = [f"the {animal} {verb} {place}" for animal in ("cat", "dog", "bird") for verb in ("sleeps", "waits", "turns")
-             for place in ("here", "there", "in the house", "by the door")]  # fmt: skip
-LOST = torch.AcceleratorError("CUDA error: unspecified launch failure\nCUDA kernel errors might be reported elsewhere")
+SENTENCES = [
+    f"the {animal} {verb} {place}"
+    for animal in ("cat", "dog", "bird")
+    for verb in ("sleeps", "waits", "turns")
+    for place in ("here", "there", "in the house", "by the door")
+]
+LOST = torch.AcceleratorError(
+    "CUDA error: unspecified launch failure\nCUDA kernel errors might be reported elsewhere"
+)
 
 
 @contextmanager
 def failing(error: Exception, place: float, *, dead: bool = True) -> Generator[list[int]]:
-    """Within, the device raises at that launch, once or, where it is dead, ever after. Gives the launches so far.
+    """Within, the device raises at that launch, once or, where it is dead, ever after.
+    Gives the launches so far.
 
-    The thread of the backward pass raises nothing: errors of a GPU are told late, and there the stand-in ends the process.
+    The thread of the backward pass raises nothing: errors of a GPU are told late, and
+    there the stand-in ends the process.
     """
     count, launches, told = StandIn._count, [0], [False]
 
@@ -103,22 +112,35 @@ def test_a_gpu_that_fails_costs_a_run_nothing_but_time(
             assert torch.equal(best_of(folder)[name], tensor), name
 
 
-@pytest.mark.parametrize("error", [LOST, torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB.")])
+@pytest.mark.parametrize(
+    "error", [LOST, torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB.")]
+)
 def test_every_command_tells_it_in_one_message(
-    error: Exception, cuda: StandIn, request_words: list[object], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    error: Exception,
+    cuda: StandIn,
+    request_words: list[object],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     assert train(request_words, tmp_path, "run").code == 0
     data, adapter = request_words[3], ["--adapter", tmp_path / "run"]
     commands: list[list[object]] = [
-        ["env"], ["check", *request_words, "--max-steps", 2], ["plan", *request_words, "--probe"],
-        ["evaluate", *adapter, "--data", data], ["predict", *adapter, "--data", data], ["generate", *adapter, "the cat"],
-    ]  # fmt: skip
+        ["env"],
+        ["check", *request_words, "--max-steps", 2],
+        ["plan", *request_words, "--probe"],
+        ["evaluate", *adapter, "--data", data],
+        ["predict", *adapter, "--data", data],
+        ["generate", *adapter, "the cat"],
+    ]
     for words in commands:
         with failing(error, 1), monkeypatch.context() as patch:
             patch.setattr(torch.cuda, "mem_get_info", _raises(error)) if words == ["env"] else None
             answer = call(*words)
         assert answer.code in (1, 2), words
-        assert answer.err.count("error: ") - answer.err.count("CUDA error: ") == 1 and "Traceback" not in answer.err
+        assert (
+            answer.err.count("error: ") - answer.err.count("CUDA error: ") == 1
+            and "Traceback" not in answer.err
+        )
         assert "should not have happened" not in answer.err, answer.err
 
 
@@ -129,7 +151,9 @@ def _raises(error: Exception) -> Any:
     return refuse
 
 
-def test_a_run_goes_on_on_the_cpu_where_the_gpu_is_gone(often: None, request_words: list[object], tmp_path: Path) -> None:
+def test_a_run_goes_on_on_the_cpu_where_the_gpu_is_gone(
+    often: None, request_words: list[object], tmp_path: Path
+) -> None:
     folder = tmp_path / "run"
     with stand_in("cuda"):
         assert train(request_words, tmp_path, "first").code == 0  # it measures the device, by the clock
@@ -149,7 +173,11 @@ def test_a_run_goes_on_on_the_cpu_where_the_gpu_is_gone(often: None, request_wor
 def test_memory_that_runs_out_in_the_middle_makes_passes_smaller_and_says_who_holds_it(
     cuda: StandIn, request_words: list[object], tmp_path: Path
 ) -> None:
-    error, packs, where = torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB."), [0], list[str]()
+    error, packs, where = (
+        torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB."),
+        [0],
+        list[str](),
+    )
     run = PackTrainer._through
 
     def runs_out(self: PackTrainer, *given: Any) -> Any:
@@ -160,8 +188,27 @@ def test_memory_that_runs_out_in_the_middle_makes_passes_smaller_and_says_who_ho
         return run(self, *given)
 
     with mock.patch.object(PackTrainer, "_through", runs_out):
-        answer = call("tune", *request_words, "--trials", 2, "--max-steps", 4, "--max-packed", 2, "--output-dir", tmp_path,
-                      "--name", "run", "--set", "search.seeds_for_finalists=1", "--set", "search.pruner=none")  # fmt: skip
+        answer = call(
+            "tune",
+            *request_words,
+            "--trials",
+            2,
+            "--max-steps",
+            4,
+            "--max-packed",
+            2,
+            "--output-dir",
+            tmp_path,
+            "--name",
+            "run",
+            "--set",
+            "search.seeds_for_finalists=1",
+            "--set",
+            "search.pruner=none",
+        )
     assert answer.code == 0 and where, answer.err
-    assert "memory ran out in a pass of 2 candidates (other processes hold 18.9 GiB of its 80.0 GiB): passes now" in answer.err
+    assert (
+        "memory ran out in a pass of 2 candidates (other processes hold 18.9 GiB of its 80.0 GiB):"
+        " passes now" in answer.err
+    )
     assert {trial["status"] for trial in result_of(tmp_path / "run")["trials"]} == {"completed"}

@@ -1,4 +1,5 @@
-"""How often the host may wait for a GPU, in plain torch. `test_on_kernels.py` has what a tick costs there by the kernels."""
+"""How often the host may wait for a GPU, in plain torch. `test_on_kernels.py` has what
+a tick costs there by the kernels."""
 
 from __future__ import annotations
 
@@ -76,8 +77,9 @@ def test_a_candidate_joins_and_is_looked_at_without_a_wait_for_each_layer(cuda: 
 @pytest.mark.parametrize("cap", [None, 2.0], ids=["plain", "capped"])
 def test_a_head_is_not_read_anew_for_every_few_rows(
     cap: float | None, cuda: StandIn, monkeypatch: pytest.MonkeyPatch
-) -> None:  # fmt: skip
-    monkeypatch.setattr(cross_entropy, "CHUNK_BYTES", 4 * tiny.VOCAB)  # one row of logits, as those of a large vocabulary
+) -> None:
+    # one row of logits, as those of a large vocabulary
+    monkeypatch.setattr(cross_entropy, "CHUNK_BYTES", 4 * tiny.VOCAB)
     head = nn.Linear(4, tiny.VOCAB, bias=False).requires_grad_(False).to("cuda")
     hidden, targets = torch.randn(40, 4).to("cuda").requires_grad_(), torch.arange(40).to("cuda")
     cuda.launches.clear()
@@ -90,7 +92,10 @@ def test_a_candidate_s_peak_of_memory_is_its_own(cuda: StandIn, monkeypatch: pyt
     monkeypatch.setattr(torch.cuda, "max_memory_allocated", lambda *_: peak[0])
     monkeypatch.setattr(torch.cuda, "reset_peak_memory_stats", lambda *_: peak.__setitem__(0, 1))
     engine = engine_of("bert")
-    first, late = (candidate(name, engine.packed.model, heads=("classifier",), max_steps=9) for name in ("first", "late"))
+    first, late = (
+        candidate(name, engine.packed.model, heads=("classifier",), max_steps=9)
+        for name in ("first", "late")
+    )
     engine.join(first)
     peak[0] = 100
     engine.tick()

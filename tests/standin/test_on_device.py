@@ -25,7 +25,8 @@ def test_host_and_device_do_not_mix() -> None:
         there, here = torch.ones(3, device=NAME), torch.ones(3)
         with pytest.raises(RefusedError, match="a tensor of the host"):
             there + here
-        assert (there + torch.tensor(1.0)).cpu().tolist() == [2, 2, 2]  # a number is no tensor to a GPU either
+        # a number is no tensor to a GPU either
+        assert (there + torch.tensor(1.0)).cpu().tolist() == [2, 2, 2]
         with pytest.raises(RefusedError, match="a generator of the host"):
             there.uniform_(generator=torch.Generator())
         with pytest.raises(TypeError, match="device"):
@@ -48,11 +49,19 @@ def test_waits_and_launches_are_counted_by_line() -> None:
         x = torch.ones(2, 3).pin_memory().to(NAME, non_blocking=True)
         device.waits.clear(), device.launches.clear()
         largest_outputs(layers, lambda: layer(x))
-        assert {line.split(":")[0] for line in device.waits} == {"lora/transfer.py"} and device.waits.total() == 1
+        assert {line.split(":")[0] for line in device.waits} == {
+            "lora/transfer.py"
+        } and device.waits.total() == 1
         before = device.launches.total()
         x.view(-1)[2:].mul_(2).add_(1)
         assert device.launches.total() == before + 2 and device.waits.total() == 1
-        for wait in (lambda: bool(x.sum()), lambda: x[x > 2], lambda: x.cpu(), lambda: x.nonzero(), lambda: x.new_tensor([1.0])):
+        for wait in (
+            lambda: bool(x.sum()),
+            lambda: x[x > 2],
+            lambda: x.cpu(),
+            lambda: x.nonzero(),
+            lambda: x.new_tensor([1.0]),
+        ):
             before = device.waits.total()
             wait()
             assert device.waits.total() == before + 1

@@ -43,7 +43,9 @@ def measured(step: str, *left_out: str) -> dict[str, dict[str, Any]]:
 
     notes = Notes(left_out)
     importlib.import_module(f"steps.{step}").measure(Bench(notes, "cuda", small=True))
-    assert {name: part["status"] for name, part in notes.parts.items()} == dict.fromkeys(notes.parts, "done"), notes.parts
+    assert {name: part["status"] for name, part in notes.parts.items()} == dict.fromkeys(
+        notes.parts, "done"
+    ), notes.parts
     return notes.parts
 
 
@@ -55,13 +57,21 @@ def test_the_machine_is_described(cuda: StandIn) -> None:
 
 def test_packs_are_timed_beside_peft_with_their_memory(cuda: StandIn) -> None:
     found = measured("speed", "PEFT + Trainer, bf16")  # accelerate's autocast does not know the stand-in
-    assert list(found) == ["PEFT loop", "PEFT loop, autocast", "PEFT + Trainer", "K=1", "K=2", "K=2 in two passes"]
+    assert list(found) == [
+        "PEFT loop",
+        "PEFT loop, autocast",
+        "PEFT + Trainer",
+        "K=1",
+        "K=2",
+        "K=2 in two passes",
+    ]
     assert all(part["run_ms"] > 0 and part["peak_bytes"] for part in found.values())
     assert {"forecast_bytes", "memory_error", "time_error"} <= set(found["K=2"])
 
 
 def test_waits_are_told_by_their_line(cuda: StandIn, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The stand-in cannot warn of its waits; here the reading of a tick's losses warns, as torch does on a GPU."""
+    """The stand-in cannot warn of its waits; here the reading of a tick's losses warns,
+    as torch does on a GPU."""
     from steps import where_time_goes
 
     asked: list[str] = []
@@ -84,7 +94,8 @@ def test_waits_are_told_by_their_line(cuda: StandIn, monkeypatch: pytest.MonkeyP
 
 
 def test_a_limit_of_memory_halves_the_pack(cuda: StandIn, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The stand-in has no end of memory: with a limit set, passes of more than two candidates are refused."""
+    """The stand-in has no end of memory: with a limit set, passes of more than two
+    candidates are refused."""
     limits: list[float] = []
     monkeypatch.setattr(torch.cuda, "set_per_process_memory_fraction", limits.append)
     run = PackTrainer._run_pass

@@ -1,7 +1,7 @@
 """Passes that are recorded as CUDA graphs train as passes that are not.
 
-`recorded` does to them what CUDA does: addresses and numbers of the host stay what they were, and nothing that makes the host
-wait is let through.
+`recorded` does to them what CUDA does: addresses and numbers of the host stay what they were, and
+nothing that makes the host wait is let through.
 """
 
 from __future__ import annotations
@@ -41,12 +41,19 @@ def recorder(cuda: StandIn, monkeypatch: pytest.MonkeyPatch) -> Iterator[Recorde
 
 
 def engine_of(
-    family: str, *, graphs: bool, dtype: torch.dtype = torch.float64, longest: int | None = None, **more: Any
-) -> PackTrainer:  # fmt: skip
+    family: str,
+    *,
+    graphs: bool,
+    dtype: torch.dtype = torch.float64,
+    longest: int | None = None,
+    **more: Any,
+) -> PackTrainer:
     chosen = tiny.FAMILIES[family]
     rows = rows_for(family, count=48, longest=longest or ALIKE_LONG[family])
     model = tiny.model_of(family, dtype).to("cuda")
-    return trainer(model, rows, chosen.task, validation=rows[:4], fresh_modules=chosen.heads, graphs=graphs, **more)
+    return trainer(
+        model, rows, chosen.task, validation=rows[:4], fresh_modules=chosen.heads, graphs=graphs, **more
+    )
 
 
 def mixed(family: str, model: Any) -> list[Candidate]:
@@ -54,7 +61,12 @@ def mixed(family: str, model: Any) -> list[Candidate]:
     heads = tiny.FAMILIES[family].heads
     kinds: dict[str, dict[str, Any]] = {
         "plain": {"evaluations": 2, "max_steps": 10},
-        "ranks": {"r": 3, "rank_pattern": {linears(model)[0]: 6}, "per_device_train_batch_size": 1, "max_steps": 7},
+        "ranks": {
+            "r": 3,
+            "rank_pattern": {linears(model)[0]: 6},
+            "per_device_train_batch_size": 1,
+            "max_steps": 7,
+        },
         "some": {"targets": attention(model), "optim": "sgd", "bias": "all", "max_steps": 10},
         "slow": {"gradient_accumulation_steps": 2, "per_device_train_batch_size": 1, "max_steps": 5},
         "dora": {"use_dora": True, "max_steps": 7},
@@ -63,7 +75,9 @@ def mixed(family: str, model: Any) -> list[Candidate]:
     return [candidate(name, model, heads=heads, **values) for name, values in kinds.items()]
 
 
-def finish(engine: PackTrainer, late: list[Candidate], *, tick: Callable[[int], object] = lambda n: None) -> dict[str, Seat]:
+def finish(
+    engine: PackTrainer, late: list[Candidate], *, tick: Callable[[int], object] = lambda n: None
+) -> dict[str, Seat]:
     """Train to the end, with candidates that join late."""
     done: dict[str, Seat] = {}
     for number in itertools.count():
@@ -87,13 +101,19 @@ def trained(engine: PackTrainer, chosen: list[Candidate], **more: Any) -> dict[s
 
 def furthest(there: dict[str, Seat], here: dict[str, Seat]) -> float:
     assert set(there) == set(here)
-    return max(largest_difference(weights_of(there[name]).cpu(), weights_of(seat).cpu()) for name, seat in here.items())
+    return max(
+        largest_difference(weights_of(there[name]).cpu(), weights_of(seat).cpu())
+        for name, seat in here.items()
+    )
 
 
 @pytest.mark.parametrize(
-    ("family", "checkpointing"), [("llama", False), ("llama", True), ("bert", False), ("bert", True), ("t5", False)]
+    ("family", "checkpointing"),
+    [("llama", False), ("llama", True), ("bert", False), ("bert", True), ("t5", False)],
 )
-def test_graphs_train_as_passes_that_are_asked_for_one_by_one(family: str, checkpointing: bool, recorder: Recorder) -> None:
+def test_graphs_train_as_passes_that_are_asked_for_one_by_one(
+    family: str, checkpointing: bool, recorder: Recorder
+) -> None:
     found: dict[bool, dict[str, Seat]] = {}
     for graphs in (False, True):
         engine = engine_of(family, graphs=graphs, checkpointing=checkpointing)
@@ -107,13 +127,18 @@ def test_graphs_train_as_passes_that_are_asked_for_one_by_one(family: str, check
 
 
 @pytest.mark.parametrize("family", ["llama", "bert", "t5"])
-def test_rows_of_many_lengths_share_graphs(family: str, recorder: Recorder, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_rows_of_many_lengths_share_graphs(
+    family: str, recorder: Recorder, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(cuda_graph, "TARGET_STEPS", 1)
     found: dict[bool, dict[str, Seat]] = {}
     for graphs in (False, True):
         engine = engine_of(family, graphs=graphs, longest=14)
         own, heads = engine.packed.model, tiny.FAMILIES[family].heads
-        chosen = [candidate(f"c{n}", own, heads=heads, seed=n, max_steps=9, per_device_train_batch_size=4) for n in range(3)]
+        chosen = [
+            candidate(f"c{n}", own, heads=heads, seed=n, max_steps=9, per_device_train_batch_size=4)
+            for n in range(3)
+        ]
         found[graphs] = trained(engine, chosen)
     assert engine.graphs is not None and engine.graphs.recorded > 1 and engine.graphs.replays
     assert furthest(found[True], found[False]) < CLOSE
@@ -125,10 +150,15 @@ def test_attention_of_a_decoder_is_recorded_without_a_mask(recorder: Recorder) -
     chosen, masks = alike(engine), []
     for layer in engine.packed.model.model.layers:
         layer.self_attn.register_forward_pre_hook(
-            lambda _module, _args, kwargs: masks.append((recorder.open is not None, kwargs["attention_mask"])), with_kwargs=True
+            lambda _module, _args, kwargs: masks.append(
+                (recorder.open is not None, kwargs["attention_mask"])
+            ),
+            with_kwargs=True,
         )
     trained(engine, chosen)
-    assert {True, False} == {recording for recording, _ in masks} and all(mask is None for _, mask in masks)
+    assert {True, False} == {recording for recording, _ in masks} and all(
+        mask is None for _, mask in masks
+    )
 
 
 def test_few_graphs_are_kept(recorder: Recorder, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -164,7 +194,10 @@ def test_a_candidate_that_is_not_finite_leaves_its_neighbours(recorder: Recorder
 
 def test_a_run_goes_on_from_a_checkpoint(recorder: Recorder) -> None:
     def chosen(engine: PackTrainer) -> list[Candidate]:
-        return [candidate(f"c{n}", engine.packed.model, seed=n, gradient_accumulation_steps=2, max_steps=5) for n in range(3)]
+        return [
+            candidate(f"c{n}", engine.packed.model, seed=n, gradient_accumulation_steps=2, max_steps=5)
+            for n in range(3)
+        ]
 
     plain, begun, resumed = (engine_of("llama", graphs=graphs) for graphs in (False, True, True))
     here = trained(plain, chosen(plain))
@@ -184,7 +217,8 @@ def test_a_run_goes_on_from_a_checkpoint(recorder: Recorder) -> None:
     assert furthest(done, here) < CLOSE
 
 
-# -- what cannot be recorded -----------------------------------------------------------------------------------------
+# -- what cannot be recorded
+# -----------------------------------------------------------------------------------------
 
 
 def alike(engine: PackTrainer, **values: Any) -> list[Candidate]:
@@ -196,14 +230,18 @@ def test_a_pass_that_reads_on_the_host_is_run_as_before(recorder: Recorder) -> N
     for graphs in (False, True):
         engine = engine_of("llama", graphs=graphs)
         chosen = alike(engine)
-        engine.packed.model.get_input_embeddings().register_forward_hook(lambda _module, _inputs, y: y if y.sum() > 0 else 2 * y)
+        engine.packed.model.get_input_embeddings().register_forward_hook(
+            lambda _module, _inputs, y: y if y.sum() > 0 else 2 * y
+        )
         found[graphs] = trained(engine, chosen)
     assert engine.graphs is not None and not engine.graphs.recorded and not recorder.graphs
     assert "not permitted when stream is capturing" in next(iter(engine.graphs.refused.values()))
     assert furthest(found[True], found[False]) == 0
 
 
-def test_so_is_one_that_reads_there_in_its_backward_pass(recorder: Recorder, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_so_is_one_that_reads_there_in_its_backward_pass(
+    recorder: Recorder, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Some gradients are there by then: none is counted twice."""
     backward = PackedLinear.backward
 
@@ -225,8 +263,10 @@ def test_so_is_one_that_reads_there_in_its_backward_pass(recorder: Recorder, mon
     ("values", "reason"),
     [({"lora_dropout": 0.2}, "the seed of a candidate's dropout"), ({"neftune_noise_alpha": 5.0}, None)],
     ids=["masks drawn by plain torch", "noise of the host"],
-)  # fmt: skip
-def test_what_the_host_draws_is_not_recorded(values: dict[str, Any], reason: str | None, recorder: Recorder) -> None:
+)
+def test_what_the_host_draws_is_not_recorded(
+    values: dict[str, Any], reason: str | None, recorder: Recorder
+) -> None:
     found = {}
     for graphs in (False, True):
         engine = engine_of("llama", graphs=graphs)
@@ -236,7 +276,9 @@ def test_what_the_host_draws_is_not_recorded(values: dict[str, Any], reason: str
     assert furthest(found[True], found[False]) == 0
 
 
-def test_a_graph_that_cannot_be_recorded_stops_it_all(recorder: Recorder, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_graph_that_cannot_be_recorded_stops_it_all(
+    recorder: Recorder, monkeypatch: pytest.MonkeyPatch
+) -> None:
     def full() -> Any:
         raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2 GiB")
 
@@ -245,12 +287,19 @@ def test_a_graph_that_cannot_be_recorded_stops_it_all(recorder: Recorder, monkey
     for graphs in (False, True):
         engine = engine_of("llama", graphs=graphs)
         found[graphs] = trained(engine, alike(engine))
-    assert engine.graphs is not None and engine.graphs.stopped == "CUDA out of memory. Tried to allocate 2 GiB"
-    assert f"no more CUDA graphs are recorded: {engine.graphs.stopped}" in unused(engine.packed, engine.graphs)
+    assert (
+        engine.graphs is not None
+        and engine.graphs.stopped == "CUDA out of memory. Tried to allocate 2 GiB"
+    )
+    assert f"no more CUDA graphs are recorded: {engine.graphs.stopped}" in unused(
+        engine.packed, engine.graphs
+    )
     assert furthest(found[True], found[False]) < CLOSE
 
 
-def test_a_number_of_the_host_that_changes_would_be_noticed(recorder: Recorder, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_number_of_the_host_that_changes_would_be_noticed(
+    recorder: Recorder, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """These tests can fail: a graph keeps the number that it was recorded with."""
     count, rows = itertools.count(1), CausalObjective.rows
 
@@ -269,11 +318,13 @@ def test_a_number_of_the_host_that_changes_would_be_noticed(recorder: Recorder, 
     assert furthest(found[True], found[False]) > 1e-6
 
 
-# -- with the kernels ------------------------------------------------------------------------------------------------
+# -- with the kernels
+# ------------------------------------------------------------------------------------------------
 
 
 def by_kernels(monkeypatch: pytest.MonkeyPatch) -> tuple[PackTrainer, dict[str, Seat], dict[str, Seat]]:
-    """Candidates of different dropouts, ranks and targets, by graphs and without; the interpreter is slow: one layer."""
+    """Candidates of different dropouts, ranks and targets, by graphs and without; the
+    interpreter is slow: one layer."""
     pytest.importorskip("triton", reason="needs Triton: pip install loraloom[gpu], on Linux")
     monkeypatch.setitem(tiny.LLAMA_LIKE, "num_hidden_layers", 1)
     found = {}
@@ -282,8 +333,11 @@ def by_kernels(monkeypatch: pytest.MonkeyPatch) -> tuple[PackTrainer, dict[str, 
         assert engine.packed.kernels
         own = engine.packed.model
         kinds: list[dict[str, Any]] = [
-            {"lora_dropout": 0.3}, {"r": 2, "lora_dropout": 0.1}, {"targets": attention(own), "bias": "lora_only"}, {},
-        ]  # fmt: skip
+            {"lora_dropout": 0.3},
+            {"r": 2, "lora_dropout": 0.1},
+            {"targets": attention(own), "bias": "lora_only"},
+            {},
+        ]
         same = {"per_device_train_batch_size": 1, "max_steps": 5}
         for one in [candidate(f"c{n}", own, seed=n, **same, **values) for n, values in enumerate(kinds)]:
             engine.join(one)
@@ -295,25 +349,33 @@ def by_kernels(monkeypatch: pytest.MonkeyPatch) -> tuple[PackTrainer, dict[str, 
     return engine, found[True], found[False]
 
 
-def test_dropout_is_drawn_anew_by_the_kernels_of_a_graph(recorder: Recorder, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_dropout_is_drawn_anew_by_the_kernels_of_a_graph(
+    recorder: Recorder, monkeypatch: pytest.MonkeyPatch
+) -> None:
     engine, there, here = by_kernels(monkeypatch)
     assert engine.graphs is not None and engine.graphs.replays >= 3 and not engine.graphs.refused
     assert furthest(there, here) < 1e-5
 
 
-def test_seeds_that_are_not_sent_anew_would_be_noticed(recorder: Recorder, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_seeds_that_are_not_sent_anew_would_be_noticed(
+    recorder: Recorder, monkeypatch: pytest.MonkeyPatch
+) -> None:
     fill = cuda_graph.Block.fill
 
     def forgetful(self: Any, tensors: dict[str, Any]) -> None:
         self.first = getattr(self, "first", tensors)
-        fill(self, tensors | {name: table for name, table in self.first.items() if name.startswith("spans")})
+        fill(
+            self,
+            tensors | {name: table for name, table in self.first.items() if name.startswith("spans")},
+        )
 
     monkeypatch.setattr(cuda_graph.Block, "fill", forgetful)
     _, there, here = by_kernels(monkeypatch)
     assert furthest(there, here) > 1e-4
 
 
-# -- lengths ---------------------------------------------------------------------------------------------------------
+# -- lengths
+# ---------------------------------------------------------------------------------------------------------
 
 
 def test_lengths_that_rows_are_padded_to_are_few_and_never_beyond_the_longest() -> None:
@@ -322,7 +384,8 @@ def test_lengths_that_rows_are_padded_to_are_few_and_never_beyond_the_longest() 
     assert sorted(set(padded)) == [1, 2, 4, 8, 16, 32, 64, 128, 192, 256, 300]
 
 
-# -- the stand-in for CUDA -------------------------------------------------------------------------------------------
+# -- the stand-in for CUDA
+# -------------------------------------------------------------------------------------------
 
 
 def test_a_recording_computes_nothing_and_a_replay_does_it_all_again(recorder: Recorder) -> None:
@@ -338,8 +401,14 @@ def test_a_recording_computes_nothing_and_a_replay_does_it_all_again(recorder: R
 
 
 @pytest.mark.parametrize(
-    "read", [lambda x: x.sum().item(), lambda x: x[x > 0], lambda x: x.copy_(torch.ones(3)), lambda x: x.new_tensor([1.0])]
-)  # fmt: skip
+    "read",
+    [
+        lambda x: x.sum().item(),
+        lambda x: x[x > 0],
+        lambda x: x.copy_(torch.ones(3)),
+        lambda x: x.new_tensor([1.0]),
+    ],
+)
 def test_nothing_that_waits_is_recorded(read: Callable[[Any], object], recorder: Recorder) -> None:
     x = torch.ones(3, device="cuda")
     with pytest.raises(CaptureError), torch.cuda.graph(Graph(), stream=torch.cuda.Stream()):

@@ -1,5 +1,6 @@
-"""How many kernels a GPU is given in a tick, by those of `lora.kernels`: many candidates cost what one costs, whatever they
-differ in. Triton's interpreter runs them on the stand-in, so that what they compute is seen too.
+"""How many kernels a GPU is given in a tick, by those of `lora.kernels`: many candidates cost what one
+costs, whatever they differ in. Triton's interpreter runs them on the stand-in, so that what they compute
+is seen too.
 
 What is left to cost something for each candidate is named in `FOR_EACH`.
 """
@@ -36,8 +37,8 @@ MIXED = ("scales", "ranks", "targets", "batches", "biases")
 SHARES = {MIXED: 0.1, ("dropout",): 0.3, (*MIXED, "dropout of some"): 0.3}
 """Launches that a pack of such kinds may have beyond those of candidates that are alike, as a share."""
 FOR_EACH = {"noise": 4, "dora": 130}
-"""Kinds that cost launches for each candidate, and how many: NEFTune's noise, which the host draws, and the layers of DoRA, which
-take the whole weight and go candidate by candidate."""
+"""Kinds that cost launches for each candidate, and how many: NEFTune's noise, which the host draws, and
+the layers of DoRA, which take the whole weight and go candidate by candidate."""
 
 
 @pytest.fixture(autouse=True)
@@ -98,7 +99,8 @@ def test_copies_in_another_dtype_cost_nothing_for_each_candidate() -> None:
     assert launches(FEW, dtype=torch.bfloat16) == launches(2, dtype=torch.bfloat16)
 
 
-# -- what they compute -----------------------------------------------------------------------------------------------
+# -- what they compute
+# -----------------------------------------------------------------------------------------------
 
 
 @pytest.fixture
@@ -115,11 +117,19 @@ def trained(device: str, checkpointing: bool) -> dict[str, Seat]:
     first, *_, last = linears(engine.packed.model)
     own = engine.packed.model
     chosen: list[Candidate] = [
-        candidate_of("a", own, targets=attention(own), bias="lora_only", lora_dropout=0.3, gradient_accumulation_steps=2,
-                     per_device_train_batch_size=1, max_steps=2),
+        candidate_of(
+            "a",
+            own,
+            targets=attention(own),
+            bias="lora_only",
+            lora_dropout=0.3,
+            gradient_accumulation_steps=2,
+            per_device_train_batch_size=1,
+            max_steps=2,
+        ),
         candidate_of("b", own, targets=(first, last), r=9, per_device_train_batch_size=3, max_steps=2),
         candidate_of("c", own, targets=(first,), r=1, lora_dropout=0.1, max_steps=1, optim="sgd"),
-    ]  # fmt: skip
+    ]
     return run(engine, chosen)
 
 
@@ -139,8 +149,16 @@ def missing(*args: object, **kwargs: object) -> None:
 
 
 FAULTS = {
-    "no compiler": ("_expand", missing, "could not be run here .RuntimeError: Failed to find C compiler.$"),
-    "does nothing": ("_expand", lambda *args, **kwargs: None, "outputs are not those of plain torch here"),
+    "no compiler": (
+        "_expand",
+        missing,
+        "could not be run here .RuntimeError: Failed to find C compiler.$",
+    ),
+    "does nothing": (
+        "_expand",
+        lambda *args, **kwargs: None,
+        "outputs are not those of plain torch here",
+    ),
 }
 
 
@@ -153,21 +171,27 @@ def _tried_anew() -> Iterator[None]:
 
 @pytest.mark.usefixtures("_tried_anew")
 @pytest.mark.parametrize("name", FAULTS)
-def test_kernels_that_fail_on_a_device_are_not_used_there(name: str, cuda: StandIn, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_kernels_that_fail_on_a_device_are_not_used_there(
+    name: str, cuda: StandIn, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """None of them is: what is wrong with one may be wrong with all."""
     method, planted, said = FAULTS[name]
     monkeypatch.setattr(KernelDeltas, method, planted)
     engine = engine_of("llama", torch.float32)
     join(engine, "llama", 2, KINDS["alike"])
     told = [event.data["text"] for event in engine.tick() if event.kind == "note"]
-    assert told == [f"Triton kernels are not used: {engine.packed.kernels_refusal}; plain torch does the same"]
+    assert told == [
+        f"Triton kernels are not used: {engine.packed.kernels_refusal}; plain torch does the same"
+    ]
     found = tick(cuda, engine, "llama")
     assert re.search(said, engine.packed.kernels_refusal or "") and not engine.packed.kernels
     assert not any("kernels" in line for line in found)
 
 
 @pytest.mark.usefixtures("_tried_anew")
-def test_what_a_device_refuses_is_not_the_kernels_fault(cuda: StandIn, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_what_a_device_refuses_is_not_the_kernels_fault(
+    cuda: StandIn, monkeypatch: pytest.MonkeyPatch
+) -> None:
     def full(*args: object, **kwargs: object) -> None:
         raise torch.OutOfMemoryError("CUDA out of memory")
 
@@ -184,7 +208,9 @@ def test_a_kernel_is_one_launch_and_takes_no_tensor_of_the_host(cuda: StandIn) -
     cuda.launches.clear()
     losses = losses_in_place(there, targets.to("cuda"), None)
     assert {line: n for line, n in cuda.launches.items() if "kernels" in line}.popitem()[1] == 1
-    torch.testing.assert_close(losses.cpu(), torch.nn.functional.cross_entropy(logits, targets, reduction="none"))
+    torch.testing.assert_close(
+        losses.cpu(), torch.nn.functional.cross_entropy(logits, targets, reduction="none")
+    )
     assert not torch.equal(there.cpu(), logits), "what a kernel writes is seen on the device"
     with pytest.raises(RuntimeError, match="a tensor of the host"):
         losses_in_place(there, targets, None)

@@ -37,7 +37,8 @@ KINDS: dict[str, Kind] = {
 
 
 def engine_of(family: str, dtype: torch.dtype = torch.float64, **more: Any) -> PackTrainer:
-    """A trainer whose rows are alike in length: a tick is one pass. The kernels know no float64: plain torch does all then."""
+    """A trainer whose rows are alike in length: a tick is one pass. The kernels know no
+    float64: plain torch does all then."""
     chosen = tiny.FAMILIES[family]
     rows = rows_for(family, count=48, longest=4 if family == "t5" else 5)
     model = tiny.model_of(family, dtype).to("cuda")
@@ -46,7 +47,10 @@ def engine_of(family: str, dtype: torch.dtype = torch.float64, **more: Any) -> P
 
 def join(engine: PackTrainer, family: str, count: int, kind: Kind) -> None:
     model, heads = engine.packed.model, tiny.FAMILIES[family].heads
-    made = [candidate(f"c{n}", model, heads=heads, seed=n, **{"max_steps": 9, **kind(n, model)}) for n in range(count)]
+    made = [
+        candidate(f"c{n}", model, heads=heads, seed=n, **{"max_steps": 9, **kind(n, model)})
+        for n in range(count)
+    ]
     for one in made:
         engine.join(one)
 

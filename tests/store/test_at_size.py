@@ -27,9 +27,20 @@ def trial(draw: random.Random, number: int) -> Trial:
     params = {"training.learning_rate": rate, "adapter.r": rank}
     status = "pruned" if number % 3 == 2 else "completed"
     return Trial(
-        f"t{number:03d}", status, params, {"validation_loss": loss, "validation_loss_se": 0.01}, 40.0, 9000, STEPS, STEPS, 2**30,
-        1000 * rank, None, (), params,
-    )  # fmt: skip
+        f"t{number:03d}",
+        status,
+        params,
+        {"validation_loss": loss, "validation_loss_se": 0.01},
+        40.0,
+        9000,
+        STEPS,
+        STEPS,
+        2**30,
+        1000 * rank,
+        None,
+        (),
+        params,
+    )
 
 
 def write_run(output_dir: Path, number: int, trials: int = TRIALS, *, events: bool = True) -> None:
@@ -39,10 +50,18 @@ def write_run(output_dir: Path, number: int, trials: int = TRIALS, *, events: bo
     best = min(made, key=lambda one: one.metrics["validation_loss"] + (one.status != "completed"))
     folder.write_result(
         RunResult(
-            folder.name, "tune", "completed", "tiny", "causal_lm", f"2025-01-01T00:{number // 60:02d}:{number % 60:02d}+00:00",
-            baseline={"validation_loss": 2.0}, best=best.id, default="t000", trials=made,
+            folder.name,
+            "tune",
+            "completed",
+            "tiny",
+            "causal_lm",
+            f"2025-01-01T00:{number // 60:02d}:{number % 60:02d}+00:00",
+            baseline={"validation_loss": 2.0},
+            best=best.id,
+            default="t000",
+            trials=made,
         )
-    )  # fmt: skip
+    )
     if events:
         from loraloom.store.to_json import to_json
 
@@ -72,7 +91,9 @@ def test_listing_asks_the_database_as_often_for_many_runs_as_for_one(tmp_path: P
 
 
 @pytest.mark.long
-def test_ten_thousand_trials_are_listed_compared_and_drawn(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_ten_thousand_trials_are_listed_compared_and_drawn(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     """Prints what each command took. Times depend on the machine: they are shown, not asserted."""
     output_dir = tmp_path / "runs"
     for number in range(RUNS):
@@ -80,7 +101,12 @@ def test_ten_thousand_trials_are_listed_compared_and_drawn(tmp_path: Path, capsy
     with Database(default_url(output_dir)) as database:
         assert database.rebuild(output_dir) == RUNS
         assert sum(run.trials for run in database.runs()) == RUNS * TRIALS
-    verbs = (["runs"], ["compare", "run-000"], ["compare", "run-000", "run-001", "run-199"], ["report", "run-007"])
+    verbs = (
+        ["runs"],
+        ["compare", "run-000"],
+        ["compare", "run-000", "run-001", "run-199"],
+        ["report", "run-007"],
+    )
     for words in verbs:
         began = time.perf_counter()
         before = os.times()
@@ -91,8 +117,13 @@ def test_ten_thousand_trials_are_listed_compared_and_drawn(tmp_path: Path, capsy
             check=False,
         )
         after = os.times()
-        busy = after.children_user + after.children_system - before.children_user - before.children_system
+        busy = (
+            after.children_user + after.children_system - before.children_user - before.children_system
+        )
         with capsys.disabled():
-            print(f"\n{' '.join(words)}: {time.perf_counter() - began:.2f} s, {busy:.2f} s of them busy", end="")
+            print(
+                f"\n{' '.join(words)}: {time.perf_counter() - began:.2f} s, {busy:.2f} s of them busy",
+                end="",
+            )
         assert done.returncode == 0, done.stderr
     assert (output_dir / "run-007" / "report.html").stat().st_size < 6_000_000

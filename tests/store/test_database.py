@@ -21,7 +21,16 @@ from loraloom.store.result import RunResult
 def run(output_dir: Path, name: str) -> tuple[RunResult, RunFolder]:
     folder = RunFolder.create(output_dir, name)
     trials = [Trial("t000", "completed", {}, {"validation_loss": 1.5})]
-    result = RunResult(name, "tune", "completed", "tiny", "causal_lm", "2025-01-01T00:00:00+00:00", best="t000", trials=trials)
+    result = RunResult(
+        name,
+        "tune",
+        "completed",
+        "tiny",
+        "causal_lm",
+        "2025-01-01T00:00:00+00:00",
+        best="t000",
+        trials=trials,
+    )
     folder.write_result(result)
     return result, folder
 
@@ -72,7 +81,9 @@ def test_a_missing_database_is_built_from_the_folders_beside_it(tmp_path: Path) 
 
 def test_tables_of_others_do_not_hide_the_folders(tmp_path: Path) -> None:
     run(tmp_path, "first")
-    sqlite3.connect(tmp_path / "loraloom.db").execute("CREATE TABLE studies (id INTEGER)").connection.close()
+    sqlite3.connect(tmp_path / "loraloom.db").execute(
+        "CREATE TABLE studies (id INTEGER)"
+    ).connection.close()
     with Database(default_url(tmp_path)) as database:
         assert names(database) == ["first"]
 
@@ -83,8 +94,14 @@ def test_a_database_of_an_older_release_goes_on(tmp_path: Path) -> None:
     with Database(default_url(tmp_path)) as database:
         database.record(result, folder.path)
     old = sqlite3.connect(tmp_path / "loraloom.db")
-    old.execute("CREATE TABLE loraloom_trials (folder VARCHAR(700), position INTEGER, PRIMARY KEY (folder, position))")
-    old.execute("CREATE TABLE loraloom_events (folder VARCHAR(700), kind VARCHAR(100), PRIMARY KEY (folder, kind))")
+    old.execute(
+        "CREATE TABLE loraloom_trials (folder VARCHAR(700), position INTEGER, PRIMARY KEY (folder,"
+        " position))"
+    )
+    old.execute(
+        "CREATE TABLE loraloom_events (folder VARCHAR(700), kind VARCHAR(100), PRIMARY KEY (folder,"
+        " kind))"
+    )
     old.execute("INSERT INTO loraloom_trials VALUES (?, 0)", (str(folder.path),))
     old.commit()
     with Database(default_url(tmp_path)) as database:
@@ -92,7 +109,10 @@ def test_a_database_of_an_older_release_goes_on(tmp_path: Path) -> None:
         database.record(result, folder.path)
         run(tmp_path, "second")
         assert database.refresh(tmp_path) == 2
-        assert {summary.name: summary.status for summary in database.runs()} == {"first": "interrupted", "second": "completed"}
+        assert {summary.name: summary.status for summary in database.runs()} == {
+            "first": "interrupted",
+            "second": "completed",
+        }
     assert old.execute("SELECT position FROM loraloom_trials").fetchall() == [(0,)]
     old.close()
 
@@ -102,10 +122,14 @@ def test_a_run_that_was_killed_is_found(tmp_path: Path) -> None:
         assert database.refresh(tmp_path) == 0
         RunFolder.create(tmp_path, "killed").append(Event("run_started", data={"verb": "tune"}))
         assert database.refresh(tmp_path) == 1
-        assert [(summary.name, summary.status) for summary in database.runs()] == [("killed", "interrupted")]
+        assert [(summary.name, summary.status) for summary in database.runs()] == [
+            ("killed", "interrupted")
+        ]
 
 
-@pytest.mark.parametrize("broken", [b"this was never a database " * 400, b"SQLite format 3\x00" + b"\xff" * 8000])
+@pytest.mark.parametrize(
+    "broken", [b"this was never a database " * 400, b"SQLite format 3\x00" + b"\xff" * 8000]
+)
 def test_a_broken_database_is_moved_aside_and_built_again(tmp_path: Path, broken: bytes) -> None:
     run(tmp_path, "first")
     (tmp_path / "loraloom.db").write_bytes(broken)
@@ -128,7 +152,10 @@ def test_a_database_that_breaks_later_is_built_again_too(tmp_path: Path) -> None
 def test_a_file_of_the_user_is_never_moved(tmp_path: Path) -> None:
     notes = tmp_path / "notes.txt"
     notes.write_text("my notes " * 200)
-    with Database(f"sqlite:///{notes}") as database, pytest.raises(StoreError, match="not a database that can be read") as caught:
+    with (
+        Database(f"sqlite:///{notes}") as database,
+        pytest.raises(StoreError, match="not a database that can be read") as caught,
+    ):
         database.runs()
     assert str(notes) in str(caught.value)
     assert [path.name for path in tmp_path.iterdir()] == ["notes.txt"]
@@ -150,7 +177,10 @@ def test_one_that_stays_locked_says_so_and_the_run_is_safe(tmp_path: Path) -> No
     result, folder = run(tmp_path, "first")
     with Database(default_url(tmp_path), wait_seconds=0.1) as database:
         database.runs()
-        with locked(tmp_path / "loraloom.db"), pytest.raises(StoreError, match="the database stayed locked") as caught:
+        with (
+            locked(tmp_path / "loraloom.db"),
+            pytest.raises(StoreError, match="the database stayed locked") as caught,
+        ):
             database.record(result, folder.path)
         assert "waited 0.1 s" in str(caught.value)
         assert "run folders hold every run" in str(caught.value)
@@ -186,7 +216,9 @@ def test_two_writers_at_once_lose_nothing(tmp_path: Path) -> None:
         assert len(names(database)) == 12
 
 
-@pytest.mark.parametrize("url", ["runs/loraloom.db", "nosuch://host/db", "", "postgresql+nosuchdriver://host/db"])
+@pytest.mark.parametrize(
+    "url", ["runs/loraloom.db", "nosuch://host/db", "", "postgresql+nosuchdriver://host/db"]
+)
 def test_a_url_that_cannot_be_is_refused(url: str) -> None:
     with pytest.raises(RequestError, match="cannot be used as a database") as caught:
         Database(url)

@@ -74,7 +74,22 @@ def test_a_folder_in_which_nothing_was_begun_is_as_good_as_none(tmp_path: Path) 
 
 
 @pytest.mark.parametrize(
-    "name", ["", ".", "..", "../up", "a/b", "a\\b", "/etc", ".hidden", "a\nb", "a:b", "loraloom.db", "x" * 200, "end."]
+    "name",
+    [
+        "",
+        ".",
+        "..",
+        "../up",
+        "a/b",
+        "a\\b",
+        "/etc",
+        ".hidden",
+        "a\nb",
+        "a:b",
+        "loraloom.db",
+        "x" * 200,
+        "end.",
+    ],
 )
 def test_a_name_that_cannot_be_one_folder_is_refused(tmp_path: Path, name: str) -> None:
     with pytest.raises(RequestError, match="cannot be the name of a folder"):
@@ -137,7 +152,10 @@ def test_config_and_resolved_come_back_as_they_were(tmp_path: Path) -> None:
 def test_resolved_is_yaml_for_people(tmp_path: Path) -> None:
     folder = RunFolder.create(tmp_path, "first")
     folder.write_resolved({"adapter.r": Advice(16, "enough for 4,000 rows", "measured")})
-    assert folder.resolved_path.read_text() == "adapter.r:\n  value: 16\n  reason: enough for 4,000 rows\n  source: measured\n"
+    assert (
+        folder.resolved_path.read_text()
+        == "adapter.r:\n  value: 16\n  reason: enough for 4,000 rows\n  source: measured\n"
+    )
 
 
 numbers = st.integers(-(2**53), 2**53) | st.floats(allow_nan=False, allow_infinity=False)
@@ -158,7 +176,9 @@ events = st.builds(
 
 @settings(max_examples=60, deadline=None)
 @given(st.lists(events, max_size=5))
-def test_events_come_back_in_order(tmp_path_factory: pytest.TempPathFactory, written: list[Event]) -> None:
+def test_events_come_back_in_order(
+    tmp_path_factory: pytest.TempPathFactory, written: list[Event]
+) -> None:
     folder = RunFolder(tmp_path_factory.mktemp("run"))
     for event in written:
         folder.append(event)
@@ -167,7 +187,9 @@ def test_events_come_back_in_order(tmp_path_factory: pytest.TempPathFactory, wri
 
 @given(cut=st.integers(0, 200))
 @settings(max_examples=60, deadline=None)
-def test_a_crash_anywhere_costs_at_most_the_last_event(tmp_path_factory: pytest.TempPathFactory, cut: int) -> None:
+def test_a_crash_anywhere_costs_at_most_the_last_event(
+    tmp_path_factory: pytest.TempPathFactory, cut: int
+) -> None:
     path = tmp_path_factory.mktemp("run")
     folder = RunFolder(path)
     for step in range(5):
@@ -192,11 +214,18 @@ def test_numbers_that_json_lacks_become_null(tmp_path: Path) -> None:
 
 
 @given(st.lists(st.tuples(st.text(), st.floats(), st.booleans()), max_size=6))
-def test_run_json_is_the_result_as_one_document(tmp_path_factory: pytest.TempPathFactory, told: list[Any]) -> None:
+def test_run_json_is_the_result_as_one_document(
+    tmp_path_factory: pytest.TempPathFactory, told: list[Any]
+) -> None:
     """Also the second time, when most of its trials are as they were."""
     folder = RunFolder(tmp_path_factory.mktemp("whole"))
-    trials = [Trial(f"t{n}", "completed", {"p": text}, {"m": cost}) for n, (text, cost, _) in enumerate(told)]
-    again = [replace(trial, reason='\n  "trials": []') if told[n][2] else trial for n, trial in enumerate(trials)]
+    trials = [
+        Trial(f"t{n}", "completed", {"p": text}, {"m": cost}) for n, (text, cost, _) in enumerate(told)
+    ]
+    again = [
+        replace(trial, reason='\n  "trials": []') if told[n][2] else trial
+        for n, trial in enumerate(trials)
+    ]
     for now in (trials, again):
         result = result_named("whole", notes=['"trials": []'], trials=now, best="t0" if now else None)
         folder.write_result(result)
@@ -211,7 +240,9 @@ def test_signals_come_back_and_those_of_an_older_run_from_its_events(tmp_path: P
     assert folder.signals("t0") == {"readings": [1, 2]}
 
 
-def test_a_result_is_replaced_whole_or_not_at_all(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_result_is_replaced_whole_or_not_at_all(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     folder = RunFolder(tmp_path)
     folder.write_result(result_named("first", status="running"))
     refuse(monkeypatch, errno.ENOSPC)
@@ -225,7 +256,11 @@ def test_a_result_is_replaced_whole_or_not_at_all(tmp_path: Path, monkeypatch: p
 
 @pytest.mark.parametrize(
     ("number", "words"),
-    [(errno.EACCES, "writing is not allowed"), (errno.EROFS, "writing is not allowed"), (errno.EIO, "the disk refused")],
+    [
+        (errno.EACCES, "writing is not allowed"),
+        (errno.EROFS, "writing is not allowed"),
+        (errno.EIO, "the disk refused"),
+    ],
 )
 def test_what_the_system_refuses_says_what_to_do(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: int, words: str
@@ -260,8 +295,20 @@ def test_a_run_that_had_not_begun_has_no_result(tmp_path: Path) -> None:
 def test_a_killed_run_is_read_from_its_events(tmp_path: Path) -> None:
     folder = RunFolder.create(tmp_path, "first")
     folder.append(Event("run_started", data={"verb": "tune", "model": "tiny", "task": "causal_lm"}))
-    folder.append(Event("trial_started", trial="t000", at=1.0, data={"params": {"adapter.r": 8}, "planned_steps": 40}))
-    folder.append(Event("evaluated", trial="t000", step=20, at=5.0, data={"split": "validation", "progress": 0.5, "loss": 1.5}))
+    folder.append(
+        Event(
+            "trial_started", trial="t000", at=1.0, data={"params": {"adapter.r": 8}, "planned_steps": 40}
+        )
+    )
+    folder.append(
+        Event(
+            "evaluated",
+            trial="t000",
+            step=20,
+            at=5.0,
+            data={"split": "validation", "progress": 0.5, "loss": 1.5},
+        )
+    )
     result = folder.result()
     assert (result.name, result.verb, result.status) == ("first", "tune", "interrupted")
     assert result.trials[0].metrics == {"validation_loss": 1.5}

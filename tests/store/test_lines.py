@@ -82,10 +82,12 @@ def test_one_lock_at_a_time(tmp_path: Path) -> None:
 
 def test_a_process_that_is_killed_lets_go(tmp_path: Path) -> None:
     code = (
-        "import sys, time; from loraloom.store.folder import RunFolder; folder = RunFolder(sys.argv[1]); folder.lock();"
-        "print('held', flush=True); time.sleep(600)"
+        "import sys, time; from loraloom.store.folder import RunFolder; folder = RunFolder(sys.argv[1]);"
+        " folder.lock();print('held', flush=True); time.sleep(600)"
     )
-    holder = subprocess.Popen([sys.executable, "-c", code, str(tmp_path)], stdout=subprocess.PIPE, text=True)
+    holder = subprocess.Popen(
+        [sys.executable, "-c", code, str(tmp_path)], stdout=subprocess.PIPE, text=True
+    )
     assert holder.stdout is not None and holder.stdout.readline() == "held\n"
     with pytest.raises(RequestError, match="being worked on by another process") as caught:
         RunFolder(tmp_path).lock()

@@ -26,7 +26,12 @@ values = (
     | st.lists(texts, max_size=2)
 )
 findings = st.builds(
-    Finding, name=texts, level=st.sampled_from(["note", "warning", "fault"]), symptom=texts, evidence=texts, next=texts
+    Finding,
+    name=texts,
+    level=st.sampled_from(["note", "warning", "fault"]),
+    symptom=texts,
+    evidence=texts,
+    next=texts,
 )
 trials = st.builds(
     Trial,
@@ -44,30 +49,60 @@ trials = st.builds(
 
 
 def a_result(**changes: Any) -> RunResult:
-    given_values: dict[str, Any] = {"verb": "tune", "status": "completed", "model": "tiny", "task": "causal_lm"}
-    return RunResult(**({"name": "first", "started_at": "2025-01-01T00:00:00+00:00"} | given_values | changes))
+    given_values: dict[str, Any] = {
+        "verb": "tune",
+        "status": "completed",
+        "model": "tiny",
+        "task": "causal_lm",
+    }
+    return RunResult(
+        **({"name": "first", "started_at": "2025-01-01T00:00:00+00:00"} | given_values | changes)
+    )
 
 
 def round_trip(result: RunResult) -> RunResult:
     return RunResult.from_plain(json.loads(to_json(result.to_plain())))
 
 
-@given(st.lists(trials, max_size=3, unique_by=lambda trial: trial.id), st.lists(findings, max_size=2), scores, st.data())
+@given(
+    st.lists(trials, max_size=3, unique_by=lambda trial: trial.id),
+    st.lists(findings, max_size=2),
+    scores,
+    st.data(),
+)
 def test_a_result_comes_back_as_it_was(
     kept: list[Trial], found: list[Finding], baseline: dict[str, float], data: st.DataObject
 ) -> None:
     best = data.draw(st.sampled_from([None, *(trial.id for trial in kept)]))
     result = a_result(
-        trials=kept, findings=found, baseline=baseline, best=best, labels=["a", "b"], notes=["a note"], verdict="sure"
+        trials=kept,
+        findings=found,
+        baseline=baseline,
+        best=best,
+        labels=["a", "b"],
+        notes=["a note"],
+        verdict="sure",
     )
     assert round_trip(result) == result
 
 
 def test_the_file_has_the_keys_that_were_promised() -> None:
-    trial = Trial("t000", "completed", {"adapter.r": 8}, {"validation_loss": 1.5}, adapter="trials/t000/adapter")
+    trial = Trial(
+        "t000", "completed", {"adapter.r": 8}, {"validation_loss": 1.5}, adapter="trials/t000/adapter"
+    )
     data = a_result(trials=[trial], best="t000", baseline={"validation_loss": 2.0}).to_plain()
     assert list(data)[:4] == ["schema_version", "name", "verb", "status"]
-    promised = {"model", "task", "started_at", "seconds", "environment", "baseline", "best", "trials", "findings"}
+    promised = {
+        "model",
+        "task",
+        "started_at",
+        "seconds",
+        "environment",
+        "baseline",
+        "best",
+        "trials",
+        "findings",
+    }
     assert promised <= set(data)
     assert data["baseline"] == {"metrics": {"validation_loss": 2.0}}
     assert data["best"] == {

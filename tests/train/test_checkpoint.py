@@ -1,4 +1,5 @@
-"""Checkpoints on disk: whole or not there, the one before in reserve, and a word for everything that is wrong with one."""
+"""Checkpoints on disk: whole or not there, the one before in reserve, and a word for
+everything that is wrong with one."""
 
 from __future__ import annotations
 
@@ -17,13 +18,18 @@ from loraloom.train.checkpoint import load, save
 
 
 class Trainer:
-    """As much of a `PackTrainer` as a checkpoint asks for: a step that counts, and tensors that follow it."""
+    """As much of a `PackTrainer` as a checkpoint asks for: a step that counts, and
+    tensors that follow it."""
 
     def __init__(self) -> None:
         self.step = 0
 
     def state_dict(self) -> dict[str, Any]:
-        return {"step": self.step, "loss": float("nan"), "tensors": {"t000/weights": torch.full((64,), float(self.step))}}
+        return {
+            "step": self.step,
+            "loss": float("nan"),
+            "tensors": {"t000/weights": torch.full((64,), float(self.step))},
+        }
 
     def saved(self, folder: Path, step: int) -> Path:
         self.step = step
@@ -71,14 +77,18 @@ SPOILT: Mapping[str, Callable[[Path], object]] = {
 
 @pytest.mark.parametrize("kind", ["json", "safetensors"])
 @pytest.mark.parametrize("fault", SPOILT)
-def test_a_spoilt_one_gives_way_to_the_one_before(kind: str, fault: str, tmp_path: Path, trainer: Trainer) -> None:
+def test_a_spoilt_one_gives_way_to_the_one_before(
+    kind: str, fault: str, tmp_path: Path, trainer: Trainer
+) -> None:
     trainer.saved(tmp_path, 1)
     latest = trainer.saved(tmp_path, 2)
     SPOILT[fault](latest.with_suffix(f".{kind}"))
     found = load(tmp_path)
     assert found is not None and found.trainer["step"] == 1
     if (kind, fault) != ("json", "gone"):
-        assert len(found.passed_over) == 1 and found.passed_over[0].startswith("checkpoint-000002.json: ")
+        assert len(found.passed_over) == 1 and found.passed_over[0].startswith(
+            "checkpoint-000002.json: "
+        )
     trainer.saved(tmp_path, 3)
     assert step_of(tmp_path) == (3, 3, 3)
 
@@ -88,7 +98,9 @@ def test_all_spoilt_is_an_error_that_says_so(tmp_path: Path, trainer: Trainer) -
         trainer.saved(tmp_path, step).write_text("{}")
     with pytest.raises(RunError, match="no checkpoint can be read") as caught:
         load(tmp_path)
-    assert "checkpoint-000001.json" in str(caught.value) and "checkpoint-000002.json" in str(caught.value)
+    assert "checkpoint-000001.json" in str(caught.value) and "checkpoint-000002.json" in str(
+        caught.value
+    )
     assert "begins anew" in str(caught.value)
 
 
@@ -134,7 +146,9 @@ def test_an_end_in_the_middle_of_writing_leaves_the_one_before(
     assert not [path for path in tmp_path.iterdir() if not path.name.startswith("checkpoint-")]
 
 
-def test_a_full_disk_is_told_and_costs_nothing(tmp_path: Path, trainer: Trainer, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_full_disk_is_told_and_costs_nothing(
+    tmp_path: Path, trainer: Trainer, monkeypatch: pytest.MonkeyPatch
+) -> None:
     trainer.saved(tmp_path, 1)
 
     def full(_: int) -> None:
@@ -148,7 +162,9 @@ def test_a_full_disk_is_told_and_costs_nothing(tmp_path: Path, trainer: Trainer,
     assert step_of(tmp_path) == (1, 1, 1)
 
 
-def test_an_older_version_is_brought_up_step_by_step(tmp_path: Path, trainer: Trainer, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_older_version_is_brought_up_step_by_step(
+    tmp_path: Path, trainer: Trainer, monkeypatch: pytest.MonkeyPatch
+) -> None:
     trainer.saved(tmp_path, 1)
     monkeypatch.setattr(checkpoint, "VERSION", 3)
     with pytest.raises(RunError, match="version 1"):

@@ -45,7 +45,9 @@ def test_sizes_and_ranks_are_those_of_the_product() -> None:
         values = torch.linalg.svdvals(delta_OD)[: RANKS[path]]
         shares = values / values.sum()
         squares[path] = float(delta_OD.square().sum())
-        assert found[path].effective_rank == pytest.approx(math.exp(-float((shares * shares.log()).sum())), rel=1e-6)
+        assert found[path].effective_rank == pytest.approx(
+            math.exp(-float((shares * shares.log()).sum())), rel=1e-6
+        )
         assert found[path].update == pytest.approx(float(delta_OD.norm()) / norms[path], rel=1e-6)
         assert found[path].b_norm == pytest.approx(float(b_OR.norm()), rel=1e-6)
     for path, module in found.items():
@@ -65,7 +67,9 @@ def test_one_direction_has_an_effective_rank_of_one() -> None:
 
 def test_an_adapter_that_never_moved() -> None:
     found = module_updates(adapter(b_scale=0.0), dict.fromkeys(RANKS, 1.0))
-    assert [(m.b_norm, m.update, m.effective_rank, m.energy) for m in found.values()] == [(0.0, 0.0, 0.0, 0.0)] * 3
+    assert [(m.b_norm, m.update, m.effective_rank, m.energy) for m in found.values()] == [
+        (0.0, 0.0, 0.0, 0.0)
+    ] * 3
 
 
 def test_weights_that_are_not_finite_have_no_modules_to_tell_of() -> None:

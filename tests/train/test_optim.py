@@ -23,7 +23,9 @@ ENTRIES = [
 
 def arena_of(seed: int = 0) -> Arena:
     arena = Arena(ENTRIES, torch.float64, "cpu")
-    arena.weights.copy_(torch.randn(arena.numel, generator=torch.Generator().manual_seed(seed), dtype=torch.float64))
+    arena.weights.copy_(
+        torch.randn(arena.numel, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
+    )
     return arena
 
 
@@ -44,7 +46,9 @@ def test_an_arena_is_one_block_in_groups_with_views_into_it() -> None:
 @pytest.mark.parametrize("optim", ["adamw", "sgd"])
 @pytest.mark.parametrize("clip", [0.0, 0.5])
 def test_a_flat_step_is_torchs_step_on_every_tensor(optim: Any, clip: float) -> None:
-    spec = TrainingSpec(learning_rate=0.0, optim=optim, weight_decay=0.1, lora_plus_ratio=4.0, max_grad_norm=clip)
+    spec = TrainingSpec(
+        learning_rate=0.0, optim=optim, weight_decay=0.1, lora_plus_ratio=4.0, max_grad_norm=clip
+    )
     arena = arena_of()
     flat = FlatOptimizer(arena, spec)
     theirs = {entry.key: nn.Parameter(arena.weight(entry).clone()) for entry in arena.entries}
@@ -56,9 +60,15 @@ def test_a_flat_step_is_torchs_step_on_every_tensor(optim: Any, clip: float) -> 
         }
         for e in arena.entries
     ]
-    optimizer = torch.optim.AdamW(groups, lr=0.0) if optim == "adamw" else torch.optim.SGD(groups, lr=0.0, momentum=0.9)
+    optimizer = (
+        torch.optim.AdamW(groups, lr=0.0)
+        if optim == "adamw"
+        else torch.optim.SGD(groups, lr=0.0, momentum=0.9)
+    )
     for step in range(4):
-        arena.grads.copy_(torch.randn(arena.numel, generator=torch.Generator().manual_seed(step), dtype=torch.float64))
+        arena.grads.copy_(
+            torch.randn(arena.numel, generator=torch.Generator().manual_seed(step), dtype=torch.float64)
+        )
         for entry in arena.entries:
             theirs[entry.key].grad = arena.grad(entry).clone()
         (norm,) = gradient_norms([arena])
@@ -79,7 +89,10 @@ def test_a_step_with_a_bad_gradient_leaves_weights_and_moments() -> None:
     flat = FlatOptimizer(arena, TrainingSpec(learning_rate=0.1))
     arena.grads.fill_(1.0)
     flat.step(0.1)
-    before, moments = arena.weights.clone(), {name: value.clone() for name, value in flat.state_dict().items()}
+    before, moments = (
+        arena.weights.clone(),
+        {name: value.clone() for name, value in flat.state_dict().items()},
+    )
     arena.grads.fill_(1.0)
     arena.grads[3] = float("inf")
     assert not torch.isfinite(flat.step(0.1))

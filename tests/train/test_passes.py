@@ -18,8 +18,9 @@ from loraloom.train.seat import evaluation_steps
 
 
 @given(
-    sizes=st.lists(st.lists(st.integers(1, 40), min_size=1, max_size=5), min_size=1, max_size=8), budget=st.integers(1, 400)
-)  # fmt: skip
+    sizes=st.lists(st.lists(st.integers(1, 40), min_size=1, max_size=5), min_size=1, max_size=8),
+    budget=st.integers(1, 400),
+)
 def test_everybody_is_in_one_pass_and_none_wastes_much(sizes: list[list[int]], budget: int) -> None:
     lengths = [size for rows in sizes for size in rows]
     numbers = iter(range(len(lengths)))
@@ -36,8 +37,9 @@ def test_everybody_is_in_one_pass_and_none_wastes_much(sizes: list[list[int]], b
 
 @given(
     sizes=st.lists(st.lists(st.integers(1, 40), min_size=1, max_size=5), min_size=1, max_size=12),
-    budget=st.integers(1, 800), workers=st.integers(1, 4),
-)  # fmt: skip
+    budget=st.integers(1, 800),
+    workers=st.integers(1, 4),
+)
 def test_passes_at_once_share_the_budget(sizes: list[list[int]], budget: int, workers: int) -> None:
     lengths = [size for rows in sizes for size in rows]
     numbers = iter(range(len(lengths)))
@@ -49,7 +51,9 @@ def test_passes_at_once_share_the_budget(sizes: list[list[int]], budget: int, wo
         if count >= workers and len(waiting) == count:
             assert len(groups) == workers, "nobody waits while there is something to do"
         for group in groups:
-            padded = max(lengths[i] for trial in group for i in waiting[trial]) * sum(len(waiting[trial]) for trial in group)
+            padded = max(lengths[i] for trial in group for i in waiting[trial]) * sum(
+                len(waiting[trial]) for trial in group
+            )
             assert len(group) == 1 or padded <= budget // workers
         for trial in [trial for group in groups for trial in group]:
             del waiting[trial]
@@ -70,13 +74,27 @@ def test_scoring_is_even_and_ends_at_the_end(planned: int, evaluations: int) -> 
     assert max(gaps) - min(gaps) <= 1 or planned < 2 * evaluations
 
 
-@pytest.mark.parametrize(("fault", "is_memory"), [
-    (torch.OutOfMemoryError("CUDA out of memory"), True), (MemoryError(), True),
-    (RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried to allocate 80 bytes"), True),
-    (RuntimeError("[enforce fail at alloc_cpu.cpp] . DefaultCPUAllocator: not enough memory: you tried to allocate 1"), True),
-    (RuntimeError("CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling cublasCreate"), True),
-    (RuntimeError("mat1 and mat2 shapes cannot be multiplied"), False), (ValueError("out of memory"), False),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("fault", "is_memory"),
+    [
+        (torch.OutOfMemoryError("CUDA out of memory"), True),
+        (MemoryError(), True),
+        (
+            RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried to allocate 80 bytes"),
+            True,
+        ),
+        (
+            RuntimeError(
+                "[enforce fail at alloc_cpu.cpp] . DefaultCPUAllocator: not enough memory: you tried to"
+                " allocate 1"
+            ),
+            True,
+        ),
+        (RuntimeError("CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling cublasCreate"), True),
+        (RuntimeError("mat1 and mat2 shapes cannot be multiplied"), False),
+        (ValueError("out of memory"), False),
+    ],
+)
 def test_a_lack_of_memory_is_told_from_other_faults(fault: BaseException, is_memory: bool) -> None:
     assert is_out_of_memory(fault) is is_memory
 

@@ -11,14 +11,20 @@ from hypothesis import strategies as st
 from loraloom.train.schedule import SHAPES, lr_at, warmup_steps
 
 
-@given(total=st.integers(1, 60), ratio=st.floats(0, 0.9), shape=st.sampled_from(["linear", "cosine", "constant"]))
+@given(
+    total=st.integers(1, 60),
+    ratio=st.floats(0, 0.9),
+    shape=st.sampled_from(["linear", "cosine", "constant"]),
+)
 def test_rates_are_those_of_transformers(total: int, ratio: float, shape: str) -> None:
     warmup = warmup_steps(total, ratio)
     optimizer = torch.optim.SGD([torch.nn.Parameter(torch.zeros(1))], lr=0.3)
     name = "constant_with_warmup" if shape == "constant" else shape
     theirs = tf.get_scheduler(name, optimizer, num_warmup_steps=warmup, num_training_steps=total)
     for step in range(total):
-        assert lr_at(step, total, 0.3, shape, warmup) == pytest.approx(theirs.get_last_lr()[0], abs=1e-12)
+        assert lr_at(step, total, 0.3, shape, warmup) == pytest.approx(
+            theirs.get_last_lr()[0], abs=1e-12
+        )
         optimizer.step()
         theirs.step()
 

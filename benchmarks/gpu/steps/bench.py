@@ -56,8 +56,11 @@ class Bench:
     def on_cuda(self) -> bool:
         return self.device == "cuda"
 
-    def part(self, name: str, run: Callable[[], Mapping[str, Any]], *, limit: float = PART_SECONDS) -> dict[str, Any] | None:
-        """Run a part and tell what it found, or why it found nothing; gives what it found, None where it did not.
+    def part(
+        self, name: str, run: Callable[[], Mapping[str, Any]], *, limit: float = PART_SECONDS
+    ) -> dict[str, Any] | None:
+        """Run a part and tell what it found, or why it found nothing; gives what it
+        found, None where it did not.
 
         Raises:
             RuntimeError: the device is broken for this process.

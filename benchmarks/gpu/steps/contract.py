@@ -1,8 +1,8 @@
 """Does the device train what the CPU trains, and a pack what a candidate trains alone?
 
-Two trainings are compared by how far apart the weights of a candidate end, over how far they went: |w - v| / |v - v0|, in
-Euclidean norms. In bfloat16 the yardstick is what bfloat16 itself costs: a training on the CPU in bfloat16 against one in
-float64.
+Two trainings are compared by how far apart the weights of a candidate end, over how far they went: |w -
+v| / |v - v0|, in Euclidean norms. In bfloat16 the yardstick is what bfloat16 itself costs: a training on
+the CPU in bfloat16 against one in float64.
 """
 
 from __future__ import annotations
@@ -21,13 +21,14 @@ from steps.bench import Bench, Failed, NotMeasuredError
 from steps.training import build, candidate, engine, linears, make_rows, ways
 
 TOLERANCE = {"float64": 1e-5, "float32": 5e-3}
-"""Largest distance. Norms and rotary angles are float32 in models of any precision, and AdamW's first steps take the sign of a
-gradient, however small it is."""
+"""Largest distance. Norms and rotary angles are float32 in models of any precision, and AdamW's first
+steps take the sign of a gradient, however small it is."""
 WORSE, MORE = 2.0, 0.02
 """In bfloat16: this many times what bfloat16 costs on a CPU, and so much more."""
 SGD_RATE = 0.05
 STEPS, REPEATED_STEPS = 3, 6
-"""Of each candidate, and of those whose passes are to be recorded: a graph is made of what has been seen before."""
+"""Of each candidate, and of those whose passes are to be recorded: a graph is made of
+what has been seen before."""
 LENGTH = 24
 
 Weights = dict[str, Tensor]
@@ -44,7 +45,9 @@ def measure(bench: Bench) -> None:
             bench.part(f"packed as alone, {dtype}", lambda dtype=dtype: trial.as_alone(dtype))
         for name, (off, on) in SWITCHES.items():
             for dtype in ("float32", "bfloat16"):
-                bench.part(f"{name}, {dtype}", lambda o=off, n=on, dtype=dtype: trial.as_without(dtype, o, n))
+                bench.part(
+                    f"{name}, {dtype}", lambda o=off, n=on, dtype=dtype: trial.as_without(dtype, o, n)
+                )
         for dtype in ("float32", "bfloat16"):
             bench.part(f"graph as eager, {dtype}", lambda dtype=dtype: trial.as_eager(dtype))
 
@@ -65,7 +68,12 @@ def kinds(model: Any, steps: int = STEPS) -> list[Candidate]:
         "attention, sgd": {"target_modules": attention, "optim": "sgd", "learning_rate": SGD_RATE},
         "accumulated": {"gradient_accumulation_steps": 2, "per_device_train_batch_size": 2},
         "dropout": {"lora_dropout": 0.2},
-        "dropout, rank 5": {"lora_dropout": 0.1, "r": 5, "per_device_train_batch_size": 2, "weight_decay": 0.1},
+        "dropout, rank 5": {
+            "lora_dropout": 0.1,
+            "r": 5,
+            "per_device_train_batch_size": 2,
+            "weight_decay": 0.1,
+        },
         "dora": {"use_dora": True, "lora_plus_ratio": 4.0},
     }
     return [
@@ -91,7 +99,10 @@ class Trial:
         return self.judged(there, self.trained(dtype, "cpu"), dict.fromkeys(there, TOLERANCE[dtype]))
 
     def as_alone(self, dtype: str) -> dict[str, Any]:
-        together, alone = self.trained(dtype, self.bench.device), self.trained(dtype, self.bench.device, alone=True)
+        together, alone = (
+            self.trained(dtype, self.bench.device),
+            self.trained(dtype, self.bench.device, alone=True),
+        )
         return self.judged(together, alone, self.allowed(dtype))
 
     def as_without(self, dtype: str, off: Mapping[str, bool], on: Mapping[str, bool]) -> dict[str, Any]:
@@ -109,7 +120,9 @@ class Trial:
         recorded = self.trained(dtype, self.bench.device, repeated=True, graphs=True)
         taken = self._ways[dtype]
         if not taken["replays"]:
-            raise NotMeasuredError(f"no graph ran: {taken['stopped'] or '; '.join(taken['refused']) or 'nothing repeated'}")
+            raise NotMeasuredError(
+                f"no graph ran: {taken['stopped'] or '; '.join(taken['refused']) or 'nothing repeated'}"
+            )
         return {**self.judged(recorded, eager, self.allowed(dtype)), "ways": taken}
 
     def judged_by_truth(self, there: Weights) -> dict[str, Any]:
@@ -141,13 +154,18 @@ class Trial:
             for name, end in right.items()
         }
 
-    def trained(self, dtype: str, device: str, *, alone: bool = False, repeated: bool = False, **switches: bool) -> Weights:
+    def trained(
+        self, dtype: str, device: str, *, alone: bool = False, repeated: bool = False, **switches: bool
+    ) -> Weights:
         """The weights that each candidate ends with."""
         key = (dtype, device, alone, repeated, *sorted(switches.items()))
         if key not in self._done:
-            # Drawn on the CPU in float64: all trainings start from the same base, rounded to their own precision.
+            # Drawn on the CPU in float64: all trainings start from the same base,
+            # rounded to their own precision.
             model = build(self.shape, "float64", "cpu").to(getattr(torch, dtype)).to(device)
-            rows = make_rows(LENGTH, model.config.vocab_size, 48, shortest=LENGTH if repeated else LENGTH // 4, seed=1)
+            rows = make_rows(
+                LENGTH, model.config.vocab_size, 48, shortest=LENGTH if repeated else LENGTH // 4, seed=1
+            )
             some = kinds(model, REPEATED_STEPS if repeated else STEPS)
             groups = [[one] for one in some] if alone else [some]
             self._done[key] = {}
@@ -162,7 +180,9 @@ class Trial:
 
 
 def finish(
-    trainer: PackTrainer, group: Sequence[Candidate], began: Callable[[str, Tensor], object] = lambda name, weights: None
+    trainer: PackTrainer,
+    group: Sequence[Candidate],
+    began: Callable[[str, Tensor], object] = lambda name, weights: None,
 ) -> Weights:
     """Train candidates to their ends; `began` is told what they start from."""
     for one in group:

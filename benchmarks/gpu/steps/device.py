@@ -18,9 +18,19 @@ from steps.bench import Bench
 from steps.training import synchronise
 
 PACKAGES = (
-    "loraloom", "torch", "triton", "transformers", "peft", "accelerate", "bitsandbytes", "liger-kernel", "numpy",
-    "pydantic", "optuna", "plotly",
-)  # fmt: skip
+    "loraloom",
+    "torch",
+    "triton",
+    "transformers",
+    "peft",
+    "accelerate",
+    "bitsandbytes",
+    "liger-kernel",
+    "numpy",
+    "pydantic",
+    "optuna",
+    "plotly",
+)
 ASKED = "driver_version,power.limit,clocks.max.sm,clocks.max.memory,pcie.link.gen.current,pcie.link.width.current"
 ORDERS = 2000
 
@@ -35,16 +45,23 @@ def machine(bench: Bench) -> dict[str, Any]:
     """The device in words and numbers, without the machine's name."""
     found: dict[str, Any] = {
         "packages": {"python": platform.python_version()} | {name: version(name) for name in PACKAGES},
-        "cuda": torch.version.cuda, "processor": cpu_name(), "cores": usable_cores(), "system": platform.system(),
+        "cuda": torch.version.cuda,
+        "processor": cpu_name(),
+        "cores": usable_cores(),
+        "system": platform.system(),
         "kernels": refusal(bench.device, torch.bfloat16) or "used",
-    }  # fmt: skip
+    }
     if bench.on_cuda:
         about, (free, total) = torch.cuda.get_device_properties(0), torch.cuda.mem_get_info()
         found |= {
-            "device": torch.cuda.get_device_name(), "capability": list(torch.cuda.get_device_capability()),
-            "total_bytes": total, "free_bytes": free, "multiprocessors": about.multi_processor_count,
-            "devices": torch.cuda.device_count(), "cudnn": torch.backends.cudnn.version(),
-        }  # fmt: skip
+            "device": torch.cuda.get_device_name(),
+            "capability": list(torch.cuda.get_device_capability()),
+            "total_bytes": total,
+            "free_bytes": free,
+            "multiprocessors": about.multi_processor_count,
+            "devices": torch.cuda.device_count(),
+            "cudnn": torch.backends.cudnn.version(),
+        }
     return found
 
 
@@ -58,7 +75,11 @@ def driver(bench: Bench) -> dict[str, Any]:
     done = subprocess.run(words, capture_output=True, text=True, timeout=20, check=False)
     values = [value.strip() for value in done.stdout.split(",")]
     names = ASKED.split(",")
-    return dict(zip(names, values, strict=True)) if len(values) == len(names) else {"said": done.stdout + done.stderr}
+    return (
+        dict(zip(names, values, strict=True))
+        if len(values) == len(names)
+        else {"said": done.stdout + done.stderr}
+    )
 
 
 def version(package: str) -> str | None:
@@ -70,7 +91,8 @@ def version(package: str) -> str | None:
 
 @torch.no_grad()
 def rates(bench: Bench) -> dict[str, Any]:
-    """Rates of large products and copies, and the time that a kernel of nothing takes to be asked for."""
+    """Rates of large products and copies, and the time that a kernel of nothing takes
+    to be asked for."""
     side, size = (64, 2**16) if bench.small else (8192, 2**30)
     found: dict[str, Any] = {}
     for dtype in ("bfloat16", "float32"):

@@ -1,4 +1,5 @@
-"""What a person types: the tests that need a GPU, and one search of a tiny model, each a command of its own."""
+"""What a person types: the tests that need a GPU, and one search of a tiny model, each
+a command of its own."""
 
 from __future__ import annotations
 
@@ -20,8 +21,12 @@ from steps.bench import Bench, Failed, NotMeasuredError
 
 DOOR = ("pydantic", "typer", "rich", "optuna", "scipy", "sqlalchemy", "plotly", "jinja2", "pyarrow")
 TESTS = ("pytest", "hypothesis")
-SENTENCES = [f"the {animal} {verb} {place}" for animal in ("cat", "dog", "bird") for verb in ("sleeps", "waits", "turns")
-             for place in ("here", "there", "in the house", "by the door")]  # fmt: skip
+SENTENCES = [
+    f"the {animal} {verb} {place}"
+    for animal in ("cat", "dog", "bird")
+    for verb in ("sleeps", "waits", "turns")
+    for place in ("here", "there", "in the house", "by the door")
+]
 
 
 def measure(bench: Bench) -> None:
@@ -48,8 +53,27 @@ def tune(bench: Bench) -> dict[str, Any]:
         folder = Path(place)
         model, data = save_llama(folder / "model", SENTENCES), folder / "rows.jsonl"
         data.write_text("".join(json.dumps({"text": text}) + "\n" for text in SENTENCES))
-        words = ["--model", str(model), "--data", str(data), "--validation", "0.2", "--trials", "2", "--max-steps", "4"]
-        words += ["--set", "search.seeds_for_finalists=1", "--output-dir", str(folder), "--name", "run", "--json"]
+        words = [
+            "--model",
+            str(model),
+            "--data",
+            str(data),
+            "--validation",
+            "0.2",
+            "--trials",
+            "2",
+            "--max-steps",
+            "4",
+        ]
+        words += [
+            "--set",
+            "search.seeds_for_finalists=1",
+            "--output-dir",
+            str(folder),
+            "--name",
+            "run",
+            "--json",
+        ]
         found = command(bench, [sys.executable, "-m", "loraloom", "tune", *words], said=False)
         result = json.loads((folder / "run" / "run.json").read_text())
     return {**found, "run_status": result["status"], "device": result["environment"]["device"]}
@@ -59,7 +83,10 @@ def gpu_tests(bench: Bench) -> dict[str, Any]:
     """`pytest -m gpu`."""
     bench.only_on_cuda()
     need((*DOOR, *TESTS))
-    return command(bench, [sys.executable, "-m", "pytest", "-q", "-m", "gpu", "-p", "no:cacheprovider", "--tb=short"])
+    return command(
+        bench,
+        [sys.executable, "-m", "pytest", "-q", "-m", "gpu", "-p", "no:cacheprovider", "--tb=short"],
+    )
 
 
 def command(bench: Bench, words: Sequence[str], *, said: bool = True) -> dict[str, Any]:
@@ -69,9 +96,15 @@ def command(bench: Bench, words: Sequence[str], *, said: bool = True) -> dict[st
     started = time.monotonic()
     hidden = {} if bench.on_cuda else {"CUDA_VISIBLE_DEVICES": ""}
     running = subprocess.Popen(
-        list(words), cwd=ROOT, env=os.environ | hidden, text=True, errors="replace",
-        stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
-    )  # fmt: skip
+        list(words),
+        cwd=ROOT,
+        env=os.environ | hidden,
+        text=True,
+        errors="replace",
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+    )
     last: deque[str] = deque(maxlen=3 * LINES)
     for line in running.stdout or ():
         print(line, end="")  # so that a step which is ended at its limit has last words

@@ -20,7 +20,9 @@ from loraloom.plan.time import forecast_time
 from steps.training import ALPHA, FAR, RANK, config_of
 
 
-def plan_of(shape: str, dtype: str, packed: int, rows: Sequence[Row], validation: Sequence[Row], device: Any) -> Plan:
+def plan_of(
+    shape: str, dtype: str, packed: int, rows: Sequence[Row], validation: Sequence[Row], device: Any
+) -> Plan:
     """The plan of `packed` candidates at batch 1 that have the device to themselves."""
     machine = device_facts(device)
     data = Encoded(tuple(rows), tuple(validation), (), (), "causal_lm", "made")
@@ -28,24 +30,35 @@ def plan_of(shape: str, dtype: str, packed: int, rows: Sequence[Row], validation
         model=ModelConfig(dtype=dtype),  # type: ignore[arg-type]
         adapter=AdapterConfig(r=RANK, lora_alpha=ALPHA, target_modules="all-linear", lora_dropout=0.0),
         training=TrainingConfig(
-            per_device_train_batch_size=1, gradient_accumulation_steps=1, gradient_checkpointing=False, max_steps=FAR
+            per_device_train_batch_size=1,
+            gradient_accumulation_steps=1,
+            gradient_checkpointing=False,
+            max_steps=FAR,
         ),
-        limits=LimitsConfig(max_packed=packed, memory=f"{machine.total_bytes // 2**20}MiB"),  # the base is there already
+        # the base is there already
+        limits=LimitsConfig(max_packed=packed, memory=f"{machine.total_bytes // 2**20}MiB"),
     )
     return make_plan(asked, Facts(facts_of(shape), data_facts(data), machine))
 
 
 def forecast(plan: Plan, token_budget: int) -> dict[str, Any]:
-    """Bytes that torch will hold on the device at most, and seconds of a tick, where passes have so many tokens."""
+    """Bytes that torch will hold on the device at most, and seconds of a tick, where
+    passes have so many tokens."""
     facts, settings = plan.facts, plan.settings
     memory = forecast_memory(facts, settings, replace(plan.shape, token_budget=token_budget))
     seconds = forecast_time(
-        facts, plan.config, settings, trials=plan.pack_size, packed=plan.pack_size, token_budget=token_budget
+        facts,
+        plan.config,
+        settings,
+        trials=plan.pack_size,
+        packed=plan.pack_size,
+        token_budget=token_budget,
     ).parts
     return {
-        "forecast_bytes": memory.value - memory.parts["runtime"], "forecast_parts": dict(memory.parts),
+        "forecast_bytes": memory.value - memory.parts["runtime"],
+        "forecast_parts": dict(memory.parts),
         "forecast_ms": 1e3 * (seconds["training"] + seconds["layers"]) / FAR,
-    }  # fmt: skip
+    }
 
 
 @cache

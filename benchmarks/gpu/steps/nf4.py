@@ -1,5 +1,5 @@
-"""A base in NF4, against PEFT's own. loraloom loads no quantised base: this step says so, in the place where it will be
-measured."""
+"""A base in NF4, against PEFT's own. loraloom loads no quantised base: this step says so, in the place
+where it will be measured."""
 
 from __future__ import annotations
 

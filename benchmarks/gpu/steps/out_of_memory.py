@@ -1,7 +1,7 @@
 """Memory that runs out in the middle of a tick: the pack is halved and goes on, with the same losses.
 
-torch is forbidden more memory than some of what the tick took before. On a processor, which has no such limit, passes above
-half their tokens are refused in the same words.
+torch is forbidden more memory than some of what the tick took before. On a processor, which has no such
+limit, passes above half their tokens are refused in the same words.
 """
 
 from __future__ import annotations
@@ -57,7 +57,13 @@ def halved(bench: Bench) -> dict[str, Any]:
     got, notes = losses(events), [str(event.data["text"]) for event in events if event.kind == "note"]
     distances = [abs(left - right) / abs(right) for left, right in zip(got, wanted, strict=False)]
     apart = max(distances) if len(got) == len(wanted) else None
-    found = {"stays_bytes": stays, "tick_bytes": took, "notes": notes, "losses_apart": apart, "allowed": TOLERANCE}
+    found = {
+        "stays_bytes": stays,
+        "tick_bytes": took,
+        "notes": notes,
+        "losses_apart": apart,
+        "allowed": TOLERANCE,
+    }
     if not notes:
         raise Failed("memory did not run out: nothing was halved", found)
     if apart is None or not apart <= TOLERANCE:
@@ -67,13 +73,18 @@ def halved(bench: Bench) -> dict[str, Any]:
 
 def losses(events: list[Event]) -> list[float]:
     """Of all steps, by step and candidate."""
-    steps = sorted((event.step or 0, event.trial or "", float(event.data["loss"])) for event in events if event.kind == "step")
+    steps = sorted(
+        (event.step or 0, event.trial or "", float(event.data["loss"]))
+        for event in events
+        if event.kind == "step"
+    )
     return [loss for _, _, loss in steps]
 
 
 @contextmanager
 def limited(bench: Bench, trainer: PackTrainer, most_bytes: int) -> Generator[None]:
-    """No more than so many bytes for torch; on a processor, no more than half the tokens of a tick for a pass."""
+    """No more than so many bytes for torch; on a processor, no more than half the
+    tokens of a tick for a pass."""
     if bench.on_cuda:
         _, total = torch.cuda.mem_get_info()
         torch.cuda.set_per_process_memory_fraction(min(1.0, most_bytes / total))

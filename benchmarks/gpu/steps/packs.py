@@ -13,7 +13,9 @@ from steps.training import engine, forget_peak, make_rows, pack_of, peak_bytes, 
 DTYPE = "bfloat16"
 
 
-def measured(bench: Bench, model: Any, shape: str, packed: int, tokens: int, token_budget: int | None = None) -> dict[str, Any]:
+def measured(
+    bench: Bench, model: Any, shape: str, packed: int, tokens: int, token_budget: int | None = None
+) -> dict[str, Any]:
     """Ticks of K candidates, batch 1, then an evaluation, which the forecast of memory covers too.
 
     Args:
@@ -39,9 +41,16 @@ def measured(bench: Bench, model: Any, shape: str, packed: int, tokens: int, tok
     tick()
     peak, said = peak_bytes(bench), forecast(plan, budget)
     return {
-        **times, "candidates": packed, "tokens": tokens, "token_budget": budget,
+        **times,
+        "candidates": packed,
+        "tokens": tokens,
+        "token_budget": budget,
         "tokens_per_second": 1e3 * packed * tokens / times["run_ms"],
-        "training_peak_bytes": training_peak, "peak_bytes": peak, **said,
+        "training_peak_bytes": training_peak,
+        "peak_bytes": peak,
+        **said,
         "memory_error": None if peak is None else said["forecast_bytes"] / peak - 1,
-        "time_error": said["forecast_ms"] / times["run_ms"] - 1, "notes": notes, "ways": ways(trainer),
-    }  # fmt: skip
+        "time_error": said["forecast_ms"] / times["run_ms"] - 1,
+        "notes": notes,
+        "ways": ways(trainer),
+    }

@@ -1,4 +1,5 @@
-"""PEFT's step and transformers' Trainer, then 1, 4, 16 and 32 candidates at once: a 1B LLaMA, batch 1, 256 tokens, bfloat16."""
+"""PEFT's step and transformers' Trainer, then 1, 4, 16 and 32 candidates at once: a 1B
+LLaMA, batch 1, 256 tokens, bfloat16."""
 
 from __future__ import annotations
 
@@ -12,7 +13,17 @@ import torch
 
 from steps.bench import Bench, NotMeasuredError
 from steps.packs import DTYPE, measured
-from steps.training import LEARNING_RATE, build, forget_peak, make_rows, peak_bytes, peft_step, synchronise, timed, with_peft
+from steps.training import (
+    LEARNING_RATE,
+    build,
+    forget_peak,
+    make_rows,
+    peak_bytes,
+    peft_step,
+    synchronise,
+    timed,
+    with_peft,
+)
 
 WARM, STEPS = 5, 25
 """Steps of Trainer that are not timed, and that are."""
@@ -39,7 +50,8 @@ def peft_loop(bench: Bench, model: Any, tokens: int, *, autocast: bool = False) 
 
 
 def trainer_loop(bench: Bench, model: Any, tokens: int, *, bf16: bool = False) -> dict[str, Any]:
-    """Trainer at its defaults, batch 1. Its steps are timed from one to another, with no wait between them."""
+    """Trainer at its defaults, batch 1. Its steps are timed from one to another, with
+    no wait between them."""
     if find_spec("accelerate") is None:
         raise NotMeasuredError("accelerate is not installed")
     from transformers import PrinterCallback, Trainer, TrainerCallback, TrainingArguments
@@ -59,15 +71,29 @@ def trainer_loop(bench: Bench, model: Any, tokens: int, *, bf16: bool = False) -
     with TemporaryDirectory() as folder, warnings.catch_warnings():
         warnings.simplefilter("ignore", FutureWarning)  # of transformers to itself
         arguments = TrainingArguments(
-            output_dir=folder, max_steps=warm + steps, per_device_train_batch_size=1, use_cpu=not bench.on_cuda, bf16=bf16,
-            learning_rate=LEARNING_RATE, logging_strategy="no", save_strategy="no", report_to="none", disable_tqdm=True,
-        )  # fmt: skip
-        trainer = Trainer(model=with_peft(model), args=arguments, train_dataset=dataset, callbacks=[Clock()])
+            output_dir=folder,
+            max_steps=warm + steps,
+            per_device_train_batch_size=1,
+            use_cpu=not bench.on_cuda,
+            bf16=bf16,
+            learning_rate=LEARNING_RATE,
+            logging_strategy="no",
+            save_strategy="no",
+            report_to="none",
+            disable_tqdm=True,
+        )
+        trainer = Trainer(
+            model=with_peft(model), args=arguments, train_dataset=dataset, callbacks=[Clock()]
+        )
         trainer.remove_callback(PrinterCallback)
         trainer.train()
     first, last = ends
     run_ms = 1e3 * (last - first) / steps
     return {
-        "run_ms": run_ms, "steps": steps, "candidates": 1, "tokens": tokens, "peak_bytes": peak_bytes(bench),
+        "run_ms": run_ms,
+        "steps": steps,
+        "candidates": 1,
+        "tokens": tokens,
+        "peak_bytes": peak_bytes(bench),
         "mixed_precision": str(trainer.accelerator.mixed_precision),
-    }  # fmt: skip
+    }

@@ -1,4 +1,5 @@
-"""What the steps train: models of random weights made on the device, rows, candidates, our trainer and PEFT's step."""
+"""What the steps train: models of random weights made on the device, rows, candidates,
+our trainer and PEFT's step."""
 
 from __future__ import annotations
 
@@ -30,26 +31,51 @@ FAR = 1000
 """Steps that are planned, so that no candidate ends while it is timed."""
 SHAPES: dict[str, dict[str, Any]] = {
     "1B": {
-        "hidden_size": 2048, "num_hidden_layers": 16, "num_attention_heads": 32, "num_key_value_heads": 8,
-        "intermediate_size": 8192, "vocab_size": 128_256, "tie_word_embeddings": True,
+        "hidden_size": 2048,
+        "num_hidden_layers": 16,
+        "num_attention_heads": 32,
+        "num_key_value_heads": 8,
+        "intermediate_size": 8192,
+        "vocab_size": 128_256,
+        "tie_word_embeddings": True,
     },
     "0.5B": {
-        "hidden_size": 896, "num_hidden_layers": 24, "num_attention_heads": 14, "num_key_value_heads": 2,
-        "intermediate_size": 4864, "vocab_size": 151_936, "tie_word_embeddings": True,
+        "hidden_size": 896,
+        "num_hidden_layers": 24,
+        "num_attention_heads": 14,
+        "num_key_value_heads": 2,
+        "intermediate_size": 4864,
+        "vocab_size": 151_936,
+        "tie_word_embeddings": True,
     },
     "3B": {
-        "hidden_size": 3072, "num_hidden_layers": 28, "num_attention_heads": 24, "num_key_value_heads": 8,
-        "intermediate_size": 8192, "vocab_size": 128_256, "tie_word_embeddings": True,
+        "hidden_size": 3072,
+        "num_hidden_layers": 28,
+        "num_attention_heads": 24,
+        "num_key_value_heads": 8,
+        "intermediate_size": 8192,
+        "vocab_size": 128_256,
+        "tie_word_embeddings": True,
     },
     "tiny": {
-        "hidden_size": 128, "num_hidden_layers": 2, "num_attention_heads": 4, "num_key_value_heads": 2,
-        "intermediate_size": 256, "vocab_size": 512, "tie_word_embeddings": True,
+        "hidden_size": 128,
+        "num_hidden_layers": 2,
+        "num_attention_heads": 4,
+        "num_key_value_heads": 2,
+        "intermediate_size": 256,
+        "vocab_size": 512,
+        "tie_word_embeddings": True,
     },
     "small": {
-        "hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 2, "num_key_value_heads": 1,
-        "intermediate_size": 64, "vocab_size": 128, "tie_word_embeddings": True,
+        "hidden_size": 32,
+        "num_hidden_layers": 2,
+        "num_attention_heads": 2,
+        "num_key_value_heads": 1,
+        "intermediate_size": 64,
+        "vocab_size": 128,
+        "tie_word_embeddings": True,
     },
-}  # fmt: skip
+}
 """Sizes of LLaMA 3.2 1B and 3B and of Qwen2.5 0.5B; "tiny" is for contracts, "small" for a processor."""
 
 
@@ -69,45 +95,69 @@ def build(shape: str, dtype: str, device: str) -> LlamaForCausalLM:
         torch.set_default_dtype(before)
 
 
-def make_rows(tokens: int, vocabulary: int, count: int = 64, *, shortest: int | None = None, seed: int = 0) -> list[Row]:
+def make_rows(
+    tokens: int, vocabulary: int, count: int = 64, *, shortest: int | None = None, seed: int = 0
+) -> list[Row]:
     """Random rows, every token supervised, of `shortest` to `tokens` tokens."""
     draw = np.random.default_rng(seed)
     lengths = draw.integers(shortest or tokens, tokens + 1, count)
-    return [causal_row(draw.integers(1, vocabulary, length).tolist(), np.ones(length, bool)) for length in lengths]
+    return [
+        causal_row(draw.integers(1, vocabulary, length).tolist(), np.ones(length, bool))
+        for length in lengths
+    ]
 
 
 def linears(model: nn.Module, *names: str) -> tuple[str, ...]:
     """Paths of every linear layer but the head, or of those among them with these names."""
-    paths = (path for path, part in model.named_modules() if isinstance(part, nn.Linear) and path != "lm_head")
+    paths = (
+        path for path, part in model.named_modules() if isinstance(part, nn.Linear) and path != "lm_head"
+    )
     return tuple(path for path in paths if not names or path.rpartition(".")[2] in names)
 
 
 def candidate(name: str, model: nn.Module, **values: Any) -> Candidate:
     """r 8 on all linear layers, batch 1; `values` override fields of either spec."""
-    adapter: dict[str, Any] = {"r": RANK, "lora_alpha": ALPHA, "lora_dropout": 0.0, "target_modules": linears(model)}
+    adapter: dict[str, Any] = {
+        "r": RANK,
+        "lora_alpha": ALPHA,
+        "lora_dropout": 0.0,
+        "target_modules": linears(model),
+    }
     training: dict[str, Any] = {
-        "learning_rate": LEARNING_RATE, "per_device_train_batch_size": 1, "max_steps": FAR, "evaluations": 1,
-    }  # fmt: skip
+        "learning_rate": LEARNING_RATE,
+        "per_device_train_batch_size": 1,
+        "max_steps": FAR,
+        "evaluations": 1,
+    }
     for key, value in values.items():
         (adapter if key in AdapterSpec.__dataclass_fields__ else training)[key] = value
     return Candidate(name, AdapterSpec(**adapter), TrainingSpec(**training))
 
 
 def engine(
-    model: Any, rows: Sequence[Row], validation: Sequence[Row] = (), *, token_budget: int | None = None, **switches: Any
+    model: Any,
+    rows: Sequence[Row],
+    validation: Sequence[Row] = (),
+    *,
+    token_budget: int | None = None,
+    **switches: Any,
 ) -> PackTrainer:
     """A trainer on the model's device, over a copy that shares its weights.
 
     Args:
         token_budget: of a pass; None for the device's own number.
-        switches: `kernels`, `fused`, `graphs`, by the names of the arguments of PackedModel and PackTrainer.
+        switches: `kernels`, `fused`, `graphs`, by the names of the arguments of
+            PackedModel and PackTrainer.
 
     Raises:
         NotMeasuredError: a switch that this loraloom does not have, or that cannot be on here.
     """
     packed_values, trainer_values = {}, {}
     for name, value in switches.items():
-        home = next((one for one in (PackedModel, PackTrainer) if name in inspect.signature(one).parameters), None)
+        home = next(
+            (one for one in (PackedModel, PackTrainer) if name in inspect.signature(one).parameters),
+            None,
+        )
         if home is None:
             raise NotMeasuredError(f"this loraloom has no switch `{name}`")
         (packed_values if home is PackedModel else trainer_values)[name] = value
@@ -120,7 +170,14 @@ def engine(
         raise NotMeasuredError(" ".join(str(error).split())) from error
     budget = token_budget or TOKEN_BUDGET[packed.device.type]
     trainer = PackTrainer(
-        packed, rows, objective, task="causal_lm", pad_id=0, validation=validation, token_budget=budget, **trainer_values
+        packed,
+        rows,
+        objective,
+        task="causal_lm",
+        pad_id=0,
+        validation=validation,
+        token_budget=budget,
+        **trainer_values,
     )
     if switches.get("graphs") and trainer.graphs is None:
         raise NotMeasuredError(f"no CUDA graphs on {packed.device.type}")
@@ -133,7 +190,12 @@ def ways(trainer: PackTrainer) -> dict[str, Any]:
     graphs = getattr(trainer, "graphs", None)
     if graphs is not None:
         refused = sorted(set(graphs.refused.values()))
-        found |= {"recorded": graphs.recorded, "replays": graphs.replays, "refused": refused, "stopped": graphs.stopped}
+        found |= {
+            "recorded": graphs.recorded,
+            "replays": graphs.replays,
+            "refused": refused,
+            "stopped": graphs.stopped,
+        }
     return found
 
 
@@ -157,8 +219,10 @@ SMALL_PACE = Pace(1, 2, 0.0)
 
 
 def timed(bench: Bench, step: Callable[[], object], pace: Pace | None = None) -> dict[str, Any]:
-    """Milliseconds of a step: the median and the spread of steps that were waited for one by one (`step_ms`), and the mean
-    over as many steps with one wait at their end (`run_ms`), in which the host may run ahead of the device."""
+    """Milliseconds of a step: the median and the spread of steps that were waited for one by one
+    (`step_ms`), and the mean over as many steps with one wait at their end (`run_ms`), in which the host
+    may run ahead of the device.
+    """
     pace = pace or (SMALL_PACE if bench.small else Pace())
     for _ in range(pace.warmup):
         step()
@@ -176,12 +240,17 @@ def timed(bench: Bench, step: Callable[[], object], pace: Pace | None = None) ->
     run = (time.perf_counter() - started) / len(laps)
     milliseconds = [1e3 * lap for lap in laps]
     return {
-        "step_ms": median(milliseconds), "least_ms": min(milliseconds), "most_ms": max(milliseconds), "steps": len(laps),
+        "step_ms": median(milliseconds),
+        "least_ms": min(milliseconds),
+        "most_ms": max(milliseconds),
+        "steps": len(laps),
         "run_ms": 1e3 * run,
-    }  # fmt: skip
+    }
 
 
-def pack_of(model: Any, trainer: PackTrainer, count: int, each: Callable[[int], dict[str, Any]] = lambda n: {}) -> list[str]:
+def pack_of(
+    model: Any, trainer: PackTrainer, count: int, each: Callable[[int], dict[str, Any]] = lambda n: {}
+) -> list[str]:
     """Let `count` candidates join; gives their names."""
     made = [candidate(f"t{number}", model, seed=number, **each(number)) for number in range(count)]
     for one in made:
@@ -199,11 +268,13 @@ def peak_bytes(bench: Bench) -> int | None:
     return int(torch.cuda.max_memory_allocated()) if bench.on_cuda else None
 
 
-# -- PEFT's step ---------------------------------------------------------------------------------------------------------
+# -- PEFT's step
+# ---------------------------------------------------------------------------------------------------------
 
 
 def peft_step(model: Any, tokens: int, *, autocast: bool = False) -> Callable[[], object]:
-    """One step of PEFT with what transformers' Trainer does in it: forward, backward, clip, fused AdamW, zero.
+    """One step of PEFT with what transformers' Trainer does in it: forward, backward,
+    clip, fused AdamW, zero.
 
     Args:
         autocast: compute in bfloat16 throughout, as `TrainingArguments(bf16=True)` does.
@@ -231,7 +302,9 @@ def with_peft(model: Any) -> Any:
     """PEFT's adapters on a copy that shares the weights of the base, ready to be trained."""
     from peft import LoraConfig, get_peft_model
 
-    config = LoraConfig(r=RANK, lora_alpha=ALPHA, lora_dropout=0.0, target_modules="all-linear", task_type="CAUSAL_LM")
+    config = LoraConfig(
+        r=RANK, lora_alpha=ALPHA, lora_dropout=0.0, target_modules="all-linear", task_type="CAUSAL_LM"
+    )
     return get_peft_model(share_copy(model), config).train()
 
 

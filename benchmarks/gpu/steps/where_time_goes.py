@@ -1,4 +1,5 @@
-"""Where a tick's time goes: each wait of the host for the device by its line, kernels by their time, launches, and gaps."""
+"""Where a tick's time goes: each wait of the host for the device by its line, kernels
+by their time, launches, and gaps."""
 
 from __future__ import annotations
 
@@ -54,12 +55,16 @@ def waits(bench: Bench, tick: Callable[[], object]) -> dict[str, Any]:
     with waiting_lines() as lines:
         for _ in range(TICKS):
             tick()
-    return {"waits_per_tick": lines.total() / TICKS, "by_line": {line: count / TICKS for line, count in lines.most_common()}}
+    return {
+        "waits_per_tick": lines.total() / TICKS,
+        "by_line": {line: count / TICKS for line, count in lines.most_common()},
+    }
 
 
 @contextmanager
 def waiting_lines() -> Generator[Counter[str]]:
-    """Counts what torch calls a synchronising operation. Backward passes tell of theirs when they end."""
+    """Counts what torch calls a synchronising operation. Backward passes tell of theirs
+    when they end."""
     lines: Counter[str] = Counter()
 
     def note(message: Any, category: Any, filename: str, lineno: int, *_: Any) -> None:
@@ -77,13 +82,18 @@ def waiting_lines() -> Generator[Counter[str]]:
 
 
 def line_of(filename: str, lineno: int) -> str:
-    """The innermost line of loraloom on the stack; where another library was asked from there, its line as well."""
+    """The innermost line of loraloom on the stack; where another library was asked from
+    there, its line as well."""
     frame = sys._getframe(1)
     while frame is not None:
         file = Path(frame.f_code.co_filename)
         if file.is_relative_to(PACKAGE):
             own = f"{file.relative_to(PACKAGE)}:{frame.f_lineno}"
-            there = "" if Path(filename).is_relative_to(PACKAGE) else f" in {'/'.join(Path(filename).parts[-3:])}:{lineno}"
+            there = (
+                ""
+                if Path(filename).is_relative_to(PACKAGE)
+                else f" in {'/'.join(Path(filename).parts[-3:])}:{lineno}"
+            )
             return own + there
         frame = frame.f_back
     return f"{'/'.join(Path(filename).parts[-3:])}:{lineno}"
@@ -105,13 +115,18 @@ def profiled(bench: Bench, tick: Callable[[], object]) -> dict[str, Any]:
             synchronise(bench)
         looked.export_chrome_trace(str(trace))
         events = json.loads(trace.read_text(encoding="utf-8", errors="replace"))["traceEvents"]
-    return summary([event for event in events if event.get("ph") == "X"], ON_DEVICE if seen else ("cpu_op",))
+    return summary(
+        [event for event in events if event.get("ph") == "X"], ON_DEVICE if seen else ("cpu_op",)
+    )
 
 
 def summary(events: Sequence[dict[str, Any]], categories: Sequence[str]) -> dict[str, Any]:
-    """Of the events of a trace (`ts` and `dur` in microseconds), those of these categories being the device's own work."""
+    """Of the events of a trace (`ts` and `dur` in microseconds), those of these
+    categories being the device's own work."""
     own = [event for event in events if event.get("cat") in categories]
-    asked = [str(event["name"]) for event in events if event.get("cat") in ("cuda_runtime", "cuda_driver")]
+    asked = [
+        str(event["name"]) for event in events if event.get("cat") in ("cuda_runtime", "cuda_driver")
+    ]
     spent: Counter[str] = Counter()
     calls: Counter[str] = Counter()
     for event in own:
@@ -124,13 +139,15 @@ def summary(events: Sequence[dict[str, Any]], categories: Sequence[str]) -> dict
     return {
         "launches_per_tick": sum(any(word in name for word in LAUNCHING) for name in asked) / TICKS,
         "synchronisations_per_tick": sum(SYNCHRONISING in name for name in asked) / TICKS,
-        "device_operations_per_tick": len(own) / TICKS, "top": top,
+        "device_operations_per_tick": len(own) / TICKS,
+        "top": top,
         **gaps_between([(event["ts"], event["ts"] + event["dur"]) for event in own]),
-    }  # fmt: skip
+    }
 
 
 def gaps_between(spans: Sequence[tuple[float, float]]) -> dict[str, Any]:
-    """How much of the time from the first span to the last something ran, and the spaces where nothing did.
+    """How much of the time from the first span to the last something ran, and the
+    spaces where nothing did.
 
     Args:
         spans: beginnings and ends in microseconds, in any order; they may overlap.
@@ -148,11 +165,14 @@ def gaps_between(spans: Sequence[tuple[float, float]]) -> dict[str, Any]:
     busy += end - began
     whole = end - ordered[0][0]
     return {
-        "busy_share": busy / whole if whole else 1.0, "busy_ms": busy / 1e3 / TICKS, "tick_ms": whole / 1e3 / TICKS,
-        "gaps_per_tick": len(gaps) / TICKS, "largest_gaps_us": sorted(gaps, reverse=True)[:5],
+        "busy_share": busy / whole if whole else 1.0,
+        "busy_ms": busy / 1e3 / TICKS,
+        "tick_ms": whole / 1e3 / TICKS,
+        "gaps_per_tick": len(gaps) / TICKS,
+        "largest_gaps_us": sorted(gaps, reverse=True)[:5],
         "gaps_ms": {
             "under 10 us": sum(gap for gap in gaps if gap < 10) / 1e3 / TICKS,
             "10 to 100 us": sum(gap for gap in gaps if 10 <= gap < 100) / 1e3 / TICKS,
             "over 100 us": sum(gap for gap in gaps if gap >= 100) / 1e3 / TICKS,
         },
-    }  # fmt: skip
+    }

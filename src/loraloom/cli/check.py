@@ -8,14 +8,18 @@ import typer
 
 from loraloom.cli.request import All, Request, asks
 
-Quick = Annotated[bool, typer.Option("--quick", help="Leave out what needs the weights: memory is forecast, not measured.")]
+Quick = Annotated[
+    bool,
+    typer.Option("--quick", help="Leave out what needs the weights: memory is forecast, not measured."),
+]
 
 
 @asks()
 def check(request: Request, quick: Quick = False, everything: All = False) -> dict[str, Any]:
     """Look for what would go wrong before it does.
 
-    One batch, the longest, goes through the real model forwards and backwards. Nothing is trained or written.
+    One batch, the longest, goes through the real model forwards and backwards. Nothing
+    is trained or written.
     """
     from loraloom.cli.preflight import show_checks
     from loraloom.pipeline.check import check as run_check

@@ -45,7 +45,9 @@ def show_comparison(found: Comparison, console: Console, *, everything: bool = F
     say(console, "what mattered (share of what sets good candidates apart)")
     longest = max(map(len, found.importance.shares))
     for key, share in found.importance.shares.items():
-        console.print(Text(f"  {key.ljust(longest)}  {share:5.0%}  {'█' * round(BAR * share)}"), soft_wrap=True)
+        console.print(
+            Text(f"  {key.ljust(longest)}  {share:5.0%}  {'█' * round(BAR * share)}"), soft_wrap=True
+        )
 
 
 def _table(found: Comparison, lines: Sequence[Line], width: int | None) -> Group:
@@ -63,25 +65,37 @@ def _table(found: Comparison, lines: Sequence[Line], width: int | None) -> Group
 def _columns(found: Comparison, lines: Sequence[Line]) -> Iterator[Shown]:
     """What is shown of each entrant, with the rank of each column."""
 
-    def shown(heading: str, cell: Callable[[Line], str], rank: int, *, number: bool = True, note: str = "") -> Shown:
+    def shown(
+        heading: str, cell: Callable[[Line], str], rank: int, *, number: bool = True, note: str = ""
+    ) -> Shown:
         return Shown(heading, [Text(cell(line)) for line in lines], rank, number, note)
 
     yield shown("  candidate", lambda line: _mark(found, line) + line.name, 0, number=False)
     varied = _varied(found)
     for key in varied:
-        rank = 3 if key in sorted(varied, key=lambda key: -found.importance.shares.get(key, 0.0))[:2] else 6
+        rank = (
+            3 if key in sorted(varied, key=lambda key: -found.importance.shares.get(key, 0.0))[:2] else 6
+        )
         is_number = all(isinstance(line.params.get(key, 0), int | float) for line in lines)
-        yield shown(_heading(key), lambda line, key=key: number(line.params.get(key)), rank, number=is_number)
+        yield shown(
+            _heading(key), lambda line, key=key: number(line.params.get(key)), rank, number=is_number
+        )
     yield shown("seeds", lambda line: str(len(line.trials)), 7)
     for place, split in enumerate(found.splits):
-        yield shown(f"{split}\n{metric_words(found.metric)}", lambda line, split=split: _value(line, split), min(place, 1) * 2)
+        yield shown(
+            f"{split}\n{metric_words(found.metric)}",
+            lambda line, split=split: _value(line, split),
+            min(place, 1) * 2,
+        )
     yield shown("gain", lambda line: _gain(line.gain), 1)
     yield shown("95% interval", lambda line: _interval(line.gain), 4)
     yield shown("time", lambda line: duration(line.seconds), 5)
     yield shown("trained", lambda line: count(line.trainable_parameters), 8)
     yield shown("memory", lambda line: gib(line.peak_bytes), 9)
     front = "front: nothing is better that takes no more parameters (P), memory (M), time (T)"
-    yield shown("front", lambda line: " ".join(SHORT[price] for price in line.front) or MISSING, 10, note=front)
+    yield shown(
+        "front", lambda line: " ".join(SHORT[price] for price in line.front) or MISSING, 10, note=front
+    )
 
 
 def _varied(found: Comparison) -> list[str]:

@@ -25,5 +25,7 @@ def gpu_lines(gpu: Mapping[str, Any] | None) -> Mapping[str, str] | str:
     if gpu is None:
         return "none"
     parts = {name: part for name, part in gpu.items() if isinstance(part, Mapping)}
-    told = {name: "yes" if part["used"] else f"no, because {part['reason']}" for name, part in parts.items()}
+    told = {
+        name: "yes" if part["used"] else f"no, because {part['reason']}" for name, part in parts.items()
+    }
     return {**{name: str(value) for name, value in gpu.items() if name not in parts}, **told}

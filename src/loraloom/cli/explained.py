@@ -23,7 +23,9 @@ def show_explanation(found: Explanation) -> dict[str, Any]:
     for title, lines in _blocks(found):
         console.print(Text(f"\n{title}", style="bold"))
         for line in lines:
-            console.print(Padding(Text(line), (0, 0, 0, 2), expand=False), width=min(console.width, WIDEST))
+            console.print(
+                Padding(Text(line), (0, 0, 0, 2), expand=False), width=min(console.width, WIDEST)
+            )
     return found.to_json()
 
 
@@ -31,7 +33,9 @@ def range_words(offered: Sequence[Any] | None) -> str:
     """What is worth trying: "8 to 128", or the choices; empty where there is nothing to choose."""
     if not offered or len(offered) < 2:
         return ""
-    if len(offered) == 2 and all(isinstance(end, int | float) and not isinstance(end, bool) for end in offered):
+    if len(offered) == 2 and all(
+        isinstance(end, int | float) and not isinstance(end, bool) for end in offered
+    ):
         low, high = offered
         return "" if low == high else f"{number(low)} to {number(high)}"
     return ", ".join(number(choice) for choice in offered)
@@ -47,7 +51,9 @@ def space_words(space: Mapping[str, Any]) -> Iterator[str]:
 def dimension_words(dimension: Any) -> str:
     """What a search draws from: "2e-4 to 3e-3 (log)", or the choices."""
     if isinstance(dimension, Mapping):
-        words = f"{number(dimension['low'])} to {number(dimension['high'])}"  # pyright: ignore[reportUnknownArgumentType]
+        words = (  # pyright: ignore[reportUnknownArgumentType]
+            f"{number(dimension['low'])} to {number(dimension['high'])}"
+        )
         return words + (" (log)" if dimension.get("log") else "")
     return ", ".join(number(choice) for choice in dimension)
 
@@ -64,7 +70,10 @@ def _blocks(found: Explanation) -> Iterator[tuple[str, list[str]]]:
     if found.bent_by:
         yield "Who may change it", [", ".join(found.bent_by)]
     if found.guides:
-        yield "What the guides say", [_guide(item.id, item.says, item.because, item.overruled) for item in found.guides]
+        yield (
+            "What the guides say",
+            [_guide(item.id, item.says, item.because, item.overruled) for item in found.guides],
+        )
     if about.tools:
         yield "Defaults elsewhere", [f"{tool}: {default}" for tool, default in about.tools.items()]
 

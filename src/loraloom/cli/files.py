@@ -29,7 +29,10 @@ def told_apart(files: Sequence[Path]) -> tuple[Path | None, list[Path]]:
     rows = [file for file in files if _holds_rows(file)]
     configs = [file for file in files if file not in rows]
     if len(configs) > 1:
-        raise RequestError(f"more than one config was given: {', '.join(map(str, configs))}", next="leave all but one out")
+        raise RequestError(
+            f"more than one config was given: {', '.join(map(str, configs))}",
+            next="leave all but one out",
+        )
     return configs[0] if configs else None, rows
 
 
@@ -50,7 +53,10 @@ def _refuse_neither(file: Path) -> None:
     if not file.exists() and file.suffix.lower() not in (*CONFIGS, *ROWS):
         raise RequestError(
             f"`{file}` is neither a config nor a file of rows: there is no such file",
-            next="check the path; several names for one option are written q_proj,v_proj, and a hub data set goes with --data",
+            next=(
+                "check the path; several names for one option are written q_proj,v_proj, and a hub data"
+                " set goes with --data"
+            ),
         )
     if any((file / name).is_file() for name in ("run.json", "adapter_config.json")):
         raise RequestError(

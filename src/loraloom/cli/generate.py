@@ -11,12 +11,26 @@ import typer
 from loraloom.cli.request import FLAGS, Json, Verbose
 from loraloom.errors import ConfigError
 
-Prompts = Annotated[list[str] | None, typer.Argument(metavar="PROMPT", help="Prompts; without any, the lines of stdin.")]
-Model = Annotated[str | None, typer.Option("--model", metavar=FLAGS["model"].takes, help="Base model; else the adapter's own.")]
-Adapters = Annotated[list[str] | None, typer.Option("--adapter", metavar="FOLDER", help="Adapter to try. Repeatable.")]
-MaxNewTokens = Annotated[int, typer.Option("--max-new-tokens", min=1, metavar="N", help="Longest answer.")]
-Temperature = Annotated[float, typer.Option("--temperature", min=0.0, metavar="X", help="0 always takes the likeliest token.")]
-System = Annotated[str | None, typer.Option("--system", metavar="TEXT", help="System message before each prompt.")]
+Prompts = Annotated[
+    list[str] | None, typer.Argument(metavar="PROMPT", help="Prompts; without any, the lines of stdin.")
+]
+Model = Annotated[
+    str | None,
+    typer.Option("--model", metavar=FLAGS["model"].takes, help="Base model; else the adapter's own."),
+]
+Adapters = Annotated[
+    list[str] | None, typer.Option("--adapter", metavar="FOLDER", help="Adapter to try. Repeatable.")
+]
+MaxNewTokens = Annotated[
+    int, typer.Option("--max-new-tokens", min=1, metavar="N", help="Longest answer.")
+]
+Temperature = Annotated[
+    float,
+    typer.Option("--temperature", min=0.0, metavar="X", help="0 always takes the likeliest token."),
+]
+System = Annotated[
+    str | None, typer.Option("--system", metavar="TEXT", help="System message before each prompt.")
+]
 Base = Annotated[bool, typer.Option("--base", help="Let the bare base answer too.")]
 
 
@@ -33,10 +47,16 @@ def generate(
 ) -> list[dict[str, Any]]:
     """Let adapters and their base answer prompts."""
     if not model and not adapter:
-        raise ConfigError("nobody is there to answer", next="name an adapter with --adapter, a base with --model, or both")
+        raise ConfigError(
+            "nobody is there to answer",
+            next="name an adapter with --adapter, a base with --model, or both",
+        )
     asked = prompts or _lines_of_stdin()
     if not asked:
-        raise ConfigError("there is no prompt", next='put one at the end: loraloom generate --adapter FOLDER "Once upon a time"')
+        raise ConfigError(
+            "there is no prompt",
+            next='put one at the end: loraloom generate --adapter FOLDER "Once upon a time"',
+        )
 
     from loraloom.cli.summary import show_answers
     from loraloom.facts.device import device_facts
@@ -55,11 +75,19 @@ def _say_forms(forms: Mapping[str, str | None]) -> None:
     from loraloom.data.form_template import in_form
 
     for form in dict.fromkeys(forms.values()):
-        who = "" if len(set(forms.values())) == 1 else f" to {', '.join(source for source in forms if forms[source] == form)}"
+        who = (
+            ""
+            if len(set(forms.values())) == 1
+            else f" to {', '.join(source for source in forms if forms[source] == form)}"
+        )
         if form is None:
             how = "as they are: there is neither a chat template nor a form of training"
         else:
-            how = "through the chat template" if form == "chat_template" else f"in the form of training: {in_form(form, '...')!r}"
+            how = (
+                "through the chat template"
+                if form == "chat_template"
+                else f"in the form of training: {in_form(form, '...')!r}"
+            )
         typer.echo(f"note: prompts were sent{who} {how}", err=True)
 
 

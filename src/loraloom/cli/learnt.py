@@ -15,10 +15,12 @@ Row = Sequence[tuple[str, bool]]
 """A row in pieces: the text, and whether it is learnt."""
 
 WHOLE = 360
-"""Characters of a piece of training data that are shown where there is room; of a longer one its start and its end."""
+"""Characters of a piece of training data that are shown where there is room; of a
+longer one its start and its end."""
 LEAST = 60
 SCREEN = 38
-"""Lines that a command aims to keep to, the rows included: a screen of 40 has room for the command and the next prompt too."""
+"""Lines that a command aims to keep to, the rows included: a screen of 40 has room for
+the command and the next prompt too."""
 FEWEST_LINES = 10
 """The rows take so many, however much was said before them."""
 
@@ -26,7 +28,9 @@ FEWEST_LINES = 10
 def rows_words(rows: Mapping[str, int]) -> str:
     """ "rows: 1,261 train, 203 validation, 202 confirm (kept for the race), 405 test"."""
     kept = " (kept for the race)"
-    return "rows: " + ", ".join(f"{count:,} {name}{kept if name == 'confirm' else ''}" for name, count in rows.items())
+    return "rows: " + ", ".join(
+        f"{count:,} {name}{kept if name == 'confirm' else ''}" for name, count in rows.items()
+    )
 
 
 def show_rows(console: Console, rows: Sequence[Row], *, said: int = 0, everything: bool = False) -> None:
@@ -56,7 +60,8 @@ def supervised(row: Row, longest: int = WHOLE) -> Text:
 
 
 def _in_lines(console: Console, row: Row, most: int) -> list[Text]:
-    """A row in at most so many lines: its pieces are cut until where learning begins and ends is still seen."""
+    """A row in at most so many lines: its pieces are cut until where learning begins
+    and ends is still seen."""
     longest = WHOLE
     while True:
         lines = list(supervised(row, longest).wrap(console, console.width))
@@ -73,4 +78,8 @@ def _in_lines(console: Console, row: Row, most: int) -> list[Text]:
 
 def _clipped(text: str, longest: int) -> str:
     head, tail = longest * 2 // 3, longest // 3
-    return text if len(text) <= head + tail else f"{text[:head]} [... {len(text) - head - tail:,} characters ...] {text[-tail:]}"
+    return (
+        text
+        if len(text) <= head + tail
+        else f"{text[:head]} [... {len(text) - head - tail:,} characters ...] {text[-tail:]}"
+    )

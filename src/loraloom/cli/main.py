@@ -1,6 +1,8 @@
-"""The command `loraloom`: every verb listed once, and the one place where an error becomes a message and an exit code.
+"""The command `loraloom`: every verb listed once, and the one place where an error
+becomes a message and an exit code.
 
-A command prints for people and returns the document that `--json` promises; this file alone writes that document.
+A command prints for people and returns the document that `--json` promises; this file
+alone writes that document.
 """
 
 from __future__ import annotations
@@ -32,7 +34,10 @@ INTERRUPTED = 130
 
 app = typer.Typer(
     name="loraloom",
-    help="Give it a base model, your data and a memory budget: it picks, trains, tunes and explains the LoRA adapter.",
+    help=(
+        "Give it a base model, your data and a memory budget: it picks, trains, tunes and explains the"
+        " LoRA adapter."
+    ),
     epilog="For example: loraloom tune --model Qwen/Qwen2.5-0.5B-Instruct --data train.jsonl",
     add_completion=False,
     pretty_exceptions_enable=False,
@@ -51,7 +56,10 @@ def _show_version(asked: bool) -> None:
         raise typer.Exit
 
 
-Version = Annotated[bool, typer.Option("--version", callback=_show_version, is_eager=True, help="Show the version and leave.")]
+Version = Annotated[
+    bool,
+    typer.Option("--version", callback=_show_version, is_eager=True, help="Show the version and leave."),
+]
 
 
 @app.callback()
@@ -69,7 +77,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         with guard:
             group: Any = typer.main.get_command(app)
-            answer = group.main(in_our_words(words, group.commands), prog_name="loraloom", standalone_mode=False)
+            answer = group.main(
+                in_our_words(words, group.commands), prog_name="loraloom", standalone_mode=False
+            )
     except typer.TyperException as error:
         _say(f"error: {error.format_message()}\n  next: {_help_for(options)} --help shows what it takes")
         answer, code = {"error": {"what": error.format_message()}}, error.exit_code
@@ -100,7 +110,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _error_document(error: LoraloomError) -> dict[str, Any]:
-    parts = {"what": error.what, "where": error.where, "got": error.got, "need": error.need, "next": error.next}
+    parts = {
+        "what": error.what,
+        "where": error.where,
+        "got": error.got,
+        "need": error.need,
+        "next": error.next,
+    }
     return {"error": {name: part for name, part in parts.items() if part}}
 
 
@@ -110,12 +126,18 @@ def _help_for(options: Sequence[str]) -> str:
 
 
 def _report_crash(error: Exception, *, verbose: bool) -> None:
-    """One line for the person, the traceback in a file: a fault of ours should be easy to pass on and not in the way."""
+    """One line for the person, the traceback in a file: a fault of ours should be easy
+    to pass on and not in the way."""
     if verbose:
         traceback.print_exception(error)
-    with tempfile.NamedTemporaryFile("w", prefix="loraloom-", suffix=".log", delete=False, encoding="utf-8") as log:
+    with tempfile.NamedTemporaryFile(
+        "w", prefix="loraloom-", suffix=".log", delete=False, encoding="utf-8"
+    ) as log:
         log.write("".join(traceback.format_exception(error)))
-    _say(f"error: this should not have happened: {type(error).__name__}: {first_line(error)}\n  log: {log.name}")
+    _say(
+        f"error: this should not have happened: {type(error).__name__}: {first_line(error)}\n  log:"
+        f" {log.name}"
+    )
 
 
 def _say_notes(error: Exception) -> None:

@@ -13,18 +13,31 @@ from loraloom.cli.request import All, NoHistory, Request, asks
 
 Explain = Annotated[
     str | None,
-    typer.Option("--explain", metavar="KEY", help="One setting at length, such as r; without --model, what holds for any."),
+    typer.Option(
+        "--explain",
+        metavar="KEY",
+        help="One setting at length, such as r; without --model, what holds for any.",
+    ),
 ]
 
 Probe = Annotated[
     bool,
-    typer.Option("--probe", help="Run the longest batch and a few steps, and forecast from what they take; needs the weights."),
+    typer.Option(
+        "--probe",
+        help=(
+            "Run the longest batch and a few steps, and forecast from what they take; needs the weights."
+        ),
+    ),
 ]
 
 
 @asks()
 def plan(
-    request: Request, explain: Explain = None, probe: Probe = False, no_history: NoHistory = False, everything: All = False
+    request: Request,
+    explain: Explain = None,
+    probe: Probe = False,
+    no_history: NoHistory = False,
+    everything: All = False,
 ) -> dict[str, Any]:
     """Show every setting with its reason.
 
@@ -49,8 +62,8 @@ def plan(
 
 @contextmanager
 def without_collector() -> Generator[None]:
-    """Leave out Python's search for cycles: nearly all that imports and a plan make lives to the end, and looking through it
-    again and again is time for nothing."""
+    """Leave out Python's search for cycles: nearly all that imports and a plan make lives to the end,
+    and looking through it again and again is time for nothing."""
     collects = gc.isenabled()
     gc.disable()
     try:

@@ -1,4 +1,5 @@
-"""What `plan` shows to people: what matters most on one screen, or every setting with its reason, source and range."""
+"""What `plan` shows to people: what matters most on one screen, or every setting with
+its reason, source and range."""
 
 from __future__ import annotations
 
@@ -51,7 +52,8 @@ MATTER: Mapping[str, Sequence[Any]] = {
     "search.trials": (),
     "limits.max_packed": (),
 }
-"""Settings that matter most, in the order in which they are shown, and the values that go without saying."""
+"""Settings that matter most, in the order in which they are shown, and the values that
+go without saying."""
 
 LEAST_REASON = 16
 """Characters of a reason; with less room there is none."""
@@ -60,11 +62,12 @@ USUAL_NAME, USUAL_VALUE = 16, 10
 
 
 def show_plan(prepared: Prepared, *, everything: bool = False) -> dict[str, Any]:
-    """What was recognised in the data, the settings with their reasons, forecasts, what a search may change, warnings, and
-    last, so that it stays in sight, what of the data is learnt.
+    """What was recognised in the data, the settings with their reasons, forecasts, what a search may
+    change, warnings, and last, so that it stays in sight, what of the data is learnt.
 
     Args:
-        everything: all settings with source and range, the parts of the forecasts, and what would need less memory.
+        everything: all settings with source and range, the parts of the forecasts, and
+            what would need less memory.
 
     Returns the document of `plan --json`.
     """
@@ -77,7 +80,11 @@ def show_plan(prepared: Prepared, *, everything: bool = False) -> dict[str, Any]
     document = plan_json(prepared.plan)
     document["history"] = [search.to_json() for search in prepared.past]
     width = sentence_width(console)
-    lines = [*_broken(prepared.recognised.note, width), *_broken(rows_words(document["rows"]), width), ""]
+    lines = [
+        *_broken(prepared.recognised.note, width),
+        *_broken(rows_words(document["rows"]), width),
+        "",
+    ]
     if everything:
         _print(console, lines)
         for block in _settings(document["settings"]):
@@ -105,7 +112,9 @@ def _in_short(document: Mapping[str, Any], trials: int, taken: str, width: int |
         taken: what is to be said of memory that other processes hold.
     """
     settings = document["settings"]
-    shown = [key for key, unsaid in MATTER.items() if key in settings and settings[key]["value"] not in unsaid]
+    shown = [
+        key for key, unsaid in MATTER.items() if key in settings and settings[key]["value"] not in unsaid
+    ]
     if "training.max_steps" in shown:
         shown.remove("training.num_train_epochs")
     for key in shown:
@@ -113,7 +122,9 @@ def _in_short(document: Mapping[str, Any], trials: int, taken: str, width: int |
         room = (width or WIDEST) - len(head)
         reason = shortened(settings[key]["reason"], room) if room >= LEAST_REASON else ""
         yield from _broken(f"{head}{reason}".rstrip(), width, indent=" " * (USUAL_NAME + 2))
-    set_by_you = [key for key, advice in settings.items() if advice["source"] == "config" and key not in shown]
+    set_by_you = [
+        key for key, advice in settings.items() if advice["source"] == "config" and key not in shown
+    ]
     if set_by_you:
         words = ", ".join(f"{_name(key)} {number(settings[key]['value'])}" for key in set_by_you)
         yield from _broken(f"as you asked: {words}", width, indent="  ")
@@ -123,7 +134,9 @@ def _in_short(document: Mapping[str, Any], trials: int, taken: str, width: int |
     yield from _broken(f"memory: {_total(memory, 'bytes')}; {taken or room}", width, indent="  ")
     yield from _broken(f"time: {_total(time, 'seconds')}{_busy(time)}", width, indent="  ")
     if document["search_space"]:
-        space = "; ".join(f"{_name(key)} {dimension_words(found)}" for key, found in document["search_space"].items())
+        space = "; ".join(
+            f"{_name(key)} {dimension_words(found)}" for key, found in document["search_space"].items()
+        )
         yield from _broken(f"search: {_candidates(trials)} over {space}", width, indent="  ")
     if document["history"]:
         yield from _broken(f"history: {settings['search.history']['reason']}", width, indent="  ")
@@ -133,7 +146,10 @@ def _at_length(document: Mapping[str, Any], trials: int) -> Iterator[str]:
     """Forecasts with their parts, the search space and the ladder, one a line however long."""
     for name, (words, unit) in FORECASTS.items():
         if name in document["forecast"]:
-            yield f"{words}: {_estimate(document['forecast'][name], unit)}{_busy(document['forecast'][name])}"
+            yield (
+                f"{words}:"
+                f" {_estimate(document['forecast'][name], unit)}{_busy(document['forecast'][name])}"
+            )
     if document["search_space"]:
         yield from ("", f"{_candidates(trials)} of a tune would differ in")
         yield from (f"  {line}" for line in space_words(document["search_space"]))
@@ -156,7 +172,8 @@ def _name(key: str) -> str:
 
 
 def _settings(settings: Mapping[str, Any]) -> Iterator[RenderableType]:
-    """Settings in the order of the config, under the name of their section; reason and source stand below the value."""
+    """Settings in the order of the config, under the name of their section; reason and
+    source stand below the value."""
     ordered = sorted(settings, key=[*keys(), *settings].index)
     for section, group in groupby(ordered, key=lambda key: key.rpartition(".")[0]):
         names = {key: _name(key) for key in group}
@@ -167,16 +184,29 @@ def _settings(settings: Mapping[str, Any]) -> Iterator[RenderableType]:
             advice = settings[key]
             offered = range_words(advice["range"])
             worth = f"  ({offered})" if offered else ""
-            head = Text.assemble(name.ljust(longest), "  ", (number(advice["value"]), "bold"), (worth, "dim"))
+            head = Text.assemble(
+                name.ljust(longest), "  ", (number(advice["value"]), "bold"), (worth, "dim")
+            )
             yield Padding(head, (0, 0, 0, left), expand=False)
-            yield Padding(Text(f"{advice['reason']}  [{advice['source']}]", style="dim"), (0, 0, 0, left + 4), expand=False)
+            yield Padding(
+                Text(f"{advice['reason']}  [{advice['source']}]", style="dim"),
+                (0, 0, 0, left + 4),
+                expand=False,
+            )
 
 
 def _estimate(estimate: Mapping[str, Any], unit: str) -> str:
-    """A forecast as `plan --json` has it: total_UNIT with its range, and a part under every other NAME_UNIT."""
+    """A forecast as `plan --json` has it: total_UNIT with its range, and a part under
+    every other NAME_UNIT."""
     show = gib if unit == "bytes" else duration
-    amounts = {name.removesuffix(f"_{unit}"): amount for name, amount in estimate.items() if name.endswith(f"_{unit}")}
-    parts = [f"{name} {show(amount)}" for name, amount in amounts.items() if amount and name not in NO_PARTS]
+    amounts = {
+        name.removesuffix(f"_{unit}"): amount
+        for name, amount in estimate.items()
+        if name.endswith(f"_{unit}")
+    }
+    parts = [
+        f"{name} {show(amount)}" for name, amount in amounts.items() if amount and name not in NO_PARTS
+    ]
     return f"{_total(estimate, unit)}: {', '.join(parts)}"
 
 
@@ -189,7 +219,10 @@ def _busy(time: Mapping[str, Any]) -> str:
 
 def _total(estimate: Mapping[str, Any], unit: str) -> str:
     """ "941 MiB (891 MiB to 990 MiB) for 8 candidates"."""
-    total, low, high = ((gib if unit == "bytes" else duration)(estimate[f"{name}_{unit}"]) for name in ("total", "low", "high"))
+    total, low, high = (
+        (gib if unit == "bytes" else duration)(estimate[f"{name}_{unit}"])
+        for name in ("total", "low", "high")
+    )
     many = estimate.get("candidates")
     return f"{total} ({low} to {high}){f' for {_candidates(many)}' if many else ''}"
 
@@ -202,4 +235,7 @@ def _rung(rung: Mapping[str, Any]) -> str:
     """One cut of the memory ladder: what it leaves, and what it costs."""
     slower = f", {rung['seconds']:.0%} slower" if rung["seconds"] else ""
     absent = "" if rung["available"] else " (not on this device)"
-    return f"{rung['name']}{absent}: {gib(rung['bytes'])}, {gib(rung['saved'])} less{slower}; quality: {rung['quality']}"
+    return (
+        f"{rung['name']}{absent}: {gib(rung['bytes'])}, {gib(rung['saved'])} less{slower}; quality:"
+        f" {rung['quality']}"
+    )

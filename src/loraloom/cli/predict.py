@@ -12,12 +12,22 @@ import typer
 
 from loraloom.cli.request import Request, asks
 
-Adapter = Annotated[str | None, typer.Option("--adapter", metavar="RUN|FOLDER", help="Adapter that answers; none: the base.")]
-Out = Annotated[
-    Path | None, typer.Option("--out", metavar="FILE", help="New file: .jsonl, .csv or .parquet. Else JSONL to stdout.")
+Adapter = Annotated[
+    str | None,
+    typer.Option("--adapter", metavar="RUN|FOLDER", help="Adapter that answers; none: the base."),
 ]
-Probabilities = Annotated[bool, typer.Option("--probabilities", help="Of classes: add how probable each is.")]
-MaxNewTokens = Annotated[int, typer.Option("--max-new-tokens", min=1, metavar="N", help="Longest answer.")]
+Out = Annotated[
+    Path | None,
+    typer.Option(
+        "--out", metavar="FILE", help="New file: .jsonl, .csv or .parquet. Else JSONL to stdout."
+    ),
+]
+Probabilities = Annotated[
+    bool, typer.Option("--probabilities", help="Of classes: add how probable each is.")
+]
+MaxNewTokens = Annotated[
+    int, typer.Option("--max-new-tokens", min=1, metavar="N", help="Longest answer.")
+]
 DryRun = Annotated[bool, typer.Option("--dry-run", help="Read everything, predict nothing.")]
 
 
@@ -32,8 +42,9 @@ def predict(
 ) -> dict[str, Any]:
     """Label or answer new rows, and keep them as a file.
 
-    Each row comes back with all its columns and `predicted`: the label of a classifier, or what a language model answers.
-    Labels or answers that are there already are carried along and count for nothing.
+    Each row comes back with all its columns and `predicted`: the label of a classifier, or what a
+    language model answers. Labels or answers that are there already are carried along and count for
+    nothing.
     """
     from loraloom.data.writers import check_target, json_line, write_rows
     from loraloom.pipeline.predict import predict as run_predict
@@ -42,13 +53,20 @@ def predict(
         check_target(out)
     with counted(request.quiet) as tick:
         found = run_predict(
-            request.config, adapter, probabilities=probabilities, max_new_tokens=max_new_tokens, dry_run=dry_run, tick=tick
+            request.config,
+            adapter,
+            probabilities=probabilities,
+            max_new_tokens=max_new_tokens,
+            dry_run=dry_run,
+            tick=tick,
         )
     for note in found.notes:
         typer.echo(f"warning: {note}", err=True)
     document = found.to_json()
     if dry_run:
-        typer.echo(f"{len(found.rows):,} rows would be given to {found.adapter or found.model} for {found.task}")
+        typer.echo(
+            f"{len(found.rows):,} rows would be given to {found.adapter or found.model} for {found.task}"
+        )
         return {**document, "rows": len(found.rows)}
     if out is not None:
         write_rows(out, found.rows)

@@ -1,4 +1,5 @@
-"""What `check` says, for people: every check, what is wrong with number, cause and cure, then what is learnt of the rows."""
+"""What `check` says, for people: every check, what is wrong with number, cause and
+cure, then what is learnt of the rows."""
 
 from __future__ import annotations
 
@@ -29,8 +30,17 @@ def show_checks(checked: Checked, *, everything: bool = False) -> None:
     console = plain_console()
     width = None if everything else sentence_width(console)
     longest = max(len(result.name) for result in checked.results)
-    lines = _broken(width, checked.note, rows_words(checked.rows), *(f"warning: {warning}" for warning in checked.warnings))
-    lines += [Text(), *(line for result in checked.results for line in _told(result, longest, width)), Text()]
+    lines = _broken(
+        width,
+        checked.note,
+        rows_words(checked.rows),
+        *(f"warning: {warning}" for warning in checked.warnings),
+    )
+    lines += [
+        Text(),
+        *(line for result in checked.results for line in _told(result, longest, width)),
+        Text(),
+    ]
     lines += _broken(width, _sum(checked.results))
     if checked.preview is not None:
         lines += [*_broken(width, _counts(checked.preview, checked.task)), Text()]
@@ -48,24 +58,40 @@ def _broken(width: int | None, *sentences: str) -> list[Text]:
 def _sum(results: Sequence[CheckResult]) -> str:
     """ "1 fail, 2 warn", or that all is well."""
     levels = [result.level for result in results]
-    counts = ((levels.count("fail"), "fail"), (levels.count("warn"), "warn"), (levels.count("skipped"), "skipped"))
-    return ", ".join(f"{count} {level}" for count, level in counts if count) or "nothing stands in the way"
+    counts = (
+        (levels.count("fail"), "fail"),
+        (levels.count("warn"), "warn"),
+        (levels.count("skipped"), "skipped"),
+    )
+    return (
+        ", ".join(f"{count} {level}" for count, level in counts if count) or "nothing stands in the way"
+    )
 
 
 def _counts(preview: Preview, task: str) -> str:
     """ "1,204 rows, 96,000 tokens, 62% of them learnt, 0.4% of the rows cut"."""
     learnt = f", {preview.supervised_share:.0%} of them learnt" if task == "causal_lm" else ""
     left_out = f", {preview.dropped:,} left out" if preview.dropped else ""
-    return f"{preview.rows:,} rows, {preview.tokens:,} tokens{learnt}, {preview.cut_share:.1%} of the rows cut{left_out}"
+    return (
+        f"{preview.rows:,} rows, {preview.tokens:,} tokens{learnt}, {preview.cut_share:.1%} of the rows"
+        f" cut{left_out}"
+    )
 
 
 def _told(result: CheckResult, longest: int, width: int | None) -> list[Text]:
-    """What is wrong in full: number, cause, and what to do in one line, so that it can be copied. What is well in one line."""
+    """What is wrong in full: number, cause, and what to do in one line, so that it can
+    be copied. What is well in one line."""
     margin = " " * (longest + 11)
     wrong = result.level in ("warn", "fail")
     what = result.what if wrong or width is None else shortened(result.what, width - len(margin))
     first, *rest = wrapped(f"{margin}{what}", width, margin).split("\n")
-    head = Text.assemble(result.name.ljust(longest), "  ", (result.level.ljust(7), COLOURS[result.level]), "  ", first.strip())
+    head = Text.assemble(
+        result.name.ljust(longest),
+        "  ",
+        (result.level.ljust(7), COLOURS[result.level]),
+        "  ",
+        first.strip(),
+    )
     number = f"  [{result.number}]"
     if result.number and not wrong and (width is None or len(head) + len(number) <= width):
         head.append(number, style="dim")

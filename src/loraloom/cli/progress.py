@@ -18,7 +18,9 @@ ENDINGS = ("completed", "pruned", "diverged", "failed")
 
 
 @contextmanager
-def progress(*, quiet: bool = False, console: Console | None = None) -> Generator[Callable[[Event], None]]:
+def progress(
+    *, quiet: bool = False, console: Console | None = None
+) -> Generator[Callable[[Event], None]]:
     """Something to hand each event of a run to, for as long as the run lasts.
 
     Args:
@@ -53,7 +55,8 @@ class PlainLines:
 
 
 class LiveLines:
-    """A bar for each living candidate with step, losses, speed and time left; ends and notes scroll away above them."""
+    """A bar for each living candidate with step, losses, speed and time left; ends and
+    notes scroll away above them."""
 
     def __init__(self, console: Console) -> None:
         self.bars = Progress(
@@ -99,7 +102,9 @@ class LiveLines:
 
     def _show(self, trial: str, step: int = 0) -> None:
         total = self.planned_steps.get(trial, 0)
-        self.tasks[trial] = self.bars.add_task(escape(trial), total=total, completed=step, loss="", score="", speed="")
+        self.tasks[trial] = self.bars.add_task(
+            escape(trial), total=total, completed=step, loss="", score="", speed=""
+        )
 
 
 def describe(event: Event, planned_steps: int = 0) -> str | None:
@@ -107,16 +112,27 @@ def describe(event: Event, planned_steps: int = 0) -> str | None:
     trial, data = event.trial or "", event.data
     match event.kind:
         case "trial_started":
-            params = ", ".join(f"{key.rpartition('.')[2]} {number(value)}" for key, value in data.get("params", {}).items())
+            params = ", ".join(
+                f"{key.rpartition('.')[2]} {number(value)}"
+                for key, value in data.get("params", {}).items()
+            )
             return f"{trial}  starts: {params or 'the plan, unchanged'}"
         case "evaluated" | "test":
             split = str(data.get("split", event.kind))
-            steps = f"  step {event.step}/{planned_steps}" if planned_steps and event.step is not None else ""
+            steps = (
+                f"  step {event.step}/{planned_steps}"
+                if planned_steps and event.step is not None
+                else ""
+            )
             return f"{trial or 'bare base'}{steps}  {split} {_metrics(data)}"
         case "running":
             return f"{trial}  goes on from step {event.step}/{planned_steps}"
         case "completed" | "pruned" | "diverged" | "failed":
-            steps = f" at step {event.step}/{planned_steps}" if planned_steps and event.step is not None else ""
+            steps = (
+                f" at step {event.step}/{planned_steps}"
+                if planned_steps and event.step is not None
+                else ""
+            )
             reason = f": {data['reason']}" if data.get("reason") else ""
             return f"{trial}  {event.kind}{steps}{reason}"
         case "winner":
@@ -131,12 +147,17 @@ def describe(event: Event, planned_steps: int = 0) -> str | None:
 
 def _metrics(data: Mapping[str, Any]) -> str:
     """ "loss 2.11 ± 0.02  accuracy 0.71 ± 0.01": what was measured, without what is only another scale of the loss."""
-    return "  ".join(_metric(name, data) for name in ("loss", "accuracy", "token_accuracy") if name in data)
+    return "  ".join(
+        _metric(name, data) for name in ("loss", "accuracy", "token_accuracy") if name in data
+    )
 
 
 def _metric(name: str, data: Mapping[str, Any]) -> str:
     value, error = data.get(name), data.get(f"{name}_se")
-    return f"{metric_words(name)} {with_error(math.nan if value is None else value, math.nan if error is None else error)}"
+    return (
+        f"{metric_words(name)}"
+        f" {with_error(math.nan if value is None else value, math.nan if error is None else error)}"
+    )
 
 
 def _ignore(event: Event) -> None:

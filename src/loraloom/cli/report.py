@@ -10,12 +10,18 @@ import typer
 from loraloom.cli.request import Json, Verbose
 from loraloom.cli.runs import OutputDir
 
-Run = Annotated[str, typer.Argument(metavar="RUN", help="Folder or name of the run.", show_default=False)]
+Run = Annotated[
+    str, typer.Argument(metavar="RUN", help="Folder or name of the run.", show_default=False)
+]
 Open = Annotated[bool, typer.Option("--open", help="Show the page in a browser.")]
 
 
 def report(
-    run: Run, output_dir: OutputDir = "runs", open: Open = False, json: Json = False, verbose: Verbose = False
+    run: Run,
+    output_dir: OutputDir = "runs",
+    open: Open = False,
+    json: Json = False,
+    verbose: Verbose = False,
 ) -> dict[str, Any]:
     """Draw a run's page anew from its folder."""
     from loraloom.report.page import write_report

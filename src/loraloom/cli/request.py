@@ -1,7 +1,8 @@
-"""The flags that ask for something, in one table, and the decorator that turns them into a checked `Config`.
+"""The flags that ask for something, in one table, and the decorator that turns them
+into a checked `Config`.
 
-Each flag is a short name for one config key; its text is read exactly as `--set KEY=TEXT` would be, so a wrong value
-gets the same message whichever way it came. `--set` reaches the keys that have no flag.
+Each flag is a short name for one config key; its text is read exactly as `--set KEY=TEXT` would be, so a
+wrong value gets the same message whichever way it came. `--set` reaches the keys that have no flag.
 """
 
 from __future__ import annotations
@@ -31,12 +32,22 @@ class Flag:
 
 FLAGS: Mapping[str, Flag] = {
     "model": Flag("model.name_or_path", "NAME|FOLDER", "Base model: a folder or a hub name."),
-    "data": Flag("data.train", "FILE|FOLDER|NAME", "Rows: a file, a folder, a hub name, a 'pattern-*'. Repeatable."),
-    "validation": Flag("data.validation", "FILE|SHARE", "Validation data: the same, or a share of the training data."),
+    "data": Flag(
+        "data.train",
+        "FILE|FOLDER|NAME",
+        "Rows: a file, a folder, a hub name, a 'pattern-*'. Repeatable.",
+    ),
+    "validation": Flag(
+        "data.validation", "FILE|SHARE", "Validation data: the same, or a share of the training data."
+    ),
     "test": Flag("data.test", "FILE|SHARE", "Test data: opened once, at the end."),
     "task": Flag("task", "TASK", "causal_lm, seq_cls or seq2seq_lm."),
-    "goal": Flag("goal", "GOAL", "auto, quality, retain, chat, memory or fastest: what the plan leans towards."),
-    "preset": Flag("preset", "NAME", "Values for a known situation, such as sentiment or under-8gb; your own win."),
+    "goal": Flag(
+        "goal", "GOAL", "auto, quality, retain, chat, memory or fastest: what the plan leans towards."
+    ),
+    "preset": Flag(
+        "preset", "NAME", "Values for a known situation, such as sentiment or under-8gb; your own win."
+    ),
     "name": Flag("name", "NAME", "Name of the run, and of its folder."),
     "output-dir": Flag("output_dir", "FOLDER", "Where run folders go."),
     "trials": Flag("search.trials", "N", "How many candidates to try."),
@@ -44,7 +55,9 @@ FLAGS: Mapping[str, Flag] = {
     "r": Flag("adapter.r", "N", "Rank of the adapter."),
     "alpha": Flag("adapter.lora_alpha", "X", "LoRA alpha; the update is scaled by alpha / r."),
     "dropout": Flag("adapter.lora_dropout", "X", "Dropout before the adapter."),
-    "target-modules": Flag("adapter.target_modules", "NAMES", "all-linear, attention, mlp, query, or [q_proj, v_proj]."),
+    "target-modules": Flag(
+        "adapter.target_modules", "NAMES", "all-linear, attention, mlp, query, or [q_proj, v_proj]."
+    ),
     "learning-rate": Flag("training.learning_rate", "X", "Peak learning rate."),
     "epochs": Flag("training.num_train_epochs", "X", "Passes over the training data."),
     "max-steps": Flag("training.max_steps", "N", "Optimiser steps; wins over epochs."),
@@ -55,27 +68,54 @@ FLAGS: Mapping[str, Flag] = {
 }
 
 Files = Annotated[
-    list[Path] | None, typer.Argument(metavar="CONFIG.yaml|DATA", help="What to do (flags win over it), or a file of rows.")
+    list[Path] | None,
+    typer.Argument(
+        metavar="CONFIG.yaml|DATA", help="What to do (flags win over it), or a file of rows."
+    ),
 ]
-Sets = Annotated[list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Any other key of the config. Repeatable.")]
-Json = Annotated[bool, typer.Option("--json", help="One JSON document on stdout; words for people go to stderr.")]
+Sets = Annotated[
+    list[str] | None,
+    typer.Option("--set", metavar="KEY=VALUE", help="Any other key of the config. Repeatable."),
+]
+Json = Annotated[
+    bool, typer.Option("--json", help="One JSON document on stdout; words for people go to stderr.")
+]
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="No progress.")]
-Verbose = Annotated[bool, typer.Option("--verbose", "-v", help="Show the traceback when something breaks.")]
+Verbose = Annotated[
+    bool, typer.Option("--verbose", "-v", help="Show the traceback when something breaks.")
+]
 All = Annotated[bool, typer.Option("--all", help="Show everything, however long and wide.")]
 DryRun = Annotated[bool, typer.Option("--dry-run", help="Check and plan everything, train nothing.")]
 
 Resume = Annotated[
-    Path | None, typer.Option("--resume", metavar="RUN_FOLDER", help="Go on with this run; its own config.yaml says what to do.")
+    Path | None,
+    typer.Option(
+        "--resume",
+        metavar="RUN_FOLDER",
+        help="Go on with this run; its own config.yaml says what to do.",
+    ),
 ]
 
-NoHistory = Annotated[bool, typer.Option("--no-history", help="Search as if nothing had been run on this base before.")]
-NoAct = Annotated[bool, typer.Option("--no-act", help="Report candidates that diverge or overfit, but do not stop them.")]
+NoHistory = Annotated[
+    bool, typer.Option("--no-history", help="Search as if nothing had been run on this base before.")
+]
+NoAct = Annotated[
+    bool,
+    typer.Option("--no-act", help="Report candidates that diverge or overfit, but do not stop them."),
+]
 Apply = Annotated[
     str | None,
-    typer.Option("--apply", metavar="RUN_FOLDER[:FINDING]", help="Do that run again with the change that its finding proposes."),
+    typer.Option(
+        "--apply",
+        metavar="RUN_FOLDER[:FINDING]",
+        help="Do that run again with the change that its finding proposes.",
+    ),
 ]
 
-SWITCHES: Mapping[str, tuple[str, Any]] = {"no_act": ("diagnose.act", False), "no_history": ("search.history", "none")}
+SWITCHES: Mapping[str, tuple[str, Any]] = {
+    "no_act": ("diagnose.act", False),
+    "no_history": ("search.history", "none"),
+}
 """Options of single commands that stand for one value of a config key."""
 
 
@@ -89,8 +129,8 @@ class Request:
 
 
 def asks(*flags: str) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
-    """Give a command CONFIG.yaml, a file of rows, these flags of `FLAGS` (all of them when none is named), --set, --json,
-    --quiet and --verbose.
+    """Give a command CONFIG.yaml, a file of rows, these flags of `FLAGS` (all of them when none is
+    named), --set, --json, --quiet and --verbose.
 
     The command is called with a `Request` and its own options, and returns what --json prints.
     """
@@ -108,13 +148,16 @@ def asks(*flags: str) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
             if given.get("apply"):
                 file, changes = _applied(given["apply"], file)
                 values |= changes
-            values |= {flag.key: _one_or_several(given[name]) for name, flag in chosen.items() if given[name]}
+            values |= {
+                flag.key: _one_or_several(given[name]) for name, flag in chosen.items() if given[name]
+            }
             if rows:
                 _take_rows(values, f"data.{given.get('split', 'train')}", rows, given.get("resume"))
             _refuse_config_as_data(values)
             config = load_config(file, values, given["sets"] or ())
             return command(
-                Request(config, given["quiet"], given["json"]), **{parameter.name: given[parameter.name] for parameter in own}
+                Request(config, given["quiet"], given["json"]),
+                **{parameter.name: given[parameter.name] for parameter in own},
             )
 
         parameters = [
@@ -126,7 +169,8 @@ def asks(*flags: str) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
             _parameter("quiet", Quiet, default=False),
             _parameter("verbose", Verbose, default=False),
         ]
-        # typer reads a command's options off its signature, so the table above is all that has to be kept.
+        # typer reads a command's options off its signature, so the table above is all
+        # that has to be kept.
         run.__name__, run.__doc__ = command.__name__, command.__doc__
         run.__annotations__ = {parameter.name: parameter.annotation for parameter in parameters}
         run.__dict__["__signature__"] = inspect.Signature(parameters)
@@ -168,11 +212,14 @@ def _take_rows(values: dict[str, Any], key: str, rows: Sequence[Path], resume: P
     listed = ", ".join(map(str, rows))
     if resume is not None:
         raise RequestError(
-            "a run that goes on has data of its own", got=f"{listed} and --resume {resume}", next=f"leave {listed} out"
+            "a run that goes on has data of its own",
+            got=f"{listed} and --resume {resume}",
+            next=f"leave {listed} out",
         )
     named = [name for name, known in FLAGS.items() if known.key in SOURCES and known.key in values]
     if key in values or (named and len(rows) > 1):
-        # What a shell makes of `--data part-*.jsonl`: the first file belongs to the flag, the others to nothing.
+        # What a shell makes of `--data part-*.jsonl`: the first file belongs to the
+        # flag, the others to nothing.
         def beside(name: str) -> list[str]:
             given: Any = values[FLAGS[name].key]
             return [*([given] if isinstance(given, str) else given), *map(str, rows)]
@@ -183,7 +230,8 @@ def _take_rows(values: dict[str, Any], key: str, rows: Sequence[Path], resume: P
         raise RequestError(
             f"beside --{name} files stand without a flag of their own: {listed}",
             need="one flag for each file, or a pattern in quotes",
-            next=f"--{name} before each of them" + (f", or --{name} '{pattern}'" if len(pattern) > 1 else ""),
+            next=f"--{name} before each of them"
+            + (f", or --{name} '{pattern}'" if len(pattern) > 1 else ""),
         )
     values[key] = [str(row) for row in rows] if len(rows) > 1 else str(rows[0])
 
@@ -194,7 +242,10 @@ def _refuse_config_as_data(values: dict[str, Any]) -> None:
         named = values.get(key, ())
         for name in [named] if isinstance(named, str) else named:
             if str(name).lower().endswith((".yaml", ".yml")):
-                raise RequestError(f"`{key}` is {name}, which is a config file, not rows", next=f"give it without a flag: {name}")
+                raise RequestError(
+                    f"`{key}` is {name}, which is a config file, not rows",
+                    next=f"give it without a flag: {name}",
+                )
 
 
 def _applied(place: str, file: Path | None) -> tuple[Path, dict[str, Any]]:
@@ -205,7 +256,9 @@ def _applied(place: str, file: Path | None) -> tuple[Path, dict[str, Any]]:
     """
     if file is not None:
         raise RequestError(
-            "a run that is done again has a config of its own", got=f"{file} and --apply {place}", next="leave one of the two out"
+            "a run that is done again has a config of its own",
+            got=f"{file} and --apply {place}",
+            next="leave one of the two out",
         )
     from loraloom.pipeline.apply import applied
 
@@ -215,9 +268,14 @@ def _applied(place: str, file: Path | None) -> tuple[Path, dict[str, Any]]:
 def _annotation(name: str, flag: Flag) -> Any:
     takes = list[str] if keys()[flag.key].takes_list else str
     return Annotated[
-        takes | None, typer.Option(f"--{name.replace('_', '-')}", metavar=flag.takes, help=flag.help, show_default=False)
+        takes | None,
+        typer.Option(
+            f"--{name.replace('_', '-')}", metavar=flag.takes, help=flag.help, show_default=False
+        ),
     ]
 
 
 def _parameter(name: str, annotation: Any, default: Any = None) -> inspect.Parameter:
-    return inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=default, annotation=annotation)
+    return inspect.Parameter(
+        name, inspect.Parameter.KEYWORD_ONLY, default=default, annotation=annotation
+    )

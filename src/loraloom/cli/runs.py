@@ -9,7 +9,9 @@ import typer
 
 from loraloom.cli.request import All, Json, Verbose
 
-OutputDir = Annotated[str, typer.Option("--output-dir", metavar="FOLDER", help="Where the run folders are.")]
+OutputDir = Annotated[
+    str, typer.Option("--output-dir", metavar="FOLDER", help="Where the run folders are.")
+]
 
 
 def runs(

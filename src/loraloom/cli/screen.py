@@ -26,7 +26,8 @@ def plain_console() -> Console:
 
 
 def is_bounded(console: Console) -> bool:
-    """Whether lines have a width to keep to. A file or a pipe has none: there nothing is left out, and no line is broken."""
+    """Whether lines have a width to keep to. A file or a pipe has none: there nothing
+    is left out, and no line is broken."""
     return console.is_terminal or bool(os.environ.get("COLUMNS"))
 
 
@@ -36,7 +37,8 @@ def table_width(console: Console, *, everything: bool = False) -> int | None:
 
 
 def rows_left(console: Console, besides: int, *, everything: bool = False) -> int | None:
-    """Rows of a list that fit on one screen beside so many other lines; None where there is no screen."""
+    """Rows of a list that fit on one screen beside so many other lines; None where
+    there is no screen."""
     return max(FEWEST_ROWS, console.height - besides) if console.is_terminal and not everything else None
 
 

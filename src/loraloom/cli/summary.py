@@ -25,7 +25,8 @@ if TYPE_CHECKING:
 RUNS_BESIDES = 6
 """Lines beside the rows of `runs`: heading, captions, the prompt below."""
 END_BESIDES = 20
-"""Lines beside the candidates at the end of a run: heading, verdict, where things are and how to load them."""
+"""Lines beside the candidates at the end of a run: heading, verdict, where things are
+and how to load them."""
 
 
 def show_end(done: Outcome | Prepared) -> dict[str, Any]:
@@ -49,7 +50,9 @@ def show_outcome(outcome: Outcome) -> None:
     result, folder = outcome.result, outcome.folder
     console.print()
     rows = rows_left(console, END_BESIDES)
-    console.print(trials_table(result, table_width(console), rows, more=folder.report_path.name), crop=False)
+    console.print(
+        trials_table(result, table_width(console), rows, more=folder.report_path.name), crop=False
+    )
     if result.verdict:
         verbatim(console, result.verdict)
     _findings(console, outcome)
@@ -58,20 +61,30 @@ def show_outcome(outcome: Outcome) -> None:
     if result.best is not None and folder.best.is_dir():
         verbatim(console, f"adapter  {folder.best}")
         verbatim(console, f"try it   {_try_it(result, folder.best)}")
-        verbatim(console, f"load it\n\n{indent(load_snippet(folder, result, str(folder.best)) or '', '  ')}")
+        verbatim(
+            console, f"load it\n\n{indent(load_snippet(folder, result, str(folder.best)) or '', '  ')}"
+        )
 
 
 def _findings(console: Console, outcome: Outcome) -> None:
-    """What is wrong with the data or with the adapter that is kept, each with its next step; then how to take the first."""
+    """What is wrong with the data or with the adapter that is kept, each with its next
+    step; then how to take the first."""
     from loraloom.diagnose.order import ranked
 
     best = outcome.result.trial(outcome.result.best)
     found = ranked([*outcome.result.findings, *(best.findings if best else ())])
     for finding in found:
-        verbatim(console, f"{finding.level}: {finding.name}: {finding.symptom} ({finding.evidence})\n  next: {finding.next}")
+        verbatim(
+            console,
+            f"{finding.level}: {finding.name}: {finding.symptom} ({finding.evidence})\n  next:"
+            f" {finding.next}",
+        )
     remedy = next((finding for finding in found if finding.patch and finding.level != "note"), None)
     if remedy is not None:
-        verbatim(console, f"do that  loraloom train --apply {shlex.quote(f'{outcome.folder.path}:{remedy.name}')}")
+        verbatim(
+            console,
+            f"do that  loraloom train --apply {shlex.quote(f'{outcome.folder.path}:{remedy.name}')}",
+        )
 
 
 def show_metrics(document: Mapping[str, Any]) -> None:
@@ -85,7 +98,9 @@ def show_metrics(document: Mapping[str, Any]) -> None:
         say(console, f"warning: {note}")
     for name, value in metrics.items():
         if not name.endswith("_se"):
-            verbatim(console, f"{metric_words(name)}: {with_error(value, metrics.get(f'{name}_se', 0.0))}")
+            verbatim(
+                console, f"{metric_words(name)}: {with_error(value, metrics.get(f'{name}_se', 0.0))}"
+            )
 
 
 CLASSES_SHOWN = 5
@@ -103,7 +118,10 @@ def show_answers(answers: Sequence[Mapping[str, Any]]) -> None:
         likeliest = sorted(answer.get("probabilities", {}).items(), key=lambda one: -one[1])
         if likeliest:
             shown = ", ".join(f"{label} {share:.3f}" for label, share in likeliest[:CLASSES_SHOWN])
-            console.print(Text(f"  {shown}{', ...' if len(likeliest) > CLASSES_SHOWN else ''}", style="dim"), soft_wrap=True)
+            console.print(
+                Text(f"  {shown}{', ...' if len(likeliest) > CLASSES_SHOWN else ''}", style="dim"),
+                soft_wrap=True,
+            )
 
 
 def show_runs(runs: Sequence[RunSummary], output_dir: str, *, everything: bool = False) -> None:
@@ -117,7 +135,11 @@ def show_runs(runs: Sequence[RunSummary], output_dir: str, *, everything: bool =
         verbatim(console, f"no runs in {output_dir} yet; loraloom tune makes one")
         return
     rows = rows_left(console, RUNS_BESIDES, everything=everything)
-    captions = [f"{len(runs) - rows} older runs (--all shows them)"] if rows is not None and rows < len(runs) else []
+    captions = (
+        [f"{len(runs) - rows} older runs (--all shows them)"]
+        if rows is not None and rows < len(runs)
+        else []
+    )
     width = table_width(console, everything=everything)
     console.print(fitted(_runs(runs[:rows], whole=width is None), width, captions=captions), crop=False)
 
@@ -129,7 +151,9 @@ def _runs(runs: Sequence[RunSummary], *, whole: bool) -> Iterator[Shown]:
         whole: a base model's folder with all that leads to it.
     """
 
-    def shown(heading: str, cell: Callable[[RunSummary], str], rank: int, *, number: bool = True) -> Shown:
+    def shown(
+        heading: str, cell: Callable[[RunSummary], str], rank: int, *, number: bool = True
+    ) -> Shown:
         return Shown(heading, [Text(cell(run)) for run in runs], rank, number)
 
     yield shown("name", lambda run: run.name, 0, number=False)
@@ -139,7 +163,12 @@ def _runs(runs: Sequence[RunSummary], *, whole: bool) -> Iterator[Shown]:
     yield shown("time", lambda run: duration(run.seconds), 4)
     yield shown("started", lambda run: run.started_at[:16].replace("T", " "), 3)
     yield shown("model", lambda run: run.model if whole else _last_name(run.model), 7, number=False)
-    yield shown("measure", lambda run: MISSING if run.best_value is None else _measure(run.metric), 1, number=False)
+    yield shown(
+        "measure",
+        lambda run: MISSING if run.best_value is None else _measure(run.metric),
+        1,
+        number=False,
+    )
     yield shown("best", lambda run: _scored(run.best_value, run.best_se), 0)
     yield shown("bare base", lambda run: _scored(run.baseline_value), 2)
 

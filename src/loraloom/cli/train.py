@@ -9,7 +9,11 @@ from loraloom.cli.request import FLAGS, Apply, DryRun, NoAct, Request, Resume, a
 
 @asks(*(name for name in FLAGS if name not in ("trials", "max-packed")))
 def train(
-    request: Request, dry_run: DryRun = False, resume: Resume = None, apply: Apply = None, no_act: NoAct = False
+    request: Request,
+    dry_run: DryRun = False,
+    resume: Resume = None,
+    apply: Apply = None,
+    no_act: NoAct = False,
 ) -> dict[str, Any]:
     """Train one adapter, as `plan` shows it."""
     from loraloom.cli.progress import progress

@@ -9,11 +9,16 @@ from loraloom.cli.request import DryRun, NoAct, NoHistory, Request, Resume, asks
 
 @asks()
 def tune(
-    request: Request, dry_run: DryRun = False, resume: Resume = None, no_act: NoAct = False, no_history: NoHistory = False
+    request: Request,
+    dry_run: DryRun = False,
+    resume: Resume = None,
+    no_act: NoAct = False,
+    no_history: NoHistory = False,
 ) -> dict[str, Any]:
     """Find the best adapter among many candidates.
 
-    They train at once on one frozen base; weak ones leave on the way, and the last few are compared over several seeds.
+    They train at once on one frozen base; weak ones leave on the way, and the last few
+    are compared over several seeds.
     """
     from loraloom.cli.progress import progress
     from loraloom.cli.summary import show_end

@@ -1,4 +1,5 @@
-"""What a person types, in our words, before typer reads it: verbs and options of other tools, and what to say of the rest."""
+"""What a person types, in our words, before typer reads it: verbs and options of other
+tools, and what to say of the rest."""
 
 from __future__ import annotations
 
@@ -34,8 +35,8 @@ class _Option:
 def in_our_words(words: Sequence[str], commands: Mapping[str, Any]) -> list[str]:
     """A command line with verbs and options as typer knows them.
 
-    `help VERB` and `VERB help` are `VERB --help`. An option of another tool becomes our flag, or --set KEY=VALUE where
-    the key has none.
+    `help VERB` and `VERB help` are `VERB --help`. An option of another tool becomes our flag, or --set
+    KEY=VALUE where the key has none.
 
     Args:
         words: as they were typed, without the name of the program.
@@ -49,7 +50,9 @@ def in_our_words(words: Sequence[str], commands: Mapping[str, Any]) -> list[str]
     if words[0].startswith("-"):
         return list(words)
     verb = _verb(words[0], commands)
-    return [verb, "--help"] if list(words[1:]) == ["help"] else [verb, *_options(words[1:], verb, commands)]
+    return (
+        [verb, "--help"] if list(words[1:]) == ["help"] else [verb, *_options(words[1:], verb, commands)]
+    )
 
 
 def _verb(word: str, commands: Mapping[str, Any]) -> str:
@@ -61,20 +64,28 @@ def _verb(word: str, commands: Mapping[str, Any]) -> str:
     if word in commands:
         return word
     if "." in word or "/" in word:
-        raise RequestError("a command line begins with what to do", got=word, next=f"for example loraloom tune {word}")
+        raise RequestError(
+            "a command line begins with what to do", got=word, next=f"for example loraloom tune {word}"
+        )
     close = difflib.get_close_matches(word.lower(), commands, n=1, cutoff=_TYPO)
     guess = VERBS.get(word.lower(), close[0] if close else None)
     hint = f"did you mean `loraloom {guess}`?" if guess else "loraloom --help shows what there is"
     if guess == "predict":
-        hint = "did you mean `loraloom predict`, for rows of a file, or `loraloom generate`, for a prompt?"
+        hint = (
+            "did you mean `loraloom predict`, for rows of a file, or `loraloom generate`, for a prompt?"
+        )
     raise RequestError(f"there is no command `{word}`", next=hint)
 
 
 def _options(words: Sequence[str], verb: str, commands: Mapping[str, Any]) -> Iterator[str]:
-    """The words behind a verb; the value of an option is passed on unread, and so is all that follows `--`."""
+    """The words behind a verb; the value of an option is passed on unread, and so is
+    all that follows `--`."""
     taken = _taken(commands[verb])
     values: dict[str, str | None] = {
-        option: None for parameter in commands[verb].params if not parameter.multiple for option in parameter.opts
+        option: None
+        for parameter in commands[verb].params
+        if not parameter.multiple
+        for option in parameter.opts
     }
     rest = list(words)
     while rest:
@@ -97,17 +108,21 @@ def _options(words: Sequence[str], verb: str, commands: Mapping[str, Any]) -> It
         if option.name in values and value is not None:
             if values[option.name] is not None:
                 raise RequestError(
-                    f"{option.name} was given twice: {values[option.name]} and {value}", next="leave one of the two out"
+                    f"{option.name} was given twice: {values[option.name]} and {value}",
+                    next="leave one of the two out",
                 )
             values[option.name] = value
         if option.before and value is None:
-            raise RequestError(f"option `{name}` needs a value", next=f"loraloom {verb} --help shows what there is")
+            raise RequestError(
+                f"option `{name}` needs a value", next=f"loraloom {verb} --help shows what there is"
+            )
         yield from ([option.name] if option.name else [])
         yield from ([] if value is None else [option.before + value])
 
 
 def _switched(name: str, option: _Option, value: str | None) -> str | None:
-    """The value of a switch that may stand alone, or with true or false behind it as in TrainingArguments."""
+    """The value of a switch that may stand alone, or with true or false behind it as in
+    TrainingArguments."""
     if value is None or value.lower() in _ON:
         return option.on
     if value.lower() not in _OFF:
@@ -147,7 +162,9 @@ def _ours(name: str, verb: str, commands: Mapping[str, Any]) -> _Option:
 
 def _keyed(key: Key) -> _Option:
     is_switch = bool in key.kinds and str not in key.kinds
-    return _Option("--set", f"{key.name}=", on="true" if is_switch else None, off="false" if is_switch else None)
+    return _Option(
+        "--set", f"{key.name}=", on="true" if is_switch else None, off="false" if is_switch else None
+    )
 
 
 def _unknown(name: str, verb: str, flag: str, commands: Mapping[str, Any]) -> RequestError:
@@ -156,18 +173,30 @@ def _unknown(name: str, verb: str, flag: str, commands: Mapping[str, Any]) -> Re
     if plain(name) in ABSENT:
         return RequestError(what, next=ABSENT[plain(name)])
     if others:
-        return RequestError(what, got=None if name == flag else f"{flag} in our words", next=f"it belongs to {', '.join(others)}")
+        return RequestError(
+            what,
+            got=None if name == flag else f"{flag} in our words",
+            next=f"it belongs to {', '.join(others)}",
+        )
     key = nearest(plain(name), among=keys()) if "--set" in taken else None
     if key is not None:
         own = next((f"--{flag}" for flag, known in FLAGS.items() if known.key == key), None)
         return RequestError(what, next=f"did you mean {own if own in taken else f'--set {key}=VALUE'}?")
     close = difflib.get_close_matches(name, taken, n=1, cutoff=_TYPO)
-    return RequestError(what, next=f"did you mean {close[0]}?" if close else f"loraloom {verb} --help shows what it takes")
+    return RequestError(
+        what,
+        next=f"did you mean {close[0]}?" if close else f"loraloom {verb} --help shows what it takes",
+    )
 
 
 def _taken(command: Any) -> dict[str, bool]:
     """Every option of a command, and whether a value follows it."""
-    own = {option: not parameter.is_flag for parameter in command.params for option in parameter.opts if option.startswith("-")}
+    own = {
+        option: not parameter.is_flag
+        for parameter in command.params
+        for option in parameter.opts
+        if option.startswith("-")
+    }
     return {**own, "--help": False, "-h": False}
 
 

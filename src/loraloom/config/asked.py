@@ -13,7 +13,14 @@ Learn = Literal["auto", "all", "last", "completion"]
 System = Literal["auto", "keep", "merge"]
 Goal = Literal["auto", "quality", "retain", "chat", "memory", "fastest"]
 Preset = Literal[
-    "3-4b", "sentiment", "generation", "question-answering", "under-8gb", "memory-episodic", "memory-relational", "memory-spatial"
+    "3-4b",
+    "sentiment",
+    "generation",
+    "question-answering",
+    "under-8gb",
+    "memory-episodic",
+    "memory-relational",
+    "memory-spatial",
 ]
 
 
@@ -35,28 +42,38 @@ class DataConfig:
     """A share of train, a source as for train, or null."""
     test: float | str | tuple[str, ...] | None = None
     format: Literal[
-        "auto", "messages", "sharegpt", "alpaca", "prompt_completion", "question_answer", "text", "text_label", "source_target"
+        "auto",
+        "messages",
+        "sharegpt",
+        "alpaca",
+        "prompt_completion",
+        "question_answer",
+        "text",
+        "text_label",
+        "source_target",
     ] = "auto"
     max_length: int | Auto = "auto"
     packing: bool | Auto = "auto"
     text_column: str | None = None
     label_column: str | None = None
     label_names: tuple[str, ...] | None = None
-    """Names of the classes in the order of their numbers, where neither the data nor the model says it."""
+    """Names of the classes in the order of their numbers, where neither the data nor
+    the model says it."""
     learn: Learn = "auto"
-    """Which answers of a conversation are learnt: auto (what the rows say, else all), all, the last, or the completion:
-    what follows the prompt, or the user's last turn. A weight of 0 holds in each case."""
+    """Which answers of a conversation are learnt: auto (what the rows say, else all), all, the last, or
+    the completion: what follows the prompt, or the user's last turn. A weight of 0 holds in each
+    case."""
     system: System = "auto"
-    """System messages: keep gives them to the chat template, merge puts their text before the user's next message, auto
-    does so where the template refuses them."""
+    """System messages: keep gives them to the chat template, merge puts their text before the user's
+    next message, auto does so where the template refuses them."""
     group_column: str | Auto | None = "auto"
-    """Column whose rows stay on one side of every split; auto: prompts, conversations, known columns and near-duplicates
-    are kept together; null: only rows that say the same."""
+    """Column whose rows stay on one side of every split; auto: prompts, conversations, known columns and
+    near-duplicates are kept together; null: only rows that say the same."""
     max_rows: int | None = None
     """Use this many training rows at most (a seeded sample), for a quick look."""
     retain: str | None = None
-    """Rows of what the model should still be able to do: file, folder or hub name. Never trained on; what training costs
-    on them is measured."""
+    """Rows of what the model should still be able to do: file, folder or hub name. Never trained on;
+    what training costs on them is measured."""
 
 
 @dataclass(frozen=True)
@@ -107,9 +124,11 @@ class SearchConfig:
     metric: str = "auto"
     seeds_for_finalists: int | Auto = "auto"
     keep: Literal["best", "safe"] = "best"
-    """best: the setting with the highest expected gain; safe: the plan's own unless another is better with 95%."""
+    """best: the setting with the highest expected gain; safe: the plan's own unless
+    another is better with 95%."""
     history: str = "auto"
-    """What earlier searches on the same base found: auto (the runs of the output folder), none, or one run."""
+    """What earlier searches on the same base found: auto (the runs of the output
+    folder), none, or one run."""
 
 
 @dataclass(frozen=True)

@@ -1,7 +1,8 @@
 """From YAML, flags and `--set` to a `Config`. Nothing else in loraloom reads the user's YAML.
 
-Every source is first laid flat, dotted key by dotted key, each value with the place it came from. So precedence
-is one dictionary update (file < flags < `--set`), and every message can name the key, the file and the line.
+Every source is first laid flat, dotted key by dotted key, each value with the place it came from. So
+precedence is one dictionary update (file < flags < `--set`), and every message can name the key, the
+file and the line.
 """
 
 from __future__ import annotations
@@ -56,8 +57,8 @@ def load_config(
         sets: "dotted.key=value", the value in YAML.
 
     Raises:
-        ConfigError: an unknown key, a value of the wrong type or outside its range, a file that is missing or not
-            YAML. It names key, file and line.
+        ConfigError: an unknown key, a value of the wrong type or outside its range, a file that is
+            missing or not YAML. It names key, file and line.
     """
     settings: dict[str, _Setting] = {}
     if path is not None:
@@ -69,11 +70,14 @@ def load_config(
     for assignment in sets:
         name, equals, text = assignment.partition("=")
         if not equals:
-            raise ConfigError(f"--set takes KEY=VALUE, not {assignment!r}", next="for example --set adapter.r=8")
+            raise ConfigError(
+                f"--set takes KEY=VALUE, not {assignment!r}", next="for example --set adapter.r=8"
+            )
         before = given.setdefault(name.strip(), assignment)
         if before is not assignment:
             raise ConfigError(
-                f"`{name.strip()}` was set twice: --set {before} and --set {assignment}", next="leave one of the two out"
+                f"`{name.strip()}` was set twice: --set {before} and --set {assignment}",
+                next="leave one of the two out",
             )
         _put(settings, name.strip(), text.strip(), f"--set {assignment}")
 
@@ -81,7 +85,8 @@ def load_config(
 
 
 def to_plain(config: Config) -> dict[str, Any]:
-    """`config` as plain mappings, lists and scalars: what `config.yaml` holds and `load_config` reads back."""
+    """`config` as plain mappings, lists and scalars: what `config.yaml` holds and
+    `load_config` reads back."""
     return _plain(asdict(config))
 
 
@@ -97,7 +102,9 @@ def _build(values: Mapping[str, Any]) -> Config:
     parts = {name: value for name, value in values.items() if "." not in name}
     for name, section in sections().items():
         start = f"{name}."
-        parts[name] = section(**{key.removeprefix(start): value for key, value in values.items() if key.startswith(start)})
+        parts[name] = section(
+            **{key.removeprefix(start): value for key, value in values.items() if key.startswith(start)}
+        )
     return Config(**parts)
 
 
@@ -105,25 +112,37 @@ def _build(values: Mapping[str, Any]) -> Config:
 
 
 class _Yaml(yaml.SafeLoader):
-    """YAML as people expect it: 5e-5 is a number, 1:30 is not 90, `no` and 2024-01-01 stay text, each key stands once."""
+    """YAML as people expect it: 5e-5 is a number, 1:30 is not 90, `no` and 2024-01-01
+    stay text, each key stands once."""
 
     yaml_implicit_resolvers: dict[str, list[tuple[str, re.Pattern[str]]]] = {}  # noqa: RUF012 the base class declares it so
 
     def fetch_flow_collection_start(self, TokenClass: type[yaml.Token]) -> None:
-        """An opening bracket. The scanner looks at every open one again at each token: their number has to have an end."""
+        """An opening bracket. The scanner looks at every open one again at each token:
+        their number has to have an end."""
         if self.flow_level >= _MOST_BRACKETS:
-            raise ScannerError(None, None, f"more than {_MOST_BRACKETS} brackets within each other", self.get_mark())
+            raise ScannerError(
+                None, None, f"more than {_MOST_BRACKETS} brackets within each other", self.get_mark()
+            )
         super().fetch_flow_collection_start(TokenClass)
 
 
-_Yaml.add_implicit_resolver("tag:yaml.org,2002:bool", re.compile(r"^(?:true|True|TRUE|false|False|FALSE)$"), list("tTfF"))
-_Yaml.add_implicit_resolver("tag:yaml.org,2002:int", re.compile(r"^[-+]?(?:0|[1-9][0-9_]*)$"), list("-+0123456789"))
+_Yaml.add_implicit_resolver(
+    "tag:yaml.org,2002:bool", re.compile(r"^(?:true|True|TRUE|false|False|FALSE)$"), list("tTfF")
+)
+_Yaml.add_implicit_resolver(
+    "tag:yaml.org,2002:int", re.compile(r"^[-+]?(?:0|[1-9][0-9_]*)$"), list("-+0123456789")
+)
 _Yaml.add_implicit_resolver(
     "tag:yaml.org,2002:float",
-    re.compile(r"^[-+]?(?:(?:\d+\.\d*|\.\d+)(?:[eE][-+]?\d+)?|\d+[eE][-+]?\d+|\.(?:inf|Inf|INF))$|^\.(?:nan|NaN|NAN)$"),
+    re.compile(
+        r"^[-+]?(?:(?:\d+\.\d*|\.\d+)(?:[eE][-+]?\d+)?|\d+[eE][-+]?\d+|\.(?:inf|Inf|INF))$|^\.(?:nan|NaN|NAN)$"
+    ),
     list("-+.0123456789"),
 )
-_Yaml.add_implicit_resolver("tag:yaml.org,2002:null", re.compile(r"^(?:~|null|Null|NULL|)$"), ["~", "n", "N", ""])
+_Yaml.add_implicit_resolver(
+    "tag:yaml.org,2002:null", re.compile(r"^(?:~|null|Null|NULL|)$"), ["~", "n", "N", ""]
+)
 _Yaml.add_implicit_resolver("tag:yaml.org,2002:merge", re.compile(r"^<<$"), ["<"])
 
 
@@ -132,7 +151,8 @@ class _TooMany(yaml.YAMLError):
 
 
 def _load(text: str) -> tuple[Any, yaml.Node | None]:
-    """The document in `text`, as values and as nodes. Raises yaml.YAMLError, and nothing else, for what is none."""
+    """The document in `text`, as values and as nodes. Raises yaml.YAMLError, and
+    nothing else, for what is none."""
     loader = _Yaml(text)
     try:
         root = loader.get_single_node()
@@ -149,7 +169,8 @@ def _load(text: str) -> tuple[Any, yaml.Node | None]:
 
 
 def _values_in(node: yaml.Node, seen: dict[int, float]) -> float:
-    """How many values `node` holds where every alias is followed: some lines of aliases to aliases stand for billions."""
+    """How many values `node` holds where every alias is followed: some lines of aliases
+    to aliases stand for billions."""
     if id(node) in seen:
         return seen[id(node)]
     seen[id(node)] = math.inf  # what holds itself has no end
@@ -163,7 +184,9 @@ def _values_in(node: yaml.Node, seen: dict[int, float]) -> float:
 def _file_text(path: Path) -> str:
     """The whole file; a pipe or a device is not waited for."""
     if path.exists() and not path.is_file() and not path.is_dir():
-        raise ConfigError("this is a pipe or a device, not a config file", where=str(path), need="a YAML file")
+        raise ConfigError(
+            "this is a pipe or a device, not a config file", where=str(path), need="a YAML file"
+        )
     with path.open("rb") as file:
         content = file.read(_LARGEST_FILE + 1)
     if len(content) > _LARGEST_FILE:
@@ -179,14 +202,20 @@ def _read_file(path: Path) -> dict[str, _Setting]:
     try:
         text = _file_text(path)
     except FileNotFoundError:
-        raise ConfigError("there is no such config file", where=str(path), next="check the path, or leave the file out") from None
+        raise ConfigError(
+            "there is no such config file", where=str(path), next="check the path, or leave the file out"
+        ) from None
     except IsADirectoryError:
-        raise ConfigError("this is a folder, not a config file", where=str(path), next="name the .yaml file in it") from None
+        raise ConfigError(
+            "this is a folder, not a config file", where=str(path), next="name the .yaml file in it"
+        ) from None
     except UnicodeDecodeError:
         raise ConfigError("this is not text in UTF-8", where=str(path), need="a YAML file") from None
     except (OSError, ValueError) as error:
         problem = getattr(error, "strerror", None) or str(error)
-        raise ConfigError(f"the config file cannot be read: {problem}", where=str(path), next="check the path") from None
+        raise ConfigError(
+            f"the config file cannot be read: {problem}", where=str(path), next="check the path"
+        ) from None
     lines: dict[str, int] = {}
     try:
         document, root = _load(text)
@@ -214,7 +243,10 @@ def _not_yaml(error: yaml.YAMLError, path: Path) -> ConfigError:
         return ConfigError(
             f"the file stands for more than {_MOST_VALUES:,} values",
             where=str(path),
-            next="write values out where an alias (*name) repeats others; one that holds itself never ends",
+            next=(
+                "write values out where an alias (*name) repeats others; one that holds itself never"
+                " ends"
+            ),
         )
     mark = getattr(error, "problem_mark", None)
     problem = getattr(error, "problem", None) or str(error) or "it cannot be parsed"
@@ -225,20 +257,27 @@ def _not_yaml(error: yaml.YAMLError, path: Path) -> ConfigError:
     )
 
 
-def _note_lines(node: yaml.MappingNode, prefix: str, path: Path, lines: dict[str, int], depth: int) -> None:
-    """Write down the line of every key down to the fourth level; an anchor that holds itself ends there too."""
+def _note_lines(
+    node: yaml.MappingNode, prefix: str, path: Path, lines: dict[str, int], depth: int
+) -> None:
+    """Write down the line of every key down to the fourth level; an anchor that holds
+    itself ends there too."""
     for key_node, value_node in node.value:
         name, line = f"{prefix}{key_node.value}", key_node.start_mark.line + 1
         if name in lines and depth < 2:
             raise ConfigError(
-                f"`{name}` stands twice, first in line {lines[name]}", where=f"{path}:{line}", next="remove one of the two"
+                f"`{name}` stands twice, first in line {lines[name]}",
+                where=f"{path}:{line}",
+                next="remove one of the two",
             )
         lines[name] = line
         if isinstance(value_node, yaml.MappingNode) and depth < 3:
             _note_lines(value_node, f"{name}.", path, lines, depth + 1)
 
 
-def _lay_flat(settings: dict[str, _Setting], name: str, value: Any, places: Mapping[str, str], file: str) -> None:
+def _lay_flat(
+    settings: dict[str, _Setting], name: str, value: Any, places: Mapping[str, str], file: str
+) -> None:
     where = places.get(name, file)
     if name in sections():
         if value is not None and not isinstance(value, dict):
@@ -246,20 +285,26 @@ def _lay_flat(settings: dict[str, _Setting], name: str, value: Any, places: Mapp
             raise ConfigError(
                 f"`{name}` is {show(value)} but must be a section with keys of its own",
                 where=where,
-                next=f"for example\n    {name}: {{{example.partition('.')[2]}: {keys()[example].example}}}",
+                next=(
+                    f"for example\n    {name}: {{{example.partition('.')[2]}:"
+                    f" {keys()[example].example}}}"
+                ),
             )
         for sub, item in cast(dict[Any, Any], value or {}).items():
             _lay_flat(settings, f"{name}.{sub}", item, places, file)
     elif name in keys():
         start = f"{name}."
-        inner = {place.removeprefix(start): at for place, at in places.items() if place.startswith(start)}
+        inner = {
+            place.removeprefix(start): at for place, at in places.items() if place.startswith(start)
+        }
         settings[name] = _Setting(value, where, inner)
     else:
         raise _unknown_key(name, where)
 
 
 def _put(settings: dict[str, _Setting], name: str, value: Any, where: str) -> None:
-    """Set one key; a key inside a mapping (`search.space.adapter.r`) is set beside those already there."""
+    """Set one key; a key inside a mapping (`search.space.adapter.r`) is set beside
+    those already there."""
     key, entry = _locate(name, where)
     if isinstance(value, str):
         value = _parse_text(keys()[key], value, where, entry=entry)
@@ -268,7 +313,9 @@ def _put(settings: dict[str, _Setting], name: str, value: Any, where: str) -> No
         return
     before = settings.get(key)
     entries = cast(dict[str, Any], before.value) if before and isinstance(before.value, dict) else {}
-    settings[key] = _Setting({**entries, entry: value}, where, {**(before.inner if before else {}), entry: where})
+    settings[key] = _Setting(
+        {**entries, entry: value}, where, {**(before.inner if before else {}), entry: where}
+    )
 
 
 def _locate(name: str, where: str) -> tuple[str, str | None]:
@@ -298,27 +345,41 @@ def _parse_text(key: Key, text: str, where: str, *, entry: str | None) -> Any:
 
 
 def _one_or_several(key: Key, text: str) -> Any:
-    """A list where it is written as one, and what else the key takes; any other text is a name, whatever signs are in it."""
+    """A list where it is written as one, and what else the key takes; any other text is
+    a name, whatever signs are in it."""
     try:
         value = _load(text)[0]
     except yaml.YAMLError:
         return text
     is_number = isinstance(value, int | float) and not isinstance(value, bool) and float in key.kinds
-    return value if isinstance(value, list) or is_number or (value is None and text and type(None) in key.kinds) else text
+    return (
+        value
+        if isinstance(value, list) or is_number or (value is None and text and type(None) in key.kinds)
+        else text
+    )
 
 
 def _unknown_key(name: str, where: str) -> ConfigError:
     if name in sections():
         first = next(key for key in keys() if key.startswith(f"{name}."))
-        return ConfigError(f"`{name}` is a section, not a key", where=where, next=f"name a key in it, such as {first}")
+        return ConfigError(
+            f"`{name}` is a section, not a key", where=where, next=f"name a key in it, such as {first}"
+        )
     last = plain(name.rpartition(".")[2])
     if last in SETTINGS:
-        return ConfigError(f"there is no key `{name}`", where=where, next="did you mean `{}: {}`?".format(*SETTINGS[last]))
+        return ConfigError(
+            f"there is no key `{name}`",
+            where=where,
+            next="did you mean `{}: {}`?".format(*SETTINGS[last]),
+        )
     if last in ABSENT:
         return ConfigError(f"there is no key `{name}`", where=where, next=ABSENT[last])
     guess = nearest(name)
     section = name.partition(".")[0]
-    known = [key for key in keys() if key.startswith(f"{section}.")] or [*sections(), *(key for key in keys() if "." not in key)]
+    known = [key for key in keys() if key.startswith(f"{section}.")] or [
+        *sections(),
+        *(key for key in keys() if "." not in key),
+    ]
     return ConfigError(
         f"there is no key `{name}`",
         need=None if guess else f"one of {', '.join(known)}",

@@ -15,7 +15,13 @@ from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 from loraloom.config.asked import Config
 from loraloom.config.words import ALIASES, plain, squashed
 
-_WORDS = {bool: "true or false", int: "a whole number", float: "a number", str: "text", type(None): "null"}
+_WORDS = {
+    bool: "true or false",
+    int: "a whole number",
+    float: "a number",
+    str: "text",
+    type(None): "null",
+}
 
 
 @dataclass(frozen=True)
@@ -38,7 +44,12 @@ class Range:
 
     @property
     def words(self) -> str:
-        limits = (("at least", self.at_least), ("above", self.above), ("at most", self.at_most), ("below", self.below))
+        limits = (
+            ("at least", self.at_least),
+            ("above", self.above),
+            ("at most", self.at_most),
+            ("below", self.below),
+        )
         return " and ".join(f"{word} {limit:,g}" for word, limit in limits if limit is not None)
 
 
@@ -92,7 +103,9 @@ class Key:
     @property
     def only_text(self) -> bool:
         """Whether "007" is a name here, never a number."""
-        return str in self.kinds and not {int, float, bool}.intersection(self.kinds) and not self.takes_list
+        return (
+            str in self.kinds and not {int, float, bool}.intersection(self.kinds) and not self.takes_list
+        )
 
     @property
     def takes_sources(self) -> bool:
@@ -118,7 +131,12 @@ class Key:
         """One value that is right."""
         if self.range:
             return str(self.range.example)
-        choices = [str(choice) for kind in self.kinds if get_origin(kind) is Literal for choice in get_args(kind)]
+        choices = [
+            str(choice)
+            for kind in self.kinds
+            if get_origin(kind) is Literal
+            for choice in get_args(kind)
+        ]
         if choices:
             return choices[0]
         if bool in self.kinds:
@@ -135,14 +153,18 @@ def keys() -> dict[str, Key]:
 @cache
 def sections() -> dict[str, type]:
     """The dataclass of each section by name."""
-    return {name: hint for name, hint in get_type_hints(Config).items() if is_dataclass(hint) and isinstance(hint, type)}
+    return {
+        name: hint
+        for name, hint in get_type_hints(Config).items()
+        if is_dataclass(hint) and isinstance(hint, type)
+    }
 
 
 def nearest(name: str, *, among: Collection[str] = ()) -> str | None:
     """The known key that `name` was probably meant to be, or None.
 
-    By meaning first: the same last word in another section, or another tool's word for it; then the likeliest spelling
-    in the section that was named, then the likeliest anywhere.
+    By meaning first: the same last word in another section, or another tool's word for it; then the
+    likeliest spelling in the section that was named, then the likeliest anywhere.
     """
     known = list(among or (*keys(), *sections()))
     section, _, last = name.rpartition(".")
@@ -162,11 +184,14 @@ def nearest(name: str, *, among: Collection[str] = ()) -> str | None:
 def _meant(word: str) -> str | None:
     """The key that another tool calls `word`, written in whatever way."""
     bare = squashed(word)
-    return ALIASES.get(plain(word)) or next((key for alias, key in ALIASES.items() if squashed(alias) == bare), None)
+    return ALIASES.get(plain(word)) or next(
+        (key for alias, key in ALIASES.items() if squashed(alias) == bare), None
+    )
 
 
 def named(name: str, *, among: Collection[str]) -> str | None:
-    """The key among these that `name` names: in full, by its last word, or by another tool's word for it."""
+    """The key among these that `name` names: in full, by its last word, or by another
+    tool's word for it."""
     found = [key for key in among if name in (key, _last(key)) or ALIASES.get(plain(name)) == key]
     return found[0] if found else None
 
@@ -200,7 +225,13 @@ def _words(kind: Any) -> list[str]:
         return ["a list of names"]
     if origin is dict:
         value = get_args(kind)[1]
-        return [f"a mapping of names to {_WORDS[value].removeprefix('a ')}s" if value in _WORDS else "a mapping"]
+        return [
+            (
+                f"a mapping of names to {_WORDS[value].removeprefix('a ')}s"
+                if value in _WORDS
+                else "a mapping"
+            )
+        ]
     return [_WORDS[kind]]
 
 

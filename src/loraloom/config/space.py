@@ -1,4 +1,5 @@
-"""What may stand under `search.space`: decided here alone, for every verb and for spaces that Python hands over."""
+"""What may stand under `search.space`: decided here alone, for every verb and for
+spaces that Python hands over."""
 
 from __future__ import annotations
 
@@ -19,14 +20,26 @@ _PARTS = ("low", "high", "log", "step")
 
 @cache
 def searchable() -> tuple[str, ...]:
-    """The keys that candidates of one run may differ in: what one adapter and its training are made of."""
+    """The keys that candidates of one run may differ in: what one adapter and its
+    training are made of."""
     made_of = {field.name for spec in (AdapterSpec, TrainingSpec) for field in fields(spec)}
-    found = {name: key for name, key in keys().items() if name.startswith(("adapter.", "training.")) and name not in _SHARED}
-    return tuple(name for name, key in found.items() if name.partition(".")[2] in made_of and not key.takes_mapping)
+    found = {
+        name: key
+        for name, key in keys().items()
+        if name.startswith(("adapter.", "training.")) and name not in _SHARED
+    }
+    return tuple(
+        name
+        for name, key in found.items()
+        if name.partition(".")[2] in made_of and not key.takes_mapping
+    )
 
 
-def check_space(asked: Any, where: str = "search.space", inner: Mapping[str, str] | None = None) -> dict[str, Any]:
-    """Each entry a list of choices or {low, high, log, step}, each number one that its key takes and in its type.
+def check_space(
+    asked: Any, where: str = "search.space", inner: Mapping[str, str] | None = None
+) -> dict[str, Any]:
+    """Each entry a list of choices or {low, high, log, step}, each number one that its
+    key takes and in its type.
 
     Args:
         asked: dotted key -> list or range.
@@ -40,7 +53,9 @@ def check_space(asked: Any, where: str = "search.space", inner: Mapping[str, str
         need = "auto or a mapping of keys to choices"
         raise wrong_value(keys()["search.space"], asked, need, where, example="{adapter.r: [8, 16, 32]}")
     entries, places = cast(Mapping[Any, Any], asked), inner or {}
-    return {name: _check_entry(name, entry, places.get(str(name), where)) for name, entry in entries.items()}
+    return {
+        name: _check_entry(name, entry, places.get(str(name), where)) for name, entry in entries.items()
+    }
 
 
 def _check_entry(name: Any, asked: Any, where: str) -> Any:
@@ -49,7 +64,9 @@ def _check_entry(name: Any, asked: Any, where: str) -> Any:
         raise ConfigError(
             f"`search.space` names `{name}`, which cannot be searched",
             need=f"one of {', '.join(searchable())}",
-            next=f"did you mean `{guess}`?" if guess else "leave it out: all candidates have it in common",
+            next=(
+                f"did you mean `{guess}`?" if guess else "leave it out: all candidates have it in common"
+            ),
             where=where,
         )
     entry = replace(keys()[name], name=f"search.space.{name}")
@@ -67,12 +84,16 @@ def _check_entry(name: Any, asked: Any, where: str) -> Any:
 def _check_choices(entry: Key, choices: list[Any], where: str) -> list[Any]:
     if "auto" in choices:
         raise ConfigError(
-            f"`{entry.name}` has the choice auto, which is no value to try", next="name the values themselves", where=where
+            f"`{entry.name}` has the choice auto, which is no value to try",
+            next="name the values themselves",
+            where=where,
         )
     values = [check_value(entry, choice, where, {}) for choice in choices]
     twice = next((value for place, value in enumerate(values) if value in values[:place]), None)
     if twice is not None:
-        raise ConfigError(f"`{entry.name}` has the choice {show(twice)} twice", next="write it once", where=where)
+        raise ConfigError(
+            f"`{entry.name}` has the choice {show(twice)} twice", next="write it once", where=where
+        )
     return values
 
 
@@ -91,20 +112,36 @@ def _check_range(entry: Key, parts: Mapping[str, Any], where: str) -> dict[str, 
         )
     low, high = (check_value(entry, parts[end], where, {}) for end in ("low", "high"))
     if any(isinstance(end, bool) or not isinstance(end, int | float) for end in (low, high)):
-        raise ConfigError(f"`{name}` has a low and a high, but `{key}` is no number", next="list the choices", where=where)
+        raise ConfigError(
+            f"`{name}` has a low and a high, but `{key}` is no number",
+            next="list the choices",
+            where=where,
+        )
     if low > high:
         raise ConfigError(
-            f"`{name}` has low {low:g} and high {high:g}, but low must be at most high", next="swap them", where=where
+            f"`{name}` has low {low:g} and high {high:g}, but low must be at most high",
+            next="swap them",
+            where=where,
         )
     log, step = parts.get("log", False), parts.get("step")
     if not isinstance(log, bool):
-        raise ConfigError(f"`{name}.log` is {show(log)} but must be true or false; try true", where=where)
-    if step is not None and (isinstance(step, bool) or not isinstance(step, int | float) or not step > 0):
         raise ConfigError(
-            f"`{name}.step` is {show(step)} but must be a number above 0", next="leave it out for none", where=where
+            f"`{name}.log` is {show(log)} but must be true or false; try true", where=where
+        )
+    if step is not None and (
+        isinstance(step, bool) or not isinstance(step, int | float) or not step > 0
+    ):
+        raise ConfigError(
+            f"`{name}.step` is {show(step)} but must be a number above 0",
+            next="leave it out for none",
+            where=where,
         )
     if step is not None and float not in entry.kinds and step != int(step):
-        raise ConfigError(f"`{name}.step` is {show(step)}, but `{key}` is a whole number", next="take a whole step", where=where)
+        raise ConfigError(
+            f"`{name}.step` is {show(step)}, but `{key}` is a whole number",
+            next="take a whole step",
+            where=where,
+        )
     if log and low <= 0:
         raise ConfigError(
             f"`{name}` is searched on a log scale, but its low is {low:g}",
@@ -113,5 +150,9 @@ def _check_range(entry: Key, parts: Mapping[str, Any], where: str) -> dict[str, 
             where=where,
         )
     if log and step is not None:
-        raise ConfigError(f"`{name}` has both log and step", next="keep one of the two, or list the choices", where=where)
+        raise ConfigError(
+            f"`{name}` has both log and step",
+            next="keep one of the two, or list the choices",
+            where=where,
+        )
     return {**parts, "low": low, "high": high}

@@ -1,4 +1,5 @@
-"""One value of the request: in the type that `asked.py` declares, inside its range, else an error that names key and place."""
+"""One value of the request: in the type that `asked.py` declares, inside its range,
+else an error that names key and place."""
 
 from __future__ import annotations
 
@@ -31,7 +32,12 @@ def check_value(key: Key, value: Any, where: str, inner: Mapping[str, str]) -> A
         ConfigError: it has another type, or is outside the key's range.
     """
     value = _meant(key, value)
-    if isinstance(value, str) and key.takes_list and str not in key.kinds and value not in key.need.split():
+    if (
+        isinstance(value, str)
+        and key.takes_list
+        and str not in key.kinds
+        and value not in key.need.split()
+    ):
         value = [value]
     if _is_wrong_bool(key, value):
         raise wrong_value(key, value, key.need, where)
@@ -40,26 +46,34 @@ def check_value(key: Key, value: Any, where: str, inner: Mapping[str, str]) -> A
     except ValidationError:
         hint = " (in quotes)" if str in key.kinds and isinstance(value, int | float) else ""
         raise wrong_value(key, value, key.need + hint, where) from None
-    if any(isinstance(text, str) and "\0" in text for text in (typed if isinstance(typed, tuple) else (typed,))):
+    if any(
+        isinstance(text, str) and "\0" in text
+        for text in (typed if isinstance(typed, tuple) else (typed,))
+    ):
         raise wrong_value(key, typed, "text without NUL characters", where)
     numbers = {None: typed} if not isinstance(typed, dict) else cast(dict[str | None, Any], typed)
     for entry, number in numbers.items():
         if isinstance(number, bool) or not isinstance(number, int | float):
             continue
-        if not -_LARGEST_NUMBER < number < _LARGEST_NUMBER or (key.range and not key.range.holds(number)):
+        if not -_LARGEST_NUMBER < number < _LARGEST_NUMBER or (
+            key.range and not key.range.holds(number)
+        ):
             name = key.name if entry is None else f"{key.name}.{entry}"
             limit = f"below {_LARGEST_NUMBER:g}"
             need = key.range.words if key.range else f"a number {limit}"
             if key.range and key.range.holds(number):
                 need = f"{need} and {limit}"
             place = where if entry is None else inner.get(entry, where)
-            raise ConfigError(f"`{name}` is {show(number)} but must be {need}; try {key.example}", where=place)
+            raise ConfigError(
+                f"`{name}` is {show(number)} but must be {need}; try {key.example}", where=place
+            )
     _check_words(key, typed, where)
     return typed
 
 
 def _meant(key: Key, value: Any) -> Any:
-    """`value` in our words: names with commas between them are a list, and 4bit, as others call it, is nf4."""
+    """`value` in our words: names with commas between them are a list, and 4bit, as
+    others call it, is nf4."""
     if key.takes_list and not key.takes_sources and isinstance(value, str) and _NAMES.fullmatch(value):
         return [name.strip() for name in value.split(",") if name.strip()]
     if isinstance(value, str | int) and not isinstance(value, bool):
@@ -75,7 +89,8 @@ def _check_words(key: Key, value: Any, where: str) -> None:
         parse_seconds(value, where=where)
     elif key.name == "search.metric" and str(value).startswith("test_"):
         raise ConfigError(
-            f"`search.metric` is {show(value)}, but a search that sees the test split has no honest test any more",
+            f"`search.metric` is {show(value)}, but a search that sees the test split has no honest test"
+            " any more",
             next=f"try validation_{str(value).removeprefix('test_')}",
             where=where,
         )
@@ -93,7 +108,9 @@ def _is_wrong_bool(key: Key, value: Any) -> bool:
 
 
 def wrong_value(key: Key, value: Any, need: str, where: str, example: str | None = None) -> ConfigError:
-    return ConfigError(f"`{key.name}` is {show(value)} but must be {need}; try {example or key.example}", where=where)
+    return ConfigError(
+        f"`{key.name}` is {show(value)} but must be {need}; try {example or key.example}", where=where
+    )
 
 
 def show(value: Any) -> str:

@@ -1,7 +1,8 @@
 """What other tools call our keys, options and values; one table for config files, `--set` and flags.
 
-The words are those of PEFT, transformers' TrainingArguments, TRL, Axolotl, LLaMA-Factory, mlx-lm, Lightning and Optuna.
-A flag of theirs is taken as it is typed; in a file or in `--set` the message names our key.
+The words are those of PEFT, transformers' TrainingArguments, TRL, Axolotl, LLaMA-Factory, mlx-lm,
+Lightning and Optuna. A flag of theirs is taken as it is typed; in a file or in `--set` the message names
+our key.
 """
 
 from __future__ import annotations
@@ -10,19 +11,28 @@ import re
 from collections.abc import Mapping
 
 _ALSO: Mapping[str, str] = {
-    "model.name_or_path": "m base base_model base_model_name model_id model_name model_name_or_path model_path hf_path "
-    "pretrained_model_name_or_path",
+    "model.name_or_path": (
+        "m base base_model base_model_name model_id model_name model_name_or_path model_path hf_path "
+        "pretrained_model_name_or_path"
+    ),
     "model.revision": "model_revision",
     "model.dtype": "torch_dtype",
     "model.attn_implementation": "attention",
-    "data.train": "d data_file data_files data_path dataset dataset_name dataset_path datasets train_data train_dataset "
-    "train_file train_files train_path training_data",
-    "data.validation": "dev_file eval_data eval_dataset eval_file val_data val_file val_set_size val_size valid_file "
-    "validation_data validation_file validation_split",
+    "data.train": (
+        "d data_file data_files data_path dataset dataset_name dataset_path datasets train_data"
+        " train_dataset train_file train_files train_path training_data"
+    ),
+    "data.validation": (
+        "dev_file eval_data eval_dataset eval_file val_data val_file val_set_size val_size valid_file "
+        "validation_data validation_file validation_split"
+    ),
     "data.test": "test_data test_dataset test_file test_size",
     "data.format": "dataset_format dataset_type",
-    "data.max_length": "block_size context_length cutoff_len max_input_length max_len max_seq_len max_seq_length "
-    "max_sequence_length max_source_length model_max_length seq_len seq_length sequence_len sequence_length",
+    "data.max_length": (
+        "block_size context_length cutoff_len max_input_length max_len max_seq_len max_seq_length"
+        " max_sequence_length max_source_length model_max_length seq_len seq_length sequence_len"
+        " sequence_length"
+    ),
     "data.packing": "pack sample_packing",
     "data.text_column": "dataset_text_field text_column_name text_field text_key",
     "data.label_column": "label_column_name label_field label_key",
@@ -40,14 +50,22 @@ _ALSO: Mapping[str, str] = {
     "training.lr_scheduler_type": "lr_schedule lr_scheduler schedule scheduler",
     "training.warmup_ratio": "warmup warmup_proportion",
     "training.num_train_epochs": "epoch epochs max_epochs n_epochs num_epochs",
-    "training.max_steps": "iterations iters max_train_steps num_iters num_steps num_train_steps steps train_steps",
-    "training.per_device_train_batch_size": "batch batch_size bs micro_batch_size per_device_batch_size train_batch_size",
-    "training.gradient_accumulation_steps": "accumulate_grad_batches accumulation_steps grad_accum grad_accumulation_steps "
-    "gradient_accumulation",
+    "training.max_steps": (
+        "iterations iters max_train_steps num_iters num_steps num_train_steps steps train_steps"
+    ),
+    "training.per_device_train_batch_size": (
+        "batch batch_size bs micro_batch_size per_device_batch_size train_batch_size"
+    ),
+    "training.gradient_accumulation_steps": (
+        "accumulate_grad_batches accumulation_steps grad_accum grad_accumulation_steps "
+        "gradient_accumulation"
+    ),
     "training.weight_decay": "wd",
     "training.optim": "optimiser optimizer",
     "training.max_grad_norm": "clip_grad_norm grad_clip gradient_clip_val gradient_clipping",
-    "training.gradient_checkpointing": "activation_checkpointing grad_checkpoint use_gradient_checkpointing",
+    "training.gradient_checkpointing": (
+        "activation_checkpointing grad_checkpoint use_gradient_checkpointing"
+    ),
     "training.precision": "mixed_precision",
     "training.seed": "random_seed",
     "training.early_stopping_patience": "early_stopping patience",
@@ -85,7 +103,10 @@ SETTINGS: Mapping[str, tuple[str, str]] = {
 OPTIONS: Mapping[str, str] = {
     word: option
     for option, words in {
-        "--adapter": "adapter_name_or_path adapter_path adapters checkpoint lora lora_path lora_weights peft peft_model",
+        "--adapter": (
+            "adapter_name_or_path adapter_path adapters checkpoint lora lora_path lora_weights peft"
+            " peft_model"
+        ),
         "--out": "o output output_file output_path result_file save_path",
         "--max-new-tokens": "max_gen_len max_length max_tokens n_predict num_predict",
         "--temperature": "temp",
@@ -98,38 +119,74 @@ OPTIONS: Mapping[str, str] = {
     }.items()
     for word in words.split()
 }
-"""Option of another tool -> ours, where it is no key of the config; "" is the argument without a name."""
+"""Option of another tool -> ours, where it is no key of the config; "" is the argument
+without a name."""
 
-_ONE_DEVICE = "there is none: one process trains on one device, and it is chosen by itself (CUDA_VISIBLE_DEVICES picks a GPU)"
-_BY_TIME = "there is none: checkpoints are written by themselves, at the end of each candidate and every 30 seconds"
-_LOOKS = "there is none: how often a candidate is scored follows from its length, and every step is in events.jsonl"
+_ONE_DEVICE = (
+    "there is none: one process trains on one device, and it is chosen by itself (CUDA_VISIBLE_DEVICES"
+    " picks a GPU)"
+)
+_BY_TIME = (
+    "there is none: checkpoints are written by themselves, at the end of each candidate and every 30"
+    " seconds"
+)
+_LOOKS = (
+    "there is none: how often a candidate is scored follows from its length, and every step is in"
+    " events.jsonl"
+)
 _TOTAL = "data.max_length is the whole row, prompt and answer together"
 ABSENT: Mapping[str, str] = {
     word: said
     for words, said in {
         "warmup_steps num_warmup_steps": "training.warmup_ratio is the share of all steps, such as 0.06",
-        "save_steps save_strategy save_total_limit save_every saves_per_epoch checkpoint_every steps_per_save": _BY_TIME,
-        "eval_steps eval_strategy evaluation_strategy evals_per_epoch logging_steps logging_strategy log_every "
-        "steps_per_eval steps_per_report": _LOOKS,
-        "deepspeed fsdp num_processes nproc_per_node num_gpus n_gpu gpus gpu gpu_ids cuda device devices device_map "
-        "accelerator local_rank cpu use_cpu no_cuda": _ONE_DEVICE,
+        "save_steps save_strategy save_total_limit save_every saves_per_epoch checkpoint_every steps_per_save": (
+            _BY_TIME
+        ),
+        "eval_steps eval_strategy evaluation_strategy evals_per_epoch logging_steps logging_strategy log_every steps_per_eval steps_per_report": (
+            _LOOKS
+        ),
+        "deepspeed fsdp num_processes nproc_per_node num_gpus n_gpu gpus gpu gpu_ids cuda device devices device_map accelerator local_rank cpu use_cpu no_cuda": (
+            _ONE_DEVICE
+        ),
         "lora": "there is no need: LoRA is all that is trained",
-        "finetuning_type method stage adapter_type peft_method": "there is no need: LoRA on answers (SFT) is all that is trained",
-        "dpo kto orpo grpo rl_algo beta": "there is none: nothing is learnt from preferences yet, only from answers",
+        "finetuning_type method stage adapter_type peft_method": (
+            "there is no need: LoRA on answers (SFT) is all that is trained"
+        ),
+        "dpo kto orpo grpo rl_algo beta": (
+            "there is none: nothing is learnt from preferences yet, only from answers"
+        ),
         "load_best_model_at_end": "there is no need: the best checkpoint is what is kept",
-        "overwrite_output_dir overwrite force": "there is none: a run is never overwritten; give it another --name",
-        "push_to_hub hub_model_id hub_token": "there is none: nothing is uploaded; best/ is a folder that huggingface-cli takes",
-        "template chat_template conv_template": "there is none: the chat template is that of the model's tokenizer",
-        "num_workers dataloader_num_workers preprocessing_num_workers": "there is no need: rows are encoded once, at the start",
+        "overwrite_output_dir overwrite force": (
+            "there is none: a run is never overwritten; give it another --name"
+        ),
+        "push_to_hub hub_model_id hub_token": (
+            "there is none: nothing is uploaded; best/ is a folder that huggingface-cli takes"
+        ),
+        "template chat_template conv_template": (
+            "there is none: the chat template is that of the model's tokenizer"
+        ),
+        "num_workers dataloader_num_workers preprocessing_num_workers": (
+            "there is no need: rows are encoded once, at the start"
+        ),
         "group_by_length": "there is no need: rows are always grouped by length",
-        "train_on_inputs train_on_prompt": "there is none: only answers are learnt; a column text is learnt whole",
-        "merge merge_adapter merge_and_unload": "PEFT's merge_and_unload() does it; deploy.target=merged checks it first",
+        "train_on_inputs train_on_prompt": (
+            "there is none: only answers are learnt; a column text is learnt whole"
+        ),
+        "merge merge_adapter merge_and_unload": (
+            "PEFT's merge_and_unload() does it; deploy.target=merged checks it first"
+        ),
         "max_target_length max_prompt_length max_completion_length": _TOTAL,
-        "num_beams top_p top_k repetition_penalty do_sample": "there is none: --temperature alone says how a token is chosen",
+        "num_beams top_p top_k repetition_penalty do_sample": (
+            "there is none: --temperature alone says how a token is chosen"
+        ),
         "num_labels num_classes": "there is no need: classes are those of the data",
-        "per_device_eval_batch_size eval_batch_size": "there is no need: scoring takes as many rows as fit",
+        "per_device_eval_batch_size eval_batch_size": (
+            "there is no need: scoring takes as many rows as fit"
+        ),
         "quantization_bit bits": "model.quantization is nf4 or int8",
-        "config_name tokenizer_name tokenizer tokenizer_name_or_path": "there is none: the tokenizer is the model's own",
+        "config_name tokenizer_name tokenizer tokenizer_name_or_path": (
+            "there is none: the tokenizer is the model's own"
+        ),
     }.items()
     for word in words.split()
 }
@@ -158,7 +215,9 @@ _VALUES: Mapping[str, Mapping[str, str]] = {
     "task": {
         "causal_lm": "causal clm chat completion generation instruct instruction lm sft text_generation",
         "seq_cls": "classification cls sentiment sequence_classification text_classification",
-        "seq2seq_lm": "seq2seq seq_2_seq_lm summarisation summarization text2text text2text_generation translation",
+        "seq2seq_lm": (
+            "seq2seq seq_2_seq_lm summarisation summarization text2text text2text_generation translation"
+        ),
     },
     "goal": {"fastest": "fast speed", "memory": "small", "quality": "accuracy best"},
     "model.dtype": {
@@ -167,7 +226,11 @@ _VALUES: Mapping[str, Mapping[str, str]] = {
         "float32": "fp32 full torch.float32",
         "float64": "double fp64",
     },
-    "model.quantization": {"nf4": "4 4bit bnb_4bit bnb_nf4 int4 qlora", "int8": "8 8bit bnb_8bit", "none": "16"},
+    "model.quantization": {
+        "nf4": "4 4bit bnb_4bit bnb_nf4 int4 qlora",
+        "int8": "8 8bit bnb_8bit",
+        "none": "16",
+    },
     "data.format": {
         "messages": "chat chatml conversational openai",
         "sharegpt": "share_gpt",
@@ -178,7 +241,12 @@ _VALUES: Mapping[str, Mapping[str, str]] = {
         "source_target": "translation",
     },
     "adapter.target_modules": {"all-linear": "all all_linear linear", "attention": "attn", "mlp": "ffn"},
-    "training.precision": {"bf16": "bfloat16", "fp16": "float16 half", "fp32": "float32 full no", "fp64": "float64"},
+    "training.precision": {
+        "bf16": "bfloat16",
+        "fp16": "float16 half",
+        "fp32": "float32 full no",
+        "fp64": "float64",
+    },
     "training.optim": {"adamw": "adamw_hf adamw_torch adamw_torch_fused"},
     "training.lr_scheduler_type": {"constant": "constant_with_warmup", "linear": "linear_with_warmup"},
     "search.sampler": {"gp": "bayes bayesian", "random": "random_search", "grid": "grid_search"},
@@ -188,7 +256,8 @@ _VALUES: Mapping[str, Mapping[str, str]] = {
 
 
 def plain(word: str) -> str:
-    """A word of the command line or of a file as the tables have it: `--Learning-Rate` is learning_rate."""
+    """A word of the command line or of a file as the tables have it: `--Learning-Rate`
+    is learning_rate."""
     return word.lstrip("-").replace("-", "_").lower()
 
 

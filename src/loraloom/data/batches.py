@@ -1,7 +1,7 @@
 """Which rows an optimiser step takes, and how they become tensors.
 
-The order depends on the seed and the effective batch alone: neither the micro-batch nor the company in a pack
-changes what a candidate sees.
+The order depends on the seed and the effective batch alone: neither the micro-batch nor the company in a
+pack changes what a candidate sees.
 """
 
 from __future__ import annotations
@@ -22,7 +22,8 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 CHUNK_BATCHES = 50
-"""Batches that are sorted by length together: few enough that epochs differ, enough that padding nearly vanishes."""
+"""Batches that are sorted by length together: few enough that epochs differ, enough
+that padding nearly vanishes."""
 
 Numbers = NDArray[np.int64]
 
@@ -30,9 +31,9 @@ Numbers = NDArray[np.int64]
 class Order:
     """The rows of every optimiser step, as a pure function of the step.
 
-    Epochs follow one another without end. In each, all rows come exactly once: shuffled, cut into chunks of
-    `CHUNK_BATCHES` batches, sorted by length inside a chunk, cut into batches, and the batches shuffled. The last
-    batch cut is short when the rows do not divide; it is kept.
+    Epochs follow one another without end. In each, all rows come exactly once: shuffled, cut into chunks
+    of `CHUNK_BATCHES` batches, sorted by length inside a chunk, cut into batches, and the batches
+    shuffled. The last batch cut is short when the rows do not divide; it is kept.
 
     Args:
         lengths: tokens of each row, [rows].
@@ -40,7 +41,9 @@ class Order:
         seed: of the shuffles.
     """
 
-    def __init__(self, lengths: Sequence[int] | NDArray[np.integer], effective_batch: int, seed: int) -> None:
+    def __init__(
+        self, lengths: Sequence[int] | NDArray[np.integer], effective_batch: int, seed: int
+    ) -> None:
         if not len(lengths):
             raise ValueError("there are no rows to order")
         if effective_batch < 1:
@@ -52,7 +55,8 @@ class Order:
         self._batches = lru_cache(maxsize=2)(self._batches_of)
 
     def rows_of_step(self, step: int) -> Numbers:
-        """Row numbers of optimiser step `step` (from 0), near one another in length; int64, at most the batch."""
+        """Row numbers of optimiser step `step` (from 0), near one another in length;
+        int64, at most the batch."""
         epoch, index = divmod(step, self.steps_per_epoch)
         return self._batches(epoch)[index]
 
@@ -64,7 +68,9 @@ class Order:
         for start in range(0, len(shuffled), size):
             chunk = shuffled[start : start + size]
             chunk = chunk[np.argsort(self.lengths[chunk], kind="stable")]
-            batches += [chunk[i : i + self.effective_batch] for i in range(0, len(chunk), self.effective_batch)]
+            batches += [
+                chunk[i : i + self.effective_batch] for i in range(0, len(chunk), self.effective_batch)
+            ]
         return [batches[i] for i in rng.permutation(len(batches))]
 
 
@@ -86,7 +92,8 @@ class Batch:
     labels: Tensor
     """int64: causal_lm [B, T] and seq2seq_lm [B, U], -100 where nothing is supervised; seq_cls [B]"""
     host: Batch | None = None
-    """The same batch on the host, where what depends on its numbers is known without waiting for the device."""
+    """The same batch on the host, where what depends on its numbers is known without
+    waiting for the device."""
 
     def to(self, device: torch.device | str) -> Batch:
         """The same batch on a device."""
@@ -95,7 +102,9 @@ class Batch:
         tensors = (self.input_ids, self.attention_mask, self.labels)
         # CUDA copies from pinned memory in its own time; from any other the host would wait for it.
         pinned = str(device).startswith("cuda")
-        moved = (t.pin_memory().to(device, non_blocking=True) if pinned else t.to(device) for t in tensors)
+        moved = (
+            t.pin_memory().to(device, non_blocking=True) if pinned else t.to(device) for t in tensors
+        )
         return Batch(*moved, host=self.on_host)
 
     @property
@@ -108,7 +117,11 @@ def collate(rows: Sequence[Row], pad_id: int, task: Task) -> Batch:
     import torch
 
     lengths = np.array([len(row) for row in rows])
-    labels = np.concatenate([row.labels for row in rows]) if task == "seq_cls" else _padded([r.labels for r in rows], IGNORED)
+    labels = (
+        np.concatenate([row.labels for row in rows])
+        if task == "seq_cls"
+        else _padded([r.labels for r in rows], IGNORED)
+    )
     return Batch(
         torch.from_numpy(_padded([row.input_ids for row in rows], pad_id)),
         torch.from_numpy(np.arange(lengths.max()) < lengths[:, None]),

@@ -1,4 +1,5 @@
-"""All splits of a language model's rows: as conversations where the tokenizer has a chat template, else as plain text."""
+"""All splits of a language model's rows: as conversations where the tokenizer has a
+chat template, else as plain text."""
 
 from __future__ import annotations
 
@@ -20,7 +21,9 @@ from loraloom.data.unused import chat_notes, rows_of
 Tables = Mapping[str, Table]
 
 
-def causal_rows(tables: Tables, recognised: Recognised, tokenizer: Tokenizer) -> tuple[dict[str, list[Row]], list[str]]:
+def causal_rows(
+    tables: Tables, recognised: Recognised, tokenizer: Tokenizer
+) -> tuple[dict[str, list[Row]], list[str]]:
     """The rows of each split, and what a person should know of how they were read.
 
     Errors as in `encode`.
@@ -36,24 +39,40 @@ def causal_rows(tables: Tables, recognised: Recognised, tokenizer: Tokenizer) ->
         rows = {name: _chat_rows(of_split, renderer) for name, of_split in talks.items()}
         every = [talk for of_split in talks.values() for talk in of_split]
         context = sum(talk.is_context for _, talk in every)
-        silent = [f"rows whose answers are all left out of what is learnt are left out themselves ({rows_of(context)})"]
+        silent = [
+            "rows whose answers are all left out of what is learnt are left out themselves"
+            f" ({rows_of(context)})"
+        ]
         return rows, [*(silent if context else []), *chat_notes(every, renderer)]
     framing = framing_of(tokenizer, template)
     if recognised.format == "text":
-        texts = {name: [row[recognised.columns["text"]] for row in table.rows] for name, table in tables.items()}
+        texts = {
+            name: [row[recognised.columns["text"]] for row in table.rows]
+            for name, table in tables.items()
+        }
         said = [text for of_split in texts.values() for text in of_split]
         rows = {name: text_rows(of_split, tokenizer, framing) for name, of_split in texts.items()}
         return rows, [*_framed(said, said, framing), *_rendered(said, template)]
     pairs = {name: [pair(row, recognised) for row in table.rows] for name, table in tables.items()}
-    prompts, answers = ([one[side] for of_split in pairs.values() for one in of_split] for side in (0, 1))
-    notes = [*_framed(prompts, answers, framing), *_joined(prompts, template), *_unread(tables, recognised)]
+    prompts, answers = (
+        [one[side] for of_split in pairs.values() for one in of_split] for side in (0, 1)
+    )
+    notes = [
+        *_framed(prompts, answers, framing),
+        *_joined(prompts, template),
+        *_unread(tables, recognised),
+    ]
     return {name: pair_rows(of_split, tokenizer, framing) for name, of_split in pairs.items()}, notes
 
 
 def _chat_rows(talks: Sequence[tuple[str, Conversation]], renderer: Renderer) -> list[Row]:
-    """The rows of conversations that are more than context; the `cluster` of each is the place of its conversation."""
+    """The rows of conversations that are more than context; the `cluster` of each is
+    the place of its conversation."""
     places = [place for place, (_, talk) in enumerate(talks) if not talk.is_context]
-    return [replace(row, cluster=places[row.cluster]) for row in chat_rows([talks[place] for place in places], renderer)]
+    return [
+        replace(row, cluster=places[row.cluster])
+        for row in chat_rows([talks[place] for place in places], renderer)
+    ]
 
 
 def is_chat(table: Table, recognised: Recognised, tokenizer: Tokenizer) -> bool:
@@ -75,7 +94,8 @@ def is_chat(table: Table, recognised: Recognised, tokenizer: Tokenizer) -> bool:
 
 
 def has_template(tokenizer: Tokenizer) -> bool:
-    """Whether the model has marks of turns of its own: one that only carries the form of its training has none."""
+    """Whether the model has marks of turns of its own: one that only carries the form
+    of its training has none."""
     return bool(tokenizer.chat_template) and form_of(tokenizer.chat_template) is None
 
 
@@ -89,7 +109,9 @@ def _framed(begin: Sequence[str], end: Sequence[str], framing: Framing) -> list[
     """Texts that have their first or last token in words."""
     notes: list[str] = []
     if begun := sum(map(framing.begins, begin)):
-        notes.append(f"texts begin with {framing.bos} already ({rows_of(begun)}): no second one is added")
+        notes.append(
+            f"texts begin with {framing.bos} already ({rows_of(begun)}): no second one is added"
+        )
     for mark in dict.fromkeys((framing.eos, framing.turn_end)):
         if ended := sum(bool(mark) and text.rstrip().endswith(mark) for text in end):
             notes.append(f"texts end in {mark} already ({rows_of(ended)}): no second end is added")
@@ -101,8 +123,9 @@ def _rendered(texts: Sequence[str], template: Renderer | None) -> list[str]:
     if not count or template is None:
         return []
     return [
-        f"texts are written in the chat template's own marks already ({rows_of(count)}; {template.turn_marks[0]!r}): as plain"
-        ' text, what the user says is learnt too; write the rows as {"messages": [...]} and only the answers are'
+        f"texts are written in the chat template's own marks already ({rows_of(count)};"
+        f" {template.turn_marks[0]!r}): as plain text, what the user says is learnt too; write the rows"
+        ' as {"messages": [...]} and only the answers are'
     ]
 
 
@@ -120,7 +143,13 @@ def _unread(tables: Tables, recognised: Recognised) -> list[str]:
     notes: list[str] = []
     for role in ("tools", "variables"):
         column = recognised.columns.get(role)
-        count = sum(bool(row.get(column)) for table in tables.values() for row in table.rows) if column else 0
+        count = (
+            sum(bool(row.get(column)) for table in tables.values() for row in table.rows)
+            if column
+            else 0
+        )
         if count:
-            notes.append(f"`{column}` is not used ({rows_of(count)}): there is no chat template to write it")
+            notes.append(
+                f"`{column}` is not used ({rows_of(count)}): there is no chat template to write it"
+            )
     return notes

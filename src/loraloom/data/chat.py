@@ -1,13 +1,14 @@
 """Conversations as causal rows: rendered once, to ids, with only the right tokens supervised.
 
-An answer is found by prefix difference: the render of the messages before it (with the opening of an answer) and the
-render through it must both begin the render of the whole; what lies between is the answer, its end token included.
-Where a template rewrites earlier turns, its own {% generation %} marks are used if it has them; else each answer
-becomes a row of its own, ending with that turn, which is what the model is shown when it has to answer there.
+An answer is found by prefix difference: the render of the messages before it (with the opening of an
+answer) and the render through it must both begin the render of the whole; what lies between is the
+answer, its end token included. Where a template rewrites earlier turns, its own {% generation %} marks
+are used if it has them; else each answer becomes a row of its own, ending with that turn, which is what
+the model is shown when it has to answer there.
 
-Templates of reasoning models may write less than the model has to: they leave out what was thought, and open it
-themselves where an answer is due. There the row is the prompt as it is served, and after it what the model has to
-write: what was thought, the closing tag, the answer.
+Templates of reasoning models may write less than the model has to: they leave out what was thought, and
+open it themselves where an answer is due. There the row is the prompt as it is served, and after it what
+the model has to write: what was thought, the closing tag, the answer.
 """
 
 from __future__ import annotations
@@ -34,7 +35,8 @@ class Rendered:
     """The text of one row, and where what is learnt stands in it.
 
     Attributes:
-        apart: the first learnt character is where a served prompt ends, so that prompt and answer are tokenised apart.
+        apart: the first learnt character is where a served prompt ends, so that prompt
+            and answer are tokenised apart.
     """
 
     text: str
@@ -45,12 +47,13 @@ class Rendered:
 def chat_rows(talks: Sequence[tuple[str, Conversation]], renderer: Renderer) -> list[Row]:
     """Rows of (origin, conversation); the answers that are learnt are supervised.
 
-    A conversation gives one row, or one row a learnt answer where the template rewrites earlier turns; the `cluster` of a row
-    is the place of its conversation. A row without any supervised token is returned all the same; the caller counts it.
+    A conversation gives one row, or one row a learnt answer where the template rewrites earlier turns;
+    the `cluster` of a row is the place of its conversation. A row without any supervised token is
+    returned all the same; the caller counts it.
 
     Raises:
-        TemplateError: the template refuses conversations, or hides where their answers begin; the message names the first
-            and counts them.
+        TemplateError: the template refuses conversations, or hides where their answers begin; the
+            message names the first and counts them.
     """
     rows: list[Row | None] = []
     owners: list[int] = []
@@ -68,11 +71,15 @@ def chat_rows(talks: Sequence[tuple[str, Conversation]], renderer: Renderer) -> 
     if faults:
         raise _summed(faults, len(talks), renderer)
     encoded = iter(_encoded(texts, renderer.tokenizer))
-    return [replace(next(encoded) if row is None else row, cluster=owner) for row, owner in zip(rows, owners, strict=True)]
+    return [
+        replace(next(encoded) if row is None else row, cluster=owner)
+        for row, owner in zip(rows, owners, strict=True)
+    ]
 
 
 def rendered(fitted: Conversation, renderer: Renderer) -> list[Rendered] | None:
-    """The rows of one fitted conversation as text; None where only the template's own marks tell what the assistant says."""
+    """The rows of one fitted conversation as text; None where only the template's own
+    marks tell what the assistant says."""
     if not fitted.answers:
         return [Rendered(renderer.text(fitted), ())]
     whole = _in_one(fitted, renderer)
@@ -84,19 +91,26 @@ def rendered(fitted: Conversation, renderer: Renderer) -> list[Rendered] | None:
 
 
 def prompt_ids(
-    prompt: str | Sequence[Message], tokenizer: Tokenizer, *, continued: bool, system: System = "auto", tools: Sequence[Any] = ()
+    prompt: str | Sequence[Message],
+    tokenizer: Tokenizer,
+    *,
+    continued: bool,
+    system: System = "auto",
+    tools: Sequence[Any] = (),
 ) -> list[int]:
     """What a model reads before it answers. With a chat template, a text is a user's turn.
 
     Args:
-        continued: the answer goes on where the prompt ends, so that the prompt must not end in EOS (a text that is to be
-            translated should).
+        continued: the answer goes on where the prompt ends, so that the prompt must not end in EOS (a
+            text that is to be translated should).
         system, tools: as in training (`Renderer`, `Conversation`).
     """
     if tokenizer.chat_template or not isinstance(prompt, str):
         turns = [{"role": "user", "content": prompt}] if isinstance(prompt, str) else list(prompt)
         renderer = Renderer(tokenizer, system)
-        return renderer.ids(renderer.fit(Conversation(tuple(turns), (False,) * len(turns), tuple(tools))))
+        return renderer.ids(
+            renderer.fit(Conversation(tuple(turns), (False,) * len(turns), tuple(tools)))
+        )
     return text_ids(prompt, tokenizer, continued=continued)
 
 
@@ -109,7 +123,8 @@ def text_ids(text: str, tokenizer: Tokenizer, *, continued: bool) -> list[int]:
 
 
 def _in_one(talk: Conversation, renderer: Renderer) -> Rendered | None:
-    """The whole conversation with every learnt answer marked; None if prefixes do not tell where they are."""
+    """The whole conversation with every learnt answer marked; None if prefixes do not
+    tell where they are."""
     whole = renderer.text(talk)
     spans: list[Span] = []
     for index in talk.answers:
@@ -134,7 +149,8 @@ def _alone(talk: Conversation, index: int, renderer: Renderer) -> Rendered:
 
 
 def _written_after(before: str, through: str, message: Message, renderer: Renderer) -> str:
-    """What the model has to write after the prompt `before`, where the template does not show it in `through`.
+    """What the model has to write after the prompt `before`, where the template does
+    not show it in `through`.
 
     Raises:
         TemplateError: it cannot be told.
@@ -148,7 +164,10 @@ def _written_after(before: str, through: str, message: Message, renderer: Render
             "the model's chat template hides where the answer begins",
             got="what it writes before an answer is not what it opens an answer with",
             need="a template whose render only grows, or one with {% generation %} marks",
-            next="repair the template's {% if add_generation_prompt %} part, or take another model's template",
+            next=(
+                "repair the template's {% if add_generation_prompt %} part, or take another model's"
+                " template"
+            ),
         )
     visible = through[len(header) :]
     opened = header != before
@@ -163,7 +182,11 @@ def _written_after(before: str, through: str, message: Message, renderer: Render
         return f"{thought}{own.closing}{gap}{visible.lstrip() if gap else visible}"
     assert tag is not None, "without a tag nothing is lost, and nothing was opened"
     thought = str(message.get(REASONING[0]) or "").strip("\n")
-    return f"{thought}\n{tag.closing}\n\n{visible.lstrip()}" if tag.space else f"{thought}{tag.closing}{visible}"
+    return (
+        f"{thought}\n{tag.closing}\n\n{visible.lstrip()}"
+        if tag.space
+        else f"{thought}{tag.closing}{visible}"
+    )
 
 
 def _thought_is_lost(message: Message, written: str) -> bool:
@@ -180,13 +203,18 @@ def _tag_of(content: str) -> Tag | None:
     """
     if found := _THOUGHT.match(content):
         name = found["angle"] or found["square"]
-        tag = Tag(f"<{name}>", f"</{name}>", "\n") if found["angle"] else Tag(f"[{name}]", f"[/{name}]", "")
+        tag = (
+            Tag(f"<{name}>", f"</{name}>", "\n")
+            if found["angle"]
+            else Tag(f"[{name}]", f"[/{name}]", "")
+        )
         return tag if tag.closing in content else None
     return Tag("<think>", "</think>", "\n") if "</think>" in content else None
 
 
 def _by_marks(talk: Conversation, renderer: Renderer) -> Row:
-    """The row by the template's own marks; an answer that is not learnt is taken out by the number of its stretch."""
+    """The row by the template's own marks; an answer that is not learnt is taken out by
+    the number of its stretch."""
     answers = [i for i, message in enumerate(talk.messages) if message["role"] == "assistant"]
     ids, supervised = _marked(talk, None, renderer)
     for index in answers:
@@ -205,8 +233,8 @@ def _marked(talk: Conversation, end: int | None, renderer: Renderer) -> tuple[Id
     supervised = np.asarray(encoded["assistant_masks"], dtype=np.bool_)
     special = set(renderer.tokenizer.all_special_ids)
     for i in range(1, len(ids)):
-        # The marks come back without the later bytes of a last character, and some templates close them before the
-        # end token; a model so trained would never stop.
+        # The marks come back without the later bytes of a last character, and some templates close them
+        # before the end token; a model so trained would never stop.
         ends_turn = ids[i] in special and ids[i - 1] not in special
         supervised[i] |= supervised[i - 1] and (offsets[i] == offsets[i - 1] or ends_turn)
     return ids, supervised
@@ -243,16 +271,25 @@ def _trimmed(text: str, spans: Sequence[Span], renderer: Renderer) -> tuple[Span
     return tuple(found)
 
 
-def _summed(faults: Sequence[tuple[str, Conversation, TemplateError]], total: int, renderer: Renderer) -> TemplateError:
+def _summed(
+    faults: Sequence[tuple[str, Conversation, TemplateError]], total: int, renderer: Renderer
+) -> TemplateError:
     """One message for all conversations that a template cannot render."""
     origin, talk, error = faults[0]
     count = f"{len(faults):,} of {total:,} rows" if total > 1 else "this row"
-    what = error.what.replace("this conversation", count) if "this conversation" in error.what else f"{error.what} in {count}"
-    return TemplateError(what, where=origin, got=error.got, need=error.need, next=_advice(talk, renderer) or error.next)
+    what = (
+        error.what.replace("this conversation", count)
+        if "this conversation" in error.what
+        else f"{error.what} in {count}"
+    )
+    return TemplateError(
+        what, where=origin, got=error.got, need=error.need, next=_advice(talk, renderer) or error.next
+    )
 
 
 def _advice(talk: Conversation, renderer: Renderer) -> str | None:
-    """What would make the template take a conversation, found by trying; None where nothing that is known does."""
+    """What would make the template take a conversation, found by trying; None where
+    nothing that is known does."""
 
     def takes(changed: Conversation) -> bool:
         try:
@@ -282,7 +319,10 @@ def _joined(talk: Conversation) -> Conversation:
     turns: list[Message] = []
     for message in talk.messages:
         if turns and turns[-1]["role"] == message["role"]:
-            turns[-1] = {**turns[-1], "content": f"{turns[-1].get('content')}\n\n{message.get('content')}"}
+            turns[-1] = {
+                **turns[-1],
+                "content": f"{turns[-1].get('content')}\n\n{message.get('content')}",
+            }
         elif turns or message["role"] != "assistant":
             turns.append(dict(message))
     return Conversation(tuple(turns), (False,) * len(turns), talk.tools, talk.variables)

@@ -1,8 +1,10 @@
-"""The classes of a classification set: which label a row has, and which class of the head is meant by it.
+"""The classes of a classification set: which label a row has, and which class of the
+head is meant by it.
 
-A label is compared as text, so that it is the same class wherever it was written. Its class number comes from what made the
-head, wherever that is known: the adapter, the base model's config.json, or the person. Only where nothing says it is the
-order taken from the data, numbers by size and words by alphabet.
+A label is compared as text, so that it is the same class wherever it was written. Its class number comes
+from what made the head, wherever that is known: the adapter, the base model's config.json, or the
+person. Only where nothing says it is the order taken from the data, numbers by size and words by
+alphabet.
 """
 
 from __future__ import annotations
@@ -19,12 +21,15 @@ from loraloom.data.table import listed
 from loraloom.errors import DataError
 
 Spelling = Literal["words", "numbers", "quantities"]
-"""How the labels of a column are read: a 1.0 is the class 1 among numbers, and a word of its own among words."""
+"""How the labels of a column are read: a 1.0 is the class 1 among numbers, and a word
+of its own among words."""
 
 MOST_SHOWN = 8
 """Classes that a message lists before it breaks off."""
 _WHOLE = re.compile(r"[+-]?[0-9]{1,18}(\.0*)?")
-_FRACTION = re.compile(r"[+-]?(([0-9]+\.[0-9]*|\.[0-9]+)(e[+-]?[0-9]+)?|[0-9]+e[+-]?[0-9]+)", re.IGNORECASE)
+_FRACTION = re.compile(
+    r"[+-]?(([0-9]+\.[0-9]*|\.[0-9]+)(e[+-]?[0-9]+)?|[0-9]+e[+-]?[0-9]+)", re.IGNORECASE
+)
 _LEADING_ZERO = re.compile(r"[+-]?0[0-9]")
 _UNNAMED = re.compile(r"LABEL_[0-9]+")
 _TRUTH = {"true", "false"}
@@ -41,7 +46,8 @@ class Known:
     source: str
     """What knows them, for a message: "the adapter"."""
     binding: bool = True
-    """Whether a label that is none of them is refused; else the data's labels get a head of their own."""
+    """Whether a label that is none of them is refused; else the data's labels get a
+    head of their own."""
 
     @property
     def named(self) -> bool:
@@ -58,7 +64,9 @@ class Classes:
     """What a person should know of the order."""
 
 
-def classes_of(labels: Collection[str], known: Known | None = None, words: Mapping[str, str] | None = None) -> Classes:
+def classes_of(
+    labels: Collection[str], known: Known | None = None, words: Mapping[str, str] | None = None
+) -> Classes:
     """Which class each of the data's `labels` is.
 
     Args:
@@ -71,8 +79,12 @@ def classes_of(labels: Collection[str], known: Known | None = None, words: Mappi
     """
     own, words = sort_labels(labels), words or {}
     if known is None:
-        return Classes(tuple(words.get(label, label) for label in own), {label: i for i, label in enumerate(own)})
-    by_name = _by_name(own, known.names) or _by_name([words.get(label, label) for label in own], known.names)
+        return Classes(
+            tuple(words.get(label, label) for label in own), {label: i for i, label in enumerate(own)}
+        )
+    by_name = _by_name(own, known.names) or _by_name(
+        [words.get(label, label) for label in own], known.names
+    )
     if by_name is not None:
         return Classes(known.names, dict(zip(own, by_name, strict=True)), _goes_on(known))
     if all(_is_number(label) and 0 <= int(label) < len(known.names) for label in own):
@@ -93,7 +105,10 @@ def _by_number(own: Sequence[str], known: Known, words: Mapping[str, str]) -> Cl
 def _goes_on(known: Known) -> str | None:
     if known.binding:
         return None
-    return f"{known.source} is trained on as it is, with its own classes in their order: {_numbered(known.names)}"
+    return (
+        f"{known.source} is trained on as it is, with its own classes in their order:"
+        f" {_numbered(known.names)}"
+    )
 
 
 def _numbered(names: Sequence[str]) -> str:
@@ -111,7 +126,10 @@ def _unlike(own: Sequence[str], known: Known, words: Mapping[str, str]) -> Class
             next="check the labels and `data.label_column`",
         )
     made = classes_of(own, None, words)
-    note = f"{known.source} tells apart other classes ({shown(known.names)}): it is trained anew for {shown(made.names)}"
+    note = (
+        f"{known.source} tells apart other classes ({shown(known.names)}): it is trained anew for"
+        f" {shown(made.names)}"
+    )
     return Classes(made.names, made.numbers, note)
 
 
@@ -135,14 +153,15 @@ def _guessed(own: Sequence[str], known: Known, words: Mapping[str, str]) -> Clas
     names = tuple(words.get(at[i], at[i]) if i in at else known.names[i] for i in range(count))
     order = "by size" if numeric else "by alphabet"
     note = (
-        f"{known.source} does not say which of its {count} classes is which: their order was guessed {order}, "
-        f"{_numbered(names)}; if it is another: --set 'data.label_names=[NAME, ...]'"
+        f"{known.source} does not say which of its {count} classes is which: their order was guessed"
+        f" {order}, {_numbered(names)}; if it is another: --set 'data.label_names=[NAME, ...]'"
     )
     return Classes(names, numbers, note)
 
 
 def _by_name(labels: Sequence[str], names: Sequence[str]) -> list[int] | None:
-    """The number of each label among `names`; None where one is not there. Case counts only where it tells names apart."""
+    """The number of each label among `names`; None where one is not there. Case counts
+    only where it tells names apart."""
     for form in (str, str.casefold):
         places = {form(label_text(name, "words") or name): i for i, name in enumerate(names)}
         if len(places) == len(names) and all(form(label) in places for label in labels):
@@ -158,11 +177,14 @@ def unnamed(count: int) -> tuple[str, ...]:
 def shown(names: Iterable[str]) -> str:
     """Names for a message; of many only the first."""
     every = list(names)
-    return listed(every[:MOST_SHOWN]) + (f", ... ({len(every)} in all)" if len(every) > MOST_SHOWN else "")
+    return listed(every[:MOST_SHOWN]) + (
+        f", ... ({len(every)} in all)" if len(every) > MOST_SHOWN else ""
+    )
 
 
 def is_missing(label: Any) -> bool:
-    """Whether a label says nothing: null, blank text, or the NaN that spreadsheets and data frames put in a gap."""
+    """Whether a label says nothing: null, blank text, or the NaN that spreadsheets and
+    data frames put in a gap."""
     if isinstance(label, str):
         return not label.strip()
     return label is None or (isinstance(label, float) and not math.isfinite(label))
@@ -171,8 +193,9 @@ def is_missing(label: Any) -> bool:
 def label_text(label: Any, spelling: Spelling) -> str | None:
     """A label as text, the same for all its spellings; None where it says nothing.
 
-    1 in a JSON file and "1" in a CSV file are one class, and so is the 1.0 that a data frame makes of whole numbers when one
-    is missing; true, True and TRUE are one; so is a word with white space around it, or with its accents written apart.
+    1 in a JSON file and "1" in a CSV file are one class, and so is the 1.0 that a data frame makes of
+    whole numbers when one is missing; true, True and TRUE are one; so is a word with white space around
+    it, or with its accents written apart.
     """
     if is_missing(label):
         return None
@@ -189,17 +212,26 @@ def label_text(label: Any, spelling: Spelling) -> str | None:
 
 
 def spelling_of(labels: Iterable[Any]) -> Spelling:
-    """How a column of labels is to be read: whole numbers, numbers of which some are fractions, or words.
+    """How a column of labels is to be read: whole numbers, numbers of which some are
+    fractions, or words.
 
     A number with a leading zero is a code, and so a word.
     """
-    texts = {text for label in labels if (text := label_text(label, "words")) is not None} - {"nan", "NaN", "NAN"}
+    texts = {text for label in labels if (text := label_text(label, "words")) is not None} - {
+        "nan",
+        "NaN",
+        "NAN",
+    }
     if not texts or any(_LEADING_ZERO.match(text) for text in texts):
         return "words"
     if all(map(_WHOLE.fullmatch, texts)):
         return "numbers"
     # A whole number that is too long for a count is a code of some kind.
-    return "quantities" if all(_WHOLE.fullmatch(text) or _FRACTION.fullmatch(text) for text in texts) else "words"
+    return (
+        "quantities"
+        if all(_WHOLE.fullmatch(text) or _FRACTION.fullmatch(text) for text in texts)
+        else "words"
+    )
 
 
 def sort_labels(labels: Collection[str]) -> tuple[str, ...]:
@@ -214,15 +246,15 @@ def doubtful(counts: Mapping[str, int]) -> list[str]:
     for label in sort_labels(counts):
         alike[label.casefold()].append(label)
     found = [
-        f"the labels {' and '.join(f'`{label}` ({counts[label]:,} rows)' for label in same)} differ in case alone and are taken "
-        "for different classes"
+        f"the labels {' and '.join(f'`{label}` ({counts[label]:,} rows)' for label in same)} differ in"
+        " case alone and are taken for different classes"
         for same in alike.values()
         if len(same) > 1
     ]
     if {"-1", "0"} <= set(counts) and all(_is_number(label) and int(label) >= -1 for label in counts):
         found.append(
-            f"{counts['-1']:,} rows have the label -1, with which `datasets` marks rows that have none: it is taken for a class; "
-            "leave these rows out if it is none"
+            f"{counts['-1']:,} rows have the label -1, with which `datasets` marks rows that have none:"
+            " it is taken for a class; leave these rows out if it is none"
         )
     return found
 

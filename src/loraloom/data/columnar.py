@@ -1,4 +1,5 @@
-"""Parquet and Arrow: columns with types, and what their writers say of them (names of classes, an index)."""
+"""Parquet and Arrow: columns with types, and what their writers say of them (names of
+classes, an index)."""
 
 from __future__ import annotations
 
@@ -31,19 +32,25 @@ def read_parquet(path: Path) -> Table:
 
 
 def read_arrow(path: Path) -> Table:
-    """Every row of an Arrow file: a stream, as `datasets` writes it, or a file with its index at the end (Feather)."""
+    """Every row of an Arrow file: a stream, as `datasets` writes it, or a file with its
+    index at the end (Feather)."""
     with _readable(path, "Arrow"):
         import pyarrow
 
         ipc = cast(Any, pyarrow).ipc
         with path.open("rb") as start:
             has_index = start.read(6) == b"ARROW1"
-        with (ipc.open_file if has_index else ipc.open_stream)(cast(Any, pyarrow).OSFile(str(path))) as file:
-            batches = [file.get_batch(i) for i in range(file.num_record_batches)] if has_index else list(file)
+        with (ipc.open_file if has_index else ipc.open_stream)(
+            cast(Any, pyarrow).OSFile(str(path))
+        ) as file:
+            batches = (
+                [file.get_batch(i) for i in range(file.num_record_batches)] if has_index else list(file)
+            )
             _check_count(sum(batch.num_rows for batch in batches), path)
             _check_names(file.schema.names, path)
             table = cast(Any, pyarrow).Table.from_batches(batches, file.schema)
-            # Offsets and lengths are taken from the file as they are: unchecked, they could point anywhere.
+            # Offsets and lengths are taken from the file as they are: unchecked, they
+            # could point anywhere.
             table.validate(full=True)
             return _table(table, path)
 
@@ -53,7 +60,9 @@ def _readable(path: Path, kind: str) -> Generator[None]:
     try:
         import pyarrow
     except ImportError as error:
-        raise DataError(f"{path} needs pyarrow to be read", next="pip install pyarrow, or convert the file to JSONL") from error
+        raise DataError(
+            f"{path} needs pyarrow to be read", next="pip install pyarrow, or convert the file to JSONL"
+        ) from error
     try:
         yield
     except DataError:
@@ -88,13 +97,20 @@ def _class_names(schema: Any) -> dict[str, Sequence[str]]:
     """Column -> names of its classes by number, where `datasets` wrote them into the file."""
     try:
         features = json.loads(schema.metadata[b"huggingface"])["info"]["features"]
-        named = {column: feature["names"] for column, feature in features.items() if feature.get("_type") == "ClassLabel"}
+        named = {
+            column: feature["names"]
+            for column, feature in features.items()
+            if feature.get("_type") == "ClassLabel"
+        }
     except (AttributeError, KeyError, RecursionError, TypeError, ValueError):
         return {}
     return {
         column: names
         for column, names in named.items()
-        if column in schema.names and isinstance(names, list) and names and all(isinstance(name, str) for name in names)
+        if column in schema.names
+        and isinstance(names, list)
+        and names
+        and all(isinstance(name, str) for name in names)
     }
 
 
@@ -113,11 +129,18 @@ def _numbered(names: Sequence[str]) -> list[str]:
 
 def _check_names(names: Sequence[str], path: Path) -> None:
     if twice := repeats(names):
-        raise DataError(f"{path} has columns of the same name", got=listed(twice), need="one name a column", next="rename one")
+        raise DataError(
+            f"{path} has columns of the same name",
+            got=listed(twice),
+            need="one name a column",
+            next="rename one",
+        )
 
 
 def _check_count(rows: int, path: Path) -> None:
     if rows > _MOST_ROWS:
         raise DataError(
-            f"{path} holds {rows:,} rows", need=f"at most {_MOST_ROWS:,}", next="write a part of them to another file"
+            f"{path} holds {rows:,} rows",
+            need=f"at most {_MOST_ROWS:,}",
+            next="write a part of them to another file",
         )

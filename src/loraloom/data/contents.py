@@ -19,9 +19,14 @@ PACKED = (".gz", ".zst", ".bz2", ".xz")
 
 _CHUNK = 2**22
 _FREE_BYTES, _MOST_TIMES = 2**27, 250
-"""A packed file may grow to the first of these, and beyond it to so many times its own size: rows of text come to a tenth of
-that, and a file that grows further was made to fill a memory."""
-_MAGIC: Mapping[bytes, str] = {b"\x1f\x8b": "gzip", b"\x28\xb5\x2f\xfd": "zstd", b"BZh": "bz2", b"\xfd7zXZ\x00": "xz"}
+"""A packed file may grow to the first of these, and beyond it to so many times its own size: rows of
+text come to a tenth of that, and a file that grows further was made to fill a memory."""
+_MAGIC: Mapping[bytes, str] = {
+    b"\x1f\x8b": "gzip",
+    b"\x28\xb5\x2f\xfd": "zstd",
+    b"BZh": "bz2",
+    b"\xfd7zXZ\x00": "xz",
+}
 _MARKS = (
     (codecs.BOM_UTF8, "utf-8-sig"),
     (codecs.BOM_UTF32_LE, "utf-32"),
@@ -33,7 +38,11 @@ _MARKS = (
 _NOT_DATA = (
     (b"PK\x03\x04", "a ZIP file, or a spreadsheet", "unpack it, or save the sheet as CSV"),
     (b"version https://git-lfs", "only a pointer of Git LFS: the data were not fetched", "git lfs pull"),
-    (b"<!doctype html", "a web page", "download the file itself: on a hub, its link says `resolve`, not `blob`"),
+    (
+        b"<!doctype html",
+        "a web page",
+        "download the file itself: on a hub, its link says `resolve`, not `blob`",
+    ),
     (b"<html", "a web page", "download the file itself: on a hub, its link says `resolve`, not `blob`"),
     (b"PAR1", "a Parquet file", "rename it to end in .parquet"),
     (b"ARROW1", "an Arrow file", "rename it to end in .arrow"),
@@ -49,13 +58,16 @@ def text_of(path: Path) -> str:
     """The text of a file: UTF-8, or UTF-16 and UTF-32 that begin with their mark; packed or not.
 
     Raises:
-        DataError: it is no such text, or unpacks to more than a memory should hold. The line of the fault is named.
+        DataError: it is no such text, or unpacks to more than a memory should hold. The
+            line of the fault is named.
         OSError: it cannot be opened.
     """
     raw = _unpacked(path)
     start = raw[:32].lstrip().lower()
     for magic, is_this, way in _NOT_DATA:
-        if start.startswith(magic.lower()) and not (magic.startswith(b"<") and inner_name(path).suffix.lower() == ".txt"):
+        if start.startswith(magic.lower()) and not (
+            magic.startswith(b"<") and inner_name(path).suffix.lower() == ".txt"
+        ):
             raise DataError(f"this is {is_this}", where=str(path), need="rows as text", next=way)
     encoding = next((name for mark, name in _MARKS if raw.startswith(mark)), None)
     if encoding is None and (wide := _wide(raw)):
@@ -75,7 +87,10 @@ def text_of(path: Path) -> str:
             where=f"{path}:{text.count(chr(10), 0, nul) + 1}",
             got="what a copy that broke off leaves, or a file that is no text",
             need="text",
-            next=f"get the file again, or take them out: tr -d '\\000' < {path.name} > clean{inner_name(path).suffix}",
+            next=(
+                f"get the file again, or take them out: tr -d '\\000' < {path.name} >"
+                f" clean{inner_name(path).suffix}"
+            ),
         )
     return text
 
@@ -96,7 +111,9 @@ def _unpacked(path: Path) -> bytes:
                 raise
             # The file was opened and read: what fails here is what stands in it.
             raise DataError(
-                f"{path} cannot be unpacked ({packing})", got=str(error) or type(error).__name__, next="download or pack it again"
+                f"{path} cannot be unpacked ({packing})",
+                got=str(error) or type(error).__name__,
+                next="download or pack it again",
             ) from error
 
 
@@ -141,14 +158,19 @@ def _not_text(raw: bytes, error: UnicodeDecodeError, path: Path) -> DataError:
         )
     if error.reason == "unexpected end of data":
         return DataError(
-            "the file ends within a character", where=f"{path}:{line}", got=got, need="the whole file", next="get the file again"
+            "the file ends within a character",
+            where=f"{path}:{line}",
+            got=got,
+            need="the whole file",
+            next="get the file again",
         )
     way = _advice(raw, path)
     return DataError("the text is not UTF-8", where=f"{path}:{line}", got=got, next=way)
 
 
 def _advice(raw: bytes, path: Path) -> str:
-    """How to make UTF-8 of these bytes: converting a file that mostly is UTF-8 would spoil all that is right in it."""
+    """How to make UTF-8 of these bytes: converting a file that mostly is UTF-8 would
+    spoil all that is right in it."""
     kept = raw.decode("utf-8", errors="ignore")
     right = sum(len(sign.encode()) for sign in kept if not sign.isascii())
     wrong = len(raw) - len(kept.encode())
@@ -157,8 +179,12 @@ def _advice(raw: bytes, path: Path) -> str:
     high = sum(byte >= 0x80 for byte in raw)
     letters = high + sum(chr(byte).isalpha() for byte in raw if byte < 0x80)
     if high * 3 > letters:
-        # Most letters are beyond ASCII: not a Western text, and which script it is its bytes alone do not say.
-        return f"convert it from what it was written in (GB18030, Shift_JIS, CP1251, ...), for example: {_iconv('GB18030', path)}"
+        # Most letters are beyond ASCII: not a Western text, and which script it is its
+        # bytes alone do not say.
+        return (
+            "convert it from what it was written in (GB18030, Shift_JIS, CP1251, ...), for example:"
+            f" {_iconv('GB18030', path)}"
+        )
     western = any(0x80 <= byte < 0xA0 for byte in raw)
     return f"convert it: {_iconv('WINDOWS-1252' if western else 'ISO-8859-1', path)}"
 

@@ -1,4 +1,5 @@
-"""What differs between the rows of validation and those of the test: where they come from, and what they look like."""
+"""What differs between the rows of validation and those of the test: where they come
+from, and what they look like."""
 
 from __future__ import annotations
 
@@ -20,14 +21,22 @@ SIGMAS = 2.0
 
 
 def contrast(data: Encoded) -> tuple[str, ...]:
-    """How the test differs from validation, the most telling first; nothing where neither can be told from the other."""
-    found = (_source(data), _related(data), _new_tokens(data), *_lengths(data), _label(data), _groups(data))
+    """How the test differs from validation, the most telling first; nothing where
+    neither can be told from the other."""
+    found = (
+        _source(data),
+        _related(data),
+        _new_tokens(data),
+        *_lengths(data),
+        _label(data),
+        _groups(data),
+    )
     return tuple(told for told in found if told)
 
 
 def related_share(data: Encoded, split: str) -> tuple[int, int]:
-    """Rows of a split that say what a training row says, are asked the same or nearly the same, and all of its rows, as they
-    were read: a text may since have been cut into several."""
+    """Rows of a split that say what a training row says, are asked the same or nearly the same, and all
+    of its rows, as they were read: a text may since have been cut into several."""
     found = [each for each in data.overlaps if each.split == split]
     read = found[0].of if found else len(data.splits[split])
     return min(read, data.repeated.get(split, 0) + sum(each.rows for each in found)), read
@@ -51,7 +60,10 @@ def _related(data: Encoded) -> str:
     (ours, of), (theirs, test_of) = related_share(data, "validation"), related_share(data, "test")
     if abs(ours / of - theirs / test_of) <= RELATED:
         return ""
-    return f"{ours:,} of {of:,} validation rows repeat or resemble training rows, {theirs:,} of {test_of:,} test rows do"
+    return (
+        f"{ours:,} of {of:,} validation rows repeat or resemble training rows, {theirs:,} of {test_of:,}"
+        " test rows do"
+    )
 
 
 def _new_tokens(data: Encoded) -> str:
@@ -68,12 +80,18 @@ def _share_outside(rows: Sequence[Row], known: NDArray[np.int32]) -> float:
 
 def _lengths(data: Encoded) -> list[str]:
     """Of whole rows; and of what is learnt of them, where that is a part."""
-    measures = {"rows": lambda row: len(row)} | ({} if data.task == "seq_cls" else {"answers": lambda row: row.supervised})
+    measures = {"rows": lambda row: len(row)} | (
+        {} if data.task == "seq_cls" else {"answers": lambda row: row.supervised}
+    )
     told: list[str] = []
     for name, measure in measures.items():
-        ours, theirs = (float(np.median([measure(row) for row in rows])) for rows in (data.validation, data.test))
+        ours, theirs = (
+            float(np.median([measure(row) for row in rows])) for rows in (data.validation, data.test)
+        )
         if max(ours, theirs) >= LONGER * max(1.0, min(ours, theirs)):
-            told.append(f"{name} have {theirs:.0f} tokens in the test, {ours:.0f} in validation (medians)")
+            told.append(
+                f"{name} have {theirs:.0f} tokens in the test, {ours:.0f} in validation (medians)"
+            )
     return told[:1] if data.format == "text" else told
 
 
@@ -82,7 +100,10 @@ def _label(data: Encoded) -> str:
     if data.task != "seq_cls" or not data.label_names:
         return ""
     sides = [
-        np.bincount([int(row.labels[0]) for row in rows if row.labels[0] != IGNORED], minlength=len(data.label_names))
+        np.bincount(
+            [int(row.labels[0]) for row in rows if row.labels[0] != IGNORED],
+            minlength=len(data.label_names),
+        )
         for rows in (data.validation, data.test)
     ]
     counts = np.stack(sides).astype(np.float64)
@@ -93,10 +114,15 @@ def _label(data: Encoded) -> str:
     if abs(shares[1, widest] - shares[0, widest]) <= SIGMAS * errors[widest]:
         return ""
     name = data.label_names[widest]
-    return f"`{name}` is the label of {shares[1, widest]:.0%} of the test's rows, of {shares[0, widest]:.0%} of validation's"
+    return (
+        f"`{name}` is the label of {shares[1, widest]:.0%} of the test's rows, of"
+        f" {shares[0, widest]:.0%} of validation's"
+    )
 
 
 def _groups(data: Encoded) -> str:
-    groups = len({row.cluster if row.cluster >= 0 else -1 - number for number, row in enumerate(data.test)})
+    groups = len(
+        {row.cluster if row.cluster >= 0 else -1 - number for number, row in enumerate(data.test)}
+    )
     few = groups < min(FEW_GROUPS, len(data.test))
     return f"the test's {len(data.test):,} rows are of {groups} groups only" if few else ""

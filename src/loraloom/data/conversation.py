@@ -1,7 +1,8 @@
-"""Conversations in one form, whatever they were written in: what a chat template reads, and which turns are learnt.
+"""Conversations in one form, whatever they were written in: what a chat template reads,
+and which turns are learnt.
 
-OpenAI's and ShareGPT's keys, the role names of all common formats, JSON text where a table has no lists, arguments of
-tools as text or as an object, and the nulls that Arrow adds to every struct all end here.
+OpenAI's and ShareGPT's keys, the role names of all common formats, JSON text where a table has no lists,
+arguments of tools as text or as an object, and the nulls that Arrow adds to every struct all end here.
 """
 
 from __future__ import annotations
@@ -22,7 +23,8 @@ class Conversation:
     """One row as a chat template takes it.
 
     Attributes:
-        learnt: for each message, whether what it says is learnt. Only answers are, and never what opens the conversation.
+        learnt: for each message, whether what it says is learnt. Only answers are, and
+            never what opens the conversation.
         tools: functions that the model may call, each as OpenAI writes it.
         variables: other variables of the template, by name.
     """
@@ -40,7 +42,9 @@ class Conversation:
     @property
     def is_context(self) -> bool:
         """Whether there are answers, and what the row says leaves all of them out."""
-        return not self.answers and any(m["role"] == "assistant" and says_something(m) for m in self.messages[1:])
+        return not self.answers and any(
+            m["role"] == "assistant" and says_something(m) for m in self.messages[1:]
+        )
 
 
 ROLES = {
@@ -79,10 +83,12 @@ FLAGS = {
     "mask": False,
     "masked": False,
 }
-"""Keys that say whether a message is learnt (OpenAI's weight, axolotl's train, loss of ms-swift), and which value says yes."""
+"""Keys that say whether a message is learnt (OpenAI's weight, axolotl's train, loss of
+ms-swift), and which value says yes."""
 
 REASONING = ("reasoning_content", "reasoning", "thinking")
-"""Keys under which a message has what the model thought before it answered; the first is what templates read."""
+"""Keys under which a message has what the model thought before it answered; the first
+is what templates read."""
 
 _PRINTED = re.compile(r"\s*\[?\s*\{\s*'")
 """How Python prints an object, or a list of them: what pandas writes into a CSV cell."""
@@ -114,7 +120,7 @@ def flag(value: Any) -> bool | None:
 def flags_of(entry: Mapping[str, Any]) -> dict[str, bool]:
     """Each flag of a message that says something, with whether it says that the message is learnt."""
     return {
-        key: (value == yes)
+        key: value == yes
         for key, yes in FLAGS.items()
         if entry.get(key) is not None and (value := flag(entry[key])) is not None
     }
@@ -122,16 +128,21 @@ def flags_of(entry: Mapping[str, Any]) -> dict[str, bool]:
 
 def says_something(answer: Message) -> bool:
     """Whether an answer has anything in it; an empty one would teach to end a turn at once."""
-    return bool(str(answer.get("content") or "").strip() or answer.get("tool_calls") or answer.get(REASONING[0]))
+    return bool(
+        str(answer.get("content") or "").strip() or answer.get("tool_calls") or answer.get(REASONING[0])
+    )
 
 
 def read_message(entry: Mapping[str, Any]) -> Message:
-    """An entry of a list of messages as templates read it: role, content, calls of tools, and the other keys as they are."""
+    """An entry of a list of messages as templates read it: role, content, calls of
+    tools, and the other keys as they are."""
     name, content = str(speaker(entry)), said(entry)
     if isinstance(content, list):
         content = "".join(part["text"] for part in cast(list[Mapping[str, str]], content))
     message: Message = {"role": role_of(name) or name, "content": content}
-    message |= {key: without_nulls(value) for key, value in entry.items() if key not in (*_SPOKEN, *FLAGS)}
+    message |= {
+        key: without_nulls(value) for key, value in entry.items() if key not in (*_SPOKEN, *FLAGS)
+    }
     for key in REASONING:
         if (thought := message.pop(key, None)) is not None:
             message[REASONING[0]] = thought
@@ -155,7 +166,8 @@ def entries(value: Any) -> list[Mapping[str, Any]]:
 
 
 def read_tools(value: Any) -> tuple[Mapping[str, Any], ...]:
-    """The functions of a cell (a list, one function, or JSON text of these), each as {"type": "function", "function": ...}."""
+    """The functions of a cell (a list, one function, or JSON text of these), each as {"type":
+    "function", "function": ...}."""
     return tuple(_tool(from_json(tool)) for tool in _listed(from_json(value)))
 
 
@@ -171,7 +183,8 @@ def is_talk(value: Any) -> bool:
 
 
 def from_json(value: Any) -> Any:
-    """What a cell holds where it is the text of a list or an object, in JSON or as Python prints it; else the value itself."""
+    """What a cell holds where it is the text of a list or an object, in JSON or as Python prints it;
+    else the value itself."""
     if not isinstance(value, str) or value.lstrip()[:1] not in ("[", "{"):
         return value
     try:
@@ -186,7 +199,8 @@ def from_json(value: Any) -> Any:
 
 
 def without_nulls(value: Any) -> Any:
-    """The same without keys whose value is null: Arrow gives every struct of a column the keys of all."""
+    """The same without keys whose value is null: Arrow gives every struct of a column
+    the keys of all."""
     if isinstance(value, Mapping):
         pairs = cast(Mapping[str, Any], value).items()
         return {key: without_nulls(inner) for key, inner in pairs if inner is not None}
@@ -208,7 +222,9 @@ def _arguments(call: Any) -> Any:
 
 def _has_null(value: Any) -> bool:
     if isinstance(value, Mapping):
-        return any(inner is None or _has_null(inner) for inner in cast(Mapping[str, Any], value).values())
+        return any(
+            inner is None or _has_null(inner) for inner in cast(Mapping[str, Any], value).values()
+        )
     return isinstance(value, list) and any(_has_null(inner) for inner in cast(list[Any], value))
 
 
@@ -229,7 +245,8 @@ def _listed(value: Any) -> list[Any]:
 
 
 def _call(call: Any) -> Any:
-    """A call as OpenAI writes it, its arguments as an object: servers parse them before the template sees them."""
+    """A call as OpenAI writes it, its arguments as an object: servers parse them before
+    the template sees them."""
     if not isinstance(call, Mapping):
         return call
     known = dict(cast(Mapping[str, Any], call))
@@ -239,7 +256,10 @@ def _call(call: Any) -> Any:
     if isinstance(function, Mapping) and "arguments" in function:
         inner = cast(Mapping[str, Any], function)
         parsed = from_json(inner["arguments"])
-        known["function"] = {**inner, "arguments": parsed if isinstance(parsed, Mapping) else inner["arguments"]}
+        known["function"] = {
+            **inner,
+            "arguments": parsed if isinstance(parsed, Mapping) else inner["arguments"],
+        }
     return known
 
 

@@ -23,7 +23,11 @@ __all__ = ["Encoded", "Row", "SplitReport", "encode", "preview"]
 
 
 def encode(
-    splits: Splits, recognised: Recognised, tokenizer: Tokenizer, task: Task | None = None, known: Known | None = None
+    splits: Splits,
+    recognised: Recognised,
+    tokenizer: Tokenizer,
+    task: Task | None = None,
+    known: Known | None = None,
 ) -> Encoded:
     """Encode every split, at full length: `Encoded.cut` shortens.
 
@@ -37,14 +41,17 @@ def encode(
     Raises:
         ModelError: the data are conversations and the tokenizer has no chat template.
         TemplateError: the template refuses a row.
-        DataError: no row of a split has anything to be trained on, or a label is none of the known classes.
+        DataError: no row of a split has anything to be trained on, or a label is none
+            of the known classes.
     """
     task = task or recognised.task
     frame = frame_of(tokenizer)
     classes = _classes(splits, recognised, known) if task == "seq_cls" else None
     rows: dict[str, tuple[Row, ...]] = {}
     dropped: dict[str, int] = {}
-    causal, found = causal_rows(splits.tables, recognised, tokenizer) if task == "causal_lm" else ({}, [])
+    causal, found = (
+        causal_rows(splits.tables, recognised, tokenizer) if task == "causal_lm" else ({}, [])
+    )
     for name, table in splits.tables.items():
         encoded = causal[name] if causal else _encode_table(table, recognised, tokenizer, frame, classes)
         encoded = _in_clusters(encoded, splits.groups.get(name, ()))
@@ -61,7 +68,8 @@ def encode(
     kept, repeated = told_apart(rows, task, splits.given)
     same = {name: len(rows[name]) - len(kept[name]) for name in rows}
     alike = [
-        f"{count:,} {name} rows are token for token the same as rows of an earlier split, and are left out"
+        f"{count:,} {name} rows are token for token the same as rows of an earlier split, and are"
+        " left out"
         for name, count in same.items()
         if count
     ]
@@ -73,7 +81,10 @@ def encode(
         label_names=classes.names if classes else None,
         report={name: report_of(kept[name], dropped=dropped[name], same=same[name]) for name in kept},
         given=splits.given,
-        repeated={name: max(splits.repeated.get(name, 0), repeated.get(name, 0)) for name in splits.repeated | repeated},
+        repeated={
+            name: max(splits.repeated.get(name, 0), repeated.get(name, 0))
+            for name in splits.repeated | repeated
+        },
         overlaps=tuple(each for each in splits.overlaps if each.kind != "content"),
         notes=once([*_notes(splits, recognised, classes, found), *splits.notes, *alike]),
         closing=() if task == "causal_lm" else closing,
@@ -81,12 +92,18 @@ def encode(
 
 
 def _in_clusters(rows: Sequence[Row], groups: Sequence[int]) -> list[Row]:
-    """Rows with the number of the group that their row of the table is in; without groups, with what they are cut from."""
+    """Rows with the number of the group that their row of the table is in; without
+    groups, with what they are cut from."""
     owners = [number if row.cluster < 0 else row.cluster for number, row in enumerate(rows)]
-    return [replace(row, cluster=groups[owner] if groups else owner) for row, owner in zip(rows, owners, strict=True)]
+    return [
+        replace(row, cluster=groups[owner] if groups else owner)
+        for row, owner in zip(rows, owners, strict=True)
+    ]
 
 
-def _encode_table(table: Table, recognised: Recognised, tokenizer: Tokenizer, frame: Frame, classes: Classes | None) -> list[Row]:
+def _encode_table(
+    table: Table, recognised: Recognised, tokenizer: Tokenizer, frame: Frame, classes: Classes | None
+) -> list[Row]:
     form, columns = recognised.format, recognised.columns
     if not len(table):
         return []
@@ -121,7 +138,8 @@ def _classes(splits: Splits, recognised: Recognised, known: Known | None) -> Cla
 
 
 def _words(train: Table, recognised: Recognised) -> dict[str, str]:
-    """Label -> what it is called in a column beside it ("label_text", "label_name"), where that says the same in every row."""
+    """Label -> what it is called in a column beside it ("label_text", "label_name"),
+    where that says the same in every row."""
     column = recognised.columns["label"]
     for beside in (f"{column}_text", f"{column}_name"):
         if beside not in train.columns:
@@ -136,11 +154,19 @@ def _words(train: Table, recognised: Recognised) -> dict[str, str]:
     return {}
 
 
-def _notes(splits: Splits, recognised: Recognised, classes: Classes | None, found: Sequence[str]) -> tuple[str, ...]:
+def _notes(
+    splits: Splits, recognised: Recognised, classes: Classes | None, found: Sequence[str]
+) -> tuple[str, ...]:
     """`found` while encoding, after what was found before."""
-    notes = [*(note for table in splits.tables.values() for note in table.notes), *recognised.notes, *found]
+    notes = [
+        *(note for table in splits.tables.values() for note in table.notes),
+        *recognised.notes,
+        *found,
+    ]
     if classes is not None:
-        counts = count_labels(recognised.label(row) for table in splits.tables.values() for row in table.rows)
+        counts = count_labels(
+            recognised.label(row) for table in splits.tables.values() for row in table.rows
+        )
         notes += [*([classes.note] if classes.note else []), *doubtful(counts)]
     return once(notes)
 
@@ -148,7 +174,8 @@ def _notes(splits: Splits, recognised: Recognised, classes: Classes | None, foun
 def preview(encoded: Encoded, tokenizer: Tokenizer, n: int = 3) -> list[list[tuple[str, bool]]]:
     """The first `n` training rows as (text of a token, whether it is supervised), for a coloured print.
 
-    The texts of a row join to what the model reads. A class or a target follows as supervised pieces of its own.
+    The texts of a row join to what the model reads. A class or a target follows as
+    supervised pieces of its own.
     """
     shown: list[list[tuple[str, bool]]] = []
     for row in encoded.train[:n]:
@@ -158,19 +185,31 @@ def preview(encoded: Encoded, tokenizer: Tokenizer, n: int = 3) -> list[list[tup
             shown.append(list(zip(_pieces(ids, tokenizer), marks, strict=True)))
             continue
         if encoded.task == "seq_cls":
-            answer = [encoded.label_names[int(row.labels[0])]] if encoded.label_names else [str(row.labels[0])]
+            answer = (
+                [encoded.label_names[int(row.labels[0])]]
+                if encoded.label_names
+                else [str(row.labels[0])]
+            )
         else:
             answer = _pieces(row.labels.tolist(), tokenizer)
-        shown.append([*((piece, False) for piece in _pieces(ids, tokenizer)), *((piece, True) for piece in answer)])
+        shown.append(
+            [
+                *((piece, False) for piece in _pieces(ids, tokenizer)),
+                *((piece, True) for piece in answer),
+            ]
+        )
     return shown
 
 
 def _pieces(ids: Sequence[int], tokenizer: Tokenizer) -> list[str]:
-    """The text that each token adds. Bytes of one character come out with the token that completes it."""
+    """The text that each token adds. Bytes of one character come out with the token
+    that completes it."""
     pieces: list[str] = []
     before = ""
     for end in range(1, len(ids) + 1):
-        text = str(tokenizer.decode(ids[:end], skip_special_tokens=False, clean_up_tokenization_spaces=False))
+        text = str(
+            tokenizer.decode(ids[:end], skip_special_tokens=False, clean_up_tokenization_spaces=False)
+        )
         if text.endswith("\ufffd") and end < len(ids):
             pieces.append("")
             continue

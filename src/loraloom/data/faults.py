@@ -17,27 +17,37 @@ def fault(role: str, value: Any) -> Fault | None:
     """What is wrong with `value` in the column that plays `role`; None where nothing is."""
     if role == "label":
         return _label_fault(value)
-    if role == "messages" or (role in ("prompt", "completion") and (isinstance(value, list) or is_talk(value))):
+    if role == "messages" or (
+        role in ("prompt", "completion") and (isinstance(value, list) or is_talk(value))
+    ):
         return _messages_fault(from_json(value))
     if role == "tools":
         return _tools_fault(from_json(value))
     if role == "history":
         return _history_fault(from_json(value))
     if role == "variables":
-        return None if isinstance(from_json(value), Mapping) else ("variables of the chat template, as an object", kind(value))
+        return (
+            None
+            if isinstance(from_json(value), Mapping)
+            else ("variables of the chat template, as an object", kind(value))
+        )
     return None if isinstance(value, str) else ("text", kind(value))
 
 
 def _label_fault(value: Any) -> Fault | None:
     if isinstance(several := _as_list(value), list):
-        return "one class a row (text or a whole number); several labels of a row are not supported", f"the list {several}"
+        return (
+            "one class a row (text or a whole number); several labels of a row are not supported",
+            f"the list {several}",
+        )
     if isinstance(value, str | bool | int | float) or is_missing(value):
         return None
     return "a class: text or a whole number", kind(value)
 
 
 def _as_list(value: Any) -> Any:
-    """A label that is a list, as a table without lists writes one: in JSON, or as Python prints it; others as they are."""
+    """A label that is a list, as a table without lists writes one: in JSON, or as
+    Python prints it; others as they are."""
     if not isinstance(value, str) or not value.lstrip().startswith("["):
         return value
     try:
@@ -73,7 +83,10 @@ def _message_fault(entry: Mapping[str, Any]) -> Fault | None:
 def _content_fault(key: str, content: Any, *, called: bool) -> Fault | None:
     if isinstance(content, list):
         parts = cast(list[Any], content)
-        texts = [isinstance(part, dict) and isinstance(cast(dict[str, Any], part).get("text"), str) for part in parts]
+        texts = [
+            isinstance(part, dict) and isinstance(cast(dict[str, Any], part).get("text"), str)
+            for part in parts
+        ]
         if all(texts):
             return None
         odd = parts[texts.index(False)]
@@ -90,7 +103,11 @@ def _tools_fault(value: Any) -> Fault | None:
         return None
     if not isinstance(value, list):
         return need, f"{kind(value)} that is no JSON" if isinstance(value, str) else kind(value)
-    odd = [tool for tool in (from_json(one) for one in cast(list[Any], value)) if not isinstance(tool, Mapping)]
+    odd = [
+        tool
+        for tool in (from_json(one) for one in cast(list[Any], value))
+        if not isinstance(tool, Mapping)
+    ]
     return (need, f"{kind(odd[0])} in the list") if odd else None
 
 

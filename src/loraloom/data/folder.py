@@ -1,4 +1,5 @@
-"""Folders of data: plain files, data sets as the hub lays them out, and what `datasets` saves to disk."""
+"""Folders of data: plain files, data sets as the hub lays them out, and what `datasets`
+saves to disk."""
 
 from __future__ import annotations
 
@@ -16,7 +17,8 @@ from loraloom.data.table import Table, join, listed, shortened
 from loraloom.errors import DataError
 
 _MOST_ENTRIES = 100_000
-"""Files and folders that are looked through: a home folder named by mistake should not be read for an hour."""
+"""Files and folders that are looked through: a home folder named by mistake should not
+be read for an hour."""
 _MOST_BYTES = 2**18
 """Of the part of a README that is read."""
 _MOST_BRACKETS = 5000
@@ -28,8 +30,9 @@ _ABOUT = ("dataset_info.json", "dataset_infos.json", "dataset_dict.json", "state
 def read_folder(folder: Path, split: str, config: str | None = None) -> Table:
     """The rows of one split.
 
-    A README.md with a `configs:` section says which files these are; else files and folders are known by their names
-    (train-00000-of-00002.parquet, test/a.jsonl), and where no name is that of a split, all files are read.
+    A README.md with a `configs:` section says which files these are; else files and folders are known by
+    their names (train-00000-of-00002.parquet, test/a.jsonl), and where no name is that of a split, all
+    files are read.
 
     Args:
         config: which of the README's configs.
@@ -46,9 +49,15 @@ def read_folder(folder: Path, split: str, config: str | None = None) -> Table:
     # A README.txt or LICENSE.txt beside real tables is not data.
     files = [file for file in files if file.suffix.lower() != ".txt"] or files
     if not files:
-        raise DataError(f"{folder} holds no data files", need=f"files ending in {listed(SUFFIXES)}", next="name the file itself")
+        raise DataError(
+            f"{folder} holds no data files",
+            need=f"files ending in {listed(SUFFIXES)}",
+            next="name the file itself",
+        )
     named = {file: _split_of(file, folder) for file in files}
-    chosen = [file for file in files if named[file] in (split, None if not any(named.values()) else split)]
+    chosen = [
+        file for file in files if named[file] in (split, None if not any(named.values()) else split)
+    ]
     if not chosen:
         raise DataError(
             f"{folder} has no {split} file",
@@ -60,7 +69,10 @@ def read_folder(folder: Path, split: str, config: str | None = None) -> Table:
     chosen = [file for file in chosen if file.parent == folder] or chosen
     notes: list[str] = []
     if left := [file for file in files if file not in chosen]:
-        notes.append(f"{shortened(_beneath(chosen, folder))} read for {split}, not {shortened(_beneath(left, folder))}")
+        notes.append(
+            f"{shortened(_beneath(chosen, folder))} read for {split}, not"
+            f" {shortened(_beneath(left, folder))}"
+        )
     if len(parents := {file.parent for file in chosen}) > 1:
         places = shortened(_beneath(sorted(parents), folder))
         notes.append(f"the files of {places} are read together: name one of them to have it alone")
@@ -80,7 +92,8 @@ def _files(folder: Path) -> Iterator[Path]:
         seen += len(folders) + len(names)
         if seen > _MOST_ENTRIES:
             raise DataError(
-                f"{folder} holds more than {_MOST_ENTRIES:,} files and folders", next="name the folder or the file with the data"
+                f"{folder} holds more than {_MOST_ENTRIES:,} files and folders",
+                next="name the folder or the file with the data",
             )
         for name in names:
             file = Path(place, name)
@@ -103,10 +116,13 @@ def _beneath(files: Iterable[Path], folder: Path) -> list[str]:
 
 
 def _saved(folder: Path, split: str) -> Table | None:
-    """A folder of `save_to_disk`: its Arrow files in their order; of several splits the one that is meant."""
+    """A folder of `save_to_disk`: its Arrow files in their order; of several splits the
+    one that is meant."""
     if (folder / "dataset_dict.json").is_file():
         names = _strings(_json(folder / "dataset_dict.json").get("splits"))
-        chosen = [name for name in names if name == split] or [name for name in names if split_of(name) == split]
+        chosen = [name for name in names if name == split] or [
+            name for name in names if split_of(name) == split
+        ]
         if len(chosen) != 1 or not (folder / chosen[0]).is_dir():
             raise DataError(
                 f"{folder} has {'more than one' if len(chosen) > 1 else 'no'} {split} split",
@@ -122,14 +138,26 @@ def _saved(folder: Path, split: str) -> Table | None:
     state = _json(folder / "state.json")
     if state.get("_indices_files") or state.get("_indices_data_files"):
         raise DataError(
-            f"{folder} keeps the order of its rows in a file of its own, which an old version of `datasets` wrote",
-            next="load it with `datasets` and save it again: load_from_disk(...).flatten_indices().save_to_disk(...)",
+            f"{folder} keeps the order of its rows in a file of its own, which an old version of"
+            " `datasets` wrote",
+            next=(
+                "load it with `datasets` and save it again:"
+                " load_from_disk(...).flatten_indices().save_to_disk(...)"
+            ),
         )
     entries: Any = state.get("_data_files")
-    names = [entry.get("filename") for entry in entries if isinstance(entry, dict)] if isinstance(entries, list) else []
+    names = (
+        [entry.get("filename") for entry in entries if isinstance(entry, dict)]
+        if isinstance(entries, list)
+        else []
+    )
     files = [folder / name for name in _strings(names) if Path(name).name == name]
     if missing := [file.name for file in files if not file.is_file()]:
-        raise DataError(f"{folder} is not whole", got=f"no {shortened(missing)}", need="every file that state.json names")
+        raise DataError(
+            f"{folder} is not whole",
+            got=f"no {shortened(missing)}",
+            need="every file that state.json names",
+        )
     return _read(folder, files, split) if files else None
 
 
@@ -138,13 +166,20 @@ def _json(path: Path) -> Mapping[str, Any]:
         found = json.loads(path.read_bytes())
     except (RecursionError, ValueError) as error:
         raise DataError(
-            f"{path} cannot be read", got=str(error), need="what `datasets` writes", next="save the data set again"
+            f"{path} cannot be read",
+            got=str(error),
+            need="what `datasets` writes",
+            next="save the data set again",
         ) from error
     return cast(Mapping[str, Any], found) if isinstance(found, dict) else {}
 
 
 def _strings(value: Any) -> list[str]:
-    return [item for item in cast(list[Any], value) if isinstance(item, str)] if isinstance(value, list) else []
+    return (
+        [item for item in cast(list[Any], value) if isinstance(item, str)]
+        if isinstance(value, list)
+        else []
+    )
 
 
 # What the hub reads of a README
@@ -174,20 +209,30 @@ def _configs(folder: Path) -> dict[str, Mapping[str, Any]]:
         entries = [entry for entry in (found or {}).get("configs", ()) if isinstance(entry, dict)]
     except (AttributeError, RecursionError, TypeError, ValueError, yaml.YAMLError):
         return {}
-    return {str(entry.get("config_name", "default")): entry for entry in entries if entry.get("data_files")}
+    return {
+        str(entry.get("config_name", "default")): entry for entry in entries if entry.get("data_files")
+    }
 
 
-def _of_readme(folder: Path, configs: Mapping[str, Mapping[str, Any]], split: str, config: str | None) -> Table:
+def _of_readme(
+    folder: Path, configs: Mapping[str, Mapping[str, Any]], split: str, config: str | None
+) -> Table:
     chosen = config or _usual(configs)
     if chosen is None or chosen not in configs:
         raise DataError(
             f"{folder} has {'no such config' if config else 'several configs, and none is the default'}",
             got=config,
             need=f"one of {listed(configs)}",
-            next=f"name one: {folder}:{next(iter(configs), 'NAME')}" if configs else "name the folder alone",
+            next=(
+                f"name one: {folder}:{next(iter(configs), 'NAME')}"
+                if configs
+                else "name the folder alone"
+            ),
         )
     parts = _patterns(configs[chosen].get("data_files"))
-    wanted = [name for name in parts if name == split] or [name for name in parts if split_of(name) == split]
+    wanted = [name for name in parts if name == split] or [
+        name for name in parts if split_of(name) == split
+    ]
     if len(wanted) != 1:
         raise DataError(
             f"{folder} has {'more than one' if wanted else 'no'} {split} split in its README.md",
@@ -203,7 +248,11 @@ def _of_readme(folder: Path, configs: Mapping[str, Mapping[str, Any]], split: st
             need="the files as the hub has them",
             next="download the data set whole, or name the files themselves",
         )
-    notes = [f"config {chosen} read, not {listed(name for name in configs if name != chosen)}"] if len(configs) > 1 else []
+    notes = (
+        [f"config {chosen} read, not {listed(name for name in configs if name != chosen)}"]
+        if len(configs) > 1
+        else []
+    )
     if others := [name for name in parts if name != wanted[0]]:
         notes.append(f"{wanted[0]} read for {split}, not {listed(others)}")
     return _read(folder, files, split, notes)
@@ -211,7 +260,11 @@ def _of_readme(folder: Path, configs: Mapping[str, Mapping[str, Any]], split: st
 
 def _usual(configs: Mapping[str, Mapping[str, Any]]) -> str | None:
     named = [name for name, entry in configs.items() if entry.get("default") is True]
-    named = named or [name for name in configs if name == "default"] or (list(configs) if len(configs) == 1 else [])
+    named = (
+        named
+        or [name for name in configs if name == "default"]
+        or (list(configs) if len(configs) == 1 else [])
+    )
     return named[0] if named else None
 
 

@@ -1,7 +1,7 @@
 """What one row says, whatever its format: a conversation, a (prompt, completion) pair, or a text.
 
-Where a tokenizer has a chat template, instruction and question rows become conversations. Without one they take a
-plain form, which is the same in training and in use:
+Where a tokenizer has a chat template, instruction and question rows become conversations. Without one
+they take a plain form, which is the same in training and in use:
 
     Instruction:            Question:           <source>
     <instruction>           <question>
@@ -12,8 +12,8 @@ plain form, which is the same in training and in use:
     Output:
     <output>
 
-A system text comes first, earlier turns before the last, each in the same form. The prompt ends with the line break
-before the answer, so that no token spans prompt and answer.
+A system text comes first, earlier turns before the last, each in the same form. The prompt ends with the
+line break before the answer, so that no token spans prompt and answer.
 """
 
 from __future__ import annotations
@@ -41,28 +41,38 @@ from loraloom.data.recognise import Recognised
 def conversation(row: Mapping[str, Any], recognised: Recognised) -> Conversation:
     """The row as a conversation, and which of its turns are learnt: those that `Recognised.learn` names.
 
-    auto: what the rows say. That is every answer; of prompt and completion, the completion. An answer whose flag says
-    no (weight 0, train false) is never learnt.
+    auto: what the rows say. That is every answer; of prompt and completion, the completion. An answer
+    whose flag says no (weight 0, train false) is never learnt.
     """
     form, columns = recognised.format, recognised.columns
     said, given = _said(row, form, columns)
     messages = read_messages(said)
     system = row.get(columns["system"]) if "system" in columns else None
-    opening: list[Message] = [{"role": "system", "content": system}] if system and not _has_system(messages) else []
+    opening: list[Message] = (
+        [{"role": "system", "content": system}] if system and not _has_system(messages) else []
+    )
     tools = row.get(columns["tools"]) if "tools" in columns else None
     if not tools and (tools := own_tools(said)):
-        messages = [{key: value for key, value in message.items() if key != "tools"} for message in messages]
+        messages = [
+            {key: value for key, value in message.items() if key != "tools"} for message in messages
+        ]
     variables = from_json(row.get(columns["variables"])) if "variables" in columns else None
     return Conversation(
         messages=(*opening, *messages),
-        learnt=(*(False for _ in opening), *_learnt(messages, said, given, recognised, first=len(opening))),
+        learnt=(
+            *(False for _ in opening),
+            *_learnt(messages, said, given, recognised, first=len(opening)),
+        ),
         tools=read_tools(tools),
         variables=variables or {},
     )
 
 
-def _said(row: Mapping[str, Any], form: str, columns: Mapping[str, str]) -> tuple[Sequence[Mapping[str, Any]], int]:
-    """All entries of a row, and how many of them are only given where a completion stands apart (0: none does)."""
+def _said(
+    row: Mapping[str, Any], form: str, columns: Mapping[str, str]
+) -> tuple[Sequence[Mapping[str, Any]], int]:
+    """All entries of a row, and how many of them are only given where a completion
+    stands apart (0: none does)."""
     if form in ("messages", "sharegpt"):
         return entries(row[columns["messages"]]), 0
     if form == "prompt_completion" and is_talk(row[columns["prompt"]]):
@@ -78,10 +88,17 @@ def _said(row: Mapping[str, Any], form: str, columns: Mapping[str, str]) -> tupl
 
 
 def _learnt(
-    messages: Sequence[Message], said: Sequence[Mapping[str, Any]], given: int, recognised: Recognised, *, first: int
+    messages: Sequence[Message],
+    said: Sequence[Mapping[str, Any]],
+    given: int,
+    recognised: Recognised,
+    *,
+    first: int,
 ) -> list[bool]:
     """For each message, whether it is learnt. `first` messages stand before them."""
-    answers = [i for i, message in enumerate(messages) if message["role"] == "assistant" and i + first > 0]
+    answers = [
+        i for i, message in enumerate(messages) if message["role"] == "assistant" and i + first > 0
+    ]
     if recognised.learn == "last":
         answers = answers[-1:]
     elif recognised.learn == "completion":
@@ -105,7 +122,9 @@ def pair(row: Mapping[str, Any], recognised: Recognised) -> tuple[str, str]:
     return before + in_form(form, asked), answer
 
 
-def source_and_target(row: Mapping[str, Any], format: str, columns: Mapping[str, str]) -> tuple[str, str]:
+def source_and_target(
+    row: Mapping[str, Any], format: str, columns: Mapping[str, str]
+) -> tuple[str, str]:
     """The row for an encoder-decoder, which needs no separator between the two."""
     return _asked_and_answer(row, format, columns)
 
@@ -118,7 +137,9 @@ def _history(row: Mapping[str, Any], columns: Mapping[str, str]) -> list[tuple[s
     return list(pairs_of(row.get(columns["history"]))) if "history" in columns else []
 
 
-def _asked_and_answer(row: Mapping[str, Any], format: str, columns: Mapping[str, str]) -> tuple[str, str]:
+def _asked_and_answer(
+    row: Mapping[str, Any], format: str, columns: Mapping[str, str]
+) -> tuple[str, str]:
     if format == "prompt_completion":
         return row[columns["prompt"]], row[columns["completion"]]
     if format == "question_answer":

@@ -1,4 +1,5 @@
-"""Rows that are still to be answered, read as if they were: what is asked stands where it stood in training."""
+"""Rows that are still to be answered, read as if they were: what is asked stands where
+it stood in training."""
 
 from __future__ import annotations
 
@@ -19,7 +20,8 @@ BLANK = "..."
 def read_unanswered(
     table: Table, data: DataConfig, task: Task, *, encoder_decoder: bool = False, label: str = BLANK
 ) -> tuple[Table, Recognised]:
-    """The rows with something in each answer's place, and how they are read. Answers that are there count for nothing.
+    """The rows with something in each answer's place, and how they are read. Answers
+    that are there count for nothing.
 
     Args:
         label: what stands for the class of each row; one that the head has.
@@ -29,7 +31,9 @@ def read_unanswered(
     """
     filled = replace(table, rows=tuple(_filled(row, data, task, label) for row in table.rows))
     learn = "last" if {"messages", "conversations"} & set(table.columns) else "auto"
-    asked = replace(data, label_column=data.label_column or "label" if task == "seq_cls" else None, learn=learn)
+    asked = replace(
+        data, label_column=data.label_column or "label" if task == "seq_cls" else None, learn=learn
+    )
     recognised = recognise(filled, asked, task, encoder_decoder=encoder_decoder)
     return filled, replace(recognised, notes=())  # columns that are not read are carried along
 
@@ -40,8 +44,13 @@ def _filled(row: Any, data: DataConfig, task: Task, label: str) -> dict[str, Any
     found = dict(row)
     for asked, answer in ANSWERS.items():
         if asked in found:
-            found[answer] = [{"role": "assistant", "content": BLANK}] if isinstance(found[asked], list) else BLANK
-    for column, role, said, own in (("messages", "role", "content", "assistant"), ("conversations", "from", "value", "gpt")):
+            found[answer] = (
+                [{"role": "assistant", "content": BLANK}] if isinstance(found[asked], list) else BLANK
+            )
+    for column, role, said, own in (
+        ("messages", "role", "content", "assistant"),
+        ("conversations", "from", "value", "gpt"),
+    ):
         turns: Any = found.get(column)
         if isinstance(turns, list) and turns and isinstance(turns[-1], dict):
             if turns[-1].get(role) in ("assistant", "gpt", "model"):

@@ -1,4 +1,5 @@
-"""Columns that name what a row is taken from: a conversation, a document, a patient. Rows of one value belong together."""
+"""Columns that name what a row is taken from: a conversation, a document, a patient.
+Rows of one value belong together."""
 
 from __future__ import annotations
 
@@ -19,11 +20,13 @@ KNOWN = re.compile(
 """Names, without the signs between their words. Who wrote a row is not among them."""
 FEWEST_VALUES = 10
 LARGEST_SHARE = 1 / 3
-"""Of the rows, that one value of a column may have where nobody asked for the column: else it is a kind, not a group."""
+"""Of the rows, that one value of a column may have where nobody asked for the column:
+else it is a kind, not a group."""
 
 
 def group_columns(table: Table, asked: str | None) -> tuple[dict[str, Labels], list[str]]:
-    """Of each column that groups rows, the first row with the value of each row; and what is said of those that cannot.
+    """Of each column that groups rows, the first row with the value of each row; and
+    what is said of those that cannot.
 
     Args:
         asked: as `data.group_column`: a name, "auto" for those whose names are known, None for none.
@@ -42,7 +45,9 @@ def group_columns(table: Table, asked: str | None) -> tuple[dict[str, Labels], l
             )
         values = _values(table, asked)
         missing = values.count(None)
-        return {asked: numbered(values)}, [f"{missing:,} rows have no `{asked}`: each is a group of its own"] if missing else []
+        return {asked: numbered(values)}, (
+            [f"{missing:,} rows have no `{asked}`: each is a group of its own"] if missing else []
+        )
     found: dict[str, Labels] = {}
     notes: list[str] = []
     for column in table.columns:
@@ -65,7 +70,10 @@ def group_columns(table: Table, asked: str | None) -> tuple[dict[str, Labels], l
 def numbered(keys: Sequence[Hashable]) -> Labels:
     """Of each key, where it first stands; None is a key of its own each time."""
     first: dict[Hashable, int] = {}
-    return np.array([row if key is None else first.setdefault(key, row) for row, key in enumerate(keys)], dtype=np.int64)
+    return np.array(
+        [row if key is None else first.setdefault(key, row) for row, key in enumerate(keys)],
+        dtype=np.int64,
+    )
 
 
 def _values(table: Table, column: str) -> list[str | None]:

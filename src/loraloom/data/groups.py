@@ -1,8 +1,10 @@
-"""Which rows belong together, so that a split must not part them; and which held-out rows are related to trained ones.
+"""Which rows belong together, so that a split must not part them; and which held-out
+rows are related to trained ones.
 
-Rows belong together that say the same, that are asked the same (the same prompt with another answer, a conversation
-and its longer version), that have one value in a column which names something larger than a row (`conversation_id`),
-or that are nearly the same text. A relation that would put too much into one group is not followed, only told.
+Rows belong together that say the same, that are asked the same (the same prompt with another answer, a
+conversation and its longer version), that have one value in a column which names something larger than a
+row (`conversation_id`), or that are nearly the same text. A relation that would put too much into one
+group is not followed, only told.
 """
 
 from __future__ import annotations
@@ -30,7 +32,8 @@ TOLD_SHARE = 0.01
 
 @dataclass(frozen=True)
 class Relation:
-    """One way in which rows can belong together. `labels` [rows]: of each row the first that it is related to."""
+    """One way in which rows can belong together. `labels` [rows]: of each row the first
+    that it is related to."""
 
     kind: Kind
     words: str
@@ -44,18 +47,22 @@ class Relation:
 
 @dataclass(frozen=True)
 class Groups:
-    """Numbers [rows]: rows of one number stay together. `notes` say what was grouped and what could not be."""
+    """Numbers [rows]: rows of one number stay together. `notes` say what was grouped
+    and what could not be."""
 
     numbers: Labels
     notes: tuple[str, ...] = ()
 
 
-def relations(table: Table, recognised: Recognised, column: str | Auto | None) -> tuple[list[Relation], list[str]]:
-    """Every relation between the rows of `table`, the closest first, and what is to be said of how they were found.
+def relations(
+    table: Table, recognised: Recognised, column: str | Auto | None
+) -> tuple[list[Relation], list[str]]:
+    """Every relation between the rows of `table`, the closest first, and what is to be
+    said of how they were found.
 
     Args:
-        column: as `data.group_column`: a column's name, "auto" for those that are known, or None: only rows that say
-            the same are related.
+        column: as `data.group_column`: a column's name, "auto" for those that are known, or None: only
+            rows that say the same are related.
 
     Raises:
         DataError: there is no such column.
@@ -67,13 +74,19 @@ def relations(table: Table, recognised: Recognised, column: str | Auto | None) -
         return found, []
     named, notes = group_columns(table, column)
     whole = column != "auto"
-    found += [Relation("column", f"share a `{name}`", labels, LARGEST_CERTAIN, whole) for name, labels in named.items()]
+    found += [
+        Relation("column", f"share a `{name}`", labels, LARGEST_CERTAIN, whole)
+        for name, labels in named.items()
+    ]
     asked = _asked_labels(said)
     found.append(Relation("asked", "share a prompt", asked, LARGEST_CERTAIN))
     near, compared = _near_labels(said, content)
     found.append(Relation("near", "are nearly the same", near, LARGEST_NEAR))
     if compared is not None:
-        notes.append(f"near-duplicates were looked for among {compared:,} of {len(table):,} rows: all would take too long")
+        notes.append(
+            f"near-duplicates were looked for among {compared:,} of {len(table):,} rows: all would take"
+            " too long"
+        )
     return found, notes
 
 
@@ -82,44 +95,60 @@ def groups_of(found: Sequence[Relation], count: int, *, named: bool) -> Groups:
 
     Args:
         count: the rows to count in notes are the first so many: those that are drawn from.
-        named: the group column was named by the user: then it alone decides, beside rows that say the same.
+        named: the group column was named by the user: then it alone decides, beside
+            rows that say the same.
     """
     content, *others = found
     numbers, told, left_apart = np.arange(len(content.labels)), list[str](), list[str]()
     columns = [relation for relation in others if relation.kind == "column"]
-    # Columns come first: rows as short as "thanks" may say the same in all conversations, and would chain these into
-    # one group. Then the column is followed, and what still repeats is taken out after the draw.
-    for relation in (*columns, content, *(relation for relation in others if relation not in columns and not named)):
+    # Columns come first: rows as short as "thanks" may say the same in all conversations, and would
+    # chain these into one group. Then the column is followed, and what still repeats is taken out after
+    # the draw.
+    for relation in (
+        *columns,
+        content,
+        *(relation for relation in others if relation not in columns and not named),
+    ):
         now, apart = _widened(numbers, relation)
         larger = int(_larger(numbers, now)[:count].sum())
         if relation is not content and (larger >= TOLD_SHARE * count or (larger and named)):
             told.append(f"{larger:,} {relation.words}")
         if apart and relation is not content:
             left_apart.append(
-                f"{apart:,} of {len(numbers):,} rows {relation.words} in groups too large for one side: these are drawn one"
-                " by one; `data.group_column` names what to keep together"
+                f"{apart:,} of {len(numbers):,} rows {relation.words} in groups too large for one side:"
+                " these are drawn one by one; `data.group_column` names what to keep together"
             )
         numbers = now
     notes: list[str] = []
     if told:
         number = len(np.unique(numbers[:count]))
-        notes.append(f"{count:,} rows are {number:,} groups ({listed(told)}): each group stays on one side of the splits")
+        notes.append(
+            f"{count:,} rows are {number:,} groups ({listed(told)}): each group stays on one side of the"
+            " splits"
+        )
     return Groups(numbers, (*notes, *left_apart))
 
 
 def overlaps(found: Sequence[Relation], sides: Mapping[str, Sequence[int]]) -> tuple[Overlap, ...]:
-    """Held-out rows that are related to a row of an earlier split, each counted once, by its closest relation.
+    """Held-out rows that are related to a row of an earlier split, each counted once,
+    by its closest relation.
 
     Args:
         sides: split -> its rows, as numbers in the table that `found` is of.
     """
     result: list[Overlap] = []
     searched = [*sides["train"], *sides["validation"], *sides["confirm"]]
-    for split, earlier in (("validation", sides["train"]), ("confirm", sides["train"]), ("test", searched)):
+    for split, earlier in (
+        ("validation", sides["train"]),
+        ("confirm", sides["train"]),
+        ("test", searched),
+    ):
         left = np.asarray(sides[split], dtype=np.int64)
         of = len(left)
         for relation in found:
-            related = np.isin(relation.labels[left], relation.labels[np.asarray(earlier, dtype=np.int64)])
+            related = np.isin(
+                relation.labels[left], relation.labels[np.asarray(earlier, dtype=np.int64)]
+            )
             if count := int(related.sum()):
                 result.append(Overlap(split, relation.kind, relation.words, count, of))
             left = left[~related]
@@ -128,21 +157,30 @@ def overlaps(found: Sequence[Relation], sides: Mapping[str, Sequence[int]]) -> t
 
 def joined_labels(*labels: Labels) -> Labels:
     """Rows that any of `labels` holds together, directly or over others."""
-    pairs = ((row, int(first)) for each in labels for row, first in enumerate(each.tolist()) if row != first)
+    pairs = (
+        (row, int(first)) for each in labels for row, first in enumerate(each.tolist()) if row != first
+    )
     return components(len(labels[0]), pairs)
 
 
 def _widened(numbers: Labels, relation: Relation) -> tuple[Labels, int]:
-    """`numbers` joined by one more relation but where too much would come together; and how many rows that leaves apart."""
+    """`numbers` joined by one more relation but where too much would come together; and
+    how many rows that leaves apart."""
     joined = joined_labels(numbers, relation.labels)
     sizes = np.bincount(joined, minlength=len(joined))
     # A group that either side has by itself is no chain: it stays, however large.
-    allowed = max(relation.largest * len(joined), _largest(numbers), _largest(relation.labels) if relation.whole else 0)
+    allowed = max(
+        relation.largest * len(joined),
+        _largest(numbers),
+        _largest(relation.labels) if relation.whole else 0,
+    )
     too_large = sizes > allowed
     apart = too_large[joined]
     if not apart.any():
         return joined, 0
-    return joined_labels(numbers, np.where(apart, np.arange(len(joined)), relation.labels)), int(apart.sum())
+    return joined_labels(numbers, np.where(apart, np.arange(len(joined)), relation.labels)), int(
+        apart.sum()
+    )
 
 
 def _larger(before: Labels, after: Labels) -> NDArray[np.bool_]:
@@ -167,9 +205,12 @@ def _asked_labels(said: Sequence[Turns]) -> Labels:
 
 
 def _near_labels(said: Sequence[Turns], content: Labels) -> tuple[Labels, int | None]:
-    """Near-duplicates among rows that differ; and how many of these were compared, None where all were."""
+    """Near-duplicates among rows that differ; and how many of these were compared, None
+    where all were."""
     different = np.flatnonzero(content == np.arange(len(content)))
-    texts = [" ".join(text for speaker, text in said[int(row)] if speaker in _COMPARED) for row in different]
+    texts = [
+        " ".join(text for speaker, text in said[int(row)] if speaker in _COMPARED) for row in different
+    ]
     labels, compared = near_labels(texts)
     near = np.arange(len(content))
     near[different] = different[labels]

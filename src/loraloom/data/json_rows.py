@@ -1,4 +1,5 @@
-"""JSON in the shapes that tools write it in: one object a line, one after the other, a list, a list under a key, by column."""
+"""JSON in the shapes that tools write it in: one object a line, one after the other, a list, a list
+under a key, by column."""
 
 from __future__ import annotations
 
@@ -22,13 +23,18 @@ _ROWS_KEYS = ("data", "rows")
 
 
 def read_lines(path: Path) -> Table:
-    """JSON Lines; a file that holds a list or other JSON in spite of its name is read as what it is, and that is said."""
+    """JSON Lines; a file that holds a list or other JSON in spite of its name is read
+    as what it is, and that is said."""
     text = text_of(path)
     try:
         return lined(path, _lines(text, path))
     except _NotLines as error:
         value = _whole(text, path)
-        if isinstance(value, list) and value and all(isinstance(item, dict) for item in cast(list[Any], value)):
+        if (
+            isinstance(value, list)
+            and value
+            and all(isinstance(item, dict) for item in cast(list[Any], value))
+        ):
             return _table(cast(list[Any], value), path, "this is one JSON list, and is read as such")
         if (table := _documents(text, path)) is not None:
             return table
@@ -36,7 +42,8 @@ def read_lines(path: Path) -> Table:
 
 
 def read_json(path: Path, split: str) -> Table:
-    """One JSON document: a list of objects, an object that holds it, or columns; or JSON Lines that are called .json."""
+    """One JSON document: a list of objects, an object that holds it, or columns; or
+    JSON Lines that are called .json."""
     text = text_of(path)
     if not text.strip():
         return lined(path, ())
@@ -45,7 +52,9 @@ def read_json(path: Path, split: str) -> Table:
     except json.JSONDecodeError as error:
         if error.msg == "Extra data":
             try:
-                return lined(path, _lines(text, path), ["this is one object a line, and is read as JSON Lines"])
+                return lined(
+                    path, _lines(text, path), ["this is one object a line, and is read as JSON Lines"]
+                )
             except _NotLines as several:
                 if (table := _documents(text, path)) is not None:
                     return table
@@ -68,7 +77,8 @@ class _NotLines(Exception):
 
 
 def _lines(text: str, path: Path) -> Iterator[tuple[int, Mapping[str, Any]]]:
-    # Only "\n" ends a line of JSONL: str.splitlines would also cut at characters that JSON strings may hold.
+    # Only "\n" ends a line of JSONL: str.splitlines would also cut at characters that
+    # JSON strings may hold.
     begun = False
     for number, line in enumerate(text.split("\n"), start=1):
         if not line.strip():
@@ -82,16 +92,19 @@ def _lines(text: str, path: Path) -> Iterator[tuple[int, Mapping[str, Any]]]:
                 where=where,
                 got=excerpt(line),
                 need="one JSON object a line",
-                next="write it with json.dumps: this is how Python prints it"
-                if line.startswith("{'")
-                else "repair or remove this line",
+                next=(
+                    "write it with json.dumps: this is how Python prints it"
+                    if line.startswith("{'")
+                    else "repair or remove this line"
+                ),
             )
             raise fault if begun else _NotLines(fault) from error
         except DataError as fault:
             if begun or not line.lstrip().startswith("["):
                 raise
             raise _NotLines(fault) from fault
-        # Walking through every value would cost as much as reading it, and only these can hold what the walk looks for.
+        # Walking through every value would cost as much as reading it, and only these
+        # can hold what the walk looks for.
         if "\\u" in line or line.count("[") + line.count("{") > _DEEPEST:
             _check_value(row, where)
         begun = True
@@ -107,7 +120,8 @@ def _whole(text: str, path: Path) -> Any:
 
 
 def _documents(text: str, path: Path) -> Table | None:
-    """Objects that follow each other with or without line breaks; None where anything else stands between them."""
+    """Objects that follow each other with or without line breaks; None where anything
+    else stands between them."""
     decoder = json.JSONDecoder()
     values: list[Any] = []
     at = 0
@@ -119,7 +133,9 @@ def _documents(text: str, path: Path) -> Table | None:
             values.append(value)
     except (ValueError, RecursionError):
         return None
-    return _table(values, path, "JSON objects follow each other, not one a line; they are read one by one")
+    return _table(
+        values, path, "JSON objects follow each other, not one a line; they are read one by one"
+    )
 
 
 def _rows(value: Any, path: Path, split: str) -> Table:
@@ -130,7 +146,10 @@ def _rows(value: Any, path: Path, split: str) -> Table:
         held = cast(dict[str, Any], value)
         if (key := _rows_key(held, path, split)) is not None:
             others = [name for name in held if name != key]
-            note = f"the rows are those of `{key}`; not used: {listed(others[:8])}{', ...' * (len(others) > 8)}"
+            note = (
+                f"the rows are those of `{key}`; not used:"
+                f" {listed(others[:8])}{', ...' * (len(others) > 8)}"
+            )
             return _table(held[key], path, *([note] if others else []))
         if (columns := _by_column(held)) is not None:
             return _table(columns, path, "the file holds columns, not rows; they are read as such")
@@ -143,7 +162,8 @@ def _rows(value: Any, path: Path, split: str) -> Table:
 
 
 def _rows_key(held: Mapping[str, Any], path: Path, split: str) -> str | None:
-    """The key with the rows: one of the usual names, that of the split, or the only one with a list of objects."""
+    """The key with the rows: one of the usual names, that of the split, or the only one
+    with a list of objects."""
     lists = [name for name, value in held.items() if _objects(value)]
     parts = {name: split_of(name) for name in lists}
     if any(parts.values()):
@@ -172,11 +192,20 @@ def _objects(value: Any) -> bool:
 
 
 def _by_column(held: Mapping[str, Any]) -> list[Any] | None:
-    """Rows of {"text": [...], "label": [...]}, and of the ways in which pandas writes a frame; None for anything else."""
-    if {"columns", "data"} <= held.keys() and all(isinstance(held[name], list) for name in ("columns", "data")):
+    """Rows of {"text": [...], "label": [...]}, and of the ways in which pandas writes a
+    frame; None for anything else."""
+    if {"columns", "data"} <= held.keys() and all(
+        isinstance(held[name], list) for name in ("columns", "data")
+    ):
         names = held["columns"]
-        whole = all(isinstance(row, list) and len(cast(list[Any], row)) == len(names) for row in held["data"])
-        return [dict(zip(names, row, strict=True)) for row in held["data"]] if whole and _are_names(names) else None
+        whole = all(
+            isinstance(row, list) and len(cast(list[Any], row)) == len(names) for row in held["data"]
+        )
+        return (
+            [dict(zip(names, row, strict=True)) for row in held["data"]]
+            if whole and _are_names(names)
+            else None
+        )
     parts = list(held.values())
     if parts and all(isinstance(part, list) for part in parts):
         return _turned(list(held), parts)
@@ -187,7 +216,11 @@ def _by_column(held: Mapping[str, Any]) -> list[Any] | None:
         return None
     if all(name.isdecimal() for name in held):
         return parts
-    return _turned(list(held), [list(part.values()) for part in parts]) if all(name.isdecimal() for name in index) else None
+    return (
+        _turned(list(held), [list(part.values()) for part in parts])
+        if all(name.isdecimal() for name in index)
+        else None
+    )
 
 
 def _turned(names: Sequence[str], columns: Sequence[list[Any]]) -> list[Any] | None:
@@ -202,7 +235,10 @@ def _are_names(names: Any) -> bool:
 
 def _table(items: Sequence[Any], path: Path, *notes: str) -> Table:
     rows: list[Mapping[str, Any]] = []
-    inner = all(isinstance(item, dict) and isinstance(item.get("row"), dict) and "row_idx" in item for item in items)
+    inner = all(
+        isinstance(item, dict) and isinstance(item.get("row"), dict) and "row_idx" in item
+        for item in items
+    )
     for number, item in enumerate(items, start=1):
         where = f"{path}, row {number}"
         _check_value(item, where)
@@ -215,7 +251,8 @@ def parsed(text: str, where: str) -> Any:
     """The JSON value in `text`. Broken JSON is left to the caller, who knows the line.
 
     Raises:
-        DataError: a value that JSON allows and Python does not: brackets without end, a number of thousands of digits.
+        DataError: a value that JSON allows and Python does not: brackets without end, a
+            number of thousands of digits.
     """
     try:
         return json.loads(text)
@@ -224,11 +261,14 @@ def parsed(text: str, where: str) -> Any:
     except RecursionError as error:
         raise _too_deep(where) from error
     except ValueError as error:
-        raise DataError("a number has too many digits", where=where, next="write it as text, in quotes") from error
+        raise DataError(
+            "a number has too many digits", where=where, next="write it as text, in quotes"
+        ) from error
 
 
 def _check_value(value: Any, where: str, depth: int = 0) -> None:
-    """Refuse what no tokenizer and no file could take later on: endless nesting, and halves of characters."""
+    """Refuse what no tokenizer and no file could take later on: endless nesting, and
+    halves of characters."""
     if isinstance(value, str):
         if not value.isascii() and any("\ud800" <= letter <= "\udfff" for letter in value):
             raise DataError(
@@ -254,7 +294,9 @@ def _parts(value: dict[str, Any] | list[Any]) -> Iterator[Any]:
 
 
 def _too_deep(where: str) -> DataError:
-    return DataError(f"the brackets are nested deeper than {_DEEPEST}", where=where, next="repair or remove this row")
+    return DataError(
+        f"the brackets are nested deeper than {_DEEPEST}", where=where, next="repair or remove this row"
+    )
 
 
 def _object(value: Any, where: str) -> Mapping[str, Any]:
@@ -262,7 +304,11 @@ def _object(value: Any, where: str) -> Mapping[str, Any]:
         raise DataError(
             "this row is not an object",
             where=where,
-            got=excerpt(str(value) if isinstance(value, str | int | float) else json.dumps(value, ensure_ascii=False)),
+            got=excerpt(
+                str(value)
+                if isinstance(value, str | int | float)
+                else json.dumps(value, ensure_ascii=False)
+            ),
             need='an object with named columns, such as {"text": "..."}',
             next="repair or remove this row",
         )

@@ -1,4 +1,5 @@
-"""Columns that look like the labels of rows which were read without one: never taken, but named with what would take them."""
+"""Columns that look like the labels of rows which were read without one: never taken,
+but named with what would take them."""
 
 from __future__ import annotations
 
@@ -59,7 +60,11 @@ PAIRS = (
 
 def likely_labels(table: Table, used: Collection[str] = ()) -> list[str]:
     """Columns that are called like labels and hold few different short values."""
-    return [name for name in table.columns if name not in used and _plain(name) in NAMES and _is_shared(table, name)]
+    return [
+        name
+        for name in table.columns
+        if name not in used and _plain(name) in NAMES and _is_shared(table, name)
+    ]
 
 
 def label_advice(table: Table, used: Collection[str] = ()) -> str | None:
@@ -75,7 +80,9 @@ def label_notes(table: Table, used: Collection[str]) -> list[str]:
         return []
     named = " and ".join(f"`{name}`" for name in likely)
     look = f"{named} looks like a label" if len(likely) == 1 else f"{named} look like labels"
-    return [f"{look}, and the rows are read as plain text: to learn it, --set data.label_column={likely[0]}"]
+    return [
+        f"{look}, and the rows are read as plain text: to learn it, --set data.label_column={likely[0]}"
+    ]
 
 
 def pair_columns(table: Table) -> tuple[str, str] | None:

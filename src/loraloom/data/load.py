@@ -1,4 +1,5 @@
-"""From what the user names (a file, a folder, a hub data set, a pattern, several of these) to a table of rows."""
+"""From what the user names (a file, a folder, a hub data set, a pattern, several of
+these) to a table of rows."""
 
 from __future__ import annotations
 
@@ -25,13 +26,15 @@ _HUB_PART = r":([^:/\[\]]+(?:\[[^\]]*\])?)"
 _HUB_NAME = re.compile(rf"\w[\w.-]*(/\w[\w.-]*)?(?:{_HUB_PART}){{0,2}}")
 
 
-def load_table(source: Source, *, split: str = "train", max_rows: int | None = None, seed: int = 42) -> Table:
+def load_table(
+    source: Source, *, split: str = "train", max_rows: int | None = None, seed: int = 42
+) -> Table:
     """Read every row of `source`.
 
     Args:
-        source: a file (JSONL, JSON, CSV, TSV, Parquet, Arrow, or text with one row a paragraph; texts may be packed), a
-            folder of such files or "folder:config", a pattern ("part-*.jsonl"), a hub data set "name[:config][:split]",
-            or several of these.
+        source: a file (JSONL, JSON, CSV, TSV, Parquet, Arrow, or text with one row a paragraph; texts
+            may be packed), a folder of such files or "folder:config", a pattern ("part-*.jsonl"), a hub
+            data set "name[:config][:split]", or several of these.
         split: which part is meant when the source names several: a folder with files called after splits
             ("train.jsonl", "test-00000.parquet"), or a hub data set without a split in its name.
         max_rows: keep a sample of this many rows, in their order.
@@ -41,11 +44,17 @@ def load_table(source: Source, *, split: str = "train", max_rows: int | None = N
         DataError: nothing is there, or what is there cannot be read; the message names file and line.
     """
     if max_rows is not None and max_rows < 1:
-        raise DataError(f"`data.max_rows` is {max_rows} but must be at least 1", next="leave it out to use all rows")
+        raise DataError(
+            f"`data.max_rows` is {max_rows} but must be at least 1", next="leave it out to use all rows"
+        )
     names, notes = _once_each([part for name in _several(source) for part in _matches(name)])
     tables = [_load(name, split) for name in names]
     notes += _differences(tables)
-    table = tables[0] if len(tables) == 1 and not notes else join(shown(source), [Table("", notes=tuple(notes)), *tables])
+    table = (
+        tables[0]
+        if len(tables) == 1 and not notes
+        else join(shown(source), [Table("", notes=tuple(notes)), *tables])
+    )
     if max_rows is not None and max_rows < len(table):
         table = table.take(sorted(random.Random(seed).sample(range(len(table)), max_rows)))
     return table
@@ -59,12 +68,15 @@ def shown(source: Source | None) -> str:
 def _several(source: Source) -> Sequence[str]:
     names = [source] if isinstance(source, str) else source
     if not names:
-        raise DataError("the list of data is empty", need="a file, a folder or a hub name", next="--data train.jsonl")
+        raise DataError(
+            "the list of data is empty", need="a file, a folder or a hub name", next="--data train.jsonl"
+        )
     return names
 
 
 def _matches(name: str) -> list[str]:
-    """What a pattern stands for, by name; anything else is itself. A file that is called like a pattern is a file."""
+    """What a pattern stands for, by name; anything else is itself. A file that is
+    called like a pattern is a file."""
     path = _path(name)
     if not _PATTERN.search(name) or _exists(path) or _looks_like_hub(name):
         return [name]
@@ -83,7 +95,9 @@ def _once_each(names: Sequence[str]) -> tuple[list[str], list[str]]:
         known = first.setdefault(str(path.resolve()) if _exists(path) else name, name)
         if known is not name:
             again.append(name)
-    notes = [f"{shortened(dict.fromkeys(again))} is named more than once, and read once"] if again else []
+    notes = (
+        [f"{shortened(dict.fromkeys(again))} is named more than once, and read once"] if again else []
+    )
     return list(first.values()), notes
 
 
@@ -101,7 +115,9 @@ def _path(name: str) -> Path:
     try:
         return Path(name).expanduser()
     except RuntimeError as error:
-        raise DataError(f"{name} cannot be opened", got=str(error), next="check the path: ~name is a user here") from error
+        raise DataError(
+            f"{name} cannot be opened", got=str(error), next="check the path: ~name is a user here"
+        ) from error
 
 
 def _exists(path: Path) -> bool:
@@ -119,7 +135,9 @@ def _load(source: str, split: str) -> Table:
             raise
         # The name is longer than a disk allows, or a folder on the way is closed.
         raise DataError(
-            f"{source} cannot be opened", got=getattr(error, "strerror", None) or str(error), next="check the path"
+            f"{source} cannot be opened",
+            got=getattr(error, "strerror", None) or str(error),
+            next="check the path",
         ) from error
 
 
@@ -129,13 +147,19 @@ def _from_path(path: Path, source: str, split: str) -> Table:
     if path.is_file():
         return read_file(path, split)
     if path.exists():
-        raise DataError(f"{source} is a pipe or a device", need="a file or a folder", next="write the rows to a file first")
+        raise DataError(
+            f"{source} is a pipe or a device",
+            need="a file or a folder",
+            next="write the rows to a file first",
+        )
     before, colon, config = source.rpartition(":")
     if colon and config and (folder := _path(before)).is_dir():
         return read_folder(folder, split, config)
     if _looks_like_hub(source):
         return _from_hub(source, split)
-    raise DataError(f"{source} does not exist", need="a file, a folder or a hub data set", next=_closest(path))
+    raise DataError(
+        f"{source} does not exist", need="a file, a folder or a hub data set", next=_closest(path)
+    )
 
 
 def _looks_like_hub(source: str) -> bool:
@@ -154,7 +178,8 @@ def _from_hub(source: str, split: str) -> Table:
     name, config, part = _hub_parts(source, split)
     try:
         rows: Any = datasets.load_dataset(name, config, split=part)  # pyright: ignore[reportUnknownMemberType, reportUnknownVariableType]
-    except Exception as error:  # the library raises many kinds, and each of them means: not this name, not now
+    # the library raises many kinds, and each of them means: not this name, not now
+    except Exception as error:
         raise DataError(
             f"the hub data set {source} cannot be loaded",
             got=str(error).split("\n", 1)[0] or type(error).__name__,
@@ -163,11 +188,16 @@ def _from_hub(source: str, split: str) -> Table:
         ) from error
     if not len(rows):
         raise DataError(f"the hub data set {source} has no rows", next="choose another split")
-    return Table(source, tuple(dict(row) for row in rows), tuple((f"{source}, row ", i) for i in range(1, len(rows) + 1)))
+    return Table(
+        source,
+        tuple(dict(row) for row in rows),
+        tuple((f"{source}, row ", i) for i in range(1, len(rows) + 1)),
+    )
 
 
 def _hub_parts(source: str, split: str) -> tuple[str, str | None, str]:
-    """name, config and split of "name[:config][:split]"; one word alone is a split when it is called like one."""
+    """name, config and split of "name[:config][:split]"; one word alone is a split when
+    it is called like one."""
     name, rest = source.split(":")[0], re.findall(_HUB_PART, source)
     if len(rest) == 2:
         return name, rest[0], rest[1]
@@ -183,4 +213,8 @@ def _closest(path: Path) -> str:
     if not path.parent.is_dir():
         return f"the folder {path.parent} does not exist either: check the path"
     near = difflib.get_close_matches(path.name, [entry.name for entry in path.parent.iterdir()], n=3)
-    return f"did you mean {' or '.join(str(path.parent / name) for name in near)}?" if near else "check the path"
+    return (
+        f"did you mean {' or '.join(str(path.parent / name) for name in near)}?"
+        if near
+        else "check the path"
+    )

@@ -1,9 +1,9 @@
 """Which texts are nearly the same: they share at least four in five of their runs of three words.
 
-Runs that many texts have (a template, a fixed instruction) tell nothing and are passed over, and so are texts with few
-runs of their own: rows that differ in one number or one name are different rows. What is left is hashed (MinHash, in
-bands), and each pair that falls together is compared exactly, so that the threshold holds. No hash of Python's own is
-used: the same texts give the same answer on any machine.
+Runs that many texts have (a template, a fixed instruction) tell nothing and are passed over, and so are
+texts with few runs of their own: rows that differ in one number or one name are different rows. What is
+left is hashed (MinHash, in bands), and each pair that falls together is compared exactly, so that the
+threshold holds. No hash of Python's own is used: the same texts give the same answer on any machine.
 """
 
 from __future__ import annotations
@@ -27,17 +27,21 @@ RUN = 3
 FEWEST = 8
 """Runs of its own that a text needs to be compared at all."""
 COMMON_ROWS, COMMON_SHARE = 20, 0.01
-"""A run that is in more texts than both is common. No more texts than this are near copies of one without being told
-apart from a template."""
+"""A run that is in more texts than both is common. No more texts than this are near copies of one
+without being told apart from a template."""
 BANDS, BAND = 10, 4
-"""A pair of similarity s falls together with 1 - (1 - s**BAND)**BANDS: 0.995 at the threshold, 0.47 at 0.5."""
+"""A pair of similarity s falls together with 1 - (1 - s**BAND)**BANDS: 0.995 at the
+threshold, 0.47 at 0.5."""
 NEIGHBOURS = 16
-"""Within one bucket, each text is compared with so many before it: a chain of them holds together all the same."""
+"""Within one bucket, each text is compared with so many before it: a chain of them
+holds together all the same."""
 MOST_CHARACTERS = 120_000_000
 """Of all texts together; of more, a sample is compared."""
 
 # Scripts without spaces: there each character is a word.
-_UNSPACED = "\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff\u2e80-\u9fff\uac00-\ud7af\uf900-\ufaff\U00020000-\U0003ffff"
+_UNSPACED = (
+    "\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff\u2e80-\u9fff\uac00-\ud7af\uf900-\ufaff\U00020000-\U0003ffff"
+)
 _WORD = re.compile(rf"[{_UNSPACED}]|[^\W{_UNSPACED}]+")
 _BETWEEN = {code: " " for code in range(128) if not chr(code).isalnum()}
 
@@ -54,7 +58,9 @@ def near_labels(texts: Sequence[str], *, most_characters: int = MOST_CHARACTERS)
     kept, starts = np.unique(rows, return_index=True)
     pairs = _alike(runs, starts, _candidates(_signatures(runs, starts))) if len(kept) else []
     number = np.asarray(chosen, dtype=np.int64)
-    return components(len(texts), ((int(number[kept[a]]), int(number[kept[b]])) for a, b in pairs)), len(chosen)
+    return components(len(texts), ((int(number[kept[a]]), int(number[kept[b]])) for a, b in pairs)), len(
+        chosen
+    )
 
 
 def components(count: int, pairs: Iterable[tuple[int, int]]) -> Labels:
@@ -83,13 +89,15 @@ def _sample(texts: Sequence[str], most_characters: int) -> list[int]:
 def _own_runs(texts: Sequence[str]) -> tuple[Words64, Labels]:
     """Hashes of the runs by which a text can be told, and the number of its text, ordered by text.
 
-    Texts that cannot be nearly the same as another are left out whole: those with few runs of their own, and those of
-    whose runs fewer than `ALIKE` are in any other text.
+    Texts that cannot be nearly the same as another are left out whole: those with few runs of their own,
+    and those of whose runs fewer than `ALIKE` are in any other text.
     """
     vocabulary: dict[str, int] = {}
     words = [[vocabulary.setdefault(word, len(vocabulary)) for word in _words(text)] for text in texts]
     lengths = np.array([len(each) for each in words], dtype=np.int64)
-    flat = np.fromiter((word for each in words for word in each), dtype=np.uint64, count=int(lengths.sum()))
+    flat = np.fromiter(
+        (word for each in words for word in each), dtype=np.uint64, count=int(lengths.sum())
+    )
     rows = np.repeat(np.arange(len(texts), dtype=np.int64), lengths)
     whole = rows[RUN - 1 :] == rows[: max(0, len(rows) - RUN + 1)]
     runs = np.zeros(len(whole), dtype=np.uint64)
@@ -114,13 +122,16 @@ def _own_runs(texts: Sequence[str]) -> tuple[Words64, Labels]:
 
 
 def _words(text: str) -> list[str]:
-    return text.translate(_BETWEEN).split() if text.isascii() else _WORD.findall(text)  # the first is several times as fast
+    # the first is several times as fast
+    return text.translate(_BETWEEN).split() if text.isascii() else _WORD.findall(text)
 
 
 def _signatures(runs: Words64, starts: NDArray[np.intp]) -> Words64:
     """The least of each of BANDS * BAND hashes of a text's runs, [BANDS * BAND, texts]."""
     multipliers = _mixed(np.arange(1, BANDS * BAND + 1, dtype=np.uint64)) | np.uint64(1)
-    return np.stack([np.minimum.reduceat(_mixed(runs * multiplier), starts) for multiplier in multipliers])
+    return np.stack(
+        [np.minimum.reduceat(_mixed(runs * multiplier), starts) for multiplier in multipliers]
+    )
 
 
 def _candidates(signatures: Words64) -> NDArray[np.int64]:
@@ -142,7 +153,9 @@ def _candidates(signatures: Words64) -> NDArray[np.int64]:
     return np.stack([pairs // count, pairs % count], axis=1)
 
 
-def _alike(runs: Words64, starts: NDArray[np.intp], pairs: NDArray[np.int64]) -> Iterator[tuple[int, int]]:
+def _alike(
+    runs: Words64, starts: NDArray[np.intp], pairs: NDArray[np.int64]
+) -> Iterator[tuple[int, int]]:
     """Those pairs whose runs really are alike."""
     ends = np.append(starts[1:], len(runs))
     sets: dict[int, frozenset[Any]] = {}

@@ -11,7 +11,8 @@ Kind = Literal["content", "column", "asked", "near"]
 
 @dataclass(frozen=True)
 class Overlap:
-    """Rows of one held-out split that are related to a row of an earlier split, and to none more closely."""
+    """Rows of one held-out split that are related to a row of an earlier split, and to
+    none more closely."""
 
     split: str
     kind: Kind

@@ -1,4 +1,5 @@
-"""Texts and pairs as causal rows: joined as they are, framed once, with only the right tokens supervised."""
+"""Texts and pairs as causal rows: joined as they are, framed once, with only the right
+tokens supervised."""
 
 from __future__ import annotations
 
@@ -44,7 +45,8 @@ class Framing:
         return text.lstrip().removeprefix(self.bos) if self.begins(text) else text
 
     def unclosed(self, text: str) -> str:
-        """The text without the end of a document, which is added as tokens, and without white space behind any end."""
+        """The text without the end of a document, which is added as tokens, and without
+        white space behind any end."""
         if not self.ends(text):
             return text
         text = text.rstrip()
@@ -57,15 +59,21 @@ class Framing:
 
 
 def pair_rows(pairs: Sequence[tuple[str, str]], tokenizer: Tokenizer, framing: Framing) -> list[Row]:
-    """Rows of (prompt, completion), joined as they are; the completion and the end of the document are supervised.
+    """Rows of (prompt, completion), joined as they are; the completion and the end of
+    the document are supervised.
 
-    The ids begin with exactly those that the prompt alone has, since that is what the model is shown in use.
+    The ids begin with exactly those that the prompt alone has, since that is what the
+    model is shown in use.
     """
     ends = [framing.closing(completion) for _, completion in pairs]
     pairs = [(framing.unopened(prompt), framing.unclosed(completion)) for prompt, completion in pairs]
     prompts = ids_of([prompt for prompt, _ in pairs], tokenizer)
     joined = ids_of([prompt + completion for prompt, completion in pairs], tokenizer)
-    apart = [i for i, (prompt, ids) in enumerate(zip(prompts, joined, strict=True)) if ids[: len(prompt)] != prompt]
+    apart = [
+        i
+        for i, (prompt, ids) in enumerate(zip(prompts, joined, strict=True))
+        if ids[: len(prompt)] != prompt
+    ]
     # Here a token spans prompt and completion in the joined text, so the two are put together as ids.
     for i, completion in zip(apart, ids_of([pairs[i][1] for i in apart], tokenizer), strict=True):
         joined[i] = prompts[i] + completion
@@ -79,9 +87,14 @@ def pair_rows(pairs: Sequence[tuple[str, str]], tokenizer: Tokenizer, framing: F
 
 
 def text_rows(texts: Sequence[str], tokenizer: Tokenizer, framing: Framing) -> list[Row]:
-    """Rows of raw text: everything is supervised but the first token; the document's end is part of it."""
+    """Rows of raw text: everything is supervised but the first token; the document's
+    end is part of it."""
     rows: list[Row] = []
-    for text, ids in zip(texts, ids_of([framing.unclosed(framing.unopened(text)) for text in texts], tokenizer), strict=True):
+    for text, ids in zip(
+        texts,
+        ids_of([framing.unclosed(framing.unopened(text)) for text in texts], tokenizer),
+        strict=True,
+    ):
         whole = [*framing.frame.opening, *ids, *framing.closing(text)]
         rows.append(causal_row(whole, np.full(len(whole), bool(ids))))
     return rows
@@ -90,4 +103,8 @@ def text_rows(texts: Sequence[str], tokenizer: Tokenizer, framing: Framing) -> l
 def _written(ids: Sequence[int], tokenizer: Tokenizer) -> str:
     """The text of special tokens; "" where one of them has none."""
     known = tokenizer.added_tokens_decoder
-    return "".join(str(known[number].content) for number in ids) if all(number in known for number in ids) else ""
+    return (
+        "".join(str(known[number].content) for number in ids)
+        if all(number in known for number in ids)
+        else ""
+    )

@@ -1,4 +1,5 @@
-"""Rows that say which answer is better: they are no answers to learn, and are refused before anything is read as one."""
+"""Rows that say which answer is better: they are no answers to learn, and are refused
+before anything is read as one."""
 
 from __future__ import annotations
 
@@ -18,7 +19,8 @@ def refuse_preferences(table: Table, format: str | None, used: Collection[str], 
 
     Args:
         format, used: what the rows would be read as, and its columns; None where no format fits them.
-        asked: the format was asked for by name: an answer that stands beside a rejected one is meant to be learnt.
+        asked: the format was asked for by name: an answer that stands beside a rejected
+            one is meant to be learnt.
 
     Raises:
         DataError: it says what they look like, and how to learn the good answers of them all the same.
@@ -27,13 +29,18 @@ def refuse_preferences(table: Table, format: str | None, used: Collection[str], 
     if rejected and not asked:
         chosen = _filled(table, "chosen", used)
         ways = [_keep(table, chosen[0])] if chosen else []
-        ways += [f"to learn what {format} reads ({listed(used)}): --set data.format={format}"] if format else []
+        ways += (
+            [f"to learn what {format} reads ({listed(used)}): --set data.format={format}"]
+            if format
+            else []
+        )
         raise DataError(
             f"these rows look like preference data: `{rejected[0]}` has the worse answer of a row",
             where=table.origin(0),
             got=f"the columns {listed(table.columns)}",
             need="answers to learn: training on preferences is not there yet",
-            next="; or ".join(ways) or "write the better answers as the column `completion`, beside `prompt`",
+            next="; or ".join(ways)
+            or "write the better answers as the column `completion`, beside `prompt`",
         )
     for column in _VERDICTS if format else ():
         bad = [] if column in used else _bad_rows(table, column)
@@ -41,11 +48,15 @@ def refuse_preferences(table: Table, format: str | None, used: Collection[str], 
             value = table.rows[bad[0]][column]
             program = f"select(.{column} == true) | del(.{column})" if value is False else ""
             raise DataError(
-                f"these rows look like preference data (KTO): `{column}` says whether the answer of a row is good",
+                f"these rows look like preference data (KTO): `{column}` says whether the answer of a"
+                " row is good",
                 where=table.origin(bad[0]),
                 got=f"{len(bad):,} of {len(table):,} rows whose `{column}` is {str(value).lower()}",
                 need="good answers alone: training on preferences is not there yet",
-                next=f"keep the rows whose `{column}` is true, without that column{_command(table, program)}",
+                next=(
+                    f"keep the rows whose `{column}` is true, without that"
+                    f" column{_command(table, program)}"
+                ),
             )
 
 
@@ -56,8 +67,13 @@ def _filled(table: Table, word: str, used: Collection[str]) -> list[str]:
 
 
 def _bad_rows(table: Table, column: str) -> Sequence[int]:
-    """The rows that a column of verdicts calls bad; none where the column holds anything but verdicts."""
-    found = {index: _verdict(row[column]) for index, row in enumerate(table.rows) if row.get(column) is not None}
+    """The rows that a column of verdicts calls bad; none where the column holds
+    anything but verdicts."""
+    found = {
+        index: _verdict(row[column])
+        for index, row in enumerate(table.rows)
+        if row.get(column) is not None
+    }
     return [] if None in found.values() else [index for index, good in found.items() if not good]
 
 
@@ -72,9 +88,16 @@ def _keep(table: Table, column: str) -> str:
     role = "messages" if whole else "completion"
     program = f"{{messages: .{column}}}" if whole else f"{{prompt, completion: .{column}}}"
     rest = "" if whole else " beside `prompt`"
-    return f"to learn the better answers, write `{column}` as the column `{role}`{rest}, alone{_command(table, program)}"
+    return (
+        f"to learn the better answers, write `{column}` as the column `{role}`{rest},"
+        f" alone{_command(table, program)}"
+    )
 
 
 def _command(table: Table, program: str) -> str:
     """The same as a command, where the rows stand one a line."""
-    return f": jq -c '{program}' {table.source} > good.jsonl" if program and table.source.endswith(".jsonl") else ""
+    return (
+        f": jq -c '{program}' {table.source} > good.jsonl"
+        if program and table.source.endswith(".jsonl")
+        else ""
+    )

@@ -1,4 +1,5 @@
-"""One reader a file format: path in, table out. A fault is a `DataError` that names the file and the line."""
+"""One reader a file format: path in, table out. A fault is a `DataError` that names the
+file and the line."""
 
 from __future__ import annotations
 
@@ -33,10 +34,16 @@ def read_file(path: Path, split: str = "train") -> Table:
     try:
         table = read_json(path, split) if suffix == ".json" else _READERS[suffix](path)
     except OSError as error:
-        raise DataError(f"{path} cannot be read: {error.strerror or error}", next="check the file and its permissions") from error
+        raise DataError(
+            f"{path} cannot be read: {error.strerror or error}",
+            next="check the file and its permissions",
+        ) from error
     if not len(table):
         raise DataError(
-            f"{path} has no rows", got="an empty file", need="at least one row", next="check how the file was written"
+            f"{path} has no rows",
+            got="an empty file",
+            need="at least one row",
+            next="check how the file was written",
         )
     return table
 

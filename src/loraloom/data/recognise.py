@@ -1,4 +1,5 @@
-"""Which of the known formats a table has, which column plays which role, and whether every row keeps to it."""
+"""Which of the known formats a table has, which column plays which role, and whether
+every row keeps to it."""
 
 from __future__ import annotations
 
@@ -29,7 +30,8 @@ class Recognised:
     note: str
     """One line to print."""
     notes: tuple[str, ...] = ()
-    """What of the rows is not used, or was understood in a way that a person should know: one sentence each."""
+    """What of the rows is not used, or was understood in a way that a person should
+    know: one sentence each."""
     spelling: Spelling = "words"
     """How labels are read."""
     learn: Learn = "auto"
@@ -87,8 +89,16 @@ _PAIR = ("history", *_TALK)
 _FORMS = (
     _form("messages", "causal_lm", optional=_TALK, messages=("messages",)),
     _form("sharegpt", "causal_lm", optional=_TALK, messages=("conversations",)),
-    _form("alpaca", *_PAIR_TASKS, optional=("input", *_PAIR), instruction=("instruction",), output=("output",)),
-    _form("prompt_completion", *_PAIR_TASKS, optional=_PAIR, prompt=("prompt",), completion=("completion",)),
+    _form(
+        "alpaca",
+        *_PAIR_TASKS,
+        optional=("input", *_PAIR),
+        instruction=("instruction",),
+        output=("output",),
+    ),
+    _form(
+        "prompt_completion", *_PAIR_TASKS, optional=_PAIR, prompt=("prompt",), completion=("completion",)
+    ),
     _form("question_answer", *_PAIR_TASKS, optional=_PAIR, question=("question",), answer=("answer",)),
     _form("source_target", *_PAIR_TASKS, source=("source",), target=("target",)),
     _form("text_label", "seq_cls", text=("text", "sentence"), label=("label",)),
@@ -98,15 +108,19 @@ _FORMS = (
 
 
 def recognise(
-    table: Table, data: DataConfig, task: Task | Literal["auto"] = "auto", *, encoder_decoder: bool = False
+    table: Table,
+    data: DataConfig,
+    task: Task | Literal["auto"] = "auto",
+    *,
+    encoder_decoder: bool = False,
 ) -> Recognised:
     """Name the format, the task and the columns of `table`, and check every row against them.
 
     Args:
         table: the training rows.
         data: the request; `format`, `text_column` and `label_column` overrule what would be recognised.
-        task: the task asked for. "auto": text with labels is classification; pairs are for the encoder-decoder if
-            the model is one, and all else is language modelling.
+        task: the task asked for. "auto": text with labels is classification; pairs are for the
+            encoder-decoder if the model is one, and all else is language modelling.
         encoder_decoder: whether the model is one (T5, BART).
 
     Raises:
@@ -119,7 +133,10 @@ def recognise(
     if not forms:
         raise ConfigError(
             f"the format {data.format} does not serve the task {' or '.join(tasks)}",
-            need=f"a format for {' or '.join(tasks)}: {listed(f.name for f in _FORMS if any(t in f.tasks for t in tasks))}",
+            need=(
+                f"a format for {' or '.join(tasks)}:"
+                f" {listed(f.name for f in _FORMS if any(t in f.tasks for t in tasks))}"
+            ),
             next="leave `task` or `data.format` at auto",
         )
     fits = [(form, columns) for form in forms if (columns := form.columns(table.columns)) is not None]
@@ -134,11 +151,18 @@ def recognise(
         refuse_preferences(table, form.name, columns.values(), asked=data.format == form.name)
     _need_turns(data, form.name)
     others = [other.name for other, _ in fits[1:]]
-    note = f"{table.source}: {len(table):,} rows read as {form.name} ({listed(columns.values())}) for {chosen}"
+    note = (
+        f"{table.source}: {len(table):,} rows read as {form.name} ({listed(columns.values())}) for"
+        f" {chosen}"
+    )
     if others:
         note += f"; could also be read as {listed(others)}: set `data.format`"
-    spelling = spelling_of(row.get(columns["label"]) for row in table.rows) if "label" in columns else "words"
-    recognised = Recognised(form.name, chosen, columns, note, spelling=spelling, learn=data.learn, system=data.system)
+    spelling = (
+        spelling_of(row.get(columns["label"]) for row in table.rows) if "label" in columns else "words"
+    )
+    recognised = Recognised(
+        form.name, chosen, columns, note, spelling=spelling, learn=data.learn, system=data.system
+    )
     check(table, recognised)
     return replace(recognised, notes=_notes(table, recognised, data.group_column))
 
@@ -171,18 +195,26 @@ def check(table: Table, recognised: Recognised) -> None:
 
 def _wrong_value(table: Table, index: int, role: str, column: str, found: tuple[str, str]) -> DataError:
     need, got = found
-    alike = sum(column in row and row[column] is not None and fault(role, row[column]) is not None for row in table.rows)
+    alike = sum(
+        column in row and row[column] is not None and fault(role, row[column]) is not None
+        for row in table.rows
+    )
     return DataError(
         f"`{column}` has a wrong value",
         where=table.origin(index),
         got=got if alike < 2 else f"{got}; {alike:,} of {len(table):,} rows have a wrong one",
         need=need,
-        next="repair or remove this row" if alike < 2 else "repair or remove these rows, or rename the column",
+        next=(
+            "repair or remove this row"
+            if alike < 2
+            else "repair or remove these rows, or rename the column"
+        ),
     )
 
 
 def _leave_out(columns: dict[str, str], table: Table, task: Task) -> None:
-    """Take out the roles that these rows cannot play: an encoder-decoder has no turns, lists of messages no history."""
+    """Take out the roles that these rows cannot play: an encoder-decoder has no turns,
+    lists of messages no history."""
     if task != "causal_lm":
         for role in _PAIR:
             columns.pop(role, None)
@@ -208,7 +240,10 @@ def _notes(table: Table, recognised: Recognised, group_column: str | None) -> tu
         said += system_notes(table, columns["system"], talks[0])
     if "history" in columns and recognised.learn == "auto":
         turns = sum(bool(row.get(columns["history"])) for row in table.rows)
-        said.append(f"the answers in `{columns['history']}` are learnt too ({rows_of(turns)}); data.learn=last leaves them out")
+        said.append(
+            f"the answers in `{columns['history']}` are learnt too ({rows_of(turns)}); data.learn=last"
+            " leaves them out"
+        )
     if recognised.format == "text":
         said += label_notes(table, columns.values())
     return (*unused_columns(table, {*columns.values(), *beside, *grouping}), *said)
@@ -262,7 +297,10 @@ def _nothing_fits(table: Table, forms: Sequence[_Form], tasks: Sequence[Task]) -
 
 def _advice(table: Table, tasks: Sequence[Task]) -> str:
     if "seq_cls" in tasks and (pair := pair_columns(table)):
-        return f"two texts are not read as a pair: write `{pair[0]}` and `{pair[1]}` into one column `text`, one after the other"
+        return (
+            f"two texts are not read as a pair: write `{pair[0]}` and `{pair[1]}` into one column"
+            " `text`, one after the other"
+        )
     label = label_advice(table) if "seq_cls" in tasks else None
     return label or "rename the columns, or set `data.text_column` and `data.label_column`"
 
@@ -281,7 +319,9 @@ def _refuse_quantities(table: Table, recognised: Recognised) -> None:
 
 
 def _check_same_kind(table: Table, columns: Mapping[str, str]) -> None:
-    kinds = [tuple(is_talk(row[columns[role]]) for role in ("prompt", "completion")) for row in table.rows]
+    kinds = [
+        tuple(is_talk(row[columns[role]]) for role in ("prompt", "completion")) for row in table.rows
+    ]
     for index, kind in enumerate(kinds):
         if kind != kinds[0] or kind[0] != kind[1]:
             raise DataError(

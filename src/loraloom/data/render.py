@@ -1,7 +1,8 @@
 """A tokenizer's chat template: the one place that renders conversations, in training and in use.
 
-What a template can take is found by asking it with small conversations, once: whether it refuses a system message,
-whether it wants the arguments of calls as text, which tag its opening of an answer leaves open.
+What a template can take is found by asking it with small conversations, once: whether it refuses a
+system message, whether it wants the arguments of calls as text, which tag its opening of an answer
+leaves open.
 """
 
 from __future__ import annotations
@@ -26,7 +27,8 @@ _ANSWER: Message = {"role": "assistant", "content": "General greeting"}
 
 @dataclass(frozen=True)
 class Tag:
-    """The tag that an opening of an answer leaves open for the model to close, and the white space behind it."""
+    """The tag that an opening of an answer leaves open for the model to close, and the
+    white space behind it."""
 
     opening: str
     closing: str
@@ -37,8 +39,8 @@ class Renderer:
     """Renders conversations through a tokenizer's chat template.
 
     Args:
-        system: what becomes of system messages: "keep" gives them to the template, "merge" puts their text before the
-            user's next message, "auto" does so where the template refuses them.
+        system: what becomes of system messages: "keep" gives them to the template, "merge" puts their
+            text before the user's next message, "auto" does so where the template refuses them.
 
     Raises:
         ModelError: the tokenizer has no chat template.
@@ -49,7 +51,10 @@ class Renderer:
             raise ModelError(
                 "the tokenizer has no chat template, and the data are conversations",
                 need="a template that says how this model marks its turns",
-                next="choose a chat model (its name often ends in Instruct or Chat), or write the data as prompt and completion",
+                next=(
+                    "choose a chat model (its name often ends in Instruct or Chat), or write the data as"
+                    " prompt and completion"
+                ),
             )
         self.tokenizer, self.system = tokenizer, system
         self.source = str(tokenizer.chat_template)
@@ -57,7 +62,8 @@ class Renderer:
         """Whether the template marks what the assistant says by {% generation %}."""
 
     def fit(self, talk: Conversation) -> Conversation:
-        """The conversation as this template takes it; places and number of messages may change with a system message."""
+        """The conversation as this template takes it; places and number of messages may
+        change with a system message."""
         messages, learnt = list(talk.messages), list(talk.learnt)
         if self.merges:
             messages, learnt = _merged(messages, learnt)
@@ -77,10 +83,15 @@ class Renderer:
 
     def ids(self, talk: Conversation, *, end: int | None = None) -> list[int]:
         """What the model reads before it answers the first `end` messages. Errors as in `text`."""
-        return list(self._apply(talk, end, tokenize=True, return_dict=True, add_generation_prompt=True)["input_ids"])
+        return list(
+            self._apply(talk, end, tokenize=True, return_dict=True, add_generation_prompt=True)[
+                "input_ids"
+            ]
+        )
 
     def marks(self, talk: Conversation, *, end: int | None = None) -> Mapping[str, Any]:
-        """Ids, offsets and `assistant_masks` of the first `end` messages, by the template's own marks. Errors as in `text`."""
+        """Ids, offsets and `assistant_masks` of the first `end` messages, by the
+        template's own marks. Errors as in `text`."""
         return cast(
             Mapping[str, Any],
             self._apply(
@@ -107,7 +118,8 @@ class Renderer:
     def left_open(self) -> Tag | None:
         """The tag, such as <think>, that the opening of an answer leaves open; None where there is none.
 
-        What looks like one may be the mark of the turn itself, so the template has to know how it is closed.
+        What looks like one may be the mark of the turn itself, so the template has to
+        know how it is closed.
         """
         if not self._takes(_USER):
             return None
@@ -126,11 +138,19 @@ class Renderer:
         if not self._takes(_USER, _ANSWER):
             return ""
         text = self.text(Conversation((_USER, _ANSWER), (False, True))).rstrip()
-        return next((end for end in sorted(added_texts(self.tokenizer), key=len, reverse=True) if text.endswith(end)), "")
+        return next(
+            (
+                end
+                for end in sorted(added_texts(self.tokenizer), key=len, reverse=True)
+                if text.endswith(end)
+            ),
+            "",
+        )
 
     @cached_property
     def turn_marks(self) -> tuple[str, ...]:
-        """Texts of which each shows that a text was rendered already: the template's own marks of turns."""
+        """Texts of which each shows that a text was rendered already: the template's
+        own marks of turns."""
         if not self._takes(_USER, _ANSWER):
             return ()
         text = self.text(Conversation((_USER, _ANSWER), (False, True)))
@@ -141,7 +161,8 @@ class Renderer:
         return tuple(dict.fromkeys([*found, *([between] if between else [])]))
 
     def ends_itself(self, message: Message) -> bool:
-        """Whether an answer has the end of a turn in its own words, which the template would write twice."""
+        """Whether an answer has the end of a turn in its own words, which the template
+        would write twice."""
         content = message.get("content")
         said = content.rstrip() if isinstance(content, str) and message["role"] == "assistant" else ""
         return bool(said and self.turn_end) and said.endswith(self.turn_end)
@@ -196,11 +217,15 @@ class Renderer:
         tools = {"tools": list(talk.tools)} if talk.tools else {}
         try:
             return self.tokenizer.apply_chat_template(messages, **tools, **talk.variables, **options)
-        except Exception as error:  # a template is a program of the model's author: it may raise anything
+        # a template is a program of the model's author: it may raise anything
+        except Exception as error:
             raise TemplateError(
                 "the model's chat template refuses this conversation",
                 got=str(error) or type(error).__name__,
-                need=f"roles as the template wants them; here they are {', '.join(str(m['role']) for m in messages)}",
+                need=(
+                    "roles as the template wants them; here they are"
+                    f" {', '.join(str(m['role']) for m in messages)}"
+                ),
                 next="write the turns as the template wants them",
             ) from error
 
@@ -212,7 +237,8 @@ def added_texts(tokenizer: Tokenizer) -> tuple[str, ...]:
 
 
 def _merged(messages: Sequence[Message], learnt: Sequence[bool]) -> tuple[list[Message], list[bool]]:
-    """System texts as the beginning of the user's next message, or as one of the user's own where the user is not next."""
+    """System texts as the beginning of the user's next message, or as one of the user's
+    own where the user is not next."""
     found: list[tuple[Message, bool]] = []
     waiting: list[str] = []
     for message, is_learnt in zip(messages, learnt, strict=True):
@@ -233,4 +259,7 @@ def _with_text_arguments(call: Any) -> Any:
     function = call.get("function") if isinstance(call, Mapping) else None
     if not isinstance(function, Mapping) or isinstance(function.get("arguments"), str):
         return call
-    return {**call, "function": {**function, "arguments": json.dumps(function.get("arguments"), ensure_ascii=False)}}
+    return {
+        **call,
+        "function": {**function, "arguments": json.dumps(function.get("arguments"), ensure_ascii=False)},
+    }

@@ -24,9 +24,9 @@ Ints = NDArray[np.int32]
 class Row:
     """One example. `input_ids` int32 [T].
 
-    `labels` int32: causal_lm [T], not shifted, -100 where not supervised, the first one always; seq_cls [1], the
-    number of the class; seq2seq_lm [U], the ids that the decoder has to make.
-    `cluster`: the same number for rows of one text, conversation or group, which are one draw in every standard error;
+    `labels` int32: causal_lm [T], not shifted, -100 where not supervised, the first one always; seq_cls
+    [1], the number of the class; seq2seq_lm [U], the ids that the decoder has to make. `cluster`: the
+    same number for rows of one text, conversation or group, which are one draw in every standard error;
     negative for a row that stands alone.
     """
 
@@ -44,7 +44,8 @@ class Row:
 
 
 def causal_row(ids: Sequence[int], supervised: NDArray[np.bool_]) -> Row:
-    """A row that learns the tokens marked in `supervised` [T]; nothing stands before the first, so it is never one."""
+    """A row that learns the tokens marked in `supervised` [T]; nothing stands before
+    the first, so it is never one."""
     input_ids = np.asarray(ids, dtype=np.int32)
     labels = np.where(supervised, input_ids, np.int32(IGNORED))
     labels[:1] = IGNORED
@@ -60,7 +61,8 @@ class SplitReport:
     supervised: int = 0
     longest: int = 0
     dropped: int = 0
-    """Rows left out, because nothing in them is supervised: an empty answer, or a label that is null, blank or NaN."""
+    """Rows left out, because nothing in them is supervised: an empty answer, or a label
+    that is null, blank or NaN."""
     same: int = 0
     """Held-out rows left out, because to the model they are a row of an earlier split."""
     cut: int = 0
@@ -87,19 +89,28 @@ class Encoded:
     """Name of each class, by its number."""
     report: Mapping[str, SplitReport] = field(default_factory=dict[str, SplitReport])
     given: frozenset[str] = frozenset()
-    """Splits that have a source of their own; their rows are never left out for being repeats, only counted."""
+    """Splits that have a source of their own; their rows are never left out for being
+    repeats, only counted."""
     repeated: Mapping[str, int] = field(default_factory=dict[str, int])
-    """Held-out split -> its rows that are also in an earlier split (`split.Splits.repeated`, or the same token ids)."""
+    """Held-out split -> its rows that are also in an earlier split
+    (`split.Splits.repeated`, or the same token ids)."""
     overlaps: tuple[Overlap, ...] = ()
-    """Held-out rows that are related to rows of an earlier split: the same prompt, nearly the same text."""
+    """Held-out rows that are related to rows of an earlier split: the same prompt,
+    nearly the same text."""
     notes: tuple[str, ...] = ()
-    """What a person should know of how the rows were read: `Table.notes`, `Recognised.notes`, and what encoding found."""
+    """What a person should know of how the rows were read: `Table.notes`,
+    `Recognised.notes`, and what encoding found."""
     closing: tuple[int, ...] = ()
     """Ids that must stay at the end of a shortened input or target ([SEP], EOS)."""
 
     @property
     def splits(self) -> dict[str, tuple[Row, ...]]:
-        return {"train": self.train, "validation": self.validation, "confirm": self.confirm, "test": self.test}
+        return {
+            "train": self.train,
+            "validation": self.validation,
+            "confirm": self.confirm,
+            "test": self.test,
+        }
 
     @property
     def duplicates(self) -> int:
@@ -114,9 +125,9 @@ class Encoded:
     def cut(self, max_length: int) -> Encoded:
         """The same data with no row above `max_length` tokens.
 
-        Raw text is divided into windows, each beginning with the last token of the one before, so that every token
-        is still predicted once. Other rows keep their front (and their closing tokens); a row that loses all it
-        is trained on is dropped and counted.
+        Raw text is divided into windows, each beginning with the last token of the one before, so that
+        every token is still predicted once. Other rows keep their front (and their closing tokens); a
+        row that loses all it is trained on is dropped and counted.
 
         Raises:
             ConfigError: `max_length` is too small for any row.
@@ -124,21 +135,36 @@ class Encoded:
         """
         least = 2 + len(self.closing)
         if max_length < least:
-            raise ConfigError(f"`data.max_length` is {max_length} but must be at least {least}", next="leave it at auto")
+            raise ConfigError(
+                f"`data.max_length` is {max_length} but must be at least {least}",
+                next="leave it at auto",
+            )
         splits = {
             name: [self._cut_row(row, max_length, number) for number, row in enumerate(rows)]
             for name, rows in self.splits.items()
         }
-        supervised = {name: tuple(row for cut in rows for row in cut if row.supervised) for name, rows in splits.items()}
+        supervised = {
+            name: tuple(row for cut in rows for row in cut if row.supervised)
+            for name, rows in splits.items()
+        }
         for name, rows in self.splits.items():
             if rows and not supervised[name]:
                 raise DataError(
                     f"no {name} row has a supervised token within `data.max_length` = {max_length}",
-                    got=f"a first supervised token at position {min(_first(row) for row in rows)} at the earliest",
-                    next=f"raise `data.max_length`; the longest row has {max(len(row) for row in rows)} tokens",
+                    got=(
+                        f"a first supervised token at position {min(_first(row) for row in rows)} at the"
+                        " earliest"
+                    ),
+                    next=(
+                        f"raise `data.max_length`; the longest row has {max(len(row) for row in rows)}"
+                        " tokens"
+                    ),
                 )
-        kept, _ = told_apart(supervised, self.task, self.given)  # rows that differ behind the cut alone are the same now
-        report = {name: self._cut_report(name, splits[name], kept[name], max_length) for name in self.report}
+        # rows that differ behind the cut alone are the same now
+        kept, _ = told_apart(supervised, self.task, self.given)
+        report = {
+            name: self._cut_report(name, splits[name], kept[name], max_length) for name in self.report
+        }
         return replace(self, **kept, report=report)
 
     def _cut_row(self, row: Row, size: int, number: int) -> list[Row]:
@@ -149,7 +175,9 @@ class Encoded:
         labels = row.labels if self.task == "seq_cls" else _front(row.labels, size, self.closing)
         return [replace(row, input_ids=_front(row.input_ids, size, self.closing), labels=labels)]
 
-    def _cut_report(self, name: str, cuts: Sequence[Sequence[Row]], kept: Sequence[Row], size: int) -> SplitReport:
+    def _cut_report(
+        self, name: str, cuts: Sequence[Sequence[Row]], kept: Sequence[Row], size: int
+    ) -> SplitReport:
         before, old = self.report[name], self.splits[name]
         supervised = [row.supervised for cut in cuts for row in cut if row.supervised]
         whole = self.format == "text"
@@ -170,10 +198,11 @@ def report_of(rows: Sequence[Row], *, dropped: int, same: int = 0) -> SplitRepor
 def told_apart(
     splits: Mapping[str, tuple[Row, ...]], task: Task, given: frozenset[str]
 ) -> tuple[dict[str, tuple[Row, ...]], dict[str, int]]:
-    """The splits without held-out rows that are, token for token, rows of an earlier split; and how many are left that are.
+    """The splits without held-out rows that are, token for token, rows of an earlier
+    split; and how many are left that are.
 
-    Where two splits were drawn from one table, such a row goes (a tokenizer may make no difference between texts that
-    differ); where their sources were `given` apart, it stays and is counted.
+    Where two splits were drawn from one table, such a row goes (a tokenizer may make no difference
+    between texts that differ); where their sources were `given` apart, it stays and is counted.
 
     Raises:
         DataError: nothing would be left of a split.
@@ -204,7 +233,8 @@ def _source(split: str, given: frozenset[str]) -> str:
 
 
 def _identity(row: Row, task: Task) -> bytes:
-    """Equal for rows that the model cannot tell apart: by their input, of a translation by its target too."""
+    """Equal for rows that the model cannot tell apart: by their input, of a translation
+    by its target too."""
     digest = hashlib.blake2b(row.input_ids.tobytes(), digest_size=16)
     if task == "seq2seq_lm":
         digest.update(b"|" + row.labels.tobytes())

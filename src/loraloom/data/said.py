@@ -1,7 +1,7 @@
 """What a row says, in a form in which rows that say the same are equal, however they are written.
 
-The form is coarser than any tokenizer: what differs here may read alike to a model (`Encoded` looks at the ids once
-more), but what is alike here is the same to a person too.
+The form is coarser than any tokenizer: what differs here may read alike to a model (`Encoded` looks at
+the ids once more), but what is alike here is the same to a person too.
 """
 
 from __future__ import annotations
@@ -26,13 +26,17 @@ _UNSEEN = re.compile(
     "[\x00-\x08\x0e-\x1b\x7f-\x84\x86-\x9f\u00ad\u034f\u061c\u115f\u1160\u17b4\u17b5\u180b-\u180f\u200b-\u200f"
     "\u202a-\u202e\u2060-\u206f\ufe00-\ufe0f\ufeff]"
 )
-"""Characters without a picture: controls, zero-width spaces and joiners, marks of direction, variation selectors."""
+"""Characters without a picture: controls, zero-width spaces and joiners, marks of
+direction, variation selectors."""
 
 
 def normal(text: str) -> str:
-    """A text without what does not matter: case, white space, how its characters are composed, what cannot be seen."""
+    """A text without what does not matter: case, white space, how its characters are
+    composed, what cannot be seen."""
     if not text.isascii():
-        text = unicodedata.normalize("NFKC", _UNSEEN.sub("", unicodedata.normalize("NFKC", text)).casefold())
+        text = unicodedata.normalize(
+            "NFKC", _UNSEEN.sub("", unicodedata.normalize("NFKC", text)).casefold()
+        )
     elif not text.isprintable():
         text = _UNSEEN.sub("", text)
     return " ".join(text.casefold().split())
@@ -42,12 +46,18 @@ def turns(row: Mapping[str, Any], recognised: Recognised) -> Turns:
     """What the row says, turn by turn; of a classifier's row without its label."""
     columns = recognised.columns
     if recognised.task == "seq_cls" or recognised.format == "text":
-        return tuple(("", _normal_of(row.get(column))) for role, column in columns.items() if role != "label")
+        return tuple(
+            ("", _normal_of(row.get(column))) for role, column in columns.items() if role != "label"
+        )
     if recognised.task == "seq2seq_lm":
         source, target = source_and_target(row, recognised.format, columns)
         return (("user", normal(source)), (ANSWER, normal(target)))
     talk = conversation(row, recognised)
-    beside = [_normal_of(list(talk.tools)), _normal_of(dict(talk.variables))] if talk.tools or talk.variables else []
+    beside = (
+        [_normal_of(list(talk.tools)), _normal_of(dict(talk.variables))]
+        if talk.tools or talk.variables
+        else []
+    )
     spoken = [(str(message["role"]), _text(message)) for message in talk.messages]
     return (*(("beside", text) for text in beside), *(turn for turn in spoken if turn != ("system", "")))
 
@@ -81,7 +91,11 @@ def _feed(digest: Any, speaker: str, text: str) -> None:
 def _text(message: Message) -> str:
     """Ids, dates and names of a message say nothing; what it thinks and calls does."""
     calls = [call.get("function") or call for call in message.get("tool_calls") or ()]
-    parts = (_normal_of(message.get(REASONING[0])), _normal_of(message.get("content")), *map(_normal_of, calls))
+    parts = (
+        _normal_of(message.get(REASONING[0])),
+        _normal_of(message.get("content")),
+        *map(_normal_of, calls),
+    )
     return " ".join(part for part in parts if part)
 
 

@@ -1,4 +1,5 @@
-"""CSV, TSV and their kin: which separator stands in a file, where its rows begin, and which quotation marks are marks."""
+"""CSV, TSV and their kin: which separator stands in a file, where its rows begin, and
+which quotation marks are marks."""
 
 from __future__ import annotations
 
@@ -26,7 +27,8 @@ _INDEX = re.compile(r"|Unnamed: 0(\.\d+)?")
 
 
 def separated(usual: str) -> Callable[[Path], Table]:
-    """A reader of files whose ending promises this separator; another that all rows agree in is taken, and said."""
+    """A reader of files whose ending promises this separator; another that all rows
+    agree in is taken, and said."""
 
     def read(path: Path) -> Table:
         csv.field_size_limit(2**31 - 1)
@@ -35,7 +37,9 @@ def separated(usual: str) -> Callable[[Path], Table]:
         first, separator = _start(lines, usual, path)
         notes: list[str] = []
         if separator != usual:
-            notes.append(f"the columns are separated by {_SEPARATORS.get(separator, separator)}, and are read so")
+            notes.append(
+                f"the columns are separated by {_SEPARATORS.get(separator, separator)}, and are read so"
+            )
         records = _Records(lines, separator, str(path))
         header, rows = _laid_out(records.read(first), notes, str(path), separator)
         numbered = [(number, dict(zip(header, fields, strict=True))) for number, fields in rows]
@@ -45,8 +49,11 @@ def separated(usual: str) -> Callable[[Path], Table]:
 
 
 def _start(lines: Sequence[str], usual: str, path: Path) -> tuple[int, str]:
-    """Index of the header's line, and the separator: as Excel says it, the usual one, or one that all rows agree in."""
-    first = next((number for number, line in enumerate(lines) if line.strip("\ufeff \t\r\n,;|")), len(lines))
+    """Index of the header's line, and the separator: as Excel says it, the usual one,
+    or one that all rows agree in."""
+    first = next(
+        (number for number, line in enumerate(lines) if line.strip("\ufeff \t\r\n,;|")), len(lines)
+    )
     if first == len(lines):
         return first, usual
     if said := _SAID.fullmatch(lines[first]):
@@ -62,7 +69,10 @@ def _columns(lines: Sequence[str], first: int, separator: str, where: str) -> in
     if separator not in lines[first]:
         return 1
     try:
-        widths = [len(fields) for _, fields in islice(_Records(lines, separator, where).read(first), _LOOKED_AT)]
+        widths = [
+            len(fields)
+            for _, fields in islice(_Records(lines, separator, where).read(first), _LOOKED_AT)
+        ]
     except DataError:
         return 0
     return widths[0] if widths.count(widths[0]) > 0.9 * len(widths) else 0
@@ -72,8 +82,9 @@ def _columns(lines: Sequence[str], first: int, separator: str, where: str) -> in
 class _Records:
     """The rows of separated lines, one after the other.
 
-    A mark at the start of a field quotes it. In a table of tabs such marks are common as plain text, so there one quotes
-    only a field that is closed on its own line, or whose line would be no whole row without it.
+    A mark at the start of a field quotes it. In a table of tabs such marks are common as plain text, so
+    there one quotes only a field that is closed on its own line, or whose line would be no whole row
+    without it.
     """
 
     lines: Sequence[str]
@@ -87,7 +98,8 @@ class _Records:
     """First and last lines of rows that a quoted field makes longer than a line."""
 
     def read(self, first: int) -> Iterator[tuple[int, list[str]]]:
-        """1-based line number and fields of every row from line index `first` on; the header is the first of them."""
+        """1-based line number and fields of every row from line index `first` on; the
+        header is the first of them."""
         at = first
         while at < len(self.lines):
             line = self.lines[at].rstrip("\r\n")
@@ -131,7 +143,8 @@ class _Records:
     def _as_text(self, line: str) -> list[str]:
         """Fields where only a pair of marks around a whole field quotes it."""
         return [
-            pair[1].replace('""', '"') if (pair := _QUOTED.fullmatch(field)) else field for field in line.split(self.separator)
+            pair[1].replace('""', '"') if (pair := _QUOTED.fullmatch(field)) else field
+            for field in line.split(self.separator)
         ]
 
     def _whole(self, at: int) -> bool:
@@ -149,7 +162,10 @@ class _Records:
                 at = number if inside and marks else at
             what = "a quotation mark opens a field here and nothing closes it"
         elif used > 1:
-            what = f"broken row: a quotation mark opens a field here, and in line {last} more stands behind its end"
+            what = (
+                f"broken row: a quotation mark opens a field here, and in line {last} more stands behind"
+                " its end"
+            )
         else:
             what = f"broken row: {error}"
         return DataError(
@@ -164,22 +180,31 @@ class _Records:
         """What these marks were taken for."""
         if self.open_marks:
             yield (
-                f"a quotation mark that is not closed on its line was read as text in {counted(len(self.open_marks), 'row')} "
-                f"(first in line {self.open_marks[0]})"
+                "a quotation mark that is not closed on its line was read as text in"
+                f" {counted(len(self.open_marks), 'row')} (first in line {self.open_marks[0]})"
             )
         if self.spans:
             first, last = self.spans[0]
             longest = max(self.spans, key=lambda span: span[1] - span[0])
-            further = "" if longest == (first, last) else f", the longest in lines {longest[0]} to {longest[1]}"
-            yield (
-                f"quotation marks make {counted(len(self.spans), 'row')} longer than a line (first in lines {first} to "
-                f"{last}{further})"
+            further = (
+                ""
+                if longest == (first, last)
+                else f", the longest in lines {longest[0]} to {longest[1]}"
             )
-        swallowed = [span for span in self.spans if self.width > 1 and all(map(self._whole, range(span[0] - 1, span[1])))]
+            yield (
+                f"quotation marks make {counted(len(self.spans), 'row')} longer than a line (first in"
+                f" lines {first} to {last}{further})"
+            )
+        swallowed = [
+            span
+            for span in self.spans
+            if self.width > 1 and all(map(self._whole, range(span[0] - 1, span[1])))
+        ]
         if swallowed:
             first, last = swallowed[0]
             yield (
-                f"lines {first} to {last} became one row, though each of them would be a row without the quotation mark in line "
+                f"lines {first} to {last} became one row, though each of them would be a row without the"
+                " quotation mark in line "
                 f'{first}: if it is text, write """ for it and close the field'
             )
 
@@ -187,10 +212,12 @@ class _Records:
 def _laid_out(
     records: Iterator[tuple[int, list[str]]], notes: list[str], where: str, separator: str
 ) -> tuple[list[str], list[tuple[int, list[str]]]]:
-    """Header and rows of one width, without columns that have no name and hold nothing; what was left out is noted.
+    """Header and rows of one width, without columns that have no name and hold nothing;
+    what was left out is noted.
 
     Raises:
-        DataError: a row of another width, a name that stands twice, or a column with values and without a name.
+        DataError: a row of another width, a name that stands twice, or a column with
+            values and without a name.
     """
     line, header = next(records, (1, list[str]()))
     if not header:
@@ -211,12 +238,16 @@ def _laid_out(
             continue
         rows.append((number, fields + [""] * (len(names) - len(fields))))
     if longer:
-        notes.append(f"{counted(longer, 'row')} with more separators than the header; nothing stands between them")
+        notes.append(
+            f"{counted(longer, 'row')} with more separators than the header; nothing stands between them"
+        )
     if headers:
         notes.append(f"the header stands {headers + 1} times, and is never read as a row")
     if _is_index(names, rows):
         said = f"is called `{names[0]}`" if names[0] else "has no name"
-        notes.append(f"the first column {said} and numbers the rows, as pandas writes its index: it is left out")
+        notes.append(
+            f"the first column {said} and numbers the rows, as pandas writes its index: it is left out"
+        )
         names, rows = names[1:], [(number, fields[1:]) for number, fields in rows]
     if not all(names):
         names, rows = _without_nameless(names, rows, notes, where)
@@ -226,7 +257,11 @@ def _laid_out(
 def _check_names(names: Sequence[str], where: str) -> None:
     if repeated := repeats(name for name in names if name):
         raise DataError(
-            f"the header repeats {listed(repeated)}", where=where, got=listed(names), need="one name a column", next="rename it"
+            f"the header repeats {listed(repeated)}",
+            where=where,
+            got=listed(names),
+            need="one name a column",
+            next="rename it",
         )
 
 
@@ -245,7 +280,9 @@ def _is_index(names: Sequence[str], rows: Sequence[tuple[int, list[str]]]) -> bo
         return False
     numbers = [fields[0] for _, fields in rows]
     # Labels without a name are numbers too, but few different ones.
-    return all(number.isdecimal() for number in numbers) and (bool(names[0]) or 2 * len(set(numbers)) > len(numbers))
+    return all(number.isdecimal() for number in numbers) and (
+        bool(names[0]) or 2 * len(set(numbers)) > len(numbers)
+    )
 
 
 def _without_nameless(

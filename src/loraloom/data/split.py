@@ -1,7 +1,7 @@
 """Train, validation, confirm and test: seeded, stratified, and without a row that stands on two sides.
 
-Validation is what a search may look at. Confirm, half of a validation split that is large enough, is kept for the race of its
-finalists; test is for the winner alone.
+Validation is what a search may look at. Confirm, half of a validation split that is large enough, is
+kept for the race of its finalists; test is for the winner alone.
 """
 
 from __future__ import annotations
@@ -25,17 +25,20 @@ from loraloom.data.table import Table, join, listed
 from loraloom.errors import ConfigError, DataError
 
 LEAST_FOR_RACE = 48
-"""Independent rows (groups, where rows come in groups) that the race needs for itself, and leaves to the search.
+"""Independent rows (groups, where rows come in groups) that the race needs for itself,
+and leaves to the search.
 
-Found by resampling searches of 16 and 32 candidates (benchmarks/search/confirm.py), against a race on the very rows that the
-search chose by. With 2 x 48 rows, what is kept lacks at most 0.23% more of the way from the base to the best setting, and
-intervals of 95% hold in 96 of 100 searches or more; in return a better setting is called better for certain in 40 to 92% of
-searches instead of 5 to 38%, and where leads are within the luck of a seed in 4 to 7% instead of 1 to 2%. With 2 x 32 rows 0.31%
-are lost and 94 intervals hold, with 2 x 24 0.49% and 92, with 2 x 16 0.64% and 89. Probabilities are honest either way, and of
-settings that are all alike one is called better in at most 1.3 of 100 searches."""
+Found by resampling searches of 16 and 32 candidates (benchmarks/search/confirm.py), against a race on
+the very rows that the search chose by. With 2 x 48 rows, what is kept lacks at most 0.23% more of the
+way from the base to the best setting, and intervals of 95% hold in 96 of 100 searches or more; in return
+a better setting is called better for certain in 40 to 92% of searches instead of 5 to 38%, and where
+leads are within the luck of a seed in 4 to 7% instead of 1 to 2%. With 2 x 32 rows 0.31% are lost and 94
+intervals hold, with 2 x 24 0.49% and 92, with 2 x 16 0.64% and 89. Probabilities are honest either way,
+and of settings that are all alike one is called better in at most 1.3 of 100 searches."""
 
 MOST_VALIDATION = 0.3
-"""Share of the training rows that is proposed for validation: with more there would be too little to learn from."""
+"""Share of the training rows that is proposed for validation: with more there would be
+too little to learn from."""
 
 Split = float | str | tuple[str, ...] | None
 """A share of train, one source or several, or no such split."""
@@ -53,7 +56,8 @@ class Splits:
     given: frozenset[str] = frozenset()
     """Splits that are not drawn from the training rows, but have a source of their own."""
     overlaps: tuple[Overlap, ...] = ()
-    """Held-out rows that are related to rows of an earlier split. None is a repeat, but in tables given apart."""
+    """Held-out rows that are related to rows of an earlier split. None is a repeat, but
+    in tables given apart."""
     notes: tuple[str, ...] = ()
     """What was kept together, and what could not be."""
     groups: Mapping[str, tuple[int, ...]] = field(default_factory=dict[str, tuple[int, ...]])
@@ -61,7 +65,12 @@ class Splits:
 
     @property
     def tables(self) -> dict[str, Table]:
-        return {"train": self.train, "validation": self.validation, "confirm": self.confirm, "test": self.test}
+        return {
+            "train": self.train,
+            "validation": self.validation,
+            "confirm": self.confirm,
+            "test": self.test,
+        }
 
     @property
     def repeated(self) -> dict[str, int]:
@@ -70,7 +79,8 @@ class Splits:
 
     @property
     def duplicates(self) -> int:
-        """Rows of validation, confirm and test that repeat a row of train (or, in test, of validation): a warning."""
+        """Rows of validation, confirm and test that repeat a row of train (or, in test,
+        of validation): a warning."""
         return sum(self.repeated.values())
 
 
@@ -88,18 +98,21 @@ def split(
 
     Args:
         train: the rows of `data.train`.
-        validation, test: a share of `train` between 0 and 1; a source of its own; or None for no such split.
+        validation, test: a share of `train` between 0 and 1; a source of its own; or
+            None for no such split.
         recognised: format and columns, which every source must have.
         group_column: which rows stay together (`groups.relations`).
         seed: of the draw.
-        race: keep half of validation from the search, for the race of its finalists, where it is large enough.
+        race: keep half of validation from the search, for the race of its finalists,
+            where it is large enough.
 
-    Rows with the same content (classification: the same text, whatever its label) are kept together, and so are
-    those of one group. Shares are drawn label by label, and each label leaves rows to train.
+    Rows with the same content (classification: the same text, whatever its label) are kept together, and
+    so are those of one group. Shares are drawn label by label, and each label leaves rows to train.
 
     Raises:
         ConfigError: a share outside (0, 1), or shares that leave nothing to train on.
-        DataError: too few groups to share, a source that does not fit, or a label that train does not have.
+        DataError: too few groups to share, a source that does not fit, or a label that
+            train does not have.
     """
     _check_shares(validation, test)
     shares: dict[str, float] = {}
@@ -125,22 +138,32 @@ def split(
     draw = _Draw(whole, groups.numbers, recognised, seed, grouped=grouped)
     for number, name in enumerate(("test", "validation")):
         if name in shares:
-            sides[name], sides["train"] = draw.share(sides["train"], shares[name] * len(train), str(number), name)
+            sides[name], sides["train"] = draw.share(
+                sides["train"], shares[name] * len(train), str(number), name
+            )
     if race and sides["validation"]:
         sides["confirm"], sides["validation"] = draw.halves(sides["validation"], LEAST_FOR_RACE)
         if not sides["confirm"]:
-            notes.append(_none_for_race(len(sides["validation"]), draw.groups_in(sides["validation"]), validation))
+            notes.append(
+                _none_for_race(len(sides["validation"]), draw.groups_in(sides["validation"]), validation)
+            )
 
     home = {name: name if name in sources else "train" for name in sides}
     home["confirm"] = home["validation"]
     given = frozenset(name for name, source in home.items() if source != "train")
-    notes += [*(groups.notes if shares else ()), *_without_repeats(sides, found[0].labels, given), *draw.notes]
+    notes += [
+        *(groups.notes if shares else ()),
+        *_without_repeats(sides, found[0].labels, given),
+        *draw.notes,
+    ]
     parts = {
         name: sources[home[name]].take(row - starts[home[name]] for row in rows) if rows else NO_ROWS
         for name, rows in sides.items()
     }
     numbers = {name: tuple(int(groups.numbers[row]) for row in rows) for name, rows in sides.items()}
-    told = Splits(**parts, given=given, overlaps=overlaps(found, sides), notes=tuple(notes), groups=numbers)
+    told = Splits(
+        **parts, given=given, overlaps=overlaps(found, sides), notes=tuple(notes), groups=numbers
+    )
     return _checked(told, recognised)
 
 
@@ -154,19 +177,25 @@ def _check_shares(validation: Split, test: Split) -> None:
             )
     total = sum(share for share in shares.values() if isinstance(share, float | int))
     if total >= 1:
-        raise ConfigError(f"`data.validation` and `data.test` together take {total:g} of the rows", need="less than 1")
+        raise ConfigError(
+            f"`data.validation` and `data.test` together take {total:g} of the rows", need="less than 1"
+        )
 
 
 class _Draw:
     """Draws shares of a table: whole groups, evenly over the labels."""
 
-    def __init__(self, table: Table, groups: Labels, recognised: Recognised, seed: int, *, grouped: bool) -> None:
+    def __init__(
+        self, table: Table, groups: Labels, recognised: Recognised, seed: int, *, grouped: bool
+    ) -> None:
         self.table, self.groups, self.seed, self.grouped = table, groups, seed, grouped
         classified = recognised.task == "seq_cls"
         self.labels = [(recognised.label(row) if classified else None) or "" for row in table.rows]
         self.notes: list[str] = []
 
-    def share(self, rows: Sequence[int], wanted: float, salt: str, name: str) -> tuple[list[int], list[int]]:
+    def share(
+        self, rows: Sequence[int], wanted: float, salt: str, name: str
+    ) -> tuple[list[int], list[int]]:
         """About `wanted` of `rows`, at most one group fewer; and the others. Both in their order.
 
         Raises:
@@ -186,14 +215,19 @@ class _Draw:
 
         def take(group: list[int], most: float) -> None:
             counts = Counter(self.labels[row] for row in group)
-            if group[0] in taken or len(drawn) + len(group) > round(most) or any(left[each] == n for each, n in counts.items()):
+            if (
+                group[0] in taken
+                or len(drawn) + len(group) > round(most)
+                or any(left[each] == n for each, n in counts.items())
+            ):
                 return
             left.subtract(counts)
             taken.add(group[0])
             drawn.extend(group)
 
-        # Running totals round, not each label: many small labels still add up to the share. Groups are held to the
-        # share too, or a text that fills half the table would leave all the others to the draw.
+        # Running totals round, not each label: many small labels still add up to the share. Groups are
+        # held to the share too, or a text that fills half the table would leave all the others to the
+        # draw.
         for groups in strata:
             rows_seen += sum(map(len, groups))
             groups_seen += len(groups)
@@ -212,13 +246,15 @@ class _Draw:
                 raise self._too_few(rows, len(everything), name)
             if len(drawn) > 2 * max(1.0, wanted):
                 self.notes.append(
-                    f"the smallest group has {len(drawn):,} rows: {name} has those, where {wanted:.0f} were asked for"
+                    f"the smallest group has {len(drawn):,} rows: {name} has those, where {wanted:.0f}"
+                    " were asked for"
                 )
         inside = set(drawn)
         return sorted(drawn), [row for row in rows if row not in inside]
 
     def halves(self, rows: Sequence[int], least: int) -> tuple[list[int], list[int]]:
-        """Half of `rows`, and the others; nothing and all of them where either would hold fewer groups than `least`."""
+        """Half of `rows`, and the others; nothing and all of them where either would
+        hold fewer groups than `least`."""
         if self.groups_in(rows) >= 2 * least:
             # Rows of which each has a class of its own cannot be shared out, and no one asked for that.
             with suppress(DataError):
@@ -232,7 +268,8 @@ class _Draw:
         return len({int(self.groups[row]) for row in rows})
 
     def _strata(self, rows: Iterable[int]) -> list[list[list[int]]]:
-        """Groups by the label of their first row, in the order of the labels. Without labels there is one stratum."""
+        """Groups by the label of their first row, in the order of the labels. Without
+        labels there is one stratum."""
         members: dict[int, list[int]] = {}
         for row in rows:
             members.setdefault(int(self.groups[row]), []).append(row)
@@ -242,7 +279,9 @@ class _Draw:
         return [strata[label] for label in sorted(strata)]
 
     def _too_few(self, rows: Sequence[int], groups: int, name: str) -> DataError:
-        what, which = ("groups of rows", "in groups") if self.grouped else ("different rows", "different")
+        what, which = (
+            ("groups of rows", "in groups") if self.grouped else ("different rows", "different")
+        )
         return DataError(
             f"{self.table.source} has too few {what} to take {name} rows from",
             got=f"{len(rows)} rows, {groups} {which}",
@@ -258,24 +297,32 @@ def _none_for_race(rows: int, groups: int, asked: Split) -> str:
     counted = f"{rows:,} validation rows{'' if groups == rows else f' in {groups:,} groups'}"
     follows = "a race of `tune` is scored on rows that the choice has seen"
     if groups >= 2 * LEAST_FOR_RACE:
-        return f"{counted} cannot be divided into halves of {LEAST_FOR_RACE} {what}, with every label in both: {follows}"
-    share = math.ceil(100 * asked * 2 * LEAST_FOR_RACE / groups) / 100 if isinstance(asked, float) else 1.0
+        return (
+            f"{counted} cannot be divided into halves of {LEAST_FOR_RACE} {what}, with every label in"
+            f" both: {follows}"
+        )
+    share = (
+        math.ceil(100 * asked * 2 * LEAST_FOR_RACE / groups) / 100 if isinstance(asked, float) else 1.0
+    )
     more = f" (`data.validation` of {share:g} would give them)" if share <= MOST_VALIDATION else ""
     return (
-        f"{counted} are too few to keep half of them for the race of `tune`, which takes {2 * LEAST_FOR_RACE}{more}: "
-        "it is scored on rows that the choice has seen"
+        f"{counted} are too few to keep half of them for the race of `tune`, which takes"
+        f" {2 * LEAST_FOR_RACE}{more}: it is scored on rows that the choice has seen"
     )
 
 
 def _without_repeats(sides: dict[str, list[int]], content: Labels, given: frozenset[str]) -> list[str]:
-    """Take rows that say what an earlier split says out of the splits that were drawn, where groups had to be parted."""
+    """Take rows that say what an earlier split says out of the splits that were drawn,
+    where groups had to be parted."""
     notes: list[str] = []
     order = [name for name in sides if name not in given]
     for number, name in enumerate(order[1:], start=1):
         earlier = {int(content[row]) for each in order[:number] for row in sides[each]}
         kept = [row for row in sides[name] if int(content[row]) not in earlier]
         if len(kept) < len(sides[name]):
-            notes.append(f"{len(sides[name]) - len(kept):,} {name} rows say what other rows say, and are left out")
+            notes.append(
+                f"{len(sides[name]) - len(kept):,} {name} rows say what other rows say, and are left out"
+            )
         sides[name] = kept
     return notes
 
@@ -291,9 +338,11 @@ def _check_labels(splits: Splits, recognised: Recognised) -> None:
     if len(known) < 2:
         raise DataError(
             f"{splits.train.source} has {'only one label' if known else 'no labels'}",
-            got=f"`{listed(known)}` in all {len(splits.train)} rows"
-            if known
-            else "rows whose label is empty, null or not a number",
+            got=(
+                f"`{listed(known)}` in all {len(splits.train)} rows"
+                if known
+                else "rows whose label is empty, null or not a number"
+            ),
             need="at least 2 labels to tell apart",
             next="check `data.label_column`",
         )
@@ -312,7 +361,10 @@ def _check_labels(splits: Splits, recognised: Recognised) -> None:
 
 def _advice(label: str, split: str) -> str:
     if label == "-1":
-        return f"-1 marks the rows of a hidden test set, which nobody can score: set `data.{split}` to a share or null"
+        return (
+            f"-1 marks the rows of a hidden test set, which nobody can score: set `data.{split}` to a"
+            " share or null"
+        )
     return "add rows with this label to train, or remove this row"
 
 

@@ -12,8 +12,8 @@ SPLIT_NAMES = {
 
 
 def split_of(name: str) -> str | None:
-    """The split that a file, folder or key is called after: train-00000-of-00002, my_train, dev, test_sft. None for any
-    other name, and for one that names two."""
+    """The split that a file, folder or key is called after: train-00000-of-00002, my_train, dev,
+    test_sft. None for any other name, and for one that names two."""
     words = set(re.split(r"[^a-z]+", name.lower()))
     found = [split for split, names in SPLIT_NAMES.items() if words.intersection(names)]
     return found[0] if len(found) == 1 else None

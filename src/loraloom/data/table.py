@@ -14,14 +14,16 @@ from typing import Any
 class Table:
     """Rows of one source, in the order of the source.
 
-    `places[i]` is a (prefix, number) pair that `origin` joins: ("train.jsonl:", 12) or ("train.parquet, row ", 12).
+    `places[i]` is a (prefix, number) pair that `origin` joins: ("train.jsonl:", 12) or
+    ("train.parquet, row ", 12).
     """
 
     source: str
     rows: tuple[Mapping[str, Any], ...] = ()
     places: tuple[tuple[str, int], ...] = ()
     notes: tuple[str, ...] = ()
-    """What was decided while reading and a person should know: a separator that was taken, columns that were left out."""
+    """What was decided while reading and a person should know: a separator that was
+    taken, columns that were left out."""
 
     def __len__(self) -> int:
         return len(self.rows)
@@ -39,19 +41,36 @@ class Table:
     def take(self, indices: Iterable[int]) -> Table:
         """A table of these rows, which keep their origins."""
         chosen = list(indices)
-        return Table(self.source, tuple(self.rows[i] for i in chosen), tuple(self.places[i] for i in chosen), self.notes)
+        return Table(
+            self.source,
+            tuple(self.rows[i] for i in chosen),
+            tuple(self.places[i] for i in chosen),
+            self.notes,
+        )
 
 
-def lined(path: Path, numbered: Iterable[tuple[int, Mapping[str, Any]]], notes: Iterable[str] = ()) -> Table:
+def lined(
+    path: Path, numbered: Iterable[tuple[int, Mapping[str, Any]]], notes: Iterable[str] = ()
+) -> Table:
     """The rows of a file whose rows begin on lines, each with the number of its line."""
     found = list(numbered)
-    return Table(str(path), tuple(row for _, row in found), tuple((f"{path}:", line) for line, _ in found), _placed(path, notes))
+    return Table(
+        str(path),
+        tuple(row for _, row in found),
+        tuple((f"{path}:", line) for line, _ in found),
+        _placed(path, notes),
+    )
 
 
 def numbered(path: Path, rows: Iterable[Mapping[str, Any]], notes: Iterable[str] = ()) -> Table:
     """The rows of a file that has no lines."""
     found = tuple(rows)
-    return Table(str(path), found, tuple((f"{path}, row ", i) for i in range(1, len(found) + 1)), _placed(path, notes))
+    return Table(
+        str(path),
+        found,
+        tuple((f"{path}, row ", i) for i in range(1, len(found) + 1)),
+        _placed(path, notes),
+    )
 
 
 def _placed(path: Path, notes: Iterable[str]) -> tuple[str, ...]:
@@ -68,7 +87,10 @@ def join(source: str, tables: Sequence[Table]) -> Table:
         source,
         tuple(row for table in tables for row in table.rows),
         tuple(place for table in tables for place in table.places),
-        tuple(notes[0] if len(notes) == 1 else f"{notes[0]} (so in {len(notes)} files)" for notes in files.values()),
+        tuple(
+            notes[0] if len(notes) == 1 else f"{notes[0]} (so in {len(notes)} files)"
+            for notes in files.values()
+        ),
     )
 
 

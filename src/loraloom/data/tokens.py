@@ -1,4 +1,5 @@
-"""From text to token ids, many rows at a time, through the few methods of a tokenizer that this room needs."""
+"""From text to token ids, many rows at a time, through the few methods of a tokenizer
+that this room needs."""
 
 from __future__ import annotations
 
@@ -57,7 +58,8 @@ def frame_of(tokenizer: Tokenizer) -> Frame:
 
 
 def document_end(tokenizer: Tokenizer, frame: Frame) -> tuple[int, ...]:
-    """What closes a text that a model has to learn to end: the tokenizer's own closing, else its EOS, else nothing."""
+    """What closes a text that a model has to learn to end: the tokenizer's own closing,
+    else its EOS, else nothing."""
     if frame.closing or tokenizer.eos_token_id is None:
         return frame.closing
     return (tokenizer.eos_token_id,)
@@ -68,7 +70,9 @@ def ids_of(texts: Sequence[str], tokenizer: Tokenizer) -> list[Ids]:
     found: list[Ids] = []
     for start in range(0, len(texts), _BATCH):
         batch = list(texts[start : start + _BATCH])
-        found += tokenizer(batch, add_special_tokens=False, return_attention_mask=False, verbose=False)["input_ids"]
+        found += tokenizer(batch, add_special_tokens=False, return_attention_mask=False, verbose=False)[
+            "input_ids"
+        ]
     return found
 
 
@@ -77,18 +81,28 @@ def ids_and_spans(
 ) -> list[tuple[Ids, NDArray[np.bool_]]]:
     """Token ids of each text, and which tokens lie in one of its spans.
 
-    A token that begins before a span and ends inside it belongs to what comes before: at use it is given, not made.
+    A token that begins before a span and ends inside it belongs to what comes before:
+    at use it is given, not made.
     """
     if not tokenizer.is_fast:
         ids = ids_of(texts, tokenizer)
-        return [(row, _inside_by_prefix(t, row, s, tokenizer)) for t, row, s in zip(texts, ids, spans, strict=True)]
+        return [
+            (row, _inside_by_prefix(t, row, s, tokenizer))
+            for t, row, s in zip(texts, ids, spans, strict=True)
+        ]
     found: list[tuple[Ids, NDArray[np.bool_]]] = []
     for start in range(0, len(texts), _BATCH):
         batch = list(texts[start : start + _BATCH])
         encoded = tokenizer(
-            batch, add_special_tokens=False, return_attention_mask=False, return_offsets_mapping=True, verbose=False
+            batch,
+            add_special_tokens=False,
+            return_attention_mask=False,
+            return_offsets_mapping=True,
+            verbose=False,
         )
-        rows = zip(encoded["input_ids"], encoded["offset_mapping"], spans[start : start + _BATCH], strict=True)
+        rows = zip(
+            encoded["input_ids"], encoded["offset_mapping"], spans[start : start + _BATCH], strict=True
+        )
         found += [(row, _inside_by_offset(offsets, row_spans)) for row, offsets, row_spans in rows]
     return found
 
@@ -97,13 +111,17 @@ def _inside_by_offset(offsets: Sequence[Span], spans: Sequence[Span]) -> NDArray
     begin, end = np.asarray(offsets, dtype=np.int64).reshape(-1, 2).T
     inside = np.zeros(len(begin), dtype=np.bool_)
     for first, last in spans:
-        # Byte-level tokenizers may trim spaces off offsets, which leaves a lone space as (k, k): hence the test of `end`.
+        # Byte-level tokenizers may trim spaces off offsets, which leaves a lone space
+        # as (k, k): hence the test of `end`.
         inside |= (begin >= first) & (end > first) & (begin < last)
     return inside
 
 
-def _inside_by_prefix(text: str, ids: Ids, spans: Sequence[Span], tokenizer: Tokenizer) -> NDArray[np.bool_]:
-    """The same without offsets: tokenise the text up to each boundary and see how far that agrees with the whole."""
+def _inside_by_prefix(
+    text: str, ids: Ids, spans: Sequence[Span], tokenizer: Tokenizer
+) -> NDArray[np.bool_]:
+    """The same without offsets: tokenise the text up to each boundary and see how far
+    that agrees with the whole."""
     inside = np.zeros(len(ids), dtype=np.bool_)
     for first, last in spans:
         before, through = ids_of([text[:first], text[:last]], tokenizer)
@@ -112,6 +130,10 @@ def _inside_by_prefix(text: str, ids: Ids, spans: Sequence[Span], tokenizer: Tok
 
 
 def _boundary(part: Ids, whole: Ids) -> int:
-    """The first token of `whole` that begins where `part`, a tokenised beginning of its text, has ended."""
-    same = next((i for i, (a, b) in enumerate(zip(part, whole, strict=False)) if a != b), min(len(part), len(whole)))
+    """The first token of `whole` that begins where `part`, a tokenised beginning of its
+    text, has ended."""
+    same = next(
+        (i for i, (a, b) in enumerate(zip(part, whole, strict=False)) if a != b),
+        min(len(part), len(whole)),
+    )
     return same + 1 if same < len(part) else same  # a token that differs runs across the end of the part

@@ -1,6 +1,7 @@
 """What of the rows is not used: columns, keys of messages, and all that a chat template does not write.
 
-Every row is counted. Whether a template writes something is found by rendering a few rows with and without it.
+Every row is counted. Whether a template writes something is found by rendering a few
+rows with and without it.
 """
 
 from __future__ import annotations
@@ -36,11 +37,19 @@ Talks = Sequence[tuple[str, Conversation]]
 
 
 def unused_columns(table: Table, used: Collection[str]) -> list[str]:
-    """One sentence that names each column that nothing reads, with the rows that have something in it."""
+    """One sentence that names each column that nothing reads, with the rows that have
+    something in it."""
     counts = Counter(
-        column for row in table.rows for column, value in row.items() if column not in used and value is not None and value != ""
+        column
+        for row in table.rows
+        for column, value in row.items()
+        if column not in used and value is not None and value != ""
     )
-    return [f"not used: {_counted({f'`{name}`': counts[name] for name in table.columns if counts[name]})}"] if counts else []
+    return (
+        [f"not used: {_counted({f'`{name}`': counts[name] for name in table.columns if counts[name]})}"]
+        if counts
+        else []
+    )
 
 
 def message_notes(table: Table, columns: Collection[str]) -> list[str]:
@@ -64,22 +73,29 @@ def message_notes(table: Table, columns: Collection[str]) -> list[str]:
                 odd.add(name)
         context.update(seen)
         learnt_too.update(asked)
-        unknown |= {name: (unknown.get(name, (table.origin(index), 0))[0], unknown.get(name, ("", 0))[1] + 1) for name in odd}
+        unknown |= {
+            name: (unknown.get(name, (table.origin(index), 0))[0], unknown.get(name, ("", 0))[1] + 1)
+            for name in odd
+        }
     notes = [
-        f"answers whose `{key}` is {'1 or true' if not FLAGS[key] else '0 or false'} are read and not learnt ({rows_of(rows)})"
+        f"answers whose `{key}` is {'1 or true' if not FLAGS[key] else '0 or false'} are read and not"
+        f" learnt ({rows_of(rows)})"
         for key, rows in context.items()
     ]
     notes += [
-        f"`{key}` is true of messages that are no answers ({rows_of(rows)}): only the assistant's turns are learnt"
+        f"`{key}` is true of messages that are no answers ({rows_of(rows)}): only the assistant's turns"
+        " are learnt"
         for key, rows in learnt_too.items()
     ]
     notes += [
-        f"the role `{name}` is not known ({rows_of(rows)}, first {origin}): the chat template gets it as it is, and nothing that"
-        f" it says is learnt; known are {', '.join(ROLES)}"
+        f"the role `{name}` is not known ({rows_of(rows)}, first {origin}): the chat template gets it as"
+        f" it is, and nothing that it says is learnt; known are {', '.join(ROLES)}"
         for name, (origin, rows) in unknown.items()
     ]
     if nulls:
-        notes.append(f"arguments of calls that are null are left out, since Parquet adds them ({rows_of(nulls)})")
+        notes.append(
+            f"arguments of calls that are null are left out, since Parquet adds them ({rows_of(nulls)})"
+        )
     return notes
 
 
@@ -87,15 +103,28 @@ def system_notes(table: Table, system: str, column: str) -> list[str]:
     """Rows whose system text is not used, since their messages begin with one of their own."""
     count = sum(
         bool(row.get(system))
-        and any(role_of(str(speaker(entry))) in ("system", "developer") for entry in _entries(row.get(column)))
+        and any(
+            role_of(str(speaker(entry))) in ("system", "developer")
+            for entry in _entries(row.get(column))
+        )
         for row in table.rows
     )
-    return [f"`{system}` is not used where the messages have a system text of their own ({rows_of(count)})"] if count else []
+    return (
+        [f"`{system}` is not used where the messages have a system text of their own ({rows_of(count)})"]
+        if count
+        else []
+    )
 
 
 def chat_notes(talks: Talks, renderer: Renderer) -> list[str]:
-    """What the template does not write of these conversations, and what was understood in a way that one should know."""
-    notes = [*_system(talks, renderer), *_roles(talks, renderer), *_tools(talks, renderer), *_keys(talks, renderer)]
+    """What the template does not write of these conversations, and what was understood
+    in a way that one should know."""
+    notes = [
+        *_system(talks, renderer),
+        *_roles(talks, renderer),
+        *_tools(talks, renderer),
+        *_keys(talks, renderer),
+    ]
     return [*notes, *_thoughts(talks, renderer), *_ends(talks, renderer)]
 
 
@@ -103,44 +132,65 @@ def _system(talks: Talks, renderer: Renderer) -> Iterator[str]:
     merged = sum(any(m["role"] in ("system", "developer") for m in talk.messages) for _, talk in talks)
     if merged and renderer.system == "auto" and renderer.merges:
         yield (
-            f"the chat template refuses system messages: their text is put before the user's next message ({rows_of(merged)});"
-            " data.system says otherwise"
+            "the chat template refuses system messages: their text is put before the user's next"
+            f" message ({rows_of(merged)}); data.system says otherwise"
         )
 
 
 def _roles(talks: Talks, renderer: Renderer) -> Iterator[str]:
     """Speakers, other than user and assistant, whose words do not appear."""
-    names = dict.fromkeys(m["role"] for _, talk in talks for m in talk.messages if m["role"] not in ("user", "assistant"))
+    names = dict.fromkeys(
+        m["role"] for _, talk in talks for m in talk.messages if m["role"] not in ("user", "assistant")
+    )
     for role in names:
 
         def says(talk: Conversation, role: str = role) -> bool:
             return any(m["role"] == role and m.get("content") for m in talk.messages)
 
         def otherwise(talk: Conversation, role: str = role) -> Conversation:
-            return _changed(talk, lambda m: {**m, "content": f"{m.get('content')} indeed"} if m["role"] == role else m)
+            return _changed(
+                talk,
+                lambda m: {**m, "content": f"{m.get('content')} indeed"} if m["role"] == role else m,
+            )
 
         if count := _unwritten(talks, renderer, says, otherwise):
-            cure = "; --set data.system=merge puts them before the user's next message" if role == "system" else ""
-            yield f"the chat template does not write messages of the role {role} ({rows_of(count)}){cure}"
+            cure = (
+                "; --set data.system=merge puts them before the user's next message"
+                if role == "system"
+                else ""
+            )
+            yield (
+                f"the chat template does not write messages of the role {role} ({rows_of(count)}){cure}"
+            )
 
 
 def _tools(talks: Talks, renderer: Renderer) -> Iterator[str]:
-    if count := _unwritten(talks, renderer, lambda talk: bool(talk.tools), lambda talk: replace(talk, tools=())):
+    if count := _unwritten(
+        talks, renderer, lambda talk: bool(talk.tools), lambda talk: replace(talk, tools=())
+    ):
         yield (
-            f"the chat template has no place for tools ({rows_of(count)}): the model never reads them; take a model whose"
-            " template writes tools, or describe them in the system message"
+            f"the chat template has no place for tools ({rows_of(count)}): the model never reads them;"
+            " take a model whose template writes tools, or describe them in the system message"
         )
 
 
 def _keys(talks: Talks, renderer: Renderer) -> Iterator[str]:
     """Keys of messages, and variables, that the template does not read."""
-    keys = dict.fromkeys(key for _, talk in talks for m in talk.messages for key in m if key not in ("role", "content"))
-    unwritten = {f"`{key}`": _unwritten(talks, renderer, partial(_has_key, key), partial(_without_key, key)) for key in keys}
+    keys = dict.fromkeys(
+        key for _, talk in talks for m in talk.messages for key in m if key not in ("role", "content")
+    )
+    unwritten = {
+        f"`{key}`": _unwritten(talks, renderer, partial(_has_key, key), partial(_without_key, key))
+        for key in keys
+    }
     if any(unwritten.values()):
         yield f"the chat template does not write these keys of messages: {_counted(unwritten)}"
     names = dict.fromkeys(name for _, talk in talks for name in talk.variables)
     unread = {
-        f"`{name}`": _unwritten(talks, renderer, partial(_has_variable, name), partial(_without_variable, name)) for name in names
+        f"`{name}`": _unwritten(
+            talks, renderer, partial(_has_variable, name), partial(_without_variable, name)
+        )
+        for name in names
     }
     if any(unread.values()):
         yield f"the chat template does not read these variables: {_counted(unread)}"
@@ -151,7 +201,9 @@ def _has_key(key: str, talk: Conversation) -> bool:
 
 
 def _without_key(key: str, talk: Conversation) -> Conversation:
-    return _changed(talk, lambda message: {name: value for name, value in message.items() if name != key})
+    return _changed(
+        talk, lambda message: {name: value for name, value in message.items() if name != key}
+    )
 
 
 def _has_variable(name: str, talk: Conversation) -> bool:
@@ -167,28 +219,41 @@ def _thoughts(talks: Talks, renderer: Renderer) -> Iterator[str]:
     if (tag := renderer.left_open) is None:
         return
     answers = [talk.messages[index] for _, talk in talks for index in talk.answers]
-    without = sum(tag.closing not in str(m.get("content")) and not m.get("reasoning_content") for m in answers)
+    without = sum(
+        tag.closing not in str(m.get("content")) and not m.get("reasoning_content") for m in answers
+    )
     if without:
         yield (
-            f"the chat template opens {tag.opening} where an answer is due, and {without:,} of {len(answers):,} answers have"
-            " nothing in it: they are learnt with an empty one"
+            f"the chat template opens {tag.opening} where an answer is due, and {without:,} of"
+            f" {len(answers):,} answers have nothing in it: they are learnt with an empty one"
         )
 
 
 def _ends(talks: Talks, renderer: Renderer) -> Iterator[str]:
     ended = sum(any(renderer.ends_itself(m) for m in talk.messages) for _, talk in talks)
     if ended:
-        yield f"answers end in {renderer.turn_end} already ({rows_of(ended)}): it is taken off, since the chat template writes it"
+        yield (
+            f"answers end in {renderer.turn_end} already ({rows_of(ended)}): it is taken off, since the"
+            " chat template writes it"
+        )
 
 
 def _unwritten(
-    talks: Talks, renderer: Renderer, has: Callable[[Conversation], bool], without: Callable[[Conversation], Conversation]
+    talks: Talks,
+    renderer: Renderer,
+    has: Callable[[Conversation], bool],
+    without: Callable[[Conversation], Conversation],
 ) -> int:
-    """How many rows have a thing that makes no difference to what a few of them look like; 0 where it makes one."""
+    """How many rows have a thing that makes no difference to what a few of them look
+    like; 0 where it makes one."""
     places = [index for index, (_, talk) in enumerate(talks) if has(talk)]
     few = min(SAMPLE, len(places))
     sample = [talks[places[i * len(places) // few]][1] for i in range(few)]
-    return 0 if any(_texts(talk, renderer) != _texts(without(talk), renderer) for talk in sample) else len(places)
+    return (
+        0
+        if any(_texts(talk, renderer) != _texts(without(talk), renderer) for talk in sample)
+        else len(places)
+    )
 
 
 def _texts(talk: Conversation, renderer: Renderer) -> list[str] | None:

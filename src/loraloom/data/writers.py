@@ -26,7 +26,9 @@ def check_target(path: Path) -> None:
             next=f"--out {path.stem}.jsonl",
         )
     if path.exists():
-        raise RequestError(f"`{path}` is there already, and is not written over", next="remove it, or give another name")
+        raise RequestError(
+            f"`{path}` is there already, and is not written over", next="remove it, or give another name"
+        )
     if not path.parent.is_dir():
         raise RequestError(f"there is no folder `{path.parent}`", next=f"mkdir -p {path.parent}")
 
@@ -42,7 +44,9 @@ def write_rows(path: Path, rows: Rows) -> None:
         WRITERS[path.suffix.lower()](partial, rows)
         partial.rename(path)
     except OSError as error:
-        raise DataError(f"{path} cannot be written: {error.strerror or error}", next="check the folder and the disk") from error
+        raise DataError(
+            f"{path} cannot be written: {error.strerror or error}", next="check the folder and the disk"
+        ) from error
     finally:
         partial.unlink(missing_ok=True)
 
@@ -69,7 +73,9 @@ def _csv(path: Path, rows: Rows) -> None:
         writer.writerow(columns)
         for row in rows:
             cells = [row.get(name) for name in columns]
-            writer.writerow([json_line(cell) if isinstance(cell, list | dict) else cell for cell in cells])
+            writer.writerow(
+                [json_line(cell) if isinstance(cell, list | dict) else cell for cell in cells]
+            )
 
 
 def _parquet(path: Path, rows: Rows) -> None:
@@ -81,8 +87,14 @@ def _parquet(path: Path, rows: Rows) -> None:
         parquet.write_table(pyarrow.table(columns), path)
     except pyarrow.ArrowException as error:
         raise DataError(
-            "Parquet cannot hold a column of these rows", got=str(error), next="write JSONL: --out NAME.jsonl"
+            "Parquet cannot hold a column of these rows",
+            got=str(error),
+            next="write JSONL: --out NAME.jsonl",
         ) from error
 
 
-WRITERS: Mapping[str, Callable[[Path, Rows], None]] = {".jsonl": _jsonl, ".csv": _csv, ".parquet": _parquet}
+WRITERS: Mapping[str, Callable[[Path, Rows], None]] = {
+    ".jsonl": _jsonl,
+    ".csv": _csv,
+    ".parquet": _parquet,
+}

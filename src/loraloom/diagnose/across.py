@@ -12,24 +12,46 @@ ACROSS = ("rank-helps", "rank-does-not-help")
 
 
 def across(trials: Sequence[Trial], metric: str) -> list[Finding]:
-    """Compare completed trials that differ in their rank alone, the smaller against one at least twice as large.
+    """Compare completed trials that differ in their rank alone, the smaller against one
+    at least twice as large.
 
     Args:
         metric: the deciding metric by its full name; a name that ends in "loss" is better when small.
     """
-    done = [trial for trial in trials if trial.status == "completed" and metric in trial.metrics and RANK in trial.params]
-    pairs = [(one, other) for one in done for other in done if _only_rank_grows(one.params, other.params)]
+    done = [
+        trial
+        for trial in trials
+        if trial.status == "completed" and metric in trial.metrics and RANK in trial.params
+    ]
+    pairs = [
+        (one, other) for one in done for other in done if _only_rank_grows(one.params, other.params)
+    ]
     if not pairs:
         return []
     small, large = max(pairs, key=lambda pair: (pair[1].params[RANK], -pair[0].params[RANK]))
     gain, se = _gain(small, large, metric)
     text = f"{metric} {word(large.metrics[metric])} at r {large.params[RANK]} ({large.id}), "
-    text += f"{word(small.metrics[metric])} at r {small.params[RANK]} ({small.id}): {word(gain)} +- {word(se)} better"
+    text += (
+        f"{word(small.metrics[metric])} at r {small.params[RANK]} ({small.id}): {word(gain)} +-"
+        f" {word(se)} better"
+    )
     if gain > SIGMAS * se:
         larger = {RANK: 2 * int(large.params[RANK])}
-        return [Finding(ACROSS[0], "note", "the adapter is limited by its rank", text, "try a larger one", larger)]
+        return [
+            Finding(
+                ACROSS[0], "note", "the adapter is limited by its rank", text, "try a larger one", larger
+            )
+        ]
     if gain < se:
-        return [Finding(ACROSS[1], "note", "a larger rank gains nothing", text, "spend the time on the learning rate instead")]
+        return [
+            Finding(
+                ACROSS[1],
+                "note",
+                "a larger rank gains nothing",
+                text,
+                "spend the time on the learning rate instead",
+            )
+        ]
     return []
 
 
@@ -39,7 +61,8 @@ def _only_rank_grows(small: Mapping[str, object], large: Mapping[str, object]) -
 
 
 def _gain(small: Trial, large: Trial, metric: str) -> tuple[float, float]:
-    """By how much the larger is better, and the standard error as if the two were scored on different rows."""
+    """By how much the larger is better, and the standard error as if the two were
+    scored on different rows."""
     difference = large.metrics[metric] - small.metrics[metric]
     se = math.hypot(*(trial.metrics.get(f"{metric}_se", math.inf) for trial in (small, large)))
     return (-difference if metric.endswith("loss") else difference), se

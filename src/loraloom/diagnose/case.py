@@ -1,4 +1,5 @@
-"""One trained candidate as the rules see it: what it was asked to do, what was seen, and the few readings they share."""
+"""One trained candidate as the rules see it: what it was asked to do, what was seen,
+and the few readings they share."""
 
 from __future__ import annotations
 
@@ -41,8 +42,10 @@ class Case:
         rows: training rows.
         adapted, adaptable: target layers, and linear layers that could be one.
         decides: name of the deciding metric, without its split.
-        base_cost, base_loss: the bare base's deciding cost and loss on validation, None where they were not measured.
-        guess_cost, guess_loss: deciding cost, and loss, of the best answer that ignores the input; None for language models.
+        base_cost, base_loss: the bare base's deciding cost and loss on validation, None
+            where they were not measured.
+        guess_cost, guess_loss: deciding cost, and loss, of the best answer that ignores
+            the input; None for language models.
         status, reason: how it ended.
         fresh_b: whether B began at 0.
     """
@@ -117,7 +120,11 @@ class Case:
     def clipped_share(self) -> float:
         """Share of steps clipped, after warm-up."""
         trace = self.signals.trace
-        shares = [share for step, share in zip(trace.steps, trace.clipped, strict=True) if step > self.warmup_steps]
+        shares = [
+            share
+            for step, share in zip(trace.steps, trace.clipped, strict=True)
+            if step > self.warmup_steps
+        ]
         return fmean(shares) if shares else 0.0
 
     @property
@@ -128,8 +135,8 @@ class Case:
 
     @property
     def gap(self) -> Difference | None:
-        """By how much the training loss fell more than that on validation. Their difference alone says little: the rows of one
-        split may be harder than those of the other before anything is learnt."""
+        """By how much the training loss fell more than that on validation. Their difference alone says
+        little: the rows of one split may be harder than those of the other before anything is learnt."""
         if not self.signals.readings or self.base_loss is None:
             return None
         last, fall = self.signals.readings[-1], self.fall

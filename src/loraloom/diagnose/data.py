@@ -23,7 +23,8 @@ class DataSigns:
         lost: share of the supervised tokens that `data.max_length` took.
         cut: training rows that it shortened.
         longest: tokens of the longest training row as it is trained on.
-        ended: share of training rows whose last supervised token ends a text; None where rows have no end.
+        ended: share of training rows whose last supervised token ends a text; None
+            where rows have no end.
         positions: tokens that the model can read at once; None where it has no bound.
     """
 
@@ -47,22 +48,34 @@ def data_findings(signs: DataSigns) -> list[Finding]:
                 "warning",
                 "rows that should judge the adapter are also trained on: their scores flatter",
                 f"{signs.leaked:,} of {signs.held_out:,} held-out rows say what a training row says",
-                "let loraloom take the validation rows out of the training rows, or remove the repeated ones",
+                "let loraloom take the validation rows out of the training rows, or remove the repeated"
+                " ones",
                 {"data.validation": 0.1},
             )
         )
     unended = signs.cut > 0 and signs.ended is not None and signs.ended < ENDED_SHARE
     if signs.lost > LOST_SHARE or unended:
-        ends = "" if signs.ended is None else f"; {signs.ended:.0%} of the rows keep the token that ends them"
-        longer = 2 * signs.longest if signs.positions is None else min(2 * signs.longest, signs.positions)
+        ends = (
+            ""
+            if signs.ended is None
+            else f"; {signs.ended:.0%} of the rows keep the token that ends them"
+        )
+        longer = (
+            2 * signs.longest if signs.positions is None else min(2 * signs.longest, signs.positions)
+        )
         can = longer > signs.longest
         found.append(
             Finding(
                 DATA[1],
                 "warning",
                 "answers are cut off: the model learns to break off rather than to stop",
-                f"{signs.cut:,} of {signs.rows:,} rows are cut at {signs.longest:,} tokens: {signs.lost:.0%} of all lost{ends}",
-                "allow longer rows" if can else f"shorten the rows, or take a model with more than {longer:,} positions",
+                f"{signs.cut:,} of {signs.rows:,} rows are cut at {signs.longest:,} tokens:"
+                f" {signs.lost:.0%} of all lost{ends}",
+                (
+                    "allow longer rows"
+                    if can
+                    else f"shorten the rows, or take a model with more than {longer:,} positions"
+                ),
                 {"data.max_length": longer} if can else {},
             )
         )

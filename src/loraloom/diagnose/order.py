@@ -1,4 +1,5 @@
-"""Ask every rule about a candidate, and put what they found in order: the first finding is the cause, the rest may follow."""
+"""Ask every rule about a candidate, and put what they found in order: the first finding
+is the cause, the rest may follow."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
 """What a training leaves behind to be judged by: plain numbers of fixed size, however long it ran.
 
-`train` fills these in; the rules of this room read them. Everything goes through JSON unchanged, so that a checkpoint, an
-event and run.json can hold it.
+`train` fills these in; the rules of this room read them. Everything goes through JSON unchanged, so that
+a checkpoint, an event and run.json can hold it.
 """
 
 from __future__ import annotations
@@ -12,12 +12,14 @@ from itertools import pairwise
 from typing import Any
 
 BUCKETS = 128
-"""Points of a trace: a run of up to this many steps is kept step by step, a longer one in means of 2, 4, 8, ... steps."""
+"""Points of a trace: a run of up to this many steps is kept step by step, a longer one
+in means of 2, 4, 8, ... steps."""
 
 
 @dataclass
 class Trace:
-    """The course of training in at most `BUCKETS` buckets of equally many steps; the last may still be filling.
+    """The course of training in at most `BUCKETS` buckets of equally many steps; the
+    last may still be filling.
 
     Attributes:
         width: steps of a full bucket.
@@ -75,8 +77,9 @@ class Trace:
 class Reading:
     """One evaluation on validation.
 
-    `gain` is by how much the deciding cost is lower than at the best evaluation before (the bare base's before the first),
-    over the same rows, with its paired standard error; None where nothing came before.
+    `gain` is by how much the deciding cost is lower than at the best evaluation before (the bare base's
+    before the first), over the same rows, with its paired standard error; None where nothing came
+    before.
     """
 
     step: int
@@ -101,7 +104,8 @@ class ModuleUpdate:
 
     r: int
     effective_rank: float
-    """exp of the entropy of the singular values of B A as shares of their sum (Roy and Vetterli, EUSIPCO 2007): 1 to r."""
+    """exp of the entropy of the singular values of B A as shares of their sum (Roy and
+    Vetterli, EUSIPCO 2007): 1 to r."""
     update: float
     """|scale * B A| / |W|: how far the layer moved."""
     energy: float
@@ -116,11 +120,12 @@ class Signals:
     Attributes:
         first_norms: norms of the gradients of all A and of all B at the first step.
         modules: by path; empty unless the adapter begins at B = 0.
-        train_exact, held_out_exact: share of a few training and validation rows whose every supervised token is the
-            model's first choice, at the last step.
-        retain_change: how much the loss on the rows of `data.retain` is above the bare base's, with the paired standard
-            error; the best checkpoint's.
-        seen_exit: (status, reason) of an exit that was only taken down, because the user asked not to act.
+        train_exact, held_out_exact: share of a few training and validation rows whose every supervised
+            token is the model's first choice, at the last step.
+        retain_change: how much the loss on the rows of `data.retain` is above the bare base's, with the
+            paired standard error; the best checkpoint's.
+        seen_exit: (status, reason) of an exit that was only taken down, because the
+            user asked not to act.
     """
 
     trace: Trace = field(default_factory=Trace)

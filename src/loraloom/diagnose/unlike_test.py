@@ -1,7 +1,9 @@
-"""What the test says of validation, once it was opened: a winner that is worse there than where it was chosen.
+"""What the test says of validation, once it was opened: a winner that is worse there
+than where it was chosen.
 
-A test may simply be harder. So the way from the bare base to the winner is held against the way on validation, row by row on
-either side: where the adapter gains as much on the test, the score is lower and the choice was right.
+A test may simply be harder. So the way from the bare base to the winner is held against the way on
+validation, row by row on either side: where the adapter gains as much on the test, the score is lower
+and the choice was right.
 """
 
 from __future__ import annotations
@@ -46,10 +48,14 @@ def unlike_test(
     if min(validation.draws, test.draws) < LEAST_DRAWS or not (test.winner - validation.winner).sure:
         return None
     lost = validation.gain - test.gain
-    known = "; ".join(differs) or "nothing that is counted here (sources, repeats, tokens, lengths, labels, groups)"
+    known = (
+        "; ".join(differs)
+        or "nothing that is counted here (sources, repeats, tokens, lengths, labels, groups)"
+    )
     told = (
-        f"{measure} of {trial} {_pair(validation.winner)} on validation, {_pair(test.winner)} on the test; better than the bare "
-        f"base by {_pair(validation.gain)} and {_pair(test.gain)}. What differs: {known}"
+        f"{measure} of {trial} {_pair(validation.winner)} on validation, {_pair(test.winner)} on the"
+        f" test; better than the bare base by {_pair(validation.gain)} and {_pair(test.gain)}. What"
+        f" differs: {known}"
     )
     if lost.sure and lost.mean >= WORTH * validation.gain.mean:
         symptom = "validation does not stand for the test: what is learnt helps there less"
@@ -60,7 +66,8 @@ def unlike_test(
             "note",
             "the test is harder than validation, for the bare base too",
             told,
-            "judge the adapter by its gain over the base: on the test it is as large as on validation, within its error",
+            "judge the adapter by its gain over the base: on the test it is as large as on validation,"
+            " within its error",
         )
     return None
 

@@ -42,7 +42,9 @@ def class_probabilities(
     found = np.zeros((len(rows), int(model.config.num_labels)), dtype=np.float32)
     for chosen in by_length(rows):
         batch = collate([rows[i] for i in chosen], pad_id, "seq_cls").to(model.device)
-        logits = model(input_ids=batch.input_ids, attention_mask=batch.attention_mask.long(), **options).logits
+        logits = model(
+            input_ids=batch.input_ids, attention_mask=batch.attention_mask.long(), **options
+        ).logits
         found[chosen] = logits.float().softmax(-1).cpu().numpy()
         tick(len(chosen))
     return found

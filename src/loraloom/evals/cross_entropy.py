@@ -1,4 +1,5 @@
-"""Cross entropy of a frozen linear head, chunk by chunk: the logits of a batch (tokens x vocabulary) never exist at once."""
+"""Cross entropy of a frozen linear head, chunk by chunk: the logits of a batch (tokens
+x vocabulary) never exist at once."""
 
 from __future__ import annotations
 
@@ -15,12 +16,14 @@ from loraloom.lora.frozen import frozen_kernel
 from loraloom.lora.function import Frozen
 
 CHUNK_BYTES = 24 * 2**20
-"""Logits of one chunk would take about this much in float32: enough rows for a fast product, few enough for a shared cache."""
+"""Logits of one chunk would take about this much in float32: enough rows for a fast
+product, few enough for a shared cache."""
 CUDA_ROWS = 1024
-"""Rows of a chunk on CUDA, at least: each chunk reads the head from memory twice, and with fewer rows than this that takes
-longer than the products."""
+"""Rows of a chunk on CUDA, at least: each chunk reads the head from memory twice, and with fewer rows
+than this that takes longer than the products."""
 BLOCK_BYTES = 3 * 2**20
-"""A CPU widens so much of a chunk at once and makes gradients of it: the passes over it then stay in a core's own cache."""
+"""A CPU widens so much of a chunk at once and makes gradients of it: the passes over it
+then stay in a core's own cache."""
 
 _kernels: WeakKeyDictionary[nn.Module, dict[bool, Frozen]] = WeakKeyDictionary()
 """Of each head, by `prepack`."""
@@ -30,8 +33,9 @@ _rooms = threading.local()
 
 
 def _room(rows: int, vocabulary: int, dtype: torch.dtype, device: torch.device) -> Tensor:
-    """A table for logits that are widened, [rows, vocabulary]. Each thread's own, and kept from call to call: one of this size
-    would come from the system anew each time, page by page, which takes as long as filling it does."""
+    """A table for logits that are widened, [rows, vocabulary]. Each thread's own, and kept from call to
+    call: one of this size would come from the system anew each time, page by page, which takes as long
+    as filling it does."""
     wanted = (rows, vocabulary, dtype, device)
     if getattr(_rooms, "made", None) != wanted:
         _rooms.table = torch.empty((rows, vocabulary), dtype=dtype, device=device)
@@ -42,14 +46,16 @@ def _room(rows: int, vocabulary: int, dtype: torch.dtype, device: torch.device) 
 class ChunkedCrossEntropy(torch.autograd.Function):
     """hidden [N, D], targets [N] -> losses [N] and right [N], the first choices that are right (1 or 0).
 
-    The gradient of each loss with respect to its own hidden row is formed while the chunk's logits are there and kept
-    as [N, D] (the idea of Liger kernel, arXiv:2410.10989, at a per-row upstream gradient). While training, `right` is
-    not worth another pass over the logits and is NaN.
-    The eager expression is the contract: F.cross_entropy(head(hidden), targets, reduction="none").
+    The gradient of each loss with respect to its own hidden row is formed while the chunk's logits are
+    there and kept as [N, D] (the idea of Liger kernel, arXiv:2410.10989, at a per-row upstream
+    gradient). While training, `right` is not worth another pass over the logits and is NaN. The eager
+    expression is the contract: F.cross_entropy(head(hidden), targets, reduction="none").
     """
 
     @staticmethod
-    def forward(ctx: Any, hidden_ND: Tensor, head: Frozen, targets_N: Tensor, chunk: int) -> tuple[Tensor, Tensor]:
+    def forward(
+        ctx: Any, hidden_ND: Tensor, head: Frozen, targets_N: Tensor, chunk: int
+    ) -> tuple[Tensor, Tensor]:
         wide = torch.float64 if hidden_ND.dtype == torch.float64 else torch.float32
         losses = torch.empty(hidden_ND.shape[0], dtype=wide, device=hidden_ND.device)
         right = torch.full_like(losses, torch.nan)
@@ -59,7 +65,9 @@ class ChunkedCrossEntropy(torch.autograd.Function):
             logits = head.forward(hidden_ND[part])
             targets = targets_N[part, None]
             for block in _parts(len(logits), _block(logits, wide)):
-                losses[part][block] = _losses(logits[block], targets[block], wide, None if training else right[part][block])
+                losses[part][block] = _losses(
+                    logits[block], targets[block], wide, None if training else right[part][block]
+                )
             if grads_ND is not None:
                 grads_ND[part] = head.backward(logits)
         if grads_ND is not None:
@@ -91,10 +99,12 @@ def _block(logits_NV: Tensor, wide: torch.dtype) -> int:
 
 
 def _losses(logits_NV: Tensor, targets_N1: Tensor, wide: torch.dtype, right_N: Tensor | None) -> Tensor:
-    """Losses [N] of logits [N, V]. Fills `right_N` where there is one, else turns the logits into their gradient.
+    """Losses [N] of logits [N, V]. Fills `right_N` where there is one, else turns the
+    logits into their gradient.
 
-    The largest probability is never small, so its logarithm is exact, and the largest logit minus it is the log of the sum of
-    all: log_softmax and an exp of it would pass over the table twice where softmax does once.
+    The largest probability is never small, so its logarithm is exact, and the largest logit minus it is
+    the log of the sum of all: log_softmax and an exp of it would pass over the table twice where softmax
+    does once.
     """
     if kernels.used(logits_NV.device, logits_NV.dtype):
         from loraloom.lora.kernels.softmax import losses_in_place
@@ -103,22 +113,30 @@ def _losses(logits_NV: Tensor, targets_N1: Tensor, wide: torch.dtype, right_N: T
     wide_NV = logits_NV
     if logits_NV.dtype != wide:
         # Widened first: softmax(dtype=...) takes a slow way on a CPU.
-        wide_NV = _room(_block(logits_NV, wide), logits_NV.shape[1], wide, logits_NV.device)[: len(logits_NV)].copy_(logits_NV)
+        wide_NV = _room(_block(logits_NV, wide), logits_NV.shape[1], wide, logits_NV.device)[
+            : len(logits_NV)
+        ].copy_(logits_NV)
     if right_N is not None:
         right_N.copy_(wide_NV.argmax(-1, keepdim=True).eq(targets_N1).squeeze(-1))
     top_N1, own_N1 = wide_NV.amax(-1, keepdim=True), wide_NV.gather(-1, targets_N1)
     torch.softmax(wide_NV, -1, out=wide_NV)
     losses_N1 = top_N1 - wide_NV.amax(-1, keepdim=True).log() - own_N1
     if right_N is None:
-        logits_NV.copy_(wide_NV.scatter_add_(-1, targets_N1, wide_NV.new_full((1, 1), -1.0).expand_as(targets_N1)))
+        logits_NV.copy_(
+            wide_NV.scatter_add_(-1, targets_N1, wide_NV.new_full((1, 1), -1.0).expand_as(targets_N1))
+        )
     return losses_N1.squeeze(-1)
 
 
-def token_losses(hidden_ND: Tensor, head: nn.Linear, targets_N: Tensor, *, prepack: bool = True) -> tuple[Tensor, Tensor]:
-    """Losses [N] in nats and first choices that are right [N], of hidden states [N, D] under a frozen head.
+def token_losses(
+    hidden_ND: Tensor, head: nn.Linear, targets_N: Tensor, *, prepack: bool = True
+) -> tuple[Tensor, Tensor]:
+    """Losses [N] in nats and first choices that are right [N], of hidden states [N, D]
+    under a frozen head.
 
     Args:
-        prepack: spend memory on a faster layout of the head (`frozen_kernel`), which is kept as long as the head.
+        prepack: spend memory on a faster layout of the head (`frozen_kernel`), which is
+            kept as long as the head.
     """
     made = _kernels.setdefault(head, {})
     kernel = made.get(prepack) or frozen_kernel(head, prepack=prepack)

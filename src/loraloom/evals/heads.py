@@ -1,8 +1,9 @@
-"""From a language model's inputs to the losses of chosen positions, without the logits of all the others.
+"""From a language model's inputs to the losses of chosen positions, without the logits
+of all the others.
 
-How a model gets from hidden states to logits is found by asking it once: a frozen linear head over the last hidden
-state (most decoders, BART), over something scaled (T5), or with a soft cap on the logits (Gemma 2). A model that does
-anything else is believed: its own logits are taken, at their full size.
+How a model gets from hidden states to logits is found by asking it once: a frozen linear head over the
+last hidden state (most decoders, BART), over something scaled (T5), or with a soft cap on the logits
+(Gemma 2). A model that does anything else is believed: its own logits are taken, at their full size.
 """
 
 from __future__ import annotations
@@ -26,8 +27,8 @@ from loraloom.lora.transfer import send
 class HeadForm:
     """logits = cap * tanh(head(hidden) / cap), or head(hidden) without a cap.
 
-    `hidden` is the inner model's last hidden state ("inner"), what the head is given ("given"), or not to be had
-    ("logits": only the model knows).
+    `hidden` is the inner model's last hidden state ("inner"), what the head is given ("given"), or not
+    to be had ("logits": only the model knows).
     """
 
     hidden: Literal["inner", "given", "logits"]
@@ -35,14 +36,17 @@ class HeadForm:
 
 
 def head_form(model: Any, inputs: Mapping[str, Tensor]) -> HeadForm:
-    """The form that gives exactly the model's logits for `inputs`. To be asked before any layer is wrapped."""
+    """The form that gives exactly the model's logits for `inputs`. To be asked before
+    any layer is wrapped."""
     head = model.get_output_embeddings()
     if type(head) is not nn.Linear:
         return HeadForm("logits")
     caps = (None, getattr(model.config.get_text_config(), "final_logit_softcapping", None))
     with torch.no_grad():
         logits = model(**inputs, use_cache=False).logits
-        for form in [HeadForm(hidden, cap) for cap in dict.fromkeys(caps) for hidden in ("inner", "given")]:
+        for form in [
+            HeadForm(hidden, cap) for cap in dict.fromkeys(caps) for hidden in ("inner", "given")
+        ]:
             hidden = hidden_states(model, form, inputs)
             if hidden is None or hidden.dtype != head.weight.dtype:
                 continue  # a head that is kept in float32 is given what the model widens for it
@@ -62,7 +66,8 @@ def hidden_states(model: Any, form: HeadForm, inputs: Mapping[str, Tensor]) -> T
 
 @dataclass(frozen=True)
 class Positions:
-    """Where something is supervised, rows ascending, and what should be chosen there; each [N] on the model's device.
+    """Where something is supervised, rows ascending, and what should be chosen there;
+    each [N] on the model's device.
 
     Found on the host: how many there are shapes what the device does, and it is not to be waited for.
     """
@@ -90,25 +95,33 @@ class Positions:
 def losses_at(
     model: Any, form: HeadForm, inputs: Mapping[str, Tensor], at: Positions, *, prepack: bool = True
 ) -> tuple[Tensor, Tensor]:
-    """Losses [N] in nats and first choices that are right [N] (NaN where they would cost), at chosen positions.
+    """Losses [N] in nats and first choices that are right [N] (NaN where they would
+    cost), at chosen positions.
 
     Args:
         prepack: spend memory on a faster layout of a frozen head.
     """
     head = model.get_output_embeddings()
     rows_N, columns_N, targets_N = at.rows_N, at.columns_N, at.targets_N
-    owners = head.owners(at.host_rows_N) if isinstance(head, PackedLayer) else [(slice(0, len(rows_N)), head)]
+    owners = (
+        head.owners(at.host_rows_N) if isinstance(head, PackedLayer) else [(slice(0, len(rows_N)), head)]
+    )
     if form.hidden == "logits" or owners is None:
         logits_NV = model(**inputs, use_cache=False).logits[rows_N, columns_N]
         return _cross_entropy(logits_NV, targets_N)
     hidden = hidden_states(model, form, inputs)
     assert hidden is not None
     hidden_ND = hidden[rows_N, columns_N]
-    parts = [_under_head(hidden_ND[place], module, form.cap, targets_N[place], prepack) for place, module in owners]
+    parts = [
+        _under_head(hidden_ND[place], module, form.cap, targets_N[place], prepack)
+        for place, module in owners
+    ]
     return torch.cat([losses for losses, _ in parts]), torch.cat([right for _, right in parts])
 
 
-def _under_head(hidden_ND: Tensor, head: nn.Module, cap: float | None, targets_N: Tensor, prepack: bool) -> tuple[Tensor, Tensor]:
+def _under_head(
+    hidden_ND: Tensor, head: nn.Module, cap: float | None, targets_N: Tensor, prepack: bool
+) -> tuple[Tensor, Tensor]:
     if type(head) is nn.Linear and cap is None and not head.weight.requires_grad:
         return token_losses(hidden_ND, head, targets_N, prepack=prepack)
 
@@ -119,7 +132,8 @@ def _under_head(hidden_ND: Tensor, head: nn.Module, cap: float | None, targets_N
     parts: list[tuple[Tensor, Tensor]] = []
     for start in range(0, len(targets_N), chunk):
         piece = hidden_ND[start : start + chunk], targets_N[start : start + chunk]
-        # The logits of a piece are made again in the backward pass, so that only one piece's are ever kept.
+        # The logits of a piece are made again in the backward pass, so that only one
+        # piece's are ever kept.
         parts.append(checkpoint(losses_of, *piece, use_reentrant=False, preserve_rng_state=False))  # type: ignore[arg-type]
     if not parts:
         return losses_of(hidden_ND, targets_N)

@@ -1,7 +1,9 @@
-"""What is counted besides the loss: classes that were confused, and texts that were written. Each with its standard error.
+"""What is counted besides the loss: classes that were confused, and texts that were
+written. Each with its standard error.
 
-Standard errors are bootstrapped over rows (Efron and Tibshirani, An Introduction to the Bootstrap, 1993, chapter 6), for
-neither F1 nor Matthews' coefficient is a mean over rows. The draws are seeded: the same rows give the same error.
+Standard errors are bootstrapped over rows (Efron and Tibshirani, An Introduction to the Bootstrap, 1993,
+chapter 6), for neither F1 nor Matthews' coefficient is a mean over rows. The draws are seeded: the same
+rows give the same error.
 """
 
 from __future__ import annotations
@@ -30,12 +32,15 @@ RESAMPLES = 400
 
 
 def class_metrics(chosen: Ints, labels: Ints) -> dict[str, float]:
-    """Macro F1 and Matthews' correlation of `chosen` classes with the true `labels`, both [rows], with `NAME_se`.
+    """Macro F1 and Matthews' correlation of `chosen` classes with the true `labels`,
+    both [rows], with `NAME_se`.
 
-    Macro F1 is the plain mean over the classes that occur in either; one that is never right counts 0. The correlation is
-    that of Gorodkin (2004) for any number of classes, 0 where all rows have one class or are given one.
+    Macro F1 is the plain mean over the classes that occur in either; one that is never right counts 0.
+    The correlation is that of Gorodkin (2004) for any number of classes, 0 where all rows have one class
+    or are given one.
 
-    Drawing rows with replacement draws the cells of the confusion matrix from a multinomial: so that is what is drawn.
+    Drawing rows with replacement draws the cells of the confusion matrix from a
+    multinomial: so that is what is drawn.
     """
     if not len(labels):
         return {}
@@ -51,7 +56,8 @@ def class_metrics(chosen: Ints, labels: Ints) -> dict[str, float]:
 
 
 def _f1_and_mcc(counts_RP: Floats, cells_2P: Ints, classes: int) -> Floats:
-    """[2, R]: macro F1 and MCC of R confusion matrices, each given by the counts of P of its (true, chosen) cells."""
+    """[2, R]: macro F1 and MCC of R confusion matrices, each given by the counts of P
+    of its (true, chosen) cells."""
     right = cells_2P[0] == cells_2P[1]
     true_RC, chosen_RC, hit_RC = (np.zeros((len(counts_RP), classes)) for _ in range(3))
     np.add.at(true_RC.T, cells_2P[0], counts_RP.T)
@@ -72,28 +78,37 @@ def exact_match(written: Sequence[str], wanted: Sequence[str]) -> list[float]:
 
 
 def rouge_l(written: Sequence[str], wanted: Sequence[str]) -> list[float]:
-    """F-measure of the longest common subsequence of words (Lin 2004), as Google's `rouge-score` counts it, unstemmed."""
+    """F-measure of the longest common subsequence of words (Lin 2004), as Google's
+    `rouge-score` counts it, unstemmed."""
     scorer = importlib.import_module("rouge_score.rouge_scorer").RougeScorer(["rougeL"])
-    return [float(scorer.score(other, one)["rougeL"].fmeasure) for one, other in zip(written, wanted, strict=True)]
+    return [
+        float(scorer.score(other, one)["rougeL"].fmeasure)
+        for one, other in zip(written, wanted, strict=True)
+    ]
 
 
 TEXT_METRICS: Mapping[str, TextMetric] = {"exact_match": exact_match, "rouge_l": rouge_l}
 
 
 def text_metrics(names: Sequence[str]) -> dict[str, TextMetric]:
-    """The metrics of these names: of `TEXT_METRICS`, or MODULE:FUNCTION of the user's own. Made before anything is generated.
+    """The metrics of these names: of `TEXT_METRICS`, or MODULE:FUNCTION of the user's
+    own. Made before anything is generated.
 
     Raises:
-        ConfigError: a name that is no metric, a module or function that is not there, two functions of one name, `rouge-score`
-            not installed.
+        ConfigError: a name that is no metric, a module or function that is not there, two functions of
+            one name, `rouge-score` not installed.
     """
     found = {name.rpartition(":")[2]: _text_metric(name) for name in names}
     if len(found) < len(set(names)):
-        raise ConfigError("two metrics have the same name", got=", ".join(names), next="rename one of the functions")
+        raise ConfigError(
+            "two metrics have the same name", got=", ".join(names), next="rename one of the functions"
+        )
     return found
 
 
-def text_scores(metrics: Mapping[str, TextMetric], written: Sequence[str], wanted: Sequence[str]) -> dict[str, float]:
+def text_scores(
+    metrics: Mapping[str, TextMetric], written: Sequence[str], wanted: Sequence[str]
+) -> dict[str, float]:
     """Mean of each metric over the rows, with its bootstrapped standard error as `NAME_se`.
 
     Raises:
@@ -107,7 +122,8 @@ def text_scores(metrics: Mapping[str, TextMetric], written: Sequence[str], wante
 
 
 def bootstrapped_mean(values: Floats) -> tuple[float, float]:
-    """Mean of `values` [rows] and the standard deviation of the means of as many rows drawn with replacement."""
+    """Mean of `values` [rows] and the standard deviation of the means of as many rows
+    drawn with replacement."""
     if not len(values):
         return math.nan, math.nan
     draw = np.random.default_rng(0)
@@ -121,7 +137,10 @@ def _per_row(name: str, metric: TextMetric, written: Sequence[str], wanted: Sequ
         values = np.asarray(found, dtype=np.float64)
     except Exception as error:
         raise ConfigError(
-            f"metric `{name}` failed", got=f"{type(error).__name__}: {error}", need=_SIGNATURE, next="correct the function"
+            f"metric `{name}` failed",
+            got=f"{type(error).__name__}: {error}",
+            need=_SIGNATURE,
+            next="correct the function",
         ) from error
     if values.shape != (len(wanted),):
         got = "one number" if values.ndim == 0 else f"an array of shape {list(values.shape)}"
@@ -140,7 +159,9 @@ _SIGNATURE = "a function (written: list of texts, wanted: list of texts) -> one 
 def _text_metric(name: str) -> TextMetric:
     if name == "rouge_l" and importlib.util.find_spec("rouge_score") is None:
         raise ConfigError(
-            "metric `rouge_l` needs the package rouge-score", got="not installed", next='pip install "loraloom[metrics]"'
+            "metric `rouge_l` needs the package rouge-score",
+            got="not installed",
+            next='pip install "loraloom[metrics]"',
         )
     if name in TEXT_METRICS:
         return TEXT_METRICS[name]
@@ -155,7 +176,8 @@ def _text_metric(name: str) -> TextMetric:
 
 
 def _own(module: str, function: str) -> TextMetric:
-    """A function of the user's, whose module is looked for in the current folder first, as `python -m` would."""
+    """A function of the user's, whose module is looked for in the current folder first,
+    as `python -m` would."""
     here = str(Path.cwd())
     if here not in sys.path:
         sys.path.insert(0, here)
@@ -170,6 +192,8 @@ def _own(module: str, function: str) -> TextMetric:
         ) from error
     if not callable(found):
         raise ConfigError(
-            f"module `{module}` has no function `{function}`", need=_SIGNATURE, next=f"define it in {module}, or correct the name"
+            f"module `{module}` has no function `{function}`",
+            need=_SIGNATURE,
+            next=f"define it in {module}, or correct the name",
         )
     return cast(TextMetric, found)

@@ -1,7 +1,9 @@
-"""Does a row's score depend on the rows beside it? Found by asking the model, before anything is trained.
+"""Does a row's score depend on the rows beside it? Found by asking the model, before
+anything is trained.
 
-Rows of a batch are padded to its longest. A model that reads the padding, or looks ahead where it should only look back, would
-give each row another loss in other company: neither a pack nor a plain batch would then be the training that it seems to be.
+Rows of a batch are padded to its longest. A model that reads the padding, or looks ahead where it should
+only look back, would give each row another loss in other company: neither a pack nor a plain batch would
+then be the training that it seems to be.
 """
 
 from __future__ import annotations
@@ -21,9 +23,11 @@ from loraloom.lora.probe import vocabulary_of
 from loraloom.records import Task
 
 TOLERANCE = {torch.float64: 1e-6, torch.float32: 1e-4, torch.float16: 0.01, torch.bfloat16: 0.05}
-"""Of a classifier's largest logit: the noise of sums in another order, and less than a token that is read by mistake."""
+"""Of a classifier's largest logit: the noise of sums in another order, and less than a
+token that is read by mistake."""
 LOOSER = 5
-"""A language model in half precision may differ so much more: a token near the border of two experts takes the other one."""
+"""A language model in half precision may differ so much more: a token near the border
+of two experts takes the other one."""
 SHORT, LONG = 4, 7
 
 
@@ -39,7 +43,10 @@ def refuse_seen_neighbours(objective: Objective, model: Any, task: Task, pad_id:
         _refuse_seen_padding(model, pad_id, tolerance)
         return
     vocabulary = vocabulary_of(model)
-    short, long = (Row(ids, ids) for ids in (np.arange(1, 1 + n, dtype=np.int32) % vocabulary for n in (SHORT, LONG)))
+    short, long = (
+        Row(ids, ids)
+        for ids in (np.arange(1, 1 + n, dtype=np.int32) % vocabulary for n in (SHORT, LONG))
+    )
     device = next(model.parameters()).device
     alone = objective.rows(model, collate([short], pad_id, task).to(device))
     beside = objective.rows(model, collate([short, long], pad_id, task).to(device))
@@ -49,7 +56,8 @@ def refuse_seen_neighbours(objective: Objective, model: Any, task: Task, pad_id:
         tolerance *= LOOSER
     if abs(loss - other) > tolerance * max(abs(loss), float(alone.weight[0])):
         raise ModelError(
-            f"{type(model).__name__} gives a row another loss beside a longer one: {loss:.4g} differs by {abs(loss - other):.2g}",
+            f"{type(model).__name__} gives a row another loss beside a longer one: {loss:.4g} differs by"
+            f" {abs(loss - other):.2g}",
             got="a model that reads what stands after a token, or padding",
             need="a decoder that only looks back, and an encoder that keeps to its attention mask",
             next="is_decoder in config.json, where the family is an encoder; else another model",
@@ -57,7 +65,8 @@ def refuse_seen_neighbours(objective: Objective, model: Any, task: Task, pad_id:
 
 
 def _refuse_not_finite(model: Any, alone: float, padded: float) -> None:
-    """What is not finite without any neighbour is none of this test's: the check of gradients names the layer where it begins."""
+    """What is not finite without any neighbour is none of this test's: the check of gradients names the
+    layer where it begins."""
     if math.isfinite(alone) and not math.isfinite(padded):
         raise ModelError(
             f"{type(model).__name__} answers a padded row with numbers that are not finite: {padded}",
@@ -68,10 +77,14 @@ def _refuse_not_finite(model: Any, alone: float, padded: float) -> None:
 
 
 def _refuse_seen_padding(model: Any, pad_id: int, tolerance: float) -> None:
-    """Decoders take the last token that is not the padding of their config; rows padded with anything else would be judged by
-    their padding, and so by their neighbours' length. Encoders may read padding in spite of their mask."""
+    """Decoders take the last token that is not the padding of their config; rows padded with anything
+    else would be judged by their padding, and so by their neighbours' length. Encoders may read padding
+    in spite of their mask.
+    """
     text = model.config.get_text_config()
-    bare = (torch.arange(SHORT, device=next(model.parameters()).device)[None] % vocabulary_of(model)).clamp(min=1)
+    bare = (
+        torch.arange(SHORT, device=next(model.parameters()).device)[None] % vocabulary_of(model)
+    ).clamp(min=1)
     mask = torch.ones_like(bare)
     padded = F.pad(bare, (0, LONG - SHORT), value=pad_id)
     # To the host first: an Apple GPU has no float64.
@@ -90,7 +103,8 @@ def _refuse_seen_padding(model: Any, pad_id: int, tolerance: float) -> None:
             next="set pad_token_id in config.json to the tokenizer's",
         )
     raise ModelError(
-        f"{type(model).__name__} reads the padding of its rows: a logit changes by {difference:.2g} of the largest",
+        f"{type(model).__name__} reads the padding of its rows: a logit changes by {difference:.2g} of"
+        " the largest",
         got="a layer that mixes neighbouring tokens without the attention mask",
         need=f"an answer that does not depend on how far a row is padded, to {tolerance:.2g}",
         next="take another encoder, or train with PEFT and one row a batch",

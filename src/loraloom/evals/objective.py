@@ -1,9 +1,9 @@
 """From a padded batch to one loss a row: what every training step and every evaluation stands on.
 
-The model's own `labels=` is never used: its mean runs over the whole batch and would couple the candidates.
-Here each row gives the sum of its token losses and the number of its supervised tokens; whoever calls divides.
-For language models the head is applied to supervised positions only and in chunks, so that the logits of a
-batch (tokens x vocabulary) never exist at once.
+The model's own `labels=` is never used: its mean runs over the whole batch and would couple the
+candidates. Here each row gives the sum of its token losses and the number of its supervised tokens;
+whoever calls divides. For language models the head is applied to supervised positions only and in
+chunks, so that the logits of a batch (tokens x vocabulary) never exist at once.
 """
 
 from __future__ import annotations
@@ -24,9 +24,10 @@ from loraloom.evals.shift import shift_of
 
 @dataclass
 class RowLosses:
-    """Per row of a batch: `loss` [B], the sum over its supervised tokens, in nats (differentiable); `weight` [B],
-    their number; `correct` [B], how many of them the model's first choice got right (NaN where a language model trains:
-    it would cost a pass over the logits); `chosen` [B], the class that a classifier chose."""
+    """Per row of a batch: `loss` [B], the sum over its supervised tokens, in nats (differentiable);
+    `weight` [B], their number; `correct` [B], how many of them the model's first choice got right (NaN
+    where a language model trains: it would cost a pass over the logits); `chosen` [B], the class that a
+    classifier chose."""
 
     loss: Tensor
     weight: Tensor
@@ -36,7 +37,10 @@ class RowLosses:
     def slice(self, rows: slice) -> RowLosses:
         """These rows only."""
         return RowLosses(
-            self.loss[rows], self.weight[rows], self.correct[rows], None if self.chosen is None else self.chosen[rows]
+            self.loss[rows],
+            self.weight[rows],
+            self.correct[rows],
+            None if self.chosen is None else self.chosen[rows],
         )
 
 
@@ -55,7 +59,8 @@ class Objective(Protocol):
         ...
 
     def targets(self, batch: Batch) -> Tensor | None:
-        """What a language model should choose after each token [B, T], -100 where nothing is supervised."""
+        """What a language model should choose after each token [B, T], -100 where
+        nothing is supervised."""
         ...
 
 
@@ -71,7 +76,8 @@ def _per_row(at: Positions, size: int, losses_N: Tensor, right_N: Tensor) -> Row
 
 
 class CausalObjective:
-    """Next-token loss of a decoder. Rows are padded on the right and need no mask: a token never looks ahead."""
+    """Next-token loss of a decoder. Rows are padded on the right and need no mask: a
+    token never looks ahead."""
 
     metric = "token_accuracy"
 
@@ -83,7 +89,9 @@ class CausalObjective:
 
     def rows(self, model: Any, batch: Batch, at: Positions | None = None) -> RowLosses:
         at = Positions.of(self.targets(batch.on_host), batch.labels.device) if at is None else at
-        losses_N, right_N = losses_at(model, self.form, {"input_ids": batch.input_ids}, at, prepack=self.prepack)
+        losses_N, right_N = losses_at(
+            model, self.form, {"input_ids": batch.input_ids}, at, prepack=self.prepack
+        )
         return _per_row(at, len(batch.labels), losses_N, right_N)
 
     def targets(self, batch: Batch) -> Tensor:
@@ -99,13 +107,17 @@ class ClassificationObjective:
     def __init__(self, model: Any) -> None:
         self.chance = math.log(max(2, model.config.num_labels))
         # A decoder would fill a cache that nobody reads.
-        self.options = {"use_cache": False} if "use_cache" in inspect.signature(model.forward).parameters else {}
+        self.options = (
+            {"use_cache": False} if "use_cache" in inspect.signature(model.forward).parameters else {}
+        )
 
     def targets(self, batch: Batch) -> None:
         return None
 
     def rows(self, model: Any, batch: Batch, at: Positions | None = None) -> RowLosses:
-        logits = model(input_ids=batch.input_ids, attention_mask=batch.attention_mask.long(), **self.options).logits
+        logits = model(
+            input_ids=batch.input_ids, attention_mask=batch.attention_mask.long(), **self.options
+        ).logits
         logits_BC = _wide(logits)
         loss = F.cross_entropy(logits_BC, batch.labels, reduction="none")
         chosen = logits_BC.detach().argmax(-1)
@@ -114,7 +126,8 @@ class ClassificationObjective:
 
 
 class Seq2SeqObjective:
-    """Loss of the target's tokens given the source. The decoder reads the target one place to the right."""
+    """Loss of the target's tokens given the source. The decoder reads the target one
+    place to the right."""
 
     metric = "token_accuracy"
 

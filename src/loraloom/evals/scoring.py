@@ -1,4 +1,5 @@
-"""Score candidates on a split: all of them in the same passes, one number a row kept for paired comparisons."""
+"""Score candidates on a split: all of them in the same passes, one number a row kept
+for paired comparisons."""
 
 from __future__ import annotations
 
@@ -22,15 +23,16 @@ from loraloom.records import Score, Task
 from loraloom.search.compare import ratio_of_sums
 
 EVALUATION_FACTOR = 2
-"""A pass that only scores holds this many times the tokens of a training pass, and one row of each candidate at least."""
+"""A pass that only scores holds this many times the tokens of a training pass, and one
+row of each candidate at least."""
 
 
 @dataclass(frozen=True)
 class RowSums:
     """Per row of a split: sum of losses, supervised tokens, and right first choices; each [rows].
 
-    A classifier's rows also have the class that was `chosen` and the true one, `labels`. `clusters` as in `Score`; empty where
-    each row is a draw of its own.
+    A classifier's rows also have the class that was `chosen` and the true one, `labels`. `clusters` as
+    in `Score`; empty where each row is a draw of its own.
     """
 
     loss: np.ndarray
@@ -52,7 +54,9 @@ class RowTable:
 
     def put(self, places: Sequence[int], result: RowLosses, labels: Tensor) -> None:
         """The rows of `places`; `result` and `labels` hold them in that order, on the host."""
-        self._sums[:, places] = torch.stack([result.loss, result.weight, result.correct]).double().numpy()
+        self._sums[:, places] = (
+            torch.stack([result.loss, result.weight, result.correct]).double().numpy()
+        )
         if result.chosen is not None:
             self._classes[:, places] = torch.stack([result.chosen, labels]).numpy()
 
@@ -63,7 +67,8 @@ class RowTable:
 
 
 def score_of(sums: RowSums, split: str, objective: Objective, decide_by: str) -> Score:
-    """Turn row sums into metrics with their errors. `decide_by` names the metric whose cost is kept a row."""
+    """Turn row sums into metrics with their errors. `decide_by` names the metric whose
+    cost is kept a row."""
     metrics = _with_error("loss", sums.loss, sums) | _with_error(objective.metric, sums.correct, sums)
     if objective.metric == "token_accuracy":
         metrics["perplexity"] = float(np.exp(min(metrics["loss"], 700.0)))
@@ -76,7 +81,8 @@ def score_of(sums: RowSums, split: str, objective: Objective, decide_by: str) ->
 
 
 def fingerprint(rows: Sequence[Row]) -> str:
-    """Short text that is equal for equal rows in the same order: scores of them can be compared in pairs."""
+    """Short text that is equal for equal rows in the same order: scores of them can be
+    compared in pairs."""
     digest = hashlib.blake2b(digest_size=12)
     for row in rows:
         for ids in (row.input_ids, row.labels):
@@ -104,8 +110,8 @@ def row_sums(
 ) -> dict[str, RowSums]:
     """Score `trials` on `rows`; no trials is the bare base, under the key "".
 
-    Each pass takes the same rows for every trial; rows go by length, so that little is padded. The result is in the order
-    of `rows`.
+    Each pass takes the same rows for every trial; rows go by length, so that little is padded. The
+    result is in the order of `rows`.
 
     Args:
         token_budget: padded tokens, of all trials, that are scored at a time.
@@ -125,7 +131,9 @@ def row_sums(
             return objective.rows(model, batch), batch.on_host.labels
 
     passes = _passes(order, rows, len(names), token_budget // workers.count)
-    for chosen, (result, labels) in zip(passes, workers.map(score, passes, together=objective.concurrent), strict=True):
+    for chosen, (result, labels) in zip(
+        passes, workers.map(score, passes, together=objective.concurrent), strict=True
+    ):
         result = on_host(result)
         for k, name in enumerate(names):
             own = slice(k * len(chosen), (k + 1) * len(chosen))

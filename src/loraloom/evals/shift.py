@@ -1,7 +1,9 @@
-"""What a decoder reads while it learns a target: the target one place to the right, after a start of the model's own.
+"""What a decoder reads while it learns a target: the target one place to the right,
+after a start of the model's own.
 
-Families differ in that start: an id of the config under one of several names (T5, BART, T5Gemma), or the target's own last
-token, a language's code (mBART). So the model is asked once, by giving it labels and listening at its decoder.
+Families differ in that start: an id of the config under one of several names (T5, BART, T5Gemma), or the
+target's own last token, a language's code (mBART). So the model is asked once, by giving it labels and
+listening at its decoder.
 """
 
 from __future__ import annotations
@@ -68,7 +70,10 @@ def _unknown(model: Any, got: str) -> ModelError:
         f"what the decoder of {type(model).__name__} starts a target with is not known",
         got=got,
         need="the id that its targets begin after",
-        next="set decoder_start_token_id in config.json (T5: the pad token, BART: </s>, mBART: a language's code)",
+        next=(
+            "set decoder_start_token_id in config.json (T5: the pad token, BART: </s>, mBART: a"
+            " language's code)"
+        ),
     )
 
 

@@ -31,7 +31,8 @@ class Exercise:
 def exercise(row: Row, task: Task) -> Exercise:
     """The first thing that is learnt in `row`, and all that stands before it.
 
-    Of a conversation that is the first answer. A plain text has nothing that is only read, so its first half is the prompt.
+    Of a conversation that is the first answer. A plain text has nothing that is only
+    read, so its first half is the prompt.
     """
     if task == "seq2seq_lm":
         return Exercise(tuple(row.input_ids.tolist()), tuple(row.labels[row.labels != IGNORED].tolist()))
@@ -45,9 +46,16 @@ def exercise(row: Row, task: Task) -> Exercise:
 
 
 def written(
-    model: Any, exercises: Sequence[Exercise], tokenizer: Any, *, task: Task, pad_id: int, max_new_tokens: int
+    model: Any,
+    exercises: Sequence[Exercise],
+    tokenizer: Any,
+    *,
+    task: Task,
+    pad_id: int,
+    max_new_tokens: int,
 ) -> list[str]:
-    """What `model` (plain or PEFT, in eval mode) writes for each prompt, always taking the likeliest token.
+    """What `model` (plain or PEFT, in eval mode) writes for each prompt, always taking
+    the likeliest token.
 
     Prompts of equal length go together, so that none is padded and each reads what it would read alone.
     """
@@ -57,7 +65,9 @@ def written(
         places = list(same)
         for chosen in (places[start : start + BATCH] for start in range(0, len(places), BATCH)):
             prompts = [exercises[i].prompt for i in chosen]
-            new = continuations(model, prompts, tokenizer, task=task, pad_id=pad_id, max_new_tokens=max_new_tokens)
+            new = continuations(
+                model, prompts, tokenizer, task=task, pad_id=pad_id, max_new_tokens=max_new_tokens
+            )
             for place, text in zip(chosen, new, strict=True):
                 texts[place] = text
     return texts
@@ -74,17 +84,21 @@ def continuations(
     max_new_tokens: int,
     temperature: float = 0.0,
 ) -> list[str]:
-    """What `model` writes after prompts (token ids) of one length; nothing where it has no positions left for it.
+    """What `model` writes after prompts (token ids) of one length; nothing where it has
+    no positions left for it.
 
     Args:
-        temperature: 0 always takes the likeliest token; above, the model's own generation_config.json says how to sample.
+        temperature: 0 always takes the likeliest token; above, the model's own
+            generation_config.json says how to sample.
     """
     length = len(prompts[0])
     limit = position_limit(model, task)
     room = max_new_tokens if limit is None else min(max_new_tokens, limit - length)
     if room <= 0:
         return [""] * len(prompts)
-    sampling: dict[str, Any] = {"do_sample": True, "temperature": temperature} if temperature > 0 else {"do_sample": False}
+    sampling: dict[str, Any] = (
+        {"do_sample": True, "temperature": temperature} if temperature > 0 else {"do_sample": False}
+    )
     inputs = torch.tensor(prompts, device=model.device)
     with contextlib.nullcontext() if temperature > 0 else _likeliest(model):
         out = model.generate(
@@ -103,13 +117,18 @@ def continuations(
 def _likeliest(model: Any) -> Generator[None]:
     """Of the model's generation_config only the ids of special tokens count.
 
-    Many ask for beams, a penalty on repetition or a least length, and then it is another token that is taken.
+    Many ask for beams, a penalty on repetition or a least length, and then it is
+    another token that is taken.
     """
     from transformers import GenerationConfig
 
     owner = model.get_base_model() if hasattr(model, "get_base_model") else model
     own = owner.generation_config
-    ids = {name: value for name, value in own.to_dict().items() if name.endswith("_token_id") and value is not None}
+    ids = {
+        name: value
+        for name, value in own.to_dict().items()
+        if name.endswith("_token_id") and value is not None
+    }
     owner.generation_config = GenerationConfig(**ids)
     try:
         yield
@@ -118,7 +137,8 @@ def _likeliest(model: Any) -> Generator[None]:
 
 
 def position_limit(model: Any, task: Task) -> int | None:
-    """Tokens that prompt and answer may have together; None where there is no bound, or each has its own."""
+    """Tokens that prompt and answer may have together; None where there is no bound, or
+    each has its own."""
     return None if task == "seq2seq_lm" else getattr(model.config, "max_position_embeddings", None)
 
 

@@ -1,4 +1,5 @@
-"""Where workers run: in this process today. Whoever decides over candidates knows an `Executor` and nothing behind it."""
+"""Where workers run: in this process today. Whoever decides over candidates knows an
+`Executor` and nothing behind it."""
 
 from __future__ import annotations
 

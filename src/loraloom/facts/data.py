@@ -1,4 +1,5 @@
-"""What the data is: rows, tokens, lengths and balance of the classes, from rows that are already encoded."""
+"""What the data is: rows, tokens, lengths and balance of the classes, from rows that
+are already encoded."""
 
 from __future__ import annotations
 
@@ -46,7 +47,8 @@ class DataFacts:
     leaked_rows: int = 0
     """Held-out rows whose content is also trained on."""
     overlaps: tuple[str, ...] = ()
-    """Held-out rows that are related to rows that are trained on, one sentence a split and kind of relation."""
+    """Held-out rows that are related to rows that are trained on, one sentence a split
+    and kind of relation."""
     rows_left_out: int = 0
     """Rows of any split that nothing can be learnt from: an empty answer, or no label."""
     supervised_lost: float = 0.0
@@ -58,7 +60,11 @@ class DataFacts:
     def split_rows(self) -> dict[str, int]:
         """Rows by split, empty ones left out."""
         counts = (self.rows, self.validation_rows, self.confirm_rows, self.test_rows)
-        return {name: count for name, count in zip(("train", "validation", "confirm", "test"), counts, strict=True) if count}
+        return {
+            name: count
+            for name, count in zip(("train", "validation", "confirm", "test"), counts, strict=True)
+            if count
+        }
 
     @property
     def majority_share(self) -> float:
@@ -69,11 +75,15 @@ class DataFacts:
         """About which share of rows is longer than `length`, from the percentiles."""
         if length >= self.longest:
             return 0.0
-        return (100 - max((share for share, tokens in self.percentiles.items() if tokens <= length), default=0)) / 100
+        return (
+            100
+            - max((share for share, tokens in self.percentiles.items() if tokens <= length), default=0)
+        ) / 100
 
 
 def data_facts(encoded: Encoded) -> DataFacts:
-    """Measure encoded data. A row's length is its input's; of a translation, the longer of source and target."""
+    """Measure encoded data. A row's length is its input's; of a translation, the longer
+    of source and target."""
     lengths = _lengths(encoded.train, encoded.task)
     held_out = _lengths([*encoded.validation, *encoded.confirm, *encoded.test], encoded.task)
     names = tuple(encoded.label_names or ())
@@ -86,7 +96,11 @@ def data_facts(encoded: Encoded) -> DataFacts:
         supervised_tokens=sum(row.supervised for row in encoded.train),
         mean_length=float(lengths.mean()) if len(lengths) else 0.0,
         longest=int(lengths.max(initial=0)),
-        percentiles={share: int(np.percentile(lengths, share, method="higher")) for share in PERCENTILES} if len(lengths) else {},
+        percentiles=(
+            {share: int(np.percentile(lengths, share, method="higher")) for share in PERCENTILES}
+            if len(lengths)
+            else {}
+        ),
         longest_anywhere=int(max(lengths.max(initial=0), held_out.max(initial=0))),
         validation_rows=len(encoded.validation),
         confirm_rows=len(encoded.confirm),
@@ -104,7 +118,8 @@ def data_facts(encoded: Encoded) -> DataFacts:
 
 
 def assumed_data(task: Task) -> DataFacts:
-    """A stand-in where no data was given: ten thousand rows of middling length. The plan says that it is assumed."""
+    """A stand-in where no data was given: ten thousand rows of middling length. The
+    plan says that it is assumed."""
     length = 64 if task == "seq_cls" else 512
     rows = 10_000
     return DataFacts(
@@ -123,7 +138,10 @@ def assumed_data(task: Task) -> DataFacts:
 
 
 def _lengths(rows: Sequence[Row], task: Task) -> np.ndarray[tuple[int], np.dtype[np.int64]]:
-    sizes = [max(len(row.input_ids), len(row.labels)) if task == "seq2seq_lm" else len(row.input_ids) for row in rows]
+    sizes = [
+        max(len(row.input_ids), len(row.labels)) if task == "seq2seq_lm" else len(row.input_ids)
+        for row in rows
+    ]
     return np.array(sizes, dtype=np.int64)
 
 

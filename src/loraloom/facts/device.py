@@ -12,17 +12,36 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any, Literal
 
-from loraloom.facts.gpu_path import VISIBLE, Refusals, cuda_is_available, name_of_gpu, refusals, used_parts, why_unused
+from loraloom.facts.gpu_path import (
+    VISIBLE,
+    Refusals,
+    cuda_is_available,
+    name_of_gpu,
+    refusals,
+    used_parts,
+    why_unused,
+)
 
 DeviceKind = Literal["cpu", "cuda", "mps"]
-PACKAGES = ("loraloom", "torch", "transformers", "peft", "optuna", "safetensors", "tokenizers", "numpy", "pydantic", "sqlalchemy")
+PACKAGES = (
+    "loraloom",
+    "torch",
+    "transformers",
+    "peft",
+    "optuna",
+    "safetensors",
+    "tokenizers",
+    "numpy",
+    "pydantic",
+    "sqlalchemy",
+)
 PRECISIONS = {"fp32": "float32", "bf16": "bfloat16", "fp16": "float16", "fp64": "float64"}
 BF16_CPU_FLAGS = frozenset({"avx512_bf16", "amx_bf16", "bf16"})
 """Processor flags that mean a bf16 product in hardware (x86: AVX-512 BF16, AMX; Arm: bf16)."""
 MODELS = "transformers.modeling_utils"
 MODELS_BYTES = 144e6
-"""What transformers' models and what is imported with them take: measured as the difference between a plan that needs them
-and one that does not (torch 2.13, transformers 5.23)."""
+"""What transformers' models and what is imported with them take: measured as the difference between a
+plan that needs them and one that does not (torch 2.13, transformers 5.23)."""
 
 CUDA_CONTEXT_BYTES = 600_000_000
 """What CUDA and its libraries take of a GPU before anything is computed."""
@@ -36,7 +55,8 @@ CPU_LIMIT = Path("/sys/fs/cgroup/cpu.max")
 
 @dataclass(frozen=True)
 class DeviceFacts:
-    """Where training will run. Memory in bytes; on a CPU it is the machine's (or the container's) memory."""
+    """Where training will run. Memory in bytes; on a CPU it is the machine's (or the
+    container's) memory."""
 
     kind: DeviceKind
     name: str
@@ -51,7 +71,8 @@ class DeviceFacts:
     process_bytes: int = 0
     """What this process holds beside a model, on a CPU; 0 where that is not known."""
     share: float = 1.0
-    """Of the cores, what other processes leave to this one now; 1 where nobody else is there, and on a GPU."""
+    """Of the cores, what other processes leave to this one now; 1 where nobody else is
+    there, and on a GPU."""
     own_bytes: int = 0
     """What this process holds of a GPU already."""
     count: int = 1
@@ -65,11 +86,15 @@ class DeviceFacts:
 
     @property
     def notice(self) -> str:
-        """What a person should know of the device that was taken; empty where there is nothing to say."""
+        """What a person should know of the device that was taken; empty where there is
+        nothing to say."""
         if self.unused_gpu:
             return f"a GPU is not used, and this runs on the CPU: {self.unused_gpu}"
         if self.count > 1:
-            return f"of {self.count} GPUs the first is used, {self.name}: {VISIBLE}={self.next_gpu} takes the next"
+            return (
+                f"of {self.count} GPUs the first is used, {self.name}: {VISIBLE}={self.next_gpu} takes"
+                " the next"
+            )
         return ""
 
     @property
@@ -79,7 +104,8 @@ class DeviceFacts:
 
 
 def device_facts(kind: DeviceKind | None = None) -> DeviceFacts:
-    """Look at the machine: the accelerator that torch sees, else the processor. `kind` forces one of them."""
+    """Look at the machine: the accelerator that torch sees, else the processor. `kind`
+    forces one of them."""
     import torch
 
     forced = kind is not None
@@ -127,9 +153,11 @@ def device_facts(kind: DeviceKind | None = None) -> DeviceFacts:
 
 
 def cuda_memory() -> tuple[int, int, int]:
-    """(free, total, own) bytes of the GPU in use: what this process could still take, all there is, and what it has taken.
+    """(free, total, own) bytes of the GPU in use: what this process could still take,
+    all there is, and what it has taken.
 
-    Blocks that torch's allocator holds and that hold nothing are free to this process, although the driver counts them as taken.
+    Blocks that torch's allocator holds and that hold nothing are free to this process, although the
+    driver counts them as taken.
     """
     import torch
 
@@ -139,7 +167,8 @@ def cuda_memory() -> tuple[int, int, int]:
 
 
 def held_by_others_now() -> str:
-    """ "other processes hold 59.5 GiB of its 80.0 GiB"; empty where there is no GPU, it does not answer, or it is hardly used."""
+    """ "other processes hold 59.5 GiB of its 80.0 GiB"; empty where there is no GPU, it
+    does not answer, or it is hardly used."""
     import torch
 
     try:
@@ -149,14 +178,20 @@ def held_by_others_now() -> str:
     except RuntimeError:
         return ""
     others = total - free - own
-    return f"other processes hold {others / 2**30:.1f} GiB of its {total / 2**30:.1f} GiB" if others > NOTABLE_BYTES else ""
+    return (
+        f"other processes hold {others / 2**30:.1f} GiB of its {total / 2**30:.1f} GiB"
+        if others > NOTABLE_BYTES
+        else ""
+    )
 
 
 def environment(dtype: str | None = None) -> dict[str, Any]:
-    """Versions, device and working precisions, as plain values: what `loraloom env` shows and run.json keeps.
+    """Versions, device and working precisions, as plain values: what `loraloom env`
+    shows and run.json keeps.
 
     Args:
-        dtype: of the base, for what a GPU does with it; None for the half precision that the device is best at.
+        dtype: of the base, for what a GPU does with it; None for the half precision
+            that the device is best at.
     """
     device = device_facts()
     dtype = dtype or ("bfloat16" if device.bf16_native else "float16")
@@ -189,15 +224,24 @@ def gpu_document(device: DeviceFacts, dtype: str) -> dict[str, Any] | None:
 
 
 def _proof(device: DeviceFacts, dtype: str) -> dict[str, Any]:
-    """One product and its gradient in this precision: whether it runs, and is right, rather than claimed to be."""
+    """One product and its gradient in this precision: whether it runs, and is right,
+    rather than claimed to be."""
     import torch
 
-    native = {"bfloat16": device.bf16_native, "float16": device.kind != "cpu", "float64": device.kind != "mps"}.get(dtype, True)
+    native = {
+        "bfloat16": device.bf16_native,
+        "float16": device.kind != "cpu",
+        "float64": device.kind != "mps",
+    }.get(dtype, True)
     try:
-        weight = torch.full((16, 16), 0.5, dtype=getattr(torch, dtype), device=device.kind, requires_grad=True)
+        weight = torch.full(
+            (16, 16), 0.5, dtype=getattr(torch, dtype), device=device.kind, requires_grad=True
+        )
         product = weight @ weight
         product.sum().backward()
-        right = bool((product == 4).all()) and weight.grad is not None and bool((weight.grad == 16).all())
+        right = (
+            bool((product == 4).all()) and weight.grad is not None and bool((weight.grad == 16).all())
+        )
     except (RuntimeError, TypeError, ValueError) as fault:
         return {"works": False, "native": False, "reason": str(fault).splitlines()[0]}
     return {"works": right, "native": native and right}
@@ -218,7 +262,10 @@ def _host_memory() -> tuple[int, int]:
 
     memory = psutil.virtual_memory()
     total, free = int(memory.total), int(memory.available)
-    limit, used = _read_int(Path("/sys/fs/cgroup/memory.max")), _read_int(Path("/sys/fs/cgroup/memory.current"))
+    limit, used = (
+        _read_int(Path("/sys/fs/cgroup/memory.max")),
+        _read_int(Path("/sys/fs/cgroup/memory.current")),
+    )
     if limit is not None and limit < total:
         total = limit
         free = min(free, max(0, limit - (used or 0)))

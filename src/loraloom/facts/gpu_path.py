@@ -18,7 +18,8 @@ NVIDIA, DISPLAY = "0x10de", "0x03"
 """Numbers of the vendor, and of the class of cards that compute or draw."""
 
 Refusals = Mapping[str, Mapping[str, str | None]]
-"""By part of the fast path, then by dtype of the base: why it is not used, in words that follow "because"; None where it is."""
+"""By part of the fast path, then by dtype of the base: why it is not used, in words that follow
+"because"; None where it is."""
 
 
 def refusals(kind: str) -> Refusals:
@@ -28,7 +29,8 @@ def refusals(kind: str) -> Refusals:
     from loraloom.lora import kernels
 
     def with_kernels(kind: str, dtype: torch.dtype) -> str | None:
-        # A pass repeats only where kernels read what changes from tables, and norms and gates are kernels of the same room.
+        # A pass repeats only where kernels read what changes from tables, and norms and gates are
+        # kernels of the same room.
         return None if kernels.refusal(kind, dtype) is None else "they go with the Triton kernels"
 
     parts: Mapping[str, Callable[[str, torch.dtype], str | None]] = {
@@ -36,12 +38,19 @@ def refusals(kind: str) -> Refusals:
         "cuda_graphs": with_kernels,
         "fused_base": with_kernels,
     }
-    return {part: {name: refusal(kind, getattr(torch, name)) for name in DTYPES} for part, refusal in parts.items()}
+    return {
+        part: {name: refusal(kind, getattr(torch, name)) for name in DTYPES}
+        for part, refusal in parts.items()
+    }
 
 
 def used_parts(found: Refusals, dtype: str) -> dict[str, dict[str, Any]]:
-    """Whether each part is used with a base of this dtype, and why not: plain values, for run.json and `--json`."""
-    return {part: {"used": by_dtype[dtype] is None, "reason": by_dtype[dtype]} for part, by_dtype in found.items()}
+    """Whether each part is used with a base of this dtype, and why not: plain values,
+    for run.json and `--json`."""
+    return {
+        part: {"used": by_dtype[dtype] is None, "reason": by_dtype[dtype]}
+        for part, by_dtype in found.items()
+    }
 
 
 def name_of_gpu(place: int) -> str:
@@ -60,8 +69,8 @@ def cuda_is_available() -> bool:
 
 
 def why_unused() -> str:
-    """Why an NVIDIA GPU that is here, or that was asked for by `CUDA_VISIBLE_DEVICES`, cannot be used. Empty where there is none,
-    or where it was hidden on purpose."""
+    """Why an NVIDIA GPU that is here, or that was asked for by `CUDA_VISIBLE_DEVICES`, cannot be used.
+    Empty where there is none, or where it was hidden on purpose."""
     import torch
 
     visible = os.environ.get(VISIBLE)
@@ -69,7 +78,11 @@ def why_unused() -> str:
         return ""
     if torch.version.cuda is None:
         named = torch.version.hip is None and has_nvidia_card()
-        return f"torch {torch.__version__} was built without CUDA: install one that has it (pytorch.org)" if named else ""
+        return (
+            f"torch {torch.__version__} was built without CUDA: install one that has it (pytorch.org)"
+            if named
+            else ""
+        )
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
@@ -83,7 +96,9 @@ def why_unused() -> str:
 
 def has_nvidia_card() -> bool:
     """Whether the machine has one, by what Linux says; False elsewhere."""
-    return any(_says(card / "vendor", NVIDIA) and _says(card / "class", DISPLAY) for card in PCI.glob("*"))
+    return any(
+        _says(card / "vendor", NVIDIA) and _says(card / "class", DISPLAY) for card in PCI.glob("*")
+    )
 
 
 def _says(file: Path, begins: str) -> bool:

@@ -7,8 +7,21 @@ from dataclasses import dataclass
 
 from loraloom.lora.targets import Role
 
-MLP_PARTS = frozenset({"mlp", "ffn", "feed_forward", "feedforward", "densereludense", "intermediate", "output", "ffn_output"})
-MLP_LEAVES = frozenset({"fc1", "fc2", "fc_in", "fc_out", "lin1", "lin2", "dense_h_to_4h", "dense_4h_to_h"})
+MLP_PARTS = frozenset(
+    {
+        "mlp",
+        "ffn",
+        "feed_forward",
+        "feedforward",
+        "densereludense",
+        "intermediate",
+        "output",
+        "ffn_output",
+    }
+)
+MLP_LEAVES = frozenset(
+    {"fc1", "fc2", "fc_in", "fc_out", "lin1", "lin2", "dense_h_to_4h", "dense_4h_to_h"}
+)
 
 
 @dataclass(frozen=True)
@@ -33,7 +46,8 @@ class LinearFact:
 
 
 def role_of(path: str) -> Role:
-    """Attention or MLP, told from the words in a module's path; "other" where neither shows (a pooler)."""
+    """Attention or MLP, told from the words in a module's path; "other" where neither
+    shows (a pooler)."""
     *parents, leaf = path.lower().split(".")
     if any("attn" in part or "attention" in part for part in parents):
         return "attention"
@@ -43,8 +57,12 @@ def role_of(path: str) -> Role:
 
 
 def is_expert(path: str) -> bool:
-    """Whether a module or parameter belongs to the experts that a router chooses from; a shared expert is not chosen."""
-    return any("expert" in part and "shared" not in part and "gate" not in part for part in path.lower().split("."))
+    """Whether a module or parameter belongs to the experts that a router chooses from;
+    a shared expert is not chosen."""
+    return any(
+        "expert" in part and "shared" not in part and "gate" not in part
+        for part in path.lower().split(".")
+    )
 
 
 def frozen_because(path: str, out_features: int, experts: int) -> str:
@@ -53,14 +71,20 @@ def frozen_because(path: str, out_features: int, experts: int) -> str:
         return ""
     *parents, leaf = path.lower().split(".")
     if "router" in (*parents, leaf) or (leaf == "gate" and out_features == experts):
-        return "a router, which sends each token to its experts: training it without the loss that balances them starves some"
+        return (
+            "a router, which sends each token to its experts: training it without the loss that balances"
+            " them starves some"
+        )
     if is_expert(path):
-        return "an expert, which sees the tokens that a router sends it and not the rows of one candidate"
+        return (
+            "an expert, which sees the tokens that a router sends it and not the rows of one candidate"
+        )
     return ""
 
 
 def left_out(linears: Iterable[LinearFact], experts: int) -> tuple[str, ...]:
-    """A sentence for each reason for which layers take no adapter, beside a mixture's experts and router, with their names."""
+    """A sentence for each reason for which layers take no adapter, beside a mixture's experts and
+    router, with their names."""
     by_reason: dict[str, list[str]] = {}
     for one in linears:
         if one.role == "frozen" and not frozen_because(one.path, one.out_features, experts):

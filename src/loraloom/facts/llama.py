@@ -1,9 +1,10 @@
 """LLaMA and the families that are built like it, described by arithmetic from config.json.
 
-To build such a model, even without numbers, takes transformers' modelling code, and importing that takes longer than all
-else that `plan` does. So the common families are described here. A config with a key or a value that is not foreseen below
-is not described at all: `facts.model` then builds the model, which holds for any family and says what is wrong with a
-broken file. Tests hold both descriptions of the same config against each other.
+To build such a model, even without numbers, takes transformers' modelling code, and importing that takes
+longer than all else that `plan` does. So the common families are described here. A config with a key or
+a value that is not foreseen below is not described at all: `facts.model` then builds the model, which
+holds for any family and says what is wrong with a broken file. Tests hold both descriptions of the same
+config against each other.
 """
 
 from __future__ import annotations
@@ -21,13 +22,16 @@ from loraloom.facts.weights import BYTES
 from loraloom.records import Task
 
 LARGEST = 2**24
-"""Of any size in a config: more than any model has, and few enough that a table of two of them can still be addressed."""
+"""Of any size in a config: more than any model has, and few enough that a table of two
+of them can still be addressed."""
 WIDEST_HEAD = 256
 """Wider heads go another way through attention (`transformers.integrations.sdpa_attention`)."""
 ROPE_NUMBERS: Mapping[str, frozenset[str]] = {
     "default": frozenset(),
     "linear": frozenset({"factor"}),
-    "llama3": frozenset({"factor", "low_freq_factor", "high_freq_factor", "original_max_position_embeddings"}),
+    "llama3": frozenset(
+        {"factor", "low_freq_factor", "high_freq_factor", "original_max_position_embeddings"}
+    ),
 }
 """Ways to scale rotary positions, and the numbers that each needs."""
 
@@ -79,12 +83,21 @@ class LlamaLike:
         """How many numbers the model has; those that two tables share count once."""
         block = sum(d_in * d_out + biased * d_out for d_in, d_out, biased in self._block().values())
         norms = 2 * self.hidden + 2 * self.head_norms * self.head_size
-        head = 0 if task == "causal_lm" and self.tied else self.hidden * (self.vocabulary if task == "causal_lm" else labels)
+        head = (
+            0
+            if task == "causal_lm" and self.tied
+            else self.hidden * (self.vocabulary if task == "causal_lm" else labels)
+        )
         return self.vocabulary * self.hidden + self.layers * (block + norms) + self.hidden + head
 
     def _block(self) -> dict[str, tuple[int, int, bool]]:
         """The linear layers of one block: inputs, outputs, and whether it has biases."""
-        d, f, a, kv = self.hidden, self.intermediate, self.heads * self.head_size, self.kv_heads * self.head_size
+        d, f, a, kv = (
+            self.hidden,
+            self.intermediate,
+            self.heads * self.head_size,
+            self.kv_heads * self.head_size,
+        )
         return {
             "self_attn.q_proj": (d, a, self.query_biases),
             "self_attn.k_proj": (d, kv, self.query_biases),
@@ -99,7 +112,15 @@ class LlamaLike:
         yield from ("model", "model.embed_tokens", "model.layers")
         norms = ("self_attn.q_norm", "self_attn.k_norm") if self.head_norms else ()
         names = [*self._block()]
-        inside = ("self_attn", *names[:4], *norms, "mlp", *names[4:], "input_layernorm", "post_attention_layernorm")
+        inside = (
+            "self_attn",
+            *names[:4],
+            *norms,
+            "mlp",
+            *names[4:],
+            "input_layernorm",
+            "post_attention_layernorm",
+        )
         for layer in range(self.layers):
             yield f"model.layers.{layer}"
             yield from (f"model.layers.{layer}.{name}" for name in inside)
@@ -107,10 +128,12 @@ class LlamaLike:
 
 
 def read_llama_like(folder: str) -> LlamaLike | None:
-    """The model that the folder's config.json describes; None where it is of another family, or anything but plain."""
+    """The model that the folder's config.json describes; None where it is of another
+    family, or anything but plain."""
     try:
         path = Path(folder).expanduser() / "config.json"
-        content = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else None  # a pipe would never end
+        # a pipe would never end
+        content = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else None
     except (OSError, RuntimeError, ValueError):  # no folder, "~someone" who is no user here, no JSON
         return None
     if not isinstance(content, dict):
@@ -202,7 +225,8 @@ def _is_token(value: Any) -> bool:
 
 
 def _is_rope(value: Any) -> bool:
-    """Whether these are rotary positions that are known, with all the numbers that they need and no more."""
+    """Whether these are rotary positions that are known, with all the numbers that they
+    need and no more."""
     if not isinstance(value, dict):
         return value is None
     rope = dict(cast("dict[str, Any]", value))
@@ -215,7 +239,9 @@ def _is_rope(value: Any) -> bool:
 
 def _all(check: Callable[[Any], bool]) -> Callable[[Any], bool]:
     """A check of a list: each of its items passes."""
-    return lambda value: isinstance(value, list) and all(check(item) for item in cast("list[Any]", value))
+    return lambda value: (
+        isinstance(value, list) and all(check(item) for item in cast("list[Any]", value))
+    )
 
 
 def _is_names(value: Any) -> bool:
@@ -223,14 +249,25 @@ def _is_names(value: Any) -> bool:
     if not isinstance(value, dict):
         return False
     names = cast("dict[str, Any]", value)
-    return len(names) > 1 and [*names] == [str(number) for number in range(len(names))] and all(map(_is_word, names.values()))
+    return (
+        len(names) > 1
+        and [*names] == [str(number) for number in range(len(names))]
+        and all(map(_is_word, names.values()))
+    )
 
 
 def _is_numbers(value: Any) -> bool:
     return isinstance(value, dict) and all(map(_is_whole, cast("dict[str, Any]", value).values()))
 
 
-SIZES = ("vocab_size", "hidden_size", "intermediate_size", "num_hidden_layers", "num_attention_heads", "max_position_embeddings")
+SIZES = (
+    "vocab_size",
+    "hidden_size",
+    "intermediate_size",
+    "num_hidden_layers",
+    "num_attention_heads",
+    "max_position_embeddings",
+)
 REQUIRED = frozenset({"model_type", *SIZES})
 KEYS: Mapping[str, Callable[[Any], bool]] = {
     **dict.fromkeys((*SIZES, "num_key_value_heads"), _is_size),
@@ -260,7 +297,8 @@ NO_WINDOW: Mapping[str, Callable[[Any], bool]] = {
 
 @dataclass(frozen=True)
 class Family:
-    """How one family differs: the name of its classes, what stands in its configs, and what it adds to a block."""
+    """How one family differs: the name of its classes, what stands in its configs, and
+    what it adds to a block."""
 
     prefix: str
     keys: Mapping[str, Callable[[Any], bool]]
@@ -271,7 +309,13 @@ class Family:
 
 FAMILIES: Mapping[str, Family] = {
     "llama": Family(
-        "Llama", {"head_dim": _is_size, "attention_bias": _is_flag, "mlp_bias": _is_flag, "pretraining_tp": _is_whole}
+        "Llama",
+        {
+            "head_dim": _is_size,
+            "attention_bias": _is_flag,
+            "mlp_bias": _is_flag,
+            "pretraining_tp": _is_whole,
+        },
     ),
     "mistral": Family(
         "Mistral",

@@ -1,8 +1,8 @@
 """What a training pass of a LLaMA-like model keeps for its backward pass, added up from its sizes.
 
-It is what `facts.activations` counts on the model itself, to the byte, without the model: each operation is named in the
-order of the pass, with what autograd keeps of it. An operation keeps something only where a gradient goes through it, so
-nothing is kept before the first adapter.
+It is what `facts.activations` counts on the model itself, to the byte, without the model: each operation
+is named in the order of the pass, with what autograd keeps of it. An operation keeps something only
+where a gradient goes through it, so nothing is kept before the first adapter.
 """
 
 from __future__ import annotations
@@ -20,19 +20,30 @@ INDEX = 8
 
 
 def kept_by_llama(
-    model: LlamaLike, task: Task, targets: frozenset[str], rank: int, dtype: str, length: int, attention: str, rows: int
+    model: LlamaLike,
+    task: Task,
+    targets: frozenset[str],
+    rank: int,
+    dtype: str,
+    length: int,
+    attention: str,
+    rows: int,
 ) -> float | None:
-    """Bytes that a pass of so many rows keeps of each; None for attention that is not fused. Arguments as in
-    `activations.kept_bytes_per_row`."""
+    """Bytes that a pass of so many rows keeps of each; None for attention that is not fused. Arguments
+    as in `activations.kept_bytes_per_row`."""
     if attention == "eager":
         return None
-    made = Pass(model, rank, BYTES[dtype], length, _kind_of_attention(model, dtype, length, attention, rows))
+    made = Pass(
+        model, rank, BYTES[dtype], length, _kind_of_attention(model, dtype, length, attention, rows)
+    )
     for layer in range(model.layers):
         prefix = f"model.layers.{layer}."
         made.block(frozenset(path.removeprefix(prefix) for path in targets if path.startswith(prefix)))
     made.norm(model.hidden, 1)
-    angles = 2 * length * model.head_size * made.element if made.turned else 0  # of the rotary positions, for all rows at once
-    picked = 2 * INDEX if task == "seq_cls" and made.moving else 0  # which row, and which token of it is scored
+    # of the rotary positions, for all rows at once
+    angles = 2 * length * model.head_size * made.element if made.turned else 0
+    # which row, and which token of it is scored
+    picked = 2 * INDEX if task == "seq_cls" and made.moving else 0
     return made.kept + angles / rows + picked
 
 
@@ -46,7 +57,11 @@ def _kind_of_attention(model: LlamaLike, dtype: str, length: int, attention: str
     number = getattr(torch, dtype)
     if attention == "rows" and number in SHORTEST and SHORTEST[number] <= length <= LONGEST[number]:
         return "blocks"
-    return "table" if attention == "rows" and rows <= most_rows(model.heads, length, length, number) else "fused"
+    return (
+        "table"
+        if attention == "rows" and rows <= most_rows(model.heads, length, length, number)
+        else "fused"
+    )
 
 
 @dataclass
@@ -87,14 +102,16 @@ class Pass:
         self.moving |= written
         self.norm(model.hidden, 1)
         gate, up = self.linears(("mlp.gate_proj", "mlp.up_proj"), model.hidden, adapted)
-        self.keep(f * (gate + up + gate))  # SiLU's input, its output for the gradient of `up`, and `up` for that of SiLU
+        # SiLU's input, its output for the gradient of `up`, and `up` for that of SiLU
+        self.keep(f * (gate + up + gate))
         (written,) = self.linears(("mlp.down_proj",), f, adapted, gate or up)
         self.moving |= written
 
     def linears(
         self, names: tuple[str, ...], width: int, adapted: frozenset[str], moving: bool | None = None
     ) -> tuple[bool, ...]:
-        """Frozen layers that read one input of so many numbers: with an adapter they keep it, once, and the adapter's middle.
+        """Frozen layers that read one input of so many numbers: with an adapter they
+        keep it, once, and the adapter's middle.
 
         Returns:
             For each, whether a gradient goes through what it gives.

@@ -1,9 +1,9 @@
 """What a model is: family, sizes, linear layers, heads and weights, from its config.json alone.
 
-The model is built on torch's meta device, where tensors have shapes but no numbers: a config of 70 billion
-parameters takes no memory. So nothing is guessed from the names of families, and a family that this file has never
-heard of is described as well as LLaMA. What is built like LLaMA is described without even that (`facts.llama`),
-which spares the seconds that it takes to import transformers' models.
+The model is built on torch's meta device, where tensors have shapes but no numbers: a config of 70
+billion parameters takes no memory. So nothing is guessed from the names of families, and a family that
+this file has never heard of is described as well as LLaMA. What is built like LLaMA is described without
+even that (`facts.llama`), which spares the seconds that it takes to import transformers' models.
 """
 
 from __future__ import annotations
@@ -29,7 +29,11 @@ if TYPE_CHECKING:
 
 Kind = Literal["decoder", "encoder", "encoder_decoder"]
 
-DEFAULT_TASK: dict[Kind, Task] = {"decoder": "causal_lm", "encoder": "seq_cls", "encoder_decoder": "seq2seq_lm"}
+DEFAULT_TASK: dict[Kind, Task] = {
+    "decoder": "causal_lm",
+    "encoder": "seq_cls",
+    "encoder_decoder": "seq2seq_lm",
+}
 AUTO_CLASSES: dict[Task, str] = {
     "causal_lm": "AutoModelForCausalLM",
     "seq_cls": "AutoModelForSequenceClassification",
@@ -73,14 +77,15 @@ class ModelFacts:
     experts: int = 0
     """Experts of a layer of a mixture, 0 for a dense model. They stay frozen, as does their router."""
     batch_reads_beyond: int | None = None
-    """Where `max_positions` ends early for this reason: the longest row of a batch decides how all of its rows are read."""
+    """Where `max_positions` ends early for this reason: the longest row of a batch
+    decides how all of its rows are read."""
     active_expert_parameters: int = 0
     """Numbers in the experts that one token goes through."""
     prequantized: str | None = None
     """Method with which the checkpoint itself is quantised ("gptq", "awq", ...)."""
     classes: tuple[str, ...] = ()
-    """What the weights' own head tells apart, by number: LABEL_0, ... where config.json does not name them. Empty where the
-    weights have no such head, or other classes were asked for."""
+    """What the weights' own head tells apart, by number: LABEL_0, ... where config.json does not name
+    them. Empty where the weights have no such head, or other classes were asked for."""
     is_local: bool = True
     weights_problem: str | None = None
     llama: LlamaLike | None = field(default=None, repr=False, compare=False)
@@ -94,8 +99,11 @@ class ModelFacts:
 
     @property
     def linear_parameters(self) -> int:
-        """Numbers in the linear layers outside the heads, and in a token's experts: what its matrix products touch."""
-        dense = sum(one.parameters for one in self.linears if one.role != "head" and not is_expert(one.path))
+        """Numbers in the linear layers outside the heads, and in a token's experts:
+        what its matrix products touch."""
+        dense = sum(
+            one.parameters for one in self.linears if one.role != "head" and not is_expert(one.path)
+        )
         return dense + self.active_expert_parameters
 
 
@@ -107,10 +115,12 @@ def model_facts(
     task: Task | None = None,
     num_labels: int | None = None,
 ) -> ModelFacts:
-    """Describe a model from its config.json, and its weight files by their headers where they are at hand.
+    """Describe a model from its config.json, and its weight files by their headers
+    where they are at hand.
 
     Args:
-        name_or_path: folder, or name on the hub (its config is fetched by transformers, its weights are not).
+        name_or_path: folder, or name on the hub (its config is fetched by transformers,
+            its weights are not).
         revision: branch, tag or commit on the hub.
         trust_remote_code: run model code that comes with the model.
         task: what the model shall do; None takes what its kind does.
@@ -129,7 +139,8 @@ def model_facts(
         return described if num_labels is None else replace(described, classes=())
     except ModelError:
         raise
-    except Exception as fault:  # a family checks the fields that it computes with; the others may hold anything
+    # a family checks the fields that it computes with; the others may hold anything
+    except Exception as fault:
         raise ModelError(
             f"the config.json of {name_or_path} cannot be used",
             got=cause_line(fault),
@@ -138,7 +149,9 @@ def model_facts(
         ) from fault
 
 
-def _config(name_or_path: str, revision: str | None, trust_remote_code: bool, num_labels: int | None) -> PreTrainedConfig:
+def _config(
+    name_or_path: str, revision: str | None, trust_remote_code: bool, num_labels: int | None
+) -> PreTrainedConfig:
     config = load_config(name_or_path, revision=revision, trust_remote_code=trust_remote_code)
     if num_labels is not None:
         config.num_labels = num_labels
@@ -188,22 +201,32 @@ def _described_llama(
 
 
 def _described(
-    config: PreTrainedConfig, name_or_path: str, revision: str | None, trust_remote_code: bool, task: Task | None
+    config: PreTrainedConfig,
+    name_or_path: str,
+    revision: str | None,
+    trust_remote_code: bool,
+    task: Task | None,
 ) -> ModelFacts:
     kind = _kind(config)
     task = task or _asked_task(config) or DEFAULT_TASK[kind]
     _check_task(name_or_path, config.model_type, kind, task)
     model = build_on_meta(config, task, trust_remote_code=trust_remote_code)
     folder = model_folder(name_or_path, revision)
-    weights = find_weights(folder) if folder else Weights(problem="the weights are not on this machine yet")
+    weights = (
+        find_weights(folder) if folder else Weights(problem="the weights are not on this machine yet")
+    )
     heads = _head_modules(model, weights.names) if task == "seq_cls" else ()
     prefix = str(getattr(model, "base_model_prefix", ""))
-    is_stored = weights.names is None or (bool(heads) and _is_stored(model, heads[-1], prefix, weights.names))
+    is_stored = weights.names is None or (
+        bool(heads) and _is_stored(model, heads[-1], prefix, weights.names)
+    )
     has_head = is_stored and _asked_task(config) == task == "seq_cls"
     text = config.get_text_config()
     experts, active = _experts(model, text)
     width = _size(text, "hidden_size", "d_model", "dim", "n_embd")
-    head_count = _size(text, "num_attention_heads", "n_heads", "n_head", "num_heads", "encoder_attention_heads")
+    head_count = _size(
+        text, "num_attention_heads", "n_heads", "n_head", "num_heads", "encoder_attention_heads"
+    )
     return ModelFacts(
         name_or_path=name_or_path,
         revision=revision,
@@ -222,7 +245,9 @@ def _described(
         batch_reads_beyond=_rope_switch(text),
         tied_embeddings=bool(getattr(text, "tie_word_embeddings", False)),
         linears=_linears(model, heads, experts, task),
-        modules=tuple(path for path, module in model.named_modules() if path and _has_parameters(module)),
+        modules=tuple(
+            path for path, module in model.named_modules() if path and _has_parameters(module)
+        ),
         head_modules=heads,
         has_weights=weights.problem is None,
         weight_bytes=weights.bytes,
@@ -239,7 +264,8 @@ def _described(
 
 
 def require_weights(facts: ModelFacts) -> ModelFacts:
-    """The same facts once the weights are sure to be on this machine: a hub model is fetched, a folder must have them.
+    """The same facts once the weights are sure to be on this machine: a hub model is
+    fetched, a folder must have them.
 
     Raises:
         ModelError: the folder has no usable weights, or the hub refuses.
@@ -250,7 +276,10 @@ def require_weights(facts: ModelFacts) -> ModelFacts:
         raise ModelError(
             f"{facts.name_or_path} has a config.json but no weights that can be used",
             got=facts.weights_problem,
-            need="model.safetensors or pytorch_model.bin beside config.json, with every shard that an index names",
+            need=(
+                "model.safetensors or pytorch_model.bin beside config.json, with every shard that an"
+                " index names"
+            ),
             next="fetch the weights again; `loraloom plan` works without them",
         )
     fetch_weights(facts.name_or_path, facts.revision)
@@ -261,7 +290,11 @@ def require_weights(facts: ModelFacts) -> ModelFacts:
 
 
 def build_on_meta(
-    config: PreTrainedConfig, task: Task, *, trust_remote_code: bool = False, attention: str | None = None
+    config: PreTrainedConfig,
+    task: Task,
+    *,
+    trust_remote_code: bool = False,
+    attention: str | None = None,
 ) -> nn.Module:
     """The task's model with shapes and no numbers.
 
@@ -274,8 +307,11 @@ def build_on_meta(
     factory = getattr(transformers, AUTO_CLASSES[task])
     try:
         with torch.device("meta"):
-            model = factory.from_config(config, trust_remote_code=trust_remote_code, attn_implementation=attention)
-    except Exception as fault:  # a config is user input: whatever a model's constructor raises on it is a wrong request
+            model = factory.from_config(
+                config, trust_remote_code=trust_remote_code, attn_implementation=attention
+            )
+    # a config is user input: whatever a model's constructor raises on it is a wrong request
+    except Exception as fault:
         raise ModelError(
             f"a {config.model_type} model for {task} cannot be built from this config.json",
             where=str(config.name_or_path) or None,
@@ -287,7 +323,10 @@ def build_on_meta(
 
 
 def _kind(config: PreTrainedConfig) -> Kind:
-    from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_NAMES, MODEL_FOR_MASKED_LM_MAPPING_NAMES
+    from transformers.models.auto.modeling_auto import (
+        MODEL_FOR_CAUSAL_LM_MAPPING_NAMES,
+        MODEL_FOR_MASKED_LM_MAPPING_NAMES,
+    )
 
     if getattr(config, "is_encoder_decoder", False):
         return "encoder_decoder"
@@ -296,27 +335,46 @@ def _kind(config: PreTrainedConfig) -> Kind:
     if config.model_type in MODEL_FOR_MASKED_LM_MAPPING_NAMES:
         return "encoder"
     written_for_lm = any("CausalLM" in name or "LMHead" in name for name in config.architectures or ())
-    return "decoder" if written_for_lm or config.model_type in MODEL_FOR_CAUSAL_LM_MAPPING_NAMES else "encoder"
+    return (
+        "decoder"
+        if written_for_lm or config.model_type in MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
+        else "encoder"
+    )
 
 
 def _asked_task(config: PreTrainedConfig) -> Task | None:
-    return "seq_cls" if any(name.endswith("ForSequenceClassification") for name in config.architectures or ()) else None
+    return (
+        "seq_cls"
+        if any(name.endswith("ForSequenceClassification") for name in config.architectures or ())
+        else None
+    )
 
 
 def _check_task(name: str, model_type: str, kind: Kind, task: Task) -> None:
-    wrong = (task == "causal_lm" and kind != "decoder") or (task == "seq2seq_lm" and kind != "encoder_decoder")
+    wrong = (task == "causal_lm" and kind != "decoder") or (
+        task == "seq2seq_lm" and kind != "encoder_decoder"
+    )
     if wrong:
-        needed = "a decoder (LLaMA, Qwen, GPT-2, ...)" if task == "causal_lm" else "an encoder-decoder (T5, BART, ...)"
+        needed = (
+            "a decoder (LLaMA, Qwen, GPT-2, ...)"
+            if task == "causal_lm"
+            else "an encoder-decoder (T5, BART, ...)"
+        )
         raise ModelError(
             f"{name} cannot do {task}",
-            got=f"a {model_type} model, which is an {kind.replace('_', '-')}" if kind != "decoder" else f"a {model_type} decoder",
+            got=(
+                f"a {model_type} model, which is an {kind.replace('_', '-')}"
+                if kind != "decoder"
+                else f"a {model_type} decoder"
+            ),
             need=needed,
             next=f"task: {DEFAULT_TASK[kind]}, or another model",
         )
 
 
 def _experts(model: nn.Module, text: Any) -> tuple[int, int]:
-    """How many experts a layer has, and the numbers in those of all layers that one token goes through."""
+    """How many experts a layer has, and the numbers in those of all layers that one
+    token goes through."""
     count = _size(text, "num_local_experts", "num_experts", "n_routed_experts", "moe_num_experts")
     numbers = sum(
         p.numel()
@@ -325,7 +383,18 @@ def _experts(model: nn.Module, text: Any) -> tuple[int, int]:
     )
     if count < 2 or not numbers:
         return 0, 0
-    chosen = _size(text, "num_experts_per_tok", "num_experts_per_token", "top_k", "moe_top_k", "moe_topk", "moe_k") or 1
+    chosen = (
+        _size(
+            text,
+            "num_experts_per_tok",
+            "num_experts_per_token",
+            "top_k",
+            "moe_top_k",
+            "moe_topk",
+            "moe_k",
+        )
+        or 1
+    )
     return count, numbers * min(chosen, count) // count
 
 
@@ -346,15 +415,20 @@ def _linears(model: nn.Module, heads: Sequence[str], experts: int, task: Task) -
         why = frozen_because(path, d_out, experts)
         role = "head" if is_head else "frozen" if why else role_of(path)
         facts.append(LinearFact(path, d_in, d_out, role, why))
-    shapes = {one.path: (one.in_features, one.out_features) for one in facts if one.role not in NO_TARGETS}
+    shapes = {
+        one.path: (one.in_features, one.out_features) for one in facts if one.role not in NO_TARGETS
+    }
     positions = _max_positions(cast("Any", model).config.get_text_config())
     left_out = {**unused_linears(model, shapes, task, positions), **_astray(model, list(shapes))}
-    return tuple(replace(one, role="frozen", why=left_out[one.path]) if one.path in left_out else one for one in facts)
+    return tuple(
+        replace(one, role="frozen", why=left_out[one.path]) if one.path in left_out else one
+        for one in facts
+    )
 
 
 def _astray(model: nn.Module, paths: Sequence[str]) -> dict[str, str]:
-    """Layers whose adapters PEFT would not load. It is asked only where that can be: where transformers names weights otherwise
-    than checkpoints do, as of mixtures, and by Mamba's blocks."""
+    """Layers whose adapters PEFT would not load. It is asked only where that can be: where transformers
+    names weights otherwise than checkpoints do, as of mixtures, and by Mamba's blocks."""
     from transformers.conversion_mapping import get_checkpoint_conversion_mapping
 
     renamed = get_checkpoint_conversion_mapping(str(cast("Any", model).config.model_type)) is not None
@@ -368,22 +442,29 @@ def _astray(model: nn.Module, paths: Sequence[str]) -> dict[str, str]:
 def _head_modules(model: nn.Module, stored: frozenset[str] | None) -> tuple[str, ...]:
     """Heads of a classifier that must be trained whole.
 
-    The part that gives the classes always is; so is a layer beside the base (DistilBERT's pre_classifier) or a
-    pooler, when the weights hold nothing for it and it would start from noise. `stored` None: not known, and then
-    only what is known to be new by its name counts.
+    The part that gives the classes always is; so is a layer beside the base (DistilBERT's
+    pre_classifier) or a pooler, when the weights hold nothing for it and it would start from noise.
+    `stored` None: not known, and then only what is known to be new by its name counts.
     """
     prefix = str(getattr(model, "base_model_prefix", ""))
-    beside = [name for name, child in model.named_children() if name != prefix and _has_parameters(child)]
+    beside = [
+        name for name, child in model.named_children() if name != prefix and _has_parameters(child)
+    ]
     heads = [name for name in beside if name in HEAD_NAMES or name == beside[-1]]
     if stored is not None:
-        poolers = [path for path, module in model.named_modules() if path.endswith("pooler") and _has_parameters(module)]
+        poolers = [
+            path
+            for path, module in model.named_modules()
+            if path.endswith("pooler") and _has_parameters(module)
+        ]
         heads += [path for path in (*beside, *poolers) if not _is_stored(model, path, prefix, stored)]
     chosen = set(heads)
     return tuple(path for path, _ in model.named_modules() if path in chosen)
 
 
 def _is_stored(model: nn.Module, path: str, prefix: str, stored: frozenset[str]) -> bool:
-    """Whether the weights hold any parameter of a module, saved with or without the base model's prefix."""
+    """Whether the weights hold any parameter of a module, saved with or without the
+    base model's prefix."""
     names = (f"{path}.{name}" for name, _ in model.get_submodule(path).named_parameters())
     return any({name, name.removeprefix(f"{prefix}."), f"{prefix}.{name}"} & stored for name in names)
 
@@ -411,15 +492,31 @@ def _layers(config: PreTrainedConfig, kind: Kind) -> int:
 
 
 def _intermediate(config: PreTrainedConfig) -> int:
-    return _size(config, "intermediate_size", "d_ff", "hidden_dim", "n_inner", "ffn_dim", "encoder_ffn_dim")
+    return _size(
+        config, "intermediate_size", "d_ff", "hidden_dim", "n_inner", "ffn_dim", "encoder_ffn_dim"
+    )
 
 
 def _max_positions(config: PreTrainedConfig) -> int | None:
-    if getattr(config, "relative_attention_num_buckets", None) and config.model_type in {"t5", "mt5", "umt5", "longt5"}:
+    if getattr(config, "relative_attention_num_buckets", None) and config.model_type in {
+        "t5",
+        "mt5",
+        "umt5",
+        "longt5",
+    }:
         return None
     positions = _size(config, "max_position_embeddings", "n_positions", "max_seq_len", "seq_length")
-    # RoBERTa's kin count positions from pad_token_id + 1, so the first rows of their table are never used.
-    counts_after_pad = {"roberta", "xlm-roberta", "xlm-roberta-xl", "camembert", "roberta-prelayernorm", "data2vec-text", "mpnet"}
+    # RoBERTa's kin count positions from pad_token_id + 1, so the first rows of their
+    # table are never used.
+    counts_after_pad = {
+        "roberta",
+        "xlm-roberta",
+        "xlm-roberta-xl",
+        "camembert",
+        "roberta-prelayernorm",
+        "data2vec-text",
+        "mpnet",
+    }
     if positions and config.model_type in counts_after_pad:
         positions -= _size(config, "pad_token_id") + 1
     return positions or None
@@ -431,7 +528,8 @@ def _class_names(config: PreTrainedConfig) -> tuple[str, ...]:
 
 
 def _rope_switch(config: PreTrainedConfig) -> int | None:
-    """Longest row that is read as it would be alone: beyond it, "longrope" and "dynamic" take other angles for a whole batch."""
+    """Longest row that is read as it would be alone: beyond it, "longrope" and "dynamic" take other
+    angles for a whole batch."""
     rope: Any = getattr(config, "rope_parameters", None) or {}
     kinds = rope.values() if all(isinstance(part, dict) for part in rope.values()) else (rope,)
     limits = [
@@ -447,6 +545,8 @@ def _prequantized(config: PreTrainedConfig) -> str | None:
     if found is None:
         return None
     method = (
-        cast("dict[str, Any]", found).get("quant_method") if isinstance(found, dict) else getattr(found, "quant_method", None)
+        cast("dict[str, Any]", found).get("quant_method")
+        if isinstance(found, dict)
+        else getattr(found, "quant_method", None)
     )
     return str(getattr(method, "value", method) or "unknown")

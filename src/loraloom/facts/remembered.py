@@ -1,4 +1,5 @@
-"""Numbers that are measured once on a machine and kept in the user's cache folder: nothing is lost with them."""
+"""Numbers that are measured once on a machine and kept in the user's cache folder:
+nothing is lost with them."""
 
 from __future__ import annotations
 
@@ -11,7 +12,8 @@ from typing import Any, cast
 
 
 def recalled(name: str, key: str) -> float | None:
-    """The positive number that stands under `key` in the cache file `name`. A file that cannot be read counts as empty."""
+    """The positive number that stands under `key` in the cache file `name`. A file that
+    cannot be read counts as empty."""
     return _read(_path(name)).get(key)
 
 

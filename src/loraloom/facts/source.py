@@ -1,4 +1,5 @@
-"""Where a model comes from: a folder, or the hub through transformers' own loading. Every failure says what to do."""
+"""Where a model comes from: a folder, or the hub through transformers' own loading.
+Every failure says what to do."""
 
 from __future__ import annotations
 
@@ -15,16 +16,26 @@ from loraloom.errors import ModelError, first_line
 if TYPE_CHECKING:
     from transformers import PreTrainedConfig
 
-MOST = {"label": 10_000_000, "layer": 2000, "block": 2000, "expert": 10_000, "depth": 2000, "stage": 2000}
+MOST = {
+    "label": 10_000_000,
+    "layer": 2000,
+    "block": 2000,
+    "expert": 10_000,
+    "depth": 2000,
+    "stage": 2000,
+}
 """Words in the keys of a config that count parts, and more of them than any model has."""
 WEIGHT_PATTERNS = ["*.safetensors", "*.safetensors.index.json", "*.json", "*.txt", "*.model", "*.jinja"]
 
 
-def load_config(name_or_path: str, *, revision: str | None = None, trust_remote_code: bool = False) -> PreTrainedConfig:
+def load_config(
+    name_or_path: str, *, revision: str | None = None, trust_remote_code: bool = False
+) -> PreTrainedConfig:
     """Read the config of a folder or of a hub model.
 
     Raises:
-        ModelError: no such folder or hub model, no config.json, a broken one, or a family that is not known.
+        ModelError: no such folder or hub model, no config.json, a broken one, or a
+            family that is not known.
     """
     try:
         folder = Path(name_or_path).expanduser()
@@ -32,8 +43,11 @@ def load_config(name_or_path: str, *, revision: str | None = None, trust_remote_
             _check_folder(name_or_path, folder)
         elif looks_like_path(name_or_path):
             raise _no_folder(name_or_path, folder)
-    except (OSError, RuntimeError) as fault:  # a closed folder, a name too long for a disk, or "~someone" who is no user here
-        raise ModelError(f"{name_or_path} cannot be opened", got=cause_line(fault), next="check `model.name_or_path`") from fault
+    # a closed folder, a name too long for a disk, or "~someone" who is no user here
+    except (OSError, RuntimeError) as fault:
+        raise ModelError(
+            f"{name_or_path} cannot be opened", got=cause_line(fault), next="check `model.name_or_path`"
+        ) from fault
     from transformers import AutoConfig
 
     local = folder.is_dir()
@@ -41,13 +55,18 @@ def load_config(name_or_path: str, *, revision: str | None = None, trust_remote_
     try:
         # without a network each file would be asked for again and again, for half a minute
         options["local_files_only"] = not local and not hub_has_address()
-        return cast("PreTrainedConfig", AutoConfig.from_pretrained(str(folder) if local else name_or_path, **options))
-    except Exception as fault:  # a config is user input: each family validates its own, with errors of its own
+        return cast(
+            "PreTrainedConfig",
+            AutoConfig.from_pretrained(str(folder) if local else name_or_path, **options),
+        )
+    # a config is user input: each family validates its own, with errors of its own
+    except Exception as fault:
         raise _explain(name_or_path, local, fault) from fault
 
 
 def model_folder(name_or_path: str, revision: str | None = None) -> Path | None:
-    """The folder that holds a model's files: itself, or the hub's cache. None when nothing is here yet."""
+    """The folder that holds a model's files: itself, or the hub's cache. None when
+    nothing is here yet."""
     folder = Path(name_or_path).expanduser()
     if folder.is_dir():
         return folder
@@ -68,7 +87,9 @@ def fetch_weights(name: str, revision: str | None = None) -> Path:
     try:
         folder = Path(snapshot_download(name, revision=revision, allow_patterns=WEIGHT_PATTERNS))
         if not any(folder.glob("*.safetensors")):
-            folder = Path(snapshot_download(name, revision=revision, allow_patterns=["pytorch_model*.bin*"]))
+            folder = Path(
+                snapshot_download(name, revision=revision, allow_patterns=["pytorch_model*.bin*"])
+            )
     except (OSError, ValueError) as fault:
         raise _explain(name, False, fault) from fault
     return folder
@@ -87,12 +108,14 @@ def hub_has_address() -> bool:
 
 
 def cause_line(fault: BaseException) -> str:
-    """What an error says, in one line; where it only wraps another one that came from a check, that one's."""
+    """What an error says, in one line; where it only wraps another one that came from a
+    check, that one's."""
     return cause_line(fault.__cause__) if isinstance(fault.__cause__, ValueError) else first_line(fault)
 
 
 def looks_like_path(name: str) -> bool:
-    """Whether a name can only be meant as a folder: hub names have at most one slash and start with no dot."""
+    """Whether a name can only be meant as a folder: hub names have at most one slash
+    and start with no dot."""
     return name.startswith((".", "/", "~")) or name.count("/") > 1 or "\\" in name or name.endswith("/")
 
 
@@ -116,14 +139,19 @@ def _check_folder(name: str, folder: Path) -> None:
         )
     raise ModelError(
         f"{name} has no config.json",
-        got=f"a folder with {', '.join(files[:8])}{', ...' if len(files) > 8 else ''}" if files else "an empty folder",
+        got=(
+            f"a folder with {', '.join(files[:8])}{', ...' if len(files) > 8 else ''}"
+            if files
+            else "an empty folder"
+        ),
         need="a folder in Hugging Face format: config.json, weights, tokenizer",
         next="point `model.name_or_path` at the folder that holds config.json",
     )
 
 
 def _check_counts(name: str, path: Path) -> None:
-    """Refuse a config that asks for more parts than a model has: each would be built, one after another, without end."""
+    """Refuse a config that asks for more parts than a model has: each would be built,
+    one after another, without end."""
     try:
         content = json.loads(path.read_bytes())
     except (RecursionError, ValueError):
@@ -153,7 +181,9 @@ def _whole_numbers(content: Any) -> Iterator[tuple[str, int]]:
 
 def _base_of(folder: Path) -> str | None:
     try:
-        content = cast("dict[str, Any]", json.loads((folder / "adapter_config.json").read_text(encoding="utf-8")))
+        content = cast(
+            "dict[str, Any]", json.loads((folder / "adapter_config.json").read_text(encoding="utf-8"))
+        )
         return content.get("base_model_name_or_path")
     except (OSError, RecursionError, ValueError, AttributeError):
         return None
@@ -167,7 +197,9 @@ def _no_folder(name: str, folder: Path) -> ModelError:
             next=f"--model {folder.parent}",
         )
     parent = next((path for path in folder.parents if path.is_dir()), Path())
-    near = sorted(path.name for path in parent.iterdir() if path.is_dir() and not path.name.startswith("."))[:8]
+    near = sorted(
+        path.name for path in parent.iterdir() if path.is_dir() and not path.name.startswith(".")
+    )[:8]
     return ModelError(
         f"the model folder {name} does not exist",
         got=f"{parent} has the folders {', '.join(near)}" if near else f"{parent} has no folders",
@@ -196,7 +228,10 @@ def _explain(name: str, is_folder: bool, fault: Exception) -> ModelError:
             f"the hub refuses to give {name}",
             got=first,
             need="a name that exists, and your access to it",
-            next="check the spelling; for a gated model accept its terms on the hub and run `hf auth login`",
+            next=(
+                "check the spelling; for a gated model accept its terms on the hub and run `hf auth"
+                " login`"
+            ),
         )
     return ModelError(
         f"{name} is neither a folder here nor a model that the hub gives",

@@ -1,8 +1,10 @@
-"""How fast this machine multiplies matrices when it has nothing else to do, and what other processes leave of it now.
+"""How fast this machine multiplies matrices when it has nothing else to do, and what
+other processes leave of it now.
 
-While others have the cores, a product takes longer by the wall's clock and as long as ever by the processor's. So the rate
-of a busy machine is taken from the seconds that this process had of a processor, and it is not kept: what is remembered is
-an idle machine's rate, and a later, faster measurement replaces it.
+While others have the cores, a product takes longer by the wall's clock and as long as ever by the
+processor's. So the rate of a busy machine is taken from the seconds that this process had of a
+processor, and it is not kept: what is remembered is an idle machine's rate, and a later, faster
+measurement replaces it.
 """
 
 from __future__ import annotations
@@ -21,13 +23,15 @@ ENOUGH_SECONDS = 0.1
 MOST_SECONDS = 1.0
 """Of the wall's clock, where others leave hardly any of the processor."""
 BUSY = 1.3
-"""Wall's seconds over those of a processor from which on other processes are said to be in the way; less is noise."""
+"""Wall's seconds over those of a processor from which on other processes are said to be
+in the way; less is noise."""
 LEAST_SHARE = 0.01
 
 
 @dataclass(frozen=True)
 class Speed:
-    """Floating-point operations a second of an idle machine, and the share of its cores that this process gets now, 0 to 1."""
+    """Floating-point operations a second of an idle machine, and the share of its cores that this
+    process gets now, 0 to 1."""
 
     flops: float
     share: float = 1.0
@@ -53,9 +57,11 @@ class Span:
     every: float
 
     def share(self, cores: int) -> float:
-        """Of `cores`, all of which were wanted, the share that others left; 1 where they left nearly all.
+        """Of `cores`, all of which were wanted, the share that others left; 1 where
+        they left nearly all.
 
-        What we did not get counts only as far as others had it: a product may leave a core idle by itself.
+        What we did not get counts only as far as others had it: a product may leave a
+        core idle by itself.
         """
         wanted = self.wall * cores
         others = max(0.0, self.every - self.own) if not math.isnan(self.every) else math.inf
@@ -71,9 +77,11 @@ def matmul_speed(kind: DeviceKind, dtype: str) -> Speed:
 
 
 def matmul_speed_now(kind: DeviceKind, dtype: str) -> Speed:
-    """Rate of a large square matrix product, measured in about 0.1 s, and the share of the cores that we had meanwhile.
+    """Rate of a large square matrix product, measured in about 0.1 s, and the share of
+    the cores that we had meanwhile.
 
-    The best idle rate is kept in the user's cache folder, by device, precision, threads and release of torch.
+    The best idle rate is kept in the user's cache folder, by device, precision, threads
+    and release of torch.
     """
     import torch
 
@@ -91,7 +99,8 @@ def matmul_flops(kind: DeviceKind, dtype: str) -> float:
 
 
 def cores_share(kind: DeviceKind) -> float:
-    """Of the processor's cores, what others leave to this process now. On a GPU nothing is known of others: 1."""
+    """Of the processor's cores, what others leave to this process now. On a GPU nothing
+    is known of others: 1."""
     return matmul_speed(kind, "float32").share if kind == "cpu" else 1.0
 
 
@@ -101,19 +110,23 @@ def cores_share_now(kind: DeviceKind) -> float:
 
 
 def remembered_speed(key: str, now: Speed) -> Speed:
-    """`now`, with the rate that is known under `key` where that is the better one; kept where it was measured undisturbed."""
+    """`now`, with the rate that is known under `key` where that is the better one; kept
+    where it was measured undisturbed."""
     known = recalled("matmul_flops", key) or 0.0
     if now.share == 1.0 and now.flops > known:
         keep("matmul_flops", key, now.flops)
     return Speed(max(known, now.flops), now.share)
 
 
-def measured(run: Callable[[], object], operations: float, cores: int, clocks: Clocks | None = None) -> Speed:
+def measured(
+    run: Callable[[], object], operations: float, cores: int, clocks: Clocks | None = None
+) -> Speed:
     """Repeat `run` for a while.
 
     Args:
         operations: of one run.
-        cores: that a run keeps busy; 0 where it does not run on the processor, and nothing is known of who else is there.
+        cores: that a run keeps busy; 0 where it does not run on the processor, and
+            nothing is known of who else is there.
     """
     clocks = clocks or CLOCKS
     run()
@@ -145,7 +158,10 @@ def _every_process() -> float:
     import psutil
 
     times = psutil.cpu_times()
-    return sum(getattr(times, name, 0.0) for name in ("user", "nice", "system", "irq", "softirq", "steal")) or math.nan
+    return (
+        sum(getattr(times, name, 0.0) for name in ("user", "nice", "system", "irq", "softirq", "steal"))
+        or math.nan
+    )
 
 
 CLOCKS = Clocks(time.perf_counter, time.process_time, _every_process)

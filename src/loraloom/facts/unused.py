@@ -1,9 +1,10 @@
-"""Linear layers in which an adapter would learn nothing, found by a pass on the meta device: no weights, no numbers.
+"""Linear layers in which an adapter would learn nothing, found by a pass on the meta
+device: no weights, no numbers.
 
-A decoder made of an encoder-decoder has cross-attention that reads no encoder; Mamba's blocks take the weight of a layer
-without calling it; a pooler may be read by nobody, and the indexer of sparse attention only chooses what is read; a subclass
-of `nn.Linear` may be a product of another kind, to whose result no A and B can be added. PEFT puts adapters on all of these,
-and they stay as they began.
+A decoder made of an encoder-decoder has cross-attention that reads no encoder; Mamba's blocks take the
+weight of a layer without calling it; a pooler may be read by nobody, and the indexer of sparse attention
+only chooses what is read; a subclass of `nn.Linear` may be a product of another kind, to whose result no
+A and B can be added. PEFT puts adapters on all of these, and they stay as they began.
 """
 
 from __future__ import annotations
@@ -20,19 +21,25 @@ TOKENS = 160
 """Enough for what only begins with some length: attention that folds 128 tokens into one."""
 
 NEVER_RUN = "the model never runs them for this task"
-NO_GRADIENT = "no gradient comes back to them: what they give only chooses what others read, or is not read at all"
+NO_GRADIENT = (
+    "no gradient comes back to them: what they give only chooses what others read, or is not read at all"
+)
 NO_PRODUCT = "they are no plain product of their input and weight, to which an adapter could be added"
 
 
-def unused_linears(model: nn.Module, shapes: Mapping[str, tuple[int, int]], task: Task, positions: int | None) -> dict[str, str]:
-    """Of a model on the meta device the linear layers that an adapter would be wasted on, each with the reason.
+def unused_linears(
+    model: nn.Module, shapes: Mapping[str, tuple[int, int]], task: Task, positions: int | None
+) -> dict[str, str]:
+    """Of a model on the meta device the linear layers that an adapter would be wasted
+    on, each with the reason.
 
     Args:
         shapes: features in and out of the layers that are asked for, by path.
         positions: the longest row that the model reads.
 
     Returns:
-        path -> reason; nothing where the model's pass needs numbers. The engine then finds what never runs, by running it.
+        path -> reason; nothing where the model's pass needs numbers. The engine then
+            finds what never runs, by running it.
     """
     try:
         return _unused(model, shapes, task, min(TOKENS, positions or TOKENS))
@@ -40,7 +47,9 @@ def unused_linears(model: nn.Module, shapes: Mapping[str, tuple[int, int]], task
         return {}
 
 
-def _unused(model: nn.Module, shapes: Mapping[str, tuple[int, int]], task: Task, length: int) -> dict[str, str]:
+def _unused(
+    model: nn.Module, shapes: Mapping[str, tuple[int, int]], task: Task, length: int
+) -> dict[str, str]:
     import torch
 
     ran: dict[str, Tensor] = {}
@@ -51,7 +60,11 @@ def _unused(model: nn.Module, shapes: Mapping[str, tuple[int, int]], task: Task,
 
         def hear(_module: Any, args: tuple[Any, ...], result: Any) -> Any:
             nothing = ran.setdefault(path, torch.zeros((), device="meta", requires_grad=True))
-            if not isinstance(result, torch.Tensor) or result.shape != (*args[0].shape[:-1], d_out) or args[0].shape[-1] != d_in:
+            if (
+                not isinstance(result, torch.Tensor)
+                or result.shape != (*args[0].shape[:-1], d_out)
+                or args[0].shape[-1] != d_in
+            ):
                 other.add(path)
                 return None
             return result + nothing.to(result.dtype)
@@ -60,7 +73,10 @@ def _unused(model: nn.Module, shapes: Mapping[str, tuple[int, int]], task: Task,
 
     handles = [model.get_submodule(path).register_forward_hook(listen(path)) for path in shapes]
     ids = torch.zeros((1, length), dtype=torch.long, device="meta")
-    asked: dict[str, Any] = {"input_ids": ids, **({"decoder_input_ids": ids} if task == "seq2seq_lm" else {})}
+    asked: dict[str, Any] = {
+        "input_ids": ids,
+        **({"decoder_input_ids": ids} if task == "seq2seq_lm" else {}),
+    }
     try:
         with torch.enable_grad(), _answering():
             answer = model.eval()(**asked)[0]
@@ -81,7 +97,8 @@ def _unused(model: nn.Module, shapes: Mapping[str, tuple[int, int]], task: Task,
 
 
 def answers() -> dict[Any, Callable[..., Any]]:
-    """What tensors without numbers say when families ask: the mask is all ones, an id is not there, a number is 0."""
+    """What tensors without numbers say when families ask: the mask is all ones, an id
+    is not there, a number is 0."""
     import torch
 
     return {

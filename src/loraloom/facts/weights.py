@@ -1,7 +1,8 @@
 """What lies on disk: the weight files of a model folder, read by their headers only.
 
-A safetensors file starts with eight bytes (the header's length, little endian) and a JSON header that names every
-tensor with its type, shape and byte range. So names, types and a truncated download show without loading anything.
+A safetensors file starts with eight bytes (the header's length, little endian) and a JSON header that
+names every tensor with its type, shape and byte range. So names, types and a truncated download show
+without loading anything.
 """
 
 from __future__ import annotations
@@ -20,13 +21,15 @@ BYTES = {"float64": 8, "float32": 4, "bfloat16": 2, "float16": 2}
 SINGLE_FILES = ("model.safetensors", "pytorch_model.bin")
 INDEX_FILES = ("model.safetensors.index.json", "pytorch_model.bin.index.json")
 SAMPLES, SAMPLE_BYTES = 64, 2**16
-"""Of each weight file: its size and this many pieces, evenly from end to end. Training moves nearly every number of a model,
-so that another version is told from this one; a file of up to 4 MiB is read whole."""
+"""Of each weight file: its size and this many pieces, evenly from end to end. Training moves nearly
+every number of a model, so that another version is told from this one; a file of up to 4 MiB is read
+whole."""
 
 
 @dataclass(frozen=True)
 class Weights:
-    """The weight files of one folder. `problem` says why they cannot be used; it is None when they can."""
+    """The weight files of one folder. `problem` says why they cannot be used; it is
+    None when they can."""
 
     files: tuple[str, ...] = ()
     bytes: int = 0
@@ -47,7 +50,10 @@ def find_weights(folder: Path) -> Weights:
         return Weights(problem="no model.safetensors and no pytorch_model.bin")
     absent = [name for name in files if not (folder / name).is_file()]
     if absent:
-        return Weights(files=files, problem=f"{len(absent)} of {len(files)} weight files are missing: {', '.join(absent[:3])}")
+        return Weights(
+            files=files,
+            problem=f"{len(absent)} of {len(files)} weight files are missing: {', '.join(absent[:3])}",
+        )
     size = sum((folder / name).stat().st_size for name in files)
     if not files[0].endswith(".safetensors"):
         return Weights(files=files, bytes=size)
@@ -60,7 +66,15 @@ def find_weights(folder: Path) -> Weights:
                 begin, end = entry["data_offsets"]
                 stored = str(entry["dtype"])
                 counts[DTYPES.get(stored, stored)] += end - begin
-        except (OSError, RecursionError, ValueError, LookupError, TypeError, AttributeError, struct.error) as fault:
+        except (
+            OSError,
+            RecursionError,
+            ValueError,
+            LookupError,
+            TypeError,
+            AttributeError,
+            struct.error,
+        ) as fault:
             return Weights(files=files, bytes=size, problem=f"{name} cannot be read: {fault}")
     dtype = counts.most_common(1)[0][0] if counts else None
     return Weights(files=files, bytes=size, names=frozenset(names), dtype=dtype)
@@ -101,7 +115,9 @@ def _header(path: Path) -> dict[str, dict[str, Any]]:
             raise ValueError("it is empty or cut off")
         length = int(struct.unpack("<Q", start)[0])
         if 8 + length > size:
-            raise ValueError(f"it is cut off: its header alone needs {8 + length:,} bytes, the file has {size:,}")
+            raise ValueError(
+                f"it is cut off: its header alone needs {8 + length:,} bytes, the file has {size:,}"
+            )
         header = cast("dict[str, dict[str, Any]]", json.loads(file.read(length)))
     header.pop("__metadata__", None)
     needed = 8 + length + max((entry["data_offsets"][1] for entry in header.values()), default=0)

@@ -1,8 +1,9 @@
-"""One flat block of memory per adapter: every weight, gradient and moment of a candidate lies in one row.
+"""One flat block of memory per adapter: every weight, gradient and moment of a
+candidate lies in one row.
 
-Parameters and gradients that the layers use are views into the block, so that an optimiser step, a norm, a
-snapshot and a checkpoint are each one operation, whatever the number of modules. The block dies with its candidate, so
-no state can leak into the next.
+Parameters and gradients that the layers use are views into the block, so that an optimiser step, a norm,
+a snapshot and a checkpoint are each one operation, whatever the number of modules. The block dies with
+its candidate, so no state can leak into the next.
 """
 
 from __future__ import annotations
@@ -17,9 +18,9 @@ from torch import Tensor, nn
 
 Group = Literal["lora_A", "lora_B", "module", "vector"]
 GROUPS: tuple[Group, ...] = ("lora_A", "lora_B", "module", "vector")
-"""Order in the block: each group is one contiguous slice, so that LoRA+ rates and weight decay are slices too.
-"module" holds the matrices of modules trained whole; "vector" all that is one-dimensional: biases, the weights of
-norms, DoRA's magnitudes."""
+"""Order in the block: each group is one contiguous slice, so that LoRA+ rates and weight decay are
+slices too. "module" holds the matrices of modules trained whole; "vector" all that is one-dimensional:
+biases, the weights of norms, DoRA's magnitudes."""
 
 
 BIAS_NAME = "base_layer.bias"
@@ -28,7 +29,8 @@ BIAS_NAME = "base_layer.bias"
 
 @dataclass(frozen=True)
 class Entry:
-    """One tensor of an adapter: `path` is the module's path in the base model, `name` its place below that.
+    """One tensor of an adapter: `path` is the module's path in the base model, `name`
+    its place below that.
 
     A `relative` tensor is kept as its difference from the frozen one, which the layer has already added.
     """
@@ -58,7 +60,9 @@ class Arena:
 
     def __init__(self, entries: Sequence[Entry], dtype: torch.dtype, device: torch.device | str) -> None:
         self.entries = tuple(sorted(entries, key=lambda entry: GROUPS.index(entry.group)))
-        self.weights = torch.zeros(sum(entry.numel for entry in self.entries), dtype=dtype, device=device)
+        self.weights = torch.zeros(
+            sum(entry.numel for entry in self.entries), dtype=dtype, device=device
+        )
         self.grads = torch.zeros_like(self.weights)
         self._offsets: dict[str, int] = {}
         offset = 0

@@ -1,8 +1,9 @@
-"""Attention for short rows on a CPU: three batched products and a softmax beat the tiled kernel until rows get long.
+"""Attention for short rows on a CPU: three batched products and a softmax beat the
+tiled kernel until rows get long.
 
-torch's fused CPU kernel works row block by row block, which pays once the table of scores no longer fits the cache: in
-bfloat16 later than in float32. Longer causal rows go block by block (`attention_blocks`); what is longer still, and
-everything that is not plain softmax attention, goes to the fused kernel.
+torch's fused CPU kernel works row block by row block, which pays once the table of scores no longer fits
+the cache: in bfloat16 later than in float32. Longer causal rows go block by block (`attention_blocks`);
+what is longer still, and everything that is not plain softmax attention, goes to the fused kernel.
 """
 
 from __future__ import annotations
@@ -17,13 +18,15 @@ from loraloom.lora.attention_blocks import BlockAttention, takes, wide
 
 NAME = "loraloom_rows"
 LONGEST = {torch.bfloat16: 512, torch.float32: 160, torch.float64: 160}
-"""Rows up to this many tokens are taken here: about where the two are equally fast with heads of 64, on two cores."""
+"""Rows up to this many tokens are taken here: about where the two are equally fast with
+heads of 64, on two cores."""
 MOST_BYTES = 256 * 2**20
 """Of one layer's table of scores."""
 
 
 class RowAttention(torch.autograd.Function):
-    """softmax(scale * q k^T + bias) v for B rows, H heads of D features, G key heads, T queries and S keys.
+    """softmax(scale * q k^T + bias) v for B rows, H heads of D features, G key heads, T
+    queries and S keys.
 
     q [B, H, T, D], k and v [B, G, S, D], bias broadcastable to [B * G, H / G * T, S] and never trained.
     The contract is torch.nn.functional.scaled_dot_product_attention(..., enable_gqa=True).
@@ -55,28 +58,50 @@ class RowAttention(torch.autograd.Function):
 
 
 def row_attention(
-    module: nn.Module, query: Tensor, key: Tensor, value: Tensor, attention_mask: Tensor | None,
-    dropout: float = 0.0, scaling: float | None = None, is_causal: bool | None = None, **kwargs: Any,
-) -> tuple[Tensor, Tensor | None]:  # fmt: skip
+    module: nn.Module,
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    attention_mask: Tensor | None,
+    dropout: float = 0.0,
+    scaling: float | None = None,
+    is_causal: bool | None = None,
+    **kwargs: Any,
+) -> tuple[Tensor, Tensor | None]:
     """An attention function as transformers calls it; gives [B, T, H, D] and no weights."""
     from transformers.integrations.sdpa_attention import sdpa_attention_forward
 
-    special = dropout > 0 or any(kwargs.get(name) is not None for name in ("position_bias", "cache", "softcap", "s_aux"))
+    special = dropout > 0 or any(
+        kwargs.get(name) is not None for name in ("position_bias", "cache", "softcap", "s_aux")
+    )
     scale = query.shape[-1] ** -0.5 if scaling is None else scaling
-    if not special and (attention_mask is not None or _causal_by_itself(module, is_causal)) and takes(query, key, attention_mask):
+    if (
+        not special
+        and (attention_mask is not None or _causal_by_itself(module, is_causal))
+        and takes(query, key, attention_mask)
+    ):
         out = BlockAttention.apply(query, key, value, attention_mask, scale)
         return out.transpose(1, 2).contiguous(), None  # type: ignore[union-attr]
     bias = _UNKNOWN if special else _bias(module, query, key, attention_mask, is_causal)
     if bias is _UNKNOWN or not _short(query, key):
         return sdpa_attention_forward(
-            module, query, key, value, attention_mask, dropout=dropout, scaling=scaling, is_causal=is_causal, **kwargs
+            module,
+            query,
+            key,
+            value,
+            attention_mask,
+            dropout=dropout,
+            scaling=scaling,
+            is_causal=is_causal,
+            **kwargs,
         )
     out = RowAttention.apply(query, key, value, bias, scale)
     return out.transpose(1, 2).contiguous(), None  # type: ignore[union-attr]
 
 
 def use_row_attention(model: Any, device_type: str | None = None) -> None:
-    """Let a model on a CPU that runs torch's fused attention use this one for short rows; leaves other models alone.
+    """Let a model on a CPU that runs torch's fused attention use this one for short
+    rows; leaves other models alone.
 
     Args:
         device_type: where the model will run, if that is not where it is (a model on the meta device).
@@ -113,8 +138,11 @@ def _causal_by_itself(module: nn.Module, is_causal: bool | None) -> bool:
     return bool(getattr(module, "is_causal", True) if is_causal is None else is_causal)
 
 
-def _bias(module: nn.Module, query: Tensor, key: Tensor, mask: Tensor | None, is_causal: bool | None) -> Tensor | None:
-    """What is added to the scores, broadcastable to [B * G, H / G * T, S]; `_UNKNOWN` for a mask of another make."""
+def _bias(
+    module: nn.Module, query: Tensor, key: Tensor, mask: Tensor | None, is_causal: bool | None
+) -> Tensor | None:
+    """What is added to the scores, broadcastable to [B * G, H / G * T, S]; `_UNKNOWN`
+    for a mask of another make."""
     b, h, t, _ = query.shape
     g, s = key.shape[1], key.shape[2]
     if mask is None:
@@ -129,11 +157,17 @@ def _bias(module: nn.Module, query: Tensor, key: Tensor, mask: Tensor | None, is
         return _UNKNOWN
     if mask.shape[2] == 1:
         return mask.expand(b, g, 1, s).reshape(b * g, 1, s)
-    return mask.expand(b, g, t, s).reshape(b * g, 1, t, s).expand(-1, h // g, t, s).reshape(b * g, h // g * t, s)
+    return (
+        mask.expand(b, g, t, s)
+        .reshape(b * g, 1, t, s)
+        .expand(-1, h // g, t, s)
+        .reshape(b * g, h // g * t, s)
+    )
 
 
 @lru_cache(maxsize=64)
 def causal_bias(t: int, s: int, groups: int, dtype: torch.dtype, device: torch.device) -> Tensor:
-    """0 up to the own position, -inf after it, for `groups` query heads that share a key head: [1, groups * t, s]."""
+    """0 up to the own position, -inf after it, for `groups` query heads that share a
+    key head: [1, groups * t, s]."""
     table = torch.full((t, s), -torch.inf, dtype=dtype, device=device).triu(1)
     return table.repeat(groups, 1)[None]

@@ -1,10 +1,10 @@
-"""Causal attention on a CPU, block of queries by block of queries: no table of scores is kept, and none of what no query may
-see is computed.
+"""Causal attention on a CPU, block of queries by block of queries: no table of scores is kept, and none
+of what no query may see is computed.
 
-Each block is scored against the keys up to its own end, so little more than half of the square is touched, and a block's
-scores fit the cache. The backward pass computes them anew, as FlashAttention does (arXiv:2205.14135, algorithm 4), which
-costs less than to keep them. Heads narrower than WIDTH are padded with zeros: the products of oneDNN and MKL are slower with
-8 columns than with 16.
+Each block is scored against the keys up to its own end, so little more than half of the square is
+touched, and a block's scores fit the cache. The backward pass computes them anew, as FlashAttention does
+(arXiv:2205.14135, algorithm 4), which costs less than to keep them. Heads narrower than WIDTH are padded
+with zeros: the products of oneDNN and MKL are slower with 8 columns than with 16.
 """
 
 from __future__ import annotations
@@ -21,24 +21,33 @@ SIZE = {torch.bfloat16: 128, torch.float32: 64, torch.float64: 64}
 WIDTH = 16
 SHORTEST = {torch.bfloat16: 513, torch.float32: 161, torch.float64: 161}
 LONGEST = {torch.bfloat16: 2048, torch.float32: 1024, torch.float64: 1024}
-"""Between these lengths it is faster than a whole table (`attention.LONGEST`) and than torch's fused kernel."""
+"""Between these lengths it is faster than a whole table (`attention.LONGEST`) and than
+torch's fused kernel."""
 
 
 class BlockAttention(torch.autograd.Function):
     """softmax(scale * q k^T + mask) v for B rows, H heads of D features, G key heads and T tokens.
 
-    q [B, H, T, D], k [B, G, T, D], v [B, G, T, E]; mask is None (each token sees itself and those before it) or a boolean
-    [1 or B, 1, T, T] that lets no token see a later one. Gives [B, H, T, E].
+    q [B, H, T, D], k [B, G, T, D], v [B, G, T, E]; mask is None (each token sees itself and those before
+    it) or a boolean [1 or B, 1, T, T] that lets no token see a later one. Gives [B, H, T, E].
     """
 
     @staticmethod
     def forward(ctx: Any, q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None, scale: float) -> Tensor:
         ctx.save_for_backward(q, k, v, mask)
         ctx.scale = scale
-        q_BGRTD, out_BGRTE = _grouped(q, k.shape[1]), _grouped(q.new_empty(*q.shape[:-1], v.shape[-1]), k.shape[1])
+        q_BGRTD, out_BGRTE = (
+            _grouped(q, k.shape[1]),
+            _grouped(q.new_empty(*q.shape[:-1], v.shape[-1]), k.shape[1]),
+        )
         wide_v, width = wide(v), v.shape[-1]
         for row, start, end in _blocks(q):
-            p_GNS = _probabilities(_block(q_BGRTD, row, start, end), k[row, :, :end], _bias(mask, q, k, row, start, end), scale)
+            p_GNS = _probabilities(
+                _block(q_BGRTD, row, start, end),
+                k[row, :, :end],
+                _bias(mask, q, k, row, start, end),
+                scale,
+            )
             y_GNE = torch.bmm(p_GNS, wide_v[row, :, :end])[..., :width]
             out_BGRTE[row, :, :, start:end] = y_GNE.view(k.shape[1], -1, end - start, width)
         return out_BGRTE.flatten(1, 2)
@@ -53,7 +62,9 @@ class BlockAttention(torch.autograd.Function):
         gk, gv = torch.zeros_like(wide_k), wide_k.new_zeros(*wide_k.shape[:-1], wide_g.shape[-1])
         for row, start, end in _blocks(q):
             q_GND, g_GNE = _block(q_BGRTD, row, start, end), _block(g_BGRTE, row, start, end)
-            p_GNS = _probabilities(q_GND[..., :d], k[row, :, :end], _bias(mask, q, k, row, start, end), scale)
+            p_GNS = _probabilities(
+                q_GND[..., :d], k[row, :, :end], _bias(mask, q, k, row, start, end), scale
+            )
             gp_GNS = torch.bmm(g_GNE[..., :e], v[row, :, :end].mT)
             gs_GNS = torch._softmax_backward_data(gp_GNS, p_GNS, -1, p_GNS.dtype)  # pyright: ignore[reportPrivateUsage, reportPrivateImportUsage]
             gv[row, :, :end].baddbmm_(p_GNS.mT, g_GNE)
@@ -64,8 +75,8 @@ class BlockAttention(torch.autograd.Function):
 
 
 def takes(query: Tensor, key: Tensor, mask: Tensor | None) -> bool:
-    """Whether the blocks serve this call: a row that reads itself, of a length for which they are faster, with a mask that
-    they understand (None stands for plain causal attention)."""
+    """Whether the blocks serve this call: a row that reads itself, of a length for which they are
+    faster, with a mask that they understand (None stands for plain causal attention)."""
     t = query.shape[2]
     if key.shape[2] != t or not SHORTEST.get(query.dtype, t + 1) <= t <= LONGEST[query.dtype]:
         return False
@@ -88,7 +99,11 @@ def _grouped(x: Tensor, groups: int) -> Tensor:
 def _blocks(q: Tensor) -> list[tuple[int, int, int]]:
     """Row, first query and end of each block."""
     size = SIZE[q.dtype]
-    return [(row, start, min(start + size, q.shape[2])) for row in range(q.shape[0]) for start in range(0, q.shape[2], size)]
+    return [
+        (row, start, min(start + size, q.shape[2]))
+        for row in range(q.shape[0])
+        for start in range(0, q.shape[2], size)
+    ]
 
 
 def _block(x_BGRTD: Tensor, row: int, start: int, end: int) -> Tensor:
@@ -102,7 +117,9 @@ def _bias(mask: Tensor | None, q: Tensor, k: Tensor, row: int, start: int, end: 
     if mask is None:
         return _causal(end - start, end, heads, q.dtype, q.device)
     seen = mask[row if mask.shape[0] > 1 else 0, :, start:end, :end]
-    bias = torch.zeros(seen.shape, dtype=q.dtype, device=q.device).masked_fill_(~seen, torch.finfo(q.dtype).min)
+    bias = torch.zeros(seen.shape, dtype=q.dtype, device=q.device).masked_fill_(
+        ~seen, torch.finfo(q.dtype).min
+    )
     return bias.repeat(1, heads, 1)
 
 

@@ -40,7 +40,8 @@ class Base:
         tokenizer: a classifier's has a pad token; `pad_id` is what rows are padded with.
         fresh_modules: modules that the weights did not carry (a new head), by path.
         label_names: of a classifier's classes, in the order of its outputs.
-        quantization: "nf4" or "int8" where the layers inside the blocks are held in few bits, else "none".
+        quantization: "nf4" or "int8" where the layers inside the blocks are held in few
+            bits, else "none".
     """
 
     name_or_path: str
@@ -68,7 +69,8 @@ class Base:
         return pad_id(self.tokenizer, self.model.config)
 
     def read_with(self, tokenizer: Any) -> None:
-        """Take the rows of this tokenizer from now on, padded with its token: an adapter's own, where it came with one."""
+        """Take the rows of this tokenizer from now on, padded with its token: an
+        adapter's own, where it came with one."""
         if self.task == "seq_cls":
             give_pad_token(tokenizer, self.model.config)
         self.tokenizer = tokenizer
@@ -97,7 +99,9 @@ def quiet_transformers() -> Generator[None]:
             hf_logging.enable_progress_bar()
 
 
-def load_tokenizer(name_or_path: str, *, revision: str | None = None, trust_remote_code: bool = False) -> Any:
+def load_tokenizer(
+    name_or_path: str, *, revision: str | None = None, trust_remote_code: bool = False
+) -> Any:
     """The model's own tokenizer.
 
     Raises:
@@ -112,7 +116,8 @@ def load_tokenizer(name_or_path: str, *, revision: str | None = None, trust_remo
     try:
         with quiet_transformers():
             return tokenizer.from_pretrained(name_or_path, revision=revision, **extra)
-    except Exception as error:  # its files are input: each kind of tokenizer fails on broken ones in a way of its own
+    # its files are input: each kind of tokenizer fails on broken ones in a way of its own
+    except Exception as error:
         raise ModelError(
             f"no tokenizer in `{name_or_path}`",
             got=first_line(error),
@@ -122,7 +127,8 @@ def load_tokenizer(name_or_path: str, *, revision: str | None = None, trust_remo
 
 
 def pad_id(tokenizer: Any, config: Any) -> int:
-    """The id that pads: the tokenizer's, else the model's, else 0. Padding is never seen by a row's own tokens."""
+    """The id that pads: the tokenizer's, else the model's, else 0. Padding is never
+    seen by a row's own tokens."""
     for value in (getattr(tokenizer, "pad_token_id", None), getattr(config, "pad_token_id", None)):
         if isinstance(value, int) and value >= 0:
             return value
@@ -130,11 +136,13 @@ def pad_id(tokenizer: Any, config: Any) -> int:
 
 
 def give_pad_token(tokenizer: Any, config: Any) -> None:
-    """Let a classifier's tokenizer have a pad token that no text ends in, so that it is saved with the adapter.
+    """Let a classifier's tokenizer have a pad token that no text ends in, so that it is
+    saved with the adapter.
 
-    A decoder that classifies looks at a row's last token that is not the pad token. In many vocabularies 0 is a word, and a
-    text that ends in it would be judged by the token before. The model's own pad token comes first, then the token that ends
-    texts and other special ones, then a row of the embeddings that no token has, then the rarest token.
+    A decoder that classifies looks at a row's last token that is not the pad token. In many vocabularies
+    0 is a word, and a text that ends in it would be judged by the token before. The model's own pad
+    token comes first, then the token that ends texts and other special ones, then a row of the
+    embeddings that no token has, then the rarest token.
     """
     if tokenizer.pad_token_id is not None:
         return
@@ -154,15 +162,23 @@ def give_pad_token(tokenizer: Any, config: Any) -> None:
 
 
 def load_base(
-    name_or_path: str, task: Task, *, label_names: Sequence[str] | None = None, dtype: str = "float32", seed: int = 42,
-    revision: str | None = None, trust_remote_code: bool = False, attn_implementation: str | None = None, device: str = "cpu",
+    name_or_path: str,
+    task: Task,
+    *,
+    label_names: Sequence[str] | None = None,
+    dtype: str = "float32",
+    seed: int = 42,
+    revision: str | None = None,
+    trust_remote_code: bool = False,
+    attn_implementation: str | None = None,
+    device: str = "cpu",
     quantization: str = "none",
-) -> Base:  # fmt: skip
+) -> Base:
     """Load model and tokenizer for a task. A head that the weights lack is initialised from `seed`.
 
     Args:
-        quantization: "nf4" or "int8" holds the linear layers inside the blocks in few bits, each quantised
-            as it is read; embeddings, heads and norms stay in `dtype`.
+        quantization: "nf4" or "int8" holds the linear layers inside the blocks in few bits, each
+            quantised as it is read; embeddings, heads and norms stay in `dtype`.
 
     Raises:
         ModelError: no weights, an unknown architecture, or a model that does not do the task.
@@ -191,14 +207,17 @@ def load_base(
     try:
         with quiet_transformers():
             if quantization != "none":
-                extra["quantization_config"] = _quantisation(auto, name_or_path, source, quantization, DTYPES[dtype])
+                extra["quantization_config"] = _quantisation(
+                    auto, name_or_path, source, quantization, DTYPES[dtype]
+                )
                 extra["device_map"] = {"": device}
             torch.manual_seed(seed)
             loaded: Any = auto.from_pretrained(
                 name_or_path, dtype=DTYPES[dtype], output_loading_info=True, **source, **extra
-            )  # fmt: skip
+            )
             model, info = loaded
-    except Exception as error:  # config and weights are input: damaged ones raise whatever their parser raises
+    # config and weights are input: damaged ones raise whatever their parser raises
+    except Exception as error:
         if is_of_device(error):
             raise
         folder = Path(name_or_path).is_dir()
@@ -214,13 +233,16 @@ def load_base(
     names = tuple(label_names or ())
     base = Base(
         name_or_path, task, model.to(device), tokenizer, fresh_modules(model, info), names, quantization
-    )  # fmt: skip
+    )
     base.read_with(tokenizer)
     return base
 
 
-def _quantisation(auto: Any, name_or_path: str, source: dict[str, Any], kind: str, dtype: torch.dtype) -> Any:
-    """What transformers is told: linear layers inside the repeated blocks in few bits, everything else as it is."""
+def _quantisation(
+    auto: Any, name_or_path: str, source: dict[str, Any], kind: str, dtype: torch.dtype
+) -> Any:
+    """What transformers is told: linear layers inside the repeated blocks in few bits,
+    everything else as it is."""
     import transformers
 
     config = transformers.AutoConfig.from_pretrained(name_or_path, **source)
@@ -230,28 +252,38 @@ def _quantisation(auto: Any, name_or_path: str, source: dict[str, Any], kind: st
     # As patterns of whole names: transformers takes a plain name for the end of any other.
     kept = [f"{re.escape(name)}$" for name, module in model.named_modules() if module not in inside]
     return transformers.BitsAndBytesConfig(
-        load_in_4bit=kind == "nf4", load_in_8bit=kind == "int8", bnb_4bit_quant_type="nf4",
-        bnb_4bit_use_double_quant=True, bnb_4bit_compute_dtype=dtype, llm_int8_skip_modules=kept,
-    )  # fmt: skip
+        load_in_4bit=kind == "nf4",
+        load_in_8bit=kind == "int8",
+        bnb_4bit_quant_type="nf4",
+        bnb_4bit_use_double_quant=True,
+        bnb_4bit_compute_dtype=dtype,
+        llm_int8_skip_modules=kept,
+    )
 
 
 def _not_loaded(model: nn.Module, info: dict[str, Any]) -> set[str]:
     """Parameters that the files lack, or have in another size: transformers gave them random numbers."""
-    absent = {str(key) for key in info.get("missing_keys", ())} | {str(key[0]) for key in info.get("mismatched_keys", ())}
+    absent = {str(key) for key in info.get("missing_keys", ())} | {
+        str(key[0]) for key in info.get("mismatched_keys", ())
+    }
     return absent - set(getattr(model, "_tied_weights_keys", None) or ())
 
 
 def _refuse_random(model: nn.Module, info: dict[str, Any], task: Task, name_or_path: str) -> None:
-    """Only a classifier's head, and the pooler before it, may be new: nobody trains the rest, and it would stay noise.
+    """Only a classifier's head, and the pooler before it, may be new: nobody trains the
+    rest, and it would stay noise.
 
     Raises:
         ModelError: config.json describes other layers than the weights are of.
     """
     within = f"{model.base_model_prefix}." if task == "seq_cls" else ""
-    noise = sorted(name for name in _not_loaded(model, info) if name.startswith(within) and "pooler" not in name)
+    noise = sorted(
+        name for name in _not_loaded(model, info) if name.startswith(within) and "pooler" not in name
+    )
     if noise:
         raise ModelError(
-            f"config.json and the weights do not fit: {len(noise):,} tensors of the model have no weights of their size",
+            f"config.json and the weights do not fit: {len(noise):,} tensors of the model have no"
+            " weights of their size",
             where=name_or_path,
             got=", ".join(noise[:3]) + (", ..." if len(noise) > 3 else ""),
             need=f"a checkpoint of {type(model).__name__} with all of its layers",
@@ -265,16 +297,26 @@ def fresh_modules(model: nn.Module, info: dict[str, Any]) -> tuple[str, ...]:
     found: list[str] = []
     for name, module in model.named_modules():
         names = [f"{name}.{key}" for key, _ in module.named_parameters()]
-        if name and names and all(key in missing for key in names) and not any(name.startswith(f"{f}.") for f in found):
+        if (
+            name
+            and names
+            and all(key in missing for key in names)
+            and not any(name.startswith(f"{f}.") for f in found)
+        ):
             found.append(name)
     return tuple(found)
 
 
 def share_copy(model: nn.Module, *, own_biases: bool = False) -> Any:
-    """A new module tree over the same weights: no memory is spent, and wrapping layers in one leaves the other.
+    """A new module tree over the same weights: no memory is spent, and wrapping layers
+    in one leaves the other.
 
     With `own_biases` the copy has biases of its own: PEFT writes trained biases into the frozen layers.
     """
-    shared = [t for name, t in (*model.named_parameters(), *model.named_buffers()) if not (own_biases and name.endswith("bias"))]
+    shared = [
+        t
+        for name, t in (*model.named_parameters(), *model.named_buffers())
+        if not (own_biases and name.endswith("bias"))
+    ]
     memo: dict[int, Any] = {id(t): t for t in shared}
     return copy.deepcopy(model, memo)

@@ -1,8 +1,10 @@
-"""Gradient checkpointing of a frozen model: keep the input of each repeated block, run the block again in backward.
+"""Gradient checkpointing of a frozen model: keep the input of each repeated block, run
+the block again in backward.
 
-Always non-reentrant, and always with the routing of the forward pass: a recomputation that lost it would give silent
-zero gradients (huggingface/peft#2826). transformers' own switch is of no use here, since it asks for training mode and
-the base stays in eval mode. No generator is replayed: dropout masks and noise are functions of seeds.
+Always non-reentrant, and always with the routing of the forward pass: a recomputation that lost it would
+give silent zero gradients (huggingface/peft#2826). transformers' own switch is of no use here, since it
+asks for training mode and the base stays in eval mode. No generator is replayed: dropout masks and noise
+are functions of seeds.
 """
 
 from __future__ import annotations
@@ -22,9 +24,12 @@ KeepRouting = Callable[[], AbstractContextManager[Any]]
 
 
 def repeated_blocks(model: nn.Module) -> list[nn.Module]:
-    """The members of the outermost module lists: a transformer's layers, of encoder and decoder alike."""
+    """The members of the outermost module lists: a transformer's layers, of encoder and
+    decoder alike."""
     lists = [(name, part) for name, part in model.named_modules() if isinstance(part, nn.ModuleList)]
-    outermost = [part for name, part in lists if not any(name.startswith(f"{other}.") for other, _ in lists)]
+    outermost = [
+        part for name, part in lists if not any(name.startswith(f"{other}.") for other, _ in lists)
+    ]
     return [block for part in outermost for block in part]
 
 
@@ -37,7 +42,8 @@ def checkpoint_blocks(model: nn.Module, keep_routing: KeepRouting) -> None:
     blocks = repeated_blocks(model)
     if not blocks:
         raise ModelError(
-            f"`training.gradient_checkpointing` needs repeated blocks, and {type(model).__name__} has none",
+            f"`training.gradient_checkpointing` needs repeated blocks, and {type(model).__name__} has"
+            " none",
             next="training.gradient_checkpointing: false",
         )
     for block in blocks:
@@ -53,7 +59,12 @@ def _checkpointed(forward: Callable[..., Any], keep_routing: KeepRouting) -> Cal
             kwargs["past_key_values"] = None
         again = keep_routing()
         return checkpoint(
-            forward, *args, use_reentrant=False, preserve_rng_state=False, context_fn=lambda: (nullcontext(), again), **kwargs
+            forward,
+            *args,
+            use_reentrant=False,
+            preserve_rng_state=False,
+            context_fn=lambda: (nullcontext(), again),
+            **kwargs,
         )
 
     return run

@@ -1,6 +1,8 @@
-"""What adapters add to one frozen layer in one pass, forwards and backwards: one by one, or all at once as batched products.
+"""What adapters add to one frozen layer in one pass, forwards and backwards: one by
+one, or all at once as batched products.
 
-For one adapter with scale s and a mask m that keeps with probability 1 - p, both scales taken together as c = s / (1 - p):
+For one adapter with scale s and a mask m that keeps with probability 1 - p, both scales
+taken together as c = s / (1 - p):
     h = (x*m) A^T            y += c h B^T
     g = c gy B               dB += c gy^T h      dA += g^T (x*m)      dx += m * (g A)
 """
@@ -20,7 +22,8 @@ from loraloom.lora.transfer import send
 
 @dataclass
 class LayerWeights:
-    """One adapter's part in one layer. `a` and `b` are views of its arena, or of its copy in the base's dtype."""
+    """One adapter's part in one layer. `a` and `b` are views of its arena, or of its
+    copy in the base's dtype."""
 
     a_RD: Tensor
     b_OR: Tensor
@@ -34,8 +37,8 @@ class LayerWeights:
 
 @dataclass
 class AdapterDelta:
-    """One adapter in one layer for one pass. `place` is its part of the flat tokens; `seed` is of its dropout, if any; `layer`
-    is the layer's number."""
+    """One adapter in one layer for one pass. `place` is its part of the flat tokens; `seed` is of its
+    dropout, if any; `layer` is the layer's number."""
 
     weight: LayerWeights
     place: slice
@@ -104,8 +107,8 @@ class LayerStack(Protocol):
 class OwnStack:
     """A layer's stack made for this layer alone, of candidates of any rank.
 
-    Smaller ranks are padded with zeros, which is exact: a zero row of A gives a zero column of h, meets a zero column
-    of B, and its gradient is dropped.
+    Smaller ranks are padded with zeros, which is exact: a zero row of A gives a zero column of h, meets
+    a zero column of B, and its gradient is dropped.
     """
 
     def __init__(self, weights: list[LayerWeights]) -> None:
@@ -119,16 +122,21 @@ class OwnStack:
 
 
 class StackedDeltas:
-    """Lanes of equally many tokens, in the order of the batch, as batched products: K adapters, N tokens each."""
+    """Lanes of equally many tokens, in the order of the batch, as batched products: K
+    adapters, N tokens each."""
 
     def __init__(self, deltas: list[AdapterDelta], stack: LayerStack) -> None:
         self.deltas, self.stack = deltas, stack
         weights = [delta.weight for delta in deltas]
-        self.biases = [(n, w.bias_O, w.grad_bias_O) for n, w in enumerate(weights) if w.bias_O is not None]
+        self.biases = [
+            (n, w.bias_O, w.grad_bias_O) for n, w in enumerate(weights) if w.bias_O is not None
+        ]
         self.dropped = any(delta.seed is not None for delta in deltas)
         scales = [delta.scale for delta in deltas]
         same = all(scale == scales[0] for scale in scales)
-        self.scales = scales[0] if same else _column(tuple(scales), stack.a_KRD.dtype, stack.a_KRD.device)
+        self.scales = (
+            scales[0] if same else _column(tuple(scales), stack.a_KRD.dtype, stack.a_KRD.device)
+        )
 
     def forward(self, flat_ND: Tensor, y_NO: Tensor) -> Tensor:
         """Add the adapters' deltas to y; gives c h."""
@@ -187,7 +195,9 @@ def _add_each(targets_RD: list[Tensor], stacked_KRD: Tensor) -> None:
     """target += its place in the stack, without the rows that only fill up."""
     # Widened at once: an addition of two dtypes makes a copy of its own for each target.
     parts = stacked_KRD.to(targets_RD[0].dtype).unbind()
-    torch._foreach_add_(targets_RD, [part[: len(target)] for target, part in zip(targets_RD, parts, strict=True)])  # pyright: ignore[reportPrivateImportUsage, reportPrivateUsage]
+    torch._foreach_add_(
+        targets_RD, [part[: len(target)] for target, part in zip(targets_RD, parts, strict=True)]
+    )  # pyright: ignore[reportPrivateImportUsage, reportPrivateUsage]
 
 
 def _accumulate(target: Tensor, left: Tensor, right: Tensor, alpha: float = 1.0) -> None:

@@ -1,4 +1,5 @@
-"""Dropout of an adapter's inputs: a mask is a pure function of a seed, and is made again where it is needed again."""
+"""Dropout of an adapter's inputs: a mask is a pure function of a seed, and is made
+again where it is needed again."""
 
 from __future__ import annotations
 
@@ -19,8 +20,9 @@ LEVELS = 65536
 class Mask:
     """Which inputs of one adapter are kept in one layer and micro-step, [rows * tokens, features].
 
-    A pure function of (seed, layer, p, rows, features) and of a token's place in its row, so that how far neighbours made the
-    rows be padded changes nothing before the padding. Checkpointing draws it again.
+    A pure function of (seed, layer, p, rows, features) and of a token's place in its row, so that how
+    far neighbours made the rows be padded changes nothing before the padding. Checkpointing draws it
+    again.
 
     Args:
         seed: of the candidate's micro-step.
@@ -42,11 +44,15 @@ class Mask:
 
     @cached_property
     def bits(self) -> np.ndarray:
-        """One bit an input, for a CPU: drawn token by token over all rows, by NumPy's SFC64, which is many times faster than
-        torch's generator. Kept until the backward pass."""
+        """One bit an input, for a CPU: drawn token by token over all rows, by NumPy's SFC64, which is
+        many times faster than torch's generator. Kept until the backward pass."""
         rows, tokens, features = self.shape
         count = tokens * rows * features
-        draws = np.random.SFC64(layer_seed(self.seed, self.layer)).random_raw(-(-count // 4)).view(np.int16)[:count]
+        draws = (
+            np.random.SFC64(layer_seed(self.seed, self.layer))
+            .random_raw(-(-count // 4))
+            .view(np.int16)[:count]
+        )
         return np.packbits(draws >= self.threshold - LEVELS // 2)
 
 
@@ -65,27 +71,38 @@ def fill_all(masks: Sequence[Mask | None], into_KND: Tensor) -> Tensor:
 
 
 def drawn_in_order(device: torch.device) -> bool:
-    """Whether numbers are drawn one after another, as a CPU is fastest; a GPU draws them all at once, and others then."""
+    """Whether numbers are drawn one after another, as a CPU is fastest; a GPU draws
+    them all at once, and others then."""
     return device.type == "cpu"
 
 
 def _unpack(mask: Mask, into_ND: Tensor) -> None:
     rows, tokens, features = mask.shape
     kept = np.unpackbits(mask.bits, count=tokens * rows * features)
-    into_ND.view(rows, tokens, features).copy_(torch.from_numpy(kept).view(tokens, rows, features).transpose(0, 1))
+    into_ND.view(rows, tokens, features).copy_(
+        torch.from_numpy(kept).view(tokens, rows, features).transpose(0, 1)
+    )
 
 
-def _draws(seeds: tuple[int, ...], layer: int, rows: int, tokens: int, features: int, device: torch.device) -> Tensor:
+def _draws(
+    seeds: tuple[int, ...], layer: int, rows: int, tokens: int, features: int, device: torch.device
+) -> Tensor:
     """Integers uniform in [-LEVELS / 2, LEVELS / 2), int16 [K, rows * tokens, features].
 
-    Counted by (eight features, place in the row, row, layer): word w of the four has features 2w and 2w + 1. The kernels of a
-    GPU draw the same.
+    Counted by (eight features, place in the row, row, layer): word w of the four has features 2w and 2w
+    + 1. The kernels of a GPU draw the same.
     """
     keys = _keys(seeds, device)
     groups = -(-features // 8)
-    counter = (_count(groups, device), _count(tokens, device)[:, None], _count(rows, device)[:, None, None], layer)
+    counter = (
+        _count(groups, device),
+        _count(tokens, device)[:, None],
+        _count(rows, device)[:, None, None],
+        layer,
+    )
     words = torch.stack(philox(counter, keys), -1)
-    # The lower two of an int64's four int16, the less significant first; shifted so that they may be compared as signed.
+    # The lower two of an int64's four int16, the less significant first; shifted so
+    # that they may be compared as signed.
     draws = words.view(torch.int16).view(*words.shape, 4)[..., :2] + (-LEVELS // 2)
     return draws.view(len(seeds), rows * tokens, groups * 8)[..., :features]
 
@@ -106,8 +123,11 @@ def _count(number: int, device: torch.device) -> Tensor:
     return torch.arange(number, device=device)
 
 
-def keep_mask(rows: int, tokens: int, features: int, p: float, seed: int, layer: int, like: Tensor) -> Tensor:
-    """The mask with its scale, for inputs of `like`'s dtype and device: 1 / (1 - p) or 0, [rows * tokens, features]."""
+def keep_mask(
+    rows: int, tokens: int, features: int, p: float, seed: int, layer: int, like: Tensor
+) -> Tensor:
+    """The mask with its scale, for inputs of `like`'s dtype and device: 1 / (1 - p) or
+    0, [rows * tokens, features]."""
     mask = Mask(rows, tokens, features, p, seed, layer)
     return mask.fill(like.new_empty(rows * tokens, features)).mul_(mask.scale)
 

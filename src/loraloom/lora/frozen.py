@@ -1,10 +1,11 @@
 """Kernels of frozen layers: a weight that never changes can be laid out once for the fastest product.
 
-`frozen_kernel(layer)` gives forward and backward for a layer whose weight is known (nn.Linear, Conv1D, one of
-`lora.quantised`); None for anything else, which is then run as it is, under autograd.
+`frozen_kernel(layer)` gives forward and backward for a layer whose weight is known (nn.Linear, Conv1D,
+one of `lora.quantised`); None for anything else, which is then run as it is, under autograd.
 
-On a CPU oneDNN can keep a weight in its own blocked layout, once for x W^T and once for g W. That takes the weight's
-memory twice more. Where it pays is known by processor, not measured, so that the same run gives the same bits.
+On a CPU oneDNN can keep a weight in its own blocked layout, once for x W^T and once for g W. That takes
+the weight's memory twice more. Where it pays is known by processor, not measured, so that the same run
+gives the same bits.
 """
 
 from __future__ import annotations
@@ -24,25 +25,31 @@ from loraloom.lora.function import Frozen
 PREPACK_ROWS = 256
 """Number of tokens that a layout is made for; other numbers work as well."""
 BLOCKS = (1024, 512, 256, 128, 64, 16)
-"""Numbers of tokens that such a product takes at once: any number is put together from these, the last one filled up.
+"""Numbers of tokens that such a product takes at once: any number is put together from
+these, the last one filled up.
 
-For every new number oneDNN compiles a program, which takes milliseconds and more than half a megabyte, and it keeps a
-thousand of them: batches of many lengths would pay for them with more memory than a small model's whole training takes.
+For every new number oneDNN compiles a program, which takes milliseconds and more than half a megabyte,
+and it keeps a thousand of them: batches of many lengths would pay for them with more memory than a small
+model's whole training takes.
 """
 CALL_ROWS = 16
-"""What a call costs beside its rows, in rows: it reads the whole weight, whose numbers come from memory or a shared cache."""
+"""What a call costs beside its rows, in rows: it reads the whole weight, whose numbers
+come from memory or a shared cache."""
 SMALLEST = 128 * 128
 """Numbers of a float32 weight below which a layout gains nothing."""
 PROGRAMS = "128"
-"""Programs that oneDNN keeps, of these products and of all others in half precision: several times what one pass needs."""
+"""Programs that oneDNN keeps, of these products and of all others in half precision:
+several times what one pass needs."""
 
 
 @runtime_checkable
 class FrozenWeight(Protocol):
-    """A weight [O, D] that is asked for at every product and never held: it may have to be spread from codes first."""
+    """A weight [O, D] that is asked for at every product and never held: it may have to
+    be spread from codes first."""
 
     def blocks(self) -> Iterator[tuple[slice, Tensor]]:
-        """Its rows in order, as (places of the rows, their numbers [rows, D]) in the dtype of the base."""
+        """Its rows in order, as (places of the rows, their numbers [rows, D]) in the
+        dtype of the base."""
         ...
 
     def dense(self) -> Tensor:
@@ -54,12 +61,13 @@ def times_transposed(x_ND: Tensor, weight: FrozenWeight, bias_O: Tensor | None) 
     """x W^T + bias, [N, O], block by block of W's rows."""
     parts = [
         F.linear(x_ND, w_RD, None if bias_O is None else bias_O[rows]) for rows, w_RD in weight.blocks()
-    ]  # fmt: skip
+    ]
     return parts[0] if len(parts) == 1 else torch.cat(parts, 1)
 
 
 def times(gy_NO: Tensor, weight: FrozenWeight) -> Tensor:
-    """gy W, [N, D], block by block of W's rows. What is added up block by block is added up in float32 at least."""
+    """gy W, [N, D], block by block of W's rows. What is added up block by block is
+    added up in float32 at least."""
     blocks = weight.blocks()
     rows, w_RD = next(blocks)
     gx_ND = gy_NO[:, rows] @ w_RD
@@ -79,7 +87,9 @@ def frozen_kernel(layer: nn.Module, *, prepack: bool = True) -> Frozen | None:
     """
     if isinstance(layer, FrozenWeight):
         spread: Any = layer
-        return Frozen(lambda x_ND: times_transposed(x_ND, spread, spread.bias), lambda gy_NO: times(gy_NO, spread))
+        return Frozen(
+            lambda x_ND: times_transposed(x_ND, spread, spread.bias), lambda gy_NO: times(gy_NO, spread)
+        )
     weight, bias = getattr(layer, "weight", None), getattr(layer, "bias", None)
     if not isinstance(weight, Tensor) or not weight.is_floating_point():
         return None
@@ -90,7 +100,11 @@ def frozen_kernel(layer: nn.Module, *, prepack: bool = True) -> Frozen | None:
     else:
         return None
     bias = None if bias is None else bias.detach()
-    if prepack and prepacking_pays(weight.device.type, weight.dtype) and has_layout(weight.numel(), weight.dtype):
+    if (
+        prepack
+        and prepacking_pays(weight.device.type, weight.dtype)
+        and has_layout(weight.numel(), weight.dtype)
+    ):
         return _prepacked(w_OD, bias)
     return Frozen(lambda x_ND: F.linear(x_ND, w_OD, bias), lambda gy_NO: gy_NO @ w_OD)
 
@@ -98,7 +112,8 @@ def frozen_kernel(layer: nn.Module, *, prepack: bool = True) -> Frozen | None:
 def prepacking_pays(device_type: str, dtype: torch.dtype) -> bool:
     """Whether oneDNN's layout is faster for weights of this dtype on this machine's `device_type`.
 
-    On AMD, MKL's float32 products reach half of oneDNN's; in bfloat16 the layout saves a reorder at every call.
+    On AMD, MKL's float32 products reach half of oneDNN's; in bfloat16 the layout saves
+    a reorder at every call.
     """
     if device_type != "cpu" or not torch.backends.mkldnn.is_available():
         return False
@@ -113,7 +128,8 @@ def has_layout(numbers: int, dtype: torch.dtype) -> bool:
 
 
 def keep_few_programs() -> None:
-    """Bound what oneDNN keeps of the programs that it has compiled; counts if it comes before its first product."""
+    """Bound what oneDNN keeps of the programs that it has compiled; counts if it comes
+    before its first product."""
     for name in ("ONEDNN_PRIMITIVE_CACHE_CAPACITY", "LRU_CACHE_CAPACITY"):
         os.environ.setdefault(name, PROGRAMS)
 
@@ -124,8 +140,12 @@ def _prepacked(w_OD: Tensor, bias: Tensor | None) -> Frozen:
     backward = ops._reorder_linear_weight(w_OD.T.contiguous(), PREPACK_ROWS)
     d_out, d_in = w_OD.shape
     return Frozen(
-        lambda x_ND: _in_blocks(lambda x: ops._linear_pointwise(x, forward, bias, "none", [], ""), x_ND, d_out),
-        lambda gy_NO: _in_blocks(lambda gy: ops._linear_pointwise(gy, backward, None, "none", [], ""), gy_NO, d_in),
+        lambda x_ND: _in_blocks(
+            lambda x: ops._linear_pointwise(x, forward, bias, "none", [], ""), x_ND, d_out
+        ),
+        lambda gy_NO: _in_blocks(
+            lambda gy: ops._linear_pointwise(gy, backward, None, "none", [], ""), gy_NO, d_in
+        ),
     )
 
 
@@ -157,7 +177,11 @@ def blocks_of(rows: int) -> tuple[int, ...]:
 def _cheapest(rows: int) -> tuple[int, ...]:
     if rows <= 0:
         return ()
-    ways = [(size, *_cheapest(rows - size)) for size in BLOCKS if size <= rows or size == _smallest_over(rows)]
+    ways = [
+        (size, *_cheapest(rows - size))
+        for size in BLOCKS
+        if size <= rows or size == _smallest_over(rows)
+    ]
     return min(ways, key=lambda sizes: sum(sizes) + CALL_ROWS * len(sizes))
 
 

@@ -1,8 +1,9 @@
 """On a GPU, norms and gates of the frozen base as one kernel each, where they then do what they did.
 
-Nothing is known of families: a module is taken for what it looks like, tried on random numbers in the model's own dtype and
-shapes, forwards and backwards, and left alone where the results differ by more than rounding. Only this model's own modules
-change, by a class of their own: copies of one that a candidate trains keep their weight, and then run as they came.
+Nothing is known of families: a module is taken for what it looks like, tried on random numbers in the
+model's own dtype and shapes, forwards and backwards, and left alone where the results differ by more
+than rounding. Only this model's own modules change, by a class of their own: copies of one that a
+candidate trains keep their weight, and then run as they came.
 """
 
 from __future__ import annotations
@@ -45,7 +46,11 @@ def fuse(model: nn.Module) -> Fused:
         if not ways:
             continue
         name = type(module).__name__
-        key = (type(module), *(tuple(p.shape) for p in module.parameters()), next(module.parameters()).dtype)
+        key = (
+            type(module),
+            *(tuple(p.shape) for p in module.parameters()),
+            next(module.parameters()).dtype,
+        )
         if key not in decided:
             decided[key] = _first_that_agrees(module, ways, found.refused)
         if (change := decided[key]) is not None:
@@ -76,11 +81,21 @@ def _ways(module: nn.Module) -> Iterator[Change]:
         return
     own = dict(module.named_parameters())
     weight, name = own.get("weight"), type(module).__name__
-    if name.endswith("RMSNorm") and list(own) == ["weight"] and weight is not None and weight.ndim == 1 and _eps(module):
+    if (
+        name.endswith("RMSNorm")
+        and list(own) == ["weight"]
+        and weight is not None
+        and weight.ndim == 1
+        and _eps(module)
+    ):
         yield lambda module: _norm(type(module), shifted=False)
         yield lambda module: _norm(type(module), shifted=True)
     parts = {part for part, _ in module.named_children()}
-    if name.endswith("MLP") and {"gate_proj", "up_proj", "down_proj"} <= parts and _opens_by_silu(module):
+    if (
+        name.endswith("MLP")
+        and {"gate_proj", "up_proj", "down_proj"} <= parts
+        and _opens_by_silu(module)
+    ):
         yield lambda module: _gated(type(module))
 
 
@@ -91,7 +106,10 @@ def _difference(module: nn.Module, way: Change) -> str | None:
     reference = next(module.parameters())
     width = module.gate_proj.in_features if hasattr(module, "gate_proj") else reference.shape[0]  # type: ignore[union-attr]
     numbers = torch.Generator().manual_seed(0)
-    x, gy = (torch.randn(2, TOKENS, int(width), generator=numbers).to(reference.device, reference.dtype) for _ in range(2))  # type: ignore[arg-type]
+    x, gy = (
+        torch.randn(2, TOKENS, int(width), generator=numbers).to(reference.device, reference.dtype)
+        for _ in range(2)
+    )  # type: ignore[arg-type]
     names = ("outputs", "gradients of inputs")
     for name, here, there in zip(names, _both(changed, x, gy), _both(module, x, gy), strict=True):
         apart, size = float((here - there).abs().max()), float(there.abs().max())
@@ -109,7 +127,8 @@ def _both(module: nn.Module, x: Tensor, gy: Tensor) -> tuple[Tensor, Tensor]:
     return y.detach().float(), x.grad.float()
 
 
-# -- what modules become ---------------------------------------------------------------------------------------------
+# -- what modules become
+# ---------------------------------------------------------------------------------------------
 
 
 def _norm(plain: type[nn.Module], *, shifted: bool) -> type[nn.Module]:

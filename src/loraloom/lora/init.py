@@ -1,9 +1,10 @@
 """How a new adapter starts: A, B, heads, each from the candidate's seed and the module's path alone.
 
-The default and "gaussian" are drawn here, on the CPU in float32, so that every device and dtype starts alike. Starts
-that look at the frozen weight are PEFT's own, run on a throwaway layer over a copy of that weight. PiSSA (Meng et al.
-2024, arXiv:2404.02948) and OLoRA (Büyükakyüz 2024, arXiv:2406.01775) take their first product out of the base. Here
-the base is shared and stays: the same is had by a frozen second term, -scale * B0 A0, in the candidate's own layers.
+The default and "gaussian" are drawn here, on the CPU in float32, so that every device and dtype starts
+alike. Starts that look at the frozen weight are PEFT's own, run on a throwaway layer over a copy of that
+weight. PiSSA (Meng et al. 2024, arXiv:2404.02948) and OLoRA (Büyükakyüz 2024, arXiv:2406.01775) take
+their first product out of the base. Here the base is shared and stays: the same is had by a frozen
+second term, -scale * B0 A0, in the candidate's own layers.
 """
 
 from __future__ import annotations
@@ -34,7 +35,8 @@ REFUSED = {
 
 @dataclass(frozen=True)
 class Start:
-    """First values of one layer: A [R, D], B [O, R], in float32; `moves_base`: their product comes out of the base."""
+    """First values of one layer: A [R, D], B [O, R], in float32; `moves_base`: their
+    product comes out of the base."""
 
     a_RD: Tensor
     b_OR: Tensor
@@ -72,12 +74,19 @@ def check_init(how: bool | str) -> None:
     )
 
 
-def start_of(how: bool | str, r: int, scale: float, shape: tuple[int, int], weight: Callable[[], Tensor], seed: int) -> Start:
+def start_of(
+    how: bool | str,
+    r: int,
+    scale: float,
+    shape: tuple[int, int],
+    weight: Callable[[], Tensor],
+    seed: int,
+) -> Start:
     """First A and B of one layer, as `peft.LoraConfig.init_lora_weights` names them.
 
     Args:
-        how: True is Kaiming-uniform A with a = sqrt(5) and zero B, "gaussian" normal A of deviation 1 / r; False draws
-            both as nn.Linear does.
+        how: True is Kaiming-uniform A with a = sqrt(5) and zero B, "gaussian" normal A of deviation 1 /
+            r; False draws both as nn.Linear does.
         scale: the factor on B A.
         shape: (features in D, features out O) of the layer.
         weight: gives the frozen weight [O, D]; asked only for starts that look at it.
@@ -113,27 +122,33 @@ def _from_weight(how: str, r: int, scale: float, weight_OD: Tensor, seed: int) -
         try:
             made: Any = Linear(layer, "default", config, r=r, lora_alpha=alpha)  # pyright: ignore[reportArgumentType]
         except ValueError as fault:
-            raise ModelError(f"`adapter.init_lora_weights: {how}` does not go with r = {r}", got=str(fault)) from fault
+            raise ModelError(
+                f"`adapter.init_lora_weights: {how}` does not go with r = {r}", got=str(fault)
+            ) from fault
     a_RD, b_OR = (part["default"].weight.detach().float() for part in (made.lora_A, made.lora_B))
     if a_RD.shape[0] != r:
         raise ModelError(
-            f"`adapter.init_lora_weights: {how}` has only {a_RD.shape[0]} directions in a layer of {tuple(weight_OD.shape)}",
+            f"`adapter.init_lora_weights: {how}` has only {a_RD.shape[0]} directions in a layer of"
+            f" {tuple(weight_OD.shape)}",
             need=f"r at most {a_RD.shape[0]}; it is {r}",
         )
     return Start(a_RD, b_OR, moves_base=moves_base(how))
 
 
 def reinitialised(model: nn.Module, module: nn.Module, seed: int) -> nn.Module:
-    """A head started anew, as the model's own class starts it, from `seed`: `module` itself, on the CPU from now on.
+    """A head started anew, as the model's own class starts it, from `seed`: `module`
+    itself, on the CPU from now on.
 
-    Drawn there, because each device has a generator of its own and gives other numbers for the same seed.
+    Drawn there, because each device has a generator of its own and gives other numbers
+    for the same seed.
     """
     init = getattr(model, "_init_weights", None)
     module = module.to("cpu")
     if init is None:
         return module
     with torch.random.fork_rng(devices=[]):
-        # Not torch.manual_seed: that seeds the generators of all devices, and only the CPU's is put back.
+        # Not torch.manual_seed: that seeds the generators of all devices, and only the
+        # CPU's is put back.
         torch.default_generator.manual_seed(seed)
         for part in module.modules():
             for parameter in part.parameters(recurse=False):

@@ -1,8 +1,10 @@
-"""NEFTune: noise on the input embeddings while training (Jain et al. 2023, arXiv:2310.05914), candidate by candidate.
+"""NEFTune: noise on the input embeddings while training (Jain et al. 2023,
+arXiv:2310.05914), candidate by candidate.
 
-A row of T tokens and width d gets noise uniform in [-1, 1] times alpha / sqrt(T * d). T is the row's own length
-without padding, and the noise is a function of the candidate's seed, its clock and the token's place alone, so that
-neighbours and padding change nothing. As in transformers, it is added to the output of the embedding module.
+A row of T tokens and width d gets noise uniform in [-1, 1] times alpha / sqrt(T * d). T is the row's own
+length without padding, and the noise is a function of the candidate's seed, its clock and the token's
+place alone, so that neighbours and padding change nothing. As in transformers, it is added to the output
+of the embedding module.
 """
 
 from __future__ import annotations
@@ -45,7 +47,9 @@ def neftune_noise(noise: Noise, tokens: int, features: int, like: Tensor) -> Ten
     """
     rows = noise.stop - noise.start
     generator = torch.Generator().manual_seed(noise.seed & 0x7FFF_FFFF_FFFF_FFFF)
-    drawn_TBD = torch.empty(tokens, rows, features, dtype=torch.float32).uniform_(-1, 1, generator=generator)
+    drawn_TBD = torch.empty(tokens, rows, features, dtype=torch.float32).uniform_(
+        -1, 1, generator=generator
+    )
     lengths_B = torch.tensor(noise.lengths, dtype=torch.float32)
     inside_BT = torch.arange(tokens)[None] < lengths_B[:, None]
     strength_BT = inside_BT * (noise.alpha / torch.sqrt(lengths_B * features))[:, None]
@@ -54,7 +58,8 @@ def neftune_noise(noise: Noise, tokens: int, features: int, like: Tensor) -> Ten
 
 @contextmanager
 def noisy_embeddings(model: Any, noises: Sequence[Noise]) -> Generator[None]:
-    """Within, the input embeddings' output carries each candidate's noise. Without noises nothing is touched."""
+    """Within, the input embeddings' output carries each candidate's noise. Without
+    noises nothing is touched."""
     if not noises:
         yield
         return
@@ -77,13 +82,14 @@ def input_embeddings(model: Any) -> nn.Module:
     """The module that embeds the tokens a candidate reads; of an encoder-decoder, the encoder's own.
 
     Raises:
-        ModelError: encoder and decoder embed with one module, so that noise for one would reach the other; or a model that
-            reads characters, without a module for that.
+        ModelError: encoder and decoder embed with one module, so that noise for one would reach the
+            other; or a model that reads characters, without a module for that.
     """
     if not model.config.is_encoder_decoder:
         if (table := embedding_table(model)) is None:
             raise ModelError(
-                f"`training.neftune_noise_alpha` needs one module that embeds tokens, and {type(model).__name__} has none",
+                "`training.neftune_noise_alpha` needs one module that embeds tokens, and"
+                f" {type(model).__name__} has none",
                 next="leave it out: NEFTune is meant for decoders that learn to chat",
             )
         return table
@@ -91,7 +97,8 @@ def input_embeddings(model: Any) -> nn.Module:
     embedding = getattr(encoder, "embed_tokens", None) or encoder.get_input_embeddings()
     if any(module is embedding for module in decoder.modules()):
         raise ModelError(
-            "`training.neftune_noise_alpha` cannot be kept to the source: encoder and decoder share one embedding module",
+            "`training.neftune_noise_alpha` cannot be kept to the source: encoder and decoder share one"
+            " embedding module",
             next="leave it out: NEFTune is meant for decoders that learn to chat",
         )
     return embedding

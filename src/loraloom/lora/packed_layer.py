@@ -1,8 +1,10 @@
-"""One layer of the frozen base with any number of candidates on it: run once for all rows, finished row by row's owner.
+"""One layer of the frozen base with any number of candidates on it: run once for all
+rows, finished row by row's owner.
 
-A candidate that has nothing in a layer costs nothing there. Plain LoRA takes the fused way of `function.py`; anything
-else is a `parts.Part`. A layer must see the batch's rows in its first dimension, or rows and tokens flattened into it;
-anything else would give a candidate the rows of another, so it is an error and never a guess.
+A candidate that has nothing in a layer costs nothing there. Plain LoRA takes the fused way of
+`function.py`; anything else is a `parts.Part`. A layer must see the batch's rows in its first dimension,
+or rows and tokens flattened into it; anything else would give a candidate the rows of another, so it is
+an error and never a guess.
 """
 
 from __future__ import annotations
@@ -34,8 +36,8 @@ class Route:
     """The one mutable cell that all wrapped layers of a model share.
 
     Args:
-        shared: one cell for all threads: on CUDA the backward pass runs in another one. On a CPU it runs where it was
-            called, and each thread may have a pass of its own.
+        shared: one cell for all threads: on CUDA the backward pass runs in another one. On a CPU it runs
+            where it was called, and each thread may have a pass of its own.
     """
 
     def __init__(self, *, shared: bool = True) -> None:
@@ -77,13 +79,19 @@ def split_by_candidate(module: nn.Module, use: Use, route: Route) -> None:
         results: list[Any] = []
         for segment in segments:
             rows = slice(segment.start, segment.stop)
-            own_args = [value[rows] if place in use.row_places else value for place, value in enumerate(args)]
-            own_kwargs = {name: value[rows] if name in use.row_places else value for name, value in kwargs.items()}
+            own_args = [
+                value[rows] if place in use.row_places else value for place, value in enumerate(args)
+            ]
+            own_kwargs = {
+                name: value[rows] if name in use.row_places else value for name, value in kwargs.items()
+            }
             with route.only(segment):
                 results.append(forward(*own_args, **own_kwargs))
         if isinstance(results[0], Tensor):
             return torch.cat(results)
-        return tuple(None if values[0] is None else torch.cat(values) for values in zip(*results, strict=True))
+        return tuple(
+            None if values[0] is None else torch.cat(values) for values in zip(*results, strict=True)
+        )
 
     module.forward = run
 
@@ -102,11 +110,24 @@ class PackedLayer(nn.Module):
     """
 
     def __init__(
-        self, base: nn.Module, path: str, number: int, route: Route, anchor: Tensor, *, rowless: bool = False,
+        self,
+        base: nn.Module,
+        path: str,
+        number: int,
+        route: Route,
+        anchor: Tensor,
+        *,
+        rowless: bool = False,
         prepack: bool = True,
-    ) -> None:  # fmt: skip
+    ) -> None:
         super().__init__()
-        self.base, self.path, self.number, self.rowless, self.prepack = base, path, number, rowless, prepack
+        self.base, self.path, self.number, self.rowless, self.prepack = (
+            base,
+            path,
+            number,
+            rowless,
+            prepack,
+        )
         self.adapters: dict[str, LayerWeights] = {}
         self.parts: dict[str, list[Part]] = {}
         self.dropouts: dict[str, float] = {}
@@ -114,7 +135,8 @@ class PackedLayer(nn.Module):
         self._shared = (route, anchor)
 
     def __getattr__(self, name: str) -> Any:
-        """What models ask of their layers (`weight`, `out_features`, `embed_scale`) is the frozen layer's."""
+        """What models ask of their layers (`weight`, `out_features`, `embed_scale`) is
+        the frozen layer's."""
         try:
             return super().__getattr__(name)
         except AttributeError:
@@ -131,23 +153,28 @@ class PackedLayer(nn.Module):
         return frozen_kernel(self.base, prepack=self.prepack)
 
     def owners(self, rows_N: Tensor) -> list[tuple[slice, nn.Module]] | None:
-        """Which module each of the sorted rows (on the host) goes through, as (places in `rows_N`, module) in order.
+        """Which module each of the sorted rows (on the host) goes through, as (places
+        in `rows_N`, module) in order.
 
-        For those who apply the layer to some positions of a batch only. None: a candidate has more here than a module
-        of its own, so that only `forward` will do.
+        For those who apply the layer to some positions of a batch only. None: a candidate has more here
+        than a module of its own, so that only `forward` will do.
         """
         found: list[tuple[slice, nn.Module]] = []
         for segment in self._shared[0].get().segments:
             if segment.trial in self.adapters or segment.trial in self.parts:
                 return None
-            start, stop = torch.searchsorted(rows_N, rows_N.new_tensor([segment.start, segment.stop])).tolist()
+            start, stop = torch.searchsorted(
+                rows_N, rows_N.new_tensor([segment.start, segment.stop])
+            ).tolist()
             found.append((slice(start, stop), self.whole.get(segment.trial, self.base)))
         return found or [(slice(0, len(rows_N)), self.base)]
 
     def forward(self, x: Tensor, *args: Any, **kwargs: Any) -> Tensor:
         routing = self._shared[0].get()
         segments = routing.segments
-        if not any(s.trial in self.adapters or s.trial in self.parts or s.trial in self.whole for s in segments):
+        if not any(
+            s.trial in self.adapters or s.trial in self.parts or s.trial in self.whole for s in segments
+        ):
             return self.base(x, *args, **kwargs)
         x_rows, routing = self._by_rows(x, routing)
         segments = routing.segments
@@ -156,7 +183,9 @@ class PackedLayer(nn.Module):
         else:
             y = self._together(x_rows, routing, args, kwargs)
             if any(s.trial in self.parts or s.trial in self.whole for s in segments):
-                y = torch.cat([self._finished(s, x_rows, y, routing.training, args, kwargs) for s in segments])
+                y = torch.cat(
+                    [self._finished(s, x_rows, y, routing.training, args, kwargs) for s in segments]
+                )
         return y if x_rows is x else y.flatten(0, 1)
 
     def _together(self, x: Tensor, routing: Routing, args: Args, kwargs: Kwargs) -> Tensor:
@@ -165,9 +194,13 @@ class PackedLayer(nn.Module):
             return self.base(x, *args, **kwargs)
         kernel = self._kernel
         y_base = self.base(x) if kernel is None else None
-        return PackedLinear.apply(x, y_base, self._shared[1], kernel, routing, self.adapters, self.number)  # type: ignore[return-value]
+        return PackedLinear.apply(
+            x, y_base, self._shared[1], kernel, routing, self.adapters, self.number
+        )  # type: ignore[return-value]
 
-    def _finished(self, segment: Segment, x: Tensor, y: Tensor, training: bool, args: Args, kwargs: Kwargs) -> Tensor:
+    def _finished(
+        self, segment: Segment, x: Tensor, y: Tensor, training: bool, args: Args, kwargs: Kwargs
+    ) -> Tensor:
         if segment.trial in self.whole:
             return self._replaced(segment, x, args, kwargs)
         x_own, y_own = x[segment.start : segment.stop], y[segment.start : segment.stop]
@@ -178,10 +211,13 @@ class PackedLayer(nn.Module):
 
     def _replaced(self, segment: Segment, x: Tensor, args: Args, kwargs: Kwargs) -> Tensor:
         y = self.whole[segment.trial](x[segment.start : segment.stop], *args, **kwargs)
-        if isinstance(y, Tensor) and not any(isinstance(value, Tensor) for value in (*args, *kwargs.values())):
+        if isinstance(y, Tensor) and not any(
+            isinstance(value, Tensor) for value in (*args, *kwargs.values())
+        ):
             return y
         raise ModelError(
-            f"`adapter.modules_to_save` names `{self.path}`, whose rows cannot be handed to one candidate each",
+            f"`adapter.modules_to_save` names `{self.path}`, whose rows cannot be handed to one"
+            " candidate each",
             need="a module that takes one tensor and gives one",
         )
 
@@ -193,7 +229,9 @@ class PackedLayer(nn.Module):
 
         def drop(x: Tensor) -> Tensor:
             tokens = x[0].numel() // x.shape[-1]
-            return x * keep_mask(rows, tokens, x.shape[-1], p, segment.seed, self.number, x).view(x.shape)
+            return x * keep_mask(rows, tokens, x.shape[-1], p, segment.seed, self.number, x).view(
+                x.shape
+            )
 
         return drop
 
@@ -203,28 +241,38 @@ class PackedLayer(nn.Module):
         if x.shape[0] == rows:
             return x, routing
         if self.rowless and len(routing.segments) == 1:
-            return x, replace(routing, segments=(replace(routing.segments[0], stop=x.shape[0]),), stack=None)
+            return x, replace(
+                routing, segments=(replace(routing.segments[0], stop=x.shape[0]),), stack=None
+            )
         if not self.rowless and x.ndim == 2 and x.shape[0] % rows == 0:
             return x.view(rows, -1, x.shape[1]), routing
         raise ModelError(
-            f"layer `{self.path}` does not see the batch's rows: its input is {tuple(x.shape)} for {rows} rows",
+            f"layer `{self.path}` does not see the batch's rows: its input is {tuple(x.shape)} for"
+            f" {rows} rows",
             need="rows first, or rows and tokens flattened",
-            next="take it out of `adapter.target_modules`, `adapter.modules_to_save` or `adapter.bias: all`",
+            next=(
+                "take it out of `adapter.target_modules`, `adapter.modules_to_save` or `adapter.bias:"
+                " all`"
+            ),
         )
 
 
 def linear_shape(layer: nn.Module) -> tuple[int, int]:
-    """(features in, features out) of a linear layer; transformers' Conv1D keeps its weight transposed."""
+    """(features in, features out) of a linear layer; transformers' Conv1D keeps its
+    weight transposed."""
     if hasattr(layer, "in_features"):
         return int(layer.in_features), int(layer.out_features)  # type: ignore[arg-type]
     if type(layer).__name__ == "Conv1D":
         d, o = layer.weight.shape  # type: ignore[union-attr]
         return int(d), int(o)
-    raise ModelError(f"LoRA on a {type(layer).__name__} is not known", need="a linear layer or GPT-2's Conv1D")
+    raise ModelError(
+        f"LoRA on a {type(layer).__name__} is not known", need="a linear layer or GPT-2's Conv1D"
+    )
 
 
 def dtype_of(layer: nn.Module, otherwise: torch.dtype) -> torch.dtype:
-    """The type in which a layer multiplies: its weight's, or `otherwise` where the weight is quantised."""
+    """The type in which a layer multiplies: its weight's, or `otherwise` where the
+    weight is quantised."""
     if isinstance(layer, FrozenWeight):
         return otherwise
     weight = getattr(layer, "weight", None)

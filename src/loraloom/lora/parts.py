@@ -1,8 +1,10 @@
-"""What a candidate may have in a layer beside A and B: a bias, a magnitude (DoRA), a frozen term, a module of its own.
+"""What a candidate may have in a layer beside A and B: a bias, a magnitude (DoRA), a
+frozen term, a module of its own.
 
-`packed_layer.PackedLayer` runs the frozen layer for all rows at once and then lets each candidate's parts finish that
-candidate's rows. They are plain autograd over a few rows: readable, and rare enough not to be fused. Their
-parameters are views of the candidate's arena, so that gradients arrive where the optimiser looks for them.
+`packed_layer.PackedLayer` runs the frozen layer for all rows at once and then lets each candidate's
+parts finish that candidate's rows. They are plain autograd over a few rows: readable, and rare enough
+not to be fused. Their parameters are views of the candidate's arena, so that gradients arrive where the
+optimiser looks for them.
 """
 
 from __future__ import annotations
@@ -20,7 +22,8 @@ Drop = Callable[[Tensor], Tensor]
 
 
 class Part(Protocol):
-    """Finishes the rows of one candidate: x [rows, .., D] and the output so far [rows, .., O] -> output."""
+    """Finishes the rows of one candidate: x [rows, .., D] and the output so far [rows,
+    .., O] -> output."""
 
     def __call__(self, x: Tensor, y: Tensor, drop: Drop) -> Tensor: ...
 
@@ -50,10 +53,12 @@ class Removed:
 
 @dataclass
 class Dora:
-    """Weight-decomposed LoRA (Liu et al. 2024, arXiv:2402.09353): y = m / ||W + s B A|| * (W + s B A) x + bias.
+    """Weight-decomposed LoRA (Liu et al. 2024, arXiv:2402.09353): y = m / ||W + s B A||
+    * (W + s B A) x + bias.
 
-    The norm, one for each output feature, is a constant in the backward pass (section 4.3 there). As in PEFT, dropout
-    reaches all of x but leaves one plain W x: y = W x + bias + (c - 1) W drop(x) + c s B A drop(x), c = m / norm.
+    The norm, one for each output feature, is a constant in the backward pass (section 4.3 there). As in
+    PEFT, dropout reaches all of x but leaves one plain W x: y = W x + bias + (c - 1) W drop(x) + c s B A
+    drop(x), c = m / norm.
     """
 
     weight_OD: Callable[[], Tensor]
@@ -77,11 +82,14 @@ class Dora:
     def norm(self, weight_OD: Tensor) -> Tensor:
         """||W + s B A|| of each output feature, [O], in the dtype of the adapter."""
         a_RD, b_OR = self.a_RD, self.b_OR
-        return torch.linalg.vector_norm(torch.addmm(weight_OD.to(a_RD.dtype), b_OR, a_RD, alpha=self.scale), dim=1)
+        return torch.linalg.vector_norm(
+            torch.addmm(weight_OD.to(a_RD.dtype), b_OR, a_RD, alpha=self.scale), dim=1
+        )
 
 
 class OwnDtype(nn.Module):
-    """A module kept in float32 where the frozen one gives `base`, bfloat16 for example. Token numbers stay numbers."""
+    """A module kept in float32 where the frozen one gives `base`, bfloat16 for example.
+    Token numbers stay numbers."""
 
     def __init__(self, module: nn.Module, own: torch.dtype, base: torch.dtype) -> None:
         super().__init__()

@@ -1,6 +1,8 @@
-"""A and B of candidates that are alike, side by side for one pass: one copy for all layers where each would make its own.
+"""A and B of candidates that are alike, side by side for one pass: one copy for all
+layers where each would make its own.
 
-On small models the calls that stack weights and hand out gradients are most of what an adapter costs beside its products.
+On small models the calls that stack weights and hand out gradients are most of what an
+adapter costs beside its products.
 """
 
 from __future__ import annotations
@@ -13,7 +15,8 @@ import torch
 from torch import Tensor
 
 MOST_BYTES = 64 * 2**20
-"""Weights and gradients of a pass that are worth it: larger ones cost more memory, and their products more than the calls."""
+"""Weights and gradients of a pass that are worth it: larger ones cost more memory, and
+their products more than the calls."""
 
 
 @dataclass(frozen=True)
@@ -36,7 +39,9 @@ class PassStack:
         places: of each layer, by its number.
     """
 
-    def __init__(self, blocks: Sequence[Tensor], grads: Sequence[Tensor], places: Mapping[int, Place]) -> None:
+    def __init__(
+        self, blocks: Sequence[Tensor], grads: Sequence[Tensor], places: Mapping[int, Place]
+    ) -> None:
         self.weights_KP = torch.stack(list(blocks))
         self._grads, self._places = grads, places
 
@@ -49,7 +54,8 @@ class PassStack:
         return LayerViews(self, self._places[number])
 
     def settle(self) -> None:
-        """Add what was gathered to the candidates' own gradients. A pass that fails before has changed none of them."""
+        """Add what was gathered to the candidates' own gradients. A pass that fails
+        before has changed none of them."""
         gathered = self.__dict__.pop("grads_KP", None)
         if gathered is not None:
             own = gathered.to(self._grads[0].dtype).unbind()
@@ -70,5 +76,9 @@ class LayerViews:
 
     def _views(self, table_KP: Tensor) -> tuple[Tensor, Tensor]:
         place, (candidates, pitch) = self._place, table_KP.shape
-        a_KRD = table_KP.as_strided((candidates, place.rank, place.width), (pitch, place.width, 1), place.a)
-        return a_KRD, table_KP.as_strided((candidates, place.rank, place.out), (pitch, 1, place.rank), place.b)
+        a_KRD = table_KP.as_strided(
+            (candidates, place.rank, place.width), (pitch, place.width, 1), place.a
+        )
+        return a_KRD, table_KP.as_strided(
+            (candidates, place.rank, place.out), (pitch, 1, place.rank), place.b
+        )

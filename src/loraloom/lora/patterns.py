@@ -1,4 +1,5 @@
-"""Patterns for the names of modules, as configs hold them: tried in a process that can be ended before they are used here.
+"""Patterns for the names of modules, as configs hold them: tried in a process that can
+be ended before they are used here.
 
 A pattern can be written, on purpose or by a slip, to take longer than the universe has lasted.
 """
@@ -31,7 +32,8 @@ def is_plain(pattern: str) -> bool:
 
 
 def fault_of(patterns: Iterable[str], names: Sequence[str]) -> str | None:
-    """Why patterns cannot be matched with these names: what is wrong, or that there is no end of it; None if they can."""
+    """Why patterns cannot be matched with these names: what is wrong, or that there is
+    no end of it; None if they can."""
     doubtful = tuple(pattern for pattern in patterns if not is_plain(pattern))
     return _tried(doubtful, tuple(names)) if doubtful else None
 
@@ -40,9 +42,13 @@ def fault_of(patterns: Iterable[str], names: Sequence[str]) -> str | None:
 def _tried(patterns: tuple[str, ...], names: tuple[str, ...]) -> str | None:
     try:
         done = subprocess.run(
-            [sys.executable, "-I", "-S", "-c", _MATCHER], input=json.dumps([patterns, names]), text=True, capture_output=True,
-            timeout=MATCH_SECONDS, check=False,
-        )  # fmt: skip
+            [sys.executable, "-I", "-S", "-c", _MATCHER],
+            input=json.dumps([patterns, names]),
+            text=True,
+            capture_output=True,
+            timeout=MATCH_SECONDS,
+            check=False,
+        )
     except subprocess.TimeoutExpired:
         return f"no end after {MATCH_SECONDS} seconds"
     return (done.stderr.strip().splitlines() or ["it fails"])[-1] if done.returncode else None

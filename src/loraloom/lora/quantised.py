@@ -3,8 +3,8 @@
 bitsandbytes' own layers never run here. In eval mode on some processors its 4-bit layer puts its codes
 into another order for good at the first input without a gradient; from then on its input's gradient is
 lost and its weight cannot be read back. Its 8-bit layer takes outliers from the whole batch, so that one
-candidate's rows would change another's. `take_over` puts a `QuantisedLinear` over the same codes in place
-of each, before anything runs.
+candidate's rows would change another's. `take_over` puts a `QuantisedLinear` over the same codes in
+place of each, before anything runs.
 
 W is spread in blocks of rows that stay in a core's own cache, multiplied with, and forgotten: a pack
 spreads it twice a pass, forwards and backwards, for all of its candidates together.
@@ -37,7 +37,9 @@ class QuantisedLinear(nn.Linear):
 
     rows_apart = 1
 
-    def __init__(self, in_features: int, out_features: int, bias: Tensor | None, dtype: torch.dtype) -> None:
+    def __init__(
+        self, in_features: int, out_features: int, bias: Tensor | None, dtype: torch.dtype
+    ) -> None:
         nn.Module.__init__(self)  # not nn.Linear's own, which would make a dense weight
         self.in_features, self.out_features, self.dtype = in_features, out_features, dtype
         self.bias = None if bias is None else nn.Parameter(bias.detach().to(dtype), requires_grad=False)
@@ -77,7 +79,9 @@ class QuantisedLinear(nn.Linear):
 
         def moved(tensor: Tensor) -> Tensor:
             there = fn(tensor)
-            return there if tensor is self.bias or there.dtype == tensor.dtype else tensor.to(there.device)
+            return (
+                there if tensor is self.bias or there.dtype == tensor.dtype else tensor.to(there.device)
+            )
 
         return super()._apply(moved, recurse)
 
@@ -104,11 +108,13 @@ class _Product(torch.autograd.Function):
 
 
 class FourBitLinear(QuantisedLinear):
-    """Codes of NF4 or FP4 (Dettmers et al. 2023, arXiv:2305.14314): two numbers a byte, one scale a block.
+    """Codes of NF4 or FP4 (Dettmers et al. 2023, arXiv:2305.14314): two numbers a byte,
+    one scale a block.
 
     Args:
         codes: uint8 [O D / 2], row after row, the first number of a byte in its upper half.
-        state: bitsandbytes' QuantState of these codes: scales of the blocks, themselves in 8 bits where it is nested.
+        state: bitsandbytes' QuantState of these codes: scales of the blocks, themselves
+            in 8 bits where it is nested.
     """
 
     codes: Tensor
@@ -119,7 +125,11 @@ class FourBitLinear(QuantisedLinear):
 
     def __init__(self, codes: Tensor, state: Any, bias: Tensor | None, dtype: torch.dtype) -> None:
         super().__init__(int(state.shape[1]), int(state.shape[0]), bias, dtype)
-        self.quant_type, self.block, self.stored_dtype = str(state.quant_type), int(state.blocksize), state.dtype
+        self.quant_type, self.block, self.stored_dtype = (
+            str(state.quant_type),
+            int(state.blocksize),
+            state.dtype,
+        )
         self.rows_apart = self.block * 2 // math.gcd(self.block * 2, self.in_features)
         self.nested = bool(state.nested)
         self.register_buffer("codes", codes.reshape(-1).view(torch.uint8))
@@ -137,7 +147,7 @@ class FourBitLinear(QuantisedLinear):
         # As one long row: with AVX-512, bitsandbytes takes wrong scales where blocks go across row ends.
         spread = torch.ops.bitsandbytes.dequantize_4bit(
             codes, scales, self.block, self.quant_type, (1, stop - start), self.stored_dtype
-        )  # fmt: skip
+        )
         return spread.view(-1, self.in_features).to(self.dtype)
 
     def _scales(self) -> Tensor:
@@ -151,7 +161,8 @@ class FourBitLinear(QuantisedLinear):
 
 
 class Int8Linear(QuantisedLinear):
-    """Codes of 8 bits, one scale a row: W = codes * scales (LLM.int8(), arXiv:2208.07339, weights alone).
+    """Codes of 8 bits, one scale a row: W = codes * scales (LLM.int8(),
+    arXiv:2208.07339, weights alone).
 
     Args:
         codes_OD: int8.
@@ -161,7 +172,9 @@ class Int8Linear(QuantisedLinear):
     codes: Tensor
     scales: Tensor
 
-    def __init__(self, codes_OD: Tensor, scales_O: Tensor, bias: Tensor | None, dtype: torch.dtype) -> None:
+    def __init__(
+        self, codes_OD: Tensor, scales_O: Tensor, bias: Tensor | None, dtype: torch.dtype
+    ) -> None:
         super().__init__(codes_OD.shape[1], codes_OD.shape[0], bias, dtype)
         self.register_buffer("codes", codes_OD)
         self.register_buffer("scales", scales_O.float())
@@ -192,7 +205,8 @@ def bitsandbytes() -> Any:
 
 
 def take_over(model: nn.Module, dtype: torch.dtype) -> None:
-    """Put a layer of ours over the same codes in place of each of bitsandbytes'; nothing may have run yet.
+    """Put a layer of ours over the same codes in place of each of bitsandbytes';
+    nothing may have run yet.
 
     Raises:
         ModelError: a layer's codes are in another order than they were stored in, because it has run.
@@ -201,7 +215,13 @@ def take_over(model: nn.Module, dtype: torch.dtype) -> None:
         if type(layer).__module__.startswith("bitsandbytes."):
             model.set_submodule(path, _over_the_same_codes(path, layer, dtype))
     # It is a plain model now: transformers and PEFT would look for the layers that they know by these.
-    for name in ("hf_quantizer", "quantization_method", "is_quantized", "is_loaded_in_4bit", "is_loaded_in_8bit"):
+    for name in (
+        "hf_quantizer",
+        "quantization_method",
+        "is_quantized",
+        "is_loaded_in_4bit",
+        "is_loaded_in_8bit",
+    ):
         vars(model).pop(name, None)
     for part in model.modules():
         if (config := getattr(part, "config", None)) is not None:
@@ -223,4 +243,8 @@ def _over_the_same_codes(path: str, layer: Any, dtype: torch.dtype) -> Quantised
     if name == "Linear8bitLt":
         # bitsandbytes keeps the largest size of each row, which is code 127.
         return Int8Linear(weight.data, weight.SCB / 127, layer.bias, dtype)
-    raise ModelError(f"`{path}` cannot be trained over", got=f"a {name} of bitsandbytes", need="its 4-bit or 8-bit linear layers")
+    raise ModelError(
+        f"`{path}` cannot be trained over",
+        got=f"a {name} of bitsandbytes",
+        need="its 4-bit or 8-bit linear layers",
+    )

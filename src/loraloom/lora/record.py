@@ -1,8 +1,9 @@
-"""What lies beside an adapter for whoever loads it and finds nothing of it in PEFT's files: how its rows were made.
+"""What lies beside an adapter for whoever loads it and finds nothing of it in PEFT's
+files: how its rows were made.
 
 `loraloom.json` has `max_length`, and `id2label` and `label2id` as transformers takes them, so that
-`from_pretrained(BASE, id2label=...)` gives the head its classes back. PEFT and transformers pass over a file of this name; a
-config.json would make transformers take the folder for a whole model.
+`from_pretrained(BASE, id2label=...)` gives the head its classes back. PEFT and transformers pass over a
+file of this name; a config.json would make transformers take the folder for a whole model.
 """
 
 from __future__ import annotations
@@ -32,11 +33,14 @@ def write_record(folder: Path, record: Record) -> None:
     if record.label_names:
         content["id2label"] = dict(enumerate(record.label_names))
         content["label2id"] = {name: number for number, name in enumerate(record.label_names)}
-    (folder / NAME).write_text(json.dumps(content, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+    (folder / NAME).write_text(
+        json.dumps(content, indent=2, ensure_ascii=False) + "\n", encoding="utf-8"
+    )
 
 
 def read_record(folder: Path) -> Record:
-    """What lies beside an adapter: the file may come from anyone, and what of it makes no sense counts as not there."""
+    """What lies beside an adapter: the file may come from anyone, and what of it makes
+    no sense counts as not there."""
     path = folder / NAME
     try:
         if not path.is_file() or path.stat().st_size > _LARGEST:

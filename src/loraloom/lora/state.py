@@ -1,7 +1,8 @@
 """Adapters on disk, in PEFT's own format, and the proof that what was saved is what was trained.
 
-`save_adapter` writes adapter_config.json and adapter_model.safetensors; `verify_adapter` loads them with PEFT into a
-module tree that has never seen our layers and compares logits. Only then does an adapter count as saved.
+`save_adapter` writes adapter_config.json and adapter_model.safetensors; `verify_adapter` loads them with
+PEFT into a module tree that has never seen our layers and compares logits. Only then does an adapter
+count as saved.
 """
 
 from __future__ import annotations
@@ -24,7 +25,13 @@ from loraloom.lora.packed import REMOVED, AdapterWeights, PackedModel, Routing, 
 from loraloom.lora.probe import embedding_table
 from loraloom.lora.record import Record, write_record
 from loraloom.lora.transfer import fetch
-from loraloom.lora.untrusted_adapter import adapter_shapes, check_adapter, has_tokenizer, read_adapter_config, trained_tokens
+from loraloom.lora.untrusted_adapter import (
+    adapter_shapes,
+    check_adapter,
+    has_tokenizer,
+    read_adapter_config,
+    trained_tokens,
+)
 from loraloom.records import AdapterSpec
 
 PEFT_TASKS = {"causal_lm": "CAUSAL_LM", "seq_cls": "SEQ_CLS", "seq2seq_lm": "SEQ_2_SEQ_LM"}
@@ -32,7 +39,8 @@ PREFIX = "base_model.model."
 
 
 def compact_targets(targets: Sequence[str], all_paths: Iterable[str]) -> list[str]:
-    """The shortest list that PEFT resolves to exactly `targets`: last names where they pick nothing else, else paths.
+    """The shortest list that PEFT resolves to exactly `targets`: last names where they
+    pick nothing else, else paths.
 
     Servers match adapters by last names (`q_proj`), so these are preferred.
     """
@@ -43,8 +51,8 @@ def compact_targets(targets: Sequence[str], all_paths: Iterable[str]) -> list[st
 
 
 def compact_modules(modules: Sequence[str], all_paths: Sequence[str]) -> list[str] | None:
-    """The same for `modules_to_save`, which PEFT takes as the end of a path, letter by letter: "dense" also reaches
-    "attention.dense", and "classifier" also "pre_classifier"."""
+    """The same for `modules_to_save`, which PEFT takes as the end of a path, letter by letter: "dense"
+    also reaches "attention.dense", and "classifier" also "pre_classifier"."""
     names = sorted({path.rpartition(".")[2] for path in modules})
     reached = {path for path in all_paths if path.endswith(tuple(names))}
     return (names if reached == set(modules) else sorted(modules)) or None
@@ -53,8 +61,8 @@ def compact_modules(modules: Sequence[str], all_paths: Sequence[str]) -> list[st
 def peft_config(spec: AdapterSpec, base: Base) -> Any:
     """The `peft.LoraConfig` of an adapter of ours, as it is saved.
 
-    PiSSA and OLoRA are saved as plain LoRA of twice the rank over the unchanged base (see `peft_state`), at the same
-    scale. So are PEFT's own conversions of them, and servers then need not know the method.
+    PiSSA and OLoRA are saved as plain LoRA of twice the rank over the unchanged base (see `peft_state`),
+    at the same scale. So are PEFT's own conversions of them, and servers then need not know the method.
     """
     from peft import LoraConfig
 
@@ -70,30 +78,39 @@ def peft_config(spec: AdapterSpec, base: Base) -> Any:
         use_rslora=spec.use_rslora,
         use_dora=spec.use_dora,
         bias=spec.bias,
-        init_lora_weights=True if removed else spec.init_lora_weights,  # pyright: ignore[reportArgumentType]
+        init_lora_weights=(True if removed else spec.init_lora_weights),  # pyright: ignore[reportArgumentType]
         rank_pattern={path: r * wider for path, r in spec.rank_pattern.items()},
         alpha_pattern={path: alpha * stronger for path, alpha in spec.alpha_pattern.items()},
         modules_to_save=compact_modules(spec.modules_to_save, names),
         task_type=PEFT_TASKS[base.task],
         base_model_name_or_path=base.name_or_path,
         inference_mode=True,
-        fan_in_fan_out=any(type(base.model.get_submodule(path)).__name__ == "Conv1D" for path in spec.target_modules),
+        fan_in_fan_out=any(
+            type(base.model.get_submodule(path)).__name__ == "Conv1D" for path in spec.target_modules
+        ),
     )
 
 
 def peft_state(tensors: Iterable[tuple[Entry, Tensor]], base: nn.Module) -> dict[str, Tensor]:
     """Our tensors under PEFT's names, in float32 on the CPU.
 
-    W x - s B0 A0 x + s B A x is LoRA over W with A and A0 one above the other and B and -B0 side by side.
+    W x - s B0 A0 x + s B A x is LoRA over W with A and A0 one above the other and B and
+    -B0 side by side.
     """
     state: dict[str, Tensor] = {}
     pairs = [(entry, tensor.detach()) for entry, tensor in tensors]
-    whole = fetch([value + _frozen(base, entry).to(value) if entry.relative else value for entry, value in pairs])
+    whole = fetch(
+        [value + _frozen(base, entry).to(value) if entry.relative else value for entry, value in pairs]
+    )
     for (entry, _), value in zip(pairs, whole, strict=True):
         value = value.to(torch.float32)
         key = f"{PREFIX}{entry.key.removesuffix(REMOVED)}"
         if entry.name.endswith(REMOVED):
-            value = torch.cat([state[key], value]) if entry.group == "lora_A" else torch.cat([state[key], -value], 1)
+            value = (
+                torch.cat([state[key], value])
+                if entry.group == "lora_A"
+                else torch.cat([state[key], -value], 1)
+            )
         state[key] = value.contiguous().clone()
     return state
 
@@ -104,7 +121,12 @@ def _frozen(base: nn.Module, entry: Entry) -> Tensor:
 
 
 def save_adapter(
-    folder: Path, tensors: Iterable[tuple[Entry, Tensor]], spec: AdapterSpec, base: Base, *, max_length: int | None = None
+    folder: Path,
+    tensors: Iterable[tuple[Entry, Tensor]],
+    spec: AdapterSpec,
+    base: Base,
+    *,
+    max_length: int | None = None,
 ) -> Path:
     """Write an adapter, the tokenizer and the record of its rows into `folder` (made if needed).
 
@@ -140,7 +162,11 @@ def read_adapter(folder: Path, adapter: AdapterWeights, base: nn.Module) -> None
             stored = _half(stored, entry)
         if stored is None or stored.shape != tensor.shape:
             got = "nothing" if stored is None else f"shape {tuple(stored.shape)}"
-            raise ModelError(f"`{key}` of the adapter in {folder} is not as it was saved", got=got, need=str(entry.shape))
+            raise ModelError(
+                f"`{key}` of the adapter in {folder} is not as it was saved",
+                got=got,
+                need=str(entry.shape),
+            )
         value = stored.to(tensor)
         tensor.copy_(value - _frozen(base, entry).to(tensor) if entry.relative else value)
     adapter.refresh()
@@ -159,8 +185,8 @@ def _half(stored: Tensor, entry: Entry) -> Tensor:
 def logits_of(model: Any, inputs: Mapping[str, Tensor]) -> Tensor:
     """Logits of a model for a batch, as float32 on the CPU; zero on padding.
 
-    What a model computes for padding may be anything: with a sliding window such a token may see nothing at all, and
-    attention over nothing is not defined.
+    What a model computes for padding may be anything: with a sliding window such a token may see nothing
+    at all, and attention over nothing is not defined.
     """
     logits = model(**inputs).logits.to("cpu", torch.float32)
     mask = inputs.get("attention_mask")
@@ -182,7 +208,8 @@ def load_peft(folder: Path, model: nn.Module) -> Any:
     try:
         with quiet_transformers():
             loaded: Any = PeftModel.from_pretrained(model, str(folder), use_safetensors=True).eval()  # pyright: ignore[reportArgumentType]
-    except Exception as error:  # the folder is input: PEFT answers what does not fit with errors of many kinds
+    # the folder is input: PEFT answers what does not fit with errors of many kinds
+    except Exception as error:
         if is_of_device(error):
             raise
         raise ModelError(
@@ -196,39 +223,54 @@ def load_peft(folder: Path, model: nn.Module) -> Any:
 
 
 def embedding_rows(model: Any) -> int:
-    """Tokens that a model has an embedding for; as good as endless where it has no plain table of them."""
+    """Tokens that a model has an embedding for; as good as endless where it has no
+    plain table of them."""
     table = embedding_table(model)
     return int(getattr(getattr(table, "weight", None), "shape", (2**31,))[0])
 
 
 def require_embeddings(model: Any, ids: Iterable[int]) -> None:
-    """Raises ModelError where a token has no embedding: a tokenizer with more tokens than the model it is used with."""
+    """Raises ModelError where a token has no embedding: a tokenizer with more tokens
+    than the model it is used with."""
     most, rows = max(ids, default=0), embedding_rows(model)
     if most >= rows:
         raise ModelError(
             f"token {most:,} has no embedding: the model has {rows:,}",
-            need="an adapter that was saved with the embeddings of the tokens that its tokenizer has more",
+            need=(
+                "an adapter that was saved with the embeddings of the tokens that its tokenizer has more"
+            ),
             next="save it again with PEFT: model.save_pretrained(FOLDER, save_embedding_layers=True)",
         )
 
 
 def fit_vocabulary(folder: Path, model: Any) -> None:
-    """Give `model` as many rows of embeddings as an adapter with tokens of its own has, in memory that no other model shares.
+    """Give `model` as many rows of embeddings as an adapter with tokens of its own has,
+    in memory that no other model shares.
 
     Embeddings and heads that were saved whole are written into the model's own by PEFT.
 
     Raises:
         ModelError: the adapter trains tokens that neither it nor the model has a row for.
     """
-    shapes, given, answering = adapter_shapes(folder), embedding_table(model), model.get_output_embeddings()
+    shapes, given, answering = (
+        adapter_shapes(folder),
+        embedding_table(model),
+        model.get_output_embeddings(),
+    )
     paths = [name for name, module in model.named_modules() if module is given or module is answering]
-    saved = {path: shapes[key][0] for path in paths if (key := f"{PREFIX}{path}.weight") in shapes and shapes[key]}
+    saved = {
+        path: shapes[key][0]
+        for path in paths
+        if (key := f"{PREFIX}{path}.weight") in shapes and shapes[key]
+    }
     if given is None or not hasattr(given, "num_embeddings"):
         return
     rows = max([*saved.values(), 0]) or given.num_embeddings
     tokens = trained_tokens(read_adapter_config(folder))
     if tokens and max(tokens) >= rows:
-        _refuse_untold_rows(folder, max(tokens), rows, tied=answering is None or answering.weight is given.weight)
+        _refuse_untold_rows(
+            folder, max(tokens), rows, tied=answering is None or answering.weight is given.weight
+        )
         rows = max(tokens) + 1
     with quiet_transformers():
         if rows != given.num_embeddings:
@@ -240,12 +282,17 @@ def fit_vocabulary(folder: Path, model: Any) -> None:
 
 
 def _refuse_untold_rows(folder: Path, token: int, rows: int, *, tied: bool) -> None:
-    """Raises ModelError where tokens that an adapter adds one by one have embeddings, and the head nothing to say of them."""
+    """Raises ModelError where tokens that an adapter adds one by one have embeddings, and the head
+    nothing to say of them."""
     if tied and token < len(load_tokenizer(str(folder))):
         return
     raise ModelError(
         f"the adapter in {folder} trains token {token:,}, and the model has {rows:,}",
-        need="the embeddings and the head for all tokens beside it" if not tied else "the tokenizer that it was trained with",
+        need=(
+            "the embeddings and the head for all tokens beside it"
+            if not tied
+            else "the tokenizer that it was trained with"
+        ),
         next="save it again with PEFT: model.save_pretrained(FOLDER, save_embedding_layers=True)",
     )
 
@@ -262,21 +309,31 @@ def _check_applied(folder: Path, loaded: Any) -> None:
     astray = sorted(key for key in stored if "lora_" in key and key not in applied)
     if lacking or astray:
         raise ModelError(
-            f"the adapter in {folder} fits this model in part: {len(applied) - len(lacking)} of {len(applied)} tensors",
-            got=f"{len(astray)} that the model has no place for: {', '.join(astray[:2])}" if astray else f"none for {lacking[0]}",
+            f"the adapter in {folder} fits this model in part: {len(applied) - len(lacking)} of"
+            f" {len(applied)} tensors",
+            got=(
+                f"{len(astray)} that the model has no place for: {', '.join(astray[:2])}"
+                if astray
+                else f"none for {lacking[0]}"
+            ),
             need=f"tensors such as {', '.join(sorted(applied)[:2])}",
             next="compare base_model_name_or_path and target_modules in its adapter_config.json",
         )
     finite = fetch([torch.isfinite(tensor).all() for tensor in applied.values()])
     broken = next((key for key, fine in zip(applied, finite, strict=True) if not fine), None)
     if broken is not None:
-        raise ModelError(f"the adapter in {folder} is broken: `{broken}` has NaN or infinite numbers", next="train it again")
+        raise ModelError(
+            f"the adapter in {folder} is broken: `{broken}` has NaN or infinite numbers",
+            next="train it again",
+        )
 
 
 def as_loaded_elsewhere(base: Base, folder: Path) -> Any:
-    """The base as the lines that a page prints load it, over the same weights: of our settings it has only what they pass on.
+    """The base as the lines that a page prints load it, over the same weights: of our
+    settings it has only what they pass on.
 
-    That is the pad token of the tokenizer in `folder`, by which a decoder that classifies finds a row's last token.
+    That is the pad token of the tokenizer in `folder`, by which a decoder that
+    classifies finds a row's last token.
     """
     model = share_copy(base.model, own_biases=True)
     if base.task == "seq_cls" and has_tokenizer(folder):
@@ -286,9 +343,16 @@ def as_loaded_elsewhere(base: Base, folder: Path) -> Any:
 
 @torch.no_grad()
 def verify_adapter(
-    folder: Path, packed: PackedModel, trial: str, base: Base, inputs: Mapping[str, Tensor], *, tolerance: float = 1e-4
+    folder: Path,
+    packed: PackedModel,
+    trial: str,
+    base: Base,
+    inputs: Mapping[str, Tensor],
+    *,
+    tolerance: float = 1e-4,
 ) -> float:
-    """Load a saved adapter with PEFT into a fresh module tree and compare its logits with the trained ones.
+    """Load a saved adapter with PEFT into a fresh module tree and compare its logits
+    with the trained ones.
 
     Args:
         inputs: a small batch for the model's forward.
@@ -308,7 +372,8 @@ def verify_adapter(
     difference = float((trained - loaded).abs().max()) / max(largest, 1e-12)
     if not difference <= tolerance:
         raise VerificationError(
-            f"the adapter saved in {folder.name} is not the one that was trained: logits differ by {difference:.2g}",
+            f"the adapter saved in {folder.name} is not the one that was trained: logits differ by"
+            f" {difference:.2g}",
             need=f"at most {tolerance:.2g} relative to the largest logit, {largest:.3g}",
             next="keep the run folder and report this; do not ship the adapter",
         )

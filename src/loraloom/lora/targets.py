@@ -1,8 +1,9 @@
-"""Which linear layers carry an adapter: from "all-linear", "attention", "mlp", "query", names or a regex to full paths.
+"""Which linear layers carry an adapter: from "all-linear", "attention", "mlp", "query",
+names or a regex to full paths.
 
-The adapter layers take full module paths only, so every pattern is settled here, against the linear layers that
-the model really has. One pattern that matches nothing among others that do is an error: PEFT accepts it, and what
-was meant to be trained then stays frozen without a word.
+The adapter layers take full module paths only, so every pattern is settled here, against the linear
+layers that the model really has. One pattern that matches nothing among others that do is an error: PEFT
+accepts it, and what was meant to be trained then stays frozen without a word.
 """
 
 from __future__ import annotations
@@ -15,12 +16,15 @@ from loraloom.errors import ModelError
 from loraloom.lora.patterns import fault_of
 
 Role = Literal["attention", "mlp", "other", "head", "frozen"]
-"""Where a linear layer sits. "head" is an output layer: a language model's, or a classifier's; "frozen" is one that stays as it
-is for a reason of its own, a mixture's router for example. Neither takes an adapter."""
+"""Where a linear layer sits. "head" is an output layer: a language model's, or a classifier's; "frozen"
+is one that stays as it is for a reason of its own, a mixture's router for example. Neither takes an
+adapter."""
 NO_TARGETS: frozenset[Role] = frozenset({"head", "frozen"})
 
 QUERY_NAMES = frozenset({"q_proj", "query", "q", "q_lin", "query_proj", "to_q", "wq"})
-FUSED_QUERY_NAMES = frozenset({"c_attn", "query_key_value", "qkv_proj", "Wqkv", "in_proj", "qkv", "att_proj"})
+FUSED_QUERY_NAMES = frozenset(
+    {"c_attn", "query_key_value", "qkv_proj", "Wqkv", "in_proj", "qkv", "att_proj"}
+)
 Number = TypeVar("Number", int, float)
 
 KEYWORDS = ("all-linear", "attention", "mlp", "query")
@@ -38,22 +42,27 @@ class Linear(Protocol):
 
 
 def resolve_targets(
-    linears: Sequence[Linear], asked: str | Iterable[str] = "auto", *, modules_to_save: Sequence[str] = ()
+    linears: Sequence[Linear],
+    asked: str | Iterable[str] = "auto",
+    *,
+    modules_to_save: Sequence[str] = (),
 ) -> tuple[str, ...]:
     """Full paths of the layers that get an adapter, in the model's order, each once.
 
-    "auto" and "all-linear" take every linear layer outside the heads. That is PEFT's set, less the layers that would
-    learn nothing (role "frozen"): an encoder's pretrained pooler belongs to it. A single string that names no layer is
-    a regex for the whole path, as in PEFT; in a list each entry may be a keyword, a full path, a path's end ("q_proj",
-    "self_attn.q_proj") or a regex.
+    "auto" and "all-linear" take every linear layer outside the heads. That is PEFT's set, less the
+    layers that would learn nothing (role "frozen"): an encoder's pretrained pooler belongs to it. A
+    single string that names no layer is a regex for the whole path, as in PEFT; in a list each entry may
+    be a keyword, a full path, a path's end ("q_proj", "self_attn.q_proj") or a regex.
 
     Args:
         linears: the model's linear layers.
         asked: a keyword, a name, a regex, or several of them.
-        modules_to_save: paths of modules that are trained whole; "all-linear" and the roles leave them out.
+        modules_to_save: paths of modules that are trained whole; "all-linear" and the
+            roles leave them out.
 
     Raises:
-        ModelError: a pattern matches nothing, matches only an output head, or names a module that is trained whole.
+        ModelError: a pattern matches nothing, matches only an output head, or names a
+            module that is trained whole.
     """
     patterns = (asked,) if isinstance(asked, str) else tuple(asked)
     if not patterns:
@@ -65,14 +74,19 @@ def resolve_targets(
     chosen: set[str] = set()
     for pattern in patterns:
         found = (
-            _by_role(linears, pattern, modules_to_save) if _is_keyword(pattern) else _by_name(linears, pattern, modules_to_save)
+            _by_role(linears, pattern, modules_to_save)
+            if _is_keyword(pattern)
+            else _by_name(linears, pattern, modules_to_save)
         )
         chosen.update(found)
     return tuple(linear.path for linear in linears if linear.path in chosen)
 
 
-def resolve_pattern(paths: Sequence[str], pattern: Mapping[str, Number], *, key: str) -> dict[str, Number]:
-    """`rank_pattern` or `alpha_pattern` by full path: each name or regex must end some target's path, the first one counts.
+def resolve_pattern(
+    paths: Sequence[str], pattern: Mapping[str, Number], *, key: str
+) -> dict[str, Number]:
+    """`rank_pattern` or `alpha_pattern` by full path: each name or regex must end some
+    target's path, the first one counts.
 
     Args:
         paths: the resolved targets.
@@ -83,11 +97,17 @@ def resolve_pattern(paths: Sequence[str], pattern: Mapping[str, Number], *, key:
         ModelError: an entry that no target matches, or that cannot be matched.
     """
     for name in pattern:
-        _refuse_fault(name, paths, f"`{key}` names `{name}`, which is neither the end of a target's path nor a regex for it")
+        _refuse_fault(
+            name,
+            paths,
+            f"`{key}` names `{name}`, which is neither the end of a target's path nor a regex for it",
+        )
     expressions = {name: re.compile(rf"(?:.*\.)?(?:{name})") for name in pattern}
     resolved: dict[str, Number] = {}
     for path in paths:
-        name = next((name for name, expression in expressions.items() if expression.fullmatch(path)), None)
+        name = next(
+            (name for name, expression in expressions.items() if expression.fullmatch(path)), None
+        )
         if name is not None:
             resolved[path] = pattern[name]
     for name, expression in expressions.items():
@@ -102,7 +122,8 @@ def resolve_pattern(paths: Sequence[str], pattern: Mapping[str, Number], *, key:
 
 
 def short_label(paths: Iterable[str], linears: Sequence[Linear]) -> str:
-    """A name for a set of targets that fits a table: a keyword where one gives the same set, else the layers' names."""
+    """A name for a set of targets that fits a table: a keyword where one gives the same
+    set, else the layers' names."""
     listed = tuple(paths)
     chosen = frozenset(listed)
     for keyword in KEYWORDS:
@@ -113,7 +134,8 @@ def short_label(paths: Iterable[str], linears: Sequence[Linear]) -> str:
 
 
 def module_names(linears: Iterable[Linear]) -> tuple[str, ...]:
-    """The last part of every adaptable layer's path, each once, in the model's order: what a user would type."""
+    """The last part of every adaptable layer's path, each once, in the model's order:
+    what a user would type."""
     return tuple(dict.fromkeys(_leaf(linear) for linear in linears if linear.role not in NO_TARGETS))
 
 
@@ -123,7 +145,11 @@ def _is_keyword(pattern: str) -> bool:
 
 def _by_role(linears: Sequence[Linear], keyword: str, whole: Sequence[str]) -> list[str]:
     keyword = "all-linear" if keyword == "auto" else keyword.lower()
-    found = [linear.path for linear in linears if _has_role(linear, keyword) and not _inside(linear.path, whole)]
+    found = [
+        linear.path
+        for linear in linears
+        if _has_role(linear, keyword) and not _inside(linear.path, whole)
+    ]
     if found:
         return found
     fused = [name for name in module_names(linears) if name in FUSED_QUERY_NAMES]
@@ -137,24 +163,32 @@ def _by_role(linears: Sequence[Linear], keyword: str, whole: Sequence[str]) -> l
 
 
 def _by_name(linears: Sequence[Linear], pattern: str, whole: Sequence[str]) -> list[str]:
-    found = [linear for linear in linears if linear.path == pattern or linear.path.endswith(f".{pattern}")]
+    found = [
+        linear for linear in linears if linear.path == pattern or linear.path.endswith(f".{pattern}")
+    ]
     if not found:
         found = _by_regex(linears, pattern)
-    kept = [linear for linear in found if linear.role not in NO_TARGETS and not _inside(linear.path, whole)]
+    kept = [
+        linear for linear in found if linear.role not in NO_TARGETS and not _inside(linear.path, whole)
+    ]
     if kept and len(kept) == len(found):
         return [linear.path for linear in kept]
     saved = [linear.path for linear in found if _inside(linear.path, whole)]
     if saved:
         raise ModelError(
             f"`{pattern}` is both a LoRA target and a module that is trained whole",
-            got=f"{len(saved)} of its {len(found)} layers lie in `adapter.modules_to_save`, {saved[0]} first",
+            got=(
+                f"{len(saved)} of its {len(found)} layers lie in `adapter.modules_to_save`, {saved[0]}"
+                " first"
+            ),
             need="a layer either gets an adapter or is trained whole",
             next="take it out of one of the two",
         )
     frozen = [linear for linear in found if linear.role == "frozen"]
     if frozen:
         raise ModelError(
-            f"target `{pattern}` reaches {len(frozen)} layers that stay as they are, {frozen[0].path} first",
+            f"target `{pattern}` reaches {len(frozen)} layers that stay as they are, {frozen[0].path}"
+            " first",
             got=frozen[0].why,
             need=f"layers that can be adapted: this model has {', '.join(module_names(linears))}",
             next="take it out of `adapter.target_modules`, or name paths without them",

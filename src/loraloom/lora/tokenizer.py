@@ -1,8 +1,8 @@
 """Which of transformers' classes reads the tokenizer of a folder, where the files say so plainly.
 
 AutoTokenizer makes the model's config first and for that imports much of torch and of transformers, for
-which someone who only asks for a plan waits for nothing. It ends at these classes; tests hold both against each other. What is
-not listed here is left to it.
+which someone who only asks for a plan waits for nothing. It ends at these classes; tests hold both
+against each other. What is not listed here is left to it.
 """
 
 from __future__ import annotations
@@ -24,7 +24,8 @@ READERS = {
 """By the model's family and the class that the tokenizer's config names."""
 FILES = ("config.json", "tokenizer_config.json", "tokenizer.json")
 OTHER_CLASS = b'"ByteLevel"'
-"""A tokenizer.json with this word is read by another class than the `LlamaTokenizer` that its config names."""
+"""A tokenizer.json with this word is read by another class than the `LlamaTokenizer`
+that its config names."""
 
 
 def reader_of(folder: str) -> str | None:
@@ -33,7 +34,10 @@ def reader_of(folder: str) -> str | None:
         root = Path(folder).expanduser()
         if not all((root / name).is_file() for name in FILES):  # a pipe would never end
             return None
-        family, tokenizer = _object(root / "config.json").get("model_type"), _object(root / "tokenizer_config.json")
+        family, tokenizer = (
+            _object(root / "config.json").get("model_type"),
+            _object(root / "tokenizer_config.json"),
+        )
         stored = (root / "tokenizer.json").read_bytes()
     except (OSError, RuntimeError, ValueError):  # no folder, "~someone" who is no user here, no JSON
         return None

@@ -1,8 +1,9 @@
 """Several passes at once on a CPU: threads of our own, each with its share of the processor.
 
-A pass over few tokens is made of many small operations, and a second core speeds up only the large ones among them. Two
-passes of half the candidates, each on a core of its own, keep both cores busy. Candidates share nothing that a pass writes:
-each has its own gradients, and the routing, the workspaces and the mode of autograd belong to the thread.
+A pass over few tokens is made of many small operations, and a second core speeds up only the large ones
+among them. Two passes of half the candidates, each on a core of its own, keep both cores busy.
+Candidates share nothing that a pass writes: each has its own gradients, and the routing, the workspaces
+and the mode of autograd belong to the thread.
 
 A GPU has one queue and gains nothing: there one pass follows another.
 """
@@ -37,7 +38,9 @@ class Workers:
         self._threads = max(1, threads // self.count)
         self._pool: ThreadPoolExecutor | None = None
 
-    def map(self, run: Callable[[Item], Result], items: Sequence[Item], *, together: bool = True) -> list[Result]:
+    def map(
+        self, run: Callable[[Item], Result], items: Sequence[Item], *, together: bool = True
+    ) -> list[Result]:
         """`run` of each item; the first error is raised when all have ended.
 
         Args:
@@ -57,7 +60,9 @@ class Workers:
     def _started(self) -> ThreadPoolExecutor:
         if self._pool is None:
             own, all_here = torch.get_num_threads(), Barrier(self.count)
-            self._pool = ThreadPoolExecutor(self.count, "pass", initializer=_take_cores, initargs=(self._threads,))
+            self._pool = ThreadPoolExecutor(
+                self.count, "pass", initializer=_take_cores, initargs=(self._threads,)
+            )
             list(self._pool.map(lambda _: all_here.wait(), range(self.count)))
             torch.set_num_threads(own)
         return self._pool
@@ -69,7 +74,8 @@ def most_at_once(device_type: str, cores: int) -> int:
 
 
 def _take_cores(count: int) -> None:
-    """Let torch use so many cores in this thread. The number is a thread's own, but one that never asked for it takes, at its
-    first operation, the number that any thread has set last: so it is asked for at once."""
+    """Let torch use so many cores in this thread. The number is a thread's own, but one that never asked
+    for it takes, at its first operation, the number that any thread has set last: so it is asked for at
+    once."""
     torch.set_num_threads(count)
     torch.get_num_threads()

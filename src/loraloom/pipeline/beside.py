@@ -1,4 +1,5 @@
-"""What is known of how an adapter's rows were made: from the file beside it, else from the run that it lies in."""
+"""What is known of how an adapter's rows were made: from the file beside it, else from
+the run that it lies in."""
 
 from __future__ import annotations
 
@@ -26,9 +27,12 @@ def record_of(folder: Path) -> Record:
     run = RunFolder.open(place)
     decided = run.resolved().get("data.max_length")
     length = decided.value if decided else None
-    return Record(record.label_names or tuple(run.result().labels), length if isinstance(length, int) else None)
+    return Record(
+        record.label_names or tuple(run.result().labels), length if isinstance(length, int) else None
+    )
 
 
 def tokenizer_beside(folder: Path, own: Any) -> Any:
-    """The tokenizer that was saved with an adapter, which may have another template than the base's `own`; else that."""
+    """The tokenizer that was saved with an adapter, which may have another template
+    than the base's `own`; else that."""
     return load_tokenizer(str(folder)) if has_tokenizer(folder) else own

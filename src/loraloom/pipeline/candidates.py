@@ -13,7 +13,14 @@ from loraloom.plan.planner import candidate
 from loraloom.records import Candidate
 
 
-def job(prepared: Prepared, trial: str, params: Mapping[str, Any], *, seed_offset: int = 0, role: str = "sampled") -> Job:
+def job(
+    prepared: Prepared,
+    trial: str,
+    params: Mapping[str, Any],
+    *,
+    seed_offset: int = 0,
+    role: str = "sampled",
+) -> Job:
     """A candidate of the plan's settings with `params` over them."""
     made = candidate(prepared.plan, trial, params, seed_offset=seed_offset)
     return Job(made, settings_of(made, {**prepared.plan.values(), **params}, prepared), role)
@@ -25,7 +32,9 @@ def settings_of(made: Candidate, values: Mapping[str, Any], prepared: Prepared) 
     shown = {key: value for key, value in values.items() if key.split(".")[0] in ("adapter", "training")}
     shown |= {f"adapter.{key}": value for key, value in adapter.items() if f"adapter.{key}" in shown}
     shown |= {f"training.{key}": value for key, value in training.items() if f"training.{key}" in shown}
-    shown["adapter.target_modules"] = short_label(made.adapter.target_modules, prepared.facts.model.linears)
+    shown["adapter.target_modules"] = short_label(
+        made.adapter.target_modules, prepared.facts.model.linears
+    )
     shown["adapter.modules_to_save"] = list(made.adapter.modules_to_save)
     shown["training.seed"] = made.training.seed
     return shown

@@ -9,7 +9,14 @@ from typing import Any
 
 from loraloom.config.asked import Config
 from loraloom.data.encode import Encoded, preview
-from loraloom.errors import DataError, LoraloomError, MemoryBudgetError, ModelError, RequestError, TemplateError
+from loraloom.errors import (
+    DataError,
+    LoraloomError,
+    MemoryBudgetError,
+    ModelError,
+    RequestError,
+    TemplateError,
+)
 from loraloom.facts.data import assumed_data, data_facts
 from loraloom.facts.device import device_facts
 from loraloom.pipeline.device_errors import device_errors
@@ -31,7 +38,8 @@ PREVIEWED = 3
 
 @dataclass(frozen=True)
 class Preview:
-    """The first rows, token by token as (text, whether it is learnt), and counts of the training rows."""
+    """The first rows, token by token as (text, whether it is learnt), and counts of the
+    training rows."""
 
     rows: int
     tokens: int
@@ -81,9 +89,11 @@ class Checked:
 
 @device_errors()
 def check(config: Config, *, quick: bool = False) -> Checked:
-    """Look at model, data, adapter, memory and deployment target; one batch goes through the model, nothing is kept.
+    """Look at model, data, adapter, memory and deployment target; one batch goes
+    through the model, nothing is kept.
 
-    A fault does not hide the next one: where a part of the request is refused, the rest is looked at without it.
+    A fault does not hide the next one: where a part of the request is refused, the rest
+    is looked at without it.
 
     Args:
         quick: leave out what needs the weights.
@@ -104,18 +114,25 @@ def check(config: Config, *, quick: bool = False) -> Checked:
     else:
         prepared = _prepared(subject, subject.data)
         try:
-            subject = replace(subject, rehearsal=rehearse(prepared.load_base, subject.plan, subject.data))
+            subject = replace(
+                subject, rehearsal=rehearse(prepared.load_base, subject.plan, subject.data)
+            )
         except ModelError as error:
-            subject = replace(subject, refused={"targets": error}, unrehearsed="the model refuses the adapter")
+            subject = replace(
+                subject, refused={"targets": error}, unrehearsed="the model refuses the adapter"
+            )
     return Checked(
-        model=subject.facts.model.name_or_path, task=subject.facts.data.task, note=read.recognised.note,
+        model=subject.facts.model.name_or_path,
+        task=subject.facts.data.task,
+        note=read.recognised.note,
         rows={name: len(table) for name, table in read.splits.tables.items() if len(table)},
         warnings=(
             *(subject.whole.notes if subject.whole else read.recognised.notes),
             *notes_on_device(subject.facts.device, subject.plan.values()["model.dtype"]),
         ),
-        results=run_checks(subject), preview=_preview(subject),
-    )  # fmt: skip
+        results=run_checks(subject),
+        preview=_preview(subject),
+    )
 
 
 def refuse_failed(checked: Checked) -> None:
@@ -128,7 +145,8 @@ def refuse_failed(checked: Checked) -> None:
         return
     failed = checked.failed
     error = RequestError(
-        f"{len(failed)} of {len(checked.results)} checks fail: {', '.join(result.name for result in failed)}",
+        f"{len(failed)} of {len(checked.results)} checks fail:"
+        f" {', '.join(result.name for result in failed)}",
         next=failed[0].command,
     )
     error.document = checked.to_json()
@@ -136,11 +154,14 @@ def refuse_failed(checked: Checked) -> None:
 
 
 def subject_of(read: Read) -> Subject:
-    """Encode and plan as a run would; what is refused on the way is noted and left out, so that the rest can be looked at."""
+    """Encode and plan as a run would; what is refused on the way is noted and left out,
+    so that the rest can be looked at."""
     config, refused = read.config, dict[str, LoraloomError]()
     whole = _encoded(read, refused)
     model = read.model_for(whole)
-    facts = Facts(model, data_facts(whole) if whole else assumed_data(read.recognised.task), device_facts())
+    facts = Facts(
+        model, data_facts(whole) if whole else assumed_data(read.recognised.task), device_facts()
+    )
     plan = _planned(config, facts, refused)
     data = None
     if whole is not None:
@@ -148,7 +169,9 @@ def subject_of(read: Read) -> Subject:
             data = whole.cut(plan.values()["data.max_length"])
         except DataError as error:
             refused["labels"] = error
-    subject = Subject(config, facts, plan, read.splits, read.recognised, read.tokenizer, whole, data, refused)
+    subject = Subject(
+        config, facts, plan, read.splits, read.recognised, read.tokenizer, whole, data, refused
+    )
     if data is None:
         return subject
     if (changed := _changed(_prepared(subject, data))) is not None:
@@ -159,7 +182,8 @@ def subject_of(read: Read) -> Subject:
 def _encoded(read: Read, refused: dict[str, LoraloomError]) -> Encoded | None:
     try:
         return read.encoded()
-    except (ModelError, TemplateError) as error:  # the only thing that encoding asks of a model is its chat template
+    # the only thing that encoding asks of a model is its chat template
+    except (ModelError, TemplateError) as error:
         refused["template"] = error
     except DataError as error:
         refused["labels"] = error
@@ -172,14 +196,22 @@ def _planned(config: Config, facts: Facts, refused: dict[str, LoraloomError]) ->
         return make_plan(config, facts)
     except ModelError as error:
         refused["targets"] = error
-        free = replace(config.adapter, target_modules="auto", modules_to_save="auto", rank_pattern={}, alpha_pattern={})
+        free = replace(
+            config.adapter,
+            target_modules="auto",
+            modules_to_save="auto",
+            rank_pattern={},
+            alpha_pattern={},
+        )
         return _planned(replace(config, adapter=free), facts, refused)
     except MemoryBudgetError:  # told by the check of memory, which names the largest batch that fits
         return _planned(replace(config, limits=replace(config.limits, memory=2**60)), facts, refused)
 
 
 def _prepared(subject: Subject, data: Encoded) -> Prepared:
-    return Prepared(subject.config, subject.facts, subject.plan, data, subject.recognised, subject.tokenizer)
+    return Prepared(
+        subject.config, subject.facts, subject.plan, data, subject.recognised, subject.tokenizer
+    )
 
 
 def _searches(config: Config) -> bool:
@@ -192,7 +224,8 @@ def _searches(config: Config) -> bool:
 
 
 def _changed(prepared: Prepared) -> LoraloomError | None:
-    """Why the unfinished run of this name could not go on: its data or its base are no longer what they were."""
+    """Why the unfinished run of this name could not go on: its data or its base are no
+    longer what they were."""
     if prepared.config.name is None:
         return None
     folder = RunFolder(Path(prepared.config.output_dir) / prepared.config.name)
@@ -209,7 +242,9 @@ def _disk_bytes(subject: Subject, data: Encoded) -> int:
     """What the run writes, and a whole model where it is to be merged."""
     model = subject.facts.model
     merged = model.weight_bytes or 4 * model.parameters
-    return space_needed(_prepared(subject, data)) + (merged if subject.config.deploy.target == "merged" else 0)
+    return space_needed(_prepared(subject, data)) + (
+        merged if subject.config.deploy.target == "merged" else 0
+    )
 
 
 def _preview(subject: Subject) -> Preview | None:
@@ -220,7 +255,9 @@ def _preview(subject: Subject) -> Preview | None:
     return Preview(
         rows=report.rows,
         tokens=report.tokens,
-        supervised_share=report.supervised / max(1, report.tokens) if subject.data.task == "causal_lm" else 1.0,
+        supervised_share=(
+            report.supervised / max(1, report.tokens) if subject.data.task == "causal_lm" else 1.0
+        ),
         cut_share=report.cut / max(1, report.rows + report.dropped),
         dropped=report.dropped,
         examples=tuple(tuple(row) for row in examples),

@@ -24,11 +24,13 @@ def refuse_unlabelled(model: ModelFacts, table: Table, recognised: Recognised) -
     if model.kind != "encoder" or recognised.task == "seq_cls":
         return
     raise DataError(
-        f"{model.name_or_path} is an encoder, which tells classes apart, and these rows were read without a label",
+        f"{model.name_or_path} is an encoder, which tells classes apart, and these rows were read"
+        " without a label",
         where=table.source,
         got=f"the columns {listed(table.columns)}, read as {recognised.format}",
         need="a text and a label in each row",
-        next=label_advice(table, recognised.columns.values()) or "name their column: --set data.label_column=NAME",
+        next=label_advice(table, recognised.columns.values())
+        or "name their column: --set data.label_column=NAME",
     )
 
 
@@ -40,12 +42,16 @@ def classes_to_train(config: Config, model: ModelFacts) -> Known | None:
     """
     if config.data.label_names:
         return Known(config.data.label_names, "`data.label_names`")
-    return Known(model.classes, f"the head of {model.name_or_path}", binding=False) if model.classes else None
+    return (
+        Known(model.classes, f"the head of {model.name_or_path}", binding=False)
+        if model.classes
+        else None
+    )
 
 
 def classes_to_score(config: Config, model: ModelFacts, folder: Path | None) -> Known | None:
-    """Of an evaluation: as asked, else as the adapter or its run recorded them, else those of the base's head; None for a
-    base without one.
+    """Of an evaluation: as asked, else as the adapter or its run recorded them, else those of the base's
+    head; None for a base without one.
 
     Args:
         model: described for classification.
@@ -58,9 +64,10 @@ def classes_to_score(config: Config, model: ModelFacts, folder: Path | None) -> 
     asked = config.data.label_names
     if asked and outputs and len(asked) != outputs:
         raise ConfigError(
-            f"`data.label_names` has {len(asked)} names, the head {outputs} outputs", need="one name an output, in their order",
+            f"`data.label_names` has {len(asked)} names, the head {outputs} outputs",
+            need="one name an output, in their order",
             next="--set 'data.label_names=[NAME, ...]'",
-        )  # fmt: skip
+        )
     if asked:
         return Known(asked, "`data.label_names`")
     if not outputs:
@@ -77,4 +84,6 @@ def _outputs(model: ModelFacts, folder: Path | None) -> int:
     if folder is None or not heads:
         return 0
     ends = (f".{heads[-1]}.weight", f".{heads[-1]}.modules_to_save.weight")
-    return next((shape[0] for key, shape in adapter_shapes(folder).items() if key.endswith(ends) and shape), 0)
+    return next(
+        (shape[0] for key, shape in adapter_shapes(folder).items() if key.endswith(ends) and shape), 0
+    )

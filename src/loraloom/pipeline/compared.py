@@ -1,4 +1,5 @@
-"""Who is compared: settings of a run with all their seeds, or the winners of several runs, read back from run folders."""
+"""Who is compared: settings of a run with all their seeds, or the winners of several
+runs, read back from run folders."""
 
 from __future__ import annotations
 
@@ -49,15 +50,24 @@ class Entrant:
 
     def scored(self, split: str) -> list[Trial]:
         """Trials that were measured on a split, by seed."""
-        known = [trial for trial in self.trials if math.isfinite(trial.metrics.get(self.metric(split), math.nan))]
+        known = [
+            trial
+            for trial in self.trials
+            if math.isfinite(trial.metrics.get(self.metric(split), math.nan))
+        ]
         return sorted(known, key=lambda trial: (_seed(trial), trial.id))
 
     def rows(self, split: str) -> set[str]:
-        """Fingerprints of the rows that the scores of a split were taken on; "" where row costs were not kept."""
-        return {self.kept[trial.id][split].rows if split in self.kept[trial.id] else "" for trial in self.scored(split)}
+        """Fingerprints of the rows that the scores of a split were taken on; "" where
+        row costs were not kept."""
+        return {
+            self.kept[trial.id][split].rows if split in self.kept[trial.id] else ""
+            for trial in self.scored(split)
+        }
 
     def seeds(self, split: str, *, raced: bool = False) -> set[int]:
-        """Seeds of the trials that were measured on a split; with `raced`, of those that were trained anew for the race."""
+        """Seeds of the trials that were measured on a split; with `raced`, of those
+        that were trained anew for the race."""
         return {_seed(trial) for trial in self.scored(split) if not raced or RACED.fullmatch(trial.id)}
 
     def scores(self, split: str, seeds: set[int] | None = None, *, paired: bool) -> tuple[Score, ...]:
@@ -73,7 +83,8 @@ class Entrant:
         return tuple(self._score(trial, "validation", True) for trial in own)
 
     def value(self, split: str) -> tuple[float, float]:
-        """The deciding metric on a split, and its standard error over rows and, with several of them, seeds."""
+        """The deciding metric on a split, and its standard error over rows and, with
+        several of them, seeds."""
         scores = self.scores(split, paired=False)
         if not scores:
             return math.nan, math.nan
@@ -84,7 +95,10 @@ class Entrant:
 
     def _score(self, trial: Trial, split: str, paired: bool) -> Score:
         metric = self.metric(split)
-        metrics = {"cost": self._value(trial.metrics[metric]), "cost_se": trial.metrics.get(f"{metric}_se", math.nan)}
+        metrics = {
+            "cost": self._value(trial.metrics[metric]),
+            "cost_se": trial.metrics.get(f"{metric}_se", math.nan),
+        }
         if not paired:
             return Score(split, metrics)
         return self.kept[trial.id][split].score(split, metrics)
@@ -95,13 +109,15 @@ class Entrant:
 
 
 def entrants_of(places: Sequence[str], output_dir: str) -> list[Entrant]:
-    """The entrants that `places` name: RUN or RUN:TRIAL, a run being its folder or its name in `output_dir`.
+    """The entrants that `places` name: RUN or RUN:TRIAL, a run being its folder or its
+    name in `output_dir`.
 
-    A single run means all its settings that were trained to the end, or until the run's time was up, best first and the
-    plan's own among them; of several runs each means its winner's setting.
+    A single run means all its settings that were trained to the end, or until the run's time was up,
+    best first and the plan's own among them; of several runs each means its winner's setting.
 
     Raises:
-        RequestError: no such run or trial, nothing to compare in it, or measures that cannot be held against each other.
+        RequestError: no such run or trial, nothing to compare in it, or measures that
+            cannot be held against each other.
     """
     if len(places) == 1 and not _trial_part(places[0], output_dir):
         entrants = _settings(find_run(places[0], output_dir))
@@ -110,7 +126,9 @@ def entrants_of(places: Sequence[str], output_dir: str) -> list[Entrant]:
     _check_measures(entrants)
     if len({entrant.name for entrant in entrants}) < len(entrants):
         # Runs of one name in two output folders.
-        return [replace(entrant, name=f"{entrant.folder.path.parent}/{entrant.name}") for entrant in entrants]
+        return [
+            replace(entrant, name=f"{entrant.folder.path.parent}/{entrant.name}") for entrant in entrants
+        ]
     return entrants
 
 
@@ -147,14 +165,18 @@ def _named(place: str, output_dir: str, *, many: bool) -> Entrant:
             if winner in {trial.id for trial in entrant.trials}:
                 return _entrant(f"{folder.name}:{entrant.name}", folder, entrant.result, entrant.trials)
         raise RequestError(
-            f"run `{folder.name}` has no winner", need="a run that ended, or one of its trials", next=f"{folder.name}:TRIAL"
+            f"run `{folder.name}` has no winner",
+            need="a run that ended, or one of its trials",
+            next=f"{folder.name}:TRIAL",
         )
     result, wanted = folder.result(), part[1:]
     trial = result.trial(wanted)
     if trial is None:
         known = ", ".join(one.id for one in result.ranked()[:12]) or "none"
         raise RequestError(
-            f"run `{folder.name}` has no trial `{wanted}`", got=f"trials: {known}", next=f"loraloom compare {folder.path}"
+            f"run `{folder.name}` has no trial `{wanted}`",
+            got=f"trials: {known}",
+            next=f"loraloom compare {folder.path}",
         )
     return _entrant(f"{folder.name}:{wanted}" if many else wanted, folder, result, [trial])
 
@@ -175,7 +197,10 @@ def _check_measures(entrants: Sequence[Entrant]) -> None:
         if entrant.result.metric != first.result.metric:
             raise RequestError(
                 "runs that were judged by different measures cannot be compared",
-                got=f"{first.result.metric} of {first.result.name}, {entrant.result.metric} of {entrant.result.name}",
+                got=(
+                    f"{first.result.metric} of {first.result.name}, {entrant.result.metric} of"
+                    f" {entrant.result.name}"
+                ),
                 next="run one of them again with --set search.metric=... of the other",
             )
 

@@ -1,4 +1,5 @@
-"""The one place where what a device says when it fails, or has no memory left, becomes an error in our words."""
+"""The one place where what a device says when it fails, or has no memory left, becomes
+an error in our words."""
 
 from __future__ import annotations
 
@@ -44,7 +45,8 @@ def in_our_words(error: BaseException, next: str | None = None) -> DeviceError |
 
 
 def _out_of_memory(said: str, next: str | None) -> DeviceError:
-    # torch goes on with how its allocator is set; the first two sentences are the fault and the size that was asked for.
+    # torch goes on with how its allocator is set; the first two sentences are the fault
+    # and the size that was asked for.
     sentences = re.split(r"(?<=\.) (?=[A-Z])", said)[:2]
     others = held_by_others_now()
     return DeviceError(
@@ -59,12 +61,23 @@ def _failed(said: str, next: str) -> DeviceError:
     if "no kernel image" in said:
         return DeviceError(
             "this torch has no code for this GPU",
-            got=f"{said}; torch {torch.__version__} has code for {', '.join(torch.cuda.get_arch_list()) or 'none'}",
+            got=(
+                f"{said}; torch {torch.__version__} has code for"
+                f" {', '.join(torch.cuda.get_arch_list()) or 'none'}"
+            ),
             need="a torch that was built for GPUs of this kind",
             next=next,
         )
     what = "the GPU failed and answers nothing more in this process"
     if "device-side assert" in said:
-        need = "token ids and labels that the model has: on the CPU (CUDA_VISIBLE_DEVICES=) the error names the one that is not"
+        need = (
+            "token ids and labels that the model has: on the CPU (CUDA_VISIBLE_DEVICES=) the error names"
+            " the one that is not"
+        )
         return DeviceError(what, got=said, need=need, next=next)
-    return DeviceError(what, got=said, need="a GPU that works: nvidia-smi shows its state, dmesg what happened to it", next=next)
+    return DeviceError(
+        what,
+        got=said,
+        need="a GPU that works: nvidia-smi shows its state, dmesg what happened to it",
+        next=next,
+    )

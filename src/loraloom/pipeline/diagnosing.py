@@ -1,4 +1,5 @@
-"""What the run as a whole says of its data and its candidates, and whether a rule may end one of them."""
+"""What the run as a whole says of its data and its candidates, and whether a rule may
+end one of them."""
 
 from __future__ import annotations
 
@@ -31,19 +32,23 @@ from loraloom.train.schedule import warmup_steps
 def may_end(asked: Config, seat: SeatView, status: EndStatus) -> bool:
     """Whether a candidate may be ended before its last step; False where the user wants to be told only.
 
-    Pruning is a choice of the search, numbers that are not finite cannot be trained on, and a patience that the user named
-    is the user's; the rest is judgement.
+    Pruning is a choice of the search, numbers that are not finite cannot be trained on, and a patience
+    that the user named is the user's; the rest is judgement.
     """
     patience = asked.training.early_stopping_patience
     impatient = status == "completed" and isinstance(patience, int) and seat.waited >= patience
     return asked.diagnose.act or status == "pruned" or bool(seat.nonfinite) or impatient
 
 
-def findings_of_run(prepared: Prepared, trials: Iterable[Trial], metric: str, of_test: Finding | None) -> list[Finding]:
+def findings_of_run(
+    prepared: Prepared, trials: Iterable[Trial], metric: str, of_test: Finding | None
+) -> list[Finding]:
     """What the data, and the trials together, say. `of_test`: what opening the test has shown."""
     if not prepared.config.diagnose.signals:
         return []
-    found = data_findings(data_signs(prepared.data, prepared.tokenizer, prepared.facts.model.max_positions))
+    found = data_findings(
+        data_signs(prepared.data, prepared.tokenizer, prepared.facts.model.max_positions)
+    )
     found += [of_test] if of_test else []
     return ranked([*found, *across(list(trials), metric)])
 
@@ -62,7 +67,14 @@ def opened_test(
         return None
     validation = opened(bases["validation"], kept.score("validation", {}))
     measure = "loss" if metric == "loss" else "share that is wrong"
-    return unlike_test(trial, measure, validation, opened(bases["test"], winner), contrast(data), _for_like_validation(data))
+    return unlike_test(
+        trial,
+        measure,
+        validation,
+        opened(bases["test"], winner),
+        contrast(data),
+        _for_like_validation(data),
+    )
 
 
 def opened(base: Score, winner: Score) -> Opened:
@@ -75,10 +87,18 @@ def opened(base: Score, winner: Score) -> Opened:
 def _for_like_validation(data: Encoded) -> str:
     """What to do where validation does not stand for the test."""
     if more_related(data):
-        return "keep related rows on one side: data.validation=0.1, and data.group_column=COLUMN that names what belongs together"
+        return (
+            "keep related rows on one side: data.validation=0.1, and data.group_column=COLUMN that names"
+            " what belongs together"
+        )
     if "test" not in data.given:
-        return "name what belongs together, if anything does: data.group_column=COLUMN; or bring more rows"
-    return "take validation rows from where the test's come from (data.validation=FILE): then what is chosen suits the test"
+        return (
+            "name what belongs together, if anything does: data.group_column=COLUMN; or bring more rows"
+        )
+    return (
+        "take validation rows from where the test's come from (data.validation=FILE): then what is"
+        " chosen suits the test"
+    )
 
 
 def exit_of(seat: SeatView, base: Score | None, share: str) -> Verdict | None:
@@ -94,10 +114,16 @@ def exit_of(seat: SeatView, base: Score | None, share: str) -> Verdict | None:
         score = Score("validation", {"cost": seen.cost, "cost_se": seen.cost_se, share: seen.metric})
         curve.readings.append(
             Reading(
-                seen.step, seen.step / seat.planned_steps, warmup, seen.cost, seen.cost_se, score, seen.train_loss,
+                seen.step,
+                seen.step / seat.planned_steps,
+                warmup,
+                seen.cost,
+                seen.cost_se,
+                score,
+                seen.train_loss,
                 seat.first_loss or 0.0,
             )
-        )  # fmt: skip
+        )
     return leave(curve, None if base is None else mean_cost(base))
 
 
@@ -117,7 +143,8 @@ def data_signs(data: Encoded, tokenizer: Any, positions: int | None = None) -> D
 
 
 def _ended_share(data: Encoded, tokenizer: Any) -> float | None:
-    """Share of training rows whose last supervised token is one that ends a text; None where that is not asked of a row."""
+    """Share of training rows whose last supervised token is one that ends a text; None
+    where that is not asked of a row."""
     ends = stop_ids(tokenizer)
     if data.task != "causal_lm" or data.format == "text" or not ends:
         return None

@@ -1,6 +1,8 @@
-"""Keep the pack full: ask for candidates, train, score, let go of those that are done. The same for train and tune.
+"""Keep the pack full: ask for candidates, train, score, let go of those that are done.
+The same for train and tune.
 
-The driver decides and a worker computes: it gives orders through an `Executor` and sees plain reports, never a live candidate.
+The driver decides and a worker computes: it gives orders through an `Executor` and sees
+plain reports, never a live candidate.
 """
 
 from __future__ import annotations
@@ -16,14 +18,27 @@ from loraloom.pipeline.run_log import RunLog
 from loraloom.pipeline.stop import listening
 from loraloom.pipeline.write_timer import WriteTimer
 from loraloom.records import EndStatus, Score, TrialStatus
-from loraloom.train.orders import End, Ended, Evaluate, GoOn, Join, Order, Pause, Report, SeatView, Spare, Train
+from loraloom.train.orders import (
+    End,
+    Ended,
+    Evaluate,
+    GoOn,
+    Join,
+    Order,
+    Pause,
+    Report,
+    SeatView,
+    Spare,
+    Train,
+)
 
 
 class Source(Protocol):
     """Where candidates come from and who judges them."""
 
     def ask(self) -> Job | None:
-        """The next candidate, or None when there is none now. One that waits is asked for again to go on."""
+        """The next candidate, or None when there is none now. One that waits is asked
+        for again to go on."""
         ...
 
     def scored(self, seat: SeatView, score: Score) -> None:
@@ -31,7 +46,8 @@ class Source(Protocol):
         ...
 
     def verdicts(self) -> Sequence[tuple[str, TrialStatus, str]]:
-        """(trial, status, reason) of candidates that should leave the pack now; "waiting" for those that are to come back."""
+        """(trial, status, reason) of candidates that should leave the pack now;
+        "waiting" for those that are to come back."""
         ...
 
     def ended(self, ended: Ended) -> None:
@@ -48,7 +64,9 @@ class Driver:
         expired: says that the time is up: living candidates are then ended with what they have.
     """
 
-    def __init__(self, executor: Executor, log: RunLog, expired: Callable[[], bool] | None = None) -> None:
+    def __init__(
+        self, executor: Executor, log: RunLog, expired: Callable[[], bool] | None = None
+    ) -> None:
         self.executor, self.log, self.recorder = executor, log, log.recorder
         self.expired = expired or log.expired
         self.pack_size = log.pack_size or 1
@@ -116,11 +134,14 @@ class Driver:
                 self.recorder.started(job, self.seats[trial])
 
     def _hold(self, job: Job) -> None:
-        """There is no memory for one more: it joins when another has left, and no more train at once than now."""
+        """There is no memory for one more: it joins when another has left, and no more
+        train at once than now."""
         self.log.held.append(job)
         self.pack_size = self.log.pack_size = len(self.seats)
         now = "1 trains" if self.pack_size == 1 else f"{self.pack_size} train"
-        self.recorder.note(f"memory ran out when {job.candidate.id} was to join: from here on {now} at once")
+        self.recorder.note(
+            f"memory ran out when {job.candidate.id} was to join: from here on {now} at once"
+        )
 
     def _score(self, source: Source) -> None:
         if not any(seat.due for seat in self.seats.values()):
@@ -143,7 +164,8 @@ class Driver:
                 self._advise_end(source, trial, cast(EndStatus, status), reason)
 
     def _end_all(self, source: Source, reason: str) -> None:
-        """End all that live; as many of the best as train at once are saved, whether they trained or waited."""
+        """End all that live; as many of the best as train at once are saved, whether
+        they trained or waited."""
         costs = {trial: seat.best_cost for trial, seat in self.seats.items()} | dict(self.waiting)
         scored = {trial: cost for trial, cost in costs.items() if cost is not None}
         kept = sorted(costs, key=lambda trial: scored.get(trial, math.inf))[: self.pack_size]
@@ -157,8 +179,11 @@ class Driver:
         else:
             self._do(Spare(trial, status, reason))
 
-    def _end(self, source: Source, trial: str, status: EndStatus, reason: str | None, *, keep: bool = False) -> None:
-        """Let a candidate go; those that are completed or worth keeping are saved as they were at their best."""
+    def _end(
+        self, source: Source, trial: str, status: EndStatus, reason: str | None, *, keep: bool = False
+    ) -> None:
+        """Let a candidate go; those that are completed or worth keeping are saved as
+        they were at their best."""
         save_to = self.recorder.adapter_folder(trial) if keep or status == "completed" else None
         settings = self.recorder.records[trial].job.settings
         for ended in self._do(End(trial, status, reason, settings, save_to)).ended:

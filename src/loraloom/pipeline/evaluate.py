@@ -26,7 +26,12 @@ from loraloom.facts.device import device_facts
 from loraloom.facts.model import ModelFacts, model_facts, require_weights
 from loraloom.lora.base import Base, load_base, load_tokenizer
 from loraloom.lora.state import PEFT_TASKS, load_peft, require_embeddings
-from loraloom.lora.untrusted_adapter import adapter_folder, has_tokenizer, read_adapter_config, tokenizer_home
+from loraloom.lora.untrusted_adapter import (
+    adapter_folder,
+    has_tokenizer,
+    read_adapter_config,
+    tokenizer_home,
+)
 from loraloom.pipeline.beside import record_of
 from loraloom.pipeline.classes import classes_to_score, refuse_unlabelled
 from loraloom.pipeline.device_errors import device_errors
@@ -39,17 +44,23 @@ LONGEST = 2**20
 
 @device_errors()
 def evaluate(
-    config: Config, adapter: str | None, split: str = "test", metrics: Sequence[str] = (), max_new_tokens: int = 128
+    config: Config,
+    adapter: str | None,
+    split: str = "test",
+    metrics: Sequence[str] = (),
+    max_new_tokens: int = 128,
 ) -> dict[str, Any]:
     """Score a model on data that the config names.
 
     Args:
-        config: `model.name_or_path` may be left out with an adapter: it knows its base. `data.SPLIT` names the rows, or
-            is a share: then they are the ones that a run of this config keeps aside, those for a race among validation.
-            Data given as `data.train` alone are scored as they are.
+        config: `model.name_or_path` may be left out with an adapter: it knows its base. `data.SPLIT`
+            names the rows, or is a share: then they are the ones that a run of this config keeps aside,
+            those for a race among validation. Data given as `data.train` alone are scored as they are.
         adapter: folder of a PEFT adapter, or of one of our runs (its best/); None for the bare base.
-        split: "test", "validation" or "train": which file of the config's data, and the prefix of the metrics.
-        metrics: of what the model writes, beside those of its choices: names of `TEXT_METRICS`, or MODULE:FUNCTION.
+        split: "test", "validation" or "train": which file of the config's data, and the
+            prefix of the metrics.
+        metrics: of what the model writes, beside those of its choices: names of
+            `TEXT_METRICS`, or MODULE:FUNCTION.
         max_new_tokens: longest text that is written for them.
 
     Returns:
@@ -59,18 +70,27 @@ def evaluate(
         RequestError: the adapter, the model or the data cannot be used.
     """
     if split not in ("train", "validation", "test"):
-        raise ConfigError(f"there is no split `{split}`", need="train, validation or test", next="--split test")
+        raise ConfigError(
+            f"there is no split `{split}`", need="train, validation or test", next="--split test"
+        )
     asked = text_metrics(metrics)
     folder = None if adapter is None else adapter_folder(adapter)
     described = {} if folder is None else read_adapter_config(folder)
     name = config.model.name_or_path or described.get("base_model_name_or_path")
     if name is None:
-        raise ConfigError("neither a model nor an adapter was given", next="--model NAME_OR_FOLDER or --adapter FOLDER")
-    facts = require_weights(model_facts(name, revision=config.model.revision, trust_remote_code=config.model.trust_remote_code))
+        raise ConfigError(
+            "neither a model nor an adapter was given", next="--model NAME_OR_FOLDER or --adapter FOLDER"
+        )
+    facts = require_weights(
+        model_facts(
+            name, revision=config.model.revision, trust_remote_code=config.model.trust_remote_code
+        )
+    )
     data = _rows(config, split, folder, facts)
     if described.get("task_type") not in (None, PEFT_TASKS[data.task]):
         raise ConfigError(
-            f"the adapter was trained for {described['task_type']}, and these rows are for {PEFT_TASKS[data.task]}",
+            f"the adapter was trained for {described['task_type']}, and these rows are for"
+            f" {PEFT_TASKS[data.task]}",
             where=str(folder),
             next="give rows of the adapter's task, or say what they are with --task",
         )
@@ -82,9 +102,15 @@ def evaluate(
         )
     dtype, device = "float32" if config.model.dtype == "auto" else config.model.dtype, device_facts()
     base = load_base(
-        name, data.task, label_names=data.label_names, dtype=dtype, seed=config.training.seed,
-        revision=config.model.revision, trust_remote_code=config.model.trust_remote_code, device=device.kind,
-    )  # fmt: skip
+        name,
+        data.task,
+        label_names=data.label_names,
+        dtype=dtype,
+        seed=config.training.seed,
+        revision=config.model.revision,
+        trust_remote_code=config.model.trust_remote_code,
+        device=device.kind,
+    )
     if folder is not None and has_tokenizer(folder):
         base.read_with(load_tokenizer(str(folder), trust_remote_code=config.model.trust_remote_code))
     objective = objective_for(data.task, base.model)
@@ -96,19 +122,32 @@ def evaluate(
     if asked:
         found |= text_scores(asked, *_texts(model, base, data, max_new_tokens))
     return {
-        "model": name, "adapter": None if folder is None else str(folder), "task": data.task, "split": split,
-        "rows": len(data.train), "metrics": {f"{split}_{key}": value for key, value in found.items()},
+        "model": name,
+        "adapter": None if folder is None else str(folder),
+        "task": data.task,
+        "split": split,
+        "rows": len(data.train),
+        "metrics": {f"{split}_{key}": value for key, value in found.items()},
         "notes": [*data.notes, *([device.notice] if device.notice else [])],
-    }  # fmt: skip
+    }
 
 
 def _rows(config: Config, split: str, folder: Path | None, model: ModelFacts) -> Encoded:
-    source = {"test": config.data.test, "validation": config.data.validation, "train": config.data.train}.get(split)
+    source = {
+        "test": config.data.test,
+        "validation": config.data.validation,
+        "train": config.data.train,
+    }.get(split)
     share = isinstance(source, float)
     source = source if isinstance(source, str | tuple) else config.data.train
     if source is None:
         raise ConfigError("no data was given to evaluate on", next="--data FILE")
-    table = load_table(source, split="train" if share else split, max_rows=config.data.max_rows, seed=config.training.seed)
+    table = load_table(
+        source,
+        split="train" if share else split,
+        max_rows=config.data.max_rows,
+        seed=config.training.seed,
+    )
     asked: DataConfig = replace(config.data, train=source)
     recognised = recognise(table, asked, config.task, encoder_decoder=model.kind == "encoder_decoder")
     refuse_unlabelled(model, table, recognised)
@@ -116,23 +155,37 @@ def _rows(config: Config, split: str, folder: Path | None, model: ModelFacts) ->
     if share:
         # The rows that the run itself had kept aside, not those that it was trained on.
         parts = cut_apart(
-            table, asked.validation, asked.test, recognised, group_column=asked.group_column, seed=config.training.seed
+            table,
+            asked.validation,
+            asked.test,
+            recognised,
+            group_column=asked.group_column,
+            seed=config.training.seed,
         )
     trusted = config.model.trust_remote_code
     tokenizer = load_tokenizer(tokenizer_home(folder, model.name_or_path), trust_remote_code=trusted)
     known, notes = None, tuple[str, ...]()
     if recognised.task == "seq_cls":
         if model.task != "seq_cls":
-            model = model_facts(model.name_or_path, revision=model.revision, trust_remote_code=trusted, task="seq_cls")
+            model = model_facts(
+                model.name_or_path, revision=model.revision, trust_remote_code=trusted, task="seq_cls"
+            )
         known = classes_to_score(config, model, folder)
-        notes = () if known else (f"{_headless(model, folder)} trained head for classes: what is chosen is chance",)
+        notes = (
+            ()
+            if known
+            else (f"{_headless(model, folder)} trained head for classes: what is chosen is chance",)
+        )
     encoded = encode(parts, recognised, tokenizer, recognised.task, known)
     encoded = replace(encoded, notes=(*encoded.notes, *notes))
     return cut_as_trained(encoded, config, folder, model, split if share else "train")
 
 
-def cut_as_trained(data: Encoded, config: Config, folder: Path | None, model: ModelFacts, part: str = "train") -> Encoded:
-    """The rows of one part, none longer than the run had them or than the model has positions; what that cost is in the notes.
+def cut_as_trained(
+    data: Encoded, config: Config, folder: Path | None, model: ModelFacts, part: str = "train"
+) -> Encoded:
+    """The rows of one part, none longer than the run had them or than the model has
+    positions; what that cost is in the notes.
 
     Raises:
         ConfigError: `data.max_length` is more than the model's positions.
@@ -149,12 +202,16 @@ def cut_as_trained(data: Encoded, config: Config, folder: Path | None, model: Mo
     before, after = data.report[part], cut.report[part]
     notes = list(data.notes)
     if before.dropped:
-        notes.append(f"{before.dropped:,} rows have {'no label' if data.task == 'seq_cls' else 'no answer'} and are left out")
+        notes.append(
+            f"{before.dropped:,} rows have {'no label' if data.task == 'seq_cls' else 'no answer'} and"
+            " are left out"
+        )
     if after.cut:
         notes.append(f"{after.cut:,} of {before.rows:,} rows were cut at {length:,} tokens, since {why}")
     if lost := after.dropped - before.dropped:
         notes.append(f"{lost:,} rows have nothing to score before that, and are left out")
-    # Only now the part alone: which of its rows are left depends on those that the model cannot tell from trained ones.
+    # Only now the part alone: which of its rows are left depends on those that the
+    # model cannot tell from trained ones.
     return replace(cut, train=cut.splits[part], notes=tuple(notes))
 
 
@@ -176,5 +233,14 @@ def _sums(model: Any, base: Base, data: Encoded, objective: Any) -> RowSums:
 def _texts(model: Any, base: Base, data: Encoded, max_new_tokens: int) -> tuple[list[str], list[str]]:
     """What the model writes for each row, and what the row has."""
     exercises = [exercise(row, data.task) for row in data.train]
-    found = written(model, exercises, base.tokenizer, task=data.task, pad_id=base.pad_id, max_new_tokens=max_new_tokens)
-    return found, [base.tokenizer.decode(one.wanted, skip_special_tokens=True).strip() for one in exercises]
+    found = written(
+        model,
+        exercises,
+        base.tokenizer,
+        task=data.task,
+        pad_id=base.pad_id,
+        max_new_tokens=max_new_tokens,
+    )
+    return found, [
+        base.tokenizer.decode(one.wanted, skip_special_tokens=True).strip() for one in exercises
+    ]

@@ -1,4 +1,5 @@
-"""A candidate that is about to leave the pack, looked at by the rules of `diagnose`; on the worker's side of a run."""
+"""A candidate that is about to leave the pack, looked at by the rules of `diagnose`; on
+the worker's side of a run."""
 
 from __future__ import annotations
 
@@ -28,8 +29,8 @@ ADVISED = (RATE, RANK, EPOCHS)
 PROBE_ROWS = (4, 16)
 """Fewest and most rows of each split that the exact-match probe reads."""
 PROBE_SHARE = 64
-"""One probe row of each split for this many rows trained on: about a hundredth of the training. Where that is fewer than the
-fewest there is no probe; so short a training learns nothing by heart."""
+"""One probe row of each split for this many rows trained on: about a hundredth of the training. Where
+that is fewer than the fewest there is no probe; so short a training learns nothing by heart."""
 
 
 class Examiner:
@@ -40,7 +41,8 @@ class Examiner:
         self._retained_base: Score | None = None
 
     def examine(self, seat: Seat, order: End) -> Examined | None:
-        """What is seen of a candidate whose last weights are still in place; None where nothing is measured."""
+        """What is seen of a candidate whose last weights are still in place; None where
+        nothing is measured."""
         gauge = self.bench.trainer.gauge
         if gauge is None:
             return None
@@ -51,7 +53,9 @@ class Examiner:
         findings = diagnose(self.case(seat, order.settings, order.status, order.reason))
         return Examined(tuple(findings), seat.signals.to_plain())
 
-    def case(self, seat: Seat, settings: Mapping[str, Any], status: EndStatus, reason: str | None) -> Case:
+    def case(
+        self, seat: Seat, settings: Mapping[str, Any], status: EndStatus, reason: str | None
+    ) -> Case:
         """Everything that the rules may ask about a candidate."""
         prepared, spec = self.bench.prepared, seat.candidate.training
         base, metric = self.bench.base_score, self.bench.metric
@@ -85,7 +89,9 @@ class Examiner:
             return
         seat.signals.train_exact = exact_share(self.bench.sums(data.train[:count], [seat.id])[seat.id])
         if data.validation:
-            seat.signals.held_out_exact = exact_share(self.bench.sums(data.validation[:count], [seat.id])[seat.id])
+            seat.signals.held_out_exact = exact_share(
+                self.bench.sums(data.validation[:count], [seat.id])[seat.id]
+            )
 
     def _probe_retained(self, seat: Seat) -> None:
         """The loss of the best checkpoint on the rows to retain, against the bare base's."""
@@ -115,11 +121,17 @@ def exact_share(sums: RowSums) -> float:
 def advised(prepared: Prepared, seat: Seat) -> dict[str, Any]:
     """What the plan's rules say for the keys of `ADVISED`, given all else that this candidate has."""
     settings, made = prepared.plan.settings, seat.candidate
-    decided = {key: replace(advice, value=made.params.get(key, advice.value)) for key, advice in settings.items()}
+    decided = {
+        key: replace(advice, value=made.params.get(key, advice.value))
+        for key, advice in settings.items()
+    }
     asked = prepared.config
     # A number of steps that was asked for decides the epochs, and would be advised in return.
     unbounded = replace(asked, training=replace(asked.training, max_steps=None))
-    return {key: RULES[key](prepared.facts, unbounded if key == EPOCHS else asked, decided).value for key in ADVISED}
+    return {
+        key: RULES[key](prepared.facts, unbounded if key == EPOCHS else asked, decided).value
+        for key in ADVISED
+    }
 
 
 def guess_cost(data: Encoded, decides: str) -> float | None:
@@ -128,4 +140,6 @@ def guess_cost(data: Encoded, decides: str) -> float | None:
         return None
     counts = np.bincount([int(row.labels[0]) for row in data.validation])
     shares = counts[counts > 0] / counts.sum()
-    return float(-(shares * np.log(shares)).sum()) if decides.endswith("loss") else float(1 - shares.max())
+    return (
+        float(-(shares * np.log(shares)).sum()) if decides.endswith("loss") else float(1 - shares.max())
+    )

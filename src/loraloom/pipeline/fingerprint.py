@@ -1,4 +1,5 @@
-"""What a run was begun with, in a few characters each: rows and weights must be the same when it goes on."""
+"""What a run was begun with, in a few characters each: rows and weights must be the
+same when it goes on."""
 
 from __future__ import annotations
 

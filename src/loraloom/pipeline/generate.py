@@ -33,8 +33,11 @@ class Source:
 
     @property
     def form(self) -> str | None:
-        """How a prompt reaches the model: the format whose plain form is written around it, "chat_template", or None: bare."""
-        return form_of(self.tokenizer.chat_template) or ("chat_template" if self.tokenizer.chat_template else None)
+        """How a prompt reaches the model: the format whose plain form is written around it,
+        "chat_template", or None: bare."""
+        return form_of(self.tokenizer.chat_template) or (
+            "chat_template" if self.tokenizer.chat_template else None
+        )
 
 
 @device_errors()
@@ -47,18 +50,20 @@ def generate(
     base: bool = False,
     system: str | None = None,
 ) -> list[dict[str, Any]]:
-    """Continue prompts. With a chat template, a prompt is a user's turn; of a classifier it is the text to be judged.
+    """Continue prompts. With a chat template, a prompt is a user's turn; of a
+    classifier it is the text to be judged.
 
     Args:
         model: base model; may be left out with an adapter, which knows its base.
         adapters: adapter or run folders; all over one loaded base.
         temperature: 0 is greedy.
-        base: answer with the bare base too; it has no adapter in it at all, and is shown what the first adapter is shown,
-            unless that has tokens that the base has no embeddings for.
+        base: answer with the bare base too; it has no adapter in it at all, and is shown what the first
+            adapter is shown, unless that has tokens that the base has no embeddings for.
         system: a system message before each prompt.
 
     Returns:
-        One {prompt, source, form, text} for each prompt and source, source being "base" or the adapter's folder. Of
+        One {prompt, source, form, text} for each prompt and source, source being "base"
+            or the adapter's folder. Of
         classifiers `text` is the label, and `probabilities` has that of each class.
 
     Raises:
@@ -70,24 +75,39 @@ def generate(
     strange = kinds - {*PEFT_TASKS.values(), None}
     if strange or (PEFT_TASKS["seq_cls"] in kinds and len(kinds) > 1):
         raise ModelError(
-            "these adapters cannot answer side by side", got=f"adapters for {', '.join(sorted(map(str, kinds)))}",
-            need="adapters of one task: CAUSAL_LM, SEQ_2_SEQ_LM or SEQ_CLS", next="ask them one by one",
-        )  # fmt: skip
-    name = model or next((c["base_model_name_or_path"] for c in described if c.get("base_model_name_or_path")), None)
+            "these adapters cannot answer side by side",
+            got=f"adapters for {', '.join(sorted(map(str, kinds)))}",
+            need="adapters of one task: CAUSAL_LM, SEQ_2_SEQ_LM or SEQ_CLS",
+            next="ask them one by one",
+        )
+    name = model or next(
+        (c["base_model_name_or_path"] for c in described if c.get("base_model_name_or_path")), None
+    )
     if name is None:
-        raise ConfigError("neither a model nor an adapter was given", next="--model NAME_OR_FOLDER or --adapter FOLDER")
+        raise ConfigError(
+            "neither a model nor an adapter was given", next="--model NAME_OR_FOLDER or --adapter FOLDER"
+        )
     if not prompts:
-        raise ConfigError("there is no prompt", next='put one at the end: loraloom generate --adapter FOLDER "Once upon a time"')
+        raise ConfigError(
+            "there is no prompt",
+            next='put one at the end: loraloom generate --adapter FOLDER "Once upon a time"',
+        )
     facts = require_weights(model_facts(name))
     if kinds == {PEFT_TASKS["seq_cls"]} or (not kinds and facts.task == "seq_cls"):
         if system is not None:
-            raise ConfigError("a classifier reads the text alone, and no system text", next="leave --system out")
+            raise ConfigError(
+                "a classifier reads the text alone, and no system text", next="leave --system out"
+            )
         return _labelled(name, [*([None] if base or not folders else []), *map(str, folders)], prompts)
     task = "seq2seq_lm" if facts.kind == "encoder_decoder" else "causal_lm"
     loaded = load_base(name, task, device=device_facts().kind)
     own = loaded.tokenizer
     sources = [
-        Source(str(folder), load_peft(folder, share_copy(loaded.model, own_biases=True)), tokenizer_beside(folder, own))
+        Source(
+            str(folder),
+            load_peft(folder, share_copy(loaded.model, own_biases=True)),
+            tokenizer_beside(folder, own),
+        )
         for folder in folders
     ]
     if base or not folders:
@@ -95,22 +115,40 @@ def generate(
         shown = sources[0].tokenizer if fits else own
         sources.insert(0, Source("base", share_copy(loaded.model).eval(), shown))
     return [
-        {"prompt": prompt, "source": source.name, "form": source.form, "text": _continue(source, loaded, asked, limits)}
+        {
+            "prompt": prompt,
+            "source": source.name,
+            "form": source.form,
+            "text": _continue(source, loaded, asked, limits),
+        }
         for prompt in prompts
         for asked, limits in [(_turns(prompt, system), (max_new_tokens, temperature))]
         for source in sources
     ]
 
 
-def _labelled(model: str, adapters: Sequence[str | None], prompts: Sequence[str]) -> list[dict[str, Any]]:
+def _labelled(
+    model: str, adapters: Sequence[str | None], prompts: Sequence[str]
+) -> list[dict[str, Any]]:
     """What classifiers choose for texts, and how probable each class is to them."""
     table = Table(
-        "the prompts", tuple({"text": prompt} for prompt in prompts), tuple(("prompt ", i + 1) for i in range(len(prompts)))
+        "the prompts",
+        tuple({"text": prompt} for prompt in prompts),
+        tuple(("prompt ", i + 1) for i in range(len(prompts))),
     )
     config = Config(model=ModelConfig(name_or_path=model))
-    chosen = [(adapter or "base", predict_table(config, adapter, table, probabilities=True).rows) for adapter in adapters]
+    chosen = [
+        (adapter or "base", predict_table(config, adapter, table, probabilities=True).rows)
+        for adapter in adapters
+    ]
     return [
-        {"prompt": prompt, "source": source, "form": None, "text": rows[i][COLUMN], "probabilities": rows[i][PROBABILITY]}
+        {
+            "prompt": prompt,
+            "source": source,
+            "form": None,
+            "text": rows[i][COLUMN],
+            "probabilities": rows[i][PROBABILITY],
+        }
         for i, prompt in enumerate(prompts)
         for source, rows in chosen
     ]
@@ -122,10 +160,13 @@ def _turns(prompt: str, system: str | None) -> str | list[dict[str, str]]:
     return [{"role": "system", "content": system}, {"role": "user", "content": prompt}]
 
 
-def _continue(source: Source, base: Base, prompt: str | Sequence[dict[str, str]], limits: tuple[int, float]) -> str:
+def _continue(
+    source: Source, base: Base, prompt: str | Sequence[dict[str, str]], limits: tuple[int, float]
+) -> str:
     if not source.tokenizer.chat_template and not isinstance(prompt, str):
         raise ConfigError(
-            f"{source.name} has no chat template that says where a system text stands", next="write it into the prompt itself"
+            f"{source.name} has no chat template that says where a system text stands",
+            next="write it into the prompt itself",
         )
     tokenizer, form = source.tokenizer, form_of(source.tokenizer.chat_template)
     if form is not None and isinstance(prompt, str) and stands_in(form, prompt):
@@ -135,11 +176,18 @@ def _continue(source: Source, base: Base, prompt: str | Sequence[dict[str, str]]
     limit = position_limit(base.model, base.task)
     if limit is not None and len(ids) >= limit:
         raise ConfigError(
-            f"the prompt has {len(ids):,} tokens", need=f"fewer than the model's {limit:,} positions", next="shorten it"
+            f"the prompt has {len(ids):,} tokens",
+            need=f"fewer than the model's {limit:,} positions",
+            next="shorten it",
         )
     require_embeddings(source.model, ids)
     (text,) = continuations(
-        source.model, [ids], source.tokenizer, task=base.task, pad_id=base.pad_id, max_new_tokens=limits[0],
+        source.model,
+        [ids],
+        source.tokenizer,
+        task=base.task,
+        pad_id=base.pad_id,
+        max_new_tokens=limits[0],
         temperature=limits[1],
-    )  # fmt: skip
+    )
     return text

@@ -1,4 +1,5 @@
-"""Earlier runs of the same model and task: what they took, held against what was forecast for them, and what they found."""
+"""Earlier runs of the same model and task: what they took, held against what was
+forecast for them, and what they found."""
 
 from __future__ import annotations
 
@@ -26,17 +27,19 @@ LATEST = 50
 
 @dataclass(frozen=True)
 class Earlier:
-    """A run that is over, with the forecast that it began with (as `plan --json` has it under "forecast")."""
+    """A run that is over, with the forecast that it began with (as `plan --json` has it
+    under "forecast")."""
 
     result: RunResult
     forecast: Mapping[str, Any]
 
 
 def with_history(prepared: Prepared, kept: Sequence[PastSearch] | None = None) -> Prepared:
-    """The same with what earlier searches found, and with forecasts of memory and time as earlier runs in its output folder
-    correct them, and a note on each.
+    """The same with what earlier searches found, and with forecasts of memory and time as earlier runs
+    in its output folder correct them, and a note on each.
 
-    What `engine: peft` would take is left alone: no run here has measured it. `kept` and errors as in `with_past_searches`.
+    What `engine: peft` would take is left alone: no run here has measured it. `kept`
+    and errors as in `with_past_searches`.
     """
     config, read = prepared.config, tuple(finished_runs(prepared.config.output_dir))
     prepared = with_past_searches(prepared, (result for _, result in read), kept)
@@ -49,7 +52,10 @@ def with_history(prepared: Prepared, kept: Sequence[PastSearch] | None = None) -
 def corrected(plan: Plan, runs: Iterable[Earlier]) -> Plan:
     """`plan` with its forecasts scaled by what `runs` took."""
     forecast, notes, runs = dict(plan.forecast), list(plan.notes), tuple(runs)
-    measures: Mapping[str, Callable[[Earlier], Measurement | None]] = {"memory": memory_of, "time": time_of}
+    measures: Mapping[str, Callable[[Earlier], Measurement | None]] = {
+        "memory": memory_of,
+        "time": time_of,
+    }
     for name, measure in measures.items():
         found = [made for run in runs if (made := measure(run)) is not None]
         better = by_history(plan.forecast[name], found)
@@ -60,8 +66,8 @@ def corrected(plan: Plan, runs: Iterable[Earlier]) -> Plan:
 
 
 def finished_runs(output_dir: str | Path) -> Iterator[tuple[RunFolder, RunResult]]:
-    """Runs under `output_dir` that are over, however they ended, the latest first; each has its folder's name. What cannot be
-    read is passed over: no plan fails for it."""
+    """Runs under `output_dir` that are over, however they ended, the latest first; each has its folder's
+    name. What cannot be read is passed over: no plan fails for it."""
     for folder in islice(_latest(Path(output_dir)), LATEST):
         with suppress(LoraloomError, OSError, ArithmeticError, RecursionError, ValueError):
             result = replace(folder.result(), name=folder.name)
@@ -72,7 +78,8 @@ def finished_runs(output_dir: str | Path) -> Iterator[tuple[RunFolder, RunResult
 def earlier_runs(
     finished: Iterable[tuple[RunFolder, RunResult]], model: str, task: str, device: DeviceFacts
 ) -> Iterator[Earlier]:
-    """Of runs that are over, those with this model, task and device that kept their forecast, in their order."""
+    """Of runs that are over, those with this model, task and device that kept their
+    forecast, in their order."""
     for folder, result in finished:
         if (result.model, result.task) != (model, task) or _device(result) != device.name:
             continue
@@ -83,8 +90,12 @@ def earlier_runs(
 
 
 def memory_of(run: Earlier) -> Measurement | None:
-    """Peak bytes of the whole run. Pruning frees places for others, so the peak stands whoever was pruned."""
-    peak, forecast = max((trial.peak_bytes for trial in run.result.trials), default=0), _amounts(run, "memory")
+    """Peak bytes of the whole run. Pruning frees places for others, so the peak stands
+    whoever was pruned."""
+    peak, forecast = (
+        max((trial.peak_bytes for trial in run.result.trials), default=0),
+        _amounts(run, "memory"),
+    )
     foretold = forecast.get("one_candidate_bytes" if run.result.verb == "train" else "total_bytes", 0)
     return Measurement(run.result.name, foretold, float(peak)) if peak > 0 and foretold > 0 else None
 
@@ -92,21 +103,35 @@ def memory_of(run: Earlier) -> Measurement | None:
 def time_of(run: Earlier) -> Measurement | None:
     """Seconds that the run would have taken with nobody pruned, by what a trained token took.
 
-    The forecast is for candidates that all go to their end with the plan's own setting, so its tokens are those of the
-    trial with this setting, times the candidates. Only the seconds in training are held against it.
+    The forecast is for candidates that all go to their end with the plan's own setting, so its tokens
+    are those of the trial with this setting, times the candidates. Only the seconds in training are held
+    against it.
     """
     default, forecast = run.result.trial(run.result.default), _amounts(run, "time")
     training = forecast.get("training_seconds", 0) + forecast.get("layers_seconds", 0)
-    seconds, tokens = sum(trial.seconds for trial in run.result.trials), sum(trial.tokens for trial in run.result.trials)
+    seconds, tokens = (
+        sum(trial.seconds for trial in run.result.trials),
+        sum(trial.tokens for trial in run.result.trials),
+    )
     if _share_at_start(run) < 1:
-        return None  # begun while others had their part of the cores: its seconds say nothing of an idle machine
-    if default is None or not default.steps or training <= 0 or min(seconds, tokens, default.tokens) <= 0:
+        # begun while others had their part of the cores: its seconds say nothing of an idle machine
+        return None
+    if (
+        default is None
+        or not default.steps
+        or training <= 0
+        or min(seconds, tokens, default.tokens) <= 0
+    ):
         return None
     trainings = forecast.get("trainings", forecast.get("candidates", 1))
     unpruned = default.tokens / default.steps * default.planned_steps * trainings
     factor = seconds / tokens / (training / unpruned)
     startup = forecast.get("startup_seconds", 0)
-    return Measurement(run.result.name, forecast["total_seconds"], startup + (forecast["total_seconds"] - startup) * factor)
+    return Measurement(
+        run.result.name,
+        forecast["total_seconds"],
+        startup + (forecast["total_seconds"] - startup) * factor,
+    )
 
 
 def _share_at_start(run: Earlier) -> float:
@@ -123,7 +148,11 @@ def _amounts(run: Earlier, name: str) -> dict[str, float]:
     if not isinstance(told, Mapping):
         return {}
     amounts = cast("Mapping[str, Any]", told).items()
-    return {key: float(value) for key, value in amounts if isinstance(value, (int, float)) and math.isfinite(value)}
+    return {
+        key: float(value)
+        for key, value in amounts
+        if isinstance(value, (int, float)) and math.isfinite(value)
+    }
 
 
 def _device(result: RunResult) -> str | None:

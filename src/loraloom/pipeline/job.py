@@ -1,4 +1,5 @@
-"""A candidate on its way through a run: what it was asked to be, and the one record that is kept of it."""
+"""A candidate on its way through a run: what it was asked to be, and the one record
+that is kept of it."""
 
 from __future__ import annotations
 
@@ -14,7 +15,8 @@ from loraloom.train.resume import candidate_of, score_of_plain
 
 @dataclass(frozen=True)
 class Job:
-    """A candidate to train, what its settings are called in tables, and why it is there (default, anchor, ...)."""
+    """A candidate to train, what its settings are called in tables, and why it is there
+    (default, anchor, ...)."""
 
     candidate: Candidate
     settings: Mapping[str, object]
@@ -45,7 +47,9 @@ def bare(score: Score | None) -> Score | None:
     """A score without its rows; its mean cost and that one's error stay what they are."""
     if score is None:
         return None
-    return Score(score.split, {**score.metrics, "cost": mean_cost(score), "cost_se": standard_error(score)})
+    return Score(
+        score.split, {**score.metrics, "cost": mean_cost(score), "cost_se": standard_error(score)}
+    )
 
 
 def job_to_plain(job: Job) -> dict[str, Any]:
@@ -59,16 +63,25 @@ def job_of_plain(kept: Mapping[str, Any]) -> Job:
 
 
 def records_to_plain(records: Mapping[str, Record]) -> dict[str, Any]:
-    """What a checkpoint keeps of all candidates beside run.json's own part: who ended, in order, and what the others are."""
-    ended = sorted((one for one in records.values() if one.place is not None), key=lambda one: one.place or 0)
+    """What a checkpoint keeps of all candidates beside run.json's own part: who ended,
+    in order, and what the others are."""
+    ended = sorted(
+        (one for one in records.values() if one.place is not None), key=lambda one: one.place or 0
+    )
     finished = [
         {
-            **job_to_plain(one.job), "status": one.trial.status, "best": one.best and asdict(one.best),
-            "adapter": one.trial.adapter, "seconds": one.trial.seconds,
+            **job_to_plain(one.job),
+            "status": one.trial.status,
+            "best": one.best and asdict(one.best),
+            "adapter": one.trial.adapter,
+            "seconds": one.trial.seconds,
         }
         for one in ended
-    ]  # fmt: skip
-    return {"finished": finished, "jobs": [job_to_plain(one.job) for one in records.values() if one.place is None]}
+    ]
+    return {
+        "finished": finished,
+        "jobs": [job_to_plain(one.job) for one in records.values() if one.place is None],
+    }
 
 
 def records_of_plain(kept: Mapping[str, Any], trials: Mapping[str, Trial]) -> dict[str, Record]:

@@ -1,7 +1,8 @@
-"""What the searcher was asked and told, in order: played to a new searcher, it brings that one to the same place.
+"""What the searcher was asked and told, in order: played to a new searcher, it brings
+that one to the same place.
 
-Samplers and pruners hold states of many kinds, and all of them follow from seed and calls. So the calls are kept, with
-the cost of every row, and not the states.
+Samplers and pruners hold states of many kinds, and all of them follow from seed and calls. So the calls
+are kept, with the cost of every row, and not the states.
 """
 
 from __future__ import annotations
@@ -25,7 +26,8 @@ class Journal:
         self._weights: list[float] | None = None
 
     def ask(self) -> Suggestion | None:
-        """The next candidate, or None where there is none now. An answer that is known beforehand is no call."""
+        """The next candidate, or None where there is none now. An answer that is known
+        beforehand is no call."""
         if not self.searcher.ready:
             return None
         suggestion = self.searcher.ask()
@@ -43,10 +45,13 @@ class Journal:
 
     def tell(self, trial_id: str, status: EndStatus, score: Score | None = None) -> None:
         self.searcher.tell(trial_id, status, score)
-        self._write("tell", trial_id=trial_id, status=status, score=None if score is None else self._score(score))
+        self._write(
+            "tell", trial_id=trial_id, status=status, score=None if score is None else self._score(score)
+        )
 
     def play(self) -> int:
-        """Give the searcher, which must be new, every call in the file; how many candidates it would have drawn otherwise."""
+        """Give the searcher, which must be new, every call in the file; how many
+        candidates it would have drawn otherwise."""
         changed = 0
         for line in self.lines:
             changed += self._play(json.loads(line))
@@ -69,11 +74,14 @@ class Journal:
             case "verdicts":
                 self.searcher.verdicts()
             case _:
-                self.searcher.tell(call["trial_id"], call["status"], call["score"] and self._played(call["score"]))
+                self.searcher.tell(
+                    call["trial_id"], call["status"], call["score"] and self._played(call["score"])
+                )
         return 0
 
     def _score(self, score: Score) -> dict[str, Any]:
-        """A score as plain values; the weights of its rows are those of the last one nearly always, and then left out."""
+        """A score as plain values; the weights of its rows are those of the last one
+        nearly always, and then left out."""
         plain = asdict(score)
         same, self._weights = list(score.weights) == self._weights, list(score.weights)
         return {**plain, "weights": None} if same else plain

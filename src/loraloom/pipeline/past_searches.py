@@ -32,12 +32,15 @@ NAMED = 3
 NONSENSE = (ArithmeticError, AttributeError, LookupError, TypeError, ValueError)
 """What reading raises where a run.json holds something else than a run would have written."""
 LARGEST = 1e9
-"""No number among a candidate's settings is larger, and none of those that divide is smaller than its inverse."""
+"""No number among a candidate's settings is larger, and none of those that divide is
+smaller than its inverse."""
 ROOMS = ("adapter.", "training.")
 """Where the settings of a candidate are."""
 
 
-def with_past_searches(prepared: Prepared, runs: Iterable[RunResult], kept: Sequence[PastSearch] | None = None) -> Prepared:
+def with_past_searches(
+    prepared: Prepared, runs: Iterable[RunResult], kept: Sequence[PastSearch] | None = None
+) -> Prepared:
     """The same with what earlier searches found, and with a setting that says so.
 
     Args:
@@ -45,7 +48,8 @@ def with_past_searches(prepared: Prepared, runs: Iterable[RunResult], kept: Sequ
         kept: what a run that goes on was begun with: that holds, whatever has ended since.
 
     Raises:
-        RequestError: the one run that is to be learnt from is not there, or has nothing to say of this search.
+        RequestError: the one run that is to be learnt from is not there, or has nothing
+            to say of this search.
         ConfigError: one run is to be learnt from by a sampler that draws as it always does.
     """
     past = _asked(prepared, runs) if kept is None else tuple(kept)
@@ -70,7 +74,9 @@ def _asked(prepared: Prepared, runs: Iterable[RunResult]) -> tuple[PastSearch, .
         )
     read = _reader(prepared)
     if named == "auto":
-        return tuple(islice((found for result in runs if isinstance(found := read(result), PastSearch)), RUNS))
+        return tuple(
+            islice((found for result in runs if isinstance(found := read(result), PastSearch)), RUNS)
+        )
     folder = find_run(named, prepared.config.output_dir)
     found = read(replace(folder.result(), name=folder.name))
     if isinstance(found, PastSearch):
@@ -78,13 +84,17 @@ def _asked(prepared: Prepared, runs: Iterable[RunResult]) -> tuple[PastSearch, .
     raise RequestError(
         f"nothing can be learnt from run `{folder.name}` for this search",
         got=found,
-        need=f"a finished search with the same base, task and metric, in which {FEWEST} candidates came to a result",
+        need=(
+            f"a finished search with the same base, task and metric, in which {FEWEST} candidates came"
+            " to a result"
+        ),
         next=f"name another run, or leave `{KEY}` out: loraloom runs lists what there is",
     )
 
 
 def _reader(prepared: Prepared) -> Callable[[RunResult], PastSearch | str]:
-    """What a run found, or why that does not count here. The base is looked at last: that takes a moment."""
+    """What a run found, or why that does not count here. The base is looked at last:
+    that takes a moment."""
     config, task = prepared.config, prepared.task
     metric = f"validation_{deciding_metric(config.search.metric, task)[0]}"
 
@@ -116,7 +126,9 @@ def past_search(result: RunResult) -> PastSearch | str:
     Raises:
         One of `NONSENSE`: it was not written by a search.
     """
-    trials = [trial for trial in result.searched() if trial.status in ("completed", "pruned", "diverged")]
+    trials = [
+        trial for trial in result.searched() if trial.status in ("completed", "pruned", "diverged")
+    ]
     ended = sum(trial.status != "diverged" for trial in trials)
     if ended < FEWEST:
         return f"{ended} of its candidates came to a result"
@@ -135,26 +147,38 @@ def past_search(result: RunResult) -> PastSearch | str:
         Known(_settings(trial), place, better if trial is winner and gain > 0 else "")
         for trial, place in zip(trials, places, strict=True)
     )
-    return PastSearch(result.name, winner.id, without_lists(winner.params), gain if math.isfinite(gain) else 0.0, known)
+    return PastSearch(
+        result.name, winner.id, without_lists(winner.params), gain if math.isfinite(gain) else 0.0, known
+    )
 
 
 def _place(result: RunResult, trial: Trial) -> tuple[int, float, float]:
-    """How a trial did, less being better: to the end, else how far it came, and then its cost. What diverged is last."""
+    """How a trial did, less being better: to the end, else how far it came, and then
+    its cost. What diverged is last."""
     value = result.value(trial)
     cost = math.inf if math.isnan(value) else value if result.direction == "minimize" else -value
     if trial.status == "completed":
         return 0, 0.0, cost
-    return (1, -trial.steps / max(1, trial.planned_steps), cost) if trial.status == "pruned" else (2, 0.0, 0.0)
+    return (
+        (1, -trial.steps / max(1, trial.planned_steps), cost)
+        if trial.status == "pruned"
+        else (2, 0.0, 0.0)
+    )
 
 
 def _settings(trial: Trial) -> dict[str, Any]:
     """What a candidate was, searched or not.
 
     Raises:
-        ValueError: a number beyond all measure, or a rate, a rank, an alpha or a batch size that is no number above 0.
+        ValueError: a number beyond all measure, or a rate, a rank, an alpha or a batch
+            size that is no number above 0.
     """
     settings = without_lists({**trial.settings, **trial.params})
-    kept = {key: value for key, value in settings.items() if key.startswith(ROOMS) and not isinstance(value, dict)}
+    kept = {
+        key: value
+        for key, value in settings.items()
+        if key.startswith(ROOMS) and not isinstance(value, dict)
+    }
     for key, value in kept.items():
         divides = key in (RATE, RANK, ALPHA, BATCH)
         least = 1 / LARGEST if divides else -LARGEST
@@ -164,14 +188,19 @@ def _settings(trial: Trial) -> dict[str, Any]:
 
 
 def _sentence(prepared: Prepared, past: Sequence[PastSearch]) -> str:
-    """What is learnt from which runs: "2 earlier runs on this base (one, two): t004's setting of one is tried second"."""
-    names = ", ".join(one.run for one in past[:NAMED]) + (f" and {len(past) - NAMED} more" if len(past) > NAMED else "")
+    """What is learnt from which runs: "2 earlier runs on this base (one, two): t004's
+    setting of one is tried second"."""
+    names = ", ".join(one.run for one in past[:NAMED]) + (
+        f" and {len(past) - NAMED} more" if len(past) > NAMED else ""
+    )
     runs = f"{len(past)} earlier {'run' if len(past) == 1 else 'runs'} on this base ({names})"
     again = tried_second(prepared, past)
     if again is None:
         return f"{runs}: new points lie more often where settings did well"
     source = next(one for one in past if any(known.reason == again.reason for known in one.known))
-    return f"{runs}: {source.trial}'s setting{f' of {source.run}' if len(past) > 1 else ''} is tried second"
+    return (
+        f"{runs}: {source.trial}'s setting{f' of {source.run}' if len(past) > 1 else ''} is tried second"
+    )
 
 
 def tried_second(prepared: Prepared, past: Sequence[PastSearch]) -> Anchor | None:

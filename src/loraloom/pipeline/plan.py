@@ -14,12 +14,14 @@ Planned = Prepared
 
 @device_errors()
 def plan(config: Config) -> Planned:
-    """Read the request and decide; weights need not be there. Earlier runs correct the forecast. Errors as in `prepare`."""
+    """Read the request and decide; weights need not be there. Earlier runs correct the
+    forecast. Errors as in `prepare`."""
     return with_history(prepare(config, weights=False, race=True))
 
 
 def explain(config: Config, name: str) -> Explanation:
-    """One setting at length: with the plan's value where model and data are given, else what holds for any.
+    """One setting at length: with the plan's value where model and data are given, else
+    what holds for any.
 
     Raises:
         ConfigError: no rule decides a setting of this name.

@@ -68,51 +68,81 @@ class _Asked:
 
 @device_errors()
 def predict(
-    config: Config, adapter: str | None, *, probabilities: bool = False, max_new_tokens: int = 128, dry_run: bool = False,
+    config: Config,
+    adapter: str | None,
+    *,
+    probabilities: bool = False,
+    max_new_tokens: int = 128,
+    dry_run: bool = False,
     tick: Tick = lambda done, rows: None,
-) -> Predicted:  # fmt: skip
+) -> Predicted:
     """Labels of a classifier, or answers of a language model, for rows that need have neither.
 
     Args:
-        config: `data.train` names the rows; `model.name_or_path` may be left out with an adapter, which knows its base.
+        config: `data.train` names the rows; `model.name_or_path` may be left out with
+            an adapter, which knows its base.
         adapter: folder of a PEFT adapter, or of a run (its best/); None asks the bare base.
         probabilities: add that of each class; language models have none.
         max_new_tokens: longest answer.
         dry_run: read everything and predict nothing: rows come back as they are.
 
     Returns:
-        Every row with all its columns and `predicted`; with `probabilities`, {class: probability} under `probability`.
+        Every row with all its columns and `predicted`; with `probabilities`, {class:
+            probability} under `probability`.
 
     Raises:
         RequestError: the adapter, the model or the rows cannot be used.
     """
     if config.data.train is None:
         raise ConfigError("no rows were given", next="--data FILE")
-    table = load_table(config.data.train, split="test", max_rows=config.data.max_rows, seed=config.training.seed)
+    table = load_table(
+        config.data.train, split="test", max_rows=config.data.max_rows, seed=config.training.seed
+    )
     return predict_table(
-        config, adapter, table, probabilities=probabilities, max_new_tokens=max_new_tokens, dry_run=dry_run, tick=tick
+        config,
+        adapter,
+        table,
+        probabilities=probabilities,
+        max_new_tokens=max_new_tokens,
+        dry_run=dry_run,
+        tick=tick,
     )
 
 
 def predict_table(
-    config: Config, adapter: str | None, table: Table, *, probabilities: bool = False, max_new_tokens: int = 128,
-    dry_run: bool = False, tick: Tick = lambda done, rows: None,
-) -> Predicted:  # fmt: skip
+    config: Config,
+    adapter: str | None,
+    table: Table,
+    *,
+    probabilities: bool = False,
+    max_new_tokens: int = 128,
+    dry_run: bool = False,
+    tick: Tick = lambda done, rows: None,
+) -> Predicted:
     """The same for rows that are at hand. Arguments and errors as of `predict`."""
     asked = _read(config, adapter, table)
     rows: list[dict[str, Any]] = [dict(row) for row in asked.table.rows]
     clash = next((name for name in (COLUMN, PROBABILITY) if name in asked.table.columns), None)
     if clash is not None:
-        raise ConfigError(f"the rows have a column `{clash}` already", where=asked.table.source, next="rename the column")
+        raise ConfigError(
+            f"the rows have a column `{clash}` already",
+            where=asked.table.source,
+            next="rename the column",
+        )
     if probabilities and asked.data.task != "seq_cls":
-        raise ConfigError("probabilities are those of classes, and this model writes text", next="leave --probabilities out")
+        raise ConfigError(
+            "probabilities are those of classes, and this model writes text",
+            next="leave --probabilities out",
+        )
     notes = list(asked.data.notes)
     if not dry_run:
         device = device_facts()
         notes += [device.notice] if device.notice else []
         base, model = _load(config, asked, device.kind)
         if asked.data.task == "seq_cls":
-            _add_labels(rows, _classified(model, base, asked, tick), asked.data.label_names or (), probabilities)
+            _add_labels(
+                rows, _classified(model, base, asked, tick), asked.data.label_names or (), probabilities
+            )
         else:
             notes += _add_answers(rows, model, base, asked, max_new_tokens, tick)
     where = None if asked.folder is None else str(asked.folder)
@@ -124,19 +154,28 @@ def _read(config: Config, adapter: str | None, table: Table) -> _Asked:
     described = {} if folder is None else read_adapter_config(folder)
     name = config.model.name_or_path or described.get("base_model_name_or_path")
     if name is None:
-        raise ConfigError("neither a model nor an adapter was given", next="--model NAME_OR_FOLDER or --adapter FOLDER")
+        raise ConfigError(
+            "neither a model nor an adapter was given", next="--model NAME_OR_FOLDER or --adapter FOLDER"
+        )
     trust = config.model.trust_remote_code
     facts = require_weights(model_facts(name, revision=config.model.revision, trust_remote_code=trust))
     task = _task(config, described, facts)
     if task == "seq_cls" and facts.task != "seq_cls":
-        facts = model_facts(name, revision=config.model.revision, trust_remote_code=trust, task="seq_cls")
+        facts = model_facts(
+            name, revision=config.model.revision, trust_remote_code=trust, task="seq_cls"
+        )
     known = classes_to_score(config, facts, folder) if task == "seq_cls" else None
     if task == "seq_cls" and known is None:
         raise ModelError(
-            f"{name} has no trained head for classes", next="name a classifier's adapter with --adapter, and leave --base out"
+            f"{name} has no trained head for classes",
+            next="name a classifier's adapter with --adapter, and leave --base out",
         )
     filled, recognised = read_unanswered(
-        table, config.data, task, encoder_decoder=facts.kind == "encoder_decoder", label=known.names[0] if known else "..."
+        table,
+        config.data,
+        task,
+        encoder_decoder=facts.kind == "encoder_decoder",
+        label=known.names[0] if known else "...",
     )
     own = load_tokenizer(name, revision=config.model.revision, trust_remote_code=trust)
     tokenizer = own if folder is None else tokenizer_beside(folder, own)
@@ -145,18 +184,23 @@ def _read(config: Config, adapter: str | None, table: Table) -> _Asked:
         data = cut_as_trained(data, config, folder, facts)
     if len(data.train) != len(table):
         raise ConfigError(
-            f"{len(table) - len(data.train):,} of {len(table):,} rows ask nothing", where=table.source, next="remove them"
+            f"{len(table) - len(data.train):,} of {len(table):,} rows ask nothing",
+            where=table.source,
+            next="remove them",
         )
     return _Asked(table, data, facts, folder, tokenizer)
 
 
 def _task(config: Config, described: Mapping[str, Any], facts: ModelFacts) -> Task:
-    """What the adapter was trained for, as its config says; else what was asked, else what the base is made for."""
+    """What the adapter was trained for, as its config says; else what was asked, else
+    what the base is made for."""
     tasks: tuple[Task, ...] = ("causal_lm", "seq_cls", "seq2seq_lm")
     for task in tasks:
         if PEFT_TASKS[task] == described.get("task_type"):
             if config.task not in ("auto", task):
-                raise ConfigError(f"the adapter was trained for {task}, not for {config.task}", next="leave --task out")
+                raise ConfigError(
+                    f"the adapter was trained for {task}, not for {config.task}", next="leave --task out"
+                )
             return task
     return facts.task if config.task == "auto" else config.task
 
@@ -165,11 +209,21 @@ def _load(config: Config, asked: _Asked, device: str) -> tuple[Base, Any]:
     """The base and the model over it that answers, in eval mode."""
     dtype = "float32" if config.model.dtype == "auto" else config.model.dtype
     base = load_base(
-        asked.facts.name_or_path, asked.data.task, label_names=asked.data.label_names, dtype=dtype, seed=config.training.seed,
-        revision=config.model.revision, trust_remote_code=config.model.trust_remote_code, device=device,
-    )  # fmt: skip
+        asked.facts.name_or_path,
+        asked.data.task,
+        label_names=asked.data.label_names,
+        dtype=dtype,
+        seed=config.training.seed,
+        revision=config.model.revision,
+        trust_remote_code=config.model.trust_remote_code,
+        device=device,
+    )
     base.read_with(asked.tokenizer)
-    model = base.model.eval() if asked.folder is None else load_peft(asked.folder, base.model).get_base_model()
+    model = (
+        base.model.eval()
+        if asked.folder is None
+        else load_peft(asked.folder, base.model).get_base_model()
+    )
     require_embeddings(model, [max(map(int, row.input_ids), default=0) for row in asked.data.train])
     return base, model
 
@@ -186,7 +240,10 @@ def _classified(model: Any, base: Base, asked: _Asked, tick: Tick) -> NDArray[np
 
 
 def _add_labels(
-    rows: Sequence[dict[str, Any]], shares_RC: NDArray[np.float32], names: Sequence[str], probabilities: bool
+    rows: Sequence[dict[str, Any]],
+    shares_RC: NDArray[np.float32],
+    names: Sequence[str],
+    probabilities: bool,
 ) -> None:
     for row, shares_C in zip(rows, shares_RC, strict=True):
         row[COLUMN] = names[int(shares_C.argmax())]
@@ -195,7 +252,12 @@ def _add_labels(
 
 
 def _add_answers(
-    rows: Sequence[dict[str, Any]], model: Any, base: Base, asked: _Asked, max_new_tokens: int, tick: Tick
+    rows: Sequence[dict[str, Any]],
+    model: Any,
+    base: Base,
+    asked: _Asked,
+    max_new_tokens: int,
+    tick: Tick,
 ) -> list[str]:
     """Write the answers; what a person should know of those that could not be written."""
     data, limit = asked.data, position_limit(base.model, asked.data.task)
@@ -204,14 +266,20 @@ def _add_answers(
     done = 0
     for chosen in by_length(data.train):
         texts = written(
-            model, [exercises[i] for i in chosen], asked.tokenizer, task=data.task, pad_id=base.pad_id,
+            model,
+            [exercises[i] for i in chosen],
+            asked.tokenizer,
+            task=data.task,
+            pad_id=base.pad_id,
             max_new_tokens=max_new_tokens,
-        )  # fmt: skip
+        )
         for i, text in zip(chosen, texts, strict=True):
             rows[i][COLUMN] = None if i in full else text
         done += len(chosen)
         tick(done, len(rows))
-    return [f"{len(full):,} rows fill the model's {limit:,} positions, and have no answer"] if full else []
+    return (
+        [f"{len(full):,} rows fill the model's {limit:,} positions, and have no answer"] if full else []
+    )
 
 
 def _exercise(row: Row, data: Encoded, tokenizer: Any) -> Exercise:

@@ -1,4 +1,5 @@
-"""From the request to everything that is known and decided before training: facts, rows, plan. Nothing is written."""
+"""From the request to everything that is known and decided before training: facts,
+rows, plan. Nothing is written."""
 
 from __future__ import annotations
 
@@ -47,8 +48,8 @@ class Prepared:
         return self.data.task
 
     def load_base(self, device: str | None = None) -> Base:
-        """The frozen model, in the dtype that the plan chose. Where it has no chat template, its tokenizer gets one that writes
-        the form of these rows: it is saved beside each adapter.
+        """The frozen model, in the dtype that the plan chose. Where it has no chat template, its
+        tokenizer gets one that writes the form of these rows: it is saved beside each adapter.
 
         Args:
             device: None for the one that trains.
@@ -77,22 +78,30 @@ def required_model(config: Config) -> str:
         ConfigError: none was given.
     """
     if config.model.name_or_path is None:
-        raise ConfigError("no base model was given", need="a hub name or a local folder", next="--model NAME_OR_FOLDER")
+        raise ConfigError(
+            "no base model was given", need="a hub name or a local folder", next="--model NAME_OR_FOLDER"
+        )
     return config.model.name_or_path
 
 
 def prepare(
-    config: Config, *, weights: bool = True, race: bool = False, free_bytes: int | None = None, trials: int | None = None
+    config: Config,
+    *,
+    weights: bool = True,
+    race: bool = False,
+    free_bytes: int | None = None,
+    trials: int | None = None,
 ) -> Prepared:
     """Read model, data and device, encode the data, decide every open value.
 
     Args:
         race: for a search, which may keep validation rows for its race (`data.split`).
         free_bytes: plan as if this much of the device's memory were free; None for what is.
-        trials: plan a search of so many candidates, where the request leaves it open; None for the rule's.
+        trials: plan a search of so many candidates, where the request leaves it open;
+            None for the rule's.
 
-    With `weights`, as for training, whatever `loraloom check` finds without running the model is refused. Without them, what
-    of that goes by the rows alone is a warning of the plan.
+    With `weights`, as for training, whatever `loraloom check` finds without running the model is
+    refused. Without them, what of that goes by the rows alone is a warning of the plan.
 
     Raises:
         RequestError: anything about the request that cannot work; nothing was started.
@@ -101,10 +110,15 @@ def prepare(
     data = read.encoded()
     device = device_facts()
     device = replace(
-        device, share=cores_share(device.kind), free_bytes=device.free_bytes if free_bytes is None else free_bytes
-    )  # fmt: skip
+        device,
+        share=cores_share(device.kind),
+        free_bytes=device.free_bytes if free_bytes is None else free_bytes,
+    )
     facts = Facts(model=read.model_for(data), data=data_facts(data), device=device)
-    plan = make_plan(config if trials is None else replace(config, search=replace(config.search, trials=trials)), facts)
+    plan = make_plan(
+        config if trials is None else replace(config, search=replace(config.search, trials=trials)),
+        facts,
+    )
     cut = data.cut(plan.values()["data.max_length"])
     subject = Subject(config, facts, plan, read.splits, read.recognised, read.tokenizer, data, cut)
     if weights:
@@ -117,7 +131,8 @@ def prepare(
 
 @dataclass(frozen=True)
 class Read:
-    """A request as it was read: the model's description, tables, tokenizer. Nothing is encoded or decided yet."""
+    """A request as it was read: the model's description, tables, tokenizer. Nothing is
+    encoded or decided yet."""
 
     config: Config
     model: ModelFacts
@@ -129,10 +144,13 @@ class Read:
         """Every split as token ids, untruncated. Errors as in `encode`."""
         task = self.recognised.task
         model = self.model if self.model.task == task else describe(self.config, task)
-        return encode(self.splits, self.recognised, self.tokenizer, task, classes_to_train(self.config, model))
+        return encode(
+            self.splits, self.recognised, self.tokenizer, task, classes_to_train(self.config, model)
+        )
 
     def model_for(self, data: Encoded | None) -> ModelFacts:
-        """The model described once more, for the task and the classes that the data turned out to have."""
+        """The model described once more, for the task and the classes that the data
+        turned out to have."""
         task = data.task if data else self.recognised.task
         if task != "seq_cls" and self.model.task == task:
             return self.model
@@ -150,7 +168,11 @@ def read_request(config: Config, *, weights: bool = True, race: bool = False) ->
     required_model(config)
     asked = config.data
     if asked.train is None:
-        raise ConfigError("no training data was given", need="a file, a folder or a hub name", next="--data train.jsonl")
+        raise ConfigError(
+            "no training data was given",
+            need="a file, a folder or a hub name",
+            next="--data train.jsonl",
+        )
     refuse_unbuilt(config, trains=weights)
     model = describe(config, None if config.task == "auto" else config.task)
     if weights:
@@ -159,11 +181,18 @@ def read_request(config: Config, *, weights: bool = True, race: bool = False) ->
     recognised = recognise(table, asked, config.task, encoder_decoder=model.kind == "encoder_decoder")
     refuse_unlabelled(model, table, recognised)
     splits = split(
-        table, asked.validation, asked.test, recognised,
-        group_column=asked.group_column, seed=config.training.seed, race=race,
-    )  # fmt: skip
+        table,
+        asked.validation,
+        asked.test,
+        recognised,
+        group_column=asked.group_column,
+        seed=config.training.seed,
+        race=race,
+    )
     tokenizer = load_tokenizer(
-        required_model(config), revision=config.model.revision, trust_remote_code=config.model.trust_remote_code
+        required_model(config),
+        revision=config.model.revision,
+        trust_remote_code=config.model.trust_remote_code,
     )
     return Read(config, model, splits, recognised, tokenizer)
 
@@ -171,9 +200,12 @@ def read_request(config: Config, *, weights: bool = True, race: bool = False) ->
 def describe(config: Config, task: Task | None, num_labels: int | None = None) -> ModelFacts:
     """The request's model, for a task. Errors as in `model_facts`."""
     return model_facts(
-        required_model(config), revision=config.model.revision, trust_remote_code=config.model.trust_remote_code,
-        task=task, num_labels=num_labels,
-    )  # fmt: skip
+        required_model(config),
+        revision=config.model.revision,
+        trust_remote_code=config.model.trust_remote_code,
+        task=task,
+        num_labels=num_labels,
+    )
 
 
 def deciding_metric(asked: str, task: str) -> tuple[str, Any]:
@@ -188,7 +220,9 @@ def deciding_metric(asked: str, task: str) -> tuple[str, Any]:
         name = share if task == "seq_cls" else "loss"
     if name not in ("loss", share):
         raise ConfigError(
-            f"`search.metric` is {asked}", need=f"auto, validation_loss or validation_{share} for {task}", next="leave it auto"
+            f"`search.metric` is {asked}",
+            need=f"auto, validation_loss or validation_{share} for {task}",
+            next="leave it auto",
         )
     return name, "minimize" if name == "loss" else "maximize"
 
@@ -196,7 +230,9 @@ def deciding_metric(asked: str, task: str) -> tuple[str, Any]:
 def refuse_unbuilt(config: Config, *, trains: bool = True) -> None:
     """Say no, before any work, to what the config can name and this release cannot do."""
     if config.engine == "peft" and trains:
-        raise RequestError("`engine: peft` is a mode of the forecast, not a trainer", next="leave engine out: packed")
+        raise RequestError(
+            "`engine: peft` is a mode of the forecast, not a trainer", next="leave engine out: packed"
+        )
     if config.data.packing is True:
         raise RequestError(
             "`data.packing: true` is not possible here",
@@ -205,6 +241,7 @@ def refuse_unbuilt(config: Config, *, trains: bool = True) -> None:
         )
     if config.model.quantization not in ("auto", "none") and config.engine != "peft":
         raise RequestError(
-            f"`model.quantization: {config.model.quantization}` needs a CUDA device and bitsandbytes", next="leave it auto"
+            f"`model.quantization: {config.model.quantization}` needs a CUDA device and bitsandbytes",
+            next="leave it auto",
         )
     require_trackers(config.report_to)

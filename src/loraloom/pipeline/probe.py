@@ -1,4 +1,5 @@
-"""`loraloom plan --probe`: run a little of the planned work, and put what was measured in place of the forecast."""
+"""`loraloom plan --probe`: run a little of the planned work, and put what was measured
+in place of the forecast."""
 
 from __future__ import annotations
 
@@ -34,8 +35,8 @@ PASSES = 6
 
 @dataclass(frozen=True)
 class Timing:
-    """What was timed: (tokens, seconds) of each micro-step of the whole pack, tokens of one on average over all training rows,
-    and seconds of one evaluation on all validation rows."""
+    """What was timed: (tokens, seconds) of each micro-step of the whole pack, tokens of one on average
+    over all training rows, and seconds of one evaluation on all validation rows."""
 
     ticks: tuple[tuple[int, float], ...]
     usual_tokens: float
@@ -49,7 +50,8 @@ class Timing:
 
 @device_errors()
 def probe(config: Config) -> Prepared:
-    """Plan, take steps on the longest batch as a run does, time a few micro-steps and an evaluation, and plan with that.
+    """Plan, take steps on the longest batch as a run does, time a few micro-steps and
+    an evaluation, and plan with that.
 
     Raises:
         MemoryBudgetError: memory ran out.
@@ -72,34 +74,54 @@ def probe(config: Config) -> Prepared:
 
 
 def with_timing(prepared: Prepared, memory: Corrected, timing: Timing, share: float) -> Prepared:
-    """The plan with what was measured in place of its forecasts: memory as it is, time as an idle machine would take.
+    """The plan with what was measured in place of its forecasts: memory as it is, time
+    as an idle machine would take.
 
     Args:
         share: of the cores, what other processes left while it was timed.
     """
     plan, config = prepared.plan, prepared.config
     seconds = with_measured(
-        plan.forecast["time"], plan.facts, config, plan.settings, share * timing.tick_seconds, share * timing.evaluation_seconds
+        plan.forecast["time"],
+        plan.facts,
+        config,
+        plan.settings,
+        share * timing.tick_seconds,
+        share * timing.evaluation_seconds,
     )
     note = f"a micro-step took {timing.tick_seconds:.3g} seconds, measured over {len(timing.ticks)}"
     if share < 1:
-        note += f", while others had {1 - share:.0%} of the cores: {share * timing.tick_seconds:.3g} when the machine is idle"
+        note += (
+            f", while others had {1 - share:.0%} of the cores: {share * timing.tick_seconds:.3g} when"
+            " the machine is idle"
+        )
     notes = (*plan.notes, memory.note, note)
     forecast = {**plan.forecast, "memory": memory.estimate, "time": seconds}
     facts = replace(plan.facts, device=replace(plan.facts.device, share=share))
-    return replace(prepared, facts=facts, plan=replace(plan, facts=facts, forecast=forecast, notes=notes))
+    return replace(
+        prepared, facts=facts, plan=replace(plan, facts=facts, forecast=forecast, notes=notes)
+    )
 
 
 def timed(prepared: Prepared, base: Base, clock: Callable[[], float] = time.perf_counter) -> Timing:
-    """Time a few micro-steps of the plan's whole pack, and an evaluation of it; what is trained is thrown away."""
+    """Time a few micro-steps of the plan's whole pack, and an evaluation of it; what is
+    trained is thrown away."""
     plan, data, held_out = prepared.plan, prepared.data, _spread(prepared.data.validation, HELD_OUT)
     trainer = PackTrainer(
-        PackedModel(share_copy(base.model), fresh_modules=base.fresh_modules, prepack=plan.prepack), data.train,
-        objective_for(data.task, base.model, prepack=plan.prepack), task=data.task, pad_id=base.pad_id, validation=held_out,
-        token_budget=plan.token_budget, checkpointing=bool(plan.values()["training.gradient_checkpointing"]),
+        PackedModel(share_copy(base.model), fresh_modules=base.fresh_modules, prepack=plan.prepack),
+        data.train,
+        objective_for(data.task, base.model, prepack=plan.prepack),
+        task=data.task,
+        pad_id=base.pad_id,
+        validation=held_out,
+        token_budget=plan.token_budget,
+        checkpointing=bool(plan.values()["training.gradient_checkpointing"]),
         workers=plan.workers,
-    )  # fmt: skip
-    seats = [trainer.join(candidate(plan, f"probe{number}", {}, seed_offset=number)) for number in range(plan.pack_size)]
+    )
+    seats = [
+        trainer.join(candidate(plan, f"probe{number}", {}, seed_offset=number))
+        for number in range(plan.pack_size)
+    ]
 
     def timed_once(run: Callable[[], object]) -> tuple[int, float]:
         before, started = sum(seat.tokens for seat in seats), clock()
@@ -107,7 +129,9 @@ def timed(prepared: Prepared, base: Base, clock: Callable[[], float] = time.perf
         return sum(seat.tokens for seat in seats) - before, clock() - started
 
     ticks = [timed_once(trainer.tick) for _ in range(TICKS + 1)][1:]
-    scored = [timed_once(lambda: trainer.evaluate(list(trainer.seats))) for _ in range(2 if held_out else 0)]
+    scored = [
+        timed_once(lambda: trainer.evaluate(list(trainer.seats))) for _ in range(2 if held_out else 0)
+    ]
     evaluation_seconds = scored[-1][1] * len(data.validation) / len(held_out) if scored else 0.0
     return Timing(tuple(ticks), plan.pack_size * _usual_tokens(prepared), evaluation_seconds)
 

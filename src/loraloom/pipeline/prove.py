@@ -1,4 +1,5 @@
-"""The end of a run: the test split opened once, best/ written and proven over weights that are read anew."""
+"""The end of a run: the test split opened once, best/ written and proven over weights
+that are read anew."""
 
 from __future__ import annotations
 
@@ -23,30 +24,43 @@ def completed(log: RunLog) -> list[Record]:
     Raises:
         RunError: there is none.
     """
-    done = [one for one in log.recorder.finished() if one.trial.adapter is not None and one.job.role != ROLE]
+    done = [
+        one for one in log.recorder.finished() if one.trial.adapter is not None and one.job.role != ROLE
+    ]
     if not done:
         trials = [record.trial for record in log.recorder.records.values()]
         raise RunError(
             "no candidate finished",
             got="; ".join(f"{t.id} {t.status}: {t.reason}" for t in trials[:4]),
-            next="lower the rate with --set training.learning_rate=1e-4, or allow more time with --set limits.time=...",
+            next=(
+                "lower the rate with --set training.learning_rate=1e-4, or allow more time with --set"
+                " limits.time=..."
+            ),
         )
     return sorted(done, key=lambda one: mean_cost(one.best) if one.best else math.inf)
 
 
 def prove(bench: Workbench, log: RunLog, winner: str, default: str) -> None:
-    """Open the test split, once: bare base, the plan's own setting, the winner. Then copy and verify best/.
+    """Open the test split, once: bare base, the plan's own setting, the winner. Then
+    copy and verify best/.
 
     Without one, they are compared on the rows that were kept from the search.
     """
     data, result, records = log.prepared.data, log.result, log.recorder.records
     split, rows = ("test", data.test) if data.test else ("confirm", data.confirm)
     result.best = winner
-    log.recorder.emit("winner", winner, params=records[winner].trial.params, significant=result.significant)
+    log.recorder.emit(
+        "winner", winner, params=records[winner].trial.params, significant=result.significant
+    )
     if rows:
         base = bench.score_base(rows, split)
-        result.baseline = {**result.baseline, **{f"{split}_{key}": value for key, value in base.metrics.items()}}
-        compared = [records[trial] for trial in dict.fromkeys((winner, default)) if records[trial].trial.adapter]
+        result.baseline = {
+            **result.baseline,
+            **{f"{split}_{key}": value for key, value in base.metrics.items()},
+        }
+        compared = [
+            records[trial] for trial in dict.fromkeys((winner, default)) if records[trial].trial.adapter
+        ]
         scores = bench.score_saved(saved(log, compared), rows, split)
         for trial, score in scores.items():
             log.recorder.scored(trial, score)
@@ -59,7 +73,8 @@ def prove(bench: Workbench, log: RunLog, winner: str, default: str) -> None:
 
 
 def ship(bench: Workbench, log: RunLog, trial: str) -> None:
-    """Copy a saved adapter to best/, load it with PEFT over weights read anew from the model's folder, compare."""
+    """Copy a saved adapter to best/, load it with PEFT over weights read anew from the
+    model's folder, compare."""
     source, target = log.recorder.adapter_folder(trial), log.folder.best
     with keeping(target):
         shutil.copytree(source, target, dirs_exist_ok=True)
@@ -71,6 +86,7 @@ def ship(bench: Workbench, log: RunLog, trial: str) -> None:
     difference = float((resident - anew).abs().max() / resident.abs().max().clamp(min=1e-12))
     if not difference <= bench.tolerance:
         raise VerificationError(
-            f"best/ over freshly read weights gives other logits than the trained adapter: {difference:.2g} relative",
+            "best/ over freshly read weights gives other logits than the trained adapter:"
+            f" {difference:.2g} relative",
             next="check that the model's files did not change during the run",
         )

@@ -1,5 +1,6 @@
-"""The race: the few best settings and the plan's own, trained anew over fresh shared seeds and scored on rows that the
-search never used. What looked best among many is flattered by luck; this says how much of it was."""
+"""The race: the few best settings and the plan's own, trained anew over fresh shared seeds and scored on
+rows that the search never used. What looked best among many is flattered by luck; this says how much of
+it was."""
 
 from __future__ import annotations
 
@@ -70,7 +71,8 @@ class RaceSource:
 def race(bench: Workbench, log: RunLog, driver: Driver, chosen: Sequence[Record], default: str) -> str:
     """Race the finalists and give the trial whose adapter is to be shipped.
 
-    With one seed for finalists (or one finalist) nothing is trained anew: the saved adapters are scored as they are.
+    With one seed for finalists (or one finalist) nothing is trained anew: the saved
+    adapters are scored as they are.
     """
     seeds, records = log.prepared.plan.seeds_for_finalists, log.recorder.records
     runs = {one.id: [one.id] for one in chosen}
@@ -81,14 +83,21 @@ def race(bench: Workbench, log: RunLog, driver: Driver, chosen: Sequence[Record]
             log.recorder.emit("race", finalists=list(runs), seeds=seeds)
             log.racing = True
         driver.run(RaceSource([job for job in jobs if job.candidate.id not in records]))
-        whole = [seed for seed in range(seeds) if all(_whole(records.get(f"{trial}s{seed}")) for trial in runs)]
+        whole = [
+            seed
+            for seed in range(seeds)
+            if all(_whole(records.get(f"{trial}s{seed}")) for trial in runs)
+        ]
         if whole:
             runs = {trial: [f"{trial}s{seed}" for seed in whole] for trial in runs}
     raced = all(own != [trial] for trial, own in runs.items())
     rows, split = log.prepared.data.confirm, "confirm"
     if not rows:
         rows, split = log.prepared.data.validation, "validation"
-    scores = {trial: bench.score_saved(saved(log, [records[t] for t in own]), rows, split) for trial, own in runs.items()}
+    scores = {
+        trial: bench.score_saved(saved(log, [records[t] for t in own]), rows, split)
+        for trial, own in runs.items()
+    }
     if split == "confirm":
         for trial, score in (pair for own in scores.values() for pair in own.items()):
             log.recorder.scored(trial, score)
@@ -98,7 +107,14 @@ def race(bench: Workbench, log: RunLog, driver: Driver, chosen: Sequence[Record]
     keep = log.prepared.config.search.keep
     measure = "loss" if log.result.direction == "minimize" else "share that is wrong"
     new_rows = split == "confirm"
-    verdict = pick_winner(contenders, reference, fresh=raced and new_rows, rows_seen=not new_rows, keep=keep, measure=measure)
+    verdict = pick_winner(
+        contenders,
+        reference,
+        fresh=raced and new_rows,
+        rows_seen=not new_rows,
+        keep=keep,
+        measure=measure,
+    )
     log.result.verdict, log.result.significant = verdict.sentence, verdict.significant
     log.result.gain = verdict.gain
     log.recorder.emit("note", text=verdict.sentence)
@@ -112,7 +128,8 @@ def saved(log: RunLog, records: Sequence[Record]) -> list[tuple[Candidate, Path]
 
 
 def _contenders(log: RunLog, finals: Mapping[str, tuple[Score, ...]]) -> list[Contender]:
-    """Every setting that the search trained to its end, with the rows of its validation; the finalists with their finals."""
+    """Every setting that the search trained to its end, with the rows of its
+    validation; the finalists with their finals."""
     finished = log.recorder.finished()
     done = [one for one in finished if one.job.role != ROLE and _whole(one)]
     done += [one for one in finished if one.id in finals and one not in done]
@@ -136,8 +153,9 @@ def _searched(log: RunLog, trials: Sequence[str]) -> tuple[Score, ...]:
 
 
 def _again(job: Job, own_seed: int, number: int) -> Job:
-    """The same setting from another seed: initial weights, data order and dropout all differ. The seeds are the same for all
-    finalists, whatever seed a setting was searched with, so that a lucky draw is everybody's."""
+    """The same setting from another seed: initial weights, data order and dropout all differ. The seeds
+    are the same for all finalists, whatever seed a setting was searched with, so that a lucky draw is
+    everybody's."""
     made = job.candidate
     training = replace(made.training, seed=own_seed + FIRST_RACE_SEED + number)
     settings = {**job.settings, "training.seed": training.seed}

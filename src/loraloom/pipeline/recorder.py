@@ -1,4 +1,5 @@
-"""What happens in a run, written down as it happens: events to the folder, trials to the result, both to whoever watches."""
+"""What happens in a run, written down as it happens: events to the folder, trials to
+the result, both to whoever watches."""
 
 from __future__ import annotations
 
@@ -26,8 +27,11 @@ class Recorder:
         records: one of each candidate, in the order in which they began.
     """
 
-    def __init__(self, folder: RunFolder, result: RunResult, watch: Watch, rows: Mapping[str, str] | None = None) -> None:
-        """`rows`: fingerprint of each split's rows, for the row costs that are kept; none are kept without."""
+    def __init__(
+        self, folder: RunFolder, result: RunResult, watch: Watch, rows: Mapping[str, str] | None = None
+    ) -> None:
+        """`rows`: fingerprint of each split's rows, for the row costs that are kept;
+        none are kept without."""
         self.folder, self.result, self.watch, self.rows = folder, result, watch, rows or {}
         self.began = time.perf_counter()
         self.records: dict[str, Record] = {}
@@ -35,7 +39,8 @@ class Recorder:
 
     @property
     def seconds(self) -> float:
-        """How long the run has lasted, without the time in which it stood still. No clock that can be set goes in."""
+        """How long the run has lasted, without the time in which it stood still. No
+        clock that can be set goes in."""
         return time.perf_counter() - self.began
 
     def emit(self, kind: str, trial: str | None = None, step: int | None = None, **data: Any) -> None:
@@ -70,11 +75,22 @@ class Recorder:
         """A candidate has joined the pack."""
         params, settings = job.candidate.params, job.settings
         trial = Trial(
-            seat.id, "running", params, planned_steps=seat.planned_steps, settings=settings,
+            seat.id,
+            "running",
+            params,
+            planned_steps=seat.planned_steps,
+            settings=settings,
             trainable_parameters=seat.trainable_parameters,
-        )  # fmt: skip
+        )
         self.records[seat.id] = Record(job, trial)
-        self.emit("trial_started", seat.id, params=params, planned_steps=seat.planned_steps, settings=settings, role=job.role)
+        self.emit(
+            "trial_started",
+            seat.id,
+            params=params,
+            planned_steps=seat.planned_steps,
+            settings=settings,
+            role=job.role,
+        )
 
     def waits(self, seat: SeatView, reason: str) -> None:
         """A candidate leaves the pack for a while."""
@@ -89,7 +105,14 @@ class Recorder:
     def scored(self, trial: str, score: Score, step: int | None = None, **more: Any) -> None:
         """Metrics of a trial on a split, as SPLIT_METRIC."""
         self._change(trial, metrics={**self.records[trial].trial.metrics, **named(score)})
-        self.emit("test" if score.split == "test" else "evaluated", trial, step, split=score.split, **more, **score.metrics)
+        self.emit(
+            "test" if score.split == "test" else "evaluated",
+            trial,
+            step,
+            split=score.split,
+            **more,
+            **score.metrics,
+        )
         if step is None:
             self.keep_costs(trial, score)
 
@@ -99,7 +122,8 @@ class Recorder:
             add_score(self.folder.trial_folder(trial), score, self.rows[score.split])
 
     def ended(self, ended: Ended) -> None:
-        """The last word on a candidate: what was seen of it, its best checkpoint's metrics, and what it cost."""
+        """The last word on a candidate: what was seen of it, its best checkpoint's
+        metrics, and what it cost."""
         seat, order = ended.view, ended.order
         if ended.examined:
             self._change(seat.id, findings=ended.examined.findings)
@@ -113,9 +137,16 @@ class Recorder:
         if seat.smoothed_loss is not None:
             metrics["train_loss"] = seat.smoothed_loss
         self._change(
-            seat.id, status=order.status, reason=order.reason, metrics=metrics, seconds=round(seat.seconds, 3),
-            tokens=seat.tokens, steps=seat.step, peak_bytes=seat.peak_bytes, adapter=adapter or known.adapter,
-        )  # fmt: skip
+            seat.id,
+            status=order.status,
+            reason=order.reason,
+            metrics=metrics,
+            seconds=round(seat.seconds, 3),
+            tokens=seat.tokens,
+            steps=seat.step,
+            peak_bytes=seat.peak_bytes,
+            adapter=adapter or known.adapter,
+        )
         record = self.records[seat.id]
         record.best, record.place = bare(ended.best), self.count_ended
         if adapter and ended.best:
@@ -139,7 +170,13 @@ class Recorder:
 
     def gone_on(self, living: Iterable[str]) -> None:
         """Show whoever watches what it has missed: that the run is there, and who is training."""
-        self.watch(Event("run_started", at=self.seconds, data={"verb": self.result.verb, "metric": self.result.metric}))
+        self.watch(
+            Event(
+                "run_started",
+                at=self.seconds,
+                data={"verb": self.result.verb, "metric": self.result.metric},
+            )
+        )
         for known in (self.records[trial].trial for trial in living):
             data = {"params": known.params, "planned_steps": known.planned_steps}
             self.watch(Event("trial_started", known.id, at=self.seconds, data=data))
@@ -151,7 +188,8 @@ class Recorder:
         return self.result
 
     def write(self, *, now: bool = True) -> None:
-        """Bring run.json up to date; without `now` only as often as `WriteTimer` finds right: it grows with every candidate."""
+        """Bring run.json up to date; without `now` only as often as `WriteTimer` finds
+        right: it grows with every candidate."""
         (self._keeper.now if now else self._keeper.maybe)()
 
 

@@ -1,4 +1,5 @@
-"""Take up a run where it stopped: find its folder, hold it, see that the request is the same, read its checkpoint."""
+"""Take up a run where it stopped: find its folder, hold it, see that the request is the
+same, read its checkpoint."""
 
 from __future__ import annotations
 
@@ -44,8 +45,8 @@ class Reopened:
 
     @property
     def free_bytes(self) -> int | None:
-        """The free memory that the run was planned for: now there may be more or less, and the plan has to stay. None on a device
-        of another kind, whose memory is its own."""
+        """The free memory that the run was planned for: now there may be more or less, and the plan has
+        to stay. None on a device of another kind, whose memory is its own."""
         if self.checkpoint is None:
             return None
         before = self.checkpoint.run["result"].get("environment", {}).get("device", {}).get("kind")
@@ -53,16 +54,22 @@ class Reopened:
 
     @property
     def trials(self) -> int | None:
-        """How many candidates the run was planned to try: the forecast that decided it may differ now."""
+        """How many candidates the run was planned to try: the forecast that decided it
+        may differ now."""
         return None if self.checkpoint is None else self.checkpoint.run.get("trials")
 
     @property
     def past(self) -> tuple[PastSearch, ...] | None:
         """The earlier searches that the run was begun with: others may have ended since."""
-        return None if self.checkpoint is None else tuple(map(PastSearch.from_plain, self.checkpoint.run.get("past", ())))
+        return (
+            None
+            if self.checkpoint is None
+            else tuple(map(PastSearch.from_plain, self.checkpoint.run.get("past", ())))
+        )
 
     def take_up(self) -> None:
-        """Forget what happened after the checkpoint, which will happen again, and what was only half written."""
+        """Forget what happened after the checkpoint, which will happen again, and what
+        was only half written."""
         for partial in self.folder.path.rglob(".*.part"):
             partial.unlink(missing_ok=True)
         for lines, mark in _marks(self.folder, {} if self.checkpoint is None else self.checkpoint.run):
@@ -71,12 +78,14 @@ class Reopened:
 
 @contextmanager
 def reopened(config: Config, verb: str, resume: str | Path | None) -> Generator[Reopened | None]:
-    """The run at `resume`, or the unfinished one of the request's own name; None where a new one is asked for.
+    """The run at `resume`, or the unfinished one of the request's own name; None where
+    a new one is asked for.
 
     The folder is held as long as the context lasts.
 
     Raises:
-        RequestError: there is no such run, it is finished, another process works on it, or it was begun with another request.
+        RequestError: there is no such run, it is finished, another process works on it,
+            or it was begun with another request.
         RunError: none of its checkpoints can be read.
     """
     folder = _folder(config, resume)
@@ -124,11 +133,13 @@ def _request(folder: RunFolder) -> Config:
 
 
 def _refuse_finished(folder: RunFolder, verb: str) -> None:
-    """A finished run is left alone, and so is one of another command. What cannot be read speaks against nothing."""
+    """A finished run is left alone, and so is one of another command. What cannot be
+    read speaks against nothing."""
     result = _result(folder)
     if result.verb not in ("", verb):
         raise RequestError(
-            f"run `{folder.name}` already exists in `{folder.path.parent}` and was begun by `loraloom {result.verb}`",
+            f"run `{folder.name}` already exists in `{folder.path.parent}` and was begun by `loraloom"
+            f" {result.verb}`",
             next=f"loraloom {result.verb} --resume {folder.path}, or a new run: --name {_free(folder)}",
         )
     if result.status == "completed" and not any(folder.checkpoints.glob("checkpoint-*.json")):
@@ -153,15 +164,21 @@ def differing(kept: Config, now: Config, may_change: Collection[str]) -> list[st
     return [key for key in before if before[key] != asked[key] and key not in may_change]
 
 
-def _refuse_differences(folder: RunFolder, kept: Config, now: Config, may_change: Collection[str]) -> None:
+def _refuse_differences(
+    folder: RunFolder, kept: Config, now: Config, may_change: Collection[str]
+) -> None:
     changed = differing(kept, now, may_change)
     if changed:
         before, asked = _flat(kept), _flat(now)
         raise RequestError(
-            f"run `{folder.name}` already exists in `{folder.path.parent}` and was begun with another request",
+            f"run `{folder.name}` already exists in `{folder.path.parent}` and was begun with another"
+            " request",
             got=", ".join(f"{key} {_shown(asked[key])}" for key in changed),
             need=", ".join(f"{key} {_shown(before[key])}" for key in changed),
-            next=f"ask the same to go on with it (loraloom runs lists what there is), or begin a new run: --name {_free(folder)}",
+            next=(
+                "ask the same to go on with it (loraloom runs lists what there is), or begin a new run:"
+                f" --name {_free(folder)}"
+            ),
         )
 
 
@@ -178,7 +195,13 @@ def _flat(config: Config) -> dict[str, Any]:
 
 
 def _shown(value: Any) -> str:
-    return ", ".join(map(str, value)) if isinstance(value, list) else "null" if value is None else str(value)  # pyright: ignore[reportUnknownVariableType]
+    return (
+        ", ".join(map(str, value))
+        if isinstance(value, list)
+        else "null"
+        if value is None
+        else str(value)
+    )  # pyright: ignore[reportUnknownVariableType]
 
 
 def _free(folder: RunFolder) -> str:
@@ -195,4 +218,7 @@ def _contradiction(folder: RunFolder, run: Mapping[str, Any]) -> str | None:
 
 def _marks(folder: RunFolder, run: Mapping[str, Any]) -> list[tuple[Lines, Mark]]:
     nothing = {"size": 0, "crc32": 0}
-    return [(folder.log, Mark(**run.get("events", nothing))), (journal_of(folder), Mark(**run.get("search", nothing)))]
+    return [
+        (folder.log, Mark(**run.get("events", nothing))),
+        (journal_of(folder), Mark(**run.get("search", nothing))),
+    ]

@@ -1,4 +1,5 @@
-"""Rows of what a model should still be able to do after training: read like training rows, never trained on."""
+"""Rows of what a model should still be able to do after training: read like training
+rows, never trained on."""
 
 from __future__ import annotations
 

@@ -1,4 +1,5 @@
-"""What a run keeps: its folder, its events and records, its checkpoints; how it begins, goes on, stops and ends."""
+"""What a run keeps: its folder, its events and records, its checkpoints; how it begins,
+goes on, stops and ends."""
 
 from __future__ import annotations
 
@@ -53,8 +54,11 @@ class Outcome:
         return self.result.to_plain()
 
 
-def set_up(prepared: Prepared, verb: str, watch: Watch, place: Reopened | None = None) -> tuple[Workbench, RunLog]:
-    """Load the base and open the run's folder, in the order in which least is lost when one of them cannot be.
+def set_up(
+    prepared: Prepared, verb: str, watch: Watch, place: Reopened | None = None
+) -> tuple[Workbench, RunLog]:
+    """Load the base and open the run's folder, in the order in which least is lost when
+    one of them cannot be.
 
     Raises:
         RequestError: `place`, the run to go on with, was begun with other data or another model.
@@ -77,12 +81,19 @@ def set_up(prepared: Prepared, verb: str, watch: Watch, place: Reopened | None =
         place.take_up()
     bench.trainer.shelf.folder = folder.checkpoints
     result = RunResult(
-        name=folder.name, verb=verb, status="running", model=bench.base.name_or_path, task=prepared.task,
+        name=folder.name,
+        verb=verb,
+        status="running",
+        model=bench.base.name_or_path,
+        task=prepared.task,
         started_at=datetime.datetime.now().astimezone().isoformat(timespec="seconds"),
-        metric=f"validation_{bench.metric}", direction=bench.direction, environment=environment(bench.values["model.dtype"]),
-        base_parameters=bench.base.parameters, base_fingerprint=marks.get(MODEL, ""),
+        metric=f"validation_{bench.metric}",
+        direction=bench.direction,
+        environment=environment(bench.values["model.dtype"]),
+        base_parameters=bench.base.parameters,
+        base_fingerprint=marks.get(MODEL, ""),
         labels=list(prepared.data.label_names or ()),
-    )  # fmt: skip
+    )
     watch = tracked(config.report_to, folder.path, to_plain(config), watch)
     recorder = Recorder(folder, result, watch, marks)
     return bench, RunLog(prepared, recorder, None if place is None else place.checkpoint)
@@ -128,11 +139,13 @@ class RunLog:
         self.result.baseline = named(base)
         self.recorder.send(Event("evaluated", data={"split": "validation", **base.metrics}))
 
-    # -- its course ----------------------------------------------------------------------------------------------
+    # -- its course
+    # ----------------------------------------------------------------------------------------------
 
     @contextmanager
     def running(self, restore: Callable[[Checkpoint], None]) -> Generator[None]:
-        """Begin, or go on where the run stopped; whatever ends it early is written down before it is passed on.
+        """Begin, or go on where the run stopped; whatever ends it early is written down
+        before it is passed on.
 
         Args:
             restore: brings whoever trains to where the checkpoint was taken.
@@ -151,9 +164,13 @@ class RunLog:
             yield
         except KeyboardInterrupt as error:
             self._stop("interrupted", "the run was interrupted")
-            raise InterruptedRunError("the run was interrupted; it can go on where it stopped", next=command) from error
+            raise InterruptedRunError(
+                "the run was interrupted; it can go on where it stopped", next=command
+            ) from error
         except BaseException as error:
-            told = in_our_words(error, f"{command} (nothing is lost but the time since its last checkpoint)")
+            told = in_our_words(
+                error, f"{command} (nothing is lost but the time since its last checkpoint)"
+            )
             self._stop("failed", f"the run failed: {first_line(told or error)}")
             if told is not None:
                 raise told from error
@@ -166,10 +183,16 @@ class RunLog:
         result, plan = self.result, self.prepared.plan
         self.folder.write_resolved(plan.settings)
         self.recorder.emit(
-            "run_started", verb=result.verb, model=result.model, task=result.task, started_at=result.started_at,
-            metric=result.metric, direction=result.direction, base_parameters=result.base_parameters,
+            "run_started",
+            verb=result.verb,
+            model=result.model,
+            task=result.task,
+            started_at=result.started_at,
+            metric=result.metric,
+            direction=result.direction,
+            base_parameters=result.base_parameters,
             base_fingerprint=result.base_fingerprint,
-        )  # fmt: skip
+        )
         self.recorder.emit("forecast", **plan_json(plan)["forecast"])
         history = [f"history: {plan.settings[HISTORY].reason}"] if self.prepared.past else []
         for text in (*plan.warnings, *plan.notes, *history, *self._busy()):
@@ -194,20 +217,27 @@ class RunLog:
         living = [seat["candidate"]["id"] for seat in kept.trainer["seats"]]
         self.recorder.gone_on(living)
         for text in kept.passed_over:
-            self.recorder.note(f"a checkpoint could not be used, and the one before it was taken: {text}")
+            self.recorder.note(
+                f"a checkpoint could not be used, and the one before it was taken: {text}"
+            )
         changed = _other_versions(result.environment, environment)
         if changed:
-            self.recorder.note(f"this run was begun with other versions ({changed}): its last digits may differ")
+            self.recorder.note(
+                f"this run was begun with other versions ({changed}): its last digits may differ"
+            )
         if moved := _other_device(result.environment, environment):
             self.recorder.note(moved)
         result.environment, result.status = environment, "running"
         there, waiting = ", ".join(living) or "nobody", ", ".join(kept.trainer.get("waiting", {}))
         there += f"; waiting: {waiting}" if waiting else ""
-        self.recorder.emit("note", text=f"the run goes on after {state['seconds']:.1f} s; in training: {there}")
+        self.recorder.emit(
+            "note", text=f"the run goes on after {state['seconds']:.1f} s; in training: {there}"
+        )
         self.recorder.write()
 
     def _stop(self, status: RunStatus, reason: str) -> None:
-        # A disk that is full, or a memory that is, refuses this as well; the first error is the one to report.
+        # A disk that is full, or a memory that is, refuses this as well; the first
+        # error is the one to report.
         with suppress(Exception):
             self.recorder.suspend(reason)
             self.result.reason = reason
@@ -222,7 +252,10 @@ class RunLog:
     def _close(self, status: RunStatus) -> None:
         result = self.result
         trials = [record.trial for record in self.recorder.records.values()]
-        result.status, result.findings = status, findings_of_run(self.prepared, trials, result.metric, self.of_test)
+        result.status, result.findings = (
+            status,
+            findings_of_run(self.prepared, trials, result.metric, self.of_test),
+        )
         self.recorder.emit("run_finished", status=status, reason=result.reason)
         self.recorder.write()
         write_report(self.folder)
@@ -231,13 +264,18 @@ class RunLog:
                 database.record(result, self.folder.path)
         except StoreError as error:
             # The index can be made anew from the folders at any time: no reason to call a run failed.
-            text = f"the index of runs was not brought up to date ({error.what}); `loraloom runs` does that when it can"
+            text = (
+                f"the index of runs was not brought up to date ({error.what}); `loraloom runs` does that"
+                " when it can"
+            )
             self.recorder.watch(Event("note", at=self.recorder.seconds, data={"text": text}))
 
-    # -- going on later ------------------------------------------------------------------------------------------
+    # -- going on later
+    # ------------------------------------------------------------------------------------------
 
     def checkpoint(self) -> Keep:
-        """The order to write one: with all of the run that is not in a file of its own, and how far those files go."""
+        """The order to write one: with all of the run that is not in a file of its own,
+        and how far those files go."""
         run = {
             "seconds": self.recorder.seconds,
             "events": vars(self.folder.log.mark()),
@@ -276,6 +314,9 @@ def space_needed(prepared: Prepared) -> int:
     """Bytes of disk that the run's adapters and tokenizers may take."""
     made = candidate(prepared.plan, "size", {})
     linears = {fact.path: fact for fact in prepared.facts.model.linears}
-    weights = sum(made.adapter.r * (linears[p].in_features + linears[p].out_features) for p in made.adapter.target_modules)
+    weights = sum(
+        made.adapter.r * (linears[p].in_features + linears[p].out_features)
+        for p in made.adapter.target_modules
+    )
     kept = 8 + (WAITING if is_wide(prepared.config.search.pruner, prepared.plan.trials) else 0)
     return (prepared.plan.trials + 10) * (kept * weights + 4 * 2**20)

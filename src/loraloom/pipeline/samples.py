@@ -1,4 +1,5 @@
-"""At the end of a run: what the bare base and the best adapter write for the same few rows, side by side."""
+"""At the end of a run: what the bare base and the best adapter write for the same few
+rows, side by side."""
 
 from __future__ import annotations
 
@@ -15,7 +16,8 @@ MAX_NEW_TOKENS = 64
 
 
 def show_samples(bench: Workbench, log: RunLog) -> None:
-    """Let the base and best/ answer some rows, and keep both in samples.json. A classifier writes nothing."""
+    """Let the base and best/ answer some rows, and keep both in samples.json. A
+    classifier writes nothing."""
     prepared, base = bench.prepared, bench.base
     task, tokenizer = prepared.task, prepared.tokenizer
     if task == "seq_cls":
@@ -28,16 +30,24 @@ def show_samples(bench: Workbench, log: RunLog) -> None:
     )
     try:
         without, with_best = (
-            written(net(), exercises, tokenizer, task=task, pad_id=base.pad_id, max_new_tokens=MAX_NEW_TOKENS) for net in sources
+            written(
+                net(), exercises, tokenizer, task=task, pad_id=base.pad_id, max_new_tokens=MAX_NEW_TOKENS
+            )
+            for net in sources
         )
     except Exception as error:
-        # Whatever a model's generate() objects to, the adapter is trained and proven: samples are an extra.
+        # Whatever a model's generate() objects to, the adapter is trained and proven:
+        # samples are an extra.
         log.recorder.note(f"no samples were written: {type(error).__name__}: {error}")
         return
     write_samples(
         log.folder,
         [
-            Sample(tokenizer.decode(one.prompt), tokenizer.decode(one.wanted, skip_special_tokens=True), *texts)
+            Sample(
+                tokenizer.decode(one.prompt),
+                tokenizer.decode(one.wanted, skip_special_tokens=True),
+                *texts,
+            )
             for one, *texts in zip(exercises, without, with_best, strict=True)
         ],
     )

@@ -13,7 +13,8 @@ SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
 @contextmanager
 def listening() -> Generator[Callable[[], bool]]:
-    """Within it, whether the run was asked to stop. A second request is a KeyboardInterrupt, wherever it comes.
+    """Within it, whether the run was asked to stop. A second request is a
+    KeyboardInterrupt, wherever it comes.
 
     Only the main thread hears signals: in any other, nothing changes.
     """

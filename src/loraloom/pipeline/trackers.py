@@ -1,8 +1,9 @@
-"""Experiment trackers: each is fed the same events as events.jsonl, and none is imported unless `report_to` names it.
+"""Experiment trackers: each is fed the same events as events.jsonl, and none is
+imported unless `report_to` names it.
 
-A tracker is one class with `send` and `close`, listed once in `TRACKERS`. It gets the numbers of each candidate as a curve of
-its own; what it cannot take it leaves out. A tracker that fails while the run is going on is let go with a note: the run's
-record is its own folder.
+A tracker is one class with `send` and `close`, listed once in `TRACKERS`. It gets the numbers of each
+candidate as a curve of its own; what it cannot take it leaves out. A tracker that fails while the run is
+going on is let go with a note: the run's record is its own folder.
 """
 
 from __future__ import annotations
@@ -43,7 +44,9 @@ def require_trackers(names: Sequence[str]) -> None:
     """
     for name in names:
         if name not in TRACKERS:
-            raise RequestError(f"`report_to: {name}` is no tracker", need=", ".join(TRACKERS), next="correct report_to")
+            raise RequestError(
+                f"`report_to: {name}` is no tracker", need=", ".join(TRACKERS), next="correct report_to"
+            )
         # Each tracker's package, and the extra that installs it, has the tracker's own name.
         if importlib.util.find_spec(name) is None:
             raise RequestError(
@@ -54,7 +57,8 @@ def require_trackers(names: Sequence[str]) -> None:
 
 
 def numbers_of(event: Event) -> dict[str, float]:
-    """The finite numbers of an event under the names that a tracker shows: "train/loss", "validation/accuracy"."""
+    """The finite numbers of an event under the names that a tracker shows: "train/loss",
+    "validation/accuracy"."""
     if event.kind not in ("step", "evaluated", "test"):
         return {}
     group = "train" if event.kind == "step" else str(event.data.get("split", "validation"))
@@ -77,7 +81,8 @@ class Tracking:
 
     Args:
         names: `report_to`.
-        folder: of the run; its name names the run at the tracker, and trackers that write files write below it.
+        folder: of the run; its name names the run at the tracker, and trackers that
+            write files write below it.
         config: what was asked, as plain values.
         watch: who else is told.
 
@@ -85,7 +90,9 @@ class Tracking:
         RequestError: a tracker cannot begin.
     """
 
-    def __init__(self, names: Sequence[str], folder: Path, config: Mapping[str, Any], watch: Watch) -> None:
+    def __init__(
+        self, names: Sequence[str], folder: Path, config: Mapping[str, Any], watch: Watch
+    ) -> None:
         self.watch = watch
         self.open: dict[str, Tracker] = {name: _begun(name, folder, config) for name in names}
 
@@ -126,7 +133,9 @@ class TensorBoard:
 
     def __init__(self, folder: Path, config: Mapping[str, Any]) -> None:
         self._folder = folder / "tensorboard"
-        self._writer: Callable[[str], Any] = importlib.import_module("torch.utils.tensorboard").SummaryWriter
+        self._writer: Callable[[str], Any] = importlib.import_module(
+            "torch.utils.tensorboard"
+        ).SummaryWriter
         self._writers: dict[str, Any] = {}
 
     def send(self, event: Event) -> None:
@@ -147,11 +156,14 @@ class TensorBoard:
 
 
 class WandB:
-    """One run; the curves of candidate t003 are t003/train/loss over t003/step, for candidates train side by side."""
+    """One run; the curves of candidate t003 are t003/train/loss over t003/step, for
+    candidates train side by side."""
 
     def __init__(self, folder: Path, config: Mapping[str, Any]) -> None:
         wandb = importlib.import_module("wandb")
-        self._run: Any = wandb.init(project=PROJECT, name=folder.name, config=dict(config), dir=str(folder))
+        self._run: Any = wandb.init(
+            project=PROJECT, name=folder.name, config=dict(config), dir=str(folder)
+        )
         self._known: set[str] = set()
 
     def send(self, event: Event) -> None:
@@ -161,7 +173,12 @@ class WandB:
         if name not in self._known:
             self._known.add(name)
             self._run.define_metric(f"{name}/*", step_metric=f"{name}/step")
-        self._run.log({**{f"{name}/{key}": value for key, value in numbers.items()}, f"{name}/step": event.step or 0})
+        self._run.log(
+            {
+                **{f"{name}/{key}": value for key, value in numbers.items()},
+                f"{name}/step": event.step or 0,
+            }
+        )
 
     def close(self, status: str) -> None:
         self._run.finish(exit_code=0 if status == "completed" else 1)
@@ -173,10 +190,13 @@ class MLflow:
     ENDS: Mapping[str, str] = {"completed": "FINISHED", "pruned": "KILLED", "interrupted": "KILLED"}
 
     def __init__(self, folder: Path, config: Mapping[str, Any]) -> None:
-        # The client, not the fluent functions: those have one active run, and candidates train side by side.
+        # The client, not the fluent functions: those have one active run, and
+        # candidates train side by side.
         self._client: Any = importlib.import_module("mlflow").MlflowClient()
         experiment = self._client.get_experiment_by_name(PROJECT)
-        self._experiment: str = experiment.experiment_id if experiment else self._client.create_experiment(PROJECT)
+        self._experiment: str = (
+            experiment.experiment_id if experiment else self._client.create_experiment(PROJECT)
+        )
         self._parent: str = self._client.create_run(self._experiment, run_name=folder.name).info.run_id
         self._runs: dict[str, str] = {}
 
@@ -194,7 +214,9 @@ class MLflow:
 
     def _run(self, trial: str, params: Mapping[str, Any] | None = None) -> str:
         if trial not in self._runs:
-            made = self._client.create_run(self._experiment, run_name=trial, tags={"mlflow.parentRunId": self._parent})
+            made = self._client.create_run(
+                self._experiment, run_name=trial, tags={"mlflow.parentRunId": self._parent}
+            )
             self._runs[trial] = made.info.run_id
             for key, value in (params or {}).items():
                 self._client.log_param(made.info.run_id, key, value)
@@ -212,7 +234,12 @@ class Trackio:
         numbers = numbers_of(event)
         if numbers:
             name = event.trial or "base"
-            self._run.log({**{f"{name}/{key}": value for key, value in numbers.items()}, f"{name}/step": event.step or 0})
+            self._run.log(
+                {
+                    **{f"{name}/{key}": value for key, value in numbers.items()},
+                    f"{name}/step": event.step or 0,
+                }
+            )
 
     def close(self, status: str) -> None:
         self._run.finish()

@@ -33,7 +33,8 @@ TRIAL = "t000"
 
 @dataclass
 class OneSource:
-    """Hands out one job, and stops it where it diverges or overfits, or has not improved for `patience` evaluations."""
+    """Hands out one job, and stops it where it diverges or overfits, or has not
+    improved for `patience` evaluations."""
 
     job: Job | None
     patience: int | None
@@ -54,7 +55,9 @@ class OneSource:
     def verdicts(self) -> Sequence[tuple[str, EndStatus, str]]:
         found: list[tuple[str, EndStatus, str]] = []
         if self.exit:
-            found.append((TRIAL, "diverged" if self.exit.action == "diverged" else "completed", self.exit.reason))
+            found.append(
+                (TRIAL, "diverged" if self.exit.action == "diverged" else "completed", self.exit.reason)
+            )
         if self.stop:
             reason = f"no gain on validation for {self.waited} evaluations; the best checkpoint is kept"
             found.append((TRIAL, "completed", reason))
@@ -65,14 +68,20 @@ class OneSource:
 
 
 @device_errors()
-def train(config: Config, watch: Watch, dry_run: bool = False, resume: str | Path | None = None) -> Outcome | Prepared:
+def train(
+    config: Config, watch: Watch, dry_run: bool = False, resume: str | Path | None = None
+) -> Outcome | Prepared:
     """Train one adapter, prove it, keep it. Arguments and errors as in `tune`."""
     with nullcontext() if dry_run else reopened(config, "train", resume) as place:
         return _train(config, watch, dry_run, place)
 
 
 def _train(config: Config, watch: Watch, dry_run: bool, place: Reopened | None) -> Outcome | Prepared:
-    prepared = prepare(place.config, free_bytes=place.free_bytes, trials=place.trials) if place else prepare(config)
+    prepared = (
+        prepare(place.config, free_bytes=place.free_bytes, trials=place.trials)
+        if place
+        else prepare(config)
+    )
     if dry_run:
         return with_history(prepared)
     bench, log = set_up(prepared, "train", watch, place)

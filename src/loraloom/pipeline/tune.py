@@ -1,4 +1,5 @@
-"""`loraloom tune`: many candidates on one frozen base, pruned while they run; the best one is raced, proven and kept."""
+"""`loraloom tune`: many candidates on one frozen base, pruned while they run; the best
+one is raced, proven and kept."""
 
 from __future__ import annotations
 
@@ -35,12 +36,14 @@ from loraloom.train.schedule import warmup_steps
 
 
 @device_errors()
-def tune(config: Config, watch: Watch, dry_run: bool = False, resume: str | Path | None = None) -> Outcome | Prepared:
+def tune(
+    config: Config, watch: Watch, dry_run: bool = False, resume: str | Path | None = None
+) -> Outcome | Prepared:
     """Search, race, prove, keep. With `dry_run` only what would be done is returned; nothing is written.
 
     Args:
-        resume: folder of a run that is to go on where it stopped; `config` must ask for the same. An unfinished run of the
-            config's own name goes on as well.
+        resume: folder of a run that is to go on where it stopped; `config` must ask for the same. An
+            unfinished run of the config's own name goes on as well.
 
     Raises:
         RequestError: the request cannot work; nothing was started.
@@ -57,11 +60,16 @@ def _tune(config: Config, watch: Watch, dry_run: bool, place: Reopened | None) -
     else:
         prepared = prepare(config, race=True)
     if not prepared.data.validation:
-        raise ConfigError("`tune` needs validation data to compare candidates on", next="leave `data.validation` at 0.1")
+        raise ConfigError(
+            "`tune` needs validation data to compare candidates on",
+            next="leave `data.validation` at 0.1",
+        )
     space, kept = search_space(prepared.plan), place.past if place else None
     if dry_run:
         return with_history(prepared, kept)
-    prepared = with_past_searches(prepared, (result for _, result in finished_runs(prepared.config.output_dir)), kept)
+    prepared = with_past_searches(
+        prepared, (result for _, result in finished_runs(prepared.config.output_dir)), kept
+    )
     bench, log = set_up(prepared, "tune", watch, place)
     with log.running(bench.restore):
         if not log.resumed:
@@ -71,7 +79,9 @@ def _tune(config: Config, watch: Watch, dry_run: bool, place: Reopened | None) -
         if not log.racing:
             driver.run(SearchSource(log, space))
         default = log.result.default or ""
-        winner = race(bench, log, driver, finalists(completed(log), default, prepared.plan.trials), default)
+        winner = race(
+            bench, log, driver, finalists(completed(log), default, prepared.plan.trials), default
+        )
         prove(bench, log, winner, default)
         return log.finish()
 
@@ -86,16 +96,26 @@ class SearchSource:
     def __post_init__(self) -> None:
         log, prepared = self.log, self.log.prepared
         asked = prepared.config.search
-        # The study lives in memory: the journal is what lasts, and agrees with the checkpoint to the last call.
+        # The study lives in memory: the journal is what lasts, and agrees with the
+        # checkpoint to the last call.
         searcher = Searcher(
-            self.space, prepared.plan.values(), prepared.plan.trials, log.pack_size or 1,
-            sampler=asked.sampler, pruner=asked.pruner, seed=prepared.config.training.seed, base=log.base_score,
+            self.space,
+            prepared.plan.values(),
+            prepared.plan.trials,
+            log.pack_size or 1,
+            sampler=asked.sampler,
+            pruner=asked.pruner,
+            seed=prepared.config.training.seed,
+            base=log.base_score,
             known=[known for search in prepared.past for known in search.known],
-        )  # fmt: skip
+        )
         self.searcher = Journal(searcher, log.journal)
         changed = self.searcher.play()
         if changed:
-            log.recorder.note(f"the sampler would now draw {changed} of the candidates otherwise; they stay as they are")
+            log.recorder.note(
+                f"the sampler would now draw {changed} of the candidates otherwise; they stay as"
+                " they are"
+            )
 
     def ask(self) -> Job | None:
         suggestion, log = self.searcher.ask(), self.log
@@ -106,24 +126,40 @@ class SearchSource:
         again = tried_second(log.prepared, log.prepared.past) if suggestion.kind == "history" else None
         if again is not None:
             log.recorder.note(f"{suggestion.id} is tried again: {again.reason}")
-        return job(log.prepared, suggestion.id, suggestion.params, seed_offset=suggestion.seed_offset, role=suggestion.kind)
+        return job(
+            log.prepared,
+            suggestion.id,
+            suggestion.params,
+            seed_offset=suggestion.seed_offset,
+            role=suggestion.kind,
+        )
 
     def scored(self, seat: SeatView, score: Score) -> None:
         spec = seat.candidate.training
         self.searcher.report(
             Observation(
-                trial_id=seat.id, step=seat.step, progress=seat.progress,
-                warmup_share=warmup_steps(seat.planned_steps, spec.warmup_ratio) / seat.planned_steps, score=score,
-                train_loss=seat.smoothed_loss or 0.0, initial_train_loss=seat.first_loss or 0.0,
+                trial_id=seat.id,
+                step=seat.step,
+                progress=seat.progress,
+                warmup_share=warmup_steps(seat.planned_steps, spec.warmup_ratio) / seat.planned_steps,
+                score=score,
+                train_loss=seat.smoothed_loss or 0.0,
+                initial_train_loss=seat.first_loss or 0.0,
                 schedule_shape=(spec.lr_scheduler_type, spec.warmup_ratio, spec.num_train_epochs),
             )
-        )  # fmt: skip
+        )
 
     def verdicts(self) -> Sequence[tuple[str, TrialStatus, str]]:
         status: dict[Action, TrialStatus] = {
-            "prune": "pruned", "pause": "waiting", "diverged": "diverged", "stop": "completed",
-        }  # fmt: skip
-        return [(verdict.trial_id, status[verdict.action], verdict.reason) for verdict in self.searcher.verdicts()]
+            "prune": "pruned",
+            "pause": "waiting",
+            "diverged": "diverged",
+            "stop": "completed",
+        }
+        return [
+            (verdict.trial_id, status[verdict.action], verdict.reason)
+            for verdict in self.searcher.verdicts()
+        ]
 
     def ended(self, ended: Ended) -> None:
         self.searcher.tell(ended.view.id, ended.order.status, ended.best)

@@ -1,4 +1,5 @@
-"""Before the search: time a few ticks with throwaway candidates, and decide from them how many train at once."""
+"""Before the search: time a few ticks with throwaway candidates, and decide from them
+how many train at once."""
 
 from __future__ import annotations
 
@@ -17,8 +18,9 @@ TICKS = 2
 def plan_of_packs(bench: Workbench, log: RunLog) -> int:
     """How many candidates to train at once; told as an event of kind "plan".
 
-    A number that the user asked for is kept. Otherwise ticks of 1, 2, 4, ... throwaway candidates of the plan's setting
-    are timed, up to what memory holds, and the smallest pack that is as good as the fastest is taken.
+    A number that the user asked for is kept. Otherwise ticks of 1, 2, 4, ... throwaway candidates of the
+    plan's setting are timed, up to what memory holds, and the smallest pack that is as good as the
+    fastest is taken.
     """
     most = bench.prepared.plan.pack_size
     if bench.prepared.config.limits.max_packed != "auto" or most < 2:
@@ -62,7 +64,9 @@ def timed_ticks(bench: Workbench, size: int) -> list[Sample]:
             before, started = sum(seat.tokens for seat in trainer.seats.values()), time.perf_counter()
             trainer.tick()
             seconds = time.perf_counter() - started
-            samples.append(Sample(size, sum(seat.tokens for seat in trainer.seats.values()) - before, seconds))
+            samples.append(
+                Sample(size, sum(seat.tokens for seat in trainer.seats.values()) - before, seconds)
+            )
     finally:
         for name in names:
             if name in trainer.seats:
@@ -74,7 +78,12 @@ def report(log: RunLog, made: PackPlan) -> None:
     """Tell what was measured and decided."""
     costs = made.costs
     log.recorder.emit(
-        "plan", slots=made.pack_size, tokens_per_second=made.rate, tokens_per_second_alone=made.alone,
-        tick_seconds=costs.c0, token_seconds=costs.c1, adapter_seconds=costs.c2,
-    )  # fmt: skip
+        "plan",
+        slots=made.pack_size,
+        tokens_per_second=made.rate,
+        tokens_per_second_alone=made.alone,
+        tick_seconds=costs.c0,
+        token_seconds=costs.c1,
+        adapter_seconds=costs.c2,
+    )
     log.recorder.note(made.sentence)

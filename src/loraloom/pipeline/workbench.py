@@ -1,6 +1,7 @@
 """All that computes in a run: the base with its pack, the loss, the trainer. It knows no run folder.
 
-A worker on another machine holds one of these, made from the same request; `run_log` is what the run itself keeps.
+A worker on another machine holds one of these, made from the same request; `run_log` is
+what the run itself keeps.
 """
 
 from __future__ import annotations
@@ -29,8 +30,8 @@ from loraloom.train.resume import score_of_plain
 from loraloom.train.seat import Seat
 
 LOGITS_TOLERANCE = {"float64": 1e-8, "float32": 1e-4, "bfloat16": 5e-2, "float16": 1e-2}
-"""Largest difference of logits, relative to the largest, between a trained adapter and the same one loaded by PEFT, which
-multiplies in float32 whatever the base is in."""
+"""Largest difference of logits, relative to the largest, between a trained adapter and the same one
+loaded by PEFT, which multiplies in float32 whatever the base is in."""
 PROBE_ROWS = 4
 """Rows on which a saved adapter's logits are compared with the trained one's."""
 
@@ -49,13 +50,22 @@ class Workbench:
         self.base: Base = prepared.load_base()
         self.metric, self.direction = deciding_metric(prepared.config.search.metric, prepared.task)
         self.objective = objective_for(prepared.task, self.base.model, prepack=plan.prepack)
-        self.packed = PackedModel(share_copy(self.base.model), fresh_modules=self.base.fresh_modules, prepack=plan.prepack)
+        self.packed = PackedModel(
+            share_copy(self.base.model), fresh_modules=self.base.fresh_modules, prepack=plan.prepack
+        )
         self.trainer = PackTrainer(
-            self.packed, data.train, self.objective, task=prepared.task, pad_id=self.base.pad_id,
-            validation=data.validation, decide_by=self.metric, token_budget=plan.token_budget,
+            self.packed,
+            data.train,
+            self.objective,
+            task=prepared.task,
+            pad_id=self.base.pad_id,
+            validation=data.validation,
+            decide_by=self.metric,
+            token_budget=plan.token_budget,
             checkpointing=bool(self.values["training.gradient_checkpointing"]),
-            signals=prepared.config.diagnose.signals, workers=plan.workers,
-        )  # fmt: skip
+            signals=prepared.config.diagnose.signals,
+            workers=plan.workers,
+        )
         self.base_score: Score | None = None
 
     def restore(self, kept: Checkpoint) -> None:
@@ -75,10 +85,12 @@ class Workbench:
         if self.trainer.gauge:
             self.trainer.gauge.base = score
 
-    # -- scoring -------------------------------------------------------------------------------------------------
+    # -- scoring
+    # -------------------------------------------------------------------------------------------------
 
     def sums(self, rows: Sequence[Row], trials: Sequence[str]) -> dict[str, RowSums]:
-        """Losses of rows under candidates that sit in the pack; under the bare base, as "", where none is named."""
+        """Losses of rows under candidates that sit in the pack; under the bare base, as
+        "", where none is named."""
         return self.trainer.row_sums(rows, trials)
 
     def score_base(self, rows: Sequence[Row], split: str) -> Score:
@@ -87,11 +99,13 @@ class Workbench:
 
     def score_saved(
         self, saved: Sequence[tuple[Candidate, Path]], rows: Sequence[Row], split: str
-    ) -> dict[str, Score]:  # fmt: skip
+    ) -> dict[str, Score]:
         """Read saved adapters back from their folders and score them together on a split."""
         with self.seated(saved):
             sums = self.sums(rows, [made.id for made, _ in saved])
-        return {made.id: score_of(sums[made.id], split, self.objective, self.metric) for made, _ in saved}
+        return {
+            made.id: score_of(sums[made.id], split, self.objective, self.metric) for made, _ in saved
+        }
 
     @contextmanager
     def seated(self, saved: Sequence[tuple[Candidate, Path]]) -> Generator[None]:
@@ -105,10 +119,12 @@ class Workbench:
             for made, _ in saved:
                 self.packed.remove(made.id)
 
-    # -- keeping adapters ----------------------------------------------------------------------------------------
+    # -- keeping adapters
+    # ----------------------------------------------------------------------------------------
 
     def save(self, seat: Seat, folder: Path) -> float:
-        """Save a candidate's adapter, load it with PEFT, compare: the largest difference of logits, relative.
+        """Save a candidate's adapter, load it with PEFT, compare: the largest
+        difference of logits, relative.
 
         Raises:
             StoreError: the disk refused.
@@ -116,7 +132,9 @@ class Workbench:
         """
         length = self.values["data.max_length"]
         with keeping(folder):
-            save_adapter(folder, seat.adapter.tensors(), seat.candidate.adapter, self.base, max_length=length)
+            save_adapter(
+                folder, seat.adapter.tensors(), seat.candidate.adapter, self.base, max_length=length
+            )
         try:
             return self._verified(seat, folder, PROBE_ROWS)
         except (RuntimeError, MemoryError) as error:
@@ -126,7 +144,9 @@ class Workbench:
         return self._verified(seat, folder, 1)
 
     def _verified(self, seat: Seat, folder: Path, rows: int) -> float:
-        return verify_adapter(folder, self.packed, seat.id, self.base, self.probe(rows), tolerance=self.tolerance)
+        return verify_adapter(
+            folder, self.packed, seat.id, self.base, self.probe(rows), tolerance=self.tolerance
+        )
 
     @property
     def tolerance(self) -> float:
@@ -136,7 +156,9 @@ class Workbench:
     def probe(self, rows: int = PROBE_ROWS) -> dict[str, torch.Tensor]:
         """A few rows to compare logits on."""
         data = self.prepared.data
-        batch = collate((data.validation or data.train)[:rows], self.base.pad_id, self.prepared.task).to(self.packed.device)
+        batch = collate((data.validation or data.train)[:rows], self.base.pad_id, self.prepared.task).to(
+            self.packed.device
+        )
         inputs = {"input_ids": batch.input_ids, "attention_mask": batch.attention_mask.long()}
         if self.prepared.task == "seq2seq_lm":
             inputs["decoder_input_ids"] = batch.labels.clamp(min=0)

@@ -14,7 +14,8 @@ SHARE = 0.05
 
 @dataclass
 class WriteTimer:
-    """Writes a file where something `urgent` happened and every `EVERY_SECONDS`, but never for more than `SHARE` of the time.
+    """Writes a file where something `urgent` happened and every `EVERY_SECONDS`, but
+    never for more than `SHARE` of the time.
 
     Attributes:
         write: writes one.

@@ -1,4 +1,5 @@
-"""What is worth telling about a setting beyond this run's value: each rule's file carries one `About` beside its rule."""
+"""What is worth telling about a setting beyond this run's value: each rule's file
+carries one `About` beside its rule."""
 
 from __future__ import annotations
 

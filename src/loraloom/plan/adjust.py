@@ -1,4 +1,5 @@
-"""How goals and presets change what the rules say: a small function a setting, whose reason names the one that bent it."""
+"""How goals and presets change what the rules say: a small function a setting, whose
+reason names the one that bent it."""
 
 from __future__ import annotations
 
@@ -66,9 +67,17 @@ def bent(advice: Advice, name: str, bend: Bend | None, case: Case) -> Advice:
 
 def _holding(offered: tuple[Any, ...] | None, value: Any) -> tuple[Any, ...] | None:
     """A range of numbers, widened where it leaves out the value itself."""
-    if not offered or not all(_is_number(end) for end in (*offered, value)) or min(offered) <= value <= max(offered):
+    if (
+        not offered
+        or not all(_is_number(end) for end in (*offered, value))
+        or min(offered) <= value <= max(offered)
+    ):
         return offered
-    return tuple(sorted({*offered, value})) if len(offered) > 2 else (min(*offered, value), max(*offered, value))
+    return (
+        tuple(sorted({*offered, value}))
+        if len(offered) > 2
+        else (min(*offered, value), max(*offered, value))
+    )
 
 
 def _is_number(value: Any) -> bool:
@@ -87,7 +96,9 @@ def words(value: Any) -> str:
 # What most bends are made of
 
 
-def to(value: Any, why: str, source: str, grade: Grade = "C", range: tuple[Any, ...] | None = None) -> Bend:
+def to(
+    value: Any, why: str, source: str, grade: Grade = "C", range: tuple[Any, ...] | None = None
+) -> Bend:
     """Always this value."""
     return lambda case, advice: Bent(value, why, source, grade, range)
 

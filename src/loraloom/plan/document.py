@@ -44,7 +44,10 @@ def plan_json(plan: Plan) -> dict[str, Any]:
                 "one_candidate_seconds": round(plan.forecast["time_one"].value, 1),
                 "candidates": plan.trials,
                 "trainings": round(trainings_of_search(plan.config, plan.settings), 3),
-                "now": {"cores_share": plan.facts.device.share, "total_seconds": round(time.value / plan.facts.device.share, 1)},
+                "now": {
+                    "cores_share": plan.facts.device.share,
+                    "total_seconds": round(time.value / plan.facts.device.share, 1),
+                },
             },
             **{name: bytes_json(plan.forecast[name]) for name in AFTERWARDS if name in plan.forecast},
         },

@@ -1,6 +1,7 @@
 """What the packed trainer of this release does and keeps: a plan promises nothing else.
 
-A run is given what stands here. Numbers that are the trainer's own stand where they are used, and are imported by forecasts.
+A run is given what stands here. Numbers that are the trainer's own stand where they are
+used, and are imported by forecasts.
 """
 
 from __future__ import annotations
@@ -10,8 +11,10 @@ GRADIENT_CHECKPOINTING = True
 QUANTIZATION: tuple[str, ...] = ()
 """Quantised bases that can be loaded."""
 TOKEN_BUDGET = {"cpu": 512, "mps": 4096, "cuda": 4096}
-"""Padded tokens of one training pass over all candidates; one candidate's micro-batch may exceed it. A processor is as fast
-with few tokens as with many, at a fraction of the memory; an accelerator has to be kept busy."""
+"""Padded tokens of one training pass over all candidates; one candidate's micro-batch may exceed it. A
+processor is as fast with few tokens as with many, at a fraction of the memory; an accelerator has to be
+kept busy."""
 MOST_TOKENS = {"cpu": 512, "mps": 4096, "cuda": 16384}
-"""What a pass may grow to where memory allows, so that the whole pack fits into one: on CUDA each further pass asks for as many
-kernels again, and with so many tokens products take longer than that by far."""
+"""What a pass may grow to where memory allows, so that the whole pack fits into one: on CUDA each
+further pass asks for as many kernels again, and with so many tokens products take longer than that by
+far."""

@@ -1,4 +1,5 @@
-"""One setting at length: what it does, how our value is found, what this plan chose, what is known, what others do."""
+"""One setting at length: what it does, how our value is found, what this plan chose,
+what is known, what others do."""
 
 from __future__ import annotations
 
@@ -49,7 +50,8 @@ class Explanation:
 
 
 def explain(name: str, plan: Plan | None = None) -> Explanation:
-    """All about the setting that `name` means: a dotted key, its last word, or another tool's word for it.
+    """All about the setting that `name` means: a dotted key, its last word, or another
+    tool's word for it.
 
     Raises:
         ConfigError: no rule decides a setting of this name.
@@ -81,8 +83,13 @@ def takes(key: str) -> str:
 
 def bent_by(key: str) -> tuple[str, ...]:
     """Goals and presets that may change a setting: "goal retain", "preset sentiment"."""
-    kinds: tuple[tuple[str, Mapping[str, Any]], ...] = (("goal", goals.GOALS), ("preset", presets.PRESETS))
-    return tuple(f"{kind} {name}" for kind, known in kinds for name, lean in known.items() if key in lean.bends)
+    kinds: tuple[tuple[str, Mapping[str, Any]], ...] = (
+        ("goal", goals.GOALS),
+        ("preset", presets.PRESETS),
+    )
+    return tuple(
+        f"{kind} {name}" for kind, known in kinds for name, lean in known.items() if key in lean.bends
+    )
 
 
 def _left_open(plan: Plan, key: str) -> Advice | None:

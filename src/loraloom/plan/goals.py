@@ -1,6 +1,7 @@
 """What a plan leans towards where it may choose: `goal: quality | retain | chat | memory | fastest`.
 
-A goal changes the advice of a few rules and nothing else; what the user set by hand wins, and a preset wins over a goal.
+A goal changes the advice of a few rules and nothing else; what the user set by hand
+wins, and a preset wins over a goal.
 """
 
 from __future__ import annotations
@@ -31,7 +32,10 @@ FAST_SHARE = 95
 
 
 ABOUT = About(
-    does="What the plan leans towards where it may choose. A goal changes a few rules and says so in their reasons.",
+    does=(
+        "What the plan leans towards where it may choose. A goal changes a few rules and says so in"
+        " their reasons."
+    ),
     rule="None, unless you name one or a preset brings it along.",
     evidence="Each change has its own source, in the reason of the setting that it changes.",
 )
@@ -60,7 +64,9 @@ def advise(config: Config) -> Advice:
 def _more_rank(case: Case, advice: Advice) -> Bent:
     cap, wide = width_cap(case.facts), case.facts.model.kind != "encoder"
     value = max(advice.value, min(QUALITY_RANK if wide else 2 * advice.value, cap))
-    return Bent(value, "a step from 16 to 64 gains 0.39% of the loss, one from 64 to 128 only 0.14%", SWEEP, "A")
+    return Bent(
+        value, "a step from 16 to 64 gains 0.39% of the loss, one from 64 to 128 only 0.14%", SWEEP, "A"
+    )
 
 
 def _more_epochs(case: Case, advice: Advice) -> Bent | None:
@@ -78,7 +84,12 @@ def most_epochs(facts: Facts) -> int:
 def _half_the_epochs(case: Case, advice: Advice) -> Bent | None:
     if case.config.training.max_steps or advice.value <= 1:
         return None
-    return Bent(math.ceil(advice.value / 2), "what the base knew fades with every pass over new rows", FORGETS_LESS, "C")
+    return Bent(
+        math.ceil(advice.value / 2),
+        "what the base knew fades with every pass over new rows",
+        FORGETS_LESS,
+        "C",
+    )
 
 
 def _half_the_rate(case: Case, advice: Advice) -> Bent:
@@ -90,20 +101,33 @@ def _half_the_rate(case: Case, advice: Advice) -> Bent:
 def _only_mlp(case: Case, advice: Advice) -> Bent | None:
     if not any(linear.role == "mlp" for linear in case.facts.model.linears):
         return None
-    why = "where memory is short, the MLP alone is worth more than queries and values alone (49.4 against 47.8 points)"
+    why = (
+        "where memory is short, the MLP alone is worth more than queries and values alone (49.4 against"
+        " 47.8 points)"
+    )
     return Bent("mlp", why, "thinkingmachines.ai/blog/lora; huggingface/peft method comparison", "B")
 
 
 def _one_row(case: Case, advice: Advice) -> Bent | None:
     if case.config.training.gradient_accumulation_steps != "auto":
         return None
-    return Bent(1, "one row at a time keeps the fewest activations; accumulation gives the same gradient", DERIVED, "M")
+    return Bent(
+        1,
+        "one row at a time keeps the fewest activations; accumulation gives the same gradient",
+        DERIVED,
+        "M",
+    )
 
 
 def _half_precision(case: Case, advice: Advice) -> Bent | None:
     if not case.facts.device.bf16_native or advice.value == "bf16":
         return None
-    return Bent("bf16", "two bytes a number of the base instead of four, at the speed of the hardware", "arXiv:2305.14314", "A")
+    return Bent(
+        "bf16",
+        "two bytes a number of the base instead of four, at the speed of the hardware",
+        "arXiv:2305.14314",
+        "A",
+    )
 
 
 def _recompute(case: Case, advice: Advice) -> Bent | None:
@@ -115,9 +139,16 @@ def _recompute(case: Case, advice: Advice) -> Bent | None:
 
 def _four_bits(case: Case, advice: Advice) -> Bent | None:
     facts = case.facts
-    if "nf4" not in engine.QUANTIZATION or facts.device.kind != "cuda" or facts.model.parameters < QUANTISED_FROM:
+    if (
+        "nf4" not in engine.QUANTIZATION
+        or facts.device.kind != "cuda"
+        or facts.model.parameters < QUANTISED_FROM
+    ):
         return None
-    why = f"{count(facts.model.parameters)} parameters in about half a byte each; NF4 scores as bf16 does (MMLU 53.1, 53.0)"
+    why = (
+        f"{count(facts.model.parameters)} parameters in about half a byte each; NF4 scores as bf16 does"
+        " (MMLU 53.1, 53.0)"
+    )
     return Bent("nf4", why, "arXiv:2305.14314", "B", ("none", "nf4"))
 
 
@@ -134,7 +165,12 @@ def _usual_length(case: Case, advice: Advice) -> Bent | None:
     value = -(-max(usual or 0, 8) // 8) * 8
     if usual is None or value >= advice.value:
         return None
-    return Bent(value, f"{FAST_SHARE}% of the rows fit into {usual:,} tokens; the few longer ones are cut", DERIVED, "M")
+    return Bent(
+        value,
+        f"{FAST_SHARE}% of the rows fit into {usual:,} tokens; the few longer ones are cut",
+        DERIVED,
+        "M",
+    )
 
 
 GOALS: dict[str, Lean] = {
@@ -144,10 +180,12 @@ GOALS: dict[str, Lean] = {
         {"adapter.r": _more_rank, epochs.KEY: _more_epochs},
     ),
     "retain": Lean(
-        "keep what the base can do: a small rank, fewer passes, half the rate; rows of general text mixed into data.train help "
-        "most, and those only you can add",
+        "keep what the base can do: a small rank, fewer passes, half the rate; rows of general text"
+        " mixed into data.train help most, and those only you can add",
         {
-            "adapter.r": at_most(RETAIN_RANK, "a smaller rank learns less and forgets less", FORGETS_LESS),
+            "adapter.r": at_most(
+                RETAIN_RANK, "a smaller rank learns less and forgets less", FORGETS_LESS
+            ),
             epochs.KEY: _half_the_epochs,
             "training.learning_rate": _half_the_rate,
         },
@@ -156,7 +194,11 @@ GOALS: dict[str, Lean] = {
         "fuller answers: noise on the embeddings while training",
         {
             "training.neftune_noise_alpha": to(
-                NEFTUNE, "noise on the embeddings makes answers of a chat model fuller", "arXiv:2310.05914", "B", NEFTUNE_RANGE
+                NEFTUNE,
+                "noise on the embeddings makes answers of a chat model fuller",
+                "arXiv:2310.05914",
+                "B",
+                NEFTUNE_RANGE,
             )
         },
     ),
@@ -164,12 +206,16 @@ GOALS: dict[str, Lean] = {
         "the smallest peak: one candidate, one row at a time, few trained numbers; it takes longer",
         {
             "adapter.target_modules": _only_mlp,
-            "adapter.r": at_most(SMALL_RANK, "weights, gradients and moments shrink with the rank", DERIVED, "M"),
+            "adapter.r": at_most(
+                SMALL_RANK, "weights, gradients and moments shrink with the rank", DERIVED, "M"
+            ),
             "training.per_device_train_batch_size": _one_row,
             "training.precision": _half_precision,
             "training.gradient_checkpointing": _recompute,
             "model.quantization": _four_bits,
-            "limits.max_packed": at_most(1, "one candidate at a time: each further one brings its own state", DERIVED, "M"),
+            "limits.max_packed": at_most(
+                1, "one candidate at a time: each further one brings its own state", DERIVED, "M"
+            ),
         },
     ),
     "fastest": Lean(

@@ -1,4 +1,5 @@
-"""Writes docs/settings.md from the rules, goals, presets and the guides' checklist, so that the page cannot drift from them.
+"""Writes docs/settings.md from the rules, goals, presets and the guides' checklist, so
+that the page cannot drift from them.
 
 python -m loraloom.plan.handbook > docs/settings.md
 """
@@ -39,12 +40,18 @@ def page() -> str:
 def _goals() -> Iterator[str]:
     yield "## Goals\n"
     yield "`goal: NAME` or `--goal NAME`.\n"
-    yield _table(("goal", "leans towards", "changes"), [(_code(name), lean.says, _bends(lean)) for name, lean in GOALS.items()])
+    yield _table(
+        ("goal", "leans towards", "changes"),
+        [(_code(name), lean.says, _bends(lean)) for name, lean in GOALS.items()],
+    )
 
 
 def _presets() -> Iterator[str]:
     yield "## Presets\n"
-    yield "`preset: NAME` or `--preset NAME`: what the guides recommend for a situation, where measurements do not speak against"
+    yield (
+        "`preset: NAME` or `--preset NAME`: what the guides recommend for a situation, where"
+        " measurements do not speak against"
+    )
     yield "it; where they do, the value is the rule's and its reason says so.\n"
     rows: list[Sequence[str]] = []
     for name, preset in PRESETS.items():
@@ -73,7 +80,10 @@ def _setting(found: Explanation, level: str) -> Iterator[str]:
     if found.guides:
         yield f"- **In the guides:** {', '.join(_mention(item) for item in found.guides)}."
     if found.about.tools:
-        yield f"- **Defaults elsewhere:** {'; '.join(f'{tool} {value}' for tool, value in found.about.tools.items())}."
+        yield (
+            "- **Defaults elsewhere:**"
+            f" {'; '.join(f'{tool} {value}' for tool, value in found.about.tools.items())}."
+        )
     yield ""
 
 
@@ -81,8 +91,14 @@ def _checklist() -> Iterator[str]:
     items = guides.ITEMS
     overruled = sum(item.status == "overruled" for item in items)
     yield "## What the guides recommend\n"
-    yield f"Four guides are this project's specification. Of their {len(items)} recommendations, here in our own words,"
-    yield f"{len(items) - overruled} are followed and {overruled} overruled, each of these with its source.\n"
+    yield (
+        f"Four guides are this project's specification. Of their {len(items)} recommendations, here in"
+        " our own words,"
+    )
+    yield (
+        f"{len(items) - overruled} are followed and {overruled} overruled, each of these with its"
+        " source.\n"
+    )
     for number, title in enumerate(guides.TITLES):
         yield f"### Guide {number}: {title}\n"
         listed = [item for item in items if item.id.startswith(f"{number}.")]
@@ -114,7 +130,10 @@ def _code(name: str) -> str:
 
 def _table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
     lines = [head, ["---"] * len(head), *rows]
-    return "\n".join("| " + " | ".join(cell.replace("|", "\\|") for cell in row) + " |" for row in lines) + "\n"
+    return (
+        "\n".join("| " + " | ".join(cell.replace("|", "\\|") for cell in row) + " |" for row in lines)
+        + "\n"
+    )
 
 
 if __name__ == "__main__":

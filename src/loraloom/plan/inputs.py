@@ -1,4 +1,5 @@
-"""What every rule stands on: the facts, what the user asked, and the few amounts that several rules need."""
+"""What every rule stands on: the facts, what the user asked, and the few amounts that
+several rules need."""
 
 from __future__ import annotations
 
@@ -59,7 +60,9 @@ def power_of_two_below(number: float) -> int:
     return 2 ** max(0, math.floor(math.log2(max(1.0, number))))
 
 
-def target_linears(facts: Facts, asked: str | tuple[str, ...], modules_to_save: tuple[str, ...]) -> tuple[LinearFact, ...]:
+def target_linears(
+    facts: Facts, asked: str | tuple[str, ...], modules_to_save: tuple[str, ...]
+) -> tuple[LinearFact, ...]:
     """The linear layers that a setting of `adapter.target_modules` names, in the model's order."""
     paths = frozenset(resolve_targets(facts.model.linears, asked, modules_to_save=modules_to_save))
     return tuple(linear for linear in facts.model.linears if linear.path in paths)
@@ -67,7 +70,9 @@ def target_linears(facts: Facts, asked: str | tuple[str, ...], modules_to_save: 
 
 def decided_linears(facts: Facts, decided: Decided) -> tuple[LinearFact, ...]:
     """The target layers as decided so far."""
-    return target_linears(facts, decided["adapter.target_modules"].value, decided["adapter.modules_to_save"].value)
+    return target_linears(
+        facts, decided["adapter.target_modules"].value, decided["adapter.modules_to_save"].value
+    )
 
 
 def parameters_per_rank(linears: tuple[LinearFact, ...]) -> int:
@@ -77,11 +82,14 @@ def parameters_per_rank(linears: tuple[LinearFact, ...]) -> int:
 
 def memory_budget(facts: Facts, config: Config) -> int:
     """Bytes that a run may use: `limits.memory`, else what the device has free."""
-    return facts.device.free_bytes if config.limits.memory == "auto" else parse_bytes(config.limits.memory)
+    return (
+        facts.device.free_bytes if config.limits.memory == "auto" else parse_bytes(config.limits.memory)
+    )
 
 
 def held_by_others(facts: Facts, config: Config) -> str:
-    """ "3.0 GiB of 23.4 GiB are free: other processes hold 19.9 GiB"; empty where they hold little, or a limit is set."""
+    """ "3.0 GiB of 23.4 GiB are free: other processes hold 19.9 GiB"; empty where they
+    hold little, or a limit is set."""
     device = facts.device
     if config.limits.memory != "auto" or device.others_bytes < MUCH_TAKEN * device.total_bytes:
         return ""
@@ -97,12 +105,20 @@ def total_steps(facts: Facts, config: Config, decided: Decided) -> int:
     """Optimiser steps of the plan's own candidate."""
     if config.training.max_steps:
         return config.training.max_steps
-    return max(1, math.ceil(steps_per_epoch(facts, decided_batch(decided)) * decided["training.num_train_epochs"].value))
+    return max(
+        1,
+        math.ceil(
+            steps_per_epoch(facts, decided_batch(decided)) * decided["training.num_train_epochs"].value
+        ),
+    )
 
 
 def decided_batch(decided: Decided) -> int:
     """Rows of one optimiser step."""
-    return decided["training.per_device_train_batch_size"].value * decided["training.gradient_accumulation_steps"].value
+    return (
+        decided["training.per_device_train_batch_size"].value
+        * decided["training.gradient_accumulation_steps"].value
+    )
 
 
 def count(number: float) -> str:
@@ -119,6 +135,7 @@ def bytes_text(number: float) -> str:
 
 
 SMALL_ENCODER = 40_000_000
-"""Encoders up to this many parameters (MiniLM, small BERTs) want larger rates than the base sizes that papers tune."""
+"""Encoders up to this many parameters (MiniLM, small BERTs) want larger rates than the
+base sizes that papers tune."""
 
 _EMPTY = Config()

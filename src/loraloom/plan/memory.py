@@ -1,10 +1,12 @@
 """Forecast of a run's peak memory, part by part, for K candidates in a pack.
 
-    peak = weights + their layouts + state of K adapters + max(training pass, evaluation pass) + allocator + runtime
+    peak = weights + their layouts + state of K adapters + max(training pass, evaluation
+    pass) + allocator + runtime
 
-What a training pass keeps is counted on the model itself (`facts.activations`), not estimated from its family;
-formulas stand in only for models that cannot be run without numbers. On top comes the widest moment: the logits when the
-loss is formed, or the gradients of one MLP, or of one table of attention, on the way back.
+What a training pass keeps is counted on the model itself (`facts.activations`), not estimated from its
+family; formulas stand in only for models that cannot be run without numbers. On top comes the widest
+moment: the logits when the loss is formed, or the gradients of one MLP, or of one table of attention, on
+the way back.
 """
 
 from __future__ import annotations
@@ -29,24 +31,29 @@ SNAPSHOT_BYTES = 4
 NF4_BYTES = 0.516
 """A number in NF4 with double quantisation (arXiv:2305.14314)."""
 EAGER_ATTENTION_BYTES = 16
-"""Per row, head and pair of positions, where attention is not fused: scores, softmax and their copies."""
+"""Per row, head and pair of positions, where attention is not fused: scores, softmax
+and their copies."""
 RUNTIME_BYTES = {"cuda": float(CUDA_CONTEXT_BYTES), "cpu": 500e6, "mps": 500e6}
-"""What torch and its libraries take before a model is loaded, where that was not measured (`DeviceFacts.process_bytes`)."""
+"""What torch and its libraries take before a model is loaded, where that was not measured
+(`DeviceFacts.process_bytes`)."""
 LIBRARY_BYTES = 25e6
-"""What they take more once a model has run on a CPU: kernels made for its shapes, pages of code. Measured on a model of a few
-hundred thousand parameters."""
+"""What they take more once a model has run on a CPU: kernels made for its shapes, pages of code.
+Measured on a model of a few hundred thousand parameters."""
 RETAINED = {"cpu": 0.45, "cuda": 0.0, "mps": 0.0}
 """Share of a pass that malloc holds on to in pieces too small to be used again: fitted on the runs that
 benchmarks/advice_memory measures. CUDA's figure is what torch allocated, which has no such share."""
 HOLES = {"cpu": 3.8, "cuda": 0.0, "mps": 0.0}
-"""What malloc holds on to instead where layers are computed again, in units of what one layer keeps: between the small tensors
-that stay, large ones come and go, and an aligned one does not fit where one of its own size was. Fitted on seven such runs."""
+"""What malloc holds on to instead where layers are computed again, in units of what one layer keeps:
+between the small tensors that stay, large ones come and go, and an aligned one does not fit where one of
+its own size was. Fitted on seven such runs."""
 LAYOUTS = 2
-"""Copies of a frozen weight that `lora.frozen` lays out anew: one for the way forward, one for the way back."""
+"""Copies of a frozen weight that `lora.frozen` lays out anew: one for the way forward,
+one for the way back."""
 PROGRAM_BYTES = 0.6e6
 """A program that oneDNN has compiled (`lora.frozen.BLOCKS`)."""
 LAYOUTS_SHARE = 0.6
-"""Layouts are made where the forecast with them stays below this share of the budget: speed should not cost candidates."""
+"""Layouts are made where the forecast with them stays below this share of the budget:
+speed should not cost candidates."""
 STATE = ("adapters", "gradients", "optimizer")
 """Parts that each candidate adds, whatever shares a pass with it."""
 UNCERTAINTY = 0.10
@@ -55,8 +62,8 @@ UNCERTAINTY = 0.10
 
 @dataclass(frozen=True)
 class Shape:
-    """What decides the memory of a pass. `packed` candidates share it; `prepack`: frozen weights are laid out anew; `workers`:
-    so many passes run at once, if there are as many candidates."""
+    """What decides the memory of a pass. `packed` candidates share it; `prepack`: frozen weights are
+    laid out anew; `workers`: so many passes run at once, if there are as many candidates."""
 
     micro_batch: int
     length: int
@@ -78,8 +85,8 @@ class Shape:
         return self.token_budget or engine.TOKEN_BUDGET[kind]
 
     def tokens(self, kind: DeviceKind) -> int:
-        """Padded tokens of the largest training passes that run at once: they share the budget, and a candidate's rows that
-        are more than a share have a pass of their own."""
+        """Padded tokens of the largest training passes that run at once: they share the budget, and a
+        candidate's rows that are more than a share have a pass of their own."""
         one, token_budget = self.micro_batch * self.length, self.budget(kind)
         alone = one if one <= token_budget // self.at_once else one * self.at_once
         return max(alone, min(one * self.packed, token_budget))
@@ -100,10 +107,14 @@ def forecast_memory(facts: Facts, decided: Decided, shape: Shape) -> Estimate:
         "weights": weight_bytes(model, element, shape.quantization),
         "layouts": layout_bytes(facts, decided) if shape.prepack else 0.0,
         "programs": program_bytes(facts, decided) if shape.prepack else 0.0,
-        "adapters": shape.packed * trained * (ADAPTER_BYTES + SNAPSHOT_BYTES + (element if element < 4 else 0))
-        + stack_bytes(facts, decided, shape),
+        "adapters": (
+            shape.packed * trained * (ADAPTER_BYTES + SNAPSHOT_BYTES + (element if element < 4 else 0))
+            + stack_bytes(facts, decided, shape)
+        ),
         "gradients": shape.packed * trained * GRADIENT_BYTES,
-        "optimizer": shape.packed * trained * (ADAM_BYTES if decided["training.optim"].value == "adamw" else 0),
+        "optimizer": (
+            shape.packed * trained * (ADAM_BYTES if decided["training.optim"].value == "adamw" else 0)
+        ),
         "activations": activations,
         "logits": tables * shape.at_once,
         "evaluation": max(0.0, evaluation - activations - tables * shape.at_once),
@@ -114,7 +125,8 @@ def forecast_memory(facts: Facts, decided: Decided, shape: Shape) -> Estimate:
 
 
 def estimated(parts: Mapping[str, float]) -> Estimate:
-    """The sum of `parts`, with the range of a forecast that nothing was measured for; what the process itself holds was."""
+    """The sum of `parts`, with the range of a forecast that nothing was measured for;
+    what the process itself holds was."""
     value, fixed = sum(parts.values()), parts["runtime"]
     low, high = (fixed + (value - fixed) * (1 + sign * UNCERTAINTY) for sign in (-1, 1))
     return Estimate(value=value, low=low, high=high, unit="bytes", parts=parts)
@@ -196,14 +208,17 @@ def _softcapped(model: ModelFacts) -> bool:
 
 
 def stack_bytes(facts: Facts, decided: Decided, shape: Shape) -> float:
-    """A and B of the candidates of each pass side by side, and their gradients, while the pass runs (`lora.pass_stack`)."""
+    """A and B of the candidates of each pass side by side, and their gradients, while
+    the pass runs (`lora.pass_stack`)."""
     from loraloom.lora.pass_stack import MOST_BYTES
 
     if has_kernels(facts, decided["model.dtype"].value):
         return 0.0  # they read A and B where they are
     row = BYTES[decided["model.dtype"].value] * adapter_parameters(facts, decided)
     share = shape.budget(facts.device.kind) // shape.at_once
-    candidates = min(-(-shape.packed // shape.at_once), share // max(1, shape.micro_batch * shape.length))
+    candidates = min(
+        -(-shape.packed // shape.at_once), share // max(1, shape.micro_batch * shape.length)
+    )
     one = 2 * row * candidates
     return one * shape.at_once if candidates > 1 and one <= MOST_BYTES else 0.0
 
@@ -215,10 +230,12 @@ def has_kernels(facts: Facts, dtype: str) -> bool:
 
 
 def training_activations(facts: Facts, decided: Decided, shape: Shape) -> float:
-    """A training pass at its widest: what all layers keep while the loss is formed, or one block is walked backwards.
+    """A training pass at its widest: what all layers keep while the loss is formed, or
+    one block is walked backwards.
 
-    With checkpointing it is the input of each layer, and the loss or one whole layer beside them: that layer's tensors are
-    there only while it is walked. What an encoder gives, and its gradient, stay while the decoder is: all its layers read it.
+    With checkpointing it is the input of each layer, and the loss or one whole layer beside them: that
+    layer's tensors are there only while it is walked. What an encoder gives, and its gradient, stay
+    while the decoder is: all its layers read it.
     """
     model, tokens, element = facts.model, pass_tokens(facts, shape), BYTES[decided["model.dtype"].value]
     kept, walking = kept_by_layers(facts, decided, shape), widest_bytes(facts, decided, shape)
@@ -226,7 +243,9 @@ def training_activations(facts: Facts, decided: Decided, shape: Shape) -> float:
     if not shape.checkpointing:
         return kept + max(forming, walking)
     staying = model.layers + (2 if model.kind == "encoder_decoder" else 0)
-    return staying * model.hidden_size * element * tokens + max(forming, kept_by_a_layer(facts, decided, shape) + walking)
+    return staying * model.hidden_size * element * tokens + max(
+        forming, kept_by_a_layer(facts, decided, shape) + walking
+    )
 
 
 def retained_bytes(facts: Facts, decided: Decided, shape: Shape, passing: float) -> float:
@@ -251,28 +270,40 @@ def kept_by_layers(facts: Facts, decided: Decided, shape: Shape) -> float:
 
 
 def kept_by_a_layer(facts: Facts, decided: Decided, shape: Shape) -> float:
-    """What one layer keeps: on average, or of an encoder and a decoder, a layer of the one that keeps more."""
+    """What one layer keeps: on average, or of an encoder and a decoder, a layer of the
+    one that keeps more."""
     model, attention = facts.model, decided["model.attn_implementation"].value
     average = kept_by_layers(facts, decided, shape) / max(1, model.layers)
     if model.kind != "encoder_decoder":
         return average
-    targets, dtype = frozenset(linear.path for linear in decided_linears(facts, decided)), decided["model.dtype"].value
-    counted = kept_by_widest_layer(model, targets, decided["adapter.r"].value, dtype, shape.length, attention)
+    targets, dtype = (
+        frozenset(linear.path for linear in decided_linears(facts, decided)),
+        decided["model.dtype"].value,
+    )
+    counted = kept_by_widest_layer(
+        model, targets, decided["adapter.r"].value, dtype, shape.length, attention
+    )
     return max(average, (counted or 0.0) * pass_tokens(facts, shape) / shape.length)
 
 
 def kept_of_a_row(facts: Facts, decided: Decided, length: int, attention: str) -> float:
     """Bytes that a training pass keeps of one row: counted, and by formula where that cannot be."""
-    dtype, targets = decided["model.dtype"].value, frozenset(linear.path for linear in decided_linears(facts, decided))
-    counted = kept_bytes_per_row(facts.model, targets, decided["adapter.r"].value, dtype, length, attention)
+    dtype, targets = (
+        decided["model.dtype"].value,
+        frozenset(linear.path for linear in decided_linears(facts, decided)),
+    )
+    counted = kept_bytes_per_row(
+        facts.model, targets, decided["adapter.r"].value, dtype, length, attention
+    )
     return kept_by_formula(facts.model, BYTES[dtype], length, attention) if counted is None else counted
 
 
 def rows_in_tables(facts: Facts, decided: Decided, tokens: float, length: int) -> float:
-    """Rows of a pass whose attention keeps a table of probabilities (`lora.attention`); 0 where the fused kernel runs.
+    """Rows of a pass whose attention keeps a table of probabilities (`lora.attention`);
+    0 where the fused kernel runs.
 
-    A pass with more rows than a table may have goes to the fused kernel whole; a smaller one of the same run does not, so
-    the most that a table may have is what counts.
+    A pass with more rows than a table may have goes to the fused kernel whole; a smaller one of the same
+    run does not, so the most that a table may have is what counts.
     """
     if facts.device.kind != "cpu" or decided["model.attn_implementation"].value != "sdpa":
         return 0.0
@@ -293,20 +324,28 @@ def table_bytes(facts: Facts, decided: Decided, tokens: float, length: int) -> f
 def kept_by_formula(model: ModelFacts, element: float, length: int, attention: str) -> float:
     """Bytes that a row keeps, from the sizes alone, with an adapter on every linear layer.
 
-    Gated MLPs (LLaMA's kind) keep both halves, their activation and their product; plain ones the input and output of
-    the activation. d width, a queries, v keys and values, f MLP: 6d + 2a + 2v + 4f or 4d + 2a + 2v + 2f a token.
+    Gated MLPs (LLaMA's kind) keep both halves, their activation and their product; plain ones the input
+    and output of the activation. d width, a queries, v keys and values, f MLP: 6d + 2a + 2v + 4f or 4d +
+    2a + 2v + 2f a token.
     """
     queries, values = attention_widths(model)
     d, f = model.hidden_size, model.intermediate_size
     elements = (6 * d + 4 * f if is_gated(model) else 4 * d + 2 * f) + 2 * queries + 2 * values
-    scores = {"sdpa": 0, "rows": element, "eager": EAGER_ATTENTION_BYTES}[attention] * model.heads * length
+    scores = (
+        {"sdpa": 0, "rows": element, "eager": EAGER_ATTENTION_BYTES}[attention] * model.heads * length
+    )
     return model.layers * length * (elements * element + scores)
 
 
 def attention_widths(model: ModelFacts) -> tuple[int, int]:
-    """Width of the queries and of the keys, from the linear layers themselves (heads times head size)."""
+    """Width of the queries and of the keys, from the linear layers themselves (heads
+    times head size)."""
     for linear in model.linears:
-        if linear.role == "attention" and linear.in_features == model.hidden_size and linear.name.startswith("q"):
+        if (
+            linear.role == "attention"
+            and linear.in_features == model.hidden_size
+            and linear.name.startswith("q")
+        ):
             if linear.out_features <= 2 * model.hidden_size:
                 width = linear.out_features
                 return width, width * model.kv_heads // max(1, model.heads)
@@ -315,7 +354,8 @@ def attention_widths(model: ModelFacts) -> tuple[int, int]:
 
 
 def is_gated(model: ModelFacts) -> bool:
-    """Whether the MLP has two parallel inputs: their outputs together are twice as wide as the product that follows."""
+    """Whether the MLP has two parallel inputs: their outputs together are twice as wide
+    as the product that follows."""
     into: dict[str, int] = {}
     out_of: dict[str, int] = {}
     for linear in model.linears:
@@ -337,9 +377,9 @@ def has_relu(model: ModelFacts) -> bool:
 def widest_bytes(facts: Facts, decided: Decided, shape: Shape) -> float:
     """Gradients that live at once while one block is walked backwards.
 
-    Those of the inputs of its MLP's activation, and after a ReLU also that of its output: a ReLU keeps nothing but its
-    output, while any other frees the output before. Or, after what the MLP kept is gone, those of the table of attention
-    before and after the softmax, beside four of the block's width.
+    Those of the inputs of its MLP's activation, and after a ReLU also that of its output: a ReLU keeps
+    nothing but its output, while any other frees the output before. Or, after what the MLP kept is gone,
+    those of the table of attention before and after the softmax, beside four of the block's width.
     """
     model, tokens = facts.model, pass_tokens(facts, shape)
     d, f = model.hidden_size, model.intermediate_size
@@ -356,12 +396,14 @@ def supervised_in(facts: Facts, tokens: float) -> float:
 
 
 def supervised_share(facts: Facts) -> float:
-    """Labels over the tokens of a row's length, which of a translation is that of its source or its target, not of both."""
+    """Labels over the tokens of a row's length, which of a translation is that of its
+    source or its target, not of both."""
     return min(1.0, facts.data.supervised_tokens / max(1.0, facts.data.rows * facts.data.mean_length))
 
 
 def workspace_bytes(facts: Facts, decided: Decided, tokens: float) -> float:
-    """The float32 table of logits that a language model's loss keeps from pass to pass, where the base has another dtype."""
+    """The float32 table of logits that a language model's loss keeps from pass to pass,
+    where the base has another dtype."""
     from loraloom.evals.cross_entropy import BLOCK_BYTES
 
     dtype = decided["model.dtype"].value
@@ -379,14 +421,16 @@ def loss_rows(facts: Facts, tokens: float) -> float:
 
     from loraloom.evals.cross_entropy import chunk_rows
 
-    return min(chunk_rows(facts.model.vocab_size, torch.device(facts.device.kind)), supervised_in(facts, tokens))
+    return min(
+        chunk_rows(facts.model.vocab_size, torch.device(facts.device.kind)), supervised_in(facts, tokens)
+    )
 
 
 def loss_bytes(facts: Facts, tokens: float, element: float) -> float:
     """The loss at its widest moment, beside its table.
 
-    The head's output for a chunk and for the one before it; of the supervised tokens the hidden states, their gradient and
-    one more copy.
+    The head's output for a chunk and for the one before it; of the supervised tokens the hidden states,
+    their gradient and one more copy.
     """
     model = facts.model
     if facts.data.task == "seq_cls":
@@ -403,7 +447,11 @@ def evaluation_bytes(facts: Facts, decided: Decided, shape: Shape) -> float:
     element, length = BYTES[decided["model.dtype"].value], min(facts.data.longest_anywhere, shape.length)
     tokens = max(EVALUATION_FACTOR * shape.budget(facts.device.kind), shape.packed * length)
     wide = forward_bytes(facts, decided, tokens, length)
-    return wide + workspace_bytes(facts, decided, tokens) * shape.at_once + loss_bytes(facts, tokens, element)
+    return (
+        wide
+        + workspace_bytes(facts, decided, tokens) * shape.at_once
+        + loss_bytes(facts, tokens, element)
+    )
 
 
 def forward_bytes(facts: Facts, decided: Decided, tokens: float, length: int) -> float:
@@ -417,7 +465,12 @@ def forward_bytes(facts: Facts, decided: Decided, tokens: float, length: int) ->
 
 
 def decided_shape(
-    decided: Decided, *, packed: int = 1, prepack: bool = False, workers: int = 1, token_budget: int | None = None
+    decided: Decided,
+    *,
+    packed: int = 1,
+    prepack: bool = False,
+    workers: int = 1,
+    token_budget: int | None = None,
 ) -> Shape:
     """The shape of the plan's own candidate."""
     return Shape(

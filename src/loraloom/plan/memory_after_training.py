@@ -1,6 +1,8 @@
-"""Forecast of the memory of what comes after training: writing answers with an adapter, and merging one into its base.
+"""Forecast of the memory of what comes after training: writing answers with an adapter,
+and merging one into its base.
 
-Both run the plain model with PEFT's adapter on it, one adapter at a time: there is no pack, no gradient and no layout.
+Both run the plain model with PEFT's adapter on it, one adapter at a time: there is no
+pack, no gradient and no layout.
 
     generation  weights + adapter + cache of keys and values + logits of the last position + the pass over the prompts
     export      weights, which become the merged ones in place + adapter + the dense update of the largest layer
@@ -28,10 +30,11 @@ from loraloom.records import Estimate
 FULL = BYTES["float32"]
 """PEFT holds and multiplies an adapter in float32, whatever its base is in."""
 LOGIT_COPIES = 2
-"""Logits of the last position in the base's precision become float32 ones, of which a copy is searched for the likeliest."""
+"""Logits of the last position in the base's precision become float32 ones, of which a
+copy is searched for the likeliest."""
 GROWN = {"cpu": 0.5, "cuda": 0.0, "mps": 0.0}
-"""A cache grows by a token at a time, and malloc finds no use for many of the places that have become too small: about half the
-size of the cache once more. CUDA's figure is what torch allocated."""
+"""A cache grows by a token at a time, and malloc finds no use for many of the places that have become
+too small: about half the size of the cache once more. CUDA's figure is what torch allocated."""
 DELTAS = 2
 """Dense updates of one layer that live at once: the product B A, and the same scaled."""
 
@@ -39,15 +42,23 @@ DELTAS = 2
 def forecast_afterwards(facts: Facts, decided: Decided) -> dict[str, Estimate]:
     """By name: "generation", unless the task writes nothing, and "export"."""
     writes = facts.data.task != "seq_cls"
-    return ({"generation": forecast_generation(facts, decided)} if writes else {}) | {"export": forecast_export(facts, decided)}
+    return ({"generation": forecast_generation(facts, decided)} if writes else {}) | {
+        "export": forecast_export(facts, decided)
+    }
 
 
 def forecast_generation(facts: Facts, decided: Decided) -> Estimate:
-    """Peak bytes while `BATCH` rows of the plan's length are answered at once, their first half being the prompt."""
+    """Peak bytes while `BATCH` rows of the plan's length are answered at once, their
+    first half being the prompt."""
     model, dtype = facts.model, decided["model.dtype"].value
     length = min(facts.data.longest_anywhere, decided["data.max_length"].value)
-    cache, reading, kind = cache_bytes(facts, BYTES[dtype], length), reading_bytes(facts, decided, length), facts.device.kind
-    # What an encoder reads is done with before there is a cache; a decoder's prompt fills its cache as it is read.
+    cache, reading, kind = (
+        cache_bytes(facts, BYTES[dtype], length),
+        reading_bytes(facts, decided, length),
+        facts.device.kind,
+    )
+    # What an encoder reads is done with before there is a cache; a decoder's prompt
+    # fills its cache as it is read.
     reading = max(0.0, reading - cache) if model.kind == "encoder_decoder" else reading
     growing = cache / 2 if model.kind == "encoder_decoder" else cache
     parts = {
@@ -64,13 +75,15 @@ def forecast_generation(facts: Facts, decided: Decided) -> Estimate:
 
 
 def program_bytes(facts: Facts, decided: Decided) -> float:
-    """What oneDNN compiles on a processor for products in half precision: one program more for every token that is written."""
+    """What oneDNN compiles on a processor for products in half precision: one program more for every
+    token that is written."""
     halves = facts.device.kind == "cpu" and decided["model.dtype"].value in ("bfloat16", "float16")
     return PROGRAM_BYTES * int(PROGRAMS) if halves else 0.0
 
 
 def reading_bytes(facts: Facts, decided: Decided, length: int) -> float:
-    """The pass over the prompts, at the MLP of one layer: PEFT adds an update and its scaled copy to each output, in float32."""
+    """The pass over the prompts, at the MLP of one layer: PEFT adds an update and its scaled copy to
+    each output, in float32."""
     model = facts.model
     prompt = length if model.kind == "encoder_decoder" else max(1, length // PROMPT_SHARE)
     widths = 3 * model.hidden_size + (5 if is_gated(model) else 4) * model.intermediate_size
@@ -78,9 +91,11 @@ def reading_bytes(facts: Facts, decided: Decided, length: int) -> float:
 
 
 def cache_bytes(facts: Facts, element: float, length: int) -> float:
-    """Keys and values of `BATCH` rows in every layer; one layer's are held twice while they grow by a token.
+    """Keys and values of `BATCH` rows in every layer; one layer's are held twice while
+    they grow by a token.
 
-    With an encoder only the other half of the layers has a cache, but one of what is read and one of what is written.
+    With an encoder only the other half of the layers has a cache, but one of what is
+    read and one of what is written.
     """
     _, keys = attention_widths(facts.model)
     return 2 * keys * element * BATCH * length * (facts.model.layers + 1)

@@ -1,4 +1,5 @@
-"""The forecast of memory for the engine that was asked for: our own, or PEFT's, which a plan can only foretell."""
+"""The forecast of memory for the engine that was asked for: our own, or PEFT's, which a
+plan can only foretell."""
 
 from __future__ import annotations
 
@@ -12,7 +13,8 @@ from loraloom.records import Estimate
 
 
 def need(asked: Config, facts: Facts, decided: Decided, shape: Shape) -> Estimate:
-    """Peak bytes of a run of this shape; PEFT trains one candidate at a time, whatever `shape` says of a pack."""
+    """Peak bytes of a run of this shape; PEFT trains one candidate at a time, whatever
+    `shape` says of a pack."""
     if asked.engine == "peft":
         return forecast_peft(sizes_of(facts.model), peft_run(facts, decided, shape))
     return forecast_memory(facts, decided, shape)
@@ -42,7 +44,9 @@ def gpu_words(device: DeviceFacts, dtype: str) -> str:
 
 def notes_on_device(device: DeviceFacts, dtype: str) -> tuple[str, ...]:
     """Which device is taken, where that may surprise, and what of a GPU is not used."""
-    refused = {PARTS[part]: why for part, by_dtype in device.refusals.items() if (why := by_dtype[dtype])}
+    refused = {
+        PARTS[part]: why for part, by_dtype in device.refusals.items() if (why := by_dtype[dtype])
+    }
     notes = [device.notice] if device.notice else []
     if refused:
         # The first cause is everybody's: what hangs on the kernels goes with them.
@@ -57,4 +61,9 @@ def notes_on_engine(asked: Config, facts: Facts) -> tuple[str, ...]:
     if asked.engine == "packed":
         return ()
     here = "" if facts.device.kind == "cuda" else f"; this device is {facts.device.name}"
-    return (f"memory is that of PEFT on CUDA with the base in half precision{here}. loraloom itself does not train so",)
+    return (
+        (
+            f"memory is that of PEFT on CUDA with the base in half precision{here}. loraloom itself does"
+            " not train so"
+        ),
+    )

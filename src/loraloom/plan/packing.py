@@ -1,8 +1,10 @@
-"""How many candidates should train at once: the time of a tick as measured in warm-up, and what follows from it.
+"""How many candidates should train at once: the time of a tick as measured in warm-up,
+and what follows from it.
 
-A tick takes about t = c0 + c1 * tokens + c2 * adapters: c0 is paid once however many ride along (reading the weights,
-Python, launches), c1 is arithmetic, c2 what each adapter adds (its small products, its optimiser step). Packing saves c0;
-where c0 is small there is little to save, and where c2 is large there is something to lose. So it is measured.
+A tick takes about t = c0 + c1 * tokens + c2 * adapters: c0 is paid once however many ride along (reading
+the weights, Python, launches), c1 is arithmetic, c2 what each adapter adds (its small products, its
+optimiser step). Packing saves c0; where c0 is small there is little to save, and where c2 is large there
+is something to lose. So it is measured.
 """
 
 from __future__ import annotations
@@ -14,11 +16,13 @@ import numpy as np
 from scipy.optimize import nnls
 
 ENOUGH = 0.03
-"""A pack that is this much slower than the fastest, as a share, is as good: the smaller one learns more between waves."""
+"""A pack that is this much slower than the fastest, as a share, is as good: the smaller
+one learns more between waves."""
 
 
 LEAST = 4
-"""The plan's setting, its rate times 3 and over 3, and its second seed: the first candidates tell most together."""
+"""The plan's setting, its rate times 3 and over 3, and its second seed: the first
+candidates tell most together."""
 
 
 @dataclass(frozen=True)
@@ -68,9 +72,14 @@ def fit_costs(samples: Sequence[Sample]) -> TickCosts:
 
 
 def plan_pack(
-    costs: TickCosts, tokens: float, most: int, fits: Callable[[int], bool] = lambda _: True, least: int = LEAST
+    costs: TickCosts,
+    tokens: float,
+    most: int,
+    fits: Callable[[int], bool] = lambda _: True,
+    least: int = LEAST,
 ) -> PackPlan:
-    """The smallest pack that is as good as the fastest, and no smaller than `least` unless packing costs time.
+    """The smallest pack that is as good as the fastest, and no smaller than `least`
+    unless packing costs time.
 
     Args:
         costs: of this model on this machine.
@@ -89,7 +98,8 @@ def plan_pack(
     pack_size = next((size for size in good if size >= least), good[-1])
     alone = rate(1)
     sentence = (
-        f"{pack_size} at once: about {rate(pack_size):,.0f} tokens/s against {alone:,.0f} one at a time; a tick costs "
-        f"{costs.c0 * 1e3:.3g} ms + {costs.c1 * 1e6:.3g} us a token + {costs.c2 * 1e3:.3g} ms an adapter"
+        f"{pack_size} at once: about {rate(pack_size):,.0f} tokens/s against {alone:,.0f} one at a time;"
+        f" a tick costs {costs.c0 * 1e3:.3g} ms + {costs.c1 * 1e6:.3g} us a token + {costs.c2 * 1e3:.3g}"
+        " ms an adapter"
     )
     return PackPlan(pack_size, rate(pack_size), alone, costs, sentence)

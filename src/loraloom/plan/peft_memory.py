@@ -1,4 +1,5 @@
-"""Forecast of the peak memory of a run of PEFT on CUDA: `engine: peft`, beside the forecast of our own engine.
+"""Forecast of the peak memory of a run of PEFT on CUDA: `engine: peft`, beside the
+forecast of our own engine.
 
 The peak is the largest of four moments, each summed from the sizes of what is alive at it:
 
@@ -7,10 +8,11 @@ The peak is the largest of four moments, each summed from the sizes of what is a
     layer       the way back through one layer: its tensors, made again where activations are recomputed
     optimizer   the step: gradients and the moments of AdamW, and one temporary of theirs
 
-With weights, adapters and moments, which are there all the time. Nothing here is fitted but WORKSPACE: every other number
-counts copies of tensors in transformers' Llama-like layers and loss. T tokens of a pass (rows b times length s), d width,
-a queries, f MLP, h heads, V vocabulary; an element has 2 bytes. "Upcast" is what `prepare_model_for_kbit_training` does:
-norms, embeddings and head in float32, so that the stream of hidden states and the logits are float32 too.
+With weights, adapters and moments, which are there all the time. Nothing here is fitted but WORKSPACE:
+every other number counts copies of tensors in transformers' Llama-like layers and loss. T tokens of a
+pass (rows b times length s), d width, a queries, f MLP, h heads, V vocabulary; an element has 2 bytes.
+"Upcast" is what `prepare_model_for_kbit_training` does: norms, embeddings and head in float32, so that
+the stream of hidden states and the logits are float32 too.
 """
 
 from __future__ import annotations
@@ -27,22 +29,26 @@ from loraloom.records import Estimate
 Quantization = Literal["none", "nf4", "nf4-dq", "int8"]
 
 QUANTISED_BYTES = {"nf4": 0.5 + 4 / 64, "nf4-dq": 0.5 + 1 / 64 + 4 / 64 / 256, "int8": 1.0}
-"""A quantised number with its share of the scales: one float32 a block of 64, or one byte and a float32 per 256 of these
-(arXiv:2305.14314)."""
+"""A quantised number with its share of the scales: one float32 a block of 64, or one byte and a float32
+per 256 of these (arXiv:2305.14314)."""
 HALF, FULL = 2, 4
 ADAPTER_BYTES, GRADIENT_BYTES, MOMENT_BYTES = 4, 4, 8
 """A trained number in float32, its gradient, and AdamW's two moments."""
 WORKSPACE_BYTES = 17 * 2**20
-"""cuBLAS's buffers, one for each way through the model, inside what torch allocates: the only fitted number of this file."""
+"""cuBLAS's buffers, one for each way through the model, inside what torch allocates:
+the only fitted number of this file."""
 CONTEXT_BYTES = 0.6e9
-"""CUDA's context and what the allocator reserves without using it: outside of what torch calls allocated. Assumed."""
+"""CUDA's context and what the allocator reserves without using it: outside of what
+torch calls allocated. Assumed."""
 SPREAD = 0.06
-"""Share by which the forecast may be off; the worst of the runs that benchmarks/advice_memory scores lies within."""
+"""Share by which the forecast may be off; the worst of the runs that
+benchmarks/advice_memory scores lies within."""
 
 
 @dataclass(frozen=True)
 class Sizes:
-    """The sizes of a decoder that decide its memory; `linear` parameters inside the blocks, `outside` all others."""
+    """The sizes of a decoder that decide its memory; `linear` parameters inside the
+    blocks, `outside` all others."""
 
     hidden: int
     layers: int
@@ -66,13 +72,17 @@ class PeftRun:
     """How PEFT trains. `trained`: numbers of the adapter.
 
     Attributes:
-        adapted_queries: how many of the projections that read the stream for attention (q, k, v) carry an adapter.
-        adapted_inputs: widths of the inputs that one block's adapters keep: of every adapted layer where they are copied
-            (`cast_inputs`), else of the norms' outputs alone, since the other inputs are kept anyway.
+        adapted_queries: how many of the projections that read the stream for attention
+            (q, k, v) carry an adapter.
+        adapted_inputs: widths of the inputs that one block's adapters keep: of every adapted layer where
+            they are copied (`cast_inputs`), else of the norms' outputs alone, since the other inputs are
+            kept anyway.
         upcast: whether `prepare_model_for_kbit_training` has made norms, embeddings and head float32.
-        cast_inputs: PEFT's adapters are float32 and get a float32 copy of their input; litgpt's compute in bfloat16.
+        cast_inputs: PEFT's adapters are float32 and get a float32 copy of their input;
+            litgpt's compute in bfloat16.
         loss: "whole" forms all logits at once, "fused" never holds more than a chunk of them.
-        float_logits: whether the model gives its logits back in float32, as transformers did until its release 4.45.
+        float_logits: whether the model gives its logits back in float32, as
+            transformers did until its release 4.45.
         context: bytes outside of torch's allocator; 0 to compare with `torch.cuda.max_memory_allocated`.
     """
 
@@ -129,14 +139,24 @@ def peft_phases(sizes: Sizes, run: PeftRun) -> dict[str, dict[str, float]]:
     layer = layer_bytes(sizes, run)
     return {
         "forward": always | {"gradients": 0.0, "activations": kept + head, "logits": logits["forward"]},
-        "loss": always | {"gradients": 0.0, "activations": kept + FULL * sizes.hidden * run.tokens, "logits": logits["loss"]},
+        "loss": (
+            always
+            | {
+                "gradients": 0.0,
+                "activations": kept + FULL * sizes.hidden * run.tokens,
+                "logits": logits["loss"],
+            }
+        ),
         "layer": always | _widest_layer(sizes, run, kept, layer, gradients) | {"logits": held},
-        "optimizer": always | {"gradients": 2 * gradients, "activations": mask_bytes(run), "logits": held},
+        "optimizer": (
+            always | {"gradients": 2 * gradients, "activations": mask_bytes(run), "logits": held}
+        ),
     }
 
 
 def weight_bytes(sizes: Sizes, run: PeftRun) -> float:
-    """The frozen model: linear layers inside the blocks may be quantised, the rest is half precision, or upcast."""
+    """The frozen model: linear layers inside the blocks may be quantised, the rest is
+    half precision, or upcast."""
     linear = HALF if run.quantization == "none" else QUANTISED_BYTES[run.quantization]
     return sizes.linear * linear + sizes.outside * (FULL if run.upcast else HALF)
 
@@ -151,8 +171,8 @@ def kept_bytes(sizes: Sizes, run: PeftRun) -> float:
 def layer_kept_bytes(sizes: Sizes, run: PeftRun) -> float:
     """What one layer keeps when nothing is recomputed.
 
-    Two norms with a float32 copy each, queries, keys, values and the output of attention, the MLP, what goes into
-    adapters; with eager attention the softmax in float32 and its half-precision copy.
+    Two norms with a float32 copy each, queries, keys, values and the output of attention, the MLP, what
+    goes into adapters; with eager attention the softmax in float32 and its half-precision copy.
     """
     stream = FULL if run.upcast else HALF
     norms = 2 * (FULL + HALF) * sizes.hidden
@@ -163,11 +183,13 @@ def layer_kept_bytes(sizes: Sizes, run: PeftRun) -> float:
 
 
 def layer_bytes(sizes: Sizes, run: PeftRun) -> float:
-    """The widest moment on the way back through one layer: in its MLP, or at the softmax of its attention.
+    """The widest moment on the way back through one layer: in its MLP, or at the
+    softmax of its attention.
 
-    At the softmax live: its float32 result, the half-precision copy, that copy's gradient, the float32 gradient, and the
-    gradient of the scores (half precision, or float32 where an upcast mask has made the scores so); of the width of the
-    stream its gradient and the norm's copies; the adapters' inputs; queries, repeated keys and the values' gradient.
+    At the softmax live: its float32 result, the half-precision copy, that copy's gradient, the float32
+    gradient, and the gradient of the scores (half precision, or float32 where an upcast mask has made
+    the scores so); of the width of the stream its gradient and the norm's copies; the adapters' inputs;
+    queries, repeated keys and the values' gradient.
     """
     stream = FULL if run.upcast else HALF
     in_mlp = layer_kept_bytes(sizes, run) + 3 * stream * sizes.mlp * run.tokens
@@ -180,8 +202,11 @@ def layer_bytes(sizes: Sizes, run: PeftRun) -> float:
     return max(in_mlp, at_softmax * run.tokens + copies * scores_of(sizes, run))
 
 
-def _widest_layer(sizes: Sizes, run: PeftRun, kept: float, layer: float, gradients: float) -> dict[str, float]:
-    """The last layer, which comes first on the way back, has all that is kept beside it; the first all gradients."""
+def _widest_layer(
+    sizes: Sizes, run: PeftRun, kept: float, layer: float, gradients: float
+) -> dict[str, float]:
+    """The last layer, which comes first on the way back, has all that is kept beside
+    it; the first all gradients."""
     own = 0.0 if run.checkpointing else layer_kept_bytes(sizes, run)
     at_last, at_first = kept - own + layer, layer + mask_bytes(run)
     if at_last >= at_first + gradients:
@@ -192,8 +217,9 @@ def _widest_layer(sizes: Sizes, run: PeftRun, kept: float, layer: float, gradien
 def logit_bytes(sizes: Sizes, run: PeftRun) -> dict[str, float]:
     """Bytes of logits at the end of forward and in the loss.
 
-    Forward holds the logits, their float32 copy (none where they are float32 already) and the logarithm of softmax. On
-    the way back the copy is gone, and there are two gradients in float32: of that logarithm, and of the logits.
+    Forward holds the logits, their float32 copy (none where they are float32 already) and the logarithm
+    of softmax. On the way back the copy is gone, and there are two gradients in float32: of that
+    logarithm, and of the logits.
     """
     if run.loss == "fused":
         chunk = float(min(run.tokens, FUSED_CHUNK) * sizes.vocab)
@@ -209,22 +235,43 @@ def scores_of(sizes: Sizes, run: PeftRun) -> float:
 
 
 def mask_bytes(run: PeftRun) -> float:
-    """The mask of eager attention, one number a row and pair of positions; a fused kernel knows what is causal."""
-    return float(run.micro_batch * run.length**2 * (FULL if run.upcast else HALF)) if run.attention == "eager" else 0.0
+    """The mask of eager attention, one number a row and pair of positions; a fused
+    kernel knows what is causal."""
+    return (
+        float(run.micro_batch * run.length**2 * (FULL if run.upcast else HALF))
+        if run.attention == "eager"
+        else 0.0
+    )
 
 
 def sizes_of(model: ModelFacts) -> Sizes:
-    """The sizes of any model that was described; families unlike LLaMA are taken for the nearest like it."""
+    """The sizes of any model that was described; families unlike LLaMA are taken for
+    the nearest like it."""
     queries, keys = attention_widths(model)
     return Sizes(
-        hidden=model.hidden_size, layers=model.layers, heads=model.heads, queries=queries, keys=keys,
-        mlp=model.intermediate_size, vocab=model.vocab_size, linear=model.linear_parameters,
-        outside=model.parameters - model.linear_parameters, gated=is_gated(model),
-    )  # fmt: skip
+        hidden=model.hidden_size,
+        layers=model.layers,
+        heads=model.heads,
+        queries=queries,
+        keys=keys,
+        mlp=model.intermediate_size,
+        vocab=model.vocab_size,
+        linear=model.linear_parameters,
+        outside=model.parameters - model.linear_parameters,
+        gated=is_gated(model),
+    )
 
 
 def llama_sizes(
-    hidden: int, layers: int, heads: int, kv_heads: int, mlp: int, vocab: int, *, head_dim: int | None = None, tied: bool = False
+    hidden: int,
+    layers: int,
+    heads: int,
+    kv_heads: int,
+    mlp: int,
+    vocab: int,
+    *,
+    head_dim: int | None = None,
+    tied: bool = False,
 ) -> Sizes:
     """Sizes of a LLaMA-like model from the numbers in its config."""
     head_dim = head_dim or hidden // heads
@@ -234,17 +281,31 @@ def llama_sizes(
     return Sizes(hidden, layers, heads, queries, keys, mlp, vocab, linear, outside)
 
 
-def adapted_by(sizes: Sizes, targets: Iterable[str], rank: int, *, cast_inputs: bool = True) -> tuple[int, int, int]:
+def adapted_by(
+    sizes: Sizes, targets: Iterable[str], rank: int, *, cast_inputs: bool = True
+) -> tuple[int, int, int]:
     """(`trained`, `adapted_queries`, `adapted_inputs`) of a `PeftRun`, from targets by LLaMA's names."""
     d, a, k, f = sizes.hidden, sizes.queries, sizes.keys, sizes.mlp
     shapes = {
-        "q_proj": (d, a), "k_proj": (d, k), "v_proj": (d, k), "o_proj": (a, d),
-        "gate_proj": (d, f), "up_proj": (d, f), "down_proj": (f, d),
-    }  # fmt: skip
+        "q_proj": (d, a),
+        "k_proj": (d, k),
+        "v_proj": (d, k),
+        "o_proj": (a, d),
+        "gate_proj": (d, f),
+        "up_proj": (d, f),
+        "down_proj": (f, d),
+    }
     chosen = {name: shapes[name] for name in targets}
     trained = rank * sizes.layers * sum(inside + out for inside, out in chosen.values())
-    reading, gates = chosen.keys() & {"q_proj", "k_proj", "v_proj"}, chosen.keys() & {"gate_proj", "up_proj"}
-    inputs = sum(inside for inside, _ in chosen.values()) if cast_inputs else d * (bool(reading) + bool(gates))
+    reading, gates = (
+        chosen.keys() & {"q_proj", "k_proj", "v_proj"},
+        chosen.keys() & {"gate_proj", "up_proj"},
+    )
+    inputs = (
+        sum(inside for inside, _ in chosen.values())
+        if cast_inputs
+        else d * (bool(reading) + bool(gates))
+    )
     return trained, len(reading), inputs
 
 
@@ -252,7 +313,9 @@ def peft_run(facts: Facts, decided: Decided, shape: Shape) -> PeftRun:
     """The run of PEFT and transformers' Trainer with the plan's own settings."""
     model, linears = facts.model, decided_linears(facts, decided)
     blocks = max(1, model.layers)
-    reading = [one for one in linears if one.role == "attention" and one.in_features == model.hidden_size]
+    reading = [
+        one for one in linears if one.role == "attention" and one.in_features == model.hidden_size
+    ]
     outputs = [one for one in reading if one.name.startswith(("o_", "out", "c_proj", "dense"))]
     return PeftRun(
         micro_batch=shape.micro_batch,
@@ -260,7 +323,13 @@ def peft_run(facts: Facts, decided: Decided, shape: Shape) -> PeftRun:
         trained=adapter_parameters(facts, decided),
         adapted_queries=round((len(reading) - len(outputs)) / blocks),
         adapted_inputs=round(sum(linear.in_features for linear in linears) / blocks),
-        quantization="nf4-dq" if shape.quantization == "nf4" else "int8" if shape.quantization == "int8" else "none",
+        quantization=(
+            "nf4-dq"
+            if shape.quantization == "nf4"
+            else "int8"
+            if shape.quantization == "int8"
+            else "none"
+        ),
         upcast=shape.quantization != "none",
         checkpointing=shape.checkpointing,
         attention="eager" if decided["model.attn_implementation"].value == "eager" else "fused",
@@ -268,4 +337,13 @@ def peft_run(facts: Facts, decided: Decided, shape: Shape) -> PeftRun:
     )
 
 
-__all__ = ["PeftRun", "Sizes", "adapted_by", "forecast_peft", "llama_sizes", "peft_phases", "peft_run", "sizes_of"]
+__all__ = [
+    "PeftRun",
+    "Sizes",
+    "adapted_by",
+    "forecast_peft",
+    "llama_sizes",
+    "peft_phases",
+    "peft_run",
+    "sizes_of",
+]

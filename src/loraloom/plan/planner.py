@@ -1,4 +1,5 @@
-"""From facts and request to a plan: every setting with its reason, a forecast, and candidates to train."""
+"""From facts and request to a plan: every setting with its reason, a forecast, and
+candidates to train."""
 
 from __future__ import annotations
 
@@ -37,8 +38,8 @@ class Plan:
 
     settings: Mapping[str, Advice]
     forecast: Mapping[str, Estimate]
-    """"memory" of the whole pack, "time" of the whole search; "memory_one" and "time_one" of one candidate alone; memory of
-    what comes after, "generation" (where the task writes) and "export"."""
+    """"memory" of the whole pack, "time" of the whole search; "memory_one" and "time_one" of one
+    candidate alone; memory of what comes after, "generation" (where the task writes) and "export"."""
     warnings: tuple[str, ...]
     config: Config
     facts: Facts
@@ -68,12 +69,14 @@ class Plan:
 
     @property
     def prepack(self) -> bool:
-        """Whether frozen weights are laid out anew for faster products, at the memory of "layouts" in the forecast."""
+        """Whether frozen weights are laid out anew for faster products, at the memory
+        of "layouts" in the forecast."""
         return self.shape.prepack
 
     @property
     def workers(self) -> int:
-        """Passes that run at once: more than one keep the cores of a processor busy, where memory allows it."""
+        """Passes that run at once: more than one keep the cores of a processor busy,
+        where memory allows it."""
         return self.shape.workers
 
     @property
@@ -97,11 +100,20 @@ def make_plan(config: Config, facts: Facts) -> Plan:
     _check_modules(facts, config)
     decided = {"goal": goals.advise(config), "preset": presets.advise(config)}
     for key in RULES:
-        decided[key] = _asked(config, facts, decided, key) if is_asked(config, key) else _advised(config, facts, decided, key)
+        decided[key] = (
+            _asked(config, facts, decided, key)
+            if is_asked(config, key)
+            else _advised(config, facts, decided, key)
+        )
     _check_fit(config, facts, decided)
     shape = _shape_of_pack(config, facts, decided)
     time = forecast_time(
-        facts, config, decided, trials=trainings_of_search(config, decided), packed=shape.packed, token_budget=shape.token_budget
+        facts,
+        config,
+        decided,
+        trials=trainings_of_search(config, decided),
+        packed=shape.packed,
+        token_budget=shape.token_budget,
     )
     forecast = {
         "memory": need(config, facts, decided, shape),
@@ -111,7 +123,10 @@ def make_plan(config: Config, facts: Facts) -> Plan:
         **forecast_afterwards(facts, decided),
     }
     warnings = warnings_for(facts, config, decided, forecast)
-    notes = (*notes_on_engine(config, facts), *notes_on_device(facts.device, decided["model.dtype"].value))
+    notes = (
+        *notes_on_engine(config, facts),
+        *notes_on_device(facts.device, decided["model.dtype"].value),
+    )
     return Plan(decided, forecast, warnings, config, facts, shape, notes)
 
 
@@ -128,10 +143,17 @@ def _shape_of_pack(config: Config, facts: Facts, decided: Mapping[str, Advice]) 
 
 
 def token_budget(config: Config, facts: Facts, decided: Mapping[str, Advice], shape: Shape) -> int:
-    """Tokens of a pass: the device's own number, and where memory allows as many as the whole pack of `shape` has."""
+    """Tokens of a pass: the device's own number, and where memory allows as many as the
+    whole pack of `shape` has."""
     least, most = (numbers[facts.device.kind] for numbers in (engine.TOKEN_BUDGET, engine.MOST_TOKENS))
-    wanted, budget = min(most, shape.packed * shape.micro_batch * shape.length), memory_budget(facts, config)
-    while wanted > least and need(config, facts, decided, replace(shape, token_budget=wanted)).high > budget:
+    wanted, budget = (
+        min(most, shape.packed * shape.micro_batch * shape.length),
+        memory_budget(facts, config),
+    )
+    while (
+        wanted > least
+        and need(config, facts, decided, replace(shape, token_budget=wanted)).high > budget
+    ):
         wanted //= 2
     return max(wanted, least)
 
@@ -139,8 +161,9 @@ def token_budget(config: Config, facts: Facts, decided: Mapping[str, Advice], sh
 def candidate(plan: Plan, id: str, params: Mapping[str, Any], seed_offset: int = 0) -> Candidate:
     """The plan's setting with `params` (dotted key -> value) over it, ready for a slot.
 
-    A batch larger than the plan's own is split into micro-batches that give the same gradient: a search's largest batch
-    takes no more memory than was forecast. `seed_offset` makes another seed of the same setting.
+    A batch larger than the plan's own is split into micro-batches that give the same gradient: a
+    search's largest batch takes no more memory than was forecast. `seed_offset` makes another seed of
+    the same setting.
 
     Raises:
         ConfigError: a key that no candidate has.
@@ -149,10 +172,15 @@ def candidate(plan: Plan, id: str, params: Mapping[str, Any], seed_offset: int =
     values = {**plan.values(), **params}
     unknown = [key for key in params if key not in plan.settings]
     if unknown:
-        raise ConfigError(f"`{unknown[0]}` is not a setting of a candidate", need="a dotted key of `adapter` or `training`")
+        raise ConfigError(
+            f"`{unknown[0]}` is not a setting of a candidate",
+            need="a dotted key of `adapter` or `training`",
+        )
     adapter, training = _section(values, "adapter"), _section(values, "training")
     adapter["modules_to_save"] = whole = tuple(adapter["modules_to_save"])
-    adapter["target_modules"] = resolve_targets(plan.facts.model.linears, adapter["target_modules"], modules_to_save=whole)
+    adapter["target_modules"] = resolve_targets(
+        plan.facts.model.linears, adapter["target_modules"], modules_to_save=whole
+    )
     for name in ("rank_pattern", "alpha_pattern"):
         adapter[name] = resolve_pattern(adapter["target_modules"], adapter[name], key=f"adapter.{name}")
     batch_key = "training.per_device_train_batch_size"
@@ -193,7 +221,10 @@ def _asked(config: Config, facts: Facts, decided: Mapping[str, Advice], key: str
     reason = "you asked"
     if key == "adapter.target_modules":
         chosen = target_linears(facts, value, decided["adapter.modules_to_save"].value)
-        reason = f"you asked: {len(chosen)} layers, {short_label((linear.path for linear in chosen), facts.model.linears)}"
+        reason = (
+            f"you asked: {len(chosen)} layers,"
+            f" {short_label((linear.path for linear in chosen), facts.model.linears)}"
+        )
     return Advice(value, reason, CONFIG)
 
 
@@ -207,7 +238,8 @@ def _check_modules(facts: Facts, config: Config) -> None:
     if absent:
         beside = [path for path in facts.model.modules if "." not in path]
         raise ModelError(
-            f"`adapter.modules_to_save` names `{absent[0]}`, which {facts.model.architecture} does not have",
+            f"`adapter.modules_to_save` names `{absent[0]}`, which {facts.model.architecture} does not"
+            " have",
             got=f"at its top: {', '.join(beside)}",
             need="names or paths of modules with parameters",
             next="leave `adapter.modules_to_save` out: a new classification head is found by itself",
@@ -222,11 +254,16 @@ def _check_fit(config: Config, facts: Facts, decided: Mapping[str, Advice]) -> N
 
 
 def _split(plan: Plan, rows: int) -> dict[str, int]:
-    """Micro-batch and accumulation for a step of exactly `rows` rows, in passes no larger than those that the forecast is for."""
+    """Micro-batch and accumulation for a step of exactly `rows` rows, in passes no larger than those
+    that the forecast is for."""
     own, length = (plan.settings[key].value for key in (batch.KEY, "data.max_length"))
     most, budget = max(own, plan.token_budget // length), memory_budget(plan.facts, plan.config)
     equal = [micro for micro in range(min(rows, most), 0, -1) if rows % micro == 0]
-    fits = (m for m in equal if need(plan.config, plan.facts, plan.settings, _with_micro(plan, m)).high <= budget)
+    fits = (
+        m
+        for m in equal
+        if need(plan.config, plan.facts, plan.settings, _with_micro(plan, m)).high <= budget
+    )
     micro = next(fits, 1)
     return {"per_device_train_batch_size": micro, "gradient_accumulation_steps": rows // micro}
 
@@ -236,7 +273,11 @@ def _with_micro(plan: Plan, micro: int) -> Shape:
 
 
 def _section(values: Mapping[str, Any], name: str) -> dict[str, Any]:
-    return {key.removeprefix(f"{name}."): value for key, value in values.items() if key.startswith(f"{name}.")}
+    return {
+        key.removeprefix(f"{name}."): value
+        for key, value in values.items()
+        if key.startswith(f"{name}.")
+    }
 
 
 def _only(spec: type[Spec], values: Mapping[str, Any]) -> Spec:

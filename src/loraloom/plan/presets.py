@@ -1,7 +1,8 @@
-"""Named sets of values for known situations: what the project's four guides recommend, with their conflicts resolved.
+"""Named sets of values for known situations: what the project's four guides recommend,
+with their conflicts resolved.
 
-Where measurements speak against a guide, the preset keeps the rule's value and its reason says so. What the user set by
-hand wins over a preset, and a preset wins over a goal.
+Where measurements speak against a guide, the preset keeps the rule's value and its reason says so. What
+the user set by hand wins over a preset, and a preset wins over a goal.
 """
 
 from __future__ import annotations
@@ -27,15 +28,22 @@ ANY: tuple[Task, ...] = ("causal_lm", "seq_cls", "seq2seq_lm")
 KINDS: tuple[Kind, ...] = ("decoder", "encoder", "encoder_decoder")
 LANGUAGE: tuple[Task, ...] = ("causal_lm", "seq2seq_lm")
 ABOUT = About(
-    does="A named set of values for a known situation, after the guides; it may bring a goal and a bound on the memory along.",
+    does=(
+        "A named set of values for a known situation, after the guides; it may bring a goal and a bound"
+        " on the memory along."
+    ),
     rule="None, unless you name one. What you set yourself wins over it; it wins over a goal.",
-    evidence="The guides are kept where measurements do not speak against them; where they do, the reason says so.",
+    evidence=(
+        "The guides are kept where measurements do not speak against them; where they do, the reason"
+        " says so."
+    ),
 )
 
 
 @dataclass(frozen=True)
 class Preset(Lean):
-    """A lean for one situation: tasks and kinds of model that it suits, the goal that goes with it, a bound on the memory."""
+    """A lean for one situation: tasks and kinds of model that it suits, the goal that
+    goes with it, a bound on the memory."""
 
     tasks: tuple[Task, ...] = ANY
     kinds: tuple[Kind, ...] = KINDS
@@ -54,7 +62,9 @@ def check(facts: Facts, config: Config) -> None:
     if config.preset is None or _suits(PRESETS[config.preset], facts):
         return
     preset = PRESETS[config.preset]
-    kinds = "" if preset.kinds == KINDS else f" on {' or '.join(_article(kind) for kind in preset.kinds)}"
+    kinds = (
+        "" if preset.kinds == KINDS else f" on {' or '.join(_article(kind) for kind in preset.kinds)}"
+    )
     others = [name for name, other in PRESETS.items() if _suits(other, facts)]
     raise ConfigError(
         f"`preset: {config.preset}` is for {preset.says}",
@@ -69,17 +79,24 @@ def _suits(preset: Preset, facts: Facts) -> bool:
 
 
 def _article(kind: Kind) -> str:
-    return {"decoder": "a decoder", "encoder": "an encoder", "encoder_decoder": "an encoder-decoder"}[kind]
+    return {"decoder": "a decoder", "encoder": "an encoder", "encoder_decoder": "an encoder-decoder"}[
+        kind
+    ]
 
 
 def completed(config: Config, facts: Facts) -> Config:
-    """The request with the goal and the memory of its preset, where the user left them open and the device has more."""
+    """The request with the goal and the memory of its preset, where the user left them
+    open and the device has more."""
     if config.preset is None:
         return config
     preset = PRESETS[config.preset]
     if config.goal == "auto":
         config = replace(config, goal=preset.goal)
-    if preset.memory and config.limits.memory == "auto" and facts.device.free_bytes > parse_bytes(preset.memory):
+    if (
+        preset.memory
+        and config.limits.memory == "auto"
+        and facts.device.free_bytes > parse_bytes(preset.memory)
+    ):
         config = replace(config, limits=replace(config.limits, memory=preset.memory))
     return config
 
@@ -87,11 +104,15 @@ def completed(config: Config, facts: Facts) -> Config:
 def advise(config: Config) -> Advice:
     """What the plan shows for `preset`."""
     if config.preset is None:
-        return Advice(None, "no known situation was named: rules and goal decide", DERIVED, tuple(PRESETS), "M")
+        return Advice(
+            None, "no known situation was named: rules and goal decide", DERIVED, tuple(PRESETS), "M"
+        )
     preset = PRESETS[config.preset]
     more = [f"goal {preset.goal}"] if preset.goal != "auto" else []
     more += [f"at most {preset.memory}"] if preset.memory else []
-    reason = f"you asked: for {preset.says}" + (f" ({', '.join(more)}, unless you say otherwise)" if more else "")
+    reason = f"you asked: for {preset.says}" + (
+        f" ({', '.join(more)}, unless you say otherwise)" if more else ""
+    )
     return Advice(config.preset, reason, preset.guide, tuple(PRESETS), "C")
 
 
@@ -111,7 +132,12 @@ def _scale(low: float, high: float, why: str, source: str) -> Bend:
     def bend(case: Case, advice: Advice) -> Bent:
         r = case.decided["adapter.r"].value
         value = min(max(advice.value, low * r), high * r)
-        return Bent(value, f"{why}: scale alpha/r = {value:g}/{r} = {value / r:g}; the rate is set for it", source, "C")
+        return Bent(
+            value,
+            f"{why}: scale alpha/r = {value:g}/{r} = {value / r:g}; the rate is set for it",
+            source,
+            "C",
+        )
 
     return bend
 
@@ -122,7 +148,12 @@ def _dropout(value: float, guide: str) -> Bend:
     def bend(case: Case, advice: Advice) -> Bent:
         if case.facts.data.rows < LARGE_DATA:
             return Bent(value, f"{guide} takes {value:g}, for data of this size", guide, "C")
-        return Bent(advice.value, f"{guide} takes {value:g}, but the more data, the less dropout helps", guide, "M")
+        return Bent(
+            advice.value,
+            f"{guide} takes {value:g}, but the more data, the less dropout helps",
+            guide,
+            "M",
+        )
 
     return bend
 
@@ -149,7 +180,10 @@ def _epochs(least: int, why: str) -> Bend:
     return bend
 
 
-LOW_RATES = "guide 0 names 5e-5 to 2e-4: rates of 5e-5 and 1e-4, whatever the rank, lost 2.4% and 1.3% of the loss in the sweep"
+LOW_RATES = (
+    "guide 0 names 5e-5 to 2e-4: rates of 5e-5 and 1e-4, whatever the rank, lost 2.4% and 1.3% of the"
+    " loss in the sweep"
+)
 ALL_LAYERS = "leaving the MLP out loses more (arXiv:2305.14314), so all linear layers stay"
 NO_BIAS = "guide 3 trains biases here, but its own table loses 4.4 points by them"
 
@@ -157,17 +191,25 @@ PRESETS: dict[str, Preset] = {
     "3-4b": Preset(
         "models of three to four billion parameters",
         {
-            "adapter.r": _rank(16, why="guide 0 starts at 8 or 16 and takes more where that underfits", source="guide 0"),
-            "adapter.lora_alpha": says("guide 0 takes one to two times the rank, which 32 is at ranks 16 and 32"),
-            "adapter.lora_dropout": says("guide 0 takes 0.1 throughout; the size of the data tells more"),
+            "adapter.r": _rank(
+                16, why="guide 0 starts at 8 or 16 and takes more where that underfits", source="guide 0"
+            ),
+            "adapter.lora_alpha": says(
+                "guide 0 takes one to two times the rank, which 32 is at ranks 16 and 32"
+            ),
+            "adapter.lora_dropout": says(
+                "guide 0 takes 0.1 throughout; the size of the data tells more"
+            ),
             "adapter.target_modules": says("guide 0 agrees: attention and MLP of all layers"),
             "training.learning_rate": says(LOW_RATES),
             "training.num_train_epochs": at_most(2, "guide 0 takes one or two passes", "guide 0"),
             "training.per_device_train_batch_size": says(
-                "guide 0 takes 1 to 4; small batches are good with the rate made for them (arXiv:2507.07101), so the two are "
-                "searched together"
+                "guide 0 takes 1 to 4; small batches are good with the rate made for them"
+                " (arXiv:2507.07101), so the two are searched together"
             ),
-            "training.weight_decay": to(0.001, "guide 0 starts with a little", "guide 0", "C", (0.0, 0.01, 0.1)),
+            "training.weight_decay": to(
+                0.001, "guide 0 starts with a little", "guide 0", "C", (0.0, 0.01, 0.1)
+            ),
         },
         kinds=("decoder",),
         guide="guide 0",
@@ -187,7 +229,10 @@ PRESETS: dict[str, Preset] = {
     "generation": Preset(
         "writing and completing text",
         {
-            "adapter.r": says("guide 3 takes 8; 4 -> 16 gains 0.74% of the loss (tinker-cookbook sweep) and costs little"),
+            "adapter.r": says(
+                "guide 3 takes 8; 4 -> 16 gains 0.74% of the loss (tinker-cookbook sweep) and costs"
+                " little"
+            ),
             "adapter.lora_alpha": _scale(1, 2, "guide 3 takes twice the rank", "guide 3"),
             "adapter.lora_dropout": _dropout(0.05, "guide 3"),
             "adapter.target_modules": says(f"guide 3 adapts attention only; {ALL_LAYERS}"),
@@ -199,10 +244,14 @@ PRESETS: dict[str, Preset] = {
     "question-answering": Preset(
         "answers to questions",
         {
-            "adapter.r": _rank(32, why="guide 3's high rank, for answers that take reasoning", source="guide 3"),
+            "adapter.r": _rank(
+                32, why="guide 3's high rank, for answers that take reasoning", source="guide 3"
+            ),
             "adapter.lora_alpha": _scale(2, 2, "guide 3 takes twice the rank", "guide 3"),
             "adapter.lora_dropout": _dropout(0.1, "guide 3"),
-            "adapter.target_modules": says("guide 3 lists LLaMA's layers for a T5 task; here the model's own are found"),
+            "adapter.target_modules": says(
+                "guide 3 lists LLaMA's layers for a T5 task; here the model's own are found"
+            ),
             "adapter.bias": says(NO_BIAS),
         },
         tasks=LANGUAGE,
@@ -212,13 +261,18 @@ PRESETS: dict[str, Preset] = {
         "a device with less than 8 GB",
         {
             "adapter.r": says(
-                "guide 3 takes 4; the rank is the last thing to save on, as the adapter is the smallest part of the peak"
+                "guide 3 takes 4; the rank is the last thing to save on, as the adapter is the smallest"
+                " part of the peak"
             ),
             "adapter.lora_alpha": _scale(2, 2, "guide 3 takes twice the rank", "guide 3"),
             "adapter.lora_dropout": _dropout(0.05, "guide 3"),
-            "adapter.target_modules": says("guide 3 adapts queries only and lost 4.3 points by it in its own table"),
+            "adapter.target_modules": says(
+                "guide 3 adapts queries only and lost 4.3 points by it in its own table"
+            ),
             "adapter.bias": says("guide 3 agrees"),
-            "model.quantization": says("guide 3 takes 4 bits; here they are taken as NF4 where the engine and device can"),
+            "model.quantization": says(
+                "guide 3 takes 4 bits; here they are taken as NF4 where the engine and device can"
+            ),
         },
         goal="memory",
         memory="8GB",
@@ -228,8 +282,12 @@ PRESETS: dict[str, Preset] = {
         "a memory of events that are seen once",
         {
             "adapter.r": _rank(16, 32, why="guide 0 takes 16 to 32 for events", source="guide 0"),
-            "adapter.lora_alpha": _scale(2, 2, "guide 0 takes twice the rank, to give new memories weight", "guide 0"),
-            "adapter.lora_dropout": at_most(0.05, "an event is seen too seldom to drop parts of it", DERIVED, "M"),
+            "adapter.lora_alpha": _scale(
+                2, 2, "guide 0 takes twice the rank, to give new memories weight", "guide 0"
+            ),
+            "adapter.lora_dropout": at_most(
+                0.05, "an event is seen too seldom to drop parts of it", DERIVED, "M"
+            ),
             "training.learning_rate": _quick_rate,
             "training.num_train_epochs": _epochs(4, "guide 0 adds a few passes to memorise"),
         },
@@ -238,11 +296,15 @@ PRESETS: dict[str, Preset] = {
     "memory-relational": Preset(
         "a memory of facts and relations that settle slowly",
         {
-            "adapter.r": _rank(8, 8, why="guide 0 takes a smaller rank, for gentle changes", source="guide 0"),
+            "adapter.r": _rank(
+                8, 8, why="guide 0 takes a smaller rank, for gentle changes", source="guide 0"
+            ),
             "adapter.lora_alpha": _scale(
                 1, 1, "as large as the rank, so that one sighting moves little", "guide 0; derived here"
             ),
-            "adapter.lora_dropout": to(0.1, "guide 0: against the noise of single episodes", "guide 0", "C", (0.05, 0.1)),
+            "adapter.lora_dropout": to(
+                0.1, "guide 0: against the noise of single episodes", "guide 0", "C", (0.05, 0.1)
+            ),
             "training.learning_rate": _slow_rate,
         },
         guide="guide 0",
@@ -252,9 +314,13 @@ PRESETS: dict[str, Preset] = {
         {
             "adapter.r": _rank(16, 32, why="guide 0 takes 16 to 32 for routes", source="guide 0"),
             "adapter.lora_alpha": _scale(1, 2, "one to two times the rank", "guide 0; derived here"),
-            "adapter.lora_dropout": to(0.1, "guide 0: a route, not its details, should stay", "guide 0", "C", (0.05, 0.1)),
+            "adapter.lora_dropout": to(
+                0.1, "guide 0: a route, not its details, should stay", "guide 0", "C", (0.05, 0.1)
+            ),
             "training.learning_rate": says("between that of events and that of facts"),
-            "training.num_train_epochs": _epochs(3, "guide 0: paths are replayed, and longer training settles them"),
+            "training.num_train_epochs": _epochs(
+                3, "guide 0: paths are replayed, and longer training settles them"
+            ),
         },
         guide="guide 0",
     ),

@@ -1,4 +1,5 @@
-"""What a `tune` of this plan may change: the space that the user wrote, else the default one round the plan's setting."""
+"""What a `tune` of this plan may change: the space that the user wrote, else the
+default one round the plan's setting."""
 
 from __future__ import annotations
 
@@ -24,16 +25,20 @@ def search_space(plan: Plan) -> Space:
         wide = is_wide(asked.pruner, plan.trials)
         return default_space(plan.values(), plan.trials, plan.pack_size, search_caps(plan), wide=wide)
     space = decode_space(asked.space)
-    # Whether a value suits this model (a target that matches nothing) shows only in a candidate that has it.
+    # Whether a value suits this model (a target that matches nothing) shows only in a
+    # candidate that has it.
     middle = space.point({})
-    turned = [{**middle, dimension.key: level} for dimension in space.searched for level in dimension.levels(2)]
+    turned = [
+        {**middle, dimension.key: level} for dimension in space.searched for level in dimension.levels(2)
+    ]
     for point in (middle, *turned):
         candidate(plan, "check", space.params(point))
     return space
 
 
 def space_json(plan: Plan) -> dict[str, Any]:
-    """The space as `search.space` would be written: dotted key -> a list of choices, or {low, high, log, step}.
+    """The space as `search.space` would be written: dotted key -> a list of choices, or
+    {low, high, log, step}.
 
     `adapter.scale` stands for alpha/r, from which a candidate's `adapter.lora_alpha` follows.
     """

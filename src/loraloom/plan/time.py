@@ -1,7 +1,9 @@
-"""Forecast of seconds: operations over the measured rate of this machine, and a fixed cost of every layer call.
+"""Forecast of seconds: operations over the measured rate of this machine, and a fixed
+cost of every layer call.
 
-LoRA training costs 4 operations a frozen weight and token: two forward, two for the gradient of the activations
-(a full fine-tune adds two for the weights). With recomputation it is 6. An adapter adds 6 r (d_in + d_out).
+LoRA training costs 4 operations a frozen weight and token: two forward, two for the gradient of the
+activations (a full fine-tune adds two for the weights). With recomputation it is 6. An adapter adds 6 r
+(d_in + d_out).
 """
 
 from __future__ import annotations
@@ -13,7 +15,14 @@ from statistics import fmean
 from loraloom.config.asked import Config
 from loraloom.facts.speed import matmul_flops
 from loraloom.plan import engine
-from loraloom.plan.inputs import Decided, Facts, decided_batch, decided_linears, parameters_per_rank, total_steps
+from loraloom.plan.inputs import (
+    Decided,
+    Facts,
+    decided_batch,
+    decided_linears,
+    parameters_per_rank,
+    total_steps,
+)
 from loraloom.plan.memory import supervised_share
 from loraloom.records import Estimate
 from loraloom.search.finals import race_runs
@@ -21,10 +30,11 @@ from loraloom.search.pruners import is_wide
 from loraloom.search.pruners.halving import whole_trainings
 
 EFFICIENCY = {"cpu": 0.35, "cuda": 0.40, "mps": 0.30}
-"""Share of the rate of a large matrix product that a whole training step reaches (CPU: measured on a 92M LLaMA, the
-others assumed until a probe says better)."""
+"""Share of the rate of a large matrix product that a whole training step reaches (CPU: measured on a 92M
+LLaMA, the others assumed until a probe says better)."""
 LAYER_SECONDS = {"cpu": 1.0e-3, "cuda": 0.6e-3, "mps": 0.8e-3}
-"""Python, launches and small operations of one block, forward and backward: assumed, right within a factor of two."""
+"""Python, launches and small operations of one block, forward and backward: assumed,
+right within a factor of two."""
 PADDING = 1.1
 """Tokens of a batch over those that are not padding, with rows grouped by length."""
 EVALUATIONS = 8
@@ -36,9 +46,16 @@ PROBED = 0.15
 
 
 def forecast_time(
-    facts: Facts, config: Config, decided: Decided, *, trials: float = 1, packed: int = 1, token_budget: int | None = None
+    facts: Facts,
+    config: Config,
+    decided: Decided,
+    *,
+    trials: float = 1,
+    packed: int = 1,
+    token_budget: int | None = None,
 ) -> Estimate:
-    """Seconds for so many candidates trained to their ends, `packed` at a time; `parts` sum to its value.
+    """Seconds for so many candidates trained to their ends, `packed` at a time; `parts`
+    sum to its value.
 
     Args:
         token_budget: padded tokens of a pass; None for the device's own number.
@@ -57,24 +74,37 @@ def forecast_time(
         "startup": STARTUP_SECONDS,
     }
     value = sum(parts.values())
-    return Estimate(value=value, low=value * SPREAD[0], high=value * SPREAD[1], unit="seconds", parts=parts)
+    return Estimate(
+        value=value, low=value * SPREAD[0], high=value * SPREAD[1], unit="seconds", parts=parts
+    )
 
 
-def passes_of_all(facts: Facts, decided: Decided, trials: float, packed: int, token_budget: int) -> float:
-    """Passes through the model for one micro-step of every trial: as many candidates share one as its tokens allow."""
-    one = decided["training.per_device_train_batch_size"].value * min(facts.data.mean_length, decided["data.max_length"].value)
+def passes_of_all(
+    facts: Facts, decided: Decided, trials: float, packed: int, token_budget: int
+) -> float:
+    """Passes through the model for one micro-step of every trial: as many candidates
+    share one as its tokens allow."""
+    one = decided["training.per_device_train_batch_size"].value * min(
+        facts.data.mean_length, decided["data.max_length"].value
+    )
     share = max(1, min(packed, trials, int(token_budget // max(1.0, one))))
     return trials / share
 
 
 def held_out_tokens(facts: Facts) -> float:
-    """Validation tokens as rows are long: of a translation the longer of source and target, where the facts count both."""
+    """Validation tokens as rows are long: of a translation the longer of source and
+    target, where the facts count both."""
     data = facts.data
     return data.validation_tokens * data.rows * data.mean_length / max(1, data.tokens)
 
 
 def with_measured(
-    forecast: Estimate, facts: Facts, config: Config, decided: Decided, tick_seconds: float, evaluation_seconds: float
+    forecast: Estimate,
+    facts: Facts,
+    config: Config,
+    decided: Decided,
+    tick_seconds: float,
+    evaluation_seconds: float,
 ) -> Estimate:
     """The forecast of a search with what was measured in place of products and layers.
 
@@ -89,14 +119,17 @@ def with_measured(
         "startup": forecast.parts["startup"],
     }
     value = sum(parts.values())
-    return Estimate(value=value, low=value * (1 - PROBED), high=value * (1 + PROBED), unit="seconds", parts=parts)
+    return Estimate(
+        value=value, low=value * (1 - PROBED), high=value * (1 + PROBED), unit="seconds", parts=parts
+    )
 
 
 def seconds_at(tokens: float, ticks: Sequence[tuple[float, float]]) -> float:
-    """Seconds of a tick of so many tokens, from the (tokens, seconds) of timed ones, by the line that fits them best.
+    """Seconds of a tick of so many tokens, from the (tokens, seconds) of timed ones, by
+    the line that fits them best.
 
-    A few ticks may have drawn longer rows than a run has on average. More tokens take no less, and none take something, so
-    the line rises, and meets zero tokens at no less than zero seconds.
+    A few ticks may have drawn longer rows than a run has on average. More tokens take no less, and none
+    take something, so the line rises, and meets zero tokens at no less than zero seconds.
     """
     mean_tokens, mean_seconds = (fmean(column) for column in zip(*ticks, strict=True))
     spread = sum((one - mean_tokens) ** 2 for one, _ in ticks)
@@ -118,21 +151,29 @@ def packs_of_search(config: Config, decided: Decided) -> int:
 
 def trainings_of_search(config: Config, decided: Decided) -> float:
     """How many trainings from start to end a search and its race come to."""
-    return trainings_of(config, decided["search.trials"].value, decided["search.seeds_for_finalists"].value)
+    return trainings_of(
+        config, decided["search.trials"].value, decided["search.seeds_for_finalists"].value
+    )
 
 
 def trainings_of(config: Config, trials: int, seeds: int) -> float:
-    """The same for so many candidates and seeds of a finalist. Only a search that starts wide is sure to cut them short."""
+    """The same for so many candidates and seeds of a finalist. Only a search that
+    starts wide is sure to cut them short."""
     search = whole_trainings(trials) if is_wide(config.search.pruner, trials) else float(trials)
     return search + race_runs(trials, seeds)
 
 
 def operations_per_token(facts: Facts, decided: Decided) -> float:
-    """Floating-point operations of one training token: frozen products, attention, the head and the adapters."""
+    """Floating-point operations of one training token: frozen products, attention, the
+    head and the adapters."""
     model, data = facts.model, facts.data
     frozen = 6 if decided["training.gradient_checkpointing"].value else 4
     length = min(data.mean_length, decided["data.max_length"].value)
     attention = 2 * frozen * model.layers * model.hidden_size * length
-    head = 0.0 if data.task == "seq_cls" else frozen * model.vocab_size * model.hidden_size * supervised_share(facts)
+    head = (
+        0.0
+        if data.task == "seq_cls"
+        else frozen * model.vocab_size * model.hidden_size * supervised_share(facts)
+    )
     adapters = 6 * decided["adapter.r"].value * parameters_per_rank(decided_linears(facts, decided))
     return frozen * model.linear_parameters + attention + head + adapters

@@ -1,4 +1,5 @@
-"""What a plan warns of: things that do not stop a run and that its owner should know before it starts."""
+"""What a plan warns of: things that do not stop a run and that its owner should know
+before it starts."""
 
 from __future__ import annotations
 
@@ -13,9 +14,16 @@ from loraloom.records import Estimate
 LOST_LIMIT = 0.05
 
 
-def warnings_for(facts: Facts, config: Config, decided: Decided, forecast: Mapping[str, Estimate]) -> tuple[str, ...]:
+def warnings_for(
+    facts: Facts, config: Config, decided: Decided, forecast: Mapping[str, Estimate]
+) -> tuple[str, ...]:
     """Sentences, the gravest first."""
-    found = [*_model(facts), *_data(facts, decided), *_settings(facts, decided), *_limits(facts, config, decided, forecast)]
+    found = [
+        *_model(facts),
+        *_data(facts, decided),
+        *_settings(facts, decided),
+        *_limits(facts, config, decided, forecast),
+    ]
     return tuple(found)
 
 
@@ -26,26 +34,39 @@ def _model(facts: Facts) -> list[str]:
         found.append(f"{model.name_or_path} cannot be trained as it is: {model.weights_problem}")
     if model.experts:
         found.append(
-            f"the {model.experts} experts of each layer and their router stay as they are: adapters take the other layers"
+            f"the {model.experts} experts of each layer and their router stay as they are: adapters take"
+            " the other layers"
         )
     found.extend(left_out(model.linears, model.experts))
     if model.prequantized:
-        found.append(f"the checkpoint is quantised ({model.prequantized}): train on the original and quantise afterwards")
+        found.append(
+            f"the checkpoint is quantised ({model.prequantized}): train on the original and quantise"
+            " afterwards"
+        )
     return found
 
 
 def _data(facts: Facts, decided: Decided) -> list[str]:
     data, found = facts.data, list[str]()
     if not data.measured:
-        found.append(f"no data was given: {data.rows:,} rows of {data.mean_length:.0f} tokens are assumed")
+        found.append(
+            f"no data was given: {data.rows:,} rows of {data.mean_length:.0f} tokens are assumed"
+        )
         return found
     found.extend(data.notes)
     length = decided["data.max_length"].value
     share = max(data.share_above(length), data.supervised_lost)
     if share > LOST_LIMIT and data.format != "text":
-        found.append(f"up to {share:.0%} of the rows are longer than {length:,} tokens and lose their end: raise data.max_length")
+        found.append(
+            f"up to {share:.0%} of the rows are longer than {length:,} tokens and lose their end: raise"
+            " data.max_length"
+        )
     if data.rows_left_out:
-        why = "have no label" if data.task == "seq_cls" else "have nothing to learn: an empty text or answer"
+        why = (
+            "have no label"
+            if data.task == "seq_cls"
+            else "have nothing to learn: an empty text or answer"
+        )
         found.append(f"{data.rows_left_out:,} rows {why}, and are left out")
     if data.leaked_rows:
         found.append(f"{data.leaked_rows:,} held-out rows are also trained on: scores on them flatter")
@@ -53,10 +74,15 @@ def _data(facts: Facts, decided: Decided) -> list[str]:
     if data.repeated_rows > data.rows * 0.05:
         found.append(f"{data.repeated_rows:,} of {data.rows:,} training rows repeat earlier ones")
     if data.label_counts and min(data.label_counts) == 0:
-        empty = [name for name, rows in zip(data.label_names, data.label_counts, strict=False) if rows == 0]
+        empty = [
+            name for name, rows in zip(data.label_names, data.label_counts, strict=False) if rows == 0
+        ]
         found.append(f"no training row has the label {', '.join(empty)}")
     if data.label_counts and data.majority_share > 0.8:
-        found.append(f"{data.majority_share:.0%} of the rows have one label: accuracy says little, look at the loss")
+        found.append(
+            f"{data.majority_share:.0%} of the rows have one label: accuracy says little, look at the"
+            " loss"
+        )
     return found
 
 
@@ -64,21 +90,31 @@ def _settings(facts: Facts, decided: Decided) -> list[str]:
     r, width = decided["adapter.r"].value, facts.model.hidden_size
     found: list[str] = []
     if r > width // 2:
-        found.append(f"r = {r} is more than half the width of the model ({width}): the adapter is hardly low-rank")
+        found.append(
+            f"r = {r} is more than half the width of the model ({width}): the adapter is hardly low-rank"
+        )
     if decided["training.precision"].value == "bf16" and not facts.device.bf16_native:
         found.append(f"{facts.device.name} emulates bf16: it works and is slow")
     if decided["training.precision"].value == "fp16":
-        found.append("a float16 base loses gradients below 6e-8 and overflows above 65,504: look at the first losses")
+        found.append(
+            "a float16 base loses gradients below 6e-8 and overflows above 65,504: look at the first"
+            " losses"
+        )
     return found
 
 
-def _limits(facts: Facts, config: Config, decided: Decided, forecast: Mapping[str, Estimate]) -> list[str]:
+def _limits(
+    facts: Facts, config: Config, decided: Decided, forecast: Mapping[str, Estimate]
+) -> list[str]:
     if config.limits.time is None:
         return []
     allowed, needed = parse_seconds(config.limits.time), forecast["time"]
     share = facts.device.share
     if needed.low / share <= allowed:
         return []
-    trials, others = decided["search.trials"].value, f" while others have {1 - share:.0%} of the cores" if share < 1 else ""
+    trials, others = (
+        decided["search.trials"].value,
+        f" while others have {1 - share:.0%} of the cores" if share < 1 else "",
+    )
     taken = f"{count(needed.value / share)} seconds{others}"
     return [f"{trials} candidates take about {taken}, {count(allowed)} are allowed: some will not end"]

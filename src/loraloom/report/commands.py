@@ -26,7 +26,10 @@ def reproduce_command(folder: RunFolder, result: RunResult) -> str:
     where = folder.path.resolve()
     again = f"{where.name}-again"
     return _command(
-        "loraloom", result.verb or "tune", f"{where.parent.name}/{where.name}/config.yaml", options=[("--name", again)]
+        "loraloom",
+        result.verb or "tune",
+        f"{where.parent.name}/{where.name}/config.yaml",
+        options=[("--name", again)],
     )
 
 
@@ -35,24 +38,34 @@ def resume_command(folder: RunFolder, result: RunResult) -> str | None:
     if result.status not in ("interrupted", "failed"):
         return None
     where = folder.path.resolve()
-    return _command("loraloom", result.verb or "tune", "--resume", f"{where.parent.name}/{where.name}", options=())
+    return _command(
+        "loraloom", result.verb or "tune", "--resume", f"{where.parent.name}/{where.name}", options=()
+    )
 
 
 def train_command(folder: RunFolder, result: RunResult) -> str | None:
-    """The command that trains the winner's setting alone; None when nothing won or nothing was searched."""
+    """The command that trains the winner's setting alone; None when nothing won or
+    nothing was searched."""
     best = result.trial(result.best)
     if best is None or not best.params:
         return None
     where = folder.path.resolve()
-    options = [("--name", f"{where.name}-best"), *(("--set", f"{key}={_flag(value)}") for key, value in best.params.items())]
-    return _command("loraloom", "train", f"{where.parent.name}/{where.name}/config.yaml", options=options)
+    options = [
+        ("--name", f"{where.name}-best"),
+        *(("--set", f"{key}={_flag(value)}") for key, value in best.params.items()),
+    ]
+    return _command(
+        "loraloom", "train", f"{where.parent.name}/{where.name}/config.yaml", options=options
+    )
 
 
 def load_snippet(folder: RunFolder, result: RunResult, adapter: str | None = None) -> str | None:
-    """Python that loads the winner with PEFT and asks it, in the form of its training; None when nothing won.
+    """Python that loads the winner with PEFT and asks it, in the form of its training;
+    None when nothing won.
 
     Args:
-        adapter: how to call its folder; None calls it by its place beside `runs/`, wherever that is moved to.
+        adapter: how to call its folder; None calls it by its place beside `runs/`,
+            wherever that is moved to.
     """
     if result.trial(result.best) is None:
         return None
@@ -75,8 +88,8 @@ def _ask(folder: RunFolder, result: RunResult) -> str:
     """Python that asks a loaded model, through the template beside it where there is one."""
     if _has_template(folder):
         asked = (
-            'turns = [{"role": "user", "content": "..."}]\n'
-            'asked = tokenizer.apply_chat_template(turns, add_generation_prompt=True, return_tensors="pt", return_dict=True)'
+            'turns = [{"role": "user", "content": "..."}]\nasked = tokenizer.apply_chat_template(turns,'
+            ' add_generation_prompt=True, return_tensors="pt", return_dict=True)'
         )
     else:
         asked = 'asked = tokenizer("...", return_tensors="pt")'
@@ -86,18 +99,24 @@ def _ask(folder: RunFolder, result: RunResult) -> str:
 
 
 def _head_options(labels: Sequence[str]) -> str:
-    """What makes room for the trained head, which comes with the adapter, and tells a decoder where a padded row ends.
+    """What makes room for the trained head, which comes with the adapter, and tells a
+    decoder where a padded row ends.
 
     The base may have a head of another size, and often has no pad token.
     """
     if not labels:
         return ""
-    classes = f"num_labels={len(labels)}" if len(labels) > NAMED_CLASSES else f"id2label={dict(enumerate(labels))}"
+    classes = (
+        f"num_labels={len(labels)}"
+        if len(labels) > NAMED_CLASSES
+        else f"id2label={dict(enumerate(labels))}"
+    )
     return f", {classes}, ignore_mismatched_sizes=True, pad_token_id=tokenizer.pad_token_id"
 
 
 def try_command(folder: RunFolder, result: RunResult) -> str | None:
-    """The command that asks the winner, beside the bare base unless that has no head for classes; None when nothing won."""
+    """The command that asks the winner, beside the bare base unless that has no head
+    for classes; None when nothing won."""
     if result.trial(result.best) is None:
         return None
     where = folder.path.resolve()
@@ -108,13 +127,19 @@ def try_command(folder: RunFolder, result: RunResult) -> str | None:
 
 
 def serve_command(folder: RunFolder, result: RunResult) -> str | None:
-    """The command that serves the winner over the base with vLLM; None for a task or an adapter that vLLM does not take.
+    """The command that serves the winner over the base with vLLM; None for a task or an
+    adapter that vLLM does not take.
 
-    The adapter is judged by its config in best/: some are saved with another rank than they were trained with.
+    The adapter is judged by its config in best/: some are saved with another rank than
+    they were trained with.
     """
     saved = _saved_config(folder)
     extras = ("use_dora", "modules_to_save", "rank_pattern", "alpha_pattern")
-    if result.trial(result.best) is None or result.task != "causal_lm" or any(saved.get(name) for name in extras):
+    if (
+        result.trial(result.best) is None
+        or result.task != "causal_lm"
+        or any(saved.get(name) for name in extras)
+    ):
         return None
     rank = saved.get("r")
     most = next((served for served in SERVED_RANKS if isinstance(rank, int) and rank <= served), None)
@@ -132,14 +157,18 @@ def serve_command(folder: RunFolder, result: RunResult) -> str | None:
 
 
 def _revision(folder: RunFolder) -> str | None:
-    """Branch, tag or commit of the base on the hub, where one was asked for: another may have other weights."""
+    """Branch, tag or commit of the base on the hub, where one was asked for: another
+    may have other weights."""
     asked: Any = folder.config().get("model")
     return asked.get("revision") if isinstance(asked, dict) else None  # pyright: ignore[reportUnknownVariableType]
 
 
 def _has_template(folder: RunFolder) -> bool:
-    """Whether the tokenizer in best/ has a chat template; transformers writes it to a file of its own, and did not always."""
-    return (folder.best / "chat_template.jinja").is_file() or "chat_template" in _saved(folder, "tokenizer_config.json")
+    """Whether the tokenizer in best/ has a chat template; transformers writes it to a
+    file of its own, and did not always."""
+    return (folder.best / "chat_template.jinja").is_file() or "chat_template" in _saved(
+        folder, "tokenizer_config.json"
+    )
 
 
 def _saved_config(folder: RunFolder) -> Mapping[str, Any]:
@@ -162,7 +191,9 @@ def _flag(value: Any) -> str:
     if isinstance(value, bool) or value is None:
         return {True: "true", False: "false", None: "null"}[value]
     if isinstance(value, (list, tuple)):
-        return f"[{', '.join(_flag(item) for item in value)}]"  # pyright: ignore[reportUnknownVariableType]
+        return (  # pyright: ignore[reportUnknownVariableType]
+            f"[{', '.join(_flag(item) for item in value)}]"
+        )
     return str(value)
 
 

@@ -33,7 +33,8 @@ class Shown:
     rank: int = 0
     """Columns of rank 0 always stay; the higher that of another, the sooner it leaves."""
     number: bool = True
-    """Numbers stand at the right and in one piece; texts at the left, and fold where there is no room."""
+    """Numbers stand at the right and in one piece; texts at the left, and fold where
+    there is no room."""
     note: str = ""
     """What it means: a line below the table, where the column is shown."""
 
@@ -45,7 +46,11 @@ class Shown:
     @property
     def widest(self) -> int:
         """Columns of text that all of it takes in one piece."""
-        return max(cell_len(line) for cell in (self.heading, *(cell.plain for cell in self.cells)) for line in cell.split("\n"))
+        return max(
+            cell_len(line)
+            for cell in (self.heading, *(cell.plain for cell in self.cells))
+            for line in cell.split("\n")
+        )
 
     @property
     def least(self) -> int:
@@ -53,7 +58,12 @@ class Shown:
 
 
 def fitted(
-    columns: Iterable[Shown], width: int | None, *, styles: Sequence[str] = (), captions: Sequence[str] = (), more: str = "--all"
+    columns: Iterable[Shown],
+    width: int | None,
+    *,
+    styles: Sequence[str] = (),
+    captions: Sequence[str] = (),
+    more: str = "--all",
 ) -> Group:
     """The table, with lines about it below; the last names what was left out.
 
@@ -75,12 +85,21 @@ def fitted(
         table.add_row(*row, style=styles[number] if styles else None)
     captions = [*captions, *(column.note for column in shown if column.note)]
     if left_out:
-        captions.append(f"not shown: {', '.join(column.name for column in left_out)} ({more} shows them)")
-    return Group(table, *(Text(wrapped(caption, width), style="dim", no_wrap=True, overflow="ignore") for caption in captions))
+        captions.append(
+            f"not shown: {', '.join(column.name for column in left_out)} ({more} shows them)"
+        )
+    return Group(
+        table,
+        *(
+            Text(wrapped(caption, width), style="dim", no_wrap=True, overflow="ignore")
+            for caption in captions
+        ),
+    )
 
 
 def wrapped(text: str, width: int | None, indent: str = "") -> str:
-    """`text` in lines of `width`, broken between words only: paths and numbers stay whole. None breaks nothing.
+    """`text` in lines of `width`, broken between words only: paths and numbers stay
+    whole. None breaks nothing.
 
     Args:
         indent: begins every line but the first.
@@ -91,7 +110,8 @@ def wrapped(text: str, width: int | None, indent: str = "") -> str:
 
 
 def shortened(text: str, room: int) -> str:
-    """`text` in at most so many characters: its first clauses, else its first words and "…". No number loses its unit."""
+    """`text` in at most so many characters: its first clauses, else its first words and
+    "…". No number loses its unit."""
     if len(text) <= room:
         return text
     ends = [found.start() for found in CLAUSE.finditer(text) if found.start() <= room]
@@ -104,14 +124,21 @@ def shortened(text: str, room: int) -> str:
 
 
 def chosen(columns: Iterable[Shown], width: int | None) -> tuple[list[Shown], list[Shown]]:
-    """What is shown, in its order, and what leaves, the most important first: each column that fits beside those before it."""
+    """What is shown, in its order, and what leaves, the most important first: each column that fits
+    beside those before it."""
     every = list(columns)
     ranked = sorted(every, key=lambda column: column.rank)
     kept = list[Shown]()
     for column in ranked:
-        if width is None or not column.rank or _total([column.least for column in (*kept, column)]) <= width:
+        if (
+            width is None
+            or not column.rank
+            or _total([column.least for column in (*kept, column)]) <= width
+        ):
             kept.append(column)
-    return [column for column in every if column in kept], [column for column in ranked if column not in kept]
+    return [column for column in every if column in kept], [
+        column for column in ranked if column not in kept
+    ]
 
 
 def _total(widths: Sequence[int]) -> int:
@@ -119,7 +146,8 @@ def _total(widths: Sequence[int]) -> int:
 
 
 def _widths(shown: Sequence[Shown], width: int | None) -> list[int]:
-    """Each column at its least, and what is left over for texts that would take more, the most important first."""
+    """Each column at its least, and what is left over for texts that would take more,
+    the most important first."""
     if width is None:
         return [column.widest for column in shown]
     widths = [column.least for column in shown]

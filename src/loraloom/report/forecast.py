@@ -48,11 +48,27 @@ def forecasts(result: RunResult, events: Iterable[Event]) -> list[Forecast]:
     ]
 
 
-def _forecast(name: str, told: Mapping[str, Any], unit: str, measured: float, words: Callable[[float], str]) -> Forecast:
-    amounts = {key.removesuffix(f"_{unit}"): _number(value) for key, value in told.items() if key.endswith(f"_{unit}")}
+def _forecast(
+    name: str, told: Mapping[str, Any], unit: str, measured: float, words: Callable[[float], str]
+) -> Forecast:
+    amounts = {
+        key.removesuffix(f"_{unit}"): _number(value)
+        for key, value in told.items()
+        if key.endswith(f"_{unit}")
+    }
     total, low, high = (amounts.get(key, 0.0) for key in ("total", "low", "high"))
-    parts = [Part(key, words(value), value / total) for key, value in amounts.items() if key not in NO_PARTS and value > 0]
-    inside = "inside the range" if low <= measured <= high else "above the range" if measured > high else "below the range"
+    parts = [
+        Part(key, words(value), value / total)
+        for key, value in amounts.items()
+        if key not in NO_PARTS and value > 0
+    ]
+    inside = (
+        "inside the range"
+        if low <= measured <= high
+        else "above the range"
+        if measured > high
+        else "below the range"
+    )
     return Forecast(
         name=name,
         expected=words(total),

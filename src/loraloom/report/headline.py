@@ -19,7 +19,8 @@ Certainty = Literal["clear", "noise", "unknown"]
 
 @dataclass(frozen=True)
 class Gain:
-    """One score against another. `difference` is positive when the first is better, whatever the direction."""
+    """One score against another. `difference` is positive when the first is better,
+    whatever the direction."""
 
     difference: float
     error: float
@@ -53,8 +54,8 @@ class Headline:
 def gain(value: float, error: float, other: float, other_error: float, direction: str) -> Gain:
     """How much better `value` is than `other`.
 
-    The two errors are added as if the scores were independent. Scores of one set of rows are correlated, so the true
-    error of their difference is usually smaller: this interval is careful, not sharp.
+    The two errors are added as if the scores were independent. Scores of one set of rows are correlated,
+    so the true error of their difference is usually smaller: this interval is careful, not sharp.
     """
     difference = other - value if direction == "minimize" else value - other
     combined = math.hypot(error, other_error)
@@ -66,7 +67,8 @@ def gain(value: float, error: float, other: float, other_error: float, direction
 
 
 def headline(result: RunResult) -> Headline:
-    """What the page says first. Scores of rows that the search never saw are preferred to those that it looked at."""
+    """What the page says first. Scores of rows that the search never saw are preferred
+    to those that it looked at."""
     best = result.trial(result.best)
     if best is None or math.isnan(result.value(best)):
         return Headline(_no_winner(result), tuple(filter(None, [result.verdict])), _counts(result))
@@ -74,7 +76,11 @@ def headline(result: RunResult) -> Headline:
     base = _gain(result, best, metric, None)
     default = result.trial(result.default)
     own = _gain(result, best, metric, default) if default and default.id != best.id else None
-    support = [_against_default(result, best, default, own, metric), _sureness(result, own), _judged_where(result, metric)]
+    support = [
+        _against_default(result, best, default, own, metric),
+        _sureness(result, own),
+        _judged_where(result, metric),
+    ]
     facts = [
         Fact(
             f"{metric_words(metric)} of {best.id}",
@@ -86,7 +92,11 @@ def headline(result: RunResult) -> Headline:
         Fact(
             "parameters trained",
             count(best.trainable_parameters),
-            f"{share(best.trainable_parameters, result.base_parameters)} of the base" if result.base_parameters else "",
+            (
+                f"{share(best.trainable_parameters, result.base_parameters)} of the base"
+                if result.base_parameters
+                else ""
+            ),
         ),
     ]
     return Headline(
@@ -107,21 +117,33 @@ def _title(result: RunResult, best: Trial, base: Gain | None, metric: str) -> st
         return f"{subject}{joint} {metric_words(metric)} {with_error(*_score(best.metrics, metric))}."
     amount = _amount(result, base)
     if base.certainty == "noise":
-        return f"{subject}{joint} {metric_words(metric)} {amount} than the bare base, which is within the noise."
+        return (
+            f"{subject}{joint} {metric_words(metric)} {amount} than the bare base, which is within the"
+            " noise."
+        )
     if base.difference <= 0:
         return f"{subject}{joint} {metric_words(metric)} {amount} than the bare base: it does not help."
     return f"{subject}{joint} {metric_words(metric)} {amount} than the bare base."
 
 
-def _against_default(result: RunResult, best: Trial, default: Trial | None, own: Gain | None, metric: str) -> str:
+def _against_default(
+    result: RunResult, best: Trial, default: Trial | None, own: Gain | None, metric: str
+) -> str:
     if default is None:
         return ""
     if default.id == best.id:
-        return "The winner is the plan's own setting: no other candidate did better." if len(result.trials) > 1 else ""
+        return (
+            "The winner is the plan's own setting: no other candidate did better."
+            if len(result.trials) > 1
+            else ""
+        )
     if own is None:
         return ""
     scored = with_error(*_score(default.metrics, metric))
-    return f"Its {metric_words(metric)} is {_amount(result, own)} than that of the plan's own setting, {default.id} ({scored})."
+    return (
+        f"Its {metric_words(metric)} is {_amount(result, own)} than that of the plan's own setting,"
+        f" {default.id} ({scored})."
+    )
 
 
 def _sureness(result: RunResult, own: Gain | None) -> str:
@@ -140,7 +162,10 @@ def _judged_where(result: RunResult, metric: str) -> str:
     if metric == on_split(result.metric, "test") != result.metric:
         return "Measured on the test split, which the search never saw."
     if metric != result.metric:
-        return "Measured on validation rows that were kept from the search and decided between its finalists alone."
+        return (
+            "Measured on validation rows that were kept from the search and decided between its"
+            " finalists alone."
+        )
     if len(result.trials) > 1:
         return (
             f"Measured on the split that also chose it out of {len(result.trials)} candidates: "
@@ -153,7 +178,9 @@ def _no_winner(result: RunResult) -> str:
     done = [trial for trial in result.ranked() if trial.status == "completed"]
     if done:
         finished = f"{done[0].id} leads so far" if len(done) > 1 else f"{done[0].id} alone has finished"
-        before = "The run is going on" if result.status == "running" else "The run stopped before it chose"
+        before = (
+            "The run is going on" if result.status == "running" else "The run stopped before it chose"
+        )
         return f"{before}: {finished}."
     if result.status == "running":
         return "The run is going on: no candidate has finished yet."
@@ -171,7 +198,9 @@ def _judged_by(result: RunResult, best: Trial) -> str:
     default = result.trial(result.default)
     others = {**(default.metrics if default else {}), **result.baseline}
     kept_back = (on_split(result.metric, split) for split in ("test", "confirm"))
-    return next((metric for metric in kept_back if metric in best.metrics and metric in others), result.metric)
+    return next(
+        (metric for metric in kept_back if metric in best.metrics and metric in others), result.metric
+    )
 
 
 def _gain(result: RunResult, best: Trial, metric: str, other: Trial | None) -> Gain | None:
@@ -181,10 +210,16 @@ def _gain(result: RunResult, best: Trial, metric: str, other: Trial | None) -> G
     return gain(*_score(best.metrics, metric), *_score(there, metric), result.direction)
 
 
-def _fact(label: str, result: RunResult, found: Gain | None, other: Mapping[str, float], metric: str) -> Fact:
+def _fact(
+    label: str, result: RunResult, found: Gain | None, other: Mapping[str, float], metric: str
+) -> Fact:
     if found is None:
         return Fact(label, MISSING)
-    notes = {"clear": "beyond the noise", "noise": "within the noise", "unknown": "no standard error known"}
+    notes = {
+        "clear": "beyond the noise",
+        "noise": "within the noise",
+        "unknown": "no standard error known",
+    }
     note = f"{with_error(*_score(other, metric))} there; {notes[found.certainty]}"
     return Fact(label, _signed(result, found), note, found.certainty)
 

@@ -10,8 +10,8 @@ from loraloom.store.result import RunResult
 
 
 def importance_of(*results: RunResult) -> Importance:
-    """Over all candidates of runs with one metric. Pruned ones count with their last score, diverged and failed ones as the
-    worst.
+    """Over all candidates of runs with one metric. Pruned ones count with their last score, diverged and
+    failed ones as the worst.
     """
     candidates: list[tuple[dict[str, Any], float]] = []
     for result in results:

@@ -1,6 +1,7 @@
 """What the search saw: settings and scores, the map of rate and rank, and quality against its price.
 
-A colour is the name of a property of page.css ("--best"): page.js puts its value in, so that dark mode and print follow.
+A colour is the name of a property of page.css ("--best"): page.js puts its value in, so
+that dark mode and print follow.
 """
 
 from __future__ import annotations
@@ -19,7 +20,13 @@ from loraloom.report.words import clipped, metric_words, number, with_error
 from loraloom.search.front import pareto_front
 from loraloom.store.result import RunResult
 
-TONES = {"best": "--best", "default": "--default", "pruned": "--pruned", "diverged": "--bad", "failed": "--bad"}
+TONES = {
+    "best": "--best",
+    "default": "--default",
+    "pruned": "--pruned",
+    "diverged": "--bad",
+    "failed": "--bad",
+}
 RATE, RANK = "training.learning_rate", "adapter.r"
 RATE_BINS = 6
 """Columns of the heat map when the rates were drawn rather than chosen."""
@@ -31,7 +38,8 @@ PRICES = {
 
 
 def search_figures(result: RunResult) -> list[Figure]:
-    """Settings and scores, the map of rate and rank, and quality against each price; what has nothing to show is left out."""
+    """Settings and scores, the map of rate and rank, and quality against each price;
+    what has nothing to show is left out."""
     known = [trial for trial in _one_a_setting(result) if math.isfinite(result.value(trial))]
     made = [parallel_coordinates(result, known), heat_map(result, known)]
     made += [front_figure(result, known, price) for price in PRICES]
@@ -39,9 +47,11 @@ def search_figures(result: RunResult) -> list[Figure]:
 
 
 def parallel_coordinates(result: RunResult, trials: Sequence[Trial]) -> Figure | None:
-    """Each candidate as a line through its settings to its score; None when fewer than two settings were varied.
+    """Each candidate as a line through its settings to its score; None when fewer than
+    two settings were varied.
 
-    Drawn with plain lines: plotly's own parallel coordinates build code at run time, which the page's policy forbids.
+    Drawn with plain lines: plotly's own parallel coordinates build code at run time,
+    which the page's policy forbids.
     """
     axes: list[_Axis] = []
     for key in dict.fromkeys(key for trial in trials for key in trial.params):
@@ -53,11 +63,14 @@ def parallel_coordinates(result: RunResult, trials: Sequence[Trial]) -> Figure |
     axes.append(scores)
 
     def drawn_last(place: int) -> tuple[int, float]:
-        """Later lines cover earlier ones: the plan's own setting and the best come last, before them the better ones."""
+        """Later lines cover earlier ones: the plan's own setting and the best come
+        last, before them the better ones."""
         trial = trials[place]
         return ("", "default", "best").index(mark(result, trial)), -_cost(result, trial)
 
-    traces = [_line(result, trials[place], place, axes) for place in sorted(range(len(trials)), key=drawn_last)]
+    traces = [
+        _line(result, trials[place], place, axes) for place in sorted(range(len(trials)), key=drawn_last)
+    ]
     notes = [
         {
             "x": x,
@@ -71,13 +84,17 @@ def parallel_coordinates(result: RunResult, trials: Sequence[Trial]) -> Figure |
         for y, text, anchor in ((1.02, axis.top, "bottom"), (-0.02, axis.bottom, "top"))
     ]
     lines = [
-        {"type": "line", "x0": x, "x1": x, "y0": 0, "y1": 1, "line": {"color": "--rule", "width": 1}} for x in range(len(axes))
+        {"type": "line", "x0": x, "x1": x, "y0": 0, "y1": 1, "line": {"color": "--rule", "width": 1}}
+        for x in range(len(axes))
     ]
     return {
         "id": "parallel",
         "group": "search",
         "title": "Settings and score",
-        "caption": "Each line is a candidate, from its settings to its score; better ends are at the top of the last axis.",
+        "caption": (
+            "Each line is a candidate, from its settings to its score; better ends are at the top of the"
+            " last axis."
+        ),
         "width": 130 * len(axes),
         "traces": traces,
         "layout": {
@@ -99,7 +116,9 @@ def parallel_coordinates(result: RunResult, trials: Sequence[Trial]) -> Figure |
 
 def heat_map(result: RunResult, trials: Sequence[Trial]) -> Figure | None:
     """The best score of each rate and rank; None when either was not varied."""
-    points = [(_positive(setting(trial, RATE)), _positive(setting(trial, RANK)), trial) for trial in trials]
+    points = [
+        (_positive(setting(trial, RATE)), _positive(setting(trial, RANK)), trial) for trial in trials
+    ]
     points = [(rate, rank, trial) for rate, rank, trial in points if rate and rank]
     rates, ranks = sorted({rate for rate, _, _ in points}), sorted({rank for _, rank, _ in points})
     if len(rates) < 2 or len(ranks) < 2:
@@ -121,10 +140,17 @@ def heat_map(result: RunResult, trials: Sequence[Trial]) -> Figure | None:
                 "type": "heatmap",
                 "x": names,
                 "y": [number(int(rank)) for rank in ranks],
-                "z": [[rounded(result.value(trial)) if trial else None for trial in row] for row in grid],
-                "text": [[with_error(result.value(trial)) if trial else "" for trial in row] for row in grid],
+                "z": [
+                    [rounded(result.value(trial)) if trial else None for trial in row] for row in grid
+                ],
+                "text": [
+                    [with_error(result.value(trial)) if trial else "" for trial in row] for row in grid
+                ],
                 "texttemplate": "%{text}",
-                "hovertext": [[html.escape(_label(result, trial)) if trial else "" for trial in row] for row in grid],
+                "hovertext": [
+                    [html.escape(_label(result, trial)) if trial else "" for trial in row]
+                    for row in grid
+                ],
                 "hovertemplate": "%{hovertext}<extra></extra>",
                 "colorscale": [[0, "--heat-low"], [1, "--heat-high"]],
                 "reversescale": result.direction == "minimize",
@@ -145,8 +171,13 @@ def heat_map(result: RunResult, trials: Sequence[Trial]) -> Figure | None:
 
 
 def front_figure(result: RunResult, trials: Sequence[Trial], price: str) -> Figure | None:
-    """Quality against what it takes, with the candidates that nothing beats at both; None when all take the same."""
-    points = {trial.id: (float(getattr(trial, price)), _cost(result, trial)) for trial in trials if trial.status == "completed"}
+    """Quality against what it takes, with the candidates that nothing beats at both;
+    None when all take the same."""
+    points = {
+        trial.id: (float(getattr(trial, price)), _cost(result, trial))
+        for trial in trials
+        if trial.status == "completed"
+    }
     points = {name: point for name, point in points.items() if point[0] > 0}
     if len({taken for taken, _ in points.values()}) < 2:
         return None
@@ -158,7 +189,9 @@ def front_figure(result: RunResult, trials: Sequence[Trial], price: str) -> Figu
         "id": f"front_{price}",
         "group": "front",
         "title": metric_words(result.metric).capitalize(),
-        "caption": f"against {title.partition(' (')[0]}; the line joins those that nothing beats at both.",
+        "caption": (
+            f"against {title.partition(' (')[0]}; the line joins those that nothing beats at both."
+        ),
         "traces": [
             {
                 "type": "scatter",
@@ -182,7 +215,10 @@ def front_figure(result: RunResult, trials: Sequence[Trial], price: str) -> Figu
                 },
                 "text": [html.escape(_label(result, trial)) for trial in shown],
                 "hovertemplate": "%{text}<extra></extra>",
-                "marker": {"color": [TONES.get(role(result, trial), "--other") for trial in shown], "size": 9},
+                "marker": {
+                    "color": [TONES.get(role(result, trial), "--other") for trial in shown],
+                    "size": 9,
+                },
             },
         ],
         "layout": {"xaxis": {"title": {"text": title}, "nticks": 5}, "yaxis": {"title": {"text": ""}}},
@@ -207,7 +243,8 @@ def _axis(name: str, values: Sequence[object], *, upside_down: bool = False) -> 
         return None
     if all(isinstance(value, (int, float)) and not isinstance(value, bool) for value in values):
         numbers = [float(value) for value in values if isinstance(value, (int, float))]
-        # Rates, ranks and batches are tried in factors: on a linear axis all but the largest would lie together.
+        # Rates, ranks and batches are tried in factors: on a linear axis all but the
+        # largest would lie together.
         is_wide = min(numbers) > 0 and max(numbers) / min(numbers) >= 4
         scaled = [math.log(one) for one in numbers] if is_wide else numbers
         low, high = min(scaled), max(scaled)
@@ -220,13 +257,20 @@ def _axis(name: str, values: Sequence[object], *, upside_down: bool = False) -> 
         return _Axis(name, [rounded(place) for place in places], texts, top, bottom)
     kinds = sorted(set(texts))
     step = 1 / (len(kinds) - 1)
-    return _Axis(name, [rounded(kinds.index(text) * step) for text in texts], texts, clipped(kinds[-1]), clipped(kinds[0]))
+    return _Axis(
+        name,
+        [rounded(kinds.index(text) * step) for text in texts],
+        texts,
+        clipped(kinds[-1]),
+        clipped(kinds[0]),
+    )
 
 
 def _score_axis(result: RunResult, trials: Sequence[Trial]) -> _Axis | None:
     """The scores, better ones higher.
 
-    Candidates that diverged stand at the worse end: on a scale that held their scores, all others would be one point.
+    Candidates that diverged stand at the worse end: on a scale that held their scores,
+    all others would be one point.
     """
     whole = [result.value(trial) for trial in trials if trial.status not in ("diverged", "failed")]
     values = [result.value(trial) for trial in trials]
@@ -234,7 +278,9 @@ def _score_axis(result: RunResult, trials: Sequence[Trial]) -> _Axis | None:
         low, high = min(whole), max(whole)
         values = [min(max(value, low), high) for value in values]
     axis = _axis(metric_words(result.metric), values, upside_down=result.direction == "minimize")
-    return axis and replace(axis, texts=[with_error(result.value(trial), _error(result, trial)) for trial in trials])
+    return axis and replace(
+        axis, texts=[with_error(result.value(trial), _error(result, trial)) for trial in trials]
+    )
 
 
 def _line(result: RunResult, trial: Trial, place: int, axes: Sequence[_Axis]) -> dict[str, Any]:
@@ -273,18 +319,22 @@ def _one_a_setting(result: RunResult) -> list[Trial]:
 
 
 def _columns(rates: Sequence[float]) -> tuple[Callable[[float], int], list[str]]:
-    """Which column a rate falls into, and the name of each: the rates themselves while they are few, else bins of equal
-    width in the logarithm of the rate.
+    """Which column a rate falls into, and the name of each: the rates themselves while they are few,
+    else bins of equal width in the logarithm of the rate.
     """
     if len(rates) <= RATE_BINS + 2:
         return list(rates).index, [number(rate) for rate in rates]
     low, step = math.log(rates[0]), math.log(rates[-1] / rates[0]) / RATE_BINS
-    names = [f"{number(math.exp(low + i * step))} – {number(math.exp(low + (i + 1) * step))}" for i in range(RATE_BINS)]
+    names = [
+        f"{number(math.exp(low + i * step))} – {number(math.exp(low + (i + 1) * step))}"
+        for i in range(RATE_BINS)
+    ]
     return lambda rate: min(RATE_BINS - 1, int((math.log(rate) - low) / step)), names
 
 
 def _shades(values: Sequence[float], direction: str) -> tuple[float, float]:
-    """Ends of the colours: from the middle to the best, so that one diverged candidate does not bleach all others."""
+    """Ends of the colours: from the middle to the best, so that one diverged candidate
+    does not bleach all others."""
     ordered = sorted(values, reverse=direction == "maximize")
     best, worst = ordered[0], ordered[(3 * len(ordered)) // 4 if len(ordered) > 3 else -1]
     low, high = sorted((best, worst))
@@ -300,9 +350,15 @@ def _error(result: RunResult, trial: Trial) -> float:
 
 
 def _label(result: RunResult, trial: Trial) -> str:
-    settings = ", ".join(f"{key.rpartition('.')[2]} {number(value)}" for key, value in trial.params.items())
+    settings = ", ".join(
+        f"{key.rpartition('.')[2]} {number(value)}" for key, value in trial.params.items()
+    )
     return f"{trial.id}: {with_error(result.value(trial), _error(result, trial))}. {settings}"
 
 
 def _positive(value: object) -> float:
-    return float(value) if isinstance(value, (int, float)) and not isinstance(value, bool) and value > 0 else 0.0
+    return (
+        float(value)
+        if isinstance(value, (int, float)) and not isinstance(value, bool) and value > 0
+        else 0.0
+    )

@@ -1,4 +1,5 @@
-"""What training did to each layer of the best adapter, drawn from the signals that diagnosis left with it."""
+"""What training did to each layer of the best adapter, drawn from the signals that
+diagnosis left with it."""
 
 from __future__ import annotations
 
@@ -13,7 +14,8 @@ from loraloom.report.words import clipped
 
 
 def module_figures(best: Trial | None, signals: Mapping[str, Any]) -> list[Figure]:
-    """What training did to each layer of the best adapter: its share of the update's energy, and its effective rank."""
+    """What training did to each layer of the best adapter: its share of the update's
+    energy, and its effective rank."""
     modules = _modules(signals)
     if best is None or not modules:
         return []
@@ -45,10 +47,22 @@ def module_figures(best: Trial | None, signals: Mapping[str, Any]) -> list[Figur
 
 
 def _bars(
-    name: str, title: str, caption: str, names: Sequence[str], values: Sequence[float], given: Sequence[float] | None
+    name: str,
+    title: str,
+    caption: str,
+    names: Sequence[str],
+    values: Sequence[float],
+    given: Sequence[float] | None,
 ) -> Figure:
-    bars = {"type": "bar", "orientation": "h", "y": list(names), "hovertemplate": "%{y}: %{x:.3g}<extra></extra>"}
-    traces: list[dict[str, Any]] = [{**bars, "x": [rounded(value) for value in values], "marker": {"color": "--best"}}]
+    bars = {
+        "type": "bar",
+        "orientation": "h",
+        "y": list(names),
+        "hovertemplate": "%{y}: %{x:.3g}<extra></extra>",
+    }
+    traces: list[dict[str, Any]] = [
+        {**bars, "x": [rounded(value) for value in values], "marker": {"color": "--best"}}
+    ]
     if given:
         dots = {"color": "--faint", "symbol": "line-ns-open", "size": 11}
         traces.append(

@@ -1,4 +1,5 @@
-"""report.html: one file that tells a run, made from its folder alone. It opens from disk and asks the network for nothing."""
+"""report.html: one file that tells a run, made from its folder alone. It opens from
+disk and asks the network for nothing."""
 
 from __future__ import annotations
 
@@ -15,7 +16,14 @@ from markupsafe import Markup
 
 from loraloom.diagnose.order import rank
 from loraloom.records import Advice, Finding, Trial
-from loraloom.report.commands import load_snippet, reproduce_command, resume_command, serve_command, train_command, try_command
+from loraloom.report.commands import (
+    load_snippet,
+    reproduce_command,
+    resume_command,
+    serve_command,
+    train_command,
+    try_command,
+)
 from loraloom.report.forecast import forecasts
 from loraloom.report.headline import headline
 from loraloom.report.importance import importance_of
@@ -35,7 +43,8 @@ SCORES_FIRST = {"trial": 0, "metric": 1, "test": 2}
 
 @dataclass(frozen=True)
 class Cell:
-    """A cell of the table of candidates; `order` is what the page sorts by, empty for what is not known."""
+    """A cell of the table of candidates; `order` is what the page sorts by, empty for
+    what is not known."""
 
     text: str
     order: str
@@ -52,7 +61,8 @@ class Row:
 
 @dataclass(frozen=True)
 class Setting:
-    """One line of the plan; `winner` is what the winner used instead, where the search set another value."""
+    """One line of the plan; `winner` is what the winner used instead, where the search
+    set another value."""
 
     key: str
     value: str
@@ -73,14 +83,21 @@ def write_report(folder: RunFolder) -> Path:
 
 
 def render(folder: RunFolder) -> str:
-    """The page as text. Everything that came from data, labels or names is escaped, and no script but ours may run."""
+    """The page as text. Everything that came from data, labels or names is escaped, and
+    no script but ours may run."""
     result = folder.result()
     # Scores come first: on a phone the rest of a row lies beyond the edge.
     shown = sorted(columns(result), key=lambda column: SCORES_FIRST.get(column.key, len(SCORES_FIRST)))
     events = list(folder.events())
-    curves = figures(result, read_curves(events, {trial.id: trial.planned_steps for trial in result.trials}))
+    curves = figures(
+        result, read_curves(events, {trial.id: trial.planned_steps for trial in result.trials})
+    )
     best = result.trial(result.best)
-    drawn = [*curves, *search_figures(result), *module_figures(best, folder.signals(best.id) if best else {})]
+    drawn = [
+        *curves,
+        *search_figures(result),
+        *module_figures(best, folder.signals(best.id) if best else {}),
+    ]
     return _template().render(
         result=result,
         best=best,
@@ -88,7 +105,9 @@ def render(folder: RunFolder) -> str:
         took=duration(result.seconds),
         columns=shown,
         rows=[_row(result, trial, shown) for trial in result.ranked()],
-        figures=plain([{**figure, "place": f"plot-{place}"} for place, figure in enumerate(drawn, start=1)]),
+        figures=plain(
+            [{**figure, "place": f"plot-{place}"} for place, figure in enumerate(drawn, start=1)]
+        ),
         importance=importance_of(result),
         forecasts=forecasts(result, events),
         samples=read_samples(folder),
@@ -125,13 +144,16 @@ def _settings(resolved: Mapping[str, Advice], best: Trial | None) -> dict[str, l
     for key, advice in resolved.items():
         used = None if best is None else setting(best, key)
         winner = number(used) if best is not None and key in best.params and used != advice.value else ""
-        line = Setting(key.partition(".")[2] or key, number(advice.value), winner, advice.reason, advice.source)
+        line = Setting(
+            key.partition(".")[2] or key, number(advice.value), winner, advice.reason, advice.source
+        )
         grouped.setdefault(key.partition(".")[0], []).append(line)
     return grouped
 
 
 def _findings(result: RunResult) -> list[tuple[str, Finding]]:
-    """Findings of the run and of its trials, each with whom it is about: faults first, causes before what they bring about."""
+    """Findings of the run and of its trials, each with whom it is about: faults first, causes before
+    what they bring about."""
     found = [("", finding) for finding in result.findings]
     found += [(trial.id, finding) for trial in result.trials for finding in trial.findings]
     return sorted(found, key=lambda item: rank(item[1]))
@@ -140,7 +162,11 @@ def _findings(result: RunResult) -> list[tuple[str, Finding]]:
 @cache
 def _template() -> Any:
     environment = Environment(
-        loader=FileSystemLoader(TEMPLATES), autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
+        loader=FileSystemLoader(TEMPLATES),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
     )
     return environment.get_template("page.html.j2")
 
@@ -152,7 +178,9 @@ def _own_file(name: str) -> Markup:
 
 @cache
 def _plotly() -> Markup:
-    from plotly.offline import get_plotlyjs  # pyright: ignore[reportMissingTypeStubs, reportUnknownVariableType]
+    from plotly.offline import (
+        get_plotlyjs,
+    )  # pyright: ignore[reportMissingTypeStubs, reportUnknownVariableType]
 
     # A closing tag inside the library's strings would end the script early.
     return Markup(re.sub(r"</(?=script)", r"<\\/", str(get_plotlyjs()), flags=re.IGNORECASE))  # pyright: ignore[reportUnknownArgumentType]

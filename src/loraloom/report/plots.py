@@ -1,4 +1,5 @@
-"""Curves out of events, and the figures that plotly.js draws from them. No colours here: page.js takes them from page.css."""
+"""Curves out of events, and the figures that plotly.js draws from them. No colours
+here: page.js takes them from page.css."""
 
 from __future__ import annotations
 
@@ -15,7 +16,8 @@ from loraloom.store.result import RunResult
 
 MOST_POINTS = 120
 FEWEST_POINTS = 40
-"""Points of one training curve: enough for its shape; with more than 120 the noise of single batches would hide it."""
+"""Points of one training curve: enough for its shape; with more than 120 the noise of
+single batches would hide it."""
 POINTS_IN_ALL = 16_000
 """Of all training curves together: they have to stay under about half a megabyte of the page."""
 END_SYMBOLS = {"pruned": "x", "diverged": "triangle-up", "failed": "triangle-up"}
@@ -26,7 +28,8 @@ Figure = dict[str, Any]
 
 @dataclass
 class Curve:
-    """One measure of one candidate. All lists have the same length; `errors` and `epochs` hold NaN where unknown."""
+    """One measure of one candidate. All lists have the same length; `errors` and
+    `epochs` hold NaN where unknown."""
 
     steps: list[int] = field(default_factory=list[int])
     shares: list[float] = field(default_factory=list[float])
@@ -68,25 +71,33 @@ def read_curves(events: Iterable[Event], planned_steps: Mapping[str, int]) -> Cu
         share = (event.step or 0) / planned[event.trial] if planned.get(event.trial) else math.nan
         if event.kind == "step":
             curve = curves.training.setdefault(event.trial, Curve())
-            curve.add(event.step or 0, share, _float(event.data.get("epoch")), _float(event.data.get("loss")))
+            curve.add(
+                event.step or 0, share, _float(event.data.get("epoch")), _float(event.data.get("loss"))
+            )
         elif event.kind == "evaluated":
             _add_scores(curves, event, share)
         elif event.kind == "best" and event.step is not None:
             curves.best_steps[event.trial] = event.step
     for trial, curve in curves.training.items():
-        _fill_epochs(curve, [by_trial[trial] for by_trial in curves.measured.values() if trial in by_trial])
+        _fill_epochs(
+            curve, [by_trial[trial] for by_trial in curves.measured.values() if trial in by_trial]
+        )
     return curves
 
 
 def figures(result: RunResult, curves: Curves) -> list[Figure]:
-    """The curves of the page, each with `id`, `title`, `caption`, `traces` and `layout`; those without a point are left out.
+    """The curves of the page, each with `id`, `title`, `caption`, `traces` and
+    `layout`; those without a point are left out.
 
     A trace carries its id, its role and its three possible x axes (`share`, `step`, `epoch`) in `meta`.
     """
     split, _, measure = result.metric.partition("_")
     # The loss is drawn beside any other metric: overfitting shows there first.
     wanted = [f"{split}_loss"] if measure == "loss" else [result.metric, f"{split}_loss"]
-    drawn = [_measured_figure(result, metric, curves.measured.get(metric, {}), curves.best_steps) for metric in wanted]
+    drawn = [
+        _measured_figure(result, metric, curves.measured.get(metric, {}), curves.best_steps)
+        for metric in wanted
+    ]
     drawn.append(_training_figure(result, curves.training))
     return [figure for figure in drawn if figure["traces"]]
 
@@ -100,7 +111,8 @@ def role(result: RunResult, trial: Trial) -> str:
 
 
 def thinned(values: Sequence[float], most: int) -> list[tuple[int, float]]:
-    """At most `most` points of `values` as (index, mean of the stretch that ends there): a fall stays a fall."""
+    """At most `most` points of `values` as (index, mean of the stretch that ends
+    there): a fall stays a fall."""
     finite = [(index, value) for index, value in enumerate(values) if math.isfinite(value)]
     width = max(1, math.ceil(len(finite) / most))
     stretches = [finite[start : start + width] for start in range(0, len(finite), width)]
@@ -112,21 +124,38 @@ def _add_scores(curves: Curves, event: Event, share: float) -> None:
     split = str(data.get("split", "validation"))
     progress = _float(data.get("progress", share))
     for name, value in data.items():
-        if name in ("split", "progress", "epoch", "step") or name.endswith("_se") or math.isnan(_float(value)):
+        if (
+            name in ("split", "progress", "epoch", "step")
+            or name.endswith("_se")
+            or math.isnan(_float(value))
+        ):
             continue
         curve = curves.measured.setdefault(f"{split}_{name}", {}).setdefault(str(event.trial), Curve())
-        curve.add(event.step or 0, progress, _float(data.get("epoch")), _float(value), _float(data.get(f"{name}_se")))
+        curve.add(
+            event.step or 0,
+            progress,
+            _float(data.get("epoch")),
+            _float(value),
+            _float(data.get(f"{name}_se")),
+        )
 
 
 def _fill_epochs(training: Curve, measured: Iterable[Curve]) -> None:
-    """Steps do not always tell their epoch, evaluations do; epochs pass evenly over the steps of one candidate."""
-    rates = [curve.epochs[-1] / curve.steps[-1] for curve in measured if curve.steps[-1] > 0 and curve.epochs[-1] > 0]
+    """Steps do not always tell their epoch, evaluations do; epochs pass evenly over the
+    steps of one candidate."""
+    rates = [
+        curve.epochs[-1] / curve.steps[-1]
+        for curve in measured
+        if curve.steps[-1] > 0 and curve.epochs[-1] > 0
+    ]
     if rates:
         known = zip(training.steps, training.epochs, strict=True)
         training.epochs = [step * rates[0] if math.isnan(epoch) else epoch for step, epoch in known]
 
 
-def _measured_figure(result: RunResult, metric: str, by_trial: Mapping[str, Curve], best_steps: Mapping[str, int]) -> Figure:
+def _measured_figure(
+    result: RunResult, metric: str, by_trial: Mapping[str, Curve], best_steps: Mapping[str, int]
+) -> Figure:
     base = result.baseline.get(metric, math.nan)
     limits = _limits(result, by_trial, base)
     traces: list[dict[str, Any]] = []
@@ -134,7 +163,9 @@ def _measured_figure(result: RunResult, metric: str, by_trial: Mapping[str, Curv
         picked = [index for index, _ in thinned(curve.values, MOST_POINTS)]
         values = [curve.values[index] for index in picked]
         texts = [with_error(curve.values[index], curve.errors[index]) for index in picked]
-        symbols = _symbols(result, trial, [curve.steps[index] for index in picked], best_steps.get(trial.id))
+        symbols = _symbols(
+            result, trial, [curve.steps[index] for index in picked], best_steps.get(trial.id)
+        )
         traces.append(_trace(result, trial, curve, picked, _inside(values, limits), texts, symbols))
     return {
         "id": metric,
@@ -155,20 +186,26 @@ def _training_figure(result: RunResult, by_trial: Mapping[str, Curve]) -> Figure
         values = [value for _, value in points]
         texts = [with_error(value) for value in values]
         symbols = _symbols(result, trial, [curve.steps[index] for index, _ in points], None)
-        trace = _trace(result, trial, curve, [index for index, _ in points], _inside(values, limits), texts, symbols)
+        trace = _trace(
+            result, trial, curve, [index for index, _ in points], _inside(values, limits), texts, symbols
+        )
         traces.append({**trace, "mode": "lines"})
     return {
         "id": "train_loss",
         "group": "curves",
         "title": "Training loss",
-        "caption": "Means over stretches of steps: they show whether a run diverges, not which candidate is better.",
+        "caption": (
+            "Means over stretches of steps: they show whether a run diverges, not which candidate is"
+            " better."
+        ),
         "traces": traces,
         "layout": _layout("train loss", limits, math.nan),
     }
 
 
 def _inside(values: Sequence[float], limits: tuple[float, float] | None) -> list[float]:
-    """A candidate that diverged runs along the edge, so that its end can be seen; its true values stand in the labels."""
+    """A candidate that diverged runs along the edge, so that its end can be seen; its
+    true values stand in the labels."""
     return [value if limits is None else min(max(value, limits[0]), limits[1]) for value in values]
 
 
@@ -201,7 +238,9 @@ def _trace(
 ) -> dict[str, Any]:
     drawn_as = role(result, trial)
     used = [("r", "adapter.r"), ("alpha", "adapter.lora_alpha"), ("rate", "training.learning_rate")]
-    known = [f"{word} {number(setting(trial, key))}" for word, key in used if setting(trial, key) is not None]
+    known = [
+        f"{word} {number(setting(trial, key))}" for word, key in used if setting(trial, key) is not None
+    ]
     label = html.escape(" · ".join([trial.id, *known]))
     shares = [rounded(curve.shares[index]) for index in picked]
     return {
@@ -234,7 +273,9 @@ def _layout(y_title: str, limits: tuple[float, float] | None, base: float) -> di
     note = {"xref": "paper", "x": 1, "xanchor": "right", "showarrow": False}
     if low <= base <= high:
         line = {"dash": "dot", "width": 1.5}
-        layout["shapes"] = [{"type": "line", "xref": "paper", "x0": 0, "x1": 1, "y0": base, "y1": base, "line": line}]
+        layout["shapes"] = [
+            {"type": "line", "xref": "paper", "x0": 0, "x1": 1, "y0": base, "y1": base, "line": line}
+        ]
         layout["annotations"] = [{**note, "y": base, "yanchor": "bottom", "text": "bare base"}]
     else:
         side, arrow = ("top", "↑") if base > high else ("bottom", "↓")
@@ -247,11 +288,13 @@ def _layout(y_title: str, limits: tuple[float, float] | None, base: float) -> di
 def _limits(result: RunResult, by_trial: Mapping[str, Curve], base: float) -> tuple[float, float] | None:
     """The part of the y axis that is worth seeing.
 
-    It holds every candidate except those that diverged: one of them would flatten all others. The bare base is in it
-    unless that would take more than half of the height; it is then named at the edge.
+    It holds every candidate except those that diverged: one of them would flatten all others. The bare
+    base is in it unless that would take more than half of the height; it is then named at the edge.
     """
     diverged = {trial.id for trial in result.trials if trial.status in ("diverged", "failed")}
-    curves = [curve for trial, curve in by_trial.items() if trial not in diverged] or list(by_trial.values())
+    curves = [curve for trial, curve in by_trial.items() if trial not in diverged] or list(
+        by_trial.values()
+    )
     values = [value for curve in curves for value in curve.values if math.isfinite(value)]
     if not values:
         return None
@@ -267,5 +310,6 @@ def _float(value: Any) -> float:
 
 
 def rounded(value: float) -> float | None:
-    """Five digits: more than a screen shows, and a page of half the size. None where the value is not finite."""
+    """Five digits: more than a screen shows, and a page of half the size. None where
+    the value is not finite."""
     return float(f"{value:.5g}") if math.isfinite(value) else None

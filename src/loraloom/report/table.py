@@ -26,7 +26,8 @@ STATUS_STYLES = {
 
 @dataclass(frozen=True)
 class Column:
-    """One column. `importance` 0 always stays; of the others the highest leaves first when the terminal is narrow."""
+    """One column. `importance` 0 always stays; of the others the highest leaves first
+    when the terminal is narrow."""
 
     key: str
     heading: str
@@ -54,19 +55,35 @@ def columns(result: RunResult) -> list[Column]:
         shown.append(_measured("test", test, 2))
     return [
         *shown,
-        Column("parameters", "trained (of base)", _trained, 7, order=lambda _, trial: trial.trainable_parameters),
-        Column("memory", "peak memory", lambda _, trial: gib(trial.peak_bytes), 8, order=lambda _, t: t.peak_bytes),
-        Column("seconds", "time", lambda _, trial: duration(trial.seconds), 3, order=lambda _, t: t.seconds),
+        Column(
+            "parameters",
+            "trained (of base)",
+            _trained,
+            7,
+            order=lambda _, trial: trial.trainable_parameters,
+        ),
+        Column(
+            "memory",
+            "peak memory",
+            lambda _, trial: gib(trial.peak_bytes),
+            8,
+            order=lambda _, t: t.peak_bytes,
+        ),
+        Column(
+            "seconds", "time", lambda _, trial: duration(trial.seconds), 3, order=lambda _, t: t.seconds
+        ),
         Column("status", "status", lambda _, trial: trial.status, 0, numeric=False),
     ]
 
 
-def trials_table(result: RunResult, width: int | None = None, rows: int | None = None, *, more: str = "--all") -> Group:
+def trials_table(
+    result: RunResult, width: int | None = None, rows: int | None = None, *, more: str = "--all"
+) -> Group:
     """The table for a terminal, best first.
 
     Args:
-        width: columns of text to fit into; None shows all columns. The least important are left out until it fits, and a line
-            below the table names them.
+        width: columns of text to fit into; None shows all columns. The least important are left out
+            until it fits, and a line below the table names them.
         rows: candidates to show; None shows all. The best ones stay, and the plan's own setting.
         more: what shows everything.
     """
@@ -77,7 +94,11 @@ def trials_table(result: RunResult, width: int | None = None, rows: int | None =
         captions.append(f"{len(ranked) - len(shown)} more candidates ({more} shows them)")
     styles = ["bold" if trial.id == result.best else "" for trial in shown]
     return fitted(
-        (_shown(result, column, shown) for column in columns(result)), width, styles=styles, captions=captions, more=more
+        (_shown(result, column, shown) for column in columns(result)),
+        width,
+        styles=styles,
+        captions=captions,
+        more=more,
     )
 
 
@@ -104,7 +125,8 @@ def score(trial: Trial, metric: str) -> str:
 
 
 def setting(trial: Trial, key: str) -> object:
-    """What `trial` used for a dotted key, as the search drew it (a batch may run in pieces); None when it is not known."""
+    """What `trial` used for a dotted key, as the search drew it (a batch may run in
+    pieces); None when it is not known."""
     return trial.params.get(key, trial.settings.get(key))
 
 
@@ -113,7 +135,9 @@ def _setting(key: str, heading: str, dotted: str, importance: int, *, numeric: b
         value = setting(trial, dotted)
         return value if isinstance(value, (int, float)) else math.nan if numeric else number(value)
 
-    return Column(key, heading, lambda _, trial: number(setting(trial, dotted)), importance, numeric, order)
+    return Column(
+        key, heading, lambda _, trial: number(setting(trial, dotted)), importance, numeric, order
+    )
 
 
 def _measured(key: str, metric: str, importance: int) -> Column:
@@ -128,14 +152,21 @@ def _measured(key: str, metric: str, importance: int) -> Column:
 
 def _trained(result: RunResult, trial: Trial) -> str:
     parameters = count(trial.trainable_parameters)
-    return f"{parameters} ({share(trial.trainable_parameters, result.base_parameters)})" if result.base_parameters else parameters
+    return (
+        f"{parameters} ({share(trial.trainable_parameters, result.base_parameters)})"
+        if result.base_parameters
+        else parameters
+    )
 
 
 def _shown(result: RunResult, column: Column, trials: Sequence[Trial]) -> Shown:
     cells = [Text(column.cell(result, trial), style=_style(column, trial)) for trial in trials]
     if column.key == "trial":
         marks = {"best": "★ ", "default": "◆ "}
-        marked = [Text(marks.get(mark(result, trial), "  ")) + cell for trial, cell in zip(trials, cells, strict=True)]
+        marked = [
+            Text(marks.get(mark(result, trial), "  ")) + cell
+            for trial, cell in zip(trials, cells, strict=True)
+        ]
         return Shown("  trial", marked, column.importance, column.numeric)
     # The words of a metric stand below each other: a heading must not be wider than its numbers.
     return Shown(column.heading.replace(" ", "\n", 1), cells, column.importance, column.numeric)

@@ -14,7 +14,8 @@ MOST_DIGITS = 6
 
 
 def with_error(value: float, error: float = math.nan) -> str:
-    """A measured value, rounded where its standard error begins: "0.783 ± 0.012", "1.23e-5 ± 4e-7". NaN reads as a dash."""
+    """A measured value, rounded where its standard error begins: "0.783 ± 0.012",
+    "1.23e-5 ± 4e-7". NaN reads as a dash."""
     if math.isnan(value):
         return MISSING
     if math.isinf(value) or abs(value) >= 1e6:
@@ -61,7 +62,11 @@ def gib(count_of_bytes: float) -> str:
     """Bytes in MiB or GiB; a dash for 0, which stands for "not measured"."""
     if count_of_bytes <= 0:
         return MISSING
-    return f"{count_of_bytes / 2**30:.1f} GiB" if count_of_bytes >= 2**30 else f"{count_of_bytes / 2**20:.0f} MiB"
+    return (
+        f"{count_of_bytes / 2**30:.1f} GiB"
+        if count_of_bytes >= 2**30
+        else f"{count_of_bytes / 2**20:.0f} MiB"
+    )
 
 
 def duration(seconds: float) -> str:
@@ -75,7 +80,8 @@ def duration(seconds: float) -> str:
 
 
 def busy(seconds: float, cores_share: float) -> str:
-    """What is to be said of a forecast for an idle machine while others use it too; empty where nobody does.
+    """What is to be said of a forecast for an idle machine while others use it too;
+    empty where nobody does.
 
     Args:
         seconds: what it would take with this share.
@@ -83,7 +89,10 @@ def busy(seconds: float, cores_share: float) -> str:
     """
     if cores_share >= 1:
         return ""
-    return f"on this machine when idle ({duration(seconds)} now: other processes have {1 - cores_share:.0%} of the cores)"
+    return (
+        f"on this machine when idle ({duration(seconds)} now: other processes have {1 - cores_share:.0%}"
+        " of the cores)"
+    )
 
 
 def share(part: int, whole: int) -> str:
@@ -108,7 +117,9 @@ def _short(value: float) -> str:
     if value == 0 or not math.isfinite(value):
         return f"{value:g}"
     if 1e-2 <= abs(value) < 1e6:
-        return f"{value:.3g}" if abs(value) < 1 else f"{value:.4g}" if abs(value) < 1e4 else f"{value:.0f}"
+        return (
+            f"{value:.3g}" if abs(value) < 1 else f"{value:.4g}" if abs(value) < 1e4 else f"{value:.0f}"
+        )
     mantissa, _, exponent = _exponent(value, 2).partition("e")
     return f"{mantissa.rstrip('0').rstrip('.')}e{exponent}"
 

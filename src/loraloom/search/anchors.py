@@ -1,4 +1,5 @@
-"""The first candidates of an automatic search: the plan's own setting, what won before, and what is known to matter most."""
+"""The first candidates of an automatic search: the plan's own setting, what won before,
+and what is known to matter most."""
 
 from __future__ import annotations
 
@@ -11,7 +12,8 @@ from loraloom.search.space import RATE, Params, Space
 from loraloom.search.values import Kind
 
 RATE_STEP = 3.0
-"""A rate that is 3 times off costs about 1% of the loss, and the best rate is more often missed than any other setting."""
+"""A rate that is 3 times off costs about 1% of the loss, and the best rate is more
+often missed than any other setting."""
 SAME = 0.1
 TWIN_FROM = 4
 """With fewer trials a second seed of the plan's setting is not worth its place."""
@@ -28,11 +30,16 @@ class Anchor:
 
 
 def anchors(
-    space: Space, baseline: Mapping[str, Any], trials: int, known: Sequence[Known] = (), *, twin: bool = True
+    space: Space,
+    baseline: Mapping[str, Any],
+    trials: int,
+    known: Sequence[Known] = (),
+    *,
+    twin: bool = True,
 ) -> list[Anchor]:
-    """The plan's setting; the one of earlier searches that is worth another try; the plan's with its learning rate times 3 and
-    over 3 (as far as the space goes), and with `twin` the plan's again with a second seed: a first measure of how much a seed
-    changes."""
+    """The plan's setting; the one of earlier searches that is worth another try; the plan's with its
+    learning rate times 3 and over 3 (as far as the space goes), and with `twin` the plan's again with a
+    second seed: a first measure of how much a seed changes."""
     default = space.exactly(baseline)
     found = [Anchor(default, kind="default")]
     if RATE in space and not space[RATE].frozen and default[RATE]:

@@ -20,8 +20,8 @@ CONFIDENCE = 2.0
 
 @dataclass(frozen=True)
 class Difference:
-    """Mean cost of one candidate minus that of another, with its standard error; `rows` counts the independent draws behind it
-    (clusters of rows), and is 0 where rows were not paired."""
+    """Mean cost of one candidate minus that of another, with its standard error; `rows` counts the
+    independent draws behind it (clusters of rows), and is 0 where rows were not paired."""
 
     mean: float
     se: float
@@ -37,7 +37,8 @@ class Difference:
 
 
 def mean_cost(score: Score) -> float:
-    """sum(costs * weights) / sum(weights), or `metrics["loss"]` where the rows are not at hand; nan where neither is."""
+    """sum(costs * weights) / sum(weights), or `metrics["loss"]` where the rows are not
+    at hand; nan where neither is."""
     if not score.costs:
         return score.metrics.get("cost", score.metrics.get("loss", math.nan))
     costs, weights = rows(score)
@@ -45,7 +46,8 @@ def mean_cost(score: Score) -> float:
 
 
 def standard_error(score: Score) -> float:
-    """Standard error of the mean cost over rows, or `metrics["loss_se"]` where the rows are not at hand."""
+    """Standard error of the mean cost over rows, or `metrics["loss_se"]` where the rows
+    are not at hand."""
     if not score.costs:
         return score.metrics.get("cost_se", score.metrics.get("loss_se", 0.0))
     costs, weights = rows(score)
@@ -66,11 +68,12 @@ def ratio(values: Floats, weights: Floats, clusters: Sequence[int] = ()) -> Diff
 def ratio_of_sums(sums: Floats, weights: Floats, clusters: Sequence[int] = ()) -> Difference:
     """sum(sums) / sum(weights), both [rows], and its standard error, each cluster of rows one draw.
 
-    Rows, not tokens, are the independent draws: tokens of a row rise and fall together. Nor are the windows of one document:
-    where `clusters` [rows] says what belongs together, that is summed first. The standard error is that of a ratio estimator
-    (Cochran, Sampling Techniques, 3rd ed., section 6.3, without the finite population correction):
-    sqrt(n / (n - 1) * sum((s - mean w)^2)) / sum(w). It is infinite for a single row, and where the mean is not finite; the
-    mean of rows that weigh nothing is nan.
+    Rows, not tokens, are the independent draws: tokens of a row rise and fall together. Nor are the
+    windows of one document: where `clusters` [rows] says what belongs together, that is summed first.
+    The standard error is that of a ratio estimator (Cochran, Sampling Techniques, 3rd ed., section 6.3,
+    without the finite population correction): sqrt(n / (n - 1) * sum((s - mean w)^2)) / sum(w). It is
+    infinite for a single row, and where the mean is not finite; the mean of rows that weigh nothing is
+    nan.
     """
     if len(clusters):
         _, owner = np.unique(np.asarray(clusters), return_inverse=True)
@@ -88,14 +91,18 @@ def ratio_of_sums(sums: Floats, weights: Floats, clusters: Sequence[int] = ()) -
 def paired_difference(ours: Score, theirs: Score) -> Difference:
     """Mean cost of `ours` minus `theirs`: below 0 where ours is better.
 
-    Without rows on both sides the two standard errors are added as if independent: wider than the truth, for the same rows
-    are hard or easy for both.
+    Without rows on both sides the two standard errors are added as if independent: wider than the truth,
+    for the same rows are hard or easy for both.
 
     Raises:
         ValueError: the two were not scored on the same rows.
     """
     if not ours.costs or not theirs.costs:
-        return Difference(mean_cost(ours) - mean_cost(theirs), math.hypot(standard_error(ours), standard_error(theirs)), 0)
+        return Difference(
+            mean_cost(ours) - mean_cost(theirs),
+            math.hypot(standard_error(ours), standard_error(theirs)),
+            0,
+        )
     if len(ours.costs) != len(theirs.costs) or not _same(ours.weights, theirs.weights):
         raise ValueError(
             f"scores of different rows cannot be paired: {len(ours.costs)} rows of {ours.split} and "
@@ -112,8 +119,9 @@ def _same(ours: Sequence[float], theirs: Sequence[float]) -> bool:
 def seeds_difference(ours: Sequence[Score], theirs: Sequence[Score]) -> Difference:
     """The paired difference over several seeds, seed by seed on the same rows.
 
-    Its variance is that of the rows (of each row's cost averaged over the seeds) plus that of the seeds. With three seeds it
-    finds a difference of about 1.5 standard deviations of a seed and nothing smaller.
+    Its variance is that of the rows (of each row's cost averaged over the seeds) plus that of the seeds.
+    With three seeds it finds a difference of about 1.5 standard deviations of a seed and nothing
+    smaller.
 
     Raises:
         ValueError: no seeds, not the same number of seeds on both sides, or not the same rows.
@@ -130,11 +138,14 @@ def seeds_difference(ours: Sequence[Score], theirs: Sequence[Score]) -> Differen
 
 
 def average(scores: Sequence[Score]) -> Score:
-    """One score of several seeds: each row's cost, and each metric, averaged. A single score is returned as it is."""
+    """One score of several seeds: each row's cost, and each metric, averaged. A single
+    score is returned as it is."""
     if len(scores) == 1:
         return scores[0]
     names = set[str].intersection(*(set(score.metrics) for score in scores))
-    metrics = {name: sum(score.metrics[name] for score in scores) / len(scores) for name in sorted(names)}
+    metrics = {
+        name: sum(score.metrics[name] for score in scores) / len(scores) for name in sorted(names)
+    }
     if not all(score.costs for score in scores):
         return Score(scores[0].split, metrics)
     costs = np.mean([score.costs for score in scores], axis=0)

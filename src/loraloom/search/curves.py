@@ -62,7 +62,8 @@ class Reading:
 
 
 def remembered(work: Callable[[Curve, float], T]) -> Callable[[Curve, float], T]:
-    """`work`, done once for each progress until the curve has another reading: rungs ask the same again at every report."""
+    """`work`, done once for each progress until the curve has another reading: rungs
+    ask the same again at every report."""
 
     @wraps(work)
     def once(curve: Curve, progress: float) -> T:
@@ -117,7 +118,8 @@ class Curve:
         return self.readings[-1] if self.readings else None
 
     def add(self, seen: Observation) -> None:
-        """Append an observation; a trial that was taken up again forgets what lay at or beyond this step."""
+        """Append an observation; a trial that was taken up again forgets what lay at or
+        beyond this step."""
         self.readings = [reading for reading in self.readings if reading.step < seen.step]
         self.readings.append(Reading.of(seen))
         self.finite = [reading for reading in self.readings if reading.finite]
@@ -130,7 +132,8 @@ class Curve:
 
     @remembered
     def until(self, progress: float) -> list[Reading]:
-        """The last finite readings (3 at most) up to a progress, those after warm-up where there are any."""
+        """The last finite readings (3 at most) up to a progress, those after warm-up
+        where there are any."""
         seen = [reading for reading in self.finite if reading.progress <= progress + NEAR]
         return ([reading for reading in seen if reading.after_warmup] or seen)[-MEDIAN_OF:]
 
@@ -141,22 +144,29 @@ class Curve:
         return median(costs) if costs else math.inf
 
     def slope(self, progress: float) -> float:
-        """Change of cost per unit of progress over the last readings up to a progress; 0 with a single one."""
+        """Change of cost per unit of progress over the last readings up to a progress;
+        0 with a single one."""
         seen = self.until(progress)
         width = seen[-1].progress - seen[0].progress if seen else 0.0
         return (seen[-1].cost - seen[0].cost) / width if width > NEAR else 0.0
 
 
 def compact(score: Score, like: Score | None) -> Score:
-    """The same score in little memory: rows as arrays, and the weights those of `like` where they are equal."""
+    """The same score in little memory: rows as arrays, and the weights those of `like`
+    where they are equal."""
     weights = array("d", score.weights)
     shared = like.weights if like is not None and like.weights == weights else weights
     return replace(score, costs=array("d", score.costs), weights=shared)
 
 
 def leader(curves: Sequence[Curve]) -> Curve | None:
-    """The trial with the lowest cost so far: final where it is known, else the level of its last reading."""
-    known = [curve for curve in curves if math.isfinite(standing(curve)) and curve.status not in ("diverged", "failed")]
+    """The trial with the lowest cost so far: final where it is known, else the level of
+    its last reading."""
+    known = [
+        curve
+        for curve in curves
+        if math.isfinite(standing(curve)) and curve.status not in ("diverged", "failed")
+    ]
     return min(known, key=lambda curve: (standing(curve), curve.id)) if known else None
 
 

@@ -22,7 +22,10 @@ def decode_space(asked: Mapping[str, Any]) -> Space:
     """
     entries = check_space(asked).items()
     return Space(
-        tuple(_range(key, entry) if isinstance(entry, Mapping) else choices(key, _settings(entry)) for key, entry in entries)
+        tuple(
+            _range(key, entry) if isinstance(entry, Mapping) else choices(key, _settings(entry))
+            for key, entry in entries
+        )
     )
 
 
@@ -34,9 +37,17 @@ def _settings(listed: list[Any]) -> tuple[Any, ...]:
 def _range(key: str, parts: Mapping[str, Any]) -> Dimension:
     low, high, log, step = parts["low"], parts["high"], parts.get("log"), parts.get("step")
     integer = float not in keys()[key].kinds
-    if key in _BY_LOGARITHM and step is None and log is not False and is_power_of_two(low) and is_power_of_two(high):
+    if (
+        key in _BY_LOGARITHM
+        and step is None
+        and log is not False
+        and is_power_of_two(low)
+        and is_power_of_two(high)
+    ):
         return powers_of_two(key, low, high)
-    return Range(key, low, _last(low, high, step), bool(log), None if step is None else float(step), integer)
+    return Range(
+        key, low, _last(low, high, step), bool(log), None if step is None else float(step), integer
+    )
 
 
 def _last(low: float, high: float, step: float | None) -> float:

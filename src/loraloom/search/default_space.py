@@ -1,7 +1,8 @@
-"""The space that is searched when the user names none: more candidates, more dimensions, the one that matters most first.
+"""The space that is searched when the user names none: more candidates, more
+dimensions, the one that matters most first.
 
-The order and the ranges come from the sources in the comments below; how many dimensions a number of candidates can carry
-is this project's own rule.
+The order and the ranges come from the sources in the comments below; how many dimensions a number of
+candidates can carry is this project's own rule.
 """
 
 from __future__ import annotations
@@ -14,9 +15,11 @@ from loraloom.search.dimensions import Choices, Dimension, Range, choices, power
 from loraloom.search.space import ALPHA, BATCH, RANK, RATE, SCALE, Couplings, Space
 
 RATE_CAP = 1e-3
-"""No decoder adapter of the 117 sweeps behind our rule wanted a larger rate (thinking-machines-lab/tinker-cookbook)."""
+"""No decoder adapter of the 117 sweeps behind our rule wanted a larger rate
+(thinking-machines-lab/tinker-cookbook)."""
 RATE_REACH = 4.0
-"""A rate that is 10 times off costs 4.2% of the loss, 3 times 1.0%: a factor 4 each way holds what is worth finding."""
+"""A rate that is 10 times off costs 4.2% of the loss, 3 times 1.0%: a factor 4 each way
+holds what is worth finding."""
 ANCHORS = 4
 
 _DROPOUT = (0.0, 0.05, 0.1)
@@ -28,42 +31,67 @@ _LORA_PLUS = (1.0, 4.0, 16.0)  # arXiv 2402.12354 searches about this far
 
 
 def default_space(
-    plan_values: Mapping[str, Any], trials: int, pack_size: int, caps: Mapping[str, float] | None = None, *, wide: bool = False
+    plan_values: Mapping[str, Any],
+    trials: int,
+    pack_size: int,
+    caps: Mapping[str, float] | None = None,
+    *,
+    wide: bool = False,
 ) -> Space:
     """The space for a number of candidates, centred on the plan's setting.
 
-    4 candidates search the learning rate; 16 also batch size and rank; 32 also dropout, weight decay and warm-up; 128 also
-    alpha/r, targets and the LoRA+ ratio. In between, the nearest of these by ratio. With a slot for every candidate nothing
-    is learned on the way, and evenly spread points tell about log2(points) dimensions apart: then no more are searched.
+    4 candidates search the learning rate; 16 also batch size and rank; 32 also dropout, weight decay and
+    warm-up; 128 also alpha/r, targets and the LoRA+ ratio. In between, the nearest of these by ratio.
+    With a slot for every candidate nothing is learned on the way, and evenly spread points tell about
+    log2(points) dimensions apart: then no more are searched.
 
-    The rate stands for the plan's batch size and alpha/r: a candidate's own rate is that times sqrt(batch / plan's batch)
-    (small-batch Adam) and divided by the change of alpha/r, so that neither moves the best rate much.
+    The rate stands for the plan's batch size and alpha/r: a candidate's own rate is that times
+    sqrt(batch / plan's batch) (small-batch Adam) and divided by the change of alpha/r, so that neither
+    moves the best rate much.
 
     Args:
         plan_values: the plan's value by dotted key; `training.learning_rate` must be among them.
         trials: how many candidates.
         pack_size: how many train at a time.
-        wide: whether most of the candidates are trained for a short way only: they carry as much as half of them would.
-        caps: the largest value allowed by dotted key: 2e-3 for an encoder's rate, what fits for rank and batch size.
+        wide: whether most of the candidates are trained for a short way only: they
+            carry as much as half of them would.
+        caps: the largest value allowed by dotted key: 2e-3 for an encoder's rate, what
+            fits for rank and batch size.
     """
     limits = {RATE: RATE_CAP, RANK: 128.0, BATCH: 64.0, **(caps or {})}
-    dimensions = [dimension for group in _groups(plan_values, limits, trials // 2 if wide else trials) for dimension in group]
+    dimensions = [
+        dimension
+        for group in _groups(plan_values, limits, trials // 2 if wide else trials)
+        for dimension in group
+    ]
     if pack_size >= trials:
         dimensions = dimensions[: max(1, int(math.log2(max(trials - ANCHORS, 2))))]
-    return Space(tuple(dimensions), _couplings(dimensions, plan_values, max(limits[RATE], plan_values[RATE])))
+    return Space(
+        tuple(dimensions), _couplings(dimensions, plan_values, max(limits[RATE], plan_values[RATE]))
+    )
 
 
 def _groups(plan: Mapping[str, Any], limits: Mapping[str, float], trials: int) -> list[list[Dimension]]:
-    """Dimensions by priority, as many groups as the candidates can carry (bounds: geometric means of 4, 16, 32, 128)."""
+    """Dimensions by priority, as many groups as the candidates can carry (bounds:
+    geometric means of 4, 16, 32, 128)."""
     first: list[Dimension] = [_rate(float(plan[RATE]), limits[RATE])]
-    second: list[Dimension] = [_powers(BATCH, plan, 4, limits[BATCH]), _powers(RANK, plan, 8, limits[RANK])]
+    second: list[Dimension] = [
+        _powers(BATCH, plan, 4, limits[BATCH]),
+        _powers(RANK, plan, 8, limits[RANK]),
+    ]
     third: list[Dimension] = [
         _near("adapter.lora_dropout", plan, _DROPOUT),
         _near("training.weight_decay", plan, _DECAY),
         _near("training.warmup_ratio", plan, _WARMUP),
     ]
-    fourth: list[Dimension] = [*_scale(plan), *_targets(plan), choices("adapter.lora_plus_ratio", _LORA_PLUS)]
-    return [group for group, least in ((first, 0), (second, 8), (third, 23), (fourth, 64)) if trials >= least]
+    fourth: list[Dimension] = [
+        *_scale(plan),
+        *_targets(plan),
+        choices("adapter.lora_plus_ratio", _LORA_PLUS),
+    ]
+    return [
+        group for group, least in ((first, 0), (second, 8), (third, 23), (fourth, 64)) if trials >= least
+    ]
 
 
 def _rate(rate: float, cap: float) -> Range:
@@ -71,7 +99,8 @@ def _rate(rate: float, cap: float) -> Range:
 
 
 def _powers(key: str, plan: Mapping[str, Any], low: int, cap: float) -> Choices:
-    """Powers of two from `low` (or the plan's value, if that is smaller) to the cap (or the plan's value)."""
+    """Powers of two from `low` (or the plan's value, if that is smaller) to the cap (or
+    the plan's value)."""
     value = int(plan.get(key, low))
     floor = 2 ** int(math.log2(max(value, 1)))
     return powers_of_two(key, min(low, floor), max(2 ** int(math.log2(max(cap, 1))), floor))

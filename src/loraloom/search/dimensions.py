@@ -1,7 +1,8 @@
-"""The axes of a search space: what the sampler turns (a plain number) and what the candidate gets (a setting).
+"""The axes of a search space: what the sampler turns (a plain number) and what the
+candidate gets (a setting).
 
-Samplers compare numbers, so ranks and batch sizes are their base-2 logarithms and ordered choices their places in the
-list: a step is then about as large everywhere, and a Gaussian process can be fitted.
+Samplers compare numbers, so ranks and batch sizes are their base-2 logarithms and ordered choices their
+places in the list: a step is then about as large everywhere, and a Gaussian process can be fitted.
 """
 
 from __future__ import annotations
@@ -25,8 +26,8 @@ Coordinate: TypeAlias = int | float | str
 class Choices:
     """One of a list of settings.
 
-    `ordered` choices become whole numbers that begin at `offset` (the base-2 logarithm of the first choice where each
-    choice doubles the one before); choices without an order stay apart as labels.
+    `ordered` choices become whole numbers that begin at `offset` (the base-2 logarithm of the first
+    choice where each choice doubles the one before); choices without an order stay apart as labels.
     """
 
     key: str
@@ -91,7 +92,10 @@ class Choices:
             return self.values.index(setting)
         if not (is_number(setting) and all(is_number(value) for value in self.values)):
             return 0
-        return min(range(len(self.values)), key=lambda place: _distance(float(self.values[place]), float(setting)))
+        return min(
+            range(len(self.values)),
+            key=lambda place: _distance(float(self.values[place]), float(setting)),
+        )
 
 
 @dataclass(frozen=True)
@@ -125,7 +129,9 @@ class Range:
 
     def suggest(self, trial: Trial) -> Coordinate:
         if self.integer:
-            return trial.suggest_int(self.key, int(self.low), int(self.high), log=self.log, step=int(self.step or 1))
+            return trial.suggest_int(
+                self.key, int(self.low), int(self.high), log=self.log, step=int(self.step or 1)
+            )
         return trial.suggest_float(self.key, self.low, self.high, log=self.log, step=self.step)
 
     def setting(self, coordinate: Coordinate) -> Any:
@@ -150,7 +156,8 @@ class Range:
         return self.clip(self.low + share * (self.high - self.low))
 
     def share(self, coordinate: Coordinate) -> float:
-        """How far a coordinate lies on the way from low (0) to high (1), on the scale that is searched."""
+        """How far a coordinate lies on the way from low (0) to high (1), on the scale
+        that is searched."""
         if self.frozen:
             return 0.0
         if self.log:
@@ -158,7 +165,8 @@ class Range:
         return (float(coordinate) - self.low) / (self.high - self.low)
 
     def levels(self, count: int) -> tuple[Coordinate, ...]:
-        """All of its steps where it has any and they are few, else `count` coordinates evenly from low to high."""
+        """All of its steps where it has any and they are few, else `count` coordinates
+        evenly from low to high."""
         step = self.step or (1 if self.integer and not self.log else None)
         if step and (self.high - self.low) / step < max(count, 9):
             count = round((self.high - self.low) / step) + 1
@@ -174,7 +182,8 @@ def choices(key: str, values: Sequence[Any], *, ordered: bool | None = None) -> 
     """Choices under a key: numbers in their order, a doubling series by its logarithm, words as labels.
 
     Args:
-        ordered: says whether the list stands in an order that means something; None: numbers do, words do not.
+        ordered: says whether the list stands in an order that means something; None:
+            numbers do, words do not.
     """
     numeric = all(is_number(value) for value in values)
     kept = tuple(sorted(values)) if numeric else tuple(values)
@@ -187,7 +196,9 @@ def powers_of_two(key: str, low: int, high: int) -> Choices:
 
 
 def is_power_of_two(value: Any) -> bool:
-    return isinstance(value, int) and not isinstance(value, bool) and value > 0 and value & (value - 1) == 0
+    return (
+        isinstance(value, int) and not isinstance(value, bool) and value > 0 and value & (value - 1) == 0
+    )
 
 
 def is_number(value: Any) -> TypeGuard[int | float]:
@@ -195,12 +206,14 @@ def is_number(value: Any) -> TypeGuard[int | float]:
 
 
 def _distance(a: float, b: float) -> tuple[float, float]:
-    """How far two numbers are apart: by their ratio where both are positive (a rate of 3e-4 is nearer to 4e-4 than to 2e-4),
-    which comes before any distance to a number that is not."""
+    """How far two numbers are apart: by their ratio where both are positive (a rate of 3e-4 is nearer to
+    4e-4 than to 2e-4), which comes before any distance to a number that is not."""
     return (0.0, abs(math.log(a / b))) if a > 0 and b > 0 else (1.0 if a != b else 0.0, abs(a - b))
 
 
 def _exponent(values: tuple[Any, ...]) -> int:
     """The base-2 logarithm of the first value where each value doubles the one before, else 0."""
-    doubling = all(is_power_of_two(value) for value in values) and all(b == 2 * a for a, b in pairwise(values))
+    doubling = all(is_power_of_two(value) for value in values) and all(
+        b == 2 * a for a, b in pairwise(values)
+    )
     return values[0].bit_length() - 1 if doubling else 0

@@ -27,12 +27,13 @@ _TASK_METRICS = ("accuracy", "token_accuracy")
 def leave(curve: Curve, base_cost: float | None) -> Verdict | None:
     """The reason for a living trial to end now, if there is one.
 
-    - diverged: two observations are not finite; in warm-up the train loss is above 3 times its first value; later it is
-      above 1.5 times its best (and a tenth of the first value above it) on 3 checks in a row; from a quarter of the steps
-      on, validation is worse than the bare base by more than 2 standard errors on 2 checks in a row (not asked of the plan's
-      own setting: the yardstick is measured to its end).
-    - stop: past half of the steps, 3 evaluations without a gain, the last more than 2 standard errors above the best, and
-      the task's metric (accuracy) at no new best either.
+    - diverged: two observations are not finite; in warm-up the train loss is above 3 times its first
+      value; later it is above 1.5 times its best (and a tenth of the first value above it) on 3 checks
+      in a row; from a quarter of the steps on, validation is worse than the bare base by more than 2
+      standard errors on 2 checks in a row (not asked of the plan's own setting: the yardstick is
+      measured to its end).
+    - stop: past half of the steps, 3 evaluations without a gain, the last more than 2 standard errors
+      above the best, and the task's metric (accuracy) at no new best either.
 
     Args:
         base_cost: mean validation cost of the bare base; None where it is not known.
@@ -48,7 +49,11 @@ def leave(curve: Curve, base_cost: float | None) -> Verdict | None:
 
 def _not_finite(curve: Curve) -> str | None:
     count = sum(not (reading.finite and math.isfinite(reading.train_loss)) for reading in curve.readings)
-    return f"{count} of its {len(curve.readings)} evaluations were not finite" if count >= NON_FINITE else None
+    return (
+        f"{count} of its {len(curve.readings)} evaluations were not finite"
+        if count >= NON_FINITE
+        else None
+    )
 
 
 def _blown_up(curve: Curve) -> str | None:
@@ -58,21 +63,35 @@ def _blown_up(curve: Curve) -> str | None:
         first = last.initial_train_loss
         if first <= 0 or last.train_loss <= WARMUP_BLOWUP * first:
             return None
-        return f"train loss {last.train_loss:.4g} in warm-up, above {WARMUP_BLOWUP:g} times the first ({first:.4g})"
+        return (
+            f"train loss {last.train_loss:.4g} in warm-up, above {WARMUP_BLOWUP:g} times the first"
+            f" ({first:.4g})"
+        )
     losses = [reading.train_loss for reading in curve.readings if math.isfinite(reading.train_loss)]
     recent, best = losses[-BLOWUP_CHECKS:], min(losses, default=math.inf)
-    if len(losses) <= BLOWUP_CHECKS or min(recent) <= max(BLOWUP * best, best + BLOWUP_SHARE * last.initial_train_loss):
+    if len(losses) <= BLOWUP_CHECKS or min(recent) <= max(
+        BLOWUP * best, best + BLOWUP_SHARE * last.initial_train_loss
+    ):
         return None
-    return f"train loss {recent[-1]:.4g}, above {BLOWUP:g} times its best ({best:.4g}) on {BLOWUP_CHECKS} checks in a row"
+    return (
+        f"train loss {recent[-1]:.4g}, above {BLOWUP:g} times its best ({best:.4g}) on {BLOWUP_CHECKS}"
+        " checks in a row"
+    )
 
 
 def _worse_than_base(curve: Curve, base_cost: float | None) -> str | None:
     recent = curve.finite[-WORSE_THAN_BASE_CHECKS:]
     if base_cost is None or curve.protected or len(recent) < WORSE_THAN_BASE_CHECKS:
         return None
-    if any(reading.progress < WORSE_THAN_BASE_FROM or _surely_at_least(reading) <= base_cost for reading in recent):
+    if any(
+        reading.progress < WORSE_THAN_BASE_FROM or _surely_at_least(reading) <= base_cost
+        for reading in recent
+    ):
         return None
-    return f"validation cost {recent[-1].cost:.4g}, worse than the bare base ({base_cost:.4g}) on {len(recent)} checks in a row"
+    return (
+        f"validation cost {recent[-1].cost:.4g}, worse than the bare base ({base_cost:.4g}) on"
+        f" {len(recent)} checks in a row"
+    )
 
 
 def _surely_at_least(reading: Reading) -> float:
@@ -91,8 +110,9 @@ def _overfit(curve: Curve) -> str | None:
     if rise.mean <= ERRORS * rise.se:
         return None
     return (
-        f"validation cost {recent[-1].cost:.4g} is {rise.mean:.4g} +- {rise.se:.2g} above its best ({best.cost:.4g} at step "
-        f"{best.step}), with no gain in {OVERFIT_CHECKS} evaluations; the best checkpoint is kept"
+        f"validation cost {recent[-1].cost:.4g} is {rise.mean:.4g} +- {rise.se:.2g} above its best"
+        f" ({best.cost:.4g} at step {best.step}), with no gain in {OVERFIT_CHECKS} evaluations; the best"
+        " checkpoint is kept"
     )
 
 
@@ -101,4 +121,6 @@ def _metric_gained(earlier: Sequence[Reading], recent: Sequence[Reading]) -> boo
     name = next((name for name in _TASK_METRICS if name in recent[-1].score.metrics), None)
     if name is None:
         return False
-    return max(r.score.metrics.get(name, -math.inf) for r in recent) > max(r.score.metrics.get(name, -math.inf) for r in earlier)
+    return max(r.score.metrics.get(name, -math.inf) for r in recent) > max(
+        r.score.metrics.get(name, -math.inf) for r in earlier
+    )

@@ -14,7 +14,8 @@ def finalists_of(trials: int) -> int:
 
 
 def seeds_of(trials: int) -> int:
-    """Seeds over which each finalist is trained anew where nobody says: two after the smallest search, else three."""
+    """Seeds over which each finalist is trained anew where nobody says: two after the
+    smallest search, else three."""
     return 2 if trials <= SIZES[0][0] else 3
 
 

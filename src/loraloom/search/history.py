@@ -1,7 +1,9 @@
-"""What earlier searches on the same base found: where settings did well, and the one that is worth another try.
+"""What earlier searches on the same base found: where settings did well, and the one
+that is worth another try.
 
-Costs of other data cannot be compared, so each earlier trial counts by its place in its own search. Between trials the
-standing to expect is their mean, weighted by nearness (kernel regression: Nadaraya 1964, Watson 1964).
+Costs of other data cannot be compared, so each earlier trial counts by its place in its own search.
+Between trials the standing to expect is their mean, weighted by nearness (kernel regression: Nadaraya
+1964, Watson 1964).
 """
 
 from __future__ import annotations
@@ -21,7 +23,8 @@ NEUTRAL_WEIGHT = 0.5
 BANDWIDTH = 0.2
 """Of the kernel, in the unit of `_position`."""
 OCTAVES = 4
-"""Doublings in the unit of `_position`: a default space spans about as many of the rate, the rank and the batch size."""
+"""Doublings in the unit of `_position`: a default space spans about as many of the
+rate, the rank and the batch size."""
 
 
 @dataclass(frozen=True)
@@ -31,7 +34,8 @@ class Known:
     Attributes:
         params: its settings by dotted key, searched or not.
         standing: its place in its own search, from 0 (the worst) to 1 (the best).
-        reason: why it is worth another try, in words that name its run; empty for all but a run's winner.
+        reason: why it is worth another try, in words that name its run; empty for all
+            but a run's winner.
     """
 
     params: Mapping[str, Any]
@@ -46,7 +50,8 @@ class PastSearch:
     Attributes:
         trial: the one that it kept.
         params: its setting by dotted key.
-        gain: how much better that was than the plan's own setting there, in the unit of the metric; 0 where it was the plan's.
+        gain: how much better that was than the plan's own setting there, in the unit of
+            the metric; 0 where it was the plan's.
         known: all trials that tell something.
     """
 
@@ -63,13 +68,18 @@ class PastSearch:
     @classmethod
     def from_plain(cls, plain: Mapping[str, Any]) -> PastSearch:
         """What `dataclasses.asdict` made of one, after a way through JSON."""
-        known = tuple(Known(without_lists(one["params"]), one["standing"], one["reason"]) for one in plain["known"])
+        known = tuple(
+            Known(without_lists(one["params"]), one["standing"], one["reason"]) for one in plain["known"]
+        )
         return cls(plain["run"], plain["trial"], without_lists(plain["params"]), plain["gain"], known)
 
 
 def without_lists(params: Mapping[str, Any]) -> Params:
     """Settings that came out of JSON, as a space has them."""
-    return {key: tuple(cast("list[Any]", value)) if isinstance(value, list) else value for key, value in params.items()}
+    return {
+        key: tuple(cast("list[Any]", value)) if isinstance(value, list) else value
+        for key, value in params.items()
+    }
 
 
 def standings(costs: Sequence[Any]) -> list[float]:
@@ -101,8 +111,11 @@ class Prior:
         return [_position(dimension, settings.get(dimension.key)) for dimension in self._space.searched]
 
 
-def tried_again(space: Space, baseline: Mapping[str, Any], known: Sequence[Known]) -> tuple[Params, str] | None:
-    """Of the earlier winners the one that all earlier trials speak for most, as this space has it, and why it is tried.
+def tried_again(
+    space: Space, baseline: Mapping[str, Any], known: Sequence[Known]
+) -> tuple[Params, str] | None:
+    """Of the earlier winners the one that all earlier trials speak for most, as this
+    space has it, and why it is tried.
 
     What the space does not turn is as in `baseline`. Of two that are equal, the first.
     """
@@ -114,11 +127,15 @@ def tried_again(space: Space, baseline: Mapping[str, Any], known: Sequence[Known
 
 
 def _position(dimension: Dimension, setting: Any) -> float | str:
-    """Where a setting lies: numbers above 0 by their logarithm, so that it matters not how far the space goes; others by
-    their place in it; words as they are."""
+    """Where a setting lies: numbers above 0 by their logarithm, so that it matters not how far the space
+    goes; others by their place in it; words as they are."""
     ends = (dimension.low,) if isinstance(dimension, Range) else dimension.values
     if all(is_number(end) and end > 0 for end in ends):
-        number = setting if is_number(setting) and setting > 0 else dimension.setting(dimension.coordinate(setting))
+        number = (
+            setting
+            if is_number(setting) and setting > 0
+            else dimension.setting(dimension.coordinate(setting))
+        )
         return math.log2(number) / OCTAVES
     coordinate = dimension.coordinate(setting)
     if isinstance(coordinate, str):

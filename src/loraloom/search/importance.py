@@ -13,8 +13,9 @@ from numpy.typing import NDArray
 from loraloom.search.ped_anova import divergence_of_choices, divergence_of_numbers, good_ones
 
 FEWEST = 12
-"""Different settings below which nothing is said. tests/search/test_importance.py plants one setting among three that matters:
-from 12 candidates it comes first more than four times in five, from 8 two times in three."""
+"""Different settings below which nothing is said. tests/search/test_importance.py plants one setting
+among three that matters: from 12 candidates it comes first more than four times in five, from 8 two
+times in three."""
 GOOD = 4
 """At least this many candidates count as good ones; of many, the best tenth."""
 LOG_SPREAD = 20
@@ -23,17 +24,20 @@ LOG_SPREAD = 20
 
 @dataclass(frozen=True)
 class Importance:
-    """Share of each searched setting in what made candidates good, largest first, summing to 1; empty where `note` says why."""
+    """Share of each searched setting in what made candidates good, largest first, summing to 1; empty
+    where `note` says why."""
 
     shares: Mapping[str, float] = field(default_factory=dict[str, float])
     note: str = ""
 
 
 def importance(candidates: Sequence[tuple[Mapping[str, Any], float]]) -> Importance:
-    """PED-ANOVA (Watanabe, Bansal and Hutter 2023, arXiv:2304.10255) over (settings, cost), a lower cost being better.
+    """PED-ANOVA (Watanabe, Bansal and Hutter 2023, arXiv:2304.10255) over (settings,
+    cost), a lower cost being better.
 
-    It asks how differently each setting is spread among the good candidates and among all: ranks alone count, so that a
-    pruned candidate may stand with its last cost and a diverged one with infinity. Settings that never vary are left out.
+    It asks how differently each setting is spread among the good candidates and among all: ranks alone
+    count, so that a pruned candidate may stand with its last cost and a diverged one with infinity.
+    Settings that never vary are left out.
     """
     known = _distinct(candidates)
     keys = sorted(set[str].intersection(*(set(settings) for settings, _ in known))) if known else []
@@ -41,15 +45,22 @@ def importance(candidates: Sequence[tuple[Mapping[str, Any], float]]) -> Importa
     if not keys:
         return Importance(note="no setting was varied")
     if len(known) < FEWEST:
-        return Importance(note=f"{len(known)} different settings are too few to tell what mattered; it takes {FEWEST}")
+        return Importance(
+            note=f"{len(known)} different settings are too few to tell what mattered; it takes {FEWEST}"
+        )
     shares = _ped_anova(known, keys)
     if not any(shares.values()):
-        return Importance(note="no setting is spread differently among the good candidates than among all")
+        return Importance(
+            note="no setting is spread differently among the good candidates than among all"
+        )
     return Importance(dict(sorted(shares.items(), key=lambda item: (-item[1], item[0]))))
 
 
-def _distinct(candidates: Sequence[tuple[Mapping[str, Any], float]]) -> list[tuple[Mapping[str, Any], float]]:
-    """One entry a setting, seeds of it averaged; costs that are not finite become the worst that was measured."""
+def _distinct(
+    candidates: Sequence[tuple[Mapping[str, Any], float]],
+) -> list[tuple[Mapping[str, Any], float]]:
+    """One entry a setting, seeds of it averaged; costs that are not finite become the
+    worst that was measured."""
     worst = max((cost for _, cost in candidates if math.isfinite(cost)), default=math.nan)
     seen: dict[Any, tuple[Mapping[str, Any], list[float]]] = {}
     for settings, cost in candidates:
@@ -59,7 +70,9 @@ def _distinct(candidates: Sequence[tuple[Mapping[str, Any], float]]) -> list[tup
     return [one for one in found if math.isfinite(one[1])]
 
 
-def _ped_anova(known: Sequence[tuple[Mapping[str, Any], float]], keys: Sequence[str]) -> dict[str, float]:
+def _ped_anova(
+    known: Sequence[tuple[Mapping[str, Any], float]], keys: Sequence[str]
+) -> dict[str, float]:
     good = good_ones([cost for _, cost in known], max(0.1, GOOD / len(known)))
     found = {key: _divergence([settings[key] for settings, _ in known], good) for key in keys}
     total = sum(found.values())

@@ -10,7 +10,8 @@ from contextlib import contextmanager
 
 @contextmanager
 def quiet() -> Generator[None]:
-    """Optuna's log lines and its warnings about experimental parts are not for the user: what fails comes as an error."""
+    """Optuna's log lines and its warnings about experimental parts are not for the
+    user: what fails comes as an error."""
     from optuna.exceptions import ExperimentalWarning
 
     logger = logging.getLogger("optuna")

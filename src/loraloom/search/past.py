@@ -10,8 +10,8 @@ from loraloom.search.space import Point
 
 
 class Early(NamedTuple):
-    """What is known of a candidate at the first rung: its point, its cost there (nan for none yet, infinite where it was not
-    finite), and whether it is still on its way."""
+    """What is known of a candidate at the first rung: its point, its cost there (nan for none yet,
+    infinite where it was not finite), and whether it is still on its way."""
 
     point: Point
     cost: float
@@ -20,8 +20,9 @@ class Early(NamedTuple):
 
 @dataclass(frozen=True)
 class Past:
-    """What a sampler may know: trials asked so far, results told to Optuna, whether a point would be new, and how each trial
-    that was asked stands at the first rung, in the order of asking (for a search that starts wide)."""
+    """What a sampler may know: trials asked so far, results told to Optuna, whether a point would be
+    new, and how each trial that was asked stands at the first rung, in the order of asking (for a search
+    that starts wide)."""
 
     asked: int
     learned: int

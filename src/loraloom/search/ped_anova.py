@@ -1,7 +1,9 @@
-"""PED-ANOVA (Watanabe, Bansal and Hutter 2023, arXiv:2304.10255): how differently a setting is spread among good candidates.
+"""PED-ANOVA (Watanabe, Bansal and Hutter 2023, arXiv:2304.10255): how differently a
+setting is spread among good candidates.
 
-Optuna's `PedAnovaImportanceEvaluator` gives the same numbers (tests/search/test_ped_anova.py holds the two together), but to
-import it is to import scikit-learn. Shapes: G places of a grid, or choices; K of them where candidates are.
+Optuna's `PedAnovaImportanceEvaluator` gives the same numbers (tests/search/test_ped_anova.py holds the
+two together), but to import it is to import scikit-learn. Shapes: G places of a grid, or choices; K of
+them where candidates are.
 """
 
 from __future__ import annotations
@@ -32,7 +34,8 @@ def good_ones(costs: Sequence[float], share: float) -> NDArray[np.bool_]:
 
 
 def divergence_of_numbers(values: Sequence[float], good: NDArray[np.bool_], *, log: bool) -> float:
-    """Pearson divergence between the spreads of a number among good candidates and among all; 0 where they are alike.
+    """Pearson divergence between the spreads of a number among good candidates and
+    among all; 0 where they are alike.
 
     Args:
         values: of each candidate; not all the same.
@@ -42,14 +45,18 @@ def divergence_of_numbers(values: Sequence[float], good: NDArray[np.bool_], *, l
     scaled = np.log(values) if log else np.asarray(values, dtype=np.float64)
     step = (scaled.max() - scaled.min()) / (GRID - 1)
     places = np.clip(np.ceil((scaled - scaled.min()) / step - 0.5).astype(np.int64), 0, GRID - 1)
-    return _divergence(*(_spread_of_numbers(np.bincount(some, minlength=GRID)) for some in (places[good], places)))
+    return _divergence(
+        *(_spread_of_numbers(np.bincount(some, minlength=GRID)) for some in (places[good], places))
+    )
 
 
 def divergence_of_choices(choices: Sequence[int], good: NDArray[np.bool_]) -> float:
     """The same for a setting without an order; `choices` are numbers from 0."""
     places = np.asarray(choices, dtype=np.int64)
     size = int(places.max()) + 1
-    return _divergence(*(_spread_of_choices(np.bincount(some, minlength=size)) for some in (places[good], places)))
+    return _divergence(
+        *(_spread_of_choices(np.bincount(some, minlength=size)) for some in (places[good], places))
+    )
 
 
 def _divergence(good_G: Floats, all_G: Floats) -> float:
@@ -58,7 +65,8 @@ def _divergence(good_G: Floats, all_G: Floats) -> float:
 
 
 def _spread_of_numbers(counts_G: NDArray[np.int64]) -> Floats:
-    """Probability of each place: a normal kernel around each candidate, one as wide as the grid for the prior."""
+    """Probability of each place: a normal kernel around each candidate, one as wide as
+    the grid for the prior."""
     size, places_K = len(counts_G), np.flatnonzero(counts_G).astype(np.float64)
     weights_K = counts_G[counts_G > 0]
     centres = np.append(places_K, (size - 1) / 2)
@@ -82,7 +90,8 @@ def _bandwidth(places_K: Floats, weights_K: NDArray[np.int64]) -> float:
 
 
 def _spread_of_choices(counts_G: NDArray[np.int64]) -> Floats:
-    """Probability of each choice: those that were made, blurred a little, and an even one for the prior."""
+    """Probability of each choice: those that were made, blurred a little, and an even
+    one for the prior."""
     made_K = np.flatnonzero(counts_G)
     kernels = np.full((len(made_K) + 1, len(counts_G)), PRIOR / (len(made_K) + 1))
     kernels[np.arange(len(made_K)), made_K] += 1

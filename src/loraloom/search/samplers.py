@@ -1,7 +1,8 @@
 """Where the next candidate lies, by sampler name.
 
-Optuna draws (tpe, gp, random, sobol); grid and one_factor are lists of ours. A model says nothing sensible before it has
-seen a few results, so tpe and gp begin with scrambled Sobol points, which fill the space more evenly than chance.
+Optuna draws (tpe, gp, random, sobol); grid and one_factor are lists of ours. A model says nothing
+sensible before it has seen a few results, so tpe and gp begin with scrambled Sobol points, which fill
+the space more evenly than chance.
 """
 
 from __future__ import annotations
@@ -39,7 +40,8 @@ class Sampler(Protocol):
 
     @property
     def censored(self) -> bool:
-        """Whether a pruned trial is told as complete, at the cost that it would probably have reached."""
+        """Whether a pruned trial is told as complete, at the cost that it would
+        probably have reached."""
         ...
 
     def waits(self, past: Past) -> bool:
@@ -82,7 +84,8 @@ class Listed(NeverWaits):
 
 @dataclass(frozen=True)
 class Warmed(NeverWaits):
-    """A model that speaks once `designed` trials were asked and `needed` results are known; Sobol points until then."""
+    """A model that speaks once `designed` trials were asked and `needed` results are
+    known; Sobol points until then."""
 
     sobol: BaseSampler
     model: BaseSampler
@@ -117,7 +120,9 @@ def make_sampler(
         ConfigError: there is no sampler of that name.
     """
     if name not in SAMPLERS:
-        raise ConfigError(f"there is no sampler `{name}`", need=f"one of {', '.join(SAMPLERS)}", where="search.sampler")
+        raise ConfigError(
+            f"there is no sampler `{name}`", need=f"one of {', '.join(SAMPLERS)}", where="search.sampler"
+        )
     if name == "grid":
         return Listed(_grid(space, trials, seed))
     if name == "one_factor":
@@ -128,7 +133,9 @@ def make_sampler(
         return Drawn(RandomSampler(seed=seed))
     model = _auto_model(space, trials, pack_size) if name == "auto" and not wide else name
     sobol = _sobol(seed)
-    sampler: Sampler = Waves(space, sobol, first_wave(trials), seed) if name == "auto" and wide else Drawn(sobol)
+    sampler: Sampler = (
+        Waves(space, sobol, first_wave(trials), seed) if name == "auto" and wide else Drawn(sobol)
+    )
     if model == "gp" or model == "tpe":
         designed = ANCHORS + sobol_points(trials) if name == "auto" else 0
         sampler = _warmed(model, space, designed, seed, sobol)
@@ -141,10 +148,11 @@ def sobol_points(trials: int) -> int:
 
 
 def one_factor(space: Space, baseline: Mapping[str, Any], trials: int) -> list[Point]:
-    """The plan's setting with one dimension changed at a time: every dimension's nearest change first, then the next.
+    """The plan's setting with one dimension changed at a time: every dimension's
+    nearest change first, then the next.
 
-    A range takes five levels, evenly from end to end on its own scale; the one nearest to the plan's is left out. Where
-    these are fewer than the trials, the levels in between follow.
+    A range takes five levels, evenly from end to end on its own scale; the one nearest to the plan's is
+    left out. Where these are fewer than the trials, the levels in between follow.
     """
     points: list[Point] = []
     for levels in LEVELS:
@@ -160,14 +168,17 @@ def _changes(space: Space, baseline: Mapping[str, Any], count: int) -> list[Poin
     for dimension in space.searched:
         levels = dimension.levels(count)
         own = min(range(len(levels)), key=lambda place: _distance(levels, place, centre[dimension.key]))
-        others = sorted((place for place in range(len(levels)) if place != own), key=lambda place: abs(place - own))
+        others = sorted(
+            (place for place in range(len(levels)) if place != own), key=lambda place: abs(place - own)
+        )
         changes: list[Point] = [{**centre, dimension.key: levels[place]} for place in others]
         ways.append(changes)
     return [point for together in zip_longest(*ways) for point in together if point is not None]
 
 
 def _distance(levels: Sequence[Any], place: int, own: Any) -> float:
-    """How far a level is from the plan's value: by ratio for positive numbers, else 0 for the same and 1 for another."""
+    """How far a level is from the plan's value: by ratio for positive numbers, else 0
+    for the same and 1 for another."""
     level = levels[place]
     if isinstance(level, str) or isinstance(own, str):
         return float(level != own)
@@ -175,7 +186,8 @@ def _distance(levels: Sequence[Any], place: int, own: Any) -> float:
 
 
 def _grid(space: Space, trials: int, seed: int) -> list[Point]:
-    """The whole grid in order; where it is larger than the search, in a drawn order, so that every part is seen."""
+    """The whole grid in order; where it is larger than the search, in a drawn order, so
+    that every part is seen."""
     points = space.grid(trials)
     if len(points) > trials:
         Random(seed).shuffle(points)
@@ -183,7 +195,8 @@ def _grid(space: Space, trials: int, seed: int) -> list[Point]:
 
 
 def _auto_model(space: Space, trials: int, pack_size: int) -> Model | None:
-    """A Gaussian process for few trials in an ordered space, TPE for many or for words; nothing where nothing is learned."""
+    """A Gaussian process for few trials in an ordered space, TPE for many or for words;
+    nothing where nothing is learned."""
     if pack_size >= trials or trials < NO_MODEL_BELOW or not space.searched:
         return None
     return "tpe" if space.categorical or trials >= TPE_FROM else "gp"

@@ -1,7 +1,8 @@
-"""The search as the pipeline sees it: ask for candidates, report what they do, hear which have to go, tell how they ended.
+"""The search as the pipeline sees it: ask for candidates, report what they do, hear
+which have to go, tell how they ended.
 
-The study lives in memory: a new Searcher that gets the same calls comes to the same place. Costs (the mean of `Score.costs`)
-are what is compared throughout, and less is better.
+The study lives in memory: a new Searcher that gets the same calls comes to the same place. Costs (the
+mean of `Score.costs`) are what is compared throughout, and less is better.
 """
 
 from __future__ import annotations
@@ -39,11 +40,13 @@ AUDIT_EVERY = 8
 """One sampled trial of eight, at a drawn place among them, is an audit: 12.5%."""
 DRAWS = 2
 REDRAWS = 20
-"""A sampler that repeats itself is asked once more; after that chance decides, so often before the grid is walked."""
+"""A sampler that repeats itself is asked once more; after that chance decides, so often
+before the grid is walked."""
 PERCENT = 100
 """Optuna's steps: its pruners compare trials at equal ones."""
 STUDY = "search"
-"""Hyperband draws a trial's bracket from the study's name and the trial's number: the name must stay the same."""
+"""Hyperband draws a trial's bracket from the study's name and the trial's number: the
+name must stay the same."""
 ORDER = ("completed", "running", "pruned", "diverged", "failed")
 
 
@@ -59,9 +62,10 @@ class Searcher:
         pruner: auto | careful | asha | hyperband | median | none.
         seed: of every draw.
         minimize: False where `Score.costs` are gains.
-        base: the bare base's score on the same rows, if known: the worst that a diverged trial can count for, and the bar
-            that a trial has to stay under.
-        known: trials of earlier searches on the same base, the latest search first. Only the automatic sampler heeds them.
+        base: the bare base's score on the same rows, if known: the worst that a diverged trial can count
+            for, and the bar that a trial has to stay under.
+        known: trials of earlier searches on the same base, the latest search first.
+            Only the automatic sampler heeds them.
 
     Raises:
         ConfigError: no such sampler or pruner.
@@ -90,7 +94,13 @@ class Searcher:
         with quiet():
             self._study = optuna.create_study(study_name=STUDY, direction="minimize")
         self._sampler = make_sampler(
-            sampler, self._space, baseline, trials=trials, pack_size=pack_size, seed=seed, wide=self._wide
+            sampler,
+            self._space,
+            baseline,
+            trials=trials,
+            pack_size=pack_size,
+            seed=seed,
+            wide=self._wide,
         )
         self._random = RandomSampler(seed=seed)
         self._running: dict[str, optuna.Trial] = {}
@@ -100,13 +110,14 @@ class Searcher:
         self._points: dict[str, Point] = {}
         self._used: set[str] = set()
         self._used_up = False
-        # What has happened since: reports since the last verdicts and since the last wave, verdicts that are not obeyed yet, ends
-        # that a model can learn from.
+        # What has happened since: reports since the last verdicts and since the last wave, verdicts that
+        # are not obeyed yet, ends that a model can learn from.
         self._fresh: dict[str, Curve] = {}
         self._reported, self._wave = False, 0
         self._leaving: set[str] = set()
         self._learned = 0
-        # The paused ones that may go on, until something changes; the last score, whose weights most others share.
+        # The paused ones that may go on, until something changes; the last score, whose
+        # weights most others share.
         self._free: list[str] | None = None
         self._seen: Score | None = None
 
@@ -117,10 +128,13 @@ class Searcher:
         """Whether `ask` has something to hand out now; later, when more was reported, it may."""
         if self._released():
             return True
-        return self._coming > 0 and (self._next_anchor() is not None or not self._sampler.waits(self._past()))
+        return self._coming > 0 and (
+            self._next_anchor() is not None or not self._sampler.waits(self._past())
+        )
 
     def ask(self) -> Suggestion | None:
-        """The next candidate; None when there is none now, or none any more: all were handed out, or the space holds no other.
+        """The next candidate; None when there is none now, or none any more: all were
+        handed out, or the space holds no other.
 
         Paused candidates that may go on come first.
         """
@@ -141,12 +155,16 @@ class Searcher:
         """Hand out what was handed out at this point of an earlier process that got the same calls.
 
         Returns:
-            Whether the same was drawn. Another release of Optuna may draw otherwise: what was drawn is then put aside, and
+            Whether the same was drawn. Another release of Optuna may draw otherwise:
+                what was drawn is then put aside, and
             `known` handed out in its place.
         """
         before = len(self._curves)
         drawn, asked = self.ask(), _fingerprint(known.params, known.seed_offset)
-        if drawn is not None and (drawn.id, _fingerprint(drawn.params, drawn.seed_offset)) == (known.id, asked):
+        if drawn is not None and (drawn.id, _fingerprint(drawn.params, drawn.seed_offset)) == (
+            known.id,
+            asked,
+        ):
             return True
         with quiet():
             if drawn is not None and len(self._curves) > before:
@@ -166,20 +184,33 @@ class Searcher:
         """Paused candidates that may go on; worked out once after each thing that may change it."""
         if self._free is None:
             waiting = any(curve.paused for curve in self._curves.values())
-            self._free = self._pruner.released(list(self._curves.values()), self._coming) if waiting else []
+            self._free = (
+                self._pruner.released(list(self._curves.values()), self._coming) if waiting else []
+            )
         return self._free
 
     def _past(self) -> Past:
-        return Past(len(self._curves), self._learned, self._is_new, lambda: map(self._early, self._curves.values()))
+        return Past(
+            len(self._curves),
+            self._learned,
+            self._is_new,
+            lambda: map(self._early, self._curves.values()),
+        )
 
     def _early(self, curve: Curve) -> Early:
         reached = mark(curve, FIRST) is not None
-        return Early(self._points[curve.id], cost_at(curve, FIRST) if reached else math.nan, curve.living and not reached)
+        return Early(
+            self._points[curve.id],
+            cost_at(curve, FIRST) if reached else math.nan,
+            curve.living and not reached,
+        )
 
     def _ask_new(self) -> Suggestion | None:
         anchor = self._next_anchor()
         if anchor is not None:
-            return self._enqueue(self._space.point(anchor.params), anchor.params, anchor.kind, anchor.seed_offset)
+            return self._enqueue(
+                self._space.point(anchor.params), anchor.params, anchor.kind, anchor.seed_offset
+            )
         past = self._past()
         proposal = self._sampler.next(past)
         for draw in range(REDRAWS):
@@ -191,7 +222,9 @@ class Searcher:
             if asked is not None:
                 return asked
         left = Listed(self._space.grid(self._trials)).next(past)
-        return self._enqueue(left, self._space.params(left), "sampled") if isinstance(left, dict) else None
+        return (
+            self._enqueue(left, self._space.params(left), "sampled") if isinstance(left, dict) else None
+        )
 
     def _draw(self, sampler: optuna.samplers.BaseSampler) -> Suggestion | None:
         """A point that was not handed out before, or None."""
@@ -204,17 +237,22 @@ class Searcher:
         return self._begin(trial, params, "sampled")
 
     def _enqueue(self, point: Point, params: Params, kind: Kind, seed_offset: int = 0) -> Suggestion:
-        """Hand out a point of our own. Optuna would have a costlier sampler draw for it all the same, and in vain."""
+        """Hand out a point of our own. Optuna would have a costlier sampler draw for it
+        all the same, and in vain."""
         self._study.enqueue_trial(point)
         self._study.sampler = self._random
         trial = self._study.ask()
         self._space.suggest(trial)
         return self._begin(trial, params, kind, seed_offset)
 
-    def _begin(self, trial: optuna.Trial, params: Params, kind: Kind, seed_offset: int = 0) -> Suggestion:
+    def _begin(
+        self, trial: optuna.Trial, params: Params, kind: Kind, seed_offset: int = 0
+    ) -> Suggestion:
         if kind == "sampled" and self._audits and self._is_audit():
             kind = "audit"
-        params = {key: tuple(value) if isinstance(value, list) else value for key, value in params.items()}
+        params = {
+            key: tuple(value) if isinstance(value, list) else value for key, value in params.items()
+        }
         asked = Suggestion(f"t{len(self._curves):03d}", params, kind, seed_offset, kind == "audit")
         protected = _fingerprint(params, 0) == _fingerprint(self._anchors[0].params, 0)
         self._curves[asked.id] = Curve(asked, self._wave, protected)
@@ -224,10 +262,18 @@ class Searcher:
         return asked
 
     def _next_anchor(self) -> Anchor | None:
-        """The next fixed candidate: all of them in an automatic search, else the plan's own setting alone."""
+        """The next fixed candidate: all of them in an automatic search, else the plan's
+        own setting alone."""
         wanted = self._anchors if self._anchored else self._anchors[:1]
-        anchor = next((a for a in wanted if _fingerprint(a.params, a.seed_offset) not in self._used), None)
-        if anchor and anchor.seed_offset and self._trials <= EXITS_ONLY and not any(c.living for c in self._curves.values()):
+        anchor = next(
+            (a for a in wanted if _fingerprint(a.params, a.seed_offset) not in self._used), None
+        )
+        if (
+            anchor
+            and anchor.seed_offset
+            and self._trials <= EXITS_ONLY
+            and not any(c.living for c in self._curves.values())
+        ):
             # So few trials, and all known: the second seed is better spent on the one that will be kept.
             best = leader(list(self._curves.values()))
             return Anchor(dict(best.suggestion.params), anchor.seed_offset) if best else anchor
@@ -235,7 +281,9 @@ class Searcher:
 
     def _is_audit(self) -> bool:
         count = sum(curve.suggestion.kind in ("sampled", "audit") for curve in self._curves.values())
-        return count % AUDIT_EVERY == Random(f"{self._seed}:{count // AUDIT_EVERY}").randrange(AUDIT_EVERY)
+        return count % AUDIT_EVERY == Random(f"{self._seed}:{count // AUDIT_EVERY}").randrange(
+            AUDIT_EVERY
+        )
 
     def _is_new(self, point: Point) -> bool:
         return _fingerprint(self._space.params(point), 0) not in self._used
@@ -250,7 +298,9 @@ class Searcher:
         """
         trial, curve = self._trial(observation.trial_id), self._curves[observation.trial_id]
         if not 0 < observation.progress <= 1 or observation.step < 1:
-            raise ValueError(f"step {observation.step} at progress {observation.progress} is no place in a training")
+            raise ValueError(
+                f"step {observation.step} at progress {observation.progress} is no place in a training"
+            )
         self._seen = compact(self._signed(observation.score), like=self._seen)
         curve.add(replace(observation, score=self._seen))
         self._reported, self._free, self._fresh[curve.id] = True, None, curve
@@ -262,8 +312,9 @@ class Searcher:
     def verdicts(self) -> list[Verdict]:
         """The trials that have to leave the pack, each once; to be called after every report.
 
-        A trial that has to go is told of with `tell`: "pruned" or "diverged", and "completed" with its best score where the
-        action was "stop". One whose action is "pause" is kept as it is until `ask` hands it out again.
+        A trial that has to go is told of with `tell`: "pruned" or "diverged", and "completed" with its
+        best score where the action was "stop". One whose action is "pause" is kept as it is until `ask`
+        hands it out again.
         """
         self._free = None
         # One that was not heard of since the last time has no new reason to end by itself.
@@ -284,9 +335,9 @@ class Searcher:
     def tell(self, trial_id: str, status: EndStatus, score: Score | None = None) -> None:
         """How a trial ended, and with which validation score (that of its best checkpoint).
 
-        Optuna is told what its samplers can use: a pruned trial as pruned, or for a Gaussian process as complete at the
-        leader's cost plus the gap; a diverged one as complete at the bare base's cost, not at a huge number that would flatten
-        the rest.
+        Optuna is told what its samplers can use: a pruned trial as pruned, or for a Gaussian process as
+        complete at the leader's cost plus the gap; a diverged one as complete at the bare base's cost,
+        not at a huge number that would flatten the rest.
 
         Raises:
             ValueError: the trial is not running here, or is completed without a finite score.
@@ -311,13 +362,20 @@ class Searcher:
         if status == "completed":
             return cost, TrialState.COMPLETE
         if status == "pruned":
-            return (self._imputed(curve), TrialState.COMPLETE) if self._sampler.censored else (None, TrialState.PRUNED)
+            return (
+                (self._imputed(curve), TrialState.COMPLETE)
+                if self._sampler.censored
+                else (None, TrialState.PRUNED)
+            )
         floor = self._floor() if status == "diverged" else None
         return (None, TrialState.FAIL) if floor is None else (floor, TrialState.COMPLETE)
 
     def _imputed(self, curve: Curve) -> float:
         """Where a pruned trial would probably have ended: as far behind the leader as it was."""
-        first, last = leader([other for other in self._curves.values() if other is not curve]), curve.last
+        first, last = (
+            leader([other for other in self._curves.values() if other is not curve]),
+            curve.last,
+        )
         own = standing(curve)
         if first is None or last is None or not math.isfinite(own):
             return self._floor() or 0.0
@@ -331,7 +389,8 @@ class Searcher:
     # Looking
 
     def ranking(self) -> list[Place]:
-        """All trials handed out: completed ones first and by their cost, then the others as far as they came.
+        """All trials handed out: completed ones first and by their cost, then the
+        others as far as they came.
 
         Two places may be a tie: `compare.pick_winner` knows.
         """
@@ -349,7 +408,11 @@ class Searcher:
         """The score as costs."""
         if self._minimize:
             return score
-        return replace(score, metrics={**score.metrics, "cost": -mean_cost(score)}, costs=tuple(-cost for cost in score.costs))
+        return replace(
+            score,
+            metrics={**score.metrics, "cost": -mean_cost(score)},
+            costs=tuple(-cost for cost in score.costs),
+        )
 
 
 def _place(curve: Curve) -> Place:
@@ -357,7 +420,16 @@ def _place(curve: Curve) -> Place:
     cost = standing(curve)
     se = curve.se if curve.cost is not None or last is None else last.se
     asked = curve.suggestion
-    return Place(curve.id, curve.status, asked.kind, asked.params, asked.seed_offset, cost, se, last.progress if last else 0.0)
+    return Place(
+        curve.id,
+        curve.status,
+        asked.kind,
+        asked.params,
+        asked.seed_offset,
+        cost,
+        se,
+        last.progress if last else 0.0,
+    )
 
 
 def _fingerprint(params: Mapping[str, Any], seed_offset: int) -> str:

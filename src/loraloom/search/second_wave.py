@@ -1,10 +1,12 @@
-"""The second half of a search that starts wide: drawn from what all of the first half showed at the first rung.
+"""The second half of a search that starts wide: drawn from what all of the first half
+showed at the first rung.
 
-A response surface (every setting, its square and the products of two, by Bayesian ridge regression) is fitted to the costs
-of the first half; each candidate of the second half is the lowest point of one surface drawn from its posterior (Thompson
-sampling). A few dozen rough costs carry no finer model, and a draw keeps what is not known in play: for 32 and 48
-candidates the winners lack half of what they lack without it (benchmarks/search); with fewer, it finds no more than Sobol's
-points do. Sources: Box and Wilson 1951 (response surfaces), Thompson 1933; Russo et al., arXiv 1707.02038.
+A response surface (every setting, its square and the products of two, by Bayesian ridge regression) is
+fitted to the costs of the first half; each candidate of the second half is the lowest point of one
+surface drawn from its posterior (Thompson sampling). A few dozen rough costs carry no finer model, and a
+draw keeps what is not known in play: for 32 and 48 candidates the winners lack half of what they lack
+without it (benchmarks/search); with fewer, it finds no more than Sobol's points do. Sources: Box and
+Wilson 1951 (response surfaces), Thompson 1933; Russo et al., arXiv 1707.02038.
 """
 
 from __future__ import annotations
@@ -33,15 +35,17 @@ LEAST = 4
 POOL = 512
 """Points among which the lowest is looked for."""
 APART = 0.1
-"""A point is new if it lies so far from every other in one dimension at least, as a share of that dimension: where the surface
-falls towards an edge of the space, its lowest points would all be one."""
+"""A point is new if it lies so far from every other in one dimension at least, as a share of that
+dimension: where the surface falls towards an edge of the space, its lowest points would all be one."""
 PRIOR, NOISE = 2.0, 0.5
-"""Standard deviations of a coefficient and of a cost about the surface, where costs have been scaled to one."""
+"""Standard deviations of a coefficient and of a cost about the surface, where costs
+have been scaled to one."""
 
 
 @dataclass(frozen=True)
 class Waves:
-    """Sobol points first, and once all of them have come to the first rung, points of the fitted surface.
+    """Sobol points first, and once all of them have come to the first rung, points of
+    the fitted surface.
 
     Args:
         size: candidates of the first wave; all of the search where it comes in one.
@@ -61,7 +65,8 @@ class Waves:
         return past.asked >= self.size and any(one.pending for one in islice(past.early(), self.size))
 
     def next(self, past: Past) -> Point | BaseSampler | None:
-        """A point, or the sampler that is to draw it. What the surface proposes has not been asked before."""
+        """A point, or the sampler that is to draw it. What the surface proposes has not
+        been asked before."""
         if past.asked < self.size:
             return self.sobol
         asked = list(past.early())
@@ -83,8 +88,11 @@ def first_wave(trials: int) -> int:
     return trials if trials < FROM else trials // 2
 
 
-def lowest_first(pool: Floats, known: Floats, costs: Floats, scales: int, rng: np.random.Generator) -> list[int]:
-    """The order of a pool of places by a surface drawn from the posterior, given places whose costs are known."""
+def lowest_first(
+    pool: Floats, known: Floats, costs: Floats, scales: int, rng: np.random.Generator
+) -> list[int]:
+    """The order of a pool of places by a surface drawn from the posterior, given places
+    whose costs are known."""
     finite = costs[np.isfinite(costs)]
     # What fails by far must not bend the surface where the others are told apart.
     costs = np.minimum(costs, 2 * np.median(finite) - finite.min())
@@ -98,7 +106,8 @@ def lowest_first(pool: Floats, known: Floats, costs: Floats, scales: int, rng: n
 
 
 def features(places: Floats, scales: int) -> Floats:
-    """[points, coefficients]: one, every scale, its square, the products of two, and a column for each word."""
+    """[points, coefficients]: one, every scale, its square, the products of two, and a
+    column for each word."""
     x, words = places[:, :scales], places[:, scales:]
     products = [x[:, i] * x[:, j] for i in range(scales) for j in range(i)]
     return np.stack([np.ones(len(x)), *x.T, *(x**2).T, *products, *words.T], axis=1)
@@ -109,7 +118,8 @@ def places(space: Space, points: Sequence[Point]) -> Floats:
     measured = scales(space)
     labels = [(one.key, word) for one in space.searched if one not in measured for word in one.levels(0)]
     rows = [
-        [dimension.share(point[dimension.key]) for dimension in measured] + [float(point[key] == word) for key, word in labels]
+        [dimension.share(point[dimension.key]) for dimension in measured]
+        + [float(point[key] == word) for key, word in labels]
         for point in points
     ]
     return np.asarray(rows).reshape(len(points), len(measured) + len(labels))
@@ -117,7 +127,9 @@ def places(space: Space, points: Sequence[Point]) -> Floats:
 
 def scales(space: Space) -> list[Dimension]:
     """The dimensions on which points lie nearer or farther; the others are words."""
-    return [dimension for dimension in space.searched if isinstance(dimension, Range) or dimension.ordered]
+    return [
+        dimension for dimension in space.searched if isinstance(dimension, Range) or dimension.ordered
+    ]
 
 
 def is_apart(place: Floats, others: Floats) -> bool:
@@ -130,4 +142,6 @@ def draw(space: Space, count: int, rng: np.random.Generator) -> list[Point]:
     if space.size <= count:
         return space.grid(1)
     rows = rng.random((count, len(space.searched))).tolist()
-    return [{one.key: one.at(share) for one, share in zip(space.searched, row, strict=True)} for row in rows]
+    return [
+        {one.key: one.at(share) for one, share in zip(space.searched, row, strict=True)} for row in rows
+    ]

@@ -1,4 +1,5 @@
-"""The search space: named dimensions by dotted key, and the way between a sampler's point and a candidate's settings."""
+"""The search space: named dimensions by dotted key, and the way between a sampler's
+point and a candidate's settings."""
 
 from __future__ import annotations
 
@@ -19,10 +20,12 @@ BATCH = "training.per_device_train_batch_size"
 RANK = "adapter.r"
 ALPHA = "adapter.lora_alpha"
 SCALE = "adapter.scale"
-"""alpha / r: a dimension of ours beside a searched r, which reaches the candidate as `adapter.lora_alpha`."""
+"""alpha / r: a dimension of ours beside a searched r, which reaches the candidate as
+`adapter.lora_alpha`."""
 
 Point: TypeAlias = dict[str, Coordinate]
-"""Where a candidate lies, as the sampler knows it: one coordinate for each dimension that is not frozen."""
+"""Where a candidate lies, as the sampler knows it: one coordinate for each dimension
+that is not frozen."""
 Params: TypeAlias = dict[str, Any]
 """What a candidate is told, by dotted key of the config."""
 
@@ -33,7 +36,8 @@ class Couplings:
 
     Attributes:
         alpha_per_r: `lora_alpha` is this many times r, where r is searched and alpha is not.
-        batch: the searched learning rate is that for this batch size; a candidate's grows with sqrt(batch).
+        batch: the searched learning rate is that for this batch size; a candidate's
+            grows with sqrt(batch).
         scale: the searched learning rate is that for this alpha/r; a candidate's falls as 1 / (alpha/r).
         rate_cap: no coupling lifts a candidate's learning rate above this.
     """
@@ -46,7 +50,8 @@ class Couplings:
 
 @dataclass(frozen=True)
 class Space:
-    """Dimensions in order of importance. A dimension with one value is frozen: it is set, never searched."""
+    """Dimensions in order of importance. A dimension with one value is frozen: it is
+    set, never searched."""
 
     dimensions: tuple[Dimension, ...]
     couplings: Couplings = Couplings()
@@ -58,7 +63,9 @@ class Space:
     @property
     def categorical(self) -> bool:
         """Whether some choices have no order, so that a Gaussian process has little to hold on to."""
-        return any(not isinstance(dimension, Range) and not dimension.ordered for dimension in self.searched)
+        return any(
+            not isinstance(dimension, Range) and not dimension.ordered for dimension in self.searched
+        )
 
     @property
     def size(self) -> float:
@@ -97,12 +104,16 @@ class Space:
         return params
 
     def point(self, params: Mapping[str, Any]) -> Point:
-        """The point nearest to some settings; what they leave out lies in the middle (or first in its list)."""
+        """The point nearest to some settings; what they leave out lies in the middle
+        (or first in its list)."""
         known = self.uncoupled(params)
-        return {dimension.key: dimension.coordinate(known.get(dimension.key)) for dimension in self.searched}
+        return {
+            dimension.key: dimension.coordinate(known.get(dimension.key)) for dimension in self.searched
+        }
 
     def uncoupled(self, params: Mapping[str, Any]) -> Params:
-        """Settings as the dimensions count them: alpha/r as one, and the learning rate without what its couplings do."""
+        """Settings as the dimensions count them: alpha/r as one, and the learning rate
+        without what its couplings do."""
         known = dict(params)
         if SCALE in self and params.get(RANK) and params.get(ALPHA):
             known[SCALE] = params[ALPHA] / params[RANK]
@@ -119,9 +130,12 @@ class Space:
         return {key: params.get(key, value) for key, value in self.clip(params).items()}
 
     def grid(self, trials: int) -> list[Point]:
-        """Every combination of choices; ranges are cut into as many levels (2 to 7) as let the grid fit into `trials`."""
+        """Every combination of choices; ranges are cut into as many levels (2 to 7) as
+        let the grid fit into `trials`."""
         ranges = [dimension for dimension in self.searched if isinstance(dimension, Range)]
-        fixed = math.prod(len(dimension.levels(0)) for dimension in self.searched if dimension not in ranges)
+        fixed = math.prod(
+            len(dimension.levels(0)) for dimension in self.searched if dimension not in ranges
+        )
         count = int((trials / fixed) ** (1 / len(ranges)) + 1e-9) if ranges else 0
         levels = [dimension.levels(min(max(count, 2), 7)) for dimension in self.searched]
         return [dict(zip(self.distributions(), corner, strict=True)) for corner in product(*levels)]

@@ -19,8 +19,9 @@ class Suggestion:
     Attributes:
         id: "t000", "t001", ... in the order in which they were asked.
         params: the searched settings by dotted key of the config, ready for `--set`.
-        kind: the plan's own setting, a fixed early point, one that won an earlier search, a sampled one, or a sampled one that
-            runs to its end whatever happens (an audit: it shows what pruning would have cost).
+        kind: the plan's own setting, a fixed early point, one that won an earlier search, a sampled one,
+            or a sampled one that runs to its end whatever happens (an audit: it shows what pruning would
+            have cost).
         seed_offset: to be added to `training.seed`: 1 for the second run of a setting.
         audit: whether it is an audit.
     """
@@ -42,8 +43,8 @@ class Observation:
         warmup_share: the share of its steps in which the learning rate still rises.
         score: on the validation split, with the costs of the same rows for every trial.
         train_loss: smoothed, in the units of `initial_train_loss` (that of the first steps).
-        schedule_shape: only trials with equal shapes are compared while they run: what the learning rate does over
-            progress, such as ("linear", 0.06).
+        schedule_shape: only trials with equal shapes are compared while they run: what the learning rate
+            does over progress, such as ("linear", 0.06).
     """
 
     trial_id: str
@@ -58,9 +59,10 @@ class Observation:
 
 @dataclass(frozen=True)
 class Verdict:
-    """A trial has to leave the pack: pruned (others are better), diverged (it is broken), stopped (its best is behind it: it
-    is complete, and its best checkpoint counts), or paused until others have come as far. A paused one is handed out again
-    by `ask` to go on from where it was, or pruned while it waits.
+    """A trial has to leave the pack: pruned (others are better), diverged (it is broken), stopped (its
+    best is behind it: it is complete, and its best checkpoint counts), or paused until others have come
+    as far. A paused one is handed out again by `ask` to go on from where it was, or pruned while it
+    waits.
     """
 
     trial_id: str
@@ -71,7 +73,8 @@ class Verdict:
 
 @dataclass(frozen=True)
 class Place:
-    """A trial in the ranking: its cost is that of its final score, or of its last one while it runs or where it was cut off."""
+    """A trial in the ranking: its cost is that of its final score, or of its last one
+    while it runs or where it was cut off."""
 
     trial_id: str
     status: TrialStatus

@@ -1,14 +1,16 @@
 """Which finalist is kept, and how sure that choice is: two questions, answered apart.
 
-Kept is the setting whose gain over the plan's own has the highest posterior mean, and the plan's own where none is above 0.
-The posterior of a gain joins what is known of it, each with its variance: the race (fresh seeds, rows that the search never
-used), the search itself, and a normal prior fitted to the gains of all that this search trained to the end, which takes back
-what the best of many owes to luck (empirical Bayes; Efron and Morris, J. Am. Stat. Assoc. 70, 1975).
+Kept is the setting whose gain over the plan's own has the highest posterior mean, and the plan's own
+where none is above 0. The posterior of a gain joins what is known of it, each with its variance: the
+race (fresh seeds, rows that the search never used), the search itself, and a normal prior fitted to the
+gains of all that this search trained to the end, which takes back what the best of many owes to luck
+(empirical Bayes; Efron and Morris, J. Am. Stat. Assoc. 70, 1975).
 
-Sure is said of a gain that chance explains in at most 2.5 of 100 searches whose settings are all alike. Rows and seeds are
-two sources of chance with degrees of freedom of their own; the limits that each would need alone add in squares, which keeps
-the promise with a single degree of freedom too, where an approximate number of joint ones (Welch and Satterthwaite) does not.
-Of several rivals the best is looked at, so each is held to its share of the 2.5 (Bonferroni).
+Sure is said of a gain that chance explains in at most 2.5 of 100 searches whose settings are all alike.
+Rows and seeds are two sources of chance with degrees of freedom of their own; the limits that each would
+need alone add in squares, which keeps the promise with a single degree of freedom too, where an
+approximate number of joint ones (Welch and Satterthwaite) does not. Of several rivals the best is looked
+at, so each is held to its share of the 2.5 (Bonferroni).
 """
 
 from __future__ import annotations
@@ -27,7 +29,8 @@ from loraloom.search.compare import Difference, average, mean_cost, paired_diffe
 Keep = Literal["best", "safe"]
 
 FALSE_WINS = 0.025
-"""Share of searches over settings that are all alike in which one may be said to be better for certain."""
+"""Share of searches over settings that are all alike in which one may be said to be
+better for certain."""
 SAFE = 0.95
 """How probable a gain has to be where the plan's setting is kept otherwise (`search.keep: safe`)."""
 PRACTICAL = 0.005
@@ -43,7 +46,8 @@ class Contender:
     """One setting and its scores.
 
     Attributes:
-        finals: what it is judged by: one score a seed, the same seeds and rows for all; empty for a setting that did not race.
+        finals: what it is judged by: one score a seed, the same seeds and rows for all; empty for a
+            setting that did not race.
         searched: validation scores of its runs in the search.
         price: what it costs to keep (trainable parameters): less is better.
     """
@@ -59,8 +63,10 @@ class Winner:
     """The setting to keep.
 
     Attributes:
-        significant: whether it is better than the plan's own for certain, and by at least the practical step.
-        gain: of what is kept over the plan's own, and of the best rival where that is the plan's own; None without a rival.
+        significant: whether it is better than the plan's own for certain, and by at
+            least the practical step.
+        gain: of what is kept over the plan's own, and of the best rival where that is
+            the plan's own; None without a rival.
         ties: others that cannot be told from what is kept, cheapest first.
         sentence: the verdict with its numbers.
     """
@@ -74,7 +80,8 @@ class Winner:
 
 @dataclass(frozen=True)
 class Chance:
-    """What a cost owes to its seed: variance of one run, and degrees of freedom of that figure; 0 where nothing tells."""
+    """What a cost owes to its seed: variance of one run, and degrees of freedom of that
+    figure; 0 where nothing tells."""
 
     variance: float
     freedom: int
@@ -82,7 +89,8 @@ class Chance:
 
 @dataclass(frozen=True)
 class _Judged:
-    """A gain as the finals alone have it, with the variances of its two sources of chance, and as the posterior has it."""
+    """A gain as the finals alone have it, with the variances of its two sources of
+    chance, and as the posterior has it."""
 
     contender: Contender
     final: Difference
@@ -103,53 +111,76 @@ def pick_winner(
     """The setting to keep and how sure that is.
 
     Args:
-        contenders: all settings of the search that were trained to the end; those with finals can be kept.
+        contenders: all settings of the search that were trained to the end; those with
+            finals can be kept.
         default_id: the plan's own setting, which must have finals.
-        fresh: whether the finals are of other seeds and other rows than what the search chose by. If not, they say nothing
-            that the search did not know, and the best of all settings is as lucky as the best of all.
-        rows_seen: where they are not fresh, whether that is for their rows, or for their seeds alone: the sentence says which.
-        keep: "best" keeps the highest posterior mean; "safe" the plan's setting unless that is better with 95%.
+        fresh: whether the finals are of other seeds and other rows than what the search chose by. If
+            not, they say nothing that the search did not know, and the best of all settings is as lucky
+            as the best of all.
+        rows_seen: where they are not fresh, whether that is for their rows, or for
+            their seeds alone: the sentence says which.
+        keep: "best" keeps the highest posterior mean; "safe" the plan's setting unless
+            that is better with 95%.
         called: what the sentence calls the plan's setting, where something else stands for it.
-        measure: what the costs are, before their numbers in the sentence; empty where whoever shows it says so.
+        measure: what the costs are, before their numbers in the sentence; empty where
+            whoever shows it says so.
 
     Raises:
         ValueError: the plan's setting has no finals, or the scores cannot be paired.
     """
     default = next((one for one in contenders if one.id == default_id and one.finals), None)
     if default is None:
-        raise ValueError(f"the default {default_id} is not among the scores of {', '.join(one.id for one in contenders)}")
+        raise ValueError(
+            f"the default {default_id} is not among the scores of"
+            f" {', '.join(one.id for one in contenders)}"
+        )
     rivals = [one for one in contenders if one.finals and one is not default]
     chance = seed_chance([default, *rivals], contenders)
     prior = _prior(default, contenders, chance)
     judged = [_judge(one, default, chance, prior, fresh) for one in rivals]
     if not judged:
-        return Winner(default_id, False, None, (), f"{default_id} is kept: nothing was held against {called}")
+        return Winner(
+            default_id, False, None, (), f"{default_id} is kept: nothing was held against {called}"
+        )
     step = PRACTICAL * abs(_mean(default))
     kept = _choose(judged, default, step, keep)
     shown = kept or max(judged, key=lambda one: one.posterior.mean)
     looked_at = len(rivals) if fresh else len({one.id for one in contenders}) - 1
     sure = kept is not None and _sure(kept, chance, looked_at) and kept.final.mean >= step
     ties = _ties(judged, kept, default, step)
-    words = _Words(default, called, measure, chance, "" if fresh else "on rows" if rows_seen else "with seeds", keep)
+    words = _Words(
+        default, called, measure, chance, "" if fresh else "on rows" if rows_seen else "with seeds", keep
+    )
     sentence = words.better(kept, sure) if kept else words.default_kept(shown)
-    return Winner(kept.contender.id if kept else default_id, sure, shown.posterior, ties, _with_ties(sentence, ties))
+    return Winner(
+        kept.contender.id if kept else default_id,
+        sure,
+        shown.posterior,
+        ties,
+        _with_ties(sentence, ties),
+    )
 
 
 def seed_chance(raced: Sequence[Contender], contenders: Sequence[Contender]) -> Chance:
     """How much of a cost is the luck of its seed, pooled over all that was trained more than once.
 
-    Finals: what is left of the settings' costs [F, S] once the mean of each setting and of each seed is taken out, with
-    (F - 1)(S - 1) degrees of freedom. Search: runs of one setting around their mean.
+    Finals: what is left of the settings' costs [F, S] once the mean of each setting and of each seed is
+    taken out, with (F - 1)(S - 1) degrees of freedom. Search: runs of one setting around their mean.
     """
     squares, freedom = 0.0, 0
     costs_FS = np.asarray([[mean_cost(score) for score in one.finals] for one in raced])
-    rest_FS = costs_FS - costs_FS.mean(1, keepdims=True) - costs_FS.mean(0, keepdims=True) + costs_FS.mean()
+    rest_FS = (
+        costs_FS - costs_FS.mean(1, keepdims=True) - costs_FS.mean(0, keepdims=True) + costs_FS.mean()
+    )
     if rest_FS.shape[1] > 1:
         squares, freedom = float((rest_FS**2).sum()), (rest_FS.shape[0] - 1) * (rest_FS.shape[1] - 1)
     for one in contenders:
         costs = np.asarray([mean_cost(score) for score in one.searched])
         if len(costs) > 1:
-            squares, freedom = squares + float(((costs - costs.mean()) ** 2).sum()), freedom + len(costs) - 1
+            squares, freedom = (
+                squares + float(((costs - costs.mean()) ** 2).sum()),
+                freedom + len(costs) - 1,
+            )
     return Chance(squares / freedom, freedom) if freedom else Chance(0.0, 0)
 
 
@@ -162,13 +193,22 @@ def _searched_gain(one: Contender, default: Contender, chance: Chance) -> tuple[
     if not one.searched or not default.searched:
         return None
     found = paired_difference(average(default.searched), average(one.searched))
-    return found.mean, found.se**2 + chance.variance * (1 / len(default.searched) + 1 / len(one.searched))
+    return found.mean, found.se**2 + chance.variance * (
+        1 / len(default.searched) + 1 / len(one.searched)
+    )
 
 
-def _prior(default: Contender, contenders: Sequence[Contender], chance: Chance) -> tuple[float, float] | None:
-    """Mean and variance of the gains of this search's settings, less what their errors add to it; None where too few tell."""
+def _prior(
+    default: Contender, contenders: Sequence[Contender], chance: Chance
+) -> tuple[float, float] | None:
+    """Mean and variance of the gains of this search's settings, less what their errors
+    add to it; None where too few tell."""
     others = [one for one in contenders if one is not default]
-    found = [gain for one in others if (gain := _searched_gain(one, default, chance)) and math.isfinite(gain[1])]
+    found = [
+        gain
+        for one in others
+        if (gain := _searched_gain(one, default, chance)) and math.isfinite(gain[1])
+    ]
     if len(found) < LEAST_FOR_PRIOR:
         return None
     gains, errors = (np.asarray(side) for side in zip(*found, strict=True))
@@ -176,7 +216,9 @@ def _prior(default: Contender, contenders: Sequence[Contender], chance: Chance) 
     return float(gains.mean()), max(float(gains.var(ddof=1)) - error, LEAST_SPREAD * error)
 
 
-def _judge(one: Contender, default: Contender, chance: Chance, prior: tuple[float, float] | None, fresh: bool) -> _Judged:
+def _judge(
+    one: Contender, default: Contender, chance: Chance, prior: tuple[float, float] | None, fresh: bool
+) -> _Judged:
     final = paired_difference(average(default.finals), average(one.finals))
     seeds = 2 * chance.variance / len(one.finals)
     known = [(final.mean, final.se**2 + seeds), *([prior] if prior else [])]
@@ -186,7 +228,8 @@ def _judge(one: Contender, default: Contender, chance: Chance, prior: tuple[floa
 
 
 def _freedom(final: Difference, seeds: float, chance: Chance) -> float:
-    """Degrees of freedom of a sum of two estimated variances, rows and seeds (Satterthwaite, Biometrics Bulletin 2, 1946)."""
+    """Degrees of freedom of a sum of two estimated variances, rows and seeds
+    (Satterthwaite, Biometrics Bulletin 2, 1946)."""
     rows = final.se**2
     if not math.isfinite(rows):
         return math.inf
@@ -196,7 +239,8 @@ def _freedom(final: Difference, seeds: float, chance: Chance) -> float:
 
 
 def _posterior(known: Sequence[tuple[float, float]], freedom: float) -> Gain:
-    """Normal means with their variances, joined; in the tails a Student t, since the variances are estimated."""
+    """Normal means with their variances, joined; in the tails a Student t, since the
+    variances are estimated."""
     if any(variance == 0 for _, variance in known):
         known = [one for one in known if one[1] == 0]
         mean = known[0][0]
@@ -221,21 +265,28 @@ def _quantile(freedom: float, probability: float) -> float:
 def _choose(judged: Sequence[_Judged], default: Contender, step: float, keep: Keep) -> _Judged | None:
     """What is kept; None for the plan's own setting.
 
-    Where nothing is better on balance, a cheaper setting is kept if it is surely not worse by the practical step. Among those
-    that are better the price is no reason: taking the cheapest within that step of the best cost two thirds of what a search
-    had found (benchmarks/search).
+    Where nothing is better on balance, a cheaper setting is kept if it is surely not worse by the
+    practical step. Among those that are better the price is no reason: taking the cheapest within that
+    step of the best cost two thirds of what a search had found (benchmarks/search).
     """
-    able = [one for one in judged if one.posterior.mean > 0 and (keep == "best" or one.posterior.probability >= SAFE)]
+    able = [
+        one
+        for one in judged
+        if one.posterior.mean > 0 and (keep == "best" or one.posterior.probability >= SAFE)
+    ]
     if able:
         return min(able, key=lambda one: (-one.posterior.mean, one.contender.price, one.contender.id))
-    cheaper = [one for one in judged if one.contender.price < default.price and one.posterior.low > -step]
+    cheaper = [
+        one for one in judged if one.contender.price < default.price and one.posterior.low > -step
+    ]
     return min(cheaper, key=lambda one: one.contender.price, default=None)
 
 
 def half_width(final: Difference, chance: Chance, seeds: int, level: float = 0.975) -> float:
     """How far chance moves a difference of two settings over so many seeds each, at a one-sided level.
 
-    The limit of the rows and that of the seeds add in squares. Where nothing tells what a seed does, that of the rows alone.
+    The limit of the rows and that of the seeds add in squares. Where nothing tells what
+    a seed does, that of the rows alone.
     """
     rows = _quantile(max(1, final.rows - 1) if final.rows else math.inf, level) * final.se
     over_seeds = math.sqrt(2 * chance.variance / seeds)
@@ -243,18 +294,25 @@ def half_width(final: Difference, chance: Chance, seeds: int, level: float = 0.9
 
 
 def _sure(one: _Judged, chance: Chance, rivals: int) -> bool:
-    """Whether chance alone would hardly give this gain. Without two runs of anything nothing is known of seeds."""
+    """Whether chance alone would hardly give this gain. Without two runs of anything
+    nothing is known of seeds."""
     if not chance.freedom or not math.isfinite(one.final.se):
         return False
     level = 1 - FALSE_WINS / max(1, rivals)
     return one.final.mean > half_width(one.final, chance, len(one.contender.finals), level)
 
 
-def _ties(judged: Sequence[_Judged], kept: _Judged | None, default: Contender, step: float) -> tuple[str, ...]:
+def _ties(
+    judged: Sequence[_Judged], kept: _Judged | None, default: Contender, step: float
+) -> tuple[str, ...]:
     """Settings whose interval reaches what is kept, or that lie within the practical step of it."""
     level = kept.posterior.mean if kept else 0.0
     others = [one for one in judged if one is not kept]
-    found = [one.contender for one in others if one.posterior.high >= level or level - one.posterior.mean < step]
+    found = [
+        one.contender
+        for one in others
+        if one.posterior.high >= level or level - one.posterior.mean < step
+    ]
     if kept and (kept.posterior.low <= 0 or kept.posterior.mean < step):
         found.append(default)
     return tuple(one.id for one in sorted(found, key=lambda one: (one.price, one.id)))
@@ -278,17 +336,30 @@ class _Words:
     def better(self, kept: _Judged, sure: bool) -> str:
         gain, one = kept.posterior, kept.contender
         if gain.mean <= 0:
-            return f"{one.id} is kept: it is cheaper than {self.name} and not worse by more than {PRACTICAL:.1%}"
-        head = f"{one.id} is better than {self.name}" if sure else f"{one.id} is {_likely(gain)} better than {self.name}"
+            return (
+                f"{one.id} is kept: it is cheaper than {self.name} and not worse by more than"
+                f" {PRACTICAL:.1%}"
+            )
+        head = (
+            f"{one.id} is better than {self.name}"
+            if sure
+            else f"{one.id} is {_likely(gain)} better than {self.name}"
+        )
         numbers = f"{self.measure} {_mean(one):.4g} against {_mean(self.default):.4g}".lstrip()
         return f"{head}: {numbers}; {self._measured(gain)}"
 
     def default_kept(self, best: _Judged) -> str:
         gain = best.posterior
         if gain.mean <= 0:
-            why = f"no candidate is better on balance; the nearest is {best.contender.id}, better with {gain.probability:.0%}"
+            why = (
+                f"no candidate is better on balance; the nearest is {best.contender.id}, better with"
+                f" {gain.probability:.0%}"
+            )
         else:
-            why = f"{best.contender.id} is {_likely(gain)} better, and `search.keep: safe` asks for {SAFE:.0%}"
+            why = (
+                f"{best.contender.id} is {_likely(gain)} better, and `search.keep: safe` asks for"
+                f" {SAFE:.0%}"
+            )
         return f"{self.name} is kept: {why}; {self._measured(gain)}"
 
     def _measured(self, gain: Gain) -> str:
@@ -303,7 +374,13 @@ class _Words:
 
 
 def _likely(gain: Gain) -> str:
-    word = "very probably" if gain.probability >= SAFE else "probably" if gain.probability >= 0.75 else "perhaps"
+    word = (
+        "very probably"
+        if gain.probability >= SAFE
+        else "probably"
+        if gain.probability >= 0.75
+        else "perhaps"
+    )
     return f"{word} ({gain.probability:.0%})"
 
 

@@ -1,4 +1,5 @@
-"""An index of all runs, in SQL. It holds nothing that the run folders do not hold: lose it, and it is built again."""
+"""An index of all runs, in SQL. It holds nothing that the run folders do not hold: lose
+it, and it is built again."""
 
 from __future__ import annotations
 
@@ -30,8 +31,8 @@ T = TypeVar("T")
 FOLDER = sql.String(700)
 """As long as MySQL lets a key be. Folders are absolute paths: names repeat between output folders."""
 
-# With a prefix: the database may hold tables of others. Older releases wrote loraloom_trials and loraloom_events too, and
-# kept Optuna's study here: such tables are left as they are.
+# With a prefix: the database may hold tables of others. Older releases wrote loraloom_trials and
+# loraloom_events too, and kept Optuna's study here: such tables are left as they are.
 RUNS = sql.Table(
     "loraloom_runs",
     sql.MetaData(),
@@ -83,7 +84,12 @@ class RunSummary:
 def default_url(output_dir: str | Path) -> str:
     """LORALOOM_STORAGE, or the SQLite file `output_dir/loraloom.db`."""
     named = os.environ.get(STORAGE_VARIABLE, "").strip()
-    return named or URL.create("sqlite", database=str(Path(output_dir).absolute() / DATABASE_NAME)).render_as_string()
+    return (
+        named
+        or URL.create(
+            "sqlite", database=str(Path(output_dir).absolute() / DATABASE_NAME)
+        ).render_as_string()
+    )
 
 
 class Database:
@@ -93,8 +99,9 @@ class Database:
         url: any URL of SQLAlchemy; `sqlite://` lives in memory.
         wait_seconds: how long to wait for another process that holds an SQLite file.
 
-    A missing `loraloom.db` is built from the run folders beside it. A broken one is moved aside, never deleted, and
-    built again. One that stays locked ends in a StoreError: the run itself is safe in its folder.
+    A missing `loraloom.db` is built from the run folders beside it. A broken one is moved aside, never
+    deleted, and built again. One that stays locked ends in a StoreError: the run itself is safe in its
+    folder.
 
     Raises:
         RequestError: the URL cannot be understood, or its driver is not installed.
@@ -114,7 +121,8 @@ class Database:
         self.close()
 
     def close(self) -> None:
-        """Give the connections back. The object stays usable, except that a database in memory is then empty."""
+        """Give the connections back. The object stays usable, except that a database in
+        memory is then empty."""
         self._engine.dispose()
         self._ready = False
 
@@ -133,17 +141,22 @@ class Database:
         if self._file is not None and not self._file.parent.exists():
             return []
         query = sql.select(RUNS).order_by(RUNS.c.started_at.desc(), RUNS.c.folder)
-        return self._do(lambda connection: [RunSummary(**row) for row in connection.execute(query).mappings()])
+        return self._do(
+            lambda connection: [RunSummary(**row) for row in connection.execute(query).mappings()]
+        )
 
     def rebuild(self, output_dir: str | Path) -> int:
-        """Make the rows of all runs in `output_dir` anew, from their folders alone; returns how many there are.
+        """Make the rows of all runs in `output_dir` anew, from their folders alone;
+        returns how many there are.
 
-        Rows of folders that are gone from `output_dir` go too. A folder whose files cannot be read is left out.
+        Rows of folders that are gone from `output_dir` go too. A folder whose files
+        cannot be read is left out.
         """
         return self._read_folders(Path(output_dir), known={})
 
     def refresh(self, output_dir: str | Path) -> int:
-        """As `rebuild`, but only folders that changed since they were recorded are read: cheap enough for every listing.
+        """As `rebuild`, but only folders that changed since they were recorded are
+        read: cheap enough for every listing.
 
         This also finds runs that were killed before they could record themselves.
 
@@ -170,7 +183,8 @@ class Database:
         return len(seen)
 
     def _do(self, action: Callable[[sql.Connection], T]) -> T:
-        """Run `action` in one transaction; a broken `loraloom.db` is replaced and the action tried once more."""
+        """Run `action` in one transaction; a broken `loraloom.db` is replaced and the
+        action tried once more."""
         try:
             return self._attempt(action)
         except exc.DatabaseError as error:
@@ -201,7 +215,8 @@ class Database:
                 ) from error
         with self._engine.begin() as connection:
             new = not sql.inspect(connection).has_table(RUNS.name)
-            # Not RUNS.create: it looks first and makes then, and two processes that start together would collide.
+            # Not RUNS.create: it looks first and makes then, and two processes that
+            # start together would collide.
             connection.execute(CreateTable(RUNS, if_not_exists=True))
         self._ready = True
         if new and self._file is not None and self._file.name == DATABASE_NAME:
@@ -225,7 +240,10 @@ class Database:
                 "the database stayed locked",
                 where=shown,
                 got=f"waited {self._wait_seconds:g} s for another process",
-                next=f"end the other process, or set {STORAGE_VARIABLE} to another URL; run folders hold every run meanwhile",
+                next=(
+                    f"end the other process, or set {STORAGE_VARIABLE} to another URL; run folders hold"
+                    " every run meanwhile"
+                ),
             )
         if _says(error, BROKEN_FILE):
             return StoreError(
@@ -237,7 +255,10 @@ class Database:
             "the database refused",
             where=shown,
             got=str(error.orig).strip(),
-            next=f"check the place, or set {STORAGE_VARIABLE} to another URL; run folders hold every run meanwhile",
+            next=(
+                f"check the place, or set {STORAGE_VARIABLE} to another URL; run folders hold every run"
+                " meanwhile"
+            ),
         )
 
 
@@ -265,7 +286,8 @@ def _engine(url: URL, wait_seconds: float) -> sql.Engine:
 
 
 def _write_ahead(connection: Any, _: object) -> None:
-    """Let readers read while one writes. A file system that cannot (or a writer at work) leaves the old way, which works."""
+    """Let readers read while one writes. A file system that cannot (or a writer at
+    work) leaves the old way, which works."""
     with suppress(Exception):
         connection.execute("PRAGMA journal_mode=WAL").close()
 
@@ -274,13 +296,20 @@ def _bad_url(url: str, reason: str) -> RequestError:
     return RequestError(
         f"`{url}` cannot be used as a database",
         got=reason.splitlines()[0],
-        need="a URL of SQLAlchemy whose driver is installed, such as sqlite:///runs/loraloom.db or postgresql+psycopg://HOST/NAME",
+        need=(
+            "a URL of SQLAlchemy whose driver is installed, such as sqlite:///runs/loraloom.db or"
+            " postgresql+psycopg://HOST/NAME"
+        ),
         next=f"correct {STORAGE_VARIABLE}, or unset it to use SQLite in the output folder",
     )
 
 
 def _sqlite_file(url: URL) -> Path | None:
-    if url.get_backend_name() != "sqlite" or url.database in (None, "", ":memory:") or "mode=memory" in str(url):
+    if (
+        url.get_backend_name() != "sqlite"
+        or url.database in (None, "", ":memory:")
+        or "mode=memory" in str(url)
+    ):
         return None
     return Path(str(url.database))
 

@@ -19,13 +19,25 @@ def disk(path: Path) -> Generator[None]:
         yield
     except OSError as error:
         if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
-            what, advice = "the disk is full", "make room and go on with --resume; what was written so far is kept"
+            what, advice = (
+                "the disk is full",
+                "make room and go on with --resume; what was written so far is kept",
+            )
         elif error.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
-            what, advice = "writing is not allowed here", "choose a folder that you may write to: --output-dir FOLDER"
+            what, advice = (
+                "writing is not allowed here",
+                "choose a folder that you may write to: --output-dir FOLDER",
+            )
         elif error.errno == errno.ENOENT:
-            what, advice = "the folder is gone", "was it moved or deleted while the run was going? start the run again"
+            what, advice = (
+                "the folder is gone",
+                "was it moved or deleted while the run was going? start the run again",
+            )
         else:
-            what, advice = "the disk refused", "check the disk, or choose another one: --output-dir FOLDER"
+            what, advice = (
+                "the disk refused",
+                "check the disk, or choose another one: --output-dir FOLDER",
+            )
         raise StoreError(what, where=str(path), got=error.strerror or str(error), next=advice) from error
 
 
@@ -74,7 +86,8 @@ def write_atomically(path: Path, content: bytes) -> None:
 
 
 def put_in_place(partial: Path, path: Path) -> None:
-    """Bring a file that was just written to the disk and rename it over `path`: a crash leaves the old file or the new one.
+    """Bring a file that was just written to the disk and rename it over `path`: a crash
+    leaves the old file or the new one.
 
     Raises:
         OSError: the disk refuses.
@@ -87,7 +100,8 @@ def put_in_place(partial: Path, path: Path) -> None:
 
 def sync_folder(folder: Path) -> None:
     """Bring names of files to the disk, where the system can."""
-    # Windows opens no folders, and some network drives sync none: the rename itself is then all there is.
+    # Windows opens no folders, and some network drives sync none: the rename itself is
+    # then all there is.
     with suppress(OSError):
         handle = os.open(folder, os.O_RDONLY)
         try:

@@ -1,4 +1,5 @@
-"""The run folder: names, paths, and the files in it. A run folder alone is enough to tell what happened in its run."""
+"""The run folder: names, paths, and the files in it. A run folder alone is enough to
+tell what happened in its run."""
 
 from __future__ import annotations
 
@@ -155,7 +156,8 @@ class RunFolder:
     def drop_checkpoints(self) -> None:
         """Remove what only `--resume` needs: the run has ended as it should.
 
-        All goes at one stroke, and from the disk after that: a crash in between leaves nothing that looks like a checkpoint.
+        All goes at one stroke, and from the disk after that: a crash in between leaves
+        nothing that looks like a checkpoint.
         """
         gone = self.path / ".checkpoints.gone"
         shutil.rmtree(gone, ignore_errors=True)
@@ -174,7 +176,10 @@ class RunFolder:
 
     def write_resolved(self, settings: Mapping[str, Advice]) -> None:
         """Keep every value that is used, by dotted key, with its reason and its source."""
-        write_atomically(self.resolved_path, _to_yaml({key: _advice_to_plain(advice) for key, advice in settings.items()}))
+        write_atomically(
+            self.resolved_path,
+            _to_yaml({key: _advice_to_plain(advice) for key, advice in settings.items()}),
+        )
 
     def resolved(self) -> dict[str, Advice]:
         """What `write_resolved` kept; empty when nothing was kept."""
@@ -194,17 +199,21 @@ class RunFolder:
     def write_result(self, result: RunResult) -> None:
         """Replace run.json in one step: a reader sees the old file or the new one, never half of one.
 
-        Trials are many and most of them have ended: the text of each is made once, as long as it stays the same.
+        Trials are many and most of them have ended: the text of each is made once, as
+        long as it stays the same.
         """
         known, self._trials = self._trials, dict[str, tuple[Trial, str]]()
         for trial in result.trials:
             old = known.get(trial.id)
             text = old[1] if old and old[0] is trial else _indented(to_json(trial, indent=2).decode())
             self._trials[trial.id] = trial, text
-        whole = to_json(replace(result, trials=[]).to_plain() | result.best_to_plain(), indent=2).decode()
+        whole = to_json(
+            replace(result, trials=[]).to_plain() | result.best_to_plain(), indent=2
+        ).decode()
         trials = ",\n".join(text for _, text in self._trials.values())
         if trials:
-            # Line ends within strings are escaped, so that this is the result's own key and nothing else.
+            # Line ends within strings are escaped, so that this is the result's own key
+            # and nothing else.
             whole = whole.replace('\n  "trials": []', f'\n  "trials": [\n{trials}\n  ]', 1)
         write_atomically(self.result_path, whole.encode("utf-8", "backslashreplace") + b"\n")
 
@@ -216,13 +225,16 @@ class RunFolder:
         write_atomically(path, to_json(signals) + b"\n")
 
     def signals(self, trial: str) -> dict[str, Any]:
-        """What `write_signals` kept of a trial, or an older run its events; empty where nothing was measured."""
+        """What `write_signals` kept of a trial, or an older run its events; empty where
+        nothing was measured."""
         path = self.trial_folder(trial) / SIGNALS
         if path.is_file():
             with suppress(ValueError):
                 found = json.loads(path.read_bytes())
                 return cast(dict[str, Any], found) if isinstance(found, dict) else {}
-        told = [event.data for event in self.events() if event.kind == "signals" and event.trial == trial]
+        told = [
+            event.data for event in self.events() if event.kind == "signals" and event.trial == trial
+        ]
         return dict(told[-1]) if told else {}
 
     def result(self) -> RunResult:
@@ -259,14 +271,17 @@ def _indented(text: str) -> str:
 
 
 def nothing_in(folder: Path) -> bool:
-    """Whether no run was begun here: the folder is empty but for what a process leaves that was killed at its first step."""
+    """Whether no run was begun here: the folder is empty but for what a process leaves
+    that was killed at its first step."""
     left = {path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.suffix != ".part"}
     return folder.is_dir() and left <= {"checkpoints", "checkpoints/lock"}
 
 
 def no_place(root: Path) -> RequestError:
     """Runs were looked for, or are to be kept, in a file."""
-    return RequestError(f"`{root}` is a file, so no run can be kept in it", next="give another folder: --output-dir runs")
+    return RequestError(
+        f"`{root}` is a file, so no run can be kept in it", next="give another folder: --output-dir runs"
+    )
 
 
 def _taken(root: Path, name: str) -> RequestError:
@@ -279,17 +294,27 @@ def _taken(root: Path, name: str) -> RequestError:
 
 def _runs_beside(path: Path) -> str | None:
     try:
-        names = sorted(item.name for item in path.parent.iterdir() if item.is_dir() and RunFolder(item).is_run())
+        names = sorted(
+            item.name for item in path.parent.iterdir() if item.is_dir() and RunFolder(item).is_run()
+        )
     except OSError:
         return None
-    return f"runs in `{path.parent}`: {', '.join(names[:8])}{' ...' if len(names) > 8 else ''}" if names else None
+    return (
+        f"runs in `{path.parent}`: {', '.join(names[:8])}{' ...' if len(names) > 8 else ''}"
+        if names
+        else None
+    )
 
 
 def _event(line: bytes) -> Event | None:
     try:
         data = json.loads(line)
         return Event(
-            kind=data["kind"], trial=data.get("trial"), step=data.get("step"), at=data.get("at") or 0.0, data=data["data"]
+            kind=data["kind"],
+            trial=data.get("trial"),
+            step=data.get("step"),
+            at=data.get("at") or 0.0,
+            data=data["data"],
         )
     except (ValueError, TypeError, KeyError, AttributeError):
         return None
@@ -328,6 +353,9 @@ def _read_yaml(path: Path) -> dict[str, Any]:
         data = yaml.safe_load(path.read_bytes())
     except yaml.YAMLError as error:
         raise RequestError(
-            "this is not YAML", where=str(path), got=str(error), next="restore the file, or start a new run"
+            "this is not YAML",
+            where=str(path),
+            got=str(error),
+            next="restore the file, or start a new run",
         ) from error
     return cast(dict[str, Any], data) if isinstance(data, dict) else {}

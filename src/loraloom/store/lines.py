@@ -68,7 +68,8 @@ class Lines:
             self._end = mark
 
     def _look(self) -> Mark:
-        """The end of the file, which is made to be the end of a line: the next one must not join a torn one."""
+        """The end of the file, which is made to be the end of a line: the next one must
+        not join a torn one."""
         if self._end is not None:
             return self._end
         content = self.path.read_bytes() if self.path.exists() else b""

@@ -1,4 +1,5 @@
-"""A file that one process holds: the operating system lets go of it when that process ends, however it ends."""
+"""A file that one process holds: the operating system lets go of it when that process
+ends, however it ends."""
 
 from __future__ import annotations
 
@@ -24,7 +25,8 @@ class Lock:
         self._file: IO[str] | None = None
 
     def take(self) -> bool:
-        """Hold the lock (its folder is made if needed); False where another process, or another Lock, has it.
+        """Hold the lock (its folder is made if needed); False where another process, or
+        another Lock, has it.
 
         Raises:
             OSError: the file cannot be written.

@@ -1,4 +1,5 @@
-"""Names of runs: which ones can be a folder on every system, and readable ones for runs that were given none."""
+"""Names of runs: which ones can be a folder on every system, and readable ones for runs
+that were given none."""
 
 from __future__ import annotations
 
@@ -23,24 +24,35 @@ WEAVES = (
 
 
 def check_name(name: str) -> None:
-    """Refuse a name that cannot be one folder on every system: separators, traversal, hidden names, the database's name.
+    """Refuse a name that cannot be one folder on every system: separators, traversal,
+    hidden names, the database's name.
 
     Raises:
         RequestError: with a name that would do.
     """
-    if NAME.fullmatch(name) and len(name.encode("utf-8", "replace")) <= LONGEST_NAME and not name.startswith(DATABASE_NAME):
+    if (
+        NAME.fullmatch(name)
+        and len(name.encode("utf-8", "replace")) <= LONGEST_NAME
+        and not name.startswith(DATABASE_NAME)
+    ):
         return
     raise RequestError(
         f"`{name}` cannot be the name of a folder",
-        need=f"letters, digits and . _ + = @ -, at most {LONGEST_NAME} bytes, not . or - first, not {DATABASE_NAME}",
+        need=(
+            f"letters, digits and . _ + = @ -, at most {LONGEST_NAME} bytes, not . or - first, not"
+            f" {DATABASE_NAME}"
+        ),
         next=f"try {_mended_name(name)}",
     )
 
 
 def invented_name() -> str:
     """A readable name: "amber-loom-07"."""
-    # From the system's own randomness: the seed of a run must not decide its name, nor the name move the seed.
-    return f"{secrets.choice(TINTS.split())}-{secrets.choice(WEAVES.split())}-{secrets.randbelow(100):02d}"
+    # From the system's own randomness: the seed of a run must not decide its name, nor
+    # the name move the seed.
+    return (
+        f"{secrets.choice(TINTS.split())}-{secrets.choice(WEAVES.split())}-{secrets.randbelow(100):02d}"
+    )
 
 
 def free_name(root: Path, name: str) -> str:

@@ -1,4 +1,5 @@
-"""A run's result out of its events alone: what is left of a run that was killed before it could write run.json."""
+"""A run's result out of its events alone: what is left of a run that was killed before
+it could write run.json."""
 
 from __future__ import annotations
 
@@ -34,8 +35,9 @@ NOT_METRICS = frozenset({"split", "progress", "epoch", "metric", "step"})
 def replay(name: str, events: Iterable[Event]) -> RunResult:
     """Fold `events` into a result.
 
-    A trial that never ended keeps the status "running" and its last scores. The run is "interrupted" unless a
-    `run_finished` event says otherwise. What no event tells (environment, findings, tokens) stays empty.
+    A trial that never ended keeps the status "running" and its last scores. The run is "interrupted"
+    unless a `run_finished` event says otherwise. What no event tells (environment, findings, tokens)
+    stays empty.
     """
     result = RunResult(name=name, verb="", status="interrupted", model="", task="", started_at="")
     trials: dict[str, Trial] = {}
@@ -71,7 +73,11 @@ def _take_trial(trial: Trial, event: Event) -> Trial:
     if event.kind == "trial_started":
         planned = data.get("planned_steps") or 0
         return replace(
-            trial, status="running", params=data.get("params", {}), settings=data.get("settings", {}), planned_steps=planned
+            trial,
+            status="running",
+            params=data.get("params", {}),
+            settings=data.get("settings", {}),
+            planned_steps=planned,
         )
     if event.kind in ("evaluated", "test"):
         return replace(trial, steps=step, metrics={**trial.metrics, **_scores(event)})

@@ -23,9 +23,11 @@ RACED = re.compile(r"t[0-9]+s[0-9]+")
 
 @dataclass
 class RunResult:
-    """One run as run.json holds it. Losses in nats per supervised token or row, memory in bytes, times in seconds.
+    """One run as run.json holds it. Losses in nats per supervised token or row, memory
+    in bytes, times in seconds.
 
-    `best` and `default` name trials by id; run.json spells the best one out, so that other programs need not look it up.
+    `best` and `default` name trials by id; run.json spells the best one out, so that
+    other programs need not look it up.
     """
 
     name: str
@@ -39,7 +41,8 @@ class RunResult:
     """Why it failed or was interrupted."""
     seconds: float = 0.0
     metric: str = "validation_loss"
-    """The metric that decides, as a key of `Trial.metrics`; its standard error stands beside it as METRIC_se."""
+    """The metric that decides, as a key of `Trial.metrics`; its standard error stands
+    beside it as METRIC_se."""
     direction: Direction = "minimize"
     environment: Mapping[str, Any] = field(default_factory=dict[str, Any])
     baseline: Mapping[str, float] = field(default_factory=dict[str, float])
@@ -53,13 +56,15 @@ class RunResult:
     verdict: str | None = None
     """How sure the choice is, in one sentence, as the final comparison found it."""
     significant: bool | None = None
-    """Whether that is a candidate which beats the plan's own setting for certain. None: nothing was compared."""
+    """Whether that is a candidate which beats the plan's own setting for certain. None:
+    nothing was compared."""
     gain: Gain | None = None
     """Of what is kept over the plan's own setting; of the nearest rival where that is the plan's own."""
     base_parameters: int = 0
     """Parameters of the frozen base: what the share of trainable ones is taken of. 0: unknown."""
     base_fingerprint: str = ""
-    """Of the base's config and weights: runs with the same one had the same base, wherever it lay. Empty: unknown."""
+    """Of the base's config and weights: runs with the same one had the same base,
+    wherever it lay. Empty: unknown."""
     labels: list[str] = field(default_factory=list[str])
     """Class names in the order of the head's outputs (classification only)."""
     schema_version: int = SCHEMA_VERSION
@@ -77,7 +82,8 @@ class RunResult:
         return [trial for trial in self.trials if not RACED.fullmatch(trial.id)]
 
     def ranked(self) -> list[Trial]:
-        """Trials from best to worst: the chosen one, then completed ones by the deciding metric, then the rest.
+        """Trials from best to worst: the chosen one, then completed ones by the
+        deciding metric, then the rest.
 
         A pruned trial never stands above a completed one: its last score belongs to a shorter training.
         """
@@ -87,7 +93,13 @@ class RunResult:
         value = self.value(trial)
         unknown = math.isnan(value)
         signed = value if self.direction == "minimize" else -value
-        return trial.id != self.best, trial.status != "completed", unknown, 0.0 if unknown else signed, trial.id
+        return (
+            trial.id != self.best,
+            trial.status != "completed",
+            unknown,
+            0.0 if unknown else signed,
+            trial.id,
+        )
 
     def to_plain(self) -> dict[str, Any]:
         """run.json as a dict. NaN and infinities become None."""
@@ -98,12 +110,18 @@ class RunResult:
     def best_to_plain(self) -> dict[str, Any]:
         """The part of run.json that tells of the best trial."""
         best = self.trial(self.best)
-        shown = best and {"id": best.id, "params": best.params, "metrics": best.metrics, "adapter": best.adapter}
+        shown = best and {
+            "id": best.id,
+            "params": best.params,
+            "metrics": best.metrics,
+            "adapter": best.adapter,
+        }
         return {"best": plain(shown)}
 
     @classmethod
     def from_plain(cls, data: Any, where: str = "run.json") -> RunResult:
-        """The result that `data` describes. Unknown keys are ignored, so that a later 1.x file can be read.
+        """The result that `data` describes. Unknown keys are ignored, so that a later
+        1.x file can be read.
 
         Raises:
             RequestError: `data` is no run result, or of a later schema.
@@ -144,7 +162,8 @@ def _metrics(data: Mapping[str, float | None]) -> dict[str, float]:
 
 
 def _known(cls: type, data: Mapping[str, Any]) -> dict[str, Any]:
-    """What of `data` the dataclass `cls` has a field for. A null is left out: its field has a default that says as much."""
+    """What of `data` the dataclass `cls` has a field for. A null is left out: its field
+    has a default that says as much."""
     names = {item.name for item in fields(cls)}
     return {key: value for key, value in data.items() if key in names and value is not None}
 

@@ -33,6 +33,9 @@ def read_samples(folder: RunFolder) -> list[Sample]:
     try:
         data: Any = json.loads((folder.path / FILE_NAME).read_bytes())
         names = [item.name for item in fields(Sample)]
-        return [Sample(*(str(entry[name]) for name in names)) for entry in cast("list[dict[str, Any]]", data["samples"])]
+        return [
+            Sample(*(str(entry[name]) for name in names))
+            for entry in cast("list[dict[str, Any]]", data["samples"])
+        ]
     except (OSError, ValueError, KeyError, TypeError):
         return []

@@ -1,4 +1,5 @@
-"""Costs row by row, kept beside a trial's adapter, so that candidates can be compared in pairs long after they were scored."""
+"""Costs row by row, kept beside a trial's adapter, so that candidates can be compared in pairs long
+after they were scored."""
 
 from __future__ import annotations
 
@@ -21,7 +22,8 @@ class RowCosts:
     """Costs of one candidate on one split. Two can be paired where `rows` is the same text.
 
     Attributes:
-        costs: [rows], what the deciding metric's mean is taken of: losses in nats a token, or 1 where a row is wrong.
+        costs: [rows], what the deciding metric's mean is taken of: losses in nats a
+            token, or 1 where a row is wrong.
         weights: [rows], each row's share in the mean.
         rows: fingerprint of the rows, in their order.
         clusters: [rows], as in `Score.clusters`; empty where each row is a draw of its own.
@@ -40,7 +42,8 @@ class RowCosts:
 
 
 def add_score(folder: Path, score: Score, rows: str) -> None:
-    """Keep the row costs of `score` in `folder`, beside those of other splits. float32: half the size, and errors of 1e-7.
+    """Keep the row costs of `score` in `folder`, beside those of other splits. float32:
+    half the size, and errors of 1e-7.
 
     Raises:
         StoreError: the disk refuses.
@@ -58,7 +61,8 @@ def add_score(folder: Path, score: Score, rows: str) -> None:
 
 
 def read_scores(folder: Path) -> dict[str, RowCosts]:
-    """Row costs by split; empty where none were kept, or where the file cannot be read: they can be done without."""
+    """Row costs by split; empty where none were kept, or where the file cannot be read:
+    they can be done without."""
     try:
         with np.load(folder / FILE_NAME, allow_pickle=False) as file:
             splits = [name.removesuffix(".costs") for name in file.files if name.endswith(".costs")]
@@ -67,7 +71,11 @@ def read_scores(folder: Path) -> dict[str, RowCosts]:
                     file[f"{split}.costs"],
                     file[f"{split}.weights"],
                     str(file[f"{split}.rows"]),
-                    file[f"{split}.clusters"] if f"{split}.clusters" in file.files else np.zeros(0, dtype=np.int64),
+                    (
+                        file[f"{split}.clusters"]
+                        if f"{split}.clusters" in file.files
+                        else np.zeros(0, dtype=np.int64)
+                    ),
                 )
                 for split in splits
             }
@@ -78,6 +86,10 @@ def read_scores(folder: Path) -> dict[str, RowCosts]:
 def _arrays(known: Mapping[str, RowCosts]) -> dict[str, np.ndarray]:
     arrays: dict[str, np.ndarray] = {}
     for split, kept in known.items():
-        arrays |= {f"{split}.costs": kept.costs, f"{split}.weights": kept.weights, f"{split}.rows": np.asarray(kept.rows)}
+        arrays |= {
+            f"{split}.costs": kept.costs,
+            f"{split}.weights": kept.weights,
+            f"{split}.rows": np.asarray(kept.rows),
+        }
         arrays |= {f"{split}.clusters": kept.clusters} if len(kept.clusters) else {}
     return arrays

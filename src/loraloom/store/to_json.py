@@ -1,4 +1,5 @@
-"""Python values as JSON and YAML know them: every line and file that the store writes goes through here."""
+"""Python values as JSON and YAML know them: every line and file that the store writes
+goes through here."""
 
 from __future__ import annotations
 
@@ -12,8 +13,9 @@ from typing import Any, cast
 def plain(value: Any) -> Any:
     """`value` made of dict, list, str, int, float, bool and None alone.
 
-    NaN and infinities become None, because JSON has no word for them. Scalars and arrays of NumPy and torch become
-    numbers and lists. Anything unknown becomes its text: an odd setting must never cost a run its record.
+    NaN and infinities become None, because JSON has no word for them. Scalars and arrays of NumPy and
+    torch become numbers and lists. Anything unknown becomes its text: an odd setting must never cost a
+    run its record.
     """
     if value is None or isinstance(value, bool):
         return value
@@ -40,7 +42,8 @@ def plain(value: Any) -> Any:
 def to_json(value: Any, *, indent: int | None = None) -> bytes:
     """`value` as UTF-8 JSON; without `indent` on one line.
 
-    A lone surrogate (half of a character, as broken input has it) is written as its escape, which JSON allows.
+    A lone surrogate (half of a character, as broken input has it) is written as its
+    escape, which JSON allows.
     """
     text = json.dumps(plain(value), ensure_ascii=False, allow_nan=False, indent=indent)
     return text.encode("utf-8", "backslashreplace")

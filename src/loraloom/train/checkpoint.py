@@ -1,8 +1,10 @@
-"""Checkpoints of a run: tensors in safetensors, all else in JSON, and nothing that could run code when it is read.
+"""Checkpoints of a run: tensors in safetensors, all else in JSON, and nothing that
+could run code when it is read.
 
-A checkpoint may be taken between any two ticks, also in the middle of an accumulation window. Its JSON file names the
-tensor file, holds the checksum of both, and is put in place last: whoever reads sees a whole checkpoint or none. The last
-two are kept, so that one that a disk has spoilt costs only the time since the one before.
+A checkpoint may be taken between any two ticks, also in the middle of an accumulation window. Its JSON
+file names the tensor file, holds the checksum of both, and is put in place last: whoever reads sees a
+whole checkpoint or none. The last two are kept, so that one that a disk has spoilt costs only the time
+since the one before.
 """
 
 from __future__ import annotations
@@ -57,7 +59,9 @@ def save(folder: Path, trainer: PackTrainer, run: Mapping[str, Any] | None = Non
         StoreError: the disk refused; the checkpoints that were there are still whole.
     """
     state = trainer.state_dict()
-    tensors: dict[str, Tensor] = {name: tensor.contiguous() for name, tensor in state.pop("tensors").items()}
+    tensors: dict[str, Tensor] = {
+        name: tensor.contiguous() for name, tensor in state.pop("tensors").items()
+    }
     with disk(folder):
         folder.mkdir(parents=True, exist_ok=True)
         number = 1 + max(map(_number, folder.glob("checkpoint-*")), default=0)
@@ -68,10 +72,18 @@ def save(folder: Path, trainer: PackTrainer, run: Mapping[str, Any] | None = Non
         except SafetensorError as fault:
             partial.unlink(missing_ok=True)
             raise StoreError(
-                "the checkpoint could not be written", where=str(file), got=str(fault), next="make room, and go on with --resume"
+                "the checkpoint could not be written",
+                where=str(file),
+                got=str(fault),
+                next="make room, and go on with --resume",
             ) from fault
         put_in_place(partial, file)
-        body = {"version": VERSION, "tensors": _file_digest(file), "trainer": state, "run": dict(run or {})}
+        body = {
+            "version": VERSION,
+            "tensors": _file_digest(file),
+            "trainer": state,
+            "run": dict(run or {}),
+        }
         write_atomically(path, json.dumps({"sha256": _digest(body), **body}).encode())
         for old in folder.glob("checkpoint-*"):
             if _number(old) <= number - KEPT:
@@ -86,20 +98,25 @@ def _drop_unnamed(folder: Path) -> None:
     named: set[str] = set()
     for path in folder.glob("checkpoint-*.json") if files else ():
         with suppress(ValueError, KeyError):
-            named |= {kept["file"] for kept in json.loads(path.read_bytes())["trainer"]["waiting"].values()}
+            named |= {
+                kept["file"] for kept in json.loads(path.read_bytes())["trainer"]["waiting"].values()
+            }
     for file in files:
         if file.name not in named:
             file.unlink()
 
 
-def load(folder: Path, check: Callable[[Mapping[str, Any]], str | None] = lambda run: None) -> Checkpoint | None:
+def load(
+    folder: Path, check: Callable[[Mapping[str, Any]], str | None] = lambda run: None
+) -> Checkpoint | None:
     """The latest checkpoint that is whole; None where there is none at all.
 
     Args:
         check: what speaks against the `run` part of one, or None.
 
     Raises:
-        RunError: there are checkpoints, and none of them is whole, or the latest is of a version that is not known here.
+        RunError: there are checkpoints, and none of them is whole, or the latest is of
+            a version that is not known here.
     """
     faults: list[str] = []
     for path in sorted(folder.glob("checkpoint-*.json"), key=_number, reverse=True):
@@ -111,7 +128,9 @@ def load(folder: Path, check: Callable[[Mapping[str, Any]], str | None] = lambda
             fault = str(error) or type(error).__name__
         else:
             if fault is None:
-                return Checkpoint({**body["trainer"], "tensors": tensors}, body["run"], path, tuple(faults))
+                return Checkpoint(
+                    {**body["trainer"], "tensors": tensors}, body["run"], path, tuple(faults)
+                )
         faults.append(f"{path.name}: {fault}")
     if not faults:
         return None

@@ -1,17 +1,21 @@
-"""CUDA graphs of passes: where shapes repeat, one call launches all kernels of a pass, forwards and backwards.
+"""CUDA graphs of passes: where shapes repeat, one call launches all kernels of a pass,
+forwards and backwards.
 
-A small pass keeps a GPU busy for less time than the host takes to ask for its thousands of kernels. A graph keeps what was
-asked for, with the addresses and the numbers of the host as they were. So whatever changes from pass to pass (tokens, targets,
-whose rows are whose, seeds of dropout) lies in one block of device memory, which is filled anew before the graph runs.
+A small pass keeps a GPU busy for less time than the host takes to ask for its thousands of kernels. A
+graph keeps what was asked for, with the addresses and the numbers of the host as they were. So whatever
+changes from pass to pass (tokens, targets, whose rows are whose, seeds of dropout) lies in one block of
+device memory, which is filled anew before the graph runs.
 
-- Passes are padded to lengths, and to numbers of targets, of which there are few, so that shapes repeat. Padding is masked as
-  all padding is; targets beyond the real ones repeat the last and count nothing. A model that needs no mask for rows padded on
-  the right (a decoder) gets none here either.
-- Candidates of one kind (`PackedModel.kind`) may take each other's place: kernels read whose tokens are whose in the block.
-- The first time that a pass is to be recorded it is rehearsed, and counts: it runs with the block's tensors, in an order of
-  events where a wait for the device is an error, and with numbers of the host hidden that a graph would not see change. What
-  cannot be recorded (noise drawn on the host, a choice by what a tensor holds) is found there, while nothing is lost: the pass
-  runs in the plain way, the reason is kept, and the key is not tried again.
+- Passes are padded to lengths, and to numbers of targets, of which there are few, so that shapes repeat.
+  Padding is masked as all padding is; targets beyond the real ones repeat the last and count nothing. A
+  model that needs no mask for rows padded on the right (a decoder) gets none here either.
+- Candidates of one kind (`PackedModel.kind`) may take each other's place: kernels read
+  whose tokens are whose in the block.
+- The first time that a pass is to be recorded it is rehearsed, and counts: it runs with the block's
+  tensors, in an order of events where a wait for the device is an error, and with numbers of the host
+  hidden that a graph would not see change. What cannot be recorded (noise drawn on the host, a choice by
+  what a tensor holds) is found there, while nothing is lost: the pass runs in the plain way, the reason
+  is kept, and the key is not tried again.
 """
 
 from __future__ import annotations
@@ -42,9 +46,11 @@ SEEN = 3
 MOST = 8
 """Graphs kept: those used last. They share their memory."""
 LENGTH = 64
-"""Rows are padded to a multiple of so many tokens, shorter ones to a power of two, none beyond the longest there is."""
+"""Rows are padded to a multiple of so many tokens, shorter ones to a power of two, none
+beyond the longest there is."""
 SMALL, PADDING = 1024, 1.125
-"""A pass of more than so many tokens is not worth more than this much padding: there the GPU is the slower of the two."""
+"""A pass of more than so many tokens is not worth more than this much padding: there
+the GPU is the slower of the two."""
 TARGET_STEPS = 8
 """Numbers of targets are padded to one of so many between none and all."""
 REFUSALS = 3
@@ -56,7 +62,8 @@ class NotRecordedError(Exception):
 
 
 class Hidden:
-    """Stands for what only the device knows in a graph: whatever the host would do with it is refused."""
+    """Stands for what only the device knows in a graph: whatever the host would do with
+    it is refused."""
 
     def __init__(self, what: str) -> None:
         self.what = what
@@ -132,7 +139,9 @@ class PassGraphs:
         recorded, replays: how many graphs were made, and how often one ran.
     """
 
-    def __init__(self, packed: PackedModel, objective: Objective, pad_id: int, longest: tuple[int, int]) -> None:
+    def __init__(
+        self, packed: PackedModel, objective: Objective, pad_id: int, longest: tuple[int, int]
+    ) -> None:
         self.packed, self.objective, self.pad_id, self.longest = packed, objective, pad_id, longest
         self.refused: dict[Key, str] = {}
         self.stopped: str | None = None
@@ -181,7 +190,8 @@ class PassGraphs:
         self.clear()
         self.stopped = reason
 
-    # -- what passes have in common ------------------------------------------------------------------------------
+    # -- what passes have in common
+    # ------------------------------------------------------------------------------
 
     def _key(self, one: Pass) -> Key | None:
         """None for a pass that has what graphs do not, or would need too much padding."""
@@ -191,7 +201,10 @@ class PassGraphs:
             return None
         rows, tokens = one.batch.input_ids.shape
         answer = one.batch.labels.shape[1] if self.longest[1] else 0
-        wide, wide_answer = padded_length(tokens, self.longest[0]), padded_length(answer, self.longest[1])
+        wide, wide_answer = (
+            padded_length(tokens, self.longest[0]),
+            padded_length(answer, self.longest[1]),
+        )
         if rows * (wide + wide_answer) > max(SMALL, PADDING * rows * (tokens + answer)):
             return None
         step = -(-rows * (wide_answer or wide) // TARGET_STEPS)
@@ -201,7 +214,12 @@ class PassGraphs:
     def _inputs(self, one: Pass, key: Key) -> dict[str, Tensor]:
         """All that differs between passes of one key, padded, on the host."""
         batch, tables = _padded(one.batch, key, self.pad_id), self.packed.tables()
-        found = {"ids": batch.input_ids, "mask": batch.attention_mask, "labels": batch.labels, "shares": one.shares}
+        found = {
+            "ids": batch.input_ids,
+            "mask": batch.attention_mask,
+            "labels": batch.labels,
+            "shares": one.shares,
+        }
         targets_BT = self.objective.targets(batch)
         if targets_BT is not None:
             at_3N = Positions.table(targets_BT)
@@ -214,11 +232,14 @@ class PassGraphs:
         return found
 
     def _given(self, one: Pass, key: Key, there: Mapping[str, Tensor]) -> Pass:
-        """The pass whose inputs are these tensors of the device, with everything hidden that a graph would not see change."""
+        """The pass whose inputs are these tensors of the device, with everything hidden
+        that a graph would not see change."""
         seed: Any = Hidden("the seed of a candidate's dropout")
         segments = tuple(replace(segment, seed=seed) for segment in one.routing.segments)
         routing = Routing(segments, training=True, tables=self.packed.tables())
-        routing.take_spans({int(name.split()[1]): table for name, table in there.items() if name.startswith("spans")})
+        routing.take_spans(
+            {int(name.split()[1]): table for name, table in there.items() if name.startswith("spans")}
+        )
         host: Any = Hidden("what a batch holds")
         batch = Batch(there["ids"], there["mask"], there["labels"], host=host)
         at = None
@@ -228,7 +249,8 @@ class PassGraphs:
             at = Positions(rows_N, columns_N, targets_N, host_rows_N=rows, counted_N=there["counted"])
         return Pass(batch, routing, (), there["shares"], at)
 
-    # -- recording -----------------------------------------------------------------------------------------------
+    # -- recording
+    # -----------------------------------------------------------------------------------------------
 
     def _replay(self, recorded: Recorded, inputs: Mapping[str, Tensor]) -> Tensor:
         recorded.block.fill(inputs)
@@ -237,7 +259,8 @@ class PassGraphs:
         return recorded.losses.clone()  # the same graph may run again before they are read
 
     def _record(self, one: Pass, key: Key, through: Callable[[Pass], Tensor]) -> Tensor | None:
-        """Run the pass in the way of a graph, then record it. None where it could not be run so, with nothing counted."""
+        """Run the pass in the way of a graph, then record it. None where it could not
+        be run so, with nothing counted."""
         try:
             inputs = self._inputs(one, key)
             block, stream = Block(inputs, self.packed.device), torch.cuda.Stream(self.packed.device)
@@ -246,7 +269,8 @@ class PassGraphs:
             with _beside(stream), _as_if_recorded(), _rows_are_whole():
                 losses = through(given)
             losses = losses.clone()
-        except Exception as error:  # whatever it is, the plain way will meet it too if it is more than a refusal
+        # whatever it is, the plain way will meet it too if it is more than a refusal
+        except Exception as error:
             self.refused[key] = _reason(error)
         else:
             self._capture(key, block, stream, lambda: through(given))
@@ -255,12 +279,15 @@ class PassGraphs:
             self.packed.adapters[segment.trial].arena.grads.zero_()
         return None
 
-    def _capture(self, key: Key, block: Block, stream: torch.cuda.Stream, run: Callable[[], Tensor]) -> None:
+    def _capture(
+        self, key: Key, block: Block, stream: torch.cuda.Stream, run: Callable[[], Tensor]
+    ) -> None:
         """Record; nothing runs meanwhile."""
         while len(self._graphs) >= MOST:
             torch.cuda.synchronize(self.packed.device)
             self._graphs.popitem(last=False)
-        gc.collect()  # what refers to itself may hold memory of an older pass, and may not be given back in between
+        # what refers to itself may hold memory of an older pass, and may not be given back in between
+        gc.collect()
         try:
             graph = torch.cuda.CUDAGraph()
             self._pool = self._pool or torch.cuda.graph_pool_handle()
@@ -302,7 +329,8 @@ def _room(tensor: Tensor) -> int:
 
 @contextmanager
 def _beside(stream: torch.cuda.Stream) -> Generator[None]:
-    """On a stream of its own, as torch asks of what is recorded there next: after what is queued, and before what follows."""
+    """On a stream of its own, as torch asks of what is recorded there next: after what
+    is queued, and before what follows."""
     queued = torch.cuda.current_stream(stream.device)
     stream.wait_stream(queued)
     try:
@@ -314,9 +342,11 @@ def _beside(stream: torch.cuda.Stream) -> Generator[None]:
 
 @contextmanager
 def _as_if_recorded() -> Generator[None]:
-    """Within, all who ask are told that a graph is being recorded, and a wait for the device is an error, as it would be then.
+    """Within, all who ask are told that a graph is being recorded, and a wait for the device is an
+    error, as it would be then.
 
-    A recording that fails leaves torch's memory in a state from which nothing can be recorded; this leaves it alone.
+    A recording that fails leaves torch's memory in a state from which nothing can be
+    recorded; this leaves it alone.
     """
     mode, asked = torch.cuda.get_sync_debug_mode(), torch.cuda.is_current_stream_capturing
     torch.cuda.is_current_stream_capturing = lambda: True
@@ -332,8 +362,10 @@ def _as_if_recorded() -> Generator[None]:
 
 @contextmanager
 def _rows_are_whole() -> Generator[None]:
-    """Within, transformers takes each row for one text, as ours are. It would look at the positions on the device, or, while a
-    graph is recorded, give attention a mask for rows of several texts: and what is fastest without a mask takes none."""
+    """Within, transformers takes each row for one text, as ours are. It would look at the positions on
+    the device, or, while a graph is recorded, give attention a mask for rows of several texts: and what
+    is fastest without a mask takes none.
+    """
     from transformers import masking_utils
 
     name = "find_packed_sequence_indices"

@@ -1,4 +1,5 @@
-"""What of a GPU's fast path turned out not to work while a pack was there: plain torch does the same, more slowly."""
+"""What of a GPU's fast path turned out not to work while a pack was there: plain torch
+does the same, more slowly."""
 
 from __future__ import annotations
 

@@ -1,4 +1,5 @@
-"""What can go wrong in a pass: memory that ran out, which is given back, and the layer where numbers went bad."""
+"""What can go wrong in a pass: memory that ran out, which is given back, and the layer
+where numbers went bad."""
 
 from __future__ import annotations
 
@@ -14,11 +15,13 @@ from loraloom.lora.arena import Arena
 from loraloom.lora.transfer import fetch
 
 GROWTH = 10.0
-"""A layer has run away when its largest output is this many times that of the frozen base on the same rows."""
+"""A layer has run away when its largest output is this many times that of the frozen
+base on the same rows."""
 
 
 def free_memory(device: torch.device) -> None:
-    """Give back what a failed pass left behind; call it outside the `except` block, which still holds the pass."""
+    """Give back what a failed pass left behind; call it outside the `except` block,
+    which still holds the pass."""
     gc.collect()
     if device.type == "cuda":
         torch.cuda.empty_cache()
@@ -26,7 +29,8 @@ def free_memory(device: torch.device) -> None:
 
 @torch.no_grad()
 def largest_outputs(layers: Mapping[str, nn.Module], run: Callable[[], object]) -> dict[str, float]:
-    """The largest absolute output of each layer in the order in which they end, NaN and infinity kept, of one `run`."""
+    """The largest absolute output of each layer in the order in which they end, NaN and
+    infinity kept, of one `run`."""
     found: dict[str, list[Tensor]] = {}
 
     def note(path: str, output: Any) -> None:
@@ -44,7 +48,10 @@ def largest_outputs(layers: Mapping[str, nn.Module], run: Callable[[], object]) 
         for handle in handles:
             handle.remove()
     read = iter(fetch([size for sizes in found.values() for size in sizes]))
-    return {path: float(torch.stack([next(read).double() for _ in sizes]).max()) for path, sizes in found.items()}
+    return {
+        path: float(torch.stack([next(read).double() for _ in sizes]).max())
+        for path, sizes in found.items()
+    }
 
 
 def first_bad(outputs: Mapping[str, float]) -> str | None:
@@ -54,11 +61,14 @@ def first_bad(outputs: Mapping[str, float]) -> str | None:
 
 def first_grown(outputs: Mapping[str, float], base: Mapping[str, float]) -> str | None:
     """The first layer whose output is `GROWTH` times the frozen base's."""
-    return next((path for path, size in outputs.items() if size > GROWTH * base.get(path, math.inf)), None)
+    return next(
+        (path for path, size in outputs.items() if size > GROWTH * base.get(path, math.inf)), None
+    )
 
 
 def last_bad_gradient(arena: Arena, paths: Sequence[str]) -> str | None:
-    """The layer nearest the loss whose gradient is not finite: where a backward pass first went bad. `paths` in order."""
+    """The layer nearest the loss whose gradient is not finite: where a backward pass
+    first went bad. `paths` in order."""
     whole = fetch([torch.isfinite(arena.grad(entry)).all() for entry in arena.entries])
     bad = {entry.path for entry, fine in zip(arena.entries, whole, strict=True) if not fine}
     return next((path for path in reversed(paths) if path in bad), None)

@@ -1,4 +1,5 @@
-"""The optimiser of a candidate: torch's own, over a few slices of its flat arena. On a GPU, one kernel steps all candidates."""
+"""The optimiser of a candidate: torch's own, over a few slices of its flat arena. On a
+GPU, one kernel steps all candidates."""
 
 from __future__ import annotations
 
@@ -19,8 +20,8 @@ OPTIMISERS = {
     "adamw": lambda groups: torch.optim.AdamW(groups, lr=0.0, betas=BETAS, eps=EPS, fused=True),
     "sgd": lambda groups: torch.optim.SGD(groups, lr=0.0, momentum=0.9, fused=True),
 }
-"""By the name in the config. One that works element by element may be added here; one that looks at a tensor's
-shape (Adafactor, Muon) may not, since an arena slice holds many tensors."""
+"""By the name in the config. One that works element by element may be added here; one that looks at a
+tensor's shape (Adafactor, Muon) may not, since an arena slice holds many tensors."""
 
 
 def gradient_norms(arenas: Sequence[Arena]) -> list[Tensor]:
@@ -31,9 +32,9 @@ def gradient_norms(arenas: Sequence[Arena]) -> list[Tensor]:
 class FlatOptimizer:
     """Clip, schedule and step a whole adapter at once; a step with a non-finite gradient is skipped.
 
-    Each group of the arena (A, B, modules, vectors) is one flat parameter, so that LoRA+ (Hayou et al. 2024,
-    arXiv:2402.12354: B learns `lora_plus_ratio` times faster) and weight decay (never on vectors) are per-slice values.
-    Slices with the same values are stepped by one call.
+    Each group of the arena (A, B, modules, vectors) is one flat parameter, so that LoRA+ (Hayou et al.
+    2024, arXiv:2402.12354: B learns `lora_plus_ratio` times faster) and weight decay (never on vectors)
+    are per-slice values. Slices with the same values are stepped by one call.
     """
 
     def __init__(self, arena: Arena, spec: TrainingSpec) -> None:
@@ -49,13 +50,16 @@ class FlatOptimizer:
             alike.setdefault((decay, speed), []).append(parameter)
         self._speed = [speed for _, speed in alike]
         self._count: int | None = 0
-        self.optimizer = OPTIMISERS[spec.optim]([{"params": own, "weight_decay": decay} for (decay, _), own in alike.items()])
+        self.optimizer = OPTIMISERS[spec.optim](
+            [{"params": own, "weight_decay": decay} for (decay, _), own in alike.items()]
+        )
 
     def step(self, rate: float, norm: Tensor | None = None) -> Tensor:
-        """One step at `rate`; gradients are zeroed. Returns the gradient norm before clipping, a 0-d tensor on the host.
+        """One step at `rate`; gradients are zeroed. Returns the gradient norm before
+        clipping, a 0-d tensor on the host.
 
-        A norm that is not finite means that nothing was changed. `norm` spares computing it, and waiting for it, when it is
-        known.
+        A norm that is not finite means that nothing was changed. `norm` spares computing it, and waiting
+        for it, when it is known.
         """
         norm = (gradient_norms([self.arena])[0] if norm is None else norm).cpu()
         if bool(torch.isfinite(norm)):
@@ -69,14 +73,16 @@ class FlatOptimizer:
         return norm
 
     def reserve(self) -> None:
-        """Make the moments now: then memory runs out when a candidate joins, and not in the middle of its first step."""
+        """Make the moments now: then memory runs out when a candidate joins, and not in
+        the middle of its first step."""
         if self.spec.optim == "adamw":
             for parameter in self._parameters:
                 self._state(parameter)
 
     @property
     def count(self) -> int:
-        """Steps that AdamW has taken. The host keeps count while kernels step; otherwise the device has to be asked."""
+        """Steps that AdamW has taken. The host keeps count while kernels step;
+        otherwise the device has to be asked."""
         if self._count is None:
             steps = [state["step"] for state in self.optimizer.state.values()]
             self._count = int(steps[0]) if steps else 0
@@ -98,7 +104,11 @@ class FlatOptimizer:
         for group, speed in zip(self.optimizer.param_groups, self._speed, strict=True):
             for parameter in group["params"]:
                 state, place = self._state(parameter), parameter.storage_offset()
-                own = None if copy is None or place >= len(copy) else copy[place : place + parameter.numel()]
+                own = (
+                    None
+                    if copy is None or place >= len(copy)
+                    else copy[place : place + parameter.numel()]
+                )
                 moments = state["exp_avg"], state["exp_avg_sq"]
                 values = rate * speed, group["weight_decay"], clip, self._count, finite
                 found.append(Piece(parameter.data, parameter.grad, *moments, own, *values))
@@ -109,7 +119,10 @@ class FlatOptimizer:
         state = self.optimizer.state[parameter]
         if not state:
             state["step"] = torch.zeros((), dtype=torch.float32, device=parameter.device)
-            state["exp_avg"], state["exp_avg_sq"] = torch.zeros_like(parameter.data), torch.zeros_like(parameter.data)
+            state["exp_avg"], state["exp_avg_sq"] = (
+                torch.zeros_like(parameter.data),
+                torch.zeros_like(parameter.data),
+            )
         return state
 
     def counters(self) -> list[Tensor]:
@@ -136,7 +149,8 @@ class FlatOptimizer:
 
 @dataclass(frozen=True)
 class Step:
-    """A step to take: at which rate, and the norm of the gradient before clipping, a 0-d tensor on the host."""
+    """A step to take: at which rate, and the norm of the gradient before clipping, a
+    0-d tensor on the host."""
 
     optimizer: FlatOptimizer
     adapter: AdapterWeights
@@ -166,9 +180,12 @@ def step_all(steps: Sequence[Step], *, kernels: bool) -> None:
             for step, copy in zip(together, copies, strict=True)
             for piece in step.optimizer.pieces(step.rate, step.norm, copy)
         ],
-        BETAS, EPS,
-    )  # fmt: skip
-    counters = [one for step in together if bool(torch.isfinite(step.norm)) for one in step.optimizer.counters()]
+        BETAS,
+        EPS,
+    )
+    counters = [
+        one for step in together if bool(torch.isfinite(step.norm)) for one in step.optimizer.counters()
+    ]
     if counters:
         torch._foreach_add_(counters, 1.0)  # pyright: ignore[reportPrivateImportUsage, reportPrivateUsage]
     for step, copy in zip(together, copies, strict=True):

@@ -1,4 +1,5 @@
-"""What passes between whoever decides over candidates and the worker that trains them: orders in, reports out.
+"""What passes between whoever decides over candidates and the worker that trains them:
+orders in, reports out.
 
 All of it is plain: no tensor and no live object, so that the two may sit in different processes.
 """
@@ -44,7 +45,8 @@ class End:
 
     Attributes:
         settings: all of its settings by dotted key, for what is examined before it leaves.
-        save_to: folder for its adapter as it was at its best, which is proven before it counts; None to drop it.
+        save_to: folder for its adapter as it was at its best, which is proven before it
+            counts; None to drop it.
     """
 
     trial: str
@@ -56,7 +58,8 @@ class End:
 
 @dataclass(frozen=True)
 class Spare:
-    """A candidate should have ended for this reason, and trains on because the user wants to be told only."""
+    """A candidate should have ended for this reason, and trains on because the user
+    wants to be told only."""
 
     trial: str
     status: EndStatus
@@ -150,7 +153,8 @@ class Ended:
         view: as it left.
         best: its best evaluation, with the rows; None where there was none.
         examined: None where nobody looks.
-        logits_difference: of the saved adapter, loaded by PEFT, to the trained one; None where none was saved.
+        logits_difference: of the saved adapter, loaded by PEFT, to the trained one;
+            None where none was saved.
     """
 
     view: SeatView

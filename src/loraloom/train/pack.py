@@ -1,8 +1,9 @@
 """The packed loop: many candidates on one frozen base, each on its own clock.
 
-A tick takes one micro-batch from every live candidate. Each candidate has its own data order, loss, accumulation
-window, schedule, clipping and optimiser, so that it is trained exactly as it would be alone; they share only the
-frozen layers that a pass runs through. Candidates join and leave between ticks. What happens is told as Events.
+A tick takes one micro-batch from every live candidate. Each candidate has its own data order, loss,
+accumulation window, schedule, clipping and optimiser, so that it is trained exactly as it would be
+alone; they share only the frozen layers that a pass runs through. Candidates join and leave between
+ticks. What happens is told as Events.
 """
 
 from __future__ import annotations
@@ -46,7 +47,8 @@ from loraloom.train.signals import Gauge, first_norms
 NONFINITE_LIMIT = 2
 """A candidate whose loss or gradient was not finite this often has diverged."""
 WILD_FACTOR, WILD_LIMIT = 3.0, 5
-"""So has one whose loss was this many times its first, and worse than guessing, in this many windows in a row."""
+"""So has one whose loss was this many times its first, and worse than guessing, in this
+many windows in a row."""
 
 
 class PackTrainer:
@@ -58,19 +60,33 @@ class PackTrainer:
         objective: the task's loss.
         token_budget: padded tokens of one pass; a pass with one candidate's micro-batch may exceed it.
         validation: rows that `evaluate` scores on; empty for none.
-        decide_by: metric that picks a candidate's best checkpoint: "loss" or the objective's share that is right.
-        checkpointing: keep only the input of each repeated block for the backward pass, and run the block again there.
+        decide_by: metric that picks a candidate's best checkpoint: "loss" or the
+            objective's share that is right.
+        checkpointing: keep only the input of each repeated block for the backward pass,
+            and run the block again there.
         signals: collect what diagnosis looks at, in `Seat.signals`.
         workers: passes at once; None for as many as the device has use for.
-        graphs: record passes that repeat as CUDA graphs; None for where the kernels are used, which make them repeat.
+        graphs: record passes that repeat as CUDA graphs; None for where the kernels are
+            used, which make them repeat.
     """
 
     def __init__(
-        self, packed: PackedModel, rows: Sequence[Row], objective: Objective, *, task: Task, pad_id: int,
-        validation: Sequence[Row] = (), decide_by: str = "loss", token_budget: int = 4096, checkpointing: bool = False,
-        signals: bool = True, workers: int | None = None, graphs: bool | None = None,
+        self,
+        packed: PackedModel,
+        rows: Sequence[Row],
+        objective: Objective,
+        *,
+        task: Task,
+        pad_id: int,
+        validation: Sequence[Row] = (),
+        decide_by: str = "loss",
+        token_budget: int = 4096,
+        checkpointing: bool = False,
+        signals: bool = True,
+        workers: int | None = None,
+        graphs: bool | None = None,
         clock: Callable[[], float] = time.perf_counter,
-    ) -> None:  # fmt: skip
+    ) -> None:
         self.packed, self.rows, self.objective = packed, rows, objective
         self.task: Task = task
         self.pad_id, self.validation, self.decide_by = pad_id, validation, decide_by
@@ -82,7 +98,11 @@ class PackTrainer:
         self.workers = Workers(packed.device, workers)
         self.gauge = Gauge(packed, objective.metric) if signals else None
         self.graphs = None
-        if packed.device.type == "cuda" and self.workers.count == 1 and (packed.kernels if graphs is None else graphs):
+        if (
+            packed.device.type == "cuda"
+            and self.workers.count == 1
+            and (packed.kernels if graphs is None else graphs)
+        ):
             answer = max(len(row.labels) for row in rows) if task == "seq2seq_lm" else 0
             self.graphs = PassGraphs(packed, objective, pad_id, (max(self.lengths), answer))
         if checkpointing:
@@ -93,10 +113,12 @@ class PackTrainer:
         self._told: set[str] = set()
         self._process = psutil.Process()
 
-    # -- who sits in the pack ------------------------------------------------------------------------------------
+    # -- who sits in the pack
+    # ------------------------------------------------------------------------------------
 
     def join(self, candidate: Candidate) -> Seat:
-        """Give a candidate a trial. Its first micro-batch is in the next tick. Where memory runs out, nothing of it stays."""
+        """Give a candidate a trial. Its first micro-batch is in the next tick. Where
+        memory runs out, nothing of it stays."""
         with self._whole(candidate.id):
             return self._seat(candidate, candidate.training.seed)
 
@@ -118,16 +140,22 @@ class PackTrainer:
         order = Order(self.lengths, effective, spec.seed)
         planned = planned_steps(candidate, order)
         if self.packed.device.type == "cuda":
-            # Its peak is to be its own, not the highest of those before it; theirs stands in their seats.
+            # Its peak is to be its own, not the highest of those before it; theirs
+            # stands in their seats.
             torch.cuda.reset_peak_memory_stats(self.packed.device)
         adapter = self.packed.add(candidate.id, candidate.adapter, seed)
         optimizer = FlatOptimizer(adapter.arena, spec)
         if self.packed.device.type != "cpu":
             optimizer.reserve()
         seat = Seat(
-            candidate, adapter, optimizer, order, planned,
-            evaluation_steps(planned, spec.evaluations), spec.per_device_train_batch_size,
-        )  # fmt: skip
+            candidate,
+            adapter,
+            optimizer,
+            order,
+            planned,
+            evaluation_steps(planned, spec.evaluations),
+            spec.per_device_train_batch_size,
+        )
         self.seats[candidate.id] = seat
         return seat
 
@@ -137,11 +165,13 @@ class PackTrainer:
         return self.seats.pop(trial)
 
     def pause(self, trial: str) -> None:
-        """Let a candidate wait out of the pack, between two of its steps, with everything that it needs to go on."""
+        """Let a candidate wait out of the pack, between two of its steps, with
+        everything that it needs to go on."""
         self.shelf.put(trial, *seat_state(self.leave(trial)))
 
     def go_on(self, trial: str) -> Seat:
-        """Give a candidate that waits a trial again: it goes on as if it had never left. Where memory runs out, it waits on."""
+        """Give a candidate that waits a trial again: it goes on as if it had never left. Where memory
+        runs out, it waits on."""
         plain, tensors = self.shelf.read(trial)
         with self._whole(trial):
             seat = self._seat(candidate_of(plain), None)
@@ -149,11 +179,12 @@ class PackTrainer:
         self.shelf.drop(trial)
         return seat
 
-    # -- going on later ------------------------------------------------------------------------------------------
+    # -- going on later
+    # ------------------------------------------------------------------------------------------
 
     def state_dict(self) -> dict[str, Any]:
-        """Everything needed to go on between two ticks: plain values, and under "tensors" tensors on the CPU by name. Of
-        candidates that wait only the names of their files."""
+        """Everything needed to go on between two ticks: plain values, and under "tensors" tensors on the
+        CPU by name. Of candidates that wait only the names of their files."""
         plain: list[dict[str, Any]] = []
         tensors: dict[str, Tensor] = {}
         for seat in self.seats.values():
@@ -161,9 +192,12 @@ class PackTrainer:
             plain.append(values)
             tensors |= {f"{seat.id}/{name}": tensor for name, tensor in own.items()}
         return {
-            "rows": fingerprint(self.rows), "token_budget": self.token_budget, "seats": plain, "tensors": tensors,
+            "rows": fingerprint(self.rows),
+            "token_budget": self.token_budget,
+            "seats": plain,
+            "tensors": tensors,
             "waiting": self.shelf.state_dict(),
-        }  # fmt: skip
+        }
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Seat the candidates of a `state_dict` where they were; what sits here leaves.
@@ -172,7 +206,10 @@ class PackTrainer:
             RunError: the state was taken over other rows, or from another model.
         """
         if state["rows"] != fingerprint(self.rows):
-            raise RunError("the checkpoint was taken over other training rows", next="resume with the data of that run")
+            raise RunError(
+                "the checkpoint was taken over other training rows",
+                next="resume with the data of that run",
+            )
         for trial in list(self.seats):
             self.leave(trial)
         self.shelf.load_state_dict(state.get("waiting", {}))
@@ -180,10 +217,15 @@ class PackTrainer:
         for plain in state["seats"]:
             seat = self._seat(candidate_of(plain), None)
             prefix = f"{seat.id}/"
-            own = {name.removeprefix(prefix): t for name, t in state["tensors"].items() if name.startswith(prefix)}
+            own = {
+                name.removeprefix(prefix): t
+                for name, t in state["tensors"].items()
+                if name.startswith(prefix)
+            }
             restore_seat(seat, plain, own, self.weights)
 
-    # -- one tick ------------------------------------------------------------------------------------------------
+    # -- one tick
+    # ------------------------------------------------------------------------------------------------
 
     def tick(self) -> list[Event]:
         """One micro-batch of every live candidate; those whose window is full take an optimiser step."""
@@ -194,7 +236,9 @@ class PackTrainer:
         while waiting:
             passes = next_passes(waiting, self.lengths, self.token_budget, self.workers.count)
             groups = [[self.seats[trial] for trial in one] for one in passes]
-            for group, fits in zip(groups, self._run_passes(groups, waiting, together=together), strict=True):
+            for group, fits in zip(
+                groups, self._run_passes(groups, waiting, together=together), strict=True
+            ):
                 if fits:
                     for seat in group:
                         del waiting[seat.id]
@@ -219,19 +263,23 @@ class PackTrainer:
         return seat.window[seat.micro]
 
     def _may_share(self, present: Sequence[Seat]) -> bool:
-        """Whether passes may run at once: layers have their layouts, and no pass changes the model while it runs."""
+        """Whether passes may run at once: layers have their layouts, and no pass
+        changes the model while it runs."""
         settled = all(seat.tokens for seat in present)
         noisy = any(seat.candidate.training.neftune_noise_alpha for seat in present)
         return settled and not noisy and self.objective.concurrent
 
-    def _run_passes(self, groups: Sequence[Sequence[Seat]], micro: dict[str, Numbers], *, together: bool) -> list[bool]:
+    def _run_passes(
+        self, groups: Sequence[Sequence[Seat]], micro: dict[str, Numbers], *, together: bool
+    ) -> list[bool]:
         """Which of the passes found memory. A pass that is alone has all cores to itself."""
         if len(groups) == 1:
             return [self._fits(groups[0], micro)]
         return self.workers.map(lambda group: self._fits(group, micro), groups, together=together)
 
     def _fits(self, group: Sequence[Seat], micro: dict[str, Numbers]) -> bool:
-        """Run a pass; False when memory ran out, with nothing counted but with gradients in an unknown state."""
+        """Run a pass; False when memory ran out, with nothing counted but with
+        gradients in an unknown state."""
         try:
             self._run_pass(group, micro)
         except (RuntimeError, MemoryError) as error:
@@ -267,16 +315,19 @@ class PackTrainer:
         return weighted.detach()
 
     def free_memory(self) -> None:
-        """Give back what failed work left behind, and what graphs hold; call it outside the `except` block."""
+        """Give back what failed work left behind, and what graphs hold; call it outside
+        the `except` block."""
         if self.graphs is not None:
             self.graphs.stop("memory ran out")
         free_memory(self.packed.device)
 
     def _shrink(self, group: Sequence[Seat], micro: dict[str, Numbers]) -> list[Event]:
-        """Make the next try smaller. Steps stay what they are: the same rows, divided by the same weight.
+        """Make the next try smaller. Steps stay what they are: the same rows, divided
+        by the same weight.
 
-        A pass that failed halfway may have left part of its gradients, and earlier passes of an open window lie in
-        the same block: so that nothing is counted twice, the windows of all in the pass start anew.
+        A pass that failed halfway may have left part of its gradients, and earlier passes of an open
+        window lie in the same block: so that nothing is counted twice, the windows of all in the pass
+        start anew.
 
         Raises:
             RunError: one row of one candidate does not fit.
@@ -289,7 +340,9 @@ class PackTrainer:
         if len(group) > 1:
             self.token_budget = max(1, min(self.token_budget, longest * rows) // 2)
             whom = f"{len(group)} candidates{_held_by_others()}"
-            text = f"memory ran out in a pass of {whom}: passes now hold at most {self.token_budget} tokens"
+            text = (
+                f"memory ran out in a pass of {whom}: passes now hold at most {self.token_budget} tokens"
+            )
             return [Event("note", data={"text": text, "token_budget": self.token_budget})]
         seat = group[0]
         if rows == 1:
@@ -299,14 +352,17 @@ class PackTrainer:
                 next="set data.max_length lower, or training.gradient_checkpointing: true",
             )
         seat.micro_rows = -(-rows // 2)
-        smaller = f"{seat.id} now takes {seat.micro_rows} rows a pass and as many passes as its batch needs"
+        smaller = (
+            f"{seat.id} now takes {seat.micro_rows} rows a pass and as many passes as its batch needs"
+        )
         text = f"memory ran out{_held_by_others()}: {smaller}"
         return [Event("note", seat.id, seat.step, data={"text": text, "micro_rows": seat.micro_rows})]
 
     def _finish_windows(self, present: Sequence[Seat]) -> list[Event]:
         """Count the losses of a tick, and step those whose window is full.
 
-        All that the host has to know of a tick comes in one copy: it waits for the device here, and nowhere else.
+        All that the host has to know of a tick comes in one copy: it waits for the
+        device here, and nowhere else.
         """
         full = [seat for seat in present if seat.micro == len(seat.window)]
         new = [seat for seat in full if self.gauge and seat.signals.first_norms is None]
@@ -319,8 +375,14 @@ class PackTrainer:
         norms = [next(read) for _ in full]
         for seat in new:
             seat.signals.first_norms = float(next(read)), float(next(read))
-        steps = [Step(seat.optimizer, seat.adapter, self._rate(seat), norm) for seat, norm in zip(full, norms, strict=True)]
-        blamed = [self._judge(seat, seat.window_loss, float(norm)) for seat, norm in zip(full, norms, strict=True)]
+        steps = [
+            Step(seat.optimizer, seat.adapter, self._rate(seat), norm)
+            for seat, norm in zip(full, norms, strict=True)
+        ]
+        blamed = [
+            self._judge(seat, seat.window_loss, float(norm))
+            for seat, norm in zip(full, norms, strict=True)
+        ]
         for seat, step in zip(full, steps, strict=True):
             if self.gauge:
                 self.gauge.stepped(seat, seat.window_loss, float(step.norm), step.rate)
@@ -336,22 +398,35 @@ class PackTrainer:
         loss, rate, norm = seat.window_loss, step.rate, step.norm
         seat.close_window()
         data = {
-            "loss": loss, "learning_rate": rate, "grad_norm": float(norm), "tokens": seat.tokens, "epoch": seat.epoch,
-            "planned_steps": seat.planned_steps, "tokens_per_second": seat.tokens / max(seat.seconds, 1e-9),
-        }  # fmt: skip
-        return Event("step", seat.id, seat.step, data=data | ({"first_bad_layer": blamed} if blamed else {}))
+            "loss": loss,
+            "learning_rate": rate,
+            "grad_norm": float(norm),
+            "tokens": seat.tokens,
+            "epoch": seat.epoch,
+            "planned_steps": seat.planned_steps,
+            "tokens_per_second": seat.tokens / max(seat.seconds, 1e-9),
+        }
+        return Event(
+            "step", seat.id, seat.step, data=data | ({"first_bad_layer": blamed} if blamed else {})
+        )
 
-    # -- health --------------------------------------------------------------------------------------------------
+    # -- health
+    # --------------------------------------------------------------------------------------------------
 
     def _judge(self, seat: Seat, loss: float, norm: float) -> str | None:
-        """Keep count of losses and gradients gone wrong; the layer to blame, in a window that went wrong."""
+        """Keep count of losses and gradients gone wrong; the layer to blame, in a
+        window that went wrong."""
         if not (math.isfinite(norm) and math.isfinite(loss)):
             seat.nonfinite += 1
             seat.bad_layer = seat.bad_layer or self._bad_layer(seat)
             return seat.bad_layer
         seat.first_loss = loss if seat.first_loss is None else seat.first_loss
-        seat.smoothed_loss = loss if seat.smoothed_loss is None else 0.9 * seat.smoothed_loss + 0.1 * loss
-        seat.wild = seat.wild + 1 if loss > max(WILD_FACTOR * seat.first_loss, self.objective.chance) else 0
+        seat.smoothed_loss = (
+            loss if seat.smoothed_loss is None else 0.9 * seat.smoothed_loss + 0.1 * loss
+        )
+        seat.wild = (
+            seat.wild + 1 if loss > max(WILD_FACTOR * seat.first_loss, self.objective.chance) else 0
+        )
         if seat.wild < WILD_LIMIT:
             return None
         seat.bad_layer = seat.bad_layer or self._bad_layer(seat)
@@ -360,12 +435,14 @@ class PackTrainer:
     def _bad_layer(self, seat: Seat) -> str | None:
         """The layer to blame for a bad window, found by running its passes again, this candidate alone.
 
-        The first layer whose output was not finite; else the last one whose gradient was not; else the first whose
-        output has grown far beyond the frozen base's.
+        The first layer whose output was not finite; else the last one whose gradient was not; else the
+        first whose output has grown far beyond the frozen base's.
         """
         layers, grown = self.packed.layers(), None
         for micro, rows in enumerate(seat.window):
-            one = assemble([replace(seat, micro=micro)], {seat.id: rows}, self.rows, self.pad_id, self.task)
+            one = assemble(
+                [replace(seat, micro=micro)], {seat.id: rows}, self.rows, self.pad_id, self.task
+            )
             outputs = self._watch(layers, one, one.routing)
             if bad := first_bad(outputs):
                 return bad
@@ -386,24 +463,38 @@ class PackTrainer:
         for seat in group:
             seat.peak_bytes = max(seat.peak_bytes, used)
 
-    # -- scoring and ending --------------------------------------------------------------------------------------
+    # -- scoring and ending
+    # --------------------------------------------------------------------------------------
 
     def due(self) -> list[str]:
         """Candidates that stand at one of their evaluation steps (between optimiser steps)."""
-        return [seat.id for seat in self.seats.values() if not seat.window and seat.step in seat.evaluation_steps]
+        return [
+            seat.id
+            for seat in self.seats.values()
+            if not seat.window and seat.step in seat.evaluation_steps
+        ]
 
     def diverged(self) -> list[str]:
         """Candidates past saving; `Seat.bad_layer` says where it began."""
-        return [seat.id for seat in self.seats.values() if seat.nonfinite >= NONFINITE_LIMIT or seat.wild >= WILD_LIMIT]
+        return [
+            seat.id
+            for seat in self.seats.values()
+            if seat.nonfinite >= NONFINITE_LIMIT or seat.wild >= WILD_LIMIT
+        ]
 
     def finished(self) -> list[str]:
         return [seat.id for seat in self.seats.values() if seat.step >= seat.planned_steps]
 
-    def evaluate(self, trials: Sequence[str], split: str = "validation", rows: Sequence[Row] | None = None) -> dict[str, Score]:
-        """Score candidates on a split in shared passes; on validation, remember each one's best weights."""
+    def evaluate(
+        self, trials: Sequence[str], split: str = "validation", rows: Sequence[Row] | None = None
+    ) -> dict[str, Score]:
+        """Score candidates on a split in shared passes; on validation, remember each
+        one's best weights."""
         chosen = self.validation if rows is None else rows
         sums = self.row_sums(chosen, trials, workers=self.workers)
-        scores = {trial: score_of(sums[trial], split, self.objective, self.decide_by) for trial in trials}
+        scores = {
+            trial: score_of(sums[trial], split, self.objective, self.decide_by) for trial in trials
+        }
         if rows is None:
             for trial, score in scores.items():
                 if self.gauge:
@@ -411,18 +502,29 @@ class PackTrainer:
                 self._keep_best(self.seats[trial], score)
         return scores
 
-    def row_sums(self, rows: Sequence[Row], trials: Sequence[str], *, workers: Workers | None = None) -> dict[str, RowSums]:
-        """Row sums of adapters in the pack, or with none of the bare base under the key ""; as `evals.scoring.row_sums`, and
-        with less at a time when memory runs out."""
+    def row_sums(
+        self, rows: Sequence[Row], trials: Sequence[str], *, workers: Workers | None = None
+    ) -> dict[str, RowSums]:
+        """Row sums of adapters in the pack, or with none of the bare base under the key ""; as
+        `evals.scoring.row_sums`, and with less at a time when memory runs out."""
         return self._row_sums(rows, list(trials), EVALUATION_FACTOR * self.token_budget, workers)
 
-    def _row_sums(self, rows: Sequence[Row], trials: list[str], budget: int, workers: Workers | None) -> dict[str, RowSums]:
-        """Score in passes of at most `budget` tokens; smaller ones, then fewer candidates, when memory runs out."""
+    def _row_sums(
+        self, rows: Sequence[Row], trials: list[str], budget: int, workers: Workers | None
+    ) -> dict[str, RowSums]:
+        """Score in passes of at most `budget` tokens; smaller ones, then fewer
+        candidates, when memory runs out."""
         try:
             return row_sums(
-                self.packed, self.objective, rows, trials, task=self.task, pad_id=self.pad_id, token_budget=budget,
+                self.packed,
+                self.objective,
+                rows,
+                trials,
+                task=self.task,
+                pad_id=self.pad_id,
+                token_budget=budget,
                 workers=workers,
-            )  # fmt: skip
+            )
         except (RuntimeError, MemoryError) as error:
             if not is_out_of_memory(error):
                 raise
@@ -435,8 +537,12 @@ class PackTrainer:
             return self._row_sums(rows, trials, budget // 2, workers)
         if len(trials) > 1:
             half = len(trials) // 2
-            return self._row_sums(rows, trials[:half], budget, workers) | self._row_sums(rows, trials[half:], budget, workers)
-        raise RunError(f"memory ran out while scoring one row of {longest} tokens", next="set data.max_length lower")
+            return self._row_sums(rows, trials[:half], budget, workers) | self._row_sums(
+                rows, trials[half:], budget, workers
+            )
+        raise RunError(
+            f"memory ran out while scoring one row of {longest} tokens", next="set data.max_length lower"
+        )
 
     def _keep_best(self, seat: Seat, score: Score) -> None:
         if not math.isfinite(score.metrics["loss"]):

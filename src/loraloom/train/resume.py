@@ -1,7 +1,8 @@
-"""A seat as plain values and tensors, and back: everything that a candidate needs to go on as if nothing had happened.
+"""A seat as plain values and tensors, and back: everything that a candidate needs to go
+on as if nothing had happened.
 
-The schedule, the data order, dropout and noise are functions of seed and clock, so that there is nothing of them to
-keep. What is kept is bound to the trial's id.
+The schedule, the data order, dropout and noise are functions of seed and clock, so that there is nothing
+of them to keep. What is kept is bound to the trial's id.
 """
 
 from __future__ import annotations
@@ -21,15 +22,18 @@ from loraloom.records import AdapterSpec, Candidate, Score, TrainingSpec
 from loraloom.train.seat import Seat
 
 COUNTERS = (
-    "micro_rows", "step", "micro", "window_loss", "window_tokens", "nonfinite", "wild", "bad_layer", "tokens", "seconds",
-    "peak_bytes", "first_loss", "smoothed_loss", "best_step",
+    "micro_rows", "step", "micro", "window_loss", "window_tokens", "nonfinite", "wild", "bad_layer",
+    "tokens", "seconds", "peak_bytes", "first_loss", "smoothed_loss", "best_step",
 )  # fmt: skip
 
 
 def seat_state(seat: Seat) -> tuple[dict[str, Any], dict[str, Tensor]]:
     """(plain values, tensors by name) of a seat; the tensors are copies on the CPU."""
     plain = {name: getattr(seat, name) for name in COUNTERS}
-    plain |= {"candidate": asdict(seat.candidate), "best": None if seat.best is None else asdict(seat.best)}
+    plain |= {
+        "candidate": asdict(seat.candidate),
+        "best": None if seat.best is None else asdict(seat.best),
+    }
     plain["signals"] = seat.signals.to_plain()
     arena = seat.adapter.arena
     tensors = {"weights": arena.weights, "grads": arena.grads}
@@ -46,12 +50,21 @@ def candidate_of(plain: Mapping[str, Any]) -> Candidate:
     adapter = dict(made["adapter"])
     for name in ("target_modules", "modules_to_save"):
         adapter[name] = tuple(adapter[name])
-    return Candidate(made["id"], AdapterSpec(**adapter), TrainingSpec(**made["training"]), params_of_plain(made["params"]))
+    return Candidate(
+        made["id"],
+        AdapterSpec(**adapter),
+        TrainingSpec(**made["training"]),
+        params_of_plain(made["params"]),
+    )
 
 
 def params_of_plain(plain: Mapping[str, Any]) -> dict[str, Any]:
-    """Searched values as they were before JSON: a list there is a tuple here, or equal settings would look different."""
-    return {key: tuple(cast("list[Any]", value)) if isinstance(value, list) else value for key, value in plain.items()}
+    """Searched values as they were before JSON: a list there is a tuple here, or equal
+    settings would look different."""
+    return {
+        key: tuple(cast("list[Any]", value)) if isinstance(value, list) else value
+        for key, value in plain.items()
+    }
 
 
 def score_of_plain(plain: Mapping[str, Any]) -> Score:
@@ -61,8 +74,11 @@ def score_of_plain(plain: Mapping[str, Any]) -> Score:
 
 
 @torch.no_grad()
-def restore_seat(seat: Seat, plain: Mapping[str, Any], tensors: Mapping[str, Tensor], weights: Sequence[float]) -> None:
-    """Bring a seat that has just joined to where `seat_state` found it. `weights` as in `Seat.open_window`.
+def restore_seat(
+    seat: Seat, plain: Mapping[str, Any], tensors: Mapping[str, Tensor], weights: Sequence[float]
+) -> None:
+    """Bring a seat that has just joined to where `seat_state` found it. `weights` as in
+    `Seat.open_window`.
 
     Raises:
         RunError: the adapter has another size than the one that was kept.
@@ -79,7 +95,9 @@ def restore_seat(seat: Seat, plain: Mapping[str, Any], tensors: Mapping[str, Ten
     for entry, tensor in seat.adapter.constants:
         tensor.copy_(tensors[f"constant.{entry.key}"])
     prefix = "optimizer."
-    seat.optimizer.load_state_dict({n.removeprefix(prefix): t for n, t in tensors.items() if n.startswith(prefix)})
+    seat.optimizer.load_state_dict(
+        {n.removeprefix(prefix): t for n, t in tensors.items() if n.startswith(prefix)}
+    )
     for name in COUNTERS:
         setattr(seat, name, plain[name])
     seat.signals = Signals.from_plain(plain["signals"])

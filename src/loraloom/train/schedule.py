@@ -38,7 +38,8 @@ def warmup_steps(total: int, ratio: float) -> int:
 
 
 def lr_at(step: int, total: int, peak: float, shape: str = "linear", warmup: int = 0) -> float:
-    """Rate of optimiser step `step` (0-based) of `total`: linear up to `peak` over `warmup` steps, then the shape.
+    """Rate of optimiser step `step` (0-based) of `total`: linear up to `peak` over
+    `warmup` steps, then the shape.
 
     The same numbers as transformers' `get_scheduler` gives for linear, cosine and constant.
     """

@@ -1,4 +1,5 @@
-"""A candidate in the pack and everything that is its own: adapter, optimiser, data order, clock, counters."""
+"""A candidate in the pack and everything that is its own: adapter, optimiser, data
+order, clock, counters."""
 
 from __future__ import annotations
 
@@ -17,14 +18,17 @@ from loraloom.train.optim import FlatOptimizer
 
 @dataclass
 class Seat:
-    """A live candidate. `step` counts finished optimiser steps, `micro` the passes of the open accumulation window.
+    """A live candidate. `step` counts finished optimiser steps, `micro` the passes of
+    the open accumulation window.
 
     Attributes:
-        micro_rows: rows of one pass; smaller than asked once memory ran out, with the same rows in each step.
+        micro_rows: rows of one pass; smaller than asked once memory ran out, with the
+            same rows in each step.
         window: the micro-batches of the open step; empty between steps.
         window_weight: supervised tokens (or rows) of the whole window: what its losses are divided by.
         nonfinite: windows whose loss or gradient was not finite; they changed no weight.
-        pass_losses: losses of the last pass's rows, each divided as the window asks, on the device; read at the tick's end.
+        pass_losses: losses of the last pass's rows, each divided as the window asks, on
+            the device; read at the tick's end.
         wild: windows in a row whose loss was far above the first one's.
         bad_layer: the first layer whose output went bad, once one did.
     """
@@ -69,7 +73,8 @@ class Seat:
         return self.step / self.order.steps_per_epoch
 
     def open_window(self, weights: Sequence[float]) -> None:
-        """Cut the rows of the present step into micro-batches. `weights`: supervised tokens of each training row."""
+        """Cut the rows of the present step into micro-batches. `weights`: supervised
+        tokens of each training row."""
         rows = self.order.rows_of_step(self.step)
         self.window = micro_batches(rows, self.micro_rows)
         self.window_weight = float(sum(weights[i] for i in rows))
@@ -90,8 +95,11 @@ class Seat:
 
 
 def micro_seed(seat: Seat) -> int:
-    """Seed of this micro-step's dropout and noise: of the trial's seed and clock alone, not of its trial or neighbours."""
-    return (seat.candidate.training.seed * 1_000_000_007 + seat.step * 4_099 + seat.micro) & 0x7FFF_FFFF_FFFF
+    """Seed of this micro-step's dropout and noise: of the trial's seed and clock alone,
+    not of its trial or neighbours."""
+    return (
+        seat.candidate.training.seed * 1_000_000_007 + seat.step * 4_099 + seat.micro
+    ) & 0x7FFF_FFFF_FFFF
 
 
 def planned_steps(candidate: Candidate, order: Order) -> int:

@@ -1,7 +1,7 @@
 """Candidates that wait out of the pack: each whole in one file, so that waiting costs no memory.
 
-A file is written when its candidate leaves the pack and is never changed; a checkpoint names those that wait, with their
-checksums, and brings to the disk what is new.
+A file is written when its candidate leaves the pack and is never changed; a checkpoint names those that
+wait, with their checksums, and brings to the disk what is new.
 """
 
 from __future__ import annotations
@@ -57,13 +57,19 @@ class Shelf:
         with disk(path):
             path.parent.mkdir(parents=True, exist_ok=True)
             try:
-                save_file({name: one.contiguous() for name, one in tensors.items()}, path, {"seat": json.dumps(plain)})
+                save_file(
+                    {name: one.contiguous() for name, one in tensors.items()},
+                    path,
+                    {"seat": json.dumps(plain)},
+                )
             except SafetensorError as fault:
                 path.unlink(missing_ok=True)
                 raise StoreError(
-                    f"{trial}, which has to wait, could not be written", where=str(path), got=str(fault),
+                    f"{trial}, which has to wait, could not be written",
+                    where=str(path),
+                    got=str(fault),
                     next="make room, and go on with --resume",
-                ) from fault  # fmt: skip
+                ) from fault
         self.files[trial] = path.name
         self._checksums.pop(path.name, None)
 
@@ -89,7 +95,9 @@ class Shelf:
         for name in self.files.values():
             if name not in self._checksums:
                 self._checksums[name] = settled(self._place() / name)
-        return {trial: {"file": name, "sha256": self._checksums[name]} for trial, name in self.files.items()}
+        return {
+            trial: {"file": name, "sha256": self._checksums[name]} for trial, name in self.files.items()
+        }
 
     def load_state_dict(self, state: Mapping[str, Mapping[str, str]]) -> None:
         """Those who wait are those of a `state_dict`."""

@@ -1,4 +1,5 @@
-"""Signals taken while a pack trains: a few numbers a step, a little more at evaluations, singular values at the end.
+"""Signals taken while a pack trains: a few numbers a step, a little more at
+evaluations, singular values at the end.
 
 Shapes: O features out, D features in, R rank, M modules of equal rank.
 """
@@ -51,19 +52,31 @@ class Gauge:
         gain = None if before is None else paired_difference(before, score)
         seat.signals.readings.append(
             Reading(
-                seat.step, seat.epoch, seat.smoothed_loss or math.nan, metrics["loss"], metrics["loss_se"],
-                metrics[self.share], metrics[f"{self.share}_se"], mean_cost(score), standard_error(score),
-                None if gain is None else gain.mean, None if gain is None else gain.se,
+                seat.step,
+                seat.epoch,
+                seat.smoothed_loss or math.nan,
+                metrics["loss"],
+                metrics["loss_se"],
+                metrics[self.share],
+                metrics[f"{self.share}_se"],
+                mean_cost(score),
+                standard_error(score),
+                None if gain is None else gain.mean,
+                None if gain is None else gain.se,
             )
-        )  # fmt: skip
+        )
 
     def measure_modules(self, seat: Seat) -> None:
         """What training did to each target layer; nothing where B did not begin at 0."""
         if not seat.adapter.constants:
             layers = self.packed.layers()
             new = [path for path in seat.adapter.spec.target_modules if path not in self._weight_norms]
-            norms = [dense_weight(getattr(layers[path], "base", layers[path])).float().norm() for path in new]
-            self._weight_norms |= {path: float(norm) for path, norm in zip(new, fetch(norms), strict=True)}
+            norms = [
+                dense_weight(getattr(layers[path], "base", layers[path])).float().norm() for path in new
+            ]
+            self._weight_norms |= {
+                path: float(norm) for path, norm in zip(new, fetch(norms), strict=True)
+            }
             seat.signals.modules = module_updates(seat.adapter, self._weight_norms)
 
 
@@ -75,11 +88,14 @@ def first_norms(adapter: AdapterWeights) -> list[Tensor]:
 
 
 @torch.no_grad()
-def module_updates(adapter: AdapterWeights, weight_norms: Mapping[str, float]) -> dict[str, ModuleUpdate]:
+def module_updates(
+    adapter: AdapterWeights, weight_norms: Mapping[str, float]
+) -> dict[str, ModuleUpdate]:
     """The update of each target layer, its size and its spread over directions.
 
-    The singular values of B A [O, D] are those of an R x R matrix: with B^T B = L L^T, they are the roots of the
-    eigenvalues of L^T (A A^T) L. Modules of equal rank are done in one batch, in float64 on the CPU.
+    The singular values of B A [O, D] are those of an R x R matrix: with B^T B = L L^T, they are the
+    roots of the eigenvalues of L^T (A A^T) L. Modules of equal rank are done in one batch, in float64 on
+    the CPU.
 
     Weights that are not finite have no modules to tell of.
 

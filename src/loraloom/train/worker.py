@@ -23,7 +23,7 @@ from loraloom.train.orders import (
     SeatView,
     Spare,
     Train,
-)  # fmt: skip
+)
 from loraloom.train.pack import PackTrainer
 from loraloom.train.resume import score_of_plain
 from loraloom.train.seat import Seat
@@ -78,7 +78,8 @@ class Worker:
         return Report(self.name, events, scores, ended, self._views(), dict(self._waiting))
 
     def _seated(self, seat: Callable[[], object]) -> None:
-        """Where there is no memory for one more, and others train, it does not join: the report tells who is there."""
+        """Where there is no memory for one more, and others train, it does not join:
+        the report tells who is there."""
         try:
             seat()
         except (RuntimeError, MemoryError) as error:
@@ -108,19 +109,33 @@ class Worker:
         due = self.trainer.due() if self.trainer.validation else ()
         finished, diverged = self.trainer.finished(), self.trainer.diverged()
         return {
-            trial: self._view(seat, due=trial in due, finished=trial in finished, diverged=trial in diverged)
+            trial: self._view(
+                seat, due=trial in due, finished=trial in finished, diverged=trial in diverged
+            )
             for trial, seat in self.trainer.seats.items()
         }
 
     def _view(self, seat: Seat, *, due: bool, finished: bool, diverged: bool) -> SeatView:
         return SeatView(
-            candidate=seat.candidate, step=seat.step, planned_steps=seat.planned_steps,
-            steps_per_epoch=seat.order.steps_per_epoch, trainable_parameters=seat.adapter.arena.numel,
-            tokens=seat.tokens, seconds=seat.seconds, peak_bytes=seat.peak_bytes, first_loss=seat.first_loss,
-            smoothed_loss=seat.smoothed_loss, best_cost=self._best_cost(seat), nonfinite=seat.nonfinite,
-            waited=_waited(seat), best_now=seat.best_step == seat.step, due=due, finished=finished,
-            diverged=_why_diverged(seat) if diverged else None, readings=tuple(seat.signals.readings),
-        )  # fmt: skip
+            candidate=seat.candidate,
+            step=seat.step,
+            planned_steps=seat.planned_steps,
+            steps_per_epoch=seat.order.steps_per_epoch,
+            trainable_parameters=seat.adapter.arena.numel,
+            tokens=seat.tokens,
+            seconds=seat.seconds,
+            peak_bytes=seat.peak_bytes,
+            first_loss=seat.first_loss,
+            smoothed_loss=seat.smoothed_loss,
+            best_cost=self._best_cost(seat),
+            nonfinite=seat.nonfinite,
+            waited=_waited(seat),
+            best_now=seat.best_step == seat.step,
+            due=due,
+            finished=finished,
+            diverged=_why_diverged(seat) if diverged else None,
+            readings=tuple(seat.signals.readings),
+        )
 
     def _best_cost(self, seat: Seat) -> float | None:
         """Worked out once for each best score: it is asked for in every tick, and adds up all rows."""
@@ -139,6 +154,10 @@ def _waited(seat: Seat) -> int:
 
 def _why_diverged(seat: Seat) -> str:
     """The step, the kind and the place of a divergence, in one line."""
-    kind = "loss or gradient was not finite" if seat.nonfinite else "the loss stays far above its first value"
+    kind = (
+        "loss or gradient was not finite"
+        if seat.nonfinite
+        else "the loss stays far above its first value"
+    )
     place = f"; first bad layer {seat.bad_layer}" if seat.bad_layer else ""
     return f"{kind} at step {seat.step}{place}"

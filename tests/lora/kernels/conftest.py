@@ -1,7 +1,8 @@
-"""Kernels are tested on a GPU where there is one, else by Triton's interpreter on the CPU, in a process of its own.
+"""Kernels are tested on a GPU where there is one, else by Triton's interpreter on the
+CPU, in a process of its own.
 
-The interpreter has to be chosen before Triton is first imported. `test_by_the_interpreter.py` does so. By hand:
-TRITON_INTERPRET=1 pytest tests/lora/kernels
+The interpreter has to be chosen before Triton is first imported. `test_by_the_interpreter.py` does so.
+By hand: TRITON_INTERPRET=1 pytest tests/lora/kernels
 """
 
 from __future__ import annotations
@@ -33,5 +34,9 @@ def device() -> torch.device:
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """On a GPU these tests are among those that need one."""
     for item in items:
-        if item.path.parent == Path(__file__).parent and item.path.name.startswith("test_on_") and not INTERPRETED:
+        if (
+            item.path.parent == Path(__file__).parent
+            and item.path.name.startswith("test_on_")
+            and not INTERPRETED
+        ):
             item.add_marker(pytest.mark.gpu)

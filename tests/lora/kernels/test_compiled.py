@@ -1,4 +1,5 @@
-"""The kernels compile for Ampere and Hopper without a device, into tensor-core instructions, with everything in registers."""
+"""The kernels compile for Ampere and Hopper without a device, into tensor-core instructions, with
+everything in registers."""
 
 from __future__ import annotations
 
@@ -11,9 +12,14 @@ import pytest
 
 triton = pytest.importorskip("triton", reason="needs Triton: pip install loraloom[gpu], on Linux")
 TYPES = {
-    "x_ptr": "*bf16", "h_ptr": "*bf16", "y_ptr": "*bf16", "table_ptr": "*i64", "spans_ptr": "*i32", "row_tokens": "i32",
+    "x_ptr": "*bf16",
+    "h_ptr": "*bf16",
+    "y_ptr": "*bf16",
+    "table_ptr": "*i64",
+    "spans_ptr": "*i32",
+    "row_tokens": "i32",
     "layer": "i32",
-}  # fmt: skip
+}
 TENSOR_CORES = {90: "wgmma.mma_async", 80: "mma.sync"}
 
 
@@ -23,7 +29,9 @@ def _own_cache(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setenv("TRITON_CACHE_DIR", str(tmp_path / "triton"))
 
 
-def compiled(kernel: Any, types: dict[str, str], values: dict[str, Any], capability: int, warps: int = 4) -> Any:
+def compiled(
+    kernel: Any, types: dict[str, str], values: dict[str, Any], capability: int, warps: int = 4
+) -> Any:
     """The kernel as a launch would compile it, whose pointers are aligned to 16 bytes."""
     from triton.backends.compiler import GPUTarget
     from triton.compiler import ASTSource
@@ -33,7 +41,11 @@ def compiled(kernel: Any, types: dict[str, str], values: dict[str, Any], capabil
         kernel,
         {name: types.get(name, "constexpr") for name in names},
         {(names.index(name),): value for name, value in values.items()},
-        {(place,): [["tt.divisibility", 16]] for place, name in enumerate(names) if types.get(name, "").startswith("*")},
+        {
+            (place,): [["tt.divisibility", 16]]
+            for place, name in enumerate(names)
+            if types.get(name, "").startswith("*")
+        },
     )
     return triton.compile(source, target=GPUTarget("cuda", capability, 32), options={"num_warps": warps})
 
@@ -51,7 +63,9 @@ def spills(kernel: Any, folder: Path) -> int:
 
 
 @pytest.mark.parametrize("capability", TENSOR_CORES)
-@pytest.mark.parametrize(("is_a", "rank"), [(True, 16), (False, 16), (True, 64)], ids=["A", "B", "A of 64 ranks"])
+@pytest.mark.parametrize(
+    ("is_a", "rank"), [(True, 16), (False, 16), (True, 64)], ids=["A", "B", "A of 64 ranks"]
+)
 @pytest.mark.parametrize("name", ["shrink", "expand", "accumulate"])
 def test_products_of_adapters_use_tensor_cores_and_spill_nothing(
     name: str, is_a: bool, rank: int, capability: int, tmp_path: Path
@@ -59,11 +73,24 @@ def test_products_of_adapters_use_tensor_cores_and_spill_nothing(
     from loraloom.lora.kernels import delta, pack_deltas, tables
 
     values: dict[str, Any] = {
-        "F": 2048, "W": rank, "IS_A": is_a, "DROPS": True, "BIASED": not is_a, "ALIGNED": True, "WIDEN": False,
-        "BLOCK_N": pack_deltas.SUMMED if name == "accumulate" else tables.TILE, "BLOCK_F": pack_deltas.FEATURES, "BLOCK_R": rank,
-    }  # fmt: skip
+        "F": 2048,
+        "W": rank,
+        "IS_A": is_a,
+        "DROPS": True,
+        "BIASED": not is_a,
+        "ALIGNED": True,
+        "WIDEN": False,
+        "BLOCK_N": pack_deltas.SUMMED if name == "accumulate" else tables.TILE,
+        "BLOCK_F": pack_deltas.FEATURES,
+        "BLOCK_R": rank,
+    }
     kernel = getattr(delta, name)
-    found = compiled(kernel, TYPES, {key: value for key, value in values.items() if key in kernel.arg_names}, capability)
+    found = compiled(
+        kernel,
+        TYPES,
+        {key: value for key, value in values.items() if key in kernel.arg_names},
+        capability,
+    )
     assert TENSOR_CORES[capability] in found.asm["ptx"]
     assert spills(found, tmp_path) == 0
 
@@ -95,9 +122,24 @@ def test_the_optimiser_stays_in_registers(capability: int, tmp_path: Path) -> No
 def test_norms_stay_in_registers(width: int, backward: bool, capability: int, tmp_path: Path) -> None:
     from loraloom.lora.kernels import base
 
-    types = dict.fromkeys(("x_ptr", "w_ptr", "in_ptr", "out_ptr"), "*bf16") | {"eps": "fp32", "rows": "i32"}
-    values = {"D": width, "ROWS": max(1, base.NUMBERS // width), "BLOCK": width, "SHIFTED": True, "BACKWARD": backward}
-    assert spills(compiled(base.norm, types, values, capability, warps=4 if width <= base.NUMBERS else 8), tmp_path) == 0
+    types = dict.fromkeys(("x_ptr", "w_ptr", "in_ptr", "out_ptr"), "*bf16") | {
+        "eps": "fp32",
+        "rows": "i32",
+    }
+    values = {
+        "D": width,
+        "ROWS": max(1, base.NUMBERS // width),
+        "BLOCK": width,
+        "SHIFTED": True,
+        "BACKWARD": backward,
+    }
+    assert (
+        spills(
+            compiled(base.norm, types, values, capability, warps=4 if width <= base.NUMBERS else 8),
+            tmp_path,
+        )
+        == 0
+    )
 
 
 @pytest.mark.parametrize("capability", TENSOR_CORES)

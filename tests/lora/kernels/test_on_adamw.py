@@ -23,7 +23,10 @@ def pack(device: torch.device, dtype: torch.dtype) -> list[tuple[FlatOptimizer, 
     torch.manual_seed(0)
     found: list[tuple[FlatOptimizer, AdapterWeights]] = []
     for k, spec in enumerate(SPECS):
-        a, b = Entry("x", "lora_A.weight", "lora_A", (3 + k, 401)), Entry("x", "lora_B.weight", "lora_B", (7, 3 + k))
+        a, b = (
+            Entry("x", "lora_A.weight", "lora_A", (3 + k, 401)),
+            Entry("x", "lora_B.weight", "lora_B", (7, 3 + k)),
+        )
         rest = [Entry("head", "weight", "module", (5, 7)), Entry("head", "bias", "vector", (5,))]
         arena = Arena([a, b, *rest], torch.float32, device)
         arena.weights.copy_(torch.randn(arena.numel))
@@ -35,8 +38,12 @@ def pack(device: torch.device, dtype: torch.dtype) -> list[tuple[FlatOptimizer, 
 
 
 def stepped(
-    those: list[tuple[FlatOptimizer, AdapterWeights]], number: int, *, kernels: bool, bad: int | None = None
-) -> None:  # fmt: skip
+    those: list[tuple[FlatOptimizer, AdapterWeights]],
+    number: int,
+    *,
+    kernels: bool,
+    bad: int | None = None,
+) -> None:
     torch.manual_seed(number)
     steps: list[Step] = []
     for k, (optimizer, adapter) in enumerate(those):
@@ -64,7 +71,9 @@ def test_one_launch_steps_each_candidate_as_alone(dtype: torch.dtype, device: to
         assert adapter.block is not None and twin.block is not None
         # The interpreter cuts bfloat16 off where a GPU rounds: a last bit.
         masters = adapter.arena.weights[: adapter.arena.lora_numel]
-        torch.testing.assert_close(adapter.block.float(), masters, rtol=2**-7 if dtype == torch.bfloat16 else 0.0, atol=0.0)
+        torch.testing.assert_close(
+            adapter.block.float(), masters, rtol=2**-7 if dtype == torch.bfloat16 else 0.0, atol=0.0
+        )
         state, other = optimizer.state_dict(), expected.state_dict()
         assert state.keys() == other.keys()
         for name, value in state.items():

@@ -18,9 +18,15 @@ from loraloom.lora.packed import PackedModel
 from loraloom.train.pack import PackTrainer
 
 LIKE_LLAMA = ("llama", "mistral", "qwen2", "qwen3")
-FAMILIES = [(family, dtype) for family in LIKE_LLAMA if family in tiny.FAMILIES for dtype in (torch.float32, torch.bfloat16)]
+FAMILIES = [
+    (family, dtype)
+    for family in LIKE_LLAMA
+    if family in tiny.FAMILIES
+    for dtype in (torch.float32, torch.bfloat16)
+]
 if "gemma2" in tiny.FAMILIES:
-    FAMILIES.append(("gemma2", torch.float32))  # in bfloat16 this tiny one is a tenth away from itself in float32, fused or not
+    # in bfloat16 this tiny one is a tenth away from itself in float32, fused or not
+    FAMILIES.append(("gemma2", torch.float32))
 TOLERANCES = {torch.float32: 1e-5, torch.bfloat16: 0.08}
 """Some ten layers each round."""
 
@@ -43,7 +49,9 @@ def test_a_model_gives_what_it_gave(family: str, dtype: torch.dtype, device: tor
     found = fused_base.fuse(model)
     assert not found.refused
     assert sum(count for name, count in found.taken.items() if name.endswith("RMSNorm")) == norms > 0
-    assert sum(count for name, count in found.taken.items() if name.endswith("MLP")) == (0 if "gemma" in family else 2)
+    assert sum(count for name, count in found.taken.items() if name.endswith("MLP")) == (
+        0 if "gemma" in family else 2
+    )
     ids = torch.arange(12, device=device).view(2, 6) % tiny.VOCAB
     results = []
     for one in (model, plain):
@@ -63,7 +71,11 @@ class OddRMSNorm(nn.Module):
         self.weight, self.eps, self.power = nn.Parameter(torch.ones(width)), 1e-6, power
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        return self.weight * x / (x.abs().pow(self.power).mean(-1, keepdim=True) + self.eps).pow(1 / self.power)
+        return (
+            self.weight
+            * x
+            / (x.abs().pow(self.power).mean(-1, keepdim=True) + self.eps).pow(1 / self.power)
+        )
 
 
 def test_what_differs_is_left_alone_and_told(device: torch.device) -> None:
@@ -73,7 +85,9 @@ def test_what_differs_is_left_alone_and_told(device: torch.device) -> None:
     assert "not those of the plain one" in found.refused["OddRMSNorm"]
 
 
-def test_a_kernel_that_cannot_run_leaves_the_module_alone(device: torch.device, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_kernel_that_cannot_run_leaves_the_module_alone(
+    device: torch.device, monkeypatch: pytest.MonkeyPatch
+) -> None:
     from loraloom.lora.kernels import base
 
     def fails(*_: object, **__: object) -> None:
@@ -88,10 +102,15 @@ def test_only_this_model_s_modules_change(device: torch.device) -> None:
     model, other = model_of("llama", torch.float32, device), model_of("llama", torch.float32, device)
     fused_base.fuse(model)
     assert type(model.model.norm) is not type(other.model.norm)
-    assert isinstance(model.model.norm, type(other.model.norm)) and type(model.model.norm).__name__ == "LlamaRMSNorm"
+    assert (
+        isinstance(model.model.norm, type(other.model.norm))
+        and type(model.model.norm).__name__ == "LlamaRMSNorm"
+    )
 
 
-def test_a_model_that_leaves_the_gpu_runs_as_it_came(device: torch.device, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_model_that_leaves_the_gpu_runs_as_it_came(
+    device: torch.device, monkeypatch: pytest.MonkeyPatch
+) -> None:
     model = model_of("llama", torch.float32, device)
     fused_base.fuse(model)
     monkeypatch.setattr(fused_base, "interpreted", lambda: False)
@@ -106,7 +125,13 @@ def test_candidates_train_as_on_the_plain_base(checkpointing: bool, device: torc
     model = model_of("llama", torch.float32, device)
     chosen = [
         candidate("plain", model, max_steps=2),
-        candidate("norm", model, targets=linears(model)[:2], heads=("model.norm", "model.layers.0.input_layernorm"), max_steps=2),
+        candidate(
+            "norm",
+            model,
+            targets=linears(model)[:2],
+            heads=("model.norm", "model.layers.0.input_layernorm"),
+            max_steps=2,
+        ),
     ]
     found = {}
     for fused in (True, False):
@@ -114,7 +139,13 @@ def test_candidates_train_as_on_the_plain_base(checkpointing: bool, device: torc
         assert bool(packed.fused.taken) == fused
         objective = objective_for("causal_lm", model)
         engine = PackTrainer(
-            packed, causal_rows(12), objective, task="causal_lm", pad_id=tiny.PAD, workers=1, checkpointing=checkpointing
+            packed,
+            causal_rows(12),
+            objective,
+            task="causal_lm",
+            pad_id=tiny.PAD,
+            workers=1,
+            checkpointing=checkpointing,
         )
         found[fused] = run(engine, chosen)
     for name, seat in found[False].items():

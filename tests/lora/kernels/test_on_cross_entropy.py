@@ -10,10 +10,16 @@ from loraloom.evals.cross_entropy import token_losses
 from loraloom.lora import kernels
 
 
-@pytest.mark.parametrize(("dtype", "tolerance"), [(torch.float32, 1e-5), (torch.bfloat16, 1e-2)], ids=str)
+@pytest.mark.parametrize(
+    ("dtype", "tolerance"), [(torch.float32, 1e-5), (torch.bfloat16, 1e-2)], ids=str
+)
 @pytest.mark.parametrize("vocabulary", [61, 5000])
 def test_losses_and_gradients_are_those_of_plain_torch(
-    vocabulary: int, dtype: torch.dtype, tolerance: float, device: torch.device, monkeypatch: pytest.MonkeyPatch
+    vocabulary: int,
+    dtype: torch.dtype,
+    tolerance: float,
+    device: torch.device,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     torch.manual_seed(0)
     head = nn.Linear(16, vocabulary, bias=False).to(device, dtype).requires_grad_(False)

@@ -20,39 +20,61 @@ NUMBER = 3
 TOLERANCES = {torch.float32: 1e-5, torch.bfloat16: 1e-2}
 
 
-def weights_of(rank: int, d: int, o: int, dtype: torch.dtype, device: torch.device, **more: float) -> LayerWeights:
+def weights_of(
+    rank: int, d: int, o: int, dtype: torch.dtype, device: torch.device, **more: float
+) -> LayerWeights:
     """Random ones, with gradients that are not zero: something was accumulated before."""
     draw = lambda *shape: torch.randn(*shape).to(device)  # noqa: E731
     a, b, bias = draw(rank, d).to(dtype), draw(o, rank).to(dtype), draw(o) if rank % 2 else None
     grad_bias = None if bias is None else draw(o)
-    return LayerWeights(a, b, draw(rank, d), draw(o, rank), more.get("scale", 1.5), more.get("dropout", 0.0), bias, grad_bias)
+    return LayerWeights(
+        a,
+        b,
+        draw(rank, d),
+        draw(o, rank),
+        more.get("scale", 1.5),
+        more.get("dropout", 0.0),
+        bias,
+        grad_bias,
+    )
 
 
 def with_own_gradients(weight: LayerWeights) -> LayerWeights:
     bias = weight.grad_bias_O
     return replace(
-        weight, grad_a_RD=weight.grad_a_RD.clone(), grad_b_OR=weight.grad_b_OR.clone(),
+        weight,
+        grad_a_RD=weight.grad_a_RD.clone(),
+        grad_b_OR=weight.grad_b_OR.clone(),
         grad_bias_O=None if bias is None else bias.clone(),
-    )  # fmt: skip
+    )
 
 
 def gradients(weight: LayerWeights) -> list[Tensor]:
-    return [grad for grad in (weight.grad_a_RD, weight.grad_b_OR, weight.grad_bias_O) if grad is not None]
+    return [
+        grad for grad in (weight.grad_a_RD, weight.grad_b_OR, weight.grad_bias_O) if grad is not None
+    ]
 
 
 def segments_of(rows: list[int]) -> tuple[Segment, ...]:
     stops = np.cumsum(rows).tolist()
-    return tuple(Segment(f"s{k}", stop - n, stop, seed=k + 2**40) for k, (stop, n) in enumerate(zip(stops, rows, strict=True)))
+    return tuple(
+        Segment(f"s{k}", stop - n, stop, seed=k + 2**40)
+        for k, (stop, n) in enumerate(zip(stops, rows, strict=True))
+    )
 
 
-def routing_of(segments: tuple[Segment, ...], weights: dict[str, LayerWeights], device: torch.device) -> Routing:
+def routing_of(
+    segments: tuple[Segment, ...], weights: dict[str, LayerWeights], device: torch.device
+) -> Routing:
     tables = PackTables([segment.trial for segment in segments], {NUMBER: weights}, device)
     return Routing(segments, training=True, tables=tables)
 
 
 def assert_close(found: Tensor, expected: Tensor, tolerance: float) -> None:
     """Relative to the largest number."""
-    assert float((found.double() - expected.double()).abs().max()) <= tolerance * float(expected.double().abs().max())
+    assert float((found.double() - expected.double()).abs().max()) <= tolerance * float(
+        expected.double().abs().max()
+    )
 
 
 @pytest.fixture(autouse=True)
@@ -64,11 +86,21 @@ def drawn_as_on_a_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.mark.parametrize("dtype", TOLERANCES, ids=str)
 @pytest.mark.parametrize(
     ("rows", "ranks", "tokens", "d", "o"),
-    [([1, 7, 2, 3], [4, 16, 1, 7], 5, 24, 40), ([1, 30, 2], [8, 0, 90], 5, 96, 136), ([2], [3], 1, 8, 200)],
+    [
+        ([1, 7, 2, 3], [4, 16, 1, 7], 5, 24, 40),
+        ([1, 30, 2], [8, 0, 90], 5, 96, 136),
+        ([2], [3], 1, 8, 200),
+    ],
     ids=["all differ", "large ranks, one without", "one alone"],
-)  # fmt: skip
+)
 def test_deltas_and_gradients_are_those_of_the_lanes(
-    rows: list[int], ranks: list[int], tokens: int, d: int, o: int, dtype: torch.dtype, device: torch.device
+    rows: list[int],
+    ranks: list[int],
+    tokens: int,
+    d: int,
+    o: int,
+    dtype: torch.dtype,
+    device: torch.device,
 ) -> None:
     torch.manual_seed(0)
     segments = segments_of(rows)
@@ -85,7 +117,9 @@ def test_deltas_and_gradients_are_those_of_the_lanes(
         if segment.trial in weights:
             place = slice(segment.start * tokens, segment.stop * tokens)
             seed = segment.seed if weights[segment.trial].dropout else None
-            delta = AdapterDelta(weights[segment.trial], place, segment.stop - segment.start, seed, NUMBER)
+            delta = AdapterDelta(
+                weights[segment.trial], place, segment.stop - segment.start, seed, NUMBER
+            )
             delta.backward(x, gy, expected_gx, delta.forward(x, expected_y))
     deltas = KernelDeltas(routing_of(segments, own, device), NUMBER, tokens, dtype)
     deltas.backward(x, gy, gx, deltas.forward(x, y))
@@ -109,27 +143,43 @@ def test_a_candidate_that_is_not_finite_leaves_its_neighbours(device: torch.devi
     assert all(grad.isfinite().all() for slot in ("s0", "s2") for grad in gradients(weights[slot]))
 
 
-# -- dropout ---------------------------------------------------------------------------------------------------------
+# -- dropout
+# ---------------------------------------------------------------------------------------------------------
 
 
 def kept(
-    rows: list[int], tokens: int, d: int, dropouts: list[float], device: torch.device, seeds: list[int] | None = None
+    rows: list[int],
+    tokens: int,
+    d: int,
+    dropouts: list[float],
+    device: torch.device,
+    seeds: list[int] | None = None,
 ) -> tuple[Tensor, ...]:
-    """Of each candidate which inputs dropout keeps, [rows, tokens, d], read from the gradient that goes back through it."""
+    """Of each candidate which inputs dropout keeps, [rows, tokens, d], read from the
+    gradient that goes back through it."""
     segments = segments_of(rows)
     if seeds is not None:
-        segments = tuple(replace(segment, seed=seed) for segment, seed in zip(segments, seeds, strict=True))
+        segments = tuple(
+            replace(segment, seed=seed) for segment, seed in zip(segments, seeds, strict=True)
+        )
     weights: dict[str, LayerWeights] = {}
     for segment, p in zip(segments, dropouts, strict=True):
         a, b = torch.ones(1, d, device=device), torch.ones(1, 1, device=device)
         weights[segment.trial] = LayerWeights(a, b, torch.zeros_like(a), torch.zeros_like(b), 1.0, p)
     count = tokens * sum(rows)
-    x, y, gx = torch.ones(count, d, device=device), torch.zeros(count, 1, device=device), torch.zeros(count, d, device=device)
+    x, y, gx = (
+        torch.ones(count, d, device=device),
+        torch.zeros(count, 1, device=device),
+        torch.zeros(count, d, device=device),
+    )
     deltas = KernelDeltas(routing_of(segments, weights, device), NUMBER, tokens, torch.float32)
     deltas.backward(x, torch.ones_like(y), gx, deltas.forward(x, y))
     # The same mask forwards, backwards and in the gradient of A.
     for segment, p in zip(segments, dropouts, strict=True):
-        place, scale = slice(segment.start * tokens, segment.stop * tokens), LEVELS / (LEVELS - round(p * LEVELS))
+        place, scale = (
+            slice(segment.start * tokens, segment.stop * tokens),
+            LEVELS / (LEVELS - round(p * LEVELS)),
+        )
         assert_close(y[place, 0], scale * scale * (gx[place] / scale).sum(1) / scale, 1e-6)
         assert_close(weights[segment.trial].grad_a_RD[0], gx[place].sum(0), 1e-6)
     masks = (gx != 0).view(sum(rows), tokens, d)

@@ -22,18 +22,36 @@ def candidates(model: Any, **more: Any) -> list[Candidate]:
     first, *_, last = linears(model)
     return [
         candidate(
-            "a", model, r=4, per_device_train_batch_size=1, gradient_accumulation_steps=2, targets=attention(model),
-            bias="lora_only", **more,
+            "a",
+            model,
+            r=4,
+            per_device_train_batch_size=1,
+            gradient_accumulation_steps=2,
+            targets=attention(model),
+            bias="lora_only",
+            **more,
         ),
-        candidate("b", model, r=9, per_device_train_batch_size=3, targets=(first, last), use_rslora=True, **more),
+        candidate(
+            "b",
+            model,
+            r=9,
+            per_device_train_batch_size=3,
+            targets=(first, last),
+            use_rslora=True,
+            **more,
+        ),
         candidate("c", model, r=1, per_device_train_batch_size=2, targets=(first,), **more),
-    ]  # fmt: skip
+    ]
 
 
-def trained(model: Any, chosen: list[Candidate], device: torch.device, *, kernels: bool, **more: Any) -> dict[str, Seat]:
+def trained(
+    model: Any, chosen: list[Candidate], device: torch.device, *, kernels: bool, **more: Any
+) -> dict[str, Seat]:
     objective = objective_for("causal_lm", model)
     packed = PackedModel(share_copy(model), kernels=kernels)
-    engine = PackTrainer(packed, causal_rows(12), objective, task="causal_lm", pad_id=tiny.PAD, workers=1, **more)
+    engine = PackTrainer(
+        packed, causal_rows(12), objective, task="causal_lm", pad_id=tiny.PAD, workers=1, **more
+    )
     return run(engine, chosen)
 
 
@@ -51,7 +69,9 @@ def test_uneven_candidates_train_as_through_the_lanes(dtype: torch.dtype, device
             assert largest_difference(weights_of(ours[one.id]), weights_of(theirs[one.id])) < 1e-4
 
 
-def test_dropout_and_checkpointing_are_those_of_the_lanes(device: torch.device, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_dropout_and_checkpointing_are_those_of_the_lanes(
+    device: torch.device, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """And alone as in a pack."""
     monkeypatch.setattr(dropout, "drawn_in_order", lambda device: False)
     model = tiny.model_of("gpt2", torch.float32).to(device)
@@ -62,4 +82,6 @@ def test_dropout_and_checkpointing_are_those_of_the_lanes(device: torch.device, 
     for found, expected in ((ours, theirs), (alone, ours)):
         for name, seat in found.items():
             assert largest_difference(weights_of(seat), weights_of(expected[name])) < 1e-4
-            assert seat.signals.trace.norms == pytest.approx(expected[name].signals.trace.norms, rel=1e-5)
+            assert seat.signals.trace.norms == pytest.approx(
+                expected[name].signals.trace.norms, rel=1e-5
+            )

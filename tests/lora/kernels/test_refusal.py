@@ -40,7 +40,9 @@ def test_without_triton_it_says_how_to_get_it(monkeypatch: pytest.MonkeyPatch) -
     assert "pip install loraloom[gpu]" in (kernels._without_triton.__wrapped__() or "")  # pyright: ignore[reportPrivateUsage]
 
 
-def test_a_cpu_does_without_and_refuses_them_when_they_are_demanded(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_cpu_does_without_and_refuses_them_when_they_are_demanded(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     monkeypatch.delenv("TRITON_INTERPRET", raising=False)
     assert not PackedModel(tiny.model_of("llama", torch.float32)).kernels
     with pytest.raises(ModelError, match="kernels cannot be used"):

@@ -1,4 +1,5 @@
-"""At the first step, with B at 0, the adapter must change nothing: then A has no gradient, and B has one."""
+"""At the first step, with B at 0, the adapter must change nothing: then A has no
+gradient, and B has one."""
 
 from __future__ import annotations
 

@@ -20,8 +20,8 @@ def judge(case: Case) -> Finding | None:
         NAME,
         "note",
         "the validation loss rises while no fewer answers are right: the model grows too sure of itself",
-        f"loss {word(best.loss)} at step {best.step} and {word(last.loss)} at step {last.step}; right {word(best.metric)} and "
-        f"{word(last.metric)}",
+        f"loss {word(best.loss)} at step {best.step} and {word(last.loss)} at step {last.step}; right"
+        f" {word(best.metric)} and {word(last.metric)}",
         "select by the metric that you care for (search.metric), and do not stop for the loss",
     )
 

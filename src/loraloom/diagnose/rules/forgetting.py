@@ -22,7 +22,9 @@ def judge(case: Case) -> Finding | None:
         NAME,
         "warning",
         "the model forgets what it could do before",
-        f"loss on the rows of data.retain is {word(change.mean)} +- {word(change.se)} nats above the bare base's",
-        "lower the learning rate, mix such rows into the training data, or apply the adapter at 0.5 to 0.8 of its scale",
+        f"loss on the rows of data.retain is {word(change.mean)} +- {word(change.se)} nats above the"
+        " bare base's",
+        "lower the learning rate, mix such rows into the training data, or apply the adapter at 0.5 to"
+        " 0.8 of its scale",
         patch,
     )

@@ -16,7 +16,13 @@ WIDER = 8
 
 def judge(case: Case) -> Finding | None:
     advised, late = case.advised_rate, case.window(0.5, 1)
-    if case.exit or case.signals.best is None or case.steps < LEAST_STEPS or case.batch > TINY_BATCH or not thrown_about(case):
+    if (
+        case.exit
+        or case.signals.best is None
+        or case.steps < LEAST_STEPS
+        or case.batch > TINY_BATCH
+        or not thrown_about(case)
+    ):
         return None
     if case.fall.sure and (advised is None or case.rate <= 2 * advised):
         return None
@@ -25,14 +31,16 @@ def judge(case: Case) -> Finding | None:
         NAME,
         "warning",
         "the loss is thrown about: too few rows a step for this learning rate",
-        f"{case.clipped_share:.0%} of the steps after warm-up were clipped; in the second half the loss is {word(late.mean)} "
-        f"with a standard deviation of {word(late.spread)}; {case.batch} rows a step",
+        f"{case.clipped_share:.0%} of the steps after warm-up were clipped; in the second half the loss"
+        f" is {word(late.mean)} with a standard deviation of {word(late.spread)}; {case.batch} rows a"
+        " step",
         f"lower the learning rate to {word(rate)} and take {WIDER} rows a step",
         {RATE: float(f"{rate:.3g}"), BATCH: WIDER, ACCUMULATION: 1},
     )
 
 
 def thrown_about(case: Case) -> bool:
-    """Whether most steps are clipped and the training loss jumps by a good part of itself up to the end."""
+    """Whether most steps are clipped and the training loss jumps by a good part of
+    itself up to the end."""
     late = case.window(0.5, 1)
     return case.clipped_share > CLIPPED and late.spread >= SPREAD * late.mean

@@ -7,8 +7,8 @@ from loraloom.records import Finding
 
 NAME = "adapter-not-trained"
 WHOLE_STEPS = 2
-"""A part of a model may wait for the row that needs it; of a whole adapter, B moves with the first gradient, whatever its
-size, and the second step is at a rate above 0 in every schedule."""
+"""A part of a model may wait for the row that needs it; of a whole adapter, B moves with the first
+gradient, whatever its size, and the second step is at a rate above 0 in every schedule."""
 SHOWN = 3
 
 

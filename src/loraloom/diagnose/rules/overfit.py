@@ -1,8 +1,9 @@
 """Training went on to lower its own loss after held-out rows had ceased to gain by it.
 
-What decides is judged, not the loss alone: a classifier whose loss rises while as many answers are right has grown too sure of
-itself and not worse (arXiv:1706.04599), which is `calibration-drift`. Evaluations are compared row by row: rows differ from
-one another far more than one row does from one evaluation to the next.
+What decides is judged, not the loss alone: a classifier whose loss rises while as many answers are right
+has grown too sure of itself and not worse (arXiv:1706.04599), which is `calibration-drift`. Evaluations
+are compared row by row: rows differ from one another far more than one row does from one evaluation to
+the next.
 """
 
 from __future__ import annotations
@@ -17,7 +18,8 @@ from loraloom.records import Finding
 NAME = "overfit"
 CHECKS = 3
 IDLE = 0.5
-"""Share of a whole run that comes after its best evaluation: what most of a training is spent on should pay."""
+"""Share of a whole run that comes after its best evaluation: what most of a training is
+spent on should pay."""
 MORE_DROPOUT = 0.05
 
 
@@ -35,17 +37,18 @@ def judge(case: Case) -> Finding | None:
         NAME,
         "warning",
         "the adapter overfits: it learns the training rows by heart",
-        f"validation loss {word(best.loss)} at step {best.step} (epoch {word(best.epoch)}), {word(last.loss)} +- "
-        f"{word(last.loss_se)} at step {last.step} (epoch {word(last.epoch)}), while the training loss fell from "
-        f"{word(best.train_loss)} to {word(last.train_loss)}",
-        f"the best checkpoint was kept; train for less ({', '.join(f'{key}={value}' for key, value in patch.items())}), or "
-        "bring more rows",
+        f"validation loss {word(best.loss)} at step {best.step} (epoch {word(best.epoch)}),"
+        f" {word(last.loss)} +- {word(last.loss_se)} at step {last.step} (epoch {word(last.epoch)}),"
+        f" while the training loss fell from {word(best.train_loss)} to {word(last.train_loss)}",
+        "the best checkpoint was kept; train for less"
+        f" ({', '.join(f'{key}={value}' for key, value in patch.items())}), or bring more rows",
         patch,
     )
 
 
 def _lost(case: Case, later: Sequence[Reading]) -> bool:
-    """Whether the last evaluations are surely worse than the best, by a good part of all that was gained."""
+    """Whether the last evaluations are surely worse than the best, by a good part of
+    all that was gained."""
     recent = later[-CHECKS:]
     if len(recent) < min(CHECKS, len(case.signals.readings) - 1):
         return False
@@ -55,16 +58,18 @@ def _lost(case: Case, later: Sequence[Reading]) -> bool:
 
 
 def _idle(case: Case, best: Reading, last: Reading) -> bool:
-    """Whether most of a run that was not ended in time came after its best, and went into the training rows alone. Of a
-    classifier, a loss does not tell: the share that is right comes to rest long before the head does."""
+    """Whether most of a run that was not ended in time came after its best, and went into the training
+    rows alone. Of a classifier, a loss does not tell: the share that is right comes to rest long before
+    the head does."""
     widened = Difference((last.loss - best.loss) + (best.train_loss - last.train_loss), last.loss_se)
     whole = case.decides == "loss" and case.steps >= case.planned_steps
     return whole and best.step <= (1 - IDLE) * case.steps and widened.sure
 
 
 def metric_rises(case: Case) -> bool:
-    """Whether the share that is right found a new best among the last readings, or was better at any time after the loss had
-    been lowest: a run that ends at that point would lose what was learnt since."""
+    """Whether the share that is right found a new best among the last readings, or was better at any
+    time after the loss had been lowest: a run that ends at that point would lose what was learnt
+    since."""
     readings = case.signals.readings
     if _gains(readings[:-CHECKS], readings[-CHECKS:]):
         return True

@@ -1,4 +1,5 @@
-"""Every direction of the adapter is used, held-out rows follow the training rows, and the rank is below the advice."""
+"""Every direction of the adapter is used, held-out rows follow the training rows, and
+the rank is below the advice."""
 
 from __future__ import annotations
 
@@ -28,8 +29,9 @@ def judge(case: Case) -> Finding | None:
         NAME,
         "warning" if below else "note",
         "the adapter is limited by its rank" if below else "all of the adapter's rank is in use",
-        f"the effective rank is above {FULL:g} r in {full} of {len(modules)} layers at r {r}; advised r {advised}; the "
-        f"training loss fell {word(gap.mean)} +- {word(gap.se)} more than that on validation",
+        f"the effective rank is above {FULL:g} r in {full} of {len(modules)} layers at r {r}; advised r"
+        f" {advised}; the training loss fell {word(gap.mean)} +- {word(gap.se)} more than that on"
+        " validation",
         f"raise r to {larger} at the same alpha / r",
         patch,
     )

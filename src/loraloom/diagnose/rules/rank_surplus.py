@@ -1,8 +1,9 @@
 """Most of the adapter's rank is empty, or far more than the rows can fill.
 
-A direction that holds noise alone counts as used: Adam's steps are about equally long whatever the gradient, so that small
-batches spread a little of every update over all of the rank. Where the rank is also far above the advised one, which is sized
-by what there is to learn from, it is therefore enough that it is not in full use.
+A direction that holds noise alone counts as used: Adam's steps are about equally long whatever the
+gradient, so that small batches spread a little of every update over all of the rank. Where the rank is
+also far above the advised one, which is sized by what there is to learn from, it is therefore enough
+that it is not in full use.
 """
 
 from __future__ import annotations
@@ -33,8 +34,8 @@ def judge(case: Case) -> Finding | None:
         NAME,
         "warning" if advised and r >= 2 * advised else "note",
         "the rank is larger than the task uses",
-        f"the effective rank is below {used:g} r in {empty} of {len(modules)} layers; the median is {middle:.1f} at r {r}"
-        + (f"; advised r {advised}" if advised else ""),
+        f"the effective rank is below {used:g} r in {empty} of {len(modules)} layers; the median is"
+        f" {middle:.1f} at r {r}" + (f"; advised r {advised}" if advised else ""),
         f"halve r to {r // 2} at the same alpha / r: half the parameters for the same result",
         {RANK: r // 2, ALPHA: float(case.values[ALPHA]) / 2},
     )

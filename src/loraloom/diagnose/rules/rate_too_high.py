@@ -17,7 +17,8 @@ def judge(case: Case) -> Finding | None:
         return None
     last = case.signals.readings[-1]
     lost_base = gain <= SIGMAS * best.cost_se
-    # A best that was lost can also be overfit; what tells the two apart is a training loss that does not settle either.
+    # A best that was lost can also be overfit; what tells the two apart is a training
+    # loss that does not settle either.
     unsettled = last.train_loss > case.window(0, 0.1).mean or thrown_about(case)
     lost_best = unsettled and last.cost - best.cost > SIGMAS * best.cost_se
     if not (lost_base or lost_best):
@@ -26,8 +27,9 @@ def judge(case: Case) -> Finding | None:
         NAME,
         "fault",
         "the learning rate is too high: the model lost more than it learnt",
-        f"cost {word(last.cost)} at step {last.step}, best {word(best.cost)} at step {best.step}, bare base "
-        f"{word(best.cost + gain)}; learning rate {word(case.rate)}, {word(case.rate / advised)} times what is advised",
+        f"cost {word(last.cost)} at step {last.step}, best {word(best.cost)} at step {best.step}, bare"
+        f" base {word(best.cost + gain)}; learning rate {word(case.rate)}, {word(case.rate / advised)}"
+        " times what is advised",
         f"lower the learning rate to {word(advised)}",
         {RATE: advised},
     )

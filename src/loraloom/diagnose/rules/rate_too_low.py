@@ -1,6 +1,8 @@
-"""The training loss hardly moved, or was still falling at the end, and nothing held it back but the size of the steps.
+"""The training loss hardly moved, or was still falling at the end, and nothing held it
+back but the size of the steps.
 
-A rate far below the advised one and too few steps look alike: what both leave undone is done sooner by the rate.
+A rate far below the advised one and too few steps look alike: what both leave undone is
+done sooner by the rate.
 """
 
 from __future__ import annotations
@@ -28,7 +30,10 @@ def judge(case: Case) -> Finding | None:
     if case.clipped_share > 0.5 and not low:
         return None
     rate = max(FACTOR * case.rate, advised or 0.0)
-    evidence = f"training loss {word(first.mean)} at first and {word(first.mean - fall.mean)} late in {case.steps} steps"
+    evidence = (
+        f"training loss {word(first.mean)} at first and {word(first.mean - fall.mean)} late in"
+        f" {case.steps} steps"
+    )
     if case.update is not None:
         evidence += f"; the median layer moved by {100 * case.update:.2g}% of its weight"
     if advised is not None:
@@ -36,7 +41,8 @@ def judge(case: Case) -> Finding | None:
     return Finding(
         NAME,
         "warning",
-        f"the learning rate is too low: the loss {'hardly moved' if still else 'was still falling at the end'}",
+        "the learning rate is too low: the loss"
+        f" {'hardly moved' if still else 'was still falling at the end'}",
         evidence,
         f"raise the learning rate to {word(rate)}",
         {RATE: float(f"{rate:.3g}")},

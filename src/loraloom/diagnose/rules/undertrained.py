@@ -1,13 +1,15 @@
 """Training ended while every step still paid, or before any had.
 
-What is gained is held against what is spent: the learning rate summed over the steps. If the second half of that sum brought
-q times what the first half did, and goes on like that, training twice as long brings q^2 of the whole gain once more.
+What is gained is held against what is spent: the learning rate summed over the steps. If the second half
+of that sum brought q times what the first half did, and goes on like that, training twice as long brings
+q^2 of the whole gain once more.
 
-Progress is the fall of the best loss so far: what a run loses on its way and wins back says nothing of its pace. And a promise
-counts for what is sure of it: its lower bound has to be worth the steps.
+Progress is the fall of the best loss so far: what a run loses on its way and wins back says nothing of
+its pace. And a promise counts for what is sure of it: its lower bound has to be worth the steps.
 
-A run that is far shorter than advised has to show that it is done: its curve bends for the rate's sake, which falls within few
-steps, and a fresh head stands at the loss of guessing until the steps have given it a direction.
+A run that is far shorter than advised has to show that it is done: its curve bends for the rate's sake,
+which falls within few steps, and a fresh head stands at the loss of guessing until the steps have given
+it a direction.
 """
 
 from __future__ import annotations
@@ -21,10 +23,12 @@ from loraloom.records import Finding
 
 NAME = "undertrained"
 SPENT = 0.5
-"""Share of the learning rate's sum that parts the two halves; with a linear decay that is 0.3 of the steps."""
+"""Share of the learning rate's sum that parts the two halves; with a linear decay that
+is 0.3 of the steps."""
 BELOW_ADVICE = 1 / 4
 LATE_SHARE = 0.1
-"""Of the whole gain, what the second half must have brought where the steps are below that share of the advised ones."""
+"""Of the whole gain, what the second half must have brought where the steps are below
+that share of the advised ones."""
 LONGER = 2.0
 
 
@@ -38,7 +42,13 @@ class Mark(NamedTuple):
 
 def judge(case: Case) -> Finding | None:
     readings, base = case.signals.readings, case.base_loss
-    if len(readings) < 3 or case.exit or case.status != "completed" or base is None or case.steps < case.planned_steps:
+    if (
+        len(readings) < 3
+        or case.exit
+        or case.status != "completed"
+        or base is None
+        or case.steps < case.planned_steps
+    ):
         return None
     last, advised = readings[-1], case.advised_steps
     gained, middle = base - last.loss, _when_spent(case, base)
@@ -48,14 +58,19 @@ def judge(case: Case) -> Finding | None:
         return None
     evidence = f"validation loss {word(base)} before training, "
     if started:
-        evidence += f"{word(middle.loss)} at best by step {middle.step}, where {SPENT:.0%} of the learning rate was spent, "
+        evidence += (
+            f"{word(middle.loss)} at best by step {middle.step}, where {SPENT:.0%} of the learning rate"
+            " was spent, "
+        )
     evidence += f"{word(last.loss)} +- {word(last.loss_se)} at step {last.step}"
     factor = advised / case.steps if short and advised else LONGER
     return Finding(
         NAME,
         "warning",
-        f"training ended too early: {'the loss was still falling' if started else 'nothing was learnt yet'}",
-        evidence + (f"; {advised:,} steps are advised" if short else _told(base, middle.loss, last.loss)),
+        "training ended too early:"
+        f" {'the loss was still falling' if started else 'nothing was learnt yet'}",
+        evidence
+        + (f"; {advised:,} steps are advised" if short else _told(base, middle.loss, last.loss)),
         f"train {factor:.3g} times as long",
         case.longer(factor),
     )
@@ -80,8 +95,8 @@ def _still_falling(case: Case, base: float, middle: Mark) -> bool:
 
 
 def _promise(early: float, late: float) -> float:
-    """Of the whole gain, what twice the steps bring once more. A curve that bends upwards promises no more than a straight one:
-    the first steps are warm-up."""
+    """Of the whole gain, what twice the steps bring once more. A curve that bends upwards promises no
+    more than a straight one: the first steps are warm-up."""
     return min(late / early, 1.0) ** 2 if early > 0 else 1.0
 
 
@@ -91,8 +106,10 @@ def _told(base: float, middle: float, end: float) -> str:
 
 
 def _course(case: Case, base: float) -> list[Mark]:
-    """The best loss so far at each evaluation, the bare base's at first. Evaluations are held against the best one before them,
-    over the same rows, and the errors of these steps add up: that of a sum is never more than the sum of theirs."""
+    """The best loss so far at each evaluation, the bare base's at first. Evaluations are held against
+    the best one before them, over the same rows, and the errors of these steps add up: that of a sum is
+    never more than the sum of theirs.
+    """
     marks, lowest = [Mark(0, base, 0.0)], math.inf
     for reading in case.signals.readings:
         noise = marks[-1].noise
@@ -107,10 +124,16 @@ def _when_spent(case: Case, base: float) -> Mark:
     """Where `SPENT` of the learning rate's sum was spent, on straight lines between evaluations."""
     trace = case.signals.trace
     areas = trace.areas
-    middle = next(step for step, area in zip(trace.steps, areas, strict=True) if area >= SPENT * areas[-1])
+    middle = next(
+        step for step, area in zip(trace.steps, areas, strict=True) if area >= SPENT * areas[-1]
+    )
     marks = _course(case, base)
     for one, other in pairwise(marks):
         if other.step >= middle:
             share = (middle - one.step) / (other.step - one.step)
-            return Mark(middle, one.loss + (other.loss - one.loss) * share, one.noise + (other.noise - one.noise) * share)
+            return Mark(
+                middle,
+                one.loss + (other.loss - one.loss) * share,
+                one.noise + (other.noise - one.noise) * share,
+            )
     return marks[-1]

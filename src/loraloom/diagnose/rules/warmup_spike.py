@@ -28,8 +28,8 @@ def judge(case: Case) -> Finding | None:
         NAME,
         "warning",
         "the first steps throw the model off: the learning rate starts at its full height",
-        f"training loss {word(early[0])} at first and {word(smooth[peak])} round step {step}; warm-up is {warmup:.0%} of "
-        f"{case.planned_steps} steps",
+        f"training loss {word(early[0])} at first and {word(smooth[peak])} round step {step}; warm-up is"
+        f" {warmup:.0%} of {case.planned_steps} steps",
         f"warm up for {ENOUGH:.0%} of the steps",
         {WARMUP: ENOUGH},
     )

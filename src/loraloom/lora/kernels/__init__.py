@@ -1,10 +1,11 @@
-"""Triton kernels for CUDA devices: what a pack does for each candidate, done for all of them in one launch.
+"""Triton kernels for CUDA devices: what a pack does for each candidate, done for all of
+them in one launch.
 
-Each has a readable twin in plain torch, which is its definition, and which is used wherever the kernels cannot be. Triton is
-imported by the files that hold kernels, and by those only when they are used.
+Each has a readable twin in plain torch, which is its definition, and which is used wherever the kernels
+cannot be. Triton is imported by the files that hold kernels, and by those only when they are used.
 
-Environment: with TRITON_INTERPRET=1, set before Triton is imported, kernels are run on a CPU by Triton's interpreter. That is
-how they are tested; it is thousands of times slower.
+Environment: with TRITON_INTERPRET=1, set before Triton is imported, kernels are run on a CPU by Triton's
+interpreter. That is how they are tested; it is thousands of times slower.
 """
 
 from __future__ import annotations
@@ -21,13 +22,14 @@ CAPABILITY = (8, 0)
 
 
 def used(device: torch.device, dtype: torch.dtype) -> bool:
-    """Whether they are used unless somebody says otherwise: on CUDA, where they can be and do what they should."""
+    """Whether they are used unless somebody says otherwise: on CUDA, where they can be
+    and do what they should."""
     return device.type == "cuda" and (refusal(device, dtype) or fault(device, dtype)) is None
 
 
 def fault(device: torch.device, dtype: torch.dtype) -> str | None:
-    """Why the kernels should not be used on a device that they do not refuse: they were tried there, once, and failed. In words
-    that follow "because"; None if they did not."""
+    """Why the kernels should not be used on a device that they do not refuse: they were tried there,
+    once, and failed. In words that follow "because"; None if they did not."""
     if device.type != "cuda":
         return None
     from loraloom.lora.kernels import selftest
@@ -51,7 +53,9 @@ def refusal(device: torch.device | str, dtype: torch.dtype) -> str | None:
             return "they need CUDA and this torch was built for another vendor's devices"
         capability = torch.cuda.get_device_capability(device)
         if capability < CAPABILITY:
-            return "the device has compute capability {}.{} and they need {}.{}".format(*capability, *CAPABILITY)
+            return "the device has compute capability {}.{} and they need {}.{}".format(
+                *capability, *CAPABILITY
+            )
     return _without_triton()
 
 
@@ -65,5 +69,8 @@ def _without_triton() -> str | None:
     try:
         importlib.import_module("triton")
     except ImportError as error:
-        return f"Triton cannot be imported ({error}): it comes with torch for CUDA, or with `pip install loraloom[gpu]`"
+        return (
+            f"Triton cannot be imported ({error}): it comes with torch for CUDA, or with `pip install"
+            " loraloom[gpu]`"
+        )
     return None

@@ -1,9 +1,11 @@
-"""Parts of frozen blocks that torch does in many small kernels, each as one Triton kernel, forwards and backwards.
+"""Parts of frozen blocks that torch does in many small kernels, each as one Triton
+kernel, forwards and backwards.
 
     norm        y = w * x / rms(x), or (1 + w) * x / rms(x)
     gated       y = silu(gate) * up
 
-Weights are frozen: no gradient of theirs is made. Sums are in float32; numbers are rounded where the plain layers round.
+Weights are frozen: no gradient of theirs is made. Sums are in float32; numbers are
+rounded where the plain layers round.
 """
 
 # pyright: basic, reportMissingImports=false, reportIndexIssue=false, reportArgumentType=false, reportCallIssue=false
@@ -21,7 +23,8 @@ NUMBERS = 2048
 
 
 class Norm(torch.autograd.Function):
-    """x [.., D], weight [D] -> [.., D]. `shifted`: times 1 + weight, all in float32; else the quotient is rounded first."""
+    """x [.., D], weight [D] -> [.., D]. `shifted`: times 1 + weight, all in float32;
+    else the quotient is rounded first."""
 
     @staticmethod
     def forward(ctx: Any, x: Tensor, weight_D: Tensor, eps: float, shifted: bool) -> Tensor:
@@ -67,7 +70,15 @@ def _launch(kernel: Any, x_ND: Tensor, weight_D: Tensor, *rest: Any, **options: 
     many = max(1, NUMBERS // block)
     with torch.cuda.device_of(x_ND):
         kernel[(triton.cdiv(rows, many),)](
-            x_ND, weight_D, *rest, rows, D=width, ROWS=many, BLOCK=block, num_warps=4 if block <= NUMBERS else 8, **options
+            x_ND,
+            weight_D,
+            *rest,
+            rows,
+            D=width,
+            ROWS=many,
+            BLOCK=block,
+            num_warps=4 if block <= NUMBERS else 8,
+            **options,
         )
 
 
@@ -79,11 +90,20 @@ def _launch_flat(kernel: Any, *tensors: Tensor) -> None:
 
 @triton.jit(do_not_specialize=["rows"])
 def norm(
-    x_ptr, w_ptr, in_ptr, out_ptr, eps, rows,
-    D: tl.constexpr, ROWS: tl.constexpr, BLOCK: tl.constexpr, SHIFTED: tl.constexpr, BACKWARD: tl.constexpr,
-):  # fmt: skip
-    """A program: some rows. Forwards `out` is y. Backwards `in` is the gradient g of y, and with q = w g (all rows alone)
-    out = (q - x mean(q x) / rms(x)^2) / rms(x)."""
+    x_ptr,
+    w_ptr,
+    in_ptr,
+    out_ptr,
+    eps,
+    rows,
+    D: tl.constexpr,
+    ROWS: tl.constexpr,
+    BLOCK: tl.constexpr,
+    SHIFTED: tl.constexpr,
+    BACKWARD: tl.constexpr,
+):
+    """A program: some rows. Forwards `out` is y. Backwards `in` is the gradient g of y, and with q = w g
+    (all rows alone) out = (q - x mean(q x) / rms(x)^2) / rms(x)."""
     rows_N = tl.program_id(0).to(tl.int64) * ROWS + tl.arange(0, ROWS)
     columns_D = tl.arange(0, BLOCK)
     live_ND = (rows_N < rows)[:, None] & (columns_D < D)[None, :]

@@ -1,4 +1,5 @@
-"""What candidates add to a frozen layer, all of them at once: three Triton kernels, used forwards and backwards.
+"""What candidates add to a frozen layer, all of them at once: three Triton kernels,
+used forwards and backwards.
 
 `deltas.AdapterDelta` says what is computed, one candidate after another. In its letters:
 
@@ -6,13 +7,14 @@
     expand        y += c h B^T             dx += m * (g A)
     accumulate    dA += g^T (x*m)          dB += c gy^T h
 
-One program works on some tokens of one candidate. Whose they are, and where A, B and their gradients lie, it reads in
-`tables`: ranks, numbers of rows and targets may differ as they like, it stays one launch.
+One program works on some tokens of one candidate. Whose they are, and where A, B and their gradients
+lie, it reads in `tables`: ranks, numbers of rows and targets may differ as they like, it stays one
+launch.
 
 So each kernel has two sides: next to A it drops inputs, next to B it scales with c.
 
-Letters: N tokens, F features (D in or O out), R ranks of one block, W the width of h: the largest rank in whole blocks.
-Products are summed in float32. Weights of A are [R, F]; those of B [F, R].
+Letters: N tokens, F features (D in or O out), R ranks of one block, W the width of h: the largest rank
+in whole blocks. Products are summed in float32. Weights of A are [R, F]; those of B [F, R].
 """
 
 # pyright: basic, reportMissingImports=false
@@ -84,11 +86,15 @@ def _places(ranks, features, rank, F: tl.constexpr, IS_A: tl.constexpr):
 
 @triton.jit
 def _kept(span, own, tokens_N, first_feature, row_tokens, layer, N: tl.constexpr, F: tl.constexpr):
-    """Which inputs dropout keeps [N, F], from a multiple of 8 features on: the same as `dropout.Mask` on any GPU.
+    """Which inputs dropout keeps [N, F], from a multiple of 8 features on: the same as
+    `dropout.Mask` on any GPU.
 
     One call of Philox is eight draws: word w of its four has those of features 2w and 2w + 1.
     """
-    low, high = tl.load(span + SEED).to(tl.uint32, bitcast=True), tl.load(span + SEED + 1).to(tl.uint32, bitcast=True)
+    low, high = (
+        tl.load(span + SEED).to(tl.uint32, bitcast=True),
+        tl.load(span + SEED + 1).to(tl.uint32, bitcast=True),
+    )
     seed = low.to(tl.uint64) | (high.to(tl.uint64) << 32)
     own_N = tokens_N - tl.load(span + ORIGIN)
     groups = first_feature // 8 + tl.arange(0, F // 8)
@@ -104,10 +110,22 @@ def _kept(span, own, tokens_N, first_feature, row_tokens, layer, N: tl.constexpr
 
 @triton.jit(**ALIKE)
 def shrink(
-    x_ptr, h_ptr, table_ptr, spans_ptr, row_tokens, layer,
-    F: tl.constexpr, W: tl.constexpr, IS_A: tl.constexpr, DROPS: tl.constexpr, ALIGNED: tl.constexpr, WIDEN: tl.constexpr,
-    BLOCK_N: tl.constexpr, BLOCK_F: tl.constexpr, BLOCK_R: tl.constexpr,
-):  # fmt: skip
+    x_ptr,
+    h_ptr,
+    table_ptr,
+    spans_ptr,
+    row_tokens,
+    layer,
+    F: tl.constexpr,
+    W: tl.constexpr,
+    IS_A: tl.constexpr,
+    DROPS: tl.constexpr,
+    ALIGNED: tl.constexpr,
+    WIDEN: tl.constexpr,
+    BLOCK_N: tl.constexpr,
+    BLOCK_F: tl.constexpr,
+    BLOCK_R: tl.constexpr,
+):
     """h [N, W] = x [N, F] times A^T or B. A program: one tile of tokens, one block of ranks."""
     span = spans_ptr + tl.program_id(0) * SPAN_FIELDS
     own = table_ptr + tl.load(span + CANDIDATE) * FIELDS
@@ -125,7 +143,9 @@ def shrink(
         live_F = features_F < F
         x_NF = tl.load(x_rows + features_F[None, :], live_N[:, None] & live_F[None, :], 0.0)
         if IS_A and DROPS:
-            x_NF = tl.where(_kept(span, own, tokens_N, first, row_tokens, layer, BLOCK_N, BLOCK_F), x_NF, 0.0)
+            x_NF = tl.where(
+                _kept(span, own, tokens_N, first, row_tokens, layer, BLOCK_N, BLOCK_F), x_NF, 0.0
+            )
         places_FR = _places(ranks_R[None, :], features_F[:, None], rank, F, IS_A)
         w_FR = tl.load(weight + places_FR, live_F[:, None] & live_R[None, :], 0.0)
         if WIDEN:
@@ -134,16 +154,32 @@ def shrink(
     if not IS_A:
         h_NR *= _scale(own, DROPS)
     h_rows = h_ptr + tokens_N[:, None].to(tl.int64) * W
-    tl.store(h_rows + ranks_R[None, :], h_NR.to(h_ptr.dtype.element_ty), live_N[:, None] & live_R[None, :])
+    tl.store(
+        h_rows + ranks_R[None, :], h_NR.to(h_ptr.dtype.element_ty), live_N[:, None] & live_R[None, :]
+    )
 
 
 @triton.jit(**ALIKE)
 def expand(
-    h_ptr, y_ptr, table_ptr, spans_ptr, row_tokens, layer,
-    F: tl.constexpr, W: tl.constexpr, IS_A: tl.constexpr, DROPS: tl.constexpr, BIASED: tl.constexpr, ALIGNED: tl.constexpr,
-    WIDEN: tl.constexpr, BLOCK_N: tl.constexpr, BLOCK_F: tl.constexpr, BLOCK_R: tl.constexpr,
-):  # fmt: skip
-    """y [N, F] += h [N, W] times B^T or A, and the candidate's own bias. A program: one tile of tokens, one block of features."""
+    h_ptr,
+    y_ptr,
+    table_ptr,
+    spans_ptr,
+    row_tokens,
+    layer,
+    F: tl.constexpr,
+    W: tl.constexpr,
+    IS_A: tl.constexpr,
+    DROPS: tl.constexpr,
+    BIASED: tl.constexpr,
+    ALIGNED: tl.constexpr,
+    WIDEN: tl.constexpr,
+    BLOCK_N: tl.constexpr,
+    BLOCK_F: tl.constexpr,
+    BLOCK_R: tl.constexpr,
+):
+    """y [N, F] += h [N, W] times B^T or A, and the candidate's own bias. A program: one tile of tokens,
+    one block of features."""
     span = spans_ptr + tl.program_id(0) * SPAN_FIELDS
     own = table_ptr + tl.load(span + CANDIDATE) * FIELDS
     rank, first = _rank(own, ALIGNED), tl.program_id(1) * BLOCK_F
@@ -167,7 +203,9 @@ def expand(
     if not IS_A:
         delta_NF *= _scale(own, DROPS)
     elif DROPS:
-        delta_NF = tl.where(_kept(span, own, tokens_N, first, row_tokens, layer, BLOCK_N, BLOCK_F), delta_NF, 0.0)
+        delta_NF = tl.where(
+            _kept(span, own, tokens_N, first, row_tokens, layer, BLOCK_N, BLOCK_F), delta_NF, 0.0
+        )
     if BIASED:
         bias = tl.load(own + BIAS)
         if bias != 0:
@@ -180,14 +218,28 @@ def expand(
 
 @triton.jit(**ALIKE)
 def accumulate(
-    h_ptr, x_ptr, table_ptr, spans_ptr, row_tokens, layer,
-    F: tl.constexpr, W: tl.constexpr, IS_A: tl.constexpr, DROPS: tl.constexpr, BIASED: tl.constexpr, ALIGNED: tl.constexpr,
-    WIDEN: tl.constexpr, BLOCK_N: tl.constexpr, BLOCK_F: tl.constexpr, BLOCK_R: tl.constexpr,
-):  # fmt: skip
-    """Gradient of A or B += x [N, F] times h [N, W] over a candidate's tokens; the bias's is the sum of x.
+    h_ptr,
+    x_ptr,
+    table_ptr,
+    spans_ptr,
+    row_tokens,
+    layer,
+    F: tl.constexpr,
+    W: tl.constexpr,
+    IS_A: tl.constexpr,
+    DROPS: tl.constexpr,
+    BIASED: tl.constexpr,
+    ALIGNED: tl.constexpr,
+    WIDEN: tl.constexpr,
+    BLOCK_N: tl.constexpr,
+    BLOCK_F: tl.constexpr,
+    BLOCK_R: tl.constexpr,
+):
+    """Gradient of A or B += x [N, F] times h [N, W] over a candidate's tokens; the
+    bias's is the sum of x.
 
-    A program: one block of features, one candidate, one block of ranks. It alone adds to its place, always in one order: the
-    same run gives the same bits.
+    A program: one block of features, one candidate, one block of ranks. It alone adds to its place,
+    always in one order: the same run gives the same bits.
     """
     span = spans_ptr + tl.program_id(1) * SPAN_FIELDS
     own = table_ptr + tl.load(span + CANDIDATE) * FIELDS
@@ -207,7 +259,9 @@ def accumulate(
         h_places = h_ptr + tokens_N[:, None].to(tl.int64) * W + ranks_R[None, :]
         h_NR = tl.load(h_places, live_N[:, None] & live_R[None, :], 0.0)
         if IS_A and DROPS:
-            x_NF = tl.where(_kept(span, own, tokens_N, first, row_tokens, layer, BLOCK_N, BLOCK_F), x_NF, 0.0)
+            x_NF = tl.where(
+                _kept(span, own, tokens_N, first, row_tokens, layer, BLOCK_N, BLOCK_F), x_NF, 0.0
+            )
         if BIASED:
             sum_F += tl.sum(x_NF.to(tl.float32), 0)
         if WIDEN:

@@ -18,12 +18,13 @@ FEATURES = 64
 SUMMED = TILE // 2
 """Tokens that a program sums gradients over at a time."""
 LEAST_RANKS, MOST_RANKS = 16, 64
-"""Ranks that one program holds: no fewer than a tensor core takes, and of 16 bits no more than registers do. float32, whose
-exact products take no tensor core, keeps to the least."""
+"""Ranks that one program holds: no fewer than a tensor core takes, and of 16 bits no more than registers
+do. float32, whose exact products take no tensor core, keeps to the least."""
 
 
 class KernelDeltas:
-    """All candidates of a pass in one layer: `AdapterDelta` for each of them, in as many launches as for one.
+    """All candidates of a pass in one layer: `AdapterDelta` for each of them, in as
+    many launches as for one.
 
     Args:
         routing: one with tables.
@@ -70,9 +71,16 @@ class KernelDeltas:
         grid = (len(self._tiles), self._rank_blocks)
         with torch.cuda.device_of(x_NF):
             _kernel("shrink")[grid](
-                x_NF.contiguous(), h_NW, self._table.rows_KF, self._tiles, *self._places,
-                F=x_NF.shape[1], IS_A=is_a, BLOCK_N=TILE, **self._options,
-            )  # fmt: skip
+                x_NF.contiguous(),
+                h_NW,
+                self._table.rows_KF,
+                self._tiles,
+                *self._places,
+                F=x_NF.shape[1],
+                IS_A=is_a,
+                BLOCK_N=TILE,
+                **self._options,
+            )
         return h_NW
 
     def _expand(self, h_NW: Tensor, y_NF: Tensor, *, is_a: bool) -> None:
@@ -80,17 +88,33 @@ class KernelDeltas:
         grid = (len(self._tiles), -(-y_NF.shape[1] // FEATURES))
         with torch.cuda.device_of(y_NF):
             _kernel("expand")[grid](
-                h_NW, y_NF, self._table.rows_KF, self._tiles, *self._places,
-                F=y_NF.shape[1], IS_A=is_a, BIASED=self._table.biased and not is_a, BLOCK_N=TILE, **self._options,
-            )  # fmt: skip
+                h_NW,
+                y_NF,
+                self._table.rows_KF,
+                self._tiles,
+                *self._places,
+                F=y_NF.shape[1],
+                IS_A=is_a,
+                BIASED=self._table.biased and not is_a,
+                BLOCK_N=TILE,
+                **self._options,
+            )
 
     def _accumulate(self, h_NW: Tensor, x_NF: Tensor, *, is_a: bool) -> None:
         grid = (-(-x_NF.shape[1] // FEATURES), self._segments, self._rank_blocks)
         with torch.cuda.device_of(x_NF):
             _kernel("accumulate")[grid](
-                h_NW, x_NF, self._table.rows_KF, self._spans, *self._places,
-                F=x_NF.shape[1], IS_A=is_a, BIASED=self._table.biased and not is_a, BLOCK_N=SUMMED, **self._options,
-            )  # fmt: skip
+                h_NW,
+                x_NF,
+                self._table.rows_KF,
+                self._spans,
+                *self._places,
+                F=x_NF.shape[1],
+                IS_A=is_a,
+                BIASED=self._table.biased and not is_a,
+                BLOCK_N=SUMMED,
+                **self._options,
+            )
 
 
 def _kernel(name: str) -> Any:

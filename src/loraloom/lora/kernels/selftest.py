@@ -1,7 +1,8 @@
-"""The kernels tried once on a device before a pack depends on them: they compile, they run, they compute what their twins do.
+"""The kernels tried once on a device before a pack depends on them: they compile, they
+run, they compute what their twins do.
 
-A machine may have Triton and no C compiler, a driver that is older than its compiler, too little shared memory, or a version of
-it that nobody has tried. Plain torch does the same there.
+A machine may have Triton and no C compiler, a driver that is older than its compiler, too little shared
+memory, or a version of it that nobody has tried. Plain torch does the same there.
 """
 
 from __future__ import annotations
@@ -22,7 +23,8 @@ from loraloom.lora.kernels.pack_deltas import FEATURES, LEAST_RANKS, MOST_RANKS,
 from loraloom.lora.kernels.tables import PackTables
 
 TOLERANCE = 0.05
-"""Of a difference, relative to the largest number: rounding to 16 bits, or to TF32, stays far below, and a fault does not."""
+"""Of a difference, relative to the largest number: rounding to 16 bits, or to TF32,
+stays far below, and a fault does not."""
 BETAS, EPS = (0.9, 0.999), 1e-8
 SEGMENTS = (Segment("one", 0, 1, seed=1), Segment("two", 1, 3, seed=2))
 TOKENS, NUMBER = 8, 1
@@ -36,7 +38,8 @@ Result = tuple[str, Tensor, Tensor]
 
 @cache
 def fault(device: torch.device, dtype: torch.dtype) -> str | None:
-    """What is wrong with the kernels on a CUDA device, in words that follow "because"; None if nothing is.
+    """What is wrong with the kernels on a CUDA device, in words that follow "because";
+    None if nothing is.
 
     Takes some seconds where nothing was ever compiled, and is asked once for each device and dtype.
     """
@@ -44,7 +47,9 @@ def fault(device: torch.device, dtype: torch.dtype) -> str | None:
         for name, found, expected in _results(device, dtype):
             apart, size = float((found - expected).abs().max()), float(expected.abs().max())
             if not apart <= TOLERANCE * size:
-                return f"their {name} are not those of plain torch here: {apart:.2g} apart, of {size:.2g}"
+                return (
+                    f"their {name} are not those of plain torch here: {apart:.2g} apart, of {size:.2g}"
+                )
     except (torch.OutOfMemoryError, torch.AcceleratorError):
         raise  # of the device, which would do no better without them
     except Exception as error:
@@ -65,18 +70,23 @@ def _results(device: torch.device, dtype: torch.dtype) -> Iterator[tuple[str, Te
 
 
 def _deltas(draw: Draw) -> Iterator[Result]:
-    """Two candidates of unlike ranks, one with dropout, one with a bias; the largest blocks, which need most of a device."""
+    """Two candidates of unlike ranks, one with dropout, one with a bias; the largest
+    blocks, which need most of a device."""
     x, gy, y, gx = (draw(TOKENS * SEGMENTS[-1].stop, FEATURES) for _ in range(4))
     most = LEAST_RANKS if x.dtype == torch.float32 else MOST_RANKS
     weights = {"one": _weights(draw, most, dropout=0.25), "two": _weights(draw, 8, bias=True)}
     twins = {trial: _own_gradients(weight) for trial, weight in weights.items()}
     expected_y, expected_gx = y.clone(), gx.clone()
-    routing = Routing(SEGMENTS, training=True, tables=PackTables(list(weights), {NUMBER: weights}, x.device))
+    routing = Routing(
+        SEGMENTS, training=True, tables=PackTables(list(weights), {NUMBER: weights}, x.device)
+    )
     deltas = KernelDeltas(routing, NUMBER, TOKENS, x.dtype)
     deltas.backward(x, gy, gx, deltas.forward(x, y))
     for segment in SEGMENTS:
         weight, place = twins[segment.trial], slice(TOKENS * segment.start, TOKENS * segment.stop)
-        delta = AdapterDelta(weight, place, segment.stop - segment.start, segment.seed if weight.dropout else None, NUMBER)
+        delta = AdapterDelta(
+            weight, place, segment.stop - segment.start, segment.seed if weight.dropout else None, NUMBER
+        )
         delta.backward(x, gy, expected_gx, delta.forward(x, expected_y))
     yield "outputs", y, expected_y
     yield "gradients of inputs", gx, expected_gx
@@ -88,17 +98,25 @@ def _deltas(draw: Draw) -> Iterator[Result]:
 def _weights(draw: Draw, rank: int, *, dropout: float = 0.0, bias: bool = False) -> LayerWeights:
     wide = torch.float32
     return LayerWeights(
-        draw(rank, FEATURES), draw(FEATURES, rank), draw(rank, FEATURES, of=wide), draw(FEATURES, rank, of=wide), 0.5, dropout,
-        draw(FEATURES, of=wide) if bias else None, draw(FEATURES, of=wide) if bias else None,
-    )  # fmt: skip
+        draw(rank, FEATURES),
+        draw(FEATURES, rank),
+        draw(rank, FEATURES, of=wide),
+        draw(FEATURES, rank, of=wide),
+        0.5,
+        dropout,
+        draw(FEATURES, of=wide) if bias else None,
+        draw(FEATURES, of=wide) if bias else None,
+    )
 
 
 def _own_gradients(weight: LayerWeights) -> LayerWeights:
     bias = weight.grad_bias_O
     return replace(
-        weight, grad_a_RD=weight.grad_a_RD.clone(), grad_b_OR=weight.grad_b_OR.clone(),
+        weight,
+        grad_a_RD=weight.grad_a_RD.clone(),
+        grad_b_OR=weight.grad_b_OR.clone(),
         grad_bias_O=None if bias is None else bias.clone(),
-    )  # fmt: skip
+    )
 
 
 def _losses(draw: Draw) -> Iterator[Result]:
@@ -117,11 +135,20 @@ def _steps(draw: Draw) -> Iterator[Result]:
     from loraloom.lora.kernels.adamw import Piece, step_pieces
 
     wide = torch.float32
-    weights, grads, first, second = draw(40, of=wide), draw(40, of=wide), draw(40, of=wide), draw(40, of=wide).abs()
+    weights, grads, first, second = (
+        draw(40, of=wide),
+        draw(40, of=wide),
+        draw(40, of=wide),
+        draw(40, of=wide).abs(),
+    )
     twin = nn.Parameter(weights.cpu())
     twin.grad = grads.cpu()
     optimizer = torch.optim.AdamW([twin], lr=0.1, betas=BETAS, eps=EPS, weight_decay=0.1)
-    optimizer.state[twin] = {"step": torch.tensor(4.0), "exp_avg": first.cpu(), "exp_avg_sq": second.cpu()}
+    optimizer.state[twin] = {
+        "step": torch.tensor(4.0),
+        "exp_avg": first.cpu(),
+        "exp_avg_sq": second.cpu(),
+    }
     optimizer.step()
     step_pieces([Piece(weights, grads, first, second, None, 0.1, 0.1, 1.0, 5, finite=True)], BETAS, EPS)
     yield "steps", weights, twin.detach()

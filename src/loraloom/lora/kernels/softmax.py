@@ -16,31 +16,44 @@ LOGITS = 2048
 
 
 def losses_in_place(logits_NV: Tensor, targets_N: Tensor, right_N: Tensor | None) -> Tensor:
-    """Losses [N] of logits [N, V]. Fills `right_N` where there is one, else turns the logits into their gradient."""
+    """Losses [N] of logits [N, V]. Fills `right_N` where there is one, else turns the
+    logits into their gradient."""
     assert logits_NV.is_contiguous() and targets_N.is_contiguous(), "read and written row by row"
     losses_N = torch.empty(len(logits_NV), dtype=torch.float32, device=logits_NV.device)
     with torch.cuda.device_of(logits_NV):
         cross_entropy[(len(logits_NV),)](
-            logits_NV, targets_N, losses_N, losses_N if right_N is None else right_N,
-            V=logits_NV.shape[1], TRAINS=right_N is None, BLOCK=LOGITS, num_warps=8,
-        )  # fmt: skip
+            logits_NV,
+            targets_N,
+            losses_N,
+            losses_N if right_N is None else right_N,
+            V=logits_NV.shape[1],
+            TRAINS=right_N is None,
+            BLOCK=LOGITS,
+            num_warps=8,
+        )
     return losses_N
 
 
 @triton.jit
 def cross_entropy(
-    logits_ptr, targets_ptr, losses_ptr, right_ptr,
-    V: tl.constexpr, TRAINS: tl.constexpr, BLOCK: tl.constexpr,
-):  # fmt: skip
+    logits_ptr,
+    targets_ptr,
+    losses_ptr,
+    right_ptr,
+    V: tl.constexpr,
+    TRAINS: tl.constexpr,
+    BLOCK: tl.constexpr,
+):
     """losses [N] = logsumexp(logits [N, V]) - logits at the targets [N]. A program: one row.
 
-    TRAINS: the logits become the gradient of their row's loss, softmax - 1 at the target. Otherwise right [N] is 1 where the
-    first of the largest logits is the target, else 0.
+    TRAINS: the logits become the gradient of their row's loss, softmax - 1 at the target. Otherwise
+    right [N] is 1 where the first of the largest logits is the target, else 0.
     """
     row = tl.program_id(0).to(tl.int64)
     logits = logits_ptr + row * V
     target = tl.load(targets_ptr + row)
-    # Read before anything is written: the sums below bring all threads of the program together in between.
+    # Read before anything is written: the sums below bring all threads of the program
+    # together in between.
     own = tl.load(logits + target).to(tl.float32)
     # Every lane keeps the largest of its logits, and the sum of their exponentials below that.
     tops = tl.full((BLOCK,), -3.0e38, tl.float32)

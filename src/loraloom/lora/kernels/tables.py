@@ -1,8 +1,9 @@
 """Where the kernels find things: small tables of integers on the device, made from what the host knows.
 
-`PackTables` lives as long as the same candidates sit in the pack: where each candidate's A, B and gradients lie, layer by
-layer. `spans` is made for a pass: which tokens are whose. Together they let one launch serve candidates of any rank, any
-number of rows and any targets. Weights and gradients stay where they are: nothing is stacked or padded.
+`PackTables` lives as long as the same candidates sit in the pack: where each candidate's A, B and
+gradients lie, layer by layer. `spans` is made for a pass: which tokens are whose. Together they let one
+launch serve candidates of any rank, any number of rows and any targets. Weights and gradients stay where
+they are: nothing is stacked or padded.
 """
 
 from __future__ import annotations
@@ -23,12 +24,12 @@ if TYPE_CHECKING:
     from loraloom.lora.function import Segment
 
 A, B, GRAD_A, GRAD_B, BIAS, GRAD_BIAS, RANK, SCALE, THRESHOLD, FIELDS = range(10)
-"""Columns of a layer's table, and their number: six addresses (0: none), the rank (0: nothing in this layer), the scale as
-the bits of a float32, and how many in `dropout.LEVELS` inputs are dropped."""
+"""Columns of a layer's table, and their number: six addresses (0: none), the rank (0: nothing in this
+layer), the scale as the bits of a float32, and how many in `dropout.LEVELS` inputs are dropped."""
 
 CANDIDATE, FIRST, STOP, ORIGIN, SEED, SPAN_FIELDS = 0, 1, 2, 3, 4, 6
-"""Columns of a span, and their number: whose tokens, from where to where, where the candidate's own begin, and the seed of
-its dropout in two halves of 32 bits, the lower one first."""
+"""Columns of a span, and their number: whose tokens, from where to where, where the candidate's own
+begin, and the seed of its dropout in two halves of 32 bits, the lower one first."""
 
 TILE = 64
 """Tokens that one program of a kernel takes."""
@@ -58,12 +59,16 @@ class PackTables:
 
     Args:
         trials: all candidates; their order numbers them.
-        layers: by a layer's number, what each candidate has in it. Layers in which nobody has anything may be left out.
+        layers: by a layer's number, what each candidate has in it. Layers in which
+            nobody has anything may be left out.
     """
 
     def __init__(
-        self, trials: Sequence[str], layers: Mapping[int, Mapping[str, LayerWeights]], device: torch.device
-    ) -> None:  # fmt: skip
+        self,
+        trials: Sequence[str],
+        layers: Mapping[int, Mapping[str, LayerWeights]],
+        device: torch.device,
+    ) -> None:
         self.device = device
         self.numbers = {trial: number for number, trial in enumerate(trials)}
         table = np.zeros((len(layers), len(trials), FIELDS), np.int64)
@@ -74,7 +79,8 @@ class PackTables:
         self.layers = {number: _layer(on_device[i], table[i]) for i, number in enumerate(layers)}
 
     def spans(self, segments: Sequence[Segment], tokens: int) -> Tensor:
-        """Whose tokens are where, [spans, SPAN_FIELDS], int32: each segment whole, then all in tiles of at most `TILE` tokens.
+        """Whose tokens are where, [spans, SPAN_FIELDS], int32: each segment whole, then
+        all in tiles of at most `TILE` tokens.
 
         Args:
             tokens: of one row of the batch.
@@ -93,11 +99,25 @@ class PackTables:
 
     def _span(self, segment: Segment, tokens: int) -> list[int]:
         start, stop = segment.start * tokens, segment.stop * tokens
-        return [self.numbers[segment.trial], start, stop, start, segment.seed & 0xFFFFFFFF, segment.seed >> 32 & 0xFFFFFFFF]
+        return [
+            self.numbers[segment.trial],
+            start,
+            stop,
+            start,
+            segment.seed & 0xFFFFFFFF,
+            segment.seed >> 32 & 0xFFFFFFFF,
+        ]
 
 
 def _row(weight: LayerWeights) -> list[int]:
-    addresses = [weight.a_RD, weight.b_OR, weight.grad_a_RD, weight.grad_b_OR, weight.bias_O, weight.grad_bias_O]
+    addresses = [
+        weight.a_RD,
+        weight.b_OR,
+        weight.grad_a_RD,
+        weight.grad_b_OR,
+        weight.bias_O,
+        weight.grad_bias_O,
+    ]
     return [
         *(0 if tensor is None else tensor.data_ptr() for tensor in addresses),
         weight.a_RD.shape[0],
@@ -109,5 +129,9 @@ def _row(weight: LayerWeights) -> list[int]:
 def _layer(rows_KF: Tensor, table: np.ndarray) -> LayerTable:
     aligned = not (table[:, :RANK] % 16).any() and not (table[:, RANK] % 8).any()
     return LayerTable(
-        rows_KF, int(table[:, RANK].max()), bool(aligned), bool(table[:, THRESHOLD].any()), bool(table[:, BIAS].any())
+        rows_KF,
+        int(table[:, RANK].max()),
+        bool(aligned),
+        bool(table[:, THRESHOLD].any()),
+        bool(table[:, BIAS].any()),
     )

@@ -1,4 +1,5 @@
-"""Every check, once, in the order in which they are told. A check is a function from a `Subject` to a `CheckResult`."""
+"""Every check, once, in the order in which they are told. A check is a function from a
+`Subject` to a `CheckResult`."""
 
 from __future__ import annotations
 
@@ -8,12 +9,23 @@ from loraloom.pipeline.preflight.result import CheckResult, refused
 from loraloom.pipeline.preflight.subject import Subject
 
 CHECKS = (
-    "labels", "stop", "template", "targets", "embeddings", "memory", "gradients", "precision", "deployment", "safety",
-)  # fmt: skip
-"""Modules of this package, each with a function `inspect`; imported when they are asked, since some bring a trainer along."""
+    "labels",
+    "stop",
+    "template",
+    "targets",
+    "embeddings",
+    "memory",
+    "gradients",
+    "precision",
+    "deployment",
+    "safety",
+)
+"""Modules of this package, each with a function `inspect`; imported when they are asked, since some
+bring a trainer along."""
 
 BEFORE_TRAINING = ("labels", "stop", "template", "targets", "embeddings", "precision", "deployment")
-"""Checks that need no pass through the model and whose faults nothing else refuses before a run starts."""
+"""Checks that need no pass through the model and whose faults nothing else refuses
+before a run starts."""
 OF_ROWS = ("labels", "stop", "template")
 """Those that ask no more than the rows and the tokenizer: a plan has time for them."""
 
@@ -43,7 +55,8 @@ def refuse_faults(subject: Subject) -> None:
 
 
 def foretold(subject: Subject) -> tuple[str, ...]:
-    """What `train` would refuse of the rows, as sentences for a plan, which refuses nothing that it can still plan for."""
+    """What `train` would refuse of the rows, as sentences for a plan, which refuses
+    nothing that it can still plan for."""
     results = [run_check(name, subject) for name in OF_ROWS]
     return tuple(
         f"train will refuse this: {result.what} ({result.number}); {result.command}"

@@ -36,7 +36,8 @@ class Adapter:
     subject: Subject
     spec: AdapterSpec
     ranks: tuple[int, ...]
-    """Every rank that it may have on disk, smallest first: of the plan, of its patterns, of the space that is searched."""
+    """Every rank that it may have on disk, smallest first: of the plan, of its
+    patterns, of the space that is searched."""
 
 
 def inspect(subject: Subject) -> CheckResult:
@@ -48,14 +49,19 @@ def inspect(subject: Subject) -> CheckResult:
     adapter = _adapter(subject)
     faults = sorted(find(adapter), key=lambda fault: fault.level != "fail")
     if not faults:
-        return CheckResult(NAME, "ok", f"{target} takes this adapter", number=_ranks(adapter), command=use(adapter))
+        return CheckResult(
+            NAME, "ok", f"{target} takes this adapter", number=_ranks(adapter), command=use(adapter)
+        )
     first = faults[0]
     more = f" (and {len(faults) - 1} more)" if len(faults) > 1 else ""
     return CheckResult(
-        NAME, "fail" if first.level == "fail" else "warn", f"{first.what}{more}",
-        number="; ".join(fault.number for fault in faults), cause="; ".join(fault.cause for fault in faults),
+        NAME,
+        "fail" if first.level == "fail" else "warn",
+        f"{first.what}{more}",
+        number="; ".join(fault.number for fault in faults),
+        cause="; ".join(fault.cause for fault in faults),
         command=" ".join(dict.fromkeys(fault.command for fault in faults)),
-    )  # fmt: skip
+    )
 
 
 def _vllm(adapter: Adapter) -> Iterator[Fault]:
@@ -66,9 +72,12 @@ def _vllm(adapter: Adapter) -> Iterator[Fault]:
             yield Fault(
                 f"vLLM has no rank {rank}",
                 f"r = {rank}; its ranks are {', '.join(map(str, SERVED_RANKS))}",
-                "--max-lora-rank takes these sizes alone: in between, every adapter is held and computed at the next larger one"
-                if rank < SERVED_RANKS[-1]
-                else "it refuses larger adapters",
+                (
+                    "--max-lora-rank takes these sizes alone: in between, every adapter is held and"
+                    " computed at the next larger one"
+                    if rank < SERVED_RANKS[-1]
+                    else "it refuses larger adapters"
+                ),
                 f"--r {near // _saved_times(adapter.spec)}",
             )
     for name in ("rank_pattern", "alpha_pattern"):
@@ -77,7 +86,8 @@ def _vllm(adapter: Adapter) -> Iterator[Fault]:
 
 
 def _gguf(adapter: Adapter) -> Iterator[Fault]:
-    """llama.cpp, and ollama on top of it: one `adapter.lora.alpha` a file, each layer scaled by alpha / its rank."""
+    """llama.cpp, and ollama on top of it: one `adapter.lora.alpha` a file, each layer
+    scaled by alpha / its rank."""
     yield from _extras(adapter, "GGUF")
     spec = adapter.spec
     if spec.use_rslora:
@@ -106,7 +116,8 @@ def _merged(adapter: Adapter) -> Iterator[Fault]:
         yield Fault(
             f"the adapter is trained over {quantised} weights and merged into the full ones",
             f"model.quantization: {quantised}",
-            "it has learnt to make up for the rounding, which is gone after the merge: outputs shift a little",
+            "it has learnt to make up for the rounding, which is gone after the merge: outputs shift a"
+            " little",
             "--set model.quantization=none where memory allows, or compare both after the merge",
             level="warn",
         )
@@ -115,7 +126,8 @@ def _merged(adapter: Adapter) -> Iterator[Fault]:
         yield Fault(
             f"embedding and output layer share one weight, and {touched[0]} would be trained apart",
             f"{len(touched)} of the tied modules",
-            "after the merge the two differ and the config still says that they are one: the next load drops one of them",
+            "after the merge the two differ and the config still says that they are one: the next load"
+            " drops one of them",
             f"take {touched[0]} out of adapter.modules_to_save",
         )
 
@@ -125,14 +137,18 @@ def _extras(adapter: Adapter, place: str) -> Iterator[Fault]:
     spec = adapter.spec
     if spec.use_dora:
         yield Fault(
-            f"{place} does not take DoRA", "adapter.use_dora: true", "its magnitudes have no place in a plain adapter",
+            f"{place} does not take DoRA",
+            "adapter.use_dora: true",
+            "its magnitudes have no place in a plain adapter",
             "--set adapter.use_dora=false",
-        )  # fmt: skip
+        )
     if spec.bias != "none":
         yield Fault(
-            f"{place} does not take trained biases", f"adapter.bias: {spec.bias}", "only A and B are read",
+            f"{place} does not take trained biases",
+            f"adapter.bias: {spec.bias}",
+            "only A and B are read",
             "--set adapter.bias=none",
-        )  # fmt: skip
+        )
     if spec.modules_to_save:
         head = adapter.subject.facts.data.task == "seq_cls"
         yield Fault(
@@ -145,9 +161,11 @@ def _extras(adapter: Adapter, place: str) -> Iterator[Fault]:
 
 def _one_scale(place: str, name: str) -> Fault:
     return Fault(
-        f"{place} has one scale for all layers", f"adapter.{name} is set",
-        "layers named there would be scaled otherwise than they were trained", f"--set adapter.{name}={{}}",
-    )  # fmt: skip
+        f"{place} has one scale for all layers",
+        f"adapter.{name} is set",
+        "layers named there would be scaled otherwise than they were trained",
+        f"--set adapter.{name}={{}}",
+    )
 
 
 def _tied_modules(adapter: Adapter) -> list[str]:
@@ -155,7 +173,11 @@ def _tied_modules(adapter: Adapter) -> list[str]:
     if not model.tied_embeddings or model.config is None or not adapter.spec.modules_to_save:
         return []
     built = cast(Any, build_on_meta(model.config, model.task))
-    shared = {id(module) for module in (built.get_input_embeddings(), built.get_output_embeddings()) if module is not None}
+    shared = {
+        id(module)
+        for module in (built.get_input_embeddings(), built.get_output_embeddings())
+        if module is not None
+    }
     return [path for path in adapter.spec.modules_to_save if id(built.get_submodule(path)) in shared]
 
 
@@ -177,21 +199,30 @@ def _ranks(adapter: Adapter) -> str:
 
 
 def _serve_vllm(adapter: Adapter) -> str:
-    return f"vllm serve {_base(adapter)} --enable-lora --max-lora-rank {adapter.ranks[-1]} --lora-modules NAME=runs/NAME/best"
+    return (
+        f"vllm serve {_base(adapter)} --enable-lora --max-lora-rank {adapter.ranks[-1]} --lora-modules"
+        " NAME=runs/NAME/best"
+    )
 
 
 def _serve_llama(adapter: Adapter) -> str:
     return (
-        f"python convert_lora_to_gguf.py --base {_base(adapter)} --outfile adapter.gguf runs/NAME/best, then --lora adapter.gguf"
+        f"python convert_lora_to_gguf.py --base {_base(adapter)} --outfile adapter.gguf runs/NAME/best,"
+        " then --lora adapter.gguf"
     )
 
 
 def _serve_ollama(adapter: Adapter) -> str:
-    return f"{_serve_llama(adapter).partition(', then')[0]}, and a Modelfile of two lines: FROM base.gguf, ADAPTER adapter.gguf"
+    return (
+        f"{_serve_llama(adapter).partition(', then')[0]}, and a Modelfile of two lines: FROM base.gguf,"
+        " ADAPTER adapter.gguf"
+    )
 
 
 def _use_merged(adapter: Adapter) -> str:
-    return "PeftModel.from_pretrained(base, 'runs/NAME/best').merge_and_unload(), with the base in float32"
+    return (
+        "PeftModel.from_pretrained(base, 'runs/NAME/best').merge_and_unload(), with the base in float32"
+    )
 
 
 def _base(adapter: Adapter) -> str:

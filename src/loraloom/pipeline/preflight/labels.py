@@ -30,17 +30,26 @@ def inspect(subject: Subject) -> CheckResult:
     length = subject.plan.values()["data.max_length"]
     if report.share_lost > LOST_LIMIT:
         return CheckResult(
-            NAME, "warn", f"{report.share_lost:.0%} of the supervised tokens are cut off",
-            number=f"{report.supervised_lost:,} tokens of {report.cut:,} rows longer than data.max_length = {length:,}",
+            NAME,
+            "warn",
+            f"{report.share_lost:.0%} of the supervised tokens are cut off",
+            number=(
+                f"{report.supervised_lost:,} tokens of {report.cut:,} rows longer than data.max_length ="
+                f" {length:,}"
+            ),
             cause="what is cut stands at the end of a row: the answer, and with it how it ends",
             command=_longer(subject),
-        )  # fmt: skip
+        )
     train = data.report["train"]
     learnt = (
-        f"{train.supervised / max(1, train.tokens):.0%} of {train.tokens:,} tokens" if data.task != "seq_cls" else "a class each"
+        f"{train.supervised / max(1, train.tokens):.0%} of {train.tokens:,} tokens"
+        if data.task != "seq_cls"
+        else "a class each"
     )
     cut = f"{train.cut:,} rows cut" if train.cut else "none cut"
-    return CheckResult(NAME, "ok", "every row has something to learn", number=f"{train.rows:,} rows, {learnt}, {cut}")
+    return CheckResult(
+        NAME, "ok", "every row has something to learn", number=f"{train.rows:,} rows, {learnt}, {cut}"
+    )
 
 
 def _empty(subject: Subject, split: str, count: int) -> CheckResult:
@@ -48,19 +57,30 @@ def _empty(subject: Subject, split: str, count: int) -> CheckResult:
     assert subject.whole is not None
     table, length = subject.splits.tables[split], subject.plan.values()["data.max_length"]
     first = _first_empty(subject, table, length)
-    place, number = table.origin(first), f"{count:,} of {sum(map(len, subject.splits.tables.values())):,} rows"
+    place, number = (
+        table.origin(first),
+        f"{count:,} of {sum(map(len, subject.splits.tables.values())):,} rows",
+    )
     alone = _encoded(subject, table.take([first]))
     if alone is None:
         return CheckResult(
-            NAME, "fail", f"{place} has no supervised token", number=number,
+            NAME,
+            "fail",
+            f"{place} has no supervised token",
+            number=number,
             cause="there is a prompt and no answer, so that nothing is learnt from it",
             command=f"show it: {_show(table, first)}; then complete or remove it",
-        )  # fmt: skip
+        )
     prompt = min(int((row.labels != IGNORED).argmax()) for row in alone.train)
     return CheckResult(
-        NAME, "fail", f"{place} has no supervised token left: its prompt has {prompt:,} tokens, the limit is {length:,}",
-        number=number, cause="rows are cut at their end, and all of the answer lies behind the cut", command=_longer(subject),
-    )  # fmt: skip
+        NAME,
+        "fail",
+        f"{place} has no supervised token left: its prompt has {prompt:,} tokens, the limit is"
+        f" {length:,}",
+        number=number,
+        cause="rows are cut at their end, and all of the answer lies behind the cut",
+        command=_longer(subject),
+    )
 
 
 def _first_empty(subject: Subject, table: Table, length: int) -> int:

@@ -18,7 +18,8 @@ FULL = 0.92
 
 
 def inspect(subject: Subject) -> CheckResult:
-    """Fails above 92% of what is free, measured on the real model; where it was not run, on the forecast's upper end."""
+    """Fails above 92% of what is free, measured on the real model; where it was not
+    run, on the forecast's upper end."""
     rehearsal = subject.rehearsal
     if rehearsal is None or rehearsal.absent:
         return _forecast(subject)
@@ -31,7 +32,10 @@ def inspect(subject: Subject) -> CheckResult:
         return _too_much(subject, f"a batch of {size} needs {needs}", allowed, factor)
     number = f"{bytes_text(rehearsal.peak_bytes)} of {bytes_text(allowed)}"
     return CheckResult(
-        NAME, "ok", f"the longest batch fits: {size} forwards, backwards, a step and scoring, measured", number=number
+        NAME,
+        "ok",
+        f"the longest batch fits: {size} forwards, backwards, a step and scoring, measured",
+        number=number,
     )
 
 
@@ -41,7 +45,10 @@ def _forecast(subject: Subject) -> CheckResult:
     size = f"{shape.micro_batch} x {shape.length:,} tokens"
     if need.high > allowed:
         return _too_much(subject, f"a batch of {size} needs up to {bytes_text(need.high)}", allowed, 1.0)
-    number = f"{bytes_text(need.value)} ({bytes_text(need.low)} to {bytes_text(need.high)}) of {bytes_text(allowed)}"
+    number = (
+        f"{bytes_text(need.value)} ({bytes_text(need.low)} to {bytes_text(need.high)}) of"
+        f" {bytes_text(allowed)}"
+    )
     return CheckResult(NAME, "ok", f"the longest batch fits: {size}, by forecast", number=number)
 
 
@@ -54,33 +61,51 @@ def _too_much(subject: Subject, needs: str, allowed: float, factor: float) -> Ch
     shape = decided_shape(subject.plan.settings)
     fits = largest_that_fits(subject, allowed, factor)
     parts = forecast_memory(subject.facts, subject.plan.settings, shape).parts
-    most = ", ".join(f"{name} {bytes_text(size)}" for name, size in sorted(parts.items(), key=lambda part: -part[1])[:3])
+    most = ", ".join(
+        f"{name} {bytes_text(size)}"
+        for name, size in sorted(parts.items(), key=lambda part: -part[1])[:3]
+    )
     taken = held_by_others(subject.facts, subject.config)
     what = f"{needs}, {bytes_text(allowed)} may be used{f' ({taken})' if taken else ''}"
     if fits is None:
-        low = forecast_memory(subject.facts, subject.plan.settings, replace(shape, micro_batch=1, length=8))
+        low = forecast_memory(
+            subject.facts, subject.plan.settings, replace(shape, micro_batch=1, length=8)
+        )
         return CheckResult(
-            NAME, "fail", what, number="no batch fits, not one row of 8 tokens", cause=f"it goes to {most}",
+            NAME,
+            "fail",
+            what,
+            number="no batch fits, not one row of 8 tokens",
+            cause=f"it goes to {most}",
             command=f"--memory {math.ceil(low.high * factor / 2**20)}MiB at least, or a smaller model",
-        )  # fmt: skip
+        )
     rows, length = fits
     if length == shape.length:
-        windows = subject.plan.values()["training.gradient_accumulation_steps"] * -(-shape.micro_batch // rows)
+        windows = subject.plan.values()["training.gradient_accumulation_steps"] * -(
+            -shape.micro_batch // rows
+        )
         command = f"--batch-size {rows} --set training.gradient_accumulation_steps={windows}"
     else:
         command = f"--batch-size {rows} --set data.max_length={length}"
     return CheckResult(
-        NAME, "fail", what, number=f"the largest that fits is {rows} x {length:,} tokens", cause=f"it goes to {most}",
+        NAME,
+        "fail",
+        what,
+        number=f"the largest that fits is {rows} x {length:,} tokens",
+        cause=f"it goes to {most}",
         command=command,
-    )  # fmt: skip
+    )
 
 
 def largest_that_fits(subject: Subject, allowed: float, factor: float) -> tuple[int, int] | None:
-    """(rows, tokens a row) by halving first the rows, then their length; None where not even 1 x 8 fits."""
+    """(rows, tokens a row) by halving first the rows, then their length; None where not
+    even 1 x 8 fits."""
     shape = decided_shape(subject.plan.settings)
     rows, length = shape.micro_batch, shape.length
     while length >= 8:
-        tried = forecast_memory(subject.facts, subject.plan.settings, replace(shape, micro_batch=rows, length=length))
+        tried = forecast_memory(
+            subject.facts, subject.plan.settings, replace(shape, micro_batch=rows, length=length)
+        )
         if tried.high * factor <= allowed and (rows, length) != (shape.micro_batch, shape.length):
             return rows, length
         rows, length = (rows // 2, length) if rows > 1 else (1, length // 2)
@@ -90,4 +115,6 @@ def largest_that_fits(subject: Subject, allowed: float, factor: float) -> tuple[
 def _allowed(subject: Subject, rehearsal: Rehearsal) -> int:
     """Bytes that this process may hold: the limit, or what was free and what it held already."""
     asked = subject.config.limits.memory
-    return subject.facts.device.free_bytes + rehearsal.held_bytes if asked == "auto" else parse_bytes(asked)
+    return (
+        subject.facts.device.free_bytes + rehearsal.held_bytes if asked == "auto" else parse_bytes(asked)
+    )

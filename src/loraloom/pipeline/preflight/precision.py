@@ -12,29 +12,42 @@ BF16_FROM = (8, 0)
 
 
 def inspect(subject: Subject) -> CheckResult:
-    """bf16 on a CUDA device below compute capability 8.0 fails, and parameters on `meta`; bf16 that a CPU emulates warns."""
+    """bf16 on a CUDA device below compute capability 8.0 fails, and parameters on
+    `meta`; bf16 that a CPU emulates warns."""
     absent = subject.rehearsal.absent if subject.rehearsal else ()
     if absent:
         return CheckResult(
-            NAME, "fail", "parameters of the model hold no numbers: they are on the meta device",
+            NAME,
+            "fail",
+            "parameters of the model hold no numbers: they are on the meta device",
             number=f"{len(absent)} parameters, {absent[0]} first",
-            cause="the weights lack them, or they were left on disk to spare memory; training would run over nothing",
+            cause=(
+                "the weights lack them, or they were left on disk to spare memory; training would run"
+                " over nothing"
+            ),
             command="free memory, or fetch the weights again",
-        )  # fmt: skip
+        )
     values, device = subject.plan.values(), subject.facts.device
     precision, capability = values["training.precision"], device.compute_capability
     if precision != "bf16" or (device.bf16_native and not _too_old(capability)):
         return CheckResult(NAME, "ok", f"{device.name} computes in {precision}", number=_of(device))
     if _too_old(capability):
         return CheckResult(
-            NAME, "fail", f"{device.name} has no bf16", number=_of(device),
+            NAME,
+            "fail",
+            f"{device.name} has no bf16",
+            number=_of(device),
             cause="torch reports it as supported, by emulation: slow, and not in every kernel",
             command="--set training.precision=fp32",
-        )  # fmt: skip
+        )
     return CheckResult(
-        NAME, "warn", f"{device.name} emulates bf16", number=_of(device), cause="it works, and is slower than float32",
+        NAME,
+        "warn",
+        f"{device.name} emulates bf16",
+        number=_of(device),
+        cause="it works, and is slower than float32",
         command="--set training.precision=fp32",
-    )  # fmt: skip
+    )
 
 
 def _too_old(capability: tuple[int, int] | None) -> bool:

@@ -1,9 +1,10 @@
-"""Steps on one batch, the longest, forwards and backwards through the real model, and a pass that only scores.
+"""Steps on one batch, the longest, forwards and backwards through the real model, and a
+pass that only scores.
 
-B starts at zero and has moved when the second step begins: then every tensor of an adapter must have a gradient. The order is
-that of a run, whose first pass is a full one too: layouts of weights that are made in it stay between what it frees, and later
-passes spread over the pieces. More steps than two are taken while the peak still grows by that. The weights are thrown away;
-nothing is written.
+B starts at zero and has moved when the second step begins: then every tensor of an adapter must have a
+gradient. The order is that of a run, whose first pass is a full one too: layouts of weights that are
+made in it stay between what it frees, and later passes spread over the pieces. More steps than two are
+taken while the peak still grows by that. The weights are thrown away; nothing is written.
 """
 
 from __future__ import annotations
@@ -51,7 +52,8 @@ class Rehearsal:
     Attributes:
         rows, length: of the largest pass.
         loss: mean over the batch, in nats.
-        peak_bytes: most that was held at once, with the state of every candidate that is to train at once.
+        peak_bytes: most that was held at once, with the state of every candidate that
+            is to train at once.
         held_bytes: what this process held before (0 on an accelerator).
         ran_out: memory ran out.
         bad_layer: the first layer whose output, or the last whose gradient, was not finite.
@@ -113,42 +115,80 @@ def rehearse(load: Callable[[], Base], plan: Plan, data: Encoded, passes: int = 
     with peak_memory(plan.facts.device.kind) as peak:
         base = load()
         absent = tuple(name for name, parameter in base.model.named_parameters() if parameter.is_meta)
-        ran_out = not absent and not _try(lambda: _run(base, plan, data, chosen, beside, found, peak, passes), base.model.device)
+        ran_out = not absent and not _try(
+            lambda: _run(base, plan, data, chosen, beside, found, peak, passes), base.model.device
+        )
     state = _state_bytes(plan) * (plan.pack_size - beside)
     return Rehearsal(
-        rows=beside * micro, length=length, loss=found.loss, peak_bytes=peak.bytes + state, held_bytes=peak.before,
-        ran_out=ran_out, bad_layer=found.bad_layer, tensors=found.tensors, silent=tuple(found.silent), unmoved=found.unmoved,
+        rows=beside * micro,
+        length=length,
+        loss=found.loss,
+        peak_bytes=peak.bytes + state,
+        held_bytes=peak.before,
+        ran_out=ran_out,
+        bad_layer=found.bad_layer,
+        tensors=found.tensors,
+        silent=tuple(found.silent),
+        unmoved=found.unmoved,
         absent=absent,
-    )  # fmt: skip
+    )
 
 
 def _run(
-    base: Base, plan: Plan, data: Encoded, chosen: Sequence[Row], beside: int, found: _Passes, peak: Peak, passes: int
+    base: Base,
+    plan: Plan,
+    data: Encoded,
+    chosen: Sequence[Row],
+    beside: int,
+    found: _Passes,
+    peak: Peak,
+    passes: int,
 ) -> None:
     """Steps of `beside` candidates on the rows `chosen`, and one evaluation after the second."""
-    objective, full = objective_for(data.task, base.model, prepack=plan.prepack), EVALUATION_FACTOR * plan.token_budget
+    objective, full = (
+        objective_for(data.task, base.model, prepack=plan.prepack),
+        EVALUATION_FACTOR * plan.token_budget,
+    )
     packed = PackedModel(share_copy(base.model), fresh_modules=base.fresh_modules, prepack=plan.prepack)
     trainer = PackTrainer(
-        packed, chosen, objective, task=data.task, pad_id=base.pad_id, token_budget=plan.token_budget,
-        validation=_longest(data.validation or data.train, max(1, full // (beside * max(map(len, chosen))))),
-        checkpointing=bool(plan.values()["training.gradient_checkpointing"]), workers=plan.workers,
-    )  # fmt: skip
+        packed,
+        chosen,
+        objective,
+        task=data.task,
+        pad_id=base.pad_id,
+        token_budget=plan.token_budget,
+        validation=_longest(
+            data.validation or data.train, max(1, full // (beside * max(map(len, chosen))))
+        ),
+        checkpointing=bool(plan.values()["training.gradient_checkpointing"]),
+        workers=plan.workers,
+    )
     made = candidate(plan, "check", {})
     training = replace(
-        made.training, per_device_train_batch_size=len(chosen), gradient_accumulation_steps=1, max_steps=passes, evaluations=1
+        made.training,
+        per_device_train_batch_size=len(chosen),
+        gradient_accumulation_steps=1,
+        max_steps=passes,
+        evaluations=1,
     )
-    seats = [trainer.join(replace(made, id=f"check{number}", training=training)) for number in range(beside)]
+    seats = [
+        trainer.join(replace(made, id=f"check{number}", training=training)) for number in range(beside)
+    ]
     started = time.monotonic()
     for number in range(passes):
         before = peak.bytes
         _step(trainer, seats, found)
         if number == PASSES - 1 and found.bad_layer is None:
             trainer.evaluate([seat.id for seat in seats])
-        if number >= PASSES and (peak.bytes <= (1 + SETTLED) * before or time.monotonic() - started > SECONDS):
+        if number >= PASSES and (
+            peak.bytes <= (1 + SETTLED) * before or time.monotonic() - started > SECONDS
+        ):
             break
     arena = seats[0].adapter.arena
     found.tensors = len(arena.entries)
-    found.unmoved = not any(bool(arena.weight(entry).any()) for entry in arena.entries if entry.group == "lora_B")
+    found.unmoved = not any(
+        bool(arena.weight(entry).any()) for entry in arena.entries if entry.group == "lora_B"
+    )
 
 
 def _step(trainer: PackTrainer, seats: Sequence[Seat], found: _Passes) -> None:
@@ -191,7 +231,9 @@ def _bad_layer(trainer: PackTrainer, seats: Sequence[Seat], one: Pass, loss: flo
         with trainer.packed.route(one.routing) as model:
             outputs = largest_outputs(layers, lambda: trainer.objective.rows(model, batch))
         return first_bad(outputs) or "the loss itself"
-    return next((bad for seat in seats if (bad := last_bad_gradient(seat.adapter.arena, list(layers)))), None)
+    return next(
+        (bad for seat in seats if (bad := last_bad_gradient(seat.adapter.arena, list(layers)))), None
+    )
 
 
 def _silent(arena: Arena) -> list[Entry]:
@@ -225,7 +267,8 @@ def _try(run: Callable[[], None], device: torch.device) -> bool:
 
 @contextmanager
 def peak_memory(kind: str) -> Generator[Peak]:
-    """The peak of this process (CPU: sampled from its resident size) or of torch's allocator (CUDA), inside the block."""
+    """The peak of this process (CPU: sampled from its resident size) or of torch's
+    allocator (CUDA), inside the block."""
     peak = Peak()
     if kind == "cuda":
         torch.cuda.reset_peak_memory_stats()

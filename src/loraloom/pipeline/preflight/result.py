@@ -6,7 +6,14 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Literal
 
-from loraloom.errors import ConfigError, DataError, LoraloomError, MemoryBudgetError, ModelError, RequestError
+from loraloom.errors import (
+    ConfigError,
+    DataError,
+    LoraloomError,
+    MemoryBudgetError,
+    ModelError,
+    RequestError,
+)
 
 Level = Literal["ok", "warn", "fail", "skipped"]
 """`skipped`: it does not apply, or could not be made because another check failed first."""
@@ -52,4 +59,6 @@ class CheckResult:
 def refused(name: str, error: LoraloomError) -> CheckResult:
     """A check that failed because the program already refuses what was asked."""
     what = f"{error.where}: {error.what}" if error.where else error.what
-    return CheckResult(name, "fail", what, error.got, f"needed: {error.need}" if error.need else None, error.next)
+    return CheckResult(
+        name, "fail", what, error.got, f"needed: {error.need}" if error.need else None, error.next
+    )

@@ -14,8 +14,8 @@ NAME = "targets"
 
 
 def inspect(subject: Subject) -> CheckResult:
-    """A pattern that matches nothing fails, a layer that is to be adapted and trained whole at once, and a start for its
-    adapter that a shared base cannot give.
+    """A pattern that matches nothing fails, a layer that is to be adapted and trained whole at once, and
+    a start for its adapter that a shared base cannot give.
 
     The planner refuses the first two where it meets them; what a search may ask for is tried here.
     """
@@ -39,14 +39,22 @@ def inspect(subject: Subject) -> CheckResult:
     what = f"every pattern matches: {short_label(made.target_modules, linears)}{whole}"
     if subject.facts.model.experts:
         return CheckResult(
-            NAME, "warn", f"{what}; the experts stay frozen",
+            NAME,
+            "warn",
+            f"{what}; the experts stay frozen",
             number=f"{number}, {subject.facts.model.experts} experts a layer",
-            cause="the experts are one tensor a layer and their router only chooses: adapters take the other layers",
+            cause=(
+                "the experts are one tensor a layer and their router only chooses: adapters take the"
+                " other layers"
+            ),
             command="expect less from it, or take a dense model",
-        )  # fmt: skip
+        )
     if sentences := left_out(linears, 0):
         return CheckResult(
-            NAME, "warn", f"{what}; {'; '.join(sentences)}",
-            number=number, command="expect no more of them than of any frozen layer",
-        )  # fmt: skip
+            NAME,
+            "warn",
+            f"{what}; {'; '.join(sentences)}",
+            number=number,
+            command="expect no more of them than of any frozen layer",
+        )
     return CheckResult(NAME, "ok", what, number=number)

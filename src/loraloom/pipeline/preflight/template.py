@@ -25,17 +25,25 @@ SAMPLE = 64
 SHOWN = 8
 """Tokens of a difference that the message quotes."""
 SEAM_LIMIT = 0.05
-"""Share of rows whose answer may begin inside a token of the prompt: an answer that starts with white space can do that."""
+"""Share of rows whose answer may begin inside a token of the prompt: an answer that
+starts with white space can do that."""
 
 SEAM = (
-    "white space ends the prompt and grows into the first token of the answer, which is then given and not learnt",
+    (
+        "white space ends the prompt and grows into the first token of the answer, which is then given"
+        " and not learnt"
+    ),
     "remove the white space at the end of the template's {% if add_generation_prompt %} part",
 )
 OTHER = (
     "the answer is learnt after a prompt that the model will not be shown",
-    "make the template's {% if add_generation_prompt %} part equal to what it writes before an assistant's turn",
+    (
+        "make the template's {% if add_generation_prompt %} part equal to what it writes before an"
+        " assistant's turn"
+    ),
 )
-"""Cause and cure where the texts are the same and only their tokens differ, and where the texts differ."""
+"""Cause and cure where the texts are the same and only their tokens differ, and where
+the texts differ."""
 
 
 @dataclass(frozen=True)
@@ -61,13 +69,21 @@ def inspect(subject: Subject) -> CheckResult:
     if twice:
         chat = _chat(subject)
         return CheckResult(
-            NAME, "fail", f"rows begin with {subject.tokenizer.bos_token} twice",
+            NAME,
+            "fail",
+            f"rows begin with {subject.tokenizer.bos_token} twice",
             number=f"{len(twice)} of {len(prompts)} rows looked at",
-            cause=f"{'the chat template' if chat else 'the text itself'} writes it more than once; the model has never seen"
-            " that, and quality drops without a word",
-            command="remove one {{ bos_token }} from the chat template (chat_template.jinja or tokenizer_config.json)"
-            if chat else f"remove {subject.tokenizer.bos_token} from the texts",
-        )  # fmt: skip
+            cause=(
+                f"{'the chat template' if chat else 'the text itself'} writes it more than once; the"
+                " model has never seen that, and quality drops without a word"
+            ),
+            command=(
+                "remove one {{ bos_token }} from the chat template (chat_template.jinja or"
+                " tokenizer_config.json)"
+                if chat
+                else f"remove {subject.tokenizer.bos_token} from the texts"
+            ),
+        )
     differing = [one for one in prompts if one.trained != one.served]
     if differing:
         return _differs(subject, differing, len(prompts))
@@ -80,14 +96,24 @@ def _differs(subject: Subject, differing: Sequence[Prompt], looked_at: int) -> C
     share = len(differing) / looked_at
     one = differing[0]
     at = _parting(one.trained, one.served)
-    trained, served = (str(subject.tokenizer.decode(ids[at : at + SHOWN])) for ids in (one.ids, one.served))
-    seam = str(subject.tokenizer.decode(one.ids)).startswith(str(subject.tokenizer.decode(one.served)).rstrip())
+    trained, served = (
+        str(subject.tokenizer.decode(ids[at : at + SHOWN])) for ids in (one.ids, one.served)
+    )
+    seam = str(subject.tokenizer.decode(one.ids)).startswith(
+        str(subject.tokenizer.decode(one.served)).rstrip()
+    )
     cause, command = SEAM if seam else OTHER
     return CheckResult(
-        NAME, "fail" if share > SEAM_LIMIT else "warn", "prompts have other tokens in training than in use",
-        number=f"{len(differing)} of {looked_at} rows, first at token {at}: {trained!r} trained, {served!r} in use",
-        cause=cause, command=command,
-    )  # fmt: skip
+        NAME,
+        "fail" if share > SEAM_LIMIT else "warn",
+        "prompts have other tokens in training than in use",
+        number=(
+            f"{len(differing)} of {looked_at} rows, first at token {at}: {trained!r} trained, {served!r}"
+            " in use"
+        ),
+        cause=cause,
+        command=command,
+    )
 
 
 def _parting(trained: Sequence[int], served: Sequence[int]) -> int:
@@ -100,20 +126,31 @@ def _prompts(subject: Subject) -> Iterator[Prompt]:
     table = subject.splits.train
     table = table.take(range(min(SAMPLE, len(table))))
     for index in range(len(table)):
-        yield from _conversation(subject, table, index) if _chat(subject) else _plain(subject, table.take([index]))
+        yield from (
+            _conversation(subject, table, index)
+            if _chat(subject)
+            else _plain(subject, table.take([index]))
+        )
 
 
 def _chat(subject: Subject) -> bool:
     task, form = subject.recognised.task, subject.recognised.format
-    return task == "causal_lm" and form != "text" and is_chat(subject.splits.train, subject.recognised, subject.tokenizer)
+    return (
+        task == "causal_lm"
+        and form != "text"
+        and is_chat(subject.splits.train, subject.recognised, subject.tokenizer)
+    )
 
 
 def _conversation(subject: Subject, table: Table, index: int) -> Iterator[Prompt]:
-    """A row of a whole conversation begins with the prompt of its first answer; a row an answer, with that answer's."""
+    """A row of a whole conversation begins with the prompt of its first answer; a row
+    an answer, with that answer's."""
     renderer = Renderer(subject.tokenizer, subject.recognised.system)
     talk = conversation(table.rows[index], subject.recognised)
     fitted = renderer.fit(talk)
-    for row, answer in zip(chat_rows([(table.origin(index), talk)], renderer), fitted.answers, strict=False):
+    for row, answer in zip(
+        chat_rows([(table.origin(index), talk)], renderer), fitted.answers, strict=False
+    ):
         if row.supervised:
             yield _prompt(row, renderer.ids(fitted, end=answer), _first(row))
 
@@ -121,12 +158,18 @@ def _conversation(subject: Subject, table: Table, index: int) -> Iterator[Prompt
 def _plain(subject: Subject, table: Table) -> Iterator[Prompt]:
     """Rows that no template renders: what the tokenizer makes of the input alone."""
     try:
-        (row, *_) = encode(Splits(table), subject.recognised, subject.tokenizer, subject.recognised.task).train
+        row, *_ = encode(
+            Splits(table), subject.recognised, subject.tokenizer, subject.recognised.task
+        ).train
     except DataError:  # a row without anything to learn is told of by another check
         return
     form, columns, source = subject.recognised.format, subject.recognised.columns, table.rows[0]
     if subject.recognised.task != "causal_lm":
-        text = source[columns["text"]] if subject.recognised.task == "seq_cls" else source_and_target(source, form, columns)[0]
+        text = (
+            source[columns["text"]]
+            if subject.recognised.task == "seq_cls"
+            else source_and_target(source, form, columns)[0]
+        )
         yield _prompt(row, _framed(text, subject.tokenizer), len(row))
     elif form == "text":
         framing = framing_of(subject.tokenizer)
@@ -138,7 +181,8 @@ def _plain(subject: Subject, table: Table) -> Iterator[Prompt]:
 
 
 def _in_use(prompt: str, form: str, tokenizer: Any) -> list[int]:
-    """What is sent for a plain prompt: its question through the template that goes along with the adapter, else the prompt."""
+    """What is sent for a plain prompt: its question through the template that goes along with the
+    adapter, else the prompt."""
     asked = None if has_template(tokenizer) else asked_in(form, prompt)
     template = form_template(form, tokenizer) if asked is not None else None
     if template is None:

@@ -1,6 +1,8 @@
-"""Every recommendation of the four guides that this project takes as its specification, and what became of it.
+"""Every recommendation of the four guides that this project takes as its specification,
+and what became of it.
 
-The guides disagree with one another and with measurements in places; an item that is not followed names its source.
+The guides disagree with one another and with measurements in places; an item that is
+not followed names its source.
 """
 
 from __future__ import annotations

@@ -29,13 +29,24 @@ ITEMS: tuple[Item, ...] = (
         "1 to 3 by size of data, 4 where steps are few.",
         EPOCHS,
     ),
-    followed("2.4", "More passes learn more and overfit more; too few undertrain.", "At least about 100 steps.", EPOCHS),
+    followed(
+        "2.4",
+        "More passes learn more and overfit more; too few undertrain.",
+        "At least about 100 steps.",
+        EPOCHS,
+    ),
     followed("2.5", "A rank of 16 to 32.", "16 is the floor of language models.", R),
     followed("2.6", "Alpha of one to two times the rank.", "32 is that at r 16 and 32.", ALPHA),
     overruled(
-        "2.7", "Dropout of 0.1 to 0.2.", "0.1 at most, and 0 for large data.", "derived here (rule by rows and passes)", DROPOUT
+        "2.7",
+        "Dropout of 0.1 to 0.2.",
+        "0.1 at most, and 0 for large data.",
+        "derived here (rule by rows and passes)",
+        DROPOUT,
     ),
-    followed("2.8", "A length that suits the data.", "The longest row, measured.", "rule data.max_length"),
+    followed(
+        "2.8", "A length that suits the data.", "The longest row, measured.", "rule data.max_length"
+    ),
     followed(
         "2.9",
         "Warm up over 5 to 10% of the steps.",
@@ -66,11 +77,18 @@ ITEMS: tuple[Item, ...] = (
     overruled(
         "2.14",
         "Weight decay of 0.01 to start.",
-        "An adapter starts at zero and stays small: 0 for language models, 0.1 for encoders, and a search tries 0.01.",
+        "An adapter starts at zero and stays small: 0 for language models, 0.1 for encoders, and a"
+        " search tries 0.01.",
         "arXiv:2106.09685; huggingface/trl",
         "rule training.weight_decay",
     ),
-    followed("2.15", "Ranks 8, 16, 32, 64 or 128.", "The powers of two that a search holds.", R, "command tune"),
+    followed(
+        "2.15",
+        "Ranks 8, 16, 32, 64 or 128.",
+        "The powers of two that a search holds.",
+        R,
+        "command tune",
+    ),
     followed(
         "2.16",
         "A higher rank for hard tasks, a lower one for speed.",
@@ -94,8 +112,18 @@ ITEMS: tuple[Item, ...] = (
         DROPOUT,
         "goal fastest",
     ),
-    followed("2.20", "More dropout regularises more and trains slower.", "Only where rows are few and seen often.", DROPOUT),
-    followed("2.21", "Adapt all modules.", "All linear layers, found in the model.", "rule adapter.target_modules"),
+    followed(
+        "2.20",
+        "More dropout regularises more and trains slower.",
+        "Only where rows are few and seen often.",
+        DROPOUT,
+    ),
+    followed(
+        "2.21",
+        "Adapt all modules.",
+        "All linear layers, found in the model.",
+        "rule adapter.target_modules",
+    ),
     followed("2.22", "Leave biases alone.", "None.", "rule adapter.bias"),
     followed(
         "2.23",
@@ -111,7 +139,11 @@ ITEMS: tuple[Item, ...] = (
         "rule training.gradient_checkpointing",
     ),
     followed(
-        "2.25", "A fixed random state, such as 3407.", "Any number, fixed: 42.", "rule training.seed", "setting training.seed"
+        "2.25",
+        "A fixed random state, such as 3407.",
+        "Any number, fixed: 42.",
+        "rule training.seed",
+        "setting training.seed",
     ),
     overruled(
         "2.26",

@@ -7,7 +7,8 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class Item:
-    """`by` names what carries it out, each as "KIND NAME": rule, setting, preset, goal, command or test."""
+    """`by` names what carries it out, each as "KIND NAME": rule, setting, preset, goal,
+    command or test."""
 
     id: str
     """Guide and number: "0.3"."""
@@ -24,7 +25,11 @@ class Item:
     @property
     def keys(self) -> tuple[str, ...]:
         """The settings that it is about."""
-        return tuple(name for kind, _, name in (what.partition(" ") for what in self.by) if kind in ("rule", "setting"))
+        return tuple(
+            name
+            for kind, _, name in (what.partition(" ") for what in self.by)
+            if kind in ("rule", "setting")
+        )
 
 
 def followed(id: str, says: str, because: str, *by: str) -> Item:

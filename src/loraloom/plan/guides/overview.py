@@ -1,4 +1,5 @@
-"""Guide 0: an overview of LoRA settings for models of three to four billion parameters and for memory modules."""
+"""Guide 0: an overview of LoRA settings for models of three to four billion parameters
+and for memory modules."""
 
 from __future__ import annotations
 
@@ -6,7 +7,11 @@ from loraloom.plan.guides.item import Item, followed, overruled
 
 SWEEP = "tinker-cookbook sweep, benchmarks/advice_rate"
 R, ALPHA, DROPOUT = "rule adapter.r", "rule adapter.lora_alpha", "rule adapter.lora_dropout"
-RATE, EPOCHS, DECAY = "rule training.learning_rate", "rule training.num_train_epochs", "rule training.weight_decay"
+RATE, EPOCHS, DECAY = (
+    "rule training.learning_rate",
+    "rule training.num_train_epochs",
+    "rule training.weight_decay",
+)
 BATCH, TARGETS = "rule training.per_device_train_batch_size", "rule adapter.target_modules"
 
 ITEMS: tuple[Item, ...] = (
@@ -32,11 +37,17 @@ ITEMS: tuple[Item, ...] = (
         R,
         "command tune",
     ),
-    followed("0.4", "Put adapters on every layer, on its attention as on its MLP.", "All linear layers of the model.", TARGETS),
+    followed(
+        "0.4",
+        "Put adapters on every layer, on its attention as on its MLP.",
+        "All linear layers of the model.",
+        TARGETS,
+    ),
     followed(
         "0.5",
         "Small models try r 4, 8 and 16, large ones 64 to 256.",
-        "Searches hold powers of two from 8; the data, not the model's size, lift the plan's rank, up to 256.",
+        "Searches hold powers of two from 8; the data, not the model's size, lift the plan's rank, up to"
+        " 256.",
         R,
         "command tune",
     ),
@@ -83,7 +94,12 @@ ITEMS: tuple[Item, ...] = (
         "derived here (rule by rows and passes)",
         DROPOUT,
     ),
-    followed("0.13", "QLoRA took 0.1 up to 13B and about 0.05 above.", "0 to 0.1, and a search tries all three.", DROPOUT),
+    followed(
+        "0.13",
+        "QLoRA took 0.1 up to 13B and about 0.05 above.",
+        "0 to 0.1, and a search tries all three.",
+        DROPOUT,
+    ),
     overruled(
         "0.14",
         "3-4B models: dropout 0.1.",
@@ -93,12 +109,17 @@ ITEMS: tuple[Item, ...] = (
         "preset 3-4b",
     ),
     followed(
-        "0.15", "The learning rate is crucial, and high for LoRA.", "The first thing that a search turns.", RATE, "command tune"
+        "0.15",
+        "The learning rate is crucial, and high for LoRA.",
+        "The first thing that a search turns.",
+        RATE,
+        "command tune",
     ),
     overruled(
         "0.16",
         "Rates from 5e-6 to 2e-4.",
-        "For supervised tuning 1e-4 already loses 1.3% on average; 5e-6 to 1e-5 belong to preference tuning.",
+        "For supervised tuning 1e-4 already loses 1.3% on average; 5e-6 to 1e-5 belong to preference"
+        " tuning.",
         SWEEP,
         RATE,
     ),
@@ -130,7 +151,12 @@ ITEMS: tuple[Item, ...] = (
         RATE,
         "command tune",
     ),
-    followed("0.21", "One to three passes.", "Language models: 1 to 3 by size of data, 4 where steps are few.", EPOCHS),
+    followed(
+        "0.21",
+        "One to three passes.",
+        "Language models: 1 to 3 by size of data, 4 where steps are few.",
+        EPOCHS,
+    ),
     followed(
         "0.22",
         "Two passes by default, with an eye on validation.",
@@ -174,7 +200,12 @@ ITEMS: tuple[Item, ...] = (
         DECAY,
         "command tune",
     ),
-    followed("0.28", "3-4B models: r 8 or 16, 32 when it underfits.", "16, or what the data ask for.", "preset 3-4b"),
+    followed(
+        "0.28",
+        "3-4B models: r 8 or 16, 32 when it underfits.",
+        "16, or what the data ask for.",
+        "preset 3-4b",
+    ),
     followed("0.29", "3-4B models: alpha of r or 2r.", "32 at r 16 and 32.", "preset 3-4b", ALPHA),
     followed(
         "0.30",
@@ -185,8 +216,21 @@ ITEMS: tuple[Item, ...] = (
         "command tune",
     ),
     followed("0.31", "3-4B models: one or two passes.", "Two at most.", "preset 3-4b"),
-    overruled("0.32", "3-4B models: batches of 1 to 4, always small.", "As 0.23.", "arXiv:2507.07101", BATCH, "preset 3-4b"),
-    followed("0.33", "3-4B models: all attention and MLP weights.", "All linear layers.", "preset 3-4b", TARGETS),
+    overruled(
+        "0.32",
+        "3-4B models: batches of 1 to 4, always small.",
+        "As 0.23.",
+        "arXiv:2507.07101",
+        BATCH,
+        "preset 3-4b",
+    ),
+    followed(
+        "0.33",
+        "3-4B models: all attention and MLP weights.",
+        "All linear layers.",
+        "preset 3-4b",
+        TARGETS,
+    ),
     overruled(
         "0.34",
         "A training loss under 0.2 with flat accuracy means overfitting.",
@@ -208,9 +252,17 @@ ITEMS: tuple[Item, ...] = (
         "goal quality",
         "command tune",
     ),
-    followed("0.37", "Find the best settings by experiment.", "That is what tune does, many at a time.", "command tune"),
     followed(
-        "0.38", "Change one setting at a time to see its effect.", "`search.sampler: one_factor`.", "setting search.sampler"
+        "0.37",
+        "Find the best settings by experiment.",
+        "That is what tune does, many at a time.",
+        "command tune",
+    ),
+    followed(
+        "0.38",
+        "Change one setting at a time to see its effect.",
+        "`search.sampler: one_factor`.",
+        "setting search.sampler",
     ),
     followed(
         "0.39",
@@ -226,7 +278,12 @@ ITEMS: tuple[Item, ...] = (
         BATCH,
         "command tune",
     ),
-    followed("0.41", "Plot training and validation loss.", "The report of a run draws both for each candidate.", "command tune"),
+    followed(
+        "0.41",
+        "Plot training and validation loss.",
+        "The report of a run draws both for each candidate.",
+        "command tune",
+    ),
     overruled(
         "0.42",
         "A lower alpha makes larger updates, like a higher rate.",
@@ -243,7 +300,9 @@ ITEMS: tuple[Item, ...] = (
         RATE,
         ALPHA,
     ),
-    followed("0.44", "One rank for all layers mostly works well.", "One rank.", R, "rule adapter.rank_pattern"),
+    followed(
+        "0.44", "One rank for all layers mostly works well.", "One rank.", R, "rule adapter.rank_pattern"
+    ),
     followed(
         "0.45",
         "Larger ranks in later layers are for those who know why.",
@@ -253,12 +312,18 @@ ITEMS: tuple[Item, ...] = (
     followed(
         "0.46",
         "Random or Bayesian search over few dimensions, coarse, with pruning.",
-        "Sobol points, then a surface fitted to their first losses; a third goes on at each of two rungs.",
+        "Sobol points, then a surface fitted to their first losses; a third goes on at each of two"
+        " rungs.",
         "setting search.sampler",
         "setting search.pruner",
         "command tune",
     ),
-    followed("0.47", "LoRA runs leave hardware idle.", "Candidates are packed on one frozen base.", "rule limits.max_packed"),
+    followed(
+        "0.47",
+        "LoRA runs leave hardware idle.",
+        "Candidates are packed on one frozen base.",
+        "rule limits.max_packed",
+    ),
     followed(
         "0.48",
         "No recipe fits all: the best settings differ by task and model.",
@@ -266,14 +331,24 @@ ITEMS: tuple[Item, ...] = (
         "command plan",
         "command tune",
     ),
-    followed("0.49", "Episodic memory: r 16 to 32.", "16, up to 32 where the rule asks for it.", "preset memory-episodic"),
+    followed(
+        "0.49",
+        "Episodic memory: r 16 to 32.",
+        "16, up to 32 where the rule asks for it.",
+        "preset memory-episodic",
+    ),
     followed(
         "0.50",
         "Episodic memory: a rate at which one sighting is learnt.",
         "No less than 1e-3 (2e-4 from a billion parameters).",
         "preset memory-episodic",
     ),
-    followed("0.51", "Episodic memory: alpha of 2r gives new memories weight.", "Alpha 2r.", "preset memory-episodic"),
+    followed(
+        "0.51",
+        "Episodic memory: alpha of 2r gives new memories weight.",
+        "Alpha 2r.",
+        "preset memory-episodic",
+    ),
     followed(
         "0.52",
         "Episodic memory: overfitting is unlikely, but watch for specialising on rare events.",
@@ -287,8 +362,18 @@ ITEMS: tuple[Item, ...] = (
         "r 8, alpha 8, a fifth of the rule's rate.",
         "preset memory-relational",
     ),
-    followed("0.54", "Relational memory: dropout of 0.1 against the noise of episodes.", "0.1.", "preset memory-relational"),
-    followed("0.55", "Spatial memory: r 16 to 32.", "16, up to 32 where the rule asks for it.", "preset memory-spatial"),
+    followed(
+        "0.54",
+        "Relational memory: dropout of 0.1 against the noise of episodes.",
+        "0.1.",
+        "preset memory-relational",
+    ),
+    followed(
+        "0.55",
+        "Spatial memory: r 16 to 32.",
+        "16, up to 32 where the rule asks for it.",
+        "preset memory-spatial",
+    ),
     followed(
         "0.56",
         "Spatial memory: replayed paths bear larger ranks or longer training.",
@@ -317,7 +402,9 @@ ITEMS: tuple[Item, ...] = (
         "The preset starts there.",
         "preset memory-relational",
     ),
-    followed("0.61", "A few more passes to memorise.", "Four passes at least.", "preset memory-episodic"),
+    followed(
+        "0.61", "A few more passes to memorise.", "Four passes at least.", "preset memory-episodic"
+    ),
     followed(
         "0.62",
         "Then consolidate with smaller rates or averaged weights.",

@@ -5,7 +5,11 @@ from __future__ import annotations
 from loraloom.plan.guides.item import Item, followed, overruled
 
 R, ALPHA, DROPOUT = "rule adapter.r", "rule adapter.lora_alpha", "rule adapter.lora_dropout"
-RATE, EPOCHS, TARGETS = "rule training.learning_rate", "rule training.num_train_epochs", "rule adapter.target_modules"
+RATE, EPOCHS, TARGETS = (
+    "rule training.learning_rate",
+    "rule training.num_train_epochs",
+    "rule adapter.target_modules",
+)
 BATCH, PATIENCE = "rule training.per_device_train_batch_size", "rule training.early_stopping_patience"
 QUANTIZATION, CHECKPOINTING = "rule model.quantization", "rule training.gradient_checkpointing"
 SWEEP = "tinker-cookbook sweep, benchmarks/advice_rate"
@@ -18,23 +22,38 @@ ITEMS: tuple[Item, ...] = (
         "command train",
         "command tune",
     ),
-    followed("1.2", "Ranks of 4 to 64 for most uses; a larger one takes memory.", "8 or 16 and up, sized by the data.", R),
-    followed("1.3", "Alpha about 2r, to be tuned at large ranks.", "32 at r 16; the scale falls as the rank grows.", ALPHA),
+    followed(
+        "1.2",
+        "Ranks of 4 to 64 for most uses; a larger one takes memory.",
+        "8 or 16 and up, sized by the data.",
+        R,
+    ),
+    followed(
+        "1.3",
+        "Alpha about 2r, to be tuned at large ranks.",
+        "32 at r 16; the scale falls as the rank grows.",
+        ALPHA,
+    ),
     overruled(
         "1.4",
         "A quantised base saves a third of the memory at 39% more time.",
-        "The source's own times give 50% more, and litgpt measured 56%: the ladder takes it after checkpointing.",
+        "The source's own times give 50% more, and litgpt measured 56%: the ladder takes it after"
+        " checkpointing.",
         "arXiv:2305.14314; litgpt",
         QUANTIZATION,
     ),
     followed(
-        "1.5", "No mindless repetition of small instruction sets.", "Few passes, with the best checkpoint kept.", EPOCHS, PATIENCE
+        "1.5",
+        "No mindless repetition of small instruction sets.",
+        "Few passes, with the best checkpoint kept.",
+        EPOCHS,
+        PATIENCE,
     ),
     overruled(
         "1.6",
         "The update is A B, with A on the output's side.",
-        "In PEFT's names A is r x d_in and random, B is d_out x r and zero, and the update is B A; else LoRA+ would speed up "
-        "the wrong one.",
+        "In PEFT's names A is r x d_in and random, B is d_out x r and zero, and the update is B A; else"
+        " LoRA+ would speed up the wrong one.",
         "arXiv:2106.09685; huggingface/peft",
         "test an_update_grows_with_alpha",
         "rule adapter.lora_plus_ratio",
@@ -83,7 +102,9 @@ ITEMS: tuple[Item, ...] = (
         "command train",
         "command tune",
     ),
-    followed("1.13", "Begin with r 4, 8 or 16 for small and middling tasks.", "The floors are 8 and 16.", R),
+    followed(
+        "1.13", "Begin with r 4, 8 or 16 for small and middling tasks.", "The floors are 8 and 16.", R
+    ),
     followed(
         "1.14",
         "For hard tasks and new domains up to 64 or 256.",
@@ -91,7 +112,12 @@ ITEMS: tuple[Item, ...] = (
         R,
         "goal quality",
     ),
-    followed("1.15", "alpha = 2r is a stable start.", "That is alpha/r of 2 at r 16 and for every encoder.", ALPHA),
+    followed(
+        "1.15",
+        "alpha = 2r is a stable start.",
+        "That is alpha/r of 2 at r 16 and for every encoder.",
+        ALPHA,
+    ),
     followed(
         "1.16",
         "A large alpha/r has a larger effect.",
@@ -113,8 +139,18 @@ ITEMS: tuple[Item, ...] = (
         RATE,
         "command tune",
     ),
-    followed("1.19", "A smaller rate keeps more of what the base could do.", "Half of it with goal retain.", "goal retain"),
-    followed("1.20", "A little dropout (0.05) on small sets.", "0.05 under 10,000 rows seen twice, 0.1 under 1,000.", DROPOUT),
+    followed(
+        "1.19",
+        "A smaller rate keeps more of what the base could do.",
+        "Half of it with goal retain.",
+        "goal retain",
+    ),
+    followed(
+        "1.20",
+        "A little dropout (0.05) on small sets.",
+        "0.05 under 10,000 rows seen twice, 0.1 under 1,000.",
+        DROPOUT,
+    ),
     followed(
         "1.21",
         "Mixed precision, bf16 or fp16.",
@@ -151,12 +187,15 @@ ITEMS: tuple[Item, ...] = (
     overruled(
         "1.27",
         "Out of memory: a smaller rank comes first.",
-        "The adapter is the smallest part of the peak: batch, checkpointing and fewer bits come first, the rank last.",
+        "The adapter is the smallest part of the peak: batch, checkpointing and fewer bits come first,"
+        " the rank last.",
         "arXiv:2305.14314",
         BATCH,
         "goal memory",
     ),
-    followed("1.28", "Out of memory: a base of 4 bits.", "NF4, where device and engine can.", QUANTIZATION),
+    followed(
+        "1.28", "Out of memory: a base of 4 bits.", "NF4, where device and engine can.", QUANTIZATION
+    ),
     followed(
         "1.29",
         "Out of memory: mixed precision.",
@@ -171,7 +210,11 @@ ITEMS: tuple[Item, ...] = (
         CHECKPOINTING,
     ),
     followed(
-        "1.31", "Out of memory: a smaller batch with accumulation.", "The batch is halved until it fits.", BATCH, "goal memory"
+        "1.31",
+        "Out of memory: a smaller batch with accumulation.",
+        "The batch is halved until it fits.",
+        BATCH,
+        "goal memory",
     ),
     overruled(
         "1.32",
@@ -194,7 +237,13 @@ ITEMS: tuple[Item, ...] = (
         RATE,
         "command tune",
     ),
-    followed("1.35", "Diverging: a smaller alpha, or 2r.", "Large searches try smaller scales.", ALPHA, "command tune"),
+    followed(
+        "1.35",
+        "Diverging: a smaller alpha, or 2r.",
+        "Large searches try smaller scales.",
+        ALPHA,
+        "command tune",
+    ),
     overruled(
         "1.36",
         "Diverging: add dropout.",
@@ -218,12 +267,23 @@ ITEMS: tuple[Item, ...] = (
         "rule training.optim",
     ),
     followed(
-        "1.39", "Check that a quantised run is stable.", "Candidates are scored on validation while they run.", "command tune"
+        "1.39",
+        "Check that a quantised run is stable.",
+        "Candidates are scored on validation while they run.",
+        "command tune",
     ),
     followed(
-        "1.40", "Small sets: stop early and watch validation.", "Patience of three, and the best checkpoint is kept.", PATIENCE
+        "1.40",
+        "Small sets: stop early and watch validation.",
+        "Patience of three, and the best checkpoint is kept.",
+        PATIENCE,
     ),
-    followed("1.41", "Small sets: mix or augment data.", "Goal retain says so; the rows are yours to add.", "goal retain"),
+    followed(
+        "1.41",
+        "Small sets: mix or augment data.",
+        "Goal retain says so; the rows are yours to add.",
+        "goal retain",
+    ),
     followed(
         "1.42",
         "Small sets: smaller rank and rate, and regularise.",
@@ -231,15 +291,21 @@ ITEMS: tuple[Item, ...] = (
         "goal retain",
         DROPOUT,
     ),
-    followed("1.43", "Small sets: no needless passes.", "Three passes under 1,000 rows, four at most.", EPOCHS),
+    followed(
+        "1.43", "Small sets: no needless passes.", "Three passes under 1,000 rows, four at most.", EPOCHS
+    ),
     followed(
         "1.44",
         "Stacked adapters should not touch the same layers unless fused.",
-        "A run trains and saves adapters that stand alone; generate shows several side by side, never stacked.",
+        "A run trains and saves adapters that stand alone; generate shows several side by side, never"
+        " stacked.",
         "command generate",
     ),
     followed(
-        "1.45", "Or adapt separate layers one after another.", "Targets can be named by path.", "setting adapter.target_modules"
+        "1.45",
+        "Or adapt separate layers one after another.",
+        "Targets can be named by path.",
+        "setting adapter.target_modules",
     ),
     followed(
         "1.46",
@@ -248,7 +314,13 @@ ITEMS: tuple[Item, ...] = (
         "command train",
         "command tune",
     ),
-    followed("1.47", "Baseline: a rank of 4 to 16 and alpha of 2r.", "r 16 with alpha 32; encoders r 8 with alpha 16.", R, ALPHA),
+    followed(
+        "1.47",
+        "Baseline: a rank of 4 to 16 and alpha of 2r.",
+        "r 16 with alpha 32; encoders r 8 with alpha 16.",
+        R,
+        ALPHA,
+    ),
     followed("1.48", "Be careful with passes over small sets.", "As 1.43.", EPOCHS),
     followed(
         "1.49",
@@ -263,10 +335,13 @@ ITEMS: tuple[Item, ...] = (
         "The plan warns of repeated rows, leaks, lost ends and one-sided labels.",
         "command plan",
     ),
-    followed("1.51", "LoRA suits domain adaptation.", "Plain text is taken as it is.", "setting data.format"),
+    followed(
+        "1.51", "LoRA suits domain adaptation.", "Plain text is taken as it is.", "setting data.format"
+    ),
     followed(
         "1.52",
-        "Memory depends on model, rank, precision, moments, batch, length, checkpointing and offloading.",
+        "Memory depends on model, rank, precision, moments, batch, length, checkpointing and"
+        " offloading.",
         "All but offloading are itemised in the forecast.",
         "command plan",
     ),
@@ -283,6 +358,9 @@ ITEMS: tuple[Item, ...] = (
         "command generate",
     ),
     followed(
-        "1.55", "Layers may want different ranks; groups can be tuned.", "`adapter.rank_pattern`.", "setting adapter.rank_pattern"
+        "1.55",
+        "Layers may want different ranks; groups can be tuned.",
+        "`adapter.rank_pattern`.",
+        "setting adapter.rank_pattern",
     ),
 )

@@ -1,4 +1,5 @@
-"""Every rule, once, in the order in which they are asked: a rule may read what those before it decided."""
+"""Every rule, once, in the order in which they are asked: a rule may read what those
+before it decided."""
 
 from __future__ import annotations
 
@@ -42,10 +43,33 @@ from loraloom.records import Advice
 Rule = Callable[[Facts, Config, Decided], Advice]
 
 _ORDER = (
-    task, precision, dtype, attention, max_length, packing, modules_to_save, targets, rank, rslora, alpha, optimiser,
-    checkpointing, quantization, batch, accumulation, epochs, dropout, weight_decay, schedule, warmup, rate, early_stopping,
-    max_packed, trials, finalist_seeds,
-)  # fmt: skip
+    task,
+    precision,
+    dtype,
+    attention,
+    max_length,
+    packing,
+    modules_to_save,
+    targets,
+    rank,
+    rslora,
+    alpha,
+    optimiser,
+    checkpointing,
+    quantization,
+    batch,
+    accumulation,
+    epochs,
+    dropout,
+    weight_decay,
+    schedule,
+    warmup,
+    rate,
+    early_stopping,
+    max_packed,
+    trials,
+    finalist_seeds,
+)
 
 
 def _keep_default(facts: Facts, asked: Config, decided: Decided, *, key: str) -> Advice:

@@ -10,18 +10,27 @@ from loraloom.records import Advice
 KEY = "adapter.lora_alpha"
 ABOUT = About(
     does=(
-        "The strength of the update: what is added to a layer is (alpha / r) B A, so a larger alpha is a larger update, like a"
-        " larger rate."
+        "The strength of the update: what is added to a layer is (alpha / r) B A, so a larger alpha is a"
+        " larger update, like a larger rate."
     ),
     rule=(
-        "32 for language models, twice the rank for encoders; what counts is the scale alpha/r together with the rate, so both"
-        " are shown side by side and the rate is set for the scale."
+        "32 for language models, twice the rank for encoders; what counts is the scale alpha/r together"
+        " with the rate, so both are shown side by side and the rate is set for the scale."
     ),
     evidence=(
-        "With alpha fixed the best rate hardly moves with the rank (thinkingmachines.ai/blog/lora). Other tools' scales span "
-        "0.25 to 4 without a reason. No tool's or paper's default is 2r throughout: loralib's alpha is 1."
+        "With alpha fixed the best rate hardly moves with the rank (thinkingmachines.ai/blog/lora)."
+        " Other tools' scales span 0.25 to 4 without a reason. No tool's or paper's default is 2r"
+        " throughout: loralib's alpha is 1."
     ),
-    tools={"PEFT": "8", "TRL": "32", "Unsloth": "16", "LLaMA-Factory": "16", "litgpt": "16", "ms-swift": "32", "Tinker": "32"},
+    tools={
+        "PEFT": "8",
+        "TRL": "32",
+        "Unsloth": "16",
+        "LLaMA-Factory": "16",
+        "litgpt": "16",
+        "ms-swift": "32",
+        "Tinker": "32",
+    },
 )
 DECODER_ALPHA = 32
 ENCODER_SCALE = 2
@@ -31,7 +40,10 @@ def advise(facts: Facts, asked: Config, decided: Decided) -> Advice:
     r = decided["adapter.r"].value
     if facts.model.kind == "encoder":
         value = ENCODER_SCALE * r
-        reason = f"twice the rank, as where our rate for encoders comes from: scale alpha/r = {value}/{r} = {value / r:g}"
+        reason = (
+            f"twice the rank, as where our rate for encoders comes from: scale alpha/r = {value}/{r} ="
+            f" {value / r:g}"
+        )
         return Advice(value, reason, "arXiv:2106.09685", (r, 4 * r), "B")
     reason = (
         "fixed, with the rate tuned for it: the best rate then hardly moves with the rank; "

@@ -23,19 +23,28 @@ SOURCE = "arXiv:1604.06174"
 
 def advise(facts: Facts, asked: Config, decided: Decided) -> Advice:
     length = decided["data.max_length"].value
-    # More rows than fill a pass are split anyway, and cost nothing: they are no reason to compute anything twice.
+    # More rows than fill a pass are split anyway, and cost nothing: they are no reason
+    # to compute anything twice.
     batch = min(effective_batch(facts, asked), max(1, engine.TOKEN_BUDGET[facts.device.kind] // length))
     budget = memory_budget(facts, asked)
     plain = need(asked, facts, decided, Shape(batch, length))
     if plain.high <= budget:
         rows = "1 row takes" if batch == 1 else f"{batch} rows take"
-        reason = f"{rows} {bytes_text(plain.value)} of {bytes_text(budget)} without it, at {length:,} tokens"
-        return Advice(False, reason, SOURCE, (False, True) if engine.GRADIENT_CHECKPOINTING else (False,), "B")
+        reason = (
+            f"{rows} {bytes_text(plain.value)} of {bytes_text(budget)} without it, at {length:,} tokens"
+        )
+        return Advice(
+            False, reason, SOURCE, (False, True) if engine.GRADIENT_CHECKPOINTING else (False,), "B"
+        )
     if not engine.GRADIENT_CHECKPOINTING:
-        reason = f"{bytes_text(plain.value)} do not fit into {bytes_text(budget)}; the packed trainer splits the batch instead"
+        reason = (
+            f"{bytes_text(plain.value)} do not fit into {bytes_text(budget)}; the packed trainer splits"
+            " the batch instead"
+        )
         return Advice(False, reason, SOURCE, (False,), "M")
     less = need(asked, facts, decided, Shape(batch, length, checkpointing=True))
     reason = (
-        f"{bytes_text(plain.value)} do not fit into {bytes_text(budget)}; with it {bytes_text(less.value)}, a third more time"
+        f"{bytes_text(plain.value)} do not fit into {bytes_text(budget)}; with it"
+        f" {bytes_text(less.value)}, a third more time"
     )
     return Advice(True, reason, SOURCE, (False, True), "B")

@@ -11,7 +11,10 @@ KEY = "adapter.lora_dropout"
 ABOUT = About(
     does="The share of the adapter's inputs that is set to zero at random while training.",
     rule="0.1 under 1,000 rows seen more than once, 0.05 under 10,000 rows seen twice or more, else 0.",
-    evidence="Against memorising, so the more data the less: a rule derived here, and worth a search over 0, 0.05 and 0.1.",
+    evidence=(
+        "Against memorising, so the more data the less: a rule derived here, and worth a search over 0,"
+        " 0.05 and 0.1."
+    ),
     tools={"PEFT": "0.0", "Unsloth": "0", "LLaMA-Factory": "0", "QLoRA": "0.1 up to 13B, 0.05 above"},
 )
 

@@ -21,6 +21,7 @@ def advise(facts: Facts, asked: Config, decided: Decided) -> Advice:
     precision = decided["training.precision"].value
     value = OF_PRECISION[precision]
     reason = (
-        f"the base computes in {precision}, so a wider copy would only take memory; the weights on disk are {facts.model.dtype}"
+        f"the base computes in {precision}, so a wider copy would only take memory; the weights on disk"
+        f" are {facts.model.dtype}"
     )
     return Advice(value, reason, DERIVED, tuple(OF_PRECISION.values()), "M")

@@ -11,7 +11,10 @@ KEY = "training.early_stopping_patience"
 ABOUT = About(
     does="How many evaluations without a gain end a candidate.",
     rule="Three, where rows are seen more than once and there are validation rows; else never.",
-    evidence="A single pass cannot overfit by repetition. The best checkpoint is kept either way, so this saves time.",
+    evidence=(
+        "A single pass cannot overfit by repetition. The best checkpoint is kept either way, so this"
+        " saves time."
+    ),
     tools={"transformers": "never"},
 )
 RANGE = (2, 5)
@@ -22,6 +25,15 @@ def advise(facts: Facts, asked: Config, decided: Decided) -> Advice:
     if facts.data.validation_rows == 0:
         return Advice(None, "there are no validation rows to judge by", DERIVED, RANGE, "M")
     if epochs <= 1:
-        return Advice(None, "one pass does not see a row twice: there is nothing to overfit on", DERIVED, RANGE, "M")
-    reason = f"{epochs:g} passes over {facts.data.rows:,} rows can overfit: three evaluations without a gain are enough to tell"
+        return Advice(
+            None,
+            "one pass does not see a row twice: there is nothing to overfit on",
+            DERIVED,
+            RANGE,
+            "M",
+        )
+    reason = (
+        f"{epochs:g} passes over {facts.data.rows:,} rows can overfit: three evaluations without a gain"
+        " are enough to tell"
+    )
     return Advice(3, reason, DERIVED, RANGE, "M")

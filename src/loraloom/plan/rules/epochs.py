@@ -13,23 +13,28 @@ KEY = "training.num_train_epochs"
 ABOUT = About(
     does="How often each row is seen.",
     rule=(
-        "Language models: 3 under 1,000 rows, 2 under 50,000, else 1, up to 4 to reach 100 steps. Encoders: as many as make "
-        "about 1,000 steps on a GPU (400 on a processor), 3 to 30. Other tasks 3."
+        "Language models: 3 under 1,000 rows, 2 under 50,000, else 1, up to 4 to reach 100 steps."
+        " Encoders: as many as make about 1,000 steps on a GPU (400 on a processor), 3 to 30. Other"
+        " tasks 3."
     ),
     evidence=(
-        "Up to four passes are nearly as good as fresh rows (arXiv:2305.16264); more memorise. Classifiers on small sets use "
-        "10 to 80 (arXiv:2106.09685). The best checkpoint is kept, so a pass too many costs time and not the result."
+        "Up to four passes are nearly as good as fresh rows (arXiv:2305.16264); more memorise."
+        " Classifiers on small sets use 10 to 80 (arXiv:2106.09685). The best checkpoint is kept, so a"
+        " pass too many costs time and not the result."
     ),
     tools={"transformers": "3", "TRL": "3", "LLaMA-Factory": "3"},
 )
 ENCODER_STEPS = {"cuda": 1_000, "mps": 600, "cpu": 400}
-"""Updates that an encoder's classifier gets, as far as the epochs allow; a processor takes a second or so for each."""
+"""Updates that an encoder's classifier gets, as far as the epochs allow; a processor
+takes a second or so for each."""
 ENCODER_EPOCHS = (3, 30)
 LEAST_STEPS = 100
 CPU_STEPS = 250
-"""With so many steps in one epoch, a processor's time is better spent on another candidate than on a second pass."""
+"""With so many steps in one epoch, a processor's time is better spent on another
+candidate than on a second pass."""
 MOST_EPOCHS = 4
-"""Of a language model: more passes memorise (arXiv:2305.16264 finds four nearly as good as fresh data)."""
+"""Of a language model: more passes memorise (arXiv:2305.16264 finds four nearly as good
+as fresh data)."""
 
 
 def advise(facts: Facts, asked: Config, decided: Decided) -> Advice:
@@ -48,13 +53,22 @@ def advise(facts: Facts, asked: Config, decided: Decided) -> Advice:
     epochs = "1 epoch makes" if value == 1 else f"{value} epochs make"
     reason = f"{rows:,} rows, {per_epoch:,} steps an epoch: {epochs} {value * per_epoch:,} steps"
     if slow:
-        reason += "; on a processor one pass of this size is enough to compare candidates, a second gains little"
+        reason += (
+            "; on a processor one pass of this size is enough to compare candidates, a second gains"
+            " little"
+        )
     if value > usual:
         reason += f", nearer to the {LEAST_STEPS} that an adapter needs"
     offered = (1, max(usual, MOST_EPOCHS))
     if slow:
         return Advice(value, reason, DERIVED, offered, "M")
-    return Advice(value, reason, "arXiv:2305.16264" if facts.data.task == "causal_lm" else "arXiv:2106.09685", offered, "B")
+    return Advice(
+        value,
+        reason,
+        "arXiv:2305.16264" if facts.data.task == "causal_lm" else "arXiv:2106.09685",
+        offered,
+        "B",
+    )
 
 
 def _encoder(facts: Facts, per_epoch: int) -> Advice:
@@ -62,7 +76,8 @@ def _encoder(facts: Facts, per_epoch: int) -> Advice:
     low, high = ENCODER_EPOCHS
     value = min(max(math.ceil(wanted / per_epoch), low), high)
     reason = (
-        f"{facts.data.rows:,} rows, {per_epoch:,} steps an epoch: {value} epochs make {value * per_epoch:,} steps; a classifier "
-        f"gets about {wanted:,} on {facts.device.kind} (papers use 10 to 80 epochs on small sets, with early stopping)"
+        f"{facts.data.rows:,} rows, {per_epoch:,} steps an epoch: {value} epochs make"
+        f" {value * per_epoch:,} steps; a classifier gets about {wanted:,} on {facts.device.kind}"
+        " (papers use 10 to 80 epochs on small sets, with early stopping)"
     )
     return Advice(value, reason, "arXiv:2106.09685", ENCODER_EPOCHS, "M")

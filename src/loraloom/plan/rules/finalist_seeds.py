@@ -13,8 +13,9 @@ ABOUT = About(
     does="Over how many fresh seeds each finalist of a search is trained again; 1 leaves the race out.",
     rule="3, and 2 after a search of 4 candidates.",
     evidence=(
-        "The variance between seeds is large with LoRA (arXiv:2503.07329), and the best of many is flattered by luck. Three "
-        "paired seeds tell a difference of about 1.5 standard deviations from chance."
+        "The variance between seeds is large with LoRA (arXiv:2503.07329), and the best of many is"
+        " flattered by luck. Three paired seeds tell a difference of about 1.5 standard deviations from"
+        " chance."
     ),
     tools={"Optuna": "1", "Ray Tune": "1"},
 )
@@ -22,7 +23,10 @@ ABOUT = About(
 
 def advise(facts: Facts, asked: Config, decided: Decided) -> Advice:
     trials = decided["search.trials"].value
-    reason = f"one seed cannot tell skill from luck: the best {finalists_of(trials)} of {trials} settings race"
+    reason = (
+        f"one seed cannot tell skill from luck: the best {finalists_of(trials)} of {trials} settings"
+        " race"
+    )
     return Advice(seeds_of(trials), reason, "arXiv:2503.07329", (1, 5), "B")
 
 

@@ -1,4 +1,5 @@
-"""Settings that are the same for everyone until someone asks otherwise, each with the evidence for leaving it alone."""
+"""Settings that are the same for everyone until someone asks otherwise, each with the
+evidence for leaving it alone."""
 
 from __future__ import annotations
 
@@ -29,10 +30,15 @@ FIXED: dict[str, Fixed] = {
         "C",
         ("none", "lora_only", "all"),
         About(
-            does="Whether the layers' bias terms are trained too: none, those of layers with an adapter, or all.",
+            does=(
+                "Whether the layers' bias terms are trained too: none, those of layers with an adapter,"
+                " or all."
+            ),
             rule="None.",
-            evidence="The one guide that names a gain (0.2 points) shows a loss of 4.4 points in its own table, from one seed. "
-            "Trained biases also change the base when the adapter is off.",
+            evidence=(
+                "The one guide that names a gain (0.2 points) shows a loss of 4.4 points in its own"
+                " table, from one seed. Trained biases also change the base when the adapter is off."
+            ),
             tools={"PEFT": "none"},
         ),
     ),
@@ -44,8 +50,10 @@ FIXED: dict[str, Fixed] = {
         About(
             does="DoRA: trains the length of each weight vector apart from its direction.",
             rule="Off.",
-            evidence="On MetaMath 46.9 points against 47.8 without it, at 26% more time and 2.1 GiB more "
-            "(huggingface/peft method comparison).",
+            evidence=(
+                "On MetaMath 46.9 points against 47.8 without it, at 26% more time and 2.1 GiB more "
+                "(huggingface/peft method comparison)."
+            ),
             tools={"PEFT": "false"},
         ),
     ),
@@ -56,9 +64,14 @@ FIXED: dict[str, Fixed] = {
         (True, "gaussian", "pissa", "olora", "orthogonal"),
         About(
             does="How A and B start. By default B is zero, so training begins at the base itself.",
-            rule="The default. PiSSA starts from the base's largest directions and wants a lower rate; LoftQ matters under 4 "
-            "bits only, and candidates cannot share it.",
-            evidence="Nine variants land within 1-2% of one another once the rate is tuned (arXiv:2602.04998).",
+            rule=(
+                "The default. PiSSA starts from the base's largest directions and wants a lower rate;"
+                " LoftQ matters under 4 bits only, and candidates cannot share it."
+            ),
+            evidence=(
+                "Nine variants land within 1-2% of one another once the rate is tuned"
+                " (arXiv:2602.04998)."
+            ),
             tools={"PEFT": "true"},
         ),
     ),
@@ -82,7 +95,9 @@ FIXED: dict[str, Fixed] = {
         About(
             does="Alphas of single layers, by the end of their path or a regex.",
             rule="Empty: every layer has the alpha of `adapter.lora_alpha`.",
-            evidence="Worth setting only together with `adapter.rank_pattern`, to hold the scale alpha/r.",
+            evidence=(
+                "Worth setting only together with `adapter.rank_pattern`, to hold the scale alpha/r."
+            ),
             tools={"PEFT": "empty"},
         ),
     ),
@@ -94,7 +109,10 @@ FIXED: dict[str, Fixed] = {
         About(
             does="LoRA+: the rate of B as a multiple of that of A.",
             rule="Off. Where it is asked for, the rate is halved; large searches try 1, 4 and 16.",
-            evidence="B starts at zero and bears larger steps (arXiv:2402.12354); with a tuned rate little of the gain is left.",
+            evidence=(
+                "B starts at zero and bears larger steps (arXiv:2402.12354); with a tuned rate little of"
+                " the gain is left."
+            ),
             tools={"PEFT": "none"},
         ),
     ),
@@ -118,7 +136,10 @@ FIXED: dict[str, Fixed] = {
         About(
             does="The length to which a longer gradient is cut.",
             rule="1, each candidate for itself.",
-            evidence="A safeguard: more than half of the steps clipped after warm-up tells of a rate too high or a tiny batch.",
+            evidence=(
+                "A safeguard: more than half of the steps clipped after warm-up tells of a rate too high"
+                " or a tiny batch."
+            ),
             tools={"transformers": "1.0", "QLoRA": "0.3"},
         ),
     ),
@@ -130,7 +151,10 @@ FIXED: dict[str, Fixed] = {
         About(
             does="NEFTune: noise of this strength on the embeddings while training.",
             rule="Off; 5 with goal `chat`.",
-            evidence="Answers of chat models become longer and are preferred; other tasks do not gain (arXiv:2310.05914).",
+            evidence=(
+                "Answers of chat models become longer and are preferred; other tasks do not gain"
+                " (arXiv:2310.05914)."
+            ),
             tools={"transformers": "none", "TRL": "none"},
         ),
     ),
@@ -141,7 +165,10 @@ FIXED: dict[str, Fixed] = {
         None,
         About(
             does="Draws the adapter's start, the order of the rows, dropout and the search.",
-            rule="42. The finalists of a search are trained again from other seeds, as one seed cannot tell skill from luck.",
+            rule=(
+                "42. The finalists of a search are trained again from other seeds, as one seed cannot"
+                " tell skill from luck."
+            ),
             evidence="The spread over seeds is large with LoRA (arXiv:2503.07329).",
             tools={"transformers": "42", "Unsloth": "3407 in its notebooks"},
         ),

@@ -13,8 +13,8 @@ KEY = "data.max_length"
 ABOUT = About(
     does="How many tokens of a row are used; what is longer is cut.",
     rule=(
-        "The longest row, rounded up to eight, up to the model's positions and 4,096. Rows are padded to the longest of their "
-        "own batch, so a generous bound costs nothing until a long row comes."
+        "The longest row, rounded up to eight, up to the model's positions and 4,096. Rows are padded to"
+        " the longest of their own batch, so a generous bound costs nothing until a long row comes."
     ),
     evidence="Counted on your data.",
     tools={"TRL": "1024", "LLaMA-Factory": "2048", "Unsloth": "2048 in its notebooks"},
@@ -30,7 +30,8 @@ def advise(facts: Facts, asked: Config, decided: Decided) -> Advice:
     if longest <= cap:
         value = min(cap, -(-max(longest, 8) // 8) * 8)
         reason = (
-            f"the longest row has {longest:,} tokens (99% have at most {data.percentiles.get(99, longest):,}): nothing is cut"
+            f"the longest row has {longest:,} tokens (99% have at most"
+            f" {data.percentiles.get(99, longest):,}): nothing is cut"
         )
         return Advice(value, reason, DERIVED, (8, cap), "M")
     why = (
@@ -39,7 +40,10 @@ def advise(facts: Facts, asked: Config, decided: Decided) -> Advice:
         else f"rows above {CAP:,} tokens are not worth it"
     )
     share = data.share_above(cap)
-    reason = f"{why}, the longest row has {longest:,} tokens: {_percent(share)} of the rows are cut or divided"
+    reason = (
+        f"{why}, the longest row has {longest:,} tokens: {_percent(share)} of the rows are cut or"
+        " divided"
+    )
     return Advice(cap, reason, DERIVED, (8, cap), "M")
 
 
@@ -58,9 +62,13 @@ def refuse_beyond_positions(asked: Config, model: ModelFacts) -> None:
     if isinstance(asked.data.max_length, int) and limit and asked.data.max_length > limit:
         switch = model.batch_reads_beyond == limit
         raise ConfigError(
-            f"`data.max_length` is {asked.data.max_length:,} but {model.name_or_path} has {limit:,} positions"
-            + (" of which each row is read by itself" if switch else ""),
-            got="RoPE that takes other angles for a whole batch once its longest row is longer" if switch else None,
+            f"`data.max_length` is {asked.data.max_length:,} but {model.name_or_path} has {limit:,}"
+            " positions" + (" of which each row is read by itself" if switch else ""),
+            got=(
+                "RoPE that takes other angles for a whole batch once its longest row is longer"
+                if switch
+                else None
+            ),
             need=f"at most {limit:,}",
             next=f"data.max_length: {limit}, or leave it out",
         )

@@ -12,8 +12,13 @@ from loraloom.records import Advice
 KEY = "limits.max_packed"
 ABOUT = About(
     does="How many candidates train at once on the one frozen base.",
-    rule="As many as fit into memory, up to 8 on a processor and 16 on a GPU, where more stop being faster.",
-    evidence="Packed training is what PLoRA (arXiv:2508.02932) gains from; benchmarks/packed measures ours.",
+    rule=(
+        "As many as fit into memory, up to 8 on a processor and 16 on a GPU, where more stop being"
+        " faster."
+    ),
+    evidence=(
+        "Packed training is what PLoRA (arXiv:2508.02932) gains from; benchmarks/packed measures ours."
+    ),
     tools={"PEFT": "1"},
 )
 PAYS = {"cpu": 8, "mps": 8, "cuda": 16}
@@ -26,7 +31,10 @@ def advise(facts: Facts, asked: Config, decided: Decided) -> Advice:
     budget, pays = memory_budget(facts, asked), PAYS[facts.device.kind]
     fits = most_that_fit(asked, facts, decided, budget, pays)
     total = need(asked, facts, decided, decided_shape(decided, packed=fits))
-    held = f"{fits} {'candidate takes' if fits == 1 else 'candidates take'} {bytes_text(total.value)} of {bytes_text(budget)}"
+    held = (
+        f"{fits} {'candidate takes' if fits == 1 else 'candidates take'} {bytes_text(total.value)} of"
+        f" {bytes_text(budget)}"
+    )
     why = "more would not be faster on this device" if fits == pays else "one more would not fit"
     return Advice(fits, f"{held}; {why}", "derived here; arXiv:2508.02932", (1, pays), "M")
 

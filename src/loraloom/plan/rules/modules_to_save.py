@@ -11,7 +11,9 @@ KEY = "adapter.modules_to_save"
 ABOUT = About(
     does="Modules that are trained whole and saved beside the adapter.",
     rule="The new head of a classifier; nothing for a language model.",
-    evidence="A head that starts from noise cannot be left frozen; PEFT does the same for classification.",
+    evidence=(
+        "A head that starts from noise cannot be left frozen; PEFT does the same for classification."
+    ),
     tools={"PEFT": "none (for `SEQ_CLS`, the names classifier and score)"},
 )
 
@@ -19,7 +21,16 @@ ABOUT = About(
 def advise(facts: Facts, asked: Config, decided: Decided) -> Advice:
     heads = facts.model.head_modules
     if not heads:
-        return Advice((), "the head of a language model is pretrained and stays frozen", DERIVED, ((),), "A")
-    start = f"knows {', '.join(facts.model.classes[:4])} already" if facts.model.classes else "starts from noise"
-    reason = f"{', '.join(heads)} gives the classes and {start}: it is trained whole and saved with the adapter"
+        return Advice(
+            (), "the head of a language model is pretrained and stays frozen", DERIVED, ((),), "A"
+        )
+    start = (
+        f"knows {', '.join(facts.model.classes[:4])} already"
+        if facts.model.classes
+        else "starts from noise"
+    )
+    reason = (
+        f"{', '.join(heads)} gives the classes and {start}: it is trained whole and saved with the"
+        " adapter"
+    )
     return Advice(heads, reason, "huggingface/peft", (heads,), "A")

@@ -12,8 +12,8 @@ ABOUT = About(
     does="What turns gradients into steps.",
     rule="AdamW.",
     evidence=(
-        "Its moments take 8 bytes an adapter parameter, which is little beside the base; SGD or 8-bit states save something "
-        "only where the adapter is large."
+        "Its moments take 8 bytes an adapter parameter, which is little beside the base; SGD or 8-bit"
+        " states save something only where the adapter is large."
     ),
     tools={"transformers": "adamw_torch_fused", "Unsloth": "adamw_8bit in its notebooks"},
 )
@@ -21,5 +21,8 @@ ABOUT = About(
 
 def advise(facts: Facts, asked: Config, decided: Decided) -> Advice:
     trained = decided["adapter.r"].value * parameters_per_rank(decided_linears(facts, decided))
-    reason = f"AdamW's two moments of {count(trained)} adapter parameters take {bytes_text(8 * trained)}: too little to save on"
+    reason = (
+        f"AdamW's two moments of {count(trained)} adapter parameters take {bytes_text(8 * trained)}: too"
+        " little to save on"
+    )
     return Advice("adamw", reason, "arXiv:2106.09685", ("adamw", "sgd"), "C")

@@ -4,28 +4,46 @@ from __future__ import annotations
 
 from loraloom.config.asked import Config
 from loraloom.plan.about import About
-from loraloom.plan.inputs import DERIVED, Decided, Facts, asked_value, bytes_text, count, is_asked, memory_budget
+from loraloom.plan.inputs import (
+    DERIVED,
+    Decided,
+    Facts,
+    asked_value,
+    bytes_text,
+    count,
+    is_asked,
+    memory_budget,
+)
 from loraloom.records import Advice
 
 KEY = "training.precision"
 ABOUT = About(
-    does="The number format in which the frozen base is computed. Adapters, their gradients and moments are always float32.",
+    does=(
+        "The number format in which the frozen base is computed. Adapters, their gradients and moments"
+        " are always float32."
+    ),
     rule=(
-        "bf16 where the device computes it in hardware and the model is large enough for it to matter; fp16 only on a CUDA "
-        "device without bf16 where a float32 base would take over half of the memory, and never for T5's kind; else fp32."
+        "bf16 where the device computes it in hardware and the model is large enough for it to matter;"
+        " fp16 only on a CUDA device without bf16 where a float32 base would take over half of the"
+        " memory, and never for T5's kind; else fp32."
     ),
     evidence=(
-        "Half the memory and time of the base. QLoRA (arXiv:2305.14314) trains with bf16 products; fp16 overflows in T5's "
-        "feed-forward layers, and holds no gradient below 6e-8 without a loss scale."
+        "Half the memory and time of the base. QLoRA (arXiv:2305.14314) trains with bf16 products; fp16"
+        " overflows in T5's feed-forward layers, and holds no gradient below 6e-8 without a loss scale."
     ),
-    tools={"transformers": "fp32 (`bf16` and `fp16` both false)", "Unsloth": "bf16 where the device has it, else fp16"},
+    tools={
+        "transformers": "fp32 (`bf16` and `fp16` both false)",
+        "Unsloth": "bf16 where the device has it, else fp16",
+    },
 )
 OF_DTYPE = {"float32": "fp32", "bfloat16": "bf16", "float16": "fp16", "float64": "fp64"}
 SMALL = 100_000_000
-"""Below this the step is bound by small operations, not by products or memory: half precision saves nothing."""
+"""Below this the step is bound by small operations, not by products or memory: half
+precision saves nothing."""
 ROOMY = 0.5
-"""Share of the memory that a float32 base may take where the device has no bf16: float16 holds no number below 6e-8, gradients
-of a mean over many tokens are that small, and nothing scales them here. It is taken only where float32 leaves no room."""
+"""Share of the memory that a float32 base may take where the device has no bf16: float16 holds no number
+below 6e-8, gradients of a mean over many tokens are that small, and nothing scales them here. It is
+taken only where float32 leaves no room."""
 SMALL_ON_CPU = 10_000_000
 """A CPU is bound by products much earlier: with bf16 in hardware they take half the time of float32
 (430 against 210 GFLOP/s on two AMD cores, oneDNN)."""
@@ -38,14 +56,30 @@ def advise(facts: Facts, asked: Config, decided: Decided) -> Advice:
         dtype = asked_value(asked, "model.dtype")
         return Advice(OF_DTYPE[dtype], f"follows model.dtype: {dtype}", "config", choices, "M")
     if model.parameters < (SMALL_ON_CPU if device.kind == "cpu" and device.bf16_native else SMALL):
-        reason = f"{count(model.parameters)} parameters: half precision saves little at this size, and float32 is exact"
+        reason = (
+            f"{count(model.parameters)} parameters: half precision saves little at this size, and"
+            " float32 is exact"
+        )
         return Advice("fp32", reason, DERIVED, choices, "M")
     if device.bf16_native:
-        saved = "time of a product" if device.kind == "cpu" else f"memory of {count(model.parameters)} parameters"
+        saved = (
+            "time of a product"
+            if device.kind == "cpu"
+            else f"memory of {count(model.parameters)} parameters"
+        )
         reason = f"{device.name} computes bf16 in hardware: half the {saved}"
         return Advice("bf16", reason, "arXiv:2305.14314", choices, "A")
     weights, budget = 4 * model.parameters, memory_budget(facts, asked)
     if device.kind == "cuda" and model.kind != "encoder_decoder" and weights > ROOMY * budget:
-        reason = f"{device.name} has no bf16 in hardware, and a float32 base of {bytes_text(weights)} leaves too little memory"
+        reason = (
+            f"{device.name} has no bf16 in hardware, and a float32 base of {bytes_text(weights)} leaves"
+            " too little memory"
+        )
         return Advice("fp16", reason, "huggingface/transformers", choices, "C")
-    return Advice("fp32", f"{device.name} has no bf16 in hardware: emulated, it is slower than float32", DERIVED, choices, "M")
+    return Advice(
+        "fp32",
+        f"{device.name} has no bf16 in hardware: emulated, it is slower than float32",
+        DERIVED,
+        choices,
+        "M",
+    )

@@ -14,12 +14,12 @@ KEY = "model.quantization"
 ABOUT = About(
     does="The frozen base in fewer bits.",
     rule=(
-        "None while one row at a time fits in 16 bits; else NF4 with double quantisation where device and engine have it. "
-        "Q4_K_M is a format of GGUF files: to ship with, not to train in."
+        "None while one row at a time fits in 16 bits; else NF4 with double quantisation where device"
+        " and engine have it. Q4_K_M is a format of GGUF files: to ship with, not to train in."
     ),
     evidence=(
-        "Mean MMLU: bf16 53.0, NF4 with double quantisation 53.1, FP4 52.2 (arXiv:2305.14314). The step takes about 50% longer"
-        " (litgpt measured 56%)."
+        "Mean MMLU: bf16 53.0, NF4 with double quantisation 53.1, FP4 52.2 (arXiv:2305.14314). The step"
+        " takes about 50% longer (litgpt measured 56%)."
     ),
     tools={"PEFT": "none", "Unsloth": "4 bits in its notebooks"},
 )
@@ -27,12 +27,21 @@ SOURCE = "arXiv:2305.14314"
 
 
 def advise(facts: Facts, asked: Config, decided: Decided) -> Advice:
-    length, checkpointing = decided["data.max_length"].value, decided["training.gradient_checkpointing"].value
+    length, checkpointing = (
+        decided["data.max_length"].value,
+        decided["training.gradient_checkpointing"].value,
+    )
     budget = memory_budget(facts, asked)
     smallest = need(asked, facts, decided, Shape(1, length, checkpointing=checkpointing))
     if smallest.high <= budget or not quantises(asked, facts):
         weights = bytes_text(smallest.parts["weights"])
-        reason = f"the weights take {weights} of {bytes_text(budget)} as they are, and unquantised layers are faster"
+        reason = (
+            f"the weights take {weights} of {bytes_text(budget)} as they are, and unquantised layers are"
+            " faster"
+        )
         return Advice("none", reason, SOURCE, ("none", *engine.QUANTIZATION), "B")
-    reason = f"{bytes_text(smallest.value)} do not fit into {bytes_text(budget)}; NF4 scores as bf16 does (MMLU 53.1, 53.0)"
+    reason = (
+        f"{bytes_text(smallest.value)} do not fit into {bytes_text(budget)}; NF4 scores as bf16 does"
+        " (MMLU 53.1, 53.0)"
+    )
     return Advice("nf4", reason, SOURCE, ("none", "nf4"), "B")

@@ -20,18 +20,28 @@ from loraloom.records import Advice
 KEY = "adapter.r"
 ABOUT = About(
     does=(
-        "How many directions an adapter can change in each layer: A is r x d_in and random, B is d_out x r and zero at the start."
+        "How many directions an adapter can change in each layer: A is r x d_in and random, B is d_out x"
+        " r and zero at the start."
     ),
     rule=(
-        "As many adapter parameters as supervised tokens: tokens / parameters a rank, up to a power of two, at least 16 (8 for"
-        " encoders), at most 256 and a quarter of the width. Goal `quality` takes 64 at least; `retain` 16 at most; `memory` "
-        "and `fastest` 8 at most."
+        "As many adapter parameters as supervised tokens: tokens / parameters a rank, up to a power of"
+        " two, at least 16 (8 for encoders), at most 256 and a quarter of the width. Goal `quality`"
+        " takes 64 at least; `retain` 16 at most; `memory` and `fastest` 8 at most."
     ),
     evidence=(
-        "In a sweep of 548 runs (tinker-cookbook) 4 -> 16 gains 0.74% of the loss, 16 -> 64 0.39%, 64 -> 128 0.14%. One rank "
-        "of Llama-3.2-1B is 704,512 parameters, of Llama-3-8B 2,621,440. Reinforcement learning does with 1 to 32."
+        "In a sweep of 548 runs (tinker-cookbook) 4 -> 16 gains 0.74% of the loss, 16 -> 64 0.39%, 64 ->"
+        " 128 0.14%. One rank of Llama-3.2-1B is 704,512 parameters, of Llama-3-8B 2,621,440."
+        " Reinforcement learning does with 1 to 32."
     ),
-    tools={"PEFT": "8", "TRL": "16", "Unsloth": "16", "LLaMA-Factory": "8", "litgpt": "8", "ms-swift": "8", "Tinker": "32"},
+    tools={
+        "PEFT": "8",
+        "TRL": "16",
+        "Unsloth": "16",
+        "LLaMA-Factory": "8",
+        "litgpt": "8",
+        "ms-swift": "8",
+        "Tinker": "32",
+    },
 )
 FLOOR = {"encoder": 8, "decoder": 16, "encoder_decoder": 16}
 CAP = 256
@@ -40,7 +50,8 @@ WIDTH_SHARE = 4
 
 
 def advise(facts: Facts, asked: Config, decided: Decided) -> Advice:
-    """As many adapter parameters as supervised tokens, as a power of two between a floor and what the width bears."""
+    """As many adapter parameters as supervised tokens, as a power of two between a
+    floor and what the width bears."""
     per_rank = parameters_per_rank(decided_linears(facts, decided))
     tokens = facts.data.supervised_tokens
     floor, cap = FLOOR[facts.model.kind], width_cap(facts)
@@ -52,7 +63,13 @@ def advise(facts: Facts, asked: Config, decided: Decided) -> Advice:
         reason += f"; {floor} is the floor, since 4 -> 16 gains 0.74% of the loss and costs little"
     elif value == cap < needed:
         reason += f"; {cap} is the limit for width {facts.model.hidden_size:,}"
-    return Advice(value, reason, "thinkingmachines.ai/blog/lora; tinker-cookbook sweep", (min(8, cap), min(128, cap)), "C")
+    return Advice(
+        value,
+        reason,
+        "thinkingmachines.ai/blog/lora; tinker-cookbook sweep",
+        (min(8, cap), min(128, cap)),
+        "C",
+    )
 
 
 def width_cap(facts: Facts) -> int:

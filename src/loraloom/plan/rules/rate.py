@@ -1,4 +1,5 @@
-"""The learning rate: the setting that decides most. A rate twice off costs 0.4% of the loss, ten times off 4.2%."""
+"""The learning rate: the setting that decides most. A rate twice off costs 0.4% of the
+loss, ten times off 4.2%."""
 
 from __future__ import annotations
 
@@ -11,17 +12,23 @@ KEY = "training.learning_rate"
 ABOUT = About(
     does="How far each step goes at its peak. It decides more than any other setting.",
     rule=(
-        "Language models: 4e-4 (r/16)^0.25 (32/alpha) sqrt(max(batch, 16)/128), half as much again under 100 steps, clipped to"
-        " 5e-5 to 1e-3, larger below 1,024 units of width. Encoders: 1e-3 up to 40M parameters and twice that under 100 steps,"
-        " 4.5e-4 up to 200M, 3e-4 above, at r 8 and alpha 16. T5's kind: 1e-3."
+        "Language models: 4e-4 (r/16)^0.25 (32/alpha) sqrt(max(batch, 16)/128), half as much again under"
+        " 100 steps, clipped to 5e-5 to 1e-3, larger below 1,024 units of width. Encoders: 1e-3 up to"
+        " 40M parameters and twice that under 100 steps, 4.5e-4 up to 200M, 3e-4 above, at r 8 and alpha"
+        " 16. T5's kind: 1e-3."
     ),
     evidence=(
-        "Scored on a public sweep by benchmarks/advice_rate, for small encoders on runs of our own. A rate twice off costs "
-        "0.4% of the loss, three times 1.0%, ten times 4.2%. The sweep holds alpha at 32 and the batch at 128: the steps in both "
-        "are extrapolated. Rates "
-        "for preference tuning and reinforcement learning lie at 5e-6 to 1e-5."
+        "Scored on a public sweep by benchmarks/advice_rate, for small encoders on runs of our own. A"
+        " rate twice off costs 0.4% of the loss, three times 1.0%, ten times 4.2%. The sweep holds alpha"
+        " at 32 and the batch at 128: the steps in both are extrapolated. Rates for preference tuning"
+        " and reinforcement learning lie at 5e-6 to 1e-5."
     ),
-    tools={"transformers": "5e-5", "TRL": "2e-5", "Unsloth": "2e-4", "LLaMA-Factory": "1e-4 in its examples"},
+    tools={
+        "transformers": "5e-5",
+        "TRL": "2e-5",
+        "Unsloth": "2e-4",
+        "LLaMA-Factory": "1e-4 in its examples",
+    },
 )
 SWEEP = "thinking-machines-lab/tinker-cookbook (117 sweeps of 34 models, batch 128, alpha 32)"
 SWEEP_RATE, SWEEP_RANK, SWEEP_ALPHA, SWEEP_BATCH = 4e-4, 16, 32, 128
@@ -31,12 +38,14 @@ LEAST_BATCH = 16
 CLIP = (5e-5, 1e-3)
 SHORT_RUN, SHORT_FACTOR = 100, 1.5
 SWEPT_WIDTH, WIDTH_POWER = 1024, 1.25
-"""Narrower models than the sweep holds want larger rates. On two of 64 and 256 units, with batch 8, the best lay near
-5e-3 and 1.5e-3: 35 and 10 times the rule for wide ones; this power gives 32 and 5.7, and leaves wide models alone."""
+"""Narrower models than the sweep holds want larger rates. On two of 64 and 256 units, with batch 8, the
+best lay near 5e-3 and 1.5e-3: 35 and 10 times the rule for wide ones; this power gives 32 and 5.7, and
+leaves wide models alone."""
 ENCODER_RATES = ((SMALL_ENCODER, 1e-3), (200_000_000, 4.5e-4), (float("inf"), 3e-4))
 ENCODER_RANK, ENCODER_ALPHA = 8, 16
 SHORT_SMALL_ENCODER = 2.0
-"""A small encoder's run of under 100 steps; on longer ones 2e-3 loses a seed now and then (advice_rate/encoders.py)."""
+"""A small encoder's run of under 100 steps; on longer ones 2e-3 loses a seed now and then
+(advice_rate/encoders.py)."""
 SEQ2SEQ_RATE = 1e-3
 REACH = 4.0
 ENCODER_CAP = 2e-3
@@ -47,37 +56,53 @@ def advise(facts: Facts, asked: Config, decided: Decided) -> Advice:
         return _encoder(facts, asked, decided)
     if facts.model.kind == "encoder_decoder":
         reason = "T5's kind take ten times the rate of decoders (in bf16 or float32: float16 overflows)"
-        return Advice(SEQ2SEQ_RATE, reason, "huggingface/peft examples", around(SEQ2SEQ_RATE, ENCODER_CAP), "C")
+        return Advice(
+            SEQ2SEQ_RATE, reason, "huggingface/peft examples", around(SEQ2SEQ_RATE, ENCODER_CAP), "C"
+        )
     return _decoder(facts, asked, decided)
 
 
 def _decoder(facts: Facts, asked: Config, decided: Decided) -> Advice:
-    """4e-4 (r/16)^0.25 (32/alpha) sqrt(max(B, 16)/128), more for short runs and narrow models, clipped."""
-    r, alpha, batch = decided["adapter.r"].value, decided["adapter.lora_alpha"].value, decided_batch(decided)
+    """4e-4 (r/16)^0.25 (32/alpha) sqrt(max(B, 16)/128), more for short runs and narrow
+    models, clipped."""
+    r, alpha, batch = (
+        decided["adapter.r"].value,
+        decided["adapter.lora_alpha"].value,
+        decided_batch(decided),
+    )
     scale, plus = _scale(decided), _plus(asked)
     steps, width = total_steps(facts, asked, decided), facts.model.hidden_size
     narrow = width_factor(width)
     short = SHORT_FACTOR if steps < SHORT_RUN else 1.0
     value = rounded(clipped(swept_rate(r, scale * r, batch) * short * plus) * narrow)
     reason = (
-        f"{SWEEP_RATE:g} at r 16, alpha 32, batch 128, carried to r {r}, alpha {alpha:g} (scale {scale:g}) and "
-        f"batch {batch}; the steps in alpha and batch are extrapolated"
+        f"{SWEEP_RATE:g} at r 16, alpha 32, batch 128, carried to r {r}, alpha {alpha:g} (scale"
+        f" {scale:g}) and batch {batch}; the steps in alpha and batch are extrapolated"
     )
     if short > 1:
         reason += f"; times {short:g}, as {steps} steps are few"
     if narrow > 1:
-        reason += f"; times {narrow:.3g}, as {width} units are narrower than any sweep (fitted on widths 64 and 256)"
+        reason += (
+            f"; times {narrow:.3g}, as {width} units are narrower than any sweep (fitted on widths 64"
+            " and 256)"
+        )
     if plus < 1:
         reason += "; halved, as LoRA+ lets B learn faster"
     return Advice(value, reason, SWEEP, around(value, rate_cap(facts, value)), "M")
 
 
 def swept_rate(r: float, alpha: float, batch: float) -> float:
-    """The rate of a decoder at `alpha` (of the scale alpha/r) and `batch` rows a step, before it is clipped.
+    """The rate of a decoder at `alpha` (of the scale alpha/r) and `batch` rows a step,
+    before it is clipped.
 
     Fitted on r at alpha 32 and batch 128; the factors in alpha and batch are extrapolations.
     """
-    return SWEEP_RATE * (r / SWEEP_RANK) ** RANK_POWER * (SWEEP_ALPHA / alpha) * (max(batch, LEAST_BATCH) / SWEEP_BATCH) ** 0.5
+    return (
+        SWEEP_RATE
+        * (r / SWEEP_RANK) ** RANK_POWER
+        * (SWEEP_ALPHA / alpha)
+        * (max(batch, LEAST_BATCH) / SWEEP_BATCH) ** 0.5
+    )
 
 
 def clipped(rate: float) -> float:
@@ -91,7 +116,9 @@ def _encoder(facts: Facts, asked: Config, decided: Decided) -> Advice:
     base = next(rate for limit, rate in ENCODER_RATES if size <= limit)
     steps = total_steps(facts, asked, decided)
     short = SHORT_SMALL_ENCODER if size <= SMALL_ENCODER and steps < SHORT_RUN else 1.0
-    value = rounded(base * short * (r / ENCODER_RANK) ** RANK_POWER * (ENCODER_ALPHA / (scale * r)) * _plus(asked))
+    value = rounded(
+        base * short * (r / ENCODER_RANK) ** RANK_POWER * (ENCODER_ALPHA / (scale * r)) * _plus(asked)
+    )
     reason = (
         f"{base:g} suits encoders of this size ({count(size)}) at r 8, alpha 16; "
         f"carried to r {r}, alpha {alpha:g} (scale {scale:g})"
@@ -99,7 +126,13 @@ def _encoder(facts: Facts, asked: Config, decided: Decided) -> Advice:
     if short > 1:
         reason += f"; times {short:g}, as {steps} steps are few"
     source = "arXiv:2106.09685" if size > SMALL_ENCODER else "derived here, on a 22M MiniLM"
-    return Advice(value, reason, source, around(value, rate_cap(facts, value)), "M" if size <= SMALL_ENCODER else "A")
+    return Advice(
+        value,
+        reason,
+        source,
+        around(value, rate_cap(facts, value)),
+        "M" if size <= SMALL_ENCODER else "A",
+    )
 
 
 def _scale(decided: Decided) -> float:
@@ -109,7 +142,8 @@ def _scale(decided: Decided) -> float:
 
 
 def _plus(asked: Config) -> float:
-    """LoRA+ trains B at a multiple of the rate, so the rate itself is about halved (arXiv:2402.12354)."""
+    """LoRA+ trains B at a multiple of the rate, so the rate itself is about halved
+    (arXiv:2402.12354)."""
     ratio = asked.adapter.lora_plus_ratio
     return 0.5 if ratio is not None and ratio > 1 else 1.0
 
@@ -120,7 +154,8 @@ def width_factor(width: int) -> float:
 
 
 def rate_cap(facts: Facts, value: float) -> float:
-    """The largest rate that a search may try: no sweep wanted more, except where the rule itself lies near it."""
+    """The largest rate that a search may try: no sweep wanted more, except where the
+    rule itself lies near it."""
     if facts.model.kind == "decoder":
         return CLIP[1] * width_factor(facts.model.hidden_size)
     return max(ENCODER_CAP, 2 * value)

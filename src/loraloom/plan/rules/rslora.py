@@ -9,7 +9,10 @@ from loraloom.records import Advice
 
 KEY = "adapter.use_rslora"
 ABOUT = About(
-    does="Scales the update by alpha/sqrt(r) instead of alpha/r: at the same alpha it is sqrt(r) times larger.",
+    does=(
+        "Scales the update by alpha/sqrt(r) instead of alpha/r: at the same alpha it is sqrt(r) times"
+        " larger."
+    ),
     rule="Off. At ranks of 64 and more a search may try it, with the rate tuned anew.",
     evidence="It keeps large ranks learning (arXiv:2312.03732); a tuned rate does most of the same.",
     tools={"PEFT": "false", "Unsloth": "false"},
@@ -19,7 +22,10 @@ ABOUT = About(
 def advise(facts: Facts, asked: Config, decided: Decided) -> Advice:
     r = decided["adapter.r"].value
     if r >= 64:
-        reason = f"worth a trial at r={r}, with the rate tuned anew: it makes the update sqrt(r) = {r**0.5:.0f} times larger"
+        reason = (
+            f"worth a trial at r={r}, with the rate tuned anew: it makes the update sqrt(r) ="
+            f" {r**0.5:.0f} times larger"
+        )
     else:
         reason = f"it helps at ranks of 64 and more, and r is {r}"
     return Advice(False, reason, "arXiv:2312.03732", (False, True) if r >= 64 else (False,), "B")

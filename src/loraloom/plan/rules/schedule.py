@@ -11,11 +11,17 @@ KEY = "training.lr_scheduler_type"
 ABOUT = About(
     does="How the rate moves after warm-up.",
     rule="Linear to zero.",
-    evidence="Linear and cosine to zero are alike; a constant rate with a cooldown matches them (arXiv:2405.18392).",
+    evidence=(
+        "Linear and cosine to zero are alike; a constant rate with a cooldown matches them"
+        " (arXiv:2405.18392)."
+    ),
     tools={"transformers": "linear", "Tinker": "linear"},
 )
 
 
 def advise(facts: Facts, asked: Config, decided: Decided) -> Advice:
-    reason = "falls to zero, so the last steps settle; cosine does as well, a constant rate needs a cooldown of its own"
+    reason = (
+        "falls to zero, so the last steps settle; cosine does as well, a constant rate needs a cooldown"
+        " of its own"
+    )
     return Advice("linear", reason, "arXiv:2405.18392; tinker-cookbook sweep", ("linear", "cosine"), "C")

@@ -12,12 +12,14 @@ KEY = "adapter.target_modules"
 ABOUT = About(
     does="Which linear layers carry an adapter.",
     rule=(
-        "All of them but the output head, found in the model itself and not by LLaMA's names. Goal `memory` takes the MLP alone."
+        "All of them but the output head, found in the model itself and not by LLaMA's names. Goal"
+        " `memory` takes the MLP alone."
     ),
     evidence=(
-        "QLoRA (arXiv:2305.14314) matches full tuning only with all layers adapted; attention alone loses to the MLP alone "
-        "(thinkingmachines.ai/blog/lora). On MetaMath, the MLP at r 10 scores 49.4 and queries with values at r 32 47.8, "
-        "standard error 1.4 (huggingface/peft method comparison)."
+        "QLoRA (arXiv:2305.14314) matches full tuning only with all layers adapted; attention alone"
+        " loses to the MLP alone (thinkingmachines.ai/blog/lora). On MetaMath, the MLP at r 10 scores"
+        " 49.4 and queries with values at r 32 47.8, standard error 1.4 (huggingface/peft method"
+        " comparison)."
     ),
     tools={
         "PEFT": "by model, mostly queries and values",
@@ -32,11 +34,15 @@ def advise(facts: Facts, asked: Config, decided: Decided) -> Advice:
     linears = target_linears(facts, "all-linear", decided["adapter.modules_to_save"].value)
     names = ", ".join(module_names(linears))
     reason = (
-        f"all {len(linears)} linear layers ({names}), {count(parameters_per_rank(linears))} parameters a rank: "
-        "leaving the MLP out loses more than a smaller rank does"
+        f"all {len(linears)} linear layers ({names}), {count(parameters_per_rank(linears))} parameters a"
+        " rank: leaving the MLP out loses more than a smaller rank does"
     )
     if facts.model.experts:
         reason += f"; the {facts.model.experts} experts of each layer and their router stay frozen"
     return Advice(
-        "all-linear", reason, "arXiv:2305.14314; thinkingmachines.ai/blog/lora", ("attention", "mlp", "all-linear"), "B"
+        "all-linear",
+        reason,
+        "arXiv:2305.14314; thinkingmachines.ai/blog/lora",
+        ("attention", "mlp", "all-linear"),
+        "B",
     )

@@ -9,10 +9,12 @@ from loraloom.records import Advice
 
 KEY = "task"
 ABOUT = About(
-    does="What the model learns: to go on with a text, to name a class, or to turn one text into another.",
+    does=(
+        "What the model learns: to go on with a text, to name a class, or to turn one text into another."
+    ),
     rule=(
-        "Read off the columns of the data and the kind of the model: labels make a classification, pairs for an encoder-"
-        "decoder a translation, all else language modelling."
+        "Read off the columns of the data and the kind of the model: labels make a classification, pairs"
+        " for an encoder-decoder a translation, all else language modelling."
     ),
     evidence="A count of what is there, no estimate.",
     tools={"PEFT": "none: `task_type` has to be given"},

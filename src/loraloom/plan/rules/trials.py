@@ -15,13 +15,13 @@ KEY = "search.trials"
 ABOUT = About(
     does="How many candidates a search tries.",
     rule=(
-        "32 where the whole search, with its race, is forecast to end within half an hour, or within the time that you allow; "
-        "else 16 or 4. Most of them are trained for an eighth of their steps and cut then; with 4 nothing is cut, and only "
-        "the learning rate is compared, which matters most."
+        "32 where the whole search, with its race, is forecast to end within half an hour, or within the"
+        " time that you allow; else 16 or 4. Most of them are trained for an eighth of their steps and"
+        " cut then; with 4 nothing is cut, and only the learning rate is compared, which matters most."
     ),
     evidence=(
-        "The forecast of time for your model, data and machine. 32 candidates that are cut early find a good setting more often "
-        "than 16 that are cut with care, in the same time (benchmarks/search)."
+        "The forecast of time for your model, data and machine. 32 candidates that are cut early find a"
+        " good setting more often than 16 that are cut with care, in the same time (benchmarks/search)."
     ),
     tools={"Optuna": "as many as you say", "Ray Tune": "1"},
 )
@@ -36,15 +36,28 @@ def advise(facts: Facts, asked: Config, decided: Decided) -> Advice:
     patience = PATIENCE if allowed is None else allowed
     packed = decided["limits.max_packed"].value
     seconds = {
-        level: forecast_time(facts, asked, decided, trials=trainings_of(asked, level, _seeds(asked, level)), packed=packed).value
+        level: (
+            forecast_time(
+                facts,
+                asked,
+                decided,
+                trials=trainings_of(asked, level, _seeds(asked, level)),
+                packed=packed,
+            ).value
+        )
         for level in LEVELS
     }
     most = LEVELS[0]
     value = next((level for level in LEVELS if seconds[level] <= patience), LEVELS[-1])
     reason = f"with their race {value} take about {duration(seconds[value])}"
     if value < most:
-        limit = f"{duration(patience)} is {'the limit where none is given' if allowed is None else 'what you allow'}"
-        reason += f"; {most} would take {duration(seconds[most])}, and {limit}: --trials {most} looks further"
+        limit = (
+            f"{duration(patience)} is"
+            f" {'the limit where none is given' if allowed is None else 'what you allow'}"
+        )
+        reason += (
+            f"; {most} would take {duration(seconds[most])}, and {limit}: --trials {most} looks further"
+        )
     return Advice(value, reason, DERIVED, (4, 128), "M")
 
 

@@ -15,11 +15,14 @@ PRUNERS = ("auto", "careful", "asha", "hyperband", "median", "none")
 
 
 def is_wide(name: str, trials: int) -> bool:
-    """Whether a search by the pruner of a name starts wide: twice as many candidates, most of them for a short way."""
+    """Whether a search by the pruner of a name starts wide: twice as many candidates,
+    most of them for a short way."""
     return name == "auto" and trials > EXITS_ONLY
 
 
-def make_pruner(name: str, trials: int, study: Study, running: Mapping[str, Trial], seed: int = 0) -> Pruner:
+def make_pruner(
+    name: str, trials: int, study: Study, running: Mapping[str, Trial], seed: int = 0
+) -> Pruner:
     """The pruner of a name, for a search of so many trials.
 
     Args:
@@ -41,7 +44,9 @@ def make_pruner(name: str, trials: int, study: Study, running: Mapping[str, Tria
 
         return RungPruner(trials)
     if name not in PRUNERS:
-        raise ConfigError(f"there is no pruner `{name}`", need=f"one of {', '.join(PRUNERS)}", where="search.pruner")
+        raise ConfigError(
+            f"there is no pruner `{name}`", need=f"one of {', '.join(PRUNERS)}", where="search.pruner"
+        )
     from loraloom.search.pruners.named import NamedPruner
 
     return NamedPruner(name, trials, study, running)

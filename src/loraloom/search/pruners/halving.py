@@ -1,20 +1,24 @@
-"""Successive halving over a field that starts wide: many candidates for a short way, few of them to the end.
+"""Successive halving over a field that starts wide: many candidates for a short way,
+few of them to the end.
 
-Two rungs, at an eighth and three eighths of each candidate's own steps. A candidate that reaches one waits there, out of
-the pack, until all have come as far; then a third goes on. Measured against careful pruning of half as many candidates, a
-good setting is found in half of the time (benchmarks/search): what an early loss misjudges has an equal among the many more
-that are tried. What keeps it honest:
+Two rungs, at an eighth and three eighths of each candidate's own steps. A candidate that reaches one
+waits there, out of the pack, until all have come as far; then a third goes on. Measured against careful
+pruning of half as many candidates, a good setting is found in half of the time (benchmarks/search): what
+an early loss misjudges has an equal among the many more that are tried. What keeps it honest:
 
 - Only candidates whose learning rate takes the same course are ranked against each other.
-- Early loss favours what learns fast, and says little of ranks and dropout (arXiv 2209.12499): half of the places at the
-  first rung go by loss alone, the others first to the best of each rank and each dropout that has no place yet.
-- Two of those that have no place, drawn by chance, go on to the second rung all the same (audits). If they do there as
-  well as those that were chosen, the first rung has told nothing: it is moved, and all others come as far as the second.
+- Early loss favours what learns fast, and says little of ranks and dropout (arXiv 2209.12499): half of
+  the places at the first rung go by loss alone, the others first to the best of each rank and each
+  dropout that has no place yet.
+- Two of those that have no place, drawn by chance, go on to the second rung all the same (audits). If
+  they do there as well as those that were chosen, the first rung has told nothing: it is moved, and all
+  others come as far as the second.
 - The plan's own setting is trained to its end, and takes nobody's place.
 
-All of it follows from the curves alone, so a search that is played back decides the same, and the order in which candidates
-report does not matter; it is worked out anew where one of them has come to a rung or has ended. Source of the procedure: Karnin
-et al. 2013; Jamieson and Talwalkar, arXiv 1502.07943; the places, rungs and audits are this project's own, chosen on replays.
+All of it follows from the curves alone, so a search that is played back decides the same, and the order
+in which candidates report does not matter; it is worked out anew where one of them has come to a rung or
+has ended. Source of the procedure: Karnin et al. 2013; Jamieson and Talwalkar, arXiv 1502.07943; the
+places, rungs and audits are this project's own, chosen on replays.
 """
 
 from __future__ import annotations
@@ -32,7 +36,8 @@ from loraloom.search.space import RANK
 from loraloom.search.values import Verdict
 
 FIRST, SECOND = 1 / 8, 3 / 8
-"""Shares of a candidate's own steps. Where warm-up lasts longer than the first, the first evaluation after it counts."""
+"""Shares of a candidate's own steps. Where warm-up lasts longer than the first, the
+first evaluation after it counts."""
 KEPT_OF = 3
 """At each rung, one of so many goes on."""
 MIN_STEPS = 5
@@ -89,7 +94,9 @@ class HalvingPruner:
         self._follow(curves, coming)
         found: list[Verdict] = []
         for field, stage in self._stages:
-            judged = [_judge(curve, stage) for curve in field if curve.unfinished and not curve.protected]
+            judged = [
+                _judge(curve, stage) for curve in field if curve.unfinished and not curve.protected
+            ]
             found += [verdict for verdict in judged if verdict]
         return found
 
@@ -99,7 +106,9 @@ class HalvingPruner:
         found: set[str] = set()
         for field, stage in self._stages:
             if stage.second is not None:
-                found |= {curve.id for curve in field if curve.paused and curve.id in stage.second.chosen}
+                found |= {
+                    curve.id for curve in field if curve.paused and curve.id in stage.second.chosen
+                }
             else:
                 there = (curve for curve in field if curve.paused and curve.id in stage.sent)
                 found |= {curve.id for curve in there if mark(curve, SECOND) is None}
@@ -160,12 +169,14 @@ class HalvingPruner:
 
 
 def places_at(field: int, trials: int) -> int:
-    """How many of a field go on from a rung: a third, but no fewer than race against the plan's setting in the end."""
+    """How many of a field go on from a rung: a third, but no fewer than race against
+    the plan's setting in the end."""
     return field if field < SMALLEST else max(finalists_of(trials) - 1, round(field / KEPT_OF))
 
 
 def whole_trainings(trials: int) -> float:
-    """How many trainings from start to end a search of so many candidates comes to, evenly spread as to batch and rank."""
+    """How many trainings from start to end a search of so many candidates comes to,
+    evenly spread as to batch and rank."""
     if trials <= SMALLEST:
         return float(trials)
     others = trials - 1
@@ -176,8 +187,8 @@ def whole_trainings(trials: int) -> float:
 
 @remembered
 def mark(curve: Curve, rung: float) -> Reading | None:
-    """The evaluation by which a candidate is judged at a rung, once it has had it: the first after warm-up that lies no more
-    than half a step before the rung, as evaluations are put on whole steps."""
+    """The evaluation by which a candidate is judged at a rung, once it has had it: the first after
+    warm-up that lies no more than half a step before the rung, as evaluations are put on whole steps."""
     for reading in curve.readings:
         half = 0.5 * reading.progress / reading.step
         if reading.progress >= rung - half - NEAR and reading.after_warmup and reading.step >= MIN_STEPS:
@@ -187,7 +198,8 @@ def mark(curve: Curve, rung: float) -> Reading | None:
 
 @remembered
 def cost_at(curve: Curve, rung: float) -> float:
-    """The lowest cost up to a rung, as a candidate's best checkpoint counts; infinite where no score was finite."""
+    """The lowest cost up to a rung, as a candidate's best checkpoint counts; infinite
+    where no score was finite."""
     last = mark(curve, rung)
     seen = curve.readings if last is None else curve.readings[: curve.readings.index(last) + 1]
     return min((reading.cost for reading in seen if reading.finite), default=math.inf)
@@ -214,7 +226,8 @@ def _ranked(field: Iterable[Curve], rung: float) -> list[Curve]:
 
 
 def _spread(order: Sequence[Curve], places: int) -> set[str]:
-    """Who goes on from the first rung: half by loss alone, then the best of each rank and dropout, then by loss again."""
+    """Who goes on from the first rung: half by loss alone, then the best of each rank
+    and dropout, then by loss again."""
     chosen = {curve.id: curve for curve in order[: math.ceil(places / 2)]}
     for key in UNRANKED:
         taken = [one.suggestion.params.get(key) for one in chosen.values()]
@@ -236,7 +249,11 @@ def _judge(curve: Curve, stage: Stage) -> Verdict | None:
     if stage.first is not None and stage.second is not None:
         if curve.id in stage.second.chosen:
             return None
-        at, rung = (late, stage.second) if late is not None and stage.second.place(curve) else (early, stage.first)
+        at, rung = (
+            (late, stage.second)
+            if late is not None and stage.second.place(curve)
+            else (early, stage.first)
+        )
         return _cut(curve, at, rung)
     if curve.paused or (late is None and curve.id in stage.sent):
         return None
@@ -245,12 +262,17 @@ def _judge(curve: Curve, stage: Stage) -> Verdict | None:
 
 
 def _wait(curve: Curve, at: Reading) -> Verdict:
-    return Verdict(curve.id, "pause", f"waits at {at.progress:.0%} of its steps until the others have come as far", at.step)
+    return Verdict(
+        curve.id,
+        "pause",
+        f"waits at {at.progress:.0%} of its steps until the others have come as far",
+        at.step,
+    )
 
 
 def _cut(curve: Curve, at: Reading, rung: Rung) -> Verdict:
     reason = (
-        f"at {at.progress:.0%} of its steps its validation cost of {at.cost:.4g} had place {rung.place(curve)} of "
-        f"{len(rung.order)}, and {rung.places} went on"
+        f"at {at.progress:.0%} of its steps its validation cost of {at.cost:.4g} had place"
+        f" {rung.place(curve)} of {len(rung.order)}, and {rung.places} went on"
     )
     return Verdict(curve.id, "prune", reason, at.step)

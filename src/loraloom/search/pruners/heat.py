@@ -1,4 +1,5 @@
-"""A trial at a rung and the trials that it is held against there, kept up to date one report at a time."""
+"""A trial at a rung and the trials that it is held against there, kept up to date one
+report at a time."""
 
 from __future__ import annotations
 
@@ -12,7 +13,8 @@ from loraloom.search.space import ALPHA, RANK
 from loraloom.search.values import Verdict
 
 LAST_RUNG_FOR_RANKS = 0.75
-"""Before it, early loss cannot tell ranks apart: trials that differ in nothing else are not held against each other."""
+"""Before it, early loss cannot tell ranks apart: trials that differ in nothing else are
+not held against each other."""
 
 
 @dataclass(frozen=True)
@@ -29,7 +31,8 @@ class Stand:
 
 @dataclass
 class Heat:
-    """One trial at its stand among its peers: all that are comparable and have come as far, or may still come.
+    """One trial at its stand among its peers: all that are comparable and have come as
+    far, or may still come.
 
     Attributes:
         arrived: the readings by which each peer is judged that has come as far, by id.
@@ -69,9 +72,14 @@ class Heat:
                 insort(self.better, (peer.level(progress), number, peer))
 
     def forget(self, peer: Curve | None = None) -> None:
-        """Something has changed that answers rest on: one peer, or None for the yardstick of them all."""
+        """Something has changed that answers rest on: one peer, or None for the
+        yardstick of them all."""
         self.stale = True
-        self._answers = {} if peer is None else {key: told for key, told in self._answers.items() if key[0] != peer.id}
+        self._answers = (
+            {}
+            if peer is None
+            else {key: told for key, told in self._answers.items() if key[0] != peer.id}
+        )
 
     def once(self, peer: Curve, errors: float, ask: Callable[[], bool]) -> bool:
         """The answer to a question about a peer, worked out once."""
@@ -81,14 +89,16 @@ class Heat:
 
 
 def comparable(peer: Curve, curve: Curve, rung: float) -> bool:
-    """Same course of the learning rate, and not a mere difference in rank that the loss cannot show yet."""
+    """Same course of the learning rate, and not a mere difference in rank that the loss
+    cannot show yet."""
     if peer.shape is None:
         return peer.living
     return peer.shape == curve.shape and (rung >= LAST_RUNG_FOR_RANKS or not is_rank_tie(peer, curve))
 
 
 def is_rank_tie(one: Curve, other: Curve) -> bool:
-    """Whether two trials differ in rank (and the alpha that follows it) alone; numbers within 5% count as equal."""
+    """Whether two trials differ in rank (and the alpha that follows it) alone; numbers
+    within 5% count as equal."""
     a, b = one.suggestion.params, other.suggestion.params
     if a.get(RANK) == b.get(RANK) or a.keys() != b.keys():
         return False

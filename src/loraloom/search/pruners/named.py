@@ -3,7 +3,8 @@
 They compare at equal steps, so they are told progress in percent. What to know before choosing one:
 
 - median reads completed trials only: the first packed wave is never pruned.
-- asha compares with those that came before: the order of reports matters, and the first at a rung always pass.
+- asha compares with those that came before: the order of reports matters, and the first
+  at a rung always pass.
 - hyperband splits the trials over brackets by chance and needs about 10 in each to prune anything.
 """
 
@@ -38,12 +39,15 @@ def asha(trials: int) -> BasePruner:
 
 
 def hyperband(trials: int) -> BasePruner:
-    """Thirds, in as many brackets (3 at most) as 10 trials each allow; the smallest rung follows from their number."""
+    """Thirds, in as many brackets (3 at most) as 10 trials each allow; the smallest
+    rung follows from their number."""
     from optuna.pruners import HyperbandPruner
 
     brackets = min(max(trials // TRIALS_PER_BRACKET, 1), MAX_BRACKETS)
     return HyperbandPruner(
-        min_resource=math.ceil(PERCENT / HYPERBAND_FACTOR**brackets), max_resource=PERCENT, reduction_factor=HYPERBAND_FACTOR
+        min_resource=math.ceil(PERCENT / HYPERBAND_FACTOR**brackets),
+        max_resource=PERCENT,
+        reduction_factor=HYPERBAND_FACTOR,
     )
 
 
@@ -51,16 +55,23 @@ def median(trials: int) -> BasePruner:
     """Worse than the median of completed trials at the same progress, from a quarter on."""
     from optuna.pruners import MedianPruner
 
-    return MedianPruner(n_startup_trials=min(MEDIAN_STARTUP, max(trials // 3, 1)), n_warmup_steps=FIRST_RUNG)
+    return MedianPruner(
+        n_startup_trials=min(MEDIAN_STARTUP, max(trials // 3, 1)), n_warmup_steps=FIRST_RUNG
+    )
 
 
-BY_NAME: Mapping[str, Callable[[int], BasePruner]] = {"asha": asha, "hyperband": hyperband, "median": median}
+BY_NAME: Mapping[str, Callable[[int], BasePruner]] = {
+    "asha": asha,
+    "hyperband": hyperband,
+    "median": median,
+}
 
 
 class NamedPruner(NeverPauses):
     """One of Optuna's pruners, asked once for each new reading and in the order of the trials' ids.
 
-    It is held apart from the study: a study that knows of Hyperband splits its sampler's history over the brackets too.
+    It is held apart from the study: a study that knows of Hyperband splits its
+    sampler's history over the brackets too.
     """
 
     def __init__(self, name: str, trials: int, study: Study, running: Mapping[str, Trial]) -> None:
@@ -70,15 +81,23 @@ class NamedPruner(NeverPauses):
 
     def verdicts(self, curves: Sequence[Curve], coming: int = 0) -> list[Verdict]:
         """The trials to prune among those with a new reading; the plan's own setting runs to its end."""
-        fresh = [c for c in curves if c.unfinished and not c.protected and len(c.readings) > self._asked.get(c.id, 0)]
+        fresh = [
+            c
+            for c in curves
+            if c.unfinished and not c.protected and len(c.readings) > self._asked.get(c.id, 0)
+        ]
         found: list[Verdict] = []
         for curve in fresh:
             self._asked[curve.id] = len(curve.readings)
             last = curve.readings[-1]
-            # Asked for anew each time: what the pruner notes on a trial of the study does not show in an older copy.
+            # Asked for anew each time: what the pruner notes on a trial of the study
+            # does not show in an older copy.
             if last.finite and self._pruner.prune(
                 self._study, self._study.get_trials(deepcopy=False)[self._running[curve.id].number]
             ):
-                reason = f"at {last.progress:.0%} of its steps its validation cost of {last.cost:.4g} fell behind ({self._name})"
+                reason = (
+                    f"at {last.progress:.0%} of its steps its validation cost of {last.cost:.4g} fell"
+                    f" behind ({self._name})"
+                )
                 found.append(Verdict(curve.id, "prune", reason, last.step))
         return found

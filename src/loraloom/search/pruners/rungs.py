@@ -1,23 +1,27 @@
-"""Our own pruning: at rungs of each trial's own progress, what is surely worse or has no place left, and is not catching up.
+"""Our own pruning: at rungs of each trial's own progress, what is surely worse or has
+no place left, and is not catching up.
 
 A trial is pruned at a rung if every one of these holds:
 
-- it has trained long enough (`_stand`): past warm-up and a tenth more, 10 steps, 3 evaluations after warm-up;
+- it has trained long enough (`_stand`): past warm-up and a tenth more, 10 steps, 3
+  evaluations after warm-up;
 - 6 comparable trials have come as far, or all that live and at least 4;
 - it is surely worse, or has no place left;
 - it is not the plan's setting, the leader, or an audit.
 
-Surely worse: it is in the bottom third (up to 16 trials) or half (beyond) of those that have come or may still come as far, and
-against a better one the gap is more than 2 paired standard errors, 2 sqrt(2) standard deviations of a seed (where the plan's
-setting ran twice) and 0.5% of the loss, and at the present slopes still open at the end.
+Surely worse: it is in the bottom third (up to 16 trials) or half (beyond) of those that have come or may
+still come as far, and against a better one the gap is more than 2 paired standard errors, 2 sqrt(2)
+standard deviations of a seed (where the plan's setting ran twice) and 0.5% of the loss, and at the
+present slopes still open at the end.
 
-No place left: of those that have come or may still come as far, a third is kept at a quarter of the steps, a sixth at half, a
-twelfth at three quarters, and never fewer than race in the end. A trial that lies behind the last of them by half of the above
-may still be as good, but is not likely to be the one that is kept (measured: benchmarks/search).
+No place left: of those that have come or may still come as far, a third is kept at a quarter of the
+steps, a sixth at half, a twelfth at three quarters, and never fewer than race in the end. A trial that
+lies behind the last of them by half of the above may still be as good, but is not likely to be the one
+that is kept (measured: benchmarks/search).
 
-Every count looks at values at the trial's own progress, never at the latest ones, and a late arrival can only add reasons
-to prune: so the order in which trials report does not matter. Source of the procedure: successive halving (arXiv
-1810.05934) with the margins that noisy losses need.
+Every count looks at values at the trial's own progress, never at the latest ones, and a late arrival can
+only add reasons to prune: so the order in which trials report does not matter. Source of the procedure:
+successive halving (arXiv 1810.05934) with the margins that noisy losses need.
 """
 
 from __future__ import annotations
@@ -54,7 +58,8 @@ MIN_AUDITS = 5
 class RungPruner(NeverPauses):
     """Prunes at a quarter, half and three quarters of each trial's own steps.
 
-    What a trial is held against is kept in its heat from one report to the next, and judged again where it has changed.
+    What a trial is held against is kept in its heat from one report to the next, and
+    judged again where it has changed.
 
     Args:
         trials: how many candidates the whole search has.
@@ -97,7 +102,8 @@ class RungPruner(NeverPauses):
                 heat.verdict, heat.stale = self._judge(heat, yardsticks), False
 
     def _enter(self, curve: Curve, curves: Sequence[Curve]) -> None:
-        """A trial that has come to another stand has a new heat there; one that is not to be judged has none."""
+        """A trial that has come to another stand has a new heat there; one that is not
+        to be judged has none."""
         stand = last_stand(curve)
         if stand is None or not curve.unfinished or curve.protected or curve.suggestion.audit:
             self._heats.pop(curve.id, None)
@@ -113,7 +119,10 @@ class RungPruner(NeverPauses):
         if len(heat.arrived) + 1 < (QUORUM if heat.coming else SMALL_QUORUM):
             return None
         field = len(heat.arrived) + len(heat.coming) + 1
-        spread, standing = _seed_spread(yardsticks, stand.progress), f"{len(better)} of {field} comparable trials were better"
+        spread, standing = (
+            _seed_spread(yardsticks, stand.progress),
+            f"{len(better)} of {field} comparable trials were better",
+        )
 
         def is_ahead(peer: Curve, errors: float) -> bool:
             return heat.once(peer, errors, lambda: _better(peer, curve, stand.progress, spread, errors))
@@ -158,22 +167,28 @@ def _min_evaluations(reading: Reading, count: int) -> int:
 
 
 def _waits_for_yardstick(curve: Curve, progress: float, yardsticks: Sequence[Curve]) -> bool:
-    """The plan's two runs say how much a seed changes; while both are on their way there, nothing is judged."""
-    return any(twin.living and twin.wave <= curve.wave and not twin.reached(progress) for twin in yardsticks)
+    """The plan's two runs say how much a seed changes; while both are on their way
+    there, nothing is judged."""
+    return any(
+        twin.living and twin.wave <= curve.wave and not twin.reached(progress) for twin in yardsticks
+    )
 
 
 def _seed_spread(yardsticks: Sequence[Curve], progress: float) -> float:
-    """Standard deviation between seeds at a progress, from the plan's two runs; 0 until both have come that far."""
+    """Standard deviation between seeds at a progress, from the plan's two runs; 0 until
+    both have come that far."""
     levels = [twin.level(progress) for twin in yardsticks if twin.reached(progress)]
     return float(np.std(levels, ddof=1)) if len(levels) > 1 else 0.0
 
 
 def _better(peer: Curve, curve: Curve, progress: float, seed_spread: float, errors: float) -> bool:
-    """Whether a trial lies behind another by so many standard errors (of paired rows, of two seeds) at a progress, by what
-    matters at all, and by the slopes there at its end too."""
+    """Whether a trial lies behind another by so many standard errors (of paired rows, of two seeds) at a
+    progress, by what matters at all, and by the slopes there at its end too."""
     gap = curve.level(progress) - peer.level(progress)
     paired = paired_difference(curve.until(progress)[-1].score, peer.until(progress)[-1].score)
-    margin = max(errors * paired.se, errors * math.sqrt(2.0) * seed_spread, PRACTICAL * abs(peer.level(progress)))
+    margin = max(
+        errors * paired.se, errors * math.sqrt(2.0) * seed_spread, PRACTICAL * abs(peer.level(progress))
+    )
     closing = (curve.slope(progress) - peer.slope(progress)) * (1.0 - progress)
     return gap > margin and gap + closing > 0.0
 
@@ -181,19 +196,24 @@ def _better(peer: Curve, curve: Curve, progress: float, seed_spread: float, erro
 def _verdict(curve: Curve, ahead: Curve, stand: Stand, why: str) -> Verdict:
     level, best = curve.level(stand.progress), ahead.level(stand.progress)
     reason = (
-        f"at {stand.progress:.0%} of its steps its validation cost was {level:.4g}, {level - best:.2g} above {ahead.id} at the "
-        f"same point ({best:.4g}), and not closing: {why}"
+        f"at {stand.progress:.0%} of its steps its validation cost was {level:.4g}, {level - best:.2g}"
+        f" above {ahead.id} at the same point ({best:.4g}), and not closing: {why}"
     )
     return Verdict(curve.id, "prune", reason, stand.reading.step)
 
 
 def is_off(rung: float, curves: Sequence[Curve]) -> bool:
-    """Whether a rung misleads: over the trials that run to their end whatever happens (audits, the plan's setting), the
-    order at the rung and the final order correlate (Spearman) by less than 0.7. Asked once 5 of them have ended."""
+    """Whether a rung misleads: over the trials that run to their end whatever happens (audits, the
+    plan's setting), the order at the rung and the final order correlate (Spearman) by less than 0.7.
+    Asked once 5 of them have ended.
+    """
     ended = [
         curve
         for curve in curves
-        if (curve.suggestion.audit or curve.protected) and curve.cost is not None and curve.reached(rung) and not curve.living
+        if (curve.suggestion.audit or curve.protected)
+        and curve.cost is not None
+        and curve.reached(rung)
+        and not curve.living
     ]
     pairs = [(curve.level(rung), curve.cost) for curve in ended if curve.cost is not None]
     return len(pairs) >= MIN_AUDITS and spearman(pairs) < RANK_CORRELATION
@@ -209,5 +229,8 @@ def spearman(pairs: Sequence[tuple[float, float]]) -> float:
 
 def _ranks(values: Sequence[float]) -> Floats:
     array = np.asarray(values, dtype=np.float64)
-    below, equal = (array[None, :] < array[:, None]).sum(axis=1), (array[None, :] == array[:, None]).sum(axis=1)
+    below, equal = (
+        (array[None, :] < array[:, None]).sum(axis=1),
+        (array[None, :] == array[:, None]).sum(axis=1),
+    )
     return below + (equal - 1) / 2
