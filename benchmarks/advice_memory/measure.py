@@ -1,6 +1,7 @@
 """One run of our engine in a process of its own: its peak memory as Linux counts it, or its time.
 
-python measure.py trained '{"family": "llama", "rank": 16, ...}'      # a shape of shapes.py; prints one JSON document
+python measure.py trained '{"family": "llama", "rank": 16, ...}'
+        # a shape of shapes.py; prints one JSON document
 """
 
 from __future__ import annotations

@@ -4,14 +4,15 @@ described than those on the T4.
 None of these engines is exactly PEFT with transformers' Trainer, so each has the
 nearest run that the forecast knows:
 
-    litgpt          bfloat16 throughout, adapters too (no float32 copies of their inputs), logits as a whole, PyTorch's fused
-                    attention, nothing recomputed; its figure is what torch allocated,
-                    so no context is added
-    Unsloth's HF    transformers, FlashAttention 2, `prepare_model_for_kbit_training` (upcast), layers recomputed; the
-                    published figure is the longest row that still fits into a card
-    LLaMA-Factory   FlashAttention 2, layers recomputed, and nothing upcast: norms, embeddings and head stay bfloat16; logits
-                    in float32, as transformers gave them at the time
-    PEFT benchmark  transformers in bfloat16, float32 adapters, nothing recomputed; every batch is taken for one of full rows
+    litgpt          bfloat16 throughout, adapters too (no float32 copies of their inputs), logits as
+                    a whole, PyTorch's fused attention, nothing recomputed; its figure is what torch
+                    allocated, so no context is added
+    Unsloth's HF    transformers, FlashAttention 2, `prepare_model_for_kbit_training` (upcast), layers
+                    recomputed; the published figure is the longest row that still fits into a card
+    LLaMA-Factory   FlashAttention 2, layers recomputed, and nothing upcast: norms, embeddings and
+                    head stay bfloat16; logits in float32, as transformers gave them at the time
+    PEFT benchmark  transformers in bfloat16, float32 adapters, nothing recomputed; every batch is
+                    taken for one of full rows
     torchtune       compiled, layers recomputed, a fused loss, adapters in bfloat16
 """
 

@@ -1,7 +1,7 @@
 """Forecasts against what was measured: memory of PEFT on a T4, published peaks, memory
 and time of our own engine.
 
-    python benchmarks/advice_memory/run.py               # everything; writes result.json beside this file
+    python benchmarks/advice_memory/run.py  # everything; writes result.json beside this file
     python benchmarks/advice_memory/run.py --only peft   # what needs no run of our own: seconds
     python benchmarks/advice_memory/run.py --only time   # wants a machine that does nothing else
 

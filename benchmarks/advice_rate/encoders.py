@@ -3,7 +3,7 @@ a seed come to nothing?
 
 Every run is the plan's own setting but for the rate, from several seeds, trained in packs on 22M MiniLM.
 
-    python benchmarks/advice_rate/encoders.py          # about 10 minutes of one core; writes encoders.json
+    python benchmarks/advice_rate/encoders.py  # about 10 minutes of one core; writes encoders.json
     python benchmarks/advice_rate/encoders.py --show   # the committed result
 """
 

@@ -219,7 +219,8 @@ def table(result: dict[str, Any]) -> str:
     for head, group in groups.items():
         for name, found in group.items():
             lines.append(
-                f"{head + name:<45}{found['mean']:>7.2f}{found['p90']:>7.2f}{found['max']:>7.2f}{found['cells']:>7}"
+                f"{head + name:<45}{found['mean']:>7.2f}{found['p90']:>7.2f}{found['max']:>7.2f}"
+                f"{found['cells']:>7}"
             )
     lines.append("")
     for name, found in result["gain_of_plan"].items():

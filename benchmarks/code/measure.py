@@ -1,8 +1,9 @@
 """How the source reads, in numbers: this repository before and now, beside packages
 that you have checked out.
 
-    python benchmarks/code/measure.py                                  # this repository; seconds; writes result.json
-    python benchmarks/code/measure.py httpx=~/src/httpx/httpx ...      # and packages: NAME=FOLDER of its top package
+    python benchmarks/code/measure.py  # this repository; seconds; writes result.json
+    python benchmarks/code/measure.py httpx=~/src/httpx/httpx ...
+        # and packages: NAME=FOLDER of its top package
     python benchmarks/code/measure.py --show                           # the committed result
 
 Rows of packages that are not named again stay as they were measured. Tests inside a

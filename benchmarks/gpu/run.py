@@ -1,10 +1,11 @@
 """The GPU path measured in one command, ten minutes at most; what it writes is what to send.
 
-    python benchmarks/gpu/run.py                 # all steps on the CUDA device; writes result.json beside this file
+    python benchmarks/gpu/run.py  # all steps on the CUDA device; writes result.json beside this file
     python benchmarks/gpu/run.py --minutes 5     # what fits; the last steps are left out
     python benchmarks/gpu/run.py --only speed    # a step again; the others stay as the result has them
-    python benchmarks/gpu/run.py --small         # every step in seconds on the CPU; writes only where --out says
-    python benchmarks/gpu/run.py --table         # the table of README.md, from the result; measures nothing
+    python benchmarks/gpu/run.py --small
+        # every step in seconds on the CPU; writes only where --out says
+    python benchmarks/gpu/run.py --table  # the table of README.md; measures nothing
 
 This process never touches the device. Each step has a process and a limit of its own; the result is
 written anew after every part of it. Ends with 0 when nothing failed and all steps had their time, else

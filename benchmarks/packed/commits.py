@@ -39,7 +39,8 @@ from arms import Arm, Pace, measure
 from rounds import read_profile
 adapters, tokens, dropout = json.loads(sys.argv[1])
 profile = read_profile("cpu")
-sample = measure(Arm("loraloom", "bfloat16", adapters, tokens, dropout), profile.model, Pace(**profile.pace), "cpu")
+arm = Arm("loraloom", "bfloat16", adapters, tokens, dropout)
+sample = measure(arm, profile.model, Pace(**profile.pace), "cpu")
 print(json.dumps([sample.tokens_per_second, sample.peak_bytes]))
 """
 

@@ -1,8 +1,8 @@
 """Packed training against PEFT + transformers.Trainer, side by side in one run.
 
-    python benchmarks/packed/run.py                  # the CPU benchmark; writes result.json beside this file
+    python benchmarks/packed/run.py  # the CPU benchmark; writes result.json beside this file
     python benchmarks/packed/run.py --device cuda    # the GPU benchmark; writes result-cuda.json
-    python benchmarks/packed/run.py --quick          # every path in seconds; writes only where --out says
+    python benchmarks/packed/run.py --quick  # every path in seconds; writes only where --out says
     python benchmarks/packed/run.py --show           # the tables of the last result; measures nothing
 
 Every arm is measured in a process of its own, in rounds: one sample of each arm, then all over again in

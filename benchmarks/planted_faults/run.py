@@ -1,9 +1,9 @@
 """Does diagnosis name the fault that was planted, keep silent about healthy runs, and
 propose what helps?
 
-    python benchmarks/planted_faults/run.py                     # every run, every remedy and the cost; writes result.json
-    python benchmarks/planted_faults/run.py --set last          # one set (or cost): that part of result.json
-    python benchmarks/planted_faults/run.py --only rank         # those whose name holds a word; writes nothing
+    python benchmarks/planted_faults/run.py  # every run, every remedy and the cost; writes result.json
+    python benchmarks/planted_faults/run.py --set last  # one set (or cost): that part of result.json
+    python benchmarks/planted_faults/run.py --only rank  # those whose name holds a word; writes nothing
     python benchmarks/planted_faults/run.py --show              # the tables of the committed result
     python benchmarks/planted_faults/run.py --data D --models M # where the data and
     models are, if not in ../shared

@@ -1,6 +1,6 @@
 """From how many validation rows on should half of them be kept from the search, for the race alone?
 
-    python benchmarks/search/confirm.py           # resamples the committed tables; writes confirm.json (minutes)
+    python benchmarks/search/confirm.py  # resamples the committed tables; writes confirm.json (minutes)
     python benchmarks/search/confirm.py --show    # the committed result
 
 There are two ways to use so many rows. *half*: the search chooses on one half, and the race scores its

@@ -98,7 +98,7 @@ def optuna_hyperband(world: World, clock: Clock, number: int, trials: int) -> Co
 
 
 # -- packed
-# --------------------------------------------------------------------------------------------------------
+# -------------------------------------------------------------------------------------------------------
 
 
 def keep_top(world: World, clock: Clock, number: int, trials: int) -> Course:

@@ -1,11 +1,14 @@
 """How long until a search of LoRA settings has found one that is as good as any?
 Searches are replayed over a table.
 
-    python benchmarks/search/run.py                   # replays over the tables, made first if there are none; writes result.json
-    python benchmarks/search/run.py --make table      # trains all settings with all seeds (about 2 hours of one core)
-    python benchmarks/search/run.py --make clock      # times every piece of work on this machine (about 10 minutes)
-    python benchmarks/search/run.py --make live       # five real searches each way, in small (about 5 minutes)
-    python benchmarks/search/run.py --show            # the committed result; with --task all that is known of a task
+    python benchmarks/search/run.py
+        # replays over the tables, made first if there are none; writes result.json
+    python benchmarks/search/run.py --make table
+        # trains all settings with all seeds (about 2 hours of one core)
+    python benchmarks/search/run.py --make clock
+        # times every piece of work on this machine (about 10 minutes)
+    python benchmarks/search/run.py --make live  # five real searches each way (about 5 minutes)
+    python benchmarks/search/run.py --show  # the committed result; with --task all of a task
 
 `--task` (also several times) keeps to some of the tasks, `--only` to some of the searches. What is made
 lies beside this file and is committed. README.md says how to read the result.

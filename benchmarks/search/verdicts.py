@@ -1,6 +1,7 @@
 """How often is a setting said to be better for certain where all are alike, and how often where one is?
 
-    python benchmarks/search/verdicts.py           # simulates whole searches, judged by the code of `tune`; writes verdicts.json
+    python benchmarks/search/verdicts.py
+        # simulates whole searches, judged by the code of `tune`; writes verdicts.json
     python benchmarks/search/verdicts.py --show    # the committed result
 
 A search is drawn, not trained: each setting has a true cost, each run the luck of its seed, each row a

@@ -273,7 +273,7 @@ def test_every_row_of_the_table_reads_something_that_a_step_tells(small: dict[st
 
 
 # -- the table
-# -----------------------------------------------------------------------------------------------------------
+# -------------------------------------------------------------------------------------------------------
 
 
 def speed(**milliseconds: float) -> dict[str, Any]:
@@ -343,7 +343,8 @@ for name in {names!r}:
     importlib.import_module(name)
 from steps.forecast import forecast, plan_of
 from steps.training import make_rows
-print(forecast(plan_of('small', 'bfloat16', 2, make_rows(8, 128), make_rows(8, 128), 'cpu'), 512)['forecast_ms'] > 0)
+plan = plan_of('small', 'bfloat16', 2, make_rows(8, 128), make_rows(8, 128), 'cpu')
+print(forecast(plan, 512)['forecast_ms'] > 0)
 """
     ended = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
     assert ended.stdout.strip() == "True", ended.stderr

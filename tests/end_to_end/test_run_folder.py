@@ -10,8 +10,10 @@ import pytest
 import yaml
 from doorway import Door, Run, World
 
-KEYS = {"schema_version", "name", "verb", "status", "model", "task", "started_at", "seconds", "environment", "baseline", "best",
-        "trials", "findings"}  # fmt: skip
+KEYS = {
+    "schema_version", "name", "verb", "status", "model", "task", "started_at", "seconds", "environment",
+    "baseline", "best", "trials", "findings",
+}  # fmt: skip
 TRIAL_KEYS = {
     "id",
     "status",

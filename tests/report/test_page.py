@@ -202,10 +202,8 @@ def test_the_snippet_is_python_and_knows_the_head(run: RunFolder) -> None:
     result.task, result.labels, result.model = "seq_cls", ["a", "b", "c"], "o'brien/tiny"
     snippet = str(load_snippet(run, result))
     compile(snippet, "snippet", "exec")
-    assert (
-        """AutoModelForSequenceClassification.from_pretrained("o'brien/tiny", id2label={0: 'a', 1: 'b', 2: 'c'},"""
-        in snippet
-    )
+    loaded = "AutoModelForSequenceClassification.from_pretrained"
+    assert f"""{loaded}("o'brien/tiny", id2label={{0: 'a', 1: 'b', 2: 'c'}},""" in snippet
     result.labels = [str(number) for number in range(77)]
     assert "num_labels=77" in str(load_snippet(run, result))
     assert "'runs/first/best'" in snippet

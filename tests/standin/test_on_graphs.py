@@ -375,7 +375,7 @@ def test_seeds_that_are_not_sent_anew_would_be_noticed(
 
 
 # -- lengths
-# ---------------------------------------------------------------------------------------------------------
+# -------------------------------------------------------------------------------------------------------
 
 
 def test_lengths_that_rows_are_padded_to_are_few_and_never_beyond_the_longest() -> None:

@@ -31,7 +31,10 @@ PACKAGES = (
     "optuna",
     "plotly",
 )
-ASKED = "driver_version,power.limit,clocks.max.sm,clocks.max.memory,pcie.link.gen.current,pcie.link.width.current"
+ASKED = (
+    "driver_version,power.limit,clocks.max.sm,clocks.max.memory,pcie.link.gen.current,"
+    "pcie.link.width.current"
+)
 ORDERS = 2000
 
 

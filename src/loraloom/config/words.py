@@ -139,15 +139,12 @@ ABSENT: Mapping[str, str] = {
     word: said
     for words, said in {
         "warmup_steps num_warmup_steps": "training.warmup_ratio is the share of all steps, such as 0.06",
-        "save_steps save_strategy save_total_limit save_every saves_per_epoch checkpoint_every steps_per_save": (
-            _BY_TIME
-        ),
-        "eval_steps eval_strategy evaluation_strategy evals_per_epoch logging_steps logging_strategy log_every steps_per_eval steps_per_report": (
-            _LOOKS
-        ),
-        "deepspeed fsdp num_processes nproc_per_node num_gpus n_gpu gpus gpu gpu_ids cuda device devices device_map accelerator local_rank cpu use_cpu no_cuda": (
-            _ONE_DEVICE
-        ),
+        "save_steps save_strategy save_total_limit save_every saves_per_epoch checkpoint_every"
+        " steps_per_save": _BY_TIME,
+        "eval_steps eval_strategy evaluation_strategy evals_per_epoch logging_steps logging_strategy"
+        " log_every steps_per_eval steps_per_report": _LOOKS,
+        "deepspeed fsdp num_processes nproc_per_node num_gpus n_gpu gpus gpu gpu_ids cuda device devices"
+        " device_map accelerator local_rank cpu use_cpu no_cuda": _ONE_DEVICE,
         "lora": "there is no need: LoRA is all that is trained",
         "finetuning_type method stage adapter_type peft_method": (
             "there is no need: LoRA on answers (SFT) is all that is trained"

@@ -62,7 +62,8 @@ class LlamaLike:
     dtype: str | None
 
     def architecture(self, task: Task) -> str:
-        return f"{FAMILIES[self.family].prefix}For{'CausalLM' if task == 'causal_lm' else 'SequenceClassification'}"
+        head = "CausalLM" if task == "causal_lm" else "SequenceClassification"
+        return f"{FAMILIES[self.family].prefix}For{head}"
 
     def linears(self, task: Task, labels: int) -> tuple[LinearFact, ...]:
         """Every linear layer, in the order of the modules."""

@@ -18,15 +18,16 @@ from loraloom.plan.presets import PRESETS
 INTRO = """\
 # Settings
 
-What each setting does, how `loraloom plan` finds a value for it, and what is known. This page is written by
-`make docs` from the rules themselves.
+What each setting does, how `loraloom plan` finds a value for it, and what is known. This page is
+written by `make docs` from the rules themselves.
 
-For your model and data, `loraloom plan` shows every value with its reason, its source, the range worth trying and a grade:
-**A** raw data or code, **B** the text of a paper, **C** a vendor or a second hand, **M** derived here: try it before you
-trust it. `loraloom plan --explain r` shows one setting at length, with the value for your run if you name model and data.
+For your model and data, `loraloom plan` shows every value with its reason, its source, the range worth
+trying and a grade: **A** raw data or code, **B** the text of a paper, **C** a vendor or a second hand,
+**M** derived here: try it before you trust it. `loraloom plan --explain r` shows one setting at length,
+with the value for your run if you name model and data.
 
-What you set wins over a preset, a preset wins over a goal, and a goal over a rule. `loraloom tune` starts from the plan and
-searches round it; the end of `loraloom plan` lists what it may change.
+What you set wins over a preset, a preset wins over a goal, and a goal over a rule. `loraloom tune`
+starts from the plan and searches round it; the end of `loraloom plan` lists what it may change.
 """
 ORDER = ("task", "model", "data", "adapter", "training", "search", "limits")
 

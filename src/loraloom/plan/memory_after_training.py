@@ -4,8 +4,10 @@ and merging one into its base.
 Both run the plain model with PEFT's adapter on it, one adapter at a time: there is no
 pack, no gradient and no layout.
 
-    generation  weights + adapter + cache of keys and values + logits of the last position + the pass over the prompts
-    export      weights, which become the merged ones in place + adapter + the dense update of the largest layer
+    generation  weights + adapter + cache of keys and values + logits of the last position
+                + the pass over the prompts
+    export      weights, which become the merged ones in place + adapter
+                + the dense update of the largest layer
 """
 
 from __future__ import annotations

@@ -3,7 +3,8 @@ forecast of our own engine.
 
 The peak is the largest of four moments, each summed from the sizes of what is alive at it:
 
-    forward     the end of the forward pass: what the layers keep, and the logits with their logarithm of softmax
+    forward     the end of the forward pass: what the layers keep, and the logits with their
+                logarithm of softmax
     loss        the way back through the loss: two more copies of the logits, their gradients
     layer       the way back through one layer: its tensors, made again where activations are recomputed
     optimizer   the step: gradients and the moments of AdamW, and one temporary of theirs
