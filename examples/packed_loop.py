@@ -140,7 +140,7 @@ def train(candidates: list[Candidate]) -> tuple[dict[str, list[Tensor]], dict[st
     losses: dict[str, list[float]] = {one.name: [] for one in candidates}
     optimisers: dict[str, torch.optim.Optimizer] = {}
     orders: dict[str, torch.Generator] = {}
-    # all that is random hangs on the candidate's own seed, nothing on the company
+    # all randomness comes from the candidate's own seed, none from the others in the pack
     for one in candidates:
         torch.manual_seed(one.seed)
         weights[one.name] = [weight for layer in layers for weight in layer.add(one)]

@@ -131,7 +131,7 @@ def test_every_flag_is_a_key_of_the_config() -> None:
         ),
         (
             ["generate", "Hello"],
-            "error: nobody is there to answer\n  next: name an adapter with --adapter",
+            "error: neither an adapter nor a model was given\n  next: name one with --adapter",
         ),
         (
             ["generate", "--adapter", "a", "--max-new-tokens", "0", "Hello"],

@@ -193,7 +193,7 @@ def test_a_file_without_a_flag_is_the_config_or_the_rows(
     assert "more than one config" in answered(capsys, "plan", "a.yaml", "b.yaml")
     Path("config.yaml").write_text("")
     Path("run.json").write_text("{}")
-    assert "has data of its own" in answered(capsys, "train", "rows.jsonl", "--resume", ".")
+    assert "a resumed run uses its own data" in answered(capsys, "train", "rows.jsonl", "--resume", ".")
 
 
 def test_a_run_is_neither_config_nor_rows(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

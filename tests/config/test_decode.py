@@ -281,10 +281,10 @@ def test_a_key_that_stands_twice_is_not_silently_the_last(write) -> None:
     path = write("adapter:\n  r: 8\n  r: 16\n")
     assert (
         refusal(path)
-        == f"{path}:3: `adapter.r` stands twice, first in line 2\n  next: remove one of the two"
+        == f"{path}:3: `adapter.r` appears twice, first in line 2\n  next: remove one of the two"
     )
     path = write("task: auto\nmodel: {}\ntask: seq_cls\n")
-    assert "`task` stands twice, first in line 1" in refusal(path)
+    assert "`task` appears twice, first in line 1" in refusal(path)
 
 
 def test_a_section_is_not_a_value(write) -> None:
@@ -314,7 +314,7 @@ def test_an_anchor_that_holds_itself_does_not_hang(write) -> None:
 
 def test_aliases_that_stand_for_billions_are_refused_unread(write) -> None:
     lines = ["a0: &a0 [1]", *(f"a{i}: &a{i} [{', '.join([f'*a{i - 1}'] * 10)}]" for i in range(1, 30))]
-    assert "stands for more than 100,000 values" in refusal(write("\n".join(lines)))
+    assert "expands to more than 100,000 values" in refusal(write("\n".join(lines)))
 
 
 def test_a_file_of_data_is_no_config(tmp_path: Path) -> None:

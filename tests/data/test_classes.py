@@ -106,7 +106,7 @@ def test_numbers_of_a_head_without_names_need_no_guess() -> None:
 
 
 def test_more_labels_than_outputs() -> None:
-    with pytest.raises(DataError, match="3 labels, and the adapter tells 2 classes apart"):
+    with pytest.raises(DataError, match="3 labels, and the adapter has 2 classes"):
         classes_of({"a", "b", "c"}, Known(unnamed(2), "the adapter"))
 
 

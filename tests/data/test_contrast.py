@@ -77,7 +77,7 @@ def test_validation_that_resembles_training_is_told() -> None:
 
 def test_tokens_lengths_labels_and_groups_are_told() -> None:
     (told,) = contrast(encoded(rows(90, token=6)))
-    assert "of the test's tokens stand in no training row, 0% of validation's" in told
+    assert "of the test's tokens occur in no training row, 0% of validation's" in told
     assert contrast(encoded(rows(90, length=16))) == (
         "rows have 16 tokens in the test, 8 in validation (medians)",
     )

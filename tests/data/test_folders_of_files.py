@@ -163,7 +163,7 @@ def test_what_datasets_saved_to_disk_is_read_in_its_order(tmp_path: Path) -> Non
     save(tmp_path, "a", "b", "c")
     assert texts(tmp_path) == ["a", "b", "c"]
     (tmp_path / "data-00001-of-00003.arrow").unlink()
-    assert "is not whole" in refusal(tmp_path) and "data-00001-of-00003.arrow" in refusal(tmp_path)
+    assert "is incomplete" in refusal(tmp_path) and "data-00001-of-00003.arrow" in refusal(tmp_path)
     save(tmp_path, "a", _indices_files=[{"filename": "indices.arrow"}])
     assert "flatten_indices" in refusal(tmp_path)
 

@@ -143,7 +143,7 @@ def test_the_index_of_pandas_is_left_out_and_told(tmp_path: Path, name: str) -> 
 def test_a_header_that_comes_again_is_no_row(tmp_path: Path) -> None:
     table = read(tmp_path, "d.csv", "text,label\na,0\ntext,label\nb,1\n")
     assert rows(table) == [("a", "0"), ("b", "1")]
-    assert "the header stands 2 times" in table.notes[0]
+    assert "the header appears 2 times" in table.notes[0]
 
 
 @pytest.mark.parametrize("end", ["\n", "\r\n", "\r"])

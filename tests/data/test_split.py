@@ -180,7 +180,7 @@ def test_a_label_that_train_lacks(tmp_path: Path) -> None:
     with pytest.raises(DataError) as caught:
         split(classified(10), held_out, None, CLASSIFIED)
     message = str(caught.value)
-    assert message.startswith(f"{held_out}:2: the label `z` stands in validation but never in train")
+    assert message.startswith(f"{held_out}:2: the label `z` is in validation but not in train")
     assert "a, b" in message
     assert caught.value.exit_code == 2
 

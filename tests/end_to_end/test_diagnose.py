@@ -226,6 +226,6 @@ def test_a_test_of_another_source_is_told_with_what_differs(
         and "tokens in the test" in found["evidence"]
     )
     assert "warning: validation-unlike-test" in other.answer.out
-    assert "validation does not stand for the test" in (other.folder / "report.html").read_text()
+    assert "validation does not represent the test" in (other.folder / "report.html").read_text()
     same = ran(loraloom, tmp_path, "same", *words, "--test", 0.2)
     assert not [each for each in same.result["findings"] if each["name"] == "validation-unlike-test"]

@@ -116,7 +116,7 @@ def test_rows_are_kept_as_a_file(ending: str, tuned: Run, loraloom: Door, tmp_pa
     assert {row["predicted"] for row in found} <= set(tuned.result["labels"])
     again = loraloom(*words)
     assert again.code == 2
-    assert "is there already" in again.err
+    assert "already exists" in again.err
     assert sorted(file.name for file in tmp_path.iterdir()) == ["new.jsonl", out.name]
 
 

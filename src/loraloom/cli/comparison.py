@@ -23,10 +23,10 @@ OTHER_LINES = 18
 
 
 def show_comparison(found: Comparison, console: Console, *, everything: bool = False) -> None:
-    """The table of entrants, the verdict, and what the quality hung on.
+    """The table of candidates, the verdict, and which settings mattered.
 
     Args:
-        everything: all columns and all entrants, however large the table.
+        everything: all columns and all candidates, however large the table.
     """
     judged = len(found.importance.shares) if not found.importance.note else 0
     rows = rows_left(console, OTHER_LINES + judged, everything=everything)
@@ -63,7 +63,7 @@ def _table(found: Comparison, lines: Sequence[Line], width: int | None) -> Group
 
 
 def _columns(found: Comparison, lines: Sequence[Line]) -> Iterator[Shown]:
-    """What is shown of each entrant, with the rank of each column."""
+    """What is shown of each candidate, with the rank of each column."""
 
     def shown(
         heading: str, cell: Callable[[Line], str], rank: int, *, number: bool = True, note: str = ""

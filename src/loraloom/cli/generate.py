@@ -48,8 +48,8 @@ def generate(
     """Let adapters and their base answer prompts."""
     if not model and not adapter:
         raise ConfigError(
-            "nobody is there to answer",
-            next="name an adapter with --adapter, a base with --model, or both",
+            "neither an adapter nor a model was given",
+            next="name one with --adapter or --model, or both",
         )
     asked = prompts or _lines_of_stdin()
     if not asked:
@@ -71,7 +71,7 @@ def generate(
 
 
 def _say_forms(forms: Mapping[str, str | None]) -> None:
-    """How prompts were written, once for all sources where it is one way."""
+    """Say how prompts were written: once where it is the same for all sources."""
     from loraloom.data.form_template import in_form
 
     for form in dict.fromkeys(forms.values()):

@@ -22,7 +22,7 @@ SCREEN = 38
 """Lines that a command aims to keep to, the rows included: a screen of 40 has room for
 the command and the next prompt too."""
 FEWEST_LINES = 10
-"""The rows take so many, however much was said before them."""
+"""The rows get at least this many lines, however many stand above them."""
 
 
 def rows_words(rows: Mapping[str, int]) -> str:
@@ -34,7 +34,7 @@ def rows_words(rows: Mapping[str, int]) -> str:
 
 
 def show_rows(console: Console, rows: Sequence[Row], *, said: int = 0, everything: bool = False) -> None:
-    """Rows with what is learnt of them, in what a screen has left.
+    """Print rows with what is learnt of them, in the lines that a screen has left.
 
     Args:
         said: lines that stand above them.
@@ -60,8 +60,8 @@ def supervised(row: Row, longest: int = WHOLE) -> Text:
 
 
 def _in_lines(console: Console, row: Row, most: int) -> list[Text]:
-    """A row in at most so many lines: its pieces are cut until where learning begins
-    and ends is still seen."""
+    """A row in at most `most` lines: its pieces are cut, but where learning begins and
+    ends stays visible."""
     longest = WHOLE
     while True:
         lines = list(supervised(row, longest).wrap(console, console.width))

@@ -126,8 +126,8 @@ def _help_for(options: Sequence[str]) -> str:
 
 
 def _report_crash(error: Exception, *, verbose: bool) -> None:
-    """One line for the person, the traceback in a file: a fault of ours should be easy
-    to pass on and not in the way."""
+    """One line on the screen, the traceback in a file: a bug should be easy to report
+    without filling the terminal."""
     if verbose:
         traceback.print_exception(error)
     with tempfile.NamedTemporaryFile(

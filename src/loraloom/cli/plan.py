@@ -62,8 +62,9 @@ def plan(
 
 @contextmanager
 def without_collector() -> Generator[None]:
-    """Leave out Python's search for cycles: nearly all that imports and a plan make lives to the end,
-    and looking through it again and again is time for nothing."""
+    """Turn off Python's search for reference cycles: nearly all objects that imports and a plan make
+    live to the end, and searching them again and again only takes time.
+    """
     collects = gc.isenabled()
     gc.disable()
     try:

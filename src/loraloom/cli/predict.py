@@ -43,8 +43,8 @@ def predict(
     """Label or answer new rows, and keep them as a file.
 
     Each row comes back with all its columns and `predicted`: the label of a classifier, or what a
-    language model answers. Labels or answers that are there already are carried along and count for
-    nothing.
+    language model answers. Labels or answers that the rows already have are kept in their columns and
+    otherwise ignored.
     """
     from loraloom.data.writers import check_target, json_line, write_rows
     from loraloom.pipeline.predict import predict as run_predict
@@ -79,7 +79,7 @@ def predict(
 
 @contextmanager
 def counted(quiet: bool) -> Generator[Callable[[int, int], None]]:
-    """How many rows are done, in one line of a terminal; nothing anywhere else."""
+    """Show how many rows are done, in one line of a terminal; show nothing where there is none."""
     shows = not quiet and sys.stderr.isatty()
 
     def tick(done: int, rows: int) -> None:

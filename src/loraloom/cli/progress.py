@@ -21,7 +21,7 @@ ENDINGS = ("completed", "pruned", "diverged", "failed")
 def progress(
     *, quiet: bool = False, console: Console | None = None
 ) -> Generator[Callable[[Event], None]]:
-    """Something to hand each event of a run to, for as long as the run lasts.
+    """A function that shows each event of a run, for as long as the run lasts.
 
     Args:
         quiet: show nothing.

@@ -23,7 +23,7 @@ def report(
     json: Json = False,
     verbose: Verbose = False,
 ) -> dict[str, Any]:
-    """Draw a run's page anew from its folder."""
+    """Redraw a run's page from its folder."""
     from loraloom.report.page import write_report
     from loraloom.store.find import find_run
 

@@ -69,9 +69,7 @@ FLAGS: Mapping[str, Flag] = {
 
 Files = Annotated[
     list[Path] | None,
-    typer.Argument(
-        metavar="CONFIG.yaml|DATA", help="What to do (flags win over it), or a file of rows."
-    ),
+    typer.Argument(metavar="CONFIG.yaml|DATA", help="A config (flags win over it), or a file of rows."),
 ]
 Sets = Annotated[
     list[str] | None,
@@ -180,7 +178,7 @@ def asks(*flags: str) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
 
 
 def _file_of(config_file: Path | None, resume: Path | None) -> Path | None:
-    """The config file: that of the run which is to go on, where there is one.
+    """The config file; with --resume, that of the run.
 
     Raises:
         RequestError: two files say what to do, or there is no such run.
@@ -189,7 +187,7 @@ def _file_of(config_file: Path | None, resume: Path | None) -> Path | None:
         return config_file
     if config_file is not None:
         raise RequestError(
-            "a run that goes on has a config of its own",
+            "a resumed run uses its own config",
             got=f"{config_file} and --resume {resume}",
             next=f"leave {config_file} out",
         )
@@ -207,12 +205,12 @@ def _take_rows(values: dict[str, Any], key: str, rows: Sequence[Path], resume: P
     """Put the files of rows that stand without a flag where its flag would have put them.
 
     Raises:
-        RequestError: a flag names data too, or the run that goes on has data of its own.
+        RequestError: a flag names data too, or the resumed run has its own data.
     """
     listed = ", ".join(map(str, rows))
     if resume is not None:
         raise RequestError(
-            "a run that goes on has data of its own",
+            "a resumed run uses its own data",
             got=f"{listed} and --resume {resume}",
             next=f"leave {listed} out",
         )
@@ -237,7 +235,7 @@ def _take_rows(values: dict[str, Any], key: str, rows: Sequence[Path], resume: P
 
 
 def _refuse_config_as_data(values: dict[str, Any]) -> None:
-    """A config that is given for data would be called a file of an unknown kind, which helps nobody."""
+    """Refuse a config given as data here: the readers would only call it a file of an unknown kind."""
     for key in SOURCES:
         named = values.get(key, ())
         for name in [named] if isinstance(named, str) else named:
@@ -256,7 +254,7 @@ def _applied(place: str, file: Path | None) -> tuple[Path, dict[str, Any]]:
     """
     if file is not None:
         raise RequestError(
-            "a run that is done again has a config of its own",
+            "--apply uses the config of the run that it names",
             got=f"{file} and --apply {place}",
             next="leave one of the two out",
         )

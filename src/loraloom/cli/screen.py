@@ -14,7 +14,7 @@ PLAIN_WIDTH = 140
 WIDEST = 120
 """Sentences in a line longer than this are hard to read."""
 FEWEST_ROWS = 6
-"""A list shows so many rows, however low the screen."""
+"""A list shows at least this many rows, however low the screen."""
 
 
 def plain_console() -> Console:

@@ -1,4 +1,4 @@
-"""What a command says at its end, for people, on stdout."""
+"""What a command prints for people at its end."""
 
 from __future__ import annotations
 

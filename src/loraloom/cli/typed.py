@@ -1,5 +1,5 @@
-"""What a person types, in our words, before typer reads it: verbs and options of other
-tools, and what to say of the rest."""
+"""Turns what a person types into our own verbs and options, before typer reads it:
+other tools have other names for them."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from loraloom.errors import RequestError
 
 _ON, _OFF = ("true", "yes", "on", "1"), ("false", "no", "off", "0")
 _TYPO = 0.8
-"""Likeness of letters from which a word counts as a slip of the pen."""
+"""Likeness of letters from which a word counts as a typing error."""
 
 
 @dataclass(frozen=True)
@@ -65,7 +65,7 @@ def _verb(word: str, commands: Mapping[str, Any]) -> str:
         return word
     if "." in word or "/" in word:
         raise RequestError(
-            "a command line begins with what to do", got=word, next=f"for example loraloom tune {word}"
+            "the first word must be a command", got=word, next=f"for example loraloom tune {word}"
         )
     close = difflib.get_close_matches(word.lower(), commands, n=1, cutoff=_TYPO)
     guess = VERBS.get(word.lower(), close[0] if close else None)

@@ -147,7 +147,7 @@ _Yaml.add_implicit_resolver("tag:yaml.org,2002:merge", re.compile(r"^<<$"), ["<"
 
 
 class _TooMany(yaml.YAMLError):
-    """YAML, but more of it than anyone wrote."""
+    """YAML, but more of it than any person would write."""
 
 
 def _load(text: str) -> tuple[Any, yaml.Node | None]:
@@ -241,7 +241,7 @@ def _read_file(path: Path) -> dict[str, _Setting]:
 def _not_yaml(error: yaml.YAMLError, path: Path) -> ConfigError:
     if isinstance(error, _TooMany):
         return ConfigError(
-            f"the file stands for more than {_MOST_VALUES:,} values",
+            f"the file expands to more than {_MOST_VALUES:,} values",
             where=str(path),
             next=(
                 "write values out where an alias (*name) repeats others; one that holds itself never"
@@ -266,7 +266,7 @@ def _note_lines(
         name, line = f"{prefix}{key_node.value}", key_node.start_mark.line + 1
         if name in lines and depth < 2:
             raise ConfigError(
-                f"`{name}` stands twice, first in line {lines[name]}",
+                f"`{name}` appears twice, first in line {lines[name]}",
                 where=f"{path}:{line}",
                 next="remove one of the two",
             )

@@ -102,7 +102,7 @@ def _adapter(hint: Any) -> TypeAdapter[Any]:
 
 
 def _is_wrong_bool(key: Key, value: Any) -> bool:
-    """pydantic reads `true` as 1; for us that is a slip of the pen."""
+    """pydantic reads `true` as 1; for us that is a typing error."""
     items = cast(dict[Any, Any], value).values() if isinstance(value, dict) else (value,)
     return bool not in key.kinds and any(isinstance(item, bool) for item in items)
 

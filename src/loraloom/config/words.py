@@ -259,7 +259,7 @@ def plain(word: str) -> str:
 
 
 def squashed(word: str) -> str:
-    """Letters and digits alone: `learningrate`, as people write it who leave the rest out."""
+    """Letters and digits alone: `learningrate`, as some people write it."""
     return re.sub(r"[^a-z0-9]", "", word.lower())
 
 

@@ -288,8 +288,8 @@ def _summed(
 
 
 def _advice(talk: Conversation, renderer: Renderer) -> str | None:
-    """What would make the template take a conversation, found by trying; None where
-    nothing that is known does."""
+    """What would make the template take a conversation, found by trying the known
+    cures; None where none works."""
 
     def takes(changed: Conversation) -> bool:
         try:

@@ -127,7 +127,7 @@ def _unlike(own: Sequence[str], known: Known, words: Mapping[str, str]) -> Class
         )
     made = classes_of(own, None, words)
     note = (
-        f"{known.source} tells apart other classes ({shown(known.names)}): it is trained anew for"
+        f"{known.source} has other classes ({shown(known.names)}): it gets a new head for"
         f" {shown(made.names)}"
     )
     return Classes(made.names, made.numbers, note)
@@ -140,7 +140,7 @@ def _guessed(own: Sequence[str], known: Known, words: Mapping[str, str]) -> Clas
         if not known.binding:
             return classes_of(own, None, words)
         raise DataError(
-            f"the rows have {len(own)} labels, and {known.source} tells {count} classes apart",
+            f"the rows have {len(own)} labels, and {known.source} has {count} classes",
             got=f"the labels {shown(own)}",
             next="check `data.label_column`",
         )

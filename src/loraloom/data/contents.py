@@ -15,12 +15,15 @@ from typing import IO, Any, cast
 from loraloom.errors import DataError
 
 PACKED = (".gz", ".zst", ".bz2", ".xz")
-"""Endings that stand behind that of a format: train.jsonl.gz. What the file is, its first bytes say."""
+"""Endings that may follow that of a format: train.jsonl.gz. How a file is packed is
+told by its first bytes."""
 
 _CHUNK = 2**22
-_FREE_BYTES, _MOST_TIMES = 2**27, 250
-"""A packed file may grow to the first of these, and beyond it to so many times its own size: rows of
-text come to a tenth of that, and a file that grows further was made to fill a memory."""
+_FREE_BYTES = 2**27
+"""Any packed file may grow to this size."""
+_MOST_TIMES = 250
+"""Beyond it, to this many times its own size: rows of text grow a tenth of that, and a file that grows
+further was made to fill a memory."""
 _MAGIC: Mapping[bytes, str] = {
     b"\x1f\x8b": "gzip",
     b"\x28\xb5\x2f\xfd": "zstd",
@@ -85,7 +88,7 @@ def text_of(path: Path) -> str:
         raise DataError(
             "the text holds a NUL character",
             where=f"{path}:{text.count(chr(10), 0, nul) + 1}",
-            got="what a copy that broke off leaves, or a file that is no text",
+            got="what an interrupted copy leaves, or a file that is not text",
             need="text",
             next=(
                 f"get the file again, or take them out: tr -d '\\000' < {path.name} >"
@@ -109,7 +112,7 @@ def _unpacked(path: Path) -> bytes:
         except (OSError, EOFError, ValueError, lzma.LZMAError, zlib.error) as error:
             if isinstance(error, DataError):
                 raise
-            # The file was opened and read: what fails here is what stands in it.
+            # The file was opened and read: what fails here is its content.
             raise DataError(
                 f"{path} cannot be unpacked ({packing})",
                 got=str(error) or type(error).__name__,
@@ -151,7 +154,7 @@ def _not_text(raw: bytes, error: UnicodeDecodeError, path: Path) -> DataError:
     got = f"byte 0x{raw[error.start]:02x}"
     if error.encoding != "utf-8":
         return DataError(
-            f"the file begins as {error.encoding.upper()} does and does not go on so",
+            f"the file begins as {error.encoding.upper()}, but not all of it is",
             where=str(path),
             got=f"{error.reason} at byte {error.start:,}",
             next="get the file again, or save it as UTF-8",

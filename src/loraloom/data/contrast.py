@@ -11,18 +11,18 @@ from numpy.typing import NDArray
 from loraloom.data.rows import IGNORED, Encoded, Row
 
 RELATED = 0.1
-"""Of the rows: by how much more of one split must be related to training before it is told."""
+"""Difference in the share of related rows that is worth telling."""
 LONGER = 1.25
-"""Factor between two median lengths that is told."""
+"""Factor between two median lengths that is worth telling."""
 NEW_TOKENS = 0.02
-"""By how much larger the share of tokens must be that no training row has."""
+"""Difference in the share of tokens that no training row has that is worth telling."""
 FEW_GROUPS = 10
 SIGMAS = 2.0
 
 
 def contrast(data: Encoded) -> tuple[str, ...]:
-    """How the test differs from validation, the most telling first; nothing where
-    neither can be told from the other."""
+    """How the test differs from validation, the most telling difference first; empty
+    where the two are alike."""
     found = (
         _source(data),
         _related(data),
@@ -35,8 +35,11 @@ def contrast(data: Encoded) -> tuple[str, ...]:
 
 
 def related_share(data: Encoded, split: str) -> tuple[int, int]:
-    """Rows of a split that say what a training row says, are asked the same or nearly the same, and all
-    of its rows, as they were read: a text may since have been cut into several."""
+    """(related, all) rows of a split: related are those that repeat a training row,
+    share its prompt, or nearly do.
+
+    Rows are counted as they were read: a text may since have been cut into several.
+    """
     found = [each for each in data.overlaps if each.split == split]
     read = found[0].of if found else len(data.splits[split])
     return min(read, data.repeated.get(split, 0) + sum(each.rows for each in found)), read
@@ -71,7 +74,7 @@ def _new_tokens(data: Encoded) -> str:
     ours, theirs = (_share_outside(rows, known) for rows in (data.validation, data.test))
     if abs(theirs - ours) <= NEW_TOKENS:
         return ""
-    return f"{theirs:.0%} of the test's tokens stand in no training row, {ours:.0%} of validation's"
+    return f"{theirs:.0%} of the test's tokens occur in no training row, {ours:.0%} of validation's"
 
 
 def _share_outside(rows: Sequence[Row], known: NDArray[np.int32]) -> float:

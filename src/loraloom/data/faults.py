@@ -1,4 +1,4 @@
-"""Why a value cannot play its role in a format: (what is needed, what was got)."""
+"""Why a value does not fit its role in a format: (what is needed, what was got)."""
 
 from __future__ import annotations
 

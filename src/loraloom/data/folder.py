@@ -154,7 +154,7 @@ def _saved(folder: Path, split: str) -> Table | None:
     files = [folder / name for name in _strings(names) if Path(name).name == name]
     if missing := [file.name for file in files if not file.is_file()]:
         raise DataError(
-            f"{folder} is not whole",
+            f"{folder} is incomplete",
             got=f"no {shortened(missing)}",
             need="every file that state.json names",
         )

@@ -1,5 +1,5 @@
-"""Rows that are still to be answered, read as if they were: what is asked stands where
-it stood in training."""
+"""Rows that are still to be answered, read as if they were answered: so each prompt is
+written as in training."""
 
 from __future__ import annotations
 
@@ -21,10 +21,10 @@ def read_unanswered(
     table: Table, data: DataConfig, task: Task, *, encoder_decoder: bool = False, label: str = BLANK
 ) -> tuple[Table, Recognised]:
     """The rows with something in each answer's place, and how they are read. Answers
-    that are there count for nothing.
+    that the rows have are ignored.
 
     Args:
-        label: what stands for the class of each row; one that the head has.
+        label: what to put for the class of each row; one that the head has.
 
     Raises:
         DataError: nothing in the rows is known to ask anything.

@@ -20,13 +20,13 @@ KNOWN = re.compile(
 """Names, without the signs between their words. Who wrote a row is not among them."""
 FEWEST_VALUES = 10
 LARGEST_SHARE = 1 / 3
-"""Of the rows, that one value of a column may have where nobody asked for the column:
-else it is a kind, not a group."""
+"""Share of the rows that one value may have in a column that was not asked for: above it the column
+names a kind of row, not a group."""
 
 
 def group_columns(table: Table, asked: str | None) -> tuple[dict[str, Labels], list[str]]:
-    """Of each column that groups rows, the first row with the value of each row; and
-    what is said of those that cannot.
+    """For each column that groups rows, the first row with the value of each row; and
+    notes on columns that cannot.
 
     Args:
         asked: as `data.group_column`: a name, "auto" for those whose names are known, None for none.
@@ -68,7 +68,7 @@ def group_columns(table: Table, asked: str | None) -> tuple[dict[str, Labels], l
 
 
 def numbered(keys: Sequence[Hashable]) -> Labels:
-    """Of each key, where it first stands; None is a key of its own each time."""
+    """For each key, the place where it first occurs; None is a key of its own each time."""
     first: dict[Hashable, int] = {}
     return np.array(
         [row if key is None else first.setdefault(key, row) for row, key in enumerate(keys)],

@@ -27,7 +27,7 @@ LARGEST_CERTAIN, LARGEST_NEAR = 1 / 2, 1 / 3
 """Share of the rows that one group may hold, by how sure it is that its rows belong together."""
 
 TOLD_SHARE = 0.01
-"""Of the rows: fewer that are grouped without being asked for are not worth a line."""
+"""Share of the rows: fewer that are grouped without being asked for are not worth a line."""
 
 
 @dataclass(frozen=True)
@@ -57,8 +57,7 @@ class Groups:
 def relations(
     table: Table, recognised: Recognised, column: str | Auto | None
 ) -> tuple[list[Relation], list[str]]:
-    """Every relation between the rows of `table`, the closest first, and what is to be
-    said of how they were found.
+    """Every relation between the rows of `table`, the closest first, and notes on how they were found.
 
     Args:
         column: as `data.group_column`: a column's name, "auto" for those that are known, or None: only
@@ -91,10 +90,11 @@ def relations(
 
 
 def groups_of(found: Sequence[Relation], count: int, *, named: bool) -> Groups:
-    """Rows that a draw keeps together.
+    """Which rows a draw keeps together.
 
     Args:
-        count: the rows to count in notes are the first so many: those that are drawn from.
+        count: how many rows are drawn from; they are the first of the table, and the
+            only ones that notes count.
         named: the group column was named by the user: then it alone decides, beside
             rows that say the same.
     """

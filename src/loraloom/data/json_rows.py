@@ -15,7 +15,8 @@ from loraloom.data.table import Table, excerpt, lined, listed, numbered
 from loraloom.errors import DataError
 
 _DEEPEST = 100
-"""Brackets within brackets: far more than any row has, far fewer than any reader can follow."""
+"""Brackets within brackets: far more than any row has, far fewer than would overflow
+the reader's stack."""
 _NEED = 'a list of objects, or one under a key: {"data": [...]}'
 _SPACE = re.compile(r"[\s\ufeff]*")
 _ROWS_KEYS = ("data", "rows")
@@ -23,8 +24,8 @@ _ROWS_KEYS = ("data", "rows")
 
 
 def read_lines(path: Path) -> Table:
-    """JSON Lines; a file that holds a list or other JSON in spite of its name is read
-    as what it is, and that is said."""
+    """JSON Lines. A file that holds a list or other JSON in spite of its name is read
+    as what it is, with a note."""
     text = text_of(path)
     try:
         return lined(path, _lines(text, path))
@@ -139,7 +140,7 @@ def _documents(text: str, path: Path) -> Table | None:
 
 
 def _rows(value: Any, path: Path, split: str) -> Table:
-    """The rows that a JSON document holds, whichever way round."""
+    """The rows that a JSON document holds: a list of rows, a list under a key, or columns."""
     if isinstance(value, list):
         return _table(cast(list[Any], value), path)
     if isinstance(value, dict):
@@ -267,8 +268,7 @@ def parsed(text: str, where: str) -> Any:
 
 
 def _check_value(value: Any, where: str, depth: int = 0) -> None:
-    """Refuse what no tokenizer and no file could take later on: endless nesting, and
-    halves of characters."""
+    """Refuse what no tokenizer or file could take later: endless nesting, and lone surrogates."""
     if isinstance(value, str):
         if not value.isascii() and any("\ud800" <= letter <= "\udfff" for letter in value):
             raise DataError(

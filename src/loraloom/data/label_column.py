@@ -1,5 +1,5 @@
-"""Columns that look like the labels of rows which were read without one: never taken,
-but named with what would take them."""
+"""Columns that look like labels, in rows that were read without one. They are not used,
+but a note says how to use them."""
 
 from __future__ import annotations
 

@@ -116,7 +116,9 @@ def _path(name: str) -> Path:
         return Path(name).expanduser()
     except RuntimeError as error:
         raise DataError(
-            f"{name} cannot be opened", got=str(error), next="check the path: ~name is a user here"
+            f"{name} cannot be opened",
+            got=str(error),
+            next="check the path; ~name is the home folder of that user",
         ) from error
 
 
@@ -178,7 +180,7 @@ def _from_hub(source: str, split: str) -> Table:
     name, config, part = _hub_parts(source, split)
     try:
         rows: Any = datasets.load_dataset(name, config, split=part)  # pyright: ignore[reportUnknownMemberType, reportUnknownVariableType]
-    # the library raises many kinds, and each of them means: not this name, not now
+    # the library raises many kinds, and all of them mean that the data set cannot be had
     except Exception as error:
         raise DataError(
             f"the hub data set {source} cannot be loaded",

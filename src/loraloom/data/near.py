@@ -33,10 +33,10 @@ BANDS, BAND = 10, 4
 """A pair of similarity s falls together with 1 - (1 - s**BAND)**BANDS: 0.995 at the
 threshold, 0.47 at 0.5."""
 NEIGHBOURS = 16
-"""Within one bucket, each text is compared with so many before it: a chain of them
-holds together all the same."""
+"""Within one bucket, each text is compared with this many before it: longer chains of
+alike texts are still joined."""
 MOST_CHARACTERS = 120_000_000
-"""Of all texts together; of more, a sample is compared."""
+"""Characters of all texts together; of more, a sample is compared."""
 
 # Scripts without spaces: there each character is a word.
 _UNSPACED = (

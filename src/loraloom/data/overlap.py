@@ -1,4 +1,4 @@
-"""What held-out rows share with rows that a run learns from."""
+"""What held-out rows share with the rows that a run trains on."""
 
 from __future__ import annotations
 

@@ -14,7 +14,7 @@ from loraloom.data.tokens import Frame, Tokenizer, document_end, ids_of
 
 @dataclass(frozen=True)
 class Framing:
-    """How a text begins and ends of the tokenizer's own accord, and what a text may bring of it already.
+    """What the tokenizer puts around a text, and how to tell a text that already has it.
 
     Attributes:
         bos, eos: the texts of these tokens; "" where there is none.

@@ -1,5 +1,5 @@
-"""Rows that say which answer is better: they are no answers to learn, and are refused
-before anything is read as one."""
+"""Rows that say which of two answers is better. They are refused before a worse answer
+is read as one to learn."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ _WORDS = {"true": True, "1": True, "1.0": True, "false": False, "0": False, "0.0
 
 
 def refuse_preferences(table: Table, format: str | None, used: Collection[str], *, asked: bool) -> None:
-    """Say no to rows that look like preference data.
+    """Refuse rows that look like preference data.
 
     Args:
         format, used: what the rows would be read as, and its columns; None where no format fits them.

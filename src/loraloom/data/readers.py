@@ -1,5 +1,5 @@
-"""One reader a file format: path in, table out. A fault is a `DataError` that names the
-file and the line."""
+"""One reader for each file format: path in, table out. A fault is a `DataError` that
+names the file and the line."""
 
 from __future__ import annotations
 
@@ -21,7 +21,8 @@ def read_file(path: Path, split: str = "train") -> Table:
         split: which rows are meant where a file holds those of several splits, as a JSON object may.
 
     Raises:
-        DataError: unknown ending, unreadable or empty file, what is no text, or a broken line (named).
+        DataError: an unknown ending, an unreadable or empty file, a file that is not
+            text, or a broken line (named).
     """
     suffix = inner_name(path).suffix.lower()
     if not is_data(path):
@@ -83,7 +84,7 @@ _READERS: dict[str, Callable[[Path], Table]] = {
     ".txt": _paragraphs,
 }
 _BINARY = (".parquet", ".arrow")
-"""These are packed inside, and not once more outside."""
+"""These are compressed inside, so they are not taken packed once more."""
 _ADVICE = {
     ".xlsx": "save the sheet as CSV",
     ".xls": "save the sheet as CSV",

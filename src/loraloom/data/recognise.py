@@ -30,8 +30,8 @@ class Recognised:
     note: str
     """One line to print."""
     notes: tuple[str, ...] = ()
-    """What of the rows is not used, or was understood in a way that a person should
-    know: one sentence each."""
+    """What in the rows is not used, or was read in a way that a person should know: one
+    sentence each."""
     spelling: Spelling = "words"
     """How labels are read."""
     learn: Learn = "auto"

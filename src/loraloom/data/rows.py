@@ -218,7 +218,7 @@ def told_apart(
         if keys and not kept[name]:
             raise DataError(
                 f"to the model, every {name} row is the same as a row of train",
-                got=f"{len(keys):,} rows whose token ids stand in an earlier split",
+                got=f"{len(keys):,} rows with the token ids of a row in an earlier split",
                 next=f"raise `data.max_length` if it is set, or set `data.{name}` to a file",
             )
         repeated[name] = sum(stay and key in places for key, stay in zip(keys, stays, strict=True))

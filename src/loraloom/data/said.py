@@ -1,4 +1,4 @@
-"""What a row says, in a form in which rows that say the same are equal, however they are written.
+"""What a row says, in a normal form: rows that say the same are equal in it, however they are written.
 
 The form is coarser than any tokenizer: what differs here may read alike to a model (`Encoded` looks at
 the ids once more), but what is alike here is the same to a person too.
@@ -26,8 +26,8 @@ _UNSEEN = re.compile(
     "[\x00-\x08\x0e-\x1b\x7f-\x84\x86-\x9f\u00ad\u034f\u061c\u115f\u1160\u17b4\u17b5\u180b-\u180f\u200b-\u200f"
     "\u202a-\u202e\u2060-\u206f\ufe00-\ufe0f\ufeff]"
 )
-"""Characters without a picture: controls, zero-width spaces and joiners, marks of
-direction, variation selectors."""
+"""Invisible characters: controls, zero-width spaces and joiners, marks of direction,
+variation selectors."""
 
 
 def normal(text: str) -> str:
@@ -89,7 +89,7 @@ def _feed(digest: Any, speaker: str, text: str) -> None:
 
 
 def _text(message: Message) -> str:
-    """Ids, dates and names of a message say nothing; what it thinks and calls does."""
+    """What a message says: its reasoning, text and calls, but not its ids, dates and names."""
     calls = [call.get("function") or call for call in message.get("tool_calls") or ()]
     parts = (
         _normal_of(message.get(REASONING[0])),

@@ -1,5 +1,5 @@
-"""CSV, TSV and their kin: which separator stands in a file, where its rows begin, and
-which quotation marks are marks."""
+"""CSV, TSV and the like: which separator a file uses, where its rows begin, and which
+quotation marks quote a field."""
 
 from __future__ import annotations
 
@@ -18,17 +18,17 @@ from loraloom.errors import DataError
 
 _SEPARATORS = {",": "a comma", ";": "a semicolon", "\t": "a tab", "|": "a vertical bar"}
 _LOOKED_AT = 50
-"""Rows by which a separator is tried."""
+"""Rows on which a separator is tried."""
 _SAID = re.compile(r'"?sep=(.)"?\s*', re.IGNORECASE)
 """The line that Excel writes above a header."""
 _QUOTED = re.compile(r'"((?:[^"]|"")*)"')
 _INDEX = re.compile(r"|Unnamed: 0(\.\d+)?")
-"""How the column is called that pandas writes for its index."""
+"""What pandas calls the column that it writes for its index."""
 
 
 def separated(usual: str) -> Callable[[Path], Table]:
-    """A reader of files whose ending promises this separator; another that all rows
-    agree in is taken, and said."""
+    """A reader of files whose ending promises this separator. Another one that all rows
+    agree on is used, with a note."""
 
     def read(path: Path) -> Table:
         csv.field_size_limit(2**31 - 1)
@@ -163,8 +163,8 @@ class _Records:
             what = "a quotation mark opens a field here and nothing closes it"
         elif used > 1:
             what = (
-                f"broken row: a quotation mark opens a field here, and in line {last} more stands behind"
-                " its end"
+                f"broken row: a quotation mark opens a field here, and in line {last} text follows the"
+                " one that closes it"
             )
         else:
             what = f"broken row: {error}"
@@ -177,7 +177,7 @@ class _Records:
         )
 
     def notes(self) -> Iterator[str]:
-        """What these marks were taken for."""
+        """How the quotation marks were read, where it was not plain."""
         if self.open_marks:
             yield (
                 "a quotation mark that is not closed on its line was read as text in"
@@ -239,10 +239,10 @@ def _laid_out(
         rows.append((number, fields + [""] * (len(names) - len(fields))))
     if longer:
         notes.append(
-            f"{counted(longer, 'row')} with more separators than the header; nothing stands between them"
+            f"{counted(longer, 'row')} with more separators than the header, and nothing between them"
         )
     if headers:
-        notes.append(f"the header stands {headers + 1} times, and is never read as a row")
+        notes.append(f"the header appears {headers + 1} times, and is never read as a row")
     if _is_index(names, rows):
         said = f"is called `{names[0]}`" if names[0] else "has no name"
         notes.append(

@@ -312,8 +312,8 @@ def _none_for_race(rows: int, groups: int, asked: Split) -> str:
 
 
 def _without_repeats(sides: dict[str, list[int]], content: Labels, given: frozenset[str]) -> list[str]:
-    """Take rows that say what an earlier split says out of the splits that were drawn,
-    where groups had to be parted."""
+    """Where groups had to be divided: take rows that repeat an earlier split out of the
+    splits that were drawn."""
     notes: list[str] = []
     order = [name for name in sides if name not in given]
     for number, name in enumerate(order[1:], start=1):
@@ -352,7 +352,7 @@ def _check_labels(splits: Splits, recognised: Recognised) -> None:
             label = recognised.label(row)
             if label is not None and label not in classes:
                 raise DataError(
-                    f"the label `{label}` stands in {name} but never in train",
+                    f"the label `{label}` is in {name} but not in train",
                     where=table.origin(index),
                     need=f"one of the labels of train: {shown(known)}",
                     next=_advice(label, name),
@@ -362,8 +362,8 @@ def _check_labels(splits: Splits, recognised: Recognised) -> None:
 def _advice(label: str, split: str) -> str:
     if label == "-1":
         return (
-            f"-1 marks the rows of a hidden test set, which nobody can score: set `data.{split}` to a"
-            " share or null"
+            f"-1 marks rows whose labels are kept secret, which cannot be scored: set `data.{split}` to"
+            " a share or null"
         )
     return "add rows with this label to train, or remove this row"
 

@@ -1,4 +1,4 @@
-"""What people call their splits."""
+"""Names that people give to their splits."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Rows as they were read, each with the place it came from, so that every complaint can name a line."""
+"""Rows as they were read, each with the place it came from, so that every message can name a line."""
 
 from __future__ import annotations
 
@@ -22,8 +22,8 @@ class Table:
     rows: tuple[Mapping[str, Any], ...] = ()
     places: tuple[tuple[str, int], ...] = ()
     notes: tuple[str, ...] = ()
-    """What was decided while reading and a person should know: a separator that was
-    taken, columns that were left out."""
+    """What was decided while reading that a person should know: the separator used,
+    columns that were left out."""
 
     def __len__(self) -> int:
         return len(self.rows)
@@ -78,7 +78,8 @@ def _placed(path: Path, notes: Iterable[str]) -> tuple[str, ...]:
 
 
 def join(source: str, tables: Sequence[Table]) -> Table:
-    """One table of all rows of `tables`, in their order. A note that many of them have is told once."""
+    """One table of all rows of `tables`, in their order. A note that several of them
+    have is kept once."""
     files: dict[str, list[str]] = {}
     for table in tables:
         for note in table.notes:

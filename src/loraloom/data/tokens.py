@@ -37,7 +37,7 @@ class Tokenizer(Protocol):
 
 @dataclass(frozen=True)
 class Frame:
-    """What the tokenizer puts around a text of its own accord, such as [CLS] and [SEP], or a BOS."""
+    """What the tokenizer itself puts around a text, such as [CLS] and [SEP], or a BOS."""
 
     opening: tuple[int, ...]
     closing: tuple[int, ...]
@@ -48,7 +48,8 @@ class Frame:
 
 
 def frame_of(tokenizer: Tokenizer) -> Frame:
-    """Found by framing a probe: tokenizers declare it in too many ways to ask them."""
+    """Found by tokenising a probe: tokenizers declare their special tokens in too many
+    ways to read them off."""
     bare = ids_of(["a"], tokenizer)[0]
     framed: Ids = list(tokenizer(["a"], add_special_tokens=True)["input_ids"][0])
     for start in range(len(framed) - len(bare) + 1):

@@ -1,4 +1,4 @@
-"""What of the rows is not used: columns, keys of messages, and all that a chat template does not write.
+"""What in the rows is not used: columns, keys of messages, and whatever a chat template does not write.
 
 Every row is counted. Whether a template writes something is found by rendering a few
 rows with and without it.
@@ -117,8 +117,8 @@ def system_notes(table: Table, system: str, column: str) -> list[str]:
 
 
 def chat_notes(talks: Talks, renderer: Renderer) -> list[str]:
-    """What the template does not write of these conversations, and what was understood
-    in a way that one should know."""
+    """What the template does not write of these conversations, and what was read in a
+    way that a person should know."""
     notes = [
         *_system(talks, renderer),
         *_roles(talks, renderer),
@@ -244,8 +244,8 @@ def _unwritten(
     has: Callable[[Conversation], bool],
     without: Callable[[Conversation], Conversation],
 ) -> int:
-    """How many rows have a thing that makes no difference to what a few of them look
-    like; 0 where it makes one."""
+    """How many rows have something that the template ignores, by the rendered text of a
+    few of them; 0 where it is written."""
     places = [index for index, (_, talk) in enumerate(talks) if has(talk)]
     few = min(SAMPLE, len(places))
     sample = [talks[places[i * len(places) // few]][1] for i in range(few)]

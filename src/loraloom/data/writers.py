@@ -17,7 +17,8 @@ def check_target(path: Path) -> None:
     """See that rows can be written to `path`, before any work is done for them.
 
     Raises:
-        RequestError: the ending is none of ours, the file is there already, or its folder is not.
+        RequestError: the ending is not one of `WRITERS`, the file exists already, or
+            its folder does not.
     """
     if path.suffix.lower() not in WRITERS:
         raise RequestError(
@@ -27,7 +28,7 @@ def check_target(path: Path) -> None:
         )
     if path.exists():
         raise RequestError(
-            f"`{path}` is there already, and is not written over", next="remove it, or give another name"
+            f"`{path}` already exists, and is not overwritten", next="remove it, or give another name"
         )
     if not path.parent.is_dir():
         raise RequestError(f"there is no folder `{path.parent}`", next=f"mkdir -p {path.parent}")

@@ -1,4 +1,4 @@
-"""What several trials say together: whether a larger rank is worth its parameters."""
+"""What only several trials together can show: whether a larger rank is worth its parameters."""
 
 from __future__ import annotations
 

@@ -26,7 +26,7 @@ TARGETS = "adapter.target_modules"
 SIGMAS = 2.0
 """Standard errors that a difference must exceed before it counts."""
 WORTH = 0.1
-"""Of the whole gain over the bare base, what is worth a change of settings."""
+"""Share of the whole gain over the bare base that is worth a change of settings."""
 LEAST_STEPS = 20
 """A run shorter than this says little about its settings."""
 

@@ -39,15 +39,15 @@ class DataSigns:
 
 
 def data_findings(signs: DataSigns) -> list[Finding]:
-    """What the rows say about themselves."""
+    """What is wrong with the rows, as far as these counts show."""
     found: list[Finding] = []
     if signs.leaked > LEAKED_SHARE * signs.held_out:
         found.append(
             Finding(
                 DATA[0],
                 "warning",
-                "rows that should judge the adapter are also trained on: their scores flatter",
-                f"{signs.leaked:,} of {signs.held_out:,} held-out rows say what a training row says",
+                "held-out rows are also trained on: scores on them look better than they are",
+                f"{signs.leaked:,} of {signs.held_out:,} held-out rows repeat a training row",
                 "let loraloom take the validation rows out of the training rows, or remove the repeated"
                 " ones",
                 {"data.validation": 0.1},

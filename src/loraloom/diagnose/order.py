@@ -14,7 +14,7 @@ from loraloom.records import Finding
 
 LEVELS = ("fault", "warning", "note")
 ORDER = (*DATA, UNLIKE_TEST, *RULES, *ACROSS)
-"""Names of all findings, causes before what they bring about."""
+"""Names of all findings, causes before their effects."""
 
 
 def diagnose(case: Case) -> tuple[Finding, ...]:

@@ -1,4 +1,4 @@
-"""What a training leaves behind to be judged by: plain numbers of fixed size, however long it ran.
+"""What diagnosis knows of a training: plain numbers of fixed size, however long it ran.
 
 `train` fills these in; the rules of this room read them. Everything goes through JSON unchanged, so that
 a checkpoint, an event and run.json can hold it.

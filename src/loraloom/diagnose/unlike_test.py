@@ -1,5 +1,4 @@
-"""What the test says of validation, once it was opened: a winner that is worse there
-than where it was chosen.
+"""What the opened test says about validation: a winner that scores worse there than where it was chosen.
 
 A test may simply be harder. So the way from the bare base to the winner is held against the way on
 validation, row by row on either side: where the adapter gains as much on the test, the score is lower
@@ -58,7 +57,7 @@ def unlike_test(
         f" differs: {known}"
     )
     if lost.sure and lost.mean >= WORTH * validation.gain.mean:
-        symptom = "validation does not stand for the test: what is learnt helps there less"
+        symptom = "validation does not represent the test: the adapter gains less there"
         return Finding(NAME, "warning", symptom, told, advice)
     if (test.base - validation.base).sure:
         return Finding(

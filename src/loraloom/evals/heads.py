@@ -3,7 +3,7 @@ of all the others.
 
 How a model gets from hidden states to logits is found by asking it once: a frozen linear head over the
 last hidden state (most decoders, BART), over something scaled (T5), or with a soft cap on the logits
-(Gemma 2). A model that does anything else is believed: its own logits are taken, at their full size.
+(Gemma 2). Any other model's own logits are taken, at their full size.
 """
 
 from __future__ import annotations

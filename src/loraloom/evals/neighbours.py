@@ -1,5 +1,5 @@
-"""Does a row's score depend on the rows beside it? Found by asking the model, before
-anything is trained.
+"""Does a row's score depend on the rows beside it? Found by running the model once,
+before anything is trained.
 
 Rows of a batch are padded to its longest. A model that reads the padding, or looks ahead where it should
 only look back, would give each row another loss in other company: neither a pack nor a plain batch would
@@ -70,7 +70,7 @@ def _refuse_not_finite(model: Any, alone: float, padded: float) -> None:
     if math.isfinite(alone) and not math.isfinite(padded):
         raise ModelError(
             f"{type(model).__name__} answers a padded row with numbers that are not finite: {padded}",
-            got="a layer that does not stand padding; without padding the same row is answered",
+            got="a layer that cannot handle padding; without padding the same row is answered",
             need="finite logits of a row beside a longer one",
             next="take another model, or train with PEFT and one row a batch",
         )

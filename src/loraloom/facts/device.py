@@ -71,8 +71,8 @@ class DeviceFacts:
     process_bytes: int = 0
     """What this process holds beside a model, on a CPU; 0 where that is not known."""
     share: float = 1.0
-    """Of the cores, what other processes leave to this one now; 1 where nobody else is
-    there, and on a GPU."""
+    """Share of the cores that other processes leave to this one now; 1 where there are
+    none, and on a GPU."""
     own_bytes: int = 0
     """What this process holds of a GPU already."""
     count: int = 1

@@ -72,8 +72,7 @@ def frozen_because(path: str, out_features: int, experts: int) -> str:
     *parents, leaf = path.lower().split(".")
     if "router" in (*parents, leaf) or (leaf == "gate" and out_features == experts):
         return (
-            "a router, which sends each token to its experts: training it without the loss that balances"
-            " them starves some"
+            "a router, which sends each token to its experts: trained alone, it leaves some of them idle"
         )
     if is_expert(path):
         return (

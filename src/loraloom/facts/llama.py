@@ -135,7 +135,8 @@ def read_llama_like(folder: str) -> LlamaLike | None:
         path = Path(folder).expanduser() / "config.json"
         # a pipe would never end
         content = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else None
-    except (OSError, RuntimeError, ValueError):  # no folder, "~someone" who is no user here, no JSON
+    # no folder, "~name" of a user that does not exist, no JSON
+    except (OSError, RuntimeError, ValueError):
         return None
     if not isinstance(content, dict):
         return None

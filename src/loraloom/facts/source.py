@@ -43,8 +43,10 @@ def load_config(
             _check_folder(name_or_path, folder)
         elif looks_like_path(name_or_path):
             raise _no_folder(name_or_path, folder)
-    # a closed folder, a name too long for a disk, or "~someone" who is no user here
-    except (OSError, RuntimeError) as fault:
+    except (
+        OSError,
+        RuntimeError,
+    ) as fault:  # a closed folder, a name too long for a disk, or "~name" of a user that does not exist
         raise ModelError(
             f"{name_or_path} cannot be opened", got=cause_line(fault), next="check `model.name_or_path`"
         ) from fault

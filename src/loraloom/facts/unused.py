@@ -2,9 +2,9 @@
 device: no weights, no numbers.
 
 A decoder made of an encoder-decoder has cross-attention that reads no encoder; Mamba's blocks take the
-weight of a layer without calling it; a pooler may be read by nobody, and the indexer of sparse attention
-only chooses what is read; a subclass of `nn.Linear` may be a product of another kind, to whose result no
-A and B can be added. PEFT puts adapters on all of these, and they stay as they began.
+weight of a layer without calling it; the output of a pooler may be unused, and the indexer of sparse
+attention only chooses what is read; a subclass of `nn.Linear` may be a product of another kind, to whose
+result no A and B can be added. PEFT puts adapters on all of these, and they stay as they began.
 """
 
 from __future__ import annotations

@@ -3,7 +3,7 @@ names or a regex to full paths.
 
 The adapter layers take full module paths only, so every pattern is settled here, against the linear
 layers that the model really has. One pattern that matches nothing among others that do is an error: PEFT
-accepts it, and what was meant to be trained then stays frozen without a word.
+accepts it, and what was meant to be trained then silently stays frozen.
 """
 
 from __future__ import annotations

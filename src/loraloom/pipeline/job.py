@@ -30,7 +30,7 @@ class Record:
     Attributes:
         trial: as run.json shows it.
         best: its best evaluation, without the rows, once it has ended.
-        place: as the how manyth it ended, from 0; None while it trains or waits.
+        place: its place in the order in which trials ended, from 0; None while it trains or waits.
     """
 
     job: Job

@@ -228,7 +228,7 @@ class RunLog:
         if moved := _other_device(result.environment, environment):
             self.recorder.note(moved)
         result.environment, result.status = environment, "running"
-        there, waiting = ", ".join(living) or "nobody", ", ".join(kept.trainer.get("waiting", {}))
+        there, waiting = ", ".join(living) or "none", ", ".join(kept.trainer.get("waiting", {}))
         there += f"; waiting: {waiting}" if waiting else ""
         self.recorder.emit(
             "note", text=f"the run goes on after {state['seconds']:.1f} s; in training: {there}"

@@ -109,5 +109,5 @@ def says(why: str) -> Bend:
 
 
 def at_most(limit: float, why: str, source: str, grade: Grade = "C") -> Bend:
-    """No more than `limit`; a value that already is stays without a word."""
+    """No more than `limit`; a value that already is stays as it is."""
     return lambda case, advice: Bent(limit, why, source, grade) if advice.value > limit else None

@@ -49,7 +49,7 @@ def notes_on_device(device: DeviceFacts, dtype: str) -> tuple[str, ...]:
     }
     notes = [device.notice] if device.notice else []
     if refused:
-        # The first cause is everybody's: what hangs on the kernels goes with them.
+        # The first reason holds for all: what needs the kernels is left out with them.
         *first, last = refused
         parts = f"{', '.join(first)} and {last}" if first else last
         notes.append(f"{parts} are not used: {next(iter(refused.values()))}; plain torch does the same")

@@ -110,7 +110,7 @@ def wrapped(text: str, width: int | None, indent: str = "") -> str:
 
 
 def shortened(text: str, room: int) -> str:
-    """`text` in at most so many characters: its first clauses, else its first words and
+    """`text` in at most `room` characters: its first clauses, else its first words and
     "…". No number loses its unit."""
     if len(text) <= room:
         return text

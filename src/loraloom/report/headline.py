@@ -67,8 +67,8 @@ def gain(value: float, error: float, other: float, other_error: float, direction
 
 
 def headline(result: RunResult) -> Headline:
-    """What the page says first. Scores of rows that the search never saw are preferred
-    to those that it looked at."""
+    """What the page says first. Scores on rows that the search never saw come before
+    those that it chose by."""
     best = result.trial(result.best)
     if best is None or math.isnan(result.value(best)):
         return Headline(_no_winner(result), tuple(filter(None, [result.verdict])), _counts(result))
@@ -168,8 +168,8 @@ def _judged_where(result: RunResult, metric: str) -> str:
         )
     if len(result.trials) > 1:
         return (
-            f"Measured on the split that also chose it out of {len(result.trials)} candidates: "
-            "expect a little less on rows that nobody has looked at."
+            f"Measured on the split that also chose it out of {len(result.trials)} candidates: expect a"
+            " little less on new rows."
         )
     return ""
 

@@ -152,8 +152,8 @@ def _settings(resolved: Mapping[str, Advice], best: Trial | None) -> dict[str, l
 
 
 def _findings(result: RunResult) -> list[tuple[str, Finding]]:
-    """Findings of the run and of its trials, each with whom it is about: faults first, causes before
-    what they bring about."""
+    """Findings of the run and of its trials, each with the trial it is about: faults
+    first, causes before effects."""
     found = [("", finding) for finding in result.findings]
     found += [(trial.id, finding) for trial in result.trials for finding in trial.findings]
     return sorted(found, key=lambda item: rank(item[1]))

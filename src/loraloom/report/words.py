@@ -80,12 +80,11 @@ def duration(seconds: float) -> str:
 
 
 def busy(seconds: float, cores_share: float) -> str:
-    """What is to be said of a forecast for an idle machine while others use it too;
-    empty where nobody does.
+    """What to add to a forecast for an idle machine while other processes use it; empty where none does.
 
     Args:
-        seconds: what it would take with this share.
-        cores_share: of the cores, what other processes leave, 0 to 1.
+        seconds: how long it would take with this share of the cores.
+        cores_share: the share of the cores that other processes leave, 0 to 1.
     """
     if cores_share >= 1:
         return ""
@@ -125,6 +124,6 @@ def _short(value: float) -> str:
 
 
 def _exponent(value: float, digits: int) -> str:
-    """ "1.23e-5": so many digits after the point."""
+    """ "1.23e-5": `digits` digits after the point."""
     mantissa, exponent = f"{value:.{digits}e}".split("e")
     return f"{mantissa}e{int(exponent)}"

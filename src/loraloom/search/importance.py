@@ -1,4 +1,4 @@
-"""Which settings the quality of the candidates hung on."""
+"""Which settings mattered for the quality of the candidates."""
 
 from __future__ import annotations
 

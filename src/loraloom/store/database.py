@@ -286,8 +286,8 @@ def _engine(url: URL, wait_seconds: float) -> sql.Engine:
 
 
 def _write_ahead(connection: Any, _: object) -> None:
-    """Let readers read while one writes. A file system that cannot (or a writer at
-    work) leaves the old way, which works."""
+    """Let readers read while one writes. Where the file system cannot, or another
+    process writes, the default mode stays."""
     with suppress(Exception):
         connection.execute("PRAGMA journal_mode=WAL").close()
 

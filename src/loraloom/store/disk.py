@@ -1,4 +1,4 @@
-"""The disk under a run: files that are there whole or not at all, and refusals that say what to do."""
+"""The disk under a run: files are written whole or not at all, and errors say what to do."""
 
 from __future__ import annotations
 

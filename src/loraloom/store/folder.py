@@ -271,8 +271,8 @@ def _indented(text: str) -> str:
 
 
 def nothing_in(folder: Path) -> bool:
-    """Whether no run was begun here: the folder is empty but for what a process leaves
-    that was killed at its first step."""
+    """Whether no run was begun here: the folder is empty, or holds only what a process
+    left that was killed at once."""
     left = {path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.suffix != ".part"}
     return folder.is_dir() and left <= {"checkpoints", "checkpoints/lock"}
 

@@ -1,4 +1,4 @@
-"""Every rule about one candidate, once: causes before what they bring about."""
+"""Every rule about one candidate, once: causes before their effects."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Steps that throw the loss about: most are clipped, and the loss does not settle."""
+"""The loss jumps about: most steps are clipped, and the loss does not settle."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def judge(case: Case) -> Finding | None:
     return Finding(
         NAME,
         "warning",
-        "the loss is thrown about: too few rows a step for this learning rate",
+        "the loss jumps about: too few rows a step for this learning rate",
         f"{case.clipped_share:.0%} of the steps after warm-up were clipped; in the second half the loss"
         f" is {word(late.mean)} with a standard deviation of {word(late.spread)}; {case.batch} rows a"
         " step",

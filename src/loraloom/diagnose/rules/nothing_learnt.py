@@ -42,7 +42,7 @@ def judge(case: Case) -> Finding | None:
     return Finding(
         NAME,
         "warning",
-        "nothing that was learnt holds on other rows: the labels may not follow from the texts",
+        "nothing that was learnt holds on other rows: the texts may not determine the labels",
         f"best {case.decides} cost {word(best.cost)} +- {word(best.cost_se)} at step {best.step}; the"
         f" commonest answer alone has {word(guess)}{exact}",
         "read twenty rows with their labels: are they shuffled, swapped, or from another column?",

@@ -1,4 +1,4 @@
-"""Training ended while every step still paid, or before any had.
+"""Training ended while its steps still lowered the loss, or before any had.
 
 What is gained is held against what is spent: the learning rate summed over the steps. If the second half
 of that sum brought q times what the first half did, and goes on like that, training twice as long brings

@@ -27,7 +27,7 @@ def judge(case: Case) -> Finding | None:
     return Finding(
         NAME,
         "warning",
-        "the first steps throw the model off: the learning rate starts at its full height",
+        "the loss jumps in the first steps: the learning rate starts at its full height",
         f"training loss {word(early[0])} at first and {word(smooth[peak])} round step {step}; warm-up is"
         f" {warmup:.0%} of {case.planned_steps} steps",
         f"warm up for {ENOUGH:.0%} of the steps",

@@ -48,7 +48,7 @@ def inspect(subject: Subject) -> CheckResult:
             number=", ".join(
                 f"{rows:,} of {len(tables[split]):,} {split} rows" for split, rows in repeated.items()
             ),
-            cause="the same content stands in two files",
+            cause="the same content is in two files",
             command=(
                 f"--{'test' if worst == 'test' else 'validation'} 0.1 draws rows that are in train alone"
             ),

@@ -75,7 +75,7 @@ def inspect(subject: Subject) -> CheckResult:
             number=f"{len(twice)} of {len(prompts)} rows looked at",
             cause=(
                 f"{'the chat template' if chat else 'the text itself'} writes it more than once; the"
-                " model has never seen that, and quality drops without a word"
+                " model has never seen that, and quality drops without an error"
             ),
             command=(
                 "remove one {{ bos_token }} from the chat template (chat_template.jinja or"
