@@ -114,8 +114,7 @@ def test_a_new_dtype_is_what_a_weight_is_spread_to_and_leaves_its_codes_alone() 
         assert buffer.dtype == before[name].dtype and torch.equal(buffer, before[name])
 
 
-# -- loading
-# ---------------------------------------------------------------------------------------------------------
+# loading
 
 
 @pytest.mark.parametrize("kind", ["nf4", "int8"])
@@ -171,8 +170,7 @@ def test_without_bitsandbytes_its_extra_is_named(
         load_base(str(save_llama(tmp_path, SENTENCES)), "causal_lm", quantization="nf4")
 
 
-# -- the layers of bitsandbytes
-# --------------------------------------------------------------------------------------
+# the layers of bitsandbytes
 
 
 def linear4bit(weight: torch.Tensor) -> Any:
