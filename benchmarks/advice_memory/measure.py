@@ -234,12 +234,7 @@ def timed(shape: Shape) -> dict[str, Any]:
     prepared = Prepared(plan.config, plan.facts, plan, one.data, None, None)  # type: ignore[arg-type]
     timing = timed_by_probe(prepared, one.base, clock=time.process_time)
     forecast = with_measured(
-        plan.forecast["time"],
-        plan.facts,
-        plan.config,
-        plan.settings,
-        timing.tick_seconds,
-        timing.evaluation_seconds,
+        plan.forecast["time"], plan.case, timing.tick_seconds, timing.evaluation_seconds
     )
     trainer = trainer_of(one)
     for number in range(shape.packed):

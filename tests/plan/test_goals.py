@@ -15,7 +15,8 @@ from loraloom.config.asked import AdapterConfig, Config, LimitsConfig, TrainingC
 from loraloom.config.keys import keys
 from loraloom.errors import ConfigError
 from loraloom.plan import engine
-from loraloom.plan.adjust import Bent, Case, bent, to
+from loraloom.plan.adjust import Bent, bent, to
+from loraloom.plan.case import Case, Decided
 from loraloom.plan.goals import GOALS
 from loraloom.plan.planner import Facts, Plan, candidate, make_plan
 from loraloom.plan.presets import PRESETS
@@ -114,11 +115,11 @@ def test_what_follows_from_a_setting_follows_the_bent_value(facts: Make) -> None
 def test_no_rank_exceeds_what_the_width_bears(facts: Make, name: str) -> None:
     at = facts(name)
     for lean in ({"goal": "quality"}, {"preset": "memory-spatial"}, {"preset": "memory-episodic"}):
-        assert planned(at, **lean).values()["adapter.r"] <= max(16, width_cap(at))
+        assert planned(at, **lean).values()["adapter.r"] <= max(16, width_cap(at.model))
 
 
 def test_a_bend_that_agrees_keeps_the_rule_s_source_and_adds_a_word(facts: Make) -> None:
-    rule, case = Advice(8, "a rule", "a paper", (4, 16), "B"), Case(facts("tiny"), Config(), {})
+    rule, case = Advice(8, "a rule", "a paper", (4, 16), "B"), Case(facts("tiny"), Config(), Decided())
     same = bent(rule, "goal g", to(8, "so say I", "me"), case)
     assert same == Advice(8, "a rule; goal g: so say I", "a paper", (4, 16), "B")
     assert (
@@ -127,7 +128,7 @@ def test_a_bend_that_agrees_keeps_the_rule_s_source_and_adds_a_word(facts: Make)
 
 
 def test_a_range_is_widened_to_hold_the_bent_value(facts: Make) -> None:
-    case = Case(facts("tiny"), Config(), {})
+    case = Case(facts("tiny"), Config(), Decided())
     assert bent(Advice(8, "", "", (4, 16), "B"), "x", lambda *_: Bent(1, "", "", "C"), case).range == (
         1,
         16,

@@ -14,7 +14,6 @@ from peft.tuners.lora import LoraLayer
 
 from loraloom.config.asked import AdapterConfig, Config, ModelConfig
 from loraloom.evals.writing import BATCH
-from loraloom.plan.inputs import decided_linears
 from loraloom.plan.memory_after_training import DELTAS, FULL, cache_bytes
 from loraloom.plan.planner import Facts, make_plan
 
@@ -39,14 +38,14 @@ def test_the_cache_is_the_one_that_the_model_keeps(facts: Make, name: str, auto:
     with torch.no_grad():
         held = cached(model(input_ids=ids, use_cache=True, **decoder).past_key_values)
     one_layer = held / at.model.layers
-    assert cache_bytes(at, 4, LENGTH) == pytest.approx(held + one_layer)
+    assert cache_bytes(make_plan(Config(), at).case, LENGTH) == pytest.approx(held + one_layer)
 
 
 def test_a_merge_makes_no_update_larger_than_was_forecast(facts: Make) -> None:
     at = facts("tiny")
     plan = make_plan(Config(adapter=AdapterConfig(r=4)), at)
     network: Any = tf.AutoModelForCausalLM.from_config(at.model.config)
-    names = [linear.path for linear in decided_linears(at, plan.settings)]
+    names = [linear.path for linear in plan.case.linears]
     model = get_peft_model(network, LoraConfig(r=4, target_modules=names))
     updates = [m.get_delta_weight("default").nbytes for m in model.modules() if isinstance(m, LoraLayer)]  # type: ignore[operator]
     parts = plan.forecast["export"].parts

@@ -36,15 +36,10 @@ from loraloom.facts.model import ModelFacts, model_facts
 from loraloom.lora import frozen
 from loraloom.lora.attention import LONGEST
 from loraloom.lora.packed import PackedModel, Routing, Segment
-from loraloom.plan.memory import (
-    LAYOUTS_SHARE,
-    Shape,
-    forecast_memory,
-    is_gated,
-    kept_by_formula,
-    kept_by_layers,
-)
+from loraloom.plan.memory import LAYOUTS_SHARE, forecast_memory
+from loraloom.plan.pass_memory import is_gated, kept_by_formula, kept_by_layers
 from loraloom.plan.planner import Facts, Plan, candidate, make_plan
+from loraloom.plan.shape import Shape
 from loraloom.train.passes import next_passes
 
 Make = Callable[..., Facts]
@@ -303,7 +298,7 @@ def test_a_full_pass_holds_the_plan_s_token_budget(
     assert plan.token_budget == tokens
 
     def activations(rows: int, packed: int) -> float:
-        return forecast_memory(at, plan.settings, Shape(rows, 64, packed)).parts["activations"]
+        return forecast_memory(plan.case, Shape(rows, 64, packed)).parts["activations"]
 
     full = tokens // 64
     assert activations(1, full) == activations(1, 100) == activations(full, 1) > activations(1, full - 1)
@@ -333,7 +328,7 @@ def test_where_memory_is_short_a_pass_holds_less_and_no_candidate_is_lost(facts:
     at, asked = facts("1b", device=GPU, length=1024), LimitsConfig(max_packed=16)
     training = TrainingConfig(per_device_train_batch_size=1, gradient_checkpointing=False)
     roomy = make_plan(Config(limits=asked, training=training), at)
-    least = forecast_memory(at, roomy.settings, replace(roomy.shape, token_budget=None))
+    least = forecast_memory(roomy.case, replace(roomy.shape, token_budget=None))
     most = roomy.forecast["memory"]
     assert roomy.token_budget == 16384 and least.high < most.high
     limit = f"{round((least.high + most.high) / 2 / 2**20)}MiB"
@@ -363,24 +358,18 @@ def test_parts_sum_to_the_value_inside_its_range(facts: Make) -> None:
 
 def test_more_of_anything_never_takes_less(facts: Make) -> None:
     at = facts("1b", device=GPU)
-    decided = make_plan(Config(), at).settings
+    case = make_plan(Config(), at).case
     base = Shape(micro_batch=8, length=512)  # less would be under what a pass that only scores takes
     for change in ({"micro_batch": 16}, {"length": 1024}, {"packed": 4}):
-        assert (
-            forecast_memory(at, decided, replace(base, **change)).value
-            > forecast_memory(at, decided, base).value
-        )
+        assert forecast_memory(case, replace(base, **change)).value > forecast_memory(case, base).value
     for change in ({"checkpointing": True}, {"quantization": "nf4"}):
-        assert (
-            forecast_memory(at, decided, replace(base, **change)).value
-            < forecast_memory(at, decided, base).value
-        )
+        assert forecast_memory(case, replace(base, **change)).value < forecast_memory(case, base).value
 
 
 def test_candidates_add_their_own_state_only_once_the_pass_is_full(facts: Make) -> None:
     at = facts("1b", device=GPU, length=1024)
-    decided = make_plan(Config(), at).settings
-    one, many = (forecast_memory(at, decided, Shape(4, 1024, packed=packed)).parts for packed in (1, 8))
+    case = make_plan(Config(), at).case
+    one, many = (forecast_memory(case, Shape(4, 1024, packed=packed)).parts for packed in (1, 8))
     assert many["activations"] == one["activations"]
     assert many["adapters"] == pytest.approx(8 * one["adapters"])
     assert many["weights"] == one["weights"]
@@ -397,9 +386,9 @@ def test_an_adapter_costs_sixteen_bytes_a_number_and_its_best_copy(facts: Make) 
 def test_the_formula_agrees_with_the_count_for_llama_and_bert(facts: Make) -> None:
     for name in ("1b", "bert-base"):
         at = facts(name, device=GPU, length=256)
-        decided = make_plan(Config(), at).settings
-        element = 2 if decided["model.dtype"].value == "bfloat16" else 4
-        counted = kept_by_layers(at, decided, Shape(1, 256))
+        case = make_plan(Config(), at).case
+        element = 2 if case.decided.dtype == "bfloat16" else 4
+        counted = kept_by_layers(case, Shape(1, 256))
         assert kept_by_formula(at.model, element, 256, "sdpa") == pytest.approx(counted, rel=0.15)
 
 

@@ -14,7 +14,8 @@ from machines import GIB, GPU, OLD_GPU
 from loraloom.config.asked import AdapterConfig, Config, DataConfig, ModelConfig, TrainingConfig
 from loraloom.config.keys import keys
 from loraloom.errors import ConfigError
-from loraloom.plan.inputs import power_of_two_above, power_of_two_below
+from loraloom.plan.case import Case, Decided
+from loraloom.plan.numbers import power_of_two_above, power_of_two_below
 from loraloom.plan.planner import Facts, make_plan
 from loraloom.plan.rules import RULES, max_length
 from loraloom.plan.rules.fixed import FIXED
@@ -338,4 +339,4 @@ def test_a_length_at_which_a_batch_is_read_otherwise_is_refused_with_the_reason(
     with pytest.raises(
         ConfigError, match=r"64 positions of which each row is read by itself(.|\n)*for a whole batch"
     ):
-        max_length.check(short, asked)
+        max_length.check(Case(short, asked, Decided()))

@@ -53,7 +53,7 @@ def test_more_time_allows_more_and_a_number_is_kept(
     assert make_plan(Config(limits=LimitsConfig(time="300d")), facts("tiny")).trials == LEVELS[0]
     asked = make_plan(Config(search=SearchConfig(trials=40, seeds_for_finalists=1)), facts("tiny"))
     assert (asked.trials, asked.seeds_for_finalists) == (40, 1)
-    assert trainings_of_search(asked.config, asked.settings) == whole_trainings(40), (
+    assert trainings_of_search(asked.case) == whole_trainings(40), (
         "with one seed nothing is trained again"
     )
     assert asked.settings["search.trials"].reason == "you asked"
@@ -65,10 +65,7 @@ def test_the_race_is_part_of_the_time(facts: Make) -> None:
         for seeds in (3, 1)
     )
     search = whole_trainings(16)
-    assert [trainings_of_search(plan.config, plan.settings) for plan in (with_race, without)] == [
-        search + 9,
-        search,
-    ]
+    assert [trainings_of_search(plan.case) for plan in (with_race, without)] == [search + 9, search]
     share = with_race.forecast["time"].parts["training"] / without.forecast["time"].parts["training"]
     assert share == pytest.approx((search + 9) / search)
 
@@ -78,4 +75,4 @@ def test_a_search_that_starts_wide_is_forecast_to_be_cut_and_a_careful_one_is_no
         plan = make_plan(
             Config(search=SearchConfig(trials=16, pruner=pruner, seeds_for_finalists=1)), facts("tiny")
         )
-        assert trainings_of_search(plan.config, plan.settings) == trainings
+        assert trainings_of_search(plan.case) == trainings

@@ -33,7 +33,7 @@ def test_parts_sum_to_the_value_inside_its_range(facts: Make) -> None:
 
 def test_training_a_frozen_model_costs_four_operations_a_weight_and_token(facts: Make) -> None:
     at = facts("8b", device=GPU, length=64)
-    operations = operations_per_token(at, make_plan(Config(), at).settings)
+    operations = operations_per_token(make_plan(Config(), at).case)
     assert 4 * at.model.linear_parameters < operations < 4.6 * at.model.linear_parameters
 
 
@@ -55,10 +55,8 @@ def test_packing_saves_the_cost_of_layers_as_far_as_a_pass_has_room(
     facts: Make, length: int, candidates_a_pass: int
 ) -> None:
     at = facts("tiny", length=length)
-    decided = make_plan(Config(training=TrainingConfig(per_device_train_batch_size=1)), at).settings
-    alone, packed = (
-        forecast_time(at, Config(), decided, trials=8, packed=pack_size).parts for pack_size in (1, 8)
-    )
+    case = make_plan(Config(training=TrainingConfig(per_device_train_batch_size=1)), at).case
+    alone, packed = (forecast_time(case, trials=8, packed=pack_size).parts for pack_size in (1, 8))
     assert packed["layers"] == pytest.approx(alone["layers"] / candidates_a_pass)
     assert packed["training"] == alone["training"]
 
@@ -87,8 +85,8 @@ def test_what_was_measured_stands_for_all_packs_of_a_search(facts: Make) -> None
     plan = make_plan(
         Config(training=TrainingConfig(max_steps=10), limits=LimitsConfig(max_packed=3)), at
     )
-    measured = with_measured(plan.forecast["time"], at, plan.config, plan.settings, 0.5, 2.0)
-    packs = math.ceil(trainings_of_search(plan.config, plan.settings) / 3)
+    measured = with_measured(plan.forecast["time"], plan.case, 0.5, 2.0)
+    packs = math.ceil(trainings_of_search(plan.case) / 3)
     windows = plan.values()["training.gradient_accumulation_steps"]
     assert measured.parts["training"] == packs * 10 * windows * 0.5
     assert measured.parts["evaluation"] == packs * EVALUATIONS * 2.0
@@ -97,5 +95,5 @@ def test_what_was_measured_stands_for_all_packs_of_a_search(facts: Make) -> None
 
 def test_a_translation_s_rows_are_as_long_as_the_longer_of_source_and_target(facts: Make) -> None:
     both = facts("t5", rows=100, length=50, tokens=100 * 80, validation_tokens=20 * 80)
-    assert held_out_tokens(both) == 20 * 50
-    assert held_out_tokens(facts("tiny")) == facts("tiny").data.validation_tokens
+    assert held_out_tokens(both.data) == 20 * 50
+    assert held_out_tokens(facts("tiny").data) == facts("tiny").data.validation_tokens

@@ -13,9 +13,8 @@ from loraloom.data.rows import Encoded, Row
 from loraloom.facts.data import data_facts
 from loraloom.facts.device import device_facts
 from loraloom.facts.model import ModelFacts, model_facts
-from loraloom.plan.inputs import Facts
 from loraloom.plan.memory import forecast_memory
-from loraloom.plan.planner import Plan, make_plan
+from loraloom.plan.planner import Facts, Plan, make_plan
 from loraloom.plan.time import forecast_time
 from steps.training import ALPHA, FAR, RANK, config_of
 
@@ -44,16 +43,9 @@ def plan_of(
 def forecast(plan: Plan, token_budget: int) -> dict[str, Any]:
     """Bytes that torch will hold on the device at most, and seconds of a tick, where
     passes have so many tokens."""
-    facts, settings = plan.facts, plan.settings
-    memory = forecast_memory(facts, settings, replace(plan.shape, token_budget=token_budget))
-    seconds = forecast_time(
-        facts,
-        plan.config,
-        settings,
-        trials=plan.pack_size,
-        packed=plan.pack_size,
-        token_budget=token_budget,
-    ).parts
+    size = plan.pack_size
+    memory = forecast_memory(plan.case, replace(plan.shape, token_budget=token_budget))
+    seconds = forecast_time(plan.case, trials=size, packed=size, token_budget=token_budget).parts
     return {
         "forecast_bytes": memory.value - memory.parts["runtime"],
         "forecast_parts": dict(memory.parts),

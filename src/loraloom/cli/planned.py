@@ -73,7 +73,6 @@ def show_plan(prepared: Prepared, *, everything: bool = False) -> dict[str, Any]
     """
     from loraloom.data.encode import preview
     from loraloom.plan.document import plan_json
-    from loraloom.plan.inputs import held_by_others
     from loraloom.plan.needs import gpu_words
 
     console = plain_console()
@@ -91,7 +90,7 @@ def show_plan(prepared: Prepared, *, everything: bool = False) -> dict[str, Any]
             console.print(block, width=min(console.width, WIDEST))
         lines = ["", *_at_length(document, prepared.plan.trials)]
     else:
-        taken = held_by_others(prepared.plan.facts, prepared.plan.config)
+        taken = prepared.plan.case.held_by_others
         lines += _in_short(document, prepared.plan.trials, taken, width)
         if gpu := gpu_words(prepared.plan.facts.device, document["settings"]["model.dtype"]["value"]):
             lines += _broken(f"gpu: {gpu}", width, indent="  ")

@@ -10,6 +10,7 @@ import types
 from collections.abc import Collection, Iterator
 from dataclasses import dataclass, fields, is_dataclass
 from functools import cache
+from operator import attrgetter
 from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 
 from loraloom.config.asked import Config
@@ -148,6 +149,16 @@ class Key:
 def keys() -> dict[str, Key]:
     """Every key by dotted name, in the order of `asked.py`."""
     return {key.name: key for key in _walk(Config, "")}
+
+
+def asked_value(config: Config, key: str) -> Any:
+    """The value of a dotted key of a request."""
+    return attrgetter(key)(config)
+
+
+def is_asked(config: Config, key: str) -> bool:
+    """Whether the user set this key: it is not "auto", and not what stands in an empty request."""
+    return asked_value(config, key) not in ("auto", keys()[key].default)
 
 
 @cache

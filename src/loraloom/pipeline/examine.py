@@ -120,18 +120,12 @@ def exact_share(sums: RowSums) -> float:
 
 def advised(prepared: Prepared, seat: Seat) -> dict[str, Any]:
     """What the plan's rules say for the keys of `ADVISED`, given all else that this candidate has."""
-    settings, made = prepared.plan.settings, seat.candidate
-    decided = {
-        key: replace(advice, value=made.params.get(key, advice.value))
-        for key, advice in settings.items()
-    }
-    asked = prepared.config
+    case = prepared.plan.case.assuming(seat.candidate.params)
     # A number of steps that was asked for decides the epochs, and would be advised in return.
-    unbounded = replace(asked, training=replace(asked.training, max_steps=None))
-    return {
-        key: RULES[key](prepared.facts, unbounded if key == EPOCHS else asked, decided).value
-        for key in ADVISED
-    }
+    unbounded = replace(
+        case, asked=replace(case.asked, training=replace(case.asked.training, max_steps=None))
+    )
+    return {key: RULES[key](unbounded if key == EPOCHS else case).value for key in ADVISED}
 
 
 def guess_cost(data: Encoded, decides: str) -> float | None:

@@ -13,6 +13,7 @@ from loraloom.errors import ConfigError, RequestError
 from loraloom.facts.source import model_folder
 from loraloom.facts.weights import find_weights, weights_fingerprint
 from loraloom.pipeline.prepare import Prepared, deciding_metric, required_model
+from loraloom.plan.case import Decided
 from loraloom.plan.search_space import search_space
 from loraloom.records import Advice, Trial
 from loraloom.search.anchors import Anchor, anchors
@@ -56,7 +57,7 @@ def with_past_searches(
     if not past:
         return prepared
     advice = Advice([one.run for one in past], _sentence(prepared, past), "earlier runs")
-    plan = replace(prepared.plan, settings={**prepared.plan.settings, KEY: advice})
+    plan = replace(prepared.plan, settings=Decided(prepared.plan.settings | {KEY: advice}))
     return replace(prepared, plan=plan, past=past)
 
 

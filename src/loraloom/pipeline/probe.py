@@ -20,7 +20,7 @@ from loraloom.pipeline.device_errors import device_errors
 from loraloom.pipeline.preflight.rehearsal import rehearse
 from loraloom.pipeline.prepare import Prepared, prepare
 from loraloom.plan.correction import Corrected, by_probe
-from loraloom.plan.inputs import bytes_text
+from loraloom.plan.numbers import bytes_text
 from loraloom.plan.planner import candidate
 from loraloom.plan.time import seconds_at, with_measured
 from loraloom.train.pack import PackTrainer
@@ -80,15 +80,9 @@ def with_timing(prepared: Prepared, memory: Corrected, timing: Timing, share: fl
     Args:
         share: of the cores, what other processes left while it was timed.
     """
-    plan, config = prepared.plan, prepared.config
-    seconds = with_measured(
-        plan.forecast["time"],
-        plan.facts,
-        config,
-        plan.settings,
-        share * timing.tick_seconds,
-        share * timing.evaluation_seconds,
-    )
+    plan = prepared.plan
+    tick_seconds, evaluation_seconds = share * timing.tick_seconds, share * timing.evaluation_seconds
+    seconds = with_measured(plan.forecast["time"], plan.case, tick_seconds, evaluation_seconds)
     note = f"a micro-step took {timing.tick_seconds:.3g} seconds, measured over {len(timing.ticks)}"
     if share < 1:
         note += (

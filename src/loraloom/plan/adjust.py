@@ -7,18 +7,8 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
-from loraloom.config.asked import Config
-from loraloom.plan.inputs import Decided, Facts
+from loraloom.plan.case import Case
 from loraloom.records import Advice, Grade
-
-
-@dataclass(frozen=True)
-class Case:
-    """What a bend may look at: the facts, the request, and what was decided before."""
-
-    facts: Facts
-    config: Config
-    decided: Decided
 
 
 @dataclass(frozen=True)

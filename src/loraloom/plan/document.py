@@ -6,7 +6,6 @@ from dataclasses import asdict
 from typing import Any
 
 from loraloom.facts.device import gpu_document
-from loraloom.plan.inputs import memory_budget
 from loraloom.plan.ladder import ladder
 from loraloom.plan.planner import Plan
 from loraloom.plan.search_space import space_json
@@ -33,7 +32,7 @@ def plan_json(plan: Plan) -> dict[str, Any]:
             "memory": {
                 **bytes_json(memory),
                 "one_candidate_bytes": round(plan.forecast["memory_one"].value),
-                "budget_bytes": memory_budget(plan.facts, plan.config),
+                "budget_bytes": plan.case.memory_budget,
                 "candidates": plan.pack_size,
             },
             "time": {
@@ -43,7 +42,7 @@ def plan_json(plan: Plan) -> dict[str, Any]:
                 "high_seconds": round(time.high, 1),
                 "one_candidate_seconds": round(plan.forecast["time_one"].value, 1),
                 "candidates": plan.trials,
-                "trainings": round(trainings_of_search(plan.config, plan.settings), 3),
+                "trainings": round(trainings_of_search(plan.case), 3),
                 "now": {
                     "cores_share": plan.facts.device.share,
                     "total_seconds": round(time.value / plan.facts.device.share, 1),
@@ -51,14 +50,14 @@ def plan_json(plan: Plan) -> dict[str, Any]:
             },
             **{name: bytes_json(plan.forecast[name]) for name in AFTERWARDS if name in plan.forecast},
         },
-        "ladder": [asdict(rung) for rung in ladder(plan.config, plan.facts, plan.settings, plan.shape)],
+        "ladder": [asdict(rung) for rung in ladder(plan.case, plan.shape)],
         "device": {
             "kind": device.kind,
             "name": device.name,
             "total_bytes": device.total_bytes,
             "free_bytes": device.free_bytes,
             "others_bytes": device.others_bytes,
-            "gpu": gpu_document(device, plan.values()["model.dtype"]),
+            "gpu": gpu_document(device, plan.settings.dtype),
         },
         "search_space": space_json(plan),
         "warnings": list(plan.warnings),

@@ -8,12 +8,11 @@ from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 from loraloom.config.asked import Config
-from loraloom.config.keys import keys, named, nearest
+from loraloom.config.keys import is_asked, keys, named, nearest
 from loraloom.errors import ConfigError, LoraloomError
 from loraloom.plan import goals, guides, presets, rules
 from loraloom.plan.about import About
 from loraloom.plan.guides.item import Item
-from loraloom.plan.inputs import is_asked
 from loraloom.plan.planner import Plan, make_plan
 from loraloom.records import Advice
 

@@ -8,12 +8,14 @@ from __future__ import annotations
 
 import math
 
-from loraloom.config.asked import Config
+from loraloom.config import names
 from loraloom.errors import ConfigError
+from loraloom.facts.model import ModelFacts
 from loraloom.plan import engine
 from loraloom.plan.about import About
-from loraloom.plan.adjust import Bent, Case, Lean, at_most, to
-from loraloom.plan.inputs import DERIVED, Facts, count
+from loraloom.plan.adjust import Bent, Lean, at_most, to
+from loraloom.plan.case import DERIVED, Case
+from loraloom.plan.numbers import count
 from loraloom.plan.rules import epochs
 from loraloom.plan.rules.rank import width_cap
 from loraloom.plan.rules.rate import around, rate_cap, rounded
@@ -41,28 +43,28 @@ ABOUT = About(
 )
 
 
-def check(facts: Facts, config: Config) -> None:
+def check(case: Case) -> None:
     """Refuse a goal that does not suit the task.
 
     Raises:
         ConfigError: `goal: chat` without a language model.
     """
-    if config.goal == "chat" and facts.data.task != "causal_lm":
+    if case.asked.goal == "chat" and case.facts.data.task != "causal_lm":
         raise ConfigError(
             "`goal: chat` is for language models",
-            got=f"the task is {facts.data.task}",
+            got=f"the task is {case.facts.data.task}",
             need="a decoder and conversations, instructions or text",
             next="goal: quality",
         )
 
 
-def advise(config: Config) -> Advice:
+def advise(case: Case) -> Advice:
     """What the plan shows for `goal`."""
-    return Advice(config.goal, GOALS[config.goal].says, DERIVED, tuple(GOALS), "M")
+    return Advice(case.asked.goal, GOALS[case.asked.goal].says, DERIVED, tuple(GOALS), "M")
 
 
 def _more_rank(case: Case, advice: Advice) -> Bent:
-    cap, wide = width_cap(case.facts), case.facts.model.kind != "encoder"
+    cap, wide = width_cap(case.facts.model), case.facts.model.kind != "encoder"
     value = max(advice.value, min(QUALITY_RANK if wide else 2 * advice.value, cap))
     return Bent(
         value, "a step from 16 to 64 gains 0.39% of the loss, one from 64 to 128 only 0.14%", SWEEP, "A"
@@ -70,19 +72,19 @@ def _more_rank(case: Case, advice: Advice) -> Bent:
 
 
 def _more_epochs(case: Case, advice: Advice) -> Bent | None:
-    if case.config.training.max_steps or not case.facts.data.validation_rows:
+    if case.asked.training.max_steps or not case.facts.data.validation_rows:
         return None
-    value = min(2 * advice.value, max(advice.value, most_epochs(case.facts)))
+    value = min(2 * advice.value, max(advice.value, most_epochs(case.facts.model)))
     return Bent(value, "more passes, of which the best checkpoint is kept", "arXiv:2305.16264", "C")
 
 
-def most_epochs(facts: Facts) -> int:
+def most_epochs(model: ModelFacts) -> int:
     """The most passes that are advised for this model."""
-    return epochs.ENCODER_EPOCHS[1] if facts.model.kind == "encoder" else epochs.MOST_EPOCHS
+    return epochs.ENCODER_EPOCHS[1] if model.kind == "encoder" else epochs.MOST_EPOCHS
 
 
 def _half_the_epochs(case: Case, advice: Advice) -> Bent | None:
-    if case.config.training.max_steps or advice.value <= 1:
+    if case.asked.training.max_steps or advice.value <= 1:
         return None
     return Bent(
         math.ceil(advice.value / 2),
@@ -95,7 +97,7 @@ def _half_the_epochs(case: Case, advice: Advice) -> Bent | None:
 def _half_the_rate(case: Case, advice: Advice) -> Bent:
     value = rounded(advice.value * RETAIN_RATE)
     why = "half the rate moves the base less; a rate twice off costs 0.4% of the loss"
-    return Bent(value, why, SWEEP, "M", around(value, rate_cap(case.facts, value)))
+    return Bent(value, why, SWEEP, "M", around(value, rate_cap(case.facts.model, value)))
 
 
 def _only_mlp(case: Case, advice: Advice) -> Bent | None:
@@ -109,7 +111,7 @@ def _only_mlp(case: Case, advice: Advice) -> Bent | None:
 
 
 def _one_row(case: Case, advice: Advice) -> Bent | None:
-    if case.config.training.gradient_accumulation_steps != "auto":
+    if case.asked.training.gradient_accumulation_steps != "auto":
         return None
     return Bent(
         1,
@@ -138,23 +140,22 @@ def _recompute(case: Case, advice: Advice) -> Bent | None:
 
 
 def _four_bits(case: Case, advice: Advice) -> Bent | None:
-    facts = case.facts
     if (
         "nf4" not in engine.QUANTIZATION
-        or facts.device.kind != "cuda"
-        or facts.model.parameters < QUANTISED_FROM
+        or case.facts.device.kind != "cuda"
+        or case.facts.model.parameters < QUANTISED_FROM
     ):
         return None
     why = (
-        f"{count(facts.model.parameters)} parameters in about half a byte each; NF4 scores as bf16 does"
-        " (MMLU 53.1, 53.0)"
+        f"{count(case.facts.model.parameters)} parameters in about half a byte each; NF4 scores as bf16"
+        " does (MMLU 53.1, 53.0)"
     )
     return Bent("nf4", why, "arXiv:2305.14314", "B", ("none", "nf4"))
 
 
 def _few_epochs(case: Case, advice: Advice) -> Bent | None:
     least = epochs.ENCODER_EPOCHS[0] if case.facts.model.kind == "encoder" else 1
-    if case.config.training.max_steps or advice.value <= least:
+    if case.asked.training.max_steps or advice.value <= least:
         return None
     value = max(least, math.ceil(advice.value / 2)) if case.facts.model.kind == "encoder" else 1
     return Bent(value, "the first pass teaches most", "arXiv:2305.16264", "C")
@@ -177,23 +178,21 @@ GOALS: dict[str, Lean] = {
     "auto": Lean("no lean: each rule decides by your model, data and machine", {}),
     "quality": Lean(
         "the lowest loss, at more time and memory: a larger rank and more passes",
-        {"adapter.r": _more_rank, epochs.KEY: _more_epochs},
+        {names.R: _more_rank, epochs.KEY: _more_epochs},
     ),
     "retain": Lean(
         "keep what the base can do: a small rank, fewer passes, half the rate; rows of general text"
         " mixed into data.train help most, and those only you can add",
         {
-            "adapter.r": at_most(
-                RETAIN_RANK, "a smaller rank learns less and forgets less", FORGETS_LESS
-            ),
+            names.R: at_most(RETAIN_RANK, "a smaller rank learns less and forgets less", FORGETS_LESS),
             epochs.KEY: _half_the_epochs,
-            "training.learning_rate": _half_the_rate,
+            names.LEARNING_RATE: _half_the_rate,
         },
     ),
     "chat": Lean(
         "fuller answers: noise on the embeddings while training",
         {
-            "training.neftune_noise_alpha": to(
+            names.NEFTUNE_NOISE_ALPHA: to(
                 NEFTUNE,
                 "noise on the embeddings makes answers of a chat model fuller",
                 "arXiv:2310.05914",
@@ -205,15 +204,15 @@ GOALS: dict[str, Lean] = {
     "memory": Lean(
         "the smallest peak: one candidate, one row at a time, few trained numbers; it takes longer",
         {
-            "adapter.target_modules": _only_mlp,
-            "adapter.r": at_most(
+            names.TARGET_MODULES: _only_mlp,
+            names.R: at_most(
                 SMALL_RANK, "weights, gradients and moments shrink with the rank", DERIVED, "M"
             ),
-            "training.per_device_train_batch_size": _one_row,
-            "training.precision": _half_precision,
-            "training.gradient_checkpointing": _recompute,
-            "model.quantization": _four_bits,
-            "limits.max_packed": at_most(
+            names.PER_DEVICE_TRAIN_BATCH_SIZE: _one_row,
+            names.PRECISION: _half_precision,
+            names.GRADIENT_CHECKPOINTING: _recompute,
+            names.QUANTIZATION: _four_bits,
+            names.MAX_PACKED: at_most(
                 1, "one candidate at a time: each further one brings its own state", DERIVED, "M"
             ),
         },
@@ -221,11 +220,11 @@ GOALS: dict[str, Lean] = {
     "fastest": Lean(
         "an answer soon: fewer passes, a small rank, no dropout, the longest rows cut",
         {
-            "data.max_length": _usual_length,
-            "adapter.r": at_most(SMALL_RANK, "a small adapter costs less at each step", DERIVED, "M"),
-            "adapter.lora_dropout": at_most(0.0, "no masks to draw", DERIVED, "M"),
+            names.MAX_LENGTH: _usual_length,
+            names.R: at_most(SMALL_RANK, "a small adapter costs less at each step", DERIVED, "M"),
+            names.LORA_DROPOUT: at_most(0.0, "no masks to draw", DERIVED, "M"),
             epochs.KEY: _few_epochs,
-            "training.precision": _half_precision,
+            names.PRECISION: _half_precision,
         },
     ),
 }

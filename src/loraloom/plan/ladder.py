@@ -11,11 +11,11 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
-from loraloom.config.asked import Config
+from loraloom.config import names
 from loraloom.plan import engine
-from loraloom.plan.inputs import Decided, Facts
-from loraloom.plan.memory import Shape, decided_shape
+from loraloom.plan.case import DERIVED, Case
 from loraloom.plan.needs import need, quantises
+from loraloom.plan.shape import Shape, decided_shape
 from loraloom.records import Estimate
 
 SHORTEST = 32
@@ -57,33 +57,34 @@ class Least:
 
 @dataclass(frozen=True)
 class _Cut:
-    """A rung before its bytes are known."""
+    """A rung before its bytes are known: they follow from `case` and `shape`."""
 
     name: str
     change: Mapping[str, Any]
+    case: Case
     shape: Shape
-    decided: Decided
-    seconds: float
     quality: str
-    source: str
+    source: str = DERIVED
+    seconds: float = 0.0
     available: bool = True
 
 
-def ladder(asked: Config, facts: Facts, decided: Decided, shape: Shape) -> tuple[Rung, ...]:
+def ladder(case: Case, shape: Shape) -> tuple[Rung, ...]:
     """The cuts that are left below the plan's `shape`, each upon the ones above it.
     Rungs that save nothing are left out."""
-    before = need(asked, facts, decided, shape)
+    before = need(case, shape)
     found: list[Rung] = []
-    for cut in _cuts(asked, facts, decided, shape):
-        after = need(asked, facts, cut.decided, cut.shape)
+    for cut in _cuts(case, shape):
+        after = need(cut.case, cut.shape)
         if after.value > before.value * ROOM:
             continue
+        saved = before.value - after.value
         found.append(
             Rung(
                 cut.name,
                 cut.change,
                 after.value,
-                before.value - after.value,
+                saved,
                 cut.seconds,
                 cut.quality,
                 cut.available,
@@ -95,133 +96,85 @@ def ladder(asked: Config, facts: Facts, decided: Decided, shape: Shape) -> tuple
     return tuple(found)
 
 
-def least(asked: Config, facts: Facts, decided: Decided, enough: float = 0.0) -> Least:
+def least(case: Case, enough: float = 0.0) -> Least:
     """The fewest cuts, in order, that bring one candidate down to `enough` bytes with
     the forecast's margin.
 
     Where none do, those that need least; a cut at the end that saves next to nothing is not among them.
     """
-    shape = decided_shape(decided)
-    best, change = Least(need(asked, facts, decided, shape), {}), dict[str, Any]()
-    for cut in _cuts(asked, facts, decided, shape):
+    shape = decided_shape(case.decided)
+    best = Least(need(case, shape), {})
+    change: dict[str, Any] = {}
+    for cut in _cuts(case, shape):
         if best.need.high <= enough:
             break
         if not cut.available:
             continue
         change |= cut.change
-        after = need(asked, facts, cut.decided, cut.shape)
+        after = need(cut.case, cut.shape)
         if after.value <= best.need.value * ROOM:
             best = Least(after, dict(change))
     return best
 
 
-def _cuts(asked: Config, facts: Facts, decided: Decided, shape: Shape) -> Iterator[_Cut]:
+def _cuts(case: Case, shape: Shape) -> Iterator[_Cut]:
     """Every cut in order; each starts from where the available ones before it have led."""
     if shape.packed > 1:
         shape = replace(shape, packed=1, token_budget=None)
-        change = {"limits.max_packed": 1}
         yield _Cut(
-            "one candidate at a time",
-            change,
-            shape,
-            decided,
-            0.0,
-            "none; a search takes longer",
-            "derived here",
+            "one candidate at a time", {names.MAX_PACKED: 1}, case, shape, "none; a search takes longer"
         )
     if shape.prepack:
         shape = replace(shape, prepack=False)
-        yield _Cut(
-            "no layouts of frozen weights",
-            {"goal": "memory"},
-            shape,
-            decided,
-            0.3,
-            "none",
-            "derived here",
-        )
-    half = _half(facts, decided)
-    if half is not None:
-        native = facts.device.bf16_native
-        decided = half if native else decided
-        yield _Cut(
-            "bfloat16 base",
-            {"model.dtype": "bfloat16"},
-            shape,
-            half,
-            0.0,
-            "none that was measured: adapters stay float32",
-            "arXiv:2305.14314",
-            native,
-        )
+        yield _Cut("no layouts of frozen weights", {"goal": "memory"}, case, shape, "none", seconds=0.3)
+    if case.decided.dtype == "float32" and case.facts.device.kind != "mps":
+        change = {names.DTYPE: "bfloat16"}
+        native = case.facts.device.bf16_native
+        quality = "none that was measured: adapters stay float32"
+        half = case.assuming(change)
+        yield _Cut("bfloat16 base", change, half, shape, quality, "arXiv:2305.14314", available=native)
+        case = half if native else case
     if not shape.checkpointing:
+        change = {names.GRADIENT_CHECKPOINTING: True}
+        can = engine.GRADIENT_CHECKPOINTING
+        quality = "none: the same gradients"
         lower = replace(shape, checkpointing=True)
-        shape = lower if engine.GRADIENT_CHECKPOINTING else shape
         yield _Cut(
-            "gradient checkpointing",
-            {"training.gradient_checkpointing": True},
-            lower,
-            decided,
-            1 / 3,
-            "none: the same gradients",
-            "arXiv:1604.06174",
-            engine.GRADIENT_CHECKPOINTING,
+            "gradient checkpointing", change, case, lower, quality, "arXiv:1604.06174", 1 / 3, can
         )
-    if shape.quantization == "none":
-        lower, can = replace(shape, quantization="nf4"), quantises(asked, facts)
         shape = lower if can else shape
+    if shape.quantization == "none":
+        change = {names.QUANTIZATION: "nf4"}
+        can = quantises(case)
+        quality = "none on average: MMLU 53.1 against 53.0"
+        lower = replace(shape, quantization="nf4")
         yield _Cut(
             "NF4 base with double quantisation",
-            {"model.quantization": "nf4"},
+            change,
+            case,
             lower,
-            decided,
-            0.5,
-            "none on average: MMLU 53.1 against 53.0",
+            quality,
             "arXiv:2305.14314",
+            0.5,
             can,
         )
+        shape = lower if can else shape
     if shape.micro_batch > 1:
-        rows = shape.micro_batch * decided["training.gradient_accumulation_steps"].value
+        rows = shape.micro_batch * case.decided.accumulation
+        change = {names.PER_DEVICE_TRAIN_BATCH_SIZE: 1, names.GRADIENT_ACCUMULATION_STEPS: rows}
         shape = replace(shape, micro_batch=1)
-        change = {
-            "training.per_device_train_batch_size": 1,
-            "training.gradient_accumulation_steps": rows,
-        }
-        yield _Cut(
-            "one row at a time", change, shape, decided, 0.2, "none: the same gradients", "derived here"
-        )
+        yield _Cut("one row at a time", change, case, shape, "none: the same gradients", seconds=0.2)
     for length in (shape.length // 2, shape.length // 4):
         if length < SHORTEST:
             break
+        quality = f"up to {case.facts.data.share_above(length):.0%} of the rows lose their end"
         shape = replace(shape, length=length)
-        cut = facts.data.share_above(length)
-        yield _Cut(
-            f"rows of {length:,} tokens",
-            {"data.max_length": length},
-            shape,
-            decided,
-            0.0,
-            f"up to {cut:.0%} of the rows lose their end",
-            "derived here",
-        )
-    if decided["adapter.r"].value > SMALLEST_RANK:
-        advice = replace(decided["adapter.r"], value=SMALLEST_RANK)
-        yield _Cut(
-            f"rank {SMALLEST_RANK}",
-            {"adapter.r": SMALLEST_RANK},
-            shape,
-            {**decided, "adapter.r": advice},
-            0.0,
-            "a smaller adapter learns less: 0.7% loss from 16 to 4",
-            "thinking-machines-lab/tinker-cookbook",
-        )
-
-
-def _half(facts: Facts, decided: Decided) -> Decided | None:
-    """The same with a bfloat16 base; None where it is one already, or no float32 one."""
-    if decided["model.dtype"].value != "float32" or facts.device.kind == "mps":
-        return None
-    return {**decided, "model.dtype": replace(decided["model.dtype"], value="bfloat16")}
+        yield _Cut(f"rows of {length:,} tokens", {names.MAX_LENGTH: length}, case, shape, quality)
+    if case.decided.r > SMALLEST_RANK:
+        change = {names.R: SMALLEST_RANK}
+        quality = "a smaller adapter learns less: 0.7% loss from 16 to 4"
+        source = "thinking-machines-lab/tinker-cookbook"
+        yield _Cut(f"rank {SMALLEST_RANK}", change, case.assuming(change), shape, quality, source)
 
 
 __all__ = ["Least", "Rung", "ladder", "least"]

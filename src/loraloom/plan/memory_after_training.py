@@ -13,20 +13,17 @@ pack, no gradient and no layout.
 from __future__ import annotations
 
 from loraloom.evals.writing import BATCH, PROMPT_SHARE
+from loraloom.facts.weights import BYTES
 from loraloom.lora.frozen import PROGRAMS
-from loraloom.plan.inputs import Decided, Facts, decided_linears
+from loraloom.plan.case import Case
 from loraloom.plan.memory import (
-    BYTES,
     PROGRAM_BYTES,
     RETAINED,
-    adapter_parameters,
-    attention_widths,
     estimated,
-    forward_bytes,
-    is_gated,
     runtime_bytes,
     weight_bytes,
 )
+from loraloom.plan.pass_memory import attention_widths, forward_bytes, is_gated
 from loraloom.records import Estimate
 
 FULL = BYTES["float32"]
@@ -41,80 +38,78 @@ DELTAS = 2
 """Dense updates of one layer that live at once: the product B A, and the same scaled."""
 
 
-def forecast_afterwards(facts: Facts, decided: Decided) -> dict[str, Estimate]:
+def forecast_afterwards(case: Case) -> dict[str, Estimate]:
     """By name: "generation", unless the task writes nothing, and "export"."""
-    writes = facts.data.task != "seq_cls"
-    return ({"generation": forecast_generation(facts, decided)} if writes else {}) | {
-        "export": forecast_export(facts, decided)
+    writes = case.facts.data.task != "seq_cls"
+    return ({"generation": forecast_generation(case)} if writes else {}) | {
+        "export": forecast_export(case)
     }
 
 
-def forecast_generation(facts: Facts, decided: Decided) -> Estimate:
+def forecast_generation(case: Case) -> Estimate:
     """Peak bytes while `BATCH` rows of the plan's length are answered at once, their
     first half being the prompt."""
-    model, dtype = facts.model, decided["model.dtype"].value
-    length = min(facts.data.longest_anywhere, decided["data.max_length"].value)
-    cache, reading, kind = (
-        cache_bytes(facts, BYTES[dtype], length),
-        reading_bytes(facts, decided, length),
-        facts.device.kind,
-    )
+    model, element = case.facts.model, case.decided.dtype_bytes
+    length = min(case.facts.data.longest_anywhere, case.decided.length)
+    kind = case.facts.device.kind
+    cache = cache_bytes(case, length)
+    reading = reading_bytes(case, length)
     # What an encoder reads is done with before there is a cache; a decoder's prompt
     # fills its cache as it is read.
     reading = max(0.0, reading - cache) if model.kind == "encoder_decoder" else reading
     growing = cache / 2 if model.kind == "encoder_decoder" else cache
     parts = {
-        "weights": weight_bytes(model, BYTES[dtype], decided["model.quantization"].value),
-        "adapters": float(FULL * adapter_parameters(facts, decided)),
+        "weights": weight_bytes(model, element, case.decided.quantization),
+        "adapters": float(FULL * case.trained_parameters),
         "cache": cache,
-        "logits": float(BATCH * model.vocab_size * (BYTES[dtype] + LOGIT_COPIES * FULL)),
+        "logits": float(BATCH * model.vocab_size * (element + LOGIT_COPIES * FULL)),
         "activations": reading,
-        "programs": program_bytes(facts, decided),
+        "programs": program_bytes(case),
         "allocator": RETAINED[kind] * reading + GROWN[kind] * growing,
-        "runtime": runtime_bytes(facts),
+        "runtime": runtime_bytes(case),
     }
     return estimated(parts)
 
 
-def program_bytes(facts: Facts, decided: Decided) -> float:
+def program_bytes(case: Case) -> float:
     """What oneDNN compiles on a processor for products in half precision: one program more for every
     token that is written."""
-    halves = facts.device.kind == "cpu" and decided["model.dtype"].value in ("bfloat16", "float16")
+    halves = case.facts.device.kind == "cpu" and case.decided.dtype in ("bfloat16", "float16")
     return PROGRAM_BYTES * int(PROGRAMS) if halves else 0.0
 
 
-def reading_bytes(facts: Facts, decided: Decided, length: int) -> float:
+def reading_bytes(case: Case, length: int) -> float:
     """The pass over the prompts, at the MLP of one layer: PEFT adds an update and its scaled copy to
     each output, in float32."""
-    model = facts.model
+    model = case.facts.model
     prompt = length if model.kind == "encoder_decoder" else max(1, length // PROMPT_SHARE)
     widths = 3 * model.hidden_size + (5 if is_gated(model) else 4) * model.intermediate_size
-    return max(widths * FULL * BATCH * prompt, forward_bytes(facts, decided, BATCH * prompt, prompt))
+    return max(widths * FULL * BATCH * prompt, forward_bytes(case, BATCH * prompt, prompt))
 
 
-def cache_bytes(facts: Facts, element: float, length: int) -> float:
+def cache_bytes(case: Case, length: int) -> float:
     """Keys and values of `BATCH` rows in every layer; one layer's are held twice while
     they grow by a token.
 
     With an encoder only the other half of the layers has a cache, but one of what is
     read and one of what is written.
     """
-    _, keys = attention_widths(facts.model)
-    return 2 * keys * element * BATCH * length * (facts.model.layers + 1)
+    _, keys = attention_widths(case.facts.model)
+    return 2 * keys * case.decided.dtype_bytes * BATCH * length * (case.facts.model.layers + 1)
 
 
-def forecast_export(facts: Facts, decided: Decided) -> Estimate:
+def forecast_export(case: Case) -> Estimate:
     """Peak bytes while one adapter is merged into its base, layer by layer and in place, and saved.
 
     A base that is quantised here is read anew in its own precision for this.
     """
-    element = BYTES[decided["model.dtype"].value]
-    largest = max((linear.parameters for linear in decided_linears(facts, decided)), default=0)
+    element = case.decided.dtype_bytes
+    largest = max((linear.parameters for linear in case.linears), default=0)
     parts = {
-        "weights": weight_bytes(facts.model, element, "none"),
-        "adapters": float(FULL * adapter_parameters(facts, decided)),
+        "weights": weight_bytes(case.facts.model, element, "none"),
+        "adapters": float(FULL * case.trained_parameters),
         "merge": float(DELTAS * FULL * largest),
-        "runtime": runtime_bytes(facts),
+        "runtime": runtime_bytes(case),
     }
     return estimated(parts)
 

@@ -3,31 +3,33 @@ plan can only foretell."""
 
 from __future__ import annotations
 
-from loraloom.config.asked import Config
 from loraloom.facts.device import DeviceFacts
 from loraloom.plan import engine
-from loraloom.plan.inputs import Decided, Facts
-from loraloom.plan.memory import Shape, forecast_memory
+from loraloom.plan.case import Case
+from loraloom.plan.memory import forecast_memory
 from loraloom.plan.peft_memory import forecast_peft, peft_run, sizes_of
+from loraloom.plan.shape import Shape
 from loraloom.records import Estimate
 
 
-def need(asked: Config, facts: Facts, decided: Decided, shape: Shape) -> Estimate:
+def need(case: Case, shape: Shape) -> Estimate:
     """Peak bytes of a run of this shape; PEFT trains one candidate at a time, whatever
     `shape` says of a pack."""
-    if asked.engine == "peft":
-        return forecast_peft(sizes_of(facts.model), peft_run(facts, decided, shape))
-    return forecast_memory(facts, decided, shape)
+    if case.asked.engine == "peft":
+        return forecast_peft(sizes_of(case.facts.model), peft_run(case, shape))
+    return forecast_memory(case, shape)
 
 
-def packs_candidates(asked: Config) -> bool:
+def packs_candidates(case: Case) -> bool:
     """Whether the engine trains several candidates at once on one base."""
-    return asked.engine == "packed"
+    return case.asked.engine == "packed"
 
 
-def quantises(asked: Config, facts: Facts) -> bool:
+def quantises(case: Case) -> bool:
     """Whether the engine can hold the base in NF4 on this device."""
-    return facts.device.kind == "cuda" and (asked.engine == "peft" or "nf4" in engine.QUANTIZATION)
+    return case.facts.device.kind == "cuda" and (
+        case.asked.engine == "peft" or "nf4" in engine.QUANTIZATION
+    )
 
 
 PARTS = {"kernels": "Triton kernels", "cuda_graphs": "CUDA graphs", "fused_base": "fused norms"}
@@ -56,11 +58,11 @@ def notes_on_device(device: DeviceFacts, dtype: str) -> tuple[str, ...]:
     return tuple(notes)
 
 
-def notes_on_engine(asked: Config, facts: Facts) -> tuple[str, ...]:
+def notes_on_engine(case: Case) -> tuple[str, ...]:
     """What a reader of the plan should know about whose memory it tells."""
-    if asked.engine == "packed":
+    if case.asked.engine == "packed":
         return ()
-    here = "" if facts.device.kind == "cuda" else f"; this device is {facts.device.name}"
+    here = "" if case.facts.device.kind == "cuda" else f"; this device is {case.facts.device.name}"
     return (
         (
             f"memory is that of PEFT on CUDA with the base in half precision{here}. loraloom itself does"

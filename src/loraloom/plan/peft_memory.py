@@ -23,8 +23,9 @@ from dataclasses import dataclass
 from typing import Literal
 
 from loraloom.facts.model import ModelFacts
-from loraloom.plan.inputs import Decided, Facts, decided_linears
-from loraloom.plan.memory import Shape, adapter_parameters, attention_widths, is_gated
+from loraloom.plan.case import Case
+from loraloom.plan.pass_memory import attention_widths, is_gated
+from loraloom.plan.shape import Shape
 from loraloom.records import Estimate
 
 Quantization = Literal["none", "nf4", "nf4-dq", "int8"]
@@ -310,9 +311,9 @@ def adapted_by(
     return trained, len(reading), inputs
 
 
-def peft_run(facts: Facts, decided: Decided, shape: Shape) -> PeftRun:
+def peft_run(case: Case, shape: Shape) -> PeftRun:
     """The run of PEFT and transformers' Trainer with the plan's own settings."""
-    model, linears = facts.model, decided_linears(facts, decided)
+    model, linears = case.facts.model, case.linears
     blocks = max(1, model.layers)
     reading = [
         one for one in linears if one.role == "attention" and one.in_features == model.hidden_size
@@ -321,7 +322,7 @@ def peft_run(facts: Facts, decided: Decided, shape: Shape) -> PeftRun:
     return PeftRun(
         micro_batch=shape.micro_batch,
         length=shape.length,
-        trained=adapter_parameters(facts, decided),
+        trained=case.trained_parameters,
         adapted_queries=round((len(reading) - len(outputs)) / blocks),
         adapted_inputs=round(sum(linear.in_features for linear in linears) / blocks),
         quantization=(
@@ -333,7 +334,7 @@ def peft_run(facts: Facts, decided: Decided, shape: Shape) -> PeftRun:
         ),
         upcast=shape.quantization != "none",
         checkpointing=shape.checkpointing,
-        attention="eager" if decided["model.attn_implementation"].value == "eager" else "fused",
+        attention="eager" if case.decided.attention == "eager" else "fused",
         loss="whole",
     )
 

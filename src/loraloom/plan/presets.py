@@ -9,13 +9,14 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 
-from loraloom.config.asked import Config, Goal
+from loraloom.config import names
+from loraloom.config.asked import Goal
 from loraloom.config.units import parse_bytes
 from loraloom.errors import ConfigError
 from loraloom.facts.model import Kind
 from loraloom.plan.about import About
-from loraloom.plan.adjust import Bend, Bent, Case, Lean, at_most, says, to
-from loraloom.plan.inputs import DERIVED, Facts
+from loraloom.plan.adjust import Bend, Bent, Lean, at_most, says, to
+from loraloom.plan.case import DERIVED, Case, Facts
 from loraloom.plan.rules.rank import width_cap
 from loraloom.plan.rules.rate import around, rate_cap, rounded
 from loraloom.records import Advice, Task
@@ -53,22 +54,23 @@ class Preset(Lean):
     """Which of the four guides it follows."""
 
 
-def check(facts: Facts, config: Config) -> None:
+def check(case: Case) -> None:
     """Refuse a preset that does not suit task and model.
 
     Raises:
         ConfigError: the preset is made for another task, or for another kind of model.
     """
-    if config.preset is None or _suits(PRESETS[config.preset], facts):
+    name = case.asked.preset
+    if name is None or _suits(PRESETS[name], case.facts):
         return
-    preset = PRESETS[config.preset]
+    preset = PRESETS[name]
     kinds = (
         "" if preset.kinds == KINDS else f" on {' or '.join(_article(kind) for kind in preset.kinds)}"
     )
-    others = [name for name, other in PRESETS.items() if _suits(other, facts)]
+    others = [other for other in PRESETS if _suits(PRESETS[other], case.facts)]
     raise ConfigError(
-        f"`preset: {config.preset}` is for {preset.says}",
-        got=f"the task {facts.data.task} on {_article(facts.model.kind)}",
+        f"`preset: {name}` is for {preset.says}",
+        got=f"the task {case.facts.data.task} on {_article(case.facts.model.kind)}",
         need=" or ".join(preset.tasks) + kinds,
         next=f"leave preset out, or take one of {', '.join(others)}",
     )
@@ -84,36 +86,38 @@ def _article(kind: Kind) -> str:
     ]
 
 
-def completed(config: Config, facts: Facts) -> Config:
-    """The request with the goal and the memory of its preset, where the user left them
+def completed(case: Case) -> Case:
+    """The case with the goal and the memory of its preset, where the user left them
     open and the device has more."""
-    if config.preset is None:
-        return config
-    preset = PRESETS[config.preset]
-    if config.goal == "auto":
-        config = replace(config, goal=preset.goal)
+    asked = case.asked
+    if asked.preset is None:
+        return case
+    preset = PRESETS[asked.preset]
+    if asked.goal == "auto":
+        asked = replace(asked, goal=preset.goal)
     if (
         preset.memory
-        and config.limits.memory == "auto"
-        and facts.device.free_bytes > parse_bytes(preset.memory)
+        and asked.limits.memory == "auto"
+        and case.memory_budget > parse_bytes(preset.memory)
     ):
-        config = replace(config, limits=replace(config.limits, memory=preset.memory))
-    return config
+        asked = replace(asked, limits=replace(asked.limits, memory=preset.memory))
+    return replace(case, asked=asked)
 
 
-def advise(config: Config) -> Advice:
+def advise(case: Case) -> Advice:
     """What the plan shows for `preset`."""
-    if config.preset is None:
+    name = case.asked.preset
+    if name is None:
         return Advice(
             None, "no known situation was named: rules and goal decide", DERIVED, tuple(PRESETS), "M"
         )
-    preset = PRESETS[config.preset]
+    preset = PRESETS[name]
     more = [f"goal {preset.goal}"] if preset.goal != "auto" else []
     more += [f"at most {preset.memory}"] if preset.memory else []
     reason = f"you asked: for {preset.says}" + (
         f" ({', '.join(more)}, unless you say otherwise)" if more else ""
     )
-    return Advice(config.preset, reason, preset.guide, tuple(PRESETS), "C")
+    return Advice(name, reason, preset.guide, tuple(PRESETS), "C")
 
 
 def _rank(low: int, high: int | None = None, *, why: str, source: str) -> Bend:
@@ -121,7 +125,7 @@ def _rank(low: int, high: int | None = None, *, why: str, source: str) -> Bend:
 
     def bend(case: Case, advice: Advice) -> Bent:
         value = max(low, advice.value) if high is None else min(max(low, advice.value), high)
-        return Bent(min(value, width_cap(case.facts)), why, source, "C")
+        return Bent(min(value, width_cap(case.facts.model)), why, source, "C")
 
     return bend
 
@@ -130,7 +134,7 @@ def _scale(low: float, high: float, why: str, source: str) -> Bend:
     """Alpha between `low` and `high` times the rank."""
 
     def bend(case: Case, advice: Advice) -> Bent:
-        r = case.decided["adapter.r"].value
+        r = case.decided.r
         value = min(max(advice.value, low * r), high * r)
         return Bent(
             value,
@@ -162,18 +166,22 @@ def _quick_rate(case: Case, advice: Advice) -> Bent:
     value = next(rate for limit, rate in EPISODIC_RATES if case.facts.model.parameters < limit)
     value = max(advice.value, value)
     why = "one sighting has to be enough, so no less than 1e-3 (2e-4 from a billion parameters on)"
-    return Bent(value, why, "guide 0; derived here", "M", around(value, rate_cap(case.facts, value)))
+    return Bent(
+        value, why, "guide 0; derived here", "M", around(value, rate_cap(case.facts.model, value))
+    )
 
 
 def _slow_rate(case: Case, advice: Advice) -> Bent:
     value = rounded(advice.value / RELATIONAL_SLOWDOWN)
     why = f"facts settle by repetition, so a rate {RELATIONAL_SLOWDOWN:g} times lower (3 to 10 is usual)"
-    return Bent(value, why, "guide 0; derived here", "M", around(value, rate_cap(case.facts, value)))
+    return Bent(
+        value, why, "guide 0; derived here", "M", around(value, rate_cap(case.facts.model, value))
+    )
 
 
 def _epochs(least: int, why: str) -> Bend:
     def bend(case: Case, advice: Advice) -> Bent | None:
-        if case.config.training.max_steps or advice.value >= least:
+        if case.asked.training.max_steps or advice.value >= least:
             return None
         return Bent(least, why, "guide 0", "C")
 
@@ -191,23 +199,21 @@ PRESETS: dict[str, Preset] = {
     "3-4b": Preset(
         "models of three to four billion parameters",
         {
-            "adapter.r": _rank(
+            names.R: _rank(
                 16, why="guide 0 starts at 8 or 16 and takes more where that underfits", source="guide 0"
             ),
-            "adapter.lora_alpha": says(
+            names.LORA_ALPHA: says(
                 "guide 0 takes one to two times the rank, which 32 is at ranks 16 and 32"
             ),
-            "adapter.lora_dropout": says(
-                "guide 0 takes 0.1 throughout; the size of the data tells more"
-            ),
-            "adapter.target_modules": says("guide 0 agrees: attention and MLP of all layers"),
-            "training.learning_rate": says(LOW_RATES),
-            "training.num_train_epochs": at_most(2, "guide 0 takes one or two passes", "guide 0"),
-            "training.per_device_train_batch_size": says(
+            names.LORA_DROPOUT: says("guide 0 takes 0.1 throughout; the size of the data tells more"),
+            names.TARGET_MODULES: says("guide 0 agrees: attention and MLP of all layers"),
+            names.LEARNING_RATE: says(LOW_RATES),
+            names.NUM_TRAIN_EPOCHS: at_most(2, "guide 0 takes one or two passes", "guide 0"),
+            names.PER_DEVICE_TRAIN_BATCH_SIZE: says(
                 "guide 0 takes 1 to 4; small batches are good with the rate made for them"
                 " (arXiv:2507.07101), so the two are searched together"
             ),
-            "training.weight_decay": to(
+            names.WEIGHT_DECAY: to(
                 0.001, "guide 0 starts with a little", "guide 0", "C", (0.0, 0.01, 0.1)
             ),
         },
@@ -217,11 +223,11 @@ PRESETS: dict[str, Preset] = {
     "sentiment": Preset(
         "sentiment and other short texts with a label",
         {
-            "adapter.r": _rank(16, why="guide 3's middle rank", source="guide 3"),
-            "adapter.lora_alpha": _scale(2, 2, "guide 3 takes twice the rank", "guide 3"),
-            "adapter.lora_dropout": _dropout(0.1, "guide 3"),
-            "adapter.target_modules": says(f"guide 3 adapts attention only; {ALL_LAYERS}"),
-            "adapter.bias": says("guide 3 agrees"),
+            names.R: _rank(16, why="guide 3's middle rank", source="guide 3"),
+            names.LORA_ALPHA: _scale(2, 2, "guide 3 takes twice the rank", "guide 3"),
+            names.LORA_DROPOUT: _dropout(0.1, "guide 3"),
+            names.TARGET_MODULES: says(f"guide 3 adapts attention only; {ALL_LAYERS}"),
+            names.BIAS: says("guide 3 agrees"),
         },
         tasks=("seq_cls",),
         guide="guide 3",
@@ -229,14 +235,14 @@ PRESETS: dict[str, Preset] = {
     "generation": Preset(
         "writing and completing text",
         {
-            "adapter.r": says(
+            names.R: says(
                 "guide 3 takes 8; 4 -> 16 gains 0.74% of the loss (tinker-cookbook sweep) and costs"
                 " little"
             ),
-            "adapter.lora_alpha": _scale(1, 2, "guide 3 takes twice the rank", "guide 3"),
-            "adapter.lora_dropout": _dropout(0.05, "guide 3"),
-            "adapter.target_modules": says(f"guide 3 adapts attention only; {ALL_LAYERS}"),
-            "adapter.bias": says("guide 3 agrees"),
+            names.LORA_ALPHA: _scale(1, 2, "guide 3 takes twice the rank", "guide 3"),
+            names.LORA_DROPOUT: _dropout(0.05, "guide 3"),
+            names.TARGET_MODULES: says(f"guide 3 adapts attention only; {ALL_LAYERS}"),
+            names.BIAS: says("guide 3 agrees"),
         },
         tasks=LANGUAGE,
         guide="guide 3",
@@ -244,15 +250,15 @@ PRESETS: dict[str, Preset] = {
     "question-answering": Preset(
         "answers to questions",
         {
-            "adapter.r": _rank(
+            names.R: _rank(
                 32, why="guide 3's high rank, for answers that take reasoning", source="guide 3"
             ),
-            "adapter.lora_alpha": _scale(2, 2, "guide 3 takes twice the rank", "guide 3"),
-            "adapter.lora_dropout": _dropout(0.1, "guide 3"),
-            "adapter.target_modules": says(
+            names.LORA_ALPHA: _scale(2, 2, "guide 3 takes twice the rank", "guide 3"),
+            names.LORA_DROPOUT: _dropout(0.1, "guide 3"),
+            names.TARGET_MODULES: says(
                 "guide 3 lists LLaMA's layers for a T5 task; here the model's own are found"
             ),
-            "adapter.bias": says(NO_BIAS),
+            names.BIAS: says(NO_BIAS),
         },
         tasks=LANGUAGE,
         guide="guide 3",
@@ -260,17 +266,17 @@ PRESETS: dict[str, Preset] = {
     "under-8gb": Preset(
         "a device with less than 8 GB",
         {
-            "adapter.r": says(
+            names.R: says(
                 "guide 3 takes 4; the rank is the last thing to save on, as the adapter is the smallest"
                 " part of the peak"
             ),
-            "adapter.lora_alpha": _scale(2, 2, "guide 3 takes twice the rank", "guide 3"),
-            "adapter.lora_dropout": _dropout(0.05, "guide 3"),
-            "adapter.target_modules": says(
+            names.LORA_ALPHA: _scale(2, 2, "guide 3 takes twice the rank", "guide 3"),
+            names.LORA_DROPOUT: _dropout(0.05, "guide 3"),
+            names.TARGET_MODULES: says(
                 "guide 3 adapts queries only and lost 4.3 points by it in its own table"
             ),
-            "adapter.bias": says("guide 3 agrees"),
-            "model.quantization": says(
+            names.BIAS: says("guide 3 agrees"),
+            names.QUANTIZATION: says(
                 "guide 3 takes 4 bits; here they are taken as NF4 where the engine and device can"
             ),
         },
@@ -281,44 +287,44 @@ PRESETS: dict[str, Preset] = {
     "memory-episodic": Preset(
         "a memory of events that are seen once",
         {
-            "adapter.r": _rank(16, 32, why="guide 0 takes 16 to 32 for events", source="guide 0"),
-            "adapter.lora_alpha": _scale(
+            names.R: _rank(16, 32, why="guide 0 takes 16 to 32 for events", source="guide 0"),
+            names.LORA_ALPHA: _scale(
                 2, 2, "guide 0 takes twice the rank, to give new memories weight", "guide 0"
             ),
-            "adapter.lora_dropout": at_most(
+            names.LORA_DROPOUT: at_most(
                 0.05, "an event is seen too seldom to drop parts of it", DERIVED, "M"
             ),
-            "training.learning_rate": _quick_rate,
-            "training.num_train_epochs": _epochs(4, "guide 0 adds a few passes to memorise"),
+            names.LEARNING_RATE: _quick_rate,
+            names.NUM_TRAIN_EPOCHS: _epochs(4, "guide 0 adds a few passes to memorise"),
         },
         guide="guide 0",
     ),
     "memory-relational": Preset(
         "a memory of facts and relations that settle slowly",
         {
-            "adapter.r": _rank(
+            names.R: _rank(
                 8, 8, why="guide 0 takes a smaller rank, for gentle changes", source="guide 0"
             ),
-            "adapter.lora_alpha": _scale(
+            names.LORA_ALPHA: _scale(
                 1, 1, "as large as the rank, so that one sighting moves little", "guide 0; derived here"
             ),
-            "adapter.lora_dropout": to(
+            names.LORA_DROPOUT: to(
                 0.1, "guide 0: against the noise of single episodes", "guide 0", "C", (0.05, 0.1)
             ),
-            "training.learning_rate": _slow_rate,
+            names.LEARNING_RATE: _slow_rate,
         },
         guide="guide 0",
     ),
     "memory-spatial": Preset(
         "a memory of routes that are replayed",
         {
-            "adapter.r": _rank(16, 32, why="guide 0 takes 16 to 32 for routes", source="guide 0"),
-            "adapter.lora_alpha": _scale(1, 2, "one to two times the rank", "guide 0; derived here"),
-            "adapter.lora_dropout": to(
+            names.R: _rank(16, 32, why="guide 0 takes 16 to 32 for routes", source="guide 0"),
+            names.LORA_ALPHA: _scale(1, 2, "one to two times the rank", "guide 0; derived here"),
+            names.LORA_DROPOUT: to(
                 0.1, "guide 0: a route, not its details, should stay", "guide 0", "C", (0.05, 0.1)
             ),
-            "training.learning_rate": says("between that of events and that of facts"),
-            "training.num_train_epochs": _epochs(
+            names.LEARNING_RATE: says("between that of events and that of facts"),
+            names.NUM_TRAIN_EPOCHS: _epochs(
                 3, "guide 0: paths are replayed, and longer training settles them"
             ),
         },

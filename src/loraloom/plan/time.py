@@ -12,18 +12,11 @@ import math
 from collections.abc import Sequence
 from statistics import fmean
 
-from loraloom.config.asked import Config
+from loraloom.facts.data import DataFacts
 from loraloom.facts.speed import matmul_flops
 from loraloom.plan import engine
-from loraloom.plan.inputs import (
-    Decided,
-    Facts,
-    decided_batch,
-    decided_linears,
-    parameters_per_rank,
-    total_steps,
-)
-from loraloom.plan.memory import supervised_share
+from loraloom.plan.case import Case
+from loraloom.plan.pass_memory import supervised_share
 from loraloom.records import Estimate
 from loraloom.search.finals import race_runs
 from loraloom.search.pruners import is_wide
@@ -46,13 +39,7 @@ PROBED = 0.15
 
 
 def forecast_time(
-    facts: Facts,
-    config: Config,
-    decided: Decided,
-    *,
-    trials: float = 1,
-    packed: int = 1,
-    token_budget: int | None = None,
+    case: Case, *, trials: float = 1, packed: int = 1, token_budget: int | None = None
 ) -> Estimate:
     """Seconds for so many candidates trained to their ends, `packed` at a time; `parts`
     sum to its value.
@@ -60,17 +47,19 @@ def forecast_time(
     Args:
         token_budget: padded tokens of a pass; None for the device's own number.
     """
-    token_budget = token_budget or engine.TOKEN_BUDGET[facts.device.kind]
-    rate = matmul_flops(facts.device.kind, decided["model.dtype"].value) * EFFICIENCY[facts.device.kind]
-    steps = total_steps(facts, config, decided)
-    tokens = steps * decided_batch(decided) * facts.data.mean_length * PADDING
-    per_token = operations_per_token(facts, decided)
-    micro = steps * decided["training.gradient_accumulation_steps"].value
-    passes = micro * passes_of_all(facts, decided, trials, packed, token_budget)
+    token_budget = token_budget or engine.TOKEN_BUDGET[case.facts.device.kind]
+    rate = matmul_flops(case.facts.device.kind, case.decided.dtype) * EFFICIENCY[case.facts.device.kind]
+    steps = case.total_steps
+    tokens = steps * case.decided.batch * case.facts.data.mean_length * PADDING
+    per_token = operations_per_token(case)
+    micro = steps * case.decided.accumulation
+    passes = micro * passes_of_all(case, trials, packed, token_budget)
     parts = {
         "training": trials * tokens * per_token / rate,
-        "layers": passes * facts.model.layers * LAYER_SECONDS[facts.device.kind],
-        "evaluation": trials * EVALUATIONS * held_out_tokens(facts) * PADDING * per_token / 2 / rate,
+        "layers": passes * case.facts.model.layers * LAYER_SECONDS[case.facts.device.kind],
+        "evaluation": (
+            trials * EVALUATIONS * held_out_tokens(case.facts.data) * PADDING * per_token / 2 / rate
+        ),
         "startup": STARTUP_SECONDS,
     }
     value = sum(parts.values())
@@ -79,32 +68,22 @@ def forecast_time(
     )
 
 
-def passes_of_all(
-    facts: Facts, decided: Decided, trials: float, packed: int, token_budget: int
-) -> float:
+def passes_of_all(case: Case, trials: float, packed: int, token_budget: int) -> float:
     """Passes through the model for one micro-step of every trial: as many candidates
     share one as its tokens allow."""
-    one = decided["training.per_device_train_batch_size"].value * min(
-        facts.data.mean_length, decided["data.max_length"].value
-    )
+    one = case.decided.micro_batch * min(case.facts.data.mean_length, case.decided.length)
     share = max(1, min(packed, trials, int(token_budget // max(1.0, one))))
     return trials / share
 
 
-def held_out_tokens(facts: Facts) -> float:
+def held_out_tokens(data: DataFacts) -> float:
     """Validation tokens as rows are long: of a translation the longer of source and
     target, where the facts count both."""
-    data = facts.data
     return data.validation_tokens * data.rows * data.mean_length / max(1, data.tokens)
 
 
 def with_measured(
-    forecast: Estimate,
-    facts: Facts,
-    config: Config,
-    decided: Decided,
-    tick_seconds: float,
-    evaluation_seconds: float,
+    forecast: Estimate, case: Case, tick_seconds: float, evaluation_seconds: float
 ) -> Estimate:
     """The forecast of a search with what was measured in place of products and layers.
 
@@ -113,9 +92,9 @@ def with_measured(
         evaluation_seconds: of scoring the pack once on all validation rows.
     """
     parts = {
-        "training": ticks_of_search(facts, config, decided) * tick_seconds,
+        "training": ticks_of_search(case) * tick_seconds,
         "layers": 0.0,
-        "evaluation": packs_of_search(config, decided) * EVALUATIONS * evaluation_seconds,
+        "evaluation": packs_of_search(case) * EVALUATIONS * evaluation_seconds,
         "startup": forecast.parts["startup"],
     }
     value = sum(parts.values())
@@ -138,42 +117,40 @@ def seconds_at(tokens: float, ticks: Sequence[tuple[float, float]]) -> float:
     return mean_seconds + slope * (tokens - mean_tokens)
 
 
-def ticks_of_search(facts: Facts, config: Config, decided: Decided) -> int:
+def ticks_of_search(case: Case) -> int:
     """Micro-steps of all packs, one after another."""
-    micro = total_steps(facts, config, decided) * decided["training.gradient_accumulation_steps"].value
-    return micro * packs_of_search(config, decided)
+    micro = case.total_steps * case.decided.accumulation
+    return micro * packs_of_search(case)
 
 
-def packs_of_search(config: Config, decided: Decided) -> int:
+def packs_of_search(case: Case) -> int:
     """Packs that follow one on another, each trained to its end."""
-    return math.ceil(trainings_of_search(config, decided) / max(1, decided["limits.max_packed"].value))
+    return math.ceil(trainings_of_search(case) / max(1, case.decided.max_packed))
 
 
-def trainings_of_search(config: Config, decided: Decided) -> float:
+def trainings_of_search(case: Case) -> float:
     """How many trainings from start to end a search and its race come to."""
-    return trainings_of(
-        config, decided["search.trials"].value, decided["search.seeds_for_finalists"].value
-    )
+    return trainings_of(case, case.decided.trials, case.decided.seeds_for_finalists)
 
 
-def trainings_of(config: Config, trials: int, seeds: int) -> float:
+def trainings_of(case: Case, trials: int, seeds: int) -> float:
     """The same for so many candidates and seeds of a finalist. Only a search that
     starts wide is sure to cut them short."""
-    search = whole_trainings(trials) if is_wide(config.search.pruner, trials) else float(trials)
+    search = whole_trainings(trials) if is_wide(case.asked.search.pruner, trials) else float(trials)
     return search + race_runs(trials, seeds)
 
 
-def operations_per_token(facts: Facts, decided: Decided) -> float:
+def operations_per_token(case: Case) -> float:
     """Floating-point operations of one training token: frozen products, attention, the
     head and the adapters."""
-    model, data = facts.model, facts.data
-    frozen = 6 if decided["training.gradient_checkpointing"].value else 4
-    length = min(data.mean_length, decided["data.max_length"].value)
+    model, data = case.facts.model, case.facts.data
+    frozen = 6 if case.decided.checkpointing else 4
+    length = min(data.mean_length, case.decided.length)
     attention = 2 * frozen * model.layers * model.hidden_size * length
     head = (
         0.0
         if data.task == "seq_cls"
-        else frozen * model.vocab_size * model.hidden_size * supervised_share(facts)
+        else frozen * model.vocab_size * model.hidden_size * supervised_share(case)
     )
-    adapters = 6 * decided["adapter.r"].value * parameters_per_rank(decided_linears(facts, decided))
+    adapters = 6 * case.adapter_parameters
     return frozen * model.linear_parameters + attention + head + adapters

@@ -5,30 +5,23 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from loraloom.config.asked import Config
 from loraloom.config.units import parse_seconds
 from loraloom.facts.linear import left_out
-from loraloom.plan.inputs import Decided, Facts, count
+from loraloom.plan.case import Case
+from loraloom.plan.numbers import count
 from loraloom.records import Estimate
 
 LOST_LIMIT = 0.05
 
 
-def warnings_for(
-    facts: Facts, config: Config, decided: Decided, forecast: Mapping[str, Estimate]
-) -> tuple[str, ...]:
+def warnings_for(case: Case, forecast: Mapping[str, Estimate]) -> tuple[str, ...]:
     """Sentences, the gravest first."""
-    found = [
-        *_model(facts),
-        *_data(facts, decided),
-        *_settings(facts, decided),
-        *_limits(facts, config, decided, forecast),
-    ]
+    found = [*_model(case), *_data(case), *_settings(case), *_limits(case, forecast)]
     return tuple(found)
 
 
-def _model(facts: Facts) -> list[str]:
-    model = facts.model
+def _model(case: Case) -> list[str]:
+    model = case.facts.model
     found: list[str] = []
     if model.weights_problem and model.is_local:
         found.append(f"{model.name_or_path} cannot be trained as it is: {model.weights_problem}")
@@ -46,15 +39,15 @@ def _model(facts: Facts) -> list[str]:
     return found
 
 
-def _data(facts: Facts, decided: Decided) -> list[str]:
-    data, found = facts.data, list[str]()
+def _data(case: Case) -> list[str]:
+    data, found = case.facts.data, list[str]()
     if not data.measured:
         found.append(
             f"no data was given: {data.rows:,} rows of {data.mean_length:.0f} tokens are assumed"
         )
         return found
     found.extend(data.notes)
-    length = decided["data.max_length"].value
+    length = case.decided.length
     share = max(data.share_above(length), data.supervised_lost)
     if share > LOST_LIMIT and data.format != "text":
         found.append(
@@ -86,16 +79,16 @@ def _data(facts: Facts, decided: Decided) -> list[str]:
     return found
 
 
-def _settings(facts: Facts, decided: Decided) -> list[str]:
-    r, width = decided["adapter.r"].value, facts.model.hidden_size
+def _settings(case: Case) -> list[str]:
+    r, width = case.decided.r, case.facts.model.hidden_size
     found: list[str] = []
     if r > width // 2:
         found.append(
             f"r = {r} is more than half the width of the model ({width}): the adapter is hardly low-rank"
         )
-    if decided["training.precision"].value == "bf16" and not facts.device.bf16_native:
-        found.append(f"{facts.device.name} emulates bf16: it works and is slow")
-    if decided["training.precision"].value == "fp16":
+    if case.decided.precision == "bf16" and not case.facts.device.bf16_native:
+        found.append(f"{case.facts.device.name} emulates bf16: it works and is slow")
+    if case.decided.precision == "fp16":
         found.append(
             "a float16 base loses gradients below 6e-8 and overflows above 65,504: look at the first"
             " losses"
@@ -103,17 +96,15 @@ def _settings(facts: Facts, decided: Decided) -> list[str]:
     return found
 
 
-def _limits(
-    facts: Facts, config: Config, decided: Decided, forecast: Mapping[str, Estimate]
-) -> list[str]:
-    if config.limits.time is None:
+def _limits(case: Case, forecast: Mapping[str, Estimate]) -> list[str]:
+    if case.asked.limits.time is None:
         return []
-    allowed, needed = parse_seconds(config.limits.time), forecast["time"]
-    share = facts.device.share
+    allowed, needed = parse_seconds(case.asked.limits.time), forecast["time"]
+    share = case.facts.device.share
     if needed.low / share <= allowed:
         return []
     trials, others = (
-        decided["search.trials"].value,
+        case.decided.trials,
         f" while others have {1 - share:.0%} of the cores" if share < 1 else "",
     )
     taken = f"{count(needed.value / share)} seconds{others}"

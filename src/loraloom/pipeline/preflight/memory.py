@@ -9,8 +9,9 @@ from loraloom.config.units import parse_bytes
 from loraloom.pipeline.preflight.rehearsal import Rehearsal
 from loraloom.pipeline.preflight.result import CheckResult
 from loraloom.pipeline.preflight.subject import Subject
-from loraloom.plan.inputs import bytes_text, held_by_others, memory_budget
-from loraloom.plan.memory import decided_shape, forecast_memory
+from loraloom.plan.memory import forecast_memory
+from loraloom.plan.numbers import bytes_text
+from loraloom.plan.shape import decided_shape
 
 NAME = "memory"
 FULL = 0.92
@@ -40,8 +41,8 @@ def inspect(subject: Subject) -> CheckResult:
 
 
 def _forecast(subject: Subject) -> CheckResult:
-    shape, allowed = decided_shape(subject.plan.settings), memory_budget(subject.facts, subject.config)
-    need = forecast_memory(subject.facts, subject.plan.settings, shape)
+    shape, allowed = decided_shape(subject.plan.settings), subject.case.memory_budget
+    need = forecast_memory(subject.case, shape)
     size = f"{shape.micro_batch} x {shape.length:,} tokens"
     if need.high > allowed:
         return _too_much(subject, f"a batch of {size} needs up to {bytes_text(need.high)}", allowed, 1.0)
@@ -60,17 +61,15 @@ def _too_much(subject: Subject, needs: str, allowed: float, factor: float) -> Ch
     """
     shape = decided_shape(subject.plan.settings)
     fits = largest_that_fits(subject, allowed, factor)
-    parts = forecast_memory(subject.facts, subject.plan.settings, shape).parts
+    parts = forecast_memory(subject.case, shape).parts
     most = ", ".join(
         f"{name} {bytes_text(size)}"
         for name, size in sorted(parts.items(), key=lambda part: -part[1])[:3]
     )
-    taken = held_by_others(subject.facts, subject.config)
+    taken = subject.case.held_by_others
     what = f"{needs}, {bytes_text(allowed)} may be used{f' ({taken})' if taken else ''}"
     if fits is None:
-        low = forecast_memory(
-            subject.facts, subject.plan.settings, replace(shape, micro_batch=1, length=8)
-        )
+        low = forecast_memory(subject.case, replace(shape, micro_batch=1, length=8))
         return CheckResult(
             NAME,
             "fail",
@@ -81,9 +80,7 @@ def _too_much(subject: Subject, needs: str, allowed: float, factor: float) -> Ch
         )
     rows, length = fits
     if length == shape.length:
-        windows = subject.plan.values()["training.gradient_accumulation_steps"] * -(
-            -shape.micro_batch // rows
-        )
+        windows = subject.plan.settings.accumulation * -(-shape.micro_batch // rows)
         command = f"--batch-size {rows} --set training.gradient_accumulation_steps={windows}"
     else:
         command = f"--batch-size {rows} --set data.max_length={length}"
@@ -103,9 +100,7 @@ def largest_that_fits(subject: Subject, allowed: float, factor: float) -> tuple[
     shape = decided_shape(subject.plan.settings)
     rows, length = shape.micro_batch, shape.length
     while length >= 8:
-        tried = forecast_memory(
-            subject.facts, subject.plan.settings, replace(shape, micro_batch=rows, length=length)
-        )
+        tried = forecast_memory(subject.case, replace(shape, micro_batch=rows, length=length))
         if tried.high * factor <= allowed and (rows, length) != (shape.micro_batch, shape.length):
             return rows, length
         rows, length = (rows // 2, length) if rows > 1 else (1, length // 2)

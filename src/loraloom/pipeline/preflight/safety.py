@@ -10,7 +10,7 @@ from loraloom.errors import RequestError
 from loraloom.pipeline.preflight.result import CheckResult, refused
 from loraloom.pipeline.preflight.subject import Subject
 from loraloom.pipeline.resume import MAY_CHANGE, PLACE, differing
-from loraloom.plan.inputs import bytes_text
+from loraloom.plan.numbers import bytes_text
 from loraloom.store.disk import free_bytes
 from loraloom.store.folder import RunFolder, nothing_in
 

@@ -11,6 +11,7 @@ from loraloom.data.encode import Encoded
 from loraloom.data.recognise import Recognised
 from loraloom.data.split import Splits
 from loraloom.errors import LoraloomError
+from loraloom.plan.case import Case
 from loraloom.plan.planner import Facts, Plan
 
 if TYPE_CHECKING:
@@ -43,3 +44,8 @@ class Subject:
     disk_bytes: int = 0
     rehearsal: Rehearsal | None = None
     unrehearsed: str = "not asked for"
+
+    @property
+    def case(self) -> Case:
+        """The request with what the plan decided: what forecasts are made for."""
+        return Case(self.facts, self.config, self.plan.settings)

@@ -6,9 +6,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from functools import partial
 
-from loraloom.config.asked import Config
 from loraloom.plan.about import About
-from loraloom.plan.inputs import Decided, Facts
+from loraloom.plan.case import Case
 from loraloom.plan.rules import (
     accumulation,
     alpha,
@@ -40,7 +39,7 @@ from loraloom.plan.rules import (
 )
 from loraloom.records import Advice
 
-Rule = Callable[[Facts, Config, Decided], Advice]
+Rule = Callable[[Case], Advice]
 
 _ORDER = (
     task,
@@ -72,8 +71,8 @@ _ORDER = (
 )
 
 
-def _keep_default(facts: Facts, asked: Config, decided: Decided, *, key: str) -> Advice:
-    return fixed.advise(key, asked)
+def _keep_default(case: Case, *, key: str) -> Advice:
+    return fixed.advise(case, key)
 
 
 RULES: dict[str, Rule] = {

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from loraloom.config.asked import Config
+from loraloom.config import names
 from loraloom.plan.about import About
-from loraloom.plan.inputs import DERIVED, Decided, Facts
+from loraloom.plan.case import DERIVED, Case
 from loraloom.plan.rules.batch import effective_batch
 from loraloom.records import Advice
 
-KEY = "training.gradient_accumulation_steps"
+KEY = names.GRADIENT_ACCUMULATION_STEPS
 ABOUT = About(
     does="How many micro-batches make one optimiser step.",
     rule="One, unless memory splits the batch; then as many as give the same rows a step.",
@@ -17,9 +17,9 @@ ABOUT = About(
 )
 
 
-def advise(facts: Facts, asked: Config, decided: Decided) -> Advice:
-    micro = decided["training.per_device_train_batch_size"].value
-    wanted = effective_batch(facts, asked)
+def advise(case: Case) -> Advice:
+    micro = case.decided.micro_batch
+    wanted = effective_batch(case)
     value = max(1, wanted // micro)
     if value == 1:
         return Advice(1, f"the whole step of {micro} rows fits at once", DERIVED, (1, micro), "M")

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from loraloom.config.asked import Config
+from loraloom.config import names
 from loraloom.plan.about import About
-from loraloom.plan.inputs import Decided, Facts
+from loraloom.plan.case import Case
 from loraloom.records import Advice
 
-KEY = "adapter.lora_alpha"
+KEY = names.LORA_ALPHA
 ABOUT = About(
     does=(
         "The strength of the update: what is added to a layer is (alpha / r) B A, so a larger alpha is a"
@@ -36,9 +36,9 @@ DECODER_ALPHA = 32
 ENCODER_SCALE = 2
 
 
-def advise(facts: Facts, asked: Config, decided: Decided) -> Advice:
-    r = decided["adapter.r"].value
-    if facts.model.kind == "encoder":
+def advise(case: Case) -> Advice:
+    r = case.decided.r
+    if case.facts.model.kind == "encoder":
         value = ENCODER_SCALE * r
         reason = (
             f"twice the rank, as where our rate for encoders comes from: scale alpha/r = {value}/{r} ="

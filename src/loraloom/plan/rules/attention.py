@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from loraloom.config.asked import Config
+from loraloom.config import names
 from loraloom.plan.about import About
-from loraloom.plan.inputs import Decided, Facts
+from loraloom.plan.case import Case
 from loraloom.records import Advice
 
-KEY = "model.attn_implementation"
+KEY = names.ATTN_IMPLEMENTATION
 ABOUT = About(
     does="Which attention kernel the base runs.",
     rule="torch's fused attention where the model's class supports it, else the plain one.",
@@ -19,17 +19,12 @@ ABOUT = About(
 )
 
 
-def advise(facts: Facts, asked: Config, decided: Decided) -> Advice:
-    if facts.model.supports_sdpa:
+def advise(case: Case) -> Advice:
+    if case.facts.model.supports_sdpa:
         reason = (
             "torch's fused attention: no table of scores is kept, which unfused grows with the square of"
             " the length"
         )
         return Advice("sdpa", reason, "huggingface/transformers", ("sdpa", "eager"), "A")
-    return Advice(
-        "eager",
-        f"transformers has no fused attention for {facts.model.model_type}",
-        "huggingface/transformers",
-        ("eager",),
-        "A",
-    )
+    reason = f"transformers has no fused attention for {case.facts.model.model_type}"
+    return Advice("eager", reason, "huggingface/transformers", ("eager",), "A")

@@ -4,17 +4,18 @@ from __future__ import annotations
 
 import math
 
-from loraloom.config.asked import Config
+from loraloom.config import names
 from loraloom.errors import MemoryBudgetError
 from loraloom.plan.about import About
-from loraloom.plan.inputs import Decided, Facts, bytes_text, held_by_others, memory_budget
+from loraloom.plan.case import Case
 from loraloom.plan.ladder import least
-from loraloom.plan.memory import Shape
-from loraloom.plan.needs import need as need_of
+from loraloom.plan.needs import need
+from loraloom.plan.numbers import bytes_text
+from loraloom.plan.shape import decided_shape
 from loraloom.records import Advice
 
-KEY = "training.per_device_train_batch_size"
-WINDOWS = "training.gradient_accumulation_steps"
+KEY = names.PER_DEVICE_TRAIN_BATCH_SIZE
+WINDOWS = names.GRADIENT_ACCUMULATION_STEPS
 ABOUT = About(
     does=(
         "Rows that go through the model at a time; times accumulation it is the batch of one optimiser"
@@ -39,76 +40,77 @@ SLACK_MIB = 32
 """A budget that is named holds in the next process too, whose libraries may take a little more."""
 
 
-def advise(facts: Facts, asked: Config, decided: Decided) -> Advice:
-    wanted = effective_batch(facts, asked)
-    fits = largest_micro_batch(facts, asked, decided, wanted)
-    rows = facts.data.rows
+def advise(case: Case) -> Advice:
+    wanted = effective_batch(case)
+    fits = largest_micro_batch(case, wanted)
+    rows = case.facts.data.rows
     steps = -(-rows // wanted)
     reason = f"{rows:,} rows give {steps:,} steps an epoch at {wanted} rows a step"
     if fits < wanted:
         reason += (
-            f"; {fits} at a time, because {wanted} rows of {decided['data.max_length'].value:,} tokens"
-            " do not fit into memory"
+            f"; {fits} at a time, because {wanted} rows of {case.decided.length:,} tokens do not fit"
+            " into memory"
         )
     return Advice(
         fits, reason, "arXiv:2507.07101; TRL and Tinker defaults lie between 8 and 128", RANGE, "M"
     )
 
 
-def effective_batch(facts: Facts, asked: Config) -> int:
+def effective_batch(case: Case) -> int:
     """Rows of one optimiser step: what the user set, else by the size of the data."""
     micro, windows = (
-        asked.training.per_device_train_batch_size,
-        asked.training.gradient_accumulation_steps,
+        case.asked.training.per_device_train_batch_size,
+        case.asked.training.gradient_accumulation_steps,
     )
     if isinstance(micro, int):
         return micro * (windows if isinstance(windows, int) else 1)
-    by_rows = next((batch for rows, batch in BY_ROWS if facts.data.rows < rows), LARGE)
+    by_rows = next((batch for rows, batch in BY_ROWS if case.facts.data.rows < rows), LARGE)
     return max(by_rows, windows) if isinstance(windows, int) else by_rows
 
 
-def largest_micro_batch(facts: Facts, asked: Config, decided: Decided, wanted: int) -> int:
+def largest_micro_batch(case: Case, wanted: int) -> int:
     """The largest halving of `wanted` whose forecast fits the budget.
 
     Raises:
         MemoryBudgetError: one row at a time does not fit.
     """
-    windows = asked.training.gradient_accumulation_steps
+    windows = case.asked.training.gradient_accumulation_steps
     micro = max(1, wanted // windows) if isinstance(windows, int) else wanted
-    while micro > 1 and not _fits(facts, asked, decided, micro):
+    while micro > 1 and not _fits(case, micro):
         micro //= 2
-    if not _fits(facts, asked, decided, micro):
-        raise too_little(facts, asked, decided)
+    if not _fits(case, micro):
+        raise too_little(case)
     return micro
 
 
-def too_little(facts: Facts, asked: Config, decided: Decided) -> MemoryBudgetError:
+def too_little(case: Case) -> MemoryBudgetError:
     """The error that says what would fit: the first cuts that do, or the smallest
     budget and the cuts that it takes."""
-    need, budget = need_of(asked, facts, decided, _shape(decided, 1)), memory_budget(facts, asked)
+    budget = case.memory_budget
+    needed = need(case, decided_shape(case.decided, micro_batch=1))
     parts = ", ".join(
         f"{name} {bytes_text(size)}"
-        for name, size in sorted(need.parts.items(), key=lambda item: -item[1])[:3]
+        for name, size in sorted(needed.parts.items(), key=lambda item: -item[1])[:3]
     )
-    found = least(asked, facts, {**decided, **_split_as_asked(asked)}, budget)
+    found = least(_split_as_asked(case), budget)
     smallest = f"{math.ceil(found.need.high / 2**20) + SLACK_MIB}MiB"
     cuts = ", ".join(f"{key}: {str(value).lower()}" for key, value in found.change.items())
     if found.need.high <= budget:
-        wanted, advice = f"a budget of {bytes_text(need.high)}, or cuts", cuts
+        wanted, advice = f"a budget of {bytes_text(needed.high)}, or cuts", cuts
     else:
         wanted = f"a budget of {smallest} at least" + (f", with {cuts}" if cuts else "")
-        small = asked.limits.memory != "auto" and found.need.high <= facts.device.free_bytes
+        small = case.asked.limits.memory != "auto" and found.need.high <= case.facts.device.free_bytes
         advice = (
             f"limits.memory: {smallest}"
             if small
             else "a smaller model, or a machine with more free memory"
         )
-    taken = held_by_others(facts, asked)
+    taken = case.held_by_others
     return MemoryBudgetError(
-        f"nothing fits into {bytes_text(budget)}: one candidate with one row of"
-        f" {decided['data.max_length'].value:,} tokens at a time needs {bytes_text(need.value)}",
+        f"nothing fits into {bytes_text(budget)}: one candidate with one row of {case.decided.length:,}"
+        f" tokens at a time needs {bytes_text(needed.value)}",
         got=(
-            f"{parts}; at most {bytes_text(need.high)} with the margin of the"
+            f"{parts}; at most {bytes_text(needed.high)} with the margin of the"
             f" forecast{f'; {taken}' if taken else ''}"
         ),
         need=wanted,
@@ -116,46 +118,33 @@ def too_little(facts: Facts, asked: Config, decided: Decided) -> MemoryBudgetErr
     )
 
 
-def _split_as_asked(asked: Config) -> dict[str, Advice]:
+def _split_as_asked(case: Case) -> Case:
     """Rows at a time and their windows where the user set them, else one row: the plan
     itself goes as low."""
-    micro, windows = (
-        asked.training.per_device_train_batch_size,
-        asked.training.gradient_accumulation_steps,
+    asked = case.asked.training
+    micro, windows = asked.per_device_train_batch_size, asked.gradient_accumulation_steps
+    return case.assuming(
+        {KEY: 1 if micro == "auto" else micro, WINDOWS: 1 if windows == "auto" else windows}
     )
-    values = {
-        KEY: micro if isinstance(micro, int) else 1,
-        WINDOWS: windows if isinstance(windows, int) else 1,
-    }
-    return {key: Advice(value, "", "") for key, value in values.items()}
 
 
-def micro_batch_too_large(facts: Facts, asked: Config, decided: Decided, fits: int) -> MemoryBudgetError:
+def micro_batch_too_large(case: Case, fits: int) -> MemoryBudgetError:
     """The error for a micro-batch that the user set and that does not fit, although a
     smaller one does."""
-    micro = decided[KEY].value
-    need = need_of(asked, facts, decided, _shape(decided, micro))
+    micro = case.decided.micro_batch
+    needed = need(case, decided_shape(case.decided))
     return MemoryBudgetError(
-        f"`{KEY}` is {micro}: {micro} rows of {decided['data.max_length'].value:,} tokens need"
-        f" {bytes_text(need.high)} with the margin of the forecast,"
-        f" {bytes_text(memory_budget(facts, asked))} are allowed",
-        got=held_by_others(facts, asked) or None,
+        f"`{KEY}` is {micro}: {micro} rows of {case.decided.length:,} tokens need"
+        f" {bytes_text(needed.high)} with the margin of the forecast, {bytes_text(case.memory_budget)}"
+        " are allowed",
+        got=case.held_by_others or None,
         need=(
-            f"{fits} {'row' if fits == 1 else 'rows'} at a time, or a budget of {bytes_text(need.high)}"
+            f"{fits} {'row' if fits == 1 else 'rows'} at a time, or a budget of"
+            f" {bytes_text(needed.high)}"
         ),
         next=f"{KEY}: {fits} with gradient_accumulation_steps: {-(-micro // fits)}: the same gradient",
     )
 
 
-def _fits(facts: Facts, asked: Config, decided: Decided, micro: int) -> bool:
-    return need_of(asked, facts, decided, _shape(decided, micro)).high <= memory_budget(facts, asked)
-
-
-def _shape(decided: Decided, micro: int) -> Shape:
-    return Shape(
-        micro,
-        decided["data.max_length"].value,
-        1,
-        decided["training.gradient_checkpointing"].value,
-        decided["model.quantization"].value,
-    )
+def _fits(case: Case, micro: int) -> bool:
+    return need(case, decided_shape(case.decided, micro_batch=micro)).high <= case.memory_budget

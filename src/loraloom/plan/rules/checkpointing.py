@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-from loraloom.config.asked import Config
+from loraloom.config import names
 from loraloom.plan import engine
 from loraloom.plan.about import About
-from loraloom.plan.inputs import Decided, Facts, bytes_text, memory_budget
-from loraloom.plan.memory import Shape
+from loraloom.plan.case import Case
 from loraloom.plan.needs import need
+from loraloom.plan.numbers import bytes_text
 from loraloom.plan.rules.batch import effective_batch
+from loraloom.plan.shape import Shape
 from loraloom.records import Advice
 
-KEY = "training.gradient_checkpointing"
+KEY = names.GRADIENT_CHECKPOINTING
 ABOUT = About(
     does="Activations are computed again on the way back instead of being kept.",
     rule="Only where the step does not fit without it, as the first rung of the memory ladder.",
@@ -21,13 +22,13 @@ ABOUT = About(
 SOURCE = "arXiv:1604.06174"
 
 
-def advise(facts: Facts, asked: Config, decided: Decided) -> Advice:
-    length = decided["data.max_length"].value
+def advise(case: Case) -> Advice:
+    length = case.decided.length
     # More rows than fill a pass are split anyway, and cost nothing: they are no reason
     # to compute anything twice.
-    batch = min(effective_batch(facts, asked), max(1, engine.TOKEN_BUDGET[facts.device.kind] // length))
-    budget = memory_budget(facts, asked)
-    plain = need(asked, facts, decided, Shape(batch, length))
+    batch = min(effective_batch(case), max(1, engine.TOKEN_BUDGET[case.facts.device.kind] // length))
+    budget = case.memory_budget
+    plain = need(case, Shape(batch, length))
     if plain.high <= budget:
         rows = "1 row takes" if batch == 1 else f"{batch} rows take"
         reason = (
@@ -42,7 +43,7 @@ def advise(facts: Facts, asked: Config, decided: Decided) -> Advice:
             " the batch instead"
         )
         return Advice(False, reason, SOURCE, (False,), "M")
-    less = need(asked, facts, decided, Shape(batch, length, checkpointing=True))
+    less = need(case, Shape(batch, length, checkpointing=True))
     reason = (
         f"{bytes_text(plain.value)} do not fit into {bytes_text(budget)}; with it"
         f" {bytes_text(less.value)}, a third more time"

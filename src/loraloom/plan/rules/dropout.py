@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from loraloom.config.asked import Config
+from loraloom.config import names
 from loraloom.plan.about import About
-from loraloom.plan.inputs import DERIVED, Decided, Facts
+from loraloom.plan.case import DERIVED, Case
 from loraloom.records import Advice
 
-KEY = "adapter.lora_dropout"
+KEY = names.LORA_DROPOUT
 ABOUT = About(
     does="The share of the adapter's inputs that is set to zero at random while training.",
     rule="0.1 under 1,000 rows seen more than once, 0.05 under 10,000 rows seen twice or more, else 0.",
@@ -19,8 +19,8 @@ ABOUT = About(
 )
 
 
-def advise(facts: Facts, asked: Config, decided: Decided) -> Advice:
-    rows, epochs = facts.data.rows, decided["training.num_train_epochs"].value
+def advise(case: Case) -> Advice:
+    rows, epochs = case.facts.data.rows, case.decided.epochs
     seen = f"{rows:,} rows seen {epochs:g} {'time' if epochs == 1 else 'times'}"
     if rows < 1_000 and epochs > 1:
         value, why = 0.1, "few rows, seen often: the most that is advised"

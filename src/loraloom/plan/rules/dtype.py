@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from loraloom.config.asked import Config
+from loraloom.config import names
 from loraloom.plan.about import About
-from loraloom.plan.inputs import DERIVED, Decided, Facts
+from loraloom.plan.case import DERIVED, Case
 from loraloom.records import Advice
 
-KEY = "model.dtype"
+KEY = names.DTYPE
 ABOUT = About(
     does="The format in which the frozen weights are held in memory.",
     rule="The one in which they are computed.",
@@ -17,11 +17,8 @@ ABOUT = About(
 OF_PRECISION = {"fp32": "float32", "bf16": "bfloat16", "fp16": "float16", "fp64": "float64"}
 
 
-def advise(facts: Facts, asked: Config, decided: Decided) -> Advice:
-    precision = decided["training.precision"].value
-    value = OF_PRECISION[precision]
-    reason = (
-        f"the base computes in {precision}, so a wider copy would only take memory; the weights on disk"
-        f" are {facts.model.dtype}"
-    )
-    return Advice(value, reason, DERIVED, tuple(OF_PRECISION.values()), "M")
+def advise(case: Case) -> Advice:
+    precision = case.decided.precision
+    on_disk = f"the weights on disk are {case.facts.model.dtype}"
+    reason = f"the base computes in {precision}, so a wider copy would only take memory; {on_disk}"
+    return Advice(OF_PRECISION[precision], reason, DERIVED, tuple(OF_PRECISION.values()), "M")

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from loraloom.config.asked import Config
+from loraloom.config import names
 from loraloom.plan.about import About
-from loraloom.plan.inputs import DERIVED, Decided, Facts
+from loraloom.plan.case import DERIVED, Case
 from loraloom.records import Advice
 
-KEY = "training.early_stopping_patience"
+KEY = names.EARLY_STOPPING_PATIENCE
 ABOUT = About(
     does="How many evaluations without a gain end a candidate.",
     rule="Three, where rows are seen more than once and there are validation rows; else never.",
@@ -20,9 +20,9 @@ ABOUT = About(
 RANGE = (2, 5)
 
 
-def advise(facts: Facts, asked: Config, decided: Decided) -> Advice:
-    epochs = decided["training.num_train_epochs"].value
-    if facts.data.validation_rows == 0:
+def advise(case: Case) -> Advice:
+    epochs = case.decided.epochs
+    if case.facts.data.validation_rows == 0:
         return Advice(None, "there are no validation rows to judge by", DERIVED, RANGE, "M")
     if epochs <= 1:
         return Advice(
@@ -32,8 +32,6 @@ def advise(facts: Facts, asked: Config, decided: Decided) -> Advice:
             RANGE,
             "M",
         )
-    reason = (
-        f"{epochs:g} passes over {facts.data.rows:,} rows can overfit: three evaluations without a gain"
-        " are enough to tell"
-    )
+    passes = f"{epochs:g} passes over {case.facts.data.rows:,} rows"
+    reason = f"{passes} can overfit: three evaluations without a gain are enough to tell"
     return Advice(3, reason, DERIVED, RANGE, "M")

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import math
 
-from loraloom.config.asked import Config
+from loraloom.config import names
 from loraloom.plan.about import About
-from loraloom.plan.inputs import DERIVED, Decided, Facts, decided_batch, steps_per_epoch
+from loraloom.plan.case import CONFIG, DERIVED, Case
 from loraloom.records import Advice
 
-KEY = "training.num_train_epochs"
+KEY = names.NUM_TRAIN_EPOCHS
 ABOUT = About(
     does="How often each row is seen.",
     rule=(
@@ -37,21 +37,21 @@ MOST_EPOCHS = 4
 as fresh data)."""
 
 
-def advise(facts: Facts, asked: Config, decided: Decided) -> Advice:
-    rows, batch = facts.data.rows, decided_batch(decided)
-    per_epoch = steps_per_epoch(facts, batch)
-    if asked.training.max_steps:
-        value = max(1, math.ceil(asked.training.max_steps / per_epoch))
-        reason = f"max_steps = {asked.training.max_steps:,} decides; {per_epoch:,} steps make an epoch"
-        return Advice(value, reason, "config", (value, value), "M")
+def advise(case: Case) -> Advice:
+    facts, per_epoch, max_steps = case.facts, case.steps_per_epoch, case.asked.training.max_steps
+    if max_steps:
+        value = max(1, math.ceil(max_steps / per_epoch))
+        reason = f"max_steps = {max_steps:,} decides; {per_epoch:,} steps make an epoch"
+        return Advice(value, reason, CONFIG, (value, value), "M")
     if facts.model.kind == "encoder" and facts.data.task == "seq_cls":
-        return _encoder(facts, per_epoch)
-    usual = 3 if facts.data.task != "causal_lm" or rows < 1_000 else 2 if rows < 50_000 else 1
+        return _encoder(case)
+    usual = _usual(case)
+    # A processor takes long for a step: where one epoch has enough of them, it is left at one.
     slow = facts.device.kind == "cpu" and per_epoch >= CPU_STEPS and usual > 1
     usual = 1 if slow else usual
-    value = min(max(usual, math.ceil(LEAST_STEPS / per_epoch)), max(usual, MOST_EPOCHS))
-    epochs = "1 epoch makes" if value == 1 else f"{value} epochs make"
-    reason = f"{rows:,} rows, {per_epoch:,} steps an epoch: {epochs} {value * per_epoch:,} steps"
+    most = max(usual, MOST_EPOCHS)
+    value = min(max(usual, math.ceil(LEAST_STEPS / per_epoch)), most)
+    reason = _counted(case, value)
     if slow:
         reason += (
             "; on a processor one pass of this size is enough to compare candidates, a second gains"
@@ -59,25 +59,34 @@ def advise(facts: Facts, asked: Config, decided: Decided) -> Advice:
         )
     if value > usual:
         reason += f", nearer to the {LEAST_STEPS} that an adapter needs"
-    offered = (1, max(usual, MOST_EPOCHS))
     if slow:
-        return Advice(value, reason, DERIVED, offered, "M")
-    return Advice(
-        value,
-        reason,
-        "arXiv:2305.16264" if facts.data.task == "causal_lm" else "arXiv:2106.09685",
-        offered,
-        "B",
-    )
+        return Advice(value, reason, DERIVED, (1, most), "M")
+    source = "arXiv:2305.16264" if facts.data.task == "causal_lm" else "arXiv:2106.09685"
+    return Advice(value, reason, source, (1, most), "B")
 
 
-def _encoder(facts: Facts, per_epoch: int) -> Advice:
-    wanted = ENCODER_STEPS[facts.device.kind]
+def _usual(case: Case) -> int:
+    if case.facts.data.task != "causal_lm" or case.facts.data.rows < 1_000:
+        return 3
+    return 2 if case.facts.data.rows < 50_000 else 1
+
+
+def _encoder(case: Case) -> Advice:
+    device = case.facts.device.kind
+    wanted = ENCODER_STEPS[device]
     low, high = ENCODER_EPOCHS
-    value = min(max(math.ceil(wanted / per_epoch), low), high)
+    value = min(max(math.ceil(wanted / case.steps_per_epoch), low), high)
     reason = (
-        f"{facts.data.rows:,} rows, {per_epoch:,} steps an epoch: {value} epochs make"
-        f" {value * per_epoch:,} steps; a classifier gets about {wanted:,} on {facts.device.kind}"
-        " (papers use 10 to 80 epochs on small sets, with early stopping)"
+        f"{_counted(case, value)}; a classifier gets about {wanted:,} on {device} "
+        "(papers use 10 to 80 epochs on small sets, with early stopping)"
     )
     return Advice(value, reason, "arXiv:2106.09685", ENCODER_EPOCHS, "M")
+
+
+def _counted(case: Case, epochs: int) -> str:
+    per_epoch = case.steps_per_epoch
+    made = "1 epoch makes" if epochs == 1 else f"{epochs} epochs make"
+    return (
+        f"{case.facts.data.rows:,} rows, {per_epoch:,} steps an epoch: {made} {epochs * per_epoch:,}"
+        " steps"
+    )

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from loraloom.config.asked import Config
+from loraloom.config import names
 from loraloom.plan.about import About
-from loraloom.plan.inputs import Decided, Facts
+from loraloom.plan.case import Case
 from loraloom.records import Advice
 from loraloom.search.finals import finalists_of, seeds_of
 
-KEY = "search.seeds_for_finalists"
+KEY = names.SEEDS_FOR_FINALISTS
 ABOUT = About(
     does="Over how many fresh seeds each finalist of a search is trained again; 1 leaves the race out.",
     rule="3, and 2 after a search of 4 candidates.",
@@ -21,8 +21,8 @@ ABOUT = About(
 )
 
 
-def advise(facts: Facts, asked: Config, decided: Decided) -> Advice:
-    trials = decided["search.trials"].value
+def advise(case: Case) -> Advice:
+    trials = case.decided.trials
     reason = (
         f"one seed cannot tell skill from luck: the best {finalists_of(trials)} of {trials} settings"
         " race"
@@ -30,7 +30,7 @@ def advise(facts: Facts, asked: Config, decided: Decided) -> Advice:
     return Advice(seeds_of(trials), reason, "arXiv:2503.07329", (1, 5), "B")
 
 
-def value_for(asked: Config, trials: int) -> int:
+def value_for(case: Case, trials: int) -> int:
     """The seeds of a race after so many candidates: what was asked, or the rule's."""
-    given = asked.search.seeds_for_finalists
+    given = case.asked.search.seeds_for_finalists
     return seeds_of(trials) if given == "auto" else given

@@ -6,9 +6,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-from loraloom.config.asked import Config
+from loraloom.config import names
+from loraloom.config.keys import asked_value
 from loraloom.plan.about import About
-from loraloom.plan.inputs import DERIVED, asked_value
+from loraloom.plan.case import DERIVED, Case
 from loraloom.records import Advice, Grade
 
 
@@ -24,7 +25,7 @@ class Fixed:
 
 
 FIXED: dict[str, Fixed] = {
-    "adapter.bias": Fixed(
+    names.BIAS: Fixed(
         "trained biases cost 4.4 points in the one table that claims a gain",
         "guide 3",
         "C",
@@ -42,7 +43,7 @@ FIXED: dict[str, Fixed] = {
             tools={"PEFT": "none"},
         ),
     ),
-    "adapter.use_dora": Fixed(
+    names.USE_DORA: Fixed(
         "46.9 against 47.8 points, 26% slower, 2.1 GiB more",
         "huggingface/peft method comparison",
         "A",
@@ -57,7 +58,7 @@ FIXED: dict[str, Fixed] = {
             tools={"PEFT": "false"},
         ),
     ),
-    "adapter.init_lora_weights": Fixed(
+    names.INIT_LORA_WEIGHTS: Fixed(
         "nine ways to start land within 1-2% once the rate is tuned",
         "arXiv:2602.04998",
         "C",
@@ -75,7 +76,7 @@ FIXED: dict[str, Fixed] = {
             tools={"PEFT": "true"},
         ),
     ),
-    "adapter.rank_pattern": Fixed(
+    names.RANK_PATTERN: Fixed(
         "one rank for all layers works well in most settings",
         "guide 0",
         "C",
@@ -87,7 +88,7 @@ FIXED: dict[str, Fixed] = {
             tools={"PEFT": "empty"},
         ),
     ),
-    "adapter.alpha_pattern": Fixed(
+    names.ALPHA_PATTERN: Fixed(
         "one alpha for all layers",
         DERIVED,
         "C",
@@ -101,7 +102,7 @@ FIXED: dict[str, Fixed] = {
             tools={"PEFT": "empty"},
         ),
     ),
-    "adapter.lora_plus_ratio": Fixed(
+    names.LORA_PLUS_RATIO: Fixed(
         "off: gains little once the rate is tuned; 1 to 16 is worth a search",
         "arXiv:2402.12354",
         "A",
@@ -116,7 +117,7 @@ FIXED: dict[str, Fixed] = {
             tools={"PEFT": "none"},
         ),
     ),
-    "training.max_steps": Fixed(
+    names.MAX_STEPS: Fixed(
         "the number of epochs decides",
         DERIVED,
         "M",
@@ -128,7 +129,7 @@ FIXED: dict[str, Fixed] = {
             tools={"transformers": "-1: the epochs decide"},
         ),
     ),
-    "training.max_grad_norm": Fixed(
+    names.MAX_GRAD_NORM: Fixed(
         "clips rare outliers and leaves ordinary steps alone",
         "huggingface/transformers",
         "C",
@@ -143,7 +144,7 @@ FIXED: dict[str, Fixed] = {
             tools={"transformers": "1.0", "QLoRA": "0.3"},
         ),
     ),
-    "training.neftune_noise_alpha": Fixed(
+    names.NEFTUNE_NOISE_ALPHA: Fixed(
         "off: noise on the embeddings helps chat style only (5 to 15)",
         "arXiv:2310.05914",
         "B",
@@ -158,7 +159,7 @@ FIXED: dict[str, Fixed] = {
             tools={"transformers": "none", "TRL": "none"},
         ),
     ),
-    "training.seed": Fixed(
+    names.SEED: Fixed(
         "fixed, so that the run can be repeated; finalists are run over several seeds",
         DERIVED,
         "M",
@@ -177,7 +178,7 @@ FIXED: dict[str, Fixed] = {
 """Key -> why its default is kept. The value is the one that an empty request holds."""
 
 
-def advise(key: str, asked: Config) -> Advice:
+def advise(case: Case, key: str) -> Advice:
     """Advice that keeps the default of `key`."""
     fixed = FIXED[key]
-    return Advice(asked_value(asked, key), fixed.reason, fixed.source, fixed.range, fixed.grade)
+    return Advice(asked_value(case.asked, key), fixed.reason, fixed.source, fixed.range, fixed.grade)

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+from loraloom.config import names
 from loraloom.config.asked import Config
 from loraloom.errors import ConfigError
 from loraloom.facts.model import ModelFacts
 from loraloom.plan.about import About
-from loraloom.plan.inputs import DERIVED, Decided, Facts
+from loraloom.plan.case import DERIVED, Case
 from loraloom.records import Advice
 
-KEY = "data.max_length"
+KEY = names.MAX_LENGTH
 ABOUT = About(
     does="How many tokens of a row are used; what is longer is cut.",
     rule=(
@@ -23,8 +24,8 @@ CAP = 4096
 """Longer rows are rare in tuning data, and one of them decides the memory of the whole run."""
 
 
-def advise(facts: Facts, asked: Config, decided: Decided) -> Advice:
-    data, limit = facts.data, facts.model.max_positions
+def advise(case: Case) -> Advice:
+    data, limit = case.facts.data, case.facts.model.max_positions
     longest = max(data.longest, data.longest_anywhere)
     cap = min(CAP, limit or CAP)
     if longest <= cap:
@@ -35,7 +36,7 @@ def advise(facts: Facts, asked: Config, decided: Decided) -> Advice:
         )
         return Advice(value, reason, DERIVED, (8, cap), "M")
     why = (
-        f"{facts.model.model_type} has {limit:,} positions"
+        f"{case.facts.model.model_type} has {limit:,} positions"
         if limit and limit <= CAP
         else f"rows above {CAP:,} tokens are not worth it"
     )
@@ -47,13 +48,13 @@ def advise(facts: Facts, asked: Config, decided: Decided) -> Advice:
     return Advice(cap, reason, DERIVED, (8, cap), "M")
 
 
-def check(facts: Facts, asked: Config) -> None:
+def check(case: Case) -> None:
     """Refuse a length that the model has no positions for.
 
     Raises:
         ConfigError: `data.max_length` is above the model's positions.
     """
-    refuse_beyond_positions(asked, facts.model)
+    refuse_beyond_positions(case.asked, case.facts.model)
 
 
 def refuse_beyond_positions(asked: Config, model: ModelFacts) -> None:

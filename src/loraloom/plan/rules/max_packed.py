@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from loraloom.config.asked import Config
+from loraloom.config import names
 from loraloom.plan.about import About
-from loraloom.plan.inputs import Decided, Facts, bytes_text, memory_budget
-from loraloom.plan.memory import decided_shape
+from loraloom.plan.case import Case
 from loraloom.plan.needs import need, packs_candidates
+from loraloom.plan.numbers import bytes_text
+from loraloom.plan.shape import decided_shape
 from loraloom.records import Advice
 
-KEY = "limits.max_packed"
+KEY = names.MAX_PACKED
 ABOUT = About(
     does="How many candidates train at once on the one frozen base.",
     rule=(
@@ -25,12 +26,12 @@ PAYS = {"cpu": 8, "mps": 8, "cuda": 16}
 """More candidates than this share the same products without making them faster."""
 
 
-def advise(facts: Facts, asked: Config, decided: Decided) -> Advice:
-    if not packs_candidates(asked):
+def advise(case: Case) -> Advice:
+    if not packs_candidates(case):
         return Advice(1, "PEFT trains one adapter at a time", "huggingface/peft", (1, 1), "A")
-    budget, pays = memory_budget(facts, asked), PAYS[facts.device.kind]
-    fits = most_that_fit(asked, facts, decided, budget, pays)
-    total = need(asked, facts, decided, decided_shape(decided, packed=fits))
+    budget, pays = case.memory_budget, PAYS[case.facts.device.kind]
+    fits = most_that_fit(case, pays)
+    total = need(case, decided_shape(case.decided, packed=fits))
     held = (
         f"{fits} {'candidate takes' if fits == 1 else 'candidates take'} {bytes_text(total.value)} of"
         f" {bytes_text(budget)}"
@@ -39,9 +40,9 @@ def advise(facts: Facts, asked: Config, decided: Decided) -> Advice:
     return Advice(fits, f"{held}; {why}", "derived here; arXiv:2508.02932", (1, pays), "M")
 
 
-def most_that_fit(asked: Config, facts: Facts, decided: Decided, budget: int, most: int) -> int:
+def most_that_fit(case: Case, most: int) -> int:
     """The largest number of candidates whose forecast fits, at least one."""
     for packed in range(most, 1, -1):
-        if need(asked, facts, decided, decided_shape(decided, packed=packed)).high <= budget:
+        if need(case, decided_shape(case.decided, packed=packed)).high <= case.memory_budget:
             return packed
     return 1

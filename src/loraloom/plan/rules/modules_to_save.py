@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from loraloom.config.asked import Config
+from loraloom.config import names
 from loraloom.plan.about import About
-from loraloom.plan.inputs import DERIVED, Decided, Facts
+from loraloom.plan.case import DERIVED, Case
 from loraloom.records import Advice
 
-KEY = "adapter.modules_to_save"
+KEY = names.MODULES_TO_SAVE
 ABOUT = About(
     does="Modules that are trained whole and saved beside the adapter.",
     rule="The new head of a classifier; nothing for a language model.",
@@ -18,15 +18,15 @@ ABOUT = About(
 )
 
 
-def advise(facts: Facts, asked: Config, decided: Decided) -> Advice:
-    heads = facts.model.head_modules
+def advise(case: Case) -> Advice:
+    heads = case.facts.model.head_modules
     if not heads:
         return Advice(
             (), "the head of a language model is pretrained and stays frozen", DERIVED, ((),), "A"
         )
     start = (
-        f"knows {', '.join(facts.model.classes[:4])} already"
-        if facts.model.classes
+        f"knows {', '.join(case.facts.model.classes[:4])} already"
+        if case.facts.model.classes
         else "starts from noise"
     )
     reason = (

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from loraloom.config.asked import Config
+from loraloom.config import names
 from loraloom.plan.about import About
-from loraloom.plan.inputs import Decided, Facts, bytes_text, count, decided_linears, parameters_per_rank
+from loraloom.plan.case import Case
+from loraloom.plan.numbers import bytes_text, count
 from loraloom.records import Advice
 
-KEY = "training.optim"
+KEY = names.OPTIM
 ABOUT = About(
     does="What turns gradients into steps.",
     rule="AdamW.",
@@ -19,8 +20,8 @@ ABOUT = About(
 )
 
 
-def advise(facts: Facts, asked: Config, decided: Decided) -> Advice:
-    trained = decided["adapter.r"].value * parameters_per_rank(decided_linears(facts, decided))
+def advise(case: Case) -> Advice:
+    trained = case.adapter_parameters
     reason = (
         f"AdamW's two moments of {count(trained)} adapter parameters take {bytes_text(8 * trained)}: too"
         " little to save on"

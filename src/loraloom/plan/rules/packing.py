@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from loraloom.config.asked import Config
+from loraloom.config import names
 from loraloom.plan.about import About
-from loraloom.plan.inputs import Decided, Facts
+from loraloom.plan.case import Case
 from loraloom.records import Advice
 
-KEY = "data.packing"
+KEY = names.PACKING
 ABOUT = About(
     does="Whether several rows share one sequence.",
     rule="No: rows are grouped by length instead.",
@@ -19,7 +19,7 @@ ABOUT = About(
 )
 
 
-def advise(facts: Facts, asked: Config, decided: Decided) -> Advice:
+def advise(case: Case) -> Advice:
     reason = (
         "rows are grouped by length instead, which leaves little padding: in one sequence, rows would"
         " read each other"

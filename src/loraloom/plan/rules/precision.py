@@ -2,21 +2,14 @@
 
 from __future__ import annotations
 
-from loraloom.config.asked import Config
+from loraloom.config import names
+from loraloom.config.keys import is_asked
 from loraloom.plan.about import About
-from loraloom.plan.inputs import (
-    DERIVED,
-    Decided,
-    Facts,
-    asked_value,
-    bytes_text,
-    count,
-    is_asked,
-    memory_budget,
-)
+from loraloom.plan.case import DERIVED, Case
+from loraloom.plan.numbers import bytes_text, count
 from loraloom.records import Advice
 
-KEY = "training.precision"
+KEY = names.PRECISION
 ABOUT = About(
     does=(
         "The number format in which the frozen base is computed. Adapters, their gradients and moments"
@@ -49,11 +42,11 @@ SMALL_ON_CPU = 10_000_000
 (430 against 210 GFLOP/s on two AMD cores, oneDNN)."""
 
 
-def advise(facts: Facts, asked: Config, decided: Decided) -> Advice:
-    model, device = facts.model, facts.device
+def advise(case: Case) -> Advice:
+    model, device = case.facts.model, case.facts.device
     choices = ("fp32", "bf16")
-    if is_asked(asked, "model.dtype"):
-        dtype = asked_value(asked, "model.dtype")
+    if is_asked(case.asked, names.DTYPE):
+        dtype = case.asked.model.dtype
         return Advice(OF_DTYPE[dtype], f"follows model.dtype: {dtype}", "config", choices, "M")
     if model.parameters < (SMALL_ON_CPU if device.kind == "cpu" and device.bf16_native else SMALL):
         reason = (
@@ -69,7 +62,7 @@ def advise(facts: Facts, asked: Config, decided: Decided) -> Advice:
         )
         reason = f"{device.name} computes bf16 in hardware: half the {saved}"
         return Advice("bf16", reason, "arXiv:2305.14314", choices, "A")
-    weights, budget = 4 * model.parameters, memory_budget(facts, asked)
+    weights, budget = 4 * model.parameters, case.memory_budget
     if device.kind == "cuda" and model.kind != "encoder_decoder" and weights > ROOMY * budget:
         reason = (
             f"{device.name} has no bf16 in hardware, and a float32 base of {bytes_text(weights)} leaves"

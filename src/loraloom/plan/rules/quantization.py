@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from loraloom.config.asked import Config
+from loraloom.config import names
 from loraloom.plan import engine
 from loraloom.plan.about import About
-from loraloom.plan.inputs import Decided, Facts, bytes_text, memory_budget
-from loraloom.plan.memory import Shape
+from loraloom.plan.case import Case
 from loraloom.plan.needs import need, quantises
+from loraloom.plan.numbers import bytes_text
+from loraloom.plan.shape import Shape
 from loraloom.records import Advice
 
-KEY = "model.quantization"
+KEY = names.QUANTIZATION
 ABOUT = About(
     does="The frozen base in fewer bits.",
     rule=(
@@ -26,14 +27,11 @@ ABOUT = About(
 SOURCE = "arXiv:2305.14314"
 
 
-def advise(facts: Facts, asked: Config, decided: Decided) -> Advice:
-    length, checkpointing = (
-        decided["data.max_length"].value,
-        decided["training.gradient_checkpointing"].value,
-    )
-    budget = memory_budget(facts, asked)
-    smallest = need(asked, facts, decided, Shape(1, length, checkpointing=checkpointing))
-    if smallest.high <= budget or not quantises(asked, facts):
+def advise(case: Case) -> Advice:
+    length, checkpointing = case.decided.length, case.decided.checkpointing
+    budget = case.memory_budget
+    smallest = need(case, Shape(1, length, checkpointing=checkpointing))
+    if smallest.high <= budget or not quantises(case):
         weights = bytes_text(smallest.parts["weights"])
         reason = (
             f"the weights take {weights} of {bytes_text(budget)} as they are, and unquantised layers are"

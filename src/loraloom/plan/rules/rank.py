@@ -4,20 +4,14 @@ from __future__ import annotations
 
 import math
 
-from loraloom.config.asked import Config
+from loraloom.config import names
+from loraloom.facts.model import ModelFacts
 from loraloom.plan.about import About
-from loraloom.plan.inputs import (
-    Decided,
-    Facts,
-    count,
-    decided_linears,
-    parameters_per_rank,
-    power_of_two_above,
-    power_of_two_below,
-)
+from loraloom.plan.case import Case, parameters_per_rank
+from loraloom.plan.numbers import count, power_of_two_above, power_of_two_below
 from loraloom.records import Advice
 
-KEY = "adapter.r"
+KEY = names.R
 ABOUT = About(
     does=(
         "How many directions an adapter can change in each layer: A is r x d_in and random, B is d_out x"
@@ -49,20 +43,20 @@ WIDTH_SHARE = 4
 """A rank above a quarter of the width is hardly low: nothing published goes there."""
 
 
-def advise(facts: Facts, asked: Config, decided: Decided) -> Advice:
+def advise(case: Case) -> Advice:
     """As many adapter parameters as supervised tokens, as a power of two between a
     floor and what the width bears."""
-    per_rank = parameters_per_rank(decided_linears(facts, decided))
-    tokens = facts.data.supervised_tokens
-    floor, cap = FLOOR[facts.model.kind], width_cap(facts)
+    per_rank = parameters_per_rank(case.linears)
+    tokens = case.facts.data.supervised_tokens
+    floor, cap = FLOOR[case.facts.model.kind], width_cap(case.facts.model)
     needed = math.ceil(tokens / per_rank)
     value = min(max(power_of_two_above(needed), floor), cap)
-    unit = "labels" if facts.data.task == "seq_cls" else "supervised tokens"
+    unit = "labels" if case.facts.data.task == "seq_cls" else "supervised tokens"
     reason = f"{count(tokens)} {unit} over {count(per_rank)} parameters a rank ask for r >= {needed:,}"
     if value == floor > needed:
         reason += f"; {floor} is the floor, since 4 -> 16 gains 0.74% of the loss and costs little"
     elif value == cap < needed:
-        reason += f"; {cap} is the limit for width {facts.model.hidden_size:,}"
+        reason += f"; {cap} is the limit for width {case.facts.model.hidden_size:,}"
     return Advice(
         value,
         reason,
@@ -72,6 +66,6 @@ def advise(facts: Facts, asked: Config, decided: Decided) -> Advice:
     )
 
 
-def width_cap(facts: Facts) -> int:
+def width_cap(model: ModelFacts) -> int:
     """The largest rank that is advised for this model."""
-    return min(CAP, max(4, power_of_two_below(facts.model.hidden_size / WIDTH_SHARE)))
+    return min(CAP, max(4, power_of_two_below(model.hidden_size / WIDTH_SHARE)))

@@ -3,12 +3,14 @@ loss, ten times off 4.2%."""
 
 from __future__ import annotations
 
-from loraloom.config.asked import Config
+from loraloom.config import names
+from loraloom.facts.model import ModelFacts
 from loraloom.plan.about import About
-from loraloom.plan.inputs import SMALL_ENCODER, Decided, Facts, count, decided_batch, total_steps
+from loraloom.plan.case import Case, Decided
+from loraloom.plan.numbers import count
 from loraloom.records import Advice
 
-KEY = "training.learning_rate"
+KEY = names.LEARNING_RATE
 ABOUT = About(
     does="How far each step goes at its peak. It decides more than any other setting.",
     rule=(
@@ -35,6 +37,9 @@ SWEEP_RATE, SWEEP_RANK, SWEEP_ALPHA, SWEEP_BATCH = 4e-4, 16, 32, 128
 RANK_POWER = 0.25
 LEAST_BATCH = 16
 """Smaller batches do not lower the rate further: what is known of batches ends here."""
+SMALL_ENCODER = 40_000_000
+"""Encoders up to this many parameters (MiniLM, small BERTs) want larger rates than the
+base sizes that papers tune."""
 CLIP = (5e-5, 1e-3)
 SHORT_RUN, SHORT_FACTOR = 100, 1.5
 SWEPT_WIDTH, WIDTH_POWER = 1024, 1.25
@@ -51,27 +56,23 @@ REACH = 4.0
 ENCODER_CAP = 2e-3
 
 
-def advise(facts: Facts, asked: Config, decided: Decided) -> Advice:
-    if facts.model.kind == "encoder":
-        return _encoder(facts, asked, decided)
-    if facts.model.kind == "encoder_decoder":
+def advise(case: Case) -> Advice:
+    if case.facts.model.kind == "encoder":
+        return _encoder(case)
+    if case.facts.model.kind == "encoder_decoder":
         reason = "T5's kind take ten times the rate of decoders (in bf16 or float32: float16 overflows)"
         return Advice(
             SEQ2SEQ_RATE, reason, "huggingface/peft examples", around(SEQ2SEQ_RATE, ENCODER_CAP), "C"
         )
-    return _decoder(facts, asked, decided)
+    return _decoder(case)
 
 
-def _decoder(facts: Facts, asked: Config, decided: Decided) -> Advice:
+def _decoder(case: Case) -> Advice:
     """4e-4 (r/16)^0.25 (32/alpha) sqrt(max(B, 16)/128), more for short runs and narrow
     models, clipped."""
-    r, alpha, batch = (
-        decided["adapter.r"].value,
-        decided["adapter.lora_alpha"].value,
-        decided_batch(decided),
-    )
-    scale, plus = _scale(decided), _plus(asked)
-    steps, width = total_steps(facts, asked, decided), facts.model.hidden_size
+    r, alpha, batch = case.decided.r, case.decided.alpha, case.decided.batch
+    scale, plus = _scale(case.decided), _plus(case)
+    steps, width = case.total_steps, case.facts.model.hidden_size
     narrow = width_factor(width)
     short = SHORT_FACTOR if steps < SHORT_RUN else 1.0
     value = rounded(clipped(swept_rate(r, scale * r, batch) * short * plus) * narrow)
@@ -88,7 +89,7 @@ def _decoder(facts: Facts, asked: Config, decided: Decided) -> Advice:
         )
     if plus < 1:
         reason += "; halved, as LoRA+ lets B learn faster"
-    return Advice(value, reason, SWEEP, around(value, rate_cap(facts, value)), "M")
+    return Advice(value, reason, SWEEP, around(value, rate_cap(case.facts.model, value)), "M")
 
 
 def swept_rate(r: float, alpha: float, batch: float) -> float:
@@ -110,14 +111,14 @@ def clipped(rate: float) -> float:
     return min(max(rate, CLIP[0]), CLIP[1])
 
 
-def _encoder(facts: Facts, asked: Config, decided: Decided) -> Advice:
-    r, alpha, scale = decided["adapter.r"].value, decided["adapter.lora_alpha"].value, _scale(decided)
-    size = facts.model.parameters
+def _encoder(case: Case) -> Advice:
+    r, alpha, scale = case.decided.r, case.decided.alpha, _scale(case.decided)
+    size = case.facts.model.parameters
     base = next(rate for limit, rate in ENCODER_RATES if size <= limit)
-    steps = total_steps(facts, asked, decided)
+    steps = case.total_steps
     short = SHORT_SMALL_ENCODER if size <= SMALL_ENCODER and steps < SHORT_RUN else 1.0
     value = rounded(
-        base * short * (r / ENCODER_RANK) ** RANK_POWER * (ENCODER_ALPHA / (scale * r)) * _plus(asked)
+        base * short * (r / ENCODER_RANK) ** RANK_POWER * (ENCODER_ALPHA / (scale * r)) * _plus(case)
     )
     reason = (
         f"{base:g} suits encoders of this size ({count(size)}) at r 8, alpha 16; "
@@ -130,21 +131,21 @@ def _encoder(facts: Facts, asked: Config, decided: Decided) -> Advice:
         value,
         reason,
         source,
-        around(value, rate_cap(facts, value)),
+        around(value, rate_cap(case.facts.model, value)),
         "M" if size <= SMALL_ENCODER else "A",
     )
 
 
 def _scale(decided: Decided) -> float:
     """What B A is multiplied by: alpha / r, or alpha / sqrt(r) with rsLoRA."""
-    r = decided["adapter.r"].value
-    return decided["adapter.lora_alpha"].value / (r**0.5 if decided["adapter.use_rslora"].value else r)
+    r = decided.r
+    return decided.alpha / (r**0.5 if decided[names.USE_RSLORA].value else r)
 
 
-def _plus(asked: Config) -> float:
+def _plus(case: Case) -> float:
     """LoRA+ trains B at a multiple of the rate, so the rate itself is about halved
     (arXiv:2402.12354)."""
-    ratio = asked.adapter.lora_plus_ratio
+    ratio = case.asked.adapter.lora_plus_ratio
     return 0.5 if ratio is not None and ratio > 1 else 1.0
 
 
@@ -153,11 +154,11 @@ def width_factor(width: int) -> float:
     return max(1.0, SWEPT_WIDTH / width) ** WIDTH_POWER
 
 
-def rate_cap(facts: Facts, value: float) -> float:
+def rate_cap(model: ModelFacts, value: float) -> float:
     """The largest rate that a search may try: no sweep wanted more, except where the
     rule itself lies near it."""
-    if facts.model.kind == "decoder":
-        return CLIP[1] * width_factor(facts.model.hidden_size)
+    if model.kind == "decoder":
+        return CLIP[1] * width_factor(model.hidden_size)
     return max(ENCODER_CAP, 2 * value)
 
 

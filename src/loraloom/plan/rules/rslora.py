@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from loraloom.config.asked import Config
+from loraloom.config import names
 from loraloom.plan.about import About
-from loraloom.plan.inputs import Decided, Facts
+from loraloom.plan.case import Case
 from loraloom.records import Advice
 
-KEY = "adapter.use_rslora"
+KEY = names.USE_RSLORA
 ABOUT = About(
     does=(
         "Scales the update by alpha/sqrt(r) instead of alpha/r: at the same alpha it is sqrt(r) times"
@@ -19,8 +19,8 @@ ABOUT = About(
 )
 
 
-def advise(facts: Facts, asked: Config, decided: Decided) -> Advice:
-    r = decided["adapter.r"].value
+def advise(case: Case) -> Advice:
+    r = case.decided.r
     if r >= 64:
         reason = (
             f"worth a trial at r={r}, with the rate tuned anew: it makes the update sqrt(r) ="

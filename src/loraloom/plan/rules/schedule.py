@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from loraloom.config.asked import Config
+from loraloom.config import names
 from loraloom.plan.about import About
-from loraloom.plan.inputs import Decided, Facts
+from loraloom.plan.case import Case
 from loraloom.records import Advice
 
-KEY = "training.lr_scheduler_type"
+KEY = names.LR_SCHEDULER_TYPE
 ABOUT = About(
     does="How the rate moves after warm-up.",
     rule="Linear to zero.",
@@ -19,7 +19,7 @@ ABOUT = About(
 )
 
 
-def advise(facts: Facts, asked: Config, decided: Decided) -> Advice:
+def advise(case: Case) -> Advice:
     reason = (
         "falls to zero, so the last steps settle; cosine does as well, a constant rate needs a cooldown"
         " of its own"

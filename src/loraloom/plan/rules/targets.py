@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from loraloom.config.asked import Config
+from loraloom.config import names
 from loraloom.lora.targets import module_names
 from loraloom.plan.about import About
-from loraloom.plan.inputs import Decided, Facts, count, parameters_per_rank, target_linears
+from loraloom.plan.case import Case, parameters_per_rank, target_linears
+from loraloom.plan.numbers import count
 from loraloom.records import Advice
 
-KEY = "adapter.target_modules"
+KEY = names.TARGET_MODULES
 ABOUT = About(
     does="Which linear layers carry an adapter.",
     rule=(
@@ -30,15 +31,15 @@ ABOUT = About(
 )
 
 
-def advise(facts: Facts, asked: Config, decided: Decided) -> Advice:
-    linears = target_linears(facts, "all-linear", decided["adapter.modules_to_save"].value)
+def advise(case: Case) -> Advice:
+    linears = target_linears(case.facts.model, "all-linear", case.decided.modules_to_save)
     names = ", ".join(module_names(linears))
     reason = (
         f"all {len(linears)} linear layers ({names}), {count(parameters_per_rank(linears))} parameters a"
         " rank: leaving the MLP out loses more than a smaller rank does"
     )
-    if facts.model.experts:
-        reason += f"; the {facts.model.experts} experts of each layer and their router stay frozen"
+    if case.facts.model.experts:
+        reason += f"; the {case.facts.model.experts} experts of each layer and their router stay frozen"
     return Advice(
         "all-linear",
         reason,

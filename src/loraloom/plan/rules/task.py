@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from loraloom.config.asked import Config
 from loraloom.plan.about import About
-from loraloom.plan.inputs import DERIVED, Decided, Facts
+from loraloom.plan.case import DERIVED, Case
 from loraloom.records import Advice
 
 KEY = "task"
@@ -21,13 +20,18 @@ ABOUT = About(
 )
 
 
-def advise(facts: Facts, asked: Config, decided: Decided) -> Advice:
-    form = f"the data are read as {facts.data.format}" if facts.data.format else "no data was given"
-    kind = facts.model.kind.replace("_", "-")
+def advise(case: Case) -> Advice:
+    form = (
+        f"the data are read as {case.facts.data.format}"
+        if case.facts.data.format
+        else "no data was given"
+    )
+    kind = case.facts.model.kind.replace("_", "-")
     return Advice(
-        facts.data.task,
-        f"{form}, and {facts.model.architecture} is built on a {facts.model.model_type} {kind}",
+        case.facts.data.task,
+        f"{form}, and {case.facts.model.architecture} is built on a {case.facts.model.model_type}"
+        f" {kind}",
         DERIVED,
-        (facts.data.task,),
+        (case.facts.data.task,),
         "A",
     )

@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-from loraloom.config.asked import Config
+from loraloom.config import names
 from loraloom.config.units import parse_seconds
 from loraloom.plan.about import About
-from loraloom.plan.inputs import DERIVED, Decided, Facts
+from loraloom.plan.case import DERIVED, Case
 from loraloom.plan.rules import finalist_seeds
 from loraloom.plan.time import forecast_time, trainings_of
 from loraloom.records import Advice
 from loraloom.report.words import duration
 
-KEY = "search.trials"
+KEY = names.TRIALS
 ABOUT = About(
     does="How many candidates a search tries.",
     rule=(
@@ -31,17 +31,15 @@ PATIENCE = 1800.0
 """Seconds that a search may take for which nobody said how long."""
 
 
-def advise(facts: Facts, asked: Config, decided: Decided) -> Advice:
-    allowed = None if asked.limits.time is None else parse_seconds(asked.limits.time)
+def advise(case: Case) -> Advice:
+    allowed = None if case.asked.limits.time is None else parse_seconds(case.asked.limits.time)
     patience = PATIENCE if allowed is None else allowed
-    packed = decided["limits.max_packed"].value
+    packed = case.decided.max_packed
     seconds = {
         level: (
             forecast_time(
-                facts,
-                asked,
-                decided,
-                trials=trainings_of(asked, level, _seeds(asked, level)),
+                case,
+                trials=trainings_of(case, level, finalist_seeds.value_for(case, level)),
                 packed=packed,
             ).value
         )
@@ -59,7 +57,3 @@ def advise(facts: Facts, asked: Config, decided: Decided) -> Advice:
             f"; {most} would take {duration(seconds[most])}, and {limit}: --trials {most} looks further"
         )
     return Advice(value, reason, DERIVED, (4, 128), "M")
-
-
-def _seeds(asked: Config, trials: int) -> int:
-    return finalist_seeds.value_for(asked, trials)

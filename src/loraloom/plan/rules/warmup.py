@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import math
 
-from loraloom.config.asked import Config
+from loraloom.config import names
 from loraloom.plan.about import About
-from loraloom.plan.inputs import Decided, Facts, total_steps
+from loraloom.plan.case import Case
 from loraloom.records import Advice
 
-KEY = "training.warmup_ratio"
+KEY = names.WARMUP_RATIO
 ABOUT = About(
     does="The share of the steps in which the rate rises from zero.",
     rule="3% (6% for encoders), but ten steps at least and 20% at most.",
@@ -24,8 +24,8 @@ LEAST_STEPS = 10
 MOST = 0.2
 
 
-def advise(facts: Facts, asked: Config, decided: Decided) -> Advice:
-    steps, usual = total_steps(facts, asked, decided), USUAL[facts.model.kind]
+def advise(case: Case) -> Advice:
+    steps, usual = case.total_steps, USUAL[case.facts.model.kind]
     value = min(max(usual, math.ceil(1000 * LEAST_STEPS / steps) / 1000), MOST)
     reason = (
         f"{value * steps:.0f} of {steps:,} steps: Adam's moments need about {LEAST_STEPS} steps before"
@@ -34,7 +34,7 @@ def advise(facts: Facts, asked: Config, decided: Decided) -> Advice:
     return Advice(
         value,
         reason,
-        "arXiv:2106.09685" if facts.model.kind == "encoder" else "arXiv:2305.14314",
+        "arXiv:2106.09685" if case.facts.model.kind == "encoder" else "arXiv:2305.14314",
         (0.03, 0.06, 0.1),
         "C",
     )

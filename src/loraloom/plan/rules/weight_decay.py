@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from loraloom.config.asked import Config
+from loraloom.config import names
 from loraloom.plan.about import About
-from loraloom.plan.inputs import Decided, Facts
+from loraloom.plan.case import Case
 from loraloom.records import Advice
 
-KEY = "training.weight_decay"
+KEY = names.WEIGHT_DECAY
 ABOUT = About(
     does="Pulls the trained numbers towards zero at each step.",
     rule="0 for language models, 0.1 for encoders, whose new head it holds back.",
@@ -18,8 +18,8 @@ ABOUT = About(
 )
 
 
-def advise(facts: Facts, asked: Config, decided: Decided) -> Advice:
-    if facts.model.kind == "encoder":
+def advise(case: Case) -> Advice:
+    if case.facts.model.kind == "encoder":
         return Advice(
             0.1,
             "what encoder classifiers are tuned with; it holds the new head back",

@@ -1,0 +1,77 @@
+"""Every dotted key that the code names, once. A constant is the last word of its key, in capitals.
+
+`config.asked` declares the keys, and `config.keys` tells what each takes; `tests/config/test_names.py`
+holds the three together.
+"""
+
+from __future__ import annotations
+
+NAME_OR_PATH = "model.name_or_path"
+REVISION = "model.revision"
+DTYPE = "model.dtype"
+QUANTIZATION = "model.quantization"
+ATTN_IMPLEMENTATION = "model.attn_implementation"
+TRUST_REMOTE_CODE = "model.trust_remote_code"
+
+TRAIN = "data.train"
+VALIDATION = "data.validation"
+TEST = "data.test"
+FORMAT = "data.format"
+MAX_LENGTH = "data.max_length"
+PACKING = "data.packing"
+TEXT_COLUMN = "data.text_column"
+LABEL_COLUMN = "data.label_column"
+LABEL_NAMES = "data.label_names"
+LEARN = "data.learn"
+SYSTEM = "data.system"
+GROUP_COLUMN = "data.group_column"
+MAX_ROWS = "data.max_rows"
+RETAIN = "data.retain"
+
+R = "adapter.r"
+LORA_ALPHA = "adapter.lora_alpha"
+LORA_DROPOUT = "adapter.lora_dropout"
+TARGET_MODULES = "adapter.target_modules"
+BIAS = "adapter.bias"
+USE_RSLORA = "adapter.use_rslora"
+USE_DORA = "adapter.use_dora"
+INIT_LORA_WEIGHTS = "adapter.init_lora_weights"
+RANK_PATTERN = "adapter.rank_pattern"
+ALPHA_PATTERN = "adapter.alpha_pattern"
+MODULES_TO_SAVE = "adapter.modules_to_save"
+LORA_PLUS_RATIO = "adapter.lora_plus_ratio"
+
+LEARNING_RATE = "training.learning_rate"
+LR_SCHEDULER_TYPE = "training.lr_scheduler_type"
+WARMUP_RATIO = "training.warmup_ratio"
+NUM_TRAIN_EPOCHS = "training.num_train_epochs"
+MAX_STEPS = "training.max_steps"
+PER_DEVICE_TRAIN_BATCH_SIZE = "training.per_device_train_batch_size"
+GRADIENT_ACCUMULATION_STEPS = "training.gradient_accumulation_steps"
+WEIGHT_DECAY = "training.weight_decay"
+OPTIM = "training.optim"
+MAX_GRAD_NORM = "training.max_grad_norm"
+GRADIENT_CHECKPOINTING = "training.gradient_checkpointing"
+PRECISION = "training.precision"
+SEED = "training.seed"
+EARLY_STOPPING_PATIENCE = "training.early_stopping_patience"
+NEFTUNE_NOISE_ALPHA = "training.neftune_noise_alpha"
+
+TRIALS = "search.trials"
+SAMPLER = "search.sampler"
+PRUNER = "search.pruner"
+BUDGET = "search.budget"
+SPACE = "search.space"
+METRIC = "search.metric"
+SEEDS_FOR_FINALISTS = "search.seeds_for_finalists"
+KEEP = "search.keep"
+HISTORY = "search.history"
+
+MEMORY = "limits.memory"
+TIME = "limits.time"
+MAX_PACKED = "limits.max_packed"
+
+ACT = "diagnose.act"
+SIGNALS = "diagnose.signals"
+
+TARGET = "deploy.target"

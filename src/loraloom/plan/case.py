@@ -1,0 +1,195 @@
+"""What every rule and every forecast looks at: the facts, what the user asked, and what
+was decided so far."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from typing import Any
+
+from loraloom.config import names
+from loraloom.config.asked import Config
+from loraloom.config.units import parse_bytes
+from loraloom.facts.data import DataFacts
+from loraloom.facts.device import DeviceFacts
+from loraloom.facts.model import LinearFact, ModelFacts
+from loraloom.facts.weights import BYTES
+from loraloom.lora.targets import resolve_targets
+from loraloom.plan.numbers import bytes_text
+from loraloom.records import Advice
+
+DERIVED = "derived here"
+CONFIG = "config"
+MUCH_TAKEN = 0.25
+"""Share of a device's memory from which on the plan says that other processes hold it."""
+
+
+@dataclass(frozen=True)
+class Facts:
+    """Everything that is: the model, the data and the machine."""
+
+    model: ModelFacts
+    data: DataFacts
+    device: DeviceFacts
+
+
+class Decided(dict[str, Advice]):
+    """Advice by dotted key, of the rules that came before. The values that are read
+    often have a name here."""
+
+    @property
+    def dtype(self) -> str:
+        return self[names.DTYPE].value
+
+    @property
+    def dtype_bytes(self) -> int:
+        """Bytes of one number of the frozen base, where it is not quantised."""
+        return BYTES[self.dtype]
+
+    @property
+    def precision(self) -> str:
+        return self[names.PRECISION].value
+
+    @property
+    def quantization(self) -> str:
+        return self[names.QUANTIZATION].value
+
+    @property
+    def attention(self) -> str:
+        return self[names.ATTN_IMPLEMENTATION].value
+
+    @property
+    def checkpointing(self) -> bool:
+        return self[names.GRADIENT_CHECKPOINTING].value
+
+    @property
+    def length(self) -> int:
+        """Tokens that are used of a row."""
+        return self[names.MAX_LENGTH].value
+
+    @property
+    def target_modules(self) -> str | tuple[str, ...]:
+        return self[names.TARGET_MODULES].value
+
+    @property
+    def modules_to_save(self) -> tuple[str, ...]:
+        return self[names.MODULES_TO_SAVE].value
+
+    @property
+    def r(self) -> int:
+        return self[names.R].value
+
+    @property
+    def alpha(self) -> float:
+        return self[names.LORA_ALPHA].value
+
+    @property
+    def epochs(self) -> float:
+        return self[names.NUM_TRAIN_EPOCHS].value
+
+    @property
+    def micro_batch(self) -> int:
+        """Rows that go through the model at a time."""
+        return self[names.PER_DEVICE_TRAIN_BATCH_SIZE].value
+
+    @property
+    def accumulation(self) -> int:
+        """Micro-batches of one optimiser step."""
+        return self[names.GRADIENT_ACCUMULATION_STEPS].value
+
+    @property
+    def batch(self) -> int:
+        """Rows of one optimiser step."""
+        return self.micro_batch * self.accumulation
+
+    @property
+    def max_packed(self) -> int:
+        return self[names.MAX_PACKED].value
+
+    @property
+    def trials(self) -> int:
+        return self[names.TRIALS].value
+
+    @property
+    def seeds_for_finalists(self) -> int:
+        return self[names.SEEDS_FOR_FINALISTS].value
+
+
+@dataclass(frozen=True)
+class Case:
+    """The one argument of rules, goals, presets and forecasts."""
+
+    facts: Facts
+    asked: Config
+    decided: Decided
+
+    def assuming(self, values: Mapping[str, Any]) -> Case:
+        """The same case as if these values, by dotted key, had been decided."""
+        assumed = {key: Advice(value, "assumed", DERIVED) for key, value in values.items()}
+        return replace(self, decided=Decided(self.decided | assumed))
+
+    @property
+    def memory_budget(self) -> int:
+        """Bytes that a run may use: `limits.memory`, else what the device has free."""
+        allowed = self.asked.limits.memory
+        return self.facts.device.free_bytes if allowed == "auto" else parse_bytes(allowed)
+
+    @property
+    def held_by_others(self) -> str:
+        """ "3.0 GiB of 23.4 GiB are free: other processes hold 19.9 GiB"; empty where
+        they hold little, or a limit is set."""
+        device = self.facts.device
+        if self.asked.limits.memory != "auto" or device.others_bytes < MUCH_TAKEN * device.total_bytes:
+            return ""
+        free, total, others = map(
+            bytes_text, (device.free_bytes, device.total_bytes, device.others_bytes)
+        )
+        return f"{free} of {total} are free: other processes hold {others}"
+
+    @property
+    def linears(self) -> tuple[LinearFact, ...]:
+        """The linear layers that carry an adapter, as decided so far."""
+        return target_linears(
+            self.facts.model, self.decided.target_modules, self.decided.modules_to_save
+        )
+
+    @property
+    def adapter_parameters(self) -> int:
+        """Numbers of one candidate's A and B."""
+        return self.decided.r * parameters_per_rank(self.linears)
+
+    @property
+    def trained_parameters(self) -> int:
+        """Numbers that one candidate trains: its adapters, and modules that it trains whole."""
+        heads = self.decided.modules_to_save
+        whole = sum(
+            linear.parameters + linear.out_features
+            for linear in self.facts.model.linears
+            if any(linear.path == head or linear.path.startswith(f"{head}.") for head in heads)
+        )
+        return self.adapter_parameters + whole
+
+    @property
+    def steps_per_epoch(self) -> int:
+        return max(1, math.ceil(self.facts.data.rows / self.decided.batch))
+
+    @property
+    def total_steps(self) -> int:
+        """Optimiser steps of the plan's own candidate."""
+        return self.asked.training.max_steps or max(
+            1, math.ceil(self.steps_per_epoch * self.decided.epochs)
+        )
+
+
+def target_linears(
+    model: ModelFacts, targets: str | tuple[str, ...], modules_to_save: tuple[str, ...]
+) -> tuple[LinearFact, ...]:
+    """The linear layers that a setting of `adapter.target_modules` names, in the model's order."""
+    paths = frozenset(resolve_targets(model.linears, targets, modules_to_save=modules_to_save))
+    return tuple(linear for linear in model.linears if linear.path in paths)
+
+
+def parameters_per_rank(linears: tuple[LinearFact, ...]) -> int:
+    """Adapter parameters that one more rank costs: the sum of d_in + d_out."""
+    return sum(linear.in_features + linear.out_features for linear in linears)
