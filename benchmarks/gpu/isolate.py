@@ -158,7 +158,8 @@ def _child(work: Work, done: tuple[str, ...], limit: float, writer: Any, log: st
     with open(log, "wb", buffering=0) as file:  # noqa: PTH123 a descriptor that stays
         os.dup2(file.fileno(), 1)
         os.dup2(file.fileno(), 2)
-    sys.stdout = open(1, "w", buffering=1, closefd=False)  # noqa: SIM115 a test may have put another in its place
+    # a test may have put another in its place
+    sys.stdout = open(1, "w", buffering=1, closefd=False)  # noqa: SIM115
     sys.stderr = open(2, "w", buffering=1, closefd=False)  # noqa: SIM115
     faulthandler.enable(sys.stderr)
     faulthandler.dump_traceback_later(max(0.1, limit - LAST_WORDS_SECONDS), file=sys.stderr)

@@ -115,7 +115,8 @@ class _Yaml(yaml.SafeLoader):
     """YAML as people expect it: 5e-5 is a number, 1:30 is not 90, `no` and 2024-01-01
     stay text, each key stands once."""
 
-    yaml_implicit_resolvers: dict[str, list[tuple[str, re.Pattern[str]]]] = {}  # noqa: RUF012 the base class declares it so
+    # the base class declares it so
+    yaml_implicit_resolvers: dict[str, list[tuple[str, re.Pattern[str]]]] = {}  # noqa: RUF012
 
     def fetch_flow_collection_start(self, TokenClass: type[yaml.Token]) -> None:
         """An opening bracket. The scanner looks at every open one again at each token:

@@ -80,7 +80,8 @@ def _matches(name: str) -> list[str]:
     path = _path(name)
     if not _PATTERN.search(name) or _exists(path) or _looks_like_hub(name):
         return [name]
-    found = sorted(glob.glob(str(path), recursive=True))  # noqa: PTH207 as a shell does it: hidden files are not meant
+    # as a shell does it: hidden files are not meant
+    found = sorted(glob.glob(str(path), recursive=True))  # noqa: PTH207
     if not found:
         raise DataError(f"no file matches {name}", need="at least one file", next=_closest(path))
     return found

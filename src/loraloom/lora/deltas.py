@@ -195,9 +195,8 @@ def _add_each(targets_RD: list[Tensor], stacked_KRD: Tensor) -> None:
     """target += its place in the stack, without the rows that only fill up."""
     # Widened at once: an addition of two dtypes makes a copy of its own for each target.
     parts = stacked_KRD.to(targets_RD[0].dtype).unbind()
-    torch._foreach_add_(
-        targets_RD, [part[: len(target)] for target, part in zip(targets_RD, parts, strict=True)]
-    )  # pyright: ignore[reportPrivateImportUsage, reportPrivateUsage]
+    own = [part[: len(target)] for target, part in zip(targets_RD, parts, strict=True)]
+    torch._foreach_add_(targets_RD, own)  # pyright: ignore[reportPrivateImportUsage, reportPrivateUsage]
 
 
 def _accumulate(target: Tensor, left: Tensor, right: Tensor, alpha: float = 1.0) -> None:

@@ -104,12 +104,13 @@ def _difference(module: nn.Module, way: Change) -> str | None:
     changed = copy.copy(module)
     changed.__class__ = way(module)
     reference = next(module.parameters())
-    width = module.gate_proj.in_features if hasattr(module, "gate_proj") else reference.shape[0]  # type: ignore[union-attr]
+    gate = getattr(module, "gate_proj", None)
+    width = reference.shape[0] if gate is None else int(gate.in_features)
     numbers = torch.Generator().manual_seed(0)
     x, gy = (
-        torch.randn(2, TOKENS, int(width), generator=numbers).to(reference.device, reference.dtype)
+        torch.randn(2, TOKENS, width, generator=numbers).to(reference.device, reference.dtype)
         for _ in range(2)
-    )  # type: ignore[arg-type]
+    )
     names = ("outputs", "gradients of inputs")
     for name, here, there in zip(names, _both(changed, x, gy), _both(module, x, gy), strict=True):
         apart, size = float((here - there).abs().max()), float(there.abs().max())

@@ -55,14 +55,12 @@ def _renamed(model: nn.Module, paths: list[str]) -> dict[str, str]:
 def _reason(model: Any, name: str, path: str) -> str | None:
     """PEFT is asked; it answers by an error, or by changing the config."""
     from peft import LoraConfig
-    from peft.tuners.tuners_utils import (
-        _check_lora_target_modules_mamba,
-    )  # pyright: ignore[reportPrivateUsage]
+    from peft.tuners import tuners_utils
     from peft.utils.transformers_weight_conversion import convert_peft_config_for_transformers
 
     asked = LoraConfig(target_modules=[path])
     try:
-        _check_lora_target_modules_mamba(asked, model, name)
+        tuners_utils._check_lora_target_modules_mamba(asked, model, name)  # pyright: ignore[reportPrivateUsage]
     except ValueError:
         return (
             f"PEFT does not adapt `{name}` of this family, whose blocks read its weight without"

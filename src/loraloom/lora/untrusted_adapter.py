@@ -281,7 +281,8 @@ def adapter_shapes(folder: Path) -> dict[str, tuple[int, ...]]:
         )
     try:
         with safe_open(path, "np") as file:
-            return {key: tuple(file.get_slice(key).get_shape()) for key in file.keys()}  # noqa: SIM118 no mapping
+            # no mapping
+            return {key: tuple(file.get_slice(key).get_shape()) for key in file.keys()}  # noqa: SIM118
     except (OSError, SafetensorError) as error:
         raise ModelError(
             "this is no safetensors file, or a part of one",
