@@ -16,7 +16,9 @@ from loraloom.data.encode import Row
 from loraloom.evals import cross_entropy
 from loraloom.evals.heads import HeadForm, head_form
 from loraloom.evals.objective import objective_for
-from loraloom.lora.packed import PackedModel, Routing, Segment
+from loraloom.lora.packed import PackedModel
+from loraloom.lora.routing import Routing
+from loraloom.lora.segment import Segment
 from loraloom.records import AdapterSpec
 
 pytestmark = pytest.mark.usefixtures("double_throughout")

@@ -15,7 +15,9 @@ from loraloom.facts import activations
 from loraloom.facts.activations import kept_by_widest_layer, kept_bytes_per_row
 from loraloom.facts.model import ModelFacts, model_facts
 from loraloom.lora import attention as row_attention
-from loraloom.lora.packed import PackedModel, Routing, Segment
+from loraloom.lora.packed import PackedModel
+from loraloom.lora.routing import Routing
+from loraloom.lora.segment import Segment
 from loraloom.lora.targets import resolve_targets
 from loraloom.records import AdapterSpec
 

@@ -11,8 +11,10 @@ from torch import nn
 
 from loraloom.errors import ModelError
 from loraloom.lora.base import share_copy
-from loraloom.lora.packed import PackedModel, Routing, Segment
+from loraloom.lora.packed import PackedModel
 from loraloom.lora.probe import probe
+from loraloom.lora.routing import Routing
+from loraloom.lora.segment import Segment
 from loraloom.records import AdapterSpec
 
 SMALL = {

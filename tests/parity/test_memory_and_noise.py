@@ -14,7 +14,9 @@ from torch import nn
 
 from loraloom.errors import ModelError
 from loraloom.lora.checkpointing import checkpoint_blocks, repeated_blocks
-from loraloom.lora.packed import PackedModel, Routing, Segment
+from loraloom.lora.packed import PackedModel
+from loraloom.lora.routing import Routing
+from loraloom.lora.segment import Segment
 
 
 def pair(family: str, model: Any) -> list[Any]:

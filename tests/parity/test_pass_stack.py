@@ -11,9 +11,10 @@ import torch
 from engine import attention, candidate, rows_for, run, trainer, weights_of
 
 from loraloom.lora import packed as packed_module
-from loraloom.lora.function import Routing, Segment
 from loraloom.lora.packed import PackedModel
 from loraloom.lora.pass_stack import PassStack
+from loraloom.lora.routing import Routing
+from loraloom.lora.segment import Segment
 
 FAMILIES = ("llama", "gpt2", "t5", "bert", "deberta")
 EVEN = Routing((Segment("a", 0, 2), Segment("b", 2, 4)), True)

@@ -12,7 +12,7 @@ import torch
 from engine import candidate, causal_rows, rows_for, trainer, weights_of
 
 from loraloom.errors import RunError
-from loraloom.lora import packed
+from loraloom.lora import adapter_builder
 from loraloom.records import Candidate
 from loraloom.train import checkpoint
 from loraloom.train.pack import PackTrainer, Seat
@@ -96,7 +96,7 @@ def test_nothing_is_drawn_for_what_is_restored(tmp_path: Path, monkeypatch: pyte
         stopped.join(one)
     checkpoint.save(tmp_path, stopped)
     with monkeypatch.context() as planted:
-        planted.setattr(packed, "start_of", lambda *_: pytest.fail("drawn"))
+        planted.setattr(adapter_builder, "start_of", lambda *_: pytest.fail("drawn"))
         resumed.load_state_dict(state_in(tmp_path))
     for name, seat in stopped.seats.items():
         ours, theirs = resumed.seats[name].adapter.constants, seat.adapter.constants

@@ -35,7 +35,9 @@ from loraloom.facts.device import DeviceFacts
 from loraloom.facts.model import ModelFacts, model_facts
 from loraloom.lora import frozen
 from loraloom.lora.attention import LONGEST
-from loraloom.lora.packed import PackedModel, Routing, Segment
+from loraloom.lora.packed import PackedModel
+from loraloom.lora.routing import Routing
+from loraloom.lora.segment import Segment
 from loraloom.plan.memory import LAYOUTS_SHARE, forecast_memory
 from loraloom.plan.pass_memory import is_gated, kept_by_formula, kept_by_layers
 from loraloom.plan.planner import Facts, Plan, candidate, make_plan

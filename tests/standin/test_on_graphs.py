@@ -18,7 +18,7 @@ from recorded import CaptureError, Graph, Recorder, recorded
 from stand_in import StandIn
 
 from loraloom.evals.objective import CausalObjective
-from loraloom.lora.function import PackedLinear
+from loraloom.lora.packed_layer import PackedLinear
 from loraloom.records import Candidate
 from loraloom.train import cuda_graph
 from loraloom.train.fast_path import unused

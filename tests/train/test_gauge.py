@@ -8,8 +8,8 @@ import pytest
 import torch
 from torch import Tensor
 
+from loraloom.lora.adapter_weights import AdapterWeights
 from loraloom.lora.arena import Arena, Entry
-from loraloom.lora.packed import AdapterWeights
 from loraloom.records import AdapterSpec
 from loraloom.train.signals import first_norms, module_updates
 

@@ -11,9 +11,8 @@ from weakref import WeakKeyDictionary
 import torch
 from torch import Tensor, nn
 
-from loraloom.lora import kernels
-from loraloom.lora.frozen import frozen_kernel
-from loraloom.lora.function import Frozen
+from loraloom.lora.frozen import Frozen, frozen_kernel
+from loraloom.lora.kernels import selftest
 
 CHUNK_BYTES = 24 * 2**20
 """Logits of one chunk would take about this much in float32: enough rows for a fast
@@ -106,7 +105,7 @@ def _losses(logits_NV: Tensor, targets_N1: Tensor, wide: torch.dtype, right_N: T
     the log of the sum of all: log_softmax and an exp of it would pass over the table twice where softmax
     does once.
     """
-    if kernels.used(logits_NV.device, logits_NV.dtype):
+    if selftest.used(logits_NV.device, logits_NV.dtype):
         from loraloom.lora.kernels.softmax import losses_in_place
 
         return losses_in_place(logits_NV, targets_N1, right_N)

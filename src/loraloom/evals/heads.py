@@ -19,7 +19,7 @@ from torch.utils.checkpoint import checkpoint
 
 from loraloom.evals.cross_entropy import chunk_rows, token_losses
 from loraloom.evals.shift import IGNORE
-from loraloom.lora.packed import PackedLayer
+from loraloom.lora.packed_layer import PackedLayer
 from loraloom.lora.transfer import send
 
 

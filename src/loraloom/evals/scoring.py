@@ -16,7 +16,9 @@ from loraloom.data.batches import collate
 from loraloom.data.encode import Row
 from loraloom.evals.metrics import class_metrics
 from loraloom.evals.objective import Objective, RowLosses
-from loraloom.lora.packed import PackedModel, Routing, Segment
+from loraloom.lora.packed import PackedModel
+from loraloom.lora.routing import Routing
+from loraloom.lora.segment import Segment
 from loraloom.lora.transfer import fetch
 from loraloom.lora.workers import Workers
 from loraloom.records import Score, Task

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
@@ -19,8 +20,6 @@ from typing import Any, Protocol, runtime_checkable
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
-
-from loraloom.lora.function import Frozen
 
 PREPACK_ROWS = 256
 """Number of tokens that a layout is made for; other numbers work as well."""
@@ -40,6 +39,15 @@ SMALLEST = 128 * 128
 PROGRAMS = "128"
 """Programs that oneDNN keeps, of these products and of all others in half precision:
 several times what one pass needs."""
+
+
+@dataclass(frozen=True)
+class Frozen:
+    """How to run a frozen dense layer: `forward` [N, D] -> new [N, O]; `backward` [N,
+    O] -> new [N, D]."""
+
+    forward: Callable[[Tensor], Tensor]
+    backward: Callable[[Tensor], Tensor]
 
 
 @runtime_checkable

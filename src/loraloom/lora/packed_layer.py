@@ -1,99 +1,39 @@
 """One layer of the frozen base with any number of candidates on it: run once for all
 rows, finished row by row's owner.
 
-A candidate that has nothing in a layer costs nothing there. Plain LoRA takes the fused way of
-`function.py`; anything else is a `parts.Part`. A layer must see the batch's rows in its first dimension,
-or rows and tokens flattened into it; anything else would give a candidate the rows of another, so it is
-an error and never a guess.
+A candidate that has nothing in a layer costs nothing there. Plain LoRA takes the fused way,
+`PackedLinear`; anything else is a `parts.Part`. A layer must see the batch's rows in its first
+dimension, or rows and tokens flattened into it; anything else would give a candidate the rows of
+another, so it is an error and never a guess.
+
+The fused way is one autograd function, gradients written in place. What is kept for the backward pass: x
+by reference, h = drop(x) A^T for each adapter, and the bits of each dropout mask. Everything else is
+recomputed. Gradients of A and B go past autograd to the adapter's arena: no per-tensor gradient is
+allocated and autograd does not see the adapters' weights at all. `layer.LoRALinear` is the
+specification; the tests hold the two together in float64. What an adapter adds to a layer is in
+`deltas`.
 """
 
 from __future__ import annotations
 
-import threading
-from collections.abc import Generator
-from contextlib import contextmanager
 from dataclasses import replace
 from functools import cached_property
-from types import SimpleNamespace
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from loraloom.errors import ModelError
-from loraloom.lora.deltas import LayerWeights
+from loraloom.lora.deltas import AdapterDelta, LayerWeights, OwnStack, StackedDeltas
 from loraloom.lora.dropout import keep_mask
-from loraloom.lora.frozen import FrozenWeight, frozen_kernel
-from loraloom.lora.function import Frozen, PackedLinear, Routing, Segment
+from loraloom.lora.frozen import Frozen, FrozenWeight, frozen_kernel
+from loraloom.lora.kernels.pack_deltas import KernelDeltas
 from loraloom.lora.parts import Drop, Part
-from loraloom.lora.probe import Use
+from loraloom.lora.routing import Route, Routing
+from loraloom.lora.segment import Segment
 
 Args = tuple[Any, ...]
 Kwargs = dict[str, Any]
-
-
-class Route:
-    """The one mutable cell that all wrapped layers of a model share.
-
-    Args:
-        shared: one cell for all threads: on CUDA the backward pass runs in another one. On a CPU it runs
-            where it was called, and each thread may have a pass of its own.
-    """
-
-    def __init__(self, *, shared: bool = True) -> None:
-        self._cell: Any = SimpleNamespace() if shared else threading.local()
-
-    @property
-    def current(self) -> Routing | None:
-        return getattr(self._cell, "routing", None)
-
-    @current.setter
-    def current(self, routing: Routing | None) -> None:
-        self._cell.routing = routing
-
-    def get(self) -> Routing:
-        if (current := self.current) is None:
-            raise AssertionError("a packed layer was run outside `PackedModel.route`")
-        return current
-
-    @contextmanager
-    def only(self, segment: Segment) -> Generator[None]:
-        """Within, the batch is this segment's rows and no others."""
-        whole = self.get()
-        own = replace(segment, start=0, stop=segment.stop - segment.start)
-        self.current = replace(whole, segments=(own,), stack=None)
-        try:
-            yield
-        finally:
-            self.current = whole
-
-
-def split_by_candidate(module: nn.Module, use: Use, route: Route) -> None:
-    """Make `module` run once for each candidate, on that candidate's rows; in place."""
-    forward = module.forward
-
-    def run(*args: Any, **kwargs: Any) -> Any:
-        segments = route.get().segments
-        if len(segments) < 2:
-            return forward(*args, **kwargs)
-        results: list[Any] = []
-        for segment in segments:
-            rows = slice(segment.start, segment.stop)
-            own_args = [
-                value[rows] if place in use.row_places else value for place, value in enumerate(args)
-            ]
-            own_kwargs = {
-                name: value[rows] if name in use.row_places else value for name, value in kwargs.items()
-            }
-            with route.only(segment):
-                results.append(forward(*own_args, **own_kwargs))
-        if isinstance(results[0], Tensor):
-            return torch.cat(results)
-        return tuple(
-            None if values[0] is None else torch.cat(values) for values in zip(*results, strict=True)
-        )
-
-    module.forward = run
 
 
 class PackedLayer(nn.Module):
@@ -255,6 +195,86 @@ class PackedLayer(nn.Module):
                 " all`"
             ),
         )
+
+
+class PackedLinear(torch.autograd.Function):
+    """y = frozen(x) + each segment's own delta.
+
+    Inputs: x [B, T, D] (or [B, D]); `y_base` is the frozen layer's output when it can only be run by
+    itself (a quantised layer), else None and `frozen` runs it; `anchor` is a scalar that requires a
+    gradient, so that the function is recorded although no weight is an autograd input. Writes gradients
+    into `LayerWeights.grad_*`.
+    """
+
+    @staticmethod
+    def forward(
+        ctx: Any,
+        x: Tensor,
+        y_base: Tensor | None,
+        anchor: Tensor,
+        frozen: Frozen | None,
+        routing: Routing,
+        weights: dict[str, LayerWeights],
+        number: int,
+    ) -> Tensor:
+        flat_ND = x.reshape(-1, x.shape[-1])
+        if frozen is not None:
+            y_NO = frozen.forward(flat_ND)
+        else:
+            assert y_base is not None
+            y_NO = y_base.reshape(-1, y_base.shape[-1]).clone()
+        tokens = flat_ND.shape[0] // x.shape[0]
+        if routing.tables is not None:
+            deltas = [KernelDeltas(routing, number, tokens, x.dtype)]
+        else:
+            deltas = _deltas(routing, weights, number, tokens)
+        saved = [delta.forward(flat_ND, y_NO) for delta in deltas]
+        ctx.save_for_backward(x, *saved)
+        ctx.layer = (frozen, deltas, y_base is not None)
+        # Not as a view: models add to a layer's output in place, which autograd refuses
+        # on a view that a function made.
+        return torch.ops.aten._unsafe_view(y_NO, (*x.shape[:-1], y_NO.shape[-1]))
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor) -> Any:
+        frozen, deltas, has_base = ctx.layer
+        x, *saved = ctx.saved_tensors
+        gy = grads[0]
+        gy_NO = gy.reshape(-1, gy.shape[-1])
+        flat_ND = x.reshape(-1, x.shape[-1])
+        gx_ND = None
+        if ctx.needs_input_grad[0]:
+            gx_ND = frozen.backward(gy_NO) if frozen is not None else torch.zeros_like(flat_ND)
+        for delta, h in zip(deltas, saved, strict=True):
+            delta.backward(flat_ND, gy_NO, gx_ND, h)
+        gx = None if gx_ND is None else gx_ND.view(x.shape)
+        return gx, gy if has_base else None, None, None, None, None, None
+
+
+def _deltas(
+    routing: Routing, weights: dict[str, LayerWeights], number: int, tokens: int
+) -> list[AdapterDelta | StackedDeltas]:
+    """The segments that have an adapter in this layer: stacked if they are all alike in
+    shape, else one by one."""
+    active = [segment for segment in routing.segments if segment.trial in weights]
+    deltas = [
+        AdapterDelta(
+            weights[segment.trial],
+            slice(segment.start * tokens, segment.stop * tokens),
+            segment.stop - segment.start,
+            segment.seed if routing.training and weights[segment.trial].dropout > 0 else None,
+            number,
+        )
+        for segment in active
+    ]
+    if len(deltas) < 2 or len(active) < len(routing.segments) or not routing.even:
+        return list(deltas)
+    stack = (
+        OwnStack([delta.weight for delta in deltas])
+        if routing.stack is None
+        else routing.stack.layer(number)
+    )
+    return [StackedDeltas(deltas, stack)]
 
 
 def linear_shape(layer: nn.Module) -> tuple[int, int]:

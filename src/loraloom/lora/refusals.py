@@ -1,4 +1,5 @@
-"""Models and modules that candidates cannot share, found before anything is trained.
+"""Models and modules that candidates cannot share, and options that they cannot have,
+found before anything is trained.
 
 A pack is only worth something if each candidate is what it would be alone. Where a model lets rows see
 each other, or where a module would be named and never trained, the answer is an error with its reason.
@@ -6,12 +7,15 @@ each other, or where a module would be named and never trained, the answer is an
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 from torch import nn
 
 from loraloom.errors import ModelError
+from loraloom.lora.init import check_init, moves_base
+from loraloom.lora.packed_layer import linear_shape
 from loraloom.lora.probe import Use
+from loraloom.records import AdapterSpec
 
 BATCH_NORMS = (nn.modules.batchnorm._BatchNorm,)  # pyright: ignore[reportPrivateUsage]
 
@@ -33,6 +37,68 @@ def refuse_coupled(model: nn.Module) -> None:
                 ),
                 next="train one at a time with PEFT",
             )
+
+
+def refuse_impossible(
+    spec: AdapterSpec, modules: Mapping[str, nn.Module], uses: Mapping[str, Use]
+) -> None:
+    """Refuse what an adapter cannot be in this model.
+
+    Args:
+        modules: of the model as it came, by path.
+        uses: how it calls those that run.
+
+    Raises:
+        ModelError: an option that the packed layers do not have, or a module that
+            cannot take it, by name.
+    """
+    check_init(spec.init_lora_weights)
+    if spec.use_dora and moves_base(spec.init_lora_weights):
+        raise ModelError(
+            f"`adapter.use_dora` with `init_lora_weights: {spec.init_lora_weights}` is not packed",
+            got="two methods that each redefine the frozen weight",
+            next="take one of the two",
+        )
+    for path in (*spec.target_modules, *spec.modules_to_save):
+        key = "adapter.target_modules" if path in spec.target_modules else "adapter.modules_to_save"
+        if path not in modules:
+            raise ModelError(f"`{key}` names `{path}`, which the model does not have")
+        if path not in uses:
+            raise ModelError(
+                f"`{key}` names `{path}`, which the model never runs: it would not be trained",
+                next=(
+                    "name the module that does the work (an encoder-decoder embeds with"
+                    " `encoder.embed_tokens`)"
+                ),
+            )
+    for path in spec.modules_to_save:
+        if not uses[path].simple:
+            raise ModelError(
+                f"`adapter.modules_to_save` names `{path}`, whose rows cannot be handed to one candidate"
+                " each",
+                need=(
+                    "a module that takes one tensor and gives one: a head, an embedding, a norm, a"
+                    " linear layer"
+                ),
+            )
+    for path in spec.target_modules:
+        _refuse_target(path, modules[path], uses[path], spec.modules_to_save)
+
+
+def _refuse_target(path: str, layer: nn.Module, use: Use, whole: Sequence[str]) -> None:
+    """`whole`: modules that are trained whole."""
+    if use.features != linear_shape(layer):
+        raise ModelError(
+            f"`adapter.target_modules` names `{path}`, which is no plain product of its input and"
+            " weight",
+            got=f"a {type(layer).__name__} with a forward of its own",
+            need="a layer that gives [..., features out] for [..., features in]",
+            next="take it out of `adapter.target_modules`",
+        )
+    if any(path == module or path.startswith(f"{module}.") for module in whole):
+        raise ModelError(
+            f"`{path}` is in modules_to_save and a LoRA target at once", next="name it in one of the two"
+        )
 
 
 def shiftable_biases(modules: Mapping[str, nn.Module], uses: Mapping[str, Use]) -> tuple[str, ...]:

@@ -17,13 +17,16 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from loraloom.errors import ModelError, VerificationError
+from loraloom.lora.adapter_weights import REMOVED, AdapterWeights
 from loraloom.lora.arena import Entry
 from loraloom.lora.base import Base, load_tokenizer, quiet_transformers, share_copy
 from loraloom.lora.device_faults import is_of_device
 from loraloom.lora.init import moves_base
-from loraloom.lora.packed import REMOVED, AdapterWeights, PackedModel, Routing, Segment
+from loraloom.lora.packed import PackedModel
 from loraloom.lora.probe import embedding_table
 from loraloom.lora.record import Record, write_record
+from loraloom.lora.routing import Routing
+from loraloom.lora.segment import Segment
 from loraloom.lora.transfer import fetch
 from loraloom.lora.untrusted_adapter import (
     adapter_shapes,

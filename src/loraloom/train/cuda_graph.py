@@ -37,7 +37,8 @@ from loraloom.data.rows import IGNORED
 from loraloom.errors import first_line
 from loraloom.evals.heads import Positions
 from loraloom.evals.objective import Objective
-from loraloom.lora.packed import PackedModel, Routing
+from loraloom.lora.packed import PackedModel
+from loraloom.lora.routing import Routing
 from loraloom.train.passes import Pass
 from loraloom.train.seat import Seat
 

@@ -10,8 +10,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from loraloom.lora.adapter_weights import AdapterWeights
 from loraloom.lora.arena import Arena
-from loraloom.lora.packed import AdapterWeights
 from loraloom.records import TrainingSpec
 
 BETAS, EPS = (0.9, 0.999), 1e-8

@@ -27,9 +27,9 @@ from loraloom.evals.objective import Objective
 from loraloom.evals.scoring import EVALUATION_FACTOR, RowSums, row_sums, score_of
 from loraloom.facts.device import held_by_others_now
 from loraloom.lora.device_faults import is_out_of_memory
-from loraloom.lora.function import BASE
 from loraloom.lora.neftune import noisy_embeddings
-from loraloom.lora.packed import PackedModel, Routing
+from loraloom.lora.packed import PackedModel
+from loraloom.lora.routing import BASE, Routing
 from loraloom.lora.transfer import fetch, send
 from loraloom.lora.workers import Workers
 from loraloom.records import Candidate, Event, Score, Task

@@ -13,7 +13,8 @@ from loraloom.data.batches import Batch, Numbers, collate
 from loraloom.data.encode import Row
 from loraloom.evals.heads import Positions
 from loraloom.lora.neftune import Noise
-from loraloom.lora.packed import Routing, Segment
+from loraloom.lora.routing import Routing
+from loraloom.lora.segment import Segment
 from loraloom.records import Task
 from loraloom.train.seat import Seat, micro_seed
 

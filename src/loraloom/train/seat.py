@@ -11,7 +11,7 @@ from torch import Tensor
 
 from loraloom.data.batches import Numbers, Order, micro_batches
 from loraloom.diagnose.signals import Signals
-from loraloom.lora.packed import AdapterWeights
+from loraloom.lora.adapter_weights import AdapterWeights
 from loraloom.records import Candidate, Score
 from loraloom.train.optim import FlatOptimizer
 

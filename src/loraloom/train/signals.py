@@ -21,7 +21,8 @@ from loraloom.records import Score
 from loraloom.search.compare import mean_cost, paired_difference, standard_error
 
 if TYPE_CHECKING:
-    from loraloom.lora.packed import AdapterWeights, PackedModel
+    from loraloom.lora.adapter_weights import AdapterWeights
+    from loraloom.lora.packed import PackedModel
     from loraloom.train.seat import Seat
 
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 import torch
 
+from loraloom.lora.adapter_weights import AdapterWeights
 from loraloom.lora.arena import Arena, Entry
-from loraloom.lora.packed import AdapterWeights
 from loraloom.records import AdapterSpec, TrainingSpec
 from loraloom.train.optim import FlatOptimizer, Step, step_all
 

@@ -7,7 +7,7 @@ import torch
 from torch import nn
 
 from loraloom.evals.cross_entropy import token_losses
-from loraloom.lora import kernels
+from loraloom.lora.kernels import selftest
 
 
 @pytest.mark.parametrize(
@@ -27,7 +27,7 @@ def test_losses_and_gradients_are_those_of_plain_torch(
     targets[0], targets[1] = 0, vocabulary - 1
     found: dict[bool, list[torch.Tensor]] = {}
     for used in (True, False):
-        monkeypatch.setattr(kernels, "used", lambda *_, used=used: used)
+        monkeypatch.setattr(selftest, "used", lambda *_, used=used: used)
         torch.manual_seed(1)
         hidden = (3 * torch.randn(7, 16)).to(device, dtype).requires_grad_()
         losses, _ = token_losses(hidden, head, targets, prepack=False)

@@ -12,9 +12,10 @@ from torch import Tensor
 from loraloom.lora import dropout
 from loraloom.lora.deltas import AdapterDelta, LayerWeights
 from loraloom.lora.dropout import LEVELS, Mask
-from loraloom.lora.function import Routing, Segment
 from loraloom.lora.kernels.pack_deltas import KernelDeltas
 from loraloom.lora.kernels.tables import PackTables
+from loraloom.lora.routing import Routing
+from loraloom.lora.segment import Segment
 
 NUMBER = 3
 TOLERANCES = {torch.float32: 1e-5, torch.bfloat16: 1e-2}

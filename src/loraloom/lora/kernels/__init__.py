@@ -21,22 +21,6 @@ CAPABILITY = (8, 0)
 """Ampere: the first with bfloat16 in its tensor cores."""
 
 
-def used(device: torch.device, dtype: torch.dtype) -> bool:
-    """Whether they are used unless somebody says otherwise: on CUDA, where they can be
-    and do what they should."""
-    return device.type == "cuda" and (refusal(device, dtype) or fault(device, dtype)) is None
-
-
-def fault(device: torch.device, dtype: torch.dtype) -> str | None:
-    """Why the kernels should not be used on a device that they do not refuse: they were tried there,
-    once, and failed. In words that follow "because"; None if they did not."""
-    if device.type != "cuda":
-        return None
-    from loraloom.lora.kernels import selftest
-
-    return selftest.fault(device, dtype)
-
-
 def refusal(device: torch.device | str, dtype: torch.dtype) -> str | None:
     """Why the kernels cannot be used on a device, in words that follow "because"; None if they can.
 

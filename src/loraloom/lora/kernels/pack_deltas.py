@@ -11,7 +11,7 @@ from loraloom.lora.kernels import interpreted
 from loraloom.lora.kernels.tables import TILE
 
 if TYPE_CHECKING:
-    from loraloom.lora.function import Routing
+    from loraloom.lora.routing import Routing
 
 FEATURES = 64
 """Features that one program holds at a time."""

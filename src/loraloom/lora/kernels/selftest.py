@@ -18,9 +18,11 @@ from torch.nn import functional as F
 
 from loraloom.errors import first_line
 from loraloom.lora.deltas import AdapterDelta, LayerWeights
-from loraloom.lora.function import Routing, Segment
+from loraloom.lora.kernels import refusal
 from loraloom.lora.kernels.pack_deltas import FEATURES, LEAST_RANKS, MOST_RANKS, KernelDeltas
 from loraloom.lora.kernels.tables import PackTables
+from loraloom.lora.routing import Routing
+from loraloom.lora.segment import Segment
 
 TOLERANCE = 0.05
 """Of a difference, relative to the largest number: rounding to 16 bits, or to TF32,
@@ -36,13 +38,22 @@ Result = tuple[str, Tensor, Tensor]
 """What it is, what the kernels computed, what their twin did."""
 
 
+def used(device: torch.device, dtype: torch.dtype) -> bool:
+    """Whether the kernels are used unless somebody says otherwise: on CUDA, where they
+    can be and do what they should."""
+    return device.type == "cuda" and (refusal(device, dtype) or fault(device, dtype)) is None
+
+
 @cache
 def fault(device: torch.device, dtype: torch.dtype) -> str | None:
-    """What is wrong with the kernels on a CUDA device, in words that follow "because";
-    None if nothing is.
+    """Why the kernels should not be used on a device that they do not refuse, in words that follow
+    "because": they were tried there, once, and failed. None if they did not, and for any device but
+    CUDA.
 
     Takes some seconds where nothing was ever compiled, and is asked once for each device and dtype.
     """
+    if device.type != "cuda":
+        return None
     try:
         for name, found, expected in _results(device, dtype):
             apart, size = float((found - expected).abs().max()), float(expected.abs().max())

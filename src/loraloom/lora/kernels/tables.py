@@ -21,7 +21,7 @@ from loraloom.lora.transfer import send
 
 if TYPE_CHECKING:
     from loraloom.lora.deltas import LayerWeights
-    from loraloom.lora.function import Segment
+    from loraloom.lora.segment import Segment
 
 A, B, GRAD_A, GRAD_B, BIAS, GRAD_BIAS, RANK, SCALE, THRESHOLD, FIELDS = range(10)
 """Columns of a layer's table, and their number: six addresses (0: none), the rank (0: nothing in this

@@ -1,4 +1,4 @@
-"""The fused function against its definition: gradients by finite differences, and the readable layer."""
+"""The fused layer against its definition: gradients by finite differences, and the readable layer."""
 
 from __future__ import annotations
 
@@ -14,8 +14,10 @@ from loraloom.config.keys import RANGES
 from loraloom.lora.deltas import LayerWeights
 from loraloom.lora.dropout import keep_mask
 from loraloom.lora.frozen import frozen_kernel
-from loraloom.lora.function import PackedLinear, Routing, Segment
 from loraloom.lora.layer import LoRALinear, lora_scale
+from loraloom.lora.packed_layer import PackedLinear
+from loraloom.lora.routing import Routing
+from loraloom.lora.segment import Segment
 
 D, OUT, NUMBER = 5, 4, 3
 
