@@ -23,14 +23,18 @@ SPREAD = 0.2
 it that an adapter could turn."""
 
 
-def save_llama(folder: Path, sentences: list[str], *, chat: bool = False) -> Path:
+def save_llama(folder: Path, sentences: list[str], *, chat: bool = False, **sizes: int) -> Path:
     """A decoder of about 30,000 parameters; with `chat`, its tokenizer has a template
-    that marks the assistant's turns."""
+    that marks the assistant's turns.
+
+    Args:
+        sizes: others than `WIDTHS` has.
+    """
     tokenizer = _byte_pairs(sentences, framed="<bos> $A")
     if chat:
         tokenizer.chat_template = CHAT_TEMPLATE
     config = tf.LlamaConfig(
-        **WIDTHS,
+        **(WIDTHS | sizes),
         num_key_value_heads=2,
         vocab_size=len(tokenizer),
         max_position_embeddings=POSITIONS,

@@ -271,7 +271,7 @@ def test_a_budget_that_nothing_fits_names_the_parts_and_the_smallest_that_would(
         make_plan(tight, at)
     text = str(error.value)
     assert error.value.exit_code == 2
-    assert "nothing fits into 8.0 GiB" in text and "weights 15.0 GiB" in text
+    assert "nothing fits into 8.0 GiB" in text and "weights 5.3 GiB" in text
     assert "next: limits.memory: " in text
     smallest, cuts = named_way_out(text)
     assert make_plan(with_changes(tight, {"limits.memory": f"{smallest}MiB", **cuts}), at).pack_size >= 1

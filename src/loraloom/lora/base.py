@@ -42,6 +42,7 @@ class Base:
         label_names: of a classifier's classes, in the order of its outputs.
         quantization: "nf4" or "int8" where the layers inside the blocks are held in few
             bits, else "none".
+        kept_layers: of a quantised base, the linear layers that are not: those outside the blocks.
     """
 
     name_or_path: str
@@ -51,6 +52,7 @@ class Base:
     fresh_modules: tuple[str, ...] = ()
     label_names: tuple[str, ...] = ()
     quantization: str = "none"
+    kept_layers: tuple[str, ...] = ()
 
     @property
     def parameters(self) -> int:
@@ -201,15 +203,15 @@ def load_base(
     if attn_implementation not in (None, "auto"):
         extra["attn_implementation"] = attn_implementation
     source: dict[str, Any] = {"revision": revision, "trust_remote_code": trust_remote_code}
+    kept: tuple[str, ...] = ()
     if quantization != "none":
         bitsandbytes()
     keep_few_programs()
     try:
         with quiet_transformers():
             if quantization != "none":
-                extra["quantization_config"] = _quantisation(
-                    auto, name_or_path, source, quantization, DTYPES[dtype]
-                )
+                kept = _linears_outside_blocks(auto, name_or_path, source)
+                extra["quantization_config"] = _bits(quantization, kept, DTYPES[dtype])
                 extra["device_map"] = {"": device}
             torch.manual_seed(seed)
             loaded: Any = auto.from_pretrained(
@@ -232,32 +234,46 @@ def load_base(
         take_over(model, DTYPES[dtype])
     names = tuple(label_names or ())
     base = Base(
-        name_or_path, task, model.to(device), tokenizer, fresh_modules(model, info), names, quantization
+        name_or_path,
+        task,
+        model.to(device),
+        tokenizer,
+        fresh_modules(model, info),
+        names,
+        quantization,
+        kept,
     )
     base.read_with(tokenizer)
     return base
 
 
-def _quantisation(
-    auto: Any, name_or_path: str, source: dict[str, Any], kind: str, dtype: torch.dtype
-) -> Any:
-    """What transformers is told: linear layers inside the repeated blocks in few bits,
-    everything else as it is."""
+def _linears_outside_blocks(auto: Any, name_or_path: str, source: dict[str, Any]) -> tuple[str, ...]:
+    """Paths of the linear layers that stay as they are: heads, poolers."""
     import transformers
 
     config = transformers.AutoConfig.from_pretrained(name_or_path, **source)
     with torch.device("meta"):
         model: nn.Module = auto.from_config(config, trust_remote_code=source["trust_remote_code"])
     inside = {module for block in repeated_blocks(model) for module in block.modules()}
+    found = ((name, module) for name, module in model.named_modules() if module not in inside)
+    return tuple(
+        name for name, module in found if type(module) is nn.Linear or type(module).__name__ == "Conv1D"
+    )
+
+
+def _bits(quantization: str, kept: Sequence[str], dtype: torch.dtype) -> Any:
+    """What transformers is told to quantise while it loads: linear layers that are not kept."""
+    import transformers
+
     # As patterns of whole names: transformers takes a plain name for the end of any other.
-    kept = [f"{re.escape(name)}$" for name, module in model.named_modules() if module not in inside]
+    skipped = [f"{re.escape(name)}$" for name in kept]
     return transformers.BitsAndBytesConfig(
-        load_in_4bit=kind == "nf4",
-        load_in_8bit=kind == "int8",
+        load_in_4bit=quantization == "nf4",
+        load_in_8bit=quantization == "int8",
         bnb_4bit_quant_type="nf4",
         bnb_4bit_use_double_quant=True,
         bnb_4bit_compute_dtype=dtype,
-        llm_int8_skip_modules=kept,
+        llm_int8_skip_modules=skipped,
     )
 
 

@@ -145,7 +145,10 @@ def save_adapter(
     peft_config(spec, base).save_pretrained(str(folder))
     partial.rename(folder / "adapter_model.safetensors")
     base.tokenizer.save_pretrained(str(folder))
-    write_record(folder, Record(base.label_names, max_length))
+    dtype = str(base.model.dtype).removeprefix("torch.")
+    write_record(
+        folder, Record(base.label_names, max_length, base.quantization, dtype, base.kept_layers)
+    )
     return folder
 
 

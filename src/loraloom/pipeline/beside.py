@@ -3,6 +3,7 @@ the run that it lies in."""
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -27,9 +28,16 @@ def record_of(folder: Path) -> Record:
     run = RunFolder.open(place)
     decided = run.resolved().get("data.max_length")
     length = decided.value if decided else None
-    return Record(
-        record.label_names or tuple(run.result().labels), length if isinstance(length, int) else None
-    )
+    labels = record.label_names or tuple(run.result().labels)
+    return replace(record, label_names=labels, max_length=length if isinstance(length, int) else None)
+
+
+def quantization_of(asked: str, folder: Path | None) -> str:
+    """How to hold the base: as was asked, else as it was when the adapter in `folder`
+    was trained over it."""
+    if asked != "auto":
+        return asked
+    return "none" if folder is None else record_of(folder).quantization
 
 
 def tokenizer_beside(folder: Path, own: Any) -> Any:

@@ -32,7 +32,7 @@ from loraloom.lora.untrusted_adapter import (
     read_adapter_config,
     tokenizer_home,
 )
-from loraloom.pipeline.beside import record_of
+from loraloom.pipeline.beside import quantization_of, record_of
 from loraloom.pipeline.classes import classes_to_score, refuse_unlabelled
 from loraloom.pipeline.device_errors import device_errors
 from loraloom.pipeline.prepare import deciding_metric
@@ -64,7 +64,7 @@ def evaluate(
         max_new_tokens: longest text that is written for them.
 
     Returns:
-        {model, adapter, task, split, rows, metrics, notes}.
+        {model, adapter, task, split, rows, quantization, metrics, notes}.
 
     Raises:
         RequestError: the adapter, the model or the data cannot be used.
@@ -100,6 +100,7 @@ def evaluate(
             need="causal_lm or seq2seq_lm",
             next="leave --metric out: accuracy, macro F1 and MCC are always given",
         )
+    held = quantization_of(config.model.quantization, folder)
     dtype, device = "float32" if config.model.dtype == "auto" else config.model.dtype, device_facts()
     base = load_base(
         name,
@@ -110,6 +111,7 @@ def evaluate(
         revision=config.model.revision,
         trust_remote_code=config.model.trust_remote_code,
         device=device.kind,
+        quantization=held,
     )
     if folder is not None and has_tokenizer(folder):
         base.read_with(load_tokenizer(str(folder), trust_remote_code=config.model.trust_remote_code))
@@ -127,6 +129,7 @@ def evaluate(
         "task": data.task,
         "split": split,
         "rows": len(data.train),
+        "quantization": held,
         "metrics": {f"{split}_{key}": value for key, value in found.items()},
         "notes": [*data.notes, *([device.notice] if device.notice else [])],
     }

@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from loraloom.config.asked import Config, ModelConfig
@@ -18,7 +19,7 @@ from loraloom.facts.model import model_facts, require_weights
 from loraloom.lora.base import Base, load_base, share_copy
 from loraloom.lora.state import PEFT_TASKS, embedding_rows, load_peft, require_embeddings
 from loraloom.lora.untrusted_adapter import adapter_folder, read_adapter_config
-from loraloom.pipeline.beside import tokenizer_beside
+from loraloom.pipeline.beside import quantization_of, tokenizer_beside
 from loraloom.pipeline.device_errors import device_errors
 from loraloom.pipeline.predict import COLUMN, PROBABILITY, predict_table
 
@@ -100,7 +101,9 @@ def generate(
             )
         return _labelled(name, [*([None] if base or not folders else []), *map(str, folders)], prompts)
     task = "seq2seq_lm" if facts.kind == "encoder_decoder" else "causal_lm"
-    loaded = load_base(name, task, device=device_facts().kind)
+    loaded = load_base(
+        name, task, device=device_facts().kind, quantization=_shared_quantization(folders)
+    )
     own = loaded.tokenizer
     sources = [
         Source(
@@ -125,6 +128,23 @@ def generate(
         for asked, limits in [(_turns(prompt, system), (max_new_tokens, temperature))]
         for source in sources
     ]
+
+
+def _shared_quantization(folders: Sequence[Path]) -> str:
+    """How the base was held when these adapters were trained over it.
+
+    Raises:
+        ModelError: not alike for all.
+    """
+    held = {quantization_of("auto", folder) for folder in folders} or {"none"}
+    if len(held) > 1:
+        raise ModelError(
+            "these adapters cannot answer side by side",
+            got=f"adapters over the same base, held otherwise: {', '.join(sorted(held))}",
+            need="adapters over one base, quantised or not",
+            next="ask them one by one",
+        )
+    return held.pop()
 
 
 def _labelled(

@@ -26,7 +26,7 @@ from loraloom.facts.model import ModelFacts, model_facts, require_weights
 from loraloom.lora.base import Base, load_base, load_tokenizer
 from loraloom.lora.state import PEFT_TASKS, load_peft, require_embeddings
 from loraloom.lora.untrusted_adapter import adapter_folder, read_adapter_config
-from loraloom.pipeline.beside import tokenizer_beside
+from loraloom.pipeline.beside import quantization_of, tokenizer_beside
 from loraloom.pipeline.classes import classes_to_score
 from loraloom.pipeline.device_errors import device_errors
 from loraloom.pipeline.evaluate import cut_as_trained
@@ -217,6 +217,7 @@ def _load(config: Config, asked: _Asked, device: str) -> tuple[Base, Any]:
         revision=config.model.revision,
         trust_remote_code=config.model.trust_remote_code,
         device=device,
+        quantization=quantization_of(config.model.quantization, asked.folder),
     )
     base.read_with(asked.tokenizer)
     model = (

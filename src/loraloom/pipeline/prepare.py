@@ -18,6 +18,7 @@ from loraloom.facts.device import device_facts
 from loraloom.facts.model import ModelFacts, model_facts, require_weights
 from loraloom.facts.speed import cores_share
 from loraloom.lora.base import Base, load_base, load_tokenizer
+from loraloom.lora.quantised import bitsandbytes
 from loraloom.pipeline.classes import classes_to_train, refuse_unlabelled
 from loraloom.pipeline.preflight import foretold, refuse_faults
 from loraloom.pipeline.preflight.subject import Subject
@@ -65,6 +66,7 @@ class Prepared:
             trust_remote_code=model.trust_remote_code,
             attn_implementation=values["model.attn_implementation"],
             device=device or self.facts.device.kind,
+            quantization=values["model.quantization"],
         )
         if self.task == "causal_lm" and not base.tokenizer.chat_template:
             base.tokenizer.chat_template = form_template(self.recognised.format, base.tokenizer)
@@ -119,6 +121,8 @@ def prepare(
         config if trials is None else replace(config, search=replace(config.search, trials=trials)),
         facts,
     )
+    if weights and plan.values()["model.quantization"] != "none":
+        bitsandbytes()
     cut = data.cut(plan.values()["data.max_length"])
     subject = Subject(config, facts, plan, read.splits, read.recognised, read.tokenizer, data, cut)
     if weights:
@@ -238,10 +242,5 @@ def refuse_unbuilt(config: Config, *, trains: bool = True) -> None:
             "`data.packing: true` is not possible here",
             got="dense attention, in which rows that share a sequence would read each other",
             next="leave it auto: rows are grouped by length, so little is padded",
-        )
-    if config.model.quantization not in ("auto", "none") and config.engine != "peft":
-        raise RequestError(
-            f"`model.quantization: {config.model.quantization}` needs a CUDA device and bitsandbytes",
-            next="leave it auto",
         )
     require_trackers(config.report_to)

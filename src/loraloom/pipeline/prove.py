@@ -80,9 +80,11 @@ def ship(bench: Workbench, log: RunLog, trial: str) -> None:
         shutil.copytree(source, target, dirs_exist_ok=True)
     inputs = bench.probe()
     resident = logits_of(load_peft(source, share_copy(bench.base.model, own_biases=True)), inputs)
-    # On the host: a second base may not fit beside the first one on a GPU.
-    on_host = {name: x.cpu() for name, x in inputs.items()}
-    anew = logits_of(load_peft(target, bench.prepared.load_base("cpu").model), on_host)
+    # On the host: a second base may not fit beside the first one on a GPU. A quantised one is small, and
+    # which codes it gets may differ from device to device.
+    device = "cpu" if bench.base.quantization == "none" else bench.packed.device.type
+    placed = {name: x.to(device) for name, x in inputs.items()}
+    anew = logits_of(load_peft(target, bench.prepared.load_base(device).model), placed)
     difference = float((resident - anew).abs().max() / resident.abs().max().clamp(min=1e-12))
     if not difference <= bench.tolerance:
         raise VerificationError(

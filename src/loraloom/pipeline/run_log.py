@@ -91,6 +91,7 @@ def set_up(
         direction=bench.direction,
         environment=environment(bench.values["model.dtype"]),
         base_parameters=bench.base.parameters,
+        base_quantization=bench.base.quantization,
         base_fingerprint=marks.get(MODEL, ""),
         labels=list(prepared.data.label_names or ()),
     )
@@ -191,6 +192,7 @@ class RunLog:
             metric=result.metric,
             direction=result.direction,
             base_parameters=result.base_parameters,
+            base_quantization=result.base_quantization,
             base_fingerprint=result.base_fingerprint,
         )
         self.recorder.emit("forecast", **plan_json(plan)["forecast"])

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 GRADIENT_CHECKPOINTING = True
 """Whether activations can be recomputed in the backward pass."""
-QUANTIZATION: tuple[str, ...] = ()
+QUANTIZATION: tuple[str, ...] = ("nf4", "int8")
 """Quantised bases that can be loaded."""
 TOKEN_BUDGET = {"cpu": 512, "mps": 4096, "cuda": 4096}
 """Padded tokens of one training pass over all candidates; one candidate's micro-batch may exceed it. A

@@ -7,6 +7,7 @@ import shlex
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
+from loraloom.report.words import QUANTISED
 from loraloom.store.folder import RunFolder
 from loraloom.store.result import RunResult
 
@@ -74,13 +75,44 @@ def load_snippet(folder: RunFolder, result: RunResult, adapter: str | None = Non
     revision = _revision(folder)
     options = (f", revision={revision!r}" if revision else "") + _head_options(result.labels)
     adapter = adapter or f"{where.parent.name}/{where.name}/best"
+    bits = _bits(_saved(folder, "loraloom.json").get("base"), result.base_quantization)
     return (
-        "from peft import PeftModel\n"
-        f"from transformers import {model_class}, AutoTokenizer\n\n"
-        f"tokenizer = AutoTokenizer.from_pretrained({adapter!r})\n"
-        f"base = {model_class}.from_pretrained({result.model!r}{options})\n"
-        f"model = PeftModel.from_pretrained(base, {adapter!r})\n\n"
-        f"{_ask(folder, result)}\n"
+        f"from peft import PeftModel\nfrom transformers import {model_class},"
+        f" AutoTokenizer{', BitsAndBytesConfig' if bits else ''}\n\ntokenizer ="
+        f" AutoTokenizer.from_pretrained({adapter!r})\n{_load_base(bits, f'{model_class}.from_pretrained({result.model!r}{options}', result)}model"
+        f" = PeftModel.from_pretrained(base, {adapter!r})\n\n{_ask(folder, result)}\n"
+    )
+
+
+def _bits(base: Any, quantization: str) -> str | None:
+    """What makes transformers quantise the base as it was; None where it was as its files have it.
+
+    Args:
+        base: of the record beside the adapter.
+    """
+    if quantization == "none" or not isinstance(base, dict):
+        return None
+    found: dict[str, Any] = base
+    four = "load_in_4bit=True, bnb_4bit_quant_type='nf4', bnb_4bit_use_double_quant=True, "
+    how = (
+        f"{four}bnb_4bit_compute_dtype={found.get('dtype')!r}"
+        if quantization == "nf4"
+        else "load_in_8bit=True"
+    )
+    kept = f"BitsAndBytesConfig({how}, llm_int8_skip_modules={found.get('kept_layers')!r})"
+    return f", dtype={found.get('dtype')!r}, quantization_config={kept})"
+
+
+def _load_base(bits: str | None, call: str, result: RunResult) -> str:
+    """The lines that load the base; two bases where the adapter was trained over a quantised one."""
+    if bits is None:
+        return f"base = {call})\n"
+    held = QUANTISED[result.base_quantization]
+    return (
+        f"# The base that it was trained over: {held}.\n"
+        f"base = {call}{bits}\n"
+        "# The full base, which it was not trained over:\n"
+        f"# base = {call})\n"
     )
 
 

@@ -11,6 +11,8 @@ LONGEST_LIST = 8
 LONGEST_NAME = 30
 MOST_DIGITS = 6
 """After the point of a measured value, however small its error."""
+QUANTISED = {"nf4": "in NF4 with double quantisation", "int8": "in 8 bits"}
+"""How a base is held in few bits."""
 
 
 def with_error(value: float, error: float = math.nan) -> str:

@@ -25,6 +25,7 @@ OF_RUN = (
     "metric",
     "direction",
     "base_parameters",
+    "base_quantization",
     "base_fingerprint",
     "default",
 )

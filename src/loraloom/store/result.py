@@ -62,6 +62,9 @@ class RunResult:
     """Of what is kept over the plan's own setting; of the nearest rival where that is the plan's own."""
     base_parameters: int = 0
     """Parameters of the frozen base: what the share of trainable ones is taken of. 0: unknown."""
+    base_quantization: str = "none"
+    """How the base was held: "nf4" or "int8", its layers inside the blocks in few bits;
+    "none", as its files have it."""
     base_fingerprint: str = ""
     """Of the base's config and weights: runs with the same one had the same base,
     wherever it lay. Empty: unknown."""
