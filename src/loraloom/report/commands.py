@@ -75,13 +75,20 @@ def load_snippet(folder: RunFolder, result: RunResult, adapter: str | None = Non
     revision = _revision(folder)
     options = (f", revision={revision!r}" if revision else "") + _head_options(result.labels)
     adapter = adapter or f"{where.parent.name}/{where.name}/best"
+    call = f"{model_class}.from_pretrained({result.model!r}{options}"
     bits = _bits(_saved(folder, "loraloom.json").get("base"), result.base_quantization)
-    return (
-        f"from peft import PeftModel\nfrom transformers import {model_class},"
-        f" AutoTokenizer{', BitsAndBytesConfig' if bits else ''}\n\ntokenizer ="
-        f" AutoTokenizer.from_pretrained({adapter!r})\n{_load_base(bits, f'{model_class}.from_pretrained({result.model!r}{options}', result)}model"
-        f" = PeftModel.from_pretrained(base, {adapter!r})\n\n{_ask(folder, result)}\n"
-    )
+    imported = f"{model_class}, AutoTokenizer" + (", BitsAndBytesConfig" if bits else "")
+    lines = [
+        "from peft import PeftModel",
+        f"from transformers import {imported}",
+        "",
+        f"tokenizer = AutoTokenizer.from_pretrained({adapter!r})",
+        *([f"base = {call})"] if bits is None else _two_bases(call, bits, result)),
+        f"model = PeftModel.from_pretrained(base, {adapter!r})",
+        "",
+        _ask(folder, result),
+    ]
+    return "\n".join(lines) + "\n"
 
 
 def _bits(base: Any, quantization: str) -> str | None:
@@ -90,30 +97,25 @@ def _bits(base: Any, quantization: str) -> str | None:
     Args:
         base: of the record beside the adapter.
     """
-    if quantization == "none" or not isinstance(base, dict):
+    if quantization not in QUANTISED or not isinstance(base, dict):
         return None
     found: dict[str, Any] = base
-    four = "load_in_4bit=True, bnb_4bit_quant_type='nf4', bnb_4bit_use_double_quant=True, "
-    how = (
-        f"{four}bnb_4bit_compute_dtype={found.get('dtype')!r}"
-        if quantization == "nf4"
-        else "load_in_8bit=True"
-    )
-    kept = f"BitsAndBytesConfig({how}, llm_int8_skip_modules={found.get('kept_layers')!r})"
-    return f", dtype={found.get('dtype')!r}, quantization_config={kept})"
+    dtype, kept = found.get("dtype"), f"llm_int8_skip_modules={found.get('kept_layers')!r}"
+    if quantization == "int8":
+        return f", dtype={dtype!r}, quantization_config=BitsAndBytesConfig(load_in_8bit=True, {kept}))"
+    four = "load_in_4bit=True, bnb_4bit_quant_type='nf4', bnb_4bit_use_double_quant=True"
+    config = f"BitsAndBytesConfig({four}, bnb_4bit_compute_dtype={dtype!r}, {kept})"
+    return f", dtype={dtype!r}, quantization_config={config})"
 
 
-def _load_base(bits: str | None, call: str, result: RunResult) -> str:
-    """The lines that load the base; two bases where the adapter was trained over a quantised one."""
-    if bits is None:
-        return f"base = {call})\n"
-    held = QUANTISED[result.base_quantization]
-    return (
-        f"# The base that it was trained over: {held}.\n"
-        f"base = {call}{bits}\n"
-        "# The full base, which it was not trained over:\n"
-        f"# base = {call})\n"
-    )
+def _two_bases(call: str, bits: str, result: RunResult) -> list[str]:
+    """Lines for the base that the adapter was trained over, and for the full one."""
+    return [
+        f"# The base that it was trained over: {QUANTISED[result.base_quantization]}.",
+        f"base = {call}{bits}",
+        "# The full base, which it was not trained over:",
+        f"# base = {call})",
+    ]
 
 
 def _ask(folder: RunFolder, result: RunResult) -> str:
