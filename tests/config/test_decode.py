@@ -377,7 +377,9 @@ requests = st.fixed_dictionaries(
             min_size=1,
         ),
         "limits.memory": st.integers(1, 2**50) | st.just("1.5TiB"),
-        "name": st.none() | st.text(min_size=1, max_size=20),
+        # A name with a NUL is refused.
+        "name": st.none()
+        | st.text(st.characters(codec="utf-8", exclude_characters="\0"), min_size=1, max_size=20),
         "report_to": st.lists(st.sampled_from(["tensorboard", "wandb"])),
     },
 )

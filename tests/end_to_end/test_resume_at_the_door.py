@@ -188,7 +188,7 @@ def test_another_request_under_the_same_name_is_refused(cut: Path, tune: Words, 
     )
     refused(loraloom("tune", "--resume", cut, "--r", 3), "adapter.r 3")
     refused(loraloom("tune", "--resume", cut, "--name", "other"), "name other")
-    refused(loraloom("tune", "config.yaml", "--resume", cut), "config of its own")
+    refused(loraloom("tune", "config.yaml", "--resume", cut), "uses its own config")
     assert (cut / "events.jsonl").read_bytes() == before, "a refusal changes nothing"
     assert loraloom("tune", "--resume", cut, "--r", "auto", "--quiet").code == 0, (
         "saying the same again is no difference"

@@ -385,4 +385,4 @@ def _likely(gain: Gain) -> str:
 
 
 def _with_ties(sentence: str, ties: Sequence[str]) -> str:
-    return f"{sentence}; not told apart from it: {', '.join(ties)}" if ties else sentence
+    return f"{sentence}; cannot be told apart from it: {', '.join(ties)}" if ties else sentence
