@@ -44,7 +44,7 @@ check: .venv/dev.stamp  ## style, types and walls
 	$(BIN)/basedpyright
 	$(BIN)/lint-imports
 
-format: .venv/dev.stamp  ## put the style right
+format: .venv/dev.stamp  ## format the code
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 

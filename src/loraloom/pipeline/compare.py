@@ -249,7 +249,7 @@ def _judge(
             winner = pick_winner(
                 contenders, reference.name, fresh=fresh, rows_seen=split == "validation", called=called
             )
-            measure = "loss" if reference.result.direction == "minimize" else "share that is wrong"
+            measure = "loss" if reference.result.direction == "minimize" else "error rate"
             return winner, f"By {measure} on the {split} split: {winner.sentence}."
     return None, "There is nothing to choose between."
 

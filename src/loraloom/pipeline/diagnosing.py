@@ -66,7 +66,7 @@ def opened_test(
     if kept is None:
         return None
     validation = opened(bases["validation"], kept.score("validation", {}))
-    measure = "loss" if metric == "loss" else "share that is wrong"
+    measure = "loss" if metric == "loss" else "error rate"
     return unlike_test(
         trial,
         measure,

@@ -105,7 +105,7 @@ def race(bench: Workbench, log: RunLog, driver: Driver, chosen: Sequence[Record]
     reference = next((one for one in chosen if plan and same_setting(one, plan)), chosen[0]).id
     contenders = _contenders(log, {trial: tuple(own.values()) for trial, own in scores.items()})
     keep = log.prepared.config.search.keep
-    measure = "loss" if log.result.direction == "minimize" else "share that is wrong"
+    measure = "loss" if log.result.direction == "minimize" else "error rate"
     new_rows = split == "confirm"
     verdict = pick_winner(
         contenders,
