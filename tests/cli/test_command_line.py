@@ -78,7 +78,7 @@ def test_importing_the_package_imports_nothing_heavy() -> None:
     assert done.stdout == "[]\n"
 
 
-def test_version(capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_version_is_shown(capsys: pytest.CaptureFixture[str]) -> None:
     from importlib.metadata import version
 
     assert main(["--version"]) == 0
@@ -292,7 +292,7 @@ def test_quiet_leaves_the_watch_silent(capsys: pytest.CaptureFixture[str]) -> No
     assert capsys.readouterr() == ("", "")
 
 
-def test_no_runs_yet(tmp_path: Any, capsys: pytest.CaptureFixture[str]) -> None:
+def test_an_empty_list_of_runs_says_so(tmp_path: Any, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["runs", "--output-dir", str(tmp_path)]) == 0
     assert capsys.readouterr().out == f"no runs in {tmp_path} yet; loraloom tune makes one\n"
     assert main(["runs", "--output-dir", str(tmp_path), "--json"]) == 0

@@ -87,7 +87,7 @@ def test_nothing_is_promised_that_is_not_there(
 
 
 @pytest.mark.usefixtures("wide")
-def test_runs_are_rows(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_each_run_is_a_row(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     outcome = finished(tmp_path, "causal_lm", [])
     with Database("sqlite://") as database:
         database.record(outcome.result, outcome.folder.path)
@@ -162,6 +162,6 @@ def test_what_is_learnt_is_marked() -> None:
     assert supervised(row).plain == "<s>two« four</s>»\n"
 
 
-def test_facts_nest(capsys: pytest.CaptureFixture[str]) -> None:
+def test_nested_facts_are_indented(capsys: pytest.CaptureFixture[str]) -> None:
     summary.show_facts({"python": "3.11", "device": {"kind": "cpu", "bf16": True}})
     assert capsys.readouterr().out == "python: 3.11\ndevice\n  kind: cpu\n  bf16: yes\n"

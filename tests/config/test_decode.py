@@ -35,11 +35,11 @@ def refusal(*arguments: Any, **named: Any) -> str:
     return str(caught.value)
 
 
-def test_nothing_asked_is_the_default() -> None:
+def test_no_request_gives_the_defaults() -> None:
     assert load_config() == Config()
 
 
-def test_an_empty_file_asks_nothing(write) -> None:
+def test_an_empty_file_gives_the_defaults(write) -> None:
     assert load_config(write("# nothing yet\n")) == Config()
     assert load_config(write("model:\ntraining:\n")) == Config()
 
@@ -108,7 +108,7 @@ def test_a_share_is_a_number_and_a_file_is_not() -> None:
     assert load_config(flags={"data.validation": "null"}).data.validation is None
 
 
-def test_lists_and_single_names() -> None:
+def test_a_key_takes_a_list_or_a_single_name() -> None:
     assert load_config(sets=["adapter.target_modules=[q_proj, v_proj]"]).adapter.target_modules == (
         "q_proj",
         "v_proj",
@@ -232,7 +232,7 @@ def test_a_wrong_value_is_told_what_is_right(assignment: str, message: str) -> N
     assert said.startswith(f"--set {assignment}: ")
 
 
-def test_set_without_a_value() -> None:
+def test_set_without_a_value_is_refused() -> None:
     assert (
         refusal(sets=["adapter.r"])
         == "--set takes KEY=VALUE, not 'adapter.r'\n  next: for example --set adapter.r=8"
@@ -296,7 +296,7 @@ def test_a_section_is_not_a_value(write) -> None:
     assert "model: {name_or_path:" in said
 
 
-def test_a_file_that_cannot_be_read(tmp_path: Path, write) -> None:
+def test_a_file_that_cannot_be_read_is_refused(tmp_path: Path, write) -> None:
     assert "there is no such config file" in refusal(tmp_path / "no.yaml")
     assert "this is a folder, not a config file" in refusal(tmp_path)
     path = write("adapter: {r: 8\ntask: auto\n")

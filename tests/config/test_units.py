@@ -25,14 +25,14 @@ from loraloom.errors import ConfigError
         ("1TiB", 2**40),
     ],
 )
-def test_bytes(text: str | int, amount: int) -> None:
+def test_amounts_of_memory_are_read_as_bytes(text: str | int, amount: int) -> None:
     assert parse_bytes(text) == amount
 
 
 @pytest.mark.parametrize(
     "text", ["", "GiB", "12 bananas", "-1GiB", "0", 0, "12iB", "1e9", "12GiB 3", "0.2"]
 )
-def test_bytes_that_are_none(text: str | int) -> None:
+def test_wrong_amounts_of_memory_are_refused(text: str | int) -> None:
     with pytest.raises(
         ConfigError, match=r"`limits\.memory` is .* but must be an amount of memory above 0; try 12GiB"
     ):
@@ -70,7 +70,7 @@ def test_binary_units_are_larger_than_decimal_ones(number: int) -> None:
         ("1H 1M 1S", 3661),
     ],
 )
-def test_seconds(text: str | float, seconds: float) -> None:
+def test_times_are_read_as_seconds(text: str | float, seconds: float) -> None:
     assert parse_seconds(text) == seconds
 
 
@@ -81,7 +81,7 @@ def test_no_limit_stays_no_limit() -> None:
 @pytest.mark.parametrize(
     "text", ["", "0", "0m", -1, "-1m", "soon", "30m2h", "1:30", float("nan"), float("inf")]
 )
-def test_seconds_that_are_none(text: str | float) -> None:
+def test_wrong_times_are_refused(text: str | float) -> None:
     with pytest.raises(
         ConfigError, match=r"`search\.budget` is .* but must be a time above 0; try 30m"
     ) as caught:
@@ -90,7 +90,7 @@ def test_seconds_that_are_none(text: str | float) -> None:
 
 
 @given(st.integers(0, 9), st.integers(0, 99), st.integers(0, 999), st.integers(1, 9999))
-def test_parts_add_up(days: int, hours: int, minutes: int, seconds: int) -> None:
+def test_parts_of_a_time_add_up(days: int, hours: int, minutes: int, seconds: int) -> None:
     assert (
         parse_seconds(f"{days}d{hours}h{minutes}m{seconds}s")
         == ((days * 24 + hours) * 60 + minutes) * 60 + seconds

@@ -41,7 +41,7 @@ def test_steps_can_be_asked_in_any_order() -> None:
     assert ahead == [backward.rows_of_step(step).tolist() for step in reversed(range(count))][::-1]
 
 
-def test_epochs_and_seeds_differ() -> None:
+def test_each_epoch_and_each_seed_has_its_own_order() -> None:
     lengths = np.ones(64)
     order, other = Order(lengths, 8, seed=0), Order(lengths, 8, seed=1)
     epochs = [[order.rows_of_step(e * 8 + i).tolist() for i in range(8)] for e in range(2)]
@@ -60,7 +60,7 @@ def test_a_batch_holds_rows_of_like_length_in_shuffled_order() -> None:
     assert abs(np.corrcoef(np.arange(len(longest)), longest)[0, 1]) < 0.3
 
 
-def test_our_own_mistakes_are_told() -> None:
+def test_wrong_arguments_are_refused() -> None:
     with pytest.raises(ValueError, match="no rows to order"):
         Order([], 4, seed=0)
     with pytest.raises(ValueError, match="`effective_batch` is 0"):
@@ -86,7 +86,7 @@ def test_causal_rows_are_padded_on_the_right() -> None:
     )
 
 
-def test_classes_and_targets() -> None:
+def test_classes_stay_one_a_row_and_targets_are_padded() -> None:
     classes = collate([row([5, 6], [1]), row([8], [0])], pad_id=0, task="seq_cls")
     assert classes.labels.tolist() == [1, 0]
     targets = collate([row([5, 6], [1, 2, 3]), row([8], [4])], pad_id=0, task="seq2seq_lm")

@@ -105,7 +105,7 @@ def test_numbers_of_a_head_without_names_need_no_guess() -> None:
     assert stars.note is not None
 
 
-def test_more_labels_than_outputs() -> None:
+def test_more_labels_than_outputs_are_refused() -> None:
     with pytest.raises(DataError, match="3 labels, and the adapter has 2 classes"):
         classes_of({"a", "b", "c"}, Known(unnamed(2), "the adapter"))
 

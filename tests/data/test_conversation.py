@@ -48,7 +48,7 @@ def talk(*said: tuple[str, str], **keys: Any) -> list[dict[str, Any]]:
 
 
 @pytest.mark.parametrize("name", [name for name in ROLES if "call" not in name])
-def test_speakers_by_any_name(name: str) -> None:
+def test_speakers_have_many_names(name: str) -> None:
     for written in (name, name.upper(), name.capitalize(), name.replace("_", "-"), f" {name} "):
         said = [("user", "a"), (written, "b"), ("assistant", "c")]
         as_messages = read({"messages": talk(*said)})
@@ -73,7 +73,7 @@ def test_a_speaker_that_is_not_known_is_named_with_its_rows() -> None:
 
 @pytest.mark.parametrize("key", FLAGS)
 @pytest.mark.parametrize("write", [bool, int, float, str, lambda value: str(value).lower()])
-def test_flags_of_messages(key: str, write: Any) -> None:
+def test_flags_say_which_answers_are_learnt(key: str, write: Any) -> None:
     said = talk(("user", "a"), ("assistant", "wrong"), ("user", "no"), ("assistant", "right"))
     for index, learnt in ((1, False), (3, True)):
         said[index][key] = write(learnt == FLAGS[key])
@@ -122,7 +122,7 @@ HISTORY = talk(
         ({"messages": talk(("assistant", "hello"), ("user", "a"), ("assistant", " "))}, "auto", ()),
     ],
 )
-def test_what_is_learnt(row: dict[str, Any], learn: Learn, answers: tuple[int, ...]) -> None:
+def test_learn_chooses_the_answers(row: dict[str, Any], learn: Learn, answers: tuple[int, ...]) -> None:
     assert read(row, learn).answers == answers
 
 
@@ -140,7 +140,7 @@ def test_what_is_learnt(row: dict[str, Any], learn: Learn, answers: tuple[int, .
         [{**ADD, "strict": None, "function": {**ADD["function"], "returns": None}}],  # type: ignore[dict-item]
     ],
 )
-def test_tools_in_any_shape(tools: Any) -> None:
+def test_tools_are_read_in_any_shape(tools: Any) -> None:
     assert read_tools(tools) == (ADD,)
     for key in ("tools", "functions"):
         assert read({"messages": CALLED, key: tools}).tools == (ADD,)
@@ -196,7 +196,7 @@ def test_tools_that_are_no_functions_are_refused() -> None:
         },
     ],
 )
-def test_calls_in_any_shape(row: dict[str, Any]) -> None:
+def test_calls_are_read_in_any_shape(row: dict[str, Any]) -> None:
     assert list(read(row).messages) == CALLED
     assert read(row).answers == (1, 3)
 
@@ -237,7 +237,7 @@ def test_a_system_column_comes_first_unless_there_is_one() -> None:
     )
 
 
-def test_a_history_is_told() -> None:
+def test_a_history_is_learnt_and_said() -> None:
     row = {"instruction": "c", "output": "d", "history": '[["a", "b"]]'}
     assert [m["content"] for m in read(row).messages] == ["a", "b", "c", "d"]
     assert "the answers in `history` are learnt too (1 row)" in notes(row)
@@ -245,7 +245,7 @@ def test_a_history_is_told() -> None:
         recognise(table({**row, "history": ["a", "b"]}), DataConfig())
 
 
-def test_variables_of_the_template() -> None:
+def test_variables_reach_the_template() -> None:
     row = {"messages": CALLED, "chat_template_kwargs": '{"enable_thinking": false}'}
     assert read(row).variables == {"enable_thinking": False}
 
@@ -349,7 +349,7 @@ def test_what_only_resembles_preferences_is_read() -> None:
     )
 
 
-def test_learn_needs_turns() -> None:
+def test_learn_is_refused_for_rows_without_turns() -> None:
     with pytest.raises(
         ValueError, match=r"`data\.learn` is last, but rows of the format text have no turns"
     ):

@@ -99,7 +99,7 @@ def test_an_input_stands_in_the_users_turn(bare: Any) -> None:
     assert bare([prompt])["input_ids"][0][:given] == row.input_ids[:given].tolist()
 
 
-def test_raw_text_has_no_form(bare: Any) -> None:
+def test_raw_text_gets_no_form_template(bare: Any) -> None:
     assert form_template("text", bare) is None
     assert form_template("messages", bare) is None
 

@@ -66,7 +66,7 @@ def test_origins_name_the_line(tmp_path: Path) -> None:
     assert table.take([1]).origin(0) == f"{jsonl}:3"
 
 
-def test_json_with_a_data_key(tmp_path: Path) -> None:
+def test_rows_under_a_data_key_are_read(tmp_path: Path) -> None:
     path = tmp_path / "d.json"
     path.write_text(json.dumps({"data": ROWS, "version": 1}))
     assert len(load_table(str(path))) == 3

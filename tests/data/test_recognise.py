@@ -64,7 +64,9 @@ def table(*rows: dict[str, Any]) -> Table:
         ),
     ],
 )
-def test_the_formats(row: dict[str, Any], format: str, task: str, columns: dict[str, str]) -> None:
+def test_formats_are_recognised_by_their_columns(
+    row: dict[str, Any], format: str, task: str, columns: dict[str, str]
+) -> None:
     found = recognise(table(row), DataConfig())
     assert (found.format, found.task, found.columns) == (format, task, columns)
     assert format in found.note
@@ -88,7 +90,7 @@ def test_the_task_decides_between_formats() -> None:
     assert recognise(rows, DataConfig(format="text")).task == "causal_lm"
 
 
-def test_own_column_names() -> None:
+def test_text_and_label_may_have_other_names() -> None:
     rows = table({"review": "a", "stars": 5, "text": "b"})
     found = recognise(rows, DataConfig(text_column="review", label_column="stars"))
     assert (found.format, found.columns) == ("text_label", {"text": "review", "label": "stars"})
@@ -140,7 +142,7 @@ def test_own_column_names() -> None:
         ),
     ],
 )
-def test_requests_that_cannot_be(
+def test_requests_that_contradict_the_data_are_refused(
     data: DataConfig, task: Any, kind: type[Exception], words: list[str]
 ) -> None:
     with pytest.raises(kind) as caught:
@@ -194,7 +196,7 @@ def test_nothing_recognised_names_file_line_and_columns() -> None:
         ),
     ],
 )
-def test_rows_that_break_their_format(rows: list[dict[str, Any]], words: list[str]) -> None:
+def test_rows_that_break_their_format_are_refused(rows: list[dict[str, Any]], words: list[str]) -> None:
     with pytest.raises(DataError) as caught:
         recognise(table(*rows), DataConfig())
     assert all(word in str(caught.value) for word in words), str(caught.value)

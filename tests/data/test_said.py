@@ -58,11 +58,11 @@ def said(user: Any, assistant: Any = ANSWER) -> dict[str, Any]:
         "sharegpt",
     ],
 )
-def test_the_same_talk_has_one_key(other: dict[str, Any]) -> None:
+def test_equal_conversations_have_one_key(other: dict[str, Any]) -> None:
     assert key_of(turns(other, CHAT)) == key_of(turns(said(ASKED), CHAT))
 
 
-def test_the_same_talk_has_one_key_in_every_form() -> None:
+def test_equal_conversations_have_one_key_in_every_form() -> None:
     keys = {
         key_of(turns(said("a", "b"), CHAT)),
         key_of(
@@ -76,7 +76,7 @@ def test_the_same_talk_has_one_key_in_every_form() -> None:
     assert len(keys) == 1
 
 
-def test_what_differs_has_another_key() -> None:
+def test_rows_that_differ_have_different_keys() -> None:
     calls = [
         chat(
             {"role": "user", "content": "a"},

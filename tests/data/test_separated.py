@@ -52,7 +52,7 @@ def test_a_mark_that_opens_in_a_tsv_and_closes_rows_later_is_text(tmp_path: Path
         ('""\tgood', ""),
     ],
 )
-def test_marks_in_a_tsv(tmp_path: Path, line: str, text: str) -> None:
+def test_quotation_marks_in_a_tsv_quote_whole_fields_only(tmp_path: Path, line: str, text: str) -> None:
     table = read(tmp_path, "d.tsv", f"text\tlabel\n{line}\nplain\tbad\n")
     assert rows(table) == [(text, "good"), ("plain", "bad")]
 
@@ -147,7 +147,7 @@ def test_a_header_that_comes_again_is_no_row(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("end", ["\n", "\r\n", "\r"])
-def test_every_end_of_line(tmp_path: Path, end: str) -> None:
+def test_every_line_ending_is_read(tmp_path: Path, end: str) -> None:
     table = read(tmp_path, "d.csv", end.join(["", ",,", "text,label", "", "a,0", '"b",1', ""]))
     assert rows(table) == [("a", "0"), ("b", "1")]
     assert table.origin(1).endswith(":6")

@@ -170,12 +170,12 @@ def test_own_files_are_used_as_they_are_and_repeats_are_counted(tmp_path: Path) 
     assert splits.duplicates == 3
 
 
-def test_no_splits_at_all() -> None:
+def test_without_splits_all_rows_are_trained_on() -> None:
     splits = split(classified(3), None, None, CLASSIFIED)
     assert splits == Splits(classified(3))
 
 
-def test_a_label_that_train_lacks(tmp_path: Path) -> None:
+def test_a_label_that_train_lacks_is_refused(tmp_path: Path) -> None:
     held_out = write(tmp_path / "v.jsonl", [{"text": "x", "label": "a"}, {"text": "y", "label": "z"}])
     with pytest.raises(DataError) as caught:
         split(classified(10), held_out, None, CLASSIFIED)
@@ -185,7 +185,7 @@ def test_a_label_that_train_lacks(tmp_path: Path) -> None:
     assert caught.value.exit_code == 2
 
 
-def test_a_held_out_file_of_another_shape(tmp_path: Path) -> None:
+def test_a_held_out_file_of_another_format_is_refused(tmp_path: Path) -> None:
     with pytest.raises(DataError, match=r"v\.jsonl:1: this row has no column `label`"):
         split(classified(10), write(tmp_path / "v.jsonl", [{"text": "x"}]), None, CLASSIFIED)
     with pytest.raises(DataError, match=r"nowhere\.jsonl does not exist"):
@@ -201,12 +201,12 @@ def test_a_held_out_file_of_another_shape(tmp_path: Path) -> None:
         (0.6, 0.4, "together take 1 of the rows"),
     ],
 )
-def test_shares_that_cannot_be(validation: Any, test: Any, words: str) -> None:
+def test_impossible_shares_are_refused(validation: Any, test: Any, words: str) -> None:
     with pytest.raises(ConfigError, match=words):
         split(classified(10), validation, test, CLASSIFIED)
 
 
-def test_too_few_rows_to_share() -> None:
+def test_too_few_rows_to_split_are_refused() -> None:
     with pytest.raises(
         DataError,
         match=r"too few different rows to take validation rows from\n  got: 3 rows, 1 different",
@@ -215,7 +215,7 @@ def test_too_few_rows_to_share() -> None:
     assert len(split(table([{"text": "a"}, {"text": "b"}]), 0.1, None, TEXT).validation) == 1
 
 
-def test_one_label_is_no_classification() -> None:
+def test_one_label_alone_is_refused() -> None:
     with pytest.raises(DataError, match="has only one label"):
         split(classified(10, labels="a"), None, None, CLASSIFIED)
 

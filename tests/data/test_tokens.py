@@ -27,7 +27,9 @@ class WithoutOffsets:
         return getattr(self._tokenizer, name)
 
 
-def test_frames(byte_tokenizer: Any, bos_tokenizer: Any, bert_tokenizer: Any) -> None:
+def test_tokens_around_a_text_are_found(
+    byte_tokenizer: Any, bos_tokenizer: Any, bert_tokenizer: Any
+) -> None:
     assert frame_of(byte_tokenizer) == Frame((), ())
     assert frame_of(bos_tokenizer) == Frame((1,), ())
     assert frame_of(bert_tokenizer) == Frame((2,), (3,))

@@ -70,7 +70,7 @@ def test_a_loss_that_is_sure_and_small_is_no_warning() -> None:
     )
 
 
-def test_a_few_rows_say_nothing() -> None:
+def test_too_few_rows_give_no_finding() -> None:
     test = Opened(Difference(1.9, 0.05), Difference(2.1, 0.05), Difference(0.2, 0.04), 4)
     assert found(test) is None
     assert found(replace(test, draws=100), replace(VALIDATION, draws=4)) is None

@@ -185,7 +185,9 @@ def foreign(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return root / "adapter"
 
 
-def test_a_foreign_adapter_without_names(foreign: Path, loraloom: Door, tmp_path: Path) -> None:
+def test_the_order_of_a_foreign_adapter_without_names_is_guessed_and_said(
+    foreign: Path, loraloom: Door, tmp_path: Path
+) -> None:
     data = write_rows(tmp_path / "d.jsonl", rows_of(*NAMES))
     guessed = loraloom("evaluate", "--adapter", foreign, "--data", data)
     assert guessed.code == 0

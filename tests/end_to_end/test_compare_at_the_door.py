@@ -253,7 +253,7 @@ def test_there_are_three_splits_to_evaluate_on(loraloom: Door, world: World) -> 
     assert (answer.code, "there is no split `dev`" in answer.err) == (2, True), answer.err
 
 
-def test_a_file_is_no_place_for_runs(loraloom: Door, world: World) -> None:
+def test_an_output_folder_that_is_a_file_is_refused(loraloom: Door, world: World) -> None:
     answer = loraloom("runs", "--output-dir", world.text)
     assert (answer.code, "is a file, so no run can be kept in it" in answer.err) == (2, True), answer.err
 

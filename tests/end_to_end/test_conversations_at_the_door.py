@@ -182,7 +182,9 @@ def test_prompt_and_completion_are_trained_on_a_chat_model(
     assert (tmp_path / "runs" / "one" / "best" / "adapter_config.json").is_file()
 
 
-def test_the_last_answer_alone(world: World, loraloom: Door, tmp_path: Path) -> None:
+def test_learn_last_trains_on_the_last_answer_alone(
+    world: World, loraloom: Door, tmp_path: Path
+) -> None:
     words = request(
         world,
         tmp_path,

@@ -129,7 +129,7 @@ def test_a_library_without_docstrings_is_told(
         example.write(tmp_path)
 
 
-def test_usage(
+def test_a_call_without_a_folder_shows_the_usage(
     example: ModuleType, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setattr(sys, "argv", ["stdlib_docstrings.py"])

@@ -161,7 +161,7 @@ def test_encoder_decoders_are_counted_too(folder: Any, family: str) -> None:
 
 
 @pytest.mark.parametrize("family", FAMILIES)
-def test_no_family_crashes(folder: Any, family: str) -> None:
+def test_every_family_is_counted_or_left_out_without_a_crash(folder: Any, family: str) -> None:
     facts = model_facts(folder(family))
     counted = kept_bytes_per_row(
         facts, frozenset(resolve_targets(facts.linears)), RANK, "float32", 16, "eager"

@@ -69,7 +69,7 @@ def test_a_driver_that_is_too_old_is_said(cards: Any, monkeypatch: pytest.Monkey
         (("0x10de", "0x030200"), "-1", False),
     ],
 )
-def test_no_driver_is_worth_a_word_where_there_is_a_card(
+def test_a_missing_driver_is_said_where_there_is_a_card(
     card: tuple[str, str], visible: str | None, said: bool, cards: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     cards(card)
@@ -79,7 +79,7 @@ def test_no_driver_is_worth_a_word_where_there_is_a_card(
     assert ("Found no NVIDIA driver" in why_unused()) is said
 
 
-def test_a_torch_without_cuda_beside_a_card(cards: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_torch_without_cuda_beside_a_card_is_said(cards: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(torch.version, "cuda", None)
     assert why_unused() == ""
     cards(("0x10de", "0x030000"))
@@ -99,7 +99,7 @@ def test_torch_s_own_warning_is_not_printed_beside_ours(
     assert not gpu_path.cuda_is_available() and not recwarn.list
 
 
-def test_where_nothing_is_amiss_nothing_is_said(cards: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_nothing_is_said_where_nothing_is_wrong(cards: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     built_for_cuda(monkeypatch, NO_DRIVER)
     assert device_facts().notice == "" and environment()["gpu"] is None
 

@@ -68,7 +68,7 @@ HEADS = {
 
 
 @pytest.mark.parametrize("family", FAMILIES)
-def test_sizes_of_every_family(folder: Folder, family: str) -> None:
+def test_sizes_of_every_family_are_read(folder: Folder, family: str) -> None:
     facts = model_facts(folder(family))
     assert facts.model_type == family
     assert facts.kind == (
@@ -116,7 +116,7 @@ def test_conv1d_features_are_in_and_out_not_rows_and_columns(folder: Folder) -> 
 
 
 @pytest.mark.parametrize("family", HEADS)
-def test_heads_of_classifiers(folder: Folder, family: str) -> None:
+def test_heads_of_classifiers_are_found(folder: Folder, family: str) -> None:
     facts = model_facts(folder(family), task="seq_cls", num_labels=5)
     assert facts.head_modules == HEADS[family]
     assert all(
@@ -159,7 +159,7 @@ def test_the_same_layer_name_has_the_role_of_where_it_sits(path: str, role: str)
     assert role_of(path) == role
 
 
-def test_70b_from_its_config_alone(tmp_path: Path) -> None:
+def test_a_model_of_70b_is_described_by_its_config_alone(tmp_path: Path) -> None:
     """Built with weights, it would take 282 GB."""
     tf.LlamaConfig(
         vocab_size=128256,
@@ -250,7 +250,7 @@ def test_a_missing_folder_names_its_neighbours(tmp_path: Path) -> None:
     assert "has the folders llama" in str(error.value)
 
 
-def test_a_name_that_is_nowhere(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_name_that_is_nowhere_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(
         ModelError, match="nobody/nothing is neither a folder here nor a model that the hub gives"
     ) as error:
@@ -280,7 +280,7 @@ def test_without_a_network_the_hub_is_asked_for_once(monkeypatch: pytest.MonkeyP
     assert hub_has_address() and len(asked) == 1
 
 
-def test_a_file_a_folder_without_config_an_adapter_and_a_gguf(tmp_path: Path) -> None:
+def test_a_file_a_folder_without_config_an_adapter_and_a_gguf_are_refused(tmp_path: Path) -> None:
     (tmp_path / "model.bin").write_text("x")
     with pytest.raises(ModelError, match="is a file, not a model folder"):
         model_facts(str(tmp_path / "model.bin"))
@@ -326,7 +326,9 @@ def test_model_code_is_not_run_unasked(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("family", "task", "next"), [("bert", "causal_lm", "seq_cls"), ("llama", "seq2seq_lm", "causal_lm")]
 )
-def test_a_task_that_the_kind_cannot_do(folder: Folder, family: str, task: Task, next: str) -> None:
+def test_a_task_that_the_kind_cannot_do_is_refused(
+    folder: Folder, family: str, task: Task, next: str
+) -> None:
     with pytest.raises(ModelError, match=f"cannot do {task}") as error:
         model_facts(folder(family), task=task)
     assert f"task: {next}" in str(error.value)

@@ -54,7 +54,7 @@ def test_a_busy_machine_is_measured_as_if_it_were_idle(cores: int, share: float,
     assert busy == Speed(pytest.approx(OPERATIONS / 0.01), pytest.approx(share))
 
 
-def test_noise_is_no_company() -> None:
+def test_noise_does_not_count_as_other_processes() -> None:
     assert Machine(0.01, 2, 1 / BUSY + 0.01).speed().share == 1.0
 
 
@@ -72,7 +72,9 @@ def test_a_slow_product_on_a_crowded_machine_does_not_take_for_ever() -> None:
 
 
 @given(st.floats(0, 100), st.floats(0, 100), st.floats(0, 100), st.integers(1, 64))
-def test_a_share_is_a_share(wall: float, own: float, every: float, cores: int) -> None:
+def test_a_share_of_the_cores_lies_between_0_and_1(
+    wall: float, own: float, every: float, cores: int
+) -> None:
     assert 0 < Span(wall, own, every).share(cores) <= 1
 
 
@@ -109,7 +111,7 @@ def test_the_rate_is_kept_by_device_precision_threads_and_torch(
         assert part in key
 
 
-def test_this_machine_has_a_speed() -> None:
+def test_the_speed_of_this_machine_is_above_0() -> None:
     found = speed.matmul_speed("cpu", "float32")
     assert found.flops > 0 and 0 < found.share <= 1
     assert speed.matmul_flops("cpu", "float32") == found.flops

@@ -102,7 +102,7 @@ def test_keywords_leave_them_out_and_a_sentence_names_them(name: str, tmp_path: 
 
 
 @pytest.mark.parametrize("name", CASES)
-def test_who_names_one_is_told_why_not(name: str, tmp_path: Path) -> None:
+def test_naming_one_is_refused_with_the_reason(name: str, tmp_path: Path) -> None:
     facts = facts_of(name, tmp_path)
     for end, why in CASES[name][2].items():
         with pytest.raises(ModelError, match=r"reaches \d layers? that stay") as error:

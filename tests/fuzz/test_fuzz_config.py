@@ -72,7 +72,7 @@ def test_many_config_files(part: int, place: Path, content: bytes) -> None:
 @pytest.mark.parametrize("part", range(9))
 @many(1000)
 @given(sets=assignments)
-def test_many_sets(part: int, sets: list[str]) -> None:
+def test_many_set_options(part: int, sets: list[str]) -> None:
     answered_sets(sets)
 
 

@@ -30,18 +30,18 @@ def settle(path: Path, refused: bool) -> None:
 
 
 @pytest.mark.parametrize("path", kept("config"))
-def test_config(path: Path) -> None:
+def test_a_kept_config_is_read_or_refused(path: Path) -> None:
     settle(path, judge(lambda: read_config(path), path.name) is not None)
 
 
 @pytest.mark.parametrize("path", kept("data"))
-def test_data(path: Path, tools: Tools) -> None:
+def test_kept_data_is_read_or_refused(path: Path, tools: Tools) -> None:
     config = read_config(sets=["data.validation=0.25"])
     settle(path, judge(lambda: read_data(path, config, tools, chat=True), path.name) is not None)
 
 
 @pytest.mark.parametrize("path", kept("adapter"))
-def test_adapter(path: Path, tools: Tools, tmp_path: Path) -> None:
+def test_a_kept_adapter_is_read_or_refused(path: Path, tools: Tools, tmp_path: Path) -> None:
     base = tf.AutoModelForCausalLM.from_pretrained(tools.model_folder)
     adapter = get_peft_model(base, LoraConfig(r=4, target_modules=["q_proj"], task_type="CAUSAL_LM"))
     adapter.save_pretrained(tmp_path)
@@ -50,7 +50,7 @@ def test_adapter(path: Path, tools: Tools, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("path", kept("model"))
-def test_model(path: Path, tools: Tools, tmp_path: Path) -> None:
+def test_a_kept_model_is_read_or_refused(path: Path, tools: Tools, tmp_path: Path) -> None:
     folder = tmp_path / "tried"
     shutil.copytree(tools.model_folder, folder)
     change(folder / "config.json", path)

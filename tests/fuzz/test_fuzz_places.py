@@ -93,22 +93,22 @@ Place = Callable[[Path], str]
 
 
 @at_every_place
-def test_data(place: Place, tools: Tools, tmp_path: Path) -> None:
+def test_data_that_is_no_file_is_refused(place: Place, tools: Tools, tmp_path: Path) -> None:
     assert judge(lambda: read_data(place(tmp_path), Config(), tools, chat=False)) is not None
 
 
 @at_every_place
-def test_config(place: Place, tmp_path: Path) -> None:
+def test_a_config_that_is_no_file_is_refused(place: Place, tmp_path: Path) -> None:
     assert judge(lambda: read_config(Path(place(tmp_path)))) is not None
 
 
 @at_every_place
-def test_model(place: Place, tmp_path: Path) -> None:
+def test_a_model_that_is_no_folder_is_refused(place: Place, tmp_path: Path) -> None:
     assert judge(lambda: read_model(Path(place(tmp_path)))) is not None
 
 
 @at_every_place
-def test_adapter(place: Place, tools: Tools, tmp_path: Path) -> None:
+def test_an_adapter_that_is_no_folder_is_refused(place: Place, tools: Tools, tmp_path: Path) -> None:
     base = tf.AutoModelForCausalLM.from_pretrained(tools.model_folder)
     assert judge(lambda: read_adapter(Path(place(tmp_path)), base)) is not None
 
@@ -133,7 +133,7 @@ def test_pipes_beside_the_data_are_passed_over(tools: Tools, tmp_path: Path) -> 
     assert judge(lambda: read_data(tmp_path, Config(), tools, chat=False)) is None
 
 
-def test_as_many_classes_as_rows_end(tools: Tools, tmp_path: Path) -> None:
+def test_a_class_for_every_row_ends_in_time(tools: Tools, tmp_path: Path) -> None:
     """What is quadratic in them would not."""
     rows = "".join(f"row {i},c{i}\n" for i in range(10_000))
     for name in ("train.csv", "held.csv"):

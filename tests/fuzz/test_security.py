@@ -61,7 +61,7 @@ def refused(read: Any) -> str:
 # No pickle
 
 
-def test_the_trap_works(sprung: Path) -> None:
+def test_the_planted_pickle_runs_code_when_it_is_loaded(sprung: Path) -> None:
     pickle.loads(pickle.dumps(Trap(sprung)))
     assert sprung.is_dir()
 

@@ -125,7 +125,7 @@ def test_noise_trains_another_adapter_and_leaves_the_neighbour_alone(family: str
     assert unlike > 1e-4
 
 
-def test_scoring_hears_no_noise() -> None:
+def test_scoring_adds_no_noise() -> None:
     model, rows = tiny.model_of("llama"), causal_rows()
     engine = trainer(model, rows, validation=rows[:4])
     engine.join(candidate("noisy", model, neftune_noise_alpha=50.0))

@@ -178,7 +178,7 @@ CALM = settings(suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_to
         pytest.param(torch.float32, 1e-4, 5, marks=pytest.mark.long),
     ],
 )
-def test_any_mix_is_as_if_alone(
+def test_any_mix_of_candidates_trains_as_if_alone(
     family: str, dtype: torch.dtype, tolerance: float, examples: int
 ) -> None:
     @settings(CALM, max_examples=examples)

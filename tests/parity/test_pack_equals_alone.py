@@ -96,7 +96,7 @@ def test_rows_longer_than_a_register_are_added_up_alike(family: str) -> None:
 
 
 @pytest.mark.parametrize("family", tiny.FAMILIES)
-def test_in_float32_as_well(family: str) -> None:
+def test_each_trial_is_in_float32_what_it_would_be_alone(family: str) -> None:
     """Adam divides by gradients near zero, so a last bit grows: up to 1e-4 on some processors."""
     assert_alike(family, torch.float32, 1e-3)
 

@@ -41,7 +41,7 @@ def alike(family: str, model: Any) -> list[Any]:
 
 
 @pytest.mark.parametrize("family", [name for name in FAMILIES if name in tiny.FAMILIES])
-def test_a_table_changes_nothing(family: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_shared_table_changes_no_result(family: str, monkeypatch: pytest.MonkeyPatch) -> None:
     model, task, made = tiny.model_of(family).double(), tiny.FAMILIES[family].task, []
     rows = [row for row in rows_for(family, longest=5) if len(row.input_ids) == 4]
 
@@ -99,7 +99,7 @@ def test_a_pass_that_fails_leaves_no_gradient() -> None:
 
 
 @pytest.mark.parametrize("differ", ["rank", "targets"])
-def test_those_of_another_shape_have_no_table(differ: str) -> None:
+def test_candidates_of_another_shape_have_no_table(differ: str) -> None:
     model = tiny.model_of("llama")
     packed = two(model, **({"r": 2} if differ == "rank" else {"targets": attention(model)}))
     with packed.route(EVEN) as network:

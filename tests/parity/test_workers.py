@@ -40,7 +40,7 @@ def threads_of(engine: Any) -> set[str]:
 
 @pytest.mark.parametrize("family", ["llama", "gpt2", "bert", "deberta", "t5"])
 @pytest.mark.parametrize("checkpointing", [False, True])
-def test_at_once_is_one_after_another(family: str, checkpointing: bool) -> None:
+def test_passes_at_once_give_what_one_after_another_gives(family: str, checkpointing: bool) -> None:
     chosen, rows, model = tiny.FAMILIES[family], rows_for(family), tiny.model_of(family, torch.float64)
     trials = mixed(model, chosen.heads)
     engines = [
@@ -58,7 +58,7 @@ def test_at_once_is_one_after_another(family: str, checkpointing: bool) -> None:
         )
 
 
-def test_twice_is_the_same_to_the_bit() -> None:
+def test_the_same_run_twice_gives_the_same_bits() -> None:
     rows, model = rows_for("llama"), tiny.model_of("llama", torch.float32)
     first, second = (run(trainer(model, rows, workers=2), mixed(model)) for _ in range(2))
     for name, seat in first.items():
@@ -95,7 +95,7 @@ def test_scores_do_not_depend_on_who_took_them() -> None:
         assert scores[0][name].costs == pytest.approx(scores[1][name].costs, rel=1e-12)
 
 
-def test_a_fault_in_one_thread_is_everybodys() -> None:
+def test_a_fault_in_one_thread_ends_all() -> None:
     workers, done = Workers(torch.device("cpu"), 2), []
 
     def run_one(number: int) -> int:

@@ -149,7 +149,7 @@ def test_a_template_that_leaves_the_answers_out(here: Path) -> None:
     assert fault.number == "108 rows read as messages, each without a supervised token"
 
 
-def test_lost_answers_warn(here: Path) -> None:
+def test_answers_lost_to_the_cut_warn(here: Path) -> None:
     rows = [talk(number, answer=" ".join(["w1"] * (40 if number % 2 else 2))) for number in range(80)]
     write_rows(here / "cut.jsonl", rows)
     result = of(check(good(here, train="cut.jsonl", data__max_length="40"), quick=True), "labels")
@@ -181,7 +181,7 @@ def test_a_tokenizer_without_an_end_of_text(here: Path) -> None:
     same_refusal(config, fault)
 
 
-def test_every_turn_cut_off(here: Path) -> None:
+def test_a_cut_that_takes_every_end_of_turn_is_found(here: Path) -> None:
     write_rows(
         here / "all-cut.jsonl", [talk(number, answer="w1 w2 w3 w4 w5 w6") for number in range(60)]
     )
@@ -194,7 +194,7 @@ def test_every_turn_cut_off(here: Path) -> None:
 # ------------------------------------------------------------------------------------------------------
 
 
-def test_two_bos(here: Path) -> None:
+def test_a_second_bos_is_found(here: Path) -> None:
     save_base(here / "two-bos", template="{{ bos_token }} " + GOOD_TEMPLATE)
     config = good(here, model="two-bos")
     fault = first_fault(config, "template")

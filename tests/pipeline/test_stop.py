@@ -11,7 +11,7 @@ from loraloom.pipeline.stop import SIGNALS, listening
 
 
 @pytest.mark.parametrize("number", SIGNALS)
-def test_the_first_is_heard_and_the_second_obeyed_at_once(number: signal.Signals) -> None:
+def test_the_first_ctrl_c_waits_for_the_step_and_the_second_ends_at_once(number: signal.Signals) -> None:
     before = [signal.getsignal(one) for one in SIGNALS]
     with listening() as stop:
         assert not stop()

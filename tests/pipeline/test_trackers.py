@@ -69,7 +69,7 @@ def feed(name: str, folder: Path) -> list[Event]:
     return seen
 
 
-def test_nothing_asked_nothing_between(tmp_path: Path) -> None:
+def test_without_trackers_events_go_straight_to_the_watcher(tmp_path: Path) -> None:
     def watch(event: Event) -> None: ...
 
     assert tracked([], tmp_path, {}, watch) is watch

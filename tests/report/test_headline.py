@@ -110,7 +110,7 @@ def test_a_winner_that_may_be_noise_does_not_win() -> None:
     assert headline(result).title.startswith("a is kept: ")
 
 
-def test_when_the_plan_wins_it_says_so() -> None:
+def test_a_plan_that_wins_is_named_as_the_winner() -> None:
     said = headline(result_of(trial("a", loss=1.0), trial("b", loss=2.0), best="a", default="a"))
     assert "The winner is the plan's own setting" in said.support[0]
 
@@ -132,7 +132,7 @@ def test_before_a_choice_the_best_so_far_is_named(status: str, before: str) -> N
         ("completed", "No candidate finished, so there is no adapter to keep."),
     ],
 )
-def test_without_a_winner(status: str, title: str) -> None:
+def test_without_a_winner_it_says_how_far_the_run_came(status: str, title: str) -> None:
     said = headline(
         result_of(trial("a", "diverged"), trial("b", "diverged"), trial("c", "failed"), status=status)
     )

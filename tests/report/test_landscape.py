@@ -60,14 +60,14 @@ def drawable(figure: Any) -> None:
     go.Figure(**plain)
 
 
-def test_all_of_them_can_be_drawn() -> None:
+def test_every_figure_can_be_drawn() -> None:
     figures = search_figures(searched())
     assert [figure["id"] for figure in figures] == ["parallel", "heat", "front_trainable_parameters"]
     for figure in figures:
         drawable(figure)
 
 
-def test_nothing_varied_nothing_drawn() -> None:
+def test_without_varied_settings_nothing_is_drawn() -> None:
     assert search_figures(result_of(trial("a"), trial("b"))) == []
     assert search_figures(result_of()) == []
 
@@ -82,7 +82,7 @@ def test_the_better_score_is_higher_whatever_the_direction() -> None:
         assert figure["traces"][-1]["meta"]["trial"] == "t002"
 
 
-def test_a_candidate_that_burst_stands_at_the_edge_with_its_true_score() -> None:
+def test_a_diverged_candidate_stands_at_the_edge_with_its_true_score() -> None:
     result = searched()
     figure = parallel_coordinates(result, result.trials)
     assert figure is not None
@@ -155,7 +155,7 @@ def test_layers_are_drawn_from_the_signals_of_the_winner() -> None:
     assert module_figures(None, {"modules": modules}) == []
 
 
-def test_importance_counts_pruned_and_burst_candidates() -> None:
+def test_importance_counts_pruned_and_diverged_candidates() -> None:
     trials = [
         candidate(f"t{k}", 10 ** (-4 + k / 8), 8 * (1 + k % 3), 1.0 + abs(k - 6) / 10) for k in range(12)
     ]

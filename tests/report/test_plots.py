@@ -110,7 +110,7 @@ def test_best_checkpoints_are_marked_where_they_were_taken(run: RunFolder) -> No
     assert marks["t002"] == ["diamond", "x"]
 
 
-def test_a_candidate_that_burst_does_not_flatten_the_others(run: RunFolder) -> None:
+def test_a_diverged_candidate_does_not_flatten_the_others(run: RunFolder) -> None:
     figure = figures(run.result(), read_curves(run.events(), {}))[0]
     low, high = figure["layout"]["yaxis"]["range"]
     assert low < 1.225
@@ -135,7 +135,7 @@ def test_accuracy_is_drawn_before_the_loss() -> None:
     assert [figure["id"] for figure in drawn] == ["validation_accuracy", "validation_loss"]
 
 
-def test_no_events_no_figures() -> None:
+def test_without_events_there_are_no_figures() -> None:
     assert figures(result_of(trial("a")), read_curves([], {})) == []
 
 

@@ -72,7 +72,7 @@ def test_a_long_list_is_cut_and_counted() -> None:
     assert number([f"layer.{index}" for index in range(30)]).endswith("layer.7, ... (30 in all)")
 
 
-def test_units() -> None:
+def test_amounts_have_their_units() -> None:
     assert [count(value) for value in (0, 9_999, 12_345, 1_126_400, 494_032_768, 7_000_000_000)] == [
         "0",
         "9,999",

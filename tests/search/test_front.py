@@ -13,7 +13,7 @@ POINTS = st.lists(st.tuples(st.integers(0, 6), st.integers(0, 6)), max_size=12)
 
 
 @given(POINTS)
-def test_it_is_the_definition(pairs: list[tuple[int, int]]) -> None:
+def test_the_front_is_what_nothing_beats_at_both(pairs: list[tuple[int, int]]) -> None:
     points = {str(i): (float(price), float(cost)) for i, (price, cost) in enumerate(pairs)}
 
     def beaten(one: tuple[float, float]) -> bool:

@@ -32,7 +32,7 @@ def test_what_matters_comes_first(count: int, share: float) -> None:
     assert all(sum(one.shares.values()) == pytest.approx(1) for one in found)
 
 
-def test_burst_and_repeated_candidates_do_no_harm() -> None:
+def test_diverged_and_repeated_candidates_do_no_harm() -> None:
     candidates = planted(20, 0)
     candidates += [
         (candidates[0][0], candidates[0][1] + 0.1),

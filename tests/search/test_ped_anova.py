@@ -55,7 +55,9 @@ def test_numbers_and_choices_count_as_in_optuna(seed: int, log: bool) -> None:
     costs=st.lists(st.floats(-5, 5), min_size=40, max_size=40),
     log=st.booleans(),
 )
-def test_it_is_a_divergence(values: list[float], costs: list[float], log: bool) -> None:
+def test_a_divergence_is_0_between_equals_and_never_negative(
+    values: list[float], costs: list[float], log: bool
+) -> None:
     assume(max(values) > 1.001 * min(values))
     good = good_ones(costs[: len(values)], SHARE)
     assert good.any()

@@ -63,7 +63,7 @@ def test_a_rate_is_held_against_the_batch_that_it_belongs_to() -> None:
     seed=st.integers(0, 2**32 - 1),
     trials=st.sampled_from([4, 16, 32, 128]),
 )
-def test_every_expected_standing_is_one(known: list[Known], seed: int, trials: int) -> None:
+def test_an_expected_standing_lies_between_0_and_1(known: list[Known], seed: int, trials: int) -> None:
     space = default_space(PLAN, trials, 1)
     prior = Prior(space, known)
     for point in draw(space, 8, np.random.default_rng(seed)):

@@ -206,7 +206,7 @@ def test_a_rung_that_misleads_its_audits_is_switched_off() -> None:
     assert pruned([*field(), *misled]) == set()
 
 
-def test_rank_correlation() -> None:
+def test_rank_correlation_is_spearmans_with_ties() -> None:
     assert spearman([(1, 1), (2, 2), (3, 9)]) == pytest.approx(1.0)
     assert spearman([(1, 3), (2, 2), (3, 1)]) == pytest.approx(-1.0)
     assert spearman([(1, 1), (1, 2), (2, 3)]) == pytest.approx(0.8660254)

@@ -124,7 +124,7 @@ def test_unknown_names_are_refused() -> None:
         Searcher(SPACE, PLAN, 4, 4, pruner="halving")
 
 
-def test_slips_of_the_caller_are_named() -> None:
+def test_wrong_calls_are_refused() -> None:
     searcher = Searcher(SPACE, PLAN, 4, 4)
     with pytest.raises(ValueError, match="trial t000 is not running"):
         searcher.tell("t000", "failed")
@@ -138,7 +138,7 @@ def test_slips_of_the_caller_are_named() -> None:
         searcher.report(seen(asked, 1.0))
 
 
-def test_gains_are_turned_round() -> None:
+def test_a_score_to_maximise_becomes_a_cost() -> None:
     searcher = Searcher(SPACE, PLAN, 4, 4, minimize=False)
     ask(searcher, 2)
     searcher.tell("t000", "completed", score(0.6))

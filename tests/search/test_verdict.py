@@ -112,7 +112,7 @@ def test_the_plans_setting_has_to_be_there() -> None:
         pick_winner([raced("t001", 0.0)], "t000")
 
 
-def test_alone_it_is_kept() -> None:
+def test_a_single_setting_is_kept() -> None:
     assert pick_winner([raced("t000", 0.0)], "t000").id == "t000"
 
 
@@ -155,7 +155,7 @@ def null_search(
 @pytest.mark.parametrize(
     ("finalists", "seeds", "trials"), [(2, 2, 4), (3, 2, 8), (3, 3, 16), (4, 3, 32)]
 )
-def test_chance_seldom_wins(finalists: int, seeds: int, trials: int) -> None:
+def test_equal_settings_are_seldom_called_better(finalists: int, seeds: int, trials: int) -> None:
     """2.5 of 100 are meant (benchmarks/search/verdicts.py counts with many more
     searches); 2 standard errors would give 12."""
     rng = np.random.default_rng(7)

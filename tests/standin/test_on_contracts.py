@@ -34,11 +34,11 @@ def test_the_host_waits_for_the_device_once_a_tick(kind: str, cuda: StandIn) -> 
 
 
 @pytest.mark.parametrize("family", ["bert", "t5"])
-def test_so_it_does_in_other_families(family: str, cuda: StandIn) -> None:
+def test_the_host_waits_once_a_tick_in_other_families_too(family: str, cuda: StandIn) -> None:
     ticks(cuda, family, "alike")
 
 
-def test_so_it_does_where_blocks_are_run_again(cuda: StandIn) -> None:
+def test_the_host_waits_once_a_tick_with_checkpointing_too(cuda: StandIn) -> None:
     ticks(cuda, "llama", "dropout of some", checkpointing=True)
 
 

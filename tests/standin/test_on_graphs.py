@@ -239,7 +239,7 @@ def test_a_pass_that_reads_on_the_host_is_run_as_before(recorder: Recorder) -> N
     assert furthest(found[True], found[False]) == 0
 
 
-def test_so_is_one_that_reads_there_in_its_backward_pass(
+def test_a_backward_pass_that_reads_on_the_host_is_run_as_before(
     recorder: Recorder, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Some gradients are there by then: none is counted twice."""

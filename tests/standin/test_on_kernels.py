@@ -77,7 +77,7 @@ def test_a_pack_is_given_hardly_more_kernels_than_one_candidate() -> None:
     assert launches(PACK, MIXED) - launches(1) < MOST_FOR_A_PACK
 
 
-def test_nor_does_a_layer_cost_more_for_many_than_for_one(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_layer_costs_no_more_launches_for_many_than_for_one(monkeypatch: pytest.MonkeyPatch) -> None:
     shallow = [launches(1), launches_of_few_alike()]
     layers(2, monkeypatch)
     deep = [launches(1), launches(FEW)]
@@ -85,7 +85,7 @@ def test_nor_does_a_layer_cost_more_for_many_than_for_one(monkeypatch: pytest.Mo
 
 
 @pytest.mark.parametrize("kinds", SHARES, ids=" ".join)
-def test_candidates_may_differ(kinds: Sequence[str]) -> None:
+def test_candidates_of_different_shapes_share_the_launches(kinds: Sequence[str]) -> None:
     assert launches(FEW, kinds) <= (1 + SHARES[kinds]) * launches_of_few_alike()
 
 

@@ -53,7 +53,7 @@ def test_ten_thousand_rows_take_little_room(tmp_path: Path) -> None:
     assert (tmp_path / FILE_NAME).stat().st_size < 50_000
 
 
-def test_samples_come_back(tmp_path: Path) -> None:
+def test_samples_are_read_as_they_were_written(tmp_path: Path) -> None:
     folder = RunFolder.create(tmp_path, "first")
     assert read_samples(folder) == []
     samples = [Sample("a", "b", "c", "\ud800 broken"), Sample("", "", "", "")]
