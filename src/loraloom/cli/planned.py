@@ -14,6 +14,7 @@ from rich.text import Text
 from loraloom.cli.explained import dimension_words, range_words, space_words
 from loraloom.cli.learnt import rows_words, show_rows
 from loraloom.cli.screen import WIDEST, plain_console, sentence_width, verbatim
+from loraloom.config import names
 from loraloom.config.keys import keys
 from loraloom.report.fit import shortened, wrapped
 from loraloom.report.forecast import NO_PARTS
@@ -36,21 +37,21 @@ FORECASTS = {
 MATTER: Mapping[str, Sequence[Any]] = {
     "goal": ("auto",),
     "preset": (None,),
-    "model.quantization": ("none",),
-    "data.max_length": (),
-    "adapter.r": (),
-    "adapter.lora_alpha": (),
-    "adapter.lora_dropout": (),
-    "adapter.target_modules": (),
-    "training.learning_rate": (),
-    "training.per_device_train_batch_size": (),
-    "training.gradient_accumulation_steps": (1,),
-    "training.num_train_epochs": (),
-    "training.max_steps": (None,),
-    "training.precision": (),
-    "training.gradient_checkpointing": (False,),
-    "search.trials": (),
-    "limits.max_packed": (),
+    names.QUANTIZATION: ("none",),
+    names.MAX_LENGTH: (),
+    names.R: (),
+    names.LORA_ALPHA: (),
+    names.LORA_DROPOUT: (),
+    names.TARGET_MODULES: (),
+    names.LEARNING_RATE: (),
+    names.PER_DEVICE_TRAIN_BATCH_SIZE: (),
+    names.GRADIENT_ACCUMULATION_STEPS: (1,),
+    names.NUM_TRAIN_EPOCHS: (),
+    names.MAX_STEPS: (None,),
+    names.PRECISION: (),
+    names.GRADIENT_CHECKPOINTING: (False,),
+    names.TRIALS: (),
+    names.MAX_PACKED: (),
 }
 """Settings that matter most, in the order in which they are shown, and the values that
 go without saying."""
@@ -92,7 +93,7 @@ def show_plan(prepared: Prepared, *, everything: bool = False) -> dict[str, Any]
     else:
         taken = prepared.plan.case.held_by_others
         lines += _in_short(document, prepared.plan.trials, taken, width)
-        if gpu := gpu_words(prepared.plan.facts.device, document["settings"]["model.dtype"]["value"]):
+        if gpu := gpu_words(prepared.plan.facts.device, document["settings"][names.DTYPE]["value"]):
             lines += _broken(f"gpu: {gpu}", width, indent="  ")
     for word in ("warning", "note"):
         lines += [line for text in document[f"{word}s"] for line in _broken(f"{word}: {text}", width)]
@@ -114,8 +115,8 @@ def _in_short(document: Mapping[str, Any], trials: int, taken: str, width: int |
     shown = [
         key for key, unsaid in MATTER.items() if key in settings and settings[key]["value"] not in unsaid
     ]
-    if "training.max_steps" in shown:
-        shown.remove("training.num_train_epochs")
+    if names.MAX_STEPS in shown:
+        shown.remove(names.NUM_TRAIN_EPOCHS)
     for key in shown:
         head = f"{_name(key).ljust(USUAL_NAME)}  {number(settings[key]['value']).ljust(USUAL_VALUE)}  "
         room = (width or WIDEST) - len(head)
@@ -138,7 +139,7 @@ def _in_short(document: Mapping[str, Any], trials: int, taken: str, width: int |
         )
         yield from _broken(f"search: {_candidates(trials)} over {space}", width, indent="  ")
     if document["history"]:
-        yield from _broken(f"history: {settings['search.history']['reason']}", width, indent="  ")
+        yield from _broken(f"history: {settings[names.HISTORY]['reason']}", width, indent="  ")
 
 
 def _at_length(document: Mapping[str, Any], trials: int) -> Iterator[str]:
@@ -175,11 +176,11 @@ def _settings(settings: Mapping[str, Any]) -> Iterator[RenderableType]:
     source stand below the value."""
     ordered = sorted(settings, key=[*keys(), *settings].index)
     for section, group in groupby(ordered, key=lambda key: key.rpartition(".")[0]):
-        names = {key: _name(key) for key in group}
+        shown = {key: _name(key) for key in group}
         if section:
             yield Text(section, style="bold")
-        longest, left = max(map(len, names.values())), 2 if section else 0
-        for key, name in names.items():
+        longest, left = max(map(len, shown.values())), 2 if section else 0
+        for key, name in shown.items():
             advice = settings[key]
             offered = range_words(advice["range"])
             worth = f"  ({offered})" if offered else ""

@@ -16,6 +16,7 @@ from typing import Annotated, Any
 import typer
 
 from loraloom.cli.files import pattern_of, told_apart
+from loraloom.config import names
 from loraloom.config.asked import Config
 from loraloom.config.keys import SOURCES, keys
 from loraloom.errors import RequestError
@@ -31,16 +32,16 @@ class Flag:
 
 
 FLAGS: Mapping[str, Flag] = {
-    "model": Flag("model.name_or_path", "NAME|FOLDER", "Base model: a folder or a hub name."),
+    "model": Flag(names.NAME_OR_PATH, "NAME|FOLDER", "Base model: a folder or a hub name."),
     "data": Flag(
-        "data.train",
+        names.TRAIN,
         "FILE|FOLDER|NAME",
         "Rows: a file, a folder, a hub name, a 'pattern-*'. Repeatable.",
     ),
     "validation": Flag(
-        "data.validation", "FILE|SHARE", "Validation data: the same, or a share of the training data."
+        names.VALIDATION, "FILE|SHARE", "Validation data: the same, or a share of the training data."
     ),
-    "test": Flag("data.test", "FILE|SHARE", "Test data: opened once, at the end."),
+    "test": Flag(names.TEST, "FILE|SHARE", "Test data: opened once, at the end."),
     "task": Flag("task", "TASK", "causal_lm, seq_cls or seq2seq_lm."),
     "goal": Flag(
         "goal", "GOAL", "auto, quality, retain, chat, memory or fastest: what the plan leans towards."
@@ -50,21 +51,21 @@ FLAGS: Mapping[str, Flag] = {
     ),
     "name": Flag("name", "NAME", "Name of the run, and of its folder."),
     "output-dir": Flag("output_dir", "FOLDER", "Where run folders go."),
-    "trials": Flag("search.trials", "N", "How many candidates to try."),
-    "max-packed": Flag("limits.max_packed", "N", "How many candidates to train at once."),
-    "r": Flag("adapter.r", "N", "Rank of the adapter."),
-    "alpha": Flag("adapter.lora_alpha", "X", "LoRA alpha; the update is scaled by alpha / r."),
-    "dropout": Flag("adapter.lora_dropout", "X", "Dropout before the adapter."),
+    "trials": Flag(names.TRIALS, "N", "How many candidates to try."),
+    "max-packed": Flag(names.MAX_PACKED, "N", "How many candidates to train at once."),
+    "r": Flag(names.R, "N", "Rank of the adapter."),
+    "alpha": Flag(names.LORA_ALPHA, "X", "LoRA alpha; the update is scaled by alpha / r."),
+    "dropout": Flag(names.LORA_DROPOUT, "X", "Dropout before the adapter."),
     "target-modules": Flag(
-        "adapter.target_modules", "NAMES", "all-linear, attention, mlp, query, or [q_proj, v_proj]."
+        names.TARGET_MODULES, "NAMES", "all-linear, attention, mlp, query, or [q_proj, v_proj]."
     ),
-    "learning-rate": Flag("training.learning_rate", "X", "Peak learning rate."),
-    "epochs": Flag("training.num_train_epochs", "X", "Passes over the training data."),
-    "max-steps": Flag("training.max_steps", "N", "Optimiser steps; wins over epochs."),
-    "batch-size": Flag("training.per_device_train_batch_size", "N", "Rows in a batch."),
-    "seed": Flag("training.seed", "N", "Seed of weights, data order and search."),
-    "memory": Flag("limits.memory", "SIZE", "Memory that may be used, such as 12GiB."),
-    "time": Flag("limits.time", "TIME", "Time that may be used, such as 30m."),
+    "learning-rate": Flag(names.LEARNING_RATE, "X", "Peak learning rate."),
+    "epochs": Flag(names.NUM_TRAIN_EPOCHS, "X", "Passes over the training data."),
+    "max-steps": Flag(names.MAX_STEPS, "N", "Optimiser steps; wins over epochs."),
+    "batch-size": Flag(names.PER_DEVICE_TRAIN_BATCH_SIZE, "N", "Rows in a batch."),
+    "seed": Flag(names.SEED, "N", "Seed of weights, data order and search."),
+    "memory": Flag(names.MEMORY, "SIZE", "Memory that may be used, such as 12GiB."),
+    "time": Flag(names.TIME, "TIME", "Time that may be used, such as 30m."),
 }
 
 Files = Annotated[
@@ -111,8 +112,8 @@ Apply = Annotated[
 ]
 
 SWITCHES: Mapping[str, tuple[str, Any]] = {
-    "no_act": ("diagnose.act", False),
-    "no_history": ("search.history", "none"),
+    "no_act": (names.ACT, False),
+    "no_history": (names.HISTORY, "none"),
 }
 """Options of single commands that stand for one value of a config key."""
 

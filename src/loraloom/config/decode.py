@@ -17,6 +17,7 @@ from typing import Any, cast
 import yaml
 from yaml.scanner import ScannerError
 
+from loraloom.config import names
 from loraloom.config.asked import Config
 from loraloom.config.keys import Key, keys, nearest, sections
 from loraloom.config.space import check_space
@@ -391,6 +392,6 @@ def _unknown_key(name: str, where: str) -> ConfigError:
 
 def _check(key: Key, setting: _Setting) -> Any:
     """The setting's value in the type that `asked.py` declares, inside its range."""
-    if key.name == "search.space" and setting.value != "auto":
+    if key.name == names.SPACE and setting.value != "auto":
         return check_space(setting.value, setting.where, setting.inner)
     return check_value(key, setting.value, setting.where, setting.inner)

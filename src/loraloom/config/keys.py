@@ -13,6 +13,7 @@ from functools import cache
 from operator import attrgetter
 from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 
+from loraloom.config import names
 from loraloom.config.asked import Config
 from loraloom.config.words import ALIASES, plain, squashed
 
@@ -55,35 +56,35 @@ class Range:
 
 
 RANGES: dict[str, Range] = {
-    "data.validation": Range(0.1, above=0, below=1),
-    "data.test": Range(0.1, above=0, below=1),
-    "data.max_length": Range(512, at_least=2),
-    "data.max_rows": Range(1000, at_least=1),
-    "adapter.r": Range(8, at_least=1),
-    "adapter.lora_alpha": Range(32, above=0),
-    "adapter.lora_dropout": Range(0.05, at_least=0, at_most=0.99),
-    "adapter.rank_pattern": Range("{q_proj: 16}", at_least=1),
-    "adapter.alpha_pattern": Range("{q_proj: 32}", above=0),
-    "adapter.lora_plus_ratio": Range(4, at_least=1),
-    "training.learning_rate": Range("2e-4", above=0, below=1),
-    "training.warmup_ratio": Range(0.06, at_least=0, below=1),
-    "training.num_train_epochs": Range(3, above=0),
-    "training.max_steps": Range(200, at_least=1),
-    "training.per_device_train_batch_size": Range(16, at_least=1),
-    "training.gradient_accumulation_steps": Range(1, at_least=1),
-    "training.weight_decay": Range(0.01, at_least=0, below=1),
-    "training.max_grad_norm": Range(1.0, above=0),
-    "training.seed": Range(42, at_least=0, below=2**32),
-    "training.early_stopping_patience": Range(3, at_least=1),
-    "training.neftune_noise_alpha": Range(5, above=0),
-    "search.trials": Range(16, at_least=1),
-    "search.budget": Range(1800, above=0),
-    "search.seeds_for_finalists": Range(3, at_least=1),
-    "limits.max_packed": Range(8, at_least=1),
+    names.VALIDATION: Range(0.1, above=0, below=1),
+    names.TEST: Range(0.1, above=0, below=1),
+    names.MAX_LENGTH: Range(512, at_least=2),
+    names.MAX_ROWS: Range(1000, at_least=1),
+    names.R: Range(8, at_least=1),
+    names.LORA_ALPHA: Range(32, above=0),
+    names.LORA_DROPOUT: Range(0.05, at_least=0, at_most=0.99),
+    names.RANK_PATTERN: Range("{q_proj: 16}", at_least=1),
+    names.ALPHA_PATTERN: Range("{q_proj: 32}", above=0),
+    names.LORA_PLUS_RATIO: Range(4, at_least=1),
+    names.LEARNING_RATE: Range("2e-4", above=0, below=1),
+    names.WARMUP_RATIO: Range(0.06, at_least=0, below=1),
+    names.NUM_TRAIN_EPOCHS: Range(3, above=0),
+    names.MAX_STEPS: Range(200, at_least=1),
+    names.PER_DEVICE_TRAIN_BATCH_SIZE: Range(16, at_least=1),
+    names.GRADIENT_ACCUMULATION_STEPS: Range(1, at_least=1),
+    names.WEIGHT_DECAY: Range(0.01, at_least=0, below=1),
+    names.MAX_GRAD_NORM: Range(1.0, above=0),
+    names.SEED: Range(42, at_least=0, below=2**32),
+    names.EARLY_STOPPING_PATIENCE: Range(3, at_least=1),
+    names.NEFTUNE_NOISE_ALPHA: Range(5, above=0),
+    names.TRIALS: Range(16, at_least=1),
+    names.BUDGET: Range(1800, above=0),
+    names.SEEDS_FOR_FINALISTS: Range(3, at_least=1),
+    names.MAX_PACKED: Range(8, at_least=1),
 }
 
 
-SOURCES = ("data.train", "data.validation", "data.test")
+SOURCES = (names.TRAIN, names.VALIDATION, names.TEST)
 """Keys that take one source of rows or several."""
 
 

@@ -1,8 +1,4 @@
-"""Every dotted key that the code names, once. A constant is the last word of its key, in capitals.
-
-`config.asked` declares the keys, and `config.keys` tells what each takes; `tests/config/test_names.py`
-holds the three together.
-"""
+"""Every dotted key that the code names, once. A constant is the last word of its key, in capitals."""
 
 from __future__ import annotations
 
@@ -11,7 +7,6 @@ REVISION = "model.revision"
 DTYPE = "model.dtype"
 QUANTIZATION = "model.quantization"
 ATTN_IMPLEMENTATION = "model.attn_implementation"
-TRUST_REMOTE_CODE = "model.trust_remote_code"
 
 TRAIN = "data.train"
 VALIDATION = "data.validation"
@@ -21,12 +16,7 @@ MAX_LENGTH = "data.max_length"
 PACKING = "data.packing"
 TEXT_COLUMN = "data.text_column"
 LABEL_COLUMN = "data.label_column"
-LABEL_NAMES = "data.label_names"
-LEARN = "data.learn"
-SYSTEM = "data.system"
-GROUP_COLUMN = "data.group_column"
 MAX_ROWS = "data.max_rows"
-RETAIN = "data.retain"
 
 R = "adapter.r"
 LORA_ALPHA = "adapter.lora_alpha"
@@ -64,7 +54,6 @@ BUDGET = "search.budget"
 SPACE = "search.space"
 METRIC = "search.metric"
 SEEDS_FOR_FINALISTS = "search.seeds_for_finalists"
-KEEP = "search.keep"
 HISTORY = "search.history"
 
 MEMORY = "limits.memory"
@@ -72,6 +61,5 @@ TIME = "limits.time"
 MAX_PACKED = "limits.max_packed"
 
 ACT = "diagnose.act"
-SIGNALS = "diagnose.signals"
 
 TARGET = "deploy.target"

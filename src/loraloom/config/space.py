@@ -8,12 +8,13 @@ from dataclasses import fields, replace
 from functools import cache
 from typing import Any, cast
 
+from loraloom.config import names
 from loraloom.config.keys import Key, keys, nearest
 from loraloom.config.values import check_value, show, wrong_value
 from loraloom.errors import ConfigError
 from loraloom.records import AdapterSpec, TrainingSpec
 
-_SHARED = ("training.seed", "adapter.modules_to_save")
+_SHARED = (names.SEED, names.MODULES_TO_SAVE)
 """What all candidates of a run have in common, so that they can be compared."""
 _PARTS = ("low", "high", "log", "step")
 
@@ -36,7 +37,7 @@ def searchable() -> tuple[str, ...]:
 
 
 def check_space(
-    asked: Any, where: str = "search.space", inner: Mapping[str, str] | None = None
+    asked: Any, where: str = names.SPACE, inner: Mapping[str, str] | None = None
 ) -> dict[str, Any]:
     """Each entry a list of choices or {low, high, log, step}, each number one that its
     key takes and in its type.
@@ -51,7 +52,7 @@ def check_space(
     """
     if not isinstance(asked, Mapping) or not asked:
         need = "auto or a mapping of keys to choices"
-        raise wrong_value(keys()["search.space"], asked, need, where, example="{adapter.r: [8, 16, 32]}")
+        raise wrong_value(keys()[names.SPACE], asked, need, where, example="{adapter.r: [8, 16, 32]}")
     entries, places = cast(Mapping[Any, Any], asked), inner or {}
     return {
         name: _check_entry(name, entry, places.get(str(name), where)) for name, entry in entries.items()

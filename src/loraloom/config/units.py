@@ -6,6 +6,7 @@ import math
 import re
 from typing import overload
 
+from loraloom.config import names
 from loraloom.errors import ConfigError
 
 _LARGEST_BYTES = 2**62
@@ -21,7 +22,7 @@ _SECONDS = re.compile(
 _SECONDS_IN = {"d": 86400.0, "h": 3600.0, "m": 60.0, "s": 1.0}
 
 
-def parse_bytes(text: str | int, *, key: str = "limits.memory", where: str | None = None) -> int:
+def parse_bytes(text: str | int, *, key: str = names.MEMORY, where: str | None = None) -> int:
     """Bytes in `text`: a whole number of bytes, or a number with kB, MB, GB, TB (1000s)
     or KiB, MiB, GiB, TiB (1024s).
 
@@ -45,7 +46,7 @@ def parse_seconds(text: str | float, *, key: str = ..., where: str | None = ...)
 @overload
 def parse_seconds(text: None, *, key: str = ..., where: str | None = ...) -> None: ...
 def parse_seconds(
-    text: str | float | None, *, key: str = "limits.time", where: str | None = None
+    text: str | float | None, *, key: str = names.TIME, where: str | None = None
 ) -> float | None:
     """Seconds in `text`: a number of seconds, or parts from long to short such as
     "30m", "2h", "1h30m", "1d 12h", "90s".

@@ -10,6 +10,7 @@ from typing import Any, cast
 
 from pydantic import TypeAdapter, ValidationError
 
+from loraloom.config import names
 from loraloom.config.keys import Key
 from loraloom.config.units import parse_bytes, parse_seconds
 from loraloom.config.words import VALUES, squashed
@@ -83,11 +84,11 @@ def _meant(key: Key, value: Any) -> Any:
 
 def _check_words(key: Key, value: Any, where: str) -> None:
     """The keys whose text has a form of its own."""
-    if key.name == "limits.memory" and value != "auto":
+    if key.name == names.MEMORY and value != "auto":
         parse_bytes(value, where=where)
-    elif key.name == "limits.time" and value is not None:
+    elif key.name == names.TIME and value is not None:
         parse_seconds(value, where=where)
-    elif key.name == "search.metric" and str(value).startswith("test_"):
+    elif key.name == names.METRIC and str(value).startswith("test_"):
         raise ConfigError(
             f"`search.metric` is {show(value)}, but a search that sees the test split has no honest test"
             " any more",

@@ -10,71 +10,73 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 
+from loraloom.config import names
+
 _ALSO: Mapping[str, str] = {
-    "model.name_or_path": (
+    names.NAME_OR_PATH: (
         "m base base_model base_model_name model_id model_name model_name_or_path model_path hf_path "
         "pretrained_model_name_or_path"
     ),
-    "model.revision": "model_revision",
-    "model.dtype": "torch_dtype",
-    "model.attn_implementation": "attention",
-    "data.train": (
+    names.REVISION: "model_revision",
+    names.DTYPE: "torch_dtype",
+    names.ATTN_IMPLEMENTATION: "attention",
+    names.TRAIN: (
         "d data_file data_files data_path dataset dataset_name dataset_path datasets train_data"
         " train_dataset train_file train_files train_path training_data"
     ),
-    "data.validation": (
+    names.VALIDATION: (
         "dev_file eval_data eval_dataset eval_file val_data val_file val_set_size val_size valid_file "
         "validation_data validation_file validation_split"
     ),
-    "data.test": "test_data test_dataset test_file test_size",
-    "data.format": "dataset_format dataset_type",
-    "data.max_length": (
+    names.TEST: "test_data test_dataset test_file test_size",
+    names.FORMAT: "dataset_format dataset_type",
+    names.MAX_LENGTH: (
         "block_size context_length cutoff_len max_input_length max_len max_seq_len max_seq_length"
         " max_sequence_length max_source_length model_max_length seq_len seq_length sequence_len"
         " sequence_length"
     ),
-    "data.packing": "pack sample_packing",
-    "data.text_column": "dataset_text_field text_column_name text_field text_key",
-    "data.label_column": "label_column_name label_field label_key",
-    "data.max_rows": "max_samples max_train_samples",
-    "adapter.r": "lora_dim lora_r lora_rank rank",
-    "adapter.lora_alpha": "alpha",
-    "adapter.lora_dropout": "dropout",
-    "adapter.target_modules": "lora_modules lora_target lora_target_modules target_module targets",
-    "adapter.use_rslora": "rslora",
-    "adapter.use_dora": "dora",
-    "adapter.init_lora_weights": "peft_init_lora_weights",
-    "adapter.modules_to_save": "additional_target lora_modules_to_save",
-    "adapter.lora_plus_ratio": "loraplus_lr_ratio loraplus_ratio",
-    "training.learning_rate": "lr peak_lr",
-    "training.lr_scheduler_type": "lr_schedule lr_scheduler schedule scheduler",
-    "training.warmup_ratio": "warmup warmup_proportion",
-    "training.num_train_epochs": "epoch epochs max_epochs n_epochs num_epochs",
-    "training.max_steps": (
+    names.PACKING: "pack sample_packing",
+    names.TEXT_COLUMN: "dataset_text_field text_column_name text_field text_key",
+    names.LABEL_COLUMN: "label_column_name label_field label_key",
+    names.MAX_ROWS: "max_samples max_train_samples",
+    names.R: "lora_dim lora_r lora_rank rank",
+    names.LORA_ALPHA: "alpha",
+    names.LORA_DROPOUT: "dropout",
+    names.TARGET_MODULES: "lora_modules lora_target lora_target_modules target_module targets",
+    names.USE_RSLORA: "rslora",
+    names.USE_DORA: "dora",
+    names.INIT_LORA_WEIGHTS: "peft_init_lora_weights",
+    names.MODULES_TO_SAVE: "additional_target lora_modules_to_save",
+    names.LORA_PLUS_RATIO: "loraplus_lr_ratio loraplus_ratio",
+    names.LEARNING_RATE: "lr peak_lr",
+    names.LR_SCHEDULER_TYPE: "lr_schedule lr_scheduler schedule scheduler",
+    names.WARMUP_RATIO: "warmup warmup_proportion",
+    names.NUM_TRAIN_EPOCHS: "epoch epochs max_epochs n_epochs num_epochs",
+    names.MAX_STEPS: (
         "iterations iters max_train_steps num_iters num_steps num_train_steps steps train_steps"
     ),
-    "training.per_device_train_batch_size": (
+    names.PER_DEVICE_TRAIN_BATCH_SIZE: (
         "batch batch_size bs micro_batch_size per_device_batch_size train_batch_size"
     ),
-    "training.gradient_accumulation_steps": (
+    names.GRADIENT_ACCUMULATION_STEPS: (
         "accumulate_grad_batches accumulation_steps grad_accum grad_accumulation_steps "
         "gradient_accumulation"
     ),
-    "training.weight_decay": "wd",
-    "training.optim": "optimiser optimizer",
-    "training.max_grad_norm": "clip_grad_norm grad_clip gradient_clip_val gradient_clipping",
-    "training.gradient_checkpointing": (
+    names.WEIGHT_DECAY: "wd",
+    names.OPTIM: "optimiser optimizer",
+    names.MAX_GRAD_NORM: "clip_grad_norm grad_clip gradient_clip_val gradient_clipping",
+    names.GRADIENT_CHECKPOINTING: (
         "activation_checkpointing grad_checkpoint use_gradient_checkpointing"
     ),
-    "training.precision": "mixed_precision",
-    "training.seed": "random_seed",
-    "training.early_stopping_patience": "early_stopping patience",
-    "training.neftune_noise_alpha": "neftune neftune_alpha noisy_embedding_alpha",
-    "search.trials": "n_trials num_trials",
-    "search.space": "param_space search_space",
-    "search.metric": "metric_for_best_model objective",
-    "limits.memory": "gpu_memory max_memory memory_budget vram",
-    "limits.time": "max_time time_budget timeout",
+    names.PRECISION: "mixed_precision",
+    names.SEED: "random_seed",
+    names.EARLY_STOPPING_PATIENCE: "early_stopping patience",
+    names.NEFTUNE_NOISE_ALPHA: "neftune neftune_alpha noisy_embedding_alpha",
+    names.TRIALS: "n_trials num_trials",
+    names.SPACE: "param_space search_space",
+    names.METRIC: "metric_for_best_model objective",
+    names.MEMORY: "gpu_memory max_memory memory_budget vram",
+    names.TIME: "max_time time_budget timeout",
     "output_dir": "o outdir out_dir output output_directory output_path save_dir save_path",
     "report_to": "logger trackers",
     "name": "exp_name experiment_name run_name",
@@ -85,15 +87,15 @@ ALIASES: Mapping[str, str] = {word: key for key, words in _ALSO.items() for word
 """Word of another tool -> our key, where both take the same values."""
 
 SETTINGS: Mapping[str, tuple[str, str]] = {
-    "qlora": ("model.quantization", "nf4"),
-    "load_in_4bit": ("model.quantization", "nf4"),
-    "load_in_8bit": ("model.quantization", "int8"),
-    "bf16": ("training.precision", "bf16"),
-    "fp16": ("training.precision", "fp16"),
-    "fp32": ("training.precision", "fp32"),
-    "flash_attn": ("model.attn_implementation", "flash_attention_2"),
-    "flash_attention": ("model.attn_implementation", "flash_attention_2"),
-    "use_flash_attention_2": ("model.attn_implementation", "flash_attention_2"),
+    "qlora": (names.QUANTIZATION, "nf4"),
+    "load_in_4bit": (names.QUANTIZATION, "nf4"),
+    "load_in_8bit": (names.QUANTIZATION, "int8"),
+    "bf16": (names.PRECISION, "bf16"),
+    "fp16": (names.PRECISION, "fp16"),
+    "fp32": (names.PRECISION, "fp32"),
+    "flash_attn": (names.ATTN_IMPLEMENTATION, "flash_attention_2"),
+    "flash_attention": (names.ATTN_IMPLEMENTATION, "flash_attention_2"),
+    "use_flash_attention_2": (names.ATTN_IMPLEMENTATION, "flash_attention_2"),
     "wandb": ("report_to", "[wandb]"),
     "tensorboard": ("report_to", "[tensorboard]"),
     "mlflow": ("report_to", "[mlflow]"),
@@ -217,18 +219,18 @@ _VALUES: Mapping[str, Mapping[str, str]] = {
         ),
     },
     "goal": {"fastest": "fast speed", "memory": "small", "quality": "accuracy best"},
-    "model.dtype": {
+    names.DTYPE: {
         "bfloat16": "bf16 torch.bfloat16",
         "float16": "fp16 half torch.float16",
         "float32": "fp32 full torch.float32",
         "float64": "double fp64",
     },
-    "model.quantization": {
+    names.QUANTIZATION: {
         "nf4": "4 4bit bnb_4bit bnb_nf4 int4 qlora",
         "int8": "8 8bit bnb_8bit",
         "none": "16",
     },
-    "data.format": {
+    names.FORMAT: {
         "messages": "chat chatml conversational openai",
         "sharegpt": "share_gpt",
         "alpaca": "instruct instruction",
@@ -237,18 +239,18 @@ _VALUES: Mapping[str, Mapping[str, str]] = {
         "text_label": "classification",
         "source_target": "translation",
     },
-    "adapter.target_modules": {"all-linear": "all all_linear linear", "attention": "attn", "mlp": "ffn"},
-    "training.precision": {
+    names.TARGET_MODULES: {"all-linear": "all all_linear linear", "attention": "attn", "mlp": "ffn"},
+    names.PRECISION: {
         "bf16": "bfloat16",
         "fp16": "float16 half",
         "fp32": "float32 full no",
         "fp64": "float64",
     },
-    "training.optim": {"adamw": "adamw_hf adamw_torch adamw_torch_fused"},
-    "training.lr_scheduler_type": {"constant": "constant_with_warmup", "linear": "linear_with_warmup"},
-    "search.sampler": {"gp": "bayes bayesian", "random": "random_search", "grid": "grid_search"},
-    "search.pruner": {"asha": "successive_halving sha", "none": "off"},
-    "deploy.target": {"llama.cpp": "gguf llama_cpp llamacpp", "merged": "merge"},
+    names.OPTIM: {"adamw": "adamw_hf adamw_torch adamw_torch_fused"},
+    names.LR_SCHEDULER_TYPE: {"constant": "constant_with_warmup", "linear": "linear_with_warmup"},
+    names.SAMPLER: {"gp": "bayes bayesian", "random": "random_search", "grid": "grid_search"},
+    names.PRUNER: {"asha": "successive_halving sha", "none": "off"},
+    names.TARGET: {"llama.cpp": "gguf llama_cpp llamacpp", "merged": "merge"},
 }
 
 

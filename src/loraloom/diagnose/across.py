@@ -5,7 +5,8 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 
-from loraloom.diagnose.case import RANK, SIGMAS, word
+from loraloom.config import names
+from loraloom.diagnose.case import SIGMAS, word
 from loraloom.records import Finding, Trial
 
 ACROSS = ("rank-helps", "rank-does-not-help")
@@ -21,22 +22,22 @@ def across(trials: Sequence[Trial], metric: str) -> list[Finding]:
     done = [
         trial
         for trial in trials
-        if trial.status == "completed" and metric in trial.metrics and RANK in trial.params
+        if trial.status == "completed" and metric in trial.metrics and names.R in trial.params
     ]
     pairs = [
         (one, other) for one in done for other in done if _only_rank_grows(one.params, other.params)
     ]
     if not pairs:
         return []
-    small, large = max(pairs, key=lambda pair: (pair[1].params[RANK], -pair[0].params[RANK]))
+    small, large = max(pairs, key=lambda pair: (pair[1].params[names.R], -pair[0].params[names.R]))
     gain, se = _gain(small, large, metric)
-    text = f"{metric} {word(large.metrics[metric])} at r {large.params[RANK]} ({large.id}), "
+    text = f"{metric} {word(large.metrics[metric])} at r {large.params[names.R]} ({large.id}), "
     text += (
-        f"{word(small.metrics[metric])} at r {small.params[RANK]} ({small.id}): {word(gain)} +-"
+        f"{word(small.metrics[metric])} at r {small.params[names.R]} ({small.id}): {word(gain)} +-"
         f" {word(se)} better"
     )
     if gain > SIGMAS * se:
-        larger = {RANK: 2 * int(large.params[RANK])}
+        larger = {names.R: 2 * int(large.params[names.R])}
         return [
             Finding(
                 ACROSS[0], "note", "the adapter is limited by its rank", text, "try a larger one", larger
@@ -56,8 +57,8 @@ def across(trials: Sequence[Trial], metric: str) -> list[Finding]:
 
 
 def _only_rank_grows(small: Mapping[str, object], large: Mapping[str, object]) -> bool:
-    same = all(small.get(key) == large.get(key) for key in {*small, *large} if key != RANK)
-    return same and float(str(large[RANK])) >= 2 * float(str(small[RANK]))
+    same = all(small.get(key) == large.get(key) for key in {*small, *large} if key != names.R)
+    return same and float(str(large[names.R])) >= 2 * float(str(small[names.R]))
 
 
 def _gain(small: Trial, large: Trial, metric: str) -> tuple[float, float]:

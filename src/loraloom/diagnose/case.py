@@ -10,18 +10,8 @@ from functools import cached_property
 from statistics import fmean, pstdev
 from typing import Any
 
+from loraloom.config import names
 from loraloom.diagnose.signals import Signals
-
-RATE = "training.learning_rate"
-EPOCHS = "training.num_train_epochs"
-STEPS = "training.max_steps"
-BATCH = "training.per_device_train_batch_size"
-ACCUMULATION = "training.gradient_accumulation_steps"
-WARMUP = "training.warmup_ratio"
-DROPOUT = "adapter.lora_dropout"
-RANK = "adapter.r"
-ALPHA = "adapter.lora_alpha"
-TARGETS = "adapter.target_modules"
 
 SIGMAS = 2.0
 """Standard errors that a difference must exceed before it counts."""
@@ -77,21 +67,22 @@ class Case:
     @property
     def batch(self) -> int:
         """Rows of a step."""
-        return int(self.values[BATCH]) * int(self.values.get(ACCUMULATION) or 1)
+        accumulation = self.values.get(names.GRADIENT_ACCUMULATION_STEPS) or 1
+        return int(self.values[names.PER_DEVICE_TRAIN_BATCH_SIZE]) * int(accumulation)
 
     @property
     def rate(self) -> float:
-        return float(self.values[RATE])
+        return float(self.values[names.LEARNING_RATE])
 
     @property
     def advised_rate(self) -> float | None:
-        value = self.advised.get(RATE)
+        value = self.advised.get(names.LEARNING_RATE)
         return None if value is None else float(value)
 
     @property
     def advised_steps(self) -> int | None:
         """Optimiser steps of the epochs that are advised."""
-        epochs = self.advised.get(EPOCHS)
+        epochs = self.advised.get(names.NUM_TRAIN_EPOCHS)
         return None if epochs is None else round(float(epochs) * self.steps_per_epoch)
 
     @property
@@ -150,13 +141,13 @@ class Case:
 
     def longer(self, factor: float = 2.0) -> dict[str, Any]:
         """The patch that makes the run `factor` times as long."""
-        if self.values.get(STEPS):
-            return {STEPS: max(1, round(self.values[STEPS] * factor))}
-        return {EPOCHS: float(f"{self.values[EPOCHS] * factor:.3g}")}
+        if self.values.get(names.MAX_STEPS):
+            return {names.MAX_STEPS: max(1, round(self.values[names.MAX_STEPS] * factor))}
+        return {names.NUM_TRAIN_EPOCHS: float(f"{self.values[names.NUM_TRAIN_EPOCHS] * factor:.3g}")}
 
     def faster(self, factor: float) -> dict[str, Any]:
         """The patch that makes the learning rate `factor` times as large."""
-        return {RATE: float(f"{self.rate * factor:.3g}")}
+        return {names.LEARNING_RATE: float(f"{self.rate * factor:.3g}")}
 
 
 @dataclass(frozen=True)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from loraloom.config import names
 from loraloom.records import Finding
 
 LEAKED_SHARE = 0.02
@@ -50,7 +51,7 @@ def data_findings(signs: DataSigns) -> list[Finding]:
                 f"{signs.leaked:,} of {signs.held_out:,} held-out rows repeat a training row",
                 "let loraloom take the validation rows out of the training rows, or remove the repeated"
                 " ones",
-                {"data.validation": 0.1},
+                {names.VALIDATION: 0.1},
             )
         )
     unended = signs.cut > 0 and signs.ended is not None and signs.ended < ENDED_SHARE
@@ -76,7 +77,7 @@ def data_findings(signs: DataSigns) -> list[Finding]:
                     if can
                     else f"shorten the rows, or take a model with more than {longer:,} positions"
                 ),
-                {"data.max_length": longer} if can else {},
+                {names.MAX_LENGTH: longer} if can else {},
             )
         )
     return found

@@ -13,6 +13,7 @@ from dataclasses import replace
 import torch
 from torch import nn
 
+from loraloom.config import names
 from loraloom.lora.adapter_weights import MAGNITUDE_NAME, REMOVED, AdapterWeights
 from loraloom.lora.arena import BIAS_NAME, Arena, Entry
 from loraloom.lora.deltas import LayerWeights
@@ -269,8 +270,6 @@ def _with_patterns(spec: AdapterSpec) -> AdapterSpec:
     """The same spec with ranks and alphas by full path, matched as PEFT matches them."""
     return replace(
         spec,
-        rank_pattern=resolve_pattern(spec.target_modules, spec.rank_pattern, key="adapter.rank_pattern"),
-        alpha_pattern=resolve_pattern(
-            spec.target_modules, spec.alpha_pattern, key="adapter.alpha_pattern"
-        ),
+        rank_pattern=resolve_pattern(spec.target_modules, spec.rank_pattern, key=names.RANK_PATTERN),
+        alpha_pattern=resolve_pattern(spec.target_modules, spec.alpha_pattern, key=names.ALPHA_PATTERN),
     )

@@ -11,6 +11,7 @@ from collections.abc import Mapping, Sequence
 
 from torch import nn
 
+from loraloom.config import names
 from loraloom.errors import ModelError
 from loraloom.lora.init import check_init, moves_base
 from loraloom.lora.packed_layer import linear_shape
@@ -60,7 +61,7 @@ def refuse_impossible(
             next="take one of the two",
         )
     for path in (*spec.target_modules, *spec.modules_to_save):
-        key = "adapter.target_modules" if path in spec.target_modules else "adapter.modules_to_save"
+        key = names.TARGET_MODULES if path in spec.target_modules else names.MODULES_TO_SAVE
         if path not in modules:
             raise ModelError(f"`{key}` names `{path}`, which the model does not have")
         if path not in uses:

@@ -7,6 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from loraloom.config import names
 from loraloom.lora.base import load_tokenizer
 from loraloom.lora.record import Record, read_record
 from loraloom.lora.untrusted_adapter import has_tokenizer
@@ -26,7 +27,7 @@ def record_of(folder: Path) -> Record:
     if place is None:
         return record
     run = RunFolder.open(place)
-    decided = run.resolved().get("data.max_length")
+    decided = run.resolved().get(names.MAX_LENGTH)
     length = decided.value if decided else None
     labels = record.label_names or tuple(run.result().labels)
     return replace(record, label_names=labels, max_length=length if isinstance(length, int) else None)

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import asdict
 from typing import Any
 
+from loraloom.config import names
 from loraloom.lora.targets import short_label
 from loraloom.pipeline.job import Job
 from loraloom.pipeline.prepare import Prepared
@@ -32,9 +33,7 @@ def settings_of(made: Candidate, values: Mapping[str, Any], prepared: Prepared) 
     shown = {key: value for key, value in values.items() if key.split(".")[0] in ("adapter", "training")}
     shown |= {f"adapter.{key}": value for key, value in adapter.items() if f"adapter.{key}" in shown}
     shown |= {f"training.{key}": value for key, value in training.items() if f"training.{key}" in shown}
-    shown["adapter.target_modules"] = short_label(
-        made.adapter.target_modules, prepared.facts.model.linears
-    )
-    shown["adapter.modules_to_save"] = list(made.adapter.modules_to_save)
-    shown["training.seed"] = made.training.seed
+    shown[names.TARGET_MODULES] = short_label(made.adapter.target_modules, prepared.facts.model.linears)
+    shown[names.MODULES_TO_SAVE] = list(made.adapter.modules_to_save)
+    shown[names.SEED] = made.training.seed
     return shown

@@ -128,7 +128,7 @@ def check(config: Config, *, quick: bool = False) -> Checked:
         rows={name: len(table) for name, table in read.splits.tables.items() if len(table)},
         warnings=(
             *(subject.whole.notes if subject.whole else read.recognised.notes),
-            *notes_on_device(subject.facts.device, subject.plan.values()["model.dtype"]),
+            *notes_on_device(subject.facts.device, subject.plan.settings.dtype),
         ),
         results=run_checks(subject),
         preview=_preview(subject),
@@ -166,7 +166,7 @@ def subject_of(read: Read) -> Subject:
     data = None
     if whole is not None:
         try:
-            data = whole.cut(plan.values()["data.max_length"])
+            data = whole.cut(plan.settings.length)
         except DataError as error:
             refused["labels"] = error
     subject = Subject(

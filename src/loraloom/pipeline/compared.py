@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
+from loraloom.config import names
 from loraloom.errors import RequestError
 from loraloom.records import Score, Trial
 from loraloom.search.compare import average, standard_error
@@ -206,5 +207,5 @@ def _check_measures(entrants: Sequence[Entrant]) -> None:
 
 
 def _seed(trial: Trial) -> int:
-    seed = trial.settings.get("training.seed")
+    seed = trial.settings.get(names.SEED)
     return seed if isinstance(seed, int) else 0

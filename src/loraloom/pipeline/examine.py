@@ -9,8 +9,9 @@ from typing import Any
 
 import numpy as np
 
+from loraloom.config import names
 from loraloom.data.encode import Encoded
-from loraloom.diagnose.case import EPOCHS, RANK, RATE, Case
+from loraloom.diagnose.case import Case
 from loraloom.diagnose.order import diagnose
 from loraloom.evals.scoring import RowSums, score_of
 from loraloom.lora.targets import NO_TARGETS
@@ -24,7 +25,7 @@ from loraloom.train.schedule import warmup_steps
 from loraloom.train.seat import Seat
 from loraloom.train.worker import Worker
 
-ADVISED = (RATE, RANK, EPOCHS)
+ADVISED = (names.LEARNING_RATE, names.R, names.NUM_TRAIN_EPOCHS)
 """Settings whose advised value tells a rule which way a value is off."""
 PROBE_ROWS = (4, 16)
 """Fewest and most rows of each split that the exact-match probe reads."""
@@ -125,7 +126,9 @@ def advised(prepared: Prepared, seat: Seat) -> dict[str, Any]:
     unbounded = replace(
         case, asked=replace(case.asked, training=replace(case.asked.training, max_steps=None))
     )
-    return {key: RULES[key](unbounded if key == EPOCHS else case).value for key in ADVISED}
+    return {
+        key: RULES[key](unbounded if key == names.NUM_TRAIN_EPOCHS else case).value for key in ADVISED
+    }
 
 
 def guess_cost(data: Encoded, decides: str) -> float | None:

@@ -9,6 +9,7 @@ from functools import cache
 from itertools import islice
 from typing import Any
 
+from loraloom.config import names
 from loraloom.errors import ConfigError, RequestError
 from loraloom.facts.source import model_folder
 from loraloom.facts.weights import find_weights, weights_fingerprint
@@ -23,7 +24,7 @@ from loraloom.search.space import ALPHA, BATCH, RANK, RATE
 from loraloom.store.find import find_run
 from loraloom.store.result import RunResult
 
-KEY = "search.history"
+KEY = names.HISTORY
 RUNS = 5
 """So many of the latest count."""
 FEWEST = 3

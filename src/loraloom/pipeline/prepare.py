@@ -6,6 +6,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import Any
 
+from loraloom.config import names
 from loraloom.config.asked import Config
 from loraloom.data.encode import Encoded, Row, encode
 from loraloom.data.form_template import form_template
@@ -60,13 +61,13 @@ class Prepared:
             required_model(self.config),
             self.data.task,
             label_names=self.data.label_names,
-            dtype=values["model.dtype"],
+            dtype=values[names.DTYPE],
             seed=self.config.training.seed,
             revision=model.revision,
             trust_remote_code=model.trust_remote_code,
-            attn_implementation=values["model.attn_implementation"],
+            attn_implementation=values[names.ATTN_IMPLEMENTATION],
             device=device or self.facts.device.kind,
-            quantization=values["model.quantization"],
+            quantization=values[names.QUANTIZATION],
         )
         if self.task == "causal_lm" and not base.tokenizer.chat_template:
             base.tokenizer.chat_template = form_template(self.recognised.format, base.tokenizer)
@@ -121,15 +122,15 @@ def prepare(
         config if trials is None else replace(config, search=replace(config.search, trials=trials)),
         facts,
     )
-    if weights and plan.values()["model.quantization"] != "none":
+    if weights and plan.settings.quantization != "none":
         bitsandbytes()
-    cut = data.cut(plan.values()["data.max_length"])
+    cut = data.cut(plan.settings.length)
     subject = Subject(config, facts, plan, read.splits, read.recognised, read.tokenizer, data, cut)
     if weights:
         refuse_faults(subject)
     else:
         plan = replace(plan, warnings=(*foretold(subject), *plan.warnings))
-    retain = retained_rows(config, data, read.tokenizer, plan.values()["data.max_length"])
+    retain = retained_rows(config, data, read.tokenizer, plan.settings.length)
     return Prepared(config, facts, plan, cut, read.recognised, read.tokenizer, retain)
 
 

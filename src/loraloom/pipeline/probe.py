@@ -109,7 +109,7 @@ def timed(prepared: Prepared, base: Base, clock: Callable[[], float] = time.perf
         pad_id=base.pad_id,
         validation=held_out,
         token_budget=plan.token_budget,
-        checkpointing=bool(plan.values()["training.gradient_checkpointing"]),
+        checkpointing=plan.settings.checkpointing,
         workers=plan.workers,
     )
     seats = [
@@ -133,7 +133,7 @@ def timed(prepared: Prepared, base: Base, clock: Callable[[], float] = time.perf
 def _usual_tokens(prepared: Prepared) -> float:
     """Tokens of one candidate's micro-batch, on average over all training rows."""
     rows = prepared.data.train
-    micro = min(prepared.plan.values()["training.per_device_train_batch_size"], len(rows))
+    micro = min(prepared.plan.settings.micro_batch, len(rows))
     return micro * sum(len(row.input_ids) for row in rows) / len(rows)
 
 

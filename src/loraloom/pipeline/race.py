@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from loraloom.config import names
 from loraloom.pipeline.drive import Driver
 from loraloom.pipeline.job import Job, Record
 from loraloom.pipeline.run_log import RunLog
@@ -158,7 +159,7 @@ def _again(job: Job, own_seed: int, number: int) -> Job:
     everybody's."""
     made = job.candidate
     training = replace(made.training, seed=own_seed + FIRST_RACE_SEED + number)
-    settings = {**job.settings, "training.seed": training.seed}
+    settings = {**job.settings, names.SEED: training.seed}
     return Job(replace(made, id=f"{made.id}s{number}", training=training), settings, ROLE)
 
 

@@ -9,6 +9,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from loraloom.config import names
 from loraloom.config.asked import Config
 from loraloom.config.decode import load_config, to_plain
 from loraloom.config.keys import keys
@@ -22,7 +23,7 @@ from loraloom.store.replay import replay
 from loraloom.store.result import RunResult
 from loraloom.train.checkpoint import Checkpoint, load
 
-MAY_CHANGE = ("limits.time", "search.budget", "report_to")
+MAY_CHANGE = (names.TIME, names.BUDGET, "report_to")
 """What a request may say anew when its run goes on: it decides nothing about a candidate."""
 PLACE = ("name", "output_dir")
 """What leads to the folder of a run that is named, however its path is written."""

@@ -11,6 +11,7 @@ from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass
 from typing import Any
 
+from loraloom.config import names
 from loraloom.config.decode import to_plain
 from loraloom.config.units import parse_seconds
 from loraloom.errors import InterruptedRunError, StoreError, first_line
@@ -89,7 +90,7 @@ def set_up(
         started_at=datetime.datetime.now().astimezone().isoformat(timespec="seconds"),
         metric=f"validation_{bench.metric}",
         direction=bench.direction,
-        environment=environment(bench.values["model.dtype"]),
+        environment=environment(bench.values[names.DTYPE]),
         base_parameters=bench.base.parameters,
         base_quantization=bench.base.quantization,
         base_fingerprint=marks.get(MODEL, ""),

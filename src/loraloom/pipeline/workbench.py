@@ -13,6 +13,7 @@ from pathlib import Path
 import torch
 from safetensors import SafetensorError
 
+from loraloom.config import names
 from loraloom.data.batches import collate
 from loraloom.data.encode import Row
 from loraloom.errors import StoreError
@@ -62,7 +63,7 @@ class Workbench:
             validation=data.validation,
             decide_by=self.metric,
             token_budget=plan.token_budget,
-            checkpointing=bool(self.values["training.gradient_checkpointing"]),
+            checkpointing=bool(self.values[names.GRADIENT_CHECKPOINTING]),
             signals=prepared.config.diagnose.signals,
             workers=plan.workers,
         )
@@ -130,7 +131,7 @@ class Workbench:
             StoreError: the disk refused.
             VerificationError: what was saved is not what was trained.
         """
-        length = self.values["data.max_length"]
+        length = self.values[names.MAX_LENGTH]
         with keeping(folder):
             save_adapter(
                 folder, seat.adapter.tensors(), seat.candidate.adapter, self.base, max_length=length
@@ -151,7 +152,7 @@ class Workbench:
     @property
     def tolerance(self) -> float:
         """Of `save` and whoever compares logits after it."""
-        return LOGITS_TOLERANCE[self.values["model.dtype"]]
+        return LOGITS_TOLERANCE[self.values[names.DTYPE]]
 
     def probe(self, rows: int = PROBE_ROWS) -> dict[str, torch.Tensor]:
         """A few rows to compare logits on."""

@@ -13,6 +13,7 @@ from dataclasses import dataclass, replace
 from itertools import groupby
 from typing import Any
 
+from loraloom.config import names
 from loraloom.records import Trial
 from loraloom.report.plots import Figure, role, rounded
 from loraloom.report.table import mark, setting
@@ -27,7 +28,7 @@ TONES = {
     "diverged": "--bad",
     "failed": "--bad",
 }
-RATE, RANK = "training.learning_rate", "adapter.r"
+RATE, RANK = names.LEARNING_RATE, names.R
 RATE_BINS = 6
 """Columns of the heat map when the rates were drawn rather than chosen."""
 PRICES = {

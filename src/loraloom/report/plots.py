@@ -9,6 +9,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from loraloom.config import names
 from loraloom.records import Event, Trial
 from loraloom.report.table import mark, setting
 from loraloom.report.words import metric_words, number, with_error
@@ -237,7 +238,7 @@ def _trace(
     symbols: Sequence[str],
 ) -> dict[str, Any]:
     drawn_as = role(result, trial)
-    used = [("r", "adapter.r"), ("alpha", "adapter.lora_alpha"), ("rate", "training.learning_rate")]
+    used = [("r", names.R), ("alpha", names.LORA_ALPHA), ("rate", names.LEARNING_RATE)]
     known = [
         f"{word} {number(setting(trial, key))}" for word, key in used if setting(trial, key) is not None
     ]

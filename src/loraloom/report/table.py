@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from rich.console import Group
 from rich.text import Text
 
+from loraloom.config import names
 from loraloom.records import Trial
 from loraloom.report.fit import Shown, fitted
 from loraloom.report.words import count, duration, gib, metric_words, number, share, with_error
@@ -44,11 +45,11 @@ def columns(result: RunResult) -> list[Column]:
     test = test_metric(metric)
     shown = [
         Column("trial", "trial", lambda _, trial: trial.id, 0, numeric=False),
-        _setting("r", "r", "adapter.r", 1),
-        _setting("alpha", "alpha", "adapter.lora_alpha", 5),
-        _setting("targets", "targets", "adapter.target_modules", 6, numeric=False),
-        _setting("rate", "rate", "training.learning_rate", 1),
-        _setting("batch", "batch", "training.per_device_train_batch_size", 4),
+        _setting("r", "r", names.R, 1),
+        _setting("alpha", "alpha", names.LORA_ALPHA, 5),
+        _setting("targets", "targets", names.TARGET_MODULES, 6, numeric=False),
+        _setting("rate", "rate", names.LEARNING_RATE, 1),
+        _setting("batch", "batch", names.PER_DEVICE_TRAIN_BATCH_SIZE, 4),
         _measured("metric", metric, 0),
     ]
     if test != metric and any(test in trial.metrics for trial in result.trials):

@@ -11,6 +11,7 @@ import math
 from collections.abc import Mapping
 from typing import Any
 
+from loraloom.config import names
 from loraloom.search.dimensions import Choices, Dimension, Range, choices, powers_of_two
 from loraloom.search.space import ALPHA, BATCH, RANK, RATE, SCALE, Couplings, Space
 
@@ -80,14 +81,14 @@ def _groups(plan: Mapping[str, Any], limits: Mapping[str, float], trials: int) -
         _powers(RANK, plan, 8, limits[RANK]),
     ]
     third: list[Dimension] = [
-        _near("adapter.lora_dropout", plan, _DROPOUT),
-        _near("training.weight_decay", plan, _DECAY),
-        _near("training.warmup_ratio", plan, _WARMUP),
+        _near(names.LORA_DROPOUT, plan, _DROPOUT),
+        _near(names.WEIGHT_DECAY, plan, _DECAY),
+        _near(names.WARMUP_RATIO, plan, _WARMUP),
     ]
     fourth: list[Dimension] = [
         *_scale(plan),
         *_targets(plan),
-        choices("adapter.lora_plus_ratio", _LORA_PLUS),
+        choices(names.LORA_PLUS_RATIO, _LORA_PLUS),
     ]
     return [
         group for group, least in ((first, 0), (second, 8), (third, 23), (fourth, 64)) if trials >= least
@@ -118,8 +119,8 @@ def _scale(plan: Mapping[str, Any]) -> list[Dimension]:
 
 def _targets(plan: Mapping[str, Any]) -> list[Dimension]:
     """Which modules, from few to many parameters; modules that the user named stay as they are."""
-    named = plan.get("adapter.target_modules", "all-linear")
-    return [choices("adapter.target_modules", _TARGETS, ordered=True)] if named in _TARGETS else []
+    named = plan.get(names.TARGET_MODULES, "all-linear")
+    return [choices(names.TARGET_MODULES, _TARGETS, ordered=True)] if named in _TARGETS else []
 
 
 def _couplings(dimensions: list[Dimension], plan: Mapping[str, Any], cap: float) -> Couplings:

@@ -13,6 +13,7 @@ from itertools import zip_longest
 from random import Random
 from typing import TYPE_CHECKING, Any, Literal, Protocol, TypeAlias
 
+from loraloom.config import names
 from loraloom.errors import ConfigError
 from loraloom.search.optuna_guard import quiet
 from loraloom.search.past import Past
@@ -121,7 +122,7 @@ def make_sampler(
     """
     if name not in SAMPLERS:
         raise ConfigError(
-            f"there is no sampler `{name}`", need=f"one of {', '.join(SAMPLERS)}", where="search.sampler"
+            f"there is no sampler `{name}`", need=f"one of {', '.join(SAMPLERS)}", where=names.SAMPLER
         )
     if name == "grid":
         return Listed(_grid(space, trials, seed))

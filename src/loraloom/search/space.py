@@ -9,16 +9,17 @@ from dataclasses import dataclass, replace
 from itertools import product
 from typing import TYPE_CHECKING, Any, TypeAlias
 
+from loraloom.config import names
 from loraloom.search.dimensions import Coordinate, Dimension, Range
 
 if TYPE_CHECKING:
     from optuna.distributions import BaseDistribution
     from optuna.trial import Trial
 
-RATE = "training.learning_rate"
-BATCH = "training.per_device_train_batch_size"
-RANK = "adapter.r"
-ALPHA = "adapter.lora_alpha"
+RATE = names.LEARNING_RATE
+BATCH = names.PER_DEVICE_TRAIN_BATCH_SIZE
+RANK = names.R
+ALPHA = names.LORA_ALPHA
 SCALE = "adapter.scale"
 """alpha / r: a dimension of ours beside a searched r, which reaches the candidate as
 `adapter.lora_alpha`."""

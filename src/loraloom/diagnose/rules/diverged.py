@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from loraloom.diagnose.case import RATE, WARMUP, Case, word
+from loraloom.config import names
+from loraloom.diagnose.case import Case, word
 from loraloom.records import Finding
 
 NAME = "diverged"
@@ -19,12 +20,12 @@ def judge(case: Case) -> Finding | None:
     evidence = f"{ended[1]}; learning rate {word(case.rate)}"
     if advised is not None:
         evidence += f", {word(case.rate / advised)} times what the rules advise here"
-    warmup = min(0.5, max(2 * float(case.values.get(WARMUP) or 0), LEAST_WARMUP))
+    warmup = min(0.5, max(2 * float(case.values.get(names.WARMUP_RATIO) or 0), LEAST_WARMUP))
     return Finding(
         NAME,
         "fault",
         "training diverged",
         evidence,
         f"lower the learning rate to {word(rate)} and warm up for {warmup:.0%} of the steps",
-        {RATE: float(f"{rate:.3g}"), WARMUP: warmup},
+        {names.LEARNING_RATE: float(f"{rate:.3g}"), names.WARMUP_RATIO: warmup},
     )

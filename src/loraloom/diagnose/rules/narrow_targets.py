@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from loraloom.diagnose.case import TARGETS, Case
+from loraloom.config import names
+from loraloom.diagnose.case import Case
 from loraloom.records import Finding
 
 NAME = "narrow-targets"
@@ -19,5 +20,5 @@ def judge(case: Case) -> Finding | None:
         "few layers are trained: most of the model cannot adapt",
         f"{case.adapted} of {case.adaptable} linear layers are targets",
         "train all linear layers; if memory is short, lower the rank rather than the number of layers",
-        {TARGETS: "all-linear"},
+        {names.TARGET_MODULES: "all-linear"},
     )

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from loraloom.diagnose.case import ACCUMULATION, BATCH, LEAST_STEPS, RATE, Case, word
+from loraloom.config import names
+from loraloom.diagnose.case import LEAST_STEPS, Case, word
 from loraloom.records import Finding
 
 NAME = "noisy-steps"
@@ -35,7 +36,11 @@ def judge(case: Case) -> Finding | None:
         f" is {word(late.mean)} with a standard deviation of {word(late.spread)}; {case.batch} rows a"
         " step",
         f"lower the learning rate to {word(rate)} and take {WIDER} rows a step",
-        {RATE: float(f"{rate:.3g}"), BATCH: WIDER, ACCUMULATION: 1},
+        {
+            names.LEARNING_RATE: float(f"{rate:.3g}"),
+            names.PER_DEVICE_TRAIN_BATCH_SIZE: WIDER,
+            names.GRADIENT_ACCUMULATION_STEPS: 1,
+        },
     )
 
 

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from loraloom.diagnose.case import LEAST_STEPS, TARGETS, Case
+from loraloom.config import names
+from loraloom.diagnose.case import LEAST_STEPS, Case
 from loraloom.records import Finding
 
 NAME = "adapter-not-trained"
@@ -18,12 +19,12 @@ def judge(case: Case) -> Finding | None:
     whole = len(dead) == len(modules)
     if not dead or not case.fresh_b or case.steps < (WHOLE_STEPS if whole else LEAST_STEPS):
         return None
-    names = ", ".join(dead[:SHOWN]) + (" ..." if len(dead) > SHOWN else "")
+    named = ", ".join(dead[:SHOWN]) + (" ..." if len(dead) > SHOWN else "")
     return Finding(
         NAME,
         "fault" if whole else "warning",
         "no target layer was trained" if whole else "some target layers were not trained",
-        f"B is exactly 0 after {case.steps} steps in {len(dead)} of {len(modules)} layers: {names}",
+        f"B is exactly 0 after {case.steps} steps in {len(dead)} of {len(modules)} layers: {named}",
         "train layers that a gradient reaches: all linear ones, unless a part of the model is cut off",
-        {TARGETS: "all-linear"} if whole else {},
+        {names.TARGET_MODULES: "all-linear"} if whole else {},
     )

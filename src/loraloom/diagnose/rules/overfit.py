@@ -11,7 +11,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from loraloom.diagnose.case import DROPOUT, EPOCHS, STEPS, WORTH, Case, Difference, word
+from loraloom.config import names
+from loraloom.diagnose.case import WORTH, Case, Difference, word
 from loraloom.diagnose.signals import Reading
 from loraloom.records import Finding
 
@@ -86,10 +87,10 @@ def _gains(earlier: Sequence[Reading], later: Sequence[Reading]) -> bool:
 
 def shorter(case: Case, step: int) -> dict[str, Any]:
     """A run that ends a little after the best step, on its own schedule, with some dropout."""
-    if case.values.get(STEPS):
-        patch: dict[str, Any] = {STEPS: max(1, round(1.25 * step))}
+    if case.values.get(names.MAX_STEPS):
+        patch: dict[str, Any] = {names.MAX_STEPS: max(1, round(1.25 * step))}
     else:
-        patch = {EPOCHS: float(f"{max(1.25 * step / case.steps_per_epoch, 0.5):.2g}")}
-    if float(case.values.get(DROPOUT) or 0) < MORE_DROPOUT:
-        patch[DROPOUT] = MORE_DROPOUT
+        patch = {names.NUM_TRAIN_EPOCHS: float(f"{max(1.25 * step / case.steps_per_epoch, 0.5):.2g}")}
+    if float(case.values.get(names.LORA_DROPOUT) or 0) < MORE_DROPOUT:
+        patch[names.LORA_DROPOUT] = MORE_DROPOUT
     return patch

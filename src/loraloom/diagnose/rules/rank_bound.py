@@ -3,7 +3,8 @@ the rank is below the advice."""
 
 from __future__ import annotations
 
-from loraloom.diagnose.case import ALPHA, LEAST_STEPS, RANK, SIGMAS, Case, word
+from loraloom.config import names
+from loraloom.diagnose.case import LEAST_STEPS, SIGMAS, Case, word
 from loraloom.diagnose.rules import overfit
 from loraloom.records import Finding
 
@@ -18,13 +19,13 @@ def judge(case: Case) -> Finding | None:
     if not modules or gap is None or case.exit or case.steps < LEAST_STEPS or not case.fall.sure:
         return None
     full = sum(module.effective_rank > FULL * module.r for module in modules)
-    r, advised = int(case.values[RANK]), int(case.advised.get(RANK) or 0)
+    r, advised = int(case.values[names.R]), int(case.advised.get(names.R) or 0)
     if full < MODULES * len(modules) or overfit.judge(case) or gap.mean > SIGMAS * gap.se:
         return None
     below = r <= BELOW_ADVICE * advised
     larger = max(2 * r, advised) if below else 2 * r
     # The scale alpha / r stays what it was, so that the rate need not be found anew.
-    patch = {RANK: larger, ALPHA: float(case.values[ALPHA]) * larger / r}
+    patch = {names.R: larger, names.LORA_ALPHA: float(case.values[names.LORA_ALPHA]) * larger / r}
     return Finding(
         NAME,
         "warning" if below else "note",

@@ -8,7 +8,8 @@ that it is not in full use.
 
 from __future__ import annotations
 
-from loraloom.diagnose.case import ALPHA, LEAST_STEPS, RANK, Case
+from loraloom.config import names
+from loraloom.diagnose.case import LEAST_STEPS, Case
 from loraloom.diagnose.rules.rank_bound import FULL
 from loraloom.records import Finding
 
@@ -21,10 +22,10 @@ FLOOR = 8
 
 
 def judge(case: Case) -> Finding | None:
-    modules, r = list(case.signals.modules.values()), int(case.values[RANK])
+    modules, r = list(case.signals.modules.values()), int(case.values[names.R])
     if not modules or r <= FLOOR or case.exit or case.steps < LEAST_STEPS:
         return None
-    advised = int(case.advised.get(RANK) or 0)
+    advised = int(case.advised.get(names.R) or 0)
     used = FULL if advised and r >= ABOVE_ADVICE * advised else EMPTY
     empty = sum(module.effective_rank < used * module.r for module in modules)
     if empty < MODULES * len(modules):
@@ -37,5 +38,5 @@ def judge(case: Case) -> Finding | None:
         f"the effective rank is below {used:g} r in {empty} of {len(modules)} layers; the median is"
         f" {middle:.1f} at r {r}" + (f"; advised r {advised}" if advised else ""),
         f"halve r to {r // 2} at the same alpha / r: half the parameters for the same result",
-        {RANK: r // 2, ALPHA: float(case.values[ALPHA]) / 2},
+        {names.R: r // 2, names.LORA_ALPHA: float(case.values[names.LORA_ALPHA]) / 2},
     )

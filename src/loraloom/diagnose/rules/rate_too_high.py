@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from loraloom.diagnose.case import RATE, SIGMAS, Case, word
+from loraloom.config import names
+from loraloom.diagnose.case import SIGMAS, Case, word
 from loraloom.diagnose.rules.noisy_steps import thrown_about
 from loraloom.records import Finding
 
@@ -31,5 +32,5 @@ def judge(case: Case) -> Finding | None:
         f" base {word(best.cost + gain)}; learning rate {word(case.rate)}, {word(case.rate / advised)}"
         " times what is advised",
         f"lower the learning rate to {word(advised)}",
-        {RATE: advised},
+        {names.LEARNING_RATE: advised},
     )

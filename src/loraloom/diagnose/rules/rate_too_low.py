@@ -7,7 +7,8 @@ done sooner by the rate.
 
 from __future__ import annotations
 
-from loraloom.diagnose.case import LEAST_STEPS, RATE, SIGMAS, Case, word
+from loraloom.config import names
+from loraloom.diagnose.case import LEAST_STEPS, SIGMAS, Case, word
 from loraloom.diagnose.rules import undertrained
 from loraloom.records import Finding
 
@@ -45,5 +46,5 @@ def judge(case: Case) -> Finding | None:
         f" {'hardly moved' if still else 'was still falling at the end'}",
         evidence,
         f"raise the learning rate to {word(rate)}",
-        {RATE: float(f"{rate:.3g}")},
+        {names.LEARNING_RATE: float(f"{rate:.3g}")},
     )

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from loraloom.diagnose.case import LEAST_STEPS, WARMUP, Case, word
+from loraloom.config import names
+from loraloom.diagnose.case import LEAST_STEPS, Case, word
 from loraloom.records import Finding
 
 NAME = "no-warm-up"
@@ -15,7 +16,7 @@ ENOUGH = 0.1
 
 
 def judge(case: Case) -> Finding | None:
-    losses, warmup = case.losses, float(case.values.get(WARMUP) or 0)
+    losses, warmup = case.losses, float(case.values.get(names.WARMUP_RATIO) or 0)
     early = losses[: max(4, round(EARLY * len(losses)))]
     if case.steps < LEAST_STEPS or len(early) < 4 or warmup >= SHORT or case.exit:
         return None
@@ -31,5 +32,5 @@ def judge(case: Case) -> Finding | None:
         f"training loss {word(early[0])} at first and {word(smooth[peak])} round step {step}; warm-up is"
         f" {warmup:.0%} of {case.planned_steps} steps",
         f"warm up for {ENOUGH:.0%} of the steps",
-        {WARMUP: ENOUGH},
+        {names.WARMUP_RATIO: ENOUGH},
     )

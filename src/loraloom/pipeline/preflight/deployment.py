@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, cast
 
+from loraloom.config import names
 from loraloom.facts.model import build_on_meta
 from loraloom.lora.init import moves_base
 from loraloom.pipeline.preflight.result import CheckResult
@@ -111,7 +112,7 @@ def _merged(adapter: Adapter) -> Iterator[Fault]:
             "merging rounds the sum to the same few levels again, and most of the adapter is lost",
             "--model THE_ORIGINAL of this checkpoint",
         )
-    quantised = adapter.subject.plan.values()["model.quantization"]
+    quantised = adapter.subject.plan.settings.quantization
     if quantised not in ("none", "auto"):
         yield Fault(
             f"the adapter is trained over {quantised} weights and merged into the full ones",
@@ -184,7 +185,7 @@ def _tied_modules(adapter: Adapter) -> list[str]:
 def _adapter(subject: Subject) -> Adapter:
     spec = candidate(subject.plan, "check", {}).adapter
     asked = subject.config.search.space
-    searched: Any = asked.get("adapter.r", ()) if isinstance(asked, dict) else ()
+    searched: Any = asked.get(names.R, ()) if isinstance(asked, dict) else ()
     ranks = {spec.r, *spec.rank_pattern.values(), *(searched if isinstance(searched, list) else ())}
     return Adapter(subject, spec, tuple(sorted(rank * _saved_times(spec) for rank in ranks)))
 

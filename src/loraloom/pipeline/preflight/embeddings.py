@@ -28,7 +28,7 @@ def inspect(subject: Subject) -> CheckResult:
             ),
             command=_resize(model.name_or_path, AUTO_CLASSES[model.task]),
         )
-    saved = subject.plan.values()["adapter.modules_to_save"]
+    saved = subject.plan.settings.modules_to_save
     unsaved = [
         head
         for head in model.head_modules

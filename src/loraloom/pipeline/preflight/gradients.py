@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 
+from loraloom.config import names
 from loraloom.pipeline.preflight.rehearsal import Rehearsal
 from loraloom.pipeline.preflight.result import CheckResult
 from loraloom.pipeline.preflight.subject import Subject
@@ -29,7 +30,7 @@ def inspect(subject: Subject) -> CheckResult:
     if found.bad_layer is not None:
         return _not_finite(subject, found)
     if found.unmoved and len(found.silent) < found.tensors:
-        rate = subject.plan.values()["training.learning_rate"]
+        rate = subject.plan.values()[names.LEARNING_RATE]
         return CheckResult(
             NAME,
             "fail",
@@ -47,7 +48,7 @@ def inspect(subject: Subject) -> CheckResult:
 
 
 def _not_finite(subject: Subject, found: Rehearsal) -> CheckResult:
-    precision, name = subject.plan.values()["training.precision"], subject.facts.model.name_or_path
+    precision, name = subject.plan.settings.precision, subject.facts.model.name_or_path
     narrow = precision in ("fp16", "bf16")
     what = "the loss" if not math.isfinite(found.loss) else "a gradient"
     return CheckResult(

@@ -27,7 +27,7 @@ def inspect(subject: Subject) -> CheckResult:
     if dropped and data.format != "text":
         return _empty(subject, next(iter(dropped)), sum(dropped.values()))
     report = max(data.report.values(), key=lambda one: one.share_lost)
-    length = subject.plan.values()["data.max_length"]
+    length = subject.plan.settings.length
     if report.share_lost > LOST_LIMIT:
         return CheckResult(
             NAME,
@@ -55,7 +55,7 @@ def inspect(subject: Subject) -> CheckResult:
 def _empty(subject: Subject, split: str, count: int) -> CheckResult:
     """Name the first row that has nothing to be trained on, and say whether it never had or was cut."""
     assert subject.whole is not None
-    table, length = subject.splits.tables[split], subject.plan.values()["data.max_length"]
+    table, length = subject.splits.tables[split], subject.plan.settings.length
     first = _first_empty(subject, table, length)
     place, number = (
         table.origin(first),
@@ -116,7 +116,7 @@ def _longer(subject: Subject) -> str:
     assert subject.whole is not None
     longest = max((len(row) for rows in subject.whole.splits.values() for row in rows), default=0)
     limit = subject.facts.model.max_positions or longest
-    if longest > limit <= subject.plan.values()["data.max_length"]:
+    if longest > limit <= subject.plan.settings.length:
         return f"shorten the prompts, or take a model with more than {limit:,} positions"
     return f"--set data.max_length={min(longest, limit)}"
 

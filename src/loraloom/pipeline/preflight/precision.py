@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from loraloom.config import names
 from loraloom.facts.device import DeviceFacts
 from loraloom.pipeline.preflight.result import CheckResult
 from loraloom.pipeline.preflight.subject import Subject
@@ -28,7 +29,7 @@ def inspect(subject: Subject) -> CheckResult:
             command="free memory, or fetch the weights again",
         )
     values, device = subject.plan.values(), subject.facts.device
-    precision, capability = values["training.precision"], device.compute_capability
+    precision, capability = values[names.PRECISION], device.compute_capability
     if precision != "bf16" or (device.bf16_native and not _too_old(capability)):
         return CheckResult(NAME, "ok", f"{device.name} computes in {precision}", number=_of(device))
     if _too_old(capability):

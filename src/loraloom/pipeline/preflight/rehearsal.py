@@ -160,7 +160,7 @@ def _run(
         validation=_longest(
             data.validation or data.train, max(1, full // (beside * max(map(len, chosen))))
         ),
-        checkpointing=bool(plan.values()["training.gradient_checkpointing"]),
+        checkpointing=plan.settings.checkpointing,
         workers=plan.workers,
     )
     made = candidate(plan, "check", {})

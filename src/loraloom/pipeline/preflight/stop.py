@@ -56,8 +56,7 @@ def inspect(subject: Subject) -> CheckResult:
             "fail",
             "the end of every turn is cut off: the model would not stop",
             number=(
-                f"all {len(data.train):,} rows are longer than"
-                f" {subject.plan.values()['data.max_length']:,} tokens"
+                f"all {len(data.train):,} rows are longer than {subject.plan.settings.length:,} tokens"
             ),
             cause="rows are cut at their end, where the end token stands",
             command=f"--set data.max_length={max(len(row) for row in whole.train)}",

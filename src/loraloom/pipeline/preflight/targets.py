@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from loraloom.config import names
 from loraloom.errors import ModelError
 from loraloom.facts.linear import left_out
 from loraloom.lora.init import check_init
@@ -21,7 +22,7 @@ def inspect(subject: Subject) -> CheckResult:
     """
     space = subject.config.search.space
     for key, asked in space.items() if isinstance(space, dict) else ():
-        if key == "adapter.target_modules" and isinstance(asked, list):
+        if key == names.TARGET_MODULES and isinstance(asked, list):
             for value in asked:  # pyright: ignore[reportUnknownVariableType]
                 try:
                     candidate(subject.plan, "check", {key: value})

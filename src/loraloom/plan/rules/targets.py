@@ -33,9 +33,9 @@ ABOUT = About(
 
 def advise(case: Case) -> Advice:
     linears = target_linears(case.facts.model, "all-linear", case.decided.modules_to_save)
-    names = ", ".join(module_names(linears))
+    named = ", ".join(module_names(linears))
     reason = (
-        f"all {len(linears)} linear layers ({names}), {count(parameters_per_rank(linears))} parameters a"
+        f"all {len(linears)} linear layers ({named}), {count(parameters_per_rank(linears))} parameters a"
         " rank: leaving the MLP out loses more than a smaller rank does"
     )
     if case.facts.model.experts:

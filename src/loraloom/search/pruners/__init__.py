@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
+from loraloom.config import names
 from loraloom.errors import ConfigError
 from loraloom.search.pruners.pruner import EXITS_ONLY, NoPruner, Pruner
 
@@ -45,7 +46,7 @@ def make_pruner(
         return RungPruner(trials)
     if name not in PRUNERS:
         raise ConfigError(
-            f"there is no pruner `{name}`", need=f"one of {', '.join(PRUNERS)}", where="search.pruner"
+            f"there is no pruner `{name}`", need=f"one of {', '.join(PRUNERS)}", where=names.PRUNER
         )
     from loraloom.search.pruners.named import NamedPruner
 

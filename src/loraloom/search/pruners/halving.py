@@ -29,6 +29,7 @@ from dataclasses import dataclass
 from random import Random
 from statistics import median
 
+from loraloom.config import names
 from loraloom.search.curves import NEAR, Curve, Reading, remembered
 from loraloom.search.finals import finalists_of
 from loraloom.search.pruners.watch import Watch
@@ -44,7 +45,7 @@ MIN_STEPS = 5
 AUDITS = 2
 SMALLEST = 4
 """Fewer candidates that can be compared are not ranked: all of them go on."""
-UNRANKED = (RANK, "adapter.lora_dropout")
+UNRANKED = (RANK, names.LORA_DROPOUT)
 """Settings that the first rung cannot tell apart."""
 
 
