@@ -20,9 +20,22 @@ from loraloom.errors import RunError
 from loraloom.execute import Executor
 from loraloom.execute.inline import Inline
 from loraloom.train import checkpoint
-from loraloom.train.orders import End, Evaluate, GoOn, Join, Keep, Order, Pause, Report, Spare, Train
+from loraloom.train.orders import (
+    End,
+    Evaluate,
+    GoOn,
+    Join,
+    Keep,
+    KeepEach,
+    Order,
+    Pause,
+    Report,
+    Spare,
+    Train,
+)
 from loraloom.train.pack import PackTrainer
 from loraloom.train.seat import Seat
+from loraloom.train.shelf import settled
 from loraloom.train.worker import Worker
 
 STEPS = 4
@@ -61,7 +74,9 @@ class ExecutorContract:
 
         def turn(*orders: Order) -> Report:
             executor.send(name, orders)
-            return executor.next()
+            report = executor.next()
+            assert isinstance(report, Report)
+            return report
 
         yield turn
         executor.close()
@@ -106,17 +121,15 @@ class ExecutorContract:
         turn(self.joined(worker, "a"), self.joined(worker, "b"))
         turn(Train(), Train(), Evaluate())
         report = turn(Pause("a"))
-        assert (
-            list(report.seats) == ["b"]
-            and list(report.waiting) == ["a"]
-            and report.waiting["a"] is not None
-        )
+        assert list(report.seats) == ["b"] and list(report.kept) == ["a"]
+        kept = report.kept["a"]
+        assert kept.step == 2 and kept.cost is not None and turn().kept == {"a": kept}
         assert turn(Train()).seats["b"].step == 3
-        report = turn(GoOn("a"))
-        assert report.seats["a"].step == 2 and not report.waiting
-        turn(Pause("a"))
-        (ended,) = turn(End("a", "pruned", "far behind", {})).ended
-        assert ended.view.step == 2 and ended.logits_difference is None and not turn().waiting
+        report = turn(GoOn("a", kept))
+        assert report.seats["a"].step == 2 and not turn().kept
+        kept = turn(Pause("a")).kept["a"]
+        (ended,) = turn(End("a", "pruned", "far behind", {}, kept=kept)).ended
+        assert ended.view.step == 2 and ended.logits_difference is None and not turn().kept
 
     def test_what_is_reported_stays_as_it_was_and_can_be_sent(self, worker: Worker, turn: Any) -> None:
         turn(self.joined(worker, "a"))
@@ -149,10 +162,43 @@ class ExecutorContract:
         executor = self.executor(made_worker(other))
         executor.send(executor.workers()[0], [Train()])
         mine, theirs = turn(Train()), executor.next()
-        assert theirs.waiting == mine.waiting
+        assert isinstance(theirs, Report)
         assert [event.data["loss"] for event in theirs.events] == [
             event.data["loss"] for event in mine.events
         ]
+
+    def test_a_turn_may_be_several_ticks_until_somebody_has_to_decide(
+        self, worker: Worker, turn: Any
+    ) -> None:
+        turn(self.joined(worker, "a"))
+        assert turn(Train(seconds=60.0)).seats["a"].step == 2, "the first evaluation"
+        turn(Evaluate())
+        assert turn(Train(seconds=60.0)).seats["a"].finished
+
+    def test_what_one_worker_kept_another_goes_on_with(
+        self, worker: Worker, turn: Any, tmp_path: Path
+    ) -> None:
+        worker.trainer.shelf.folder, worker.shared = tmp_path, True
+        made = self.joined(worker, "a").candidate
+        turn(Join(made, generation=1))
+        turn(Train(), Train(), Evaluate())
+        kept = turn(KeepEach()).kept["a"]
+        assert kept.step == 2 and kept.sha256 == settled(tmp_path / kept.file)
+        alone = turn(Train())
+        trainer = made_trainer()
+        trainer.shelf.folder = tmp_path
+        other = made_worker(trainer)
+        other.shared = True
+        executor = self.executor(other)
+        executor.send(executor.workers()[0], [GoOn("a", kept, generation=2), Train(), KeepEach()])
+        elsewhere = executor.next()
+        assert isinstance(elsewhere, Report)
+        assert [event.data["loss"] for event in elsewhere.events] == [
+            event.data["loss"] for event in alone.events
+        ]
+        assert elsewhere.seats["a"].best_cost == alone.seats["a"].best_cost
+        late = turn(KeepEach()).kept["a"]
+        assert late.file != elsewhere.kept["a"].file, "one that was given up writes over nothing"
 
     def test_a_fault_of_the_worker_reaches_who_gave_the_order(self, worker: Worker, turn: Any) -> None:
         def fails() -> Any:

@@ -12,6 +12,8 @@ from bases import save_bert, save_llama, save_t5
 from doorway import Door, Run, World, call, write_rows
 
 from loraloom.pipeline import drive
+from loraloom.records import Event
+from loraloom.train.pack import PackTrainer
 
 SUBJECTS = {
     "animal": ("the cat", "a dog", "the bird", "a horse"),
@@ -95,13 +97,19 @@ def tuned(world: World, tmp_path_factory: pytest.TempPathFactory) -> Run:
 def stopping(monkeypatch: pytest.MonkeyPatch) -> Callable[[int | None], None]:
     """Let Ctrl-C come after so many ticks of the next pack; None for never."""
 
+    done, tick = [0], PackTrainer.tick
+
+    def counted(trainer: PackTrainer) -> list[Event]:
+        done[0] += 1
+        return tick(trainer)
+
     def after(ticks: int | None) -> None:
         @contextmanager
         def listening() -> Generator[Callable[[], bool]]:
-            asked = iter(range(10_000))
-            # Asked twice a tick: whether to write a checkpoint now, and whether to stop.
-            yield lambda: ticks is not None and next(asked) >= 2 * ticks
+            done[0] = 0
+            yield lambda: ticks is not None and done[0] >= ticks
 
         monkeypatch.setattr(drive, "listening", listening)
 
+    monkeypatch.setattr(PackTrainer, "tick", counted)
     return after

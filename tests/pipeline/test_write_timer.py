@@ -25,18 +25,17 @@ SPACE = {"training.learning_rate": {"low": 1e-4, "high": 1e-2, "log": True}, "ad
 def written(
     takes: float, every: float, until: float, urgent: Callable[[float], bool] = lambda _: False
 ) -> list[float]:
-    """The times at which a keeper writes that is asked every so often, when writing takes so long."""
+    """The times at which is written by a timer that is asked every so often, when
+    writing takes so long."""
     now = [0.0]
     times: list[float] = []
-
-    def write() -> None:
-        times.append(now[0])
-        now[0] += takes
-
-    keeper = WriteTimer(write, lambda: now[0])
+    timer = WriteTimer(lambda: now[0])
     while now[0] < until:
-        keeper.urgent = keeper.urgent or urgent(now[0])
-        keeper.maybe()
+        timer.urgent = timer.urgent or urgent(now[0])
+        if timer.due():
+            with timer.writing():
+                times.append(now[0])
+                now[0] += takes
         now[0] += every
     return times
 

@@ -12,6 +12,8 @@ from loraloom.train.worker import Worker
 class Inline:
     """An `Executor` of one worker."""
 
+    several = False
+
     def __init__(self, worker: Worker) -> None:
         self._worker = worker
         self._reports: deque[Report] = deque()
@@ -23,8 +25,8 @@ class Inline:
         assert worker == self._worker.name, worker
         self._reports.append(self._worker.obey(orders))
 
-    def next(self) -> Report:
-        return self._reports.popleft()
+    def next(self, timeout: float | None = None) -> Report | None:
+        return self._reports.popleft() if self._reports else None
 
     def close(self) -> None:
         self._reports.clear()

@@ -18,7 +18,7 @@ from loraloom.search.compare import mean_cost
 from loraloom.search.finals import finalists_of
 from loraloom.search.verdict import Contender, pick_winner
 from loraloom.store.scores import read_scores
-from loraloom.train.orders import Ended, SeatView
+from loraloom.train.orders import SeatView
 
 FIRST_RACE_SEED = 1_000
 """Offset of the race's seeds: none of them was used in the search."""
@@ -65,7 +65,7 @@ class RaceSource:
     def verdicts(self) -> Sequence[tuple[str, EndStatus, str]]:
         return ()
 
-    def ended(self, ended: Ended) -> None:
+    def ended(self, trial: str, status: EndStatus, best: Score | None) -> None:
         pass
 
 

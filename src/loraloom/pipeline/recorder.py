@@ -11,7 +11,7 @@ from typing import Any
 
 from loraloom.pipeline.job import Job, Record, bare
 from loraloom.pipeline.write_timer import WriteTimer
-from loraloom.records import Event, Score, Trial
+from loraloom.records import EndStatus, Event, Score, Trial
 from loraloom.store.folder import RunFolder
 from loraloom.store.result import RunResult
 from loraloom.store.scores import add_score
@@ -35,7 +35,7 @@ class Recorder:
         self.folder, self.result, self.watch, self.rows = folder, result, watch, rows or {}
         self.began = time.perf_counter()
         self.records: dict[str, Record] = {}
-        self._keeper = WriteTimer(lambda: self.folder.write_result(self.gathered()))
+        self._timer = WriteTimer()
 
     @property
     def seconds(self) -> float:
@@ -152,8 +152,15 @@ class Recorder:
         if adapter and ended.best:
             self.keep_costs(seat.id, ended.best)
         self.emit(order.status, seat.id, seat.step, reason=order.reason)
-        self._keeper.urgent = True
+        self._timer.urgent = True
         self.write(now=False)
+
+    def given_up(self, trial: str, status: EndStatus, reason: str, steps: int) -> None:
+        """A candidate has ended that no worker holds: what is known of it stays."""
+        self._change(trial, status=status, reason=reason, steps=steps)
+        self.records[trial].place = self.count_ended
+        self.emit(status, trial, steps, reason=reason)
+        self._timer.urgent = True
 
     def _change(self, trial: str, **fields: Any) -> None:
         record = self.records[trial]
@@ -190,7 +197,9 @@ class Recorder:
     def write(self, *, now: bool = True) -> None:
         """Bring run.json up to date; without `now` only as often as `WriteTimer` finds
         right: it grows with every candidate."""
-        (self._keeper.now if now else self._keeper.maybe)()
+        if now or self._timer.due():
+            with self._timer.writing():
+                self.folder.write_result(self.gathered())
 
 
 def named(score: Score) -> dict[str, float]:

@@ -36,9 +36,9 @@ from loraloom.store.database import Database, default_url
 from loraloom.store.folder import RunFolder, require_space
 from loraloom.store.result import RunResult, RunStatus
 from loraloom.store.to_json import plain
-from loraloom.train.checkpoint import Checkpoint
-from loraloom.train.orders import Keep
-from loraloom.train.resume import score_of_plain
+from loraloom.train.checkpoint import Checkpoint, KeptApart, save
+from loraloom.train.orders import Keep, Kept
+from loraloom.train.resume import fingerprint, score_of_plain
 
 WAITING = 20
 """Bytes of a weight of a candidate that waits: itself, its gradient, two moments, and its best value."""
@@ -107,6 +107,7 @@ class RunLog:
     Attributes:
         pack_size: how many candidates train at once; None until it was decided.
         held: candidates that were asked for and found no memory; they join before any other.
+        apart: what the driver of several workers needs to go on (`Queue.to_plain`); None for one worker.
         racing: whether the search is over and its finalists are trained anew.
         base_score: the bare base on validation, once it was measured.
         of_test: what the test, once opened, says of the validation split.
@@ -120,10 +121,12 @@ class RunLog:
         self.resumed = kept is not None
         self.pack_size: int | None = None
         self.held: list[Job] = []
+        self.apart: Mapping[str, Any] | None = None
         self.racing = False
         self.base_score: Score | None = None
         self.of_test: Finding | None = None
         self._began = time.monotonic()
+        self._named: set[str] = set()
 
     @property
     def result(self) -> RunResult:
@@ -216,6 +219,7 @@ class RunLog:
         self._began -= state["seconds"]
         self.pack_size, self.racing = state["slots"], state["racing"]
         self.held = [job_of_plain(one) for one in state.get("held", ())]
+        self.apart = state.get("apart")
         self.base_score = state["base_score"] and score_of_plain(state["base_score"])
         living = [seat["candidate"]["id"] for seat in kept.trainer["seats"]]
         self.recorder.gone_on(living)
@@ -279,7 +283,24 @@ class RunLog:
     def checkpoint(self) -> Keep:
         """The order to write one: with all of the run that is not in a file of its own,
         and how far those files go."""
-        run = {
+        return Keep(self.folder.checkpoints, self._state())
+
+    def write_checkpoint(self, apart: Mapping[str, Any], kept: Mapping[str, Kept]) -> None:
+        """Write one here, where every candidate is kept by itself.
+
+        Args:
+            apart: as `Queue.to_plain` gives it.
+            kept: the last state of each candidate.
+        """
+        files = {trial: {"file": one.file, "sha256": one.sha256} for trial, one in kept.items()}
+        rows, budget = fingerprint(self.prepared.data.train), self.prepared.plan.token_budget
+        named = {one.file for one in kept.values()}
+        run = {**self._state(), "held": apart["held"], "apart": apart}
+        save(self.folder.checkpoints, KeptApart(rows, budget, files), run, unnamed=self._named - named)
+        self._named |= named
+
+    def _state(self) -> dict[str, Any]:
+        return {
             "seconds": self.recorder.seconds,
             "events": vars(self.folder.log.mark()),
             "search": vars(self.journal.mark()),
@@ -294,7 +315,6 @@ class RunLog:
             "trials": self.prepared.plan.trials,
             "past": plain(self.prepared.past),
         }
-        return Keep(self.folder.checkpoints, run)
 
 
 def _other_versions(before: Mapping[str, Any], now: Mapping[str, Any]) -> str:

@@ -26,7 +26,7 @@ from loraloom.pipeline.run_log import Outcome, set_up
 from loraloom.pipeline.workbench import Workbench
 from loraloom.records import EndStatus, Score
 from loraloom.search.values import Verdict
-from loraloom.train.orders import Ended, SeatView
+from loraloom.train.orders import SeatView
 
 TRIAL = "t000"
 
@@ -63,7 +63,7 @@ class OneSource:
             found.append((TRIAL, "completed", reason))
         return found
 
-    def ended(self, ended: Ended) -> None:
+    def ended(self, trial: str, status: EndStatus, best: Score | None) -> None:
         pass
 
 

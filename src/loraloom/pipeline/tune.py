@@ -27,11 +27,11 @@ from loraloom.pipeline.resume import Reopened, reopened
 from loraloom.pipeline.run_log import Outcome, RunLog, set_up
 from loraloom.pipeline.warmup import plan_of_packs
 from loraloom.plan.search_space import search_space
-from loraloom.records import Score, TrialStatus
+from loraloom.records import EndStatus, Score, TrialStatus
 from loraloom.search.searcher import Observation, Searcher
 from loraloom.search.space import Space
 from loraloom.search.values import Action
-from loraloom.train.orders import Ended, SeatView
+from loraloom.train.orders import SeatView
 from loraloom.train.schedule import warmup_steps
 
 
@@ -161,5 +161,5 @@ class SearchSource:
             for verdict in self.searcher.verdicts()
         ]
 
-    def ended(self, ended: Ended) -> None:
-        self.searcher.tell(ended.view.id, ended.order.status, ended.best)
+    def ended(self, trial: str, status: EndStatus, best: Score | None) -> None:
+        self.searcher.tell(trial, status, best)

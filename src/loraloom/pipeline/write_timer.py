@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Generator
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 EVERY_SECONDS = 30.0
@@ -14,31 +15,28 @@ SHARE = 0.05
 
 @dataclass
 class WriteTimer:
-    """Writes a file where something `urgent` happened and every `EVERY_SECONDS`, but
-    never for more than `SHARE` of the time.
+    """Has a file written where something `urgent` happened and every `EVERY_SECONDS`, but never for more
+    than `SHARE` of the time.
 
     Attributes:
-        write: writes one.
         clock: seconds that only go forwards.
     """
 
-    write: Callable[[], object]
     clock: Callable[[], float] = time.monotonic
     urgent: bool = True
     """Whether something happened that would be a pity to do again."""
     _last: float | None = None
     _cost: float = 0.0
 
-    def maybe(self) -> None:
-        """Write one if it is time."""
-        now = self.clock()
+    def due(self) -> bool:
+        """Whether it is time to write."""
         wait = 0.0 if self.urgent else EVERY_SECONDS
-        if self._last is None or now - self._last >= max(wait, self._cost / SHARE):
-            self.now()
+        return self._last is None or self.clock() - self._last >= max(wait, self._cost / SHARE)
 
-    def now(self) -> None:
-        """Write one."""
+    @contextmanager
+    def writing(self) -> Generator[None]:
+        """While it is written."""
         began = self.clock()
-        self.write()
+        yield
         self.urgent, self._last = False, self.clock()
         self._cost = self._last - began

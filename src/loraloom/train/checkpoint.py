@@ -11,11 +11,11 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, cast
+from typing import Any, Protocol, cast
 
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
@@ -23,7 +23,6 @@ from torch import Tensor
 
 from loraloom.errors import RunError, StoreError
 from loraloom.store.disk import disk, put_in_place, write_atomically
-from loraloom.train.pack import PackTrainer
 from loraloom.train.shelf import PREFIX
 
 VERSION = 1
@@ -49,8 +48,51 @@ class Checkpoint:
     passed_over: tuple[str, ...] = ()
 
 
-def save(folder: Path, trainer: PackTrainer, run: Mapping[str, Any] | None = None) -> Path:
+class Trainer(Protocol):
+    """What has a state to save: a `PackTrainer`, or a `KeptApart`."""
+
+    def state_dict(self) -> dict[str, Any]:
+        """Plain values, and under "tensors" tensors by name."""
+        ...
+
+
+@dataclass(frozen=True)
+class KeptApart:
+    """The state of candidates that are all kept by themselves, whoever trains them: it
+    is as if all of them waited.
+
+    Attributes:
+        rows: fingerprint of the training rows.
+        token_budget: padded tokens of one pass.
+        waiting: file and checksum by trial.
+    """
+
+    rows: int
+    token_budget: int
+    waiting: Mapping[str, Mapping[str, str]]
+
+    def state_dict(self) -> dict[str, Any]:
+        return {
+            "rows": self.rows,
+            "token_budget": self.token_budget,
+            "seats": [],
+            "tensors": {},
+            "waiting": dict(self.waiting),
+        }
+
+
+def save(
+    folder: Path,
+    trainer: Trainer,
+    run: Mapping[str, Any] | None = None,
+    *,
+    unnamed: Iterable[str] | None = None,
+) -> Path:
     """Write the trainer's state, and with it `run` (plain values), into `folder` (made if needed).
+
+    Args:
+        unnamed: files of candidates that are removed once no checkpoint names them; None for all. Where
+            several workers keep candidates, a file that no checkpoint names yet may be a new one.
 
     Returns:
         The checkpoint's JSON file.
@@ -88,13 +130,15 @@ def save(folder: Path, trainer: PackTrainer, run: Mapping[str, Any] | None = Non
         for old in folder.glob("checkpoint-*"):
             if _number(old) <= number - KEPT:
                 old.unlink()
-        _drop_unnamed(folder)
+        _drop_unnamed(
+            folder,
+            list(folder.glob(f"{PREFIX}*")) if unnamed is None else [folder / one for one in unnamed],
+        )
     return path
 
 
-def _drop_unnamed(folder: Path) -> None:
+def _drop_unnamed(folder: Path, files: Sequence[Path]) -> None:
     """Remove the files of candidates that waited once and that no checkpoint names any more."""
-    files = list(folder.glob(f"{PREFIX}*"))
     named: set[str] = set()
     for path in folder.glob("checkpoint-*.json") if files else ():
         with suppress(ValueError, KeyError):
@@ -103,7 +147,7 @@ def _drop_unnamed(folder: Path) -> None:
             }
     for file in files:
         if file.name not in named:
-            file.unlink()
+            file.unlink(missing_ok=True)
 
 
 def load(

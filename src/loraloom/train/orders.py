@@ -1,5 +1,5 @@
-"""What passes between whoever decides over candidates and the worker that trains them:
-orders in, reports out.
+"""What passes between those who decide over candidates and the worker that trains them:
+orders and reports.
 
 All of it is plain: no tensor and no live object, so that the two may sit in different processes.
 """
@@ -16,25 +16,49 @@ from loraloom.records import Candidate, EndStatus, Event, Finding, Score
 
 
 @dataclass(frozen=True)
+class Kept:
+    """The whole state of a candidate in a file, from which it can go on.
+
+    Attributes:
+        file: name in the folder that the workers of a run share.
+        step: how far it had come.
+        cost: mean cost of its best evaluation by then; None before the first that is finite.
+        sha256: of the file; empty where no other worker reads it.
+    """
+
+    file: str
+    step: int
+    cost: float | None
+    sha256: str = ""
+
+
+@dataclass(frozen=True)
 class Join:
     """Begin to train a candidate. Its first micro-batch is in the next tick.
 
     Where there is no memory for one more beside those who train, it is not among the report's seats.
+
+    Attributes:
+        generation: grows with every handing-out. What is kept of the candidate goes by it, so that a
+            worker that was given up, and works on all the same, writes over nothing.
     """
 
     candidate: Candidate
-
-
-@dataclass(frozen=True)
-class Pause:
-    """Let a candidate wait out of the pack, with everything that it needs to go on."""
-
-    trial: str
+    generation: int = 0
 
 
 @dataclass(frozen=True)
 class GoOn:
-    """Let one that waits train again; where there is no memory for it, it waits on."""
+    """Let one train again from what was kept of it; where there is no memory for it, it stays away."""
+
+    trial: str
+    kept: Kept
+    generation: int = 0
+
+
+@dataclass(frozen=True)
+class Pause:
+    """Let a candidate wait out of the pack: it is kept, and leaves."""
 
     trial: str
 
@@ -47,6 +71,7 @@ class End:
         settings: all of its settings by dotted key, for what is examined before it leaves.
         save_to: folder for its adapter as it was at its best, which is proven before it
             counts; None to drop it.
+        kept: of one that waits.
     """
 
     trial: str
@@ -54,12 +79,13 @@ class End:
     reason: str | None
     settings: Mapping[str, Any]
     save_to: Path | None = None
+    kept: Kept | None = None
 
 
 @dataclass(frozen=True)
 class Spare:
-    """A candidate should have ended for this reason, and trains on because the user
-    wants to be told only."""
+    """A candidate should have ended for this reason, and trains on because the user wants to be told
+    only."""
 
     trial: str
     status: EndStatus
@@ -68,7 +94,10 @@ class Spare:
 
 @dataclass(frozen=True)
 class Train:
-    """One tick: a micro-batch of every candidate in the pack."""
+    """One tick, a micro-batch of every candidate in the pack; or as many as fit into so many seconds,
+    until one of the candidates is due, has finished or has diverged."""
+
+    seconds: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -84,7 +113,12 @@ class Keep:
     run: Mapping[str, Any]
 
 
-Order = Join | Pause | GoOn | End | Spare | Train | Evaluate | Keep
+@dataclass(frozen=True)
+class KeepEach:
+    """Keep every candidate of the pack by itself, so that any worker can go on with it."""
+
+
+Order = Join | GoOn | Pause | End | Spare | Train | Evaluate | Keep | KeepEach
 
 
 @dataclass(frozen=True)
@@ -170,7 +204,8 @@ class Report:
 
     Attributes:
         seats: those who train, in the order in which they joined.
-        waiting: those who wait, with the mean cost of their best evaluation so far.
+        kept: what was kept while it obeyed; without orders, all who wait.
+        pack_size: how many it trains at once, where it has found that out by itself.
     """
 
     worker: str
@@ -178,4 +213,5 @@ class Report:
     scores: Mapping[str, Score] = field(default_factory=dict[str, Score])
     ended: Sequence[Ended] = ()
     seats: Mapping[str, SeatView] = field(default_factory=dict[str, SeatView])
-    waiting: Mapping[str, float | None] = field(default_factory=dict[str, "float | None"])
+    kept: Mapping[str, Kept] = field(default_factory=dict[str, Kept])
+    pack_size: int | None = None

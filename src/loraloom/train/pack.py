@@ -167,7 +167,12 @@ class PackTrainer:
     def pause(self, trial: str) -> None:
         """Let a candidate wait out of the pack, between two of its steps, with
         everything that it needs to go on."""
-        self.shelf.put(trial, *seat_state(self.leave(trial)))
+        self.keep(trial)
+        self.leave(trial)
+
+    def keep(self, trial: str) -> None:
+        """Put a candidate as it is now on the shelf."""
+        self.shelf.put(trial, *seat_state(self.seats[trial]))
 
     def go_on(self, trial: str) -> Seat:
         """Give a candidate that waits a trial again: it goes on as if it had never left. Where memory

@@ -31,10 +31,13 @@ class Shelf:
 
     Args:
         folder: where they lie; None for one that goes with this object.
+        generations: by trial, what tells its files from those of another worker that
+            had it before; 0 for none.
     """
 
     folder: Path | None = None
     files: dict[str, str] = field(default_factory=dict[str, str])
+    generations: dict[str, int] = field(default_factory=dict[str, int])
     _checksums: dict[str, str] = field(default_factory=dict[str, str])
     _own: TemporaryDirectory[str] | None = None
 
@@ -53,7 +56,10 @@ class Shelf:
         Raises:
             StoreError: the disk refused.
         """
-        path = self._place() / f"{PREFIX}{trial}-{plain['step']}.safetensors"
+        name = f"{PREFIX}{trial}-{plain['step']}"
+        if generation := self.generations.get(trial):
+            name += f"-{plain['micro']}-{generation}"
+        path = self._place() / f"{name}.safetensors"
         with disk(path):
             path.parent.mkdir(parents=True, exist_ok=True)
             try:
@@ -91,13 +97,17 @@ class Shelf:
             return json.loads(kept.metadata()["seat"])
 
     def state_dict(self) -> dict[str, dict[str, str]]:
-        """File and checksum by trial. What no checkpoint has named yet is brought to the disk now."""
-        for name in self.files.values():
-            if name not in self._checksums:
-                self._checksums[name] = settled(self._place() / name)
+        """File and checksum by trial."""
         return {
-            trial: {"file": name, "sha256": self._checksums[name]} for trial, name in self.files.items()
+            trial: {"file": name, "sha256": self.checksum(trial)} for trial, name in self.files.items()
         }
+
+    def checksum(self, trial: str) -> str:
+        """Of a candidate's file, which is on the disk when this returns; worked out once."""
+        name = self.files[trial]
+        if name not in self._checksums:
+            self._checksums[name] = settled(self._place() / name)
+        return self._checksums[name]
 
     def load_state_dict(self, state: Mapping[str, Mapping[str, str]]) -> None:
         """Those who wait are those of a `state_dict`."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
@@ -17,6 +18,8 @@ from loraloom.train.orders import (
     GoOn,
     Join,
     Keep,
+    KeepEach,
+    Kept,
     Order,
     Pause,
     Report,
@@ -40,42 +43,62 @@ class Worker:
     Args:
         name: what reports are signed with.
         trainer: with those who trained or waited when a run stopped, if it goes on.
+        shared: whether other workers may go on with what this one keeps.
     """
 
-    def __init__(self, name: str, trainer: PackTrainer, save: Save, examine: Examine) -> None:
-        self.name, self.trainer, self._save, self._examine = name, trainer, save, examine
-        self._waiting: dict[str, float | None] = {}
+    def __init__(
+        self, name: str, trainer: PackTrainer, save: Save, examine: Examine, *, shared: bool = False
+    ) -> None:
+        self.name, self.trainer, self.shared = name, trainer, shared
+        self._save, self._examine = save, examine
         self._costs: dict[str, tuple[Score, float]] = {}
-        for trial in trainer.shelf:
-            best = trainer.shelf.look(trial)["best"]
-            self._waiting[trial] = best and mean_cost(score_of_plain(best))
 
     def obey(self, orders: Sequence[Order]) -> Report:
         """Do what is ordered, one after the other."""
         events: list[Event] = []
         scores: dict[str, Score] = {}
         ended: list[Ended] = []
+        kept = {} if orders else {trial: self._kept(trial) for trial in self.trainer.shelf}
         for order in orders:
             match order:
                 case Train():
-                    events += self.trainer.tick()
+                    events += self._ticks(order.seconds)
                 case Evaluate():
                     scores |= self.trainer.evaluate(self.trainer.due())
                 case End():
                     ended.append(self._end(order))
                 case Join():
                     self._seated(lambda made=order.candidate: self.trainer.join(made))
+                    self.trainer.shelf.generations[order.candidate.id] = order.generation
                 case Pause():
-                    self._waiting[order.trial] = self._best_cost(self.trainer.seats[order.trial])
                     self.trainer.pause(order.trial)
+                    kept[order.trial] = self._kept(order.trial)
                 case GoOn():
-                    self._seated(lambda trial=order.trial: self._go_on(trial))
+                    self._seated(lambda one=order: self._go_on(one.trial, one.kept))
+                    self.trainer.shelf.generations[order.trial] = order.generation
                 case Spare():
                     signals = self.trainer.seats[order.trial].signals
                     signals.seen_exit = signals.seen_exit or (order.status, order.reason)
                 case Keep():
                     checkpoint.save(order.folder, self.trainer, order.run)
-        return Report(self.name, events, scores, ended, self._views(), dict(self._waiting))
+                case KeepEach():
+                    for trial in self.trainer.seats:
+                        self.trainer.keep(trial)
+                        kept[trial] = self._kept(trial)
+                        self.trainer.shelf.drop(trial)
+        return Report(self.name, events, scores, ended, self._views(), kept)
+
+    def _ticks(self, seconds: float) -> list[Event]:
+        until = time.monotonic() + seconds
+        events = self.trainer.tick()
+        while time.monotonic() < until and not self._wanted():
+            events += self.trainer.tick()
+        return events
+
+    def _wanted(self) -> bool:
+        """Whether somebody has to decide over a candidate before the next tick."""
+        trainer = self.trainer
+        return bool((trainer.validation and trainer.due()) or trainer.finished() or trainer.diverged())
 
     def _seated(self, seat: Callable[[], object]) -> None:
         """Where there is no memory for one more, and others train, it does not join:
@@ -89,13 +112,23 @@ class Worker:
             return
         self.trainer.free_memory()
 
-    def _go_on(self, trial: str) -> None:
+    def _go_on(self, trial: str, kept: Kept) -> None:
+        # The file may be another worker's.
+        self.trainer.shelf.files[trial] = kept.file
         self.trainer.go_on(trial)
-        del self._waiting[trial]
+
+    def _kept(self, trial: str) -> Kept:
+        """What lies of a candidate on the shelf."""
+        shelf = self.trainer.shelf
+        plain = shelf.look(trial)
+        cost = mean_cost(score_of_plain(plain["best"])) if plain["best"] else None
+        return Kept(
+            shelf.files[trial], plain["step"], cost, shelf.checksum(trial) if self.shared else ""
+        )
 
     def _end(self, order: End) -> Ended:
-        if order.trial in self._waiting:
-            self._go_on(order.trial)
+        if order.kept is not None:
+            self._go_on(order.trial, order.kept)
         seat, view = self.trainer.seats[order.trial], self._views()[order.trial]
         examined = self._examine(seat, order)
         if seat.best_weights is not None:

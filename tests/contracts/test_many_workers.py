@@ -1,0 +1,247 @@
+"""One driver over many workers: whatever happens to them, every candidate comes to one end, and none is
+trained too long."""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import replace
+from itertools import pairwise
+from pathlib import Path
+from random import Random
+from typing import Any
+
+import pytest
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "end_to_end"))
+
+from bases import save_bert
+from doorway import write_rows
+from fake_workers import FakeWorkers, PowerOff, Simulated
+
+from loraloom.config.decode import load_config
+from loraloom.errors import InterruptedRunError, RunError
+from loraloom.pipeline import drive
+from loraloom.pipeline.drive import Driver
+from loraloom.pipeline.prepare import Prepared, prepare
+from loraloom.pipeline.recorder import Recorder
+from loraloom.pipeline.resume import Reopened
+from loraloom.pipeline.run_log import RunLog
+from loraloom.pipeline.tune import SearchSource
+from loraloom.pipeline.write_timer import WriteTimer
+from loraloom.plan.search_space import search_space
+from loraloom.records import Score
+from loraloom.store.folder import RunFolder
+from loraloom.store.result import RunResult
+from loraloom.train.checkpoint import load
+
+TRIALS, SIZES = 24, (3, 1, 4, 2)
+ENDS = {"completed", "pruned", "diverged", "failed"}
+
+
+@pytest.fixture(scope="module")
+def request_of(tmp_path_factory: pytest.TempPathFactory) -> Prepared:
+    """A real request; what it trains is only pretended."""
+    home = tmp_path_factory.mktemp("request")
+    sentences = [
+        f"the {who} {does} here"
+        for who in ("cat", "dog", "bird")
+        for does in ("sleeps", "waits", "turns")
+    ]
+    rows = [{"text": one, "label": one.split()[1]} for one in sentences * 3]
+    asked = {"data.train": write_rows(home / "rows.jsonl", rows), "data.validation": 0.3}
+    model = str(save_bert(home / "bert", sentences))
+    return prepare(
+        load_config(None, {**asked, "model.name_or_path": model, "output_dir": str(home)}), race=True
+    )
+
+
+@pytest.fixture(autouse=True)
+def disk_of_glass(monkeypatch: pytest.MonkeyPatch) -> None:
+    """No power fails here, and bringing files to a real disk takes most of the time."""
+    monkeypatch.setattr(os, "fsync", lambda file: None)
+
+
+def writes_now_and_then(monkeypatch: pytest.MonkeyPatch, seed: int) -> None:
+    """Runs are short here: whether it is time to write is drawn."""
+    chance = Random(seed)
+    monkeypatch.setattr(WriteTimer, "due", lambda self: chance.random() < 0.1)
+
+
+class Run:
+    """A search over fake workers in a folder, begun or gone on with."""
+
+    def __init__(self, prepared: Prepared, folder: Path, pruner: str, trials: int = TRIALS) -> None:
+        asked, settings = prepared.config, prepared.plan.settings
+        settings = {**settings, "search.trials": replace(settings["search.trials"], value=trials)}
+        self.prepared = replace(
+            prepared,
+            config=replace(asked, search=replace(asked.search, pruner=pruner)),
+            plan=replace(prepared.plan, settings=settings),
+        )
+        self.folder = RunFolder(folder)
+
+    def go(self, workers: FakeWorkers) -> RunLog:
+        folder, checkpoint = self.folder, load(self.folder.checkpoints)
+        Reopened(folder, self.prepared.config, checkpoint).take_up()
+        folder.checkpoints.mkdir(parents=True, exist_ok=True)
+        result = RunResult(
+            folder.name, "tune", "running", "fake", self.prepared.task, "2026-01-01T00:00:00+00:00"
+        )
+        log = RunLog(self.prepared, Recorder(folder, result, lambda event: None), checkpoint)
+        with log.running(lambda kept: None):
+            log.base_score = log.base_score or Score("validation", {"loss": 9.0})
+            self.source = SearchSource(log, search_space(self.prepared.plan))
+            Driver(workers, log).run(self.source)
+            log.recorder.write()
+        return log
+
+    def events(self) -> Iterator[dict[str, Any]]:
+        return map(json.loads, self.folder.events_path.read_text().splitlines())
+
+    def require_whole(self, course: Simulated, trials: int = TRIALS) -> Counter[str]:
+        """What must be true of a run that is over, whatever happened in it; how many ended how."""
+        steps, scores, ends = Counter[str](), dict[str, list[int]](), Counter[str]()
+        for event in self.events():
+            trial = event["trial"]
+            if event["kind"] == "step":
+                steps[trial] += 1
+                assert event["step"] == steps[trial], "each step is written down once, in order"
+            elif event["kind"] == "evaluated" and trial:
+                scores.setdefault(trial, []).append(event["step"])
+            elif event["kind"] in ENDS:
+                ends[trial] += 1
+        assert sorted(ends) == [f"t{number:03d}" for number in range(trials)] and set(ends.values()) == {
+            1
+        }
+        assert all(earlier < later for told in scores.values() for earlier, later in pairwise(told)), (
+            "no score twice"
+        )
+        assert all(course.is_due(step) for told in scores.values() for step in told)
+        result = self.folder.result()
+        assert {trial.id for trial in result.trials} == set(ends)
+        for trial in result.trials:
+            # One that was to go part of its way again may be ended in between, but never before its last
+            # score.
+            assert scores.get(trial.id, [0])[-1] <= trial.steps <= steps[trial.id] <= course.steps
+            assert trial.status != "completed" or (trial.steps == course.steps and trial.adapter)
+        assert not self.source.searcher.searcher.ready
+        return Counter(trial.status for trial in result.trials)
+
+
+@pytest.mark.parametrize("pruner", ["auto", "careful", "none"])
+@pytest.mark.parametrize("seed", range(2))
+def test_every_candidate_comes_to_one_end(
+    request_of: Prepared, pruner: str, seed: int, tmp_path: Path
+) -> None:
+    course = Simulated(diverging=0.1)
+    workers = FakeWorkers(SIZES, tmp_path / "checkpoints", course, seed=seed)
+    run = Run(request_of, tmp_path, pruner)
+    run.go(workers)
+    ends = run.require_whole(course)
+    assert ends["completed"] and not ends["failed"]
+    workers.close()
+    assert sum(workers.trained.values()) == sum(trial.steps for trial in run.folder.result().trials), (
+        "nothing twice"
+    )
+
+
+@pytest.mark.parametrize(
+    ("pruner", "seed"), [("auto", 0), ("auto", 1), ("auto", 2), ("careful", 0), ("none", 0)]
+)
+def test_lost_workers_lose_no_candidate(
+    request_of: Prepared, pruner: str, seed: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("loraloom.pipeline.queue.LOST_LIMIT", 1000)
+    writes_now_and_then(monkeypatch, seed)
+    course = Simulated(diverging=0.1)
+    workers = FakeWorkers(SIZES, tmp_path / "checkpoints", course, seed=seed, losses=0.05)
+    run = Run(request_of, tmp_path, pruner)
+    run.go(workers)
+    ends = run.require_whole(course)
+    assert workers.lost > 3 and ends["completed"] and not ends["failed"]
+
+
+def test_one_that_is_always_with_a_lost_worker_fails_and_the_run_goes_on(
+    request_of: Prepared, tmp_path: Path
+) -> None:
+    course = Simulated()
+    workers = FakeWorkers((2, 2), tmp_path / "checkpoints", course, seed=1, losses=0.2)
+    run = Run(request_of, tmp_path, "none", trials=12)
+    run.go(workers)
+    ends = run.require_whole(course, trials=12)
+    assert ends["failed"]
+    failed = next(trial for trial in run.folder.result().trials if trial.status == "failed")
+    assert failed.reason is not None and "lost 3 times" in failed.reason
+
+
+@pytest.mark.parametrize(("pruner", "seed"), [("auto", 0), ("auto", 2), ("careful", 1), ("none", 0)])
+def test_a_driver_that_dies_goes_on(
+    request_of: Prepared, pruner: str, seed: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Again and again, at any time; workers are lost meanwhile."""
+    monkeypatch.setattr("loraloom.pipeline.queue.LOST_LIMIT", 1000)
+    writes_now_and_then(monkeypatch, seed)
+    course, chance = Simulated(diverging=0.1), Random(seed)
+    run, died = Run(request_of, tmp_path, pruner), 0
+    for life in range(1000):
+        workers = FakeWorkers(
+            SIZES,
+            tmp_path / "checkpoints",
+            course,
+            seed=100 * seed + life,
+            losses=0.02,
+            ends_after=chance.randrange(20, 400),
+        )
+        try:
+            run.go(workers)
+        except PowerOff:
+            died += 1
+        else:
+            break
+    assert died
+    run.require_whole(course)
+
+
+def test_a_run_that_is_stopped_keeps_all_and_goes_on(
+    request_of: Prepared, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    course, run = Simulated(), Run(request_of, tmp_path, "auto")
+
+    class Stopping(FakeWorkers):
+        def next(self, timeout: float | None = None) -> Any:
+            heard = super().next(timeout)
+            if self.reports == 40:
+                asked.append(True)
+            return heard
+
+    asked: list[bool] = []
+    monkeypatch.setattr(drive.Driver, "run", lambda self, source: self._run(source, lambda: bool(asked)))
+    with pytest.raises(InterruptedRunError):
+        run.go(Stopping(SIZES, tmp_path / "checkpoints", course))
+    before = {trial.id: trial.steps for trial in run.folder.result().trials}
+    asked.clear()
+    workers = FakeWorkers(SIZES, tmp_path / "checkpoints", course)
+    run.go(workers)
+    run.require_whole(course)
+    workers.close()
+    done = sum(trial.steps for trial in run.folder.result().trials)
+    assert before and sum(workers.trained.values()) < done, "what was kept is not trained again"
+
+
+def test_without_any_worker_the_run_ends_and_says_so(request_of: Prepared, tmp_path: Path) -> None:
+    class Dying(FakeWorkers):
+        def _new(self, size: int) -> str:
+            return super()._new(size) if next(self._names) < len(SIZES) else "nobody"
+
+        def next(self, timeout: float | None = None) -> Any:
+            heard = super().next(timeout)
+            return None if getattr(heard, "worker", "") == "nobody" else heard
+
+    with pytest.raises(RunError, match="all workers are lost"):
+        Run(request_of, tmp_path, "none").go(
+            Dying(SIZES, tmp_path / "checkpoints", Simulated(), losses=0.3)
+        )
