@@ -110,7 +110,9 @@ def _heading(key: str) -> str:
 
 
 def _mark(found: Comparison, line: Line) -> str:
-    return "★ " if line.name == found.keep else "◆ " if line.name == found.reference else "  "
+    if line.name == found.keep:
+        return "★ "
+    return "◆ " if line.name == found.reference else "  "
 
 
 def _value(line: Line, split: str) -> str:
@@ -118,7 +120,9 @@ def _value(line: Line, split: str) -> str:
 
 
 def _gain(gain: Gain | None) -> str:
-    return MISSING if gain is None else f"{gain.mean:+.3g}{'  ' if gain.certain else ' ~'}"
+    if gain is None:
+        return MISSING
+    return f"{gain.mean:+.3g}{'  ' if gain.certain else ' ~'}"
 
 
 def _interval(gain: Gain | None) -> str:

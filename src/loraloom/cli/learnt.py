@@ -69,6 +69,7 @@ def _in_lines(console: Console, row: Row, most: int) -> list[Text]:
             lines.pop()
         if len(lines) <= most:
             return lines
+        # The pieces are as short as may be, and still too many: lines of the middle are left out.
         if longest <= LEAST:
             half = (most - 1) // 2
             gap = Text(f"[... {len(lines) - 2 * half} lines ...]", style="dim")

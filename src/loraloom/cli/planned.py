@@ -179,7 +179,8 @@ def _settings(settings: Mapping[str, Any]) -> Iterator[RenderableType]:
         shown = {key: _name(key) for key in group}
         if section:
             yield Text(section, style="bold")
-        longest, left = max(map(len, shown.values())), 2 if section else 0
+        longest = max(map(len, shown.values()))
+        left = 2 if section else 0
         for key, name in shown.items():
             advice = settings[key]
             offered = range_words(advice["range"])

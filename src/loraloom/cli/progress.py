@@ -75,7 +75,8 @@ class LiveLines:
         self.deciding = "loss"
 
     def __call__(self, event: Event) -> None:
-        trial, data = event.trial, event.data
+        trial = event.trial
+        data = event.data
         if event.kind == "run_started":
             self.deciding = str(data.get("metric", "loss")).removeprefix("validation_")
         elif trial and event.kind == "trial_started":
@@ -109,7 +110,8 @@ class LiveLines:
 
 def describe(event: Event, planned_steps: int = 0) -> str | None:
     """One line about an event for a person, or None for events that are not worth one."""
-    trial, data = event.trial or "", event.data
+    trial = event.trial or ""
+    data = event.data
     match event.kind:
         case "trial_started":
             params = ", ".join(

@@ -47,7 +47,8 @@ def show_outcome(outcome: Outcome) -> None:
     from loraloom.report.table import trials_table
 
     console = plain_console()
-    result, folder = outcome.result, outcome.folder
+    result = outcome.result
+    folder = outcome.folder
     console.print()
     rows = rows_left(console, END_BESIDES)
     console.print(

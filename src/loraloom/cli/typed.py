@@ -93,6 +93,7 @@ def _options(words: Sequence[str], verb: str, commands: Mapping[str, Any]) -> It
         if word == "--":
             yield from (word, *rest)
             return
+        # A prompt, a file, a negative number or -qv: typer reads these by itself.
         if not word.startswith("-") or not plain(word)[:1].isalpha() or _is_cluster(word, taken):
             yield word
             continue
@@ -105,6 +106,7 @@ def _options(words: Sequence[str], verb: str, commands: Mapping[str, Any]) -> It
             value = _switched(name, option, value)
         elif value is None and option.takes_value and rest:
             value = rest.pop(0)
+        # typer takes the last of several values, which would drop the others silently.
         if option.name in values and value is not None:
             if values[option.name] is not None:
                 raise RequestError(
@@ -138,11 +140,13 @@ def _ours(name: str, verb: str, commands: Mapping[str, Any]) -> _Option:
     Raises:
         RequestError: none.
     """
-    word, taken = plain(name), _taken(commands[verb])
+    word = plain(name)
+    taken = _taken(commands[verb])
     for spelt in (name, f"--{word.replace('_', '-')}"):
         if spelt in taken:
             return _Option(spelt, takes_value=taken[spelt])
-    key, off = named(word, among=keys()), word.removeprefix("no_")
+    key = named(word, among=keys())
+    off = word.removeprefix("no_")
     flag = next((f"--{flag}" for flag, known in FLAGS.items() if known.key == key), None)
     if flag in taken:
         return _Option(flag)
@@ -168,7 +172,8 @@ def _keyed(key: Key) -> _Option:
 
 
 def _unknown(name: str, verb: str, flag: str, commands: Mapping[str, Any]) -> RequestError:
-    what, taken = f"`loraloom {verb}` has no option `{name}`", _taken(commands[verb])
+    what = f"`loraloom {verb}` has no option `{name}`"
+    taken = _taken(commands[verb])
     others = [f"`{other}`" for other, command in commands.items() if flag in _taken(command)]
     if plain(name) in ABSENT:
         return RequestError(what, next=ABSENT[plain(name)])

@@ -265,7 +265,8 @@ def _note_lines(
     """Write down the line of every key down to the fourth level; an anchor that holds
     itself ends there too."""
     for key_node, value_node in node.value:
-        name, line = f"{prefix}{key_node.value}", key_node.start_mark.line + 1
+        name = f"{prefix}{key_node.value}"
+        line = key_node.start_mark.line + 1
         if name in lines and depth < 2:
             raise ConfigError(
                 f"`{name}` appears twice, first in line {lines[name]}",

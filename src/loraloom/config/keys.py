@@ -216,7 +216,8 @@ def _walk(section: type, prefix: str) -> Iterator[Key]:
     hints = get_type_hints(section)
     blank = section()
     for field in fields(section):
-        name, hint = prefix + field.name, hints[field.name]
+        name = prefix + field.name
+        hint = hints[field.name]
         if is_dataclass(hint) and isinstance(hint, type):
             yield from _walk(hint, f"{name}.")
         else:

@@ -53,7 +53,8 @@ def check_space(
     if not isinstance(asked, Mapping) or not asked:
         need = "auto or a mapping of keys to choices"
         raise wrong_value(keys()[names.SPACE], asked, need, where, example="{adapter.r: [8, 16, 32]}")
-    entries, places = cast(Mapping[Any, Any], asked), inner or {}
+    entries = cast(Mapping[Any, Any], asked)
+    places = inner or {}
     return {
         name: _check_entry(name, entry, places.get(str(name), where)) for name, entry in entries.items()
     }
@@ -99,7 +100,8 @@ def _check_choices(entry: Key, choices: list[Any], where: str) -> list[Any]:
 
 
 def _check_range(entry: Key, parts: Mapping[str, Any], where: str) -> dict[str, Any]:
-    name, key = entry.name, entry.name.removeprefix("search.space.")
+    name = entry.name
+    key = entry.name.removeprefix("search.space.")
     unknown = next((part for part in parts if part not in _PARTS), None)
     missing = next((part for part in ("low", "high") if part not in parts), None)
     if unknown is not None or missing is not None:
@@ -124,7 +126,8 @@ def _check_range(entry: Key, parts: Mapping[str, Any], where: str) -> dict[str, 
             next="swap them",
             where=where,
         )
-    log, step = parts.get("log", False), parts.get("step")
+    log = parts.get("log", False)
+    step = parts.get("step")
     if not isinstance(log, bool):
         raise ConfigError(
             f"`{name}.log` is {show(log)} but must be true or false; try true", where=where

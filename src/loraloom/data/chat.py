@@ -174,12 +174,15 @@ def _written_after(before: str, through: str, message: Message, renderer: Render
     content = str(message.get("content") or "")
     own = _tag_of(content) or tag
     if own is not None and own.closing in content:
+        # The row has the thought in its text: it is written as the row has it, up to the closing tag.
         thought, _, answer = content.rpartition(own.closing)
         if opened and tag is not None:
+            # The prompt ends with the opening tag already.
             thought = thought.lstrip().removeprefix(own.opening)
             thought = thought.removeprefix(tag.space) if tag.space else thought
         gap = answer[: len(answer) - len(answer.lstrip())]
         return f"{thought}{own.closing}{gap}{visible.lstrip() if gap else visible}"
+    # The row has the thought apart from its text, or none: then the model has to close an empty one.
     assert tag is not None, "without a tag nothing is lost, and nothing was opened"
     thought = str(message.get(REASONING[0]) or "").strip("\n")
     return (

@@ -77,7 +77,8 @@ def classes_of(
     Raises:
         DataError: a label that `known`, being binding, does not have.
     """
-    own, words = sort_labels(labels), words or {}
+    own = sort_labels(labels)
+    words = words or {}
     if known is None:
         return Classes(
             tuple(words.get(label, label) for label in own), {label: i for i, label in enumerate(own)}
@@ -145,6 +146,7 @@ def _guessed(own: Sequence[str], known: Known, words: Mapping[str, str]) -> Clas
             next="check `data.label_column`",
         )
     numeric = all(map(_is_number, own))
+    # 0 to count - 1 were taken as they are before this; 1 to count is the other usual way to number.
     if numeric and all(1 <= int(label) <= count for label in own):
         numbers = {label: int(label) - 1 for label in own}
     else:

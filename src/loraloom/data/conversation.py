@@ -136,7 +136,8 @@ def says_something(answer: Message) -> bool:
 def read_message(entry: Mapping[str, Any]) -> Message:
     """An entry of a list of messages as templates read it: role, content, calls of
     tools, and the other keys as they are."""
-    name, content = str(speaker(entry)), said(entry)
+    name = str(speaker(entry))
+    content = said(entry)
     if isinstance(content, list):
         content = "".join(part["text"] for part in cast(list[Mapping[str, str]], content))
     message: Message = {"role": role_of(name) or name, "content": content}
@@ -149,7 +150,8 @@ def read_message(entry: Mapping[str, Any]) -> Message:
     legacy = message.pop("function_call", None)
     calls = _listed(from_json(message.pop("tool_calls", None) or legacy))
     if _word(name) in _CALLS and (found := _listed(from_json(content))):
-        calls, message["content"] = found, None
+        calls = found
+        message["content"] = None
     if calls:
         message["tool_calls"] = [_call(call) for call in calls]
     return {key: value for key, value in message.items() if value is not None}

@@ -54,6 +54,7 @@ def encode(
     )
     for name, table in splits.tables.items():
         encoded = causal[name] if causal else _encode_table(table, recognised, tokenizer, frame, classes)
+        # Before rows are dropped: clusters are found by a row's place in the table.
         encoded = _in_clusters(encoded, splits.groups.get(name, ()))
         rows[name] = tuple(row for row in encoded if row.supervised)
         dropped[name] = len(encoded) - len(rows[name])
@@ -81,6 +82,7 @@ def encode(
         label_names=classes.names if classes else None,
         report={name: report_of(kept[name], dropped=dropped[name], same=same[name]) for name in kept},
         given=splits.given,
+        # Counted by text and by tokens: either count may see a repeat that the other misses.
         repeated={
             name: max(splits.repeated.get(name, 0), repeated.get(name, 0))
             for name in splits.repeated | repeated

@@ -54,7 +54,8 @@ def group_columns(table: Table, asked: str | None) -> tuple[dict[str, Labels], l
         if not KNOWN.fullmatch(re.sub(r"[\W_]", "", column).casefold()):
             continue
         values = _values(table, column)
-        different, labels = len({*values} - {None}), numbered(values)
+        different = len({*values} - {None})
+        labels = numbered(values)
         if different == len(values) - values.count(None):
             continue  # it names rows
         if different < FEWEST_VALUES or np.bincount(labels).max() > LARGEST_SHARE * len(table):

@@ -99,7 +99,9 @@ def groups_of(found: Sequence[Relation], count: int, *, named: bool) -> Groups:
             rows that say the same.
     """
     content, *others = found
-    numbers, told, left_apart = np.arange(len(content.labels)), list[str](), list[str]()
+    numbers = np.arange(len(content.labels))
+    told = list[str]()
+    left_apart = list[str]()
     columns = [relation for relation in others if relation.kind == "column"]
     # Columns come first: rows as short as "thanks" may say the same in all conversations, and would
     # chain these into one group. Then the column is followed, and what still repeats is taken out after

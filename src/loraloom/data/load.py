@@ -201,7 +201,8 @@ def _from_hub(source: str, split: str) -> Table:
 def _hub_parts(source: str, split: str) -> tuple[str, str | None, str]:
     """name, config and split of "name[:config][:split]"; one word alone is a split when
     it is called like one."""
-    name, rest = source.split(":")[0], re.findall(_HUB_PART, source)
+    name = source.split(":")[0]
+    rest = re.findall(_HUB_PART, source)
     if len(rest) == 2:
         return name, rest[0], rest[1]
     if len(rest) == 1:

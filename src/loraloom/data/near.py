@@ -99,19 +99,26 @@ def _own_runs(texts: Sequence[str]) -> tuple[Words64, Labels]:
         (word for each in words for word in each), dtype=np.uint64, count=int(lengths.sum())
     )
     rows = np.repeat(np.arange(len(texts), dtype=np.int64), lengths)
+
+    # All texts lie in one flat array, so that runs are hashed at once; those that lie across two texts
+    # are taken out afterwards.
     whole = rows[RUN - 1 :] == rows[: max(0, len(rows) - RUN + 1)]
     runs = np.zeros(len(whole), dtype=np.uint64)
     for offset in range(RUN):
         runs = _mixed(runs + flat[offset : len(flat) - RUN + 1 + offset])
     runs, rows = runs[whole], rows[: len(whole)][whole]
 
+    # Sorted by run, equal runs lie beside each other: once for each text, and how many texts have them.
     order = np.argsort(runs, kind="stable")  # stable: the texts of one run stay in order
     runs, rows = runs[order], rows[order]
     once = _changes(runs) | _changes(rows)
     runs, rows = runs[once], rows[once]
     beginnings = np.flatnonzero(_changes(runs))
     holders = np.diff(np.append(beginnings, len(runs)))
-    holders = np.repeat(holders, holders)  # of each run, in how many texts it is
+    holders = np.repeat(holders, holders)
+
+    # Runs that many texts have are those of a template. And a text of whose own runs too few are in any
+    # other cannot reach the threshold with any.
     own = holders <= max(COMMON_ROWS, COMMON_SHARE * len(texts))
     total = np.bincount(rows[own], minlength=len(texts))
     shared = np.bincount(rows[own & (holders > 1)], minlength=len(texts))

@@ -56,7 +56,8 @@ class Renderer:
                     " prompt and completion"
                 ),
             )
-        self.tokenizer, self.system = tokenizer, system
+        self.tokenizer = tokenizer
+        self.system = system
         self.source = str(tokenizer.chat_template)
         self.marked = _GENERATION.search(self.source) is not None
         """Whether the template marks what the assistant says by {% generation %}."""

@@ -178,7 +178,8 @@ class Encoded:
     def _cut_report(
         self, name: str, cuts: Sequence[Sequence[Row]], kept: Sequence[Row], size: int
     ) -> SplitReport:
-        before, old = self.report[name], self.splits[name]
+        before = self.report[name]
+        old = self.splits[name]
         supervised = [row.supervised for cut in cuts for row in cut if row.supervised]
         whole = self.format == "text"
         return SplitReport(
@@ -212,6 +213,7 @@ def told_apart(
     repeated: dict[str, int] = {}
     for name in ("train", "validation", "confirm", "test"):
         keys = [_identity(row, task) for row in splits[name]]
+        # Repeats are taken out only between splits that were drawn from one source.
         drawn_with = {other for other in kept if _source(other, given) == _source(name, given)}
         stays = [not drawn_with & places.get(key, set()) for key in keys]
         kept[name] = tuple(row for row, stay in zip(splits[name], stays, strict=True) if stay)
@@ -229,7 +231,9 @@ def told_apart(
 
 def _source(split: str, given: frozenset[str]) -> str:
     """Where the rows of a split are from. Confirm is half of validation."""
-    return ("validation" if split == "confirm" else split) if split in given else "train"
+    if split not in given:
+        return "train"
+    return "validation" if split == "confirm" else split
 
 
 def _identity(row: Row, task: Task) -> bytes:

@@ -69,7 +69,8 @@ def key_of(said: Turns) -> str:
 
 def asked_keys(said: Turns) -> list[str]:
     """One key for all that stands before each answer: rows with a key in common are asked the same."""
-    digest, keys = _digest(()), list[str]()
+    digest = _digest(())
+    keys = list[str]()
     for speaker, text in said:
         if speaker == ANSWER:
             keys.append(digest.hexdigest())

@@ -119,10 +119,13 @@ class _Records:
             return next(self._reader(at, at + 1)), 1
         except csv.Error:
             pass
+        # The line alone is no row. In a table of tabs the mark may be plain text; it is, where this line
+        # and the next one both have the right number of fields without it.
         as_text = self._as_text(line)
         if self.separator == "\t" and self._whole(at) and self._whole(at + 1):
             self.open_marks.append(at + 1)
             return as_text, 1
+        # Otherwise the quoted field goes on over the next lines.
         reader = self._reader(at, len(self.lines))
         fault: csv.Error | None = None
         fields: list[str] = []
@@ -130,6 +133,7 @@ class _Records:
             fields = next(reader)
         except csv.Error as error:
             fault = error
+        # Not a whole row: then the mark was text after all, if the line alone is one.
         if self.separator == "\t" and self._whole(at) and len(fields) != self.width:
             self.open_marks.append(at + 1)
             return as_text, 1

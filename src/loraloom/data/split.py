@@ -188,7 +188,10 @@ class _Draw:
     def __init__(
         self, table: Table, groups: Labels, recognised: Recognised, seed: int, *, grouped: bool
     ) -> None:
-        self.table, self.groups, self.seed, self.grouped = table, groups, seed, grouped
+        self.table = table
+        self.groups = groups
+        self.seed = seed
+        self.grouped = grouped
         classified = recognised.task == "seq_cls"
         self.labels = [(recognised.label(row) if classified else None) or "" for row in table.rows]
         self.notes: list[str] = []
@@ -215,6 +218,7 @@ class _Draw:
 
         def take(group: list[int], most: float) -> None:
             counts = Counter(self.labels[row] for row in group)
+            # Taken already, more rows than asked for, or the last rows of a label.
             if (
                 group[0] in taken
                 or len(drawn) + len(group) > round(most)
@@ -234,6 +238,7 @@ class _Draw:
             for group in groups:
                 if len(taken) < round(shared * groups_seen):
                     take(group, shared * rows_seen)
+        # What rounding left out, as long as any group still fits. Then one group at least, the smallest.
         largest = max(map(len, everything))
         for group in everything:
             if not drawn or wanted - len(drawn) >= largest:

@@ -54,11 +54,14 @@ def unused_columns(table: Table, used: Collection[str]) -> list[str]:
 
 def message_notes(table: Table, columns: Collection[str]) -> list[str]:
     """What the messages in these columns say of what is learnt, and speakers that are not known."""
-    context, learnt_too = Counter[str](), Counter[str]()
+    context = Counter[str]()
+    learnt_too = Counter[str]()
     unknown: dict[str, tuple[str, int]] = {}
     nulls = 0
     for index, row in enumerate(table.rows):
-        seen, asked, odd = set[str](), set[str](), set[str]()
+        seen = set[str]()
+        asked = set[str]()
+        odd = set[str]()
         said = [entry for column in columns for entry in _entries(row.get(column))]
         nulls += any(map(leaves_out_nulls, said))
         for entry in said:
@@ -68,15 +71,15 @@ def message_notes(table: Table, columns: Collection[str]) -> list[str]:
                 if is_answer and not learnt:
                     seen.add(key)
                 elif not is_answer and learnt and key not in ("weight", "mask", "masked"):
+                    # These three say "learnt" of every message by default; the others only where asked.
                     asked.add(key)
             if role_of(name) is None:
                 odd.add(name)
         context.update(seen)
         learnt_too.update(asked)
-        unknown |= {
-            name: (unknown.get(name, (table.origin(index), 0))[0], unknown.get(name, ("", 0))[1] + 1)
-            for name in odd
-        }
+        for name in odd:
+            first, count = unknown.get(name, (table.origin(index), 0))
+            unknown[name] = (first, count + 1)
     notes = [
         f"answers whose `{key}` is {'1 or true' if not FLAGS[key] else '0 or false'} are read and not"
         f" learnt ({rows_of(rows)})"

@@ -130,7 +130,8 @@ class Case:
         little: the rows of one split may be harder than those of the other before anything is learnt."""
         if not self.signals.readings or self.base_loss is None:
             return None
-        last, fall = self.signals.readings[-1], self.fall
+        last = self.signals.readings[-1]
+        fall = self.fall
         return Difference(fall.mean - (self.base_loss - last.loss), math.hypot(last.loss_se, fall.se))
 
     @property

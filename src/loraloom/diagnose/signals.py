@@ -66,7 +66,8 @@ class Trace:
     @property
     def areas(self) -> list[float]:
         """The learning rate summed over all steps up to each bucket's end."""
-        total, areas = 0.0, list[float]()
+        total = 0.0
+        areas = list[float]()
         for (before, after), rate in zip(pairwise([0, *self.steps]), self.rates, strict=True):
             total += (after - before) * rate
             areas.append(total)

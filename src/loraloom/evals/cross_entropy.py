@@ -117,7 +117,8 @@ def _losses(logits_NV: Tensor, targets_N1: Tensor, wide: torch.dtype, right_N: T
         ].copy_(logits_NV)
     if right_N is not None:
         right_N.copy_(wide_NV.argmax(-1, keepdim=True).eq(targets_N1).squeeze(-1))
-    top_N1, own_N1 = wide_NV.amax(-1, keepdim=True), wide_NV.gather(-1, targets_N1)
+    top_N1 = wide_NV.amax(-1, keepdim=True)
+    own_N1 = wide_NV.gather(-1, targets_N1)
     torch.softmax(wide_NV, -1, out=wide_NV)
     losses_N1 = top_N1 - wide_NV.amax(-1, keepdim=True).log() - own_N1
     if right_N is None:

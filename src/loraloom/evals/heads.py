@@ -102,7 +102,9 @@ def losses_at(
         prepack: spend memory on a faster layout of a frozen head.
     """
     head = model.get_output_embeddings()
-    rows_N, columns_N, targets_N = at.rows_N, at.columns_N, at.targets_N
+    rows_N = at.rows_N
+    columns_N = at.columns_N
+    targets_N = at.targets_N
     owners = (
         head.owners(at.host_rows_N) if isinstance(head, PackedLayer) else [(slice(0, len(rows_N)), head)]
     )

@@ -66,7 +66,8 @@ def _f1_and_mcc(counts_RP: Floats, cells_2P: Ints, classes: int) -> Floats:
     seen_RC = (true_RC + chosen_RC) > 0
     f1_RC = 2 * hit_RC / np.where(seen_RC, true_RC + chosen_RC, 1)
     f1_R = f1_RC.sum(axis=1) / seen_RC.sum(axis=1)
-    n_R, correct_R = counts_RP.sum(axis=1), hit_RC.sum(axis=1)
+    n_R = counts_RP.sum(axis=1)
+    correct_R = hit_RC.sum(axis=1)
     covariance_R = correct_R * n_R - (true_RC * chosen_RC).sum(axis=1)
     spread_R = np.sqrt((n_R**2 - (true_RC**2).sum(axis=1)) * (n_R**2 - (chosen_RC**2).sum(axis=1)))
     return np.stack([f1_R, covariance_R / np.where(spread_R > 0, spread_R, 1)])

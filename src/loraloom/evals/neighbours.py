@@ -28,7 +28,8 @@ token that is read by mistake."""
 LOOSER = 5
 """A language model in half precision may differ so much more: a token near the border
 of two experts takes the other one."""
-SHORT, LONG = 4, 7
+SHORT = 4
+LONG = 7
 
 
 @torch.no_grad()
@@ -50,7 +51,8 @@ def refuse_seen_neighbours(objective: Objective, model: Any, task: Task, pad_id:
     device = next(model.parameters()).device
     alone = objective.rows(model, collate([short], pad_id, task).to(device))
     beside = objective.rows(model, collate([short, long], pad_id, task).to(device))
-    loss, other = float(alone.loss[0]), float(beside.loss[0])
+    loss = float(alone.loss[0])
+    other = float(beside.loss[0])
     _refuse_not_finite(model, loss, other)
     if tolerance > TOLERANCE[torch.float32]:
         tolerance *= LOOSER

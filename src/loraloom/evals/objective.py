@@ -68,7 +68,8 @@ def _per_row(at: Positions, size: int, losses_N: Tensor, right_N: Tensor) -> Row
     ones_N = torch.ones_like(losses_N.detach())
     if at.counted_N is not None:
         ones_N = at.counted_N.to(losses_N.dtype)
-        losses_N, right_N = losses_N * ones_N, right_N * ones_N
+        losses_N = losses_N * ones_N
+        right_N = right_N * ones_N
     loss = losses_N.new_zeros(size).index_add(0, at.rows_N, losses_N)
     weight = losses_N.new_zeros(size).index_add(0, at.rows_N, ones_N)
     correct = losses_N.new_zeros(size).index_add(0, at.rows_N, right_N.to(losses_N.dtype))

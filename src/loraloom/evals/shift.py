@@ -50,7 +50,8 @@ def shift_of(model: Any) -> Shift:
         ModelError: it makes none, or one of another kind.
     """
     ids = _plain_ids(model, 5)
-    short, long = [*ids[:3], IGNORE, IGNORE], [*ids[1:], ids[0]]
+    short = [*ids[:3], IGNORE, IGNORE]
+    long = [*ids[1:], ids[0]]
     labels_BU = torch.tensor([short, long], device=next(model.parameters()).device)
     try:
         made_BU = _heard_by_decoder(model, labels_BU)

@@ -91,7 +91,8 @@ def _network(model: ModelFacts, dtype: str, attention: str) -> nn.Module:
 
     from loraloom.lora.attention import use_row_attention
 
-    config, asked = copy.deepcopy(model.config), "sdpa" if attention == "rows" else attention
+    config = copy.deepcopy(model.config)
+    asked = "sdpa" if attention == "rows" else attention
     if getattr(config, "pad_token_id", 0) is None:
         config.pad_token_id = 0  # a decoder that classifies would refuse the rows
     network = (

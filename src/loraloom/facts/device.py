@@ -162,7 +162,8 @@ def cuda_memory() -> tuple[int, int, int]:
     import torch
 
     free, total = torch.cuda.mem_get_info()
-    reserved, allocated = torch.cuda.memory_reserved(), torch.cuda.memory_allocated()
+    reserved = torch.cuda.memory_reserved()
+    allocated = torch.cuda.memory_allocated()
     return free + reserved - allocated, total, allocated + CUDA_CONTEXT_BYTES
 
 
@@ -261,11 +262,10 @@ def _host_memory() -> tuple[int, int]:
     import psutil
 
     memory = psutil.virtual_memory()
-    total, free = int(memory.total), int(memory.available)
-    limit, used = (
-        _read_int(Path("/sys/fs/cgroup/memory.max")),
-        _read_int(Path("/sys/fs/cgroup/memory.current")),
-    )
+    total = int(memory.total)
+    free = int(memory.available)
+    limit = _read_int(Path("/sys/fs/cgroup/memory.max"))
+    used = _read_int(Path("/sys/fs/cgroup/memory.current"))
     if limit is not None and limit < total:
         total = limit
         free = min(free, max(0, limit - (used or 0)))

@@ -14,7 +14,8 @@ DTYPES = ("float32", "bfloat16", "float16", "float64")
 VISIBLE = "CUDA_VISIBLE_DEVICES"
 PCI = Path("/sys/bus/pci/devices")
 """Where Linux lists its cards, drivers or not; a container sees them too."""
-NVIDIA, DISPLAY = "0x10de", "0x03"
+NVIDIA = "0x10de"
+DISPLAY = "0x03"
 """Numbers of the vendor, and of the class of cards that compute or draw."""
 
 Refusals = Mapping[str, Mapping[str, str | None]]

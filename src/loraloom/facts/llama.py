@@ -93,12 +93,10 @@ class LlamaLike:
 
     def _block(self) -> dict[str, tuple[int, int, bool]]:
         """The linear layers of one block: inputs, outputs, and whether it has biases."""
-        d, f, a, kv = (
-            self.hidden,
-            self.intermediate,
-            self.heads * self.head_size,
-            self.kv_heads * self.head_size,
-        )
+        d = self.hidden
+        f = self.intermediate
+        a = self.heads * self.head_size
+        kv = self.kv_heads * self.head_size
         return {
             "self_attn.q_proj": (d, a, self.query_biases),
             "self_attn.k_proj": (d, kv, self.query_biases),
@@ -180,8 +178,11 @@ def _is_plain(made: dict[str, Any], family: Family) -> bool:
 
 def _fits(made: dict[str, Any]) -> bool:
     """Whether the sizes of a config, each good by itself, fit each other."""
-    hidden, heads, layers = made["hidden_size"], made["num_attention_heads"], made["num_hidden_layers"]
-    head_size, pad = made.get("head_dim", hidden // heads), made.get("pad_token_id")
+    hidden = made["hidden_size"]
+    heads = made["num_attention_heads"]
+    layers = made["num_hidden_layers"]
+    head_size = made.get("head_dim", hidden // heads)
+    pad = made.get("pad_token_id")
     return all(
         (
             hidden % heads == 0,

@@ -85,7 +85,9 @@ class Pass:
 
     def block(self, adapted: frozenset[str]) -> None:
         """One block, whose layers with these paths inside it carry an adapter."""
-        model, heads, f = self.model, self.model.heads * self.model.head_size, self.model.intermediate
+        model = self.model
+        heads = self.model.heads * self.model.head_size
+        f = self.model.intermediate
         self.norm(model.hidden, 1)
         names = ("self_attn.q_proj", "self_attn.k_proj", "self_attn.v_proj")
         queries, keys, values = self.linears(names, model.hidden, adapted)

@@ -408,7 +408,8 @@ def _linears(model: nn.Module, heads: Sequence[str], experts: int, task: Task) -
         if isinstance(module, Conv1D):
             d_in, d_out = (int(size) for size in module.weight.shape)
         elif isinstance(module, nn.Linear):
-            d_in, d_out = module.in_features, module.out_features
+            d_in = module.in_features
+            d_out = module.out_features
         else:
             continue
         is_head = module is output or any(path == head or path.startswith(f"{head}.") for head in heads)

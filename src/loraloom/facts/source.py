@@ -211,7 +211,8 @@ def _no_folder(name: str, folder: Path) -> ModelError:
 
 
 def _explain(name: str, is_folder: bool, fault: Exception) -> ModelError:
-    text, first = str(fault), cause_line(fault)
+    text = str(fault)
+    first = cause_line(fault)
     if "trust_remote_code" in text:
         return ModelError(
             f"{name} brings its own model code, which is not run unless you allow it",

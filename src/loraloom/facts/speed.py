@@ -130,11 +130,14 @@ def measured(
     """
     clocks = clocks or CLOCKS
     run()
-    began, best, repeats = look(clocks), math.inf, 0
+    began = look(clocks)
+    best = math.inf
+    repeats = 0
     while True:
         started = clocks.wall()
         run()
-        best, repeats = min(best, clocks.wall() - started), repeats + 1
+        best = min(best, clocks.wall() - started)
+        repeats = repeats + 1
         spent = since(began, clocks)
         if spent.wall >= MOST_SECONDS or (spent.wall if not cores else spent.own) >= ENOUGH_SECONDS:
             break

@@ -20,7 +20,8 @@ BYTES = {"float64": 8, "float32": 4, "bfloat16": 2, "float16": 2}
 """Of one number, by its type."""
 SINGLE_FILES = ("model.safetensors", "pytorch_model.bin")
 INDEX_FILES = ("model.safetensors.index.json", "pytorch_model.bin.index.json")
-SAMPLES, SAMPLE_BYTES = 64, 2**16
+SAMPLES = 64
+SAMPLE_BYTES = 2**16
 """Of each weight file: its size and this many pieces, evenly from end to end. Training moves nearly
 every number of a model, so that another version is told from this one; a file of up to 4 MiB is read
 whole."""

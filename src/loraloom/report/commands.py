@@ -100,7 +100,8 @@ def _bits(base: Any, quantization: str) -> str | None:
     if quantization not in QUANTISED or not isinstance(base, dict):
         return None
     found: dict[str, Any] = base
-    dtype, kept = found.get("dtype"), f"llm_int8_skip_modules={found.get('kept_layers')!r}"
+    dtype = found.get("dtype")
+    kept = f"llm_int8_skip_modules={found.get('kept_layers')!r}"
     if quantization == "int8":
         return f", dtype={dtype!r}, quantization_config=BitsAndBytesConfig(load_in_8bit=True, {kept}))"
     four = "load_in_4bit=True, bnb_4bit_quant_type='nf4', bnb_4bit_use_double_quant=True"

@@ -46,11 +46,8 @@ class Shown:
     @property
     def widest(self) -> int:
         """Columns of text that all of it takes in one piece."""
-        return max(
-            cell_len(line)
-            for cell in (self.heading, *(cell.plain for cell in self.cells))
-            for line in cell.split("\n")
-        )
+        texts = [self.heading, *(cell.plain for cell in self.cells)]
+        return max(cell_len(line) for text in texts for line in text.split("\n"))
 
     @property
     def least(self) -> int:

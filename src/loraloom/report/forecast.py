@@ -62,19 +62,16 @@ def _forecast(
         for key, value in amounts.items()
         if key not in NO_PARTS and value > 0
     ]
-    inside = (
-        "inside the range"
-        if low <= measured <= high
-        else "above the range"
-        if measured > high
-        else "below the range"
-    )
+    if low <= measured <= high:
+        where = "inside the range"
+    else:
+        where = "above the range" if measured > high else "below the range"
     return Forecast(
         name=name,
         expected=words(total),
         between=f"{words(low)} to {words(high)}",
         measured=words(measured) if measured > 0 else "not measured",
-        verdict=f"{measured / total - 1:+.0%} against the forecast, {inside}" if measured > 0 else "",
+        verdict=f"{measured / total - 1:+.0%} against the forecast, {where}" if measured > 0 else "",
         parts=tuple(sorted(parts, key=lambda part: -part.share)),
     )
 

@@ -126,6 +126,7 @@ def heat_map(result: RunResult, trials: Sequence[Trial]) -> Figure | None:
         return None
     column, names = _columns(rates)
     best: dict[tuple[int, int], Trial] = {}
+    # The worst first: the best trial of a cell is the last one written to it.
     for rate, rank, trial in sorted(points, key=lambda point: _cost(result, point[2]), reverse=True):
         best[column(rate), ranks.index(rank)] = trial
     grid = [[best.get((x, y)) for x in range(len(names))] for y in range(len(ranks))]
@@ -325,7 +326,8 @@ def _columns(rates: Sequence[float]) -> tuple[Callable[[float], int], list[str]]
     """
     if len(rates) <= RATE_BINS + 2:
         return list(rates).index, [number(rate) for rate in rates]
-    low, step = math.log(rates[0]), math.log(rates[-1] / rates[0]) / RATE_BINS
+    low = math.log(rates[0])
+    step = math.log(rates[-1] / rates[0]) / RATE_BINS
     names = [
         f"{number(math.exp(low + i * step))} – {number(math.exp(low + (i + 1) * step))}"
         for i in range(RATE_BINS)

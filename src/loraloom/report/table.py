@@ -134,7 +134,9 @@ def setting(trial: Trial, key: str) -> object:
 def _setting(key: str, heading: str, dotted: str, importance: int, *, numeric: bool = True) -> Column:
     def order(_: RunResult, trial: Trial) -> float | str:
         value = setting(trial, dotted)
-        return value if isinstance(value, (int, float)) else math.nan if numeric else number(value)
+        if isinstance(value, (int, float)):
+            return value
+        return math.nan if numeric else number(value)
 
     return Column(
         key, heading, lambda _, trial: number(setting(trial, dotted)), importance, numeric, order

@@ -24,7 +24,10 @@ def with_error(value: float, error: float = math.nan) -> str:
         return f"{value:.3g}"
     tiny = 0 < abs(value) < 1e-3
     if math.isnan(error) or error <= 0:
-        return _exponent(value, 2) if tiny else f"{value:.4g}" if abs(value) >= 1000 else f"{value:.3f}"
+        if tiny:
+            return _exponent(value, 2)
+        return f"{value:.4g}" if abs(value) >= 1000 else f"{value:.3f}"
+    # The digit after the point at which the error begins: 2 for 0.03. Below 0, before the point.
     begins = -math.floor(math.log10(error))
     if tiny and begins > 3:
         digits = min(MOST_DIGITS, max(0, begins + math.floor(math.log10(abs(value)))))
@@ -117,10 +120,12 @@ def clipped(text: str) -> str:
 def _short(value: float) -> str:
     if value == 0 or not math.isfinite(value):
         return f"{value:g}"
-    if 1e-2 <= abs(value) < 1e6:
-        return (
-            f"{value:.3g}" if abs(value) < 1 else f"{value:.4g}" if abs(value) < 1e4 else f"{value:.0f}"
-        )
+    if 1e-2 <= abs(value) < 1:
+        return f"{value:.3g}"
+    if 1 <= abs(value) < 1e4:
+        return f"{value:.4g}"
+    if 1e4 <= abs(value) < 1e6:
+        return f"{value:.0f}"
     mantissa, _, exponent = _exponent(value, 2).partition("e")
     return f"{mantissa.rstrip('0').rstrip('.')}e{exponent}"
 

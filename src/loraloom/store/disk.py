@@ -19,25 +19,17 @@ def disk(path: Path) -> Generator[None]:
         yield
     except OSError as error:
         if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
-            what, advice = (
-                "the disk is full",
-                "make room and go on with --resume; what was written so far is kept",
-            )
+            what = "the disk is full"
+            advice = "make room and go on with --resume; what was written so far is kept"
         elif error.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
-            what, advice = (
-                "writing is not allowed here",
-                "choose a folder that you may write to: --output-dir FOLDER",
-            )
+            what = "writing is not allowed here"
+            advice = "choose a folder that you may write to: --output-dir FOLDER"
         elif error.errno == errno.ENOENT:
-            what, advice = (
-                "the folder is gone",
-                "was it moved or deleted while the run was going? start the run again",
-            )
+            what = "the folder is gone"
+            advice = "was it moved or deleted while the run was going? start the run again"
         else:
-            what, advice = (
-                "the disk refused",
-                "check the disk, or choose another one: --output-dir FOLDER",
-            )
+            what = "the disk refused"
+            advice = "check the disk, or choose another one: --output-dir FOLDER"
         raise StoreError(what, where=str(path), got=error.strerror or str(error), next=advice) from error
 
 

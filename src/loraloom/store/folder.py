@@ -202,7 +202,8 @@ class RunFolder:
         Trials are many and most of them have ended: the text of each is made once, as
         long as it stays the same.
         """
-        known, self._trials = self._trials, dict[str, tuple[Trial, str]]()
+        known = self._trials
+        self._trials = dict[str, tuple[Trial, str]]()
         for trial in result.trials:
             old = known.get(trial.id)
             text = old[1] if old and old[0] is trial else _indented(to_json(trial, indent=2).decode())

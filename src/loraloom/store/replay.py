@@ -65,7 +65,8 @@ def _take_run(result: RunResult, event: Event) -> None:
     elif event.kind == "evaluated":
         result.baseline = {**result.baseline, **_scores(event)}
     elif event.kind == "run_finished":
-        result.status, result.reason = event.data.get("status", "completed"), event.data.get("reason")
+        result.status = event.data.get("status", "completed")
+        result.reason = event.data.get("reason")
 
 
 def _take_trial(trial: Trial, event: Event) -> Trial:

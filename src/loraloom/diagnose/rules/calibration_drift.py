@@ -13,7 +13,8 @@ def judge(case: Case) -> Finding | None:
     readings = case.signals.readings
     if not readings or not _as_good_as_ever(case):
         return None
-    best, last = min(readings, key=lambda reading: reading.loss), readings[-1]
+    best = min(readings, key=lambda reading: reading.loss)
+    last = readings[-1]
     if last.loss <= best.loss + SIGMAS * best.loss_se:
         return None
     return Finding(

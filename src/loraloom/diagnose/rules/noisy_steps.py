@@ -16,7 +16,8 @@ WIDER = 8
 
 
 def judge(case: Case) -> Finding | None:
-    advised, late = case.advised_rate, case.window(0.5, 1)
+    advised = case.advised_rate
+    late = case.window(0.5, 1)
     if (
         case.exit
         or case.signals.best is None
@@ -25,6 +26,7 @@ def judge(case: Case) -> Finding | None:
         or not thrown_about(case)
     ):
         return None
+    # A small batch is noisy at any rate: where it learns all the same, near the advice, all is well.
     if case.fall.sure and (advised is None or case.rate <= 2 * advised):
         return None
     rate = case.rate / 2 if advised is None else min(case.rate / 2, advised)

@@ -13,11 +13,12 @@ NAME = "nothing-to-learn"
 MOVED = 0.01
 """Median |scale B A| / |W| from which an adapter has certainly moved."""
 RULED_OUT = 1 / 3
-"""Of the cost of a guess."""
+"""Share of a guess's cost: a gain of this size must be ruled out."""
 
 
 def judge(case: Case) -> Finding | None:
-    best, guess = case.signals.best, case.guess_cost
+    best = case.signals.best
+    guess = case.guess_cost
     if (
         best is None
         or guess is None
@@ -31,6 +32,7 @@ def judge(case: Case) -> Finding | None:
         guess - best.cost > SIGMAS * best.cost_se
         or case.guess_loss - lowest.loss > SIGMAS * lowest.loss_se
     )
+    # The most that may have been gained, by the error of the evaluation.
     possible = guess - best.cost + SIGMAS * best.cost_se
     if better or possible > RULED_OUT * guess or (case.update or 0.0) < MOVED:
         return None

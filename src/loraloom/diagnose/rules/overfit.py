@@ -25,10 +25,12 @@ MORE_DROPOUT = 0.05
 
 
 def judge(case: Case) -> Finding | None:
-    readings, best = case.signals.readings, case.signals.best
+    readings = case.signals.readings
+    best = case.signals.best
     if best is None or (case.exit or ("", ""))[0] == "diverged":
         return None
-    last, later = readings[-1], [reading for reading in readings if reading.step > best.step]
+    last = readings[-1]
+    later = [reading for reading in readings if reading.step > best.step]
     if not later or last.train_loss >= best.train_loss or last.loss <= best.loss:
         return None
     if not _lost(case, later) and not _idle(case, best, last):

@@ -15,16 +15,18 @@ BELOW_ADVICE = 1 / 4
 
 
 def judge(case: Case) -> Finding | None:
-    modules, gap = list(case.signals.modules.values()), case.gap
+    modules = list(case.signals.modules.values())
+    gap = case.gap
     if not modules or gap is None or case.exit or case.steps < LEAST_STEPS or not case.fall.sure:
         return None
     full = sum(module.effective_rank > FULL * module.r for module in modules)
-    r, advised = int(case.values[names.R]), int(case.advised.get(names.R) or 0)
+    r = int(case.values[names.R])
+    advised = int(case.advised.get(names.R) or 0)
     if full < MODULES * len(modules) or overfit.judge(case) or gap.mean > SIGMAS * gap.se:
         return None
     below = r <= BELOW_ADVICE * advised
     larger = max(2 * r, advised) if below else 2 * r
-    # The scale alpha / r stays what it was, so that the rate need not be found anew.
+    # The scale alpha / r stays what it was, so that the rate need not be tuned again.
     patch = {names.R: larger, names.LORA_ALPHA: float(case.values[names.LORA_ALPHA]) * larger / r}
     return Finding(
         NAME,

@@ -22,7 +22,8 @@ FLOOR = 8
 
 
 def judge(case: Case) -> Finding | None:
-    modules, r = list(case.signals.modules.values()), int(case.values[names.R])
+    modules = list(case.signals.modules.values())
+    r = int(case.values[names.R])
     if not modules or r <= FLOOR or case.exit or case.steps < LEAST_STEPS:
         return None
     advised = int(case.advised.get(names.R) or 0)

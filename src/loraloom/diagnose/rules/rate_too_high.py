@@ -13,7 +13,9 @@ ABOVE_ADVICE = 4.0
 
 
 def judge(case: Case) -> Finding | None:
-    advised, best, gain = case.advised_rate, case.signals.best, case.base_gain
+    advised = case.advised_rate
+    best = case.signals.best
+    gain = case.base_gain
     if advised is None or best is None or gain is None or case.rate <= ABOVE_ADVICE * advised:
         return None
     last = case.signals.readings[-1]

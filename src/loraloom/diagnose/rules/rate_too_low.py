@@ -21,13 +21,15 @@ FACTOR = 3.0
 
 def judge(case: Case) -> Finding | None:
     advised = case.advised_rate
-    first, fall = case.window(0, 0.1), case.fall
+    first = case.window(0, 0.1)
+    fall = case.fall
     low = advised is not None and case.rate < BELOW_ADVICE * advised
     still = fall.mean < max(FALL * first.mean, SIGMAS * fall.se)
     if case.exit or case.steps < LEAST_STEPS or (advised is not None and not low):
         return None
     if not still and not (low and undertrained.judge(case)):
         return None
+    # Where most steps are clipped, it is the clipping that makes them small.
     if case.clipped_share > 0.5 and not low:
         return None
     rate = max(FACTOR * case.rate, advised or 0.0)

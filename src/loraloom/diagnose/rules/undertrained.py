@@ -41,7 +41,8 @@ class Mark(NamedTuple):
 
 
 def judge(case: Case) -> Finding | None:
-    readings, base = case.signals.readings, case.base_loss
+    readings = case.signals.readings
+    base = case.base_loss
     if (
         len(readings) < 3
         or case.exit
@@ -50,8 +51,10 @@ def judge(case: Case) -> Finding | None:
         or case.steps < case.planned_steps
     ):
         return None
-    last, advised = readings[-1], case.advised_steps
-    gained, middle = base - last.loss, _when_spent(case, base)
+    last = readings[-1]
+    advised = case.advised_steps
+    gained = base - last.loss
+    middle = _when_spent(case, base)
     short = advised is not None and case.steps < BELOW_ADVICE * advised
     started = gained > SIGMAS * last.loss_se
     if not (_unfinished(case, gained, middle) if short else _still_falling(case, base, middle)):
@@ -86,9 +89,12 @@ def _unfinished(case: Case, gained: float, middle: Mark) -> bool:
 
 def _still_falling(case: Case, base: float, middle: Mark) -> bool:
     """Whether what the late gain promises is surely enough."""
-    last, end = case.signals.readings[-1], _course(case, base)[-1]
+    last = case.signals.readings[-1]
+    end = _course(case, base)[-1]
     if last is not case.signals.best or last.loss >= base:
         return False
+    # The paired errors are those of what decides. Where that is not the loss, the error of a single
+    # evaluation is all that is known of the loss.
     noise = end.noise - middle.noise if case.decides == "loss" else last.loss_se
     sure = middle.loss - last.loss - SIGMAS * noise
     return sure > 0 and _promise(base - middle.loss, sure) >= WORTH
@@ -110,7 +116,8 @@ def _course(case: Case, base: float) -> list[Mark]:
     the best one before them, over the same rows, and the errors of these steps add up: that of a sum is
     never more than the sum of theirs.
     """
-    marks, lowest = [Mark(0, base, 0.0)], math.inf
+    marks = [Mark(0, base, 0.0)]
+    lowest = math.inf
     for reading in case.signals.readings:
         noise = marks[-1].noise
         if reading.loss < lowest:

@@ -16,7 +16,8 @@ ENOUGH = 0.1
 
 
 def judge(case: Case) -> Finding | None:
-    losses, warmup = case.losses, float(case.values.get(names.WARMUP_RATIO) or 0)
+    losses = case.losses
+    warmup = float(case.values.get(names.WARMUP_RATIO) or 0)
     early = losses[: max(4, round(EARLY * len(losses)))]
     if case.steps < LEAST_STEPS or len(early) < 4 or warmup >= SHORT or case.exit:
         return None
