@@ -145,10 +145,8 @@ def described(one: Subject, forecast: Estimate) -> dict[str, Any]:
 
 
 def trainer_of(one: Subject) -> PackTrainer:
-    objective = objective_for(one.data.task, one.model, prepack=one.plan.prepack)
-    packed = PackedModel(
-        one.model, fresh_modules=HEADS.get(one.shape.family, ()), prepack=one.plan.prepack
-    )
+    objective = objective_for(one.data.task, one.model)
+    packed = PackedModel(one.model, fresh_modules=HEADS.get(one.shape.family, ()))
     return PackTrainer(
         packed,
         one.data.train,

@@ -61,13 +61,11 @@ class Task:
 
     @cached_property
     def objective(self) -> Objective:
-        return objective_for(self.prepared.task, self.base.model, prepack=True)
+        return objective_for(self.prepared.task, self.base.model)
 
     @cached_property
     def packed(self) -> PackedModel:
-        return PackedModel(
-            share_copy(self.base.model), fresh_modules=self.base.fresh_modules, prepack=True
-        )
+        return PackedModel(share_copy(self.base.model), fresh_modules=self.base.fresh_modules)
 
     @property
     def validation(self) -> Sequence[Row]:

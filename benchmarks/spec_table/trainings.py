@@ -75,8 +75,8 @@ class Bench:
     def trainer(self) -> PackTrainer:
         """An empty pack over the frozen base."""
         base, data = self.base, self.prepared.data
-        packed = PackedModel(share_copy(base.model), fresh_modules=base.fresh_modules, prepack=True)
-        objective = objective_for(self.prepared.task, base.model, prepack=True)
+        packed = PackedModel(share_copy(base.model), fresh_modules=base.fresh_modules)
+        objective = objective_for(self.prepared.task, base.model)
         return PackTrainer(
             packed,
             data.train,

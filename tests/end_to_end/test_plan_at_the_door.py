@@ -94,7 +94,7 @@ def test_people_see_notes_and_warnings_under_their_own_names(world: World, loral
     assert "note: memory is that of PEFT on CUDA with the base in half precision" in answer.out
     assert not any("PEFT" in line for line in answer.out.splitlines() if line.startswith("warning: "))
     memory = next(line for line in answer.out.splitlines() if line.startswith("memory: "))
-    assert " for 1 candidate: " in memory and "overhead " in memory and "layouts" not in memory
+    assert " for 1 candidate: " in memory and "overhead " in memory
 
 
 @pytest.mark.parametrize(("model", "rows"), ADDRESSES)
@@ -119,9 +119,7 @@ def test_the_engine_of_peft_trains_one_candidate_and_its_ladder_is_its_own(
     assert all(
         rung["bytes"] < document["forecast"]["memory"]["total_bytes"] for rung in document["ladder"]
     )
-    assert not {"one candidate at a time", "no layouts of frozen weights"} & {
-        rung["name"] for rung in document["ladder"]
-    }
+    assert "one candidate at a time" not in {rung["name"] for rung in document["ladder"]}
 
 
 def test_training_with_the_engine_of_peft_is_refused(

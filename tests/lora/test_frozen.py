@@ -1,5 +1,4 @@
-"""Products of frozen weights in oneDNN's layout: right for any number of tokens, and
-compiled for few of them."""
+"""Products of frozen weights by oneDNN: right for any number of tokens, and compiled for few of them."""
 
 from __future__ import annotations
 
@@ -23,13 +22,13 @@ ROWS = (1, 15, 16, 17, 79, 256, 300, 1024, 1300)
 def layer(monkeypatch: pytest.MonkeyPatch) -> nn.Linear:
     if not torch.backends.mkldnn.is_available():
         pytest.skip("this torch has no oneDNN")
-    monkeypatch.setattr(frozen, "prepacking_pays", lambda device_type, dtype: True)
+    monkeypatch.setattr(frozen, "takes_onednn", lambda device_type, dtype: True)
     torch.manual_seed(0)
     return nn.Linear(D_IN, D_OUT)
 
 
 @pytest.mark.parametrize("rows", ROWS)
-def test_a_layout_gives_the_plain_product_for_any_number_of_tokens(layer: nn.Linear, rows: int) -> None:
+def test_onednn_gives_the_plain_product_for_any_number_of_tokens(layer: nn.Linear, rows: int) -> None:
     kernel = frozen_kernel(layer)
     assert kernel is not None
     x, gy = torch.randn(rows, D_IN), torch.randn(rows, D_OUT)
@@ -66,18 +65,33 @@ def test_rows_just_below_a_block_take_one_call() -> None:
     assert frozen.blocks_of(2_049) == (1024, 1024, 16)
 
 
-def test_a_small_float32_weight_gets_no_layout(
+def test_a_small_float32_weight_goes_elsewhere(
     layer: nn.Linear, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def refuse(*_: object) -> None:
-        raise AssertionError("a layout was made")
+        raise AssertionError("oneDNN was asked")
 
-    monkeypatch.setattr(frozen, "_prepacked", refuse)
+    monkeypatch.setattr(frozen, "_in_blocks", refuse)
     small = nn.Linear(64, SMALLEST // 64 - 1)
     kernel, x = frozen_kernel(small), torch.randn(3, 64)
     assert kernel is not None and torch.allclose(kernel.forward(x), small(x), atol=1e-5)
-    with pytest.raises(AssertionError, match="a layout was made"):
-        frozen_kernel(layer)
+    with pytest.raises(AssertionError, match="oneDNN was asked"):
+        frozen_kernel(layer).forward(torch.randn(3, D_IN))  # type: ignore[union-attr]
+
+
+def test_a_weight_is_asked_for_at_each_product() -> None:
+    """Nothing may hold one: where it lies may change between two products."""
+    layer, x = nn.Linear(8, 4), torch.randn(3, 8)
+    kernel = frozen_kernel(layer)
+    assert kernel is not None
+    before = kernel.forward(x)
+    layer.weight = nn.Parameter(2 * layer.weight.detach(), requires_grad=False)
+    assert torch.allclose(kernel.forward(x) - layer.bias, 2 * (before - layer.bias), atol=1e-6)
+
+
+def test_a_torch_without_onednn_multiplies_plainly(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.backends.mkldnn, "is_available", lambda: False)
+    assert not any(frozen.takes_onednn("cpu", dtype) for dtype in (torch.float32, torch.bfloat16))
 
 
 def test_what_a_user_says_of_onednn_s_programs_stands(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,4 +1,4 @@
-"""A run is given what its plan forecast: the size of its passes and the layouts of its weights."""
+"""A run is given what its plan forecast: the size of its passes."""
 
 from __future__ import annotations
 
@@ -11,7 +11,6 @@ from tokenizers import Tokenizer, models, pre_tokenizers
 from loraloom.config.asked import Config, DataConfig, ModelConfig
 from loraloom.pipeline.prepare import prepare
 from loraloom.pipeline.workbench import Workbench
-from loraloom.plan import planner
 
 WORDS = ("<pad>", "<unk>", "<eos>", "one", "two", "three", "four")
 
@@ -52,15 +51,9 @@ def config(tmp_path: Path) -> Config:
     )
 
 
-@pytest.mark.parametrize("prepack", [True, False])
-def test_a_bench_runs_as_its_plan_says(
-    config: Config, prepack: bool, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(planner, "prepacks", lambda *facts: prepack)
+def test_a_bench_runs_as_its_plan_says(config: Config) -> None:
     prepared = prepare(config)
-    bench = Workbench(prepared)
-    assert bench.trainer.token_budget == prepared.plan.token_budget
-    assert bench.packed.prepack == bench.objective.prepack == prepared.plan.prepack == prepack  # type: ignore[attr-defined]
+    assert Workbench(prepared).trainer.token_budget == prepared.plan.token_budget
 
 
 def test_scoring_holds_twice_the_tokens_of_a_training_pass(

@@ -211,7 +211,6 @@ def test_memory_takes_the_least_and_the_same_rows_a_step(facts: Make) -> None:
     )
     assert (values["adapter.target_modules"], values["adapter.r"]) == ("mlp", 8)
     assert values["training.gradient_checkpointing"] is engine.GRADIENT_CHECKPOINTING
-    assert not small.prepack
 
 
 def test_memory_keeps_the_windows_that_the_user_set(facts: Make) -> None:

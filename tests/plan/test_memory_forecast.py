@@ -38,7 +38,7 @@ from loraloom.lora.attention import LONGEST
 from loraloom.lora.packed import PackedModel
 from loraloom.lora.routing import Routing
 from loraloom.lora.segment import Segment
-from loraloom.plan.memory import LAYOUTS_SHARE, forecast_memory
+from loraloom.plan.memory import forecast_memory
 from loraloom.plan.pass_memory import is_gated, kept_by_formula, kept_by_layers
 from loraloom.plan.planner import Facts, Plan, candidate, make_plan
 from loraloom.plan.shape import Shape
@@ -88,27 +88,15 @@ LONGER = LONGEST[torch.float32] + 16
 
 
 class Allocations(TorchDispatchMode):
-    """Counts the bytes of tensors that operations make, as they come and go.
-
-    Layouts of weights cannot be looked into and stay for good: they are counted by the
-    weights that they are made of.
-    """
+    """Counts the bytes of tensors that operations make, as they come and go."""
 
     def __init__(self, existing: set[int]) -> None:
         super().__init__()
-        self.existing, self.alive, self.now, self.peak, self.layouts = (
-            existing,
-            dict[int, int](),
-            0,
-            0,
-            0,
-        )
+        self.existing, self.alive = existing, dict[int, int]()
+        self.now = self.peak = 0
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         result = func(*args, **(kwargs or {}))
-        if func is torch.ops.mkldnn._reorder_linear_weight.default:
-            self.layouts += args[0].nbytes
-            return result
         for leaf in tree_leaves(result):
             if isinstance(leaf, torch.Tensor):
                 storage = leaf.untyped_storage()
@@ -156,8 +144,8 @@ def a_step(facts: ModelFacts, plan: Plan, length: int = LENGTH) -> Allocations:
     model = AUTO[task].from_config(facts.config, attn_implementation=values["model.attn_implementation"])
     model = model.to(getattr(torch, values["model.dtype"])).eval()
     loss, packed = (
-        objective_for(task, model, prepack=plan.prepack),
-        PackedModel(model, prepack=plan.prepack),
+        objective_for(task, model),
+        PackedModel(model),
     )
     adapter = packed.add("one", candidate(plan, "one", {}).adapter, 0)
     if values["training.gradient_checkpointing"]:
@@ -187,17 +175,10 @@ def tables_of(loss: Any, packed: PackedModel, batch: Any) -> list[torch.Tensor]:
         kept.append(room(*asked))
         return kept[-1]
 
-    # no layouts here: those of the head belong to the step that is counted
     with pytest.MonkeyPatch.context() as patch, packed.base_only() as network, torch.no_grad():
         patch.setattr(cross_entropy, "_room", remember)
-        plain = type(loss)(packed.model, prepack=False) if hasattr(loss, "form") else loss
-        plain.rows(network, batch)
+        loss.rows(network, batch)
     return kept
-
-
-@pytest.fixture
-def without_layouts(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(frozen, "prepacking_pays", lambda device_type, dtype: False)
 
 
 @pytest.mark.parametrize("family", FAMILIES)
@@ -212,7 +193,7 @@ def without_layouts(monkeypatch: pytest.MonkeyPatch) -> None:
     ],
 )
 def test_activations_and_logits_are_what_a_step_allocates(
-    tmp_path: Any, without_layouts: None, family: str, dtype: str, targets: str, length: int
+    tmp_path: Any, family: str, dtype: str, targets: str, length: int
 ) -> None:
     FAMILIES[family]().save_pretrained(tmp_path)
     facts = model_facts(str(tmp_path))
@@ -222,7 +203,7 @@ def test_activations_and_logits_are_what_a_step_allocates(
 
 
 @pytest.mark.parametrize("family", FAMILIES)
-def test_with_checkpointing_too(tmp_path: Any, without_layouts: None, family: str) -> None:
+def test_with_checkpointing_too(tmp_path: Any, family: str) -> None:
     FAMILIES[family]().save_pretrained(tmp_path)
     facts = model_facts(str(tmp_path))
     plan = plan_of(facts, "float32", "all-linear", checkpointing=True)
@@ -240,55 +221,18 @@ def test_a_decoder_that_classifies_is_counted_without_a_padding_token(tmp_path: 
     assert counted == pytest.approx(kept_by_formula(facts, 4, LENGTH, "sdpa"), rel=0.15)
 
 
-@pytest.fixture
-def with_layouts(monkeypatch: pytest.MonkeyPatch) -> None:
-    if not torch.backends.mkldnn.is_available():
-        pytest.skip("this torch has no oneDNN")
-    monkeypatch.setattr(frozen, "prepacking_pays", lambda device_type, dtype: device_type == "cpu")
-
-
-@pytest.mark.parametrize("family", ["llama", "gpt2", "bert"])
-@pytest.mark.parametrize("targets", ["all-linear", "attention"])
-def test_layouts_are_those_that_a_step_makes(
-    tmp_path: Any, with_layouts: None, family: str, targets: str
+@pytest.mark.parametrize("takes", [True, False])
+def test_programs_are_there_where_onednn_multiplies(
+    facts: Make, takes: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    FAMILIES[family]().save_pretrained(tmp_path)
-    facts = model_facts(str(tmp_path))
-    plan = plan_of(facts, "float32", targets)
-    assert plan.prepack
-    assert a_step(facts, plan).layouts == plan.forecast["memory_one"].parts["layouts"] > 0
-    assert a_step(facts, replace(plan, shape=replace(plan.shape, prepack=False))).layouts == 0
-
-
-def test_layouts_are_there_once_whatever_the_number_of_candidates(
-    facts: Make, with_layouts: None
-) -> None:
-    forecast = make_plan(Config(), facts("tiny")).forecast
-    assert forecast["memory"].parts["layouts"] == forecast["memory_one"].parts["layouts"] > 0
-    assert forecast["memory"].parts["adapters"] > forecast["memory_one"].parts["adapters"]
-
-
-def test_layouts_are_made_only_where_much_memory_is_left(facts: Make, with_layouts: None) -> None:
-    at = facts("bert-base")
-    roomy = make_plan(Config(), at)
-    assert roomy.prepack and not make_plan(Config(), facts("bert-base", device=GPU)).prepack
-    limit = roomy.forecast["memory"].value / LAYOUTS_SHARE
-    for share, made in ((1.01, True), (0.99, False)):
-        plan = make_plan(
-            Config(
-                limits=LimitsConfig(
-                    memory=f"{round(limit * share / 2**20)}MiB", max_packed=roomy.pack_size
-                )
-            ),
-            at,
-        )
-        assert plan.prepack == made
-        assert (plan.forecast["memory"].parts["layouts"] > 0) == made
-
-
-def test_a_processor_that_gains_nothing_makes_no_layouts(facts: Make, without_layouts: None) -> None:
-    plan = make_plan(Config(), facts("tiny"))
-    assert not plan.prepack and plan.forecast["memory"].parts["layouts"] == 0
+    monkeypatch.setattr(
+        frozen, "takes_onednn", lambda device_type, dtype: takes and device_type == "cpu"
+    )
+    forecast = make_plan(Config(), facts("bert-base")).forecast
+    assert (forecast["memory"].parts["programs"] > 0) == takes
+    assert forecast["memory"].parts["programs"] == forecast["memory_one"].parts["programs"]
+    on_a_gpu = make_plan(Config(), facts("bert-base", device=GPU)).forecast
+    assert on_a_gpu["memory"].parts["programs"] == 0
 
 
 @pytest.mark.parametrize(("device", "tokens"), [(CPU, 512), (GPU, 4096)])

@@ -39,7 +39,7 @@ def halved(bench: Bench) -> dict[str, Any]:
     def fresh() -> PackTrainer:
         trainer = engine(model, make_rows(tokens, model.config.vocab_size))
         pack_of(model, trainer, packed)
-        trainer.tick()  # layouts, moments and tables are there from here on
+        trainer.tick()  # moments and tables are there from here on
         return trainer
 
     trainer = fresh()

@@ -6,7 +6,6 @@ from __future__ import annotations
 import threading
 from collections.abc import Iterator
 from typing import Any
-from weakref import WeakKeyDictionary
 
 import torch
 from torch import Tensor, nn
@@ -23,10 +22,6 @@ than this that takes longer than the products."""
 BLOCK_BYTES = 3 * 2**20
 """A CPU widens so much of a chunk at once and makes gradients of it: the passes over it
 then stay in a core's own cache."""
-
-_kernels: WeakKeyDictionary[nn.Module, dict[bool, Frozen]] = WeakKeyDictionary()
-"""Of each head, by `prepack`."""
-
 
 _rooms = threading.local()
 
@@ -128,19 +123,10 @@ def _losses(logits_NV: Tensor, targets_N1: Tensor, wide: torch.dtype, right_N: T
     return losses_N1.squeeze(-1)
 
 
-def token_losses(
-    hidden_ND: Tensor, head: nn.Linear, targets_N: Tensor, *, prepack: bool = True
-) -> tuple[Tensor, Tensor]:
+def token_losses(hidden_ND: Tensor, head: nn.Linear, targets_N: Tensor) -> tuple[Tensor, Tensor]:
     """Losses [N] in nats and first choices that are right [N], of hidden states [N, D]
-    under a frozen head.
-
-    Args:
-        prepack: spend memory on a faster layout of the head (`frozen_kernel`), which is
-            kept as long as the head.
-    """
-    made = _kernels.setdefault(head, {})
-    kernel = made.get(prepack) or frozen_kernel(head, prepack=prepack)
+    under a frozen head."""
+    kernel = frozen_kernel(head)
     assert kernel is not None
-    made[prepack] = kernel
     chunk = chunk_rows(head.weight.shape[0], hidden_ND.device)
     return ChunkedCrossEntropy.apply(hidden_ND, kernel, targets_N, chunk)  # type: ignore[return-value]

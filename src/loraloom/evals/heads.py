@@ -93,13 +93,10 @@ class Positions:
 
 
 def losses_at(
-    model: Any, form: HeadForm, inputs: Mapping[str, Tensor], at: Positions, *, prepack: bool = True
+    model: Any, form: HeadForm, inputs: Mapping[str, Tensor], at: Positions
 ) -> tuple[Tensor, Tensor]:
     """Losses [N] in nats and first choices that are right [N] (NaN where they would
     cost), at chosen positions.
-
-    Args:
-        prepack: spend memory on a faster layout of a frozen head.
     """
     head = model.get_output_embeddings()
     rows_N = at.rows_N
@@ -115,17 +112,16 @@ def losses_at(
     assert hidden is not None
     hidden_ND = hidden[rows_N, columns_N]
     parts = [
-        _under_head(hidden_ND[place], module, form.cap, targets_N[place], prepack)
-        for place, module in owners
+        _under_head(hidden_ND[place], module, form.cap, targets_N[place]) for place, module in owners
     ]
     return torch.cat([losses for losses, _ in parts]), torch.cat([right for _, right in parts])
 
 
 def _under_head(
-    hidden_ND: Tensor, head: nn.Module, cap: float | None, targets_N: Tensor, prepack: bool
+    hidden_ND: Tensor, head: nn.Module, cap: float | None, targets_N: Tensor
 ) -> tuple[Tensor, Tensor]:
     if type(head) is nn.Linear and cap is None and not head.weight.requires_grad:
-        return token_losses(hidden_ND, head, targets_N, prepack=prepack)
+        return token_losses(hidden_ND, head, targets_N)
 
     def losses_of(part_ND: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
         return _cross_entropy(_capped(head(part_ND), cap), targets)

@@ -82,17 +82,14 @@ class CausalObjective:
 
     metric = "token_accuracy"
 
-    def __init__(self, model: Any, *, prepack: bool = True) -> None:
-        self.prepack = prepack
+    def __init__(self, model: Any) -> None:
         self.form = head_form(model, {"input_ids": _some_ids(model)})
         self.concurrent = self.form.hidden != "given"
         self.chance = math.log(model.config.get_text_config().vocab_size)
 
     def rows(self, model: Any, batch: Batch, at: Positions | None = None) -> RowLosses:
         at = Positions.of(self.targets(batch.on_host), batch.labels.device) if at is None else at
-        losses_N, right_N = losses_at(
-            model, self.form, {"input_ids": batch.input_ids}, at, prepack=self.prepack
-        )
+        losses_N, right_N = losses_at(model, self.form, {"input_ids": batch.input_ids}, at)
         return _per_row(at, len(batch.labels), losses_N, right_N)
 
     def targets(self, batch: Batch) -> Tensor:
@@ -132,8 +129,7 @@ class Seq2SeqObjective:
 
     metric = "token_accuracy"
 
-    def __init__(self, model: Any, *, prepack: bool = True) -> None:
-        self.prepack = prepack
+    def __init__(self, model: Any) -> None:
         ids = _some_ids(model)
         self.form = head_form(model, {"input_ids": ids, "decoder_input_ids": ids})
         self.concurrent = self.form.hidden != "given"
@@ -150,21 +146,17 @@ class Seq2SeqObjective:
             "decoder_input_ids": self.shift(batch.labels),
         }
         at = Positions.of(self.targets(batch.on_host), batch.labels.device) if at is None else at
-        losses_N, right_N = losses_at(model, self.form, inputs, at, prepack=self.prepack)
+        losses_N, right_N = losses_at(model, self.form, inputs, at)
         return _per_row(at, len(batch.labels), losses_N, right_N)
 
 
-def objective_for(task: str, model: Any, *, prepack: bool = True) -> Objective:
-    """The objective of a task; asks the model (outside any wrapping) what its head is like.
-
-    Args:
-        prepack: spend memory on a faster layout of a language model's frozen head.
-    """
+def objective_for(task: str, model: Any) -> Objective:
+    """The objective of a task; asks the model (outside any wrapping) what its head is like."""
     if task == "causal_lm":
-        return CausalObjective(model, prepack=prepack)
+        return CausalObjective(model)
     if task == "seq_cls":
         return ClassificationObjective(model)
-    return Seq2SeqObjective(model, prepack=prepack)
+    return Seq2SeqObjective(model)
 
 
 def _some_ids(model: Any) -> Tensor:

@@ -17,10 +17,11 @@ from loraloom.config import names
 from loraloom.lora.adapter_weights import MAGNITUDE_NAME, REMOVED, AdapterWeights
 from loraloom.lora.arena import BIAS_NAME, Arena, Entry
 from loraloom.lora.deltas import LayerWeights
+from loraloom.lora.frozen import dense_weight
 from loraloom.lora.init import Start, moves_base, named_seed, reinitialised, start_of
 from loraloom.lora.layer import lora_scale
 from loraloom.lora.module_tree import ModuleTree
-from loraloom.lora.packed_layer import PackedLayer, dense_weight, dtype_of, linear_shape
+from loraloom.lora.packed_layer import PackedLayer, dtype_of, linear_shape
 from loraloom.lora.parts import Dora, OwnDtype, Part, Removed, Shift
 from loraloom.lora.pass_stack import Place
 from loraloom.lora.refusals import refuse_impossible, shiftable_biases

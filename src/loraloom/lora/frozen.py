@@ -1,11 +1,10 @@
-"""Kernels of frozen layers: a weight that never changes can be laid out once for the fastest product.
+"""Products of frozen layers, whose weight is asked for each time: plain, or spread from codes.
 
 `frozen_kernel(layer)` gives forward and backward for a layer whose weight is known (nn.Linear, Conv1D,
 one of `lora.quantised`); None for anything else, which is then run as it is, under autograd.
 
-On a CPU oneDNN can keep a weight in its own blocked layout, once for x W^T and once for g W. That takes
-the weight's memory twice more. Where it pays is known by processor, not measured, so that the same run
-gives the same bits.
+On some processors oneDNN multiplies faster than what torch takes by itself. Which do is known by their
+maker, not measured, so that the same run gives the same bits.
 """
 
 from __future__ import annotations
@@ -21,11 +20,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-PREPACK_ROWS = 256
-"""Number of tokens that a layout is made for; other numbers work as well."""
 BLOCKS = (1024, 512, 256, 128, 64, 16)
-"""Numbers of tokens that such a product takes at once: any number is put together from
-these, the last one filled up.
+"""Numbers of tokens that oneDNN takes at once: any number is put together from these, the
+last one filled up.
 
 For every new number oneDNN compiles a program, which takes milliseconds and more than half a megabyte,
 and it keeps a thousand of them: batches of many lengths would pay for them with more memory than a small
@@ -35,10 +32,9 @@ CALL_ROWS = 16
 """What a call costs beside its rows, in rows: it reads the whole weight, whose numbers
 come from memory or a shared cache."""
 SMALLEST = 128 * 128
-"""Numbers of a float32 weight below which a layout gains nothing."""
+"""Numbers of a float32 weight below which oneDNN gains nothing."""
 PROGRAMS = "128"
-"""Programs that oneDNN keeps, of these products and of all others in half precision:
-several times what one pass needs."""
+"""Programs that oneDNN keeps: several times what one pass needs."""
 
 
 @dataclass(frozen=True)
@@ -65,63 +61,81 @@ class FrozenWeight(Protocol):
         ...
 
 
+class DenseWeight:
+    """The weight of a plain layer: nn.Linear, or Conv1D, which keeps it transposed."""
+
+    def __init__(self, layer: nn.Module) -> None:
+        self._layer: Any = layer
+
+    def blocks(self) -> Iterator[tuple[slice, Tensor]]:
+        w_OD = self.dense()
+        yield slice(0, len(w_OD)), w_OD
+
+    def dense(self) -> Tensor:
+        weight: Tensor = self._layer.weight.detach()
+        return weight if type(self._layer) is nn.Linear else weight.T
+
+
+def frozen_weight(layer: nn.Module) -> FrozenWeight | None:
+    """The weight of a linear layer, or None where only the layer itself knows it."""
+    if isinstance(layer, FrozenWeight):
+        return layer
+    plain = type(layer) is nn.Linear or type(layer).__name__ == "Conv1D"
+    return DenseWeight(layer) if plain else None
+
+
+def dense_weight(layer: nn.Module) -> Tensor:
+    """The frozen weight [O, D] of a linear layer; a quantised one is spread anew at each call."""
+    weight = frozen_weight(layer)
+    return layer.weight if weight is None else weight.dense()  # type: ignore[return-value]
+
+
+def frozen_kernel(layer: nn.Module) -> Frozen | None:
+    """How to run a frozen layer, or None where only the layer itself knows."""
+    weight = frozen_weight(layer)
+    if weight is None:
+        return None
+    bias_O: Any = layer.bias
+    bias_O = None if bias_O is None else bias_O.detach()
+    return Frozen(
+        lambda x_ND: times_transposed(x_ND, weight, bias_O), lambda gy_NO: times(gy_NO, weight)
+    )
+
+
 def times_transposed(x_ND: Tensor, weight: FrozenWeight, bias_O: Tensor | None) -> Tensor:
     """x W^T + bias, [N, O], block by block of W's rows."""
     parts = [
-        F.linear(x_ND, w_RD, None if bias_O is None else bias_O[rows]) for rows, w_RD in weight.blocks()
+        _product(x_ND, w_RD, None if bias_O is None else bias_O[rows]) for rows, w_RD in weight.blocks()
     ]
     return parts[0] if len(parts) == 1 else torch.cat(parts, 1)
 
 
 def times(gy_NO: Tensor, weight: FrozenWeight) -> Tensor:
-    """gy W, [N, D], block by block of W's rows. What is added up block by block is
-    added up in float32 at least."""
+    """gy W, [N, D], block by block of W's rows. What is added up block by block is added up
+    in float32 at least."""
     blocks = weight.blocks()
     rows, w_RD = next(blocks)
-    gx_ND = gy_NO[:, rows] @ w_RD
+    gx_ND = _product(gy_NO[:, rows], w_RD.T, None)
     if rows.stop == gy_NO.shape[1]:
         return gx_ND
     gx_ND = gx_ND.to(torch.promote_types(gx_ND.dtype, torch.float32))
     for rows, w_RD in blocks:
-        gx_ND += gy_NO[:, rows] @ w_RD
+        gx_ND += _product(gy_NO[:, rows], w_RD.T, None)
     return gx_ND.to(gy_NO.dtype)
 
 
-def frozen_kernel(layer: nn.Module, *, prepack: bool = True) -> Frozen | None:
-    """How to run a frozen layer, or None where only the layer itself knows.
-
-    Args:
-        prepack: spend twice the weight's memory on oneDNN's layout, where that is faster.
-    """
-    if isinstance(layer, FrozenWeight):
-        spread: Any = layer
-        return Frozen(
-            lambda x_ND: times_transposed(x_ND, spread, spread.bias), lambda gy_NO: times(gy_NO, spread)
-        )
-    weight, bias = getattr(layer, "weight", None), getattr(layer, "bias", None)
-    if not isinstance(weight, Tensor) or not weight.is_floating_point():
-        return None
-    if type(layer) is nn.Linear:
-        w_OD = weight.detach()
-    elif type(layer).__name__ == "Conv1D":
-        w_OD = weight.detach().T
-    else:
-        return None
-    bias = None if bias is None else bias.detach()
-    if (
-        prepack
-        and prepacking_pays(weight.device.type, weight.dtype)
-        and has_layout(weight.numel(), weight.dtype)
-    ):
-        return _prepacked(w_OD, bias)
-    return Frozen(lambda x_ND: F.linear(x_ND, w_OD, bias), lambda gy_NO: gy_NO @ w_OD)
+def _product(x_ND: Tensor, w_OD: Tensor, bias_O: Tensor | None) -> Tensor:
+    """x W^T + bias by whatever is fastest here."""
+    if not (takes_onednn(w_OD.device.type, w_OD.dtype) and is_large(w_OD.numel(), w_OD.dtype)):
+        return F.linear(x_ND, w_OD, bias_O)
+    onednn: Any = torch.ops.mkldnn._linear_pointwise
+    return _in_blocks(lambda x: onednn(x, w_OD, bias_O, "none", [], ""), x_ND, w_OD.shape[0])
 
 
-def prepacking_pays(device_type: str, dtype: torch.dtype) -> bool:
-    """Whether oneDNN's layout is faster for weights of this dtype on this machine's `device_type`.
+def takes_onednn(device_type: str, dtype: torch.dtype) -> bool:
+    """Whether products with weights of this dtype go to oneDNN on this machine's `device_type`.
 
-    On AMD, MKL's float32 products reach half of oneDNN's; in bfloat16 the layout saves
-    a reorder at every call.
+    On AMD, MKL's float32 products reach half of oneDNN's; torch itself takes it for bfloat16.
     """
     if device_type != "cpu" or not torch.backends.mkldnn.is_available():
         return False
@@ -130,8 +144,8 @@ def prepacking_pays(device_type: str, dtype: torch.dtype) -> bool:
     return dtype == torch.float32 and _vendor() == "AuthenticAMD"
 
 
-def has_layout(numbers: int, dtype: torch.dtype) -> bool:
-    """Whether a weight of so many numbers gets a layout, where layouts pay."""
+def is_large(numbers: int, dtype: torch.dtype) -> bool:
+    """Whether oneDNN gains anything on a weight of so many numbers."""
     return dtype != torch.float32 or numbers >= SMALLEST
 
 
@@ -140,21 +154,6 @@ def keep_few_programs() -> None:
     before its first product."""
     for name in ("ONEDNN_PRIMITIVE_CACHE_CAPACITY", "LRU_CACHE_CAPACITY"):
         os.environ.setdefault(name, PROGRAMS)
-
-
-def _prepacked(w_OD: Tensor, bias: Tensor | None) -> Frozen:
-    ops: Any = torch.ops.mkldnn
-    forward = ops._reorder_linear_weight(w_OD.contiguous(), PREPACK_ROWS)
-    backward = ops._reorder_linear_weight(w_OD.T.contiguous(), PREPACK_ROWS)
-    d_out, d_in = w_OD.shape
-    return Frozen(
-        lambda x_ND: _in_blocks(
-            lambda x: ops._linear_pointwise(x, forward, bias, "none", [], ""), x_ND, d_out
-        ),
-        lambda gy_NO: _in_blocks(
-            lambda gy: ops._linear_pointwise(gy, backward, None, "none", [], ""), gy_NO, d_in
-        ),
-    )
 
 
 def _in_blocks(product: Callable[[Tensor], Tensor], x_ND: Tensor, width: int) -> Tensor:

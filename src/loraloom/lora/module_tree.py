@@ -21,7 +21,6 @@ class ModuleTree:
 
     Args:
         uses: how the model calls each module that runs, by path (`probe.probe`).
-        prepack: spend memory on faster layouts of frozen weights (`frozen.frozen_kernel`).
 
     Attributes:
         originals: every module by its path in the model as it came.
@@ -30,7 +29,7 @@ class ModuleTree:
         route: where wrapped layers look up whose rows are whose.
     """
 
-    def __init__(self, model: nn.Module, uses: Mapping[str, Use], *, prepack: bool) -> None:
+    def __init__(self, model: nn.Module, uses: Mapping[str, Use]) -> None:
         device = next(model.parameters()).device
         self.uses = uses
         self.originals = dict(model.named_modules())
@@ -38,7 +37,6 @@ class ModuleTree:
         self.wrapped: dict[str, PackedLayer] = {}
         self.route = Route(shared=device.type != "cpu")
         self._anchor = torch.zeros((), device=device, requires_grad=True)
-        self._prepack = prepack
         self._split: set[str] = set()
 
     def original(self, path: str) -> Any:
@@ -67,7 +65,6 @@ class ModuleTree:
                 self.route,
                 self._anchor,
                 rowless=rowless,
-                prepack=self._prepack,
             )
             parent, _, name = path.rpartition(".")
             setattr(self.originals[parent], name, layer)

@@ -44,7 +44,6 @@ class PackedModel:
         fresh_modules: paths of modules that the checkpoint did not carry (a new head): initialised anew
             for each adapter from its own seed.
         dtype: of the adapters' weights, gradients and moments; float32 unless the model is float64.
-        prepack: spend memory on faster layouts of frozen weights (`frozen.frozen_kernel`).
         kernels: do the candidates' part in the kernels of `lora.kernels`; None for
             where they can be used.
         fused: do norms and gates of the base in one kernel each, where nothing but rounding differs;
@@ -66,7 +65,6 @@ class PackedModel:
         *,
         fresh_modules: tuple[str, ...] = (),
         dtype: torch.dtype | None = None,
-        prepack: bool = True,
         kernels: bool | None = None,
         fused: bool | None = None,
     ) -> None:
@@ -83,8 +81,7 @@ class PackedModel:
         self.dtype = dtype or (torch.float64 if reference.dtype == torch.float64 else torch.float32)
         self.kernels_refusal = self._kernels_refusal(kernels)
         self.fused = self._fuse(fused)
-        self.prepack = prepack
-        self._tree = ModuleTree(model, uses, prepack=prepack)
+        self._tree = ModuleTree(model, uses)
         self._route = self._tree.route
         self._builder = AdapterBuilder(model, self._tree, fresh_modules=fresh_modules, dtype=self.dtype)
         self.adapters: dict[str, AdapterWeights] = {}

@@ -46,7 +46,6 @@ class PackedLayer(nn.Module):
         dropouts: the trial's dropout, for its parts.
         whole: a trial's own copy of the module, which then replaces it.
         rowless: some inputs carry no rows; see `split_by_candidate`.
-        prepack: spend memory on a faster layout of the frozen weight.
     """
 
     def __init__(
@@ -58,16 +57,9 @@ class PackedLayer(nn.Module):
         anchor: Tensor,
         *,
         rowless: bool = False,
-        prepack: bool = True,
     ) -> None:
         super().__init__()
-        self.base, self.path, self.number, self.rowless, self.prepack = (
-            base,
-            path,
-            number,
-            rowless,
-            prepack,
-        )
+        self.base, self.path, self.number, self.rowless = base, path, number, rowless
         self.adapters: dict[str, LayerWeights] = {}
         self.parts: dict[str, list[Part]] = {}
         self.dropouts: dict[str, float] = {}
@@ -90,7 +82,7 @@ class PackedLayer(nn.Module):
     @cached_property
     def _kernel(self) -> Frozen | None:
         """Made when the layer first carries LoRA: it may cost memory."""
-        return frozen_kernel(self.base, prepack=self.prepack)
+        return frozen_kernel(self.base)
 
     def owners(self, rows_N: Tensor) -> list[tuple[slice, nn.Module]] | None:
         """Which module each of the sorted rows (on the host) goes through, as (places
@@ -297,10 +289,3 @@ def dtype_of(layer: nn.Module, otherwise: torch.dtype) -> torch.dtype:
         return otherwise
     weight = getattr(layer, "weight", None)
     return weight.dtype if isinstance(weight, Tensor) and weight.is_floating_point() else otherwise
-
-
-def dense_weight(layer: nn.Module) -> Tensor:
-    """The frozen weight [O, D] of a linear layer; a quantised one is spread out anew at each call."""
-    if type(layer).__name__ == "Conv1D":
-        return layer.weight.T  # type: ignore[union-attr]
-    return layer.dense() if isinstance(layer, FrozenWeight) else layer.weight  # type: ignore[return-value]

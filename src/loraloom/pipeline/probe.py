@@ -102,9 +102,9 @@ def timed(prepared: Prepared, base: Base, clock: Callable[[], float] = time.perf
     trained is thrown away."""
     plan, data, held_out = prepared.plan, prepared.data, _spread(prepared.data.validation, HELD_OUT)
     trainer = PackTrainer(
-        PackedModel(share_copy(base.model), fresh_modules=base.fresh_modules, prepack=plan.prepack),
+        PackedModel(share_copy(base.model), fresh_modules=base.fresh_modules),
         data.train,
-        objective_for(data.task, base.model, prepack=plan.prepack),
+        objective_for(data.task, base.model),
         task=data.task,
         pad_id=base.pad_id,
         validation=held_out,

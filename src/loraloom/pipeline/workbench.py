@@ -50,10 +50,8 @@ class Workbench:
         self.prepared, self.values = prepared, plan.values()
         self.base: Base = prepared.load_base()
         self.metric, self.direction = deciding_metric(prepared.config.search.metric, prepared.task)
-        self.objective = objective_for(prepared.task, self.base.model, prepack=plan.prepack)
-        self.packed = PackedModel(
-            share_copy(self.base.model), fresh_modules=self.base.fresh_modules, prepack=plan.prepack
-        )
+        self.objective = objective_for(prepared.task, self.base.model)
+        self.packed = PackedModel(share_copy(self.base.model), fresh_modules=self.base.fresh_modules)
         self.trainer = PackTrainer(
             self.packed,
             data.train,

@@ -124,9 +124,6 @@ def _cuts(case: Case, shape: Shape) -> Iterator[_Cut]:
         yield _Cut(
             "one candidate at a time", {names.MAX_PACKED: 1}, case, shape, "none; a search takes longer"
         )
-    if shape.prepack:
-        shape = replace(shape, prepack=False)
-        yield _Cut("no layouts of frozen weights", {"goal": "memory"}, case, shape, "none", seconds=0.3)
     if case.decided.dtype == "float32" and case.facts.device.kind != "mps":
         change = {names.DTYPE: "bfloat16"}
         native = case.facts.device.bf16_native

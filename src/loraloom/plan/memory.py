@@ -1,6 +1,6 @@
 """Forecast of a run's peak memory, part by part, for K candidates in a pack.
 
-    peak = weights + their layouts + state of K adapters + max(training pass, evaluation
+    peak = weights + state of K adapters + max(training pass, evaluation
     pass) + allocator + runtime
 
 `pass_memory` tells what a pass takes.
@@ -9,7 +9,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import replace
 
 from loraloom.config import names
 from loraloom.facts.device import CUDA_CONTEXT_BYTES
@@ -46,14 +45,10 @@ HOLES = {"cpu": 3.8, "cuda": 0.0, "mps": 0.0}
 """What malloc holds on to instead where layers are computed again, in units of what one layer keeps:
 between the small tensors that stay, large ones come and go, and an aligned one does not fit where one of
 its own size was. Fitted on seven such runs."""
-LAYOUTS = 2
-"""Copies of a frozen weight that `lora.frozen` lays out anew: one for the way forward,
-one for the way back."""
 PROGRAM_BYTES = 0.6e6
 """A program that oneDNN has compiled (`lora.frozen.BLOCKS`)."""
-LAYOUTS_SHARE = 0.6
-"""Layouts are made where the forecast with them stays below this share of the budget:
-speed should not cost candidates."""
+WAYS = 2
+"""Products of a frozen layer: forwards and backwards."""
 STATE = ("adapters", "gradients", "optimizer")
 """Parts that each candidate adds, whatever shares a pass with it."""
 UNCERTAINTY = 0.10
@@ -72,8 +67,7 @@ def forecast_memory(case: Case, shape: Shape) -> Estimate:
     passing = max(activations + logits, evaluation)
     parts = {
         "weights": weight_bytes(case.facts.model, element, shape.quantization),
-        "layouts": layout_bytes(case) if shape.prepack else 0.0,
-        "programs": program_bytes(case) if shape.prepack else 0.0,
+        "programs": program_bytes(case),
         "adapters": shape.packed * trained * adapter_bytes + stack_bytes(case, shape),
         "gradients": shape.packed * trained * GRADIENT_BYTES,
         "optimizer": (
@@ -102,19 +96,6 @@ def runtime_bytes(case: Case) -> float:
     return held + LIBRARY_BYTES if held else RUNTIME_BYTES[case.facts.device.kind]
 
 
-def prepacks(case: Case, shape: Shape) -> bool:
-    """Whether frozen weights are laid out anew: faster on this processor, and memory to spare."""
-    import torch
-
-    from loraloom.lora.frozen import prepacking_pays
-
-    if not prepacking_pays(case.facts.device.kind, getattr(torch, case.decided.dtype)):
-        return False
-    return (
-        forecast_memory(case, replace(shape, prepack=True)).value <= LAYOUTS_SHARE * case.memory_budget
-    )
-
-
 def weight_bytes(model: ModelFacts, element: float, quantization: str) -> float:
     """The frozen model. Only the linear layers inside the blocks are quantised."""
     if quantization == "none":
@@ -123,31 +104,27 @@ def weight_bytes(model: ModelFacts, element: float, quantization: str) -> float:
     return model.linear_parameters * small + (model.parameters - model.linear_parameters) * element
 
 
-def layout_bytes(case: Case) -> float:
-    """Layouts of the frozen layers that have them; once, whatever K is."""
-    numbers = sum(linear.parameters for linear in laid_out(case))
-    return LAYOUTS * numbers * case.decided.dtype_bytes
-
-
 def program_bytes(case: Case) -> float:
-    """What oneDNN compiles for layouts: one program for each kind of layer, way and block of tokens."""
+    """What oneDNN compiles for frozen layers: a program for each kind, way and block of tokens."""
     from loraloom.lora.frozen import BLOCKS
 
-    kinds = {(linear.in_features, linear.out_features) for linear in laid_out(case)}
-    return PROGRAM_BYTES * len(kinds) * LAYOUTS * len(BLOCKS)
+    kinds = {(linear.in_features, linear.out_features) for linear in layers_in_onednn(case)}
+    return PROGRAM_BYTES * len(kinds) * WAYS * len(BLOCKS)
 
 
-def laid_out(case: Case) -> list[LinearFact]:
-    """Frozen layers that get layouts: those that carry an adapter, and a language model's head."""
+def layers_in_onednn(case: Case) -> list[LinearFact]:
+    """Frozen layers that oneDNN multiplies: those that carry an adapter, and a language model's head."""
     import torch
 
-    from loraloom.lora.frozen import has_layout
+    from loraloom.lora.frozen import is_large, takes_onednn
 
     model, dtype = case.facts.model, getattr(torch, case.decided.dtype)
+    if not takes_onednn(case.facts.device.kind, dtype):
+        return []
     headed = model.task != "seq_cls" and not _softcapped(model)
     heads = [linear for linear in model.linears if headed and linear.role == "head"]
     chosen = {linear.path: linear for linear in (*case.linears, *heads)}
-    return [linear for linear in chosen.values() if has_layout(linear.parameters, dtype)]
+    return [linear for linear in chosen.values() if is_large(linear.parameters, dtype)]
 
 
 def _softcapped(model: ModelFacts) -> bool:

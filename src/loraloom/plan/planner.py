@@ -17,7 +17,6 @@ from loraloom.lora.workers import most_at_once
 from loraloom.plan import engine, goals, presets
 from loraloom.plan.adjust import bent
 from loraloom.plan.case import CONFIG, Case, Decided, Facts, target_linears
-from loraloom.plan.memory import prepacks
 from loraloom.plan.memory_after_training import forecast_afterwards
 from loraloom.plan.needs import need, notes_on_device, notes_on_engine, packs_candidates
 from loraloom.plan.rules import RULES, batch, max_length, rank, rate
@@ -77,12 +76,6 @@ class Plan:
         return self.settings.seeds_for_finalists
 
     @property
-    def prepack(self) -> bool:
-        """Whether frozen weights are laid out anew for faster products, at the memory
-        of "layouts" in the forecast."""
-        return self.shape.prepack
-
-    @property
     def workers(self) -> int:
         """Passes that run at once: more than one keep the cores of a processor busy,
         where memory allows it."""
@@ -118,7 +111,7 @@ def make_plan(config: Config, facts: Facts) -> Plan:
     trainings = trainings_of_search(case)
     forecast = {
         "memory": need(case, shape),
-        "memory_one": need(case, decided_shape(decided, prepack=shape.prepack)),
+        "memory_one": need(case, decided_shape(decided)),
         "time": forecast_time(
             case, trials=trainings, packed=shape.packed, token_budget=shape.token_budget
         ),
@@ -133,9 +126,8 @@ def _shape_of_pack(case: Case) -> Shape:
     """How the pack is trained: in the faster ways that memory allows."""
     packed = case.decided.max_packed
     fast = case.asked.goal != "memory" and packs_candidates(case)
-    prepack = fast and prepacks(case, decided_shape(case.decided, packed=packed))
     workers = most_at_once(case.facts.device.kind, case.facts.device.threads) if fast else 1
-    shape = decided_shape(case.decided, packed=packed, prepack=prepack, workers=workers)
+    shape = decided_shape(case.decided, packed=packed, workers=workers)
     if need(case, shape).high > case.memory_budget:
         shape = replace(shape, workers=1)
     return replace(shape, token_budget=token_budget(case, shape))

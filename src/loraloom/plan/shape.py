@@ -16,7 +16,6 @@ class Shape:
     Attributes:
         micro_batch: rows of one candidate.
         packed: candidates that share a pass.
-        prepack: whether frozen weights are laid out anew.
         workers: passes that run at once, if there are as many candidates.
     """
 
@@ -25,7 +24,6 @@ class Shape:
     packed: int = 1
     checkpointing: bool = False
     quantization: str = "none"
-    prepack: bool = False
     workers: int = 1
     token_budget: int | None = None
     """Padded tokens of a pass; None for the device's own number."""
@@ -53,7 +51,6 @@ def decided_shape(
     *,
     micro_batch: int | None = None,
     packed: int = 1,
-    prepack: bool = False,
     workers: int = 1,
     token_budget: int | None = None,
 ) -> Shape:
@@ -64,7 +61,6 @@ def decided_shape(
         packed=packed,
         checkpointing=decided.checkpointing,
         quantization=decided.quantization,
-        prepack=prepack,
         workers=workers,
         token_budget=token_budget,
     )

@@ -268,11 +268,9 @@ class PackTrainer:
         return seat.window[seat.micro]
 
     def _may_share(self, present: Sequence[Seat]) -> bool:
-        """Whether passes may run at once: layers have their layouts, and no pass
-        changes the model while it runs."""
-        settled = all(seat.tokens for seat in present)
+        """Whether passes may run at once: no pass changes the model while it runs."""
         noisy = any(seat.candidate.training.neftune_noise_alpha for seat in present)
-        return settled and not noisy and self.objective.concurrent
+        return not noisy and self.objective.concurrent
 
     def _run_passes(
         self, groups: Sequence[Sequence[Seat]], micro: dict[str, Numbers], *, together: bool

@@ -14,8 +14,8 @@ import torch
 from torch import Tensor
 
 from loraloom.diagnose.signals import ModuleUpdate, Reading
+from loraloom.lora.frozen import dense_weight
 from loraloom.lora.layer import lora_scale
-from loraloom.lora.packed_layer import dense_weight
 from loraloom.lora.transfer import fetch
 from loraloom.records import Score
 from loraloom.search.compare import mean_cost, paired_difference, standard_error

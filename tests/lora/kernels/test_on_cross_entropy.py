@@ -30,10 +30,10 @@ def test_losses_and_gradients_are_those_of_plain_torch(
         monkeypatch.setattr(selftest, "used", lambda *_, used=used: used)
         torch.manual_seed(1)
         hidden = (3 * torch.randn(7, 16)).to(device, dtype).requires_grad_()
-        losses, _ = token_losses(hidden, head, targets, prepack=False)
+        losses, _ = token_losses(hidden, head, targets)
         (losses * torch.arange(7).to(losses)).sum().backward()
         assert hidden.grad is not None
-        scored, right = token_losses(hidden.detach(), head, targets, prepack=False)
+        scored, right = token_losses(hidden.detach(), head, targets)
         found[used] = [losses.detach(), hidden.grad, scored, right]
     for ours, theirs in zip(found[True], found[False], strict=True):
         assert float((ours - theirs).abs().max()) <= tolerance * float(theirs.abs().max().clamp(min=1.0))

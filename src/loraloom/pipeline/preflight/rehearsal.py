@@ -2,9 +2,9 @@
 pass that only scores.
 
 B starts at zero and has moved when the second step begins: then every tensor of an adapter must have a
-gradient. The order is that of a run, whose first pass is a full one too: layouts of weights that are
-made in it stay between what it frees, and later passes spread over the pieces. More steps than two are
-taken while the peak still grows by that. The weights are thrown away; nothing is written.
+gradient. The order is that of a run, whose first pass is a full one too: what is made in it and stays
+lies between what it frees, and later passes spread over the pieces. More steps than two are taken while
+the peak still grows by that. The weights are thrown away; nothing is written.
 """
 
 from __future__ import annotations
@@ -146,10 +146,10 @@ def _run(
 ) -> None:
     """Steps of `beside` candidates on the rows `chosen`, and one evaluation after the second."""
     objective, full = (
-        objective_for(data.task, base.model, prepack=plan.prepack),
+        objective_for(data.task, base.model),
         EVALUATION_FACTOR * plan.token_budget,
     )
-    packed = PackedModel(share_copy(base.model), fresh_modules=base.fresh_modules, prepack=plan.prepack)
+    packed = PackedModel(share_copy(base.model), fresh_modules=base.fresh_modules)
     trainer = PackTrainer(
         packed,
         chosen,
