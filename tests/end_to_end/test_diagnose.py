@@ -184,7 +184,7 @@ def test_apply_says_what_it_cannot_do(
     refused(loraloom("train", "--apply", tmp_path / "nowhere"), "there is no run folder")
     refused(
         loraloom("train", exploded.folder / "config.yaml", "--apply", exploded.folder),
-        "a config of its own",
+        "uses the config of the run",
     )
 
 

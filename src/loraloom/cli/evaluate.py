@@ -16,7 +16,9 @@ Split = Annotated[str, typer.Option("--split", metavar="SPLIT", help="train, val
 Metrics = Annotated[
     list[str] | None,
     typer.Option(
-        "--metric", metavar="NAME", help="Of texts: exact_match, rouge_l or MODULE:FUNCTION. Repeatable."
+        "--metric",
+        metavar="NAME",
+        help="For written texts: exact_match, rouge_l or MODULE:FUNCTION. Repeatable.",
     ),
 ]
 MaxNewTokens = Annotated[

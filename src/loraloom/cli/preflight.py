@@ -63,9 +63,7 @@ def _sum(results: Sequence[CheckResult]) -> str:
         (levels.count("warn"), "warn"),
         (levels.count("skipped"), "skipped"),
     )
-    return (
-        ", ".join(f"{count} {level}" for count, level in counts if count) or "nothing stands in the way"
-    )
+    return ", ".join(f"{count} {level}" for count, level in counts if count) or "no problems found"
 
 
 def _counts(preview: Preview, task: str) -> str:

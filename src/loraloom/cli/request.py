@@ -39,15 +39,19 @@ FLAGS: Mapping[str, Flag] = {
         "Rows: a file, a folder, a hub name, a 'pattern-*'. Repeatable.",
     ),
     "validation": Flag(
-        names.VALIDATION, "FILE|SHARE", "Validation data: the same, or a share of the training data."
+        names.VALIDATION,
+        "FILE|SHARE",
+        "Validation rows, named as for --data, or a share of the training rows.",
     ),
-    "test": Flag(names.TEST, "FILE|SHARE", "Test data: opened once, at the end."),
+    "test": Flag(names.TEST, "FILE|SHARE", "Test rows, named likewise: opened once, at the end."),
     "task": Flag("task", "TASK", "causal_lm, seq_cls or seq2seq_lm."),
     "goal": Flag(
         "goal", "GOAL", "auto, quality, retain, chat, memory or fastest: what the plan leans towards."
     ),
     "preset": Flag(
-        "preset", "NAME", "Values for a known situation, such as sentiment or under-8gb; your own win."
+        "preset",
+        "NAME",
+        "Values for a known situation, such as sentiment or under-8gb; what you set wins.",
     ),
     "name": Flag("name", "NAME", "Name of the run, and of its folder."),
     "output-dir": Flag("output_dir", "FOLDER", "Where run folders go."),

@@ -47,9 +47,13 @@ def sentence_width(console: Console) -> int | None:
     return min(console.width, WIDEST) if is_bounded(console) else None
 
 
-def say(console: Console, text: str = "") -> None:
-    """A sentence, broken between words where lines have a width to keep to."""
-    console.print(Text(wrapped(text, sentence_width(console))), soft_wrap=True)
+def say(console: Console, text: str = "", indent: str = "") -> None:
+    """A sentence, broken between words where lines have a width to keep to.
+
+    Args:
+        indent: begins every line but the first.
+    """
+    console.print(Text(wrapped(text, sentence_width(console), indent)), soft_wrap=True)
 
 
 def verbatim(console: Console, text: str = "") -> None:

@@ -55,7 +55,7 @@ def show_outcome(outcome: Outcome) -> None:
         trials_table(result, table_width(console), rows, more=folder.report_path.name), crop=False
     )
     if result.verdict:
-        verbatim(console, result.verdict)
+        say(console, result.verdict)
     _findings(console, outcome)
     verbatim(console)
     verbatim(console, f"report   {folder.report_path}")
@@ -75,11 +75,8 @@ def _findings(console: Console, outcome: Outcome) -> None:
     best = outcome.result.trial(outcome.result.best)
     found = ranked([*outcome.result.findings, *(best.findings if best else ())])
     for finding in found:
-        verbatim(
-            console,
-            f"{finding.level}: {finding.name}: {finding.symptom} ({finding.evidence})\n  next:"
-            f" {finding.next}",
-        )
+        say(console, f"{finding.level}: {finding.name}: {finding.symptom} ({finding.evidence})", "  ")
+        say(console, f"  next: {finding.next}", "  ")
     remedy = next((finding for finding in found if finding.patch and finding.level != "note"), None)
     if remedy is not None:
         verbatim(

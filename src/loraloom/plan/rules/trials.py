@@ -47,7 +47,7 @@ def advise(case: Case) -> Advice:
     }
     most = LEVELS[0]
     value = next((level for level in LEVELS if seconds[level] <= patience), LEVELS[-1])
-    reason = f"with their race {value} take about {duration(seconds[value])}"
+    reason = f"{value} and their race take about {duration(seconds[value])}"
     if value < most:
         limit = (
             f"{duration(patience)} is"
