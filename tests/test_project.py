@@ -167,6 +167,13 @@ OLD_WORDS = {
 """Names that things had before they had one name each, and the one that they have now."""
 
 
+def test_no_text_leans_on_a_document_that_nobody_can_open() -> None:
+    """What is commonly advised was once told by the numbers of four guides."""
+    paths = [*(ROOT / "src").rglob("*.py"), *(ROOT / "docs").rglob("*.md"), ROOT / "README.md"]
+    found = [path for path in paths if "guide" in path.read_text(encoding="utf-8").lower()]
+    assert not found, "\n".join(str(path.relative_to(ROOT)) for path in found)
+
+
 def test_a_thing_has_one_name() -> None:
     found: list[str] = []
     for path in sorted((ROOT / "src").rglob("*.py")):

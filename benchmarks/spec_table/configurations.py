@@ -1,7 +1,7 @@
-"""The six configurations of the guide's table, and the task that they are tried on.
+"""The six configurations of a printed table, and the task that they are tried on.
 
-The guide gives ranks, alphas of twice the rank, dropout 0.1, attention layers and biases; it gives no
-learning rate, no number of epochs and no batch size. The other guides do: a rate of 2e-4 to begin with,
+The table gives ranks, alphas of twice the rank, dropout 0.1, attention layers and biases; it gives no
+learning rate, no number of epochs and no batch size. Common advice does: a rate of 2e-4 to begin with,
 1 to 3 epochs, batches of 1 to 4.
 """
 
@@ -18,8 +18,8 @@ Values = Mapping[str, Any]
 
 TRAIN_ROWS, VALIDATION_ROWS, TEST_ROWS = 800, 200, 400
 SEEDS = 5
-GUIDES_RATE = 2e-4
-RATES = (GUIDES_RATE, 8e-4, 3.2e-3)
+USUAL_RATE = 2e-4
+RATES = (USUAL_RATE, 8e-4, 3.2e-3)
 """Factors of four. The second table chooses from these, for each configuration, on
 validation and with one seed."""
 TASK: Values = {
@@ -38,7 +38,7 @@ TASK: Values = {
 
 @dataclass(frozen=True)
 class Claimed:
-    """The guide's own line: accuracy and parameter share in percent, peak memory in MB,
+    """The line as it is printed: accuracy and parameter share in percent, peak memory in MB,
     seconds an epoch."""
 
     accuracy: float

@@ -1,11 +1,11 @@
-"""What holds of the guide's table of six configurations, on a sentiment task with five seeds?
+"""What holds of a printed table of six configurations, on a sentiment task with five seeds?
 
     python benchmarks/spec_table/run.py            # about 15 minutes of one core; writes result.json
     python benchmarks/spec_table/run.py --show     # the tables of the committed result
-    python benchmarks/spec_table/run.py --only tuned   # one of the parts: guides, tuned, alone
+    python benchmarks/spec_table/run.py --only tuned   # one of the parts: usual, tuned, alone
     python benchmarks/spec_table/run.py --data D   # where the data are, if not in ../shared
 
-Two tables: every configuration at the guides' rate, and at the best of three rates for
+Two tables: every configuration at the usual rate, and at the best of three rates for
 it. README.md says how to read them.
 """
 
@@ -27,13 +27,13 @@ from typing import Any
 from configurations import (
     CONFIGURATIONS,
     DEFAULT,
-    GUIDES_RATE,
     LEFT_OUT,
     RATES,
     SEEDS,
     TASK,
     TEST_ROWS,
     TRAIN_ROWS,
+    USUAL_RATE,
     VALIDATION_ROWS,
 )
 from trainings import Asked, Bench, Trained, tuned_rates
@@ -42,8 +42,8 @@ from loraloom.facts.device import environment
 from loraloom.search.compare import CONFIDENCE, average, mean_cost, seeds_difference, standard_error
 
 HERE = Path(__file__).resolve().parent
-PARTS = ("guides", "tuned", "alone")
-MEASURED = ("at_guides_rate", "rates_tried", "at_tuned_rate", "alone")
+PARTS = ("usual", "tuned", "alone")
+MEASURED = ("at_usual_rate", "rates_tried", "at_tuned_rate", "alone")
 
 
 def line(name: str, trained: Sequence[Trained], default: Sequence[Trained]) -> dict[str, Any]:
@@ -79,12 +79,12 @@ def table_of(trained: Sequence[Trained]) -> list[dict[str, Any]]:
     return [line(name, own, by_name[DEFAULT]) for name, own in by_name.items()]
 
 
-def at_guides_rate(bench: Bench) -> dict[str, Any]:
+def at_usual_rate(bench: Bench) -> dict[str, Any]:
     """The first table."""
     return {
-        "at_guides_rate": table_of(
+        "at_usual_rate": table_of(
             bench.train(
-                [Asked(made, GUIDES_RATE, seed) for seed in range(SEEDS) for made in CONFIGURATIONS]
+                [Asked(made, USUAL_RATE, seed) for seed in range(SEEDS) for made in CONFIGURATIONS]
             )
         )
     }
@@ -125,11 +125,11 @@ def alone(name: str, data: Path) -> dict[str, Any]:
 
 
 def report(result: dict[str, Any]) -> str:
-    """Both tables beside the guide's, in Markdown."""
+    """Both tables beside the printed one, in Markdown."""
     claimed = {made.name: made.claimed for made in CONFIGURATIONS}
     lines: list[str] = []
     titles = {
-        "at_guides_rate": f"At the guides' rate, {GUIDES_RATE:g}",
+        "at_usual_rate": f"At the usual rate, {USUAL_RATE:g}",
         "at_tuned_rate": "At a rate tuned for each",
     }
     for key, title in titles.items():
@@ -138,7 +138,7 @@ def report(result: dict[str, Any]) -> str:
         lines += [
             f"{title}:",
             "",
-            "| configuration | rate | accuracy | over the default | guide says |",
+            "| configuration | rate | accuracy | over the default | printed |",
             "|" + " --- |" * 5,
         ]
         for one in result[key]:
@@ -158,7 +158,7 @@ def report(result: dict[str, Any]) -> str:
         lines.append("")
     lines += [
         (
-            "| configuration | parameters | share | guide says | peak above base, MB | CPU seconds an"
+            "| configuration | parameters | share | printed | peak above base, MB | CPU seconds an"
             " epoch |"
         ),
         "|" + " --- |" * 6,
@@ -179,7 +179,7 @@ def _points(value: float, half: float, sign: str = "") -> str:
 
 
 def main(arguments: Sequence[str]) -> int:
-    parser = argparse.ArgumentParser(description="The guide's table of configurations, with five seeds.")
+    parser = argparse.ArgumentParser(description="A printed table of configurations, with five seeds.")
     parser.add_argument(
         "--show", action="store_true", help="print the tables of a written result and run nothing"
     )
@@ -213,14 +213,14 @@ def main(arguments: Sequence[str]) -> int:
                     asdict(
                         bench.alone(
                             next(made for made in CONFIGURATIONS if made.name == asked.alone),
-                            GUIDES_RATE,
+                            USUAL_RATE,
                         )
                     )
                 )
             )
             return 0
         parts = {
-            "guides": lambda: at_guides_rate(bench),
+            "usual": lambda: at_usual_rate(bench),
             "tuned": lambda: at_tuned_rate(bench),
             "alone": lambda: each_alone(asked.data),
         }

@@ -1,4 +1,4 @@
-"""The spec table: configurations are the guide's, figures are formed as said, and the
+"""The spec table: configurations are the printed ones, figures are formed as said, and the
 committed result stands."""
 
 from __future__ import annotations
@@ -55,7 +55,7 @@ def made_bench() -> Base:
     return Base(rates)
 
 
-def test_the_five_configurations_differ_as_the_guide_s_do() -> None:
+def test_the_five_configurations_differ_as_the_printed_ones_do() -> None:
     made = {one.name: dict(one.values) for one in configurations.CONFIGURATIONS}
     default = made.pop("default")
     changed = {
@@ -75,8 +75,8 @@ def test_the_five_configurations_differ_as_the_guide_s_do() -> None:
 
 def test_a_line_has_an_interval_and_the_difference_to_the_default_in_pairs() -> None:
     made = made_bench()
-    found = {line["name"]: line for line in bench.at_guides_rate(made)["at_guides_rate"]}
-    assert {one.rate for one in made.asked} == {configurations.GUIDES_RATE}
+    found = {line["name"]: line for line in bench.at_usual_rate(made)["at_usual_rate"]}
+    assert {one.rate for one in made.asked} == {configurations.USUAL_RATE}
     assert found["low rank"]["accuracies"] == pytest.approx([0.8, 0.81, 0.82, 0.83, 0.84])
     assert found["low rank"]["accuracy"] == pytest.approx(0.82) and found["default"][
         "accuracy"
@@ -152,14 +152,14 @@ def test_the_committed_result_is_whole_and_shows(capsys: pytest.CaptureFixture[s
         pytest.skip(f"not measured yet: {', '.join(missing)} (python benchmarks/spec_table/run.py)")
     names = [one.name for one in configurations.CONFIGURATIONS]
     assert (
-        [line["name"] for line in result["at_guides_rate"]]
+        [line["name"] for line in result["at_usual_rate"]]
         == [line["name"] for line in result["at_tuned_rate"]]
         == names
     )
     assert list(result["alone"]) == names and result["left_out"] == configurations.LEFT_OUT
     assert all(
         len(line["accuracies"]) == result["seeds"] == configurations.SEEDS
-        for line in result["at_guides_rate"]
+        for line in result["at_usual_rate"]
     )
     chosen = {line["name"]: line["rate"] for line in result["at_tuned_rate"]}
     for name in names:

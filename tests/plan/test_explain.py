@@ -160,11 +160,14 @@ def test_with_a_plan_it_tells_the_value_and_what_an_open_one_would_be(facts: Mak
     assert asked.left_open == open_plan.settings["adapter.r"]
 
 
-def test_it_tells_who_may_bend_it_and_what_the_guides_say() -> None:
+def test_it_tells_who_may_bend_it_and_what_is_commonly_advised() -> None:
     found = explain("adapter.lora_dropout")
     assert "goal fastest" in found.bent_by and "preset sentiment" in found.bent_by
-    assert {"followed", "overruled"} == {item.status for item in found.guides}
-    assert json.loads(json.dumps(found.to_json()))["guides"][0]["status"] in ("followed", "overruled")
+    assert {"followed", "overruled"} == {item.status for item in found.common_advice}
+    assert json.loads(json.dumps(found.to_json()))["common_advice"][0]["status"] in (
+        "followed",
+        "overruled",
+    )
 
 
 def test_the_command_explains_without_a_model(capsys: pytest.CaptureFixture[str]) -> None:
@@ -175,7 +178,7 @@ def test_the_command_explains_without_a_model(capsys: pytest.CaptureFixture[str]
         "What it does",
         "Our rule",
         "What is known",
-        "What the guides say",
+        "What is commonly advised",
         "Defaults elsewhere",
     ):
         assert title in out

@@ -290,7 +290,7 @@ def test_large_data_keep_the_rule_s_dropout_and_the_reason_says_so(facts: Make) 
     advice = planned(facts("minilm", rows=60_000), preset="sentiment").settings[DROPOUT]
     assert (
         advice.value == 0.0
-        and "guide 3 takes 0.1, but the more data, the less dropout helps" in advice.reason
+        and "common advice takes 0.1, but the more data, the less dropout helps" in advice.reason
     )
 
 

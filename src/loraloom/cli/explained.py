@@ -12,6 +12,7 @@ from loraloom.cli.screen import WIDEST, plain_console
 from loraloom.report.words import number
 
 if TYPE_CHECKING:
+    from loraloom.plan.common_advice.item import Item
     from loraloom.plan.explain import Explanation
     from loraloom.records import Advice
 
@@ -69,10 +70,10 @@ def _blocks(found: Explanation) -> Iterator[tuple[str, list[str]]]:
     yield "What is known", [about.evidence]
     if found.bent_by:
         yield "Who may change it", [", ".join(found.bent_by)]
-    if found.guides:
+    if found.common_advice:
         yield (
-            "What the guides say",
-            [_guide(item.id, item.says, item.because, item.overruled) for item in found.guides],
+            "What is commonly advised",
+            [_common(item) for item in found.common_advice],
         )
     if about.tools:
         yield "Defaults elsewhere", [f"{tool}: {default}" for tool, default in about.tools.items()]
@@ -86,9 +87,9 @@ def _advice(advice: Advice) -> list[str]:
     return [*told, f"worth trying: {offered}"] if offered else told
 
 
-def _guide(id: str, says: str, because: str, overruled: str) -> str:
-    status = f"overruled ({overruled})" if overruled else "followed"
-    return f"{id} {says} {status}: {because}"
+def _common(item: Item) -> str:
+    followed = f"Not followed ({item.overruled})" if item.overruled else "Followed"
+    return f"{item.says} {followed}: {item.because}"
 
 
 GRADES: Mapping[str, str] = {

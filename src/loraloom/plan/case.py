@@ -20,6 +20,8 @@ from loraloom.plan.numbers import bytes_text
 from loraloom.records import Advice
 
 DERIVED = "derived here"
+COMMON = "common advice"
+"""What is recommended again and again, without a measurement: `plan.common_advice` lists it."""
 CONFIG = "config"
 MUCH_TAKEN = 0.25
 """Share of a device's memory from which on the plan says that other processes hold it."""

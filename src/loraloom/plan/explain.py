@@ -10,9 +10,9 @@ from typing import Any
 from loraloom.config.asked import Config
 from loraloom.config.keys import is_asked, keys, named, nearest
 from loraloom.errors import ConfigError, LoraloomError
-from loraloom.plan import goals, guides, presets, rules
+from loraloom.plan import common_advice, goals, presets, rules
 from loraloom.plan.about import About
-from loraloom.plan.guides.item import Item
+from loraloom.plan.common_advice.item import Item
 from loraloom.plan.planner import Plan, make_plan
 from loraloom.records import Advice
 
@@ -34,7 +34,7 @@ class Explanation:
     """What the plan would choose, where the user set the value by hand."""
     bent_by: tuple[str, ...]
     """Goals and presets that may change it."""
-    guides: tuple[Item, ...]
+    common_advice: tuple[Item, ...]
 
     def to_json(self) -> dict[str, Any]:
         return {
@@ -44,7 +44,7 @@ class Explanation:
             "advice": asdict(self.advice) if self.advice else None,
             "left_open": asdict(self.left_open) if self.left_open else None,
             "bent_by": list(self.bent_by),
-            "guides": [{**asdict(item), "status": item.status} for item in self.guides],
+            "common_advice": [{**asdict(item), "status": item.status} for item in self.common_advice],
         }
 
 
@@ -70,7 +70,7 @@ def explain(name: str, plan: Plan | None = None) -> Explanation:
         advice=plan.settings[key] if plan else None,
         left_open=_left_open(plan, key) if plan else None,
         bent_by=bent_by(key),
-        guides=guides.about(key),
+        common_advice=common_advice.about(key),
     )
 
 

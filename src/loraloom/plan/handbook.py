@@ -1,4 +1,4 @@
-"""Writes docs/settings.md from the rules, goals, presets and the guides' checklist, so
+"""Writes docs/settings.md from the rules, goals, presets and the list of common advice, so
 that the page cannot drift from them.
 
 python -m loraloom.plan.handbook > docs/settings.md
@@ -6,13 +6,14 @@ python -m loraloom.plan.handbook > docs/settings.md
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Sequence
 
-from loraloom.plan import guides
 from loraloom.plan.adjust import Lean
+from loraloom.plan.common_advice import ITEMS, SUBJECTS
+from loraloom.plan.common_advice.item import Item, Subject
 from loraloom.plan.explain import ABOUT, Explanation, explain
 from loraloom.plan.goals import GOALS
-from loraloom.plan.guides.item import Item
 from loraloom.plan.presets import PRESETS
 
 INTRO = """\
@@ -34,7 +35,7 @@ ORDER = ("task", "model", "data", "adapter", "training", "search", "limits")
 
 def page() -> str:
     """The whole page, in Markdown."""
-    parts = [INTRO, *_goals(), *_presets(), *_settings(), *_checklist()]
+    parts = [INTRO, *_goals(), *_presets(), *_settings(), *_common_advice()]
     return "\n".join(parts).rstrip() + "\n"
 
 
@@ -49,17 +50,14 @@ def _goals() -> Iterator[str]:
 
 def _presets() -> Iterator[str]:
     yield "## Presets\n"
-    yield (
-        "`preset: NAME` or `--preset NAME`: what the guides recommend for a situation, where"
-        " measurements do not speak against"
-    )
-    yield "it; where they do, the value is the rule's and its reason says so.\n"
+    yield "`preset: NAME` or `--preset NAME`: common advice for a situation, where measurements do not"
+    yield "speak against it; where they do, the value is the rule's and its reason says so.\n"
     rows: list[Sequence[str]] = []
     for name, preset in PRESETS.items():
         more = [f"goal {preset.goal}"] if preset.goal != "auto" else []
         more += [f"at most {preset.memory}"] if preset.memory else []
-        rows.append((_code(name), preset.says, ", ".join([*more, _bends(preset)]), preset.guide))
-    yield _table(("preset", "for", "sets or speaks of", "after"), rows)
+        rows.append((_code(name), preset.says, ", ".join([*more, _bends(preset)])))
+    yield _table(("preset", "for", "sets or speaks of"), rows)
 
 
 def _settings() -> Iterator[str]:
@@ -78,8 +76,8 @@ def _setting(found: Explanation, level: str) -> Iterator[str]:
     yield f"- **What is known.** {found.about.evidence}"
     if found.bent_by:
         yield f"- **May be changed by** {', '.join(found.bent_by)}."
-    if found.guides:
-        yield f"- **In the guides:** {', '.join(_mention(item) for item in found.guides)}."
+    if found.common_advice:
+        yield f"- **Common advice:** {_mention(found.common_advice)}."
     if found.about.tools:
         yield (
             "- **Defaults elsewhere:**"
@@ -88,37 +86,49 @@ def _setting(found: Explanation, level: str) -> Iterator[str]:
     yield ""
 
 
-def _checklist() -> Iterator[str]:
-    items = guides.ITEMS
+def _mention(items: Sequence[Item]) -> str:
+    """How many pieces of advice there are on a setting, and below which headings."""
+    told = f"{len(items)} {'piece' if len(items) == 1 else 'pieces'}"
     overruled = sum(item.status == "overruled" for item in items)
-    yield "## What the guides recommend\n"
-    yield (
-        f"Four guides are this project's specification. Of their {len(items)} recommendations, here in"
-        " our own words,"
+    if overruled:
+        told += f", {overruled} not followed"
+    titles = [subject.title for subject in SUBJECTS if any(item in items for item in subject.items)]
+    return f"{told}: {', '.join(f'[{title}](#{_anchor(title)})' for title in titles)}"
+
+
+def _common_advice() -> Iterator[str]:
+    overruled = sum(item.status == "overruled" for item in ITEMS)
+    yield "## Common advice\n"
+    yield "What is recommended for LoRA again and again, in our own words, and what loraloom does with"
+    yield f"it. Of {len(ITEMS)} pieces {overruled} are not followed: beside each stands the source that"
+    yield "speaks against it.\n"
+    for subject in SUBJECTS:
+        yield from _subject(subject)
+
+
+def _subject(subject: Subject) -> Iterator[str]:
+    yield f"### {subject.title}\n"
+    if subject.differs:
+        yield f"Common advice differs: {subject.differs}\n"
+    yield _table(
+        ("advice", "followed", "what loraloom does", "by"), [_row(item) for item in subject.items]
     )
-    yield (
-        f"{len(items) - overruled} are followed and {overruled} overruled, each of these with its"
-        " source.\n"
-    )
-    for number, title in enumerate(guides.TITLES):
-        yield f"### Guide {number}: {title}\n"
-        listed = [item for item in items if item.id.startswith(f"{number}.")]
-        yield _table(("", "recommends", "", "what we do", "by"), [_row(item) for item in listed])
 
 
 def _row(item: Item) -> tuple[str, ...]:
-    status = f"overruled: {item.overruled}" if item.overruled else "followed"
-    by = ", ".join(_by(what) for what in item.by if not what.startswith("test "))
-    return (item.id, item.says, status, item.because, by)
+    followed = f"no: {item.overruled}" if item.overruled else "yes"
+    by = dict.fromkeys(_by(what) for what in item.by if not what.startswith("test "))
+    return (item.says, followed, item.because, ", ".join(by))
 
 
 def _by(what: str) -> str:
     kind, _, name = what.partition(" ")
-    return f"[{name}](#{name.replace('.', '')})" if name in ABOUT else f"{kind} {_code(name)}"
+    return f"[{name}](#{_anchor(name)})" if name in ABOUT else f"{kind} {_code(name)}"
 
 
-def _mention(item: Item) -> str:
-    return f"{item.id} overruled" if item.overruled else item.id
+def _anchor(heading: str) -> str:
+    """As GitHub calls a heading in an address."""
+    return re.sub(r"[^\w -]", "", heading.lower()).replace(" ", "-")
 
 
 def _bends(lean: Lean) -> str:

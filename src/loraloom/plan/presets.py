@@ -1,8 +1,7 @@
-"""Named sets of values for known situations: what the project's four guides recommend,
-with their conflicts resolved.
+"""Named sets of values for known situations: common advice, with its conflicts resolved.
 
-Where measurements speak against a guide, the preset keeps the rule's value and its reason says so. What
-the user set by hand wins over a preset, and a preset wins over a goal.
+Where measurements speak against the advice, the preset keeps the rule's value and its reason says so.
+What the user set by hand wins over a preset, and a preset wins over a goal.
 """
 
 from __future__ import annotations
@@ -16,7 +15,7 @@ from loraloom.errors import ConfigError
 from loraloom.facts.model import Kind
 from loraloom.plan.about import About
 from loraloom.plan.adjust import Bend, Bent, Lean, at_most, says, to
-from loraloom.plan.case import DERIVED, Case, Facts
+from loraloom.plan.case import COMMON, DERIVED, Case, Facts
 from loraloom.plan.rules.rank import width_cap
 from loraloom.plan.rules.rate import around, rate_cap, rounded
 from loraloom.records import Advice, Task
@@ -30,13 +29,13 @@ KINDS: tuple[Kind, ...] = ("decoder", "encoder", "encoder_decoder")
 LANGUAGE: tuple[Task, ...] = ("causal_lm", "seq2seq_lm")
 ABOUT = About(
     does=(
-        "A named set of values for a known situation, after the guides; it may bring a goal and a bound"
-        " on the memory along."
+        "A named set of values for a known situation, after common advice; it may bring a goal and a"
+        " bound on the memory along."
     ),
     rule="None, unless you name one. What you set yourself wins over it; it wins over a goal.",
     evidence=(
-        "The guides are kept where measurements do not speak against them; where they do, the reason"
-        " says so."
+        "Common advice is followed where measurements do not speak against it; where they do, the"
+        " reason says so."
     ),
 )
 
@@ -50,8 +49,6 @@ class Preset(Lean):
     kinds: tuple[Kind, ...] = KINDS
     goal: Goal = "auto"
     memory: str | None = None
-    guide: str = ""
-    """Which of the four guides it follows."""
 
 
 def check(case: Case) -> None:
@@ -117,218 +114,204 @@ def advise(case: Case) -> Advice:
     reason = f"you asked: for {preset.says}" + (
         f" ({', '.join(more)}, unless you say otherwise)" if more else ""
     )
-    return Advice(name, reason, preset.guide, tuple(PRESETS), "C")
+    return Advice(name, reason, COMMON, tuple(PRESETS), "C")
 
 
-def _rank(low: int, high: int | None = None, *, why: str, source: str) -> Bend:
+def _rank(low: int, high: int | None = None, *, why: str) -> Bend:
     """Between `low` and `high`, and never above what the model's width bears."""
 
     def bend(case: Case, advice: Advice) -> Bent:
         value = max(low, advice.value) if high is None else min(max(low, advice.value), high)
-        return Bent(min(value, width_cap(case.facts.model)), why, source, "C")
+        return Bent(min(value, width_cap(case.facts.model)), why, COMMON, "C")
 
     return bend
 
 
-def _scale(low: float, high: float, why: str, source: str) -> Bend:
+def _scale(low: float, high: float, why: str, source: str = COMMON) -> Bend:
     """Alpha between `low` and `high` times the rank."""
 
     def bend(case: Case, advice: Advice) -> Bent:
         r = case.decided.r
         value = min(max(advice.value, low * r), high * r)
-        return Bent(
-            value,
-            f"{why}: scale alpha/r = {value:g}/{r} = {value / r:g}; the rate is set for it",
-            source,
-            "C",
-        )
+        scale = f"scale alpha/r = {value:g}/{r} = {value / r:g}"
+        return Bent(value, f"{why}: {scale}; the rate is set for it", source, "C")
 
     return bend
 
 
-def _dropout(value: float, guide: str) -> Bend:
-    """The guide's dropout for data that is not large."""
+def _dropout(value: float) -> Bend:
+    """What is commonly advised, for data that is not large."""
 
     def bend(case: Case, advice: Advice) -> Bent:
+        usual = f"common advice takes {value:g}"
         if case.facts.data.rows < LARGE_DATA:
-            return Bent(value, f"{guide} takes {value:g}, for data of this size", guide, "C")
-        return Bent(
-            advice.value,
-            f"{guide} takes {value:g}, but the more data, the less dropout helps",
-            guide,
-            "M",
-        )
+            return Bent(value, f"{usual}, for data of this size", COMMON, "C")
+        return Bent(advice.value, f"{usual}, but the more data, the less dropout helps", COMMON, "M")
 
     return bend
 
 
 def _quick_rate(case: Case, advice: Advice) -> Bent:
-    value = next(rate for limit, rate in EPISODIC_RATES if case.facts.model.parameters < limit)
-    value = max(advice.value, value)
+    least = next(rate for limit, rate in EPISODIC_RATES if case.facts.model.parameters < limit)
     why = "one sighting has to be enough, so no less than 1e-3 (2e-4 from a billion parameters on)"
-    return Bent(
-        value, why, "guide 0; derived here", "M", around(value, rate_cap(case.facts.model, value))
-    )
+    return _rate(case, max(advice.value, least), why)
 
 
 def _slow_rate(case: Case, advice: Advice) -> Bent:
-    value = rounded(advice.value / RELATIONAL_SLOWDOWN)
     why = f"facts settle by repetition, so a rate {RELATIONAL_SLOWDOWN:g} times lower (3 to 10 is usual)"
-    return Bent(
-        value, why, "guide 0; derived here", "M", around(value, rate_cap(case.facts.model, value))
-    )
+    return _rate(case, rounded(advice.value / RELATIONAL_SLOWDOWN), why)
+
+
+def _rate(case: Case, value: float, why: str) -> Bent:
+    searched = around(value, rate_cap(case.facts.model, value))
+    return Bent(value, why, f"{COMMON}; {DERIVED}", "M", searched)
 
 
 def _epochs(least: int, why: str) -> Bend:
     def bend(case: Case, advice: Advice) -> Bent | None:
         if case.asked.training.max_steps or advice.value >= least:
             return None
-        return Bent(least, why, "guide 0", "C")
+        return Bent(least, why, COMMON, "C")
 
     return bend
 
 
-LOW_RATES = (
-    "guide 0 names 5e-5 to 2e-4: rates of 5e-5 and 1e-4, whatever the rank, lost 2.4% and 1.3% of the"
-    " loss in the sweep"
-)
 ALL_LAYERS = "leaving the MLP out loses more (arXiv:2305.14314), so all linear layers stay"
-NO_BIAS = "guide 3 trains biases here, but its own table loses 4.4 points by them"
+ATTENTION_ONLY = says(f"common advice here adapts attention only; {ALL_LAYERS}")
+TWICE = _scale(2, 2, "common advice takes twice the rank")
+NO_BIAS = says("common advice agrees")
 
 PRESETS: dict[str, Preset] = {
     "3-4b": Preset(
         "models of three to four billion parameters",
         {
             names.R: _rank(
-                16, why="guide 0 starts at 8 or 16 and takes more where that underfits", source="guide 0"
+                16, why="common advice starts at 8 or 16 and takes more where that underfits"
             ),
             names.LORA_ALPHA: says(
-                "guide 0 takes one to two times the rank, which 32 is at ranks 16 and 32"
+                "common advice takes one to two times the rank, which 32 is at ranks 16 and 32"
             ),
-            names.LORA_DROPOUT: says("guide 0 takes 0.1 throughout; the size of the data tells more"),
-            names.TARGET_MODULES: says("guide 0 agrees: attention and MLP of all layers"),
-            names.LEARNING_RATE: says(LOW_RATES),
-            names.NUM_TRAIN_EPOCHS: at_most(2, "guide 0 takes one or two passes", "guide 0"),
+            names.LORA_DROPOUT: says(
+                "common advice takes 0.1 throughout; the size of the data tells more"
+            ),
+            names.TARGET_MODULES: says(
+                "common advice for this size agrees: attention and MLP of all layers"
+            ),
+            names.LEARNING_RATE: says(
+                "common advice names 5e-5 to 2e-4, but rates of 5e-5 and 1e-4, whatever the rank,"
+                " lost 2.4% and 1.3% of the loss in the sweep"
+            ),
+            names.NUM_TRAIN_EPOCHS: at_most(2, "common advice takes one or two passes", COMMON),
             names.PER_DEVICE_TRAIN_BATCH_SIZE: says(
-                "guide 0 takes 1 to 4; small batches are good with the rate made for them"
+                "common advice takes 1 to 4; small batches are good with the rate made for them"
                 " (arXiv:2507.07101), so the two are searched together"
             ),
             names.WEIGHT_DECAY: to(
-                0.001, "guide 0 starts with a little", "guide 0", "C", (0.0, 0.01, 0.1)
+                0.001, "common advice starts with a little", COMMON, "C", (0.0, 0.01, 0.1)
             ),
         },
         kinds=("decoder",),
-        guide="guide 0",
     ),
     "sentiment": Preset(
         "sentiment and other short texts with a label",
         {
-            names.R: _rank(16, why="guide 3's middle rank", source="guide 3"),
-            names.LORA_ALPHA: _scale(2, 2, "guide 3 takes twice the rank", "guide 3"),
-            names.LORA_DROPOUT: _dropout(0.1, "guide 3"),
-            names.TARGET_MODULES: says(f"guide 3 adapts attention only; {ALL_LAYERS}"),
-            names.BIAS: says("guide 3 agrees"),
+            names.R: _rank(16, why="common advice takes 16 here, a middle rank"),
+            names.LORA_ALPHA: TWICE,
+            names.LORA_DROPOUT: _dropout(0.1),
+            names.TARGET_MODULES: ATTENTION_ONLY,
+            names.BIAS: NO_BIAS,
         },
         tasks=("seq_cls",),
-        guide="guide 3",
     ),
     "generation": Preset(
         "writing and completing text",
         {
             names.R: says(
-                "guide 3 takes 8; 4 -> 16 gains 0.74% of the loss (tinker-cookbook sweep) and costs"
-                " little"
+                "common advice takes 8 here; 4 -> 16 gains 0.74% of the loss (tinker-cookbook sweep)"
+                " and costs little"
             ),
-            names.LORA_ALPHA: _scale(1, 2, "guide 3 takes twice the rank", "guide 3"),
-            names.LORA_DROPOUT: _dropout(0.05, "guide 3"),
-            names.TARGET_MODULES: says(f"guide 3 adapts attention only; {ALL_LAYERS}"),
-            names.BIAS: says("guide 3 agrees"),
+            names.LORA_ALPHA: _scale(1, 2, "common advice takes twice the rank"),
+            names.LORA_DROPOUT: _dropout(0.05),
+            names.TARGET_MODULES: ATTENTION_ONLY,
+            names.BIAS: NO_BIAS,
         },
         tasks=LANGUAGE,
-        guide="guide 3",
     ),
     "question-answering": Preset(
         "answers to questions",
         {
-            names.R: _rank(
-                32, why="guide 3's high rank, for answers that take reasoning", source="guide 3"
-            ),
-            names.LORA_ALPHA: _scale(2, 2, "guide 3 takes twice the rank", "guide 3"),
-            names.LORA_DROPOUT: _dropout(0.1, "guide 3"),
+            names.R: _rank(32, why="common advice takes a high rank for answers that need reasoning"),
+            names.LORA_ALPHA: TWICE,
+            names.LORA_DROPOUT: _dropout(0.1),
             names.TARGET_MODULES: says(
-                "guide 3 lists LLaMA's layers for a T5 task; here the model's own are found"
+                "common advice lists LLaMA's layers even for T5; here the model's own are found"
             ),
-            names.BIAS: says(NO_BIAS),
+            names.BIAS: says(
+                "common advice trains biases here, but the table behind it shows 4.4 points lost by them"
+            ),
         },
         tasks=LANGUAGE,
-        guide="guide 3",
     ),
     "under-8gb": Preset(
         "a device with less than 8 GB",
         {
             names.R: says(
-                "guide 3 takes 4; the rank is the last thing to save on, as the adapter is the smallest"
-                " part of the peak"
+                "common advice takes 4; the rank is the last thing to save on, as the adapter is the"
+                " smallest part of the peak"
             ),
-            names.LORA_ALPHA: _scale(2, 2, "guide 3 takes twice the rank", "guide 3"),
-            names.LORA_DROPOUT: _dropout(0.05, "guide 3"),
+            names.LORA_ALPHA: TWICE,
+            names.LORA_DROPOUT: _dropout(0.05),
             names.TARGET_MODULES: says(
-                "guide 3 adapts queries only and lost 4.3 points by it in its own table"
+                "common advice adapts queries only; the table behind it shows 4.3 points lost by that"
             ),
-            names.BIAS: says("guide 3 agrees"),
+            names.BIAS: NO_BIAS,
             names.QUANTIZATION: says(
-                "guide 3 takes 4 bits; here they are taken as NF4 where the engine and device can"
+                "common advice takes 4 bits; here they are taken as NF4 where the engine and device can"
             ),
         },
         goal="memory",
         memory="8GB",
-        guide="guide 3",
     ),
     "memory-episodic": Preset(
         "a memory of events that are seen once",
         {
-            names.R: _rank(16, 32, why="guide 0 takes 16 to 32 for events", source="guide 0"),
+            names.R: _rank(16, 32, why="common advice takes 16 to 32 for events"),
             names.LORA_ALPHA: _scale(
-                2, 2, "guide 0 takes twice the rank, to give new memories weight", "guide 0"
+                2, 2, "common advice takes twice the rank, to give new memories weight"
             ),
             names.LORA_DROPOUT: at_most(
                 0.05, "an event is seen too seldom to drop parts of it", DERIVED, "M"
             ),
             names.LEARNING_RATE: _quick_rate,
-            names.NUM_TRAIN_EPOCHS: _epochs(4, "guide 0 adds a few passes to memorise"),
+            names.NUM_TRAIN_EPOCHS: _epochs(4, "common advice adds a few passes to memorise"),
         },
-        guide="guide 0",
     ),
     "memory-relational": Preset(
         "a memory of facts and relations that settle slowly",
         {
-            names.R: _rank(
-                8, 8, why="guide 0 takes a smaller rank, for gentle changes", source="guide 0"
-            ),
+            names.R: _rank(8, 8, why="common advice takes a smaller rank, for gentle changes"),
             names.LORA_ALPHA: _scale(
-                1, 1, "as large as the rank, so that one sighting moves little", "guide 0; derived here"
+                1, 1, "as large as the rank, so that one sighting moves little", f"{COMMON}; {DERIVED}"
             ),
             names.LORA_DROPOUT: to(
-                0.1, "guide 0: against the noise of single episodes", "guide 0", "C", (0.05, 0.1)
+                0.1, "common advice: against the noise of single episodes", COMMON, "C", (0.05, 0.1)
             ),
             names.LEARNING_RATE: _slow_rate,
         },
-        guide="guide 0",
     ),
     "memory-spatial": Preset(
         "a memory of routes that are replayed",
         {
-            names.R: _rank(16, 32, why="guide 0 takes 16 to 32 for routes", source="guide 0"),
-            names.LORA_ALPHA: _scale(1, 2, "one to two times the rank", "guide 0; derived here"),
+            names.R: _rank(16, 32, why="common advice takes 16 to 32 for routes"),
+            names.LORA_ALPHA: _scale(1, 2, "one to two times the rank", f"{COMMON}; {DERIVED}"),
             names.LORA_DROPOUT: to(
-                0.1, "guide 0: a route, not its details, should stay", "guide 0", "C", (0.05, 0.1)
+                0.1, "common advice: a route, not its details, should stay", COMMON, "C", (0.05, 0.1)
             ),
             names.LEARNING_RATE: says("between that of events and that of facts"),
             names.NUM_TRAIN_EPOCHS: _epochs(
-                3, "guide 0: paths are replayed, and longer training settles them"
+                3, "common advice: paths are replayed, and longer training settles them"
             ),
         },
-        guide="guide 0",
     ),
 }
 """Name -> what it does to which rule."""

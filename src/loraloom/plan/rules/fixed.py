@@ -9,7 +9,7 @@ from typing import Any
 from loraloom.config import names
 from loraloom.config.keys import asked_value
 from loraloom.plan.about import About
-from loraloom.plan.case import DERIVED, Case
+from loraloom.plan.case import COMMON, DERIVED, Case
 from loraloom.records import Advice, Grade
 
 
@@ -27,7 +27,7 @@ class Fixed:
 FIXED: dict[str, Fixed] = {
     names.BIAS: Fixed(
         "trained biases cost 4.4 points in the one table that claims a gain",
-        "guide 3",
+        COMMON,
         "C",
         ("none", "lora_only", "all"),
         About(
@@ -37,8 +37,9 @@ FIXED: dict[str, Fixed] = {
             ),
             rule="None.",
             evidence=(
-                "The one guide that names a gain (0.2 points) shows a loss of 4.4 points in its own"
-                " table, from one seed. Trained biases also change the base when the adapter is off."
+                "Common advice differs: train none, or gain 0.2 points by training them; but the table"
+                " behind that gain shows 4.4 points lost, from one seed. Trained biases also change the"
+                " base when the adapter is off."
             ),
             tools={"PEFT": "none"},
         ),
@@ -78,7 +79,7 @@ FIXED: dict[str, Fixed] = {
     ),
     names.RANK_PATTERN: Fixed(
         "one rank for all layers works well in most settings",
-        "guide 0",
+        COMMON,
         "C",
         None,
         About(
