@@ -59,7 +59,7 @@ def read(path: Path, module: str, modules: frozenset[str]) -> Source:
     comprehension = ast.ListComp | ast.SetComp | ast.DictComp | ast.GeneratorExp
     package = module if path.name == "__init__.py" else module.rpartition(".")[0]
     return Source(
-        widths=tuple(len(line) for line in text.splitlines()),
+        widths=_widths(text),
         functions=tuple((node.end_lineno or node.lineno) - node.lineno + 1 for node in functions),
         code_lines=len(_code_lines(text, tree)),
         comment_lines=_comment_lines(text),
@@ -68,6 +68,16 @@ def read(path: Path, module: str, modules: frozenset[str]) -> Source:
         comprehensions=sum(isinstance(node, comprehension) for node in nodes),
         imports=frozenset(_imports(nodes, package, modules)) - {module},
     )
+
+
+def _widths(text: str) -> tuple[int, ...]:
+    """The columns that each line takes. A word to a tool at the end of a line does not count."""
+    lines = text.splitlines()
+    for token in tokenize.generate_tokens(io.StringIO(text).readline):
+        if token.type == tokenize.COMMENT and token.string.lstrip("# ").startswith(FOR_TOOLS):
+            row, column = token.start
+            lines[row - 1] = lines[row - 1][:column].rstrip()
+    return tuple(len(line) for line in lines)
 
 
 def _is_docstring(node: ast.AST) -> bool:

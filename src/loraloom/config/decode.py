@@ -138,7 +138,8 @@ _Yaml.add_implicit_resolver(
 _Yaml.add_implicit_resolver(
     "tag:yaml.org,2002:float",
     re.compile(
-        r"^[-+]?(?:(?:\d+\.\d*|\.\d+)(?:[eE][-+]?\d+)?|\d+[eE][-+]?\d+|\.(?:inf|Inf|INF))$|^\.(?:nan|NaN|NAN)$"
+        r"^[-+]?(?:(?:\d+\.\d*|\.\d+)(?:[eE][-+]?\d+)?|\d+[eE][-+]?\d+|\.(?:inf|Inf|INF))$"
+        r"|^\.(?:nan|NaN|NAN)$"
     ),
     list("-+.0123456789"),
 )
@@ -187,7 +188,10 @@ def _file_text(path: Path) -> str:
     """The whole file; a pipe or a device is not waited for."""
     if path.exists() and not path.is_file() and not path.is_dir():
         raise ConfigError(
-            "this is a pipe or a device, not a config file", where=str(path), need="a YAML file"
+            "this is a pipe or a device, not a config file",
+            where=str(path),
+            need="a YAML file",
+            next="write the config to a file, and name that",
         )
     with path.open("rb") as file:
         content = file.read(_LARGEST_FILE + 1)
@@ -212,7 +216,12 @@ def _read_file(path: Path) -> dict[str, _Setting]:
             "this is a folder, not a config file", where=str(path), next="name the .yaml file in it"
         ) from None
     except UnicodeDecodeError:
-        raise ConfigError("this is not text in UTF-8", where=str(path), need="a YAML file") from None
+        raise ConfigError(
+            "this is not text in UTF-8",
+            where=str(path),
+            need="a YAML file",
+            next=f"save it as UTF-8; if it is the data: --data {path}",
+        ) from None
     except (OSError, ValueError) as error:
         problem = getattr(error, "strerror", None) or str(error)
         raise ConfigError(

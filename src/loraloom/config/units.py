@@ -16,7 +16,8 @@ _BYTES = re.compile(
 _POWER = {"k": 1, "m": 2, "g": 3, "t": 4}
 _PART = r"\d+(?:\.\d+)?\s*"
 _SECONDS = re.compile(
-    rf"(?:(?P<d>{_PART})d)?\s*(?:(?P<h>{_PART})h)?\s*(?:(?P<m>{_PART})m(?:in)?)?\s*(?:(?P<s>{_PART})s?)?",
+    rf"(?:(?P<d>{_PART})d)?\s*(?:(?P<h>{_PART})h)?\s*"
+    rf"(?:(?P<m>{_PART})m(?:in)?)?\s*(?:(?P<s>{_PART})s?)?",
     re.IGNORECASE,
 )
 _SECONDS_IN = {"d": 86400.0, "h": 3600.0, "m": 60.0, "s": 1.0}

@@ -157,6 +157,7 @@ def _saved(folder: Path, split: str) -> Table | None:
             f"{folder} is incomplete",
             got=f"no {shortened(missing)}",
             need="every file that state.json names",
+            next="download or save the data set again",
         )
     return _read(folder, files, split) if files else None
 

@@ -184,6 +184,7 @@ def check(table: Table, recognised: Recognised) -> None:
                     where=table.origin(index),
                     got=listed(row),
                     need=f"`{column}` in every row",
+                    next="repair or remove this row",
                 )
             if found := fault(role, row[column]):
                 raise _wrong_value(table, index, role, column, found)

@@ -178,7 +178,9 @@ def _check_shares(validation: Split, test: Split) -> None:
     total = sum(share for share in shares.values() if isinstance(share, float | int))
     if total >= 1:
         raise ConfigError(
-            f"`data.validation` and `data.test` together take {total:g} of the rows", need="less than 1"
+            f"`data.validation` and `data.test` together take {total:g} of the rows",
+            need="less than 1",
+            next="make one of the two smaller, or a file",
         )
 
 

@@ -123,7 +123,9 @@ def _from_weight(how: str, r: int, scale: float, weight_OD: Tensor, seed: int) -
             made: Any = Linear(layer, "default", config, r=r, lora_alpha=alpha)  # pyright: ignore[reportArgumentType]
         except ValueError as fault:
             raise ModelError(
-                f"`adapter.init_lora_weights: {how}` does not go with r = {r}", got=str(fault)
+                f"`adapter.init_lora_weights: {how}` does not go with r = {r}",
+                got=str(fault),
+                next="choose another rank, or leave `adapter.init_lora_weights` out",
             ) from fault
     a_RD, b_OR = (part["default"].weight.detach().float() for part in (made.lora_A, made.lora_B))
     if a_RD.shape[0] != r:
@@ -131,6 +133,7 @@ def _from_weight(how: str, r: int, scale: float, weight_OD: Tensor, seed: int) -
             f"`adapter.init_lora_weights: {how}` has only {a_RD.shape[0]} directions in a layer of"
             f" {tuple(weight_OD.shape)}",
             need=f"r at most {a_RD.shape[0]}; it is {r}",
+            next=f"--r {a_RD.shape[0]}, or leave `adapter.init_lora_weights` out",
         )
     return Start(a_RD, b_OR, moves_base=moves_base(how))
 

@@ -151,6 +151,7 @@ class PackedLayer(nn.Module):
             f"`adapter.modules_to_save` names `{self.path}`, whose rows cannot be handed to one"
             " candidate each",
             need="a module that takes one tensor and gives one",
+            next="name a module inside it, or leave it out",
         )
 
     def _dropout(self, segment: Segment, training: bool) -> Drop:
@@ -278,7 +279,9 @@ def linear_shape(layer: nn.Module) -> tuple[int, int]:
         d, o = layer.weight.shape  # type: ignore[union-attr]
         return int(d), int(o)
     raise ModelError(
-        f"LoRA on a {type(layer).__name__} is not known", need="a linear layer or GPT-2's Conv1D"
+        f"LoRA on a {type(layer).__name__} is not known",
+        need="a linear layer or GPT-2's Conv1D",
+        next="leave it out of `adapter.target_modules`",
     )
 
 

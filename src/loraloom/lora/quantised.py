@@ -247,4 +247,5 @@ def _over_the_same_codes(path: str, layer: Any, dtype: torch.dtype) -> Quantised
         f"`{path}` cannot be trained over",
         got=f"a {name} of bitsandbytes",
         need="its 4-bit or 8-bit linear layers",
+        next="take the model without its own quantisation",
     )

@@ -63,7 +63,10 @@ def refuse_impossible(
     for path in (*spec.target_modules, *spec.modules_to_save):
         key = names.TARGET_MODULES if path in spec.target_modules else names.MODULES_TO_SAVE
         if path not in modules:
-            raise ModelError(f"`{key}` names `{path}`, which the model does not have")
+            raise ModelError(
+                f"`{key}` names `{path}`, which the model does not have",
+                next=f"name one of its own, or leave `{key}` out",
+            )
         if path not in uses:
             raise ModelError(
                 f"`{key}` names `{path}`, which the model never runs: it would not be trained",
@@ -81,6 +84,7 @@ def refuse_impossible(
                     "a module that takes one tensor and gives one: a head, an embedding, a norm, a"
                     " linear layer"
                 ),
+                next="name a module inside it, or leave it out",
             )
     for path in spec.target_modules:
         _refuse_target(path, modules[path], uses[path], spec.modules_to_save)

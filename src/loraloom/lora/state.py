@@ -172,6 +172,7 @@ def read_adapter(folder: Path, adapter: AdapterWeights, base: nn.Module) -> None
                 f"`{key}` of the adapter in {folder} is not as it was saved",
                 got=got,
                 need=str(entry.shape),
+                next="restore the adapter's files, or train it again",
             )
         value = stored.to(tensor)
         tensor.copy_(value - _frozen(base, entry).to(tensor) if entry.relative else value)

@@ -161,6 +161,7 @@ def candidate(plan: Plan, id: str, params: Mapping[str, Any], seed_offset: int =
         raise ConfigError(
             f"`{unknown[0]}` is not a setting of a candidate",
             need="a dotted key of `adapter` or `training`",
+            next=f"leave `{unknown[0]}` out of the candidate",
         )
     adapter = _section(values, "adapter")
     training = _section(values, "training")

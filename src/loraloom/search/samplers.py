@@ -122,7 +122,10 @@ def make_sampler(
     """
     if name not in SAMPLERS:
         raise ConfigError(
-            f"there is no sampler `{name}`", need=f"one of {', '.join(SAMPLERS)}", where=names.SAMPLER
+            f"there is no sampler `{name}`",
+            where=names.SAMPLER,
+            need=f"one of {', '.join(SAMPLERS)}",
+            next=f"leave `{names.SAMPLER}` at auto",
         )
     if name == "grid":
         return Listed(_grid(space, trials, seed))

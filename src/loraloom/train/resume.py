@@ -89,6 +89,7 @@ def restore_seat(
             f"the checkpoint of {seat.id} does not fit this model",
             got=f"{tensors['weights'].numel()} trained numbers",
             need=str(arena.numel),
+            next="resume the run with the model and adapter settings that it began with",
         )
     arena.weights.copy_(tensors["weights"])
     arena.grads.copy_(tensors["grads"])

@@ -46,7 +46,10 @@ def make_pruner(
         return RungPruner(trials)
     if name not in PRUNERS:
         raise ConfigError(
-            f"there is no pruner `{name}`", need=f"one of {', '.join(PRUNERS)}", where=names.PRUNER
+            f"there is no pruner `{name}`",
+            where=names.PRUNER,
+            need=f"one of {', '.join(PRUNERS)}",
+            next=f"leave `{names.PRUNER}` at auto",
         )
     from loraloom.search.pruners.named import NamedPruner
 
