@@ -23,7 +23,8 @@ from tasks import EVALUATIONS, SEEDS, Task, settings_of
 from loraloom.evals.scoring import row_sums
 from loraloom.records import Score
 from loraloom.search.space import ALPHA, BATCH, RANK, RATE
-from loraloom.train.pack import PackTrainer, Seat
+from loraloom.train.pack import PackTrainer
+from loraloom.train.seat import Seat
 
 PACK = 16
 MOST = 60_000.0

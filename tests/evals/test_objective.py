@@ -14,7 +14,7 @@ from torch import nn
 from loraloom.data.batches import collate
 from loraloom.data.encode import Row
 from loraloom.evals import cross_entropy
-from loraloom.evals.heads import HeadForm, head_form
+from loraloom.evals.cross_entropy import HeadForm, head_form
 from loraloom.evals.objective import objective_for
 from loraloom.lora.packed import PackedModel
 from loraloom.lora.routing import Routing

@@ -16,7 +16,8 @@ from loraloom.lora.base import share_copy
 from loraloom.lora.packed import PackedModel
 from loraloom.lora.reach import out_of_reach
 from loraloom.records import AdapterSpec, Candidate, TrainingSpec
-from loraloom.train.pack import PackTrainer, Seat
+from loraloom.train.pack import PackTrainer
+from loraloom.train.seat import Seat
 
 HEADS = ("lm_head", "embed_out", "score", "classifier", "pre_classifier", "pooler")
 

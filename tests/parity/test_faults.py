@@ -19,7 +19,8 @@ from loraloom.data.encode import Row
 from loraloom.errors import RunError
 from loraloom.lora.base import load_base
 from loraloom.records import Candidate, Event
-from loraloom.train.pack import PackTrainer, Seat
+from loraloom.train.pack import PackTrainer
+from loraloom.train.seat import Seat
 
 
 def different(model: Any, count: int) -> list[Candidate]:

@@ -15,7 +15,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from loraloom.records import Candidate
-from loraloom.train.pack import PackTrainer, Seat
+from loraloom.train.pack import PackTrainer
+from loraloom.train.seat import Seat
 
 NO_BIASES_OF_ALL = ("deberta",)
 """Refused there: a projection works on relative positions, which all rows share."""

@@ -15,7 +15,8 @@ from loraloom.errors import RunError
 from loraloom.lora import adapter_builder
 from loraloom.records import Candidate
 from loraloom.train import checkpoint
-from loraloom.train.pack import PackTrainer, Seat
+from loraloom.train.pack import PackTrainer
+from loraloom.train.seat import Seat
 
 
 def trials_of(model: Any, heads: tuple[str, ...] = ()) -> list[Candidate]:

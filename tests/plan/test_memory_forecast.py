@@ -26,7 +26,7 @@ from loraloom.config.asked import (
     SearchConfig,
     TrainingConfig,
 )
-from loraloom.data.batches import collate
+from loraloom.data.batches import collate, next_passes
 from loraloom.data.rows import Row
 from loraloom.evals import cross_entropy
 from loraloom.evals.objective import objective_for
@@ -42,7 +42,6 @@ from loraloom.plan.memory import forecast_memory
 from loraloom.plan.pass_memory import is_gated, kept_by_formula, kept_by_layers
 from loraloom.plan.planner import Facts, Plan, candidate, make_plan
 from loraloom.plan.shape import Shape
-from loraloom.train.passes import next_passes
 
 Make = Callable[..., Facts]
 SIZES: dict[str, Any] = {

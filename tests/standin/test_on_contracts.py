@@ -14,7 +14,7 @@ from stand_in import StandIn
 from ticks import KINDS, engine_of, join, tick
 from torch import nn
 
-from loraloom.evals import cross_entropy, heads
+from loraloom.evals import cross_entropy
 from loraloom.lora.state import peft_state
 
 MANY = 8
@@ -63,7 +63,7 @@ def test_a_candidate_joins_and_is_looked_at_without_a_wait_for_each_layer(cuda: 
     looks = {
         "join": lambda: engine.join(one),
         "tick": engine.tick,
-        "largest outputs": lambda: engine._bad_layer(engine.seats["one"]),
+        "largest outputs": lambda: engine.divergence.bad_layer(engine.seats["one"]),
         "modules": lambda: engine.gauge and engine.gauge.measure_modules(engine.seats["one"]),
         "saving": lambda: peft_state(engine.seats["one"].adapter.tensors(), engine.packed.model),
     }
@@ -83,7 +83,7 @@ def test_a_head_is_not_read_anew_for_every_few_rows(
     head = nn.Linear(4, tiny.VOCAB, bias=False).requires_grad_(False).to("cuda")
     hidden, targets = torch.randn(40, 4).to("cuda").requires_grad_(), torch.arange(40).to("cuda")
     cuda.launches.clear()
-    losses, _ = heads._under_head(hidden, head, cap, targets)
+    losses, _ = cross_entropy._under_head(hidden, head, cap, targets)
     assert losses.shape == (40,) and 0 < cuda.launches.total() < 40
 
 

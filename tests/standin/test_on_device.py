@@ -9,7 +9,7 @@ import torch
 from stand_in import NAME, RefusedError, StandIn, stand_in
 from torch import nn
 
-from loraloom.train.faults import largest_outputs
+from loraloom.train.divergence import largest_outputs
 
 
 def test_tensors_live_elsewhere_and_compute_the_same() -> None:

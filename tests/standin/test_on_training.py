@@ -163,7 +163,7 @@ def test_an_apple_gpu_needs_no_float64() -> None:
         for one in made:
             engine.join(one)
         engine.tick()
-        assert engine._bad_layer(engine.seats["plain"]) is None
+        assert engine.divergence.bad_layer(engine.seats["plain"]) is None
         for seat in finish(engine).values():
             assert seat.best is not None and engine.gauge is not None
             engine.gauge.measure_modules(seat)

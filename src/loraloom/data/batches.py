@@ -1,4 +1,5 @@
-"""Which rows an optimiser step takes, and how they become tensors.
+"""Which rows an optimiser step takes, whose rows go through the model together, and how they become
+tensors.
 
 The order depends on the seed and the effective batch alone: neither the micro-batch nor the company in a
 pack changes what a candidate sees.
@@ -6,7 +7,7 @@ pack changes what a candidate sees.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import TYPE_CHECKING
@@ -24,6 +25,10 @@ if TYPE_CHECKING:
 CHUNK_BATCHES = 50
 """Batches that are sorted by length together: few enough that epochs differ, enough
 that padding nearly vanishes."""
+
+PADDING_LIMIT = 1.25
+"""A pass may hold this many times the tokens that are not padding; beyond, longer rows get a pass of
+their own."""
 
 Numbers = NDArray[np.int64]
 
@@ -79,6 +84,73 @@ def micro_batches(rows: Numbers, micro: int) -> list[Numbers]:
     if micro < 1:
         raise ValueError(f"`micro` is {micro} but must be at least 1")
     return [rows[start : start + micro] for start in range(0, len(rows), micro)]
+
+
+def group_passes(
+    micro: Mapping[str, Numbers], lengths: Sequence[int], token_budget: int
+) -> list[list[str]]:
+    """Group candidates whose micro-batches are of like length, within the token budget; shortest first.
+
+    Args:
+        micro: row numbers of each candidate's micro-batch.
+        lengths: tokens of each row.
+        token_budget: padded tokens of a pass; one with a single micro-batch may exceed it.
+    """
+    longest = {trial: max(lengths[i] for i in rows) for trial, rows in micro.items()}
+    groups: list[list[str]] = []
+    # Of the group that is being filled: tokens of each micro-batch padded to itself, and rows.
+    real = rows = 0
+    for trial in sorted(micro, key=lambda t: longest[t]):
+        count = len(micro[trial])
+        tokens = count * longest[trial]
+        padded = (rows + count) * longest[trial]
+        if groups and padded <= token_budget and padded <= PADDING_LIMIT * (real + tokens):
+            groups[-1].append(trial)
+            real += tokens
+            rows += count
+        else:
+            groups.append([trial])
+            real = tokens
+            rows = count
+    return groups
+
+
+def next_passes(
+    micro: Mapping[str, Numbers], lengths: Sequence[int], token_budget: int, workers: int
+) -> list[list[str]]:
+    """Who goes through the model next: one pass, or for several workers as many passes as they take at
+    once.
+
+    Several passes share the token budget, and a micro-batch that is larger than its share has a pass of
+    its own. Passes are made smaller where that keeps all workers busy to the end of the tick.
+    """
+    if workers == 1:
+        return group_passes(micro, lengths, token_budget)[:1]
+    budget = token_budget // workers
+    groups = group_passes(micro, lengths, budget)
+    # So many passes take no longer than those of now, if all workers are busy in the last round too.
+    wanted = min(len(micro), -(-len(groups) // workers) * workers)
+    # The smallest budget that still gives no more of them: the work is then divided most evenly.
+    low = 0
+    high = budget if len(groups) < wanted else 0
+    while high - low > 1:
+        middle = (low + high) // 2
+        smaller = group_passes(micro, lengths, middle)
+        if len(smaller) <= wanted:
+            groups = smaller
+            high = middle
+        else:
+            low = middle
+    return groups[:workers]
+
+
+def supervised(row: Row, task: Task) -> int:
+    """What a row weighs in a loss: its supervised tokens, or 1 for a class."""
+    if task == "seq_cls":
+        return 1
+    # A decoder predicts each token from those before it: nothing predicts the first.
+    labels = row.labels[1:] if task == "causal_lm" else row.labels
+    return int((labels != IGNORED).sum())
 
 
 @dataclass(frozen=True, eq=False)

@@ -18,7 +18,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from loraloom.data.batches import Batch
-from loraloom.evals.heads import Positions, head_form, losses_at
+from loraloom.evals.cross_entropy import Positions, head_form, losses_at
 from loraloom.evals.shift import shift_of
 
 

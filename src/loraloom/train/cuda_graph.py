@@ -35,12 +35,11 @@ from torch.nn import functional as F
 from loraloom.data.batches import Batch, Numbers
 from loraloom.data.rows import IGNORED
 from loraloom.errors import first_line
-from loraloom.evals.heads import Positions
+from loraloom.evals.cross_entropy import Positions
 from loraloom.evals.objective import Objective
 from loraloom.lora.packed import PackedModel
 from loraloom.lora.routing import Routing
-from loraloom.train.passes import Pass
-from loraloom.train.seat import Seat
+from loraloom.train.seat import Pass, Seat
 
 SEEN = 3
 """A pass is recorded when its like is seen for the third time."""

@@ -1,34 +1,43 @@
-"""A candidate in the pack and everything that is its own: adapter, optimiser, data
-order, clock, counters."""
+"""A candidate in the pack with everything that is its own (adapter, optimiser, data order, clock,
+counters), and the pass in which several go through the model together."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
+import torch
 from torch import Tensor
 
-from loraloom.data.batches import Numbers, Order, micro_batches
+from loraloom.data.batches import Batch, Numbers, Order, collate, micro_batches
+from loraloom.data.encode import Row
 from loraloom.diagnose.signals import Signals
+from loraloom.evals.cross_entropy import Positions
 from loraloom.lora.adapter_weights import AdapterWeights
-from loraloom.records import Candidate, Score
+from loraloom.lora.device_faults import is_out_of_memory
+from loraloom.lora.neftune import Noise
+from loraloom.lora.packed import PackedModel
+from loraloom.lora.routing import Routing
+from loraloom.lora.segment import Segment
+from loraloom.records import Candidate, Score, Task
 from loraloom.train.optim import FlatOptimizer
+from loraloom.train.schedule import lr_at, warmup_steps
 
 
 @dataclass
 class Seat:
-    """A live candidate. `step` counts finished optimiser steps, `micro` the passes of
-    the open accumulation window.
+    """A live candidate. `step` counts finished optimiser steps, `micro` the passes of the open
+    accumulation window.
 
     Attributes:
-        micro_rows: rows of one pass; smaller than asked once memory ran out, with the
-            same rows in each step.
+        micro_rows: rows of one pass; smaller than asked once memory ran out, with the same rows in each
+            step.
         window: the micro-batches of the open step; empty between steps.
         window_weight: supervised tokens (or rows) of the whole window: what its losses are divided by.
         nonfinite: windows whose loss or gradient was not finite; they changed no weight.
-        pass_losses: losses of the last pass's rows, each divided as the window asks, on
-            the device; read at the tick's end.
+        pass_losses: losses of the last pass's rows, each divided as the window asks, on the device; read
+            at the tick's end.
         wild: windows in a row whose loss was far above the first one's.
         bad_layer: the first layer whose output went bad, once one did.
     """
@@ -72,9 +81,23 @@ class Seat:
     def epoch(self) -> float:
         return self.step / self.order.steps_per_epoch
 
+    @property
+    def learning_rate(self) -> float:
+        """Of the present step."""
+        spec = self.candidate.training
+        warmup = warmup_steps(self.planned_steps, spec.warmup_ratio)
+        return lr_at(self.step, self.planned_steps, spec.learning_rate, spec.lr_scheduler_type, warmup)
+
+    @property
+    def micro_seed(self) -> int:
+        """Seed of this micro-step's dropout and noise: of the candidate's seed and clock alone, not of
+        its id or neighbours."""
+        seed = self.candidate.training.seed * 1_000_000_007 + self.step * 4_099 + self.micro
+        return seed & 0x7FFF_FFFF_FFFF
+
     def open_window(self, weights: Sequence[float]) -> None:
-        """Cut the rows of the present step into micro-batches. `weights`: supervised
-        tokens of each training row."""
+        """Cut the rows of the present step into micro-batches. `weights`: supervised tokens of each
+        training row."""
         rows = self.order.rows_of_step(self.step)
         self.window = micro_batches(rows, self.micro_rows)
         self.window_weight = float(sum(weights[i] for i in rows))
@@ -91,15 +114,34 @@ class Seat:
         self._clear_window()
 
     def _clear_window(self) -> None:
-        self.micro, self.window, self.window_loss, self.window_tokens = 0, [], 0.0, 0
+        self.micro = 0
+        self.window = []
+        self.window_loss = 0.0
+        self.window_tokens = 0
+
+    def keep_best(self, score: Score, decide_by: str) -> None:
+        """Remember the present weights if no score so far was as good by the metric `decide_by`."""
+        if not math.isfinite(score.metrics["loss"]):
+            return
+        if self.best is None or _rank(score, decide_by) < _rank(self.best, decide_by):
+            self.best = score
+            self.best_step = self.step
+            self.best_weights = self._snapshot()
+
+    def _snapshot(self) -> Tensor:
+        """A copy of the weights, on the host where the device has no room for it."""
+        try:
+            return self.adapter.snapshot()
+        except (RuntimeError, MemoryError) as error:
+            if not is_out_of_memory(error):
+                raise
+        return self.adapter.arena.weights.to("cpu", copy=True)
 
 
-def micro_seed(seat: Seat) -> int:
-    """Seed of this micro-step's dropout and noise: of the trial's seed and clock alone,
-    not of its trial or neighbours."""
-    return (
-        seat.candidate.training.seed * 1_000_000_007 + seat.step * 4_099 + seat.micro
-    ) & 0x7FFF_FFFF_FFFF
+def _rank(score: Score, decide_by: str) -> tuple[float, float]:
+    """Smaller is better: the deciding metric, then the loss."""
+    loss = score.metrics["loss"]
+    return (loss, loss) if decide_by.endswith("loss") else (-score.metrics[decide_by], loss)
 
 
 def planned_steps(candidate: Candidate, order: Order) -> int:
@@ -112,3 +154,73 @@ def evaluation_steps(planned: int, evaluations: int) -> frozenset[int]:
     """Steps after which a candidate is scored: evenly over its own run, always at its end."""
     count = max(1, min(evaluations, planned))
     return frozenset(max(1, round(planned * (i + 1) / count)) for i in range(count))
+
+
+def new_seat(
+    candidate: Candidate, packed: PackedModel, lengths: Sequence[int], seed: int | None
+) -> Seat:
+    """Everything that a candidate needs to train, at its first step.
+
+    Args:
+        lengths: tokens of each training row.
+        seed: that its adapter starts from; None where it is to be restored.
+    """
+    spec = candidate.training
+    effective = spec.per_device_train_batch_size * spec.gradient_accumulation_steps
+    order = Order(lengths, effective, spec.seed)
+    planned = planned_steps(candidate, order)
+    adapter = packed.add(candidate.id, candidate.adapter, seed)
+    optimizer = FlatOptimizer(adapter.arena, spec)
+    if packed.device.type != "cpu":
+        optimizer.reserve()
+    return Seat(
+        candidate,
+        adapter,
+        optimizer,
+        order,
+        planned,
+        evaluation_steps(planned, spec.evaluations),
+        spec.per_device_train_batch_size,
+    )
+
+
+@dataclass(frozen=True)
+class Pass:
+    """One forward and backward pass.
+
+    Attributes:
+        shares: [rows], float64: what each row's loss sum is multiplied by.
+        at: where its targets are, once somebody has looked.
+    """
+
+    batch: Batch
+    routing: Routing
+    noises: tuple[Noise, ...]
+    shares: Tensor
+    at: Positions | None = None
+
+
+def assemble(
+    group: Sequence[Seat], micro: Mapping[str, Numbers], rows: Sequence[Row], pad_id: int, task: Task
+) -> Pass:
+    """The pass of these candidates' micro-batches, each one's rows beside each other.
+
+    Args:
+        micro: row numbers of each candidate's micro-batch.
+    """
+    batch = collate([rows[i] for seat in group for i in micro[seat.id]], pad_id, task)
+    segments: list[Segment] = []
+    noises: list[Noise] = []
+    shares: list[float] = []
+    start = 0
+    for seat in group:
+        own = micro[seat.id]
+        stop = start + len(own)
+        segments.append(Segment(seat.id, start, stop, seat.micro_seed))
+        if alpha := seat.candidate.training.neftune_noise_alpha:
+            lengths = tuple(len(rows[i].input_ids) for i in own)
+            noises.append(Noise(start, stop, alpha, seat.micro_seed, lengths))
+        shares += [1 / seat.window_weight] * len(own)
+        start = stop
+    routing = Routing(tuple(segments), training=True)
+    return Pass(batch, routing, tuple(noises), torch.tensor(shares, dtype=torch.float64))

@@ -14,7 +14,8 @@ from loraloom.lora import dropout
 from loraloom.lora.base import share_copy
 from loraloom.lora.packed import PackedModel
 from loraloom.records import Candidate
-from loraloom.train.pack import PackTrainer, Seat
+from loraloom.train.pack import PackTrainer
+from loraloom.train.seat import Seat
 
 
 def candidates(model: Any, **more: Any) -> list[Candidate]:

@@ -31,10 +31,10 @@ from loraloom.lora.packed import PackedModel
 from loraloom.lora.transfer import fetch, send
 from loraloom.plan.memory import STATE
 from loraloom.plan.planner import Plan, candidate
-from loraloom.train.faults import first_bad, free_memory, largest_outputs, last_bad_gradient
+from loraloom.train.divergence import first_bad, largest_outputs, last_bad_gradient
+from loraloom.train.out_of_memory import free_memory
 from loraloom.train.pack import PackTrainer
-from loraloom.train.passes import Pass, assemble
-from loraloom.train.seat import Seat
+from loraloom.train.seat import Pass, Seat, assemble
 
 SAMPLING_SECONDS = 0.002
 PASSES = 2
