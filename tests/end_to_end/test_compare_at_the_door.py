@@ -144,7 +144,7 @@ def test_equal_names_in_two_folders_stay_apart(loraloom: Door, tmp_path: Path) -
     [
         (["nosuch"], "there is no run folder"),
         (["first:t009"], "run `first` has no trial `t009`"),
-        (["first", "accurate"], "runs that were judged by different measures cannot be compared"),
+        (["first", "accurate"], "runs that were judged by different metrics cannot be compared"),
         (["empty"], "run `empty` has no candidate that was trained to the end"),
         (["first", "unwon"], "run `unwon` has no winner"),
     ],

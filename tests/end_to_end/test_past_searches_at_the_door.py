@@ -207,11 +207,11 @@ def test_one_run_may_be_named_and_has_to_fit(
         (["search.history=nobody"], "there is no run folder"),
         (
             [f"search.history={runs / 'first'}", "search.metric=validation_token_accuracy"],
-            "it went by validation_loss",
+            "its metric is validation_loss",
         ),
         (
             [f"search.history={runs / 'first'}", "search.sampler=tpe"],
-            "the sampler `tpe` takes no notice",
+            "the sampler `tpe` cannot use one",
         ),
     ):
         answer = loraloom(*asked, *(word for change in changes for word in ("--set", change)))

@@ -36,7 +36,7 @@ def test_plan_says_what_was_grouped_and_check_finds_nothing_to_warn_of(
         "120 rows are 30 groups (120 share a prompt): each group stays on one side of the splits"
         in warnings
     )
-    assert not any("flatter" in warning for warning in warnings)
+    assert not any("too good" in warning for warning in warnings)
     (safety,) = [
         each
         for each in loraloom("check", "--quick", *words).json()["checks"]
@@ -55,8 +55,8 @@ def test_files_that_share_prompts_are_told_by_plan_and_check(
     words = ["--model", world.chat_llama, "--data", rows, "--test", test, "--json"]
     said = "5 of 6 test rows share a prompt with rows that are trained or chosen on"
     warnings = loraloom("plan", *words).json()["warnings"]
-    assert f"{said}: scores on them flatter" in warnings
-    assert "1 held-out rows are also trained on: scores on them flatter" in warnings
+    assert f"{said}: scores on them are too good" in warnings
+    assert "1 held-out rows are also trained on: scores on them are too good" in warnings
     (safety,) = [
         each
         for each in loraloom("check", "--quick", *words).json()["checks"]

@@ -162,7 +162,7 @@ def test_a_checkpoint_is_not_whole_without_those_who_wait(tmp_path: Path) -> Non
     assert found is not None and [seat["candidate"]["id"] for seat in found.trainer["seats"]] == [
         "plain"
     ]
-    assert "waiting-plain-1.safetensors is another" in found.passed_over[0]
+    assert "waiting-plain-1.safetensors differs" in found.passed_over[0]
 
 
 def state_in(folder: Path) -> dict[str, Any]:

@@ -237,7 +237,7 @@ def _over_the_same_codes(path: str, layer: Any, dtype: torch.dtype) -> Quantised
                 f"the codes of `{path}` are not as they were stored",
                 got="a layer that bitsandbytes repacked when it ran",
                 need="codes in their own order: this one's cannot be brought back without loss",
-                next="load the base anew",
+                next="load the base again",
             )
         return FourBitLinear(weight.data, weight.quant_state, layer.bias, dtype)
     if name == "Linear8bitLt":

@@ -54,7 +54,7 @@ def applied(place: str) -> tuple[Path, dict[str, Any]]:
     raise RequestError(
         f"no finding of run `{folder.name}` proposes a change of the config",
         got=_names(result),
-        next=found[0][1].next if found else "loraloom tune searches where nothing is known to be wrong",
+        next=found[0][1].next if found else "loraloom tune searches for better settings",
     )
 
 

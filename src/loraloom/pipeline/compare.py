@@ -251,7 +251,7 @@ def _judge(
             )
             measure = "loss" if reference.result.direction == "minimize" else "error rate"
             return winner, f"By {measure} on the {split} split: {winner.sentence}."
-    return None, "There is nothing to choose between."
+    return None, "There is nothing to compare."
 
 
 def _line(entrant: Entrant, gain: Gain | None, fronts: Mapping[str, Sequence[str]]) -> Line:
@@ -281,6 +281,6 @@ def _notes(gains: Mapping[str, Gain | None]) -> tuple[str, ...]:
     return (
         (
             f"{named}: not compared row by row, as row scores were not kept or belong to other rows; "
-            "those intervals are wider than the truth"
+            "those intervals are wider than they need be"
         ),
     )

@@ -197,7 +197,7 @@ def _check_measures(entrants: Sequence[Entrant]) -> None:
     for entrant in entrants[1:]:
         if entrant.result.metric != first.result.metric:
             raise RequestError(
-                "runs that were judged by different measures cannot be compared",
+                "runs that were judged by different metrics cannot be compared",
                 got=(
                     f"{first.result.metric} of {first.result.name}, {entrant.result.metric} of"
                     f" {entrant.result.name}"

@@ -71,7 +71,7 @@ def _asked(prepared: Prepared, runs: Iterable[RunResult]) -> tuple[PastSearch, .
         if named == "auto":
             return ()
         raise ConfigError(
-            f"`{KEY}` names a run, and the sampler `{search.sampler}` takes no notice of one",
+            f"`{KEY}` names a run, and the sampler `{search.sampler}` cannot use one",
             next=f"leave `search.sampler` at auto, or `{KEY}` out",
         )
     read = _reader(prepared)
@@ -111,13 +111,13 @@ def _reader(prepared: Prepared) -> Callable[[RunResult], PastSearch | str]:
         if result.task != task:
             return f"its task is {result.task}, not {task}"
         if result.metric != metric:
-            return f"it went by {result.metric}, not by {metric}"
+            return f"its metric is {result.metric}, not {metric}"
         if not result.base_fingerprint or result.base_fingerprint != base():
             return "its base is another"
         try:
             return past_search(result)
         except NONSENSE:
-            return "its run.json makes no sense as a search"
+            return "its run.json is not that of a search"
 
     return read
 

@@ -230,7 +230,7 @@ class RunLog:
         changed = _other_versions(result.environment, environment)
         if changed:
             self.recorder.note(
-                f"this run was begun with other versions ({changed}): its last digits may differ"
+                f"this run was begun with other versions ({changed}): last digits may differ"
             )
         if moved := _other_device(result.environment, environment):
             self.recorder.note(moved)
@@ -330,7 +330,7 @@ def _other_device(before: Mapping[str, Any], now: Mapping[str, Any]) -> str:
     if not devices[0] or devices[0].get("kind") == devices[1].get("kind"):
         return ""
     was, is_ = (f"{device.get('name')} ({device.get('kind')})" for device in devices)
-    return f"this run was begun on {was} and goes on on {is_}: its last digits may differ, and its speed"
+    return f"this run was begun on {was} and goes on on {is_}: last digits and speed may differ"
 
 
 def space_needed(prepared: Prepared) -> int:

@@ -62,8 +62,10 @@ def _data(case: Case) -> list[str]:
         )
         found.append(f"{data.rows_left_out:,} rows {why}, and are left out")
     if data.leaked_rows:
-        found.append(f"{data.leaked_rows:,} held-out rows are also trained on: scores on them flatter")
-    found.extend(f"{sentence}: scores on them flatter" for sentence in data.overlaps)
+        found.append(
+            f"{data.leaked_rows:,} held-out rows are also trained on: scores on them are too good"
+        )
+    found.extend(f"{sentence}: scores on them are too good" for sentence in data.overlaps)
     if data.repeated_rows > data.rows * 0.05:
         found.append(f"{data.repeated_rows:,} of {data.rows:,} training rows repeat earlier ones")
     if data.label_counts and min(data.label_counts) == 0:

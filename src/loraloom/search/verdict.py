@@ -140,7 +140,7 @@ def pick_winner(
     judged = [_judge(one, default, chance, prior, fresh) for one in rivals]
     if not judged:
         return Winner(
-            default_id, False, None, (), f"{default_id} is kept: nothing was held against {called}"
+            default_id, False, None, (), f"{default_id} is kept: nothing was compared with {called}"
         )
     step = PRACTICAL * abs(_mean(default))
     kept = _choose(judged, default, step, keep)

@@ -190,12 +190,12 @@ def _read(path: Path) -> dict[str, Any]:
     """The document of a whole checkpoint, as the present version has it."""
     body = cast("dict[str, Any]", json.loads(path.read_bytes()))
     if body.pop("sha256") != _digest(body):
-        raise ValueError("its checksum is another")
+        raise ValueError("its checksum differs")
     if body["tensors"] != _file_digest(path.with_suffix(".safetensors")):
-        raise ValueError(f"the checksum of {path.stem}.safetensors is another")
+        raise ValueError(f"the checksum of {path.stem}.safetensors differs")
     for kept in body["trainer"].get("waiting", {}).values():
         if kept["sha256"] != _file_digest(path.with_name(kept["file"])):
-            raise ValueError(f"the checksum of {kept['file']} is another")
+            raise ValueError(f"the checksum of {kept['file']} differs")
     while body["version"] != VERSION:
         if body["version"] not in MIGRATIONS:
             raise RunError(

@@ -23,8 +23,8 @@ def inspect(subject: Subject) -> CheckResult:
             f"the tokenizer has {ids:,} tokens, the embedding {model.vocab_size:,} rows",
             number=f"{ids - model.vocab_size:,} tokens without a row",
             cause=(
-                "tokens were added and the model was not resized: such a token would be read outside of"
-                " the table"
+                "tokens were added and the model was not resized: such a token would be looked up"
+                " outside of the table"
             ),
             command=_resize(model.name_or_path, AUTO_CLASSES[model.task]),
         )

@@ -44,7 +44,7 @@ def inspect(subject: Subject) -> CheckResult:
         return CheckResult(
             NAME,
             "warn",
-            "held-out rows are also trained on: scores on them flatter",
+            "held-out rows are also trained on: scores on them are too good",
             number=", ".join(
                 f"{rows:,} of {len(tables[split]):,} {split} rows" for split, rows in repeated.items()
             ),
@@ -57,7 +57,7 @@ def inspect(subject: Subject) -> CheckResult:
         return CheckResult(
             NAME,
             "warn",
-            "held-out rows are related to rows that are trained on: scores on them flatter",
+            "held-out rows are related to rows that are trained on: scores on them are too good",
             number="; ".join(each.sentence for each in related),
             cause=(
                 "rows asked the same or nearly the same are easier for a model that was trained on one"

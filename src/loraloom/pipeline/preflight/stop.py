@@ -31,7 +31,7 @@ def inspect(subject: Subject) -> CheckResult:
         return CheckResult(
             NAME,
             "ok",
-            "raw text, and the tokenizer has no end of text: whoever generates sets the length",
+            "raw text, and the tokenizer has no end of text: generation ends at a limit of length",
         )
     names = ", ".join(
         sorted({str(subject.tokenizer.decode([_last(row)])) for row in whole.train[:NAMED]})
