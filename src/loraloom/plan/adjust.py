@@ -44,7 +44,7 @@ def bent(advice: Advice, name: str, bend: Bend | None, case: Case) -> Advice:
     if made is None:
         return advice
     if made.value == advice.value:
-        # The evidence is still the rule's own: someone else only has a word on it.
+        # The evidence is still the rule's own: goal or preset only comment on it.
         return replace(advice, reason=f"{advice.reason}; {name}: {made.why}")
     return Advice(
         made.value,
@@ -57,17 +57,14 @@ def bent(advice: Advice, name: str, bend: Bend | None, case: Case) -> Advice:
 
 def _holding(offered: tuple[Any, ...] | None, value: Any) -> tuple[Any, ...] | None:
     """A range of numbers, widened where it leaves out the value itself."""
-    if (
-        not offered
-        or not all(_is_number(end) for end in (*offered, value))
-        or min(offered) <= value <= max(offered)
-    ):
+    if not offered or not all(_is_number(end) for end in (*offered, value)):
         return offered
-    return (
-        tuple(sorted({*offered, value}))
-        if len(offered) > 2
-        else (min(*offered, value), max(*offered, value))
-    )
+    if min(offered) <= value <= max(offered):
+        return offered
+    # Two numbers are the ends of a range, more are choices.
+    if len(offered) > 2:
+        return tuple(sorted({*offered, value}))
+    return (min(*offered, value), max(*offered, value))
 
 
 def _is_number(value: Any) -> bool:

@@ -59,7 +59,7 @@ def forecast_memory(case: Case, shape: Shape) -> Estimate:
     """Peak bytes as a range; `parts` sum to its value."""
     element = case.decided.dtype_bytes
     trained = case.trained_parameters
-    # Products of a base in half precision read a copy of A and B in its own format.
+    # Over a base in half precision, products read a copy of A and B in its format.
     adapter_bytes = ADAPTER_BYTES + SNAPSHOT_BYTES + (element if element < 4 else 0)
     activations = training_activations(case, shape)
     logits = workspace_bytes(case, shape.tokens(case.facts.device.kind)) * shape.at_once
@@ -83,11 +83,11 @@ def forecast_memory(case: Case, shape: Shape) -> Estimate:
 
 
 def estimated(parts: Mapping[str, float]) -> Estimate:
-    """The sum of `parts`, with the range of a forecast that nothing was measured for;
-    what the process itself holds was."""
-    value, fixed = sum(parts.values()), parts["runtime"]
-    low, high = (fixed + (value - fixed) * (1 + sign * UNCERTAINTY) for sign in (-1, 1))
-    return Estimate(value=value, low=low, high=high, unit="bytes", parts=parts)
+    """The sum of `parts`, with the range of a forecast of which nothing was measured but what the
+    process itself holds."""
+    value = sum(parts.values())
+    unsure = UNCERTAINTY * (value - parts["runtime"])
+    return Estimate(value=value, low=value - unsure, high=value + unsure, unit="bytes", parts=parts)
 
 
 def runtime_bytes(case: Case) -> float:

@@ -18,7 +18,7 @@ the stream of hidden states and the logits are float32 too.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Literal
 
@@ -33,6 +33,8 @@ Quantization = Literal["none", "nf4", "nf4-dq", "int8"]
 QUANTISED_BYTES = {"nf4": 0.5 + 4 / 64, "nf4-dq": 0.5 + 1 / 64 + 4 / 64 / 256, "int8": 1.0}
 """A quantised number with its share of the scales: one float32 a block of 64, or one byte and a float32
 per 256 of these (arXiv:2305.14314)."""
+IN_PEFT: Mapping[str, Quantization] = {"none": "none", "nf4": "nf4-dq", "int8": "int8"}
+"""What our `model.quantization` is there."""
 HALF, FULL = 2, 4
 ADAPTER_BYTES, GRADIENT_BYTES, MOMENT_BYTES = 4, 4, 8
 """A trained number in float32, its gradient, and AdamW's two moments."""
@@ -133,27 +135,24 @@ def peft_phases(sizes: Sizes, run: PeftRun) -> dict[str, dict[str, float]]:
         "optimizer": float(MOMENT_BYTES * run.trained),
         "overhead": WORKSPACE_BYTES + run.context,
     }
-    kept, logits = kept_bytes(sizes, run) + mask_bytes(run), logit_bytes(sizes, run)
+    kept = kept_bytes(sizes, run) + mask_bytes(run)
+    logits = logit_bytes(sizes, run)
     gradients = float(GRADIENT_BYTES * run.trained)
     # the last norm: its float32 copy, and what the head reads
     head = (FULL + stream) * sizes.hidden * run.tokens
     held = run.tokens * sizes.vocab * float(run.returned_logit) if run.loss == "whole" else 0.0
     layer = layer_bytes(sizes, run)
-    return {
-        "forward": always | {"gradients": 0.0, "activations": kept + head, "logits": logits["forward"]},
-        "loss": (
-            always
-            | {
-                "gradients": 0.0,
-                "activations": kept + FULL * sizes.hidden * run.tokens,
-                "logits": logits["loss"],
-            }
-        ),
-        "layer": always | _widest_layer(sizes, run, kept, layer, gradients) | {"logits": held},
-        "optimizer": (
-            always | {"gradients": 2 * gradients, "activations": mask_bytes(run), "logits": held}
-        ),
+    alive = {
+        "forward": {"gradients": 0.0, "activations": kept + head, "logits": logits["forward"]},
+        "loss": {
+            "gradients": 0.0,
+            "activations": kept + FULL * sizes.hidden * run.tokens,
+            "logits": logits["loss"],
+        },
+        "layer": _widest_layer(sizes, run, kept, layer, gradients) | {"logits": held},
+        "optimizer": {"gradients": 2 * gradients, "activations": mask_bytes(run), "logits": held},
     }
+    return {phase: always | parts for phase, parts in alive.items()}
 
 
 def weight_bytes(sizes: Sizes, run: PeftRun) -> float:
@@ -210,7 +209,8 @@ def _widest_layer(
     """The last layer, which comes first on the way back, has all that is kept beside
     it; the first all gradients."""
     own = 0.0 if run.checkpointing else layer_kept_bytes(sizes, run)
-    at_last, at_first = kept - own + layer, layer + mask_bytes(run)
+    at_last = kept - own + layer
+    at_first = layer + mask_bytes(run)
     if at_last >= at_first + gradients:
         return {"gradients": 0.0, "activations": at_last}
     return {"gradients": gradients, "activations": at_first}
@@ -299,15 +299,13 @@ def adapted_by(
     }
     chosen = {name: shapes[name] for name in targets}
     trained = rank * sizes.layers * sum(inside + out for inside, out in chosen.values())
-    reading, gates = (
-        chosen.keys() & {"q_proj", "k_proj", "v_proj"},
-        chosen.keys() & {"gate_proj", "up_proj"},
-    )
-    inputs = (
-        sum(inside for inside, _ in chosen.values())
-        if cast_inputs
-        else d * (bool(reading) + bool(gates))
-    )
+    reading = chosen.keys() & {"q_proj", "k_proj", "v_proj"}
+    gates = chosen.keys() & {"gate_proj", "up_proj"}
+    if cast_inputs:
+        inputs = sum(inside for inside, _ in chosen.values())
+    else:
+        # q, k and v read one norm's output, gate and up the other's.
+        inputs = d * (bool(reading) + bool(gates))
     return trained, len(reading), inputs
 
 
@@ -325,13 +323,7 @@ def peft_run(case: Case, shape: Shape) -> PeftRun:
         trained=case.trained_parameters,
         adapted_queries=round((len(reading) - len(outputs)) / blocks),
         adapted_inputs=round(sum(linear.in_features for linear in linears) / blocks),
-        quantization=(
-            "nf4-dq"
-            if shape.quantization == "nf4"
-            else "int8"
-            if shape.quantization == "int8"
-            else "none"
-        ),
+        quantization=IN_PEFT[shape.quantization],
         upcast=shape.quantization != "none",
         checkpointing=shape.checkpointing,
         attention="eager" if case.decided.attention == "eager" else "fused",

@@ -145,7 +145,7 @@ def token_budget(case: Case, shape: Shape) -> int:
 
 
 def candidate(plan: Plan, id: str, params: Mapping[str, Any], seed_offset: int = 0) -> Candidate:
-    """The plan's setting with `params` (dotted key -> value) over it, ready for a slot.
+    """The plan's setting with `params` (dotted key -> value) over it.
 
     A batch larger than the plan's own is split into micro-batches that give the same gradient: a
     search's largest batch takes no more memory than was forecast. `seed_offset` makes another seed of
@@ -201,7 +201,8 @@ def _advised(case: Case, key: str) -> Advice:
 
 
 def _asked(case: Case, key: str) -> Advice:
-    model, value = case.facts.model, asked_value(case.asked, key)
+    model = case.facts.model
+    value = asked_value(case.asked, key)
     reason = "you asked"
     if key == names.MODULES_TO_SAVE:
         value = tuple(path for name in value for path in _module_paths(model, name))
@@ -219,7 +220,8 @@ def _module_paths(model: ModelFacts, name: str) -> list[str]:
 
 
 def _check_modules(case: Case) -> None:
-    asked, model = case.asked.adapter.modules_to_save, case.facts.model
+    model = case.facts.model
+    asked = case.asked.adapter.modules_to_save
     absent = [name for name in asked if not _module_paths(model, name)] if asked != "auto" else []
     if absent:
         beside = [path for path in model.modules if "." not in path]

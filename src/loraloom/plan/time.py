@@ -17,7 +17,7 @@ from loraloom.facts.speed import matmul_flops
 from loraloom.plan import engine
 from loraloom.plan.case import Case
 from loraloom.plan.pass_memory import supervised_share
-from loraloom.records import Estimate
+from loraloom.records import Estimate, TrainingSpec
 from loraloom.search.finals import race_runs
 from loraloom.search.pruners import is_wide
 from loraloom.search.pruners.halving import whole_trainings
@@ -30,7 +30,8 @@ LAYER_SECONDS = {"cpu": 1.0e-3, "cuda": 0.6e-3, "mps": 0.8e-3}
 right within a factor of two."""
 PADDING = 1.1
 """Tokens of a batch over those that are not padding, with rows grouped by length."""
-EVALUATIONS = 8
+EVALUATIONS = TrainingSpec.evaluations
+"""How often a candidate is scored on validation."""
 SPREAD = (0.5, 2.0)
 """A forecast without a probe may be off by this factor."""
 STARTUP_SECONDS = 8.0
@@ -47,19 +48,20 @@ def forecast_time(
     Args:
         token_budget: padded tokens of a pass; None for the device's own number.
     """
-    token_budget = token_budget or engine.TOKEN_BUDGET[case.facts.device.kind]
-    rate = matmul_flops(case.facts.device.kind, case.decided.dtype) * EFFICIENCY[case.facts.device.kind]
+    device = case.facts.device.kind
+    token_budget = token_budget or engine.TOKEN_BUDGET[device]
+    rate = matmul_flops(device, case.decided.dtype) * EFFICIENCY[device]
     steps = case.total_steps
     tokens = steps * case.decided.batch * case.facts.data.mean_length * PADDING
     per_token = operations_per_token(case)
     micro = steps * case.decided.accumulation
     passes = micro * passes_of_all(case, trials, packed, token_budget)
+    # Scoring goes forwards only: half of what a training token takes.
+    scored = EVALUATIONS * held_out_tokens(case.facts.data) * PADDING
     parts = {
         "training": trials * tokens * per_token / rate,
-        "layers": passes * case.facts.model.layers * LAYER_SECONDS[case.facts.device.kind],
-        "evaluation": (
-            trials * EVALUATIONS * held_out_tokens(case.facts.data) * PADDING * per_token / 2 / rate
-        ),
+        "layers": passes * case.facts.model.layers * LAYER_SECONDS[device],
+        "evaluation": trials * scored * per_token / 2 / rate,
         "startup": STARTUP_SECONDS,
     }
     value = sum(parts.values())
@@ -147,10 +149,8 @@ def operations_per_token(case: Case) -> float:
     frozen = 6 if case.decided.checkpointing else 4
     length = min(data.mean_length, case.decided.length)
     attention = 2 * frozen * model.layers * model.hidden_size * length
-    head = (
-        0.0
-        if data.task == "seq_cls"
-        else frozen * model.vocab_size * model.hidden_size * supervised_share(case)
-    )
+    # A classifier's head is too small to count.
+    logits = 0.0 if data.task == "seq_cls" else model.vocab_size * supervised_share(case)
+    head = frozen * logits * model.hidden_size
     adapters = 6 * case.adapter_parameters
     return frozen * model.linear_parameters + attention + head + adapters

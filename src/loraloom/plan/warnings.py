@@ -16,8 +16,7 @@ LOST_LIMIT = 0.05
 
 def warnings_for(case: Case, forecast: Mapping[str, Estimate]) -> tuple[str, ...]:
     """Sentences, the gravest first."""
-    found = [*_model(case), *_data(case), *_settings(case), *_limits(case, forecast)]
-    return tuple(found)
+    return (*_model(case), *_data(case), *_settings(case), *_limits(case, forecast))
 
 
 def _model(case: Case) -> list[str]:
@@ -40,7 +39,8 @@ def _model(case: Case) -> list[str]:
 
 
 def _data(case: Case) -> list[str]:
-    data, found = case.facts.data, list[str]()
+    data = case.facts.data
+    found: list[str] = []
     if not data.measured:
         found.append(
             f"no data was given: {data.rows:,} rows of {data.mean_length:.0f} tokens are assumed"
@@ -101,13 +101,13 @@ def _settings(case: Case) -> list[str]:
 def _limits(case: Case, forecast: Mapping[str, Estimate]) -> list[str]:
     if case.asked.limits.time is None:
         return []
-    allowed, needed = parse_seconds(case.asked.limits.time), forecast["time"]
+    allowed = parse_seconds(case.asked.limits.time)
+    needed = forecast["time"]
     share = case.facts.device.share
+    # Only a run that is too long even at the lower end of its forecast is worth a warning.
     if needed.low / share <= allowed:
         return []
-    trials, others = (
-        case.decided.trials,
-        f" while others have {1 - share:.0%} of the cores" if share < 1 else "",
-    )
+    others = f" while others have {1 - share:.0%} of the cores" if share < 1 else ""
     taken = f"{count(needed.value / share)} seconds{others}"
-    return [f"{trials} candidates take about {taken}, {count(allowed)} are allowed: some will not end"]
+    search = f"{case.decided.trials} candidates take about {taken}"
+    return [f"{search}, {count(allowed)} are allowed: some will not end"]

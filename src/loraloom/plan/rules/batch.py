@@ -88,23 +88,20 @@ def too_little(case: Case) -> MemoryBudgetError:
     budget and the cuts that it takes."""
     budget = case.memory_budget
     needed = need(case, decided_shape(case.decided, micro_batch=1))
-    parts = ", ".join(
-        f"{name} {bytes_text(size)}"
-        for name, size in sorted(needed.parts.items(), key=lambda item: -item[1])[:3]
-    )
+    largest = sorted(needed.parts, key=needed.parts.__getitem__, reverse=True)[:3]
+    parts = ", ".join(f"{name} {bytes_text(needed.parts[name])}" for name in largest)
     found = least(_split_as_asked(case), budget)
     smallest = f"{math.ceil(found.need.high / 2**20) + SLACK_MIB}MiB"
     cuts = ", ".join(f"{key}: {str(value).lower()}" for key, value in found.change.items())
     if found.need.high <= budget:
-        wanted, advice = f"a budget of {bytes_text(needed.high)}, or cuts", cuts
+        wanted = f"a budget of {bytes_text(needed.high)}, or cuts"
+        advice = cuts
     else:
         wanted = f"a budget of {smallest} at least" + (f", with {cuts}" if cuts else "")
-        small = case.asked.limits.memory != "auto" and found.need.high <= case.facts.device.free_bytes
-        advice = (
-            f"limits.memory: {smallest}"
-            if small
-            else "a smaller model, or a machine with more free memory"
-        )
+        advice = "a smaller model, or a machine with more free memory"
+        # The limit that was asked for is what is short, not the machine.
+        if case.asked.limits.memory != "auto" and found.need.high <= case.facts.device.free_bytes:
+            advice = f"limits.memory: {smallest}"
     taken = case.held_by_others
     return MemoryBudgetError(
         f"nothing fits into {bytes_text(budget)}: one candidate with one row of {case.decided.length:,}"

@@ -25,7 +25,8 @@ CAP = 4096
 
 
 def advise(case: Case) -> Advice:
-    data, limit = case.facts.data, case.facts.model.max_positions
+    data = case.facts.data
+    limit = case.facts.model.max_positions
     longest = max(data.longest, data.longest_anywhere)
     cap = min(CAP, limit or CAP)
     if longest <= cap:

@@ -29,12 +29,12 @@ PAYS = {"cpu": 8, "mps": 8, "cuda": 16}
 def advise(case: Case) -> Advice:
     if not packs_candidates(case):
         return Advice(1, "PEFT trains one adapter at a time", "huggingface/peft", (1, 1), "A")
-    budget, pays = case.memory_budget, PAYS[case.facts.device.kind]
+    pays = PAYS[case.facts.device.kind]
     fits = most_that_fit(case, pays)
     total = need(case, decided_shape(case.decided, packed=fits))
     held = (
         f"{fits} {'candidate takes' if fits == 1 else 'candidates take'} {bytes_text(total.value)} of"
-        f" {bytes_text(budget)}"
+        f" {bytes_text(case.memory_budget)}"
     )
     why = "more would not be faster on this device" if fits == pays else "one more would not fit"
     return Advice(fits, f"{held}; {why}", "derived here; arXiv:2508.02932", (1, pays), "M")

@@ -62,8 +62,12 @@ def advise(case: Case) -> Advice:
         )
         reason = f"{device.name} computes bf16 in hardware: half the {saved}"
         return Advice("bf16", reason, "arXiv:2305.14314", choices, "A")
-    weights, budget = 4 * model.parameters, case.memory_budget
-    if device.kind == "cuda" and model.kind != "encoder_decoder" and weights > ROOMY * budget:
+    weights = 4 * model.parameters
+    if (
+        device.kind == "cuda"
+        and model.kind != "encoder_decoder"
+        and weights > ROOMY * case.memory_budget
+    ):
         reason = (
             f"{device.name} has no bf16 in hardware, and a float32 base of {bytes_text(weights)} leaves"
             " too little memory"

@@ -48,7 +48,8 @@ def advise(case: Case) -> Advice:
     floor and what the width bears."""
     per_rank = parameters_per_rank(case.linears)
     tokens = case.facts.data.supervised_tokens
-    floor, cap = FLOOR[case.facts.model.kind], width_cap(case.facts.model)
+    floor = FLOOR[case.facts.model.kind]
+    cap = width_cap(case.facts.model)
     needed = math.ceil(tokens / per_rank)
     value = min(max(power_of_two_above(needed), floor), cap)
     unit = "labels" if case.facts.data.task == "seq_cls" else "supervised tokens"

@@ -71,10 +71,12 @@ def _decoder(case: Case) -> Advice:
     """4e-4 (r/16)^0.25 (32/alpha) sqrt(max(B, 16)/128), more for short runs and narrow
     models, clipped."""
     r, alpha, batch = case.decided.r, case.decided.alpha, case.decided.batch
-    scale, plus = _scale(case.decided), _plus(case)
-    steps, width = case.total_steps, case.facts.model.hidden_size
+    scale = _scale(case.decided)
+    steps = case.total_steps
+    width = case.facts.model.hidden_size
     narrow = width_factor(width)
     short = SHORT_FACTOR if steps < SHORT_RUN else 1.0
+    plus = _plus(case)
     value = rounded(clipped(swept_rate(r, scale * r, batch) * short * plus) * narrow)
     reason = (
         f"{SWEEP_RATE:g} at r 16, alpha 32, batch 128, carried to r {r}, alpha {alpha:g} (scale"
@@ -112,28 +114,25 @@ def clipped(rate: float) -> float:
 
 
 def _encoder(case: Case) -> Advice:
-    r, alpha, scale = case.decided.r, case.decided.alpha, _scale(case.decided)
+    r, alpha = case.decided.r, case.decided.alpha
+    scale = _scale(case.decided)
     size = case.facts.model.parameters
+    small = size <= SMALL_ENCODER
     base = next(rate for limit, rate in ENCODER_RATES if size <= limit)
     steps = case.total_steps
-    short = SHORT_SMALL_ENCODER if size <= SMALL_ENCODER and steps < SHORT_RUN else 1.0
-    value = rounded(
-        base * short * (r / ENCODER_RANK) ** RANK_POWER * (ENCODER_ALPHA / (scale * r)) * _plus(case)
-    )
+    short = SHORT_SMALL_ENCODER if small and steps < SHORT_RUN else 1.0
+    carried = (r / ENCODER_RANK) ** RANK_POWER * (ENCODER_ALPHA / (scale * r))
+    value = rounded(base * short * carried * _plus(case))
     reason = (
         f"{base:g} suits encoders of this size ({count(size)}) at r 8, alpha 16; "
         f"carried to r {r}, alpha {alpha:g} (scale {scale:g})"
     )
     if short > 1:
         reason += f"; times {short:g}, as {steps} steps are few"
-    source = "arXiv:2106.09685" if size > SMALL_ENCODER else "derived here, on a 22M MiniLM"
-    return Advice(
-        value,
-        reason,
-        source,
-        around(value, rate_cap(case.facts.model, value)),
-        "M" if size <= SMALL_ENCODER else "A",
-    )
+    searched = around(value, rate_cap(case.facts.model, value))
+    if small:
+        return Advice(value, reason, "derived here, on a 22M MiniLM", searched, "M")
+    return Advice(value, reason, "arXiv:2106.09685", searched, "A")
 
 
 def _scale(decided: Decided) -> float:

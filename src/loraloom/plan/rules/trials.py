@@ -32,28 +32,20 @@ PATIENCE = 1800.0
 
 
 def advise(case: Case) -> Advice:
-    allowed = None if case.asked.limits.time is None else parse_seconds(case.asked.limits.time)
+    allowed = parse_seconds(case.asked.limits.time)
     patience = PATIENCE if allowed is None else allowed
-    packed = case.decided.max_packed
-    seconds = {
-        level: (
-            forecast_time(
-                case,
-                trials=trainings_of(case, level, finalist_seeds.value_for(case, level)),
-                packed=packed,
-            ).value
-        )
-        for level in LEVELS
-    }
+    seconds = {level: _seconds(case, level) for level in LEVELS}
     most = LEVELS[0]
     value = next((level for level in LEVELS if seconds[level] <= patience), LEVELS[-1])
     reason = f"{value} and their race take about {duration(seconds[value])}"
     if value < most:
-        limit = (
-            f"{duration(patience)} is"
-            f" {'the limit where none is given' if allowed is None else 'what you allow'}"
-        )
-        reason += (
-            f"; {most} would take {duration(seconds[most])}, and {limit}: --trials {most} looks further"
-        )
+        whose = "the limit where none is given" if allowed is None else "what you allow"
+        reason += f"; {most} would take {duration(seconds[most])}, and {duration(patience)} is {whose}"
+        reason += f": --trials {most} looks further"
     return Advice(value, reason, DERIVED, (4, 128), "M")
+
+
+def _seconds(case: Case, trials: int) -> float:
+    """What a search of so many candidates takes, with its race."""
+    trainings = trainings_of(case, trials, finalist_seeds.value_for(case, trials))
+    return forecast_time(case, trials=trainings, packed=case.decided.max_packed).value

@@ -25,7 +25,8 @@ MOST = 0.2
 
 
 def advise(case: Case) -> Advice:
-    steps, usual = case.total_steps, USUAL[case.facts.model.kind]
+    steps = case.total_steps
+    usual = USUAL[case.facts.model.kind]
     value = min(max(usual, math.ceil(1000 * LEAST_STEPS / steps) / 1000), MOST)
     reason = (
         f"{value * steps:.0f} of {steps:,} steps: Adam's moments need about {LEAST_STEPS} steps before"
