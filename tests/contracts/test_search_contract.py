@@ -19,6 +19,7 @@ from loraloom.search.samplers import SAMPLERS
 from loraloom.search.searcher import Observation, Searcher, Suggestion
 from loraloom.search.space import ALPHA, BATCH, RANK, RATE
 from loraloom.store.lines import Lines
+from standings import ranking
 
 PLAN: dict[str, Any] = {
     RATE: 3e-4,
@@ -107,7 +108,7 @@ def replayed(folder: Path, new: Callable[[], Searcher]) -> None:
     play(whole)
     again = Journal(new(), whole.lines)
     assert again.play() == 0
-    assert again.searcher.ranking() == whole.searcher.ranking()
+    assert ranking(again.searcher) == ranking(whole.searcher)
     assert again.searcher.ask() is None
 
 
@@ -171,15 +172,15 @@ class TestPruners:
         search = searcher(pruner=pruner)
         handed = play(search)
         best = min(handed, key=lambda asked: cost(asked, EVALUATIONS))
-        status = {place.trial_id: place.status for place in search.ranking()}
+        status = {place.trial_id: place.status for place in ranking(search)}
         assert status["t000"] == status[best.id] == "completed"
-        assert search.ranking()[0].trial_id == best.id
+        assert ranking(search)[0].trial_id == best.id
 
     def test_nothing_is_pruned_before_the_first_rung(self, pruner: str) -> None:
         search = searcher(pruner=pruner)
         play(search)
         first_rung = {"hyperband": 0.25 - 1 / EVALUATIONS, "auto": 1 / EVALUATIONS}.get(pruner, 0.25)
-        assert all(place.progress >= first_rung for place in search.ranking())
+        assert all(place.progress >= first_rung for place in ranking(search))
 
     def test_each_verdict_is_given_once(self, pruner: str) -> None:
         search = searcher(pruner=pruner)

@@ -17,6 +17,7 @@ from loraloom.search.finals import finalists_of
 from loraloom.search.searcher import Searcher
 from loraloom.search.second_wave import is_apart, places
 from loraloom.search.space import BATCH, RANK, RATE
+from standings import ranking
 
 PLAN: dict[str, Any] = {RATE: 3e-4, BATCH: 16, RANK: 16, "adapter.lora_alpha": 32.0}
 
@@ -139,7 +140,7 @@ def test_rules_that_hold_in_every_wide_search(
     assert [asked.id for asked in run.asked] == [f"t{number:03d}" for number in range(trials)]
     assert len({repr(sorted(asked.params.items())) for asked in run.asked}) == trials
     assert "t000" not in {verdict.trial_id for verdict in run.gone}
-    places = {place.trial_id: place for place in searcher.ranking()}
+    places = {place.trial_id: place for place in ranking(searcher)}
     assert {place.status for place in places.values()} <= {"completed", "pruned"}
     assert {round(place.progress * EVALUATIONS) for place in places.values()} <= {1, 3, 8}
     completed = [name for name, place in places.items() if place.status == "completed"]

@@ -11,7 +11,7 @@ from statistics import median
 from typing import Any, TypeVar
 
 from loraloom.records import Score, TrialStatus
-from loraloom.search.compare import mean_cost, standard_error
+from loraloom.search.compare import mean_cost
 from loraloom.search.values import Observation, Suggestion
 
 NEAR = 1e-6
@@ -34,7 +34,6 @@ class Reading:
     progress: float
     warmup_share: float
     cost: float
-    se: float
     score: Score
     train_loss: float
     initial_train_loss: float
@@ -46,7 +45,6 @@ class Reading:
             seen.progress,
             seen.warmup_share,
             mean_cost(seen.score),
-            standard_error(seen.score),
             seen.score,
             seen.train_loss,
             seen.initial_train_loss,
@@ -96,7 +94,6 @@ class Curve:
     readings: list[Reading] = field(default_factory=list[Reading])
     shape: str | None = None
     cost: float | None = None
-    se: float = 0.0
     paused: bool = False
     finite: list[Reading] = field(default_factory=list[Reading])
     worked_out: dict[tuple[str, float], Any] = field(default_factory=dict[tuple[str, float], Any])

@@ -20,7 +20,7 @@ from optuna.trial import TrialState
 
 from loraloom.records import EndStatus, Score
 from loraloom.search.anchors import Anchor, anchors
-from loraloom.search.compare import mean_cost, standard_error
+from loraloom.search.compare import mean_cost
 from loraloom.search.curves import Curve, compact, leader, standing
 from loraloom.search.exits import leave
 from loraloom.search.history import Known
@@ -31,9 +31,9 @@ from loraloom.search.pruners.halving import FIRST, cost_at, mark
 from loraloom.search.pruners.pruner import EXITS_ONLY
 from loraloom.search.samplers import Listed, make_sampler
 from loraloom.search.space import Params, Point, Space
-from loraloom.search.values import Kind, Observation, Place, Suggestion, Verdict
+from loraloom.search.values import Kind, Observation, Suggestion, Verdict
 
-__all__ = ["Observation", "Place", "Searcher", "Suggestion", "Verdict"]
+__all__ = ["Observation", "Searcher", "Suggestion", "Verdict"]
 
 
 AUDIT_EVERY = 8
@@ -47,7 +47,6 @@ PERCENT = 100
 STUDY = "search"
 """Hyperband draws a trial's bracket from the study's name and the trial's number: the
 name must stay the same."""
-ORDER = ("completed", "running", "pruned", "diverged", "failed")
 
 
 class Searcher:
@@ -353,7 +352,6 @@ class Searcher:
         self._learned += state != TrialState.FAIL
         curve.status, curve.paused = status, False
         curve.cost = cost if status == "completed" else None
-        curve.se = 0.0 if score is None else standard_error(score)
         del self._running[trial_id]
         self._leaving.discard(trial_id)
 
@@ -386,17 +384,6 @@ class Searcher:
         seen = [reading.cost for curve in self._curves.values() for reading in curve.finite]
         return self._base_cost if self._base_cost is not None else max(seen, default=None)
 
-    # Looking
-
-    def ranking(self) -> list[Place]:
-        """All trials handed out: completed ones first and by their cost, then the
-        others as far as they came.
-
-        Two places may be a tie: `compare.pick_winner` knows.
-        """
-        places = [_place(curve) for curve in self._curves.values()]
-        return sorted(places, key=lambda place: (ORDER.index(place.status), place.cost, place.trial_id))
-
     # Keeping
 
     def _trial(self, trial_id: str) -> optuna.Trial:
@@ -413,23 +400,6 @@ class Searcher:
             metrics={**score.metrics, "cost": -mean_cost(score)},
             costs=tuple(-cost for cost in score.costs),
         )
-
-
-def _place(curve: Curve) -> Place:
-    last = curve.last
-    cost = standing(curve)
-    se = curve.se if curve.cost is not None or last is None else last.se
-    asked = curve.suggestion
-    return Place(
-        curve.id,
-        curve.status,
-        asked.kind,
-        asked.params,
-        asked.seed_offset,
-        cost,
-        se,
-        last.progress if last else 0.0,
-    )
 
 
 def _fingerprint(params: Mapping[str, Any], seed_offset: int) -> str:

@@ -6,7 +6,7 @@ from collections.abc import Hashable, Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from loraloom.records import Score, TrialStatus
+from loraloom.records import Score
 
 Kind = Literal["default", "anchor", "history", "sampled", "audit"]
 Action = Literal["prune", "pause", "diverged", "stop"]
@@ -69,18 +69,3 @@ class Verdict:
     action: Action
     reason: str
     step: int
-
-
-@dataclass(frozen=True)
-class Place:
-    """A trial in the ranking: its cost is that of its final score, or of its last one
-    while it runs or where it was cut off."""
-
-    trial_id: str
-    status: TrialStatus
-    kind: Kind
-    params: Mapping[str, Any]
-    seed_offset: int
-    cost: float
-    se: float
-    progress: float
