@@ -18,7 +18,8 @@ from peft import LoraConfig, get_peft_model
 from safetensors.torch import load_file, save_file
 
 from loraloom.errors import ModelError
-from loraloom.facts.model import model_facts, require_weights, role_of
+from loraloom.facts.linear import role_of
+from loraloom.facts.model import model_facts, require_weights
 from loraloom.facts.source import hub_has_address
 from loraloom.lora.targets import module_names, resolve_targets
 from loraloom.records import Task

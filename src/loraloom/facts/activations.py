@@ -16,7 +16,8 @@ from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
 from loraloom.facts.llama_pass import kept_by_llama
-from loraloom.facts.model import ModelFacts, build_on_meta
+from loraloom.facts.meta_model import build_on_meta
+from loraloom.facts.model import ModelFacts
 from loraloom.facts.unused import answers
 
 if TYPE_CHECKING:

@@ -1,9 +1,8 @@
 """What a model is: family, sizes, linear layers, heads and weights, from its config.json alone.
 
-The model is built on torch's meta device, where tensors have shapes but no numbers: a config of 70
-billion parameters takes no memory. So nothing is guessed from the names of families, and a family that
-this file has never heard of is described as well as LLaMA. What is built like LLaMA is described without
-even that (`facts.llama`), which spares the seconds that it takes to import transformers' models.
+The model is built without numbers (`facts.meta_model`), so that a family that nobody here has heard of
+is described as well as LLaMA. What is built like LLaMA is described without even that (`facts.llama`),
+which spares the seconds that it takes to import transformers' models.
 """
 
 from __future__ import annotations
@@ -12,34 +11,34 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property, partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, cast
+from typing import TYPE_CHECKING, Any
 
 from loraloom.errors import ModelError
-from loraloom.facts.linear import LinearFact, frozen_because, is_expert, role_of
+from loraloom.facts import config_fields
+from loraloom.facts.config_fields import Kind
+from loraloom.facts.linear import LinearFact, is_expert
 from loraloom.facts.llama import LlamaLike, read_llama_like
+from loraloom.facts.meta_model import (
+    build_on_meta,
+    expert_parameters,
+    head_modules_of,
+    is_stored,
+    linears_of,
+    paths_with_parameters,
+)
 from loraloom.facts.source import cause_line, fetch_weights, load_config, model_folder
-from loraloom.facts.unused import unused_linears
 from loraloom.facts.weights import Weights, find_weights
-from loraloom.lora.targets import NO_TARGETS
 from loraloom.records import Task
 
 if TYPE_CHECKING:
     from torch import nn
     from transformers import PreTrainedConfig
 
-Kind = Literal["decoder", "encoder", "encoder_decoder"]
-
 DEFAULT_TASK: dict[Kind, Task] = {
     "decoder": "causal_lm",
     "encoder": "seq_cls",
     "encoder_decoder": "seq2seq_lm",
 }
-AUTO_CLASSES: dict[Task, str] = {
-    "causal_lm": "AutoModelForCausalLM",
-    "seq_cls": "AutoModelForSequenceClassification",
-    "seq2seq_lm": "AutoModelForSeq2SeqLM",
-}
-HEAD_NAMES = frozenset({"classifier", "score", "classification_head", "pre_classifier", "qa_outputs"})
 
 
 @dataclass(frozen=True)
@@ -207,26 +206,21 @@ def _described(
     trust_remote_code: bool,
     task: Task | None,
 ) -> ModelFacts:
-    kind = _kind(config)
-    task = task or _asked_task(config) or DEFAULT_TASK[kind]
+    kind = config_fields.kind_of(config)
+    trained = config_fields.trained_task(config)
+    task = task or trained or DEFAULT_TASK[kind]
     _check_task(name_or_path, config.model_type, kind, task)
     model = build_on_meta(config, task, trust_remote_code=trust_remote_code)
     folder = model_folder(name_or_path, revision)
     weights = (
         find_weights(folder) if folder else Weights(problem="the weights are not on this machine yet")
     )
-    heads = _head_modules(model, weights.names) if task == "seq_cls" else ()
-    prefix = str(getattr(model, "base_model_prefix", ""))
-    is_stored = weights.names is None or (
-        bool(heads) and _is_stored(model, heads[-1], prefix, weights.names)
-    )
-    has_head = is_stored and _asked_task(config) == task == "seq_cls"
+    head_modules = head_modules_of(model, weights.names) if task == "seq_cls" else ()
     text = config.get_text_config()
-    experts, active = _experts(model, text)
-    width = _size(text, "hidden_size", "d_model", "dim", "n_embd")
-    head_count = _size(
-        text, "num_attention_heads", "n_heads", "n_head", "num_heads", "encoder_attention_heads"
-    )
+    experts, active = expert_parameters(model, text)
+    heads = config_fields.attention_heads(text)
+    reads_beyond = config_fields.batch_reads_beyond(text)
+    limits = [limit for limit in (config_fields.max_positions(text), reads_beyond) if limit]
     return ModelFacts(
         name_or_path=name_or_path,
         revision=revision,
@@ -235,32 +229,41 @@ def _described(
         architecture=type(model).__name__,
         kind=kind,
         parameters=sum(parameter.numel() for parameter in model.parameters()),
-        hidden_size=width,
-        layers=_layers(text, kind),
-        heads=head_count,
-        kv_heads=_size(text, "num_key_value_heads") or head_count,
-        intermediate_size=_intermediate(text) or 4 * width,
-        vocab_size=_size(text, "vocab_size"),
-        max_positions=min(filter(None, (_max_positions(text), _rope_switch(text))), default=None),
-        batch_reads_beyond=_rope_switch(text),
+        hidden_size=config_fields.hidden_size(text),
+        layers=config_fields.layer_count(text, kind),
+        heads=heads,
+        kv_heads=config_fields.size(text, "num_key_value_heads") or heads,
+        intermediate_size=config_fields.intermediate_size(text),
+        vocab_size=config_fields.size(text, "vocab_size"),
+        max_positions=min(limits, default=None),
+        batch_reads_beyond=reads_beyond,
         tied_embeddings=bool(getattr(text, "tie_word_embeddings", False)),
-        linears=_linears(model, heads, experts, task),
-        modules=tuple(
-            path for path, module in model.named_modules() if path and _has_parameters(module)
-        ),
-        head_modules=heads,
+        linears=linears_of(model, head_modules, experts, task),
+        modules=paths_with_parameters(model),
+        head_modules=head_modules,
         has_weights=weights.problem is None,
         weight_bytes=weights.bytes,
         dtype=weights.dtype or str(getattr(config, "dtype", None) or "float32").removeprefix("torch."),
         supports_sdpa=bool(getattr(model, "_supports_sdpa", False)),
         experts=experts,
         active_expert_parameters=active,
-        prequantized=_prequantized(config),
-        classes=_class_names(config) if has_head else (),
+        prequantized=config_fields.quantization_method(config),
+        classes=_stored_classes(config, model, head_modules, weights) if trained == task else (),
         is_local=Path(name_or_path).expanduser().is_dir(),
         weights_problem=weights.problem,
         read_config=lambda: config,
     )
+
+
+def _stored_classes(
+    config: PreTrainedConfig, model: nn.Module, head_modules: Sequence[str], weights: Weights
+) -> tuple[str, ...]:
+    """What the classifier in the weights tells apart; nothing where they lack its head. Weights that
+    cannot be looked into are taken at the config's word."""
+    prefix = str(getattr(model, "base_model_prefix", ""))
+    stored = weights.names
+    known = stored is None or (bool(head_modules) and is_stored(model, head_modules[-1], prefix, stored))
+    return config_fields.class_names(config) if known else ()
 
 
 def require_weights(facts: ModelFacts) -> ModelFacts:
@@ -289,265 +292,21 @@ def require_weights(facts: ModelFacts) -> ModelFacts:
     return fetched
 
 
-def build_on_meta(
-    config: PreTrainedConfig,
-    task: Task,
-    *,
-    trust_remote_code: bool = False,
-    attention: str | None = None,
-) -> nn.Module:
-    """The task's model with shapes and no numbers.
-
-    Raises:
-        ModelError: the family has no such model, or the config contradicts itself.
-    """
-    import torch
-    import transformers
-
-    factory = getattr(transformers, AUTO_CLASSES[task])
-    try:
-        with torch.device("meta"):
-            model = factory.from_config(
-                config, trust_remote_code=trust_remote_code, attn_implementation=attention
-            )
-    # a config is user input: whatever a model's constructor raises on it is a wrong request
-    except Exception as fault:
-        raise ModelError(
-            f"a {config.model_type} model for {task} cannot be built from this config.json",
-            where=str(config.name_or_path) or None,
-            got=cause_line(fault),
-            need="a family that transformers offers for this task, and sizes that fit each other",
-            next="check `task`, or the config.json of the model",
-        ) from fault
-    return cast("nn.Module", model)
-
-
-def _kind(config: PreTrainedConfig) -> Kind:
-    from transformers.models.auto.modeling_auto import (
-        MODEL_FOR_CAUSAL_LM_MAPPING_NAMES,
-        MODEL_FOR_MASKED_LM_MAPPING_NAMES,
-    )
-
-    if getattr(config, "is_encoder_decoder", False):
-        return "encoder_decoder"
-    if getattr(config, "is_decoder", False):
-        return "decoder"
-    if config.model_type in MODEL_FOR_MASKED_LM_MAPPING_NAMES:
-        return "encoder"
-    written_for_lm = any("CausalLM" in name or "LMHead" in name for name in config.architectures or ())
-    return (
-        "decoder"
-        if written_for_lm or config.model_type in MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
-        else "encoder"
-    )
-
-
-def _asked_task(config: PreTrainedConfig) -> Task | None:
-    return (
-        "seq_cls"
-        if any(name.endswith("ForSequenceClassification") for name in config.architectures or ())
-        else None
-    )
-
-
 def _check_task(name: str, model_type: str, kind: Kind, task: Task) -> None:
-    wrong = (task == "causal_lm" and kind != "decoder") or (
-        task == "seq2seq_lm" and kind != "encoder_decoder"
-    )
-    if wrong:
-        needed = (
-            "a decoder (LLaMA, Qwen, GPT-2, ...)"
-            if task == "causal_lm"
-            else "an encoder-decoder (T5, BART, ...)"
-        )
-        raise ModelError(
-            f"{name} cannot do {task}",
-            got=(
-                f"a {model_type} model, which is an {kind.replace('_', '-')}"
-                if kind != "decoder"
-                else f"a {model_type} decoder"
-            ),
-            need=needed,
-            next=f"task: {DEFAULT_TASK[kind]}, or another model",
-        )
-
-
-def _experts(model: nn.Module, text: Any) -> tuple[int, int]:
-    """How many experts a layer has, and the numbers in those of all layers that one
-    token goes through."""
-    count = _size(text, "num_local_experts", "num_experts", "n_routed_experts", "moe_num_experts")
-    numbers = sum(
-        p.numel()
-        for name, p in model.named_parameters()
-        if (p.ndim == 3 and p.shape[0] == count) or (p.ndim == 2 and is_expert(name))
-    )
-    if count < 2 or not numbers:
-        return 0, 0
-    chosen = (
-        _size(
-            text,
-            "num_experts_per_tok",
-            "num_experts_per_token",
-            "top_k",
-            "moe_top_k",
-            "moe_topk",
-            "moe_k",
-        )
-        or 1
-    )
-    return count, numbers * min(chosen, count) // count
-
-
-def _linears(model: nn.Module, heads: Sequence[str], experts: int, task: Task) -> tuple[LinearFact, ...]:
-    from torch import nn
-    from transformers.pytorch_utils import Conv1D
-
-    output = cast("Any", model).get_output_embeddings()
-    facts: list[LinearFact] = []
-    for path, module in model.named_modules():
-        if isinstance(module, Conv1D):
-            d_in, d_out = (int(size) for size in module.weight.shape)
-        elif isinstance(module, nn.Linear):
-            d_in = module.in_features
-            d_out = module.out_features
-        else:
-            continue
-        is_head = module is output or any(path == head or path.startswith(f"{head}.") for head in heads)
-        why = frozen_because(path, d_out, experts)
-        role = "head" if is_head else "frozen" if why else role_of(path)
-        facts.append(LinearFact(path, d_in, d_out, role, why))
-    shapes = {
-        one.path: (one.in_features, one.out_features) for one in facts if one.role not in NO_TARGETS
+    needed = {"causal_lm": "decoder", "seq2seq_lm": "encoder_decoder"}
+    if needed.get(task, kind) == kind:
+        return
+    examples = {
+        "causal_lm": "a decoder (LLaMA, Qwen, GPT-2, ...)",
+        "seq2seq_lm": "an encoder-decoder (T5, BART, ...)",
     }
-    positions = _max_positions(cast("Any", model).config.get_text_config())
-    left_out = {**unused_linears(model, shapes, task, positions), **_astray(model, list(shapes))}
-    return tuple(
-        replace(one, role="frozen", why=left_out[one.path]) if one.path in left_out else one
-        for one in facts
+    if kind == "decoder":
+        got = f"a {model_type} decoder"
+    else:
+        got = f"a {model_type} model, which is an {kind.replace('_', '-')}"
+    raise ModelError(
+        f"{name} cannot do {task}",
+        got=got,
+        need=examples[task],
+        next=f"task: {DEFAULT_TASK[kind]}, or another model",
     )
-
-
-def _astray(model: nn.Module, paths: Sequence[str]) -> dict[str, str]:
-    """Layers whose adapters PEFT would not load. It is asked only where that can be: where transformers
-    names weights otherwise than checkpoints do, as of mixtures, and by Mamba's blocks."""
-    from transformers.conversion_mapping import get_checkpoint_conversion_mapping
-
-    renamed = get_checkpoint_conversion_mapping(str(cast("Any", model).config.model_type)) is not None
-    if not renamed and not any(path.endswith((".out_proj", ".conv1d")) for path in paths):
-        return {}
-    from loraloom.lora.reach import out_of_reach
-
-    return out_of_reach(model, paths)
-
-
-def _head_modules(model: nn.Module, stored: frozenset[str] | None) -> tuple[str, ...]:
-    """Heads of a classifier that must be trained whole.
-
-    The part that gives the classes always is; so is a layer beside the base (DistilBERT's
-    pre_classifier) or a pooler, when the weights hold nothing for it and it would start from noise.
-    `stored` None: not known, and then only what is known to be new by its name counts.
-    """
-    prefix = str(getattr(model, "base_model_prefix", ""))
-    beside = [
-        name for name, child in model.named_children() if name != prefix and _has_parameters(child)
-    ]
-    heads = [name for name in beside if name in HEAD_NAMES or name == beside[-1]]
-    if stored is not None:
-        poolers = [
-            path
-            for path, module in model.named_modules()
-            if path.endswith("pooler") and _has_parameters(module)
-        ]
-        heads += [path for path in (*beside, *poolers) if not _is_stored(model, path, prefix, stored)]
-    chosen = set(heads)
-    return tuple(path for path, _ in model.named_modules() if path in chosen)
-
-
-def _is_stored(model: nn.Module, path: str, prefix: str, stored: frozenset[str]) -> bool:
-    """Whether the weights hold any parameter of a module, saved with or without the
-    base model's prefix."""
-    names = (f"{path}.{name}" for name, _ in model.get_submodule(path).named_parameters())
-    return any({name, name.removeprefix(f"{prefix}."), f"{prefix}.{name}"} & stored for name in names)
-
-
-def _has_parameters(module: nn.Module) -> bool:
-    return next(module.parameters(), None) is not None
-
-
-def _size(config: PreTrainedConfig, *names: str) -> int:
-    """The first of several spellings of a size; 0 where the config has none of them."""
-    for name in names:
-        value = getattr(config, name, None)
-        if isinstance(value, (list, tuple)) and value:
-            value = max(cast("Sequence[int]", value))
-        if isinstance(value, int) and not isinstance(value, bool):
-            return value
-    return 0
-
-
-def _layers(config: PreTrainedConfig, kind: Kind) -> int:
-    if kind == "encoder_decoder":
-        encoder = _size(config, "encoder_layers", "num_layers", "num_hidden_layers")
-        return encoder + (_size(config, "decoder_layers", "num_decoder_layers") or encoder)
-    return _size(config, "num_hidden_layers", "n_layers", "n_layer", "num_layers")
-
-
-def _intermediate(config: PreTrainedConfig) -> int:
-    return _size(
-        config, "intermediate_size", "d_ff", "hidden_dim", "n_inner", "ffn_dim", "encoder_ffn_dim"
-    )
-
-
-def _max_positions(config: PreTrainedConfig) -> int | None:
-    if getattr(config, "relative_attention_num_buckets", None) and config.model_type in {
-        "t5",
-        "mt5",
-        "umt5",
-        "longt5",
-    }:
-        return None
-    positions = _size(config, "max_position_embeddings", "n_positions", "max_seq_len", "seq_length")
-    # RoBERTa's kin count positions from pad_token_id + 1, so the first rows of their
-    # table are never used.
-    counts_after_pad = {
-        "roberta",
-        "xlm-roberta",
-        "xlm-roberta-xl",
-        "camembert",
-        "roberta-prelayernorm",
-        "data2vec-text",
-        "mpnet",
-    }
-    if positions and config.model_type in counts_after_pad:
-        positions -= _size(config, "pad_token_id") + 1
-    return positions or None
-
-
-def _class_names(config: PreTrainedConfig) -> tuple[str, ...]:
-    names = cast("dict[int, Any]", config.id2label)
-    return tuple(str(names.get(number, f"LABEL_{number}")) for number in range(len(names)))
-
-
-def _rope_switch(config: PreTrainedConfig) -> int | None:
-    """Longest row that is read as it would be alone: beyond it, "longrope" and "dynamic" take other
-    angles for a whole batch."""
-    rope: Any = getattr(config, "rope_parameters", None) or {}
-    kinds = rope.values() if all(isinstance(part, dict) for part in rope.values()) else (rope,)
-    limits = [
-        part.get("original_max_position_embeddings") or _size(config, "max_position_embeddings")
-        for part in kinds
-        if part.get("rope_type") in ("longrope", "dynamic")
-    ]
-    return min(limits, default=None)
-
-
-def _prequantized(config: PreTrainedConfig) -> str | None:
-    found = getattr(config, "quantization_config", None)
-    if found is None:
-        return None
-    method = (
-        cast("dict[str, Any]", found).get("quant_method")
-        if isinstance(found, dict)
-        else getattr(found, "quant_method", None)
-    )
-    return str(getattr(method, "value", method) or "unknown")

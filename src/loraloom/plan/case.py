@@ -13,7 +13,8 @@ from loraloom.config.asked import Config
 from loraloom.config.units import parse_bytes
 from loraloom.facts.data import DataFacts
 from loraloom.facts.device import DeviceFacts
-from loraloom.facts.model import LinearFact, ModelFacts
+from loraloom.facts.linear import LinearFact
+from loraloom.facts.model import ModelFacts
 from loraloom.facts.weights import BYTES
 from loraloom.lora.targets import resolve_targets
 from loraloom.plan.numbers import bytes_text

@@ -12,7 +12,8 @@ from collections.abc import Mapping
 
 from loraloom.config import names
 from loraloom.facts.device import CUDA_CONTEXT_BYTES
-from loraloom.facts.model import LinearFact, ModelFacts
+from loraloom.facts.linear import LinearFact
+from loraloom.facts.model import ModelFacts
 from loraloom.plan.case import Case
 from loraloom.plan.pass_memory import (
     evaluation_bytes,

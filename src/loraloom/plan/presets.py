@@ -12,7 +12,7 @@ from loraloom.config import names
 from loraloom.config.asked import Goal
 from loraloom.config.units import parse_bytes
 from loraloom.errors import ConfigError
-from loraloom.facts.model import Kind
+from loraloom.facts.config_fields import Kind
 from loraloom.plan.about import About
 from loraloom.plan.adjust import Bend, Bent, Lean, at_most, says, to
 from loraloom.plan.case import COMMON, DERIVED, Case, Facts

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Any, cast
 
 from loraloom.config import names
-from loraloom.facts.model import build_on_meta
+from loraloom.facts.meta_model import build_on_meta
 from loraloom.lora.init import moves_base
 from loraloom.pipeline.preflight.result import CheckResult
 from loraloom.pipeline.preflight.subject import Subject

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from loraloom.facts.model import AUTO_CLASSES
+from loraloom.facts.meta_model import AUTO_CLASSES
 from loraloom.facts.source import load_config, model_folder
 from loraloom.facts.weights import find_weights
 from loraloom.pipeline.preflight.result import CheckResult
