@@ -156,9 +156,12 @@ def test_docstrings_explain_arguments_that_there_are() -> None:
 
 
 OLD_WORDS = {
+    "Entrant": "TrialGroup",
     "Finished": "Record",
     "Lane": "AdapterDelta",
     "Session": "Workbench or RunLog",
+    "entrant": "group",
+    "entrants": "groups",
     "lane": "delta",
     "lanes": "deltas",
     "session": "bench or log",

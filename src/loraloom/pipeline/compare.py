@@ -9,7 +9,7 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from loraloom.errors import RequestError
-from loraloom.pipeline.compared import SPLITS, Entrant, entrants_of
+from loraloom.pipeline.compared import SPLITS, TrialGroup, read_groups
 from loraloom.records import Score
 from loraloom.report.importance import importance_of
 from loraloom.search.compare import CONFIDENCE, average, paired_difference
@@ -18,13 +18,13 @@ from loraloom.search.importance import Importance
 from loraloom.search.verdict import Contender, Winner, half_width, pick_winner, seed_chance
 
 NAMED = 4
-"""Entrants that a note lists by name."""
+"""Trial groups that a note lists by name."""
 PRICES = ("trainable_parameters", "peak_bytes", "seconds")
 
 
 @dataclass(frozen=True)
 class Gain:
-    """How much better an entrant is than the reference, in the unit of the metric: above 0 is better,
+    """How much better a trial group is than the reference, in the unit of the metric: above 0 is better,
     whatever its direction."""
 
     split: str
@@ -45,7 +45,7 @@ class Gain:
 
 @dataclass(frozen=True)
 class Line:
-    """One entrant as the table shows it; `values` holds (mean, standard error) by split."""
+    """One group as the table shows it; `values` holds (mean, standard error) by split."""
 
     name: str
     run: str
@@ -78,7 +78,7 @@ class Comparison:
 
     @property
     def splits(self) -> list[str]:
-        """Splits that any entrant was measured on, as columns: first the one that it was chosen on."""
+        """Splits that any group was measured on, as columns: first the one that it was chosen on."""
         return [split for split in reversed(SPLITS) if any(split in line.values for line in self.lines)]
 
     def to_json(self) -> dict[str, Any]:
@@ -111,29 +111,27 @@ def compare(places: Sequence[str], output_dir: str = "runs") -> Comparison:
         raise RequestError(
             "no run was named", need="one run or more, or RUN:TRIAL", next="loraloom runs lists them"
         )
-    entrants = entrants_of(places, output_dir)
-    runs = {str(entrant.folder.path.resolve()): entrant.result for entrant in entrants}
+    groups = read_groups(places, output_dir)
+    runs = {str(group.folder.path.resolve()): group.result for group in groups}
     order = SPLITS[1:] if len(runs) == 1 else SPLITS
-    common = _common_split(entrants, order)
-    reference = _reference(entrants, searched=len(places) == 1)
-    entrants = sorted(entrants, key=lambda entrant: _cost(entrant, common))
+    common = _common_split(groups, order)
+    reference = _reference(groups, searched=len(places) == 1)
+    groups = sorted(groups, key=lambda group: _cost(group, common))
     fronts = {
         price: pareto_front(
-            {entrant.name: (_price(entrant, price), _cost(entrant, common)) for entrant in entrants}
+            {group.name: (_price(group, price), _cost(group, common)) for group in groups}
         )
         for price in PRICES
     }
     gains = {
-        entrant.name: _gain(entrant, reference, entrants, order)
-        for entrant in entrants
-        if entrant is not reference
+        group.name: _gain(group, reference, groups, order) for group in groups if group is not reference
     }
-    winner, verdict = _judge(entrants, reference, order, one_run=len(runs) == 1)
+    winner, verdict = _judge(groups, reference, order, one_run=len(runs) == 1)
     return Comparison(
-        metric=entrants[0].metric("").lstrip("_"),
-        direction=entrants[0].result.direction,
+        metric=groups[0].metric("").lstrip("_"),
+        direction=groups[0].result.direction,
         reference=reference.name,
-        lines=tuple(_line(entrant, gains.get(entrant.name), fronts) for entrant in entrants),
+        lines=tuple(_line(group, gains.get(group.name), fronts) for group in groups),
         keep=winner and winner.id,
         significant=bool(winner and winner.significant),
         ties=winner.ties if winner else (),
@@ -143,73 +141,70 @@ def compare(places: Sequence[str], output_dir: str = "runs") -> Comparison:
     )
 
 
-def _common_split(entrants: Sequence[Entrant], order: Sequence[str]) -> str:
+def _common_split(groups: Sequence[TrialGroup], order: Sequence[str]) -> str:
     """The split by which all can be ordered.
 
     Raises:
         RequestError: there is none.
     """
     for split in order:
-        if all(entrant.scored(split) for entrant in entrants):
+        if all(group.scored(split) for group in groups):
             return split
-    unscored = next((entrant for entrant in entrants if not entrant.scored("validation")), entrants[0])
+    unscored = next((group for group in groups if not group.scored("validation")), groups[0])
     raise RequestError(
         f"`{unscored.name}` was not measured on a split that the others were measured on",
         next="leave it out, or train it again with data.validation",
     )
 
 
-def _reference(entrants: Sequence[Entrant], *, searched: bool) -> Entrant:
+def _reference(groups: Sequence[TrialGroup], *, searched: bool) -> TrialGroup:
     """The plan's own setting where a single run is looked at, else what was named first."""
-    default = entrants[0].result.default
+    default = groups[0].result.default
     if not searched:
-        return entrants[0]
-    return next((one for one in entrants if default in {trial.id for trial in one.trials}), entrants[0])
+        return groups[0]
+    return next((one for one in groups if default in {trial.id for trial in one.trials}), groups[0])
 
 
-def _cost(entrant: Entrant, split: str) -> float:
-    value = entrant.value(split)[0]
-    return value if entrant.result.direction == "minimize" else -value
+def _cost(group: TrialGroup, split: str) -> float:
+    value = group.value(split)[0]
+    return value if group.result.direction == "minimize" else -value
 
 
-def _price(entrant: Entrant, price: str) -> float:
-    """What an entrant takes of a price; nan where it was not measured."""
+def _price(group: TrialGroup, price: str) -> float:
+    """What a trial group takes of a price; nan where it was not measured."""
     taken = {
-        "trainable_parameters": entrant.parameters,
-        "peak_bytes": entrant.peak_bytes,
-        "seconds": entrant.seconds,
+        "trainable_parameters": group.parameters,
+        "peak_bytes": group.peak_bytes,
+        "seconds": group.seconds,
     }[price]
     return taken or math.nan
 
 
-def _aligned(entrants: Sequence[Entrant], split: str) -> dict[str, tuple[Score, ...]]:
+def _aligned(groups: Sequence[TrialGroup], split: str) -> dict[str, tuple[Score, ...]]:
     """Scores of a split with the same seeds for each (as many of each, where they share none), row by
     row where all were taken on the same rows. Where all have raced, the race alone counts, as for
     `tune`: the search chose by its own runs.
     """
-    raced = all(entrant.seeds(split, raced=True) for entrant in entrants)
-    shared = set[int].intersection(*(entrant.seeds(split, raced=raced) for entrant in entrants))
-    least = min(len(entrant.scored(split)) for entrant in entrants)
-    rows = set[str].union(*(entrant.rows(split) for entrant in entrants))
+    raced = all(group.seeds(split, raced=True) for group in groups)
+    shared = set[int].intersection(*(group.seeds(split, raced=raced) for group in groups))
+    least = min(len(group.scored(split)) for group in groups)
+    rows = set[str].union(*(group.rows(split) for group in groups))
     paired = len(rows) == 1 and "" not in rows
-    return {
-        entrant.name: entrant.scores(split, shared or None, paired=paired)[:least]
-        for entrant in entrants
-    }
+    return {group.name: group.scores(split, shared or None, paired=paired)[:least] for group in groups}
 
 
 def _gain(
-    entrant: Entrant, reference: Entrant, entrants: Sequence[Entrant], order: Sequence[str]
+    group: TrialGroup, reference: TrialGroup, groups: Sequence[TrialGroup], order: Sequence[str]
 ) -> Gain | None:
     """The gain as it was measured, with an interval that rows and seeds together allow;
     what a seed does is pooled over all."""
     for split in order:
-        if entrant.scored(split) and reference.scored(split):
-            scores = _aligned((entrant, reference), split)
-            ours, theirs = scores[entrant.name], scores[reference.name]
+        if group.scored(split) and reference.scored(split):
+            scores = _aligned((group, reference), split)
+            ours, theirs = scores[group.name], scores[reference.name]
             found = paired_difference(average(theirs), average(ours))
             pair = [Contender(name, finals) for name, finals in scores.items()]
-            chance = seed_chance(pair, [_searched(one) for one in entrants])
+            chance = seed_chance(pair, [_searched(one) for one in groups])
             width, over_seeds = half_width(found, chance, len(ours)), 2 * chance.variance / len(ours)
             paired_rows = found.rows if ours[0].costs else 0
             error = math.sqrt(found.se**2 + over_seeds)
@@ -219,31 +214,32 @@ def _gain(
     return None
 
 
-def _searched(entrant: Entrant, finals: tuple[Score, ...] = ()) -> Contender:
-    """An entrant with what the search itself measured of it."""
-    return Contender(entrant.name, finals, entrant.searched(), float(entrant.parameters))
+def _searched(group: TrialGroup, finals: tuple[Score, ...] = ()) -> Contender:
+    """A trial group with what the search itself measured of it."""
+    return Contender(group.name, finals, group.searched(), float(group.parameters))
 
 
 def _judge(
-    entrants: Sequence[Entrant], reference: Entrant, order: Sequence[str], *, one_run: bool
+    groups: Sequence[TrialGroup], reference: TrialGroup, order: Sequence[str], *, one_run: bool
 ) -> tuple[Winner | None, str]:
-    """Which of the entrants that were measured where the reference was should be kept, and why."""
+    """Which of the groups that were measured where the reference was should be kept, and why."""
     for split in order:
-        others = [len(entrant.scored(split)) for entrant in entrants if entrant is not reference]
+        others = [len(group.scored(split)) for group in groups if group is not reference]
         seeds = min(len(reference.scored(split)), max(others, default=0))
         if seeds:
             # Those with fewer seeds were not raced: held against them, one seed would
             # have to speak for all.
-            group = [entrant for entrant in entrants if len(entrant.scored(split)) >= seeds]
-            finals = _aligned(group, split)
+            measured = [group for group in groups if len(group.scored(split)) >= seeds]
+            finals = _aligned(measured, split)
             default = reference.result.default in {trial.id for trial in reference.trials}
             called = "the plan's setting" if default else "the reference"
             if one_run:
-                contenders = [_searched(entrant, finals.get(entrant.name, ())) for entrant in entrants]
-                fresh = split == "confirm" and all(entrant.seeds(split, raced=True) for entrant in group)
+                contenders = [_searched(group, finals.get(group.name, ())) for group in groups]
+                fresh = split == "confirm" and all(group.seeds(split, raced=True) for group in measured)
             else:
                 contenders = [
-                    Contender(one.name, finals[one.name], price=float(one.parameters)) for one in group
+                    Contender(one.name, finals[one.name], price=float(one.parameters))
+                    for one in measured
                 ]
                 fresh = split != "validation"
             winner = pick_winner(
@@ -254,18 +250,18 @@ def _judge(
     return None, "There is nothing to compare."
 
 
-def _line(entrant: Entrant, gain: Gain | None, fronts: Mapping[str, Sequence[str]]) -> Line:
+def _line(group: TrialGroup, gain: Gain | None, fronts: Mapping[str, Sequence[str]]) -> Line:
     return Line(
-        name=entrant.name,
-        run=str(entrant.folder.path),
-        trials=tuple(trial.id for trial in entrant.trials),
-        params=dict(entrant.trials[0].params),
-        values={s: entrant.value(s) for s in SPLITS if entrant.scored(s)},
+        name=group.name,
+        run=str(group.folder.path),
+        trials=tuple(trial.id for trial in group.trials),
+        params=dict(group.trials[0].params),
+        values={s: group.value(s) for s in SPLITS if group.scored(s)},
         gain=gain,
-        trainable_parameters=entrant.parameters,
-        peak_bytes=entrant.peak_bytes,
-        seconds=entrant.seconds,
-        front=tuple(price for price, names in fronts.items() if entrant.name in names),
+        trainable_parameters=group.parameters,
+        peak_bytes=group.peak_bytes,
+        seconds=group.seconds,
+        front=tuple(price for price, names in fronts.items() if group.name in names),
     )
 
 

@@ -22,7 +22,7 @@ SPLITS = ("test", "confirm", "validation")
 
 
 @dataclass(frozen=True)
-class Entrant:
+class TrialGroup:
     """One setting: its trials differ in their seed only."""
 
     name: str
@@ -109,8 +109,8 @@ class Entrant:
         return cost if self.result.direction == "minimize" else 1 - cost
 
 
-def entrants_of(places: Sequence[str], output_dir: str) -> list[Entrant]:
-    """The entrants that `places` name: RUN or RUN:TRIAL, a run being its folder or its
+def read_groups(places: Sequence[str], output_dir: str) -> list[TrialGroup]:
+    """The groups that `places` name: RUN or RUN:TRIAL, a run being its folder or its
     name in `output_dir`.
 
     A single run means all its settings that were trained to the end, or until the run's time was up,
@@ -121,16 +121,14 @@ def entrants_of(places: Sequence[str], output_dir: str) -> list[Entrant]:
             cannot be held against each other.
     """
     if len(places) == 1 and not _trial_part(places[0], output_dir):
-        entrants = _settings(find_run(places[0], output_dir))
+        groups = _settings(find_run(places[0], output_dir))
     else:
-        entrants = [_named(place, output_dir, many=len(places) > 1) for place in dict.fromkeys(places)]
-    _check_measures(entrants)
-    if len({entrant.name for entrant in entrants}) < len(entrants):
+        groups = [_named(place, output_dir, many=len(places) > 1) for place in dict.fromkeys(places)]
+    _check_measures(groups)
+    if len({group.name for group in groups}) < len(groups):
         # Runs of one name in two output folders.
-        return [
-            replace(entrant, name=f"{entrant.folder.path.parent}/{entrant.name}") for entrant in entrants
-        ]
-    return entrants
+        return [replace(group, name=f"{group.folder.path.parent}/{group.name}") for group in groups]
+    return groups
 
 
 def _trial_part(place: str, output_dir: str) -> str:
@@ -141,30 +139,30 @@ def _trial_part(place: str, output_dir: str) -> str:
     return colon + trial if colon else ""
 
 
-def _settings(folder: RunFolder) -> list[Entrant]:
+def _settings(folder: RunFolder) -> list[TrialGroup]:
     result = folder.result()
-    groups: dict[str, list[Trial]] = {}
+    by_setting: dict[str, list[Trial]] = {}
     for trial in result.ranked():
         # Those that ran out of time were kept as well, and one of them may have won.
         if trial.status == "completed" or trial.adapter:
-            groups.setdefault(repr(sorted(trial.params.items())), []).append(trial)
-    if not groups:
+            by_setting.setdefault(repr(sorted(trial.params.items())), []).append(trial)
+    if not by_setting:
         raise RequestError(
             f"run `{folder.name}` has no candidate that was trained to the end",
             got=f"status {result.status}, {len(result.trials)} candidates",
             next="loraloom report shows how far each came",
         )
-    return [_entrant(_first(trials).id, folder, result, trials) for trials in groups.values()]
+    return [_group(_first(trials).id, folder, result, trials) for trials in by_setting.values()]
 
 
-def _named(place: str, output_dir: str, *, many: bool) -> Entrant:
+def _named(place: str, output_dir: str, *, many: bool) -> TrialGroup:
     part = _trial_part(place, output_dir)
     folder = find_run(place.removesuffix(part), output_dir)
     if not part:
         winner = folder.result().best
-        for entrant in _settings(folder):
-            if winner in {trial.id for trial in entrant.trials}:
-                return _entrant(f"{folder.name}:{entrant.name}", folder, entrant.result, entrant.trials)
+        for group in _settings(folder):
+            if winner in {trial.id for trial in group.trials}:
+                return _group(f"{folder.name}:{group.name}", folder, group.result, group.trials)
         raise RequestError(
             f"run `{folder.name}` has no winner",
             need="a run that ended, or one of its trials",
@@ -179,12 +177,12 @@ def _named(place: str, output_dir: str, *, many: bool) -> Entrant:
             got=f"trials: {known}",
             next=f"loraloom compare {folder.path}",
         )
-    return _entrant(f"{folder.name}:{wanted}" if many else wanted, folder, result, [trial])
+    return _group(f"{folder.name}:{wanted}" if many else wanted, folder, result, [trial])
 
 
-def _entrant(name: str, folder: RunFolder, result: RunResult, trials: Sequence[Trial]) -> Entrant:
+def _group(name: str, folder: RunFolder, result: RunResult, trials: Sequence[Trial]) -> TrialGroup:
     kept = {trial.id: read_scores(folder.trial_folder(trial.id)) for trial in trials}
-    return Entrant(name, folder, result, tuple(trials), kept)
+    return TrialGroup(name, folder, result, tuple(trials), kept)
 
 
 def _first(trials: Sequence[Trial]) -> Trial:
@@ -192,15 +190,15 @@ def _first(trials: Sequence[Trial]) -> Trial:
     return min(trials, key=lambda trial: (len(trial.id), trial.id))
 
 
-def _check_measures(entrants: Sequence[Entrant]) -> None:
-    first = entrants[0]
-    for entrant in entrants[1:]:
-        if entrant.result.metric != first.result.metric:
+def _check_measures(groups: Sequence[TrialGroup]) -> None:
+    first = groups[0]
+    for group in groups[1:]:
+        if group.result.metric != first.result.metric:
             raise RequestError(
                 "runs that were judged by different metrics cannot be compared",
                 got=(
-                    f"{first.result.metric} of {first.result.name}, {entrant.result.metric} of"
-                    f" {entrant.result.name}"
+                    f"{first.result.metric} of {first.result.name}, {group.result.metric} of"
+                    f" {group.result.name}"
                 ),
                 next="run one of them again with --set search.metric=... of the other",
             )
