@@ -4,15 +4,23 @@ as PEFT has them."""
 from __future__ import annotations
 
 import copy
+import json
+import sys
+from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from loraloom.lora.base import share_copy
 from loraloom.lora.checkpointing import repeated_blocks
-from loraloom.lora.quantised import QuantisedLinear, take_over
+from loraloom.lora.quantised import QuantisedLinear
+from loraloom.lora.quantised_loading import take_over
+
+sys.path.insert(0, str(Path(__file__).resolve().parent / "end_to_end"))
+from bases import save_llama
 
 KINDS = ("nf4", "int8")
 
@@ -70,3 +78,43 @@ def dense_twin(model: Any) -> Any:
             plain.weight, plain.bias = nn.Parameter(layer.dense(), requires_grad=False), layer.bias
             twin.set_submodule(path, plain)
     return twin
+
+
+def packed_words(numbers: torch.Tensor, bits: int) -> torch.Tensor:
+    """Numbers [.., n] in words of 32 bits, the first in the lowest bits."""
+    grouped = numbers.to(torch.int64).unflatten(-1, (-1, 32 // bits))
+    words = (grouped << torch.arange(0, 32, bits)).sum(-1)
+    return torch.where(words >= 2**31, words - 2**32, words).to(torch.int32)
+
+
+def save_gptq(
+    folder: Path, sentences: list[str], bits: int, *, version: str = "gptq", shuffled: bool = False
+) -> dict[str, Any]:
+    """A base in GPTQ's format, with the weight that each layer stands for by the paper's formula."""
+    save_llama(folder, sentences, hidden_size=64, intermediate_size=128)
+    tensors, meant, group = load_file(folder / "model.safetensors"), dict[str, torch.Tensor](), 32
+    for name in [name for name in tensors if name.endswith("proj.weight")]:
+        weight = tensors.pop(name)
+        d_out, d_in = weight.shape
+        groups_D = torch.arange(d_in) // group
+        if shuffled:
+            groups_D = groups_D[torch.randperm(d_in, generator=torch.Generator().manual_seed(1))]
+        codes_DO = torch.randint(0, 2**bits, (d_in, d_out))
+        zeros_GO = torch.randint(1, 2**bits, (d_in // group, d_out))
+        scales_GO = (torch.rand(d_in // group, d_out) * 0.1).half()
+        meant[name] = (scales_GO.float()[groups_D] * (codes_DO - zeros_GO[groups_D])).T
+        stem = name.removesuffix("weight")
+        tensors[f"{stem}qweight"] = packed_words(codes_DO.T, bits).T.contiguous()
+        tensors[f"{stem}qzeros"] = packed_words(zeros_GO - int(version == "gptq"), bits)
+        tensors[f"{stem}scales"], tensors[f"{stem}g_idx"] = scales_GO, groups_D.int()
+    save_file(tensors, folder / "model.safetensors", metadata={"format": "pt"})
+    config = json.loads((folder / "config.json").read_text())
+    config["quantization_config"] = {
+        "quant_method": "gptq",
+        "bits": bits,
+        "group_size": group,
+        "checkpoint_format": version,
+        "desc_act": shuffled,
+    }
+    (folder / "config.json").write_text(json.dumps(config))
+    return meant

@@ -15,6 +15,7 @@ from bases import save_llama
 from doorway import Answer, Door, Run, World, write_rows
 from safetensors.torch import load_file
 
+from few_bits import save_gptq
 from loraloom.lora.base import load_base
 from loraloom.lora.state import load_peft
 from loraloom.report.commands import load_snippet
@@ -167,3 +168,19 @@ def test_check_and_plan_take_a_base_in_few_bits(loraloom: Door, world: World, tm
             "--json",
         )
         assert answer.code == 0, answer.err
+
+
+def test_a_folder_that_is_quantised_already_is_trained_over_as_it_is(
+    loraloom: Door, world: World, wide: tuple[str, str], tmp_path: Path
+) -> None:
+    """GPTQ, which transformers reads with packages for a GPU alone."""
+    sentences = [json.loads(line)["text"] for line in Path(wide[1]).read_text().splitlines()]
+    save_gptq(tmp_path / "base", sentences, 4)
+    train = asked("train", str(tmp_path / "base"), wide[1], tmp_path / "runs", "auto")
+    run = done(loraloom(*train, "--name", "one"), tmp_path / "runs" / "one")
+    assert run.result["base_quantization"] == "none"
+    refused = loraloom(*asked("train", str(tmp_path / "base"), wide[1], tmp_path / "runs", "nf4"))
+    assert refused.code == 2 and "quantised by gptq already" in refused.err, refused.err
+    config = run.folder / "config.yaml"
+    scored = loraloom("evaluate", config, "--adapter", run.folder, "--split", "train", "--json")
+    assert scored.code == 0, scored.err

@@ -17,7 +17,8 @@ from loraloom.errors import ModelError, RequestError
 from loraloom.lora import quantised
 from loraloom.lora.base import load_base
 from loraloom.lora.frozen import times, times_transposed
-from loraloom.lora.quantised import FourBitLinear, Int8Linear, QuantisedLinear, take_over
+from loraloom.lora.quantised import FourBitLinear, Int8Linear, QuantisedLinear
+from loraloom.lora.quantised_loading import take_over
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "end_to_end"))
 from bases import save_bert, save_llama, save_t5

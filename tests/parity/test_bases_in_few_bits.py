@@ -3,8 +3,6 @@ codes stand for, as in PEFT."""
 
 from __future__ import annotations
 
-import sys
-from pathlib import Path
 from typing import Any
 
 import peft
@@ -16,13 +14,11 @@ from engine import candidate, largest_difference, linears, rows_for, run, traine
 from test_against_peft import PREFIX, VARIANTS, base_of, inputs_of, model_loss
 from test_pack_equals_alone import mixed
 
+from few_bits import KINDS, bitsandbytes, dense_twin, in_bitsandbytes, quantised
 from loraloom.data.batches import Order, collate
 from loraloom.lora.state import peft_config
 from loraloom.records import Candidate
 from loraloom.train.schedule import lr_at, warmup_steps
-
-sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
-from few_bits import KINDS, bitsandbytes, dense_twin, in_bitsandbytes, quantised
 
 bitsandbytes()
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import copy
 import logging
-import re
 import warnings
 from collections.abc import Generator, Sequence
 from contextlib import contextmanager
@@ -15,11 +14,17 @@ from typing import Any
 import torch
 from torch import nn
 
-from loraloom.errors import ModelError, first_line
-from loraloom.lora.checkpointing import repeated_blocks
+from loraloom.errors import LoraloomError, ModelError, first_line
 from loraloom.lora.device_faults import is_of_device
 from loraloom.lora.frozen import keep_few_programs
-from loraloom.lora.quantised import QuantisedLinear, bitsandbytes, take_over
+from loraloom.lora.quantised import QuantisedLinear
+from loraloom.lora.quantised_loading import (
+    linears_outside_blocks,
+    options_for_full,
+    options_for_stored,
+    stored_in,
+    take_over,
+)
 from loraloom.lora.tokenizer import reader_of
 from loraloom.records import Task
 
@@ -180,7 +185,8 @@ def load_base(
 
     Args:
         quantization: "nf4" or "int8" holds the linear layers inside the blocks in few bits, each
-            quantised as it is read; embeddings, heads and norms stay in `dtype`.
+            quantised as it is read; embeddings, heads and norms stay in `dtype`. A base whose files are
+            quantised is taken as it is.
 
     Raises:
         ModelError: no weights, an unknown architecture, or a model that does not do the task.
@@ -194,30 +200,35 @@ def load_base(
         "seq2seq_lm": transformers.AutoModelForSeq2SeqLM,
     }[task]
     tokenizer = load_tokenizer(name_or_path, revision=revision, trust_remote_code=trust_remote_code)
-    extra: dict[str, Any] = {}
-    if label_names is not None:
-        extra["num_labels"] = len(label_names)
-        extra["id2label"] = dict(enumerate(label_names))
-        extra["label2id"] = {name: number for number, name in enumerate(label_names)}
-        extra["ignore_mismatched_sizes"] = True
+    extra: dict[str, Any] = {} if label_names is None else {"ignore_mismatched_sizes": True}
+    labels = {} if label_names is None else _labels(label_names)
     if attn_implementation not in (None, "auto"):
         extra["attn_implementation"] = attn_implementation
     source: dict[str, Any] = {"revision": revision, "trust_remote_code": trust_remote_code}
     kept: tuple[str, ...] = ()
-    if quantization != "none":
-        bitsandbytes()
     keep_few_programs()
     try:
         with quiet_transformers():
-            if quantization != "none":
-                kept = _linears_outside_blocks(auto, name_or_path, source)
-                extra["quantization_config"] = _bits(quantization, kept, DTYPES[dtype])
-                extra["device_map"] = {"": device}
+            config = transformers.AutoConfig.from_pretrained(name_or_path, **source, **labels)
+            stored = stored_in(config)
+            if stored is not None:
+                _refuse_twice(stored, quantization, name_or_path)
+                extra |= options_for_stored(config, stored, device)
+            elif quantization != "none":
+                kept = linears_outside_blocks(auto, config, trust_remote_code=trust_remote_code)
+                extra |= options_for_full(quantization, kept, DTYPES[dtype], device)
             torch.manual_seed(seed)
             loaded: Any = auto.from_pretrained(
-                name_or_path, dtype=DTYPES[dtype], output_loading_info=True, **source, **extra
+                name_or_path,
+                config=config,
+                dtype=DTYPES[dtype],
+                output_loading_info=True,
+                **source,
+                **extra,
             )
             model, info = loaded
+    except LoraloomError:
+        raise
     # config and weights are input: damaged ones raise whatever their parser raises
     except Exception as error:
         if is_of_device(error):
@@ -230,8 +241,7 @@ def load_base(
             next="ls the folder" if folder else "check the name, or give a local folder",
         ) from error
     _refuse_random(model, info, task, name_or_path)
-    if quantization != "none":
-        take_over(model, DTYPES[dtype])
+    take_over(model, DTYPES[dtype])
     names = tuple(label_names or ())
     base = Base(
         name_or_path,
@@ -247,34 +257,21 @@ def load_base(
     return base
 
 
-def _linears_outside_blocks(auto: Any, name_or_path: str, source: dict[str, Any]) -> tuple[str, ...]:
-    """Paths of the linear layers that stay as they are: heads, poolers."""
-    import transformers
-
-    config = transformers.AutoConfig.from_pretrained(name_or_path, **source)
-    with torch.device("meta"):
-        model: nn.Module = auto.from_config(config, trust_remote_code=source["trust_remote_code"])
-    inside = {module for block in repeated_blocks(model) for module in block.modules()}
-    found = ((name, module) for name, module in model.named_modules() if module not in inside)
-    return tuple(
-        name for name, module in found if type(module) is nn.Linear or type(module).__name__ == "Conv1D"
-    )
+def _labels(names: Sequence[str]) -> dict[str, Any]:
+    """A classifier's classes as transformers' configs have them."""
+    numbered = {name: number for number, name in enumerate(names)}
+    return {"num_labels": len(names), "id2label": dict(enumerate(names)), "label2id": numbered}
 
 
-def _bits(quantization: str, kept: Sequence[str], dtype: torch.dtype) -> Any:
-    """What transformers is told to quantise while it loads: linear layers that are not kept."""
-    import transformers
-
-    # As patterns of whole names: transformers takes a plain name for the end of any other.
-    skipped = [f"{re.escape(name)}$" for name in kept]
-    return transformers.BitsAndBytesConfig(
-        load_in_4bit=quantization == "nf4",
-        load_in_8bit=quantization == "int8",
-        bnb_4bit_quant_type="nf4",
-        bnb_4bit_use_double_quant=True,
-        bnb_4bit_compute_dtype=dtype,
-        llm_int8_skip_modules=skipped,
-    )
+def _refuse_twice(stored: str, quantization: str, name_or_path: str) -> None:
+    """Raises ModelError where codes would be made of codes."""
+    if quantization != "none":
+        raise ModelError(
+            f"`model.quantization: {quantization}` needs the full weights of the base",
+            where=name_or_path,
+            got=f"weights that are quantised by {stored} already",
+            next="leave model.quantization out: the base is taken as it is stored",
+        )
 
 
 def _not_loaded(model: nn.Module, info: dict[str, Any]) -> set[str]:

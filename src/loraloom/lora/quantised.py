@@ -3,8 +3,8 @@
 bitsandbytes' own layers never run here. In eval mode on some processors its 4-bit layer puts its codes
 into another order for good at the first input without a gradient; from then on its input's gradient is
 lost and its weight cannot be read back. Its 8-bit layer takes outliers from the whole batch, so that one
-candidate's rows would change another's. `take_over` puts a `QuantisedLinear` over the same codes in
-place of each, before anything runs.
+candidate's rows would change another's. `quantised_loading.take_over` puts a `QuantisedLinear`
+over the same codes in place of each, before anything runs.
 
 W is spread in blocks of rows that stay in a core's own cache, multiplied with, and forgotten: a pack
 spreads it twice a pass, forwards and backwards, for all of its candidates together.
@@ -20,7 +20,7 @@ from typing import Any, Self
 import torch
 from torch import Tensor, nn
 
-from loraloom.errors import ModelError, RequestError
+from loraloom.errors import RequestError
 from loraloom.lora.frozen import times, times_transposed
 
 BLOCK_BYTES = 2 * 2**20
@@ -184,6 +184,55 @@ class Int8Linear(QuantisedLinear):
         return (self.codes[rows].to(wide) * self.scales[rows, None]).to(self.dtype)
 
 
+GPTQ_BITS = (2, 4, 8)
+"""Of a code; 3 bits go across the ends of words."""
+
+
+class GptqLinear(QuantisedLinear):
+    """Codes of GPTQ (Frantar et al. 2022, arXiv:2210.17323).
+
+    W[o, d] = scale[g, o] (code[d, o] - zero[g, o]), where g is the group that feature d belongs to.
+    Codes lie in words of 32 bits, those of one output feature below each other; zeros too, those of one
+    group beside each other.
+
+    Args:
+        layer: the linear layer in whose place this one stands; its weight is not looked at.
+        groups: number of groups of features.
+        first_zero: what the stored zeros lack.
+    """
+
+    qweight: Tensor
+    qzeros: Tensor
+    scales: Tensor
+    g_idx: Tensor
+
+    def __init__(self, layer: nn.Linear, bits: int, groups: int, first_zero: int) -> None:
+        weight = layer.weight
+        super().__init__(layer.in_features, layer.out_features, layer.bias, weight.dtype)
+        self.bits, self.first_zero = bits, first_zero
+        d_in, d_out, words = layer.in_features, layer.out_features, 32 // bits
+        like: dict[str, Any] = {"dtype": torch.int32, "device": weight.device}
+        self.register_buffer("qweight", torch.empty(d_in // words, d_out, **like))
+        self.register_buffer("qzeros", torch.empty(groups, d_out // words, **like))
+        self.register_buffer(
+            "scales", torch.empty(groups, d_out, dtype=torch.float16, device=weight.device)
+        )
+        self.register_buffer("g_idx", torch.empty(d_in, **like))
+
+    def rows(self, rows: slice) -> Tensor:
+        wide = torch.promote_types(self.dtype, torch.float32)
+        codes_DO = self._unpacked(self.qweight[:, rows]).transpose(1, 2).flatten(0, 1)
+        zeros_GO = self._unpacked(self.qzeros).flatten(1)[:, rows] + self.first_zero
+        groups_D = self.g_idx.long()
+        spread_DO = self.scales[:, rows].to(wide)[groups_D] * (codes_DO - zeros_GO[groups_D])
+        return spread_DO.T.to(self.dtype).contiguous()
+
+    def _unpacked(self, words: Tensor) -> Tensor:
+        """The numbers in words of 32 bits, the lowest bits first, as one more dimension."""
+        shifts = torch.arange(0, 32, self.bits, device=words.device, dtype=torch.int32)
+        return (words[..., None] >> shifts) & (2**self.bits - 1)
+
+
 def bitsandbytes() -> Any:
     """The package, which makes and reads codes.
 
@@ -202,50 +251,3 @@ def bitsandbytes() -> Any:
             next="pip install 'loraloom[quant]', or model.quantization: none",
         ) from fault
     return bitsandbytes
-
-
-def take_over(model: nn.Module, dtype: torch.dtype) -> None:
-    """Put a layer of ours over the same codes in place of each of bitsandbytes';
-    nothing may have run yet.
-
-    Raises:
-        ModelError: a layer's codes are in another order than they were stored in, because it has run.
-    """
-    for path, layer in list(model.named_modules()):
-        if type(layer).__module__.startswith("bitsandbytes."):
-            model.set_submodule(path, _over_the_same_codes(path, layer, dtype))
-    # It is a plain model now: transformers and PEFT would look for the layers that they know by these.
-    for name in (
-        "hf_quantizer",
-        "quantization_method",
-        "is_quantized",
-        "is_loaded_in_4bit",
-        "is_loaded_in_8bit",
-    ):
-        vars(model).pop(name, None)
-    for part in model.modules():
-        if (config := getattr(part, "config", None)) is not None:
-            vars(config).pop("quantization_config", None)
-            vars(config).pop("_is_quantized", None)
-
-
-def _over_the_same_codes(path: str, layer: Any, dtype: torch.dtype) -> QuantisedLinear:
-    weight, name = layer.weight, type(layer).__name__
-    if name == "Linear4bit":
-        if getattr(weight.quant_state, "packing_format_for_cpu", False):
-            raise ModelError(
-                f"the codes of `{path}` are not as they were stored",
-                got="a layer that bitsandbytes repacked when it ran",
-                need="codes in their own order: this one's cannot be brought back without loss",
-                next="load the base again",
-            )
-        return FourBitLinear(weight.data, weight.quant_state, layer.bias, dtype)
-    if name == "Linear8bitLt":
-        # bitsandbytes keeps the largest size of each row, which is code 127.
-        return Int8Linear(weight.data, weight.SCB / 127, layer.bias, dtype)
-    raise ModelError(
-        f"`{path}` cannot be trained over",
-        got=f"a {name} of bitsandbytes",
-        need="its 4-bit or 8-bit linear layers",
-        next="take the model without its own quantisation",
-    )

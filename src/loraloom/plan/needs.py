@@ -26,10 +26,10 @@ def packs_candidates(case: Case) -> bool:
 
 
 def quantises(case: Case) -> bool:
-    """Whether the engine can hold the base in NF4 on this device."""
-    return case.facts.device.kind == "cuda" and (
-        case.asked.engine == "peft" or "nf4" in engine.QUANTIZATION
-    )
+    """Whether the engine can hold the base in NF4 on this device; one that is quantised is as it is."""
+    if case.facts.device.kind != "cuda" or case.facts.model.prequantized:
+        return False
+    return case.asked.engine == "peft" or "nf4" in engine.QUANTIZATION
 
 
 PARTS = {"kernels": "Triton kernels", "cuda_graphs": "CUDA graphs", "fused_base": "fused norms"}
