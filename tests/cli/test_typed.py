@@ -52,6 +52,14 @@ def refusal(line: str) -> str:
             "train --set adapter.use_dora=true --set data.packing=false",
         ),
         ("train --no-gradient-checkpointing", "train --set training.gradient_checkpointing=false"),
+        (
+            "train --gradient-checkpointing offload",
+            "train --set training.gradient_checkpointing=offload",
+        ),
+        (
+            "train --use_gradient_checkpointing unsloth",
+            "train --set training.gradient_checkpointing=unsloth",
+        ),
         ("train --config asked.yaml", "train asked.yaml"),
         ("train --resume_from_checkpoint runs/a", "train --resume runs/a"),
         ("evaluate --lora runs/a --max-length 32", "evaluate --adapter runs/a --set data.max_length=32"),

@@ -102,6 +102,14 @@ def test_names_that_look_like_numbers_stay_names() -> None:
     assert load_config(flags={"name": "null"}).name is None
 
 
+@pytest.mark.parametrize(
+    ("typed", "meant"), [("true", True), ("offload", "offload"), ("unsloth", "offload")]
+)
+def test_a_switch_may_have_a_third_position(typed: str, meant: bool | str) -> None:
+    config = load_config(sets=[f"training.gradient_checkpointing={typed}"])
+    assert config.training.gradient_checkpointing == meant
+
+
 def test_a_share_is_a_number_and_a_file_is_not() -> None:
     assert load_config(flags={"data.validation": "0.2"}).data.validation == 0.2
     assert load_config(flags={"data.validation": "held_out.jsonl"}).data.validation == "held_out.jsonl"

@@ -22,6 +22,7 @@ if ALONE:
     # their tiny models, and the way through the door
     sys.path[:0] = [str(TESTS / "parity"), str(TESTS / "end_to_end")]
 
+    import peft  # noqa: F401  # it reads bitsandbytes, which must not find the device below by CUDA's name
     import torch
     from stand_in import StandIn, stand_in
 

@@ -178,22 +178,23 @@ class StandIn(TorchDispatchMode):
             autograd's own, and the tests'.
     """
 
-    def __init__(self, *, float64: bool = True) -> None:
+    def __init__(self, name: str = NAME, *, float64: bool = True) -> None:
         super().__init__()
-        self.float64 = float64
+        self.names, self.float64 = {NAME, name}, float64
         self.waits: Counter[str] = Counter()
         self.launches: Counter[str] = Counter()
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         kwargs = dict(kwargs or {})
-        kwargs.pop("pin_memory", None)
+        if kwargs.pop("pin_memory", None):
+            return pinned(func(*args, **kwargs))
         flat, tree = tree_flatten((args, kwargs))
         asked = kwargs.get("device")
         if asked is not None:
             kwargs["device"] = torch.device("cpu")
             flat, tree = tree_flatten((args, kwargs))
         ours = [value for value in flat if is_ours(value)]
-        to_device = bool(ours) if asked is None else torch.device(asked).type == NAME
+        to_device = bool(ours) if asked is None else torch.device(asked).type in self.names
         if not ours and not to_device:
             return func(*args, **kwargs)
         name = func._schema.name.removeprefix("aten::")
@@ -252,13 +253,13 @@ class StandIn(TorchDispatchMode):
             self.launches[_line()] += 1
         tensors = [value for value in flat if isinstance(value, Tensor)]
         if name in COPIES:
-            # A copy between host and device makes the host wait, unless it comes from
-            # pinned memory and need not be over.
+            # A copy between host and device makes the host wait, unless the host's part is
+            # pinned memory and it need not be over.
             source, there = tensors[-1], to_device if len(tensors) == 1 else is_ours(tensors[0])
-            pinned = getattr(source, "_pinned", False) and (
+            free = any(is_pinned(tensor) for tensor in tensors) and (
                 kwargs.get("non_blocking", False) or flat[-1] is True
             )
-            waits = is_ours(source) != there and not pinned
+            waits = is_ours(source) != there and not free
         elif name in INDEXED:
             waits = any(
                 one.dtype in (torch.bool, torch.uint8) or not is_ours(one) for one in tensors[1:]
@@ -334,10 +335,16 @@ class Named(TorchFunctionMode):
         )
 
 
-def _pinned(tensor: Tensor, *_: Any) -> Tensor:
-    copy = tensor.clone()
-    copy._pinned = True  # type: ignore[attr-defined]
-    return copy
+def pinned(tensor: Tensor) -> Tensor:
+    """A tensor of the host, marked as page-locked."""
+    tensor._pinned = True  # type: ignore[attr-defined]
+    return tensor
+
+
+def is_pinned(tensor: Tensor) -> bool:
+    """Views are too, of what is."""
+    whole = tensor._base if tensor._base is not None else tensor
+    return getattr(whole, "_pinned", False)
 
 
 def _deepcopy(tensor: Any, memo: dict[int, Any]) -> Any:
@@ -408,12 +415,12 @@ def _interpreted(run: Callable[..., None]) -> Callable[..., None]:
 @contextmanager
 def stand_in(name: str = NAME, *, float64: bool = True) -> Generator[StandIn]:
     """Within, the device is there under `name`, and the given mode counts."""
-    mode, named = StandIn(float64=float64), None if name == NAME else Named(name)
+    mode, named = StandIn(name, float64=float64), None if name == NAME else Named(name)
     with ExitStack() as stack:
         patch: Callable[..., Any] = lambda *args: stack.enter_context(mock.patch.object(*args))  # noqa: E731
         patch(Tensor, "__deepcopy__", _deepcopy)
         patch(torch.nn.Parameter, "__deepcopy__", _deepcopy)
-        patch(Tensor, "pin_memory", _pinned)
+        patch(Tensor, "pin_memory", lambda tensor, *_: pinned(tensor.clone()))
         patch(torch.nn.Module, "to", _module_to(torch.nn.Module.to, named))
         if name == "cuda":
             for key, value in GPU.items():

@@ -10,7 +10,7 @@ from typing import Any
 
 from loraloom.cli.request import FLAGS
 from loraloom.config.keys import Key, keys, named, nearest
-from loraloom.config.words import ABSENT, OPTIONS, SETTINGS, VERBS, plain
+from loraloom.config.words import ABSENT, OPTIONS, SETTINGS, VALUES, VERBS, plain
 from loraloom.errors import RequestError
 
 _ON, _OFF = ("true", "yes", "on", "1"), ("false", "no", "off", "0")
@@ -30,6 +30,8 @@ class _Option:
     on: str | None = None
     """Of a switch whose value may be left out: the value then."""
     off: str | None = None
+    choices: tuple[str, ...] = ()
+    """Words that such a switch takes beside on, off and auto."""
 
 
 def in_our_words(words: Sequence[str], commands: Mapping[str, Any]) -> list[str]:
@@ -101,7 +103,7 @@ def _options(words: Sequence[str], verb: str, commands: Mapping[str, Any]) -> It
         option = _ours(name, verb, commands)
         value = given if equals else None
         if option.on is not None:
-            if value is None and rest and rest[0].lower() in (*_ON, *_OFF, "auto"):
+            if value is None and rest and rest[0].lower() in (*_ON, *_OFF, "auto", *option.choices):
                 value = rest.pop(0)
             value = _switched(name, option, value)
         elif value is None and option.takes_value and rest:
@@ -167,7 +169,11 @@ def _ours(name: str, verb: str, commands: Mapping[str, Any]) -> _Option:
 def _keyed(key: Key) -> _Option:
     is_switch = bool in key.kinds and str not in key.kinds
     return _Option(
-        "--set", f"{key.name}=", on="true" if is_switch else None, off="false" if is_switch else None
+        "--set",
+        f"{key.name}=",
+        on="true" if is_switch else None,
+        off="false" if is_switch else None,
+        choices=tuple(VALUES.get(key.name, ())),
     )
 
 

@@ -105,7 +105,8 @@ class TrainingConfig:
     weight_decay: float | Auto = "auto"
     optim: Literal["auto", "adamw", "sgd"] = "auto"
     max_grad_norm: float = 1.0
-    gradient_checkpointing: bool | Auto = "auto"
+    gradient_checkpointing: bool | Literal["offload"] | Auto = "auto"
+    """offload: what is kept of each block waits in the host's memory (CUDA alone)."""
     precision: Literal["auto", "fp32", "bf16", "fp16", "fp64"] = "auto"
     seed: int = 42
     early_stopping_patience: int | Auto | None = "auto"

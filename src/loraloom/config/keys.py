@@ -234,6 +234,8 @@ def _words(kind: Any) -> list[str]:
     origin = get_origin(kind)
     if origin is Literal:
         return [str(choice) for choice in get_args(kind)]
+    if kind is bool:
+        return ["true", "false"]
     if origin is tuple:
         return ["a list of names"]
     if origin is dict:

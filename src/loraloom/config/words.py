@@ -246,6 +246,7 @@ _VALUES: Mapping[str, Mapping[str, str]] = {
         "fp32": "float32 full no",
         "fp64": "float64",
     },
+    names.GRADIENT_CHECKPOINTING: {"offload": "activation_offloading host offloaded unsloth"},
     names.OPTIM: {"adamw": "adamw_hf adamw_torch adamw_torch_fused"},
     names.LR_SCHEDULER_TYPE: {"constant": "constant_with_warmup", "linear": "linear_with_warmup"},
     names.SAMPLER: {"gp": "bayes bayesian", "random": "random_search", "grid": "grid_search"},

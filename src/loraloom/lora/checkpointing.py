@@ -9,6 +9,7 @@ are functions of seeds.
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
 from typing import Any
@@ -18,6 +19,7 @@ from torch import nn
 from torch.utils.checkpoint import checkpoint
 
 from loraloom.errors import ModelError
+from loraloom.lora.offload import HostInputs
 
 KeepRouting = Callable[[], AbstractContextManager[Any]]
 """Called in the forward pass; gives the context in which the same pass can be run again."""
@@ -33,8 +35,13 @@ def repeated_blocks(model: nn.Module) -> list[nn.Module]:
     return [block for part in outermost for block in part]
 
 
-def checkpoint_blocks(model: nn.Module, keep_routing: KeepRouting) -> None:
+def checkpoint_blocks(
+    model: nn.Module, keep_routing: KeepRouting, host: HostInputs | None = None
+) -> None:
     """Checkpoint every repeated block of `model`, in place, whenever gradients are on.
+
+    Args:
+        host: keeps the blocks' inputs; None for the device itself.
 
     Raises:
         ModelError: the model has no repeated blocks.
@@ -47,24 +54,32 @@ def checkpoint_blocks(model: nn.Module, keep_routing: KeepRouting) -> None:
             next="training.gradient_checkpointing: false",
         )
     for block in blocks:
-        block.forward = _checkpointed(block.forward, keep_routing)
+        block.forward = _checkpointed(block.forward, keep_routing, host)
 
 
-def _checkpointed(forward: Callable[..., Any], keep_routing: KeepRouting) -> Callable[..., Any]:
+def _checkpointed(
+    forward: Callable[..., Any], keep_routing: KeepRouting, host: HostInputs | None
+) -> Callable[..., Any]:
+    first = next(iter(inspect.signature(forward).parameters))
+
     def run(*args: Any, **kwargs: Any) -> Any:
         if not torch.is_grad_enabled():
             return forward(*args, **kwargs)
         if kwargs.get("past_key_values") is not None:
             # A block that runs twice would append to the cache twice, and training reads none.
             kwargs["past_key_values"] = None
+        if host is not None and not args:
+            # Only arguments without a name are kept where the hooks of saved tensors see them.
+            args = (kwargs.pop(first),)
         again = keep_routing()
-        return checkpoint(
-            forward,
-            *args,
-            use_reentrant=False,
-            preserve_rng_state=False,
-            context_fn=lambda: (nullcontext(), again),
-            **kwargs,
-        )
+        with nullcontext() if host is None else host.instead_of(args[0]):
+            return checkpoint(
+                forward,
+                *args,
+                use_reentrant=False,
+                preserve_rng_state=False,
+                context_fn=lambda: (nullcontext(), again),
+                **kwargs,
+            )
 
     return run

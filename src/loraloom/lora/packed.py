@@ -29,6 +29,7 @@ from loraloom.lora.kernels import refusal
 from loraloom.lora.kernels.selftest import fault
 from loraloom.lora.kernels.tables import PackTables
 from loraloom.lora.module_tree import ModuleTree
+from loraloom.lora.offload import HostInputs
 from loraloom.lora.pass_stack import MOST_BYTES, PassStack
 from loraloom.lora.probe import probe
 from loraloom.lora.refusals import refuse_coupled
@@ -86,6 +87,7 @@ class PackedModel:
         self._builder = AdapterBuilder(model, self._tree, fresh_modules=fresh_modules, dtype=self.dtype)
         self.adapters: dict[str, AdapterWeights] = {}
         self.checkpointing = False
+        self.host_inputs: HostInputs | None = None
         self._tables: PackTables | None = None
         self._kinds: dict[Any, int] = {}
         self.changes = 0
@@ -181,15 +183,19 @@ class PackedModel:
         with self.route(BASE):
             yield self.model
 
-    def checkpoint(self) -> None:
+    def checkpoint(self, *, offload: bool = False) -> None:
         """From now on, keep only each repeated block's input for the backward pass and
         run the block again there.
+
+        Args:
+            offload: keep the inputs on the host (CUDA alone).
 
         Raises:
             ModelError: the model has no repeated blocks.
         """
         if not self.checkpointing:
-            checkpoint_blocks(self.model, lambda: self.route(self._route.get()))
+            self.host_inputs = HostInputs(self.device) if offload else None
+            checkpoint_blocks(self.model, lambda: self.route(self._route.get()), self.host_inputs)
             self.checkpointing = True
 
     def layers(self) -> dict[str, nn.Module]:

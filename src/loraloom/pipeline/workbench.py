@@ -61,7 +61,7 @@ class Workbench:
             validation=data.validation,
             decide_by=self.metric,
             token_budget=plan.token_budget,
-            checkpointing=bool(self.values[names.GRADIENT_CHECKPOINTING]),
+            checkpointing=self.values[names.GRADIENT_CHECKPOINTING],
             signals=prepared.config.diagnose.signals,
             workers=plan.workers,
         )

@@ -6,7 +6,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, Literal
 
 from loraloom.config import names
 from loraloom.config.asked import Config
@@ -63,7 +63,7 @@ class Decided(dict[str, Advice]):
         return self[names.ATTN_IMPLEMENTATION].value
 
     @property
-    def checkpointing(self) -> bool:
+    def checkpointing(self) -> bool | Literal["offload"]:
         return self[names.GRADIENT_CHECKPOINTING].value
 
     @property

@@ -14,8 +14,9 @@ from typing import Any
 from loraloom.config import names
 from loraloom.plan import engine
 from loraloom.plan.case import DERIVED, Case
-from loraloom.plan.needs import need, quantises
+from loraloom.plan.needs import need, offloads, quantises
 from loraloom.plan.shape import Shape, decided_shape
+from loraloom.plan.time import offload_share
 from loraloom.records import Estimate
 
 SHORTEST = 32
@@ -140,6 +141,12 @@ def _cuts(case: Case, shape: Shape) -> Iterator[_Cut]:
             "gradient checkpointing", change, case, lower, quality, "arXiv:1604.06174", 1 / 3, can
         )
         shape = lower if can else shape
+    if shape.checkpointing is True and offloads(case):
+        change = {names.GRADIENT_CHECKPOINTING: "offload"}
+        shape = replace(shape, checkpointing="offload")
+        price = offload_share(case)
+        quality = "none: the same gradients"
+        yield _Cut("inputs of blocks on the host", change, case, shape, quality, seconds=price)
     if shape.quantization == "none":
         change = {names.QUANTIZATION: "nf4"}
         can = quantises(case)

@@ -32,6 +32,11 @@ def quantises(case: Case) -> bool:
     return case.asked.engine == "peft" or "nf4" in engine.QUANTIZATION
 
 
+def offloads(case: Case) -> bool:
+    """Whether the engine can keep blocks' inputs on the host."""
+    return packs_candidates(case) and case.facts.device.kind in engine.OFFLOAD
+
+
 PARTS = {"kernels": "Triton kernels", "cuda_graphs": "CUDA graphs", "fused_base": "fused norms"}
 """Parts of a GPU's fast path, as people call them."""
 

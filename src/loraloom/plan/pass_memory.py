@@ -17,14 +17,18 @@ EAGER_ATTENTION_BYTES = 16
 """Per row, head and pair of positions, where attention is not fused: scores, softmax
 and their copies."""
 
+INPUTS_AT_ONCE = 2
+"""Blocks' inputs that are on the device while the others are kept on the host (`lora.offload`)."""
+
 
 def training_activations(case: Case, shape: Shape) -> float:
     """A training pass at its widest: what all layers keep while the loss is formed, or
     one block is walked backwards.
 
     With checkpointing it is the input of each layer, and the loss or one whole layer beside them: that
-    layer's tensors are there only while it is walked. What an encoder gives, and its gradient, stay
-    while the decoder is: all its layers read it.
+    layer's tensors are there only while it is walked. Where inputs are kept on the host, it is those of
+    the layer that is walked and of the one that comes next. What an encoder gives, and its gradient,
+    stay while the decoder is: all its layers read it.
     """
     model = case.facts.model
     tokens = shape.tokens(case.facts.device.kind)
@@ -33,10 +37,17 @@ def training_activations(case: Case, shape: Shape) -> float:
     forming = loss_bytes(case, tokens)
     if not shape.checkpointing:
         return kept + max(forming, walking)
-    staying = model.layers + (2 if model.kind == "encoder_decoder" else 0)
+    inputs = min(INPUTS_AT_ONCE, model.layers) if shape.checkpointing == "offload" else model.layers
+    staying = inputs + (2 if model.kind == "encoder_decoder" else 0)
     return staying * model.hidden_size * case.decided.dtype_bytes * tokens + max(
         forming, kept_by_a_layer(case, shape) + walking
     )
+
+
+def inputs_on_host(case: Case, shape: Shape) -> float:
+    """Bytes of the host's memory that the blocks' inputs take, where they are kept there."""
+    tokens = shape.tokens(case.facts.device.kind)
+    return case.facts.model.layers * case.facts.model.hidden_size * case.decided.dtype_bytes * tokens
 
 
 def evaluation_bytes(case: Case, shape: Shape) -> float:

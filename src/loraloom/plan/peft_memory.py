@@ -325,7 +325,7 @@ def peft_run(case: Case, shape: Shape) -> PeftRun:
         adapted_inputs=round(sum(linear.in_features for linear in linears) / blocks),
         quantization=IN_PEFT[shape.quantization],
         upcast=shape.quantization != "none",
-        checkpointing=shape.checkpointing,
+        checkpointing=bool(shape.checkpointing),
         attention="eager" if case.decided.attention == "eager" else "fused",
         loss="whole",
     )

@@ -19,7 +19,7 @@ from loraloom.plan.adjust import bent
 from loraloom.plan.case import CONFIG, Case, Decided, Facts, target_linears
 from loraloom.plan.memory_after_training import forecast_afterwards
 from loraloom.plan.needs import need, notes_on_device, notes_on_engine, packs_candidates
-from loraloom.plan.rules import RULES, batch, max_length, rank, rate
+from loraloom.plan.rules import RULES, batch, checkpointing, max_length, rank, rate
 from loraloom.plan.shape import Shape, decided_shape
 from loraloom.plan.time import forecast_time, trainings_of_search
 from loraloom.plan.warnings import warnings_for
@@ -100,6 +100,7 @@ def make_plan(config: Config, facts: Facts) -> Plan:
     case = presets.completed(case)
     goals.check(case)
     max_length.check(case)
+    checkpointing.check(case)
     _check_modules(case)
     decided = case.decided
     decided["goal"] = goals.advise(case)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Literal
 
 from loraloom.facts.device import DeviceKind
 from loraloom.plan import engine
@@ -16,13 +17,15 @@ class Shape:
     Attributes:
         micro_batch: rows of one candidate.
         packed: candidates that share a pass.
+        checkpointing: whether blocks are run again on the way back; "offload" keeps their
+            inputs on the host.
         workers: passes that run at once, if there are as many candidates.
     """
 
     micro_batch: int
     length: int
     packed: int = 1
-    checkpointing: bool = False
+    checkpointing: bool | Literal["offload"] = False
     quantization: str = "none"
     workers: int = 1
     token_budget: int | None = None

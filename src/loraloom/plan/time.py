@@ -30,6 +30,9 @@ LAYER_SECONDS = {"cpu": 1.0e-3, "cuda": 0.6e-3, "mps": 0.8e-3}
 right within a factor of two."""
 PADDING = 1.1
 """Tokens of a batch over those that are not padding, with rows grouped by length."""
+LINK_BYTES = 2.0e10
+"""Bytes a second between pinned memory of the host and a GPU: PCIe 4.0 with 16 lanes moves 3.2e10 at
+most. Assumed."""
 EVALUATIONS = TrainingSpec.evaluations
 """How often a candidate is scored on validation."""
 SPREAD = (0.5, 2.0)
@@ -50,16 +53,17 @@ def forecast_time(
     """
     device = case.facts.device.kind
     token_budget = token_budget or engine.TOKEN_BUDGET[device]
-    rate = matmul_flops(device, case.decided.dtype) * EFFICIENCY[device]
+    rate = operations_a_second(case)
     steps = case.total_steps
     tokens = steps * case.decided.batch * case.facts.data.mean_length * PADDING
     per_token = operations_per_token(case)
+    waiting = offload_share(case) if case.decided.checkpointing == "offload" else 0.0
     micro = steps * case.decided.accumulation
     passes = micro * passes_of_all(case, trials, packed, token_budget)
     # Scoring goes forwards only: half of what a training token takes.
     scored = EVALUATIONS * held_out_tokens(case.facts.data) * PADDING
     parts = {
-        "training": trials * tokens * per_token / rate,
+        "training": trials * tokens * per_token * (1 + waiting) / rate,
         "layers": passes * case.facts.model.layers * LAYER_SECONDS[device],
         "evaluation": trials * scored * per_token / 2 / rate,
         "startup": STARTUP_SECONDS,
@@ -68,6 +72,22 @@ def forecast_time(
     return Estimate(
         value=value, low=value * SPREAD[0], high=value * SPREAD[1], unit="seconds", parts=parts
     )
+
+
+def operations_a_second(case: Case) -> float:
+    """What a training step reaches."""
+    kind = case.facts.device.kind
+    return matmul_flops(kind, case.decided.dtype) * EFFICIENCY[kind]
+
+
+def offload_share(case: Case) -> float:
+    """The share by which a step takes longer where blocks' inputs wait on the host: what their copies
+    take beyond the products of a block, on the way forward (2 operations a weight and token) and on the
+    way back (4)."""
+    model = case.facts.model
+    products = 2 * model.linear_parameters / max(1, model.layers) / operations_a_second(case)
+    copy = model.hidden_size * case.decided.dtype_bytes / LINK_BYTES
+    return (max(0.0, copy - products) + max(0.0, copy - 2 * products)) / (3 * products)
 
 
 def passes_of_all(case: Case, trials: float, packed: int, token_budget: int) -> float:

@@ -12,7 +12,7 @@ import time
 from collections.abc import Callable, Generator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import partial
-from typing import Any
+from typing import Any, Literal
 
 import psutil
 import torch
@@ -53,7 +53,7 @@ class PackTrainer:
         decide_by: metric that picks a candidate's best checkpoint: "loss" or the objective's share that
             is right.
         checkpointing: keep only the input of each repeated block for the backward pass, and run the
-            block again there.
+            block again there; "offload" keeps the inputs on the host.
         signals: collect what diagnosis looks at, in `Seat.signals`.
         workers: passes at once; None for as many as the device has use for.
         graphs: record passes that repeat as CUDA graphs; None for where the kernels are used, which make
@@ -71,7 +71,7 @@ class PackTrainer:
         validation: Sequence[Row] = (),
         decide_by: str = "loss",
         token_budget: int = 4096,
-        checkpointing: bool = False,
+        checkpointing: bool | Literal["offload"] = False,
         signals: bool = True,
         workers: int | None = None,
         graphs: bool | None = None,
@@ -92,10 +92,10 @@ class PackTrainer:
         self.shelf = Shelf()
         self.workers = Workers(packed.device, workers)
         self.gauge = Gauge(packed, objective.metric) if signals else None
+        if checkpointing:
+            packed.checkpoint(offload=checkpointing == "offload")
         self.graphs = self._graphs(packed.kernels if graphs is None else graphs)
         self.divergence = DivergenceWatch(packed, objective, rows, pad_id=pad_id, task=task)
-        if checkpointing:
-            packed.checkpoint()
         with packed.base_only() as model:
             refuse_seen_neighbours(objective, model, task, pad_id)
         self._notes: list[Event] = []
@@ -103,8 +103,10 @@ class PackTrainer:
         self._process = psutil.Process()
 
     def _graphs(self, wanted: bool) -> PassGraphs | None:
-        """Passes that run at once cannot be recorded."""
+        """Passes that run at once cannot be recorded, nor those that send something to the host."""
         if not wanted or self.packed.device.type != "cuda" or self.workers.count > 1:
+            return None
+        if self.packed.host_inputs is not None:
             return None
         answer = max(len(row.labels) for row in self.rows) if self.task == "seq2seq_lm" else 0
         return PassGraphs(self.packed, self.objective, self.pad_id, (max(self.lengths), answer))

@@ -19,7 +19,7 @@ SUBJECT = Subject(
         followed(
             "Memory depends on model, rank, precision, moments, batch, length, checkpointing and "
             "offloading.",
-            "All but offloading are itemised in the forecast.",
+            "All are itemised in the forecast.",
             "command plan",
         ),
         followed(
