@@ -118,7 +118,6 @@ def exit_of(seat: SeatView, base: Score | None, share: str) -> Verdict | None:
                 seen.step / seat.planned_steps,
                 warmup,
                 seen.cost,
-                seen.cost_se,
                 score,
                 seen.train_loss,
                 seat.first_loss or 0.0,
