@@ -29,7 +29,8 @@ def job(
 
 def settings_of(made: Candidate, values: Mapping[str, Any], prepared: Prepared) -> dict[str, object]:
     """Every setting of a candidate by dotted key, as tables and run.json show it."""
-    adapter, training = asdict(made.adapter), asdict(made.training)
+    adapter = asdict(made.adapter)
+    training = asdict(made.training)
     shown = {key: value for key, value in values.items() if key.split(".")[0] in ("adapter", "training")}
     shown |= {f"adapter.{key}": value for key, value in adapter.items() if f"adapter.{key}" in shown}
     shown |= {f"training.{key}": value for key, value in training.items() if f"training.{key}" in shown}

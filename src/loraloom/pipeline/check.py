@@ -156,7 +156,8 @@ def refuse_failed(checked: Checked) -> None:
 def subject_of(read: Read) -> Subject:
     """Encode and plan as a run would; what is refused on the way is noted and left out,
     so that the rest can be looked at."""
-    config, refused = read.config, dict[str, LoraloomError]()
+    config = read.config
+    refused = dict[str, LoraloomError]()
     whole = _encoded(read, refused)
     model = read.model_for(whole)
     facts = Facts(

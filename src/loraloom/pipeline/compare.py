@@ -201,11 +201,13 @@ def _gain(
     for split in order:
         if group.scored(split) and reference.scored(split):
             scores = _aligned((group, reference), split)
-            ours, theirs = scores[group.name], scores[reference.name]
+            ours = scores[group.name]
+            theirs = scores[reference.name]
             found = paired_difference(average(theirs), average(ours))
             pair = [Contender(name, finals) for name, finals in scores.items()]
             chance = seed_chance(pair, [_searched(one) for one in groups])
-            width, over_seeds = half_width(found, chance, len(ours)), 2 * chance.variance / len(ours)
+            width = half_width(found, chance, len(ours))
+            over_seeds = 2 * chance.variance / len(ours)
             paired_rows = found.rows if ours[0].costs else 0
             error = math.sqrt(found.se**2 + over_seeds)
             return Gain(

@@ -168,7 +168,8 @@ def _named(place: str, output_dir: str, *, many: bool) -> TrialGroup:
             need="a run that ended, or one of its trials",
             next=f"{folder.name}:TRIAL",
         )
-    result, wanted = folder.result(), part[1:]
+    result = folder.result()
+    wanted = part[1:]
     trial = result.trial(wanted)
     if trial is None:
         known = ", ".join(one.id for one in result.ranked()[:12]) or "none"

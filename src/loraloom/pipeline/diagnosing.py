@@ -114,13 +114,13 @@ def exit_of(seat: SeatView, base: Score | None, share: str) -> Verdict | None:
         score = Score("validation", {"cost": seen.cost, "cost_se": seen.cost_se, share: seen.metric})
         curve.readings.append(
             Reading(
-                seen.step,
-                seen.step / seat.planned_steps,
-                warmup,
-                seen.cost,
-                score,
-                seen.train_loss,
-                seat.first_loss or 0.0,
+                step=seen.step,
+                progress=seen.step / seat.planned_steps,
+                warmup_share=warmup,
+                cost=seen.cost,
+                score=score,
+                train_loss=seen.train_loss,
+                initial_train_loss=seat.first_loss or 0.0,
             )
         )
     return leave(curve, None if base is None else mean_cost(base))

@@ -32,7 +32,8 @@ class Driver:
     def __init__(
         self, executor: Executor, log: RunLog, expired: Callable[[], bool] | None = None
     ) -> None:
-        self.executor, self.log = executor, log
+        self.executor = executor
+        self.log = log
         self.expired = expired or log.expired
         self._queue = Queue(log)
         self._packs: dict[str, Pack] = {}

@@ -101,7 +101,8 @@ def evaluate(
             next="leave --metric out: accuracy, macro F1 and MCC are always given",
         )
     held = quantization_of(config.model.quantization, folder)
-    dtype, device = "float32" if config.model.dtype == "auto" else config.model.dtype, device_facts()
+    dtype = "float32" if config.model.dtype == "auto" else config.model.dtype
+    device = device_facts()
     base = load_base(
         name,
         data.task,
@@ -167,7 +168,8 @@ def _rows(config: Config, split: str, folder: Path | None, model: ModelFacts) ->
         )
     trusted = config.model.trust_remote_code
     tokenizer = load_tokenizer(tokenizer_home(folder, model.name_or_path), trust_remote_code=trusted)
-    known, notes = None, tuple[str, ...]()
+    known = None
+    notes = tuple[str, ...]()
     if recognised.task == "seq_cls":
         if model.task != "seq_cls":
             model = model_facts(
@@ -194,7 +196,8 @@ def cut_as_trained(
         ConfigError: `data.max_length` is more than the model's positions.
     """
     refuse_beyond_positions(config, model)
-    asked, trained = config.data.max_length, record_of(folder).max_length if folder else None
+    asked = config.data.max_length
+    trained = record_of(folder).max_length if folder else None
     bounds = {"the model's positions end": model.max_positions, "longer rows are not taken": LONGEST}
     if isinstance(asked, int):
         bounds["data.max_length says so"] = asked
@@ -202,7 +205,8 @@ def cut_as_trained(
         bounds["the adapter was trained on rows cut there"] = trained
     why, length = min(((why, bound) for why, bound in bounds.items() if bound), key=lambda one: one[1])
     cut = data.cut(length)
-    before, after = data.report[part], cut.report[part]
+    before = data.report[part]
+    after = cut.report[part]
     notes = list(data.notes)
     if before.dropped:
         notes.append(

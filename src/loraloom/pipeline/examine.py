@@ -58,8 +58,10 @@ class Examiner:
         self, seat: Seat, settings: Mapping[str, Any], status: EndStatus, reason: str | None
     ) -> Case:
         """Everything that the rules may ask about a candidate."""
-        prepared, spec = self.bench.prepared, seat.candidate.training
-        base, metric = self.bench.base_score, self.bench.metric
+        prepared = self.bench.prepared
+        spec = seat.candidate.training
+        base = self.bench.base_score
+        metric = self.bench.metric
         return Case(
             signals=seat.signals,
             values=settings,

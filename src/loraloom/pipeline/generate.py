@@ -188,7 +188,8 @@ def _continue(
             f"{source.name} has no chat template that says where a system text stands",
             next="write it into the prompt itself",
         )
-    tokenizer, form = source.tokenizer, form_of(source.tokenizer.chat_template)
+    tokenizer = source.tokenizer
+    form = form_of(source.tokenizer.chat_template)
     if form is not None and isinstance(prompt, str) and stands_in(form, prompt):
         tokenizer = copy.copy(tokenizer)
         tokenizer.chat_template = None

@@ -41,7 +41,8 @@ def with_history(prepared: Prepared, kept: Sequence[PastSearch] | None = None) -
     What `engine: peft` would take is left alone: no run here has measured it. `kept`
     and errors as in `with_past_searches`.
     """
-    config, read = prepared.config, tuple(finished_runs(prepared.config.output_dir))
+    config = prepared.config
+    read = tuple(finished_runs(prepared.config.output_dir))
     prepared = with_past_searches(prepared, (result for _, result in read), kept)
     if config.engine == "peft":
         return prepared
@@ -51,7 +52,9 @@ def with_history(prepared: Prepared, kept: Sequence[PastSearch] | None = None) -
 
 def corrected(plan: Plan, runs: Iterable[Earlier]) -> Plan:
     """`plan` with its forecasts scaled by what `runs` took."""
-    forecast, notes, runs = dict(plan.forecast), list(plan.notes), tuple(runs)
+    forecast = dict(plan.forecast)
+    notes = list(plan.notes)
+    runs = tuple(runs)
     measures: Mapping[str, Callable[[Earlier], Measurement | None]] = {
         "memory": memory_of,
         "time": time_of,
@@ -92,10 +95,8 @@ def earlier_runs(
 def memory_of(run: Earlier) -> Measurement | None:
     """Peak bytes of the whole run. Pruning frees places for others, so the peak stands
     whoever was pruned."""
-    peak, forecast = (
-        max((trial.peak_bytes for trial in run.result.trials), default=0),
-        _amounts(run, "memory"),
-    )
+    peak = max((trial.peak_bytes for trial in run.result.trials), default=0)
+    forecast = _amounts(run, "memory")
     foretold = forecast.get("one_candidate_bytes" if run.result.verb == "train" else "total_bytes", 0)
     return Measurement(run.result.name, foretold, float(peak)) if peak > 0 and foretold > 0 else None
 
@@ -107,12 +108,11 @@ def time_of(run: Earlier) -> Measurement | None:
     are those of the trial with this setting, times the candidates. Only the seconds in training are held
     against it.
     """
-    default, forecast = run.result.trial(run.result.default), _amounts(run, "time")
+    default = run.result.trial(run.result.default)
+    forecast = _amounts(run, "time")
     training = forecast.get("training_seconds", 0) + forecast.get("layers_seconds", 0)
-    seconds, tokens = (
-        sum(trial.seconds for trial in run.result.trials),
-        sum(trial.tokens for trial in run.result.trials),
-    )
+    seconds = sum(trial.seconds for trial in run.result.trials)
+    tokens = sum(trial.tokens for trial in run.result.trials)
     if _share_at_start(run) < 1:
         # begun while others had their part of the cores: its seconds say nothing of an idle machine
         return None

@@ -22,7 +22,8 @@ class Journal:
     """A searcher that keeps every call in a file. The calls are those of `Searcher`."""
 
     def __init__(self, searcher: Searcher, lines: Lines) -> None:
-        self.searcher, self.lines = searcher, lines
+        self.searcher = searcher
+        self.lines = lines
         self._weights: list[float] | None = None
 
     def ask(self) -> Suggestion | None:
@@ -83,7 +84,8 @@ class Journal:
         """A score as plain values; the weights of its rows are those of the last one
         nearly always, and then left out."""
         plain = asdict(score)
-        same, self._weights = list(score.weights) == self._weights, list(score.weights)
+        same = list(score.weights) == self._weights
+        self._weights = list(score.weights)
         return {**plain, "weights": None} if same else plain
 
     def _played(self, plain: Mapping[str, Any]) -> Score:

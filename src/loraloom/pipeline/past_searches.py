@@ -64,7 +64,8 @@ def with_past_searches(
 
 def _asked(prepared: Prepared, runs: Iterable[RunResult]) -> tuple[PastSearch, ...]:
     """What is to be learnt from, by `search.history`. Errors as in `with_past_searches`."""
-    search, named = prepared.config.search, prepared.config.search.history
+    search = prepared.config.search
+    named = prepared.config.search.history
     if named == "none" or prepared.plan.trials < 2:
         return ()
     if search.sampler != "auto":
@@ -97,7 +98,8 @@ def _asked(prepared: Prepared, runs: Iterable[RunResult]) -> tuple[PastSearch, .
 def _reader(prepared: Prepared) -> Callable[[RunResult], PastSearch | str]:
     """What a run found, or why that does not count here. The base is looked at last:
     that takes a moment."""
-    config, task = prepared.config, prepared.task
+    config = prepared.config
+    task = prepared.task
     metric = f"validation_{deciding_metric(config.search.metric, task)[0]}"
 
     @cache
@@ -134,7 +136,8 @@ def past_search(result: RunResult) -> PastSearch | str:
     ended = sum(trial.status != "diverged" for trial in trials)
     if ended < FEWEST:
         return f"{ended} of its candidates came to a result"
-    best, default = result.trial(result.best), result.trial(result.default)
+    best = result.trial(result.best)
+    default = result.trial(result.default)
     # The kept adapter may be from the race: its setting is that of the trial which the search knew.
     winner = next((trial for trial in trials if best and trial.params == best.params), None)
     if winner is None or best is None:
@@ -207,7 +210,8 @@ def _sentence(prepared: Prepared, past: Sequence[PastSearch]) -> str:
 
 def tried_second(prepared: Prepared, past: Sequence[PastSearch]) -> Anchor | None:
     """The setting of an earlier search that the next one tries again."""
-    plan, known = prepared.plan, [one for search in past for one in search.known]
+    plan = prepared.plan
+    known = [one for search in past for one in search.known]
     values = plan.values()
     found = anchors(search_space(plan).tied_to(values), values, plan.trials, known)
     return next((anchor for anchor in found if anchor.kind == "history"), None)

@@ -32,7 +32,8 @@ from loraloom.pipeline.device_errors import device_errors
 from loraloom.pipeline.evaluate import cut_as_trained
 from loraloom.records import Task
 
-COLUMN, PROBABILITY = "predicted", "probability"
+COLUMN = "predicted"
+PROBABILITY = "probability"
 """Columns that are added to a row: the label or the answer; of classes, how probable each is."""
 
 Tick = Callable[[int, int], object]
@@ -230,7 +231,8 @@ def _load(config: Config, asked: _Asked, device: str) -> tuple[Base, Any]:
 
 
 def _classified(model: Any, base: Base, asked: _Asked, tick: Tick) -> NDArray[np.float32]:
-    rows, done = asked.data.train, 0
+    rows = asked.data.train
+    done = 0
 
     def count(more: int) -> None:
         nonlocal done
@@ -261,7 +263,8 @@ def _add_answers(
     tick: Tick,
 ) -> list[str]:
     """Write the answers; what a person should know of those that could not be written."""
-    data, limit = asked.data, position_limit(base.model, asked.data.task)
+    data = asked.data
+    limit = position_limit(base.model, asked.data.task)
     exercises = [_exercise(row, data, asked.tokenizer) for row in data.train]
     full = {i for i, one in enumerate(exercises) if limit is not None and len(one.prompt) >= limit}
     done = 0
@@ -287,5 +290,6 @@ def _exercise(row: Row, data: Encoded, tokenizer: Any) -> Exercise:
     """What comes before the answer; of a plain text all of it but the end of the document."""
     if data.format != "text":
         return exercise(row, data.task)
-    ids, end = tuple(row.input_ids.tolist()), document_end(tokenizer, frame_of(tokenizer))
+    ids = tuple(row.input_ids.tolist())
+    end = document_end(tokenizer, frame_of(tokenizer))
     return Exercise(ids[: len(ids) - len(end)] if end and ids[-len(end) :] == end else ids, ())

@@ -56,7 +56,8 @@ class Prepared:
         Args:
             device: None for the one that trains.
         """
-        model, values = self.config.model, self.plan.values()
+        model = self.config.model
+        values = self.plan.values()
         base = load_base(
             required_model(self.config),
             self.data.task,

@@ -58,7 +58,8 @@ def probe(config: Config) -> Prepared:
         RequestError: as in `prepare`, weights included.
     """
     prepared = prepare(config, race=True)
-    plan, load = prepared.plan, cache(prepared.load_base)
+    plan = prepared.plan
+    load = cache(prepared.load_base)
     rehearsal = rehearse(load, plan, prepared.data, passes=PASSES)
     if rehearsal.ran_out:
         raise MemoryBudgetError(
@@ -67,7 +68,8 @@ def probe(config: Config) -> Prepared:
             next="loraloom check: it names the largest batch that fits",
         )
     memory = by_probe(plan.forecast["memory"], rehearsal.peak_bytes)
-    base, before = load(), cores_share_now(plan.facts.device.kind)
+    base = load()
+    before = cores_share_now(plan.facts.device.kind)
     timing = timed(prepared, base)
     share = fmean((before, cores_share_now(plan.facts.device.kind)))
     return with_timing(prepared, memory, timing, share)
@@ -81,7 +83,8 @@ def with_timing(prepared: Prepared, memory: Corrected, timing: Timing, share: fl
         share: of the cores, what other processes left while it was timed.
     """
     plan = prepared.plan
-    tick_seconds, evaluation_seconds = share * timing.tick_seconds, share * timing.evaluation_seconds
+    tick_seconds = share * timing.tick_seconds
+    evaluation_seconds = share * timing.evaluation_seconds
     seconds = with_measured(plan.forecast["time"], plan.case, tick_seconds, evaluation_seconds)
     note = f"a micro-step took {timing.tick_seconds:.3g} seconds, measured over {len(timing.ticks)}"
     if share < 1:
@@ -100,7 +103,9 @@ def with_timing(prepared: Prepared, memory: Corrected, timing: Timing, share: fl
 def timed(prepared: Prepared, base: Base, clock: Callable[[], float] = time.perf_counter) -> Timing:
     """Time a few micro-steps of the plan's whole pack, and an evaluation of it; what is
     trained is thrown away."""
-    plan, data, held_out = prepared.plan, prepared.data, _spread(prepared.data.validation, HELD_OUT)
+    plan = prepared.plan
+    data = prepared.data
+    held_out = _spread(prepared.data.validation, HELD_OUT)
     trainer = PackTrainer(
         PackedModel(share_copy(base.model), fresh_modules=base.fresh_modules),
         data.train,
@@ -118,7 +123,8 @@ def timed(prepared: Prepared, base: Base, clock: Callable[[], float] = time.perf
     ]
 
     def timed_once(run: Callable[[], object]) -> tuple[int, float]:
-        before, started = sum(seat.tokens for seat in seats), clock()
+        before = sum(seat.tokens for seat in seats)
+        started = clock()
         run()
         return sum(seat.tokens for seat in seats) - before, clock() - started
 

@@ -46,7 +46,9 @@ def prove(bench: Workbench, log: RunLog, winner: str, default: str) -> None:
 
     Without one, they are compared on the rows that were kept from the search.
     """
-    data, result, records = log.prepared.data, log.result, log.recorder.records
+    data = log.prepared.data
+    result = log.result
+    records = log.recorder.records
     split, rows = ("test", data.test) if data.test else ("confirm", data.confirm)
     result.best = winner
     log.recorder.emit(
@@ -75,7 +77,8 @@ def prove(bench: Workbench, log: RunLog, winner: str, default: str) -> None:
 def ship(bench: Workbench, log: RunLog, trial: str) -> None:
     """Copy a saved adapter to best/, load it with PEFT over weights read anew from the
     model's folder, compare."""
-    source, target = log.recorder.adapter_folder(trial), log.folder.best
+    source = log.recorder.adapter_folder(trial)
+    target = log.folder.best
     with keeping(target):
         shutil.copytree(source, target, dirs_exist_ok=True)
     inputs = bench.probe()

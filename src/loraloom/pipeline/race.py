@@ -75,7 +75,8 @@ def race(bench: Workbench, log: RunLog, driver: Driver, chosen: Sequence[Record]
     With one seed for finalists (or one finalist) nothing is trained anew: the saved
     adapters are scored as they are.
     """
-    seeds, records = log.prepared.plan.seeds_for_finalists, log.recorder.records
+    seeds = log.prepared.plan.seeds_for_finalists
+    records = log.recorder.records
     runs = {one.id: [one.id] for one in chosen}
     if seeds > 1 and len(chosen) > 1 and (log.racing or not driver.expired()):
         own_seed = log.prepared.config.training.seed
@@ -92,9 +93,11 @@ def race(bench: Workbench, log: RunLog, driver: Driver, chosen: Sequence[Record]
         if whole:
             runs = {trial: [f"{trial}s{seed}" for seed in whole] for trial in runs}
     raced = all(own != [trial] for trial, own in runs.items())
-    rows, split = log.prepared.data.confirm, "confirm"
+    rows = log.prepared.data.confirm
+    split = "confirm"
     if not rows:
-        rows, split = log.prepared.data.validation, "validation"
+        rows = log.prepared.data.validation
+        split = "validation"
     scores = {
         trial: bench.score_saved(saved(log, [records[t] for t in own]), rows, split)
         for trial, own in runs.items()

@@ -32,7 +32,10 @@ class Recorder:
     ) -> None:
         """`rows`: fingerprint of each split's rows, for the row costs that are kept;
         none are kept without."""
-        self.folder, self.result, self.watch, self.rows = folder, result, watch, rows or {}
+        self.folder = folder
+        self.result = result
+        self.watch = watch
+        self.rows = rows or {}
         self.began = time.perf_counter()
         self.records: dict[str, Record] = {}
         self._timer = WriteTimer()
@@ -73,7 +76,8 @@ class Recorder:
 
     def started(self, job: Job, seat: SeatView) -> None:
         """A candidate has joined the pack."""
-        params, settings = job.candidate.params, job.settings
+        params = job.candidate.params
+        settings = job.settings
         trial = Trial(
             seat.id,
             "running",
@@ -124,12 +128,14 @@ class Recorder:
     def ended(self, ended: Ended) -> None:
         """The last word on a candidate: what was seen of it, its best checkpoint's
         metrics, and what it cost."""
-        seat, order = ended.view, ended.order
+        seat = ended.view
+        order = ended.order
         if ended.examined:
             self._change(seat.id, findings=ended.examined.findings)
             self.folder.write_signals(seat.id, ended.examined.signals)
             self.emit("signals", seat.id, seat.step, **ended.examined.signals)
-        known, adapter = self.records[seat.id].trial, None
+        known = self.records[seat.id].trial
+        adapter = None
         if order.save_to is not None:
             adapter = str(order.save_to.relative_to(self.folder.path))
             self.emit("saved", seat.id, seat.step, logits_difference=ended.logits_difference)

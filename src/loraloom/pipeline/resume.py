@@ -161,7 +161,8 @@ def _result(folder: RunFolder) -> RunResult:
 
 def differing(kept: Config, now: Config, may_change: Collection[str]) -> list[str]:
     """Dotted names of the keys in which two requests differ, but for those that may change."""
-    before, asked = _flat(kept), _flat(now)
+    before = _flat(kept)
+    asked = _flat(now)
     return [key for key in before if before[key] != asked[key] and key not in may_change]
 
 
@@ -170,7 +171,8 @@ def _refuse_differences(
 ) -> None:
     changed = differing(kept, now, may_change)
     if changed:
-        before, asked = _flat(kept), _flat(now)
+        before = _flat(kept)
+        asked = _flat(now)
         raise RequestError(
             f"run `{folder.name}` already exists in `{folder.path.parent}` and was begun with another"
             " request",

@@ -18,8 +18,10 @@ MAX_NEW_TOKENS = 64
 def show_samples(bench: Workbench, log: RunLog) -> None:
     """Let the base and best/ answer some rows, and keep both in samples.json. A
     classifier writes nothing."""
-    prepared, base = bench.prepared, bench.base
-    task, tokenizer = prepared.task, prepared.tokenizer
+    prepared = bench.prepared
+    base = bench.base
+    task = prepared.task
+    tokenizer = prepared.tokenizer
     if task == "seq_cls":
         return
     rows = prepared.data.validation or prepared.data.train

@@ -167,7 +167,8 @@ class WandB:
         self._known: set[str] = set()
 
     def send(self, event: Event) -> None:
-        name, numbers = event.trial or "base", numbers_of(event)
+        name = event.trial or "base"
+        numbers = numbers_of(event)
         if not numbers:
             return
         if name not in self._known:

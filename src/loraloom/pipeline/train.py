@@ -44,7 +44,8 @@ class OneSource:
     exit: Verdict | None = None
 
     def ask(self) -> Job | None:
-        job, self.job = self.job, None
+        job = self.job
+        self.job = None
         return job
 
     def scored(self, seat: SeatView, score: Score) -> None:
@@ -89,7 +90,8 @@ def _train(config: Config, watch: Watch, dry_run: bool, place: Reopened | None) 
         if not log.resumed and prepared.data.validation:
             log.measured(bench.measure_base())
         log.result.default = TRIAL
-        driver, records = Driver(Inline(worker_of(bench)), log), log.recorder.records
+        driver = Driver(Inline(worker_of(bench)), log)
+        records = log.recorder.records
         one = job(prepared, TRIAL, {}, role="default")
         patience = one.candidate.training.early_stopping_patience
         driver.run(OneSource(None if TRIAL in records else one, patience, _exits(bench)))

@@ -64,7 +64,8 @@ def _tune(config: Config, watch: Watch, dry_run: bool, place: Reopened | None) -
             "`tune` needs validation data to compare candidates on",
             next="leave `data.validation` at 0.1",
         )
-    space, kept = search_space(prepared.plan), place.past if place else None
+    space = search_space(prepared.plan)
+    kept = place.past if place else None
     if dry_run:
         return with_history(prepared, kept)
     prepared = with_past_searches(
@@ -94,7 +95,8 @@ class SearchSource:
     space: Space
 
     def __post_init__(self) -> None:
-        log, prepared = self.log, self.log.prepared
+        log = self.log
+        prepared = self.log.prepared
         asked = prepared.config.search
         # The study lives in memory: the journal is what lasts, and agrees with the
         # checkpoint to the last call.
@@ -118,7 +120,8 @@ class SearchSource:
             )
 
     def ask(self) -> Job | None:
-        suggestion, log = self.searcher.ask(), self.log
+        suggestion = self.searcher.ask()
+        log = self.log
         if suggestion is None:
             return None
         if suggestion.kind == "default" and log.result.default is None:

@@ -61,7 +61,8 @@ def timed_ticks(bench: Workbench, size: int) -> list[Sample]:
             trainer.join(job(bench.prepared, name, {}, role="warmup").candidate)
         trainer.tick()
         for _ in range(TICKS):
-            before, started = sum(seat.tokens for seat in trainer.seats.values()), time.perf_counter()
+            before = sum(seat.tokens for seat in trainer.seats.values())
+            started = time.perf_counter()
             trainer.tick()
             seconds = time.perf_counter() - started
             samples.append(

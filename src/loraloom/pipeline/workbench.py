@@ -46,7 +46,8 @@ class Workbench:
     """
 
     def __init__(self, prepared: Prepared) -> None:
-        plan, data = prepared.plan, prepared.data
+        plan = prepared.plan
+        data = prepared.data
         self.prepared, self.values = prepared, plan.values()
         self.base: Base = prepared.load_base()
         self.metric, self.direction = deciding_metric(prepared.config.search.metric, prepared.task)

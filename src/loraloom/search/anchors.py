@@ -55,6 +55,7 @@ def anchors(
 
 def _same(params: Params, other: Params) -> bool:
     """Whether two settings differ in nothing but a little of their learning rate."""
-    rate, base = params.get(RATE), other.get(RATE)
+    rate = params.get(RATE)
+    base = other.get(RATE)
     near = rate == base or bool(rate and base and abs(rate / base - 1) <= SAME)
     return near and {**params, RATE: None} == {**other, RATE: None}

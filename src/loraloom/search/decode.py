@@ -35,7 +35,10 @@ def _settings(listed: list[Any]) -> tuple[Any, ...]:
 
 
 def _range(key: str, parts: Mapping[str, Any]) -> Dimension:
-    low, high, log, step = parts["low"], parts["high"], parts.get("log"), parts.get("step")
+    low = parts["low"]
+    high = parts["high"]
+    log = parts.get("log")
+    step = parts.get("step")
     integer = float not in keys()[key].kinds
     if (
         key in _BY_LOGARITHM

@@ -68,7 +68,8 @@ def _blown_up(curve: Curve) -> str | None:
             f" ({first:.4g})"
         )
     losses = [reading.train_loss for reading in curve.readings if math.isfinite(reading.train_loss)]
-    recent, best = losses[-BLOWUP_CHECKS:], min(losses, default=math.inf)
+    recent = losses[-BLOWUP_CHECKS:]
+    best = min(losses, default=math.inf)
     if len(losses) <= BLOWUP_CHECKS or min(recent) <= max(
         BLOWUP * best, best + BLOWUP_SHARE * last.initial_train_loss
     ):
@@ -100,7 +101,8 @@ def _surely_at_least(reading: Reading) -> float:
 
 
 def _overfit(curve: Curve) -> str | None:
-    earlier, recent = curve.finite[:-OVERFIT_CHECKS], curve.finite[-OVERFIT_CHECKS:]
+    earlier = curve.finite[:-OVERFIT_CHECKS]
+    recent = curve.finite[-OVERFIT_CHECKS:]
     if not earlier or not OVERFIT_FROM <= recent[-1].progress < 1:
         return None
     best = min(earlier, key=lambda reading: reading.cost)

@@ -101,10 +101,12 @@ class Prior:
 
     def __call__(self, point: Point) -> float:
         place = self._place({each.key: each.setting(point[each.key]) for each in self._space.searched})
-        total, weight = NEUTRAL * NEUTRAL_WEIGHT, NEUTRAL_WEIGHT
+        total = NEUTRAL * NEUTRAL_WEIGHT
+        weight = NEUTRAL_WEIGHT
         for other, standing in self._known:
             nearness = math.exp(-_distance(place, other) / (2 * BANDWIDTH**2))
-            total, weight = total + nearness * standing, weight + nearness
+            total = total + nearness * standing
+            weight = weight + nearness
         return total / weight
 
     def _place(self, settings: Mapping[str, Any]) -> list[float | str]:
@@ -119,7 +121,8 @@ def tried_again(
 
     What the space does not turn is as in `baseline`. Of two that are equal, the first.
     """
-    prior, winners = Prior(space, known), [one for one in known if one.reason]
+    prior = Prior(space, known)
+    winners = [one for one in known if one.reason]
     if not winners:
         return None
     best = max(winners, key=lambda one: prior(space.point({**baseline, **one.params})))
@@ -141,7 +144,8 @@ def _position(dimension: Dimension, setting: Any) -> float | str:
     if isinstance(coordinate, str):
         return coordinate
     levels = (dimension.low, dimension.high) if isinstance(dimension, Range) else dimension.levels(1)
-    first, last = float(levels[0]), float(levels[-1])
+    first = float(levels[0])
+    last = float(levels[-1])
     return (float(coordinate) - first) / (last - first)
 
 

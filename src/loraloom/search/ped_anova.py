@@ -67,7 +67,8 @@ def _divergence(good_G: Floats, all_G: Floats) -> float:
 def _spread_of_numbers(counts_G: NDArray[np.int64]) -> Floats:
     """Probability of each place: a normal kernel around each candidate, one as wide as
     the grid for the prior."""
-    size, places_K = len(counts_G), np.flatnonzero(counts_G).astype(np.float64)
+    size = len(counts_G)
+    places_K = np.flatnonzero(counts_G).astype(np.float64)
     weights_K = counts_G[counts_G > 0]
     centres = np.append(places_K, (size - 1) / 2)
     widths = np.append(np.full_like(places_K, max(_bandwidth(places_K, weights_K), NARROWEST)), size)

@@ -37,7 +37,8 @@ POOL = 512
 APART = 0.1
 """A point is new if it lies so far from every other in one dimension at least, as a share of that
 dimension: where the surface falls towards an edge of the space, its lowest points would all be one."""
-PRIOR, NOISE = 2.0, 0.5
+PRIOR = 2.0
+NOISE = 0.5
 """Standard deviations of a coefficient and of a cost about the surface, where costs
 have been scaled to one."""
 
@@ -75,7 +76,9 @@ class Waves:
             return self.sobol
         self._asked.extend(places(self.space, [one.point for one in asked[len(self._asked) :]]))
         rng = np.random.default_rng((self.seed, past.asked))
-        pool, others, known = draw(self.space, POOL, rng), np.stack(self._asked), ~np.isnan(costs)
+        pool = draw(self.space, POOL, rng)
+        others = np.stack(self._asked)
+        known = ~np.isnan(costs)
         own = places(self.space, pool)
         for place in lowest_first(own, others[known], costs[known], len(scales(self.space)), rng):
             if is_apart(own[place], others) and past.is_new(pool[place]):
@@ -108,7 +111,8 @@ def lowest_first(
 def features(places: Floats, scales: int) -> Floats:
     """[points, coefficients]: one, every scale, its square, the products of two, and a
     column for each word."""
-    x, words = places[:, :scales], places[:, scales:]
+    x = places[:, :scales]
+    words = places[:, scales:]
     products = [x[:, i] * x[:, j] for i in range(scales) for j in range(i)]
     return np.stack([np.ones(len(x)), *x.T, *(x**2).T, *products, *words.T], axis=1)
 

@@ -89,7 +89,8 @@ class Space:
 
     def tied_to(self, baseline: Mapping[str, Any]) -> Space:
         """This space with alpha/r held where `baseline` has it, if r is searched and alpha is not."""
-        rank, alpha = baseline.get(RANK), baseline.get(ALPHA)
+        rank = baseline.get(RANK)
+        alpha = baseline.get(ALPHA)
         if RANK not in self or ALPHA in self or SCALE in self or not rank or not alpha:
             return self
         return replace(self, couplings=replace(self.couplings, alpha_per_r=float(alpha) / float(rank)))
@@ -146,7 +147,8 @@ class Space:
 
     def _rate_factor(self, params: Mapping[str, Any]) -> float:
         """What the couplings multiply the searched learning rate by."""
-        couplings, factor = self.couplings, 1.0
+        couplings = self.couplings
+        factor = 1.0
         if couplings.batch and params.get(BATCH):
             factor *= math.sqrt(params[BATCH] / couplings.batch)
         if couplings.scale and params.get(RANK) and params.get(ALPHA):

@@ -167,20 +167,20 @@ def seed_chance(raced: Sequence[Contender], contenders: Sequence[Contender]) -> 
     Finals: what is left of the settings' costs [F, S] once the mean of each setting and of each seed is
     taken out, with (F - 1)(S - 1) degrees of freedom. Search: runs of one setting around their mean.
     """
-    squares, freedom = 0.0, 0
+    squares = 0.0
+    freedom = 0
     costs_FS = np.asarray([[mean_cost(score) for score in one.finals] for one in raced])
     rest_FS = (
         costs_FS - costs_FS.mean(1, keepdims=True) - costs_FS.mean(0, keepdims=True) + costs_FS.mean()
     )
     if rest_FS.shape[1] > 1:
-        squares, freedom = float((rest_FS**2).sum()), (rest_FS.shape[0] - 1) * (rest_FS.shape[1] - 1)
+        squares = float((rest_FS**2).sum())
+        freedom = (rest_FS.shape[0] - 1) * (rest_FS.shape[1] - 1)
     for one in contenders:
         costs = np.asarray([mean_cost(score) for score in one.searched])
         if len(costs) > 1:
-            squares, freedom = (
-                squares + float(((costs - costs.mean()) ** 2).sum()),
-                freedom + len(costs) - 1,
-            )
+            squares = squares + float(((costs - costs.mean()) ** 2).sum())
+            freedom = freedom + len(costs) - 1
     return Chance(squares / freedom, freedom) if freedom else Chance(0.0, 0)
 
 
@@ -251,7 +251,8 @@ def _posterior(known: Sequence[tuple[float, float]], freedom: float) -> Gain:
     if not known:
         return Gain(0.0, -math.inf, math.inf, 0.5)
     precision = sum(1 / variance for _, variance in known)
-    mean, error = sum(mean / variance for mean, variance in known) / precision, math.sqrt(1 / precision)
+    mean = sum(mean / variance for mean, variance in known) / precision
+    error = math.sqrt(1 / precision)
     reach = _quantile(freedom, 0.975) * error
     probability = float(stdtr(min(freedom, 1e6), mean / error))
     return Gain(mean, mean - reach, mean + reach, probability)
@@ -334,7 +335,8 @@ class _Words:
         return f"{self.called} {self.default.id}"
 
     def better(self, kept: _Judged, sure: bool) -> str:
-        gain, one = kept.posterior, kept.contender
+        gain = kept.posterior
+        one = kept.contender
         if gain.mean <= 0:
             return (
                 f"{one.id} is kept: it is cheaper than {self.name} and not worse by more than"

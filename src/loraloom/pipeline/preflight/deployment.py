@@ -92,7 +92,8 @@ def _gguf(adapter: Adapter) -> Iterator[Fault]:
     yield from _extras(adapter, "GGUF")
     spec = adapter.spec
     if spec.use_rslora:
-        scale, alpha = spec.lora_alpha / math.sqrt(spec.r), spec.lora_alpha * math.sqrt(spec.r)
+        scale = spec.lora_alpha / math.sqrt(spec.r)
+        alpha = spec.lora_alpha * math.sqrt(spec.r)
         yield Fault(
             "a GGUF adapter does not know rsLoRA: it would be scaled by alpha / r",
             f"alpha / sqrt(r) = {scale:g} in training, alpha / r = {spec.lora_alpha / spec.r:g} there",

@@ -60,7 +60,8 @@ def inspect(subject: Subject) -> CheckResult:
 def _is_new(subject: Subject, head: str) -> bool:
     """Whether a head starts from noise: the weights lack it, or have it for another
     number of classes."""
-    model, names = subject.facts.model, subject.data.label_names if subject.data else None
+    model = subject.facts.model
+    names = subject.data.label_names if subject.data else None
     folder = model_folder(model.name_or_path, model.revision)
     stored = find_weights(folder).names if folder else None
     if stored is not None and not any(name == head or name.startswith(f"{head}.") for name in stored):

@@ -48,7 +48,8 @@ def inspect(subject: Subject) -> CheckResult:
 
 
 def _not_finite(subject: Subject, found: Rehearsal) -> CheckResult:
-    precision, name = subject.plan.settings.precision, subject.facts.model.name_or_path
+    precision = subject.plan.settings.precision
+    name = subject.facts.model.name_or_path
     narrow = precision in ("fp16", "bf16")
     what = "the loss" if not math.isfinite(found.loss) else "a gradient"
     return CheckResult(

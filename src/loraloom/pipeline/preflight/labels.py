@@ -55,12 +55,11 @@ def inspect(subject: Subject) -> CheckResult:
 def _empty(subject: Subject, split: str, count: int) -> CheckResult:
     """Name the first row that has nothing to be trained on, and say whether it never had or was cut."""
     assert subject.whole is not None
-    table, length = subject.splits.tables[split], subject.plan.settings.length
+    table = subject.splits.tables[split]
+    length = subject.plan.settings.length
     first = _first_empty(subject, table, length)
-    place, number = (
-        table.origin(first),
-        f"{count:,} of {sum(map(len, subject.splits.tables.values())):,} rows",
-    )
+    place = table.origin(first)
+    number = f"{count:,} of {sum(map(len, subject.splits.tables.values())):,} rows"
     alone = _encoded(subject, table.take([first]))
     if alone is None:
         return CheckResult(

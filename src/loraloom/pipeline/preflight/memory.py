@@ -41,7 +41,8 @@ def inspect(subject: Subject) -> CheckResult:
 
 
 def _forecast(subject: Subject) -> CheckResult:
-    shape, allowed = decided_shape(subject.plan.settings), subject.case.memory_budget
+    shape = decided_shape(subject.plan.settings)
+    allowed = subject.case.memory_budget
     need = forecast_memory(subject.case, shape)
     size = f"{shape.micro_batch} x {shape.length:,} tokens"
     if need.high > allowed:
@@ -98,7 +99,8 @@ def largest_that_fits(subject: Subject, allowed: float, factor: float) -> tuple[
     """(rows, tokens a row) by halving first the rows, then their length; None where not
     even 1 x 8 fits."""
     shape = decided_shape(subject.plan.settings)
-    rows, length = shape.micro_batch, shape.length
+    rows = shape.micro_batch
+    length = shape.length
     while length >= 8:
         tried = forecast_memory(subject.case, replace(shape, micro_batch=rows, length=length))
         if tried.high * factor <= allowed and (rows, length) != (shape.micro_batch, shape.length):

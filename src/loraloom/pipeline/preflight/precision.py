@@ -28,8 +28,10 @@ def inspect(subject: Subject) -> CheckResult:
             ),
             command="free memory, or fetch the weights again",
         )
-    values, device = subject.plan.values(), subject.facts.device
-    precision, capability = values[names.PRECISION], device.compute_capability
+    values = subject.plan.values()
+    device = subject.facts.device
+    precision = values[names.PRECISION]
+    capability = device.compute_capability
     if precision != "bf16" or (device.bf16_native and not _too_old(capability)):
         return CheckResult(NAME, "ok", f"{device.name} computes in {precision}", number=_of(device))
     if _too_old(capability):

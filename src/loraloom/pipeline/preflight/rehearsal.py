@@ -111,7 +111,8 @@ def rehearse(load: Callable[[], Base], plan: Plan, data: Encoded, passes: int = 
     chosen = _longest(data.train, micro)
     length = max(len(row) for row in chosen)
     beside = min(plan.pack_size, max(1, plan.token_budget // (micro * length)))
-    found, absent = _Passes(), tuple[str, ...]()
+    found = _Passes()
+    absent = tuple[str, ...]()
     with peak_memory(plan.facts.device.kind) as peak:
         base = load()
         absent = tuple(name for name, parameter in base.model.named_parameters() if parameter.is_meta)
@@ -145,10 +146,8 @@ def _run(
     passes: int,
 ) -> None:
     """Steps of `beside` candidates on the rows `chosen`, and one evaluation after the second."""
-    objective, full = (
-        objective_for(data.task, base.model),
-        EVALUATION_FACTOR * plan.token_budget,
-    )
+    objective = objective_for(data.task, base.model)
+    full = EVALUATION_FACTOR * plan.token_budget
     packed = PackedModel(share_copy(base.model), fresh_modules=base.fresh_modules)
     trainer = PackTrainer(
         packed,
@@ -275,7 +274,8 @@ def peak_memory(kind: str) -> Generator[Peak]:
         yield peak
         peak.bytes = int(torch.cuda.max_memory_allocated())
         return
-    process, stop = psutil.Process(), threading.Event()
+    process = psutil.Process()
+    stop = threading.Event()
     peak.before = peak.bytes = int(process.memory_info().rss)
 
     def watch() -> None:

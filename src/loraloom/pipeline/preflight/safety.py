@@ -37,7 +37,8 @@ def inspect(subject: Subject) -> CheckResult:
         )
     if (taken := _taken(subject)) is not None:
         return taken
-    tables, splits = subject.splits.tables, subject.splits
+    tables = subject.splits.tables
+    splits = subject.splits
     repeated = subject.whole.repeated if subject.whole else splits.repeated
     if repeated:
         worst = max(repeated, key=lambda split: repeated[split])

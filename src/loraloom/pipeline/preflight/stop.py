@@ -21,7 +21,8 @@ def inspect(subject: Subject) -> CheckResult:
     Masking padding by its id hides that token wherever padding and end of text share one, and a template
     may leave it out: the model then never stops (huggingface/trl#588).
     """
-    whole, data = subject.whole, subject.data
+    whole = subject.whole
+    data = subject.data
     if whole is None or data is None:
         return CheckResult(NAME, "skipped", "the data could not be encoded")
     if whole.task == "seq_cls":

@@ -134,7 +134,8 @@ def _prompts(subject: Subject) -> Iterator[Prompt]:
 
 
 def _chat(subject: Subject) -> bool:
-    task, form = subject.recognised.task, subject.recognised.format
+    task = subject.recognised.task
+    form = subject.recognised.format
     return (
         task == "causal_lm"
         and form != "text"
@@ -163,7 +164,9 @@ def _plain(subject: Subject, table: Table) -> Iterator[Prompt]:
         ).train
     except DataError:  # a row without anything to learn is told of by another check
         return
-    form, columns, source = subject.recognised.format, subject.recognised.columns, table.rows[0]
+    form = subject.recognised.format
+    columns = subject.recognised.columns
+    source = table.rows[0]
     if subject.recognised.task != "causal_lm":
         text = (
             source[columns["text"]]
