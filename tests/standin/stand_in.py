@@ -33,7 +33,7 @@ import ctypes
 import sys
 from collections import Counter
 from collections.abc import Callable, Generator
-from contextlib import ExitStack, contextmanager, nullcontext
+from contextlib import ExitStack, contextmanager, nullcontext, suppress
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -48,6 +48,11 @@ from torch.utils.backend_registration import _setup_privateuseone_for_python_bac
 
 import loraloom
 from loraloom.lora import kernels
+
+# PEFT imports it where it is, and it looks for CUDA's functions where torch says that there is a device:
+# it has to have looked before a stand-in says so.
+with suppress(ImportError):
+    import bitsandbytes  # noqa: F401
 
 PACKAGE = str(Path(loraloom.__file__).parent)
 NAME = "standin"
