@@ -88,8 +88,7 @@ class AdapterBuilder:
         adapter.refresh()
         return adapter
 
-    # -- which tensors
-    # -------------------------------------------------------------------------------------------
+    # -- which tensors ----------------------------------------------------------------------------------
 
     def _biases(self, spec: AdapterSpec) -> tuple[str, ...]:
         """Paths of the modules whose bias this candidate trains."""
@@ -140,8 +139,7 @@ class AdapterBuilder:
             if name.startswith(prefix)
         ]
 
-    # -- first values
-    # --------------------------------------------------------------------------------------------
+    # -- first values -----------------------------------------------------------------------------------
 
     def _draw(self, arena: Arena, spec: AdapterSpec, entries: Entries, seed: int) -> dict[str, Start]:
         """First values of A, B and fresh heads. They are drawn on the CPU, whatever the device, and go
@@ -175,8 +173,7 @@ class AdapterBuilder:
         arena.weights.copy_(first)
         return removed
 
-    # -- places in the layers
-    # ------------------------------------------------------------------------------------
+    # -- places in the layers ---------------------------------------------------------------------------
 
     def _connect_linear(
         self, adapter: AdapterWeights, path: str, entries: dict[str, Entry], removed: Start | None

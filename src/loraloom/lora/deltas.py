@@ -51,7 +51,8 @@ class AdapterDelta:
         """Which of this delta's inputs are kept; None for all."""
         if self.seed is None:
             return None
-        tokens, features = (self.place.stop - self.place.start) // self.rows, self.weight.a_RD.shape[1]
+        tokens = (self.place.stop - self.place.start) // self.rows
+        features = self.weight.a_RD.shape[1]
         return Mask(self.rows, tokens, features, self.weight.dropout, self.seed, self.layer)
 
     @property
@@ -61,7 +62,8 @@ class AdapterDelta:
 
     def forward(self, flat_ND: Tensor, y_NO: Tensor) -> Tensor:
         """Add this adapter's delta to y; gives h."""
-        weight, y_rows = self.weight, y_NO[self.place]
+        weight = self.weight
+        y_rows = y_NO[self.place]
         x_rows, _ = self._masked(flat_ND)
         h_NR = x_rows @ weight.a_RD.T
         y_rows.addmm_(h_NR, weight.b_OR.T, alpha=self.scale)
@@ -71,7 +73,8 @@ class AdapterDelta:
 
     def backward(self, flat_ND: Tensor, gy_NO: Tensor, gx_ND: Tensor | None, h_NR: Tensor) -> None:
         """Add this adapter's gradients to its arena, and its part of the input's gradient to gx."""
-        weight, gy_rows = self.weight, gy_NO[self.place]
+        weight = self.weight
+        gy_rows = gy_NO[self.place]
         x_rows, mask_ND = self._masked(flat_ND)
         g_NR = (gy_rows @ weight.b_OR).mul_(self.scale)
         _accumulate(weight.grad_b_OR, gy_rows.T, h_NR, self.scale)

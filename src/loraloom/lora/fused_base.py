@@ -128,8 +128,7 @@ def _both(module: nn.Module, x: Tensor, gy: Tensor) -> tuple[Tensor, Tensor]:
     return y.detach().float(), x.grad.float()
 
 
-# -- what modules become
-# ---------------------------------------------------------------------------------------------
+# -- what modules become --------------------------------------------------------------------------------
 
 
 def _norm(plain: type[nn.Module], *, shifted: bool) -> type[nn.Module]:

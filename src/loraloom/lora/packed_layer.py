@@ -85,8 +85,8 @@ class PackedLayer(nn.Module):
         return frozen_kernel(self.base)
 
     def owners(self, rows_N: Tensor) -> list[tuple[slice, nn.Module]] | None:
-        """Which module each of the sorted rows (on the host) goes through, as (places
-        in `rows_N`, module) in order.
+        """Which module each of the sorted rows (on the host) goes through, as (places in `rows_N`,
+        module) in order.
 
         For those who apply the layer to some positions of a batch only. None: a candidate has more here
         than a module of its own, so that only `forward` will do.
@@ -95,30 +95,31 @@ class PackedLayer(nn.Module):
         for segment in self._shared[0].get().segments:
             if segment.trial in self.adapters or segment.trial in self.parts:
                 return None
-            start, stop = torch.searchsorted(
-                rows_N, rows_N.new_tensor([segment.start, segment.stop])
-            ).tolist()
+            ends = rows_N.new_tensor([segment.start, segment.stop])
+            start, stop = torch.searchsorted(rows_N, ends).tolist()
             found.append((slice(start, stop), self.whole.get(segment.trial, self.base)))
         return found or [(slice(0, len(rows_N)), self.base)]
 
     def forward(self, x: Tensor, *args: Any, **kwargs: Any) -> Tensor:
         routing = self._shared[0].get()
-        segments = routing.segments
-        if not any(
-            s.trial in self.adapters or s.trial in self.parts or s.trial in self.whole for s in segments
-        ):
+        trials = [segment.trial for segment in routing.segments]
+        if not any(trial in self.adapters or self._has_more(trial) for trial in trials):
             return self.base(x, *args, **kwargs)
         x_rows, routing = self._by_rows(x, routing)
         segments = routing.segments
-        if all(s.trial in self.whole for s in segments):
+        if all(trial in self.whole for trial in trials):
+            # Nobody needs the frozen layer.
             y = torch.cat([self._replaced(s, x_rows, args, kwargs) for s in segments])
         else:
             y = self._together(x_rows, routing, args, kwargs)
-            if any(s.trial in self.parts or s.trial in self.whole for s in segments):
-                y = torch.cat(
-                    [self._finished(s, x_rows, y, routing.training, args, kwargs) for s in segments]
-                )
+            if any(self._has_more(trial) for trial in trials):
+                training = routing.training
+                y = torch.cat([self._finished(s, x_rows, y, training, args, kwargs) for s in segments])
         return y if x_rows is x else y.flatten(0, 1)
+
+    def _has_more(self, trial: str) -> bool:
+        """Whether a candidate has more than plain LoRA here."""
+        return trial in self.parts or trial in self.whole
 
     def _together(self, x: Tensor, routing: Routing, args: Args, kwargs: Kwargs) -> Tensor:
         """Frozen layer and plain LoRA for all rows."""
@@ -135,7 +136,8 @@ class PackedLayer(nn.Module):
     ) -> Tensor:
         if segment.trial in self.whole:
             return self._replaced(segment, x, args, kwargs)
-        x_own, y_own = x[segment.start : segment.stop], y[segment.start : segment.stop]
+        x_own = x[segment.start : segment.stop]
+        y_own = y[segment.start : segment.stop]
         drop = self._dropout(segment, training)
         for part in self.parts.get(segment.trial, ()):
             y_own = part(x_own, y_own, drop)
@@ -162,9 +164,8 @@ class PackedLayer(nn.Module):
 
         def drop(x: Tensor) -> Tensor:
             tokens = x[0].numel() // x.shape[-1]
-            return x * keep_mask(rows, tokens, x.shape[-1], p, segment.seed, self.number, x).view(
-                x.shape
-            )
+            keep = keep_mask(rows, tokens, x.shape[-1], p, segment.seed, self.number, x)
+            return x * keep.view(x.shape)
 
         return drop
 
@@ -174,29 +175,26 @@ class PackedLayer(nn.Module):
         if x.shape[0] == rows:
             return x, routing
         if self.rowless and len(routing.segments) == 1:
-            return x, replace(
-                routing, segments=(replace(routing.segments[0], stop=x.shape[0]),), stack=None
-            )
+            (only,) = routing.segments
+            return x, replace(routing, segments=(replace(only, stop=x.shape[0]),), stack=None)
         if not self.rowless and x.ndim == 2 and x.shape[0] % rows == 0:
             return x.view(rows, -1, x.shape[1]), routing
         raise ModelError(
             f"layer `{self.path}` does not see the batch's rows: its input is {tuple(x.shape)} for"
             f" {rows} rows",
             need="rows first, or rows and tokens flattened",
-            next=(
-                "take it out of `adapter.target_modules`, `adapter.modules_to_save` or `adapter.bias:"
-                " all`"
-            ),
+            next="take it out of `adapter.target_modules`, `adapter.modules_to_save` or"
+            " `adapter.bias: all`",
         )
 
 
 class PackedLinear(torch.autograd.Function):
     """y = frozen(x) + each segment's own delta.
 
-    Inputs: x [B, T, D] (or [B, D]); `y_base` is the frozen layer's output when it can only be run by
-    itself (a quantised layer), else None and `frozen` runs it; `anchor` is a scalar that requires a
-    gradient, so that the function is recorded although no weight is an autograd input. Writes gradients
-    into `LayerWeights.grad_*`.
+    Inputs: x [B, T, D] (or [B, D]); `y_base` is the frozen layer's output when only the layer itself can
+    run it (`frozen_kernel` gives None), else None and `frozen` runs it; `anchor` is a scalar that
+    requires a gradient, so that the function is recorded although no weight is an autograd input. Writes
+    gradients into `LayerWeights.grad_*`.
     """
 
     @staticmethod
@@ -224,8 +222,8 @@ class PackedLinear(torch.autograd.Function):
         saved = [delta.forward(flat_ND, y_NO) for delta in deltas]
         ctx.save_for_backward(x, *saved)
         ctx.layer = (frozen, deltas, y_base is not None)
-        # Not as a view: models add to a layer's output in place, which autograd refuses
-        # on a view that a function made.
+        # Not as a view: models add to a layer's output in place, which autograd refuses on a view that a
+        # function made.
         return torch.ops.aten._unsafe_view(y_NO, (*x.shape[:-1], y_NO.shape[-1]))
 
     @staticmethod

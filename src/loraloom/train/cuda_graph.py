@@ -110,7 +110,8 @@ class Block:
         self._memory.copy_(host.pin_memory(), non_blocking=True)
 
     def _views(self, memory: Tensor) -> dict[str, Tensor]:
-        found, start = {}, 0
+        found: dict[str, Tensor] = {}
+        start = 0
         for name, (dtype, shape) in self._like.items():
             size = shape.numel() * dtype.itemsize
             found[name] = memory[start : start + size].view(dtype).view(shape)
@@ -183,15 +184,15 @@ class PassGraphs:
         self._graphs.clear()
         self._seen.clear()
         self.refused.clear()
-        self._pool, self._changes = None, self.packed.changes
+        self._pool = None
+        self._changes = self.packed.changes
 
     def stop(self, reason: str) -> None:
         """Drop all graphs and make no more."""
         self.clear()
         self.stopped = reason
 
-    # -- what passes have in common
-    # ------------------------------------------------------------------------------
+    # -- what passes have in common ---------------------------------------------------------------------
 
     def _key(self, one: Pass) -> Key | None:
         """None for a pass that has what graphs do not, or would need too much padding."""
@@ -201,10 +202,8 @@ class PassGraphs:
             return None
         rows, tokens = one.batch.input_ids.shape
         answer = one.batch.labels.shape[1] if self.longest[1] else 0
-        wide, wide_answer = (
-            padded_length(tokens, self.longest[0]),
-            padded_length(answer, self.longest[1]),
-        )
+        wide = padded_length(tokens, self.longest[0])
+        wide_answer = padded_length(answer, self.longest[1])
         if rows * (wide + wide_answer) > max(SMALL, PADDING * rows * (tokens + answer)):
             return None
         step = -(-rows * (wide_answer or wide) // TARGET_STEPS)
@@ -213,7 +212,8 @@ class PassGraphs:
 
     def _inputs(self, one: Pass, key: Key) -> dict[str, Tensor]:
         """All that differs between passes of one key, padded, on the host."""
-        batch, tables = _padded(one.batch, key, self.pad_id), self.packed.tables()
+        batch = _padded(one.batch, key, self.pad_id)
+        tables = self.packed.tables()
         found = {
             "ids": batch.input_ids,
             "mask": batch.attention_mask,
@@ -232,8 +232,8 @@ class PassGraphs:
         return found
 
     def _given(self, one: Pass, key: Key, there: Mapping[str, Tensor]) -> Pass:
-        """The pass whose inputs are these tensors of the device, with everything hidden
-        that a graph would not see change."""
+        """The pass whose inputs are these tensors of the device, with everything hidden that a graph
+        would not see change."""
         seed: Any = Hidden("the seed of a candidate's dropout")
         segments = tuple(replace(segment, seed=seed) for segment in one.routing.segments)
         routing = Routing(segments, training=True, tables=self.packed.tables())
@@ -249,8 +249,7 @@ class PassGraphs:
             at = Positions(rows_N, columns_N, targets_N, host_rows_N=rows, counted_N=there["counted"])
         return Pass(batch, routing, (), there["shares"], at)
 
-    # -- recording
-    # -----------------------------------------------------------------------------------------------
+    # -- recording --------------------------------------------------------------------------------------
 
     def _replay(self, recorded: Recorded, inputs: Mapping[str, Tensor]) -> Tensor:
         recorded.block.fill(inputs)
@@ -259,11 +258,12 @@ class PassGraphs:
         return recorded.losses.clone()  # the same graph may run again before they are read
 
     def _record(self, one: Pass, key: Key, through: Callable[[Pass], Tensor]) -> Tensor | None:
-        """Run the pass in the way of a graph, then record it. None where it could not
-        be run so, with nothing counted."""
+        """Run the pass in the way of a graph, then record it. None where it could not be run so, with
+        nothing counted."""
         try:
             inputs = self._inputs(one, key)
-            block, stream = Block(inputs, self.packed.device), torch.cuda.Stream(self.packed.device)
+            block = Block(inputs, self.packed.device)
+            stream = torch.cuda.Stream(self.packed.device)
             block.fill(inputs)
             given = self._given(one, key, block.tensors)
             with _beside(stream), _as_if_recorded(), _rows_are_whole():
@@ -311,7 +311,8 @@ def padded_length(length: int, longest: int) -> int:
 
 
 def _padded(batch: Batch, key: Key, pad_id: int) -> Batch:
-    labels, wide = batch.labels, key.answer or key.tokens
+    labels = batch.labels
+    wide = key.answer or key.tokens
     return Batch(
         _to_width(batch.input_ids, key.tokens, pad_id),
         _to_width(batch.attention_mask, key.tokens, fill=False),

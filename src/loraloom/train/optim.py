@@ -96,19 +96,20 @@ class FlatOptimizer:
         """
         from loraloom.lora.kernels.adamw import Piece
 
-        clip, finite = 1.0, bool(torch.isfinite(norm))
+        finite = bool(torch.isfinite(norm))
+        clip = 1.0
         if self.spec.max_grad_norm > 0:
             clip = min(1.0, self.spec.max_grad_norm / (float(norm) + 1e-6))
         self._count = self.count + finite
         found: list[Any] = []
         for group, speed in zip(self.optimizer.param_groups, self._speed, strict=True):
             for parameter in group["params"]:
-                state, place = self._state(parameter), parameter.storage_offset()
-                own = (
-                    None
-                    if copy is None or place >= len(copy)
-                    else copy[place : place + parameter.numel()]
-                )
+                state = self._state(parameter)
+                place = parameter.storage_offset()
+                own: Tensor | None = None
+                # Only A and B, which come first in the arena, have a copy.
+                if copy is not None and place < len(copy):
+                    own = copy[place : place + parameter.numel()]
                 moments = state["exp_avg"], state["exp_avg_sq"]
                 values = rate * speed, group["weight_decay"], clip, self._count, finite
                 found.append(Piece(parameter.data, parameter.grad, *moments, own, *values))
@@ -119,10 +120,8 @@ class FlatOptimizer:
         state = self.optimizer.state[parameter]
         if not state:
             state["step"] = torch.zeros((), dtype=torch.float32, device=parameter.device)
-            state["exp_avg"], state["exp_avg_sq"] = (
-                torch.zeros_like(parameter.data),
-                torch.zeros_like(parameter.data),
-            )
+            state["exp_avg"] = torch.zeros_like(parameter.data)
+            state["exp_avg_sq"] = torch.zeros_like(parameter.data)
         return state
 
     def counters(self) -> list[Tensor]:
@@ -149,8 +148,8 @@ class FlatOptimizer:
 
 @dataclass(frozen=True)
 class Step:
-    """A step to take: at which rate, and the norm of the gradient before clipping, a
-    0-d tensor on the host."""
+    """A step to take: at which rate, and the norm of the gradient before clipping, a 0-d tensor on the
+    host."""
 
     optimizer: FlatOptimizer
     adapter: AdapterWeights
@@ -164,30 +163,32 @@ def step_all(steps: Sequence[Step], *, kernels: bool) -> None:
     Args:
         kernels: all that use AdamW in one launch.
     """
-    together = [step for step in steps if kernels and step.optimizer.spec.optim == "adamw"]
-    alone = [step for step in steps if not (kernels and step.optimizer.spec.optim == "adamw")]
-    for step in alone:
-        step.optimizer.step(step.rate, step.norm)
-        step.adapter.refresh()
-    if not together:
-        return
+    together: list[Step] = []
+    for step in steps:
+        if kernels and step.optimizer.spec.optim == "adamw":
+            together.append(step)
+        else:
+            step.optimizer.step(step.rate, step.norm)
+            step.adapter.refresh()
+    if together:
+        _step_together(together)
+
+
+def _step_together(steps: Sequence[Step]) -> None:
+    """AdamW of several candidates in one launch of its kernel."""
     from loraloom.lora.kernels.adamw import step_pieces
 
-    copies = [step.adapter.copied for step in together]
-    step_pieces(
-        [
-            piece
-            for step, copy in zip(together, copies, strict=True)
-            for piece in step.optimizer.pieces(step.rate, step.norm, copy)
-        ],
-        BETAS,
-        EPS,
-    )
-    counters = [
-        one for step in together if bool(torch.isfinite(step.norm)) for one in step.optimizer.counters()
-    ]
+    pieces: list[Any] = []
+    counters: list[Tensor] = []
+    for step in steps:
+        pieces += step.optimizer.pieces(step.rate, step.norm, step.adapter.copied)
+        # What was not finite is no step.
+        if bool(torch.isfinite(step.norm)):
+            counters += step.optimizer.counters()
+    step_pieces(pieces, BETAS, EPS)
     if counters:
         torch._foreach_add_(counters, 1.0)  # pyright: ignore[reportPrivateImportUsage, reportPrivateUsage]
-    for step, copy in zip(together, copies, strict=True):
-        if copy is None:
+    for step in steps:
+        # The kernel has kept up the one copy; several, in several dtypes, it does not know.
+        if step.adapter.copied is None:
             step.adapter.refresh()

@@ -22,9 +22,22 @@ from loraloom.records import AdapterSpec, Candidate, Score, TrainingSpec
 from loraloom.train.seat import Seat
 
 COUNTERS = (
-    "micro_rows", "step", "micro", "window_loss", "window_tokens", "nonfinite", "wild", "bad_layer",
-    "tokens", "seconds", "peak_bytes", "first_loss", "smoothed_loss", "best_step",
-)  # fmt: skip
+    "micro_rows",
+    "step",
+    "micro",
+    "window_loss",
+    "window_tokens",
+    "nonfinite",
+    "wild",
+    "bad_layer",
+    "tokens",
+    "seconds",
+    "peak_bytes",
+    "first_loss",
+    "smoothed_loss",
+    "best_step",
+)
+"""Of `Seat`, kept by name."""
 
 
 def seat_state(seat: Seat) -> tuple[dict[str, Any], dict[str, Tensor]]:

@@ -41,15 +41,18 @@ class Gauge:
 
     def stepped(self, seat: Seat, loss: float, norm: float, rate: float) -> None:
         """An optimiser step is about to be taken."""
-        signals, limit = seat.signals, seat.candidate.training.max_grad_norm
+        signals = seat.signals
+        limit = seat.candidate.training.max_grad_norm
         if math.isfinite(loss) and math.isfinite(norm):
-            signals.trace.add(seat.step + 1, loss, norm, 0 < limit < norm, rate)
+            clipped = 0 < limit < norm
+            signals.trace.add(seat.step + 1, loss, norm, clipped, rate)
         else:
             signals.nonfinite += 1
 
     def scored(self, seat: Seat, score: Score) -> None:
         """An evaluation on validation, before the seat's best is brought up to date."""
-        before, metrics = seat.best or self.base, score.metrics
+        before = seat.best or self.base
+        metrics = score.metrics
         gain = None if before is None else paired_difference(before, score)
         seat.signals.readings.append(
             Reading(
