@@ -1,17 +1,37 @@
-"""What is known of how an adapter's rows were made: from the file beside it, else from
+"""What is known of an adapter: its base, and how its rows were made, from the files beside it, else from
 the run that it lies in."""
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from loraloom.config import names
+from loraloom.errors import ConfigError
 from loraloom.lora.base import load_tokenizer
 from loraloom.lora.record import Record, read_record
 from loraloom.lora.untrusted_adapter import has_tokenizer
 from loraloom.store.folder import RunFolder
+
+
+def base_of(model: str | None, described: Iterable[Mapping[str, Any]]) -> str:
+    """The base that was asked for, else the one that an adapter's config names.
+
+    Args:
+        described: adapter configs, the first of them first.
+
+    Raises:
+        ConfigError: neither names one.
+    """
+    known = [config.get("base_model_name_or_path") for config in described]
+    name = next(filter(None, [model, *known]), None)
+    if name is None:
+        raise ConfigError(
+            "neither a model nor an adapter was given", next="--model NAME_OR_FOLDER or --adapter FOLDER"
+        )
+    return name
 
 
 def record_of(folder: Path) -> Record:

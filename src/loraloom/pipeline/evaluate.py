@@ -32,11 +32,12 @@ from loraloom.lora.untrusted_adapter import (
     read_adapter_config,
     tokenizer_home,
 )
-from loraloom.pipeline.beside import quantization_of, record_of
+from loraloom.pipeline.beside import base_of, quantization_of, record_of
 from loraloom.pipeline.classes import classes_to_score, refuse_unlabelled
 from loraloom.pipeline.device_errors import device_errors
 from loraloom.pipeline.prepare import deciding_metric
 from loraloom.plan.rules.max_length import refuse_beyond_positions
+from loraloom.records import Task
 
 LONGEST = 2**20
 """Tokens of a row, for models without an end."""
@@ -76,30 +77,14 @@ def evaluate(
     asked = text_metrics(metrics)
     folder = None if adapter is None else adapter_folder(adapter)
     described = {} if folder is None else read_adapter_config(folder)
-    name = config.model.name_or_path or described.get("base_model_name_or_path")
-    if name is None:
-        raise ConfigError(
-            "neither a model nor an adapter was given", next="--model NAME_OR_FOLDER or --adapter FOLDER"
-        )
+    name = base_of(config.model.name_or_path, [described])
     facts = require_weights(
         model_facts(
             name, revision=config.model.revision, trust_remote_code=config.model.trust_remote_code
         )
     )
     data = _rows(config, split, folder, facts)
-    if described.get("task_type") not in (None, PEFT_TASKS[data.task]):
-        raise ConfigError(
-            f"the adapter was trained for {described['task_type']}, and these rows are for"
-            f" {PEFT_TASKS[data.task]}",
-            where=str(folder),
-            next="give rows of the adapter's task, or say what they are with --task",
-        )
-    if asked and data.task == "seq_cls":
-        raise ConfigError(
-            f"metric `{metrics[0]}` judges texts, and a classifier writes none",
-            need="causal_lm or seq2seq_lm",
-            next="leave --metric out: accuracy, macro F1 and MCC are always given",
-        )
+    _check_task(data.task, described.get("task_type"), folder, metrics)
     held = quantization_of(config.model.quantization, folder)
     dtype = "float32" if config.model.dtype == "auto" else config.model.dtype
     device = device_facts()
@@ -134,6 +119,26 @@ def evaluate(
         "metrics": {f"{split}_{key}": value for key, value in found.items()},
         "notes": [*data.notes, *([device.notice] if device.notice else [])],
     }
+
+
+def _check_task(task: Task, trained: str | None, folder: Path | None, metrics: Sequence[str]) -> None:
+    """Refuse rows of another task than the adapter was trained for, and metrics of texts for classes.
+
+    Raises:
+        ConfigError: one of these.
+    """
+    if trained not in (None, PEFT_TASKS[task]):
+        raise ConfigError(
+            f"the adapter was trained for {trained}, and these rows are for {PEFT_TASKS[task]}",
+            where=str(folder),
+            next="give rows of the adapter's task, or say what they are with --task",
+        )
+    if metrics and task == "seq_cls":
+        raise ConfigError(
+            f"metric `{metrics[0]}` judges texts, and a classifier writes none",
+            need="causal_lm or seq2seq_lm",
+            next="leave --metric out: accuracy, macro F1 and MCC are always given",
+        )
 
 
 def _rows(config: Config, split: str, folder: Path | None, model: ModelFacts) -> Encoded:

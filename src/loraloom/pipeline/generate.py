@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -19,7 +19,7 @@ from loraloom.facts.model import model_facts, require_weights
 from loraloom.lora.base import Base, load_base, share_copy
 from loraloom.lora.state import PEFT_TASKS, embedding_rows, load_peft, require_embeddings
 from loraloom.lora.untrusted_adapter import adapter_folder, read_adapter_config
-from loraloom.pipeline.beside import quantization_of, tokenizer_beside
+from loraloom.pipeline.beside import base_of, quantization_of, tokenizer_beside
 from loraloom.pipeline.device_errors import device_errors
 from loraloom.pipeline.predict import COLUMN, PROBABILITY, predict_table
 
@@ -63,31 +63,16 @@ def generate(
         system: a system message before each prompt.
 
     Returns:
-        One {prompt, source, form, text} for each prompt and source, source being "base"
-            or the adapter's folder. Of
-        classifiers `text` is the label, and `probabilities` has that of each class.
+        One {prompt, source, form, text} for each prompt and source, source being "base" or the adapter's
+        folder. Of classifiers `text` is the label, and `probabilities` has that of each class.
 
     Raises:
         RequestError: nothing to ask, a prompt that is too long, or an adapter of another task or base.
     """
     folders = [adapter_folder(place) for place in adapters]
     described = [read_adapter_config(folder) for folder in folders]
-    kinds = {config.get("task_type") for config in described}
-    strange = kinds - {*PEFT_TASKS.values(), None}
-    if strange or (PEFT_TASKS["seq_cls"] in kinds and len(kinds) > 1):
-        raise ModelError(
-            "these adapters cannot answer side by side",
-            got=f"adapters for {', '.join(sorted(map(str, kinds)))}",
-            need="adapters of one task: CAUSAL_LM, SEQ_2_SEQ_LM or SEQ_CLS",
-            next="ask them one by one",
-        )
-    name = model or next(
-        (c["base_model_name_or_path"] for c in described if c.get("base_model_name_or_path")), None
-    )
-    if name is None:
-        raise ConfigError(
-            "neither a model nor an adapter was given", next="--model NAME_OR_FOLDER or --adapter FOLDER"
-        )
+    kinds = _kinds(described)
+    name = base_of(model, described)
     if not prompts:
         raise ConfigError(
             "there is no prompt",
@@ -104,6 +89,36 @@ def generate(
     loaded = load_base(
         name, task, device=device_facts().kind, quantization=_shared_quantization(folders)
     )
+    sources = _sources(folders, loaded, base=base or not folders)
+    answers: list[dict[str, Any]] = []
+    for prompt in prompts:
+        asked = _turns(prompt, system)
+        for source in sources:
+            text = _continue(source, loaded, asked, (max_new_tokens, temperature))
+            answers.append({"prompt": prompt, "source": source.name, "form": source.form, "text": text})
+    return answers
+
+
+def _kinds(described: Sequence[Mapping[str, Any]]) -> set[str | None]:
+    """The tasks of these adapters, as PEFT calls them; None for one that does not say.
+
+    Raises:
+        ModelError: a task that cannot be asked, or classifiers beside others.
+    """
+    kinds = {config.get("task_type") for config in described}
+    strange = kinds - {*PEFT_TASKS.values(), None}
+    if strange or (PEFT_TASKS["seq_cls"] in kinds and len(kinds) > 1):
+        raise ModelError(
+            "these adapters cannot answer side by side",
+            got=f"adapters for {', '.join(sorted(map(str, kinds)))}",
+            need="adapters of one task: CAUSAL_LM, SEQ_2_SEQ_LM or SEQ_CLS",
+            next="ask them one by one",
+        )
+    return kinds
+
+
+def _sources(folders: Sequence[Path], loaded: Base, *, base: bool) -> list[Source]:
+    """Everyone who answers, over one base in memory: the bare base first, if it is to answer too."""
     own = loaded.tokenizer
     sources = [
         Source(
@@ -113,21 +128,12 @@ def generate(
         )
         for folder in folders
     ]
-    if base or not folders:
+    if base:
+        # Shown what the first adapter is shown, so that the two can be compared.
         fits = bool(sources) and len(sources[0].tokenizer) <= embedding_rows(loaded.model)
         shown = sources[0].tokenizer if fits else own
         sources.insert(0, Source("base", share_copy(loaded.model).eval(), shown))
-    return [
-        {
-            "prompt": prompt,
-            "source": source.name,
-            "form": source.form,
-            "text": _continue(source, loaded, asked, limits),
-        }
-        for prompt in prompts
-        for asked, limits in [(_turns(prompt, system), (max_new_tokens, temperature))]
-        for source in sources
-    ]
+    return sources
 
 
 def _shared_quantization(folders: Sequence[Path]) -> str:

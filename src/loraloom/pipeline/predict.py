@@ -26,7 +26,7 @@ from loraloom.facts.model import ModelFacts, model_facts, require_weights
 from loraloom.lora.base import Base, load_base, load_tokenizer
 from loraloom.lora.state import PEFT_TASKS, load_peft, require_embeddings
 from loraloom.lora.untrusted_adapter import adapter_folder, read_adapter_config
-from loraloom.pipeline.beside import quantization_of, tokenizer_beside
+from loraloom.pipeline.beside import base_of, quantization_of, tokenizer_beside
 from loraloom.pipeline.classes import classes_to_score
 from loraloom.pipeline.device_errors import device_errors
 from loraloom.pipeline.evaluate import cut_as_trained
@@ -153,11 +153,7 @@ def predict_table(
 def _read(config: Config, adapter: str | None, table: Table) -> _Asked:
     folder = None if adapter is None else adapter_folder(adapter)
     described = {} if folder is None else read_adapter_config(folder)
-    name = config.model.name_or_path or described.get("base_model_name_or_path")
-    if name is None:
-        raise ConfigError(
-            "neither a model nor an adapter was given", next="--model NAME_OR_FOLDER or --adapter FOLDER"
-        )
+    name = base_of(config.model.name_or_path, [described])
     trust = config.model.trust_remote_code
     facts = require_weights(model_facts(name, revision=config.model.revision, trust_remote_code=trust))
     task = _task(config, described, facts)
