@@ -30,8 +30,8 @@ def ranking(searcher: Searcher) -> list[Place]:
         Place(
             curve.id,
             curve.status,
-            curve.suggestion.params,
-            curve.suggestion.seed_offset,
+            curve.asked.params,
+            curve.asked.seed_offset,
             standing(curve),
             curve.last.progress if curve.last else 0.0,
         )

@@ -163,6 +163,7 @@ OLD_WORDS = {
     "entrant": "group",
     "entrants": "groups",
     "lane": "delta",
+    "Suggestion": "AskedTrial",
     "lanes": "deltas",
     "session": "bench or log",
     "slot": "trial",

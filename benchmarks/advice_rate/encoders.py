@@ -22,11 +22,10 @@ from pathlib import Path
 from typing import Any
 
 from loraloom.config.decode import load_config
-from loraloom.execute.inline import Inline
 from loraloom.facts.device import environment
 from loraloom.pipeline.candidates import job
 from loraloom.pipeline.drive import Driver
-from loraloom.pipeline.examine import worker_of
+from loraloom.pipeline.executor import executor_of
 from loraloom.pipeline.prepare import prepare
 from loraloom.pipeline.race import RaceSource, saved
 from loraloom.pipeline.run_log import set_up
@@ -95,7 +94,7 @@ def measure(task: str, data: Path, steps: int | None) -> dict[str, Any]:
                 for rate in RATES
                 for seed in range(SEEDS)
             ]
-            Driver(Inline(worker_of(bench)), log).run(RaceSource(jobs))
+            Driver(executor_of(bench), log).run(RaceSource(jobs))
             kept = [record for record in log.recorder.finished() if record.trial.adapter]
             scores = bench.score_saved(saved(log, kept), prepared.data.test, "test")
             base = mean_cost(bench.score_base(prepared.data.test, "test"))

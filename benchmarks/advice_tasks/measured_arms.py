@@ -13,10 +13,9 @@ from real_tasks import RealTask
 from tool_defaults import TOOLS
 
 from loraloom.config.decode import load_config
-from loraloom.execute.inline import Inline
 from loraloom.pipeline.candidates import job
 from loraloom.pipeline.drive import Driver
-from loraloom.pipeline.examine import worker_of
+from loraloom.pipeline.executor import executor_of
 from loraloom.pipeline.job import Job, Record
 from loraloom.pipeline.prepare import Prepared, prepare
 from loraloom.pipeline.prove import completed
@@ -67,7 +66,7 @@ def measure(
     with log.running(bench.restore):
         log.measured(bench.measure_base())
         log.pack_size = prepared.plan.pack_size
-        driver, records = Driver(Inline(worker_of(bench)), log), log.recorder.records
+        driver, records = Driver(executor_of(bench), log), log.recorder.records
         driver.run(SearchSource(log, search_space(prepared.plan)))
         winner = completed(log)[0].job
         searched = time.process_time() - started

@@ -75,7 +75,7 @@ class TrainingSpec:
     lr_scheduler_type: Literal["linear", "cosine", "constant", "half_cycle_cosine"] = "linear"
     warmup_ratio: float = 0.0
     weight_decay: float = 0.0
-    optim: Literal["adamw", "sgd"] = "adamw"
+    optim: str = "adamw"
     max_grad_norm: float = 1.0
     lora_plus_ratio: float | None = None
     neftune_noise_alpha: float | None = None

@@ -22,6 +22,7 @@ from bases import save_bert
 from doorway import write_rows
 from fake_workers import FakeWorkers, PowerOff, Simulated
 
+from loraloom.config import names
 from loraloom.config.decode import load_config
 from loraloom.errors import InterruptedRunError, RunError
 from loraloom.pipeline import drive
@@ -32,6 +33,7 @@ from loraloom.pipeline.resume import Reopened
 from loraloom.pipeline.run_log import RunLog
 from loraloom.pipeline.tune import SearchSource
 from loraloom.pipeline.write_timer import WriteTimer
+from loraloom.plan.case import Decided
 from loraloom.plan.search_space import search_space
 from loraloom.records import Score
 from loraloom.store.folder import RunFolder
@@ -76,7 +78,7 @@ class Run:
 
     def __init__(self, prepared: Prepared, folder: Path, pruner: str, trials: int = TRIALS) -> None:
         asked, settings = prepared.config, prepared.plan.settings
-        settings = {**settings, "search.trials": replace(settings["search.trials"], value=trials)}
+        settings = Decided({**settings, names.TRIALS: replace(settings[names.TRIALS], value=trials)})
         self.prepared = replace(
             prepared,
             config=replace(asked, search=replace(asked.search, pruner=pruner)),

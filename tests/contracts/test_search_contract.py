@@ -11,12 +11,11 @@ from typing import Any, Literal
 
 import pytest
 
+from loraloom.config.choices import PRUNERS, SAMPLERS
 from loraloom.pipeline.journal import Journal
 from loraloom.records import Score
 from loraloom.search.decode import decode_space
-from loraloom.search.pruners import PRUNERS
-from loraloom.search.samplers import SAMPLERS
-from loraloom.search.searcher import Observation, Searcher, Suggestion
+from loraloom.search.searcher import AskedTrial, Observation, Searcher
 from loraloom.search.space import ALPHA, BATCH, RANK, RATE
 from loraloom.store.lines import Lines
 from standings import ranking
@@ -44,11 +43,11 @@ def searcher(sampler: str = "sobol", pruner: str = "none", **more: Any) -> Searc
     return Searcher(SPACE, PLAN, TRIALS, SLOTS, sampler, pruner, seed=3, **more)
 
 
-def cost(asked: Suggestion, evaluation: int) -> float:
+def cost(asked: AskedTrial, evaluation: int) -> float:
     return 1.0 + 0.2 * math.log(asked.params[RATE] / 4e-4) ** 2 + (1 - evaluation / EVALUATIONS) ** 2
 
 
-def observed(asked: Suggestion, evaluation: int) -> Observation:
+def observed(asked: AskedTrial, evaluation: int) -> Observation:
     rows = tuple(cost(asked, evaluation) + 0.01 * row for row in range(-10, 11))
     progress = evaluation / EVALUATIONS
     return Observation(
@@ -62,11 +61,11 @@ def observed(asked: Suggestion, evaluation: int) -> Observation:
     )
 
 
-def play(search: Searcher | Journal) -> list[Suggestion]:
+def play(search: Searcher | Journal) -> list[AskedTrial]:
     """Fill the slots, evaluate round by round, do what the verdicts say."""
-    handed: list[Suggestion] = []
-    running: dict[str, tuple[Suggestion, int]] = {}
-    waiting: dict[str, tuple[Suggestion, int]] = {}
+    handed: list[AskedTrial] = []
+    running: dict[str, tuple[AskedTrial, int]] = {}
+    waiting: dict[str, tuple[AskedTrial, int]] = {}
     ends: dict[str, Literal["pruned", "diverged", "completed"]] = {
         "prune": "pruned",
         "diverged": "diverged",
@@ -112,7 +111,7 @@ def replayed(folder: Path, new: Callable[[], Searcher]) -> None:
     assert again.searcher.ask() is None
 
 
-def fingerprint(asked: Suggestion) -> str:
+def fingerprint(asked: AskedTrial) -> str:
     return repr((sorted(asked.params.items()), asked.seed_offset))
 
 

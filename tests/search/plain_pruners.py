@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from random import Random
 from statistics import median
 
-from loraloom.search.curves import Curve, leader
+from loraloom.search.curves import TrialCurve, leader
 from loraloom.search.finals import finalists_of
 from loraloom.search.pruners import halving, rungs
 from loraloom.search.pruners.halving import FIRST, SECOND, SMALLEST, UNRANKED, places_at
@@ -18,24 +18,19 @@ from loraloom.search.pruners.rungs import KEPT_OF, QUORUM, RUNGS, SMALL_QUORUM, 
 Decisions = dict[str, str]
 
 
-def careful(trials: int, curves: Sequence[Curve]) -> Decisions:
+def careful(trials: int, curves: Sequence[TrialCurve]) -> Decisions:
     """Who is pruned at a rung, and the words of the reason that tell against whom."""
     found: Decisions = {}
     first = leader(curves)
     for curve in curves:
-        if (
-            curve.unfinished
-            and not curve.protected
-            and not curve.suggestion.audit
-            and curve is not first
-        ):
+        if curve.unfinished and not curve.protected and not curve.asked.audit and curve is not first:
             why = judged(trials, curve, curves)
             if why:
                 found[curve.id] = why
     return found
 
 
-def judged(trials: int, curve: Curve, curves: Sequence[Curve]) -> str | None:
+def judged(trials: int, curve: TrialCurve, curves: Sequence[TrialCurve]) -> str | None:
     stand = rungs.last_stand(curve)
     twins = [twin for twin in curves if twin.protected]
     if stand is None or stand.rung not in [rung for rung in RUNGS if not rungs.is_off(rung, curves)]:
@@ -66,7 +61,9 @@ def judged(trials: int, curve: Curve, curves: Sequence[Curve]) -> str | None:
     return None
 
 
-def wide(trials: int, seed: int, curves: Sequence[Curve], coming: int) -> tuple[Decisions, list[str]]:
+def wide(
+    trials: int, seed: int, curves: Sequence[TrialCurve], coming: int
+) -> tuple[Decisions, list[str]]:
     """Who waits or goes in a search that starts wide, and who of those that wait may go on."""
     found: Decisions = {}
     free: set[str] = set()
@@ -90,7 +87,7 @@ def wide(trials: int, seed: int, curves: Sequence[Curve], coming: int) -> tuple[
 
 
 def stages(
-    trials: int, seed: int, field: Sequence[Curve], curves: Sequence[Curve], coming: int
+    trials: int, seed: int, field: Sequence[TrialCurve], curves: Sequence[TrialCurve], coming: int
 ) -> tuple[list[str], set[str], tuple[list[str], list[str]] | None]:
     """The first rung from best to worst, who is sent on from there, and the second rung
     with who is kept."""
@@ -116,20 +113,20 @@ def stages(
     return names, sent, (late, late[: places_at(places, trials)] if len(order) >= SMALLEST else late)
 
 
-def spread(order: Sequence[Curve], places: int) -> set[str]:
+def spread(order: Sequence[TrialCurve], places: int) -> set[str]:
     """Half by loss alone, then the best of each rank and each dropout that has no
     place, then by loss again."""
     chosen = list(order[: math.ceil(places / 2)])
     for key in UNRANKED:
         for curve in order:
-            taken = [one.suggestion.params.get(key) for one in chosen]
-            if len(chosen) < places and curve.suggestion.params.get(key) not in taken:
+            taken = [one.asked.params.get(key) for one in chosen]
+            if len(chosen) < places and curve.asked.params.get(key) not in taken:
                 chosen.append(curve)
     rest = [curve for curve in order if curve not in chosen]
     return {curve.id for curve in [*chosen, *rest][: max(places, len(chosen))]}
 
 
-def ranked(field: Sequence[Curve], rung: float) -> list[Curve]:
+def ranked(field: Sequence[TrialCurve], rung: float) -> list[TrialCurve]:
     came = [curve for curve in field if not curve.protected and mark(curve, rung)]
     return sorted(came, key=lambda curve: (halving.cost_at(curve, rung), curve.id))
 

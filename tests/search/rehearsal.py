@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 
 from loraloom.records import Score
-from loraloom.search.searcher import Observation, Searcher, Suggestion, Verdict
+from loraloom.search.searcher import AskedTrial, Observation, Searcher, Verdict
 
 ROWS = 100
 EVALUATIONS = 8
@@ -30,7 +30,7 @@ class Played:
     """What came out: every candidate's true end, who was pruned, and how much of the
     full work was done."""
 
-    asked: list[Suggestion] = field(default_factory=list[Suggestion])
+    asked: list[AskedTrial] = field(default_factory=list[AskedTrial])
     ends: dict[str, float] = field(default_factory=dict[str, float])
     gone: list[Verdict] = field(default_factory=list[Verdict])
     evaluations: int = 0

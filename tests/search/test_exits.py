@@ -8,9 +8,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from loraloom.records import Score
-from loraloom.search.curves import Curve
+from loraloom.search.curves import TrialCurve
 from loraloom.search.exits import leave
-from loraloom.search.values import Observation, Suggestion, Verdict
+from loraloom.search.values import AskedTrial, Observation, Verdict
 
 ROWS = tuple(0.01 * row for row in range(-20, 21))
 
@@ -22,9 +22,9 @@ def curve(
     protected: bool = False,
     warmup: float = 0.1,
     accuracy: list[float] | None = None,
-) -> Curve:
+) -> TrialCurve:
     """A trial of ten evaluations in all that has come as far as `costs` go."""
-    made = Curve(Suggestion("t001", {}, "sampled"), 0, protected)
+    made = TrialCurve(AskedTrial("t001", {}, "sampled"), 0, protected)
     for place, cost in enumerate(costs):
         metrics = {} if accuracy is None else {"accuracy": accuracy[place]}
         score = Score("validation", metrics, tuple(cost + row for row in ROWS))

@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from loraloom.records import Score
-from loraloom.search.curves import Curve
+from loraloom.search.curves import TrialCurve
 from loraloom.search.pruners.halving import (
     FIRST,
     SECOND,
@@ -21,7 +21,7 @@ from loraloom.search.pruners.halving import (
     places_at,
     whole_trainings,
 )
-from loraloom.search.values import Kind, Observation, Suggestion
+from loraloom.search.values import AskedTrial, Kind, Observation
 
 PLANNED, EVALUATIONS = 80, 8
 RATE, RANK = "training.learning_rate", "adapter.r"
@@ -29,12 +29,12 @@ RATE, RANK = "training.learning_rate", "adapter.r"
 
 def trial(
     number: int, costs: Sequence[float], *, kind: Kind = "sampled", paused: bool = False, **more: Any
-) -> Curve:
+) -> TrialCurve:
     """A trial with one evaluation for each of `costs`, evenly over its planned steps. More: params,
     shape, planned, warmup."""
     params = more.get("params", {RATE: 1e-4 * (1 + number)})
-    curve = Curve(
-        Suggestion(f"t{number:03d}", params, kind), 0, protected=kind == "default", paused=paused
+    curve = TrialCurve(
+        AskedTrial(f"t{number:03d}", params, kind), 0, protected=kind == "default", paused=paused
     )
     planned = more.get("planned", PLANNED)
     for place, cost in enumerate(costs, start=1):
@@ -54,7 +54,7 @@ def trial(
     return curve
 
 
-def field(count: int, *, reached: int = 1, end: Sequence[float] | None = None) -> list[Curve]:
+def field(count: int, *, reached: int = 1, end: Sequence[float] | None = None) -> list[TrialCurve]:
     """The plan's setting and so many others, the first of them the best, all after as
     many evaluations."""
     found = [trial(0, [2.0] * reached, kind="default")]
@@ -66,19 +66,19 @@ def field(count: int, *, reached: int = 1, end: Sequence[float] | None = None) -
     return found
 
 
-def verdicts(curves: Sequence[Curve], coming: int = 0, trials: int = 16) -> dict[str, str]:
+def verdicts(curves: Sequence[TrialCurve], coming: int = 0, trials: int = 16) -> dict[str, str]:
     return {
         verdict.trial_id: verdict.action for verdict in HalvingPruner(trials).verdicts(curves, coming)
     }
 
 
-def released(curves: Sequence[Curve], coming: int = 0, trials: int = 16) -> list[str]:
+def released(curves: Sequence[TrialCurve], coming: int = 0, trials: int = 16) -> list[str]:
     return HalvingPruner(trials).released(curves, coming)
 
 
-def brought(curves: Sequence[Curve], costs: dict[str, float]) -> list[Curve]:
+def brought(curves: Sequence[TrialCurve], costs: dict[str, float]) -> list[TrialCurve]:
     """The same with those who were released at the second rung, at these costs (else what they had)."""
-    found: list[Curve] = []
+    found: list[TrialCurve] = []
     free = set(released(curves))
     for curve in curves:
         if curve.id in free or curve.protected:
@@ -88,7 +88,7 @@ def brought(curves: Sequence[Curve], costs: dict[str, float]) -> list[Curve]:
                 trial(
                     int(curve.id[1:]),
                     [last, last, end],
-                    kind=curve.suggestion.kind,
+                    kind=curve.asked.kind,
                     paused=curve.id in free,
                 )
             )

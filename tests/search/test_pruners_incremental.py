@@ -13,10 +13,10 @@ import numpy as np
 from plain_pruners import Decisions, careful, wide
 
 from loraloom.records import Score
-from loraloom.search.curves import Curve
+from loraloom.search.curves import TrialCurve
 from loraloom.search.pruners.halving import HalvingPruner
 from loraloom.search.pruners.rungs import RungPruner
-from loraloom.search.values import Observation, Suggestion, Verdict
+from loraloom.search.values import AskedTrial, Observation, Verdict
 
 SEED, ROWS = 5, 24
 SHAPES = (("linear", 0.06), ("linear", 0.06), ("cosine", 0.06))
@@ -30,7 +30,7 @@ class Chance:
         self.dice, self.rng, self.trials = random.Random(seed), np.random.default_rng(seed), trials
         self.noise = self.dice.choice([0.002, 0.05, 0.5])
         self.hard = self.rng.gamma(2.0, 0.5, ROWS)
-        self.curves: list[Curve] = []
+        self.curves: list[TrialCurve] = []
         self.ends: dict[str, float] = {}
         self.wave = 0
 
@@ -48,15 +48,15 @@ class Chance:
         if self.dice.random() < 0.7:
             params["training.learning_rate"] *= 1 + number
         kind = "default" if yardstick else "audit" if self.dice.random() < 0.2 else "sampled"
-        curve = Curve(
-            Suggestion(f"t{number:03d}", params, kind, int(number == 3), kind == "audit"),
+        curve = TrialCurve(
+            AskedTrial(f"t{number:03d}", params, kind, int(number == 3), kind == "audit"),
             self.wave,
             yardstick,
         )
         self.curves.append(curve)
         self.ends[curve.id] = self.dice.choice([1.0, 1.0, 1.1, 1.5]) + float(self.rng.normal(0.0, 0.02))
 
-    def report(self, curve: Curve) -> None:
+    def report(self, curve: TrialCurve) -> None:
         planned, evaluations = 40 * (1 + int(curve.id[1:]) % 3), 8
         place = 1 + (0 if curve.last is None else round(curve.last.progress * evaluations))
         if self.dice.random() < 0.03:

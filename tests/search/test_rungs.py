@@ -12,9 +12,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from loraloom.records import Score
-from loraloom.search.curves import Curve
+from loraloom.search.curves import TrialCurve
 from loraloom.search.pruners.rungs import RungPruner, is_off, spearman
-from loraloom.search.values import Kind, Observation, Suggestion
+from loraloom.search.values import AskedTrial, Kind, Observation
 
 HARD = np.random.default_rng(0).gamma(2.0, 0.5, 80)
 HARD = HARD - HARD.mean()
@@ -36,11 +36,11 @@ def trial(
     noise: float = 0.0,
     params: dict[str, Any] | None = None,
     seed_offset: int = 0,
-) -> Curve:
+) -> TrialCurve:
     """A trial with one evaluation for each of `costs`, evenly over its planned steps."""
     settings = params or {"training.learning_rate": 1e-4 * (1 + number)}
-    suggestion = Suggestion(f"t{number:03d}", settings, kind, seed_offset, kind == "audit")
-    curve = Curve(suggestion, wave, protected=kind == "default" or seed_offset > 0)
+    suggestion = AskedTrial(f"t{number:03d}", settings, kind, seed_offset, kind == "audit")
+    curve = TrialCurve(suggestion, wave, protected=kind == "default" or seed_offset > 0)
     rng = np.random.default_rng(number)
     for place, cost in enumerate(costs, start=1):
         rows = cost + HARD + noise * rng.normal(size=len(HARD))
@@ -50,7 +50,7 @@ def trial(
     return curve
 
 
-def field(bad: Curve | None = None, count: int = 6) -> list[Curve]:
+def field(bad: TrialCurve | None = None, count: int = 6) -> list[TrialCurve]:
     """The plan's setting and its like, all good, and one that is not, a quarter of the way."""
     good = [
         trial(number, [2.0, 1.5], kind="sampled" if number else "default") for number in range(count - 1)
@@ -58,7 +58,7 @@ def field(bad: Curve | None = None, count: int = 6) -> list[Curve]:
     return [*good, bad or trial(count - 1, [2.3, 1.8])]
 
 
-def pruned(curves: Sequence[Curve], trials: int = 16) -> set[str]:
+def pruned(curves: Sequence[TrialCurve], trials: int = 16) -> set[str]:
     return {verdict.trial_id for verdict in RungPruner(trials).verdicts(curves)}
 
 
@@ -110,11 +110,11 @@ WORSE = [trial(number, [2.6, 2.1]) for number in (6, 7, 8)]
         ),
     ],
 )
-def test_each_condition_alone_keeps_a_trial(keeps: list[Curve]) -> None:
+def test_each_condition_alone_keeps_a_trial(keeps: list[TrialCurve]) -> None:
     assert "t005" not in pruned(keeps)
 
 
-def even(count: int, progress: int = 2) -> list[Curve]:
+def even(count: int, progress: int = 2) -> list[TrialCurve]:
     """Trials one as far behind the other as the next."""
     return [
         trial(number, [2.5 - 0.25 * place + 0.2 * number for place in range(progress)])
@@ -141,9 +141,9 @@ def test_a_short_run_is_judged_at_the_rung_too() -> None:
     assert pruned([replace_planned(curve, 60) for curve in field()]) == {"t005"}
 
 
-def replace_planned(curve: Curve, planned: int) -> Curve:
+def replace_planned(curve: TrialCurve, planned: int) -> TrialCurve:
     costs = [reading.cost for reading in curve.readings]
-    return trial(int(curve.id[1:]), costs, planned=planned, kind=curve.suggestion.kind)
+    return trial(int(curve.id[1:]), costs, planned=planned, kind=curve.asked.kind)
 
 
 def test_survivors_are_all_that_a_later_rung_counts() -> None:
@@ -156,7 +156,7 @@ def test_survivors_are_all_that_a_later_rung_counts() -> None:
     assert pruned([*left, *fallen]) == {"t003"}
 
 
-def replace_status(curve: Curve) -> Curve:
+def replace_status(curve: TrialCurve) -> TrialCurve:
     return replace(curve, status="pruned")
 
 
@@ -171,7 +171,7 @@ def test_a_gap_within_the_spread_of_two_seeds_is_none() -> None:
 
 
 def test_ranks_are_not_held_against_each_other_before_the_last_rung() -> None:
-    def ranked(number: int, cost: float, progress: int) -> Curve:
+    def ranked(number: int, cost: float, progress: int) -> TrialCurve:
         params = {**SETTINGS, "adapter.r": 2 ** (1 + number), "adapter.lora_alpha": 2.0 ** (2 + number)}
         return trial(number, [cost + 0.5 / place for place in range(1, progress + 1)], params=params)
 
@@ -194,7 +194,7 @@ def test_the_leader_stays_even_if_it_was_behind_at_the_rung() -> None:
 
 
 def test_a_rung_that_misleads_its_audits_is_switched_off() -> None:
-    def ended(number: int, early: float, final: float) -> Curve:
+    def ended(number: int, early: float, final: float) -> TrialCurve:
         return replace(trial(number, [early, early], kind="audit"), status="completed", cost=final)
 
     misled = [ended(10 + number, 1.0 + 0.1 * number, 5.0 - number) for number in range(5)]

@@ -15,7 +15,7 @@ from loraloom.search.anchors import anchors
 from loraloom.search.decode import decode_space
 from loraloom.search.default_space import default_space
 from loraloom.search.past import Past
-from loraloom.search.samplers import make_sampler, one_factor, sobol_points
+from loraloom.search.samplers import SamplerInputs, make_sampler, one_factor, sobol_points
 from loraloom.search.space import BATCH, RANK, RATE, Space
 
 PLAN: dict[str, Any] = {RATE: 3e-4, BATCH: 16, RANK: 16, "adapter.lora_alpha": 32}
@@ -26,7 +26,7 @@ def speaks(
     name: str, trials: int, pack_size: int, *, asked: int, learned: int, space: Space | None = None
 ) -> type[BaseSampler]:
     space = space or default_space(PLAN, trials, pack_size)
-    sampler = make_sampler(name, space, PLAN, trials=trials, pack_size=pack_size, seed=0)
+    sampler = make_sampler(name, SamplerInputs(space, PLAN, trials, pack_size, 0))
     drawn = sampler.next(Past(asked, learned, lambda _: True))
     assert isinstance(drawn, BaseSampler)
     return type(drawn)
@@ -70,7 +70,7 @@ def test_the_share_of_sobol_points_falls_with_the_number_of_trials() -> None:
 
 def test_a_sampler_that_does_not_exist_is_refused() -> None:
     with pytest.raises(ConfigError, match="there is no sampler `bayes`") as caught:
-        make_sampler("bayes", Space(()), {}, trials=1, pack_size=1, seed=0)
+        make_sampler("bayes", SamplerInputs(Space(()), {}, 1, 1, 0))
     assert caught.value.where == "search.sampler"
     assert "one_factor" in str(caught.value.need)
 
@@ -120,7 +120,7 @@ def test_a_grid_larger_than_the_search_is_seen_in_every_part() -> None:
     space = decode_space(
         {RANK: [8, 16, 32, 64], BATCH: [4, 8, 16, 32], "adapter.lora_dropout": [0.0, 0.05, 0.1]}
     )
-    sampler = make_sampler("grid", space, PLAN, trials=12, pack_size=4, seed=1)
+    sampler = make_sampler("grid", SamplerInputs(space, PLAN, 12, 4, 1))
     taken: list[dict[str, Any]] = []
     for asked in range(12):
         point = sampler.next(Past(asked, 0, lambda point: point not in taken))

@@ -13,7 +13,7 @@ from optuna.trial import TrialState
 from loraloom.errors import ConfigError
 from loraloom.records import Score
 from loraloom.search.decode import decode_space
-from loraloom.search.searcher import Observation, Searcher, Suggestion
+from loraloom.search.searcher import AskedTrial, Observation, Searcher
 from loraloom.search.space import ALPHA, RANK, RATE
 from standings import ranking
 
@@ -27,13 +27,13 @@ def score(cost: float, accuracy: float | None = None) -> Score:
     return Score("validation", metrics, tuple(cost + 0.01 * row for row in range(-20, 21)))
 
 
-def seen(asked: Suggestion, cost: float, evaluation: int = 1) -> Observation:
+def seen(asked: AskedTrial, cost: float, evaluation: int = 1) -> Observation:
     return Observation(
         asked.id, 50 * evaluation, evaluation / 8, 0.06, score(cost), cost, 3.0, ("linear", 0.06)
     )
 
 
-def ask(searcher: Searcher, count: int) -> list[Suggestion]:
+def ask(searcher: Searcher, count: int) -> list[AskedTrial]:
     return [asked for _ in range(count) if (asked := searcher.ask())]
 
 

@@ -12,25 +12,29 @@ import sys
 import tempfile
 import traceback
 from collections.abc import Sequence
+from importlib import import_module
 from typing import Annotated, Any
 
 import typer
 
-from loraloom.cli.check import check
-from loraloom.cli.compare import compare
-from loraloom.cli.env import env
-from loraloom.cli.evaluate import evaluate
-from loraloom.cli.generate import generate
-from loraloom.cli.plan import plan
-from loraloom.cli.predict import predict
-from loraloom.cli.report import report
-from loraloom.cli.runs import runs
-from loraloom.cli.train import train
-from loraloom.cli.tune import tune
 from loraloom.cli.typed import in_our_words
 from loraloom.errors import InterruptedRunError, LoraloomError, first_line
 
 INTERRUPTED = 130
+COMMANDS = (
+    "check",
+    "tune",
+    "train",
+    "plan",
+    "evaluate",
+    "predict",
+    "generate",
+    "runs",
+    "compare",
+    "report",
+    "env",
+)
+"""Each is a function of its own name, in a file of that name."""
 
 app = typer.Typer(
     name="loraloom",
@@ -44,8 +48,8 @@ app = typer.Typer(
     rich_markup_mode=None,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-for command in (check, tune, train, plan, evaluate, predict, generate, runs, compare, report, env):
-    app.command()(command)
+for name in COMMANDS:
+    app.command()(getattr(import_module(f"loraloom.cli.{name}"), name))
 
 
 def _show_version(asked: bool) -> None:

@@ -6,7 +6,9 @@ Names follow PEFT and transformers. `decode.py` alone turns YAML, flags and `--s
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
+
+from loraloom.config.choices import OPTIMISERS, PRUNERS, SAMPLERS
 
 Auto = Literal["auto"]
 Learn = Literal["auto", "all", "last", "completion"]
@@ -22,6 +24,13 @@ Preset = Literal[
     "memory-relational",
     "memory-spatial",
 ]
+
+if TYPE_CHECKING:
+    Sampler = Pruner = Optimiser = str
+else:
+    # The names that there are, read from where each stands once; a checker needs them written out.
+    Sampler, Pruner = Literal[tuple(SAMPLERS)], Literal[tuple(PRUNERS)]
+    Optimiser = Literal[("auto", *OPTIMISERS)]
 
 
 @dataclass(frozen=True)
@@ -103,7 +112,7 @@ class TrainingConfig:
     per_device_train_batch_size: int | Auto = "auto"
     gradient_accumulation_steps: int | Auto = "auto"
     weight_decay: float | Auto = "auto"
-    optim: Literal["auto", "adamw", "sgd"] = "auto"
+    optim: Optimiser = "auto"
     max_grad_norm: float = 1.0
     gradient_checkpointing: bool | Literal["offload"] | Auto = "auto"
     """offload: what is kept of each block waits in the host's memory (CUDA alone)."""
@@ -116,8 +125,8 @@ class TrainingConfig:
 @dataclass(frozen=True)
 class SearchConfig:
     trials: int | Auto = "auto"
-    sampler: Literal["auto", "tpe", "gp", "random", "sobol", "grid", "one_factor"] = "auto"
-    pruner: Literal["auto", "careful", "asha", "hyperband", "median", "none"] = "auto"
+    sampler: Sampler = "auto"
+    pruner: Pruner = "auto"
     budget: float | None = None
     """Seconds for the search, or null."""
     space: dict[str, Any] | Auto = "auto"

@@ -21,9 +21,9 @@ from loraloom.pipeline.preflight.stop import stop_ids
 from loraloom.pipeline.prepare import Prepared
 from loraloom.records import EndStatus, Finding, Score, Trial
 from loraloom.search.compare import mean_cost, paired_difference, standard_error
-from loraloom.search.curves import Curve, Reading
+from loraloom.search.curves import Reading, TrialCurve
 from loraloom.search.exits import leave
-from loraloom.search.values import Suggestion, Verdict
+from loraloom.search.values import AskedTrial, Verdict
 from loraloom.store.scores import read_scores
 from loraloom.train.orders import SeatView
 from loraloom.train.schedule import warmup_steps
@@ -108,7 +108,7 @@ def exit_of(seat: SeatView, base: Score | None, share: str) -> Verdict | None:
         base: the bare base's score on validation.
         share: name of the metric that counts what is right.
     """
-    curve = Curve(Suggestion(seat.id, {}, "default"), wave=0, protected=True)
+    curve = TrialCurve(AskedTrial(seat.id, {}, "default"), wave=0, protected=True)
     warmup = warmup_steps(seat.planned_steps, seat.candidate.training.warmup_ratio) / seat.planned_steps
     for seen in seat.readings:
         score = Score("validation", {"cost": seen.cost, "cost_se": seen.cost_se, share: seen.metric})

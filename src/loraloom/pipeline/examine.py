@@ -23,7 +23,6 @@ from loraloom.search.compare import mean_cost, paired_difference
 from loraloom.train.orders import End, Examined
 from loraloom.train.schedule import warmup_steps
 from loraloom.train.seat import Seat
-from loraloom.train.worker import Worker
 
 ADVISED = (names.LEARNING_RATE, names.R, names.NUM_TRAIN_EPOCHS)
 """Settings whose advised value tells a rule which way a value is off."""
@@ -109,11 +108,6 @@ class Examiner:
         now = score_of(self.bench.sums(rows, [seat.id])[seat.id], "retain", objective, "loss")
         change = paired_difference(now, self._retained_base)
         seat.signals.retain_change = (change.mean, change.se)
-
-
-def worker_of(bench: Workbench) -> Worker:
-    """The worker that trains on this bench."""
-    return Worker("inline", bench.trainer, bench.save, Examiner(bench).examine)
 
 
 def exact_share(sums: RowSums) -> float:

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
+from functools import cached_property
 from typing import Any
 
 from loraloom.records import Candidate, Score, Trial
@@ -21,6 +22,12 @@ class Job:
     candidate: Candidate
     settings: Mapping[str, object]
     role: str = "sampled"
+
+    @cached_property
+    def plain(self) -> Mapping[str, Any]:
+        """The same for JSON. Made once: every checkpoint has all jobs of a run."""
+        settings = plain(self.settings)
+        return {"candidate": asdict(self.candidate), "settings": settings, "role": self.role}
 
 
 @dataclass
@@ -52,13 +59,8 @@ def bare(score: Score | None) -> Score | None:
     )
 
 
-def job_to_plain(job: Job) -> dict[str, Any]:
-    """A job for JSON."""
-    return {"candidate": asdict(job.candidate), "settings": plain(job.settings), "role": job.role}
-
-
 def job_of_plain(kept: Mapping[str, Any]) -> Job:
-    """The job that `job_to_plain` was given, also after JSON."""
+    """The job whose `plain` this is, also after JSON."""
     return Job(candidate_of(kept), kept["settings"], kept["role"])
 
 
@@ -70,7 +72,7 @@ def records_to_plain(records: Mapping[str, Record]) -> dict[str, Any]:
     )
     finished = [
         {
-            **job_to_plain(one.job),
+            **one.job.plain,
             "status": one.trial.status,
             "best": one.best and asdict(one.best),
             "adapter": one.trial.adapter,
@@ -80,7 +82,7 @@ def records_to_plain(records: Mapping[str, Record]) -> dict[str, Any]:
     ]
     return {
         "finished": finished,
-        "jobs": [job_to_plain(one.job) for one in records.values() if one.place is None],
+        "jobs": [one.job.plain for one in records.values() if one.place is None],
     }
 
 

@@ -13,7 +13,7 @@ from dataclasses import asdict
 from typing import Any
 
 from loraloom.records import EndStatus, Score
-from loraloom.search.searcher import Observation, Searcher, Suggestion, Verdict
+from loraloom.search.searcher import AskedTrial, Observation, Searcher, Verdict
 from loraloom.store.lines import Lines
 from loraloom.train.resume import params_of_plain, score_of_plain
 
@@ -26,14 +26,14 @@ class Journal:
         self.lines = lines
         self._weights: list[float] | None = None
 
-    def ask(self) -> Suggestion | None:
+    def ask(self) -> AskedTrial | None:
         """The next candidate, or None where there is none now. An answer that is known
         beforehand is no call."""
         if not self.searcher.ready:
             return None
-        suggestion = self.searcher.ask()
-        self._write("ask", suggestion=None if suggestion is None else asdict(suggestion))
-        return suggestion
+        asked = self.searcher.ask()
+        self._write("ask", suggestion=None if asked is None else asdict(asked))
+        return asked
 
     def report(self, observation: Observation) -> None:
         self.searcher.report(observation)
@@ -66,7 +66,7 @@ class Journal:
                 given: dict[str, Any] = dict(call["suggestion"])
                 given["params"] = params_of_plain(given["params"])
                 given.pop("resumed", None)  # older releases wrote it
-                return not self.searcher.repeat(Suggestion(**given))
+                return not self.searcher.repeat(AskedTrial(**given))
             case "report":
                 given = dict(call["observation"])
                 given["score"] = self._played(given["score"])

@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from typing import Any, Protocol
 
-from loraloom.pipeline.job import Job, job_to_plain
+from loraloom.pipeline.job import Job
 from loraloom.pipeline.run_log import RunLog
 from loraloom.records import EndStatus, Score, TrialStatus
 from loraloom.train.orders import Kept, SeatView
@@ -191,7 +191,7 @@ class Queue:
         for seats in self.seats.values():
             known |= {trial: max(seat.step, self.known.get(trial, 0)) for trial, seat in seats.items()}
         return {
-            "held": [job_to_plain(job) for job in {job.candidate.id: job for job in jobs}.values()],
+            "held": [job.plain for job in {job.candidate.id: job for job in jobs}.values()],
             "waiting": list(self.waiting),
             "kept": {trial: asdict(kept) for trial, kept in self.kept.items()},
             "told": self.told,

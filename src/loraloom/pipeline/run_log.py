@@ -19,7 +19,7 @@ from loraloom.facts.device import environment
 from loraloom.pipeline.device_errors import in_our_words
 from loraloom.pipeline.diagnosing import findings_of_run
 from loraloom.pipeline.fingerprint import MODEL, fingerprints, refuse_changes
-from loraloom.pipeline.job import Job, job_of_plain, job_to_plain, records_of_plain, records_to_plain
+from loraloom.pipeline.job import Job, job_of_plain, records_of_plain, records_to_plain
 from loraloom.pipeline.past_searches import KEY as HISTORY
 from loraloom.pipeline.prepare import Prepared
 from loraloom.pipeline.recorder import Recorder, Watch, named
@@ -307,7 +307,7 @@ class RunLog:
             "result": self.recorder.gathered().to_plain(),
             "base_score": self.base_score and asdict(self.base_score),
             "slots": self.pack_size,
-            "held": [job_to_plain(one) for one in self.held],
+            "held": [one.plain for one in self.held],
             "racing": self.racing,
             "driver": records_to_plain(self.recorder.records),
             "fingerprints": self.recorder.rows,

@@ -10,12 +10,11 @@ from pathlib import Path
 
 from loraloom.config.asked import Config
 from loraloom.errors import RunError
-from loraloom.execute.inline import Inline
 from loraloom.pipeline.candidates import job
 from loraloom.pipeline.device_errors import device_errors
 from loraloom.pipeline.diagnosing import exit_of, first_remedy
 from loraloom.pipeline.drive import Driver
-from loraloom.pipeline.examine import worker_of
+from loraloom.pipeline.executor import executor_of
 from loraloom.pipeline.history import with_history
 from loraloom.pipeline.job import Job
 from loraloom.pipeline.prepare import Prepared, prepare
@@ -90,7 +89,7 @@ def _train(config: Config, watch: Watch, dry_run: bool, place: Reopened | None) 
         if not log.resumed and prepared.data.validation:
             log.measured(bench.measure_base())
         log.result.default = TRIAL
-        driver = Driver(Inline(worker_of(bench)), log)
+        driver = Driver(executor_of(bench), log)
         records = log.recorder.records
         one = job(prepared, TRIAL, {}, role="default")
         patience = one.candidate.training.early_stopping_patience

@@ -10,11 +10,10 @@ from pathlib import Path
 
 from loraloom.config.asked import Config
 from loraloom.errors import ConfigError
-from loraloom.execute.inline import Inline
 from loraloom.pipeline.candidates import job
 from loraloom.pipeline.device_errors import device_errors
 from loraloom.pipeline.drive import Driver
-from loraloom.pipeline.examine import worker_of
+from loraloom.pipeline.executor import executor_of
 from loraloom.pipeline.history import finished_runs, with_history
 from loraloom.pipeline.job import Job
 from loraloom.pipeline.journal import Journal
@@ -76,7 +75,7 @@ def _tune(config: Config, watch: Watch, dry_run: bool, place: Reopened | None) -
         if not log.resumed:
             log.measured(bench.measure_base())
             log.pack_size = plan_of_packs(bench, log)
-        driver = Driver(Inline(worker_of(bench)), log)
+        driver = Driver(executor_of(bench), log)
         if not log.racing:
             driver.run(SearchSource(log, space))
         default = log.result.default or ""
@@ -120,21 +119,21 @@ class SearchSource:
             )
 
     def ask(self) -> Job | None:
-        suggestion = self.searcher.ask()
+        asked = self.searcher.ask()
         log = self.log
-        if suggestion is None:
+        if asked is None:
             return None
-        if suggestion.kind == "default" and log.result.default is None:
-            log.result.default = suggestion.id
-        again = tried_second(log.prepared, log.prepared.past) if suggestion.kind == "history" else None
+        if asked.kind == "default" and log.result.default is None:
+            log.result.default = asked.id
+        again = tried_second(log.prepared, log.prepared.past) if asked.kind == "history" else None
         if again is not None:
-            log.recorder.note(f"{suggestion.id} is tried again: {again.reason}")
+            log.recorder.note(f"{asked.id} is tried again: {again.reason}")
         return job(
             log.prepared,
-            suggestion.id,
-            suggestion.params,
-            seed_offset=suggestion.seed_offset,
-            role=suggestion.kind,
+            asked.id,
+            asked.params,
+            seed_offset=asked.seed_offset,
+            role=asked.kind,
         )
 
     def scored(self, seat: SeatView, score: Score) -> None:

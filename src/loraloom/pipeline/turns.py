@@ -73,7 +73,7 @@ class Pack:
             self.queue.waiting = dict(first.kept)
         while True:
             yield from self._heed()
-            if not (self.recorder.count_ended and self._expired()):
+            if not (self._expired() and self.recorder.count_ended):
                 yield from self._fill()
                 if self.queue.waiting and not self.seats and self._others_idle():
                     # The last that the others waited for ended by itself.

@@ -12,7 +12,7 @@ from typing import Any, TypeVar
 
 from loraloom.records import Score, TrialStatus
 from loraloom.search.compare import mean_cost
-from loraloom.search.values import Observation, Suggestion
+from loraloom.search.values import AskedTrial, Observation
 
 NEAR = 1e-6
 """Progress is a quotient of whole numbers: compare it with this much slack."""
@@ -59,12 +59,12 @@ class Reading:
         return self.progress > self.warmup_share + NEAR
 
 
-def remembered(work: Callable[[Curve, float], T]) -> Callable[[Curve, float], T]:
+def remembered(work: Callable[[TrialCurve, float], T]) -> Callable[[TrialCurve, float], T]:
     """`work`, done once for each progress until the curve has another reading: rungs
     ask the same again at every report."""
 
     @wraps(work)
-    def once(curve: Curve, progress: float) -> T:
+    def once(curve: TrialCurve, progress: float) -> T:
         key = (work.__name__, progress)
         if key not in curve.worked_out:
             curve.worked_out[key] = work(curve, progress)
@@ -74,7 +74,7 @@ def remembered(work: Callable[[Curve, float], T]) -> Callable[[Curve, float], T]
 
 
 @dataclass
-class Curve:
+class TrialCurve:
     """One trial: what it was asked to be, and what has been seen of it.
 
     Attributes:
@@ -87,7 +87,7 @@ class Curve:
         worked_out: what is remembered of the readings, by name and progress.
     """
 
-    suggestion: Suggestion
+    asked: AskedTrial
     wave: int
     protected: bool = False
     status: TrialStatus = "running"
@@ -99,7 +99,7 @@ class Curve:
     worked_out: dict[tuple[str, float], Any] = field(default_factory=dict[tuple[str, float], Any])
 
     def __post_init__(self) -> None:
-        self.id = self.suggestion.id
+        self.id = self.asked.id
 
     @property
     def living(self) -> bool:
@@ -156,7 +156,7 @@ def compact(score: Score, like: Score | None) -> Score:
     return replace(score, costs=array("d", score.costs), weights=shared)
 
 
-def leader(curves: Sequence[Curve]) -> Curve | None:
+def leader(curves: Sequence[TrialCurve]) -> TrialCurve | None:
     """The trial with the lowest cost so far: final where it is known, else the level of
     its last reading."""
     known = [
@@ -167,7 +167,7 @@ def leader(curves: Sequence[Curve]) -> Curve | None:
     return min(known, key=lambda curve: (standing(curve), curve.id)) if known else None
 
 
-def standing(curve: Curve) -> float:
+def standing(curve: TrialCurve) -> float:
     """The cost of a trial as far as it is known."""
     if curve.cost is not None:
         return curve.cost

@@ -6,7 +6,7 @@ import math
 from collections.abc import Sequence
 
 from loraloom.search.compare import paired_difference, standard_error
-from loraloom.search.curves import Curve, Reading
+from loraloom.search.curves import Reading, TrialCurve
 from loraloom.search.values import Verdict
 
 NON_FINITE = 2
@@ -24,7 +24,7 @@ ERRORS = 2.0
 _TASK_METRICS = ("accuracy", "token_accuracy")
 
 
-def leave(curve: Curve, base_cost: float | None) -> Verdict | None:
+def leave(curve: TrialCurve, base_cost: float | None) -> Verdict | None:
     """The reason for a living trial to end now, if there is one.
 
     - diverged: two observations are not finite; in warm-up the train loss is above 3 times its first
@@ -47,7 +47,7 @@ def leave(curve: Curve, base_cost: float | None) -> Verdict | None:
     return Verdict(curve.id, "stop", behind, curve.last.step) if behind else None
 
 
-def _not_finite(curve: Curve) -> str | None:
+def _not_finite(curve: TrialCurve) -> str | None:
     count = sum(not (reading.finite and math.isfinite(reading.train_loss)) for reading in curve.readings)
     return (
         f"{count} of its {len(curve.readings)} evaluations were not finite"
@@ -56,7 +56,7 @@ def _not_finite(curve: Curve) -> str | None:
     )
 
 
-def _blown_up(curve: Curve) -> str | None:
+def _blown_up(curve: TrialCurve) -> str | None:
     """By the train loss: against its beginning in warm-up, against its best afterwards."""
     last = curve.readings[-1]
     if not last.after_warmup:
@@ -80,7 +80,7 @@ def _blown_up(curve: Curve) -> str | None:
     )
 
 
-def _worse_than_base(curve: Curve, base_cost: float | None) -> str | None:
+def _worse_than_base(curve: TrialCurve, base_cost: float | None) -> str | None:
     recent = curve.finite[-WORSE_THAN_BASE_CHECKS:]
     if base_cost is None or curve.protected or len(recent) < WORSE_THAN_BASE_CHECKS:
         return None
@@ -100,7 +100,7 @@ def _surely_at_least(reading: Reading) -> float:
     return reading.cost - ERRORS * standard_error(reading.score)
 
 
-def _overfit(curve: Curve) -> str | None:
+def _overfit(curve: TrialCurve) -> str | None:
     earlier = curve.finite[:-OVERFIT_CHECKS]
     recent = curve.finite[-OVERFIT_CHECKS:]
     if not earlier or not OVERFIT_FROM <= recent[-1].progress < 1:

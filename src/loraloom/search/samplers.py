@@ -14,7 +14,7 @@ from random import Random
 from typing import TYPE_CHECKING, Any, Literal, Protocol, TypeAlias
 
 from loraloom.config import names
-from loraloom.errors import ConfigError
+from loraloom.config.choices import SAMPLERS, chosen
 from loraloom.search.optuna_guard import quiet
 from loraloom.search.past import Past
 from loraloom.search.second_wave import Waves, first_wave
@@ -22,8 +22,6 @@ from loraloom.search.space import Point, Space
 
 if TYPE_CHECKING:
     from optuna.samplers import BaseSampler
-
-SAMPLERS = ("auto", "tpe", "gp", "random", "sobol", "grid", "one_factor")
 
 Model: TypeAlias = Literal["gp", "tpe"]
 
@@ -98,52 +96,75 @@ class Warmed(NeverWaits):
         return self.model if past.asked >= self.designed and past.learned >= self.needed else self.sobol
 
 
-def make_sampler(
-    name: str,
-    space: Space,
-    baseline: Mapping[str, Any],
-    *,
-    trials: int,
-    pack_size: int,
-    seed: int,
-    wide: bool = False,
-) -> Sampler:
-    """The sampler of a name.
+@dataclass(frozen=True)
+class SamplerInputs:
+    """The search that a sampler is made for.
 
-    Args:
+    Attributes:
         baseline: the plan's setting by dotted key: what one_factor varies.
         trials: how many candidates the whole search has.
         pack_size: how many train at a time.
         seed: of every draw.
         wide: whether the search starts wide; `auto` then draws in two waves (`search.second_wave`).
+    """
+
+    space: Space
+    baseline: Mapping[str, Any]
+    trials: int
+    pack_size: int
+    seed: int
+    wide: bool = False
+
+
+def make_sampler(name: str, inputs: SamplerInputs) -> Sampler:
+    """The sampler of a name.
 
     Raises:
         ConfigError: there is no sampler of that name.
     """
-    if name not in SAMPLERS:
-        raise ConfigError(
-            f"there is no sampler `{name}`",
-            where=names.SAMPLER,
-            need=f"one of {', '.join(SAMPLERS)}",
-            next=f"leave `{names.SAMPLER}` at auto",
-        )
-    if name == "grid":
-        return Listed(_grid(space, trials, seed))
-    if name == "one_factor":
-        return Listed(one_factor(space, baseline, trials))
-    if name == "random":
-        from optuna.samplers import RandomSampler
+    return chosen(SAMPLERS, name, names.SAMPLER)(inputs)
 
-        return Drawn(RandomSampler(seed=seed))
-    model = _auto_model(space, trials, pack_size) if name == "auto" and not wide else name
-    sobol = _sobol(seed)
-    sampler: Sampler = (
-        Waves(space, sobol, first_wave(trials), seed) if name == "auto" and wide else Drawn(sobol)
-    )
-    if model == "gp" or model == "tpe":
-        designed = ANCHORS + sobol_points(trials) if name == "auto" else 0
-        sampler = _warmed(model, space, designed, seed, sobol)
-    return sampler
+
+def automatic(inputs: SamplerInputs) -> Sampler:
+    """Two waves where the search starts wide; else a model, or Sobol points where a model would learn
+    nothing."""
+    if inputs.wide:
+        waves = first_wave(inputs.trials)
+        return Waves(inputs.space, _sobol(inputs.seed), waves, inputs.seed)
+    model = _auto_model(inputs.space, inputs.trials, inputs.pack_size)
+    return _warmed(model, inputs, ANCHORS + sobol_points(inputs.trials)) if model else sobol(inputs)
+
+
+def tpe(inputs: SamplerInputs) -> Sampler:
+    """Tree-structured Parzen estimator."""
+    return _warmed("tpe", inputs, 0)
+
+
+def gp(inputs: SamplerInputs) -> Sampler:
+    """Gaussian process."""
+    return _warmed("gp", inputs, 0)
+
+
+def random(inputs: SamplerInputs) -> Sampler:
+    """Independent draws."""
+    from optuna.samplers import RandomSampler
+
+    return Drawn(RandomSampler(seed=inputs.seed))
+
+
+def sobol(inputs: SamplerInputs) -> Sampler:
+    """Scrambled Sobol points."""
+    return Drawn(_sobol(inputs.seed))
+
+
+def grid(inputs: SamplerInputs) -> Sampler:
+    """Every point of a grid."""
+    return Listed(_grid(inputs.space, inputs.trials, inputs.seed))
+
+
+def each_factor(inputs: SamplerInputs) -> Sampler:
+    """One setting changed at a time."""
+    return Listed(one_factor(inputs.space, inputs.baseline, inputs.trials))
 
 
 def sobol_points(trials: int) -> int:
@@ -206,8 +227,10 @@ def _auto_model(space: Space, trials: int, pack_size: int) -> Model | None:
     return "tpe" if space.categorical or trials >= TPE_FROM else "gp"
 
 
-def _warmed(model: Model, space: Space, designed: int, seed: int, sobol: BaseSampler) -> Warmed:
+def _warmed(model: Model, inputs: SamplerInputs, designed: int) -> Warmed:
     from optuna.samplers import GPSampler, TPESampler
+
+    space, seed, sobol = inputs.space, inputs.seed, _sobol(inputs.seed)
 
     if model == "tpe":
         sampler: BaseSampler = TPESampler(multivariate=True, n_startup_trials=TPE_STARTUP, seed=seed)

@@ -21,19 +21,19 @@ from optuna.trial import TrialState
 from loraloom.records import EndStatus, Score
 from loraloom.search.anchors import Anchor, anchors
 from loraloom.search.compare import mean_cost
-from loraloom.search.curves import Curve, compact, leader, standing
+from loraloom.search.curves import TrialCurve, compact, leader, standing
 from loraloom.search.exits import leave
 from loraloom.search.history import Known
 from loraloom.search.optuna_guard import quiet
 from loraloom.search.past import Early, Past
 from loraloom.search.pruners import is_wide, make_pruner
 from loraloom.search.pruners.halving import FIRST, cost_at, mark
-from loraloom.search.pruners.pruner import EXITS_ONLY
-from loraloom.search.samplers import Listed, make_sampler
+from loraloom.search.pruners.pruner import EXITS_ONLY, PrunerInputs
+from loraloom.search.samplers import Listed, SamplerInputs, make_sampler
 from loraloom.search.space import Params, Point, Space
-from loraloom.search.values import Kind, Observation, Suggestion, Verdict
+from loraloom.search.values import AskedTrial, Kind, Observation, Verdict
 
-__all__ = ["Observation", "Searcher", "Suggestion", "Verdict"]
+__all__ = ["AskedTrial", "Observation", "Searcher", "Verdict"]
 
 
 AUDIT_EVERY = 8
@@ -93,25 +93,19 @@ class Searcher:
         with quiet():
             self._study = optuna.create_study(study_name=STUDY, direction="minimize")
         self._sampler = make_sampler(
-            sampler,
-            self._space,
-            baseline,
-            trials=trials,
-            pack_size=pack_size,
-            seed=seed,
-            wide=self._wide,
+            sampler, SamplerInputs(self._space, baseline, trials, pack_size, seed, self._wide)
         )
         self._random = RandomSampler(seed=seed)
         self._running: dict[str, optuna.Trial] = {}
-        self._pruner = make_pruner(pruner, trials, self._study, self._running, seed)
+        self._pruner = make_pruner(pruner, PrunerInputs(trials, seed, self._study, self._running))
         # All that were handed out, in their order: the curve of each, and its point in the space.
-        self._curves: dict[str, Curve] = {}
+        self._curves: dict[str, TrialCurve] = {}
         self._points: dict[str, Point] = {}
         self._used: set[str] = set()
         self._used_up = False
         # What has happened since: reports since the last verdicts and since the last wave, verdicts that
         # are not obeyed yet, ends that a model can learn from.
-        self._fresh: dict[str, Curve] = {}
+        self._fresh: dict[str, TrialCurve] = {}
         self._reported, self._wave = False, 0
         self._leaving: set[str] = set()
         self._learned = 0
@@ -131,7 +125,7 @@ class Searcher:
             self._next_anchor() is not None or not self._sampler.waits(self._past())
         )
 
-    def ask(self) -> Suggestion | None:
+    def ask(self) -> AskedTrial | None:
         """The next candidate; None when there is none now, or none any more: all were
         handed out, or the space holds no other.
 
@@ -142,7 +136,7 @@ class Searcher:
         released, self._free = self._released(), None
         if released:
             self._curves[released[0]].paused = False
-            return self._curves[released[0]].suggestion
+            return self._curves[released[0]].asked
         if self._reported:
             self._wave, self._reported = self._wave + 1, False
         with quiet():
@@ -150,7 +144,7 @@ class Searcher:
         self._used_up = asked is None
         return asked
 
-    def repeat(self, known: Suggestion) -> bool:
+    def repeat(self, known: AskedTrial) -> bool:
         """Hand out what was handed out at this point of an earlier process that got the same calls.
 
         Returns:
@@ -196,7 +190,7 @@ class Searcher:
             lambda: map(self._early, self._curves.values()),
         )
 
-    def _early(self, curve: Curve) -> Early:
+    def _early(self, curve: TrialCurve) -> Early:
         reached = mark(curve, FIRST) is not None
         return Early(
             self._points[curve.id],
@@ -204,7 +198,7 @@ class Searcher:
             curve.living and not reached,
         )
 
-    def _ask_new(self) -> Suggestion | None:
+    def _ask_new(self) -> AskedTrial | None:
         anchor = self._next_anchor()
         if anchor is not None:
             return self._enqueue(
@@ -225,7 +219,7 @@ class Searcher:
             self._enqueue(left, self._space.params(left), "sampled") if isinstance(left, dict) else None
         )
 
-    def _draw(self, sampler: optuna.samplers.BaseSampler) -> Suggestion | None:
+    def _draw(self, sampler: optuna.samplers.BaseSampler) -> AskedTrial | None:
         """A point that was not handed out before, or None."""
         self._study.sampler = sampler
         trial = self._study.ask()
@@ -235,7 +229,7 @@ class Searcher:
             return None
         return self._begin(trial, params, "sampled")
 
-    def _enqueue(self, point: Point, params: Params, kind: Kind, seed_offset: int = 0) -> Suggestion:
+    def _enqueue(self, point: Point, params: Params, kind: Kind, seed_offset: int = 0) -> AskedTrial:
         """Hand out a point of our own. Optuna would have a costlier sampler draw for it
         all the same, and in vain."""
         self._study.enqueue_trial(point)
@@ -246,15 +240,15 @@ class Searcher:
 
     def _begin(
         self, trial: optuna.Trial, params: Params, kind: Kind, seed_offset: int = 0
-    ) -> Suggestion:
+    ) -> AskedTrial:
         if kind == "sampled" and self._audits and self._is_audit():
             kind = "audit"
         params = {
             key: tuple(value) if isinstance(value, list) else value for key, value in params.items()
         }
-        asked = Suggestion(f"t{len(self._curves):03d}", params, kind, seed_offset, kind == "audit")
+        asked = AskedTrial(f"t{len(self._curves):03d}", params, kind, seed_offset, kind == "audit")
         protected = _fingerprint(params, 0) == _fingerprint(self._anchors[0].params, 0)
-        self._curves[asked.id] = Curve(asked, self._wave, protected)
+        self._curves[asked.id] = TrialCurve(asked, self._wave, protected)
         self._points[asked.id] = self._space.point(params)
         self._used.add(_fingerprint(params, seed_offset))
         self._running[asked.id] = trial
@@ -275,11 +269,11 @@ class Searcher:
         ):
             # So few trials, and all known: the second seed is better spent on the one that will be kept.
             best = leader(list(self._curves.values()))
-            return Anchor(dict(best.suggestion.params), anchor.seed_offset) if best else anchor
+            return Anchor(dict(best.asked.params), anchor.seed_offset) if best else anchor
         return anchor
 
     def _is_audit(self) -> bool:
-        count = sum(curve.suggestion.kind in ("sampled", "audit") for curve in self._curves.values())
+        count = sum(curve.asked.kind in ("sampled", "audit") for curve in self._curves.values())
         return count % AUDIT_EVERY == Random(f"{self._seed}:{count // AUDIT_EVERY}").randrange(
             AUDIT_EVERY
         )
@@ -355,7 +349,9 @@ class Searcher:
         del self._running[trial_id]
         self._leaving.discard(trial_id)
 
-    def _told(self, curve: Curve, status: EndStatus, cost: float) -> tuple[float | None, TrialState]:
+    def _told(
+        self, curve: TrialCurve, status: EndStatus, cost: float
+    ) -> tuple[float | None, TrialState]:
         """Value and state for Optuna's samplers."""
         if status == "completed":
             return cost, TrialState.COMPLETE
@@ -368,7 +364,7 @@ class Searcher:
         floor = self._floor() if status == "diverged" else None
         return (None, TrialState.FAIL) if floor is None else (floor, TrialState.COMPLETE)
 
-    def _imputed(self, curve: Curve) -> float:
+    def _imputed(self, curve: TrialCurve) -> float:
         """Where a pruned trial would probably have ended: as far behind the leader as it was."""
         first, last = (
             leader([other for other in self._curves.values() if other is not curve]),

@@ -1,4 +1,4 @@
-"""What goes into a search and what comes out: suggestions, observations, verdicts, places."""
+"""What goes into a search and what comes out: asked trials, observations, verdicts."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ Action = Literal["prune", "pause", "diverged", "stop"]
 
 
 @dataclass(frozen=True)
-class Suggestion:
+class AskedTrial:
     """A candidate to be trained.
 
     Attributes:

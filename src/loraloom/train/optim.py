@@ -10,18 +10,27 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from loraloom.config import names
+from loraloom.config.choices import OPTIMISERS, chosen
 from loraloom.lora.adapter_weights import AdapterWeights
 from loraloom.lora.arena import Arena
 from loraloom.records import TrainingSpec
 
 BETAS, EPS = (0.9, 0.999), 1e-8
 """Of AdamW: torch's defaults."""
-OPTIMISERS = {
-    "adamw": lambda groups: torch.optim.AdamW(groups, lr=0.0, betas=BETAS, eps=EPS, fused=True),
-    "sgd": lambda groups: torch.optim.SGD(groups, lr=0.0, momentum=0.9, fused=True),
-}
-"""By the name in the config. One that works element by element may be added here; one that looks at a
-tensor's shape (Adafactor, Muon) may not, since an arena slice holds many tensors."""
+MOMENTUM = 0.9
+"""Of SGD."""
+Groups = list[dict[str, Any]]
+
+
+def adamw(groups: Groups) -> torch.optim.Optimizer:
+    """Loshchilov and Hutter, arXiv:1711.05101."""
+    return torch.optim.AdamW(groups, lr=0.0, betas=BETAS, eps=EPS, fused=True)
+
+
+def sgd(groups: Groups) -> torch.optim.Optimizer:
+    """Stochastic gradient descent with momentum."""
+    return torch.optim.SGD(groups, lr=0.0, momentum=MOMENTUM, fused=True)
 
 
 def gradient_norms(arenas: Sequence[Arena]) -> list[Tensor]:
@@ -50,7 +59,7 @@ class FlatOptimizer:
             alike.setdefault((decay, speed), []).append(parameter)
         self._speed = [speed for _, speed in alike]
         self._count: int | None = 0
-        self.optimizer = OPTIMISERS[spec.optim](
+        self.optimizer = chosen(OPTIMISERS, spec.optim, names.OPTIM)(
             [{"params": own, "weight_decay": decay} for (decay, _), own in alike.items()]
         )
 

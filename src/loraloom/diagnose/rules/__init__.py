@@ -3,48 +3,33 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from importlib import import_module
 
 from loraloom.diagnose.case import Case
-from loraloom.diagnose.rules import (
-    broken_injection,
-    calibration_drift,
-    diverged,
-    forgetting,
-    memorised,
-    narrow_targets,
-    noisy_steps,
-    not_trained,
-    nothing_learnt,
-    overfit,
-    rank_bound,
-    rank_surplus,
-    rate_too_high,
-    rate_too_low,
-    undertrained,
-    warmup_spike,
-)
 from loraloom.records import Finding
 
 Rule = Callable[[Case], Finding | None]
 
 _ORDER = (
-    broken_injection,
-    not_trained,
-    diverged,
-    noisy_steps,
-    rate_too_high,
-    rate_too_low,
-    nothing_learnt,
-    forgetting,
-    overfit,
-    warmup_spike,
-    narrow_targets,
-    rank_bound,
-    undertrained,
-    rank_surplus,
-    memorised,
-    calibration_drift,
+    "broken_injection",
+    "not_trained",
+    "diverged",
+    "noisy_steps",
+    "rate_too_high",
+    "rate_too_low",
+    "nothing_learnt",
+    "forgetting",
+    "overfit",
+    "warmup_spike",
+    "narrow_targets",
+    "rank_bound",
+    "undertrained",
+    "rank_surplus",
+    "memorised",
+    "calibration_drift",
 )
+"""Names of the files."""
+_FILES = [import_module(f"{__name__}.{name}") for name in _ORDER]
 
-RULES: dict[str, Rule] = {module.NAME: module.judge for module in _ORDER}
+RULES: dict[str, Rule] = {module.NAME: module.judge for module in _FILES}
 """Name of the finding -> rule."""

@@ -5,70 +5,45 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from functools import partial
+from importlib import import_module
 
 from loraloom.plan.about import About
 from loraloom.plan.case import Case
-from loraloom.plan.rules import (
-    accumulation,
-    alpha,
-    attention,
-    batch,
-    checkpointing,
-    dropout,
-    dtype,
-    early_stopping,
-    epochs,
-    finalist_seeds,
-    fixed,
-    max_length,
-    max_packed,
-    modules_to_save,
-    optimiser,
-    packing,
-    precision,
-    quantization,
-    rank,
-    rate,
-    rslora,
-    schedule,
-    targets,
-    task,
-    trials,
-    warmup,
-    weight_decay,
-)
+from loraloom.plan.rules import fixed
 from loraloom.records import Advice
 
 Rule = Callable[[Case], Advice]
 
 _ORDER = (
-    task,
-    precision,
-    dtype,
-    attention,
-    max_length,
-    packing,
-    modules_to_save,
-    targets,
-    rank,
-    rslora,
-    alpha,
-    optimiser,
-    checkpointing,
-    quantization,
-    batch,
-    accumulation,
-    epochs,
-    dropout,
-    weight_decay,
-    schedule,
-    warmup,
-    rate,
-    early_stopping,
-    max_packed,
-    trials,
-    finalist_seeds,
+    "task",
+    "precision",
+    "dtype",
+    "attention",
+    "max_length",
+    "packing",
+    "modules_to_save",
+    "targets",
+    "rank",
+    "rslora",
+    "alpha",
+    "optimiser",
+    "checkpointing",
+    "quantization",
+    "batch",
+    "accumulation",
+    "epochs",
+    "dropout",
+    "weight_decay",
+    "schedule",
+    "warmup",
+    "rate",
+    "early_stopping",
+    "max_packed",
+    "trials",
+    "finalist_seeds",
 )
+"""Names of the files."""
+_FILES = [import_module(f"{__name__}.{name}") for name in _ORDER]
 
 
 def _keep_default(case: Case, *, key: str) -> Advice:
@@ -77,12 +52,12 @@ def _keep_default(case: Case, *, key: str) -> Advice:
 
 RULES: dict[str, Rule] = {
     **{key: partial(_keep_default, key=key) for key in fixed.FIXED},
-    **{module.KEY: module.advise for module in _ORDER},
+    **{module.KEY: module.advise for module in _FILES},
 }
 """Dotted key -> rule. Settings that are the same for everyone come first."""
 
 ABOUT: dict[str, About] = {
     **{key: kept.about for key, kept in fixed.FIXED.items()},
-    **{module.KEY: module.ABOUT for module in _ORDER},
+    **{module.KEY: module.ABOUT for module in _FILES},
 }
 """Dotted key -> what is worth telling about it."""

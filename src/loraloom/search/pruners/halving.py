@@ -30,8 +30,9 @@ from random import Random
 from statistics import median
 
 from loraloom.config import names
-from loraloom.search.curves import NEAR, Curve, Reading, remembered
+from loraloom.search.curves import NEAR, Reading, TrialCurve, remembered
 from loraloom.search.finals import finalists_of
+from loraloom.search.pruners.pruner import EXITS_ONLY, NoPruner, Pruner, PrunerInputs
 from loraloom.search.pruners.watch import Watch
 from loraloom.search.space import RANK
 from loraloom.search.values import Verdict
@@ -53,11 +54,11 @@ UNRANKED = (RANK, names.LORA_DROPOUT)
 class Rung:
     """What was decided at a rung over one field: its candidates from best to worst, and who goes on."""
 
-    order: Sequence[Curve]
+    order: Sequence[TrialCurve]
     chosen: Collection[str]
     places: int
 
-    def place(self, curve: Curve) -> int | None:
+    def place(self, curve: TrialCurve) -> int | None:
         """From 1 for the best; None for one that was not sent here."""
         return next((place for place, one in enumerate(self.order, start=1) if one is curve), None)
 
@@ -84,9 +85,9 @@ class HalvingPruner:
         self._watch = Watch()
         self._standings: dict[str, Hashable] = {}
         self._all_asked: bool | None = None
-        self._stages: list[tuple[list[Curve], Stage]] = []
+        self._stages: list[tuple[list[TrialCurve], Stage]] = []
 
-    def verdicts(self, curves: Sequence[Curve], coming: int = 0) -> list[Verdict]:
+    def verdicts(self, curves: Sequence[TrialCurve], coming: int = 0) -> list[Verdict]:
         """Who waits and who goes, given all that has been seen so far.
 
         Args:
@@ -101,7 +102,7 @@ class HalvingPruner:
             found += [verdict for verdict in judged if verdict]
         return found
 
-    def released(self, curves: Sequence[Curve], coming: int = 0) -> list[str]:
+    def released(self, curves: Sequence[TrialCurve], coming: int = 0) -> list[str]:
         """Those who wait and may go on, in the order in which they were asked."""
         self._follow(curves, coming)
         found: set[str] = set()
@@ -115,7 +116,7 @@ class HalvingPruner:
                 found |= {curve.id for curve in there if mark(curve, SECOND) is None}
         return [curve.id for curve in curves if curve.id in found]
 
-    def _follow(self, curves: Sequence[Curve], coming: int) -> None:
+    def _follow(self, curves: Sequence[TrialCurve], coming: int) -> None:
         """Work out anew how far each field has come, if anything that this rests on has changed."""
         moved, self._all_asked = self._all_asked != (coming == 0), coming == 0
         for curve in self._watch.changed(curves):
@@ -125,7 +126,7 @@ class HalvingPruner:
         if moved:
             self._stages = [(field, self._stage(field, curves, coming)) for field in _fields(curves)]
 
-    def _stage(self, field: Sequence[Curve], curves: Sequence[Curve], coming: int) -> Stage:
+    def _stage(self, field: Sequence[TrialCurve], curves: Sequence[TrialCurve], coming: int) -> Stage:
         first = self._first(field, curves, coming)
         if first is None:
             return Stage()
@@ -135,7 +136,9 @@ class HalvingPruner:
             sent = {curve.id for curve in first.order}
         return Stage(first, sent, self._second(first, sent))
 
-    def _first(self, field: Sequence[Curve], curves: Sequence[Curve], coming: int) -> Rung | None:
+    def _first(
+        self, field: Sequence[TrialCurve], curves: Sequence[TrialCurve], coming: int
+    ) -> Rung | None:
         """The first rung, once all have come as far, those included whose course is not known yet."""
         unknown = [curve for curve in curves if curve.shape is None]
         if coming or any(_on_its_way(curve, FIRST) for curve in [*field, *unknown]):
@@ -169,6 +172,11 @@ class HalvingPruner:
         return set(Random(f"{self.seed}:{','.join(left)}").sample(left, min(AUDITS, len(left) // 2)))
 
 
+def automatic(inputs: PrunerInputs) -> Pruner:
+    """Halving, where there is anything to halve."""
+    return HalvingPruner(inputs.trials, inputs.seed) if inputs.trials > EXITS_ONLY else NoPruner()
+
+
 def places_at(field: int, trials: int) -> int:
     """How many of a field go on from a rung: a third, but no fewer than race against
     the plan's setting in the end."""
@@ -187,7 +195,7 @@ def whole_trainings(trials: int) -> float:
 
 
 @remembered
-def mark(curve: Curve, rung: float) -> Reading | None:
+def mark(curve: TrialCurve, rung: float) -> Reading | None:
     """The evaluation by which a candidate is judged at a rung, once it has had it: the first after
     warm-up that lies no more than half a step before the rung, as evaluations are put on whole steps."""
     for reading in curve.readings:
@@ -198,7 +206,7 @@ def mark(curve: Curve, rung: float) -> Reading | None:
 
 
 @remembered
-def cost_at(curve: Curve, rung: float) -> float:
+def cost_at(curve: TrialCurve, rung: float) -> float:
     """The lowest cost up to a rung, as a candidate's best checkpoint counts; infinite
     where no score was finite."""
     last = mark(curve, rung)
@@ -206,34 +214,34 @@ def cost_at(curve: Curve, rung: float) -> float:
     return min((reading.cost for reading in seen if reading.finite), default=math.inf)
 
 
-def _fields(curves: Sequence[Curve]) -> list[list[Curve]]:
+def _fields(curves: Sequence[TrialCurve]) -> list[list[TrialCurve]]:
     """Candidates that can be ranked against each other."""
-    fields: dict[str, list[Curve]] = {}
+    fields: dict[str, list[TrialCurve]] = {}
     for curve in curves:
         if curve.shape is not None:
             fields.setdefault(curve.shape, []).append(curve)
     return list(fields.values())
 
 
-def _on_its_way(curve: Curve, rung: float) -> bool:
+def _on_its_way(curve: TrialCurve, rung: float) -> bool:
     """Whether a candidate is still to reach a rung."""
     return curve.living and mark(curve, rung) is None
 
 
-def _ranked(field: Iterable[Curve], rung: float) -> list[Curve]:
+def _ranked(field: Iterable[TrialCurve], rung: float) -> list[TrialCurve]:
     """Those that came to a rung, best first, but for the plan's own setting."""
     came = [curve for curve in field if not curve.protected and mark(curve, rung)]
     return sorted(came, key=lambda curve: (cost_at(curve, rung), curve.id))
 
 
-def _spread(order: Sequence[Curve], places: int) -> set[str]:
+def _spread(order: Sequence[TrialCurve], places: int) -> set[str]:
     """Who goes on from the first rung: half by loss alone, then the best of each rank
     and dropout, then by loss again."""
     chosen = {curve.id: curve for curve in order[: math.ceil(places / 2)]}
     for key in UNRANKED:
-        taken = [one.suggestion.params.get(key) for one in chosen.values()]
+        taken = [one.asked.params.get(key) for one in chosen.values()]
         for curve in order:
-            value = curve.suggestion.params.get(key)
+            value = curve.asked.params.get(key)
             if len(chosen) < places and value not in taken:
                 chosen[curve.id] = curve
                 taken.append(value)
@@ -243,7 +251,7 @@ def _spread(order: Sequence[Curve], places: int) -> set[str]:
     return set(chosen)
 
 
-def _judge(curve: Curve, stage: Stage) -> Verdict | None:
+def _judge(curve: TrialCurve, stage: Stage) -> Verdict | None:
     early, late = mark(curve, FIRST), mark(curve, SECOND)
     if early is None:
         return None
@@ -262,7 +270,7 @@ def _judge(curve: Curve, stage: Stage) -> Verdict | None:
     return _wait(curve, late or early)
 
 
-def _wait(curve: Curve, at: Reading) -> Verdict:
+def _wait(curve: TrialCurve, at: Reading) -> Verdict:
     return Verdict(
         curve.id,
         "pause",
@@ -271,7 +279,7 @@ def _wait(curve: Curve, at: Reading) -> Verdict:
     )
 
 
-def _cut(curve: Curve, at: Reading, rung: Rung) -> Verdict:
+def _cut(curve: TrialCurve, at: Reading, rung: Rung) -> Verdict:
     reason = (
         f"at {at.progress:.0%} of its steps its validation cost of {at.cost:.4g} had place"
         f" {rung.place(curve)} of {len(rung.order)}, and {rung.places} went on"

@@ -8,7 +8,7 @@ from bisect import insort
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
-from loraloom.search.curves import Curve, Reading
+from loraloom.search.curves import Reading, TrialCurve
 from loraloom.search.space import ALPHA, RANK
 from loraloom.search.values import Verdict
 
@@ -41,16 +41,18 @@ class Heat:
         verdict: what was decided last; out of date where `stale`.
     """
 
-    curve: Curve
+    curve: TrialCurve
     stand: Stand
     arrived: dict[str, list[Reading]] = field(default_factory=dict[str, "list[Reading]"])
     coming: set[str] = field(default_factory=set[str])
-    better: list[tuple[float, int, Curve]] = field(default_factory=list[tuple[float, int, Curve]])
+    better: list[tuple[float, int, TrialCurve]] = field(
+        default_factory=list[tuple[float, int, TrialCurve]]
+    )
     verdict: Verdict | None = None
     stale: bool = True
     _answers: dict[tuple[str, float], bool] = field(default_factory=dict[tuple[str, float], bool])
 
-    def note(self, peer: Curve, number: int) -> None:
+    def note(self, peer: TrialCurve, number: int) -> None:
         """Take in how a peer stands now; `number` is its place in the order of asking."""
         if peer is self.curve:
             return
@@ -71,7 +73,7 @@ class Heat:
             if peer.level(progress) < self.curve.level(progress):
                 insort(self.better, (peer.level(progress), number, peer))
 
-    def forget(self, peer: Curve | None = None) -> None:
+    def forget(self, peer: TrialCurve | None = None) -> None:
         """Something has changed that answers rest on: one peer, or None for the
         yardstick of them all."""
         self.stale = True
@@ -81,14 +83,14 @@ class Heat:
             else {key: told for key, told in self._answers.items() if key[0] != peer.id}
         )
 
-    def once(self, peer: Curve, errors: float, ask: Callable[[], bool]) -> bool:
+    def once(self, peer: TrialCurve, errors: float, ask: Callable[[], bool]) -> bool:
         """The answer to a question about a peer, worked out once."""
         if (peer.id, errors) not in self._answers:
             self._answers[peer.id, errors] = ask()
         return self._answers[peer.id, errors]
 
 
-def comparable(peer: Curve, curve: Curve, rung: float) -> bool:
+def comparable(peer: TrialCurve, curve: TrialCurve, rung: float) -> bool:
     """Same course of the learning rate, and not a mere difference in rank that the loss
     cannot show yet."""
     if peer.shape is None:
@@ -96,10 +98,10 @@ def comparable(peer: Curve, curve: Curve, rung: float) -> bool:
     return peer.shape == curve.shape and (rung >= LAST_RUNG_FOR_RANKS or not is_rank_tie(peer, curve))
 
 
-def is_rank_tie(one: Curve, other: Curve) -> bool:
+def is_rank_tie(one: TrialCurve, other: TrialCurve) -> bool:
     """Whether two trials differ in rank (and the alpha that follows it) alone; numbers
     within 5% count as equal."""
-    a, b = one.suggestion.params, other.suggestion.params
+    a, b = one.asked.params, other.asked.params
     if a.get(RANK) == b.get(RANK) or a.keys() != b.keys():
         return False
     return all(_alike(a[key], b[key]) for key in a if key not in (RANK, ALPHA))

@@ -32,10 +32,10 @@ from collections.abc import Sequence
 import numpy as np
 
 from loraloom.search.compare import Floats, paired_difference
-from loraloom.search.curves import NEAR, Curve, Reading, leader
+from loraloom.search.curves import NEAR, Reading, TrialCurve, leader
 from loraloom.search.finals import finalists_of
 from loraloom.search.pruners.heat import Heat, Stand
-from loraloom.search.pruners.pruner import EXITS_ONLY, NeverPauses
+from loraloom.search.pruners.pruner import EXITS_ONLY, NeverPauses, NoPruner, Pruner, PrunerInputs
 from loraloom.search.pruners.watch import Watch
 from loraloom.search.values import Verdict
 
@@ -71,7 +71,7 @@ class RungPruner(NeverPauses):
         self._numbers: dict[str, int] = {}
         self._heats: dict[str, Heat] = {}
 
-    def verdicts(self, curves: Sequence[Curve], coming: int = 0) -> list[Verdict]:
+    def verdicts(self, curves: Sequence[TrialCurve], coming: int = 0) -> list[Verdict]:
         """The trials to prune, given all that has been seen so far."""
         if self.trials <= EXITS_ONLY:
             return []
@@ -84,7 +84,7 @@ class RungPruner(NeverPauses):
         told.sort(key=lambda heat: self._numbers[heat.curve.id])
         return [heat.verdict for heat in told if heat.verdict]
 
-    def _follow(self, curves: Sequence[Curve]) -> None:
+    def _follow(self, curves: Sequence[TrialCurve]) -> None:
         """Bring the heats up to date."""
         changed = self._watch.changed(curves)
         for curve in changed:
@@ -101,18 +101,18 @@ class RungPruner(NeverPauses):
             if heat.stale:
                 heat.verdict, heat.stale = self._judge(heat, yardsticks), False
 
-    def _enter(self, curve: Curve, curves: Sequence[Curve]) -> None:
+    def _enter(self, curve: TrialCurve, curves: Sequence[TrialCurve]) -> None:
         """A trial that has come to another stand has a new heat there; one that is not
         to be judged has none."""
         stand = last_stand(curve)
-        if stand is None or not curve.unfinished or curve.protected or curve.suggestion.audit:
+        if stand is None or not curve.unfinished or curve.protected or curve.asked.audit:
             self._heats.pop(curve.id, None)
         elif curve.id not in self._heats or self._heats[curve.id].stand != stand:
             self._heats[curve.id] = Heat(curve, stand)
             for peer in curves:
                 self._heats[curve.id].note(peer, self._numbers[peer.id])
 
-    def _judge(self, heat: Heat, yardsticks: Sequence[Curve]) -> Verdict | None:
+    def _judge(self, heat: Heat, yardsticks: Sequence[TrialCurve]) -> Verdict | None:
         curve, stand, better = heat.curve, heat.stand, [peer for _, _, peer in heat.better]
         if _waits_for_yardstick(curve, stand.progress, yardsticks):
             return None
@@ -124,7 +124,7 @@ class RungPruner(NeverPauses):
             f"{len(better)} of {field} comparable trials were better",
         )
 
-        def is_ahead(peer: Curve, errors: float) -> bool:
+        def is_ahead(peer: TrialCurve, errors: float) -> bool:
             return heat.once(peer, errors, lambda: _better(peer, curve, stand.progress, spread, errors))
 
         last = self._last_kept(better, field, stand.rung)
@@ -135,7 +135,7 @@ class RungPruner(NeverPauses):
         ahead = next((peer for peer in better if is_ahead(peer, SURE)), None)
         return ahead and _verdict(curve, ahead, stand, f"more than noise; {standing}")
 
-    def _last_kept(self, better: Sequence[Curve], field: int, rung: float) -> Curve | None:
+    def _last_kept(self, better: Sequence[TrialCurve], field: int, rung: float) -> TrialCurve | None:
         """The last of the better ones that keeps its place; None while there are places left."""
         places = max(finalists_of(self.trials), math.ceil(field / KEPT_OF[rung]))
         return better[places - 1] if len(better) >= places else None
@@ -145,13 +145,18 @@ class RungPruner(NeverPauses):
         return field // 3 if self.trials <= THIRD_UP_TO else field // 2
 
 
-def last_stand(curve: Curve) -> Stand | None:
+def careful(inputs: PrunerInputs) -> Pruner:
+    """Pruning at rungs, where there is enough to compare with."""
+    return RungPruner(inputs.trials) if inputs.trials > EXITS_ONLY else NoPruner()
+
+
+def last_stand(curve: TrialCurve) -> Stand | None:
     """The last rung that a trial may be judged at, with the reading it is judged by."""
     stands = [stand for rung in RUNGS if (stand := _stand(curve, rung))]
     return stands[-1] if stands else None
 
 
-def _stand(curve: Curve, rung: float) -> Stand | None:
+def _stand(curve: TrialCurve, rung: float) -> Stand | None:
     warm = 0
     for count, reading in enumerate(curve.finite, start=1):
         warm += reading.after_warmup
@@ -166,7 +171,7 @@ def _min_evaluations(reading: Reading, count: int) -> int:
     return MIN_EVALUATIONS if count / reading.progress >= MANY_PLANNED - NEAR else FEW_EVALUATIONS
 
 
-def _waits_for_yardstick(curve: Curve, progress: float, yardsticks: Sequence[Curve]) -> bool:
+def _waits_for_yardstick(curve: TrialCurve, progress: float, yardsticks: Sequence[TrialCurve]) -> bool:
     """The plan's two runs say how much a seed changes; while both are on their way
     there, nothing is judged."""
     return any(
@@ -174,14 +179,16 @@ def _waits_for_yardstick(curve: Curve, progress: float, yardsticks: Sequence[Cur
     )
 
 
-def _seed_spread(yardsticks: Sequence[Curve], progress: float) -> float:
+def _seed_spread(yardsticks: Sequence[TrialCurve], progress: float) -> float:
     """Standard deviation between seeds at a progress, from the plan's two runs; 0 until
     both have come that far."""
     levels = [twin.level(progress) for twin in yardsticks if twin.reached(progress)]
     return float(np.std(levels, ddof=1)) if len(levels) > 1 else 0.0
 
 
-def _better(peer: Curve, curve: Curve, progress: float, seed_spread: float, errors: float) -> bool:
+def _better(
+    peer: TrialCurve, curve: TrialCurve, progress: float, seed_spread: float, errors: float
+) -> bool:
     """Whether a trial lies behind another by so many standard errors (of paired rows, of two seeds) at a
     progress, by what matters at all, and by the slopes there at its end too."""
     gap = curve.level(progress) - peer.level(progress)
@@ -193,7 +200,7 @@ def _better(peer: Curve, curve: Curve, progress: float, seed_spread: float, erro
     return gap > margin and gap + closing > 0.0
 
 
-def _verdict(curve: Curve, ahead: Curve, stand: Stand, why: str) -> Verdict:
+def _verdict(curve: TrialCurve, ahead: TrialCurve, stand: Stand, why: str) -> Verdict:
     level, best = curve.level(stand.progress), ahead.level(stand.progress)
     reason = (
         f"at {stand.progress:.0%} of its steps its validation cost was {level:.4g}, {level - best:.2g}"
@@ -202,7 +209,7 @@ def _verdict(curve: Curve, ahead: Curve, stand: Stand, why: str) -> Verdict:
     return Verdict(curve.id, "prune", reason, stand.reading.step)
 
 
-def is_off(rung: float, curves: Sequence[Curve]) -> bool:
+def is_off(rung: float, curves: Sequence[TrialCurve]) -> bool:
     """Whether a rung misleads: over the trials that run to their end whatever happens (audits, the
     plan's setting), the order at the rung and the final order correlate (Spearman) by less than 0.7.
     Asked once 5 of them have ended.
@@ -210,7 +217,7 @@ def is_off(rung: float, curves: Sequence[Curve]) -> bool:
     ended = [
         curve
         for curve in curves
-        if (curve.suggestion.audit or curve.protected)
+        if (curve.asked.audit or curve.protected)
         and curve.cost is not None
         and curve.reached(rung)
         and not curve.living

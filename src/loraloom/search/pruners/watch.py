@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from loraloom.records import TrialStatus
-from loraloom.search.curves import Curve, Reading
+from loraloom.search.curves import Reading, TrialCurve
 
 
 class Watch:
@@ -14,9 +14,9 @@ class Watch:
     def __init__(self) -> None:
         self._seen: dict[str, tuple[TrialStatus, Reading | None]] = {}
 
-    def changed(self, curves: Sequence[Curve]) -> list[Curve]:
+    def changed(self, curves: Sequence[TrialCurve]) -> list[TrialCurve]:
         """The trials that are new, or have another last reading or another status."""
-        found: list[Curve] = []
+        found: list[TrialCurve] = []
         for curve in curves:
             last = curve.readings[-1] if curve.readings else None
             status, reading = self._seen.get(curve.id, (None, None))

@@ -11,15 +11,14 @@ They compare at equal steps, so they are told progress in percent. What to know 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from loraloom.search.curves import Curve
-from loraloom.search.pruners.pruner import NeverPauses
+from loraloom.search.curves import TrialCurve
+from loraloom.search.pruners.pruner import NeverPauses, Pruner, PrunerInputs
 from loraloom.search.values import Verdict
 
 if TYPE_CHECKING:
-    from optuna import Study, Trial
     from optuna.pruners import BasePruner
 
 PERCENT = 100
@@ -31,55 +30,50 @@ MAX_BRACKETS = 3
 MEDIAN_STARTUP = 5
 
 
-def asha(trials: int) -> BasePruner:
+def asha(inputs: PrunerInputs) -> Pruner:
     """Half go at a quarter, and half of the rest at a half."""
     from optuna.pruners import SuccessiveHalvingPruner
 
-    return SuccessiveHalvingPruner(min_resource=FIRST_RUNG, reduction_factor=HALVING)
+    pruner = SuccessiveHalvingPruner(min_resource=FIRST_RUNG, reduction_factor=HALVING)
+    return OptunaPruner("asha", pruner, inputs)
 
 
-def hyperband(trials: int) -> BasePruner:
+def hyperband(inputs: PrunerInputs) -> Pruner:
     """Thirds, in as many brackets (3 at most) as 10 trials each allow; the smallest
     rung follows from their number."""
     from optuna.pruners import HyperbandPruner
 
-    brackets = min(max(trials // TRIALS_PER_BRACKET, 1), MAX_BRACKETS)
-    return HyperbandPruner(
+    brackets = min(max(inputs.trials // TRIALS_PER_BRACKET, 1), MAX_BRACKETS)
+    pruner = HyperbandPruner(
         min_resource=math.ceil(PERCENT / HYPERBAND_FACTOR**brackets),
         max_resource=PERCENT,
         reduction_factor=HYPERBAND_FACTOR,
     )
+    return OptunaPruner("hyperband", pruner, inputs)
 
 
-def median(trials: int) -> BasePruner:
+def median(inputs: PrunerInputs) -> Pruner:
     """Worse than the median of completed trials at the same progress, from a quarter on."""
     from optuna.pruners import MedianPruner
 
-    return MedianPruner(
-        n_startup_trials=min(MEDIAN_STARTUP, max(trials // 3, 1)), n_warmup_steps=FIRST_RUNG
-    )
+    startup = min(MEDIAN_STARTUP, max(inputs.trials // 3, 1))
+    pruner = MedianPruner(n_startup_trials=startup, n_warmup_steps=FIRST_RUNG)
+    return OptunaPruner("median", pruner, inputs)
 
 
-BY_NAME: Mapping[str, Callable[[int], BasePruner]] = {
-    "asha": asha,
-    "hyperband": hyperband,
-    "median": median,
-}
-
-
-class NamedPruner(NeverPauses):
+class OptunaPruner(NeverPauses):
     """One of Optuna's pruners, asked once for each new reading and in the order of the trials' ids.
 
     It is held apart from the study: a study that knows of Hyperband splits its
     sampler's history over the brackets too.
     """
 
-    def __init__(self, name: str, trials: int, study: Study, running: Mapping[str, Trial]) -> None:
-        self._name, self._pruner = name, BY_NAME[name](trials)
-        self._study, self._running = study, running
+    def __init__(self, name: str, pruner: BasePruner, inputs: PrunerInputs) -> None:
+        self._name, self._pruner = name, pruner
+        self._study, self._running = inputs.study, inputs.running
         self._asked: dict[str, int] = {}
 
-    def verdicts(self, curves: Sequence[Curve], coming: int = 0) -> list[Verdict]:
+    def verdicts(self, curves: Sequence[TrialCurve], coming: int = 0) -> list[Verdict]:
         """The trials to prune among those with a new reading; the plan's own setting runs to its end."""
         fresh = [
             c
