@@ -184,3 +184,33 @@ def test_a_folder_that_is_quantised_already_is_trained_over_as_it_is(
     config = run.folder / "config.yaml"
     scored = loraloom("evaluate", config, "--adapter", run.folder, "--split", "train", "--json")
     assert scored.code == 0, scored.err
+
+
+def test_loftq_starts_nearer_to_the_full_base(
+    loraloom: Door, wide: tuple[str, str], tmp_path: Path
+) -> None:
+    losses = {}
+    for start in ("true", "loftq"):
+        words = asked("train", *wide, tmp_path, "nf4")
+        words += [
+            "--r",
+            "16",
+            "--set",
+            f"adapter.init_lora_weights={start}",
+            "--set",
+            "training.learning_rate=1e-9",
+        ]
+        run = done(loraloom(*words, "--name", start), tmp_path / start)
+        losses[start] = run.result["trials"][0]["metrics"]["validation_loss"]
+    full = loraloom(
+        "evaluate",
+        tmp_path / "true" / "config.yaml",
+        "--split",
+        "validation",
+        "--json",
+        "--set",
+        "model.quantization=none",
+    )
+    assert full.code == 0, full.err
+    aim = full.json()["metrics"]["validation_loss"]
+    assert abs(losses["loftq"] - aim) < abs(losses["true"] - aim)

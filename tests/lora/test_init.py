@@ -20,7 +20,7 @@ def weight(o: int = OUT, d: int = D) -> torch.Tensor:
 
 
 def start(how: Any, seed: int = 0, r: int = R, scale: float = 2.0) -> Any:
-    return start_of(how, r, scale, (D, OUT), weight, seed)
+    return start_of(how, r, scale, (D, OUT), weight, seed, weight)
 
 
 @pytest.mark.parametrize("how", ["pissa", "olora"])
@@ -35,7 +35,7 @@ def test_a_start_from_the_weight_is_pefts_and_leaves_the_base_alone(how: str, rs
     theirs = get_peft_model(nn.Sequential(layer), config).base_model.model[0]  # type: ignore[arg-type]
     scale = alpha / (math.sqrt(R) if rslora else R)
     given = weight()
-    ours = start_of(how, R, scale, (D, OUT), lambda: given, seed=3)
+    ours = start_of(how, R, scale, (D, OUT), lambda: given, 3, weight)
     assert torch.allclose(ours.a_RD, theirs.lora_A["default"].weight, atol=1e-6)
     assert torch.allclose(ours.b_OR, theirs.lora_B["default"].weight, atol=1e-6)
     assert torch.allclose(before - scale * ours.b_OR @ ours.a_RD, theirs.base_layer.weight, atol=1e-5)
@@ -56,7 +56,7 @@ def test_a_start_depends_on_its_seed_alone(how: Any) -> None:
 def test_drawn_starts_have_the_sizes_that_peft_documents() -> None:
     r, d = 64, 512
     uniform, gaussian, both = (
-        start_of(how, r, 1.0, (d, 256), weight, 0) for how in (True, "gaussian", False)
+        start_of(how, r, 1.0, (d, 256), weight, 0, weight) for how in (True, "gaussian", False)
     )
     bound = 1 / math.sqrt(d)
     assert bound * 0.99 < float(uniform.a_RD.abs().max()) <= bound and not uniform.b_OR.any()

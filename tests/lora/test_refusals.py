@@ -50,7 +50,7 @@ def test_batch_statistics_are_refused() -> None:
 @pytest.mark.parametrize(
     ("how", "reason"),
     [
-        ("loftq", "quantised self, which candidates cannot share"),
+        ("loftq_niter_4", "more steps of LoftQ than one"),
         ("eva", "activations of the training data"),
         ("wishful", "no start of that name is known"),
     ],

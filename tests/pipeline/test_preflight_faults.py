@@ -679,9 +679,16 @@ def test_an_unknown_key_is_refused_where_it_is_read(here: Path) -> None:
 
 
 def test_a_start_that_cannot_be_packed_is_refused_before_work(here: Path) -> None:
+    config = good(here, "adapter.init_lora_weights=eva")
+    fault = first_fault(config, "targets")
+    assert fault.what == "`adapter.init_lora_weights: eva` cannot be packed"
+    same_refusal(config, fault)
+
+
+def test_loftq_is_refused_over_a_base_that_is_not_quantised(here: Path) -> None:
     config = good(here, "adapter.init_lora_weights=loftq")
     fault = first_fault(config, "targets")
-    assert fault.what == "`adapter.init_lora_weights: loftq` cannot be packed"
+    assert "makes up for what quantising took" in fault.what
     same_refusal(config, fault)
 
 

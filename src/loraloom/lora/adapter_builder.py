@@ -17,12 +17,12 @@ from loraloom.config import names
 from loraloom.lora.adapter_weights import MAGNITUDE_NAME, REMOVED, AdapterWeights
 from loraloom.lora.arena import BIAS_NAME, Arena, Entry
 from loraloom.lora.deltas import LayerWeights
-from loraloom.lora.frozen import dense_weight
+from loraloom.lora.frozen import DenseWeight, dense_weight, frozen_weight
 from loraloom.lora.init import Start, moves_base, named_seed, reinitialised, start_of
 from loraloom.lora.layer import lora_scale
 from loraloom.lora.module_tree import ModuleTree
 from loraloom.lora.packed_layer import PackedLayer, dtype_of, linear_shape
-from loraloom.lora.parts import Dora, OwnDtype, Part, Removed, Shift
+from loraloom.lora.parts import Dora, OwnDtype, Part, Removed, Shift, share_norms
 from loraloom.lora.pass_stack import Place
 from loraloom.lora.refusals import refuse_impossible, shiftable_biases
 from loraloom.lora.targets import resolve_pattern
@@ -160,6 +160,7 @@ class AdapterBuilder:
                 linear_shape(layer),
                 lambda layer=layer: dense_weight(layer),
                 named_seed(seed, path),
+                lambda layer=layer: layer.full_weight() - dense_weight(layer).to("cpu", torch.float32),
             )
             arena.view(first, a).copy_(start.a_RD)
             arena.view(first, b).copy_(start.b_OR)
@@ -229,10 +230,10 @@ class AdapterBuilder:
         a_RD = arena.parameter(entries["lora_A.weight"])
         b_OR = arena.parameter(entries["lora_B.weight"])
         magnitude_O = arena.parameter(entries[MAGNITUDE_NAME])
-        part = Dora(
-            lambda: dense_weight(base), getattr(base, "bias", None), a_RD, b_OR, magnitude_O, scale
-        )
-        magnitude_O.data.copy_(part.norm(dense_weight(base)))
+        weight = frozen_weight(base) or DenseWeight(base)
+        part = Dora(weight, getattr(base, "bias", None), a_RD, b_OR, magnitude_O, scale)
+        share_norms([part])
+        magnitude_O.data.copy_(part.norm_O)
         return part
 
     def _connect_module(self, adapter: AdapterWeights, path: str, entries: dict[str, Entry]) -> None:

@@ -17,11 +17,13 @@ from torch import nn
 from loraloom.errors import LoraloomError, ModelError, first_line
 from loraloom.lora.device_faults import is_of_device
 from loraloom.lora.frozen import keep_few_programs
+from loraloom.lora.full_weights import FullWeights
 from loraloom.lora.quantised import QuantisedLinear
 from loraloom.lora.quantised_loading import (
     linears_outside_blocks,
     options_for_full,
     options_for_stored,
+    remember_full_weights,
     stored_in,
     take_over,
 )
@@ -242,6 +244,8 @@ def load_base(
         ) from error
     _refuse_random(model, info, task, name_or_path)
     take_over(model, DTYPES[dtype])
+    if quantization != "none":
+        remember_full_weights(model, FullWeights(name_or_path, revision))
     names = tuple(label_names or ())
     base = Base(
         name_or_path,

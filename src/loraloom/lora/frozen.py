@@ -73,7 +73,7 @@ class DenseWeight:
 
     def dense(self) -> Tensor:
         weight: Tensor = self._layer.weight.detach()
-        return weight if type(self._layer) is nn.Linear else weight.T
+        return weight.T if type(self._layer).__name__ == "Conv1D" else weight
 
 
 def frozen_weight(layer: nn.Module) -> FrozenWeight | None:
@@ -122,6 +122,27 @@ def times(gy_NO: Tensor, weight: FrozenWeight) -> Tensor:
     for rows, w_RD in blocks:
         gx_ND += _product(gy_NO[:, rows], w_RD.T, None)
     return gx_ND.to(gy_NO.dtype)
+
+
+def frozen_product(x: Tensor, weight: FrozenWeight, bias_O: Tensor | None = None) -> Tensor:
+    """x W^T + bias for x [.., D], under autograd; the backward pass asks for W once more."""
+    return _FrozenProduct.apply(x, weight, bias_O)  # type: ignore[return-value]
+
+
+class _FrozenProduct(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, weight: FrozenWeight, bias_O: Tensor | None) -> Tensor:
+        ctx.weight = weight
+        y_NO = times_transposed(x.reshape(-1, x.shape[-1]), weight, bias_O)
+        # Not as a view: models add to a layer's output in place, which autograd refuses on a view that a
+        # function made.
+        return torch.ops.aten._unsafe_view(y_NO, (*x.shape[:-1], y_NO.shape[-1]))
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor) -> Any:
+        gy = grads[0]
+        gx_ND = times(gy.reshape(-1, gy.shape[-1]), ctx.weight)
+        return gx_ND.view(*gy.shape[:-1], gx_ND.shape[-1]), None, None
 
 
 def _product(x_ND: Tensor, w_OD: Tensor, bias_O: Tensor | None) -> Tensor:

@@ -24,8 +24,9 @@ DRAWN: tuple[bool | str, ...] = (True, "gaussian")
 FROM_WEIGHT = ("pissa", "olora", "orthogonal")
 """Names, or the part before "_niter_", that PEFT computes from the layer's weight alone."""
 MOVES_BASE = ("pissa", "olora")
+LOFTQ = "loftq"
 REFUSED = {
-    "loftq": "LoftQ replaces the base by its quantised self, which candidates cannot share",
+    "loftq": "more steps of LoftQ than one need a quantised base for each candidate",
     "eva": "EVA looks at activations of the training data before the adapter exists",
     "corda": "CorDA looks at activations of the training data before the adapter exists",
     "lora_ga": "LoRA-GA looks at gradients of the training data before the adapter exists",
@@ -57,19 +58,34 @@ def moves_base(how: bool | str) -> bool:
     return family_of(how) in MOVES_BASE
 
 
-def check_init(how: bool | str) -> None:
+def nothing_was_quantised(got: str) -> ModelError:
+    """The refusal of LoftQ where its base has lost nothing, or what it lost is not known."""
+    return ModelError(
+        "`adapter.init_lora_weights: loftq` makes up for what quantising took from the base",
+        got=got,
+        need="a base that is quantised as it is read: model.quantization: nf4 or int8",
+        next="set that over the full base, or leave `adapter.init_lora_weights` out",
+    )
+
+
+def check_init(how: bool | str, *, quantised: bool = True) -> None:
     """Refuse a start that a shared base cannot give.
+
+    Args:
+        quantised: whether the base is quantised as it is read.
 
     Raises:
         ModelError: with the reason.
     """
     family = family_of(how)
-    if family in (*DRAWN, False, *FROM_WEIGHT):
+    if how == LOFTQ and not quantised:
+        raise nothing_was_quantised("a base that is held as it is stored")
+    if family in (*DRAWN, False, *FROM_WEIGHT) or how == LOFTQ:
         return
     raise ModelError(
         f"`adapter.init_lora_weights: {how}` cannot be packed",
         got=REFUSED.get(str(family), "no start of that name is known here"),
-        need="true, false, gaussian, orthogonal, pissa, pissa_niter_N or olora",
+        need="true, false, gaussian, orthogonal, pissa, pissa_niter_N, olora or loftq",
         next="leave it true: nine variants land within 1-2% once the rate is tuned (arXiv:2602.04998)",
     )
 
@@ -81,6 +97,7 @@ def start_of(
     shape: tuple[int, int],
     weight: Callable[[], Tensor],
     seed: int,
+    residual: Callable[[], Tensor],
 ) -> Start:
     """First A and B of one layer, as `peft.LoraConfig.init_lora_weights` names them.
 
@@ -90,6 +107,7 @@ def start_of(
         scale: the factor on B A.
         shape: (features in D, features out O) of the layer.
         weight: gives the frozen weight [O, D]; asked only for starts that look at it.
+        residual: gives what quantising took from the weight, [O, D]; asked only for LoftQ.
 
     Raises:
         ModelError: PEFT cannot start this layer so (an odd rank for "orthogonal").
@@ -97,6 +115,8 @@ def start_of(
     d, o = shape
     if family_of(how) in FROM_WEIGHT:
         return _from_weight(str(how), r, scale, weight(), seed)
+    if how == LOFTQ:
+        return _loftq(r, scale, residual())
     generator = torch.Generator().manual_seed(seed)
     a_RD, b_OR = torch.empty(r, d), torch.zeros(o, r)
     if how == "gaussian":
@@ -106,6 +126,17 @@ def start_of(
     if how is False:
         b_OR.uniform_(-math.sqrt(1 / r), math.sqrt(1 / r), generator=generator)
     return Start(a_RD, b_OR)
+
+
+def _loftq(r: int, scale: float, residual_OD: Tensor) -> Start:
+    """The B A that is nearest to what quantising took: its r largest singular values.
+
+    One step of LoftQ (Li et al. 2023, arXiv:2310.08659); more would quantise what is left, a base of its
+    own for each candidate. `scale` is divided out, or the adapter would give back too much.
+    """
+    u_OR, s_R, v_RD = torch.linalg.svd(residual_OD, full_matrices=False)
+    root_R = (s_R[:r] / scale).sqrt()
+    return Start(root_R[:, None] * v_RD[:r], u_OR[:, :r] * root_R)
 
 
 def _from_weight(how: str, r: int, scale: float, weight_OD: Tensor, seed: int) -> Start:

@@ -28,7 +28,7 @@ from loraloom.lora.deltas import AdapterDelta, LayerWeights, OwnStack, StackedDe
 from loraloom.lora.dropout import keep_mask
 from loraloom.lora.frozen import Frozen, FrozenWeight, frozen_kernel
 from loraloom.lora.kernels.pack_deltas import KernelDeltas
-from loraloom.lora.parts import Drop, Part
+from loraloom.lora.parts import Dora, Drop, Part, share_norms
 from loraloom.lora.routing import Route, Routing
 from loraloom.lora.segment import Segment
 
@@ -113,6 +113,7 @@ class PackedLayer(nn.Module):
         else:
             y = self._together(x_rows, routing, args, kwargs)
             if any(self._has_more(trial) for trial in trials):
+                share_norms([part for s in segments for part in self._doras(s)])
                 training = routing.training
                 y = torch.cat([self._finished(s, x_rows, y, training, args, kwargs) for s in segments])
         return y if x_rows is x else y.flatten(0, 1)
@@ -120,6 +121,9 @@ class PackedLayer(nn.Module):
     def _has_more(self, trial: str) -> bool:
         """Whether a candidate has more than plain LoRA here."""
         return trial in self.parts or trial in self.whole
+
+    def _doras(self, segment: Segment) -> list[Dora]:
+        return [part for part in self.parts.get(segment.trial, ()) if isinstance(part, Dora)]
 
     def _together(self, x: Tensor, routing: Routing, args: Args, kwargs: Kwargs) -> Tensor:
         """Frozen layer and plain LoRA for all rows."""

@@ -9,13 +9,15 @@ optimiser looks for them.
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
 from typing import Protocol
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
+
+from loraloom.lora.frozen import FrozenWeight, frozen_product
 
 Drop = Callable[[Tensor], Tensor]
 """The candidate's dropout in this layer and micro-step, on its rows of x [rows, .., D]."""
@@ -59,32 +61,45 @@ class Dora:
     The norm, one for each output feature, is a constant in the backward pass (section 4.3 there). As in
     PEFT, dropout reaches all of x but leaves one plain W x: y = W x + bias + (c - 1) W drop(x) + c s B A
     drop(x), c = m / norm.
+
+    Attributes:
+        norm_O: ||W + s B A|| of each output feature, as `share_norms` last found it.
     """
 
-    weight_OD: Callable[[], Tensor]
+    weight: FrozenWeight
     frozen_bias_O: Tensor | None
     a_RD: nn.Parameter
     b_OR: nn.Parameter
     magnitude_O: nn.Parameter
     scale: float
+    norm_O: Tensor = field(default_factory=lambda: torch.empty(0))
 
     def __call__(self, x: Tensor, y: Tensor, drop: Drop) -> Tensor:
-        weight_OD = self.weight_OD()
         a_RD, b_OR = self.a_RD.to(x.dtype), self.b_OR.to(x.dtype)
-        factor_O = (self.magnitude_O / self.norm(weight_OD)).to(x.dtype)
+        factor_O = (self.magnitude_O / self.norm_O).to(x.dtype)
         dropped = drop(x)
         unbiased = y if self.frozen_bias_O is None else y - self.frozen_bias_O
-        plain = unbiased if dropped is x else F.linear(dropped, weight_OD)
+        plain = unbiased if dropped is x else frozen_product(dropped, self.weight)
         delta = F.linear(F.linear(dropped, a_RD), b_OR)
         return y + (factor_O - 1) * plain + factor_O * self.scale * delta
 
-    @torch.no_grad()
-    def norm(self, weight_OD: Tensor) -> Tensor:
-        """||W + s B A|| of each output feature, [O], in the dtype of the adapter."""
-        a_RD, b_OR = self.a_RD, self.b_OR
-        return torch.linalg.vector_norm(
-            torch.addmm(weight_OD.to(a_RD.dtype), b_OR, a_RD, alpha=self.scale), dim=1
-        )
+
+@torch.no_grad()
+def share_norms(parts: Sequence[Dora]) -> None:
+    """Find the norms of all candidates that have DoRA in a layer; its weight is asked for once.
+
+    They are in the dtype of the adapters.
+    """
+    if not parts:
+        return
+    dtype, found = parts[0].a_RD.dtype, [list[Tensor]() for _ in parts]
+    for rows, w_RD in parts[0].weight.blocks():
+        w_RD = w_RD.to(dtype)
+        for part, norms in zip(parts, found, strict=True):
+            merged_RD = torch.addmm(w_RD, part.b_OR[rows], part.a_RD, alpha=part.scale)
+            norms.append(torch.linalg.vector_norm(merged_RD, dim=1))
+    for part, norms in zip(parts, found, strict=True):
+        part.norm_O = torch.cat(norms)
 
 
 class OwnDtype(nn.Module):

@@ -21,7 +21,7 @@ import torch
 from torch import Tensor, nn
 
 from loraloom.errors import RequestError
-from loraloom.lora.frozen import times, times_transposed
+from loraloom.lora.frozen import frozen_product
 
 BLOCK_BYTES = 2 * 2**20
 """A CPU spreads so much of a weight at once; CUDA, where each kernel has to be asked for, all of it."""
@@ -32,6 +32,7 @@ class QuantisedLinear(nn.Linear):
 
     Attributes:
         dtype: of x, y, bias and of W once it is spread.
+        full_weight: gives what the codes were made of, [O, D] in float32; None where that is not there.
         rows_apart: rows can be spread from multiples of this on.
     """
 
@@ -42,6 +43,7 @@ class QuantisedLinear(nn.Linear):
     ) -> None:
         nn.Module.__init__(self)  # not nn.Linear's own, which would make a dense weight
         self.in_features, self.out_features, self.dtype = in_features, out_features, dtype
+        self.full_weight: Callable[[], Tensor] | None = None
         self.bias = None if bias is None else nn.Parameter(bias.detach().to(dtype), requires_grad=False)
 
     def rows(self, rows: slice) -> Tensor:
@@ -66,7 +68,7 @@ class QuantisedLinear(nn.Linear):
         return self.dense()
 
     def forward(self, input: Tensor) -> Tensor:
-        return _Product.apply(input, self)  # type: ignore[return-value]
+        return frozen_product(input, self, self.bias)
 
     @property
     def stored_bytes(self) -> int:
@@ -87,24 +89,6 @@ class QuantisedLinear(nn.Linear):
 
     def _on_cuda(self) -> bool:
         return next(self.buffers()).is_cuda
-
-
-class _Product(torch.autograd.Function):
-    """x W^T + bias where no candidate has an adapter; the backward pass spreads W once more."""
-
-    @staticmethod
-    def forward(ctx: Any, x: Tensor, layer: QuantisedLinear) -> Tensor:
-        ctx.layer = layer
-        y_NO = times_transposed(x.reshape(-1, x.shape[-1]), layer, layer.bias)
-        # Not as a view: models add to a layer's output in place, which autograd refuses on a view
-        # that a function made.
-        return torch.ops.aten._unsafe_view(y_NO, (*x.shape[:-1], y_NO.shape[-1]))
-
-    @staticmethod
-    def backward(ctx: Any, *grads: Tensor) -> Any:
-        gy = grads[0]
-        gx_ND = times(gy.reshape(-1, gy.shape[-1]), ctx.layer)
-        return gx_ND.view(*gy.shape[:-1], gx_ND.shape[-1]), None
 
 
 class FourBitLinear(QuantisedLinear):

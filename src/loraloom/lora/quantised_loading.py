@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
-from functools import cache
+from functools import cache, partial
 from importlib.util import find_spec
 from typing import Any
 
@@ -19,6 +19,7 @@ from torch import nn
 
 from loraloom.errors import ModelError, RequestError
 from loraloom.lora.checkpointing import repeated_blocks
+from loraloom.lora.full_weights import FullWeights, is_same
 from loraloom.lora.quantised import (
     GPTQ_BITS,
     FourBitLinear,
@@ -182,6 +183,13 @@ def _from_torchao(path: str, layer: Any, dtype: torch.dtype) -> QuantisedLinear:
     return Int8Linear(codes, scale.reshape(-1), layer.bias, dtype)
 
 
+def remember_full_weights(model: nn.Module, weights: FullWeights) -> None:
+    """Let each layer in few bits know the weight that its codes were made of."""
+    for path, layer in model.named_modules():
+        if isinstance(layer, QuantisedLinear):
+            layer.full_weight = partial(weights.of, path, (layer.out_features, layer.in_features))
+
+
 # -- GPTQ --------------------------------------------------------------------------------------------
 
 
@@ -201,7 +209,7 @@ def _register_gptq() -> None:
         def _process_model_before_weight_loading(self, model: nn.Module, **kwargs: Any) -> None:
             config: Any = self.quantization_config
             for path, groups in _coded(kwargs.get("checkpoint_files") or ()).items():
-                name = next((name for name, _ in model.named_modules() if _same(name, path)), None)
+                name = next((name for name, _ in model.named_modules() if is_same(name, path)), None)
                 if name is not None:
                     layer: Any = model.get_submodule(name)
                     ours = GptqLinear(layer, config.bits, groups, config.first_zero)
@@ -227,8 +235,3 @@ def _coded(files: Sequence[str]) -> dict[str, int]:
                 if key.endswith(".scales"):
                     found[key.removesuffix(".scales")] = file.get_slice(key).get_shape()[0]
     return found
-
-
-def _same(name: str, stored: str) -> bool:
-    """Whether a module is the one that a checkpoint has, saved with or without the task's head."""
-    return name == stored or name.endswith(f".{stored}") or (bool(name) and stored.endswith(f".{name}"))

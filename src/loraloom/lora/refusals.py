@@ -13,9 +13,10 @@ from torch import nn
 
 from loraloom.config import names
 from loraloom.errors import ModelError
-from loraloom.lora.init import check_init, moves_base
+from loraloom.lora.init import LOFTQ, check_init, moves_base, nothing_was_quantised
 from loraloom.lora.packed_layer import linear_shape
 from loraloom.lora.probe import Use
+from loraloom.lora.quantised import QuantisedLinear
 from loraloom.records import AdapterSpec
 
 BATCH_NORMS = (nn.modules.batchnorm._BatchNorm,)  # pyright: ignore[reportPrivateUsage]
@@ -60,6 +61,7 @@ def refuse_impossible(
             got="two methods that each redefine the frozen weight",
             next="take one of the two",
         )
+    _refuse_of_few_bits(spec, modules)
     for path in (*spec.target_modules, *spec.modules_to_save):
         key = names.TARGET_MODULES if path in spec.target_modules else names.MODULES_TO_SAVE
         if path not in modules:
@@ -88,6 +90,25 @@ def refuse_impossible(
             )
     for path in spec.target_modules:
         _refuse_target(path, modules[path], uses[path], spec.modules_to_save)
+
+
+def _refuse_of_few_bits(spec: AdapterSpec, modules: Mapping[str, nn.Module]) -> None:
+    """What layers in few bits cannot do, and what only they can."""
+    coded = {path for path, layer in modules.items() if isinstance(layer, QuantisedLinear)}
+    inside = tuple(f"{module}." for module in spec.modules_to_save)
+    whole = next((path for path in sorted(coded) if f"{path}.".startswith(inside)), None)
+    if whole is not None:
+        raise ModelError(
+            f"`adapter.modules_to_save` reaches `{whole}`, which is held in few bits",
+            need="modules whose weights are there as numbers: heads, embeddings, norms",
+            next="make it a LoRA target, or set model.quantization: none",
+        )
+    if spec.init_lora_weights != LOFTQ:
+        return
+    for path in spec.target_modules:
+        if getattr(modules.get(path), "full_weight", None) is None:
+            why = "whose full weight is not there" if path in coded else "which is not quantised"
+            raise nothing_was_quantised(f"`{path}`, {why}")
 
 
 def _refuse_target(path: str, layer: nn.Module, use: Use, whole: Sequence[str]) -> None:

@@ -21,7 +21,7 @@ from loraloom.lora.adapter_weights import REMOVED, AdapterWeights
 from loraloom.lora.arena import Entry
 from loraloom.lora.base import Base, load_tokenizer, quiet_transformers, share_copy
 from loraloom.lora.device_faults import is_of_device
-from loraloom.lora.init import moves_base
+from loraloom.lora.init import LOFTQ, moves_base
 from loraloom.lora.packed import PackedModel
 from loraloom.lora.probe import embedding_table
 from loraloom.lora.record import Record, write_record
@@ -72,6 +72,8 @@ def peft_config(spec: AdapterSpec, base: Base) -> Any:
     names = [name for name, _ in base.model.named_modules() if name]
     leaves = [name for name in names if not list(base.model.get_submodule(name).children())]
     removed = moves_base(spec.init_lora_weights)
+    # PEFT would start such an adapter anew before it loads it.
+    made_here = removed or spec.init_lora_weights == LOFTQ
     wider, stronger = (2, 2**0.5 if spec.use_rslora else 2) if removed else (1, 1)
     return LoraConfig(
         r=spec.r * wider,
@@ -81,7 +83,7 @@ def peft_config(spec: AdapterSpec, base: Base) -> Any:
         use_rslora=spec.use_rslora,
         use_dora=spec.use_dora,
         bias=spec.bias,
-        init_lora_weights=(True if removed else spec.init_lora_weights),  # pyright: ignore[reportArgumentType]
+        init_lora_weights=(True if made_here else spec.init_lora_weights),  # pyright: ignore[reportArgumentType]
         rank_pattern={path: r * wider for path, r in spec.rank_pattern.items()},
         alpha_pattern={path: alpha * stronger for path, alpha in spec.alpha_pattern.items()},
         modules_to_save=compact_modules(spec.modules_to_save, names),

@@ -30,7 +30,8 @@ def inspect(subject: Subject) -> CheckResult:
                     return refused(NAME, error)
     made = candidate(subject.plan, "check", {}).adapter
     try:
-        check_init(made.init_lora_weights)
+        quantised = subject.plan.values()[names.QUANTIZATION] != "none"
+        check_init(made.init_lora_weights, quantised=quantised)
     except ModelError as error:
         return refused(NAME, error)
     linears = subject.facts.model.linears
