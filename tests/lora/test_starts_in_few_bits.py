@@ -74,6 +74,24 @@ def test_loftq_of_full_rank_gives_back_the_weight_and_of_a_lower_one_a_part(
     assert last < 1e-4 * float(weight.norm())
 
 
+def test_a_model_that_loftq_started_answers_nearer_to_the_full_one(tmp_path: Path) -> None:
+    folder = str(save_llama(tmp_path, SENTENCES, hidden_size=64, intermediate_size=128))
+    full, base = (load_base(folder, "causal_lm", quantization=q).model for q in ("none", "nf4"))
+    inputs = {"input_ids": torch.arange(1, 10)[None]}
+    aim = logits_of(full, inputs)
+    apart = [float((logits_of(base, inputs) - aim).norm())]
+    paths = tuple(name for name, layer in base.named_modules() if isinstance(layer, QuantisedLinear))
+    packed = PackedModel(share_copy(base))
+    for r in (16, 32):
+        asked = spec(r=r, init_lora_weights="loftq", target_modules=paths)
+        packed.add(f"r{r}", asked, seed=0)
+        with packed.route(Routing((Segment(f"r{r}", 0, 1),))) as model:
+            apart.append(float((logits_of(model, inputs) - aim).norm()))
+    assert apart[0] > apart[1] > apart[2]
+    with pytest.raises(ModelError, match="has only 32 directions"):
+        packed.add("r33", spec(r=33, init_lora_weights="loftq", target_modules=paths), seed=0)
+
+
 def test_what_loftq_started_is_loaded_by_peft_as_it_was_saved(tmp_path: Path) -> None:
     folder = save_llama(tmp_path / "base", SENTENCES, hidden_size=64, intermediate_size=128)
     base = load_base(str(folder), "causal_lm", quantization="nf4")

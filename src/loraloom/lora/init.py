@@ -135,8 +135,19 @@ def _loftq(r: int, scale: float, residual_OD: Tensor) -> Start:
     own for each candidate. `scale` is divided out, or the adapter would give back too much.
     """
     u_OR, s_R, v_RD = torch.linalg.svd(residual_OD, full_matrices=False)
+    if len(s_R) < r:
+        raise _too_few(LOFTQ, len(s_R), r, residual_OD)
     root_R = (s_R[:r] / scale).sqrt()
     return Start(root_R[:, None] * v_RD[:r], u_OR[:, :r] * root_R)
+
+
+def _too_few(how: str, directions: int, r: int, weight_OD: Tensor) -> ModelError:
+    return ModelError(
+        f"`adapter.init_lora_weights: {how}` has only {directions} directions in a layer of"
+        f" {tuple(weight_OD.shape)}",
+        need=f"r at most {directions}; it is {r}",
+        next=f"--r {directions}, or leave `adapter.init_lora_weights` out",
+    )
 
 
 def _from_weight(how: str, r: int, scale: float, weight_OD: Tensor, seed: int) -> Start:
@@ -160,12 +171,7 @@ def _from_weight(how: str, r: int, scale: float, weight_OD: Tensor, seed: int) -
             ) from fault
     a_RD, b_OR = (part["default"].weight.detach().float() for part in (made.lora_A, made.lora_B))
     if a_RD.shape[0] != r:
-        raise ModelError(
-            f"`adapter.init_lora_weights: {how}` has only {a_RD.shape[0]} directions in a layer of"
-            f" {tuple(weight_OD.shape)}",
-            need=f"r at most {a_RD.shape[0]}; it is {r}",
-            next=f"--r {a_RD.shape[0]}, or leave `adapter.init_lora_weights` out",
-        )
+        raise _too_few(how, a_RD.shape[0], r, weight_OD)
     return Start(a_RD, b_OR, moves_base=moves_base(how))
 
 
