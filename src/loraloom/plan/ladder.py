@@ -7,7 +7,7 @@ a smaller rank hardly saves anything (an adapter of rank 16 is a small share of 
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -71,11 +71,14 @@ class _Cut:
 
 
 def ladder(case: Case, shape: Shape) -> tuple[Rung, ...]:
-    """The cuts that are left below the plan's `shape`, each upon the ones above it.
-    Rungs that save nothing are left out."""
+    """The cuts that are left below the plan's `shape`, each upon the available ones above it. Cuts
+    that save next to nothing are left out, and those below do without them."""
     before = need(case, shape)
     found: list[Rung] = []
-    for cut in _cuts(case, shape):
+    for make in _CUTS:
+        cut = make(case, shape)
+        if cut is None:
+            continue
         after = need(cut.case, cut.shape)
         if after.value > before.value * ROOM:
             continue
@@ -93,92 +96,123 @@ def ladder(case: Case, shape: Shape) -> tuple[Rung, ...]:
             )
         )
         if cut.available:
-            before = after
+            before, case, shape = after, cut.case, cut.shape
     return tuple(found)
 
 
 def least(case: Case, enough: float = 0.0) -> Least:
-    """The fewest cuts, in order, that bring one candidate down to `enough` bytes with
-    the forecast's margin.
+    """The fewest cuts, in order, that bring one candidate down to `enough` bytes with the
+    forecast's margin.
 
     Where none do, those that need least; a cut at the end that saves next to nothing is not among them.
     """
     shape = decided_shape(case.decided)
-    best = Least(need(case, shape), {})
+    lowest = need(case, shape)
+    best = Least(lowest, {})
     change: dict[str, Any] = {}
-    for cut in _cuts(case, shape):
+    for make in _CUTS:
         if best.need.high <= enough:
             break
-        if not cut.available:
+        cut = make(case, shape)
+        if cut is None or not cut.available:
             continue
-        change |= cut.change
         after = need(cut.case, cut.shape)
+        # Half precision and recomputing make some small models' peaks larger: those do without.
+        if after.value >= lowest.value:
+            continue
+        lowest, case, shape = after, cut.case, cut.shape
+        change |= cut.change
         if after.value <= best.need.value * ROOM:
             best = Least(after, dict(change))
     return best
 
 
-def _cuts(case: Case, shape: Shape) -> Iterator[_Cut]:
-    """Every cut in order; each starts from where the available ones before it have led."""
-    if shape.packed > 1:
-        shape = replace(shape, packed=1, token_budget=None)
-        yield _Cut(
-            "one candidate at a time", {names.MAX_PACKED: 1}, case, shape, "none; a search takes longer"
-        )
-    if case.decided.dtype == "float32" and case.facts.device.kind != "mps":
-        change = {names.DTYPE: "bfloat16"}
-        native = case.facts.device.bf16_native
-        quality = "none that was measured: adapters stay float32"
-        half = case.assuming(change)
-        yield _Cut("bfloat16 base", change, half, shape, quality, "arXiv:2305.14314", available=native)
-        case = half if native else case
-    if not shape.checkpointing:
-        change = {names.GRADIENT_CHECKPOINTING: True}
-        can = engine.GRADIENT_CHECKPOINTING
-        quality = "none: the same gradients"
-        lower = replace(shape, checkpointing=True)
-        yield _Cut(
-            "gradient checkpointing", change, case, lower, quality, "arXiv:1604.06174", 1 / 3, can
-        )
-        shape = lower if can else shape
-    if shape.checkpointing is True and offloads(case):
-        change = {names.GRADIENT_CHECKPOINTING: "offload"}
-        shape = replace(shape, checkpointing="offload")
-        price = offload_share(case)
-        quality = "none: the same gradients"
-        yield _Cut("inputs of blocks on the host", change, case, shape, quality, seconds=price)
-    if shape.quantization == "none":
-        change = {names.QUANTIZATION: "nf4"}
-        can = quantises(case)
-        quality = "none on average: MMLU 53.1 against 53.0"
-        lower = replace(shape, quantization="nf4")
-        yield _Cut(
-            "NF4 base with double quantisation",
-            change,
-            case,
-            lower,
-            quality,
-            "arXiv:2305.14314",
-            0.5,
-            can,
-        )
-        shape = lower if can else shape
-    if shape.micro_batch > 1:
-        rows = shape.micro_batch * case.decided.accumulation
-        change = {names.PER_DEVICE_TRAIN_BATCH_SIZE: 1, names.GRADIENT_ACCUMULATION_STEPS: rows}
-        shape = replace(shape, micro_batch=1)
-        yield _Cut("one row at a time", change, case, shape, "none: the same gradients", seconds=0.2)
-    for length in (shape.length // 2, shape.length // 4):
-        if length < SHORTEST:
-            break
-        quality = f"up to {case.facts.data.share_above(length):.0%} of the rows lose their end"
-        shape = replace(shape, length=length)
-        yield _Cut(f"rows of {length:,} tokens", {names.MAX_LENGTH: length}, case, shape, quality)
-    if case.decided.r > SMALLEST_RANK:
-        change = {names.R: SMALLEST_RANK}
-        quality = "a smaller adapter learns less: 0.7% loss from 16 to 4"
-        source = "thinking-machines-lab/tinker-cookbook"
-        yield _Cut(f"rank {SMALLEST_RANK}", change, case.assuming(change), shape, quality, source)
+def _one_candidate(case: Case, shape: Shape) -> _Cut | None:
+    if shape.packed == 1:
+        return None
+    alone = replace(shape, packed=1, token_budget=None)
+    change = {names.MAX_PACKED: 1}
+    return _Cut("one candidate at a time", change, case, alone, "none; a search takes longer")
 
+
+def _half_precision(case: Case, shape: Shape) -> _Cut | None:
+    if case.decided.dtype != "float32" or case.facts.device.kind == "mps":
+        return None
+    change = {names.DTYPE: "bfloat16"}
+    quality = "none that was measured: adapters stay float32"
+    native = case.facts.device.bf16_native
+    half = case.assuming(change)
+    return _Cut("bfloat16 base", change, half, shape, quality, "arXiv:2305.14314", available=native)
+
+
+def _checkpointing(case: Case, shape: Shape) -> _Cut | None:
+    if shape.checkpointing:
+        return None
+    change = {names.GRADIENT_CHECKPOINTING: True}
+    lower = replace(shape, checkpointing=True)
+    quality = "none: the same gradients"
+    can = engine.GRADIENT_CHECKPOINTING
+    return _Cut("gradient checkpointing", change, case, lower, quality, "arXiv:1604.06174", 1 / 3, can)
+
+
+def _inputs_on_the_host(case: Case, shape: Shape) -> _Cut | None:
+    if shape.checkpointing is not True or not offloads(case):
+        return None
+    change = {names.GRADIENT_CHECKPOINTING: "offload"}
+    lower = replace(shape, checkpointing="offload")
+    quality = "none: the same gradients"
+    price = offload_share(case)
+    return _Cut("inputs of blocks on the host", change, case, lower, quality, seconds=price)
+
+
+def _four_bits(case: Case, shape: Shape) -> _Cut | None:
+    if shape.quantization != "none":
+        return None
+    name = "NF4 base with double quantisation"
+    change = {names.QUANTIZATION: "nf4"}
+    lower = replace(shape, quantization="nf4")
+    quality = "none on average: MMLU 53.1 against 53.0"
+    return _Cut(name, change, case, lower, quality, "arXiv:2305.14314", 0.5, quantises(case))
+
+
+def _one_row(case: Case, shape: Shape) -> _Cut | None:
+    if shape.micro_batch == 1:
+        return None
+    rows = shape.micro_batch * case.decided.accumulation
+    change = {names.PER_DEVICE_TRAIN_BATCH_SIZE: 1, names.GRADIENT_ACCUMULATION_STEPS: rows}
+    lower = replace(shape, micro_batch=1)
+    return _Cut("one row at a time", change, case, lower, "none: the same gradients", seconds=0.2)
+
+
+def _half_the_length(case: Case, shape: Shape) -> _Cut | None:
+    length = shape.length // 2
+    if length < SHORTEST:
+        return None
+    quality = f"up to {case.facts.data.share_above(length):.0%} of the rows lose their end"
+    lower = replace(shape, length=length)
+    return _Cut(f"rows of {length:,} tokens", {names.MAX_LENGTH: length}, case, lower, quality)
+
+
+def _small_rank(case: Case, shape: Shape) -> _Cut | None:
+    if case.decided.r <= SMALLEST_RANK:
+        return None
+    change = {names.R: SMALLEST_RANK}
+    quality = "a smaller adapter learns less: 0.7% loss from 16 to 4"
+    source = "thinking-machines-lab/tinker-cookbook"
+    return _Cut(f"rank {SMALLEST_RANK}", change, case.assuming(change), shape, quality, source)
+
+
+_CUTS: tuple[Callable[[Case, Shape], _Cut | None], ...] = (
+    _one_candidate,
+    _half_precision,
+    _checkpointing,
+    _inputs_on_the_host,
+    _four_bits,
+    _one_row,
+    _half_the_length,
+    _half_the_length,
+    _small_rank,
+)
+"""Each gives what it would make of a case and its shape; None where there is nothing to cut."""
 
 __all__ = ["Least", "Rung", "ladder", "least"]
