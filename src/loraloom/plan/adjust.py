@@ -1,5 +1,5 @@
-"""How goals and presets change what the rules say: a small function a setting, whose
-reason names the one that bent it."""
+"""How goals and presets change what the rules say: a small function for each setting. The reason of
+what it gives names the goal or the preset."""
 
 from __future__ import annotations
 

@@ -25,12 +25,12 @@ COMMON = "common advice"
 """What is recommended again and again, without a measurement: `plan.common_advice` lists it."""
 CONFIG = "config"
 MUCH_TAKEN = 0.25
-"""Share of a device's memory from which on the plan says that other processes hold it."""
+"""Once other processes hold this share of a device's memory, the plan says so."""
 
 
 @dataclass(frozen=True)
 class Facts:
-    """Everything that is: the model, the data and the machine."""
+    """What a plan is made for: the model, the data and the machine."""
 
     model: ModelFacts
     data: DataFacts
@@ -68,7 +68,7 @@ class Decided(dict[str, Advice]):
 
     @property
     def length(self) -> int:
-        """Tokens that are used of a row."""
+        """How many tokens of a row are used."""
         return self[names.MAX_LENGTH].value
 
     @property

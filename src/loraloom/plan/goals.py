@@ -39,7 +39,7 @@ ABOUT = About(
         "What the plan leans towards where it may choose. A goal changes a few rules and says so in"
         " their reasons."
     ),
-    rule="None, unless you name one or a preset brings it along.",
+    rule="None, unless you name one or a preset does.",
     evidence="Each change has its own source, in the reason of the setting that it changes.",
 )
 
@@ -76,7 +76,7 @@ def _more_epochs(case: Case, advice: Advice) -> Bent | None:
     if case.asked.training.max_steps or not case.facts.data.validation_rows:
         return None
     value = min(2 * advice.value, max(advice.value, most_epochs(case.facts.model)))
-    return Bent(value, "more passes, of which the best checkpoint is kept", "arXiv:2305.16264", "C")
+    return Bent(value, "more passes, and the best checkpoint of them is kept", "arXiv:2305.16264", "C")
 
 
 def most_epochs(model: ModelFacts) -> int:
@@ -127,7 +127,7 @@ def _half_precision(case: Case, advice: Advice) -> Bent | None:
         return None
     return Bent(
         "bf16",
-        "two bytes a number of the base instead of four, at the speed of the hardware",
+        "two bytes for a number of the base instead of four, and the hardware computes them",
         "arXiv:2305.14314",
         "A",
     )
@@ -178,14 +178,14 @@ def _usual_length(case: Case, advice: Advice) -> Bent | None:
 
 
 GOALS: dict[str, Lean] = {
-    "auto": Lean("no lean: each rule decides by your model, data and machine", {}),
+    "auto": Lean("no preference: each rule decides by your model, data and machine", {}),
     "quality": Lean(
         "the lowest loss, at more time and memory: a larger rank and more passes",
         {names.R: _more_rank, epochs.KEY: _more_epochs},
     ),
     "retain": Lean(
         "keep what the base can do: a small rank, fewer passes, half the rate; rows of general text"
-        " mixed into data.train help most, and those only you can add",
+        " mixed into data.train help most, and only you can add those",
         {
             names.R: at_most(RETAIN_RANK, "a smaller rank learns less and forgets less", FORGETS_LESS),
             epochs.KEY: _half_the_epochs,
@@ -216,12 +216,12 @@ GOALS: dict[str, Lean] = {
             names.GRADIENT_CHECKPOINTING: _recompute,
             names.QUANTIZATION: _four_bits,
             names.MAX_PACKED: at_most(
-                1, "one candidate at a time: each further one brings its own state", DERIVED, "M"
+                1, "one candidate at a time: each more needs memory of its own", DERIVED, "M"
             ),
         },
     ),
     "fastest": Lean(
-        "an answer soon: fewer passes, a small rank, no dropout, the longest rows cut",
+        "a result soon: fewer passes, a small rank, no dropout, the longest rows cut",
         {
             names.MAX_LENGTH: _usual_length,
             names.R: at_most(SMALL_RANK, "a small adapter costs less at each step", DERIVED, "M"),

@@ -2,7 +2,7 @@
 and merging one into its base.
 
 Both run the plain model with PEFT's adapter on it, one adapter at a time: there is no
-pack, no gradient and no layout.
+pack and no gradient.
 
     generation  weights + adapter + cache of keys and values + logits of the last position
                 + the pass over the prompts

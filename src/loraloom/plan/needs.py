@@ -1,5 +1,5 @@
-"""The forecast of memory for the engine that was asked for: our own, or PEFT's, which a
-plan can only foretell."""
+"""The forecast of memory for the engine that was asked for: our own, or PEFT's, for which there is
+nothing but the forecast."""
 
 from __future__ import annotations
 
@@ -64,13 +64,9 @@ def notes_on_device(device: DeviceFacts, dtype: str) -> tuple[str, ...]:
 
 
 def notes_on_engine(case: Case) -> tuple[str, ...]:
-    """What a reader of the plan should know about whose memory it tells."""
+    """Which engine the forecast of memory is for, where it is not our own."""
     if case.asked.engine == "packed":
         return ()
     here = "" if case.facts.device.kind == "cuda" else f"; this device is {case.facts.device.name}"
-    return (
-        (
-            f"memory is that of PEFT on CUDA with the base in half precision{here}. loraloom itself does"
-            " not train so"
-        ),
-    )
+    whose = f"memory is that of PEFT on CUDA with the base in half precision{here}"
+    return (f"{whose}. loraloom itself trains in another way",)

@@ -1,10 +1,10 @@
 """How many candidates should train at once: the time of a tick as measured in warm-up,
 and what follows from it.
 
-A tick takes about t = c0 + c1 * tokens + c2 * adapters: c0 is paid once however many ride along (reading
-the weights, Python, launches), c1 is arithmetic, c2 what each adapter adds (its small products, its
-optimiser step). Packing saves c0; where c0 is small there is little to save, and where c2 is large there
-is something to lose. So it is measured.
+A tick takes about t = c0 + c1 * tokens + c2 * adapters: c0 is paid once however many candidates share
+the tick (reading the weights, Python, launches), c1 is arithmetic, c2 what each adapter adds (its small
+products, its optimiser step). Packing saves c0; where c0 is small there is little to save, and where c2
+is large there is something to lose. So it is measured.
 """
 
 from __future__ import annotations

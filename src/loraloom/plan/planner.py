@@ -49,7 +49,7 @@ class Plan:
     shape: Shape
     """What the forecast of memory is for: the whole pack, and how it is trained."""
     notes: tuple[str, ...] = ()
-    """What is worth knowing about the forecast, and is nothing to be warned of."""
+    """What is worth knowing about the forecast, but no reason for a warning."""
 
     @property
     def case(self) -> Case:

@@ -129,8 +129,9 @@ def seconds_at(tokens: float, ticks: Sequence[tuple[float, float]]) -> float:
     """Seconds of a tick of so many tokens, from the (tokens, seconds) of timed ones, by
     the line that fits them best.
 
-    A few ticks may have drawn longer rows than a run has on average. More tokens take no less, and none
-    take something, so the line rises, and meets zero tokens at no less than zero seconds.
+    A few ticks may have drawn longer rows than a run has on average. More tokens take no less time,
+    and a tick of none still takes some, so the line rises, and meets zero tokens at no less than zero
+    seconds.
     """
     mean_tokens, mean_seconds = (fmean(column) for column in zip(*ticks, strict=True))
     spread = sum((one - mean_tokens) ** 2 for one, _ in ticks)

@@ -26,8 +26,8 @@ def _model(case: Case) -> list[str]:
         found.append(f"{model.name_or_path} cannot be trained as it is: {model.weights_problem}")
     if model.experts:
         found.append(
-            f"the {model.experts} experts of each layer and their router stay as they are: adapters take"
-            " the other layers"
+            f"the {model.experts} experts of each layer and their router stay as they are: adapters go"
+            " on the other layers"
         )
     found.extend(left_out(model.linears, model.experts))
     if model.prequantized:
@@ -89,10 +89,10 @@ def _settings(case: Case) -> list[str]:
             f"r = {r} is more than half the width of the model ({width}): the adapter is hardly low-rank"
         )
     if case.decided.precision == "bf16" and not case.facts.device.bf16_native:
-        found.append(f"{case.facts.device.name} emulates bf16: it works and is slow")
+        found.append(f"{case.facts.device.name} emulates bf16, which works but is slow")
     if case.decided.precision == "fp16":
         found.append(
-            "a float16 base loses gradients below 6e-8 and overflows above 65,504: look at the first"
+            "a float16 base loses gradients below 6e-8 and overflows above 65,504: watch the first"
             " losses"
         )
     return found
@@ -110,4 +110,4 @@ def _limits(case: Case, forecast: Mapping[str, Estimate]) -> list[str]:
     others = f" while others have {1 - share:.0%} of the cores" if share < 1 else ""
     taken = f"{count(needed.value / share)} seconds{others}"
     search = f"{case.decided.trials} candidates take about {taken}"
-    return [f"{search}, {count(allowed)} are allowed: some will not end"]
+    return [f"{search}, {count(allowed)} are allowed: some will not finish"]

@@ -40,10 +40,8 @@ def advise(case: Case) -> Advice:
     r = case.decided.r
     if case.facts.model.kind == "encoder":
         value = ENCODER_SCALE * r
-        reason = (
-            f"twice the rank, as where our rate for encoders comes from: scale alpha/r = {value}/{r} ="
-            f" {value / r:g}"
-        )
+        scale = f"scale alpha/r = {value}/{r} = {value / r:g}"
+        reason = f"twice the rank, as in the runs that our rate for encoders comes from: {scale}"
         return Advice(value, reason, "arXiv:2106.09685", (r, 4 * r), "B")
     reason = (
         "fixed, with the rate tuned for it: the best rate then hardly moves with the rank; "

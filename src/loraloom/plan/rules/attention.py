@@ -22,8 +22,8 @@ ABOUT = About(
 def advise(case: Case) -> Advice:
     if case.facts.model.supports_sdpa:
         reason = (
-            "torch's fused attention: no table of scores is kept, which unfused grows with the square of"
-            " the length"
+            "torch's fused attention keeps no table of scores, which would grow with the square of the"
+            " length"
         )
         return Advice("sdpa", reason, "huggingface/transformers", ("sdpa", "eager"), "A")
     reason = f"transformers has no fused attention for {case.facts.model.model_type}"

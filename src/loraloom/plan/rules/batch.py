@@ -37,7 +37,7 @@ BY_ROWS = ((500, 4), (2_000, 8), (100_000, 16))
 LARGE = 32
 RANGE = (4, 64)
 SLACK_MIB = 32
-"""A budget that is named holds in the next process too, whose libraries may take a little more."""
+"""Added to a budget that an error proposes: libraries of the next process may take a little more."""
 
 
 def advise(case: Case) -> Advice:

@@ -1,4 +1,4 @@
-"""How many tokens of a row are used. Rows are only cut where the model or the memory ends."""
+"""How many tokens of a row are used. Rows are only cut at the positions of the model, or at CAP."""
 
 from __future__ import annotations
 

@@ -18,7 +18,7 @@ ABOUT = About(
     rule=(
         "bf16 where the device computes it in hardware and the model is large enough for it to matter;"
         " fp16 only on a CUDA device without bf16 where a float32 base would take over half of the"
-        " memory, and never for T5's kind; else fp32."
+        " memory, and never for models like T5; else fp32."
     ),
     evidence=(
         "Half the memory and time of the base. QLoRA (arXiv:2305.14314) trains with bf16 products; fp16"

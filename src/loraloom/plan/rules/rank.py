@@ -40,7 +40,7 @@ ABOUT = About(
 FLOOR = {"encoder": 8, "decoder": 16, "encoder_decoder": 16}
 CAP = 256
 WIDTH_SHARE = 4
-"""A rank above a quarter of the width is hardly low: nothing published goes there."""
+"""A rank above a quarter of the width is hardly low: no publication goes that far."""
 
 
 def advise(case: Case) -> Advice:

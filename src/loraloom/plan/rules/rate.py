@@ -17,7 +17,7 @@ ABOUT = About(
         "Language models: 4e-4 (r/16)^0.25 (32/alpha) sqrt(max(batch, 16)/128), half as much again under"
         " 100 steps, clipped to 5e-5 to 1e-3, larger below 1,024 units of width. Encoders: 1e-3 up to"
         " 40M parameters and twice that under 100 steps, 4.5e-4 up to 200M, 3e-4 above, at r 8 and alpha"
-        " 16. T5's kind: 1e-3."
+        " 16. Models like T5: 1e-3."
     ),
     evidence=(
         "Scored on a public sweep by benchmarks/advice_rate, for small encoders on runs of our own. A"
@@ -60,7 +60,9 @@ def advise(case: Case) -> Advice:
     if case.facts.model.kind == "encoder":
         return _encoder(case)
     if case.facts.model.kind == "encoder_decoder":
-        reason = "T5's kind take ten times the rate of decoders (in bf16 or float32: float16 overflows)"
+        reason = (
+            "models like T5 take ten times the rate of decoders (in bf16 or float32: float16 overflows)"
+        )
         return Advice(
             SEQ2SEQ_RATE, reason, "huggingface/peft examples", around(SEQ2SEQ_RATE, ENCODER_CAP), "C"
         )

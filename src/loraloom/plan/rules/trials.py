@@ -1,4 +1,4 @@
-"""How many candidates a search tries where nobody says: as many as one can wait for."""
+"""How many candidates a search tries by default: as many as one can wait for."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ ABOUT = About(
 LEVELS = (32, 16, 4)
 """With its race a search of 8 takes nearly as long as one of 16."""
 PATIENCE = 1800.0
-"""Seconds that a search may take for which nobody said how long."""
+"""Seconds that a search may take where no limit was given."""
 
 
 def advise(case: Case) -> Advice:
