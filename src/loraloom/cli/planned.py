@@ -28,6 +28,7 @@ PREVIEWED = 2
 
 FORECASTS = {
     "memory": ("memory", "bytes"),
+    "streamed": ("weights that are streamed, apart from memory", "bytes"),
     "time": ("time", "seconds"),
     "generation": ("memory to write answers with an adapter", "bytes"),
     "export": ("memory to merge an adapter into the base", "bytes"),

@@ -39,6 +39,8 @@ class ModelConfig:
     revision: str | None = None
     dtype: Literal["auto", "float32", "bfloat16", "float16", "float64"] = "auto"
     quantization: Literal["auto", "none", "nf4", "int8"] = "auto"
+    streaming: bool | Auto = "auto"
+    """Whether the base stays where there is room for it, and is brought piece by piece for each pass."""
     attn_implementation: str = "auto"
     trust_remote_code: bool = False
 

@@ -6,6 +6,7 @@ NAME_OR_PATH = "model.name_or_path"
 REVISION = "model.revision"
 DTYPE = "model.dtype"
 QUANTIZATION = "model.quantization"
+STREAMING = "model.streaming"
 ATTN_IMPLEMENTATION = "model.attn_implementation"
 
 TRAIN = "data.train"

@@ -6,7 +6,7 @@ import copy
 import logging
 import warnings
 from collections.abc import Generator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -18,6 +18,7 @@ from loraloom.errors import LoraloomError, ModelError, first_line
 from loraloom.lora.device_faults import is_of_device
 from loraloom.lora.frozen import keep_few_programs
 from loraloom.lora.full_weights import FullWeights
+from loraloom.lora.mapped import mapped_files, refuse_copies
 from loraloom.lora.quantised import QuantisedLinear
 from loraloom.lora.quantised_loading import (
     linears_outside_blocks,
@@ -182,6 +183,7 @@ def load_base(
     attn_implementation: str | None = None,
     device: str = "cpu",
     quantization: str = "none",
+    streaming: bool = False,
 ) -> Base:
     """Load model and tokenizer for a task. A head that the weights lack is initialised from `seed`.
 
@@ -189,6 +191,7 @@ def load_base(
         quantization: "nf4" or "int8" holds the linear layers inside the blocks in few bits, each
             quantised as it is read; embeddings, heads and norms stay in `dtype`. A base whose files are
             quantised is taken as it is.
+        streaming: leave the weights where they are stored (`lora.mapped`).
 
     Raises:
         ModelError: no weights, an unknown architecture, or a model that does not do the task.
@@ -220,14 +223,15 @@ def load_base(
                 kept = linears_outside_blocks(auto, config, trust_remote_code=trust_remote_code)
                 extra |= options_for_full(quantization, kept, DTYPES[dtype], device)
             torch.manual_seed(seed)
-            loaded: Any = auto.from_pretrained(
-                name_or_path,
-                config=config,
-                dtype=DTYPES[dtype],
-                output_loading_info=True,
-                **source,
-                **extra,
-            )
+            with mapped_files() if streaming else nullcontext([]) as maps:
+                loaded: Any = auto.from_pretrained(
+                    name_or_path,
+                    config=config,
+                    dtype=DTYPES[dtype],
+                    output_loading_info=True,
+                    **source,
+                    **extra,
+                )
             model, info = loaded
     except LoraloomError:
         raise
@@ -243,6 +247,8 @@ def load_base(
             next="ls the folder" if folder else "check the name, or give a local folder",
         ) from error
     _refuse_random(model, info, task, name_or_path)
+    if streaming:
+        refuse_copies(model, maps, name_or_path)
     take_over(model, DTYPES[dtype])
     if quantization != "none":
         remember_full_weights(model, FullWeights(name_or_path, revision))

@@ -69,6 +69,7 @@ class Prepared:
             attn_implementation=values[names.ATTN_IMPLEMENTATION],
             device=device or self.facts.device.kind,
             quantization=values[names.QUANTIZATION],
+            streaming=values[names.STREAMING],
         )
         if self.task == "causal_lm" and not base.tokenizer.chat_template:
             base.tokenizer.chat_template = form_template(self.recognised.format, base.tokenizer)

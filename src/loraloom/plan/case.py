@@ -59,6 +59,10 @@ class Decided(dict[str, Advice]):
         return self[names.QUANTIZATION].value
 
     @property
+    def streaming(self) -> bool:
+        return self[names.STREAMING].value
+
+    @property
     def attention(self) -> str:
         return self[names.ATTN_IMPLEMENTATION].value
 

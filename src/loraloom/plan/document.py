@@ -12,8 +12,9 @@ from loraloom.plan.search_space import space_json
 from loraloom.plan.time import trainings_of_search
 from loraloom.records import Estimate
 
-AFTERWARDS = ("generation", "export")
-"""What an adapter is used for: writing answers, and being merged into its base."""
+BESIDE = ("streamed", "generation", "export")
+"""Forecasts beside that of training: weights apart from its memory, and what an adapter is used for,
+writing answers and being merged into its base."""
 
 
 def bytes_json(estimate: Estimate) -> dict[str, int]:
@@ -48,7 +49,7 @@ def plan_json(plan: Plan) -> dict[str, Any]:
                     "total_seconds": round(time.value / plan.facts.device.share, 1),
                 },
             },
-            **{name: bytes_json(plan.forecast[name]) for name in AFTERWARDS if name in plan.forecast},
+            **{name: bytes_json(plan.forecast[name]) for name in BESIDE if name in plan.forecast},
         },
         "ladder": [asdict(rung) for rung in ladder(plan.case, plan.shape)],
         "device": {

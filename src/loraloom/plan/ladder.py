@@ -14,9 +14,9 @@ from typing import Any
 from loraloom.config import names
 from loraloom.plan import engine
 from loraloom.plan.case import DERIVED, Case
-from loraloom.plan.needs import need, offloads, quantises
+from loraloom.plan.needs import need, offloads, quantises, streams
 from loraloom.plan.shape import Shape, decided_shape
-from loraloom.plan.time import offload_share
+from loraloom.plan.time import offload_share, streaming_share
 from loraloom.records import Estimate
 
 SHORTEST = 32
@@ -175,6 +175,18 @@ def _four_bits(case: Case, shape: Shape) -> _Cut | None:
     return _Cut(name, change, case, lower, quality, "arXiv:2305.14314", 0.5, quantises(case))
 
 
+def _streamed(case: Case, shape: Shape) -> _Cut | None:
+    if shape.streaming or not streams(case):
+        return None
+    change: dict[str, Any] = {names.STREAMING: True}
+    if shape.quantization != "none":
+        change[names.QUANTIZATION] = "none"  # codes have no file of their own
+    lower = replace(shape, streaming=True, quantization="none")
+    quality = "none: the same weights"
+    price = streaming_share(case, lower)
+    return _Cut("weights that stay in their files", change, case, lower, quality, seconds=price)
+
+
 def _one_row(case: Case, shape: Shape) -> _Cut | None:
     if shape.micro_batch == 1:
         return None
@@ -208,6 +220,7 @@ _CUTS: tuple[Callable[[Case, Shape], _Cut | None], ...] = (
     _checkpointing,
     _inputs_on_the_host,
     _four_bits,
+    _streamed,
     _one_row,
     _half_the_length,
     _half_the_length,

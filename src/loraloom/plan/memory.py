@@ -67,7 +67,7 @@ def forecast_memory(case: Case, shape: Shape) -> Estimate:
     evaluation = evaluation_bytes(case, shape)
     passing = max(activations + logits, evaluation)
     parts = {
-        "weights": weight_bytes(case.facts.model, element, shape.quantization),
+        "weights": held_bytes(case, shape),
         "programs": program_bytes(case),
         "adapters": shape.packed * trained * adapter_bytes + stack_bytes(case, shape),
         "gradients": shape.packed * trained * GRADIENT_BYTES,
@@ -103,6 +103,33 @@ def weight_bytes(model: ModelFacts, element: float, quantization: str) -> float:
         return model.parameters * element
     small = {"nf4": NF4_BYTES, "int8": 1.0}[quantization]
     return model.linear_parameters * small + (model.parameters - model.linear_parameters) * element
+
+
+def held_bytes(case: Case, shape: Shape) -> float:
+    """What of the frozen model is in memory: all of it, or where it is streamed, what has to be there at
+    once. From a disk that is what one product reads, a block's weights or the head's; the system keeps
+    more of it while there is room, and takes that back when there is not."""
+    model, element = case.facts.model, case.decided.dtype_bytes
+    if not shape.streaming:
+        return weight_bytes(model, element, shape.quantization)
+    return max(block_bytes(case, shape), model.vocab_size * model.hidden_size * element)
+
+
+def streamed(case: Case, shape: Shape) -> Estimate:
+    """The weights that are brought for each pass, apart from the memory that a run takes."""
+    size = streamed_bytes(case, shape)
+    return Estimate(value=size, low=size, high=size, unit="bytes", parts={"weights": size})
+
+
+def block_bytes(case: Case, shape: Shape) -> float:
+    """The weights of one repeated block."""
+    model = case.facts.model
+    return streamed_bytes(case, shape) / max(1, model.layers)
+
+
+def streamed_bytes(case: Case, shape: Shape) -> float:
+    """The weights that are brought for each pass: from a disk all of them."""
+    return weight_bytes(case.facts.model, case.decided.dtype_bytes, shape.quantization)
 
 
 def program_bytes(case: Case) -> float:

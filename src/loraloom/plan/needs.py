@@ -6,9 +6,11 @@ from __future__ import annotations
 from loraloom.facts.device import DeviceFacts
 from loraloom.plan import engine
 from loraloom.plan.case import Case
-from loraloom.plan.memory import forecast_memory
+from loraloom.plan.memory import forecast_memory, streamed_bytes
+from loraloom.plan.numbers import bytes_text
 from loraloom.plan.peft_memory import forecast_peft, peft_run, sizes_of
 from loraloom.plan.shape import Shape
+from loraloom.plan.time import DISK_BYTES, streaming_seconds
 from loraloom.records import Estimate
 
 
@@ -37,6 +39,15 @@ def offloads(case: Case) -> bool:
     return packs_candidates(case) and case.facts.device.kind in engine.OFFLOAD
 
 
+def streams(case: Case) -> bool:
+    """Whether the engine can bring the frozen weights piece by piece: on a CPU from their files, where
+    they are stored as they are computed."""
+    device, decided = case.facts.device, case.decided
+    if not packs_candidates(case) or device.kind not in engine.STREAMING:
+        return False
+    return device.kind != "cpu" or case.facts.model.dtype == decided.dtype
+
+
 PARTS = {"kernels": "Triton kernels", "cuda_graphs": "CUDA graphs", "fused_base": "fused norms"}
 """Parts of a GPU's fast path, as people call them."""
 
@@ -61,6 +72,20 @@ def notes_on_device(device: DeviceFacts, dtype: str) -> tuple[str, ...]:
         parts = f"{', '.join(first)} and {last}" if first else last
         notes.append(f"{parts} are not used: {next(iter(refused.values()))}; plain torch does the same")
     return tuple(notes)
+
+
+def notes_on_streaming(case: Case, shape: Shape) -> tuple[str, ...]:
+    """What is not in the memory of a plan whose base is streamed, and what it costs."""
+    if not shape.streaming:
+        return ()
+    size, seconds = bytes_text(streamed_bytes(case, shape)), streaming_seconds(case, shape)
+    return (
+        (
+            f"{size} of weights stay in their files, apart from this memory, and are read twice a pass:"
+            f" {seconds:,.1f} seconds at {DISK_BYTES / 1e9:g} GB/s. Should the disk go away, the system"
+            " ends the run; --resume goes on from its last checkpoint"
+        ),
+    )
 
 
 def notes_on_engine(case: Case) -> tuple[str, ...]:

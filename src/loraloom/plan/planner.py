@@ -17,9 +17,16 @@ from loraloom.lora.workers import most_at_once
 from loraloom.plan import engine, goals, presets
 from loraloom.plan.adjust import bent
 from loraloom.plan.case import CONFIG, Case, Decided, Facts, target_linears
+from loraloom.plan.memory import streamed
 from loraloom.plan.memory_after_training import forecast_afterwards
-from loraloom.plan.needs import need, notes_on_device, notes_on_engine, packs_candidates
-from loraloom.plan.rules import RULES, batch, checkpointing, max_length, rank, rate
+from loraloom.plan.needs import (
+    need,
+    notes_on_device,
+    notes_on_engine,
+    notes_on_streaming,
+    packs_candidates,
+)
+from loraloom.plan.rules import RULES, batch, checkpointing, max_length, rank, rate, streaming
 from loraloom.plan.shape import Shape, decided_shape
 from loraloom.plan.time import forecast_time, trainings_of_search
 from loraloom.plan.warnings import warnings_for
@@ -42,7 +49,8 @@ class Plan:
     settings: Decided
     forecast: Mapping[str, Estimate]
     """"memory" of the whole pack, "time" of the whole search; "memory_one" and "time_one" of one
-    candidate alone; memory of what comes after, "generation" (where the task writes) and "export"."""
+    candidate alone; memory of what comes after, "generation" (where the task writes) and "export";
+    "streamed" weights, where they are apart from memory."""
     warnings: tuple[str, ...]
     config: Config
     facts: Facts
@@ -107,6 +115,8 @@ def make_plan(config: Config, facts: Facts) -> Plan:
     decided["preset"] = presets.advise(case)
     for key in RULES:
         decided[key] = _asked(case, key) if is_asked(case.asked, key) else _advised(case, key)
+        if key == names.STREAMING:
+            streaming.check(case)
     _check_fit(case)
     shape = _shape_of_pack(case)
     trainings = trainings_of_search(case)
@@ -119,7 +129,13 @@ def make_plan(config: Config, facts: Facts) -> Plan:
         "time_one": forecast_time(case),
         **forecast_afterwards(case),
     }
-    notes = (*notes_on_engine(case), *notes_on_device(facts.device, decided.dtype))
+    if shape.streaming:
+        forecast["streamed"] = streamed(case, shape)
+    notes = (
+        *notes_on_engine(case),
+        *notes_on_streaming(case, shape),
+        *notes_on_device(facts.device, decided.dtype),
+    )
     return Plan(decided, forecast, warnings_for(case, forecast), case.asked, facts, shape, notes)
 
 

@@ -19,6 +19,7 @@ class Shape:
         packed: candidates that share a pass.
         checkpointing: whether blocks are run again on the way back; "offload" keeps their
             inputs on the host.
+        streaming: whether the frozen weights are brought piece by piece.
         workers: passes that run at once, if there are as many candidates.
     """
 
@@ -27,6 +28,7 @@ class Shape:
     packed: int = 1
     checkpointing: bool | Literal["offload"] = False
     quantization: str = "none"
+    streaming: bool = False
     workers: int = 1
     token_budget: int | None = None
     """Padded tokens of a pass; None for the device's own number."""
@@ -64,6 +66,7 @@ def decided_shape(
         packed=packed,
         checkpointing=decided.checkpointing,
         quantization=decided.quantization,
+        streaming=decided.streaming,
         workers=workers,
         token_budget=token_budget,
     )

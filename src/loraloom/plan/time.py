@@ -16,7 +16,9 @@ from loraloom.facts.data import DataFacts
 from loraloom.facts.speed import matmul_flops
 from loraloom.plan import engine
 from loraloom.plan.case import Case
+from loraloom.plan.memory import streamed_bytes
 from loraloom.plan.pass_memory import supervised_share
+from loraloom.plan.shape import Shape, decided_shape
 from loraloom.records import Estimate, TrainingSpec
 from loraloom.search.finals import race_runs
 from loraloom.search.pruners import is_wide
@@ -33,6 +35,8 @@ PADDING = 1.1
 LINK_BYTES = 2.0e10
 """Bytes a second between pinned memory of the host and a GPU: PCIe 4.0 with 16 lanes moves 3.2e10 at
 most. Assumed."""
+DISK_BYTES = 1.0e9
+"""Bytes a second from a disk: a fast one, read in order. Assumed."""
 EVALUATIONS = TrainingSpec.evaluations
 """How often a candidate is scored on validation."""
 SPREAD = (0.5, 2.0)
@@ -68,6 +72,8 @@ def forecast_time(
         "evaluation": trials * scored * per_token / 2 / rate,
         "startup": STARTUP_SECONDS,
     }
+    if case.decided.streaming:
+        parts["streaming"] = passes * streaming_seconds(case, decided_shape(case.decided))
     value = sum(parts.values())
     return Estimate(
         value=value, low=value * SPREAD[0], high=value * SPREAD[1], unit="seconds", parts=parts
@@ -88,6 +94,19 @@ def offload_share(case: Case) -> float:
     products = 2 * model.linear_parameters / max(1, model.layers) / operations_a_second(case)
     copy = model.hidden_size * case.decided.dtype_bytes / LINK_BYTES
     return (max(0.0, copy - products) + max(0.0, copy - 2 * products)) / (3 * products)
+
+
+def streaming_seconds(case: Case, shape: Shape) -> float:
+    """What a training pass of this shape waits for weights: from a disk they come twice, for the way
+    forward and for the way back, and nothing is computed meanwhile."""
+    return 2 * streamed_bytes(case, shape) / DISK_BYTES
+
+
+def streaming_share(case: Case, shape: Shape) -> float:
+    """The share by which a pass takes longer where the weights are streamed."""
+    tokens = shape.tokens(case.facts.device.kind)
+    computing = tokens * operations_per_token(case) / operations_a_second(case)
+    return streaming_seconds(case, shape) / computing
 
 
 def passes_of_all(case: Case, trials: float, packed: int, token_budget: int) -> float:

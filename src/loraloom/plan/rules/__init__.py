@@ -29,6 +29,7 @@ _ORDER = (
     "optimiser",
     "checkpointing",
     "quantization",
+    "streaming",
     "batch",
     "accumulation",
     "epochs",
