@@ -133,11 +133,20 @@ def class_names(config: PreTrainedConfig) -> tuple[str, ...]:
 
 def quantization_method(config: PreTrainedConfig) -> str | None:
     """With which the checkpoint itself is quantised; None where it is not."""
-    found = getattr(config, "quantization_config", None)
-    if found is None:
+    stated = _quantization(config)
+    if stated is None:
         return None
-    if isinstance(found, dict):
-        method = cast("dict[str, Any]", found).get("quant_method")
-    else:
-        method = getattr(found, "quant_method", None)
+    method = stated.get("quant_method")
     return str(getattr(method, "value", method) or "unknown")
+
+
+def quantization_bits(config: PreTrainedConfig) -> int:
+    """Bits of a code of a checkpoint that is quantised: 8 where its config does not say fewer."""
+    stated = _quantization(config) or {}
+    bits = stated.get("bits") or (4 if stated.get("load_in_4bit") else 8)
+    return bits if isinstance(bits, int) else 8
+
+
+def _quantization(config: PreTrainedConfig) -> dict[str, Any] | None:
+    found: Any = getattr(config, "quantization_config", None)
+    return found if found is None or isinstance(found, dict) else found.to_dict()

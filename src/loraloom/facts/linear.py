@@ -26,13 +26,20 @@ MLP_LEAVES = frozenset(
 
 @dataclass(frozen=True)
 class LinearFact:
-    """One linear layer. `why`: the reason for the role "frozen"."""
+    """One linear layer.
+
+    Attributes:
+        why: the reason for the role "frozen".
+        takes_codes: whether quantising the base holds its weight in few bits. Layers outside the
+            blocks stay as they are.
+    """
 
     path: str
     in_features: int
     out_features: int
     role: Role
     why: str = ""
+    takes_codes: bool = True
 
     @property
     def name(self) -> str:

@@ -74,7 +74,7 @@ class LlamaLike:
             for name, (d_in, d_out, _) in self._block().items()
             for path in (f"model.layers.{layer}.{name}",)
         )
-        return (*blocks, LinearFact(head, self.hidden, classes, "head"))
+        return (*blocks, LinearFact(head, self.hidden, classes, "head", takes_codes=False))
 
     def modules(self, task: Task) -> tuple[str, ...]:
         """Paths of all modules that own parameters, themselves or inside them."""

@@ -96,6 +96,7 @@ def linears_of(
     from transformers.pytorch_utils import Conv1D
 
     output = cast("Any", model).get_output_embeddings()
+    coded = _that_take_codes(model)
     facts: list[LinearFact] = []
     for path, module in model.named_modules():
         if isinstance(module, Conv1D):
@@ -108,7 +109,7 @@ def linears_of(
         is_head = module is output or any(path == head or path.startswith(f"{head}.") for head in heads)
         why = frozen_because(path, d_out, experts)
         role = "frozen" if why else role_of(path)
-        facts.append(LinearFact(path, d_in, d_out, "head" if is_head else role, why))
+        facts.append(LinearFact(path, d_in, d_out, "head" if is_head else role, why, module in coded))
     candidates = [one for one in facts if one.role not in NO_TARGETS]
     shapes = {one.path: (one.in_features, one.out_features) for one in candidates}
     positions = config_fields.max_positions(cast("Any", model).config.get_text_config())
@@ -117,6 +118,20 @@ def linears_of(
         replace(one, role="frozen", why=left_out[one.path]) if one.path in left_out else one
         for one in facts
     )
+
+
+def _that_take_codes(model: nn.Module) -> set[nn.Module]:
+    """Modules whose weights quantising the base holds in few bits: inside the blocks, without those that
+    their family keeps in float32 (of T5, the second layer of an MLP)."""
+    from loraloom.lora.checkpointing import repeated_blocks
+
+    kept = set(getattr(model, "_keep_in_fp32_modules", None) or ())
+    return {
+        module
+        for block in repeated_blocks(model)
+        for path, module in block.named_modules()
+        if not kept & set(path.split("."))
+    }
 
 
 def _astray(model: nn.Module, paths: Sequence[str]) -> dict[str, str]:

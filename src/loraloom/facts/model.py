@@ -39,6 +39,8 @@ DEFAULT_TASK: dict[Kind, Task] = {
     "encoder": "seq_cls",
     "encoder_decoder": "seq2seq_lm",
 }
+GROUP = 64
+"""Numbers that share a scale, where that has to be guessed."""
 
 
 @dataclass(frozen=True)
@@ -82,6 +84,10 @@ class ModelFacts:
     """Numbers in the experts that one token goes through."""
     prequantized: str | None = None
     """Method with which the checkpoint itself is quantised ("gptq", "awq", ...)."""
+    coded_bytes: int = 0
+    """Of such a checkpoint: what its layers in few bits take. Estimated where no weights are there."""
+    plain_parameters: int = 0
+    """And its numbers outside of them."""
     classes: tuple[str, ...] = ()
     """What the weights' own head tells apart, by number: LABEL_0, ... where config.json does not name
     them. Empty where the weights have no such head, or other classes were asked for."""
@@ -221,6 +227,10 @@ def _described(
     heads = config_fields.attention_heads(text)
     reads_beyond = config_fields.batch_reads_beyond(text)
     limits = [limit for limit in (config_fields.max_positions(text), reads_beyond) if limit]
+    linears = linears_of(model, head_modules, experts, task)
+    parameters = sum(parameter.numel() for parameter in model.parameters())
+    method = config_fields.quantization_method(config)
+    coded_bytes, plain_parameters = _held_in_codes(config, linears, parameters, weights)
     return ModelFacts(
         name_or_path=name_or_path,
         revision=revision,
@@ -228,7 +238,7 @@ def _described(
         model_type=str(config.model_type),
         architecture=type(model).__name__,
         kind=kind,
-        parameters=sum(parameter.numel() for parameter in model.parameters()),
+        parameters=parameters,
         hidden_size=config_fields.hidden_size(text),
         layers=config_fields.layer_count(text, kind),
         heads=heads,
@@ -238,7 +248,7 @@ def _described(
         max_positions=min(limits, default=None),
         batch_reads_beyond=reads_beyond,
         tied_embeddings=bool(getattr(text, "tie_word_embeddings", False)),
-        linears=linears_of(model, head_modules, experts, task),
+        linears=linears,
         modules=paths_with_parameters(model),
         head_modules=head_modules,
         has_weights=weights.problem is None,
@@ -247,12 +257,26 @@ def _described(
         supports_sdpa=bool(getattr(model, "_supports_sdpa", False)),
         experts=experts,
         active_expert_parameters=active,
-        prequantized=config_fields.quantization_method(config),
+        prequantized=method,
+        coded_bytes=coded_bytes if method else 0,
+        plain_parameters=plain_parameters if method else 0,
         classes=_stored_classes(config, model, head_modules, weights) if trained == task else (),
         is_local=Path(name_or_path).expanduser().is_dir(),
         weights_problem=weights.problem,
         read_config=lambda: config,
     )
+
+
+def _held_in_codes(
+    config: PreTrainedConfig, linears: Sequence[LinearFact], parameters: int, weights: Weights
+) -> tuple[int, int]:
+    """Bytes in codes, and numbers outside of them: of the files, or where those are not there, as if
+    each group of 64 numbers had a scale of two bytes."""
+    if weights.coded_bytes:
+        return weights.coded_bytes, weights.plain_numbers
+    coded = sum(linear.parameters for linear in linears if linear.takes_codes)
+    bits = config_fields.quantization_bits(config) + 16 / GROUP
+    return round(coded * bits / 8), parameters - coded
 
 
 def _stored_classes(

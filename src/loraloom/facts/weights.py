@@ -9,8 +9,10 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 import struct
 from collections import Counter
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, cast
@@ -28,6 +30,15 @@ whole."""
 
 
 @dataclass(frozen=True)
+class Tensor:
+    """One tensor as a header tells it."""
+
+    dtype: str
+    bytes: int
+    numbers: int
+
+
+@dataclass(frozen=True)
 class Weights:
     """The weight files of one folder. `problem` says why they cannot be used; it is
     None when they can."""
@@ -38,6 +49,10 @@ class Weights:
     """Names of the stored tensors; None where the file format does not tell them cheaply."""
     dtype: str | None = None
     """Type of most stored numbers."""
+    coded_bytes: int = 0
+    """What layers in few bits take, with their scales; 0 where that is not known."""
+    plain_numbers: int = 0
+    """Numbers of all other tensors."""
     problem: str | None = None
 
 
@@ -58,15 +73,10 @@ def find_weights(folder: Path) -> Weights:
     size = sum((folder / name).stat().st_size for name in files)
     if not files[0].endswith(".safetensors"):
         return Weights(files=files, bytes=size)
-    counts = Counter[str]()
-    names: set[str] = set()
+    tensors: dict[str, Tensor] = {}
     for name in files:
         try:
-            for tensor, entry in _header(folder / name).items():
-                names.add(tensor)
-                begin, end = entry["data_offsets"]
-                stored = str(entry["dtype"])
-                counts[DTYPES.get(stored, stored)] += end - begin
+            tensors |= {key: _tensor(entry) for key, entry in _header(folder / name).items()}
         except (
             OSError,
             RecursionError,
@@ -77,8 +87,37 @@ def find_weights(folder: Path) -> Weights:
             struct.error,
         ) as fault:
             return Weights(files=files, bytes=size, problem=f"{name} cannot be read: {fault}")
+    counts = Counter[str]()
+    for tensor in tensors.values():
+        counts[tensor.dtype] += tensor.bytes
     dtype = counts.most_common(1)[0][0] if counts else None
-    return Weights(files=files, bytes=size, names=frozenset(names), dtype=dtype)
+    coded = _coded(tensors)
+    return Weights(
+        files=files,
+        bytes=size,
+        names=frozenset(tensors),
+        dtype=dtype,
+        coded_bytes=sum(tensors[name].bytes for name in coded),
+        plain_numbers=sum(one.numbers for name, one in tensors.items() if name not in coded),
+    )
+
+
+def _tensor(entry: dict[str, Any]) -> Tensor:
+    begin, end = entry["data_offsets"]
+    stored = str(entry["dtype"])
+    return Tensor(DTYPES.get(stored, stored), end - begin, math.prod(entry["shape"]))
+
+
+def _coded(tensors: Mapping[str, Tensor]) -> set[str]:
+    """Tensors of layers in few bits: whole numbers, and what lies beside them in the same layer. A bias
+    is read as the rest of the model is."""
+    layers = {_layer(name) for name, one in tensors.items() if one.dtype not in BYTES}
+    return {name for name in tensors if _layer(name) in layers and not name.endswith(".bias")}
+
+
+def _layer(tensor: str) -> str:
+    """bitsandbytes keeps the scales of `q_proj.weight` under `q_proj.weight.absmax`."""
+    return tensor.rpartition(".")[0].removesuffix(".weight")
 
 
 def weights_fingerprint(folder: Path) -> str:

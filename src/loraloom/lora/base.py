@@ -25,6 +25,7 @@ from loraloom.lora.quantised_loading import (
     options_for_full,
     options_for_stored,
     remember_full_weights,
+    rest_in,
     stored_in,
     take_over,
 )
@@ -250,6 +251,8 @@ def load_base(
     if streaming:
         refuse_copies(model, maps, name_or_path)
     take_over(model, DTYPES[dtype])
+    if stored is not None:
+        rest_in(model, DTYPES[dtype])
     if quantization != "none":
         remember_full_weights(model, FullWeights(name_or_path, revision))
     names = tuple(label_names or ())

@@ -146,6 +146,13 @@ def take_over(model: nn.Module, dtype: torch.dtype) -> None:
             vars(config).pop("_is_quantized", None)
 
 
+def rest_in(model: nn.Module, dtype: torch.dtype) -> None:
+    """Hold what is not in codes in `dtype`: of a base that is stored in codes, transformers leaves
+    embeddings, head and norms as they are stored."""
+    for parameter in model.parameters():
+        parameter.data = parameter.data.to(dtype)
+
+
 def _from_bitsandbytes(path: str, layer: Any, dtype: torch.dtype) -> QuantisedLinear:
     weight, name = layer.weight, type(layer).__name__
     if name == "Linear4bit":

@@ -23,6 +23,7 @@ from loraloom.plan.pass_memory import (
     workspace_bytes,
 )
 from loraloom.plan.shape import Shape
+from loraloom.plan.weight_memory import spread_bytes, weight_bytes
 from loraloom.records import Estimate
 
 ADAPTER_BYTES, GRADIENT_BYTES = 4, 4
@@ -31,8 +32,6 @@ ADAM_BYTES = 8
 """AdamW's two float32 moments."""
 SNAPSHOT_BYTES = 4
 """The best weights so far, kept beside the live ones."""
-NF4_BYTES = 0.516
-"""A number in NF4 with double quantisation (arXiv:2305.14314)."""
 RUNTIME_BYTES = {"cuda": float(CUDA_CONTEXT_BYTES), "cpu": 500e6, "mps": 500e6}
 """What torch and its libraries take before a model is loaded, where that was not measured
 (`DeviceFacts.process_bytes`)."""
@@ -68,6 +67,7 @@ def forecast_memory(case: Case, shape: Shape) -> Estimate:
     passing = max(activations + logits, evaluation)
     parts = {
         "weights": held_bytes(case, shape),
+        "spread": spread_bytes(case, shape),
         "programs": program_bytes(case),
         "adapters": shape.packed * trained * adapter_bytes + stack_bytes(case, shape),
         "gradients": shape.packed * trained * GRADIENT_BYTES,
@@ -95,14 +95,6 @@ def runtime_bytes(case: Case) -> float:
     """What the process holds beside the run: measured where the device's facts say so."""
     held = case.facts.device.process_bytes
     return held + LIBRARY_BYTES if held else RUNTIME_BYTES[case.facts.device.kind]
-
-
-def weight_bytes(model: ModelFacts, element: float, quantization: str) -> float:
-    """The frozen model. Only the linear layers inside the blocks are quantised."""
-    if quantization == "none":
-        return model.parameters * element
-    small = {"nf4": NF4_BYTES, "int8": 1.0}[quantization]
-    return model.linear_parameters * small + (model.parameters - model.linear_parameters) * element
 
 
 def held_bytes(case: Case, shape: Shape) -> float:

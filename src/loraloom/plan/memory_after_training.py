@@ -16,14 +16,9 @@ from loraloom.evals.writing import BATCH, PROMPT_SHARE
 from loraloom.facts.weights import BYTES
 from loraloom.lora.frozen import PROGRAMS
 from loraloom.plan.case import Case
-from loraloom.plan.memory import (
-    PROGRAM_BYTES,
-    RETAINED,
-    estimated,
-    runtime_bytes,
-    weight_bytes,
-)
+from loraloom.plan.memory import PROGRAM_BYTES, RETAINED, estimated, runtime_bytes
 from loraloom.plan.pass_memory import attention_widths, forward_bytes, is_gated
+from loraloom.plan.weight_memory import weight_bytes
 from loraloom.records import Estimate
 
 FULL = BYTES["float32"]
