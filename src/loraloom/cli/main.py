@@ -32,9 +32,11 @@ COMMANDS = (
     "runs",
     "compare",
     "report",
+    "adapter",
     "env",
 )
-"""Each is a function of its own name, in a file of that name."""
+"""Each is a function of its own name, in a file of that name; one with verbs of its own is a
+typer.Typer."""
 
 app = typer.Typer(
     name="loraloom",
@@ -49,7 +51,11 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 for name in COMMANDS:
-    app.command()(getattr(import_module(f"loraloom.cli.{name}"), name))
+    command = getattr(import_module(f"loraloom.cli.{name}"), name)
+    if isinstance(command, typer.Typer):
+        app.add_typer(command, name=name)
+    else:
+        app.command()(command)
 
 
 def _show_version(asked: bool) -> None:

@@ -52,9 +52,34 @@ def in_our_words(words: Sequence[str], commands: Mapping[str, Any]) -> list[str]
     if words[0].startswith("-"):
         return list(words)
     verb = _verb(words[0], commands)
+    if hasattr(commands[verb], "commands"):
+        return _of_group(verb, words[1:], commands[verb].commands)
     return (
         [verb, "--help"] if list(words[1:]) == ["help"] else [verb, *_options(words[1:], verb, commands)]
     )
+
+
+def _of_group(group: str, words: Sequence[str], commands: Mapping[str, Any]) -> list[str]:
+    """`adapter merge ...`: the second word is a verb too.
+
+    Raises:
+        RequestError: it is none, or has no such option.
+    """
+    within = {f"{group} {name}": command for name, command in commands.items()}
+    asks_help = not words or words[0] == "help"
+    if asks_help or words[0].startswith("-"):
+        return [group, *words[1:2], "--help"] if asks_help else [group, *words]
+    if "." in words[0] or "/" in words[0]:
+        raise RequestError(
+            f"`loraloom {group}` needs a verb",
+            got=words[0],
+            need=", ".join(commands),
+            next=f"for example loraloom {group} {next(iter(commands))} {words[0]}",
+        )
+    verb = _verb(f"{group} {words[0]}", within)
+    if list(words[1:]) == ["help"]:
+        return [*verb.split(), "--help"]
+    return [*verb.split(), *_options(words[1:], verb, within)]
 
 
 def _verb(word: str, commands: Mapping[str, Any]) -> str:

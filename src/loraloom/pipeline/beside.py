@@ -43,14 +43,19 @@ def record_of(folder: Path) -> Record:
     record = read_record(folder)
     if record.max_length is not None:
         return record
-    place = next((place for place in folder.resolve().parents if (place / "run.json").is_file()), None)
-    if place is None:
+    run = run_around(folder)
+    if run is None:
         return record
-    run = RunFolder.open(place)
     decided = run.resolved().get(names.MAX_LENGTH)
     length = decided.value if decided else None
     labels = record.label_names or tuple(run.result().labels)
     return replace(record, label_names=labels, max_length=length if isinstance(length, int) else None)
+
+
+def run_around(folder: Path) -> RunFolder | None:
+    """The run that an adapter lies in."""
+    place = next((place for place in folder.resolve().parents if (place / "run.json").is_file()), None)
+    return None if place is None else RunFolder.open(place)
 
 
 def quantization_of(asked: str, folder: Path | None) -> str:

@@ -1,0 +1,176 @@
+"""The base that an adapter goes into: its files by name, and its modules on torch's meta device.
+
+Nothing of the weights is read before it is asked for.
+"""
+
+from __future__ import annotations
+
+import json
+from functools import cached_property
+from pathlib import Path
+from typing import Any, cast
+
+import torch
+from torch import nn
+
+from loraloom.adapters.form import Factor, Form
+from loraloom.adapters.shards import Stored, read_headers
+from loraloom.errors import ModelError, first_line
+from loraloom.lora.base import quiet_transformers
+
+AUTO_CLASSES = {
+    "CAUSAL_LM": "AutoModelForCausalLM",
+    "SEQ_CLS": "AutoModelForSequenceClassification",
+    "SEQ_2_SEQ_LM": "AutoModelForSeq2SeqLM",
+}
+HEADS = ("classifier", "score")
+
+
+class BaseFiles:
+    """A model folder, as the task of an adapter needs it.
+
+    Args:
+        folder: config.json and safetensors.
+        form: the adapter, which says for which task the model is built.
+
+    Raises:
+        ModelError: the weights are quantised or cannot be read.
+    """
+
+    def __init__(self, folder: Path, form: Form) -> None:
+        self.folder, self.form = folder, form
+        self.config = _read_config(folder)
+        quantised = self.config.get("quantization_config")
+        if quantised:
+            method = quantised.get("quant_method") if isinstance(quantised, dict) else None
+            raise ModelError(
+                f"the weights of this base are quantised{f' by {method}' if method else ''}",
+                where=str(folder),
+                need="the full weights that it was made from: a sum rounded to few levels loses the"
+                " adapter",
+                next="--model ORIGINAL",
+            )
+        self.files = read_headers(folder)
+        self._stored = {one.name: one for tensors in self.files.values() for one in tensors}
+
+    @cached_property
+    def model(self) -> Any:
+        """The task's model, with shapes and no numbers.
+
+        Raises:
+            ModelError: transformers has no such model.
+        """
+        import transformers
+
+        task = self.form.config.get("task_type")
+        try:
+            with quiet_transformers(), torch.device("meta"):
+                config: Any = transformers.AutoConfig.from_pretrained(self.folder)
+                self._count_classes(config)
+                if task in AUTO_CLASSES:
+                    return getattr(transformers, AUTO_CLASSES[task]).from_config(config)
+                return getattr(transformers, config.architectures[0])(config)
+        # a config is input: whatever a model's constructor raises on it is a wrong request
+        except Exception as error:
+            raise ModelError(
+                f"no model for {task or 'this adapter'} can be built from config.json",
+                where=str(self.folder),
+                got=first_line(error),
+                next="give the folder of the base that the adapter was trained on",
+            ) from error
+
+    def _count_classes(self, config: Any) -> None:
+        """A head that comes with the adapter says how many classes there are."""
+        if self.form.config.get("task_type") != "SEQ_CLS":
+            return
+        for name, tensor in self.form.whole.items():
+            if name.rpartition(".weight")[0].startswith(HEADS) and tensor.ndim == 2:
+                config.num_labels = tensor.shape[0]
+
+    def stored(self, name: str) -> Stored | None:
+        """Where the files have a tensor that the model calls so: base models are saved without the
+        prefix that the task's model gives them, and the other way round. A tied name is its twin's."""
+        prefix = str(getattr(self.model, "base_model_prefix", ""))
+        for one in (name, *self.twins(name)):
+            for key in (one, one.removeprefix(f"{prefix}."), f"{prefix}.{one}"):
+                if key in self._stored:
+                    return self._stored[key]
+        return None
+
+    def layer(self, factor: Factor) -> tuple[Stored, bool]:
+        """Where the weight lies that a factor changes, and whether it is kept as in x out, as GPT-2's
+        Conv1D and embeddings keep theirs.
+
+        Raises:
+            ModelError: the base has no such layer, or one of another shape.
+        """
+        stored = self.stored(f"{factor.path}.weight")
+        try:
+            module = self.model.get_submodule(factor.path)
+        except AttributeError:
+            module = None
+        if stored is None or module is None:
+            raise self.no_layer(factor.path)
+        transposed = factor.is_embedding or type(module).__name__ == "Conv1D"
+        shape = (factor.b_OR.shape[0], factor.a_RD.shape[1])
+        need = shape[::-1] if transposed else shape
+        if stored.shape != need:
+            raise self.misfit(factor.path, need, stored.shape)
+        return stored, transposed
+
+    @cached_property
+    def _aliases(self) -> dict[int, list[str]]:
+        """Names of each parameter, more than one where modules share it."""
+        found: dict[int, list[str]] = {}
+        for name, parameter in cast(nn.Module, self.model).named_parameters(remove_duplicate=False):
+            found.setdefault(id(parameter), []).append(name)
+        return found
+
+    def twins(self, name: str) -> list[str]:
+        """All other names of the same parameter."""
+        for names in self._aliases.values():
+            if name in names and len(names) > 1:
+                return [other for other in names if other != name]
+        return []
+
+    def no_layer(self, path: str) -> ModelError:
+        """The refusal of an adapter of another model."""
+        return ModelError(
+            f"the base has no layer `{path}`, which the adapter changes",
+            where=str(self.folder),
+            got=f"a {self.config.get('model_type')}",
+            need=f"the base that it was trained on:"
+            f" {self.form.config.get('base_model_name_or_path') or 'its config does not name it'}",
+            next="--model BASE",
+        )
+
+    def misfit(self, path: str, got: tuple[int, ...], base: tuple[int, ...]) -> ModelError:
+        """The refusal of an adapter of another size."""
+        return ModelError(
+            f"the adapter changes a `{path}` of {_size(got)}, the base has one of {_size(base)}",
+            where=str(self.folder),
+            need=f"the base that it was trained on:"
+            f" {self.form.config.get('base_model_name_or_path') or 'its config does not name it'}",
+            next="--model BASE",
+        )
+
+
+def _read_config(folder: Path) -> dict[str, Any]:
+    path = folder / "config.json"
+    try:
+        found = json.loads(path.read_bytes())
+        if not isinstance(found, dict):
+            raise ValueError("no JSON object")
+    except (OSError, ValueError, RecursionError) as error:
+        raise ModelError(
+            "the base has no config.json that can be read",
+            where=str(folder),
+            got=str(error),
+            need="a folder with config.json and model.safetensors",
+            next="--model BASE",
+        ) from error
+    return cast(dict[str, Any], found)
+
+
+def _size(shape: tuple[int, ...]) -> str:
+    return " x ".join(map(str, shape))

@@ -1,0 +1,67 @@
+"""Sums of low-rank products without the dense matrix: two QRs and an SVD of a small core are exact.
+
+    B A = Q_b (R_b R_a^T) Q_a^T        with  B = Q_b R_b  and  A^T = Q_a R_a
+
+(Golub and Van Loan, Matrix Computations, 5.2 and 8.6.) Shapes as in `form`; S singular values.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+FULL = 1 - 1e-12
+"""A share of the energy that counts as all of it in float64."""
+
+
+def concatenated(pairs: Sequence[tuple[Tensor, Tensor]]) -> tuple[Tensor, Tensor]:
+    """One product (A, B) that is the sum of several: the As one above the other, the Bs side by side."""
+    return torch.cat([a for a, _ in pairs]), torch.cat([b for _, b in pairs], 1)
+
+
+def product_svd(a_RD: Tensor, b_OR: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """U [O, S], singular values [S] and V^T [S, D] of B A, in float64, largest first."""
+    qb_OS, rb = torch.linalg.qr(b_OR.to(torch.float64))
+    qa_DS, ra = torch.linalg.qr(a_RD.to(torch.float64).T)
+    u, values_S, vt = torch.linalg.svd(rb @ ra.T, full_matrices=False)
+    return qb_OS @ u, values_S, vt @ qa_DS.T
+
+
+def truncated(a_RD: Tensor, b_OR: Tensor, rank: int) -> tuple[Tensor, Tensor]:
+    """The best (A, B) of a rank, each with the root of the singular values, in float32.
+
+    No other product of this rank is nearer in the Frobenius norm (Eckart and Young, 1936). A product of
+    a smaller rank is filled up with zeros.
+    """
+    u, values_S, vt = product_svd(a_RD, b_OR)
+    root_S = values_S[:rank].sqrt()
+    missing = max(0, rank - len(root_S))
+    a = torch.nn.functional.pad(root_S[:, None] * vt[:rank], (0, 0, 0, missing))
+    b = torch.nn.functional.pad(u[:, :rank] * root_S, (0, missing))
+    return a.to(torch.float32), b.to(torch.float32)
+
+
+def singular_values(a_RD: Tensor, b_OR: Tensor) -> Tensor:
+    """Of B A, largest first, in float64."""
+    return product_svd(a_RD, b_OR)[1]
+
+
+def effective_rank(values_S: Tensor) -> float:
+    """How many directions an update has, weighed by their share: exp of the entropy of the singular
+    values (Roy and Vetterli, The effective rank, 2007). 0 for no update at all."""
+    total = values_S.sum()
+    if not total > 0:
+        return 0.0
+    share_S = values_S / total
+    return float(torch.exp(torch.special.entr(share_S).sum()))
+
+
+def rank_for_energy(values_S: Tensor, share: float) -> int:
+    """The smallest rank that keeps this share of the sum of squared singular values; at least 1."""
+    energy_S = values_S.square().cumsum(0)
+    if not energy_S[-1] > 0:
+        return 1
+    enough = energy_S >= min(share, FULL) * energy_S[-1]
+    return int(enough.to(torch.int64).argmax()) + 1

@@ -1,0 +1,58 @@
+"""What servers refuse of an adapter, or compute otherwise than it was trained.
+
+Read from the sources of vLLM 0.33 (`vllm/lora/peft_helper.py`), SGLang 0.5.23 (`srt/lora/lora.py`) and
+llama.cpp (`convert_lora_to_gguf.py`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+
+from loraloom.adapters.form import Form
+
+VLLM_RANKS = (1, 8, 16, 32, 64, 128, 256, 320, 512)
+HEADS = ("classifier", "score")
+"""Modules trained whole that vLLM takes."""
+
+
+def refusals(form: Form) -> Mapping[str, tuple[str, ...]]:
+    """By server: each reason why it does not take the adapter as it is; empty where it does."""
+    return {
+        "vllm": tuple(_vllm(form)),
+        "sglang": tuple(_sglang(form)),
+        "llama.cpp": tuple(_llama_cpp(form)),
+    }
+
+
+def _vllm(form: Form) -> Iterator[str]:
+    yield from _beside_factors(form, heads=HEADS)
+    largest = max(form.ranks, default=1)
+    if largest > VLLM_RANKS[-1]:
+        yield f"rank {largest}, more than {VLLM_RANKS[-1]}"
+
+
+def _sglang(form: Form) -> Iterator[str]:
+    yield from _beside_factors(form)
+    alpha, rank = form.config.get("lora_alpha") or 8, form.config.get("r") or 8
+    if any(factor.scale != alpha / rank for factor in form.factors.values()):
+        yield "rsLoRA or patterns: it scales every layer by alpha / r of the config"
+
+
+def _llama_cpp(form: Form) -> Iterator[str]:
+    yield from _beside_factors(form)
+    alpha = form.config.get("lora_alpha") or 8
+    if any(factor.scale != alpha / factor.rank for factor in form.factors.values()):
+        yield "rsLoRA or alpha_pattern: its converter passes over them silently"
+
+
+def _beside_factors(form: Form, heads: tuple[str, ...] = ()) -> Iterator[str]:
+    if form.uses_dora:
+        yield "DoRA's magnitudes"
+    if form.biases:
+        yield "trained biases"
+    modules = {name.rpartition(".")[0] for name in form.whole if name not in form.biases}
+    others = sorted(path for path in modules if path.rpartition(".")[2] not in heads)
+    if others:
+        yield f"modules trained whole ({', '.join(others[:3])})"
+    if form.tokens:
+        yield "tokens trained one by one"
