@@ -266,12 +266,12 @@ def test_a_length_beyond_the_positions(facts: Make) -> None:
 
 
 def test_a_budget_that_nothing_fits_names_the_parts_and_the_smallest_that_would(facts: Make) -> None:
-    at, tight = facts("8b", device=GPU), Config(limits=LimitsConfig(memory="8GiB"))
+    at, tight = facts("8b", device=GPU), Config(limits=LimitsConfig(memory="2GiB"))
     with pytest.raises(MemoryBudgetError) as error:
         make_plan(tight, at)
     text = str(error.value)
     assert error.value.exit_code == 2
-    assert "nothing fits into 8.0 GiB" in text and "weights 5.3 GiB" in text
+    assert "nothing fits into 2.0 GiB" in text and "weights 5.3 GiB" in text
     assert "next: limits.memory: " in text
     smallest, cuts = named_way_out(text)
     assert make_plan(with_changes(tight, {"limits.memory": f"{smallest}MiB", **cuts}), at).pack_size >= 1
@@ -312,7 +312,7 @@ def test_where_cuts_would_fit_the_error_names_the_first_that_do(facts: Make) -> 
 
 
 def test_a_machine_that_is_too_small_is_not_told_to_allow_more(facts: Make) -> None:
-    small = replace(GPU, total_bytes=8 * GIB, free_bytes=8 * GIB)
+    small = replace(GPU, total_bytes=2 * GIB, free_bytes=2 * GIB)
     with pytest.raises(
         MemoryBudgetError, match=r"next: a smaller model, or a machine with more free memory"
     ) as error:

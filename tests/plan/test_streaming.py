@@ -7,13 +7,14 @@ from dataclasses import replace
 from typing import Any
 
 import pytest
-from machines import CPU, GIB
+from machines import CPU, GIB, GPU
 
-from loraloom.config.asked import Config, LimitsConfig, ModelConfig
+from loraloom.config.asked import Config, LimitsConfig, ModelConfig, TrainingConfig
 from loraloom.errors import ConfigError, MemoryBudgetError
 from loraloom.plan.ladder import ladder
 from loraloom.plan.planner import Facts, Plan, make_plan
 from loraloom.plan.shape import Shape
+from loraloom.plan.time import streaming_seconds
 
 KEY = "model.streaming"
 BF16_CPU = replace(CPU, bf16_native=True)
@@ -85,3 +86,43 @@ def test_no_forecast_of_peft_has_it(stored: Callable[..., Facts]) -> None:
     config = Config(engine="peft", model=ModelConfig(streaming=True))
     with pytest.raises(ConfigError, match="cannot be used here"):
         make_plan(config, stored())
+
+
+# -- from the host to a GPU --------------------------------------------------------------------------
+
+
+def test_a_gpu_takes_blocks_from_the_host_where_not_even_four_bits_fit(
+    facts: Callable[..., Facts],
+) -> None:
+    at = facts("8b", device=GPU, length=512)
+    coded, streamed = planned(at, "12GiB"), planned(at, "8GiB")
+    assert coded.values()["model.quantization"] == "nf4" and coded.values()[KEY] is False
+    advice = streamed.settings[KEY]
+    assert advice.value is True and "of weights stay on the host" in advice.reason
+    assert streamed.values()["model.quantization"] == "nf4"
+    assert streamed.values()["training.gradient_checkpointing"]
+    assert streamed.forecast["memory"].high <= 8 * GIB
+    weights = streamed.forecast["memory"].parts["weights"]
+    assert weights < coded.forecast["memory"].parts["weights"] - 2 * GIB
+    assert any("wait in the host's memory" in note for note in streamed.notes)
+
+
+def test_many_tokens_a_pass_hide_the_copies(facts: Callable[..., Facts]) -> None:
+    """Above f b / (3 l) tokens: 5e14 x 0.4 operations a second, 2 bytes, 2e10 bytes a second."""
+    plan = make_plan(
+        Config(model=ModelConfig(streaming=True), training=TrainingConfig(gradient_checkpointing=True)),
+        facts("8b", device=GPU, length=64),
+    )
+    few, many = (
+        streaming_seconds(plan.case, Shape(rows, 64, checkpointing=True, streaming=True))
+        for rows in (8, 128)
+    )
+    assert few > 0 == many
+
+
+def test_blocks_have_to_be_run_again(facts: Callable[..., Facts]) -> None:
+    config = Config(
+        model=ModelConfig(streaming=True), training=TrainingConfig(gradient_checkpointing=False)
+    )
+    with pytest.raises(ConfigError, match="needs gradient checkpointing"):
+        make_plan(config, facts("8b", device=GPU))

@@ -16,6 +16,7 @@ from torch import nn
 from loraloom.config import names
 from loraloom.lora.adapter_weights import MAGNITUDE_NAME, REMOVED, AdapterWeights
 from loraloom.lora.arena import BIAS_NAME, Arena, Entry
+from loraloom.lora.checkpointing import bring_weights
 from loraloom.lora.deltas import LayerWeights
 from loraloom.lora.frozen import DenseWeight, dense_weight, frozen_weight
 from loraloom.lora.init import Start, moves_base, named_seed, reinitialised, start_of
@@ -232,6 +233,7 @@ class AdapterBuilder:
         magnitude_O = arena.parameter(entries[MAGNITUDE_NAME])
         weight = frozen_weight(base) or DenseWeight(base)
         part = Dora(weight, getattr(base, "bias", None), a_RD, b_OR, magnitude_O, scale)
+        bring_weights(base)
         share_norms([part])
         magnitude_O.data.copy_(part.norm_O)
         return part

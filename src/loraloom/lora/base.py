@@ -29,6 +29,7 @@ from loraloom.lora.quantised_loading import (
     stored_in,
     take_over,
 )
+from loraloom.lora.streaming import BlockStream
 from loraloom.lora.tokenizer import reader_of
 from loraloom.records import Task
 
@@ -192,7 +193,8 @@ def load_base(
         quantization: "nf4" or "int8" holds the linear layers inside the blocks in few bits, each
             quantised as it is read; embeddings, heads and norms stay in `dtype`. A base whose files are
             quantised is taken as it is.
-        streaming: leave the weights where they are stored (`lora.mapped`).
+        streaming: leave the weights in their files on a CPU (`lora.mapped`), those of blocks on the host
+            on any other device (`lora.streaming`).
 
     Raises:
         ModelError: no weights, an unknown architecture, or a model that does not do the task.
@@ -212,6 +214,7 @@ def load_base(
         extra["attn_implementation"] = attn_implementation
     source: dict[str, Any] = {"revision": revision, "trust_remote_code": trust_remote_code}
     kept: tuple[str, ...] = ()
+    home = "cpu" if streaming else device  # where there is room for all of it
     keep_few_programs()
     try:
         with quiet_transformers():
@@ -219,10 +222,10 @@ def load_base(
             stored = stored_in(config)
             if stored is not None:
                 _refuse_twice(stored, quantization, name_or_path)
-                extra |= options_for_stored(config, stored, device)
+                extra |= options_for_stored(config, stored, home)
             elif quantization != "none":
                 kept = linears_outside_blocks(auto, config, trust_remote_code=trust_remote_code)
-                extra |= options_for_full(quantization, kept, DTYPES[dtype], device)
+                extra |= options_for_full(quantization, kept, DTYPES[dtype], home)
             torch.manual_seed(seed)
             with mapped_files() if streaming else nullcontext([]) as maps:
                 loaded: Any = auto.from_pretrained(
@@ -248,13 +251,15 @@ def load_base(
             next="ls the folder" if folder else "check the name, or give a local folder",
         ) from error
     _refuse_random(model, info, task, name_or_path)
-    if streaming:
+    if streaming and device == "cpu":
         refuse_copies(model, maps, name_or_path)
     take_over(model, DTYPES[dtype])
     if stored is not None:
         rest_in(model, DTYPES[dtype])
     if quantization != "none":
         remember_full_weights(model, FullWeights(name_or_path, revision))
+    if streaming and device != "cpu":
+        BlockStream(model, torch.device(device))
     names = tuple(label_names or ())
     base = Base(
         name_or_path,

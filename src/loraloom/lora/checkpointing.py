@@ -9,6 +9,7 @@ are functions of seeds.
 
 from __future__ import annotations
 
+import functools
 import inspect
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
@@ -21,6 +22,8 @@ from torch.utils.checkpoint import checkpoint
 from loraloom.errors import ModelError
 from loraloom.lora.offload import HostInputs
 
+BRING = "bring_weights"
+"""Attribute of streamed blocks, and of modules in them: a function that has their weights brought."""
 KeepRouting = Callable[[], AbstractContextManager[Any]]
 """Called in the forward pass; gives the context in which the same pass can be run again."""
 
@@ -54,7 +57,26 @@ def checkpoint_blocks(
             next="training.gradient_checkpointing: false",
         )
     for block in blocks:
-        block.forward = _checkpointed(block.forward, keep_routing, host)
+        block.forward = _checkpointed(_with_weights(block), keep_routing, host)
+
+
+def bring_weights(module: nn.Module) -> None:
+    """Have the weights of a streamed block, or of a module in one, there for whoever reads them outside
+    of the block's own pass (`lora.streaming`)."""
+    if (bring := vars(module).get(BRING)) is not None:
+        bring()
+
+
+def _with_weights(block: nn.Module) -> Callable[..., Any]:
+    """The block's forward; run again, it is not called as a module, whose hooks would do this."""
+    forward = block.forward
+
+    @functools.wraps(forward)
+    def run(*args: Any, **kwargs: Any) -> Any:
+        bring_weights(block)
+        return forward(*args, **kwargs)
+
+    return run
 
 
 def _checkpointed(

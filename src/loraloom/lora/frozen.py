@@ -20,6 +20,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from loraloom.lora.checkpointing import bring_weights
+
 BLOCKS = (1024, 512, 256, 128, 64, 16)
 """Numbers of tokens that oneDNN takes at once: any number is put together from these, the
 last one filled up.
@@ -86,6 +88,7 @@ def frozen_weight(layer: nn.Module) -> FrozenWeight | None:
 
 def dense_weight(layer: nn.Module) -> Tensor:
     """The frozen weight [O, D] of a linear layer; a quantised one is spread anew at each call."""
+    bring_weights(layer)
     weight = frozen_weight(layer)
     return layer.weight if weight is None else weight.dense()  # type: ignore[return-value]
 

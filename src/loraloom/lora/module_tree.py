@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from loraloom.errors import ModelError
+from loraloom.lora.checkpointing import bring_weights
 from loraloom.lora.packed_layer import PackedLayer
 from loraloom.lora.probe import Use
 from loraloom.lora.routing import Route
@@ -86,6 +87,7 @@ class ModuleTree:
         for inside, layer in self.wrapped.items():
             if inside.startswith(f"{path}."):
                 memo[id(layer)] = copy.deepcopy(layer.base, memo)
+        bring_weights(self.originals[path])
         return copy.deepcopy(self.originals[path], memo)
 
     def _split_around(self, path: str) -> None:

@@ -10,7 +10,7 @@ GRADIENT_CHECKPOINTING = True
 """Whether activations can be recomputed in the backward pass."""
 OFFLOAD = ("cuda",)
 """Kinds of device whose memory is apart from the host's, so that inputs of blocks can wait there."""
-STREAMING = ("cpu",)
+STREAMING = ("cpu", "cuda")
 """Kinds of device that can train over a base which does not fit into their memory."""
 QUANTIZATION: tuple[str, ...] = ("nf4", "int8")
 """Quantised bases that can be loaded."""

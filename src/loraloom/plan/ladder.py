@@ -179,12 +179,17 @@ def _streamed(case: Case, shape: Shape) -> _Cut | None:
     if shape.streaming or not streams(case):
         return None
     change: dict[str, Any] = {names.STREAMING: True}
-    if shape.quantization != "none":
-        change[names.QUANTIZATION] = "none"  # codes have no file of their own
-    lower = replace(shape, streaming=True, quantization="none")
     quality = "none: the same weights"
-    price = streaming_share(case, lower)
-    return _Cut("weights that stay in their files", change, case, lower, quality, seconds=price)
+    if case.facts.device.kind == "cpu":
+        name, lower = "weights that stay in their files", replace(shape, quantization="none")
+        if shape.quantization != "none":
+            change[names.QUANTIZATION] = "none"  # codes have no file of their own
+    elif shape.checkpointing:
+        name, lower = "weights of blocks on the host", shape
+    else:
+        return None
+    lower = replace(lower, streaming=True)
+    return _Cut(name, change, case, lower, quality, seconds=streaming_share(case, lower))
 
 
 def _one_row(case: Case, shape: Shape) -> _Cut | None:

@@ -99,11 +99,17 @@ def runtime_bytes(case: Case) -> float:
 
 def held_bytes(case: Case, shape: Shape) -> float:
     """What of the frozen model is in memory: all of it, or where it is streamed, what has to be there at
-    once. From a disk that is what one product reads, a block's weights or the head's; the system keeps
-    more of it while there is room, and takes that back when there is not."""
+    once. Of what comes from the host's memory that is two blocks (`lora.streaming`). Of what comes from
+    a disk it is what one product reads, a block's weights or the head's: the system keeps more of it
+    while there is room, and takes that back when there is not."""
     model, element = case.facts.model, case.decided.dtype_bytes
     if not shape.streaming:
         return weight_bytes(model, element, shape.quantization)
+    if case.facts.device.kind != "cpu":
+        from loraloom.lora.streaming import PLACES
+
+        staying = weight_bytes(model, element, shape.quantization) - streamed_bytes(case, shape)
+        return staying + PLACES * block_bytes(case, shape)
     return max(block_bytes(case, shape), model.vocab_size * model.hidden_size * element)
 
 
@@ -120,8 +126,12 @@ def block_bytes(case: Case, shape: Shape) -> float:
 
 
 def streamed_bytes(case: Case, shape: Shape) -> float:
-    """The weights that are brought for each pass: from a disk all of them."""
-    return weight_bytes(case.facts.model, case.decided.dtype_bytes, shape.quantization)
+    """The weights that are brought for each pass: from a disk all of them, from the host the blocks'."""
+    model, element = case.facts.model, case.decided.dtype_bytes
+    whole = weight_bytes(model, element, shape.quantization)
+    if case.facts.device.kind == "cpu":
+        return whole
+    return whole - (model.parameters - model.linear_parameters) * element
 
 
 def program_bytes(case: Case) -> float:

@@ -10,7 +10,7 @@ from loraloom.plan.memory import forecast_memory, streamed_bytes
 from loraloom.plan.numbers import bytes_text
 from loraloom.plan.peft_memory import forecast_peft, peft_run, sizes_of
 from loraloom.plan.shape import Shape
-from loraloom.plan.time import DISK_BYTES, streaming_seconds
+from loraloom.plan.time import DISK_BYTES, LINK_BYTES, streaming_seconds
 from loraloom.records import Estimate
 
 
@@ -40,8 +40,8 @@ def offloads(case: Case) -> bool:
 
 
 def streams(case: Case) -> bool:
-    """Whether the engine can bring the frozen weights piece by piece: on a CPU from their files, where
-    they are stored as they are computed."""
+    """Whether the engine can bring the frozen weights piece by piece: to a GPU from the host's memory,
+    to a CPU from their files, where they are stored as they are computed."""
     device, decided = case.facts.device, case.decided
     if not packs_candidates(case) or device.kind not in engine.STREAMING:
         return False
@@ -79,6 +79,14 @@ def notes_on_streaming(case: Case, shape: Shape) -> tuple[str, ...]:
     if not shape.streaming:
         return ()
     size, seconds = bytes_text(streamed_bytes(case, shape)), streaming_seconds(case, shape)
+    if case.facts.device.kind != "cpu":
+        return (
+            (
+                f"{size} of weights wait in the host's memory, apart from this one, and come twice a"
+                f" pass: {seconds:,.2g} seconds longer at {LINK_BYTES / 1e9:g} GB/s, none in passes of"
+                " many tokens"
+            ),
+        )
     return (
         (
             f"{size} of weights stay in their files, apart from this memory, and are read twice a pass:"

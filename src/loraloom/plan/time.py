@@ -73,7 +73,8 @@ def forecast_time(
         "startup": STARTUP_SECONDS,
     }
     if case.decided.streaming:
-        parts["streaming"] = passes * streaming_seconds(case, decided_shape(case.decided))
+        shape = decided_shape(case.decided, packed=packed, token_budget=token_budget)
+        parts["streaming"] = passes * streaming_seconds(case, shape)
     value = sum(parts.values())
     return Estimate(
         value=value, low=value * SPREAD[0], high=value * SPREAD[1], unit="seconds", parts=parts
@@ -97,16 +98,23 @@ def offload_share(case: Case) -> float:
 
 
 def streaming_seconds(case: Case, shape: Shape) -> float:
-    """What a training pass of this shape waits for weights: from a disk they come twice, for the way
-    forward and for the way back, and nothing is computed meanwhile."""
-    return 2 * streamed_bytes(case, shape) / DISK_BYTES
+    """What a training pass of this shape waits for weights, which come twice, for the way forward and
+    for the way back. While they come from the host's memory a GPU computes; a disk is waited for."""
+    bytes_moved = 2 * streamed_bytes(case, shape)
+    if case.facts.device.kind == "cpu":
+        return bytes_moved / DISK_BYTES
+    return max(0.0, bytes_moved / LINK_BYTES - computing_seconds(case, shape))
+
+
+def computing_seconds(case: Case, shape: Shape) -> float:
+    """Of one training pass of this shape."""
+    tokens = shape.tokens(case.facts.device.kind)
+    return tokens * operations_per_token(case) / operations_a_second(case)
 
 
 def streaming_share(case: Case, shape: Shape) -> float:
     """The share by which a pass takes longer where the weights are streamed."""
-    tokens = shape.tokens(case.facts.device.kind)
-    computing = tokens * operations_per_token(case) / operations_a_second(case)
-    return streaming_seconds(case, shape) / computing
+    return streaming_seconds(case, shape) / computing_seconds(case, shape)
 
 
 def passes_of_all(case: Case, trials: float, packed: int, token_budget: int) -> float:

@@ -20,13 +20,14 @@ from torch import Tensor
 
 from loraloom.data.batches import Numbers, next_passes, supervised
 from loraloom.data.encode import Row
-from loraloom.errors import RunError
+from loraloom.errors import ModelError, RunError
 from loraloom.evals.neighbours import refuse_seen_neighbours
 from loraloom.evals.objective import Objective
 from loraloom.evals.scoring import EVALUATION_FACTOR, RowSums, row_sums, score_of
 from loraloom.lora.device_faults import is_out_of_memory
 from loraloom.lora.neftune import noisy_embeddings
 from loraloom.lora.packed import PackedModel
+from loraloom.lora.streaming import is_streamed
 from loraloom.lora.transfer import fetch, send
 from loraloom.lora.workers import Workers
 from loraloom.records import Candidate, Event, Score, Task
@@ -92,9 +93,17 @@ class PackTrainer:
         self.shelf = Shelf()
         self.workers = Workers(packed.device, workers)
         self.gauge = Gauge(packed, objective.metric) if signals else None
+        streamed = is_streamed(packed.model)
+        if streamed and not checkpointing:
+            raise ModelError(
+                "a streamed base is trained with checkpointing",
+                got="training.gradient_checkpointing: false",
+                need="blocks that are run again on the way back, when their weights are there",
+                next="training.gradient_checkpointing: true",
+            )
         if checkpointing:
             packed.checkpoint(offload=checkpointing == "offload")
-        self.graphs = self._graphs(packed.kernels if graphs is None else graphs)
+        self.graphs = self._graphs(not streamed and (packed.kernels if graphs is None else graphs))
         self.divergence = DivergenceWatch(packed, objective, rows, pad_id=pad_id, task=task)
         with packed.base_only() as model:
             refuse_seen_neighbours(objective, model, task, pad_id)
