@@ -39,9 +39,11 @@ PRECISIONS = {"fp32": "float32", "bf16": "bfloat16", "fp16": "float16", "fp64": 
 BF16_CPU_FLAGS = frozenset({"avx512_bf16", "amx_bf16", "bf16"})
 """Processor flags that mean a bf16 product in hardware (x86: AVX-512 BF16, AMX; Arm: bf16)."""
 MODELS = "transformers.modeling_utils"
-MODELS_BYTES = 144e6
+MODELS_BYTES = 212e6
 """What transformers' models and what is imported with them take: measured as the difference between a
 plan that needs them and one that does not (torch 2.13, transformers 5.23)."""
+QUANTISER, QUANTISER_BYTES = "bitsandbytes", 48e6
+"""What makes and reads codes of a base in few bits, and what importing it takes (0.50.2)."""
 
 CUDA_CONTEXT_BYTES = 600_000_000
 """What CUDA and its libraries take of a GPU before anything is computed."""
@@ -70,6 +72,8 @@ class DeviceFacts:
     """Threads that torch computes with."""
     process_bytes: int = 0
     """What this process holds beside a model, on a CPU; 0 where that is not known."""
+    quantiser_bytes: int = 0
+    """What it will hold more with a base in few bits; 0 where it does already."""
     share: float = 1.0
     """Share of the cores that other processes leave to this one now; 1 where there are
     none, and on a GPU."""
@@ -148,6 +152,7 @@ def device_facts(kind: DeviceKind | None = None) -> DeviceFacts:
         bf16_native=bool(_cpu_flags() & BF16_CPU_FLAGS),
         threads=_threads(),
         process_bytes=_process_bytes(),
+        quantiser_bytes=0 if QUANTISER in sys.modules else int(QUANTISER_BYTES),
         unused_gpu="" if forced else why_unused(),
     )
 

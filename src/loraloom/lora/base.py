@@ -18,6 +18,7 @@ from loraloom.errors import LoraloomError, ModelError, first_line
 from loraloom.lora.device_faults import is_of_device
 from loraloom.lora.frozen import keep_few_programs
 from loraloom.lora.full_weights import FullWeights
+from loraloom.lora.loading_memory import give_back_memory
 from loraloom.lora.mapped import mapped_files, refuse_copies
 from loraloom.lora.quantised import QuantisedLinear
 from loraloom.lora.quantised_loading import (
@@ -258,6 +259,7 @@ def load_base(
         rest_in(model, DTYPES[dtype])
     if quantization != "none":
         remember_full_weights(model, FullWeights(name_or_path, revision))
+        give_back_memory(model)
     if streaming and device != "cpu":
         BlockStream(model, torch.device(device))
     names = tuple(label_names or ())

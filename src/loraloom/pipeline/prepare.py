@@ -4,6 +4,7 @@ rows, plan. Nothing is written."""
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from importlib import import_module
 from typing import Any
 
 from loraloom.config import names
@@ -15,7 +16,7 @@ from loraloom.data.recognise import Recognised, recognise
 from loraloom.data.split import Splits, split
 from loraloom.errors import ConfigError, RequestError
 from loraloom.facts.data import data_facts
-from loraloom.facts.device import device_facts
+from loraloom.facts.device import MODELS, device_facts
 from loraloom.facts.model import ModelFacts, model_facts, require_weights
 from loraloom.facts.speed import cores_share
 from loraloom.lora.base import Base, load_base, load_tokenizer
@@ -113,6 +114,8 @@ def prepare(
     """
     read = read_request(config, weights=weights, race=race)
     data = read.encoded()
+    if weights:
+        _load_libraries(config)
     device = device_facts()
     device = replace(
         device,
@@ -134,6 +137,13 @@ def prepare(
         plan = replace(plan, warnings=(*foretold(subject), *plan.warnings))
     retain = retained_rows(config, data, read.tokenizer, plan.settings.length)
     return Prepared(config, facts, plan, cut, read.recognised, read.tokenizer, retain)
+
+
+def _load_libraries(config: Config) -> None:
+    """Load what a base is made with, so that what it takes is measured and not estimated."""
+    import_module(MODELS)
+    if config.model.quantization not in ("none", "auto"):
+        bitsandbytes()
 
 
 @dataclass(frozen=True)

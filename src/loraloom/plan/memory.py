@@ -78,7 +78,7 @@ def forecast_memory(case: Case, shape: Shape) -> Estimate:
         "logits": logits,
         "evaluation": max(0.0, evaluation - activations - logits),
         "allocator": retained_bytes(case, shape, passing),
-        "runtime": runtime_bytes(case),
+        "runtime": runtime_bytes(case, shape.quantization),
     }
     return estimated(parts)
 
@@ -91,10 +91,13 @@ def estimated(parts: Mapping[str, float]) -> Estimate:
     return Estimate(value=value, low=value - unsure, high=value + unsure, unit="bytes", parts=parts)
 
 
-def runtime_bytes(case: Case) -> float:
+def runtime_bytes(case: Case, quantization: str) -> float:
     """What the process holds beside the run: measured where the device's facts say so."""
-    held = case.facts.device.process_bytes
-    return held + LIBRARY_BYTES if held else RUNTIME_BYTES[case.facts.device.kind]
+    device = case.facts.device
+    if not device.process_bytes:
+        return RUNTIME_BYTES[device.kind]
+    quantiser = 0 if quantization == "none" else device.quantiser_bytes
+    return device.process_bytes + quantiser + LIBRARY_BYTES
 
 
 def held_bytes(case: Case, shape: Shape) -> float:

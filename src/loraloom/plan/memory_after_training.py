@@ -61,7 +61,7 @@ def forecast_generation(case: Case) -> Estimate:
         "activations": reading,
         "programs": program_bytes(case),
         "allocator": RETAINED[kind] * reading + GROWN[kind] * growing,
-        "runtime": runtime_bytes(case),
+        "runtime": runtime_bytes(case, case.decided.quantization),
     }
     return estimated(parts)
 
@@ -104,7 +104,7 @@ def forecast_export(case: Case) -> Estimate:
         "weights": weight_bytes(case.facts.model, element, "none"),
         "adapters": float(FULL * case.trained_parameters),
         "merge": float(DELTAS * FULL * largest),
-        "runtime": runtime_bytes(case),
+        "runtime": runtime_bytes(case, "none"),
     }
     return estimated(parts)
 
