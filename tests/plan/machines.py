@@ -42,6 +42,17 @@ CONFIGS: dict[str, Callable[[], Any]] = {
         max_position_embeddings=8192,
         tie_word_embeddings=True,
     ),
+    "3b": lambda: tf.LlamaConfig(
+        vocab_size=128256,
+        hidden_size=3072,
+        intermediate_size=8192,
+        num_hidden_layers=28,
+        num_attention_heads=24,
+        num_key_value_heads=8,
+        head_dim=128,
+        max_position_embeddings=8192,
+        tie_word_embeddings=True,
+    ),
     "8b": lambda: tf.LlamaConfig(
         vocab_size=128256,
         hidden_size=4096,

@@ -16,6 +16,7 @@ from loraloom.cli.learnt import rows_words, show_rows
 from loraloom.cli.screen import WIDEST, plain_console, sentence_width, verbatim
 from loraloom.config import names
 from loraloom.config.keys import keys
+from loraloom.plan.numbers import share_text
 from loraloom.report.fit import shortened, wrapped
 from loraloom.report.forecast import NO_PARTS
 from loraloom.report.words import busy, duration, gib, number
@@ -155,8 +156,9 @@ def _at_length(document: Mapping[str, Any], trials: int) -> Iterator[str]:
         yield from ("", f"{_candidates(trials)} of a tune would differ in")
         yield from (f"  {line}" for line in space_words(document["search_space"]))
         yield ""
+    seconds = document["forecast"]["time"]["total_seconds"]
     for rung in document["ladder"]:
-        yield f"  to need less: {_rung(rung)}"
+        yield f"  to need less: {_rung(rung, seconds)}"
 
 
 def _print(console: Console, lines: Sequence[str]) -> None:
@@ -233,9 +235,10 @@ def _candidates(many: int) -> str:
     return f"{many} {'candidate' if many == 1 else 'candidates'}"
 
 
-def _rung(rung: Mapping[str, Any]) -> str:
-    """One cut of the memory ladder: what it leaves, and what it costs."""
-    slower = f", {rung['seconds']:.0%} slower" if rung["seconds"] else ""
+def _rung(rung: Mapping[str, Any], seconds: float) -> str:
+    """One cut of the memory ladder: what it leaves, and what it costs of a run of so many seconds."""
+    share = rung["seconds"]
+    slower = f", {share_text(share)} slower ({duration(share * seconds)} more)" if share else ""
     absent = "" if rung["available"] else " (not on this device)"
     return (
         f"{rung['name']}{absent}: {gib(rung['bytes'])}, {gib(rung['saved'])} less{slower}; quality:"

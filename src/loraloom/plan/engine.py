@@ -14,6 +14,8 @@ STREAMING = ("cpu", "cuda")
 """Kinds of device that can train over a base which does not fit into their memory."""
 QUANTIZATION: tuple[str, ...] = ("nf4", "int8")
 """Quantised bases that can be loaded."""
+QUANTISING = ("cpu", "cuda")
+"""Kinds of device that can spread weights from such codes."""
 TOKEN_BUDGET = {"cpu": 512, "mps": 4096, "cuda": 4096}
 """Padded tokens of one training pass over all candidates; one candidate's micro-batch may exceed it. A
 processor is as fast with few tokens as with many, at a fraction of the memory; an accelerator has to be

@@ -15,6 +15,7 @@ from loraloom.plan import engine
 from loraloom.plan.about import About
 from loraloom.plan.adjust import Bent, Lean, at_most, to
 from loraloom.plan.case import DERIVED, Case
+from loraloom.plan.needs import quantises
 from loraloom.plan.numbers import count
 from loraloom.plan.rules import epochs
 from loraloom.plan.rules.rank import width_cap
@@ -141,11 +142,8 @@ def _recompute(case: Case, advice: Advice) -> Bent | None:
 
 
 def _four_bits(case: Case, advice: Advice) -> Bent | None:
-    if (
-        "nf4" not in engine.QUANTIZATION
-        or case.facts.device.kind != "cuda"
-        or case.facts.model.parameters < QUANTISED_FROM
-    ):
+    small = case.facts.model.parameters < QUANTISED_FROM
+    if small or not quantises(case) or case.asked.model.streaming is True:
         return None
     why = (
         f"{count(case.facts.model.parameters)} parameters in about half a byte each; NF4 scores as bf16"

@@ -16,7 +16,7 @@ from loraloom.plan import engine
 from loraloom.plan.case import DERIVED, Case
 from loraloom.plan.needs import need, offloads, quantises, streams
 from loraloom.plan.shape import Shape, decided_shape
-from loraloom.plan.time import offload_share, streaming_share
+from loraloom.plan.time import alone_share, offload_share, spreading_share, streaming_share
 from loraloom.records import Estimate
 
 SHORTEST = 32
@@ -132,7 +132,8 @@ def _one_candidate(case: Case, shape: Shape) -> _Cut | None:
         return None
     alone = replace(shape, packed=1, token_budget=None)
     change = {names.MAX_PACKED: 1}
-    return _Cut("one candidate at a time", change, case, alone, "none; a search takes longer")
+    price = alone_share(case, shape)
+    return _Cut("one candidate at a time", change, case, alone, "none", seconds=price)
 
 
 def _half_precision(case: Case, shape: Shape) -> _Cut | None:
@@ -172,7 +173,8 @@ def _four_bits(case: Case, shape: Shape) -> _Cut | None:
     change = {names.QUANTIZATION: "nf4"}
     lower = replace(shape, quantization="nf4")
     quality = "none on average: MMLU 53.1 against 53.0"
-    return _Cut(name, change, case, lower, quality, "arXiv:2305.14314", 0.5, quantises(case))
+    price = spreading_share(case, lower)
+    return _Cut(name, change, case, lower, quality, "arXiv:2305.14314", price, quantises(case))
 
 
 def _streamed(case: Case, shape: Shape) -> _Cut | None:

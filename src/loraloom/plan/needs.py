@@ -29,9 +29,9 @@ def packs_candidates(case: Case) -> bool:
 
 def quantises(case: Case) -> bool:
     """Whether the engine can hold the base in NF4 on this device; one that is quantised is as it is."""
-    if case.facts.device.kind != "cuda" or case.facts.model.prequantized:
+    if case.facts.model.prequantized:
         return False
-    return case.asked.engine == "peft" or "nf4" in engine.QUANTIZATION
+    return case.facts.device.kind in (engine.QUANTISING if packs_candidates(case) else ("cuda",))
 
 
 def offloads(case: Case) -> bool:

@@ -23,6 +23,11 @@ def count(number: float) -> str:
     return f"{number:,.0f}"
 
 
+def share_text(share: float) -> str:
+    """How much longer something takes, as people read it: 17%, under 1%."""
+    return "under 1%" if 0 < share < 0.01 else f"{share:.0%}"
+
+
 def bytes_text(number: float) -> str:
     """Bytes as people read them: 1.4 GiB, 320 MiB."""
     return f"{number / 2**30:.1f} GiB" if number >= 2**30 else f"{number / 2**20:.0f} MiB"

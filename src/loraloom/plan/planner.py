@@ -26,7 +26,16 @@ from loraloom.plan.needs import (
     notes_on_streaming,
     packs_candidates,
 )
-from loraloom.plan.rules import RULES, batch, checkpointing, max_length, rank, rate, streaming
+from loraloom.plan.rules import (
+    RULES,
+    batch,
+    checkpointing,
+    max_length,
+    quantization,
+    rank,
+    rate,
+    streaming,
+)
 from loraloom.plan.shape import Shape, decided_shape
 from loraloom.plan.time import forecast_time, trainings_of_search
 from loraloom.plan.warnings import warnings_for
@@ -115,6 +124,8 @@ def make_plan(config: Config, facts: Facts) -> Plan:
     decided["preset"] = presets.advise(case)
     for key in RULES:
         decided[key] = _asked(case, key) if is_asked(case.asked, key) else _advised(case, key)
+        if key == names.QUANTIZATION:
+            quantization.check(case)
         if key == names.STREAMING:
             streaming.check(case)
     _check_fit(case)

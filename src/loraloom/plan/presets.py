@@ -16,6 +16,7 @@ from loraloom.facts.config_fields import Kind
 from loraloom.plan.about import About
 from loraloom.plan.adjust import Bend, Bent, Lean, at_most, says, to
 from loraloom.plan.case import COMMON, DERIVED, Case, Facts
+from loraloom.plan.rules import quantization
 from loraloom.plan.rules.rank import width_cap
 from loraloom.plan.rules.rate import around, rate_cap, rounded
 from loraloom.records import Advice, Task
@@ -176,6 +177,13 @@ def _epochs(least: int, why: str) -> Bend:
     return bend
 
 
+def _bits_that_are_needed(case: Case, advice: Advice) -> Bent:
+    """The rule's own value: the goal takes four bits wherever it can."""
+    needed = quantization.advise(case)
+    why = "common advice always takes 4 bits; here NF4 is taken where the base does not fit as it is"
+    return Bent(needed.value, why, needed.source, "B", needed.range)
+
+
 ALL_LAYERS = "leaving the MLP out loses more (arXiv:2305.14314), so all linear layers stay"
 ATTENTION_ONLY = says(f"common advice here adapts attention only; {ALL_LAYERS}")
 TWICE = _scale(2, 2, "common advice takes twice the rank")
@@ -265,9 +273,7 @@ PRESETS: dict[str, Preset] = {
                 "common advice adapts queries only; the table behind it shows 4.3 points lost by that"
             ),
             names.BIAS: NO_BIAS,
-            names.QUANTIZATION: says(
-                "common advice takes 4 bits; here they are taken as NF4 where the engine and device can"
-            ),
+            names.QUANTIZATION: _bits_that_are_needed,
         },
         goal="memory",
         memory="8GB",

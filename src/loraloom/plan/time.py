@@ -12,6 +12,7 @@ import math
 from collections.abc import Sequence
 from statistics import fmean
 
+from loraloom.config import names
 from loraloom.facts.data import DataFacts
 from loraloom.facts.speed import matmul_flops
 from loraloom.plan import engine
@@ -19,6 +20,7 @@ from loraloom.plan.case import Case
 from loraloom.plan.memory import streamed_bytes
 from loraloom.plan.pass_memory import supervised_share
 from loraloom.plan.shape import Shape, decided_shape
+from loraloom.plan.weight_memory import coded_linears, is_spread
 from loraloom.records import Estimate, TrainingSpec
 from loraloom.search.finals import race_runs
 from loraloom.search.pruners import is_wide
@@ -37,6 +39,12 @@ LINK_BYTES = 2.0e10
 most. Assumed."""
 DISK_BYTES = 1.0e9
 """Bytes a second from a disk: a fast one, read in order. Assumed."""
+SPREADING_SECONDS = {"cpu": 2.0e-10, "cuda": 2.5e-12, "mps": 2.0e-10}
+"""Seconds that a core, or a GPU, takes to spread one number from its codes (CPU: 7 ms for 35 million,
+measured on one core of an EPYC; CUDA: 2.5 bytes at 1e12 bytes a second, assumed)."""
+PEFT_SPREADING = 0.5
+"""The share by which PEFT's step takes longer over four bits: its layers spread for each candidate and
+product anew (arXiv:2305.14314; litgpt measured 56%)."""
 EVALUATIONS = TrainingSpec.evaluations
 """How often a candidate is scored on validation."""
 SPREAD = (0.5, 2.0)
@@ -72,6 +80,8 @@ def forecast_time(
         "evaluation": trials * scored * per_token / 2 / rate,
         "startup": STARTUP_SECONDS,
     }
+    if is_spread(case, case.decided.quantization):
+        parts["spreading"] = passes * spreading_seconds(case, bool(case.decided.checkpointing))
     if case.decided.streaming:
         shape = decided_shape(case.decided, packed=packed, token_budget=token_budget)
         parts["streaming"] = passes * streaming_seconds(case, shape)
@@ -107,14 +117,40 @@ def streaming_seconds(case: Case, shape: Shape) -> float:
 
 
 def computing_seconds(case: Case, shape: Shape) -> float:
-    """Of one training pass of this shape."""
+    """The products of a pass of this shape."""
     tokens = shape.tokens(case.facts.device.kind)
-    return tokens * operations_per_token(case) / operations_a_second(case)
+    recomputes = case.assuming({names.GRADIENT_CHECKPOINTING: shape.checkpointing})
+    return tokens * operations_per_token(recomputes) / operations_a_second(case)
 
 
 def streaming_share(case: Case, shape: Shape) -> float:
     """The share by which a pass takes longer where the weights are streamed."""
     return streaming_seconds(case, shape) / computing_seconds(case, shape)
+
+
+def spreading_seconds(case: Case, recomputes: bool) -> float:
+    """What a training pass takes to spread the weights from their codes, for all of its candidates
+    together: once on the way forward, once on the way back, and where blocks are run again once more."""
+    device = case.facts.device
+    numbers = sum(linear.parameters for linear in coded_linears(case.facts.model))
+    sweeps = 3 if recomputes else 2
+    cores = device.threads if device.kind == "cpu" else 1
+    return sweeps * numbers * SPREADING_SECONDS[device.kind] / cores
+
+
+def spreading_share(case: Case, shape: Shape) -> float:
+    """The share by which a pass of this shape takes longer over a base in few bits."""
+    if case.asked.engine == "peft":
+        return PEFT_SPREADING
+    return spreading_seconds(case, bool(shape.checkpointing)) / computing_seconds(case, shape)
+
+
+def alone_share(case: Case, shape: Shape) -> float:
+    """The share by which a search takes longer where its candidates train one after another."""
+    trials = trainings_of_search(case)
+    alone = forecast_time(case, trials=trials)
+    packed = forecast_time(case, trials=trials, packed=shape.packed, token_budget=shape.token_budget)
+    return max(0.0, alone.value / packed.value - 1)
 
 
 def passes_of_all(case: Case, trials: float, packed: int, token_budget: int) -> float:

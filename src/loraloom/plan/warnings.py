@@ -30,11 +30,6 @@ def _model(case: Case) -> list[str]:
             " on the other layers"
         )
     found.extend(left_out(model.linears, model.experts))
-    if model.prequantized:
-        found.append(
-            f"the checkpoint is quantised ({model.prequantized}): train on the original and quantise"
-            " afterwards"
-        )
     return found
 
 

@@ -199,7 +199,7 @@ SUBJECTS = (
             ),
             followed(
                 "A base of 4 bits.",
-                "NF4 on CUDA devices where the engine has it and weights are large.",
+                "NF4 where the base does not fit as it is, on a CPU and on CUDA.",
                 "preset under-8gb",
                 QUANTIZATION,
             ),

@@ -19,6 +19,8 @@ OF_PRECISION = {"fp32": "float32", "bf16": "bfloat16", "fp16": "float16", "fp64"
 
 def advise(case: Case) -> Advice:
     precision = case.decided.precision
-    on_disk = f"the weights on disk are {case.facts.model.dtype}"
+    model = case.facts.model
+    stored = f"codes of {model.prequantized}" if model.prequantized else model.dtype
+    on_disk = f"the weights on disk are {stored}"
     reason = f"the base computes in {precision}, so a wider copy would only take memory; {on_disk}"
     return Advice(OF_PRECISION[precision], reason, DERIVED, tuple(OF_PRECISION.values()), "M")
