@@ -1,6 +1,6 @@
 """What commits of this repository are worth to one another: the engine of each, side by side in one run.
 
-    python benchmarks/packed/commits.py 7554180 HEAD    # writes commits.json beside this file
+    python benchmarks/packed/commits.py 2891fee HEAD    # writes commits.json beside this file
     python benchmarks/packed/commits.py --show
 
 Each commit is taken out into a folder of its own and measured by today's arms (`arms.py`), every arm in
