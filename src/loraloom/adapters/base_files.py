@@ -90,12 +90,26 @@ class BaseFiles:
     def stored(self, name: str) -> Stored | None:
         """Where the files have a tensor that the model calls so: base models are saved without the
         prefix that the task's model gives them, and the other way round. A tied name is its twin's."""
+        found = map(self.stored_alone, (name, *self.twins(name)))
+        return next((stored for stored in found if stored is not None), None)
+
+    def stored_alone(self, name: str) -> Stored | None:
+        """The same for this name only, whatever shares the parameter."""
         prefix = str(getattr(self.model, "base_model_prefix", ""))
-        for one in (name, *self.twins(name)):
-            for key in (one, one.removeprefix(f"{prefix}."), f"{prefix}.{one}"):
-                if key in self._stored:
-                    return self._stored[key]
-        return None
+        keys = (name, name.removeprefix(f"{prefix}."), f"{prefix}.{name}")
+        return next((self._stored[key] for key in keys if key in self._stored), None)
+
+    @cached_property
+    def names(self) -> frozenset[str]:
+        """Of all tensors that the model has."""
+        return frozenset(self.model.state_dict())
+
+    @cached_property
+    def vocabulary(self) -> frozenset[str]:
+        """Names of the tensors with a row for each token."""
+        ends = (self.model.get_input_embeddings(), self.model.get_output_embeddings())
+        found = (name for name, module in self.model.named_modules() if any(module is m for m in ends))
+        return frozenset(f"{name}.weight" for name in found)
 
     def layer(self, factor: Factor) -> tuple[Stored, bool]:
         """Where the weight lies that a factor changes, and whether it is kept as in x out, as GPT-2's
@@ -112,10 +126,12 @@ class BaseFiles:
         if stored is None or module is None:
             raise self.no_layer(factor.path)
         transposed = factor.is_embedding or type(module).__name__ == "Conv1D"
-        shape = (factor.b_OR.shape[0], factor.a_RD.shape[1])
-        need = shape[::-1] if transposed else shape
-        if stored.shape != need:
-            raise self.misfit(factor.path, need, stored.shape)
+        outer = (factor.b_OR.shape[0], factor.a_RD.shape[1])
+        need = outer[::-1] if transposed else outer
+        brought = self.form.whole.get(f"{factor.path}.weight")
+        shape = stored.shape if brought is None else tuple(brought.shape)
+        if shape != need:
+            raise self.misfit(factor.path, need, shape)
         return stored, transposed
 
     @cached_property

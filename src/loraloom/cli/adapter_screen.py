@@ -9,7 +9,8 @@ from loraloom.cli.screen import plain_console, say, verbatim
 
 if TYPE_CHECKING:
     from loraloom.adapters.inspect import Inspection, Layer
-    from loraloom.pipeline.adapters import TrainedOver
+    from loraloom.adapters.verify import Proof
+    from loraloom.pipeline.adapters import Merged, TrainedOver
 
 NAME_WIDTH = 24
 DROWNS = 0.5
@@ -34,6 +35,27 @@ def show_inspection(found: Inspection, over: TrainedOver) -> None:
         say(console, f"{name:<5} keeps {share:.0%} of the update: {advice}")
     for server, reasons in found.refused.items():
         say(console, f"{server:<10} {'; '.join(reasons) or 'takes it as it is'}", " " * 11)
+
+
+def show_merged(merged: Merged) -> None:
+    """The operations, where they were only asked for; else the folder and its proof."""
+    from loraloom.adapters.merge import describe
+
+    console = plain_console()
+    if merged.out is None or merged.proof is None:
+        for line in describe(merged.plan):
+            verbatim(console, line)
+        return
+    say(console, f"{len(merged.plan.changes)} of {len(merged.plan.operations)} tensors changed")
+    show_proof(merged.proof)
+    verbatim(console, f"merged in {merged.out}")
+
+
+def show_proof(proof: Proof) -> None:
+    """Its lines."""
+    console = plain_console()
+    for line in proof.lines():
+        say(console, line, "  ")
 
 
 def _over(over: TrainedOver) -> str:

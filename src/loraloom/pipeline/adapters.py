@@ -2,14 +2,25 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import shutil
+import tempfile
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+import torch
+
+from loraloom.adapters.base_files import BaseFiles
+from loraloom.adapters.form import read_form
 from loraloom.adapters.inspect import Inspection, inspect_adapter
-from loraloom.errors import ModelError, RequestError
+from loraloom.adapters.merge import plan_merge
+from loraloom.adapters.merge import to_json as operations_to_json
+from loraloom.adapters.operations import Plan, apply, check, finish, reject
+from loraloom.adapters.verify import Proof, prove, read_proof, write_proof
+from loraloom.errors import ModelError, RequestError, VerificationError
 from loraloom.facts.source import model_folder
 from loraloom.facts.weights import find_weights, weights_fingerprint
+from loraloom.lora.base import DTYPES
 from loraloom.lora.untrusted_adapter import adapter_folder, read_adapter_config
 from loraloom.pipeline.beside import record_of, run_around
 
@@ -86,3 +97,100 @@ def trained_over(folder: Path, base: Path | None = None) -> TrainedOver:
     matches = weights_fingerprint(base) == known if usable and base is not None else None
     name = read_adapter_config(folder).get("base_model_name_or_path")
     return TrainedOver(name, record_of(folder).quantization, known, matches)
+
+
+@dataclass(frozen=True)
+class Merged:
+    """What `adapter merge` did, or with `--dry-run` would do.
+
+    Attributes:
+        out: the folder that was written; None where nothing was.
+    """
+
+    plan: Plan
+    out: Path | None
+    proof: Proof | None
+
+    def to_json(self) -> dict[str, Any]:
+        """The document of `adapter merge --json`."""
+        return {
+            "out": None if self.out is None else str(self.out),
+            "bytes": self.plan.bytes,
+            "operations": operations_to_json(self.plan),
+            "proof": None if self.proof is None else asdict(self.proof),
+        }
+
+
+def merge(
+    adapter: str, model: str | None, out: Path, dtype: str | None, *, dry_run: bool = False
+) -> Merged:
+    """Merge an adapter into a copy of its base, and prove what was written.
+
+    Args:
+        dtype: of the weights; None keeps the base's.
+
+    Raises:
+        RequestError: it cannot be done; nothing was written.
+        VerificationError: the merged model is not what was trained; it lies beside `out` as `.rejected`.
+    """
+    folder = adapter_folder(adapter)
+    form = read_form(folder)
+    files = BaseFiles(base_for(folder, model), form)
+    plan = plan_merge(form, files, None if dtype is None else DTYPES[dtype])
+    check(plan, out)
+    if dry_run:
+        return Merged(plan, None, None)
+    partial = apply(plan, out)
+    try:
+        proof = prove(form, files, partial)
+        write_proof(partial, proof)
+    except BaseException:
+        shutil.rmtree(partial, ignore_errors=True)
+        raise
+    if not proof.passed:
+        raise _failed(proof, reject(partial, out))
+    return Merged(plan, finish(partial, out), proof)
+
+
+def verify(place: str, model: str | None) -> Proof:
+    """Prove a folder that `merge` wrote once more, or that an adapter can be merged.
+
+    Raises:
+        RequestError: it is neither, or its base is not here.
+        VerificationError: it is not what was trained; a merged folder is then renamed `.rejected`.
+    """
+    artefact = Path(place)
+    if not (artefact / "config.json").is_file():
+        return _verify_adapter(adapter_folder(place), model)
+    made_of = read_proof(artefact)
+    folder = adapter_folder(made_of["adapter"])
+    form = read_form(folder)
+    proof = prove(form, BaseFiles(base_for(folder, model or made_of.get("base")), form), artefact)
+    write_proof(artefact, proof)
+    if not proof.passed:
+        raise _failed(proof, reject(artefact, artefact))
+    return proof
+
+
+def _verify_adapter(folder: Path, model: str | None) -> Proof:
+    form = read_form(folder)
+    files = BaseFiles(base_for(folder, model), form)
+    with tempfile.TemporaryDirectory() as place:
+        out = Path(place) / "merged"
+        plan = plan_merge(form, files, torch.float32)
+        check(plan, out)
+        proof = prove(form, files, apply(plan, out))
+    if not proof.passed:
+        raise _failed(proof, folder)
+    return proof
+
+
+def _failed(proof: Proof, place: Path) -> VerificationError:
+    error = VerificationError(
+        f"{place} is not what was trained",
+        got="\n       ".join(proof.lines()),
+        need=f"a KL of at most {proof.allowed_kl:.1e}, and equal token ids",
+        next="merge again; where that fails too, report it and ship the adapter unmerged",
+    )
+    error.document = {"error": {"what": error.what}, "proof": asdict(proof), "rejected": str(place)}
+    return error
