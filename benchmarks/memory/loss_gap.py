@@ -28,6 +28,7 @@ DENSE = "bf16"
 WAYS: Mapping[str, Mapping[str, Any]] = {
     DENSE: {},
     "nf4": {"model.quantization": "nf4"},
+    "nf4, LoftQ": {"model.quantization": "nf4", "adapter.init_lora_weights": "loftq"},
     "int8": {"model.quantization": "int8"},
 }
 

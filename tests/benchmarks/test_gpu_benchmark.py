@@ -230,7 +230,7 @@ def test_what_needs_a_device_says_so_and_all_else_is_measured(small: dict[str, A
     alone = [
         "driver",
         "waits, K=2",
-        "K=1 and 16",
+        "offload",
         "gpu tests",
         "kernels on",
         "fused on",
@@ -253,7 +253,11 @@ def test_what_needs_a_device_says_so_and_all_else_is_measured(small: dict[str, A
     assert {"default", "dropout 0.05", "uneven batches: 1 and 3 rows", "default again"} <= set(
         measured["switches"]
     )
-    assert (measured["out_of_memory"], measured["door"], measured["nf4"]) == (["halved"], ["tune"], [])
+    assert (measured["out_of_memory"], measured["door"], measured["nf4"]) == (
+        ["halved"],
+        ["tune"],
+        ["spread", "K=1", "K=2", "8B, K=4"],
+    )
 
 
 def test_every_row_of_the_table_reads_something_that_a_step_tells(small: dict[str, Any]) -> None:
@@ -265,7 +269,8 @@ def test_every_row_of_the_table_reads_something_that_a_step_tells(small: dict[st
     parts["speed"]["K=32"] = parts["speed"]["K=16"]
     parts["where_time_goes"]["waits, K=16"] = {"status": "done", "waits_per_tick": 2.0}
     parts["switches"] |= dict.fromkeys(("fused off", "graphs on"), whole)
-    parts["nf4"]["K=1 and 16"] = whole
+    parts["nf4"]["offload"] = whole | {"same": 1.0}
+    parts["nf4"]["8B, K=4"]["peak_gb"] = 11.0
     for part in (*parts["speed"].values(), *parts["sizes"].values()):
         if "memory_error" in part:
             part["memory_error"] = 0.01

@@ -57,6 +57,15 @@ SHAPES: dict[str, dict[str, Any]] = {
         "vocab_size": 128_256,
         "tie_word_embeddings": True,
     },
+    "8B": {
+        "hidden_size": 4096,
+        "num_hidden_layers": 32,
+        "num_attention_heads": 32,
+        "num_key_value_heads": 8,
+        "intermediate_size": 14_336,
+        "vocab_size": 128_256,
+        "tie_word_embeddings": False,
+    },
     "tiny": {
         "hidden_size": 128,
         "num_hidden_layers": 2,
@@ -76,7 +85,8 @@ SHAPES: dict[str, dict[str, Any]] = {
         "tie_word_embeddings": True,
     },
 }
-"""Sizes of LLaMA 3.2 1B and 3B and of Qwen2.5 0.5B; "tiny" is for contracts, "small" for a processor."""
+"""Sizes of LLaMA 3.2 1B and 3B, of LLaMA 3.1 8B and of Qwen2.5 0.5B; "tiny" is for contracts, "small"
+for a processor."""
 
 
 def config_of(shape: str) -> LlamaConfig:
