@@ -20,7 +20,8 @@ from typing import Any, Self
 import torch
 from torch import Tensor, nn
 
-from loraloom.errors import RequestError
+from loraloom.errors import RequestError, first_line
+from loraloom.lora.device_faults import is_of_device
 from loraloom.lora.frozen import frozen_product
 
 BLOCK_BYTES = 2 * 2**20
@@ -217,11 +218,15 @@ class GptqLinear(QuantisedLinear):
         return (words[..., None] >> shifts) & (2**self.bits - 1)
 
 
-def bitsandbytes() -> Any:
+TRIED = 256
+"""Numbers on which a package is tried: four blocks."""
+
+
+def bitsandbytes(device: str = "cpu") -> Any:
     """The package, which makes and reads codes.
 
     Raises:
-        RequestError: it is not installed, or has nothing for this machine.
+        RequestError: it is not installed, or has nothing for this device.
     """
     # On import it recommends a package of kernels for its own layers, which do not run here.
     logging.getLogger("bitsandbytes").setLevel(logging.ERROR)
@@ -234,4 +239,30 @@ def bitsandbytes() -> Any:
             need="the extra `quant`",
             next="pip install 'loraloom[quant]', or model.quantization: none",
         ) from fault
+    _refuse_without_kernels(bitsandbytes, device)
     return bitsandbytes
+
+
+def _refuse_without_kernels(package: Any, device: str) -> None:
+    """Make codes of a few numbers and spread them. A CPU that the package has nothing for is served by
+    plain torch, slowly; a GPU is not.
+
+    Raises:
+        RequestError: it cannot, or other numbers come back.
+    """
+    ones = torch.ones(TRIED, device=device)
+    try:
+        codes, state = package.functional.quantize_4bit(ones, quant_type="nf4", compress_statistics=True)
+        found: Tensor = package.functional.dequantize_4bit(codes, state)
+        got = "" if torch.allclose(found, ones, atol=0.1) else "other numbers than were put in"
+    except (RuntimeError, NotImplementedError, AttributeError) as fault:
+        if is_of_device(fault):
+            raise
+        got = first_line(fault)
+    if got:
+        raise RequestError(
+            f"bitsandbytes {package.__version__} cannot make and spread 4-bit codes on this device",
+            got=f"{device}: {got}",
+            need="a build of bitsandbytes for this device and this version of torch",
+            next="python -m bitsandbytes says what it found; or model.quantization: none",
+        )

@@ -63,18 +63,28 @@ def stored_in(config: Any) -> str | None:
 
 def options_for_stored(config: Any, method: str, device: str) -> dict[str, Any]:
     """What `from_pretrained` is given to read a base that is quantised already."""
-    if method == "bitsandbytes":
-        bitsandbytes()
-    if method == "torchao" and find_spec("torchao") is None:
-        raise RequestError(
-            "the weights of this base are torchao's",
-            need="the package torchao",
-            next="pip install torchao",
-        )
+    require_reader(method, device)
     if method == "gptq":
         _register_gptq()
         config.quantization_config = {**config.quantization_config, "quant_method": OUR_GPTQ}
     return {"device_map": {"": device}}
+
+
+def require_reader(method: str, device: str) -> None:
+    """Ask for the package that reads what `method` has quantised.
+
+    Raises:
+        RequestError: it is not installed, or has nothing for this device.
+    """
+    if method == "bitsandbytes":
+        bitsandbytes(device)
+    if method == "torchao" and find_spec("torchao") is None:
+        raise RequestError(
+            "the weights of this base are torchao's",
+            got="no package of that name",
+            need="the package torchao",
+            next="pip install torchao",
+        )
 
 
 def options_for_full(
@@ -87,7 +97,7 @@ def options_for_full(
     """
     import transformers
 
-    bitsandbytes()
+    bitsandbytes(device)
     config = transformers.BitsAndBytesConfig(
         load_in_4bit=quantization == "nf4",
         load_in_8bit=quantization == "int8",

@@ -21,8 +21,10 @@ from loraloom.facts.model import ModelFacts, model_facts, require_weights
 from loraloom.facts.speed import cores_share
 from loraloom.lora.base import Base, load_base, load_tokenizer
 from loraloom.lora.quantised import bitsandbytes
+from loraloom.lora.quantised_loading import stored_in
 from loraloom.pipeline.classes import classes_to_train, refuse_unlabelled
 from loraloom.pipeline.preflight import foretold, refuse_faults
+from loraloom.pipeline.preflight.quantization import require_codes
 from loraloom.pipeline.preflight.subject import Subject
 from loraloom.pipeline.retained import retained_rows
 from loraloom.pipeline.trackers import require_trackers
@@ -127,8 +129,8 @@ def prepare(
         config if trials is None else replace(config, search=replace(config.search, trials=trials)),
         facts,
     )
-    if weights and plan.settings.quantization != "none":
-        bitsandbytes()
+    if weights:
+        require_codes(facts.model, plan.settings.quantization, device.kind)
     cut = data.cut(plan.settings.length)
     subject = Subject(config, facts, plan, read.splits, read.recognised, read.tokenizer, data, cut)
     if weights:
@@ -192,6 +194,8 @@ def read_request(config: Config, *, weights: bool = True, race: bool = False) ->
         )
     refuse_unbuilt(config, trains=weights)
     model = describe(config, None if config.task == "auto" else config.task)
+    if model.prequantized and config.engine == "packed":
+        stored_in(model.config)  # refuses codes that nothing here reads
     if weights:
         model = require_weights(model)
     table = load_table(asked.train, max_rows=asked.max_rows, seed=config.training.seed)

@@ -17,6 +17,7 @@ CHECKS = (
     "memory",
     "gradients",
     "precision",
+    "quantization",
     "deployment",
     "safety",
 )

@@ -9,7 +9,7 @@ from typing import Any, cast
 
 from loraloom.config import names
 from loraloom.facts.meta_model import build_on_meta
-from loraloom.lora.init import moves_base
+from loraloom.lora.init import LOFTQ, moves_base
 from loraloom.pipeline.preflight.result import CheckResult
 from loraloom.pipeline.preflight.subject import Subject
 from loraloom.plan.planner import candidate
@@ -67,6 +67,7 @@ def inspect(subject: Subject) -> CheckResult:
 
 def _vllm(adapter: Adapter) -> Iterator[Fault]:
     yield from _extras(adapter, "vLLM")
+    yield from _another_base(adapter, "served over the full ones")
     for rank in adapter.ranks:
         if rank not in SERVED_RANKS:
             near = max((size for size in SERVED_RANKS if size <= rank), default=SERVED_RANKS[0])
@@ -90,6 +91,7 @@ def _gguf(adapter: Adapter) -> Iterator[Fault]:
     """llama.cpp, and ollama on top of it: one `adapter.lora.alpha` a file, each layer
     scaled by alpha / its rank."""
     yield from _extras(adapter, "GGUF")
+    yield from _another_base(adapter, "served over a GGUF file made of the full ones")
     spec = adapter.spec
     if spec.use_rslora:
         scale = spec.lora_alpha / math.sqrt(spec.r)
@@ -113,16 +115,7 @@ def _merged(adapter: Adapter) -> Iterator[Fault]:
             "merging rounds the sum to the same few levels again, and most of the adapter is lost",
             "--model THE_ORIGINAL of this checkpoint",
         )
-    quantised = adapter.subject.plan.settings.quantization
-    if quantised not in ("none", "auto"):
-        yield Fault(
-            f"the adapter is trained over {quantised} weights and merged into the full ones",
-            f"model.quantization: {quantised}",
-            "it has learnt to make up for the rounding, which is gone after the merge: outputs shift a"
-            " little",
-            "--set model.quantization=none where memory allows, or compare both after the merge",
-            level="warn",
-        )
+    yield from _another_base(adapter, "merged into the full ones")
     touched = _tied_modules(adapter)
     if touched:
         yield Fault(
@@ -132,6 +125,33 @@ def _merged(adapter: Adapter) -> Iterator[Fault]:
             " drops one of them",
             f"take {touched[0]} out of adapter.modules_to_save",
         )
+
+
+def _another_base(adapter: Adapter, then: str) -> Iterator[Fault]:
+    """Training over few bits, use over the full weights.
+
+    Args:
+        then: what becomes of the adapter: "merged into the full ones".
+    """
+    kind = adapter.subject.plan.settings.quantization
+    if kind == "none":
+        return
+    if adapter.spec.init_lora_weights == LOFTQ:
+        yield Fault(
+            f"LoftQ's adapter holds what {kind} lost, and would be {then}: that part comes twice",
+            f"model.quantization: {kind}, adapter.init_lora_weights: {LOFTQ}",
+            "it starts as the difference between the full weights and the quantised ones, and is right"
+            " over these alone",
+            "--set adapter.init_lora_weights=true",
+        )
+        return
+    yield Fault(
+        f"the adapter is trained over {kind} weights and {then}",
+        f"model.quantization: {kind}",
+        "it has learnt to make up for the rounding, which is gone there: outputs shift a little",
+        f"--set {names.QUANTIZATION}=none where memory allows, or evaluate it over both first",
+        level="warn",
+    )
 
 
 def _extras(adapter: Adapter, place: str) -> Iterator[Fault]:
