@@ -1,12 +1,7 @@
-"""What is done to each tensor of a base, as values: listed and checked before one byte is written.
-
-A folder is written beside its place under another name and renamed at the end, so that nothing that was
-left midway looks finished.
-"""
+"""What is done to each tensor of a base, as values: listed and checked before one byte is written."""
 
 from __future__ import annotations
 
-import errno
 import json
 import shutil
 from collections.abc import Iterator, Mapping, Sequence
@@ -17,6 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from loraloom.adapters.folder import refuse_taken, unfinished
 from loraloom.adapters.form import Factor
 from loraloom.adapters.shards import (
     CODES,
@@ -233,8 +229,7 @@ def check(plan: Plan, out: Path) -> None:
             need="at least one layer with an update",
             next="train it again",
         )
-    if out.exists() and (not out.is_dir() or any(out.iterdir())):
-        raise RequestError(f"{out} is there already", need="a new folder", next="--out ANOTHER_FOLDER")
+    refuse_taken(out)
     free, need = free_bytes(out), plan.bytes + SPARE_BYTES
     if free < need:
         raise RequestError(
@@ -247,7 +242,7 @@ def check(plan: Plan, out: Path) -> None:
 
 
 def apply(plan: Plan, out: Path) -> Path:
-    """Carry a plan out beside its place; `finish` puts it there.
+    """Carry a plan out beside its place; `folder.finish` puts it there.
 
     Returns:
         The folder with all files, still under its other name.
@@ -256,10 +251,7 @@ def apply(plan: Plan, out: Path) -> Path:
         RequestError: the disk refuses; what was written is removed.
         ModelError: a number does not fit into the type that it is rounded to.
     """
-    partial = out.with_name(f".{out.name}.part")
-    shutil.rmtree(partial, ignore_errors=True)  # of a merge that was killed
-    try:
-        partial.mkdir(parents=True)
+    with unfinished(out) as partial:
         for name, operations in plan.files.items():
             entries = [plan.entry(operation) for operation in operations]
             contents = {one.name: _contents(plan, one) for one in operations}
@@ -269,36 +261,7 @@ def apply(plan: Plan, out: Path) -> Path:
             shutil.copyfile(source, partial / name)
         text = json.dumps(plan.config, indent=2, ensure_ascii=False) + "\n"
         (partial / "config.json").write_text(text, encoding="utf-8")
-    except OSError as error:
-        shutil.rmtree(partial, ignore_errors=True)
-        full = error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
-        raise RequestError(
-            "the disk is full" if full else "the disk refuses",
-            where=str(out),
-            got=error.strerror or str(error),
-            next="make room, or choose another disk: --out FOLDER",
-        ) from error
-    except BaseException:
-        shutil.rmtree(partial, ignore_errors=True)
-        raise
     return partial
-
-
-def finish(partial: Path, out: Path) -> Path:
-    """Rename a written folder to its place."""
-    if out.is_dir():
-        out.rmdir()  # `check` found it empty
-    return partial.rename(out)
-
-
-def reject(partial: Path, out: Path) -> Path:
-    """Rename a written folder that failed its proof, so that nobody takes it for the artefact."""
-    place = out.with_name(f"{out.name}.rejected")
-    number = 2
-    while place.exists():
-        place = out.with_name(f"{out.name}.rejected-{number}")
-        number += 1
-    return partial.rename(place)
 
 
 def _contents(plan: Plan, operation: Operation) -> Iterator[bytes]:

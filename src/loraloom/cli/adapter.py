@@ -13,7 +13,7 @@ from loraloom.errors import RequestError
 
 adapter = typer.Typer(
     name="adapter",
-    help="Look at a trained adapter, merge it, prove what was written.",
+    help="Look at a trained adapter, merge, combine or resize it, prove what was written.",
     rich_markup_mode=None,
     no_args_is_help=True,
 )
@@ -37,6 +37,29 @@ Dtype = Annotated[
     ),
 ]
 DryRun = Annotated[bool, typer.Option("--dry-run", help="List the operations, write nothing.")]
+Places = Annotated[
+    list[str], typer.Argument(metavar="ADAPTER...", help="PEFT folders, or runs, over one base.")
+]
+Weights = Annotated[
+    str | None, typer.Option("--weights", metavar="X,X", help="One for each adapter; 1 if left out.")
+]
+Method = Annotated[
+    str, typer.Option("--method", metavar="NAME", help="cat, linear, svd, ties, dare, knots or soup.")
+]
+Rank = Annotated[
+    int | None, typer.Option("--rank", metavar="N", help="Of the new adapter. Not for cat.")
+]
+NeededRank = Annotated[int, typer.Option("--rank", metavar="N", help="Of the new adapter.")]
+Density = Annotated[
+    float, typer.Option("--density", metavar="X", help="Share that ties, dare and knots keep.")
+]
+Seed = Annotated[int, typer.Option("--seed", metavar="N", help="Of what dare drops.")]
+Energy = Annotated[
+    float | None,
+    typer.Option("--energy", metavar="X", help="Smallest rank that keeps this share, such as 0.99."),
+]
+Base = Annotated[str, typer.Option("--base", metavar="BASE", help="What the model was trained from.")]
+Tuned = Annotated[str, typer.Option("--tuned", metavar="MODEL", help="The model that was trained.")]
 MERGED = ("float32", "bfloat16", "float16")
 
 
@@ -85,3 +108,69 @@ def verify(
     proof = run_verify(place, model)
     show_proof(proof)
     return asdict(proof)
+
+
+@adapter.command()
+def combine(
+    places: Places,
+    out: Out,
+    weights: Weights = None,
+    method: Method = "cat",
+    rank: Rank = None,
+    density: Density = 0.5,
+    seed: Seed = 0,
+    dry_run: DryRun = False,
+    json: Json = False,
+    verbose: Verbose = False,
+) -> dict[str, Any]:
+    """Make one adapter of several, and show before how they stand to each other."""
+    from loraloom.cli.adapter_screen import show_combined
+    from loraloom.pipeline.reshape import combine_adapters
+
+    options: dict[str, Any] = {"rank": rank, "density": density, "seed": seed, "dry_run": dry_run}
+    made = combine_adapters(places, out, weights, method, **options)
+    document = made.to_json()
+    show_combined(document, places)
+    return document
+
+
+@adapter.command()
+def resize(
+    place: Place,
+    out: Out,
+    rank: Rank = None,
+    energy: Energy = None,
+    dry_run: DryRun = False,
+    json: Json = False,
+    verbose: Verbose = False,
+) -> dict[str, Any]:
+    """Cut an adapter to the best one of a smaller rank, or fill it up to a larger one."""
+    from loraloom.cli.adapter_screen import show_made
+    from loraloom.pipeline.reshape import resize as run_resize
+
+    document = run_resize(place, out, rank, energy, dry_run=dry_run).to_json()
+    show_made(document, f"rank {document['rank']} keeps {document['energy_kept']:.2%} of the energy")
+    return document
+
+
+@adapter.command()
+def extract(
+    base: Base,
+    tuned: Tuned,
+    rank: NeededRank,
+    out: Out,
+    dry_run: DryRun = False,
+    json: Json = False,
+    verbose: Verbose = False,
+) -> dict[str, Any]:
+    """Make an adapter of what a model that was trained whole differs by from its base."""
+    from loraloom.cli.adapter_screen import show_made
+    from loraloom.pipeline.reshape import extract_adapter
+
+    document = extract_adapter(base, tuned, rank, out, dry_run=dry_run).to_json()
+    lost = f"rank {rank} leaves {document['error']:.2%} of the difference of {document['layers']} layers"
+    left_out = document["left_out"]
+    more = f", {len(left_out) - 3} more" if len(left_out) > 3 else ""
+    kept = f"; left out: {', '.join(left_out[:3])}{more}" if left_out else ""
+    show_made(document, f"{lost}{kept}")
+    return document

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from statistics import fmean
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from loraloom.cli.screen import plain_console, say, verbatim
 
@@ -56,6 +57,24 @@ def show_proof(proof: Proof) -> None:
     console = plain_console()
     for line in proof.lines():
         say(console, line, "  ")
+
+
+def show_combined(document: Mapping[str, Any], places: Sequence[str]) -> None:
+    """How the adapters stand to each other, then what was made of them."""
+    console = plain_console()
+    for pair in document.get("conflicts", ()):
+        names = f"{places[pair['first']]} and {places[pair['second']]}"
+        cosine = "" if pair["cosine"] is None else f", cosine {pair['cosine']:+.2f}"
+        say(console, f"{names}: {pair['common']} common layers{cosine}; {pair['advice']}", "  ")
+    beside = f"rank {document['rank']}, {document['error']:.2%} beside the weighted sum"
+    show_made(document, f"{document['method']} of {len(places)} adapters: {beside}")
+
+
+def show_made(document: Mapping[str, Any], words: str) -> None:
+    """What was made, and where it lies."""
+    console = plain_console()
+    say(console, words, "  ")
+    verbatim(console, f"adapter in {document['out']}" if document["out"] else "nothing was written")
 
 
 def _over(over: TrainedOver) -> str:

@@ -11,11 +11,12 @@ from typing import Any
 import torch
 
 from loraloom.adapters.base_files import BaseFiles
+from loraloom.adapters.folder import finish, reject
 from loraloom.adapters.form import read_form
 from loraloom.adapters.inspect import Inspection, inspect_adapter
 from loraloom.adapters.merge import plan_merge
 from loraloom.adapters.merge import to_json as operations_to_json
-from loraloom.adapters.operations import Plan, apply, check, finish, reject
+from loraloom.adapters.operations import Plan, apply, check
 from loraloom.adapters.verify import Proof, prove, read_proof, write_proof
 from loraloom.errors import ModelError, RequestError, VerificationError
 from loraloom.facts.source import model_folder

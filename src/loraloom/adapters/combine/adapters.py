@@ -1,0 +1,161 @@
+"""Several adapters of one base combined layer by layer."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import torch
+
+from loraloom.adapters.combine import METHODS
+from loraloom.adapters.combine.task import LayerTask
+from loraloom.adapters.factors import concatenated, product_svd
+from loraloom.adapters.form import Factor, Form
+from loraloom.errors import ModelError, RequestError
+
+DENSITY = 0.5
+"""Of TIES, DARE and KnOTS: the papers keep 20% to 50% of whole models' updates."""
+
+
+@dataclass(frozen=True)
+class Combined:
+    """The new adapter.
+
+    Attributes:
+        error: |result - weighted sum| / |weighted sum| over all layers; what TIES, DARE and KnOTS
+            change on purpose counts too.
+    """
+
+    form: Form
+    method: str
+    rank: int
+    error: float
+
+    def to_json(self) -> dict[str, Any]:
+        """The document of `adapter combine --json`, without folder and conflicts."""
+        return {
+            "method": self.method,
+            "rank": self.rank,
+            "layers": len(self.form.factors),
+            "error": self.error,
+        }
+
+
+def combine(
+    forms: Sequence[Form],
+    weights: Sequence[float],
+    method: str,
+    *,
+    rank: int | None = None,
+    density: float = DENSITY,
+    seed: int = 0,
+) -> Combined:
+    """One adapter of several.
+
+    A layer that only some of them change gets what those say. One adapter alone comes back as it is,
+    times its weight, whatever the method.
+
+    Args:
+        weights: one for each adapter.
+        rank: of the result; the largest of theirs when None. `cat` has the sum of theirs.
+
+    Raises:
+        RequestError: adapters that cannot be added to each other, or values out of range.
+    """
+    _check(forms, weights, method, rank, density)
+    wide = rank or max(max(form.ranks) for form in forms)
+    chosen = METHODS["cat" if len(forms) == 1 else method]
+    factors: dict[str, Factor] = {}
+    wrong = every = 0.0
+    for path in dict.fromkeys(path for form in forms for path in form.factors):
+        found = [
+            (form.factors[path], w)
+            for form, w in zip(forms, weights, strict=True)
+            if path in form.factors
+        ]
+        updates = [(factor.a_RD, factor.b_OR * factor.scale) for factor, _ in found]
+        task = LayerTask(path, updates, [weight for _, weight in found], wide, density, seed)
+        a, b = chosen(task)
+        exact = concatenated(task.weighted)
+        difference = concatenated([exact, (a, -b)])
+        wrong += float(product_svd(*difference)[1].square().sum())
+        every += float(product_svd(*exact)[1].square().sum())
+        factors[path] = replace(
+            found[0][0], a_RD=a.to(torch.float32), b_OR=b.to(torch.float32), scale=1.0
+        )
+    form = replace(forms[0], factors=factors, config=_config(forms, list(factors)))
+    error = (wrong / every) ** 0.5 if every else 0.0
+    return Combined(form, method, max(form.ranks), error)
+
+
+def _config(forms: Sequence[Form], paths: list[str]) -> dict[str, Any]:
+    """The first one's config, for all layers that are changed."""
+    config = dict(forms[0].config)
+    if any(set(form.factors) != set(forms[0].factors) for form in forms):
+        config["target_modules"] = paths
+        for name in ("exclude_modules", "layers_to_transform", "layers_pattern"):
+            config.pop(name, None)
+    return config
+
+
+def _check(
+    forms: Sequence[Form], weights: Sequence[float], method: str, rank: int | None, density: float
+) -> None:
+    """Raises RequestError for what has no meaning."""
+    if method not in METHODS:
+        raise RequestError(f"--method is {method}", need=", ".join(METHODS), next="--method cat")
+    if len(weights) != len(forms):
+        raise RequestError(
+            f"{len(forms)} adapters and {len(weights)} weights",
+            need="a weight for each adapter",
+            next=f"--weights {','.join(['1'] * len(forms))}",
+        )
+    if not 0 < density <= 1 or (rank is not None and rank < 1) or not any(weights):
+        raise RequestError(
+            "a density, rank or weight is out of range",
+            got=f"density {density:g}, rank {rank}, weights {', '.join(f'{w:g}' for w in weights)}",
+            need="a density above 0 and at most 1, a rank of at least 1, a weight that is not 0",
+        )
+    if method == "cat" and rank is not None:
+        raise RequestError(
+            "cat has the sum of the ranks", got=f"--rank {rank}", next=f"--method svd --rank {rank}"
+        )
+    for form in forms:
+        beyond = form.beyond_factors() if len(forms) > 1 or weights[0] != 1 else []
+        if form.uses_dora or beyond or not form.factors:
+            raise ModelError(
+                f"the adapter in {form.folder} is not only a sum: it has"
+                f" {'; '.join(form.beyond_factors()) or 'no layers'}",
+                need="plain LoRA, which alone can be added to another",
+                next="merge it into the base, and train or combine the others over that",
+            )
+    _same_base(forms)
+
+
+def _same_base(forms: Sequence[Form]) -> None:
+    """Raises ModelError for adapters of different models."""
+    first = forms[0]
+    for form in forms[1:]:
+        for path, factor in form.factors.items():
+            known = first.factors.get(path)
+            if known is None:
+                continue
+            sizes = [(one.b_OR.shape[0], one.a_RD.shape[1]) for one in (known, factor)]
+            if sizes[0] != sizes[1] or known.is_embedding != factor.is_embedding:
+                raise ModelError(
+                    f"`{path}` is {sizes[0][0]} x {sizes[0][1]} for {first.folder}, and"
+                    f" {sizes[1][0]} x {sizes[1][1]} for {form.folder}",
+                    need="adapters of one base",
+                    next="compare base_model_name_or_path in their adapter_config.json",
+                )
+    bases = {str(form.config.get("base_model_name_or_path")).rstrip("/") for form in forms}
+    tasks = {str(form.config.get("task_type")) for form in forms}
+    if len(bases) > 1 or len(tasks) > 1:
+        differ = sorted(bases if len(bases) > 1 else tasks)
+        raise ModelError(
+            "the adapters were trained over different bases, or for different tasks",
+            got=", ".join(differ),
+            need="adapters of one base and one task",
+            next="where it is one base under two names, correct base_model_name_or_path",
+        )

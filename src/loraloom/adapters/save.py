@@ -1,0 +1,46 @@
+"""A new adapter written as a PEFT folder: plain LoRA, with what lay beside the one that it came from."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+
+from loraloom.adapters.folder import finish, refuse_taken, unfinished
+from loraloom.adapters.form import EMBEDDING, LINEAR, PREFIX, Form, normal
+from loraloom.adapters.merge import TOKENIZER
+from loraloom.adapters.shards import CODES, Entry, bytes_of, write_file
+from loraloom.lora.record import NAME as RECORD
+from loraloom.lora.untrusted_adapter import CONFIG, WEIGHTS
+
+
+def save_form(form: Form, out: Path, rank: int | None = None) -> Path:
+    """Write an adapter in its `normal` form: alpha = r, one rank, no patterns.
+
+    Args:
+        rank: what its ranks are filled up to; the largest of them when None.
+
+    Raises:
+        RequestError: the place is taken, the disk refuses, or it is not plain LoRA.
+    """
+    refuse_taken(out)
+    plain = normal(form, rank)
+    tensors = dict(plain.whole)
+    for path, factor in plain.factors.items():
+        first, second = EMBEDDING if factor.is_embedding else LINEAR
+        tensors[f"{path}.{first}"], tensors[f"{path}.{second}"] = factor.a_RD, factor.b_OR
+    for path, (_, rows) in plain.tokens.items():
+        tensors[f"{path}.token_adapter.trainable_tokens_delta"] = rows
+    entries = [
+        Entry(f"{PREFIX}{name}", CODES[tensor.dtype], tuple(tensor.shape))
+        for name, tensor in sorted(tensors.items())
+    ]
+    with unfinished(out) as partial:
+        contents = {f"{PREFIX}{name}": iter([bytes_of(value)]) for name, value in tensors.items()}
+        write_file(partial / WEIGHTS, entries, contents)
+        for name in (*TOKENIZER, RECORD):
+            if (form.folder / name).is_file():
+                shutil.copyfile(form.folder / name, partial / name)
+        text = json.dumps(dict(plain.config), indent=2, ensure_ascii=False) + "\n"
+        (partial / CONFIG).write_text(text, encoding="utf-8")
+    return finish(partial, out)
