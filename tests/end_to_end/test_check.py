@@ -153,7 +153,7 @@ def test_what_fails_is_told_with_everything_else_and_ends_with_2(
         and "cause: " in answer.out
         and "do: adapter.target_modules: [q_proj" in answer.out
     )
-    assert answer.err.startswith("error: 1 of 10 checks fail: targets\n  next: ")
+    assert answer.err.startswith("error: 1 of 11 checks fail: targets\n  next: ")
     document = loraloom("check", *words, "--json")
     assert document.code == 2 and document.json()["ok"] is False
     assert checks(document)["targets"]["level"] == "fail"

@@ -95,9 +95,7 @@ def test_a_healthy_request_has_no_fault_and_no_warning(here: Path) -> None:
     assert checked.ok
     assert [result.name for result in checked.results] == list(CHECKS)
     levels = {result.name: result.level for result in checked.results}
-    assert levels == dict.fromkeys(CHECKS, "ok") | dict.fromkeys(
-        ("quantization", "deployment"), "skipped"
-    )
+    assert levels == dict.fromkeys(CHECKS, "ok") | dict.fromkeys(("bits", "deployment"), "skipped")
     assert not (here / "runs").exists()
     refuse_failed(checked)
 

@@ -44,17 +44,17 @@ def of(checked: Checked, name: str) -> CheckResult:
 @pytest.mark.parametrize("kind", [NF4, INT8])
 def test_a_base_in_few_bits_is_rehearsed_and_said_to_be_one(here: Path, kind: str) -> None:
     checked = check(asked(here, kind))
-    result = of(checked, "quantization")
+    result = of(checked, "bits")
     assert checked.ok and result.level == "ok" and result.number is not None
     assert result.number.startswith("14 layers in codes")
     assert of(checked, "memory").what.endswith("measured")
-    assert of(check(asked(here), quick=True), "quantization").level == "skipped"
+    assert of(check(asked(here), quick=True), "bits").level == "skipped"
 
 
 def refused_alike(config: Config, *said: str) -> None:
     """By `check` as a failed check, and by what trains before it begins."""
     checked = check(config)
-    result = of(checked, "quantization")
+    result = of(checked, "bits")
     told = " ".join(filter(None, (result.what, result.number, result.cause, result.command)))
     assert result.level == "fail" and all(part in told for part in said), told
     assert "skipped" in {of(checked, name).level for name in ("gradients", "memory")}
@@ -114,7 +114,7 @@ def test_codes_in_the_files_need_no_package_where_ours_reads_them(
     save_gptq(here / "gptq", ["w1 w2 w3", "w4 w5 w6"], 4)
     write_rows(here / "gptq.jsonl", [{"text": f"w{number} w{number + 1}"} for number in range(60)])
     config = config_of(str(here / "gptq"), str(here / "gptq.jsonl"), "data.max_length=32")
-    result = of(check(config), "quantization")
+    result = of(check(config), "bits")
     assert result.level == "ok" and "codes of gptq" in result.what
 
 

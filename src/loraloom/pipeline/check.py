@@ -21,7 +21,7 @@ from loraloom.facts.data import assumed_data, data_facts
 from loraloom.facts.device import device_facts
 from loraloom.pipeline.device_errors import device_errors
 from loraloom.pipeline.fingerprint import fingerprints, refuse_changes
-from loraloom.pipeline.preflight import memory, quantization, run_check, run_checks
+from loraloom.pipeline.preflight import bits, memory, run_check, run_checks
 from loraloom.pipeline.preflight.rehearsal import rehearse
 from loraloom.pipeline.preflight.result import CheckResult
 from loraloom.pipeline.preflight.subject import Subject
@@ -109,7 +109,7 @@ def check(config: Config, *, quick: bool = False) -> Checked:
         subject = replace(subject, unrehearsed="the data could not be encoded")
     elif run_check(memory.NAME, subject).level == "fail":
         subject = replace(subject, unrehearsed="by forecast, it does not fit into memory")
-    elif run_check(quantization.NAME, subject).level == "fail":
+    elif run_check(bits.NAME, subject).level == "fail":
         subject = replace(subject, unrehearsed="the base cannot be held in these bits here")
     elif subject.refused:
         subject = replace(subject, unrehearsed=f"{', '.join(subject.refused)} failed first")

@@ -24,7 +24,7 @@ from loraloom.lora.quantised import bitsandbytes
 from loraloom.lora.quantised_loading import stored_in
 from loraloom.pipeline.classes import classes_to_train, refuse_unlabelled
 from loraloom.pipeline.preflight import foretold, refuse_faults
-from loraloom.pipeline.preflight.quantization import require_codes
+from loraloom.pipeline.preflight.bits import require_codes
 from loraloom.pipeline.preflight.subject import Subject
 from loraloom.pipeline.retained import retained_rows
 from loraloom.pipeline.trackers import require_trackers

@@ -17,7 +17,7 @@ CHECKS = (
     "memory",
     "gradients",
     "precision",
-    "quantization",
+    "bits",
     "deployment",
     "safety",
 )

@@ -12,7 +12,7 @@ from loraloom.pipeline.preflight.subject import Subject
 from loraloom.plan.numbers import bytes_text
 from loraloom.plan.weight_memory import coded_linears, weight_bytes
 
-NAME = "quantization"
+NAME = "bits"
 
 
 def inspect(subject: Subject) -> CheckResult:
