@@ -328,5 +328,6 @@ requests = st.lists(
         )
     ),
     max_size=2,
+    unique_by=lambda request: request.partition("=")[0],
 )
 """Keys that say how data are to be read."""
