@@ -44,11 +44,9 @@ FULL = {
         ("model.quantization=int8", "model.dtype=float16"),
         ("over a float16 base", "model.dtype: float16"),
     ),
-    "LoftQ over the full base": ((LOFTQ,), ("makes up for what quantising took", "nf4 or int8")),
 }
 STORED = {
     "codes of codes": (("model.quantization=nf4",), ("needs the full weights", "by gptq already")),
-    "LoftQ over codes": ((LOFTQ,), ("makes up for what quantising took", "codes of gptq")),
 }
 
 

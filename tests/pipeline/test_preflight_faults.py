@@ -711,4 +711,4 @@ def test_faults_do_not_hide_each_other(here: Path) -> None:
     with pytest.raises(LoraloomError) as caught:
         refuse_failed(checked)
     assert caught.value.exit_code == 2 and caught.value.document == checked.to_json()
-    assert "5 of 10 checks fail: stop, template" in str(caught.value)
+    assert "5 of 11 checks fail: stop, template" in str(caught.value)

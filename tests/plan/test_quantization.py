@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from machines import CPU, GIB, GPU, OLD_GPU
 
-from loraloom.config.asked import AdapterConfig, Config, LimitsConfig, ModelConfig, TrainingConfig
+from loraloom.config.asked import Config, LimitsConfig, ModelConfig, TrainingConfig
 from loraloom.errors import ConfigError
 from loraloom.facts.device import DeviceFacts
 from loraloom.plan.ladder import ladder
@@ -168,20 +168,6 @@ REFUSED = {
         DeviceFacts("mps", "a Mac", 64 * GIB, 60 * GIB, 8, bf16_native=False),
         Config(model=ModelConfig(quantization="nf4")),
         ("cannot be used on this device", "a Mac", "model.quantization: none"),
-    ),
-    "LoftQ over the full base": (
-        "tiny",
-        None,
-        CPU,
-        Config(adapter=AdapterConfig(init_lora_weights="loftq")),
-        ("makes up for what quantising took", "model.quantization: none", "nf4 or int8"),
-    ),
-    "LoftQ over codes": (
-        "tiny",
-        "gptq",
-        CPU,
-        Config(adapter=AdapterConfig(init_lora_weights="loftq")),
-        ("makes up for what quantising took", "codes of gptq", "over the full base"),
     ),
 }
 

@@ -78,11 +78,10 @@ def _stored(case: Case) -> Advice:
 
 
 def check(case: Case) -> None:
-    """Refuse what cannot be held in the bits that were asked for, or started from them.
+    """Refuse what cannot be held in the bits that were asked for.
 
     Raises:
-        ConfigError: codes of codes; 8 bits under float16; a device without a way to spread codes; LoftQ
-            over a base that has lost nothing here.
+        ConfigError: codes of codes; 8 bits under float16; a device without a way to spread codes.
     """
     kind, method, device = case.decided.quantization, case.facts.model.prequantized, case.facts.device
     if kind != "none" and method:
@@ -106,13 +105,6 @@ def check(case: Case) -> None:
             got=device.name,
             need="a CPU or a CUDA device, where weights can be spread from codes",
             next=f"{KEY}: none",
-        )
-    if case.asked.adapter.init_lora_weights == "loftq" and kind == "none":
-        raise ConfigError(
-            f"`{names.INIT_LORA_WEIGHTS}: loftq` makes up for what quantising took from the base",
-            got=f"codes of {method}, whose full weights are not here" if method else f"{KEY}: none",
-            need=f"a base that is quantised as it is read: {KEY}: nf4 or int8",
-            next=f"set that over the full base, or leave {names.INIT_LORA_WEIGHTS} out",
         )
 
 
