@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import shutil
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -184,3 +186,39 @@ def test_another_base_and_a_taken_place_are_refused(bases: Bases, tmp_path: Path
     assert code == 2 and "no layer" in err
     code, _, err = called("adapter", "merge", adapter, "--out", tmp_path / "a")
     assert code == 2 and "is there already" in err
+
+
+KILLED = """
+import os, sys
+from loraloom.adapters import operations
+write = operations.write_file
+operations.write_file = lambda *given: (write(*given), os._exit(9))
+from loraloom.cli.main import main
+main(sys.argv[1:])
+"""
+
+
+def test_a_merge_that_was_killed_leaves_nothing_that_looks_finished(
+    bases: Bases, tmp_path: Path
+) -> None:
+    base = bases("llama")
+    adapter = save_adapter(base, tmp_path / "a")
+    words = ["adapter", "merge", adapter, "--model", base, "--out", tmp_path / "m"]
+    done = subprocess.run([sys.executable, "-c", KILLED, *map(str, words)], check=False)
+    assert done.returncode == 9
+    assert not (tmp_path / "m").exists()
+    assert not list(tmp_path.glob(".m.part/config.json"))
+    code, _, err = called(*words)
+    assert code == 0, err
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["a", "m"]
+
+
+def test_an_adapter_over_a_quantised_base_says_so(bases: Bases, tmp_path: Path) -> None:
+    base = bases("llama")
+    adapter = save_adapter(base, tmp_path / "a")
+    held = {"base": {"quantization": "nf4", "dtype": "float32", "kept_layers": []}}
+    (adapter / "loraloom.json").write_text(json.dumps(held))
+    code, out, err = called("adapter", "merge", adapter, "--model", base, "--out", tmp_path / "m")
+    assert code == 0, err
+    assert "trained over nf4" in out
+    assert "nf4" in json.loads((tmp_path / "m" / "proof.json").read_text())["notes"][0]

@@ -19,7 +19,7 @@ from loraloom.adapters.merge import to_json as operations_to_json
 from loraloom.adapters.operations import Plan, apply, check
 from loraloom.adapters.verify import Proof, prove, read_proof, write_proof
 from loraloom.errors import ModelError, RequestError, VerificationError
-from loraloom.facts.source import model_folder
+from loraloom.facts.source import looks_like_path, model_folder
 from loraloom.facts.weights import find_weights, weights_fingerprint
 from loraloom.lora.base import DTYPES
 from loraloom.lora.untrusted_adapter import adapter_folder, read_adapter_config
@@ -58,12 +58,16 @@ def base_folder(model: str) -> Path:
     Raises:
         ModelError: it is not on this machine.
     """
-    folder = model_folder(model)
+    try:
+        folder = model_folder(model)
+    except ValueError:  # what is neither a folder nor a name that the hub could have
+        folder = None
     if folder is None:
+        fetch = "" if looks_like_path(model) else f"hf download {model}, or "
         raise ModelError(
             f"the base {model} is not on this machine",
             need="a folder with config.json and safetensors",
-            next=f"hf download {model}, or --model FOLDER",
+            next=f"{fetch}--model FOLDER",
         )
     return folder
 
