@@ -142,6 +142,8 @@ def test_a_folder_that_is_quantised_is_taken_as_it_is_and_said_to_be(facts: Make
     plan = make_plan(Config(), stored(facts("tiny")))
     assert plan.values()[KEY] == "none"
     assert "quantised by gptq already" in plan.settings[KEY].reason
+    assert any("quantised by gptq already" in note for note in plan.notes)
+    assert not any("quantised by" in note for note in make_plan(Config(), facts("tiny")).notes)
     assert "codes of gptq" in plan.settings["model.dtype"].reason
     assert not [text for text in plan.warnings if "quantis" in text]
     assert plan.forecast["time"].parts["spreading"] > 0

@@ -40,6 +40,7 @@ MATTER: Mapping[str, Sequence[Any]] = {
     "goal": ("auto",),
     "preset": (None,),
     names.QUANTIZATION: ("none",),
+    names.STREAMING: (False,),
     names.MAX_LENGTH: (),
     names.R: (),
     names.LORA_ALPHA: (),

@@ -96,6 +96,12 @@ def notes_on_streaming(case: Case, shape: Shape) -> tuple[str, ...]:
     )
 
 
+def notes_on_codes(case: Case) -> tuple[str, ...]:
+    """That the base's own files are in few bits, which no setting shows."""
+    method = case.facts.model.prequantized
+    return (f"the base is quantised by {method} already and is used as it is stored",) if method else ()
+
+
 def notes_on_engine(case: Case) -> tuple[str, ...]:
     """Which engine the forecast of memory is for, where it is not our own."""
     if case.asked.engine == "packed":
