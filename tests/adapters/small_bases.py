@@ -38,6 +38,7 @@ def build(kind: str) -> Any:
         "qwen2": lambda: tf.Qwen2ForCausalLM(tf.Qwen2Config(**SIZES)),
         "gpt2": lambda: tf.GPT2LMHeadModel(tf.GPT2Config(**GPT2)),
         "bert": lambda: tf.BertModel(tf.BertConfig(**BERT)),
+        "roberta": lambda: tf.RobertaModel(tf.RobertaConfig(**BERT, max_position_embeddings=66)),
         "t5": lambda: tf.T5ForConditionalGeneration(
             tf.T5Config(**T5, decoder_start_token_id=0, pad_token_id=0)
         ),

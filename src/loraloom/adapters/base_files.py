@@ -23,7 +23,6 @@ AUTO_CLASSES = {
     "SEQ_CLS": "AutoModelForSequenceClassification",
     "SEQ_2_SEQ_LM": "AutoModelForSeq2SeqLM",
 }
-HEADS = ("classifier", "score")
 
 
 class BaseFiles:
@@ -60,32 +59,44 @@ class BaseFiles:
         Raises:
             ModelError: transformers has no such model.
         """
-        import transformers
-
-        task = self.form.config.get("task_type")
         try:
             with quiet_transformers(), torch.device("meta"):
-                config: Any = transformers.AutoConfig.from_pretrained(self.folder)
-                self._count_classes(config)
-                if task in AUTO_CLASSES:
-                    return getattr(transformers, AUTO_CLASSES[task]).from_config(config)
-                return getattr(transformers, config.architectures[0])(config)
+                model = self._built(None)
+                classes = self._classes(model)
+                return model if classes is None else self._built(classes)
         # a config is input: whatever a model's constructor raises on it is a wrong request
         except Exception as error:
             raise ModelError(
-                f"no model for {task or 'this adapter'} can be built from config.json",
+                f"no model for {self.form.config.get('task_type') or 'this adapter'} can be built",
                 where=str(self.folder),
                 got=first_line(error),
                 next="give the folder of the base that the adapter was trained on",
             ) from error
 
-    def _count_classes(self, config: Any) -> None:
-        """A head that comes with the adapter says how many classes there are."""
+    def _built(self, classes: int | None) -> Any:
+        import transformers
+
+        config: Any = transformers.AutoConfig.from_pretrained(self.folder)
+        if classes is not None:
+            config.num_labels = classes
+        auto = AUTO_CLASSES.get(str(self.form.config.get("task_type")))
+        if auto is not None:
+            return getattr(transformers, auto).from_config(config)
+        return getattr(transformers, config.architectures[0])(config)
+
+    def _classes(self, model: Any) -> int | None:
+        """How many classes the head has that comes with the adapter; None where they are as many as the
+        base's config says."""
         if self.form.config.get("task_type") != "SEQ_CLS":
-            return
-        for name, tensor in self.form.whole.items():
-            if name.rpartition(".weight")[0].startswith(HEADS) and tensor.ndim == 2:
-                config.num_labels = tensor.shape[0]
+            return None
+        count = model.config.num_labels
+        for name, tensor in model.state_dict().items():
+            brought = self.form.whole.get(name)
+            if brought is None or tensor.ndim != 2 or tensor.shape[0] != count:
+                continue
+            if brought.shape[1:] == tensor.shape[1:] and brought.shape[0] != count:
+                return brought.shape[0]
+        return None
 
     def stored(self, name: str) -> Stored | None:
         """Where the files have a tensor that the model calls so: base models are saved without the
@@ -100,9 +111,9 @@ class BaseFiles:
         return next((self._stored[key] for key in keys if key in self._stored), None)
 
     @cached_property
-    def names(self) -> frozenset[str]:
-        """Of all tensors that the model has."""
-        return frozenset(self.model.state_dict())
+    def shapes(self) -> dict[str, tuple[int, ...]]:
+        """Of all tensors that the model has, by its own names."""
+        return {name: tuple(tensor.shape) for name, tensor in self.model.state_dict().items()}
 
     @cached_property
     def vocabulary(self) -> frozenset[str]:

@@ -75,7 +75,7 @@ def extract(base: Path, tuned: Path, rank: int, base_name: str) -> Extracted:
             where=str(tuned),
             next="compare --base and --tuned",
         )
-    parts = before.names - {f"{path}.weight" for path in linears}
+    parts = before.shapes.keys() - {f"{path}.weight" for path in linears}
     left_out = tuple(name for name in sorted(parts) if _differs(before, after, name))
     config = _config(before, base_name, sorted(factors), rank)
     form = Form(tuned, config, factors, {}, {})

@@ -24,7 +24,8 @@ def unfinished(out: Path) -> Generator[Path]:
     Raises:
         RequestError: the disk refuses.
     """
-    partial = out.with_name(f".{out.name}.part")
+    place = out.resolve()
+    partial = place.with_name(f".{place.name}.part")
     shutil.rmtree(partial, ignore_errors=True)  # of a command that was killed
     try:
         partial.mkdir(parents=True)
@@ -52,6 +53,7 @@ def finish(partial: Path, out: Path) -> Path:
 
 def reject(partial: Path, out: Path) -> Path:
     """Rename a written folder that failed its proof, so that nobody takes it for the artefact."""
+    out = out.resolve()
     place = out.with_name(f"{out.name}.rejected")
     number = 2
     while place.exists():

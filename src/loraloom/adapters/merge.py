@@ -12,7 +12,7 @@ from typing import Any
 
 import torch
 
-from loraloom.adapters.base_files import HEADS, BaseFiles
+from loraloom.adapters.base_files import BaseFiles
 from loraloom.adapters.form import Form
 from loraloom.adapters.operations import (
     Add,
@@ -98,16 +98,19 @@ class _Planner:
     def _whole(self, name: str, tensor: torch.Tensor) -> None:
         stored = self._files.stored(name)
         path = name.rpartition(".")[0]
-        if name not in self._files.names:
+        expected = self._files.shapes.get(name)
+        if expected is None:
             raise self._files.no_layer(path)
         if stored is None:
+            if expected != tuple(tensor.shape):
+                raise self._files.misfit(path, tuple(tensor.shape), expected)
             self._found[name] = Add(name, tensor)
             return
         grows = tensor.ndim == 2 and stored.shape[1:] == tuple(tensor.shape[1:])
-        is_head = path.startswith(HEADS)
-        if stored.shape != tuple(tensor.shape) and not grows and not is_head:
-            raise self._files.misfit(path, tuple(tensor.shape), stored.shape)
-        if grows and name in self._files.vocabulary:
+        is_vocabulary = name in self._files.vocabulary
+        if expected != tuple(tensor.shape) and not (grows and is_vocabulary):
+            raise self._files.misfit(path, tuple(tensor.shape), expected)
+        if is_vocabulary:
             self._config["vocab_size"] = tensor.shape[0]
         if self._is_trained_whole(path):
             self._put(name, Replace(stored, tensor), stored)

@@ -142,8 +142,10 @@ def _tensors(path: Path) -> list[Stored]:
             raise ValueError(
                 f"{path.name} is cut off: {8 + length + end:,} bytes needed, {size:,} there"
             )
-        shape = tuple(int(n) for n in entry["shape"])
-        found.append(Stored(name, path, str(entry["dtype"]), shape, 8 + length + begin, end - begin))
+        shape, code = tuple(int(n) for n in entry["shape"]), str(entry["dtype"])
+        if code in DTYPES and end - begin != torch.Size(shape).numel() * DTYPES[code].itemsize:
+            raise ValueError(f"the header of {path.name} gives `{name}` {end - begin:,} bytes")
+        found.append(Stored(name, path, code, shape, 8 + length + begin, end - begin))
     return sorted(found, key=lambda one: one.begin)
 
 
