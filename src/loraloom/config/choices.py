@@ -37,11 +37,12 @@ PRUNERS: Choices = {
 
 OPTIMISERS: Choices = {
     "adamw": "loraloom.train.optim:adamw",
+    "adamw_8bit": "loraloom.train.optim:adamw_8bit",
     "sgd": "loraloom.train.optim:sgd",
 }
-"""Functions from groups of parameters to one of torch's optimisers. One that works element by element
-may be added; one that looks at a tensor's shape (Adafactor, Muon) may not, since a slice of an arena
-holds many tensors."""
+"""Functions from groups of parameters to a `torch.optim.Optimizer`. One that works element by element
+may be added, with the bytes of its state in `plan.memory`; one that looks at a tensor's shape
+(Adafactor, Muon) may not, since a slice of an arena holds many tensors."""
 
 
 def chosen(choices: Choices, name: str, key: str) -> Callable[..., Any]:

@@ -247,7 +247,10 @@ _VALUES: Mapping[str, Mapping[str, str]] = {
         "fp64": "float64",
     },
     names.GRADIENT_CHECKPOINTING: {"offload": "activation_offloading host offloaded unsloth"},
-    names.OPTIM: {"adamw": "adamw_hf adamw_torch adamw_torch_fused"},
+    names.OPTIM: {
+        "adamw": "adamw_hf adamw_torch adamw_torch_fused",
+        "adamw_8bit": "adamw_bnb_8bit paged_adamw_8bit",
+    },
     names.LR_SCHEDULER_TYPE: {"constant": "constant_with_warmup", "linear": "linear_with_warmup"},
     names.SAMPLER: {"gp": "bayes bayesian", "random": "random_search", "grid": "grid_search"},
     names.PRUNER: {"asha": "successive_halving sha", "none": "off"},

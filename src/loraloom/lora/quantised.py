@@ -228,18 +228,32 @@ def bitsandbytes(device: str = "cpu") -> Any:
     Raises:
         RequestError: it is not installed, or has nothing for this device.
     """
+    package = installed("a base in 4 or 8 bits", "model.quantization: none")
+    _refuse_without_kernels(package, device)
+    return package
+
+
+def installed(what: str, without: str) -> Any:
+    """bitsandbytes, whatever it has for this device.
+
+    Args:
+        what: needs it.
+        without: the setting that does without it.
+
+    Raises:
+        RequestError: it is not installed.
+    """
     # On import it recommends a package of kernels for its own layers, which do not run here.
     logging.getLogger("bitsandbytes").setLevel(logging.ERROR)
     try:
         import bitsandbytes
     except ImportError as fault:
         raise RequestError(
-            "a base in 4 or 8 bits needs the package bitsandbytes",
+            f"{what} needs the package bitsandbytes",
             got=str(fault),
             need="the extra `quant`",
-            next="pip install 'loraloom[quant]', or model.quantization: none",
+            next=f"pip install 'loraloom[quant]', or {without}",
         ) from fault
-    _refuse_without_kernels(bitsandbytes, device)
     return bitsandbytes
 
 

@@ -24,7 +24,7 @@ from loraloom.lora.quantised import bitsandbytes
 from loraloom.lora.quantised_loading import stored_in
 from loraloom.pipeline.classes import classes_to_train, refuse_unlabelled
 from loraloom.pipeline.preflight import foretold, refuse_faults
-from loraloom.pipeline.preflight.bits import require_codes
+from loraloom.pipeline.preflight.bits import require_codes, require_moments
 from loraloom.pipeline.preflight.subject import Subject
 from loraloom.pipeline.retained import retained_rows
 from loraloom.pipeline.trackers import require_trackers
@@ -131,6 +131,7 @@ def prepare(
     )
     if weights:
         require_codes(facts.model, plan.settings.quantization, device.kind)
+        require_moments(plan.case)
     cut = data.cut(plan.settings.length)
     subject = Subject(config, facts, plan, read.splits, read.recognised, read.tokenizer, data, cut)
     if weights:

@@ -9,12 +9,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
+from importlib.util import find_spec
 from typing import Any
 
 from loraloom.config import names
 from loraloom.plan import engine
 from loraloom.plan.case import DERIVED, Case
-from loraloom.plan.needs import need, offloads, quantises, streams
+from loraloom.plan.needs import holds_moments_in_8_bits, need, offloads, quantises, streams
 from loraloom.plan.shape import Shape, decided_shape
 from loraloom.plan.time import alone_share, offload_share, spreading_share, streaming_share
 from loraloom.records import Estimate
@@ -166,6 +167,16 @@ def _inputs_on_the_host(case: Case, shape: Shape) -> _Cut | None:
     return _Cut("inputs of blocks on the host", change, case, lower, quality, seconds=price)
 
 
+def _eight_bit_moments(case: Case, shape: Shape) -> _Cut | None:
+    if case.decided[names.OPTIM].value != "adamw" or not holds_moments_in_8_bits(case):
+        return None
+    change = {names.OPTIM: "adamw_8bit"}
+    quality = "none in its authors' experiments"
+    lower = case.assuming(change)
+    can = find_spec("bitsandbytes") is not None
+    return _Cut("moments in 8 bits", change, lower, shape, quality, "arXiv:2110.02861", available=can)
+
+
 def _four_bits(case: Case, shape: Shape) -> _Cut | None:
     if shape.quantization != "none":
         return None
@@ -226,6 +237,7 @@ _CUTS: tuple[Callable[[Case, Shape], _Cut | None], ...] = (
     _half_precision,
     _checkpointing,
     _inputs_on_the_host,
+    _eight_bit_moments,
     _four_bits,
     _streamed,
     _one_row,

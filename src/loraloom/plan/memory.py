@@ -28,8 +28,9 @@ from loraloom.records import Estimate
 
 ADAPTER_BYTES, GRADIENT_BYTES = 4, 4
 """A trained number in float32, and its gradient."""
-ADAM_BYTES = 8
-"""AdamW's two float32 moments."""
+STATE_BYTES = {"adamw": 8.0, "adamw_8bit": 2 * (1 + 4 / 256), "sgd": 4.0}
+"""What an optimiser keeps of a trained number: two moments in float32, or in 8 bits with a scale for
+each block of 256; the momentum of SGD."""
 SNAPSHOT_BYTES = 4
 """The best weights so far, kept beside the live ones."""
 RUNTIME_BYTES = {"cuda": float(CUDA_CONTEXT_BYTES), "cpu": 500e6, "mps": 500e6}
@@ -71,9 +72,7 @@ def forecast_memory(case: Case, shape: Shape) -> Estimate:
         "programs": program_bytes(case),
         "adapters": shape.packed * trained * adapter_bytes + stack_bytes(case, shape),
         "gradients": shape.packed * trained * GRADIENT_BYTES,
-        "optimizer": (
-            shape.packed * trained * (ADAM_BYTES if case.decided[names.OPTIM].value == "adamw" else 0)
-        ),
+        "optimizer": shape.packed * trained * STATE_BYTES[case.decided[names.OPTIM].value],
         "activations": activations,
         "logits": logits,
         "evaluation": max(0.0, evaluation - activations - logits),

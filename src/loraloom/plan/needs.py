@@ -39,6 +39,12 @@ def offloads(case: Case) -> bool:
     return packs_candidates(case) and case.facts.device.kind in engine.OFFLOAD
 
 
+def holds_moments_in_8_bits(case: Case) -> bool:
+    """Whether `adamw_8bit` can be used: by this engine, on this device, over float32 adapters."""
+    known = packs_candidates(case) and case.facts.device.kind in engine.EIGHT_BIT_ADAMW
+    return known and case.decided.dtype != "float64"
+
+
 def streams(case: Case) -> bool:
     """Whether the engine can bring the frozen weights piece by piece: to a GPU from the host's memory,
     to a CPU from their files, where they are stored as they are computed."""

@@ -32,6 +32,7 @@ from loraloom.plan.rules import (
     batch,
     checkpointing,
     max_length,
+    optimiser,
     quantization,
     rank,
     rate,
@@ -125,6 +126,8 @@ def make_plan(config: Config, facts: Facts) -> Plan:
     decided["preset"] = presets.advise(case)
     for key in RULES:
         decided[key] = _asked(case, key) if is_asked(case.asked, key) else _advised(case, key)
+        if key == names.OPTIM:
+            optimiser.check(case)
         if key == names.QUANTIZATION:
             quantization.check(case)
         if key == names.STREAMING:

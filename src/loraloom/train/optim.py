@@ -1,5 +1,5 @@
-"""The optimiser of a candidate: torch's own, over a few slices of its flat arena. On a
-GPU, one kernel steps all candidates."""
+"""The optimiser of a candidate: torch's own or one like it, over a few slices of its flat arena. On a
+GPU, one kernel steps all candidates that use AdamW in float32."""
 
 from __future__ import annotations
 
@@ -26,6 +26,13 @@ Groups = list[dict[str, Any]]
 def adamw(groups: Groups) -> torch.optim.Optimizer:
     """Loshchilov and Hutter, arXiv:1711.05101."""
     return torch.optim.AdamW(groups, lr=0.0, betas=BETAS, eps=EPS, fused=True)
+
+
+def adamw_8bit(groups: Groups) -> torch.optim.Optimizer:
+    """AdamW whose moments are held in 8 bits, on a GPU."""
+    from loraloom.train.adamw_8bit import EightBitAdamW
+
+    return EightBitAdamW(groups, BETAS, EPS)
 
 
 def sgd(groups: Groups) -> torch.optim.Optimizer:
