@@ -114,6 +114,7 @@ def test_a_start_that_changes_the_base_is_refused(bases: Bases, tmp_path: Path) 
     [
         (("adapter", "inspekt", "x"), "adapter inspect"),
         (("adapter", "runs/x"), "needs a verb"),
+        (("merge", "x"), "did you mean `loraloom adapter merge`?"),
         (("adapter", "inspect", "x", "--rank", "3"), "adapter inspect"),
         (("adapter", "inspect", "nowhere"), "no adapter of PEFT"),
     ],

@@ -59,6 +59,28 @@ def test_a_merge_gone_wrong_is_rejected(
     assert proof["passed"] is False and proof["kl_mean"] > proof["allowed_kl"]
 
 
+def cut(file: Path) -> None:
+    content = file.read_bytes()
+    file.write_bytes(content[: len(content) * 2 // 3])
+
+
+def lacking(file: Path) -> None:
+    tensors = load_file(file)
+    del tensors[LAYER.format(0, "q_proj")]
+    save_file(tensors, file, metadata={"format": "pt"})
+
+
+@pytest.mark.parametrize("spoil", [cut, lacking])
+def test_an_artefact_that_cannot_be_loaded_is_rejected(
+    spoil: Callable[[Path], None], bases: Bases, tmp_path: Path
+) -> None:
+    _, out = merged(bases, tmp_path)
+    spoil(out / "model.safetensors")
+    code, _, err = called("adapter", "verify", out)
+    assert code == 1 and "cannot be loaded" in err and "renamed to" in err
+    assert not out.exists() and (tmp_path / "m.rejected").is_dir()
+
+
 def test_other_token_ids_are_rejected(bases: Bases, tmp_path: Path) -> None:
     _, out = merged(bases, tmp_path)
     tokenizer = json.loads((out / "tokenizer.json").read_text())

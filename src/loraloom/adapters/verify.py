@@ -19,7 +19,7 @@ from torch import Tensor
 from loraloom.adapters.base_files import BaseFiles
 from loraloom.adapters.form import Form
 from loraloom.adapters.shards import read_headers
-from loraloom.errors import ModelError
+from loraloom.errors import ModelError, VerificationError
 from loraloom.lora.base import Base, load_base, load_tokenizer
 from loraloom.lora.record import read_record
 from loraloom.lora.state import load_peft, logits_of
@@ -113,14 +113,15 @@ def prove(form: Form, files: BaseFiles, artefact: Path) -> Proof:
     """Compare a merged folder with the adapter over its base.
 
     Raises:
-        ModelError: one of them cannot be loaded.
+        ModelError: the adapter or its base cannot be loaded.
+        VerificationError: the artefact cannot.
     """
     tokenizer = load_tokenizer(tokenizer_home(form.folder, str(files.folder)))
     rows = probe_rows(tokenizer, files)
     task = task_of(files)
     new_head = task == "seq_cls" and any(files.stored(name) is None for name in form.whole)
     trained, bare = _live(form, files, task, rows)
-    loaded = load_base(str(artefact), task)
+    loaded = _loaded(artefact, task)
     got = _logits(loaded, rows)
     kl = _kl(trained, got)
     effect = None if new_head else float(_kl(bare, trained).mean())
@@ -222,6 +223,20 @@ def _live(
     with loaded.disable_adapter():
         bare = [logits_of(loaded, row) for row in rows]
     return trained, bare
+
+
+def _loaded(artefact: Path, task: Task) -> Base:
+    """Raises VerificationError where an artefact is not even a model."""
+    try:
+        read_headers(artefact)
+        return load_base(str(artefact), task)
+    except ModelError as error:
+        raise VerificationError(
+            f"{artefact} cannot be loaded",
+            got=f"{error.what}: {error.got}" if error.got else error.what,
+            need="the files as they were written",
+            next="merge the adapter again",
+        ) from error
 
 
 def _logits(base: Base, rows: Sequence[dict[str, Tensor]]) -> list[Tensor]:

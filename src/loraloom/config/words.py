@@ -172,7 +172,7 @@ ABSENT: Mapping[str, str] = {
             "there is none: only answers are learnt; a column text is learnt whole"
         ),
         "merge merge_adapter merge_and_unload": (
-            "PEFT's merge_and_unload() does it; deploy.target=merged checks it first"
+            "loraloom adapter merge does it after training; deploy.target=merged checks it first"
         ),
         "max_target_length max_prompt_length max_completion_length": _TOTAL,
         "num_beams top_p top_k repetition_penalty do_sample": (
@@ -204,6 +204,8 @@ VERBS: Mapping[str, str] = {
         "runs": "history jobs list ls status",
         "compare": "diff leaderboard",
         "report": "html plot show view",
+        "adapter merge": "merge fuse",
+        "adapter combine": "mergekit soup",
         "env": "info system version versions",
     }.items()
     for word in words.split()

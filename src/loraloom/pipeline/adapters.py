@@ -170,7 +170,12 @@ def verify(place: str, model: str | None) -> Proof:
     made_of = read_proof(artefact)
     folder = adapter_folder(made_of["adapter"])
     form = read_form(folder)
-    proof = prove(form, BaseFiles(base_for(folder, model or made_of.get("base")), form), artefact)
+    files = BaseFiles(base_for(folder, model or made_of.get("base")), form)
+    try:
+        proof = prove(form, files, artefact)
+    except VerificationError as error:
+        error.add_note(f"renamed to {reject(artefact, artefact)}")
+        raise
     write_proof(artefact, proof)
     if not proof.passed:
         raise _failed(proof, reject(artefact, artefact))

@@ -242,9 +242,7 @@ def _serve_ollama(adapter: Adapter) -> str:
 
 
 def _use_merged(adapter: Adapter) -> str:
-    return (
-        "PeftModel.from_pretrained(base, 'runs/NAME/best').merge_and_unload(), with the base in float32"
-    )
+    return f"loraloom adapter merge runs/NAME/best --model {_base(adapter)} --out FOLDER"
 
 
 def _base(adapter: Adapter) -> str:
