@@ -1,7 +1,7 @@
 """What servers refuse of an adapter, or compute otherwise than it was trained.
 
-Read from the sources of vLLM 0.33 (`vllm/lora/peft_helper.py`), SGLang 0.5.23 (`srt/lora/lora.py`) and
-llama.cpp (`convert_lora_to_gguf.py`).
+The rules of vLLM 0.33 (`vllm/lora/peft_helper.py`), SGLang 0.5.23 (`srt/lora/lora.py`) and llama.cpp's
+converter (`convert_lora_to_gguf.py`); none of them was run against an adapter of ours.
 """
 
 from __future__ import annotations
