@@ -43,7 +43,7 @@ class Size:
     seeds: int
 
 
-FULL, QUICK = Size(600, 100, 400, 5), Size(8, 4, 8, 2)
+FULL, QUICK = Size(160, 40, 200, 5), Size(8, 4, 8, 2)
 
 
 def rows_of(shared: Path, work: Path, size: Size) -> dict[str, str]:

@@ -13,6 +13,7 @@ import sys
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
+from functools import cache
 from pathlib import Path
 from statistics import median
 from typing import Any, Literal
@@ -22,9 +23,12 @@ from torch import nn
 
 from loraloom.config.asked import Config
 from loraloom.config.decode import load_config
+from loraloom.pipeline.preflight.rehearsal import rehearse
 from loraloom.pipeline.prepare import Prepared, prepare
-from loraloom.pipeline.probe import probe
+from loraloom.pipeline.probe import PASSES, with_timing
+from loraloom.pipeline.probe import timed as timed_by_probe
 from loraloom.pipeline.workbench import Workbench
+from loraloom.plan.correction import by_probe
 from loraloom.plan.planner import candidate
 from loraloom.plan.time import ticks_of_search
 
@@ -90,12 +94,14 @@ class Pace:
 
     warmup: int = 2
     least: int = 4
-    seconds: float = 2.0
+    seconds: float = 1.0
 
 
 def timed(arm: Arm, pace: Mapping[str, Any]) -> dict[str, Any]:
     """Milliseconds of a step, in which each candidate moves once; bytes above the loaded base."""
     asked = Pace(**pace)
+    # On one thread seconds of the processor: what else runs on the machine does not count.
+    clock = time.process_time if torch.get_num_threads() == 1 else time.perf_counter
     step, finish = (peft_step if arm.kind == "peft nf4" else packed_step)(arm)
     before = status("VmRSS")
     forget_peak()
@@ -103,9 +109,9 @@ def timed(arm: Arm, pace: Mapping[str, Any]) -> dict[str, Any]:
         step()
     laps: list[float] = []
     while len(laps) < asked.least or sum(laps) < asked.seconds:
-        began = time.perf_counter()
+        began = clock()
         step()
-        laps.append(time.perf_counter() - began)
+        laps.append(clock() - began)
     return {
         "step_ms": 1e3 * median(laps),
         "steps": len(laps),
@@ -186,13 +192,14 @@ def held(arm: Arm, _: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def probed(arm: Arm, _: Mapping[str, Any]) -> dict[str, Any]:
-    """What `plan --probe` says."""
-    prepared = probe(arm.config)
-    return {
-        "probed_bytes": prepared.plan.forecast["memory"].value,
-        "probed_ms": _tick_ms(prepared),
-        "share": prepared.facts.device.share,
-    }
+    """What `plan --probe` says, its steps timed in seconds of the processor."""
+    prepared = prepare(arm.config)
+    load = cache(prepared.load_base)
+    rehearsal = rehearse(load, prepared.plan, prepared.data, PASSES)
+    memory = by_probe(prepared.plan.forecast["memory"], rehearsal.peak_bytes)
+    timing = timed_by_probe(prepared, load(), clock=time.process_time)
+    found = with_timing(prepared, memory, timing, share=1.0)
+    return {"probed_bytes": found.plan.forecast["memory"].value, "probed_ms": _tick_ms(found)}
 
 
 def seat(bench: Workbench, packed: int) -> list[str]:

@@ -51,7 +51,7 @@ FULL = Profile(
     },
     tokens=(32, 128),
     packed=(1, 4, 8, 16),
-    rounds={1: 3, 2: 2},
+    rounds={1: 2, 2: 1},
     pace={},
 )
 """92 million numbers, 35 million of them inside the blocks."""
