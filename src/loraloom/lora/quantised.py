@@ -12,7 +12,6 @@ spreads it twice a pass, forwards and backwards, for all of its candidates toget
 
 from __future__ import annotations
 
-import logging
 import math
 from collections.abc import Callable, Iterator
 from typing import Any, Self
@@ -243,8 +242,6 @@ def installed(what: str, without: str) -> Any:
     Raises:
         RequestError: it is not installed.
     """
-    # On import it recommends a package of kernels for its own layers, which do not run here.
-    logging.getLogger("bitsandbytes").setLevel(logging.ERROR)
     try:
         import bitsandbytes
     except ImportError as fault:
