@@ -192,3 +192,39 @@ def test_a_thing_has_one_name() -> None:
             for word in sorted(names & OLD_WORDS.keys())
         ]
     assert not found, "\n".join(found)
+
+
+def outside_imports() -> list[Any]:
+    """(file, module, name) of all that benchmarks and examples take from the package."""
+    found: list[Any] = []
+    for path in sorted([*ROOT.glob("benchmarks/**/*.py"), *ROOT.glob("examples/*.py")]):
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            if isinstance(node, ast.ImportFrom) and (node.module or "").startswith("loraloom"):
+                names = ((path.relative_to(ROOT), node.module, each.name) for each in node.names)
+                found.extend(names)
+    return found
+
+
+def defined(module: str) -> set[str]:
+    """Names at the top of a module, and the modules inside it, without importing it."""
+    place = ROOT / "src" / module.replace(".", "/")
+    file = place / "__init__.py" if place.is_dir() else place.with_suffix(".py")
+    inside = {each.stem for each in place.iterdir()} if place.is_dir() else set[str]()
+    for node in ast.walk(ast.parse(file.read_text(encoding="utf-8"))):
+        match node:
+            case ast.FunctionDef() | ast.ClassDef():
+                inside.add(node.name)
+            case ast.Name(ctx=ast.Store()):
+                inside.add(node.id)
+            case ast.Import() | ast.ImportFrom():
+                inside.update((each.asname or each.name) for each in node.names)
+            case ast.Constant(value=str() as word):
+                inside.add(word)  # lazily imported names are listed as text
+            case _:
+                pass
+    return inside
+
+
+def test_benchmarks_and_examples_import_what_there_is() -> None:
+    absent = [(str(f), m, name) for f, m, name in outside_imports() if name not in defined(m)]
+    assert absent == []

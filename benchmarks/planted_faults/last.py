@@ -10,7 +10,7 @@ from files import Files, Row, Values, sample
 from held_out import encoder
 
 from loraloom.config.decode import load_config
-from loraloom.diagnose.case import EPOCHS
+from loraloom.config.names import NUM_TRAIN_EPOCHS
 from loraloom.pipeline.prepare import prepare
 
 SEED = 17
@@ -43,7 +43,7 @@ def last(files: Files, tasks: dict[str, Values]) -> list[Planted]:
 
     def share(task: str, share: float) -> Values:
         planned = prepare(load_config(None, tasks[task])).plan.values()
-        return {EPOCHS: round(planned[EPOCHS] * share, 2)}
+        return {NUM_TRAIN_EPOCHS: round(planned[NUM_TRAIN_EPOCHS] * share, 2)}
 
     return [
         *(Planted(f"healthy {task}", task) for task in HEALTHY),
