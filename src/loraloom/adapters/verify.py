@@ -92,8 +92,8 @@ class Proof:
         """It in three plain lines, and what has to be known beside."""
         verdict = "proved" if self.passed else "NOT what was trained"
         return [
-            f"{verdict}: KL {self.kl_mean:.1e} nats a token, at most {self.kl_max:.1e}"
-            f" (allowed {self.allowed_kl:.1e}), largest logit difference {self.relative_difference:.1e}",
+            f"{verdict}: KL {self.kl_mean:.1e} nats a token on average (allowed {self.allowed_kl:.1e}),"
+            f" {self.kl_max:.1e} at the worst; largest logit difference {self.relative_difference:.1e}",
             f"top-1 agreement {self.top1_agreement:.1%} of {self.positions} tokens;"
             f" token ids {'equal' if self.token_ids_equal else 'DIFFER'}",
             self._effect(),
