@@ -16,6 +16,7 @@ from test_pack_equals_alone import mixed
 
 from few_bits import KINDS, bitsandbytes, dense_twin, in_bitsandbytes, quantised
 from loraloom.data.batches import Order, collate
+from loraloom.lora.frozen import takes_onednn
 from loraloom.lora.state import peft_config
 from loraloom.records import Candidate
 from loraloom.train.schedule import lr_at, warmup_steps
@@ -24,6 +25,9 @@ bitsandbytes()
 
 WIDE = {**tiny.LLAMA_LIKE, "hidden_size": 64, "intermediate_size": 128}
 """Rows of whole blocks: with others bitsandbytes' own layers take wrong scales on some processors."""
+
+ROUNDED = 0.0 if takes_onednn("cpu", torch.float32) else 1e-5
+"""Elsewhere a product of more rows may add up in another order."""
 
 
 def wide_llama() -> Any:
@@ -46,7 +50,7 @@ def test_each_trial_is_bit_for_bit_what_it_would_be_alone(family: str, kind: str
     together = run(trainer(model, rows, chosen.task, token_budget=10_000), trials)
     for one in trials:
         alone = run(trainer(model, rows, chosen.task), [one])[one.id]
-        assert torch.equal(weights_of(together[one.id]), weights_of(alone)), one.id
+        assert largest_difference(weights_of(together[one.id]), weights_of(alone)) <= ROUNDED, one.id
 
 
 @pytest.mark.parametrize("kind", KINDS)
