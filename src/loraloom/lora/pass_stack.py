@@ -58,8 +58,9 @@ class PassStack:
         before has changed none of them."""
         gathered = self.__dict__.pop("grads_KP", None)
         if gathered is not None:
-            own = gathered.to(self._grads[0].dtype).unbind()
-            torch._foreach_add_(list(self._grads), own)  # pyright: ignore[reportPrivateImportUsage, reportPrivateUsage]
+            # Added up in the candidates' own dtype as it is read: a copy of all in that dtype would be
+            # the most that a pass holds.
+            torch._foreach_add_(list(self._grads), gathered.unbind())  # pyright: ignore[reportPrivateImportUsage, reportPrivateUsage]
 
 
 class LayerViews:
