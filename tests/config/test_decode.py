@@ -186,7 +186,8 @@ def test_entries_of_a_mapping_are_set_beside_each_other(write) -> None:
         ("data.validation=1.5", "`data.validation` is 1.5 but must be above 0 and below 1; try 0.1"),
         (
             "deploy.target=tgi",
-            "`deploy.target` is 'tgi' but must be vllm, llama.cpp, ollama, merged or null; try vllm",
+            "`deploy.target` is 'tgi' but must be vllm, sglang, llama.cpp, ollama, mlx, merged or null;"
+            " try vllm",
         ),
         (
             "adapter.use_dora=perhaps",

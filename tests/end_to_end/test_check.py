@@ -170,7 +170,7 @@ def test_training_refuses_in_the_same_words(
         "--data",
         world.labels,
         "--set",
-        "deploy.target=vllm",
+        "deploy.target=sglang",
         "--r",
         "8",
         "--output-dir",

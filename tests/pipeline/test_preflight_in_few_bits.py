@@ -123,6 +123,8 @@ def test_codes_in_the_files_need_no_package_where_ours_reads_them(
     [
         ("merged", "merged into the full ones"),
         ("vllm", "served over the full ones"),
+        ("sglang", "served over the full ones"),
+        ("mlx", "used over the full ones"),
         ("llama.cpp", "served over a GGUF file made of the full ones"),
         ("ollama", "served over a GGUF file made of the full ones"),
     ],

@@ -239,9 +239,11 @@ def test_a_base_of_one_revision_is_loaded_and_served_in_that_revision(run: RunFo
 
 @pytest.mark.parametrize(("rank", "served"), [(8, "8"), (48, "64"), (400, "512")])
 def test_the_rank_that_is_served_is_one_that_vllm_knows(run: RunFolder, rank: int, served: str) -> None:
-    save_config(run, r=rank)
-    words = pasted(serve_command(run, result_of(trial("a", settings={"adapter.r": 1}), best="a")))
-    assert words[words.index("--max-lora-rank") + 1] == served
+    won = result_of(trial("a", settings={"adapter.r": 1}), best="a")
+    for saved in ({"r": rank}, {"r": 1, "rank_pattern": {"q": rank}}):
+        save_config(run, **saved)
+        words = pasted(serve_command(run, won))
+        assert words[words.index("--max-lora-rank") + 1] == served
 
 
 @pytest.mark.parametrize(
@@ -251,7 +253,7 @@ def test_the_rank_that_is_served_is_one_that_vllm_knows(run: RunFolder, rank: in
         {"use_dora": True},
         {"bias": "lora_only"},
         {"modules_to_save": ["head"]},
-        {"rank_pattern": {"q": 4}},
+        {"rank_pattern": {"q": 1024}},
     ],
 )
 def test_what_vllm_does_not_take_is_not_offered(run: RunFolder, saved: dict[str, object]) -> None:

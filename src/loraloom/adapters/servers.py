@@ -9,10 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 
 from loraloom.adapters.form import Form
-
-VLLM_RANKS = (1, 8, 16, 32, 64, 128, 256, 320, 512)
-HEADS = ("classifier", "score")
-"""Modules trained whole that vLLM takes."""
+from loraloom.config.servers import VLLM_HEADS, VLLM_RANKS, vllm_rank
 
 
 def refusals(form: Form) -> Mapping[str, tuple[str, ...]]:
@@ -25,9 +22,9 @@ def refusals(form: Form) -> Mapping[str, tuple[str, ...]]:
 
 
 def _vllm(form: Form) -> Iterator[str]:
-    yield from _beside_factors(form, heads=HEADS)
+    yield from _beside_factors(form, heads=VLLM_HEADS)
     largest = max(form.ranks, default=1)
-    if largest > VLLM_RANKS[-1]:
+    if vllm_rank(largest) is None:
         yield f"rank {largest}, more than {VLLM_RANKS[-1]}"
 
 

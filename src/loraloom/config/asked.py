@@ -162,7 +162,7 @@ class DiagnoseConfig:
 
 @dataclass(frozen=True)
 class DeployConfig:
-    target: Literal["vllm", "llama.cpp", "ollama", "merged"] | None = None
+    target: Literal["vllm", "sglang", "llama.cpp", "ollama", "mlx", "merged"] | None = None
 
 
 @dataclass(frozen=True)

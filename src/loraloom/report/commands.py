@@ -7,6 +7,7 @@ import shlex
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
+from loraloom.config.servers import vllm_rank
 from loraloom.report.words import QUANTISED
 from loraloom.store.folder import RunFolder
 from loraloom.store.result import RunResult
@@ -18,8 +19,6 @@ MODEL_CLASSES = {
 }
 NAMED_CLASSES = 8
 """Classes that fit into a line; loraloom.json beside the adapter has the names of more."""
-SERVED_RANKS = (8, 16, 32, 64, 128, 256, 320, 512)
-"""What vLLM's --max-lora-rank takes (vllm-project/vllm, vllm/config/lora.py)."""
 
 
 def reproduce_command(folder: RunFolder, result: RunResult) -> str:
@@ -169,15 +168,16 @@ def serve_command(folder: RunFolder, result: RunResult) -> str | None:
     they were trained with.
     """
     saved = _saved_config(folder)
-    extras = ("use_dora", "modules_to_save", "rank_pattern", "alpha_pattern")
     if (
         result.trial(result.best) is None
         or result.task != "causal_lm"
-        or any(saved.get(name) for name in extras)
+        or any(saved.get(name) for name in ("use_dora", "modules_to_save"))
     ):
         return None
-    rank = saved.get("r")
-    most = next((served for served in SERVED_RANKS if isinstance(rank, int) and rank <= served), None)
+    patterns: Any = saved.get("rank_pattern") or {}
+    ranks = [saved.get("r"), *(patterns.values() if isinstance(patterns, dict) else ())]
+    known = [rank for rank in ranks if isinstance(rank, int)]
+    most = vllm_rank(max(known)) if known else None
     if most is None or saved.get("bias", "none") != "none":
         return None
     where = folder.path.resolve()

@@ -2,19 +2,17 @@
 
 from __future__ import annotations
 
-import math
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, cast
+from typing import Any
 
 from loraloom.config import names
-from loraloom.facts.meta_model import build_on_meta
+from loraloom.config.servers import VLLM_HEADS, VLLM_RANKS, vllm_rank
 from loraloom.lora.init import LOFTQ, moves_base
 from loraloom.pipeline.preflight.result import CheckResult
 from loraloom.pipeline.preflight.subject import Subject
 from loraloom.plan.planner import candidate
 from loraloom.records import AdapterSpec
-from loraloom.report.commands import SERVED_RANKS
 
 NAME = "deployment"
 
@@ -66,47 +64,56 @@ def inspect(subject: Subject) -> CheckResult:
 
 
 def _vllm(adapter: Adapter) -> Iterator[Fault]:
-    yield from _extras(adapter, "vLLM")
+    """A PEFT folder; patterns, rsLoRA and heads that it knows by name are served as they are."""
+    yield from _extras(adapter, "vLLM", heads=VLLM_HEADS)
     yield from _another_base(adapter, "served over the full ones")
     for rank in adapter.ranks:
-        if rank not in SERVED_RANKS:
-            near = max((size for size in SERVED_RANKS if size <= rank), default=SERVED_RANKS[0])
+        served = vllm_rank(rank)
+        if served is None:
             yield Fault(
                 f"vLLM has no rank {rank}",
-                f"r = {rank}; its ranks are {', '.join(map(str, SERVED_RANKS))}",
-                (
-                    "--max-lora-rank takes these sizes alone: in between, every adapter is held and"
-                    " computed at the next larger one"
-                    if rank < SERVED_RANKS[-1]
-                    else "it refuses larger adapters"
-                ),
-                f"--r {near // _saved_times(adapter.spec)}",
+                f"r = {rank}; its ranks are {', '.join(map(str, VLLM_RANKS))}",
+                "it refuses larger adapters",
+                f"--r {VLLM_RANKS[-1] // _saved_times(adapter.spec)}",
             )
-    for name in ("rank_pattern", "alpha_pattern"):
-        if getattr(adapter.spec, name):
-            yield _one_scale("vLLM", name)
+        elif served != rank:
+            near = max(size for size in VLLM_RANKS if size <= rank)
+            yield Fault(
+                f"vLLM holds and computes rank {rank} as rank {served}",
+                f"r = {rank}; its ranks are {', '.join(map(str, VLLM_RANKS))}",
+                "--max-lora-rank takes these sizes alone: in between, the next larger one",
+                f"--r {near // _saved_times(adapter.spec) or 1}",
+                level="warn",
+            )
+
+
+def _sglang(adapter: Adapter) -> Iterator[Fault]:
+    """A PEFT folder whose B has taken every scale on: the server scales by alpha / r alone."""
+    yield from _extras(adapter, "SGLang")
+    yield from _another_base(adapter, "served over the full ones")
+    yield from _no_classes(adapter, "SGLang serves adapters of language models")
+
+
+def _mlx(adapter: Adapter) -> Iterator[Fault]:
+    """mlx-lm's own format: A and B (and DoRA's magnitudes), with 1 as the scale of all layers."""
+    yield from _extras(adapter, "mlx-lm", dora=True)
+    yield from _another_base(adapter, "used over the full ones")
+    yield from _no_classes(adapter, "mlx-lm knows language models")
 
 
 def _gguf(adapter: Adapter) -> Iterator[Fault]:
-    """llama.cpp, and ollama on top of it: one `adapter.lora.alpha` a file, each layer
-    scaled by alpha / its rank."""
-    yield from _extras(adapter, "GGUF")
+    """llama.cpp, and Ollama on top of it: a merged file, which holds whatever was trained."""
+    yield from _prequantized(adapter)
     yield from _another_base(adapter, "served over a GGUF file made of the full ones")
-    spec = adapter.spec
-    if spec.use_rslora:
-        scale = spec.lora_alpha / math.sqrt(spec.r)
-        alpha = spec.lora_alpha * math.sqrt(spec.r)
-        yield Fault(
-            "a GGUF adapter does not know rsLoRA: it would be scaled by alpha / r",
-            f"alpha / sqrt(r) = {scale:g} in training, alpha / r = {spec.lora_alpha / spec.r:g} there",
-            "the file keeps alpha alone; the same scale can be had without rsLoRA",
-            f"--set adapter.use_rslora=false --alpha {alpha:g}",
-        )
-    if spec.alpha_pattern:
-        yield _one_scale("a GGUF adapter", "alpha_pattern")
+    yield from _no_classes(adapter, "a GGUF file is written of a language model")
 
 
 def _merged(adapter: Adapter) -> Iterator[Fault]:
+    yield from _prequantized(adapter)
+    yield from _another_base(adapter, "merged into the full ones")
+
+
+def _prequantized(adapter: Adapter) -> Iterator[Fault]:
     model = adapter.subject.facts.model
     if model.prequantized:
         yield Fault(
@@ -115,15 +122,16 @@ def _merged(adapter: Adapter) -> Iterator[Fault]:
             "merging rounds the sum to the same few levels again, and most of the adapter is lost",
             "--model THE_ORIGINAL of this checkpoint",
         )
-    yield from _another_base(adapter, "merged into the full ones")
-    touched = _tied_modules(adapter)
-    if touched:
+
+
+def _no_classes(adapter: Adapter, because: str) -> Iterator[Fault]:
+    task = adapter.subject.facts.data.task
+    if task != "causal_lm":
         yield Fault(
-            f"embedding and output layer share one weight, and {touched[0]} would be trained apart",
-            f"{len(touched)} of the tied modules",
-            "after the merge the two differ and the config still says that they are one: the next load"
-            " drops one of them",
-            f"take {touched[0]} out of adapter.modules_to_save",
+            f"{because}, and this is trained for {task}",
+            f"task: {task}",
+            "what it would be served with has no place for this model's output",
+            "--set deploy.target=merged",
         )
 
 
@@ -154,10 +162,17 @@ def _another_base(adapter: Adapter, then: str) -> Iterator[Fault]:
     )
 
 
-def _extras(adapter: Adapter, place: str) -> Iterator[Fault]:
-    """What no server's adapter format has."""
+def _extras(
+    adapter: Adapter, place: str, *, heads: Sequence[str] = (), dora: bool = False
+) -> Iterator[Fault]:
+    """What a server's adapter format has no place for.
+
+    Args:
+        heads: last names of modules trained whole that it takes.
+        dora: whether it takes DoRA's magnitudes.
+    """
     spec = adapter.spec
-    if spec.use_dora:
+    if spec.use_dora and not dora:
         yield Fault(
             f"{place} does not take DoRA",
             "adapter.use_dora: true",
@@ -171,36 +186,15 @@ def _extras(adapter: Adapter, place: str) -> Iterator[Fault]:
             "only A and B are read",
             "--set adapter.bias=none",
         )
-    if spec.modules_to_save:
+    whole = [path for path in spec.modules_to_save if path.rpartition(".")[2] not in heads]
+    if whole:
         head = adapter.subject.facts.data.task == "seq_cls"
         yield Fault(
             f"{place} does not take modules that are trained whole",
-            f"adapter.modules_to_save: {', '.join(spec.modules_to_save)}",
+            f"adapter.modules_to_save: {', '.join(whole)}",
             "a classifier's head is one" if head else "only A and B are read",
             "--set deploy.target=merged" if head else "--set adapter.modules_to_save=[]",
         )
-
-
-def _one_scale(place: str, name: str) -> Fault:
-    return Fault(
-        f"{place} has one scale for all layers",
-        f"adapter.{name} is set",
-        "layers named there would be scaled otherwise than they were trained",
-        f"--set adapter.{name}={{}}",
-    )
-
-
-def _tied_modules(adapter: Adapter) -> list[str]:
-    model = adapter.subject.facts.model
-    if not model.tied_embeddings or model.config is None or not adapter.spec.modules_to_save:
-        return []
-    built = cast(Any, build_on_meta(model.config, model.task))
-    shared = {
-        id(module)
-        for module in (built.get_input_embeddings(), built.get_output_embeddings())
-        if module is not None
-    }
-    return [path for path in adapter.spec.modules_to_save if id(built.get_submodule(path)) in shared]
 
 
 def _adapter(subject: Subject) -> Adapter:
@@ -221,24 +215,28 @@ def _ranks(adapter: Adapter) -> str:
 
 
 def _serve_vllm(adapter: Adapter) -> str:
+    classes = adapter.subject.facts.data.task == "seq_cls"
     return (
-        f"vllm serve {_base(adapter)} --enable-lora --max-lora-rank {adapter.ranks[-1]} --lora-modules"
+        f"vllm serve {_base(adapter)}{' --runner pooling --convert classify' if classes else ''}"
+        f" --enable-lora --max-lora-rank {vllm_rank(adapter.ranks[-1])} --lora-modules"
         " NAME=runs/NAME/best"
     )
 
 
-def _serve_llama(adapter: Adapter) -> str:
-    return (
-        f"python convert_lora_to_gguf.py --base {_base(adapter)} --outfile adapter.gguf runs/NAME/best,"
-        " then --lora adapter.gguf"
-    )
+def _ship_sglang(adapter: Adapter) -> str:
+    return "loraloom ship runs/NAME --to sglang"
 
 
-def _serve_ollama(adapter: Adapter) -> str:
-    return (
-        f"{_serve_llama(adapter).partition(', then')[0]}, and a Modelfile of two lines: FROM base.gguf,"
-        " ADAPTER adapter.gguf"
-    )
+def _ship_mlx(adapter: Adapter) -> str:
+    return "loraloom ship runs/NAME --to mlx"
+
+
+def _ship_llama(adapter: Adapter) -> str:
+    return "loraloom ship runs/NAME --to gguf:Q4_K_M"
+
+
+def _ship_ollama(adapter: Adapter) -> str:
+    return "loraloom ship runs/NAME --to ollama: a folder with a GGUF file and its Modelfile"
 
 
 def _use_merged(adapter: Adapter) -> str:
@@ -254,7 +252,9 @@ Use = Callable[[Adapter], str]
 
 TARGETS: Mapping[str, tuple[Find, Use]] = {
     "vllm": (_vllm, _serve_vllm),
-    "llama.cpp": (_gguf, _serve_llama),
-    "ollama": (_gguf, _serve_ollama),
+    "sglang": (_sglang, _ship_sglang),
+    "llama.cpp": (_gguf, _ship_llama),
+    "ollama": (_gguf, _ship_ollama),
+    "mlx": (_mlx, _ship_mlx),
     "merged": (_merged, _use_merged),
 }
