@@ -6,6 +6,8 @@ import json
 import shutil
 from pathlib import Path
 
+from torch import Tensor
+
 from loraloom.adapters.folder import finish, refuse_taken, unfinished
 from loraloom.adapters.form import EMBEDDING, LINEAR, PREFIX, Form, normal
 from loraloom.adapters.merge import TOKENIZER
@@ -23,14 +25,18 @@ def save_form(form: Form, out: Path, rank: int | None = None) -> Path:
     Raises:
         RequestError: the place is taken, the disk refuses, or it is not plain LoRA.
     """
+    return finish(write_form(form, out, rank), out)
+
+
+def write_form(form: Form, out: Path, rank: int | None = None) -> Path:
+    """The same beside its place. Arguments and errors as in `save_form`.
+
+    Returns:
+        The folder with all files, still under its other name.
+    """
     refuse_taken(out)
     plain = normal(form, rank)
-    tensors = dict(plain.whole)
-    for path, factor in plain.factors.items():
-        first, second = EMBEDDING if factor.is_embedding else LINEAR
-        tensors[f"{path}.{first}"], tensors[f"{path}.{second}"] = factor.a_RD, factor.b_OR
-    for path, (_, rows) in plain.tokens.items():
-        tensors[f"{path}.token_adapter.trainable_tokens_delta"] = rows
+    tensors = _tensors(plain)
     entries = [
         Entry(f"{PREFIX}{name}", CODES[tensor.dtype], tuple(tensor.shape))
         for name, tensor in sorted(tensors.items())
@@ -43,4 +49,20 @@ def save_form(form: Form, out: Path, rank: int | None = None) -> Path:
                 shutil.copyfile(form.folder / name, partial / name)
         text = json.dumps(dict(plain.config), indent=2, ensure_ascii=False) + "\n"
         (partial / CONFIG).write_text(text, encoding="utf-8")
-    return finish(partial, out)
+    return partial
+
+
+def form_bytes(form: Form) -> int:
+    """What the numbers of an adapter take on the disk."""
+    return sum(tensor.nbytes for tensor in _tensors(form).values())
+
+
+def _tensors(form: Form) -> dict[str, Tensor]:
+    """Under PEFT's names, but for the prefix of all of them."""
+    tensors = dict(form.whole)
+    for path, factor in form.factors.items():
+        first, second = EMBEDDING if factor.is_embedding else LINEAR
+        tensors[f"{path}.{first}"], tensors[f"{path}.{second}"] = factor.a_RD, factor.b_OR
+    for path, (_, rows) in form.tokens.items():
+        tensors[f"{path}.token_adapter.trainable_tokens_delta"] = rows
+    return tensors

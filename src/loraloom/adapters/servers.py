@@ -1,7 +1,8 @@
 """What servers refuse of an adapter, or compute otherwise than it was trained.
 
 The rules of vLLM 0.33 (`vllm/lora/peft_helper.py`), SGLang 0.5.23 (`srt/lora/lora.py`) and llama.cpp's
-converter (`convert_lora_to_gguf.py`); none of them was run against an adapter of ours.
+converter (`convert_lora_to_gguf.py`); none of them was run against an adapter of ours. What `adapter
+export` writes has neither patterns nor another scale than 1.
 """
 
 from __future__ import annotations
@@ -22,28 +23,34 @@ def refusals(form: Form) -> Mapping[str, tuple[str, ...]]:
 
 
 def _vllm(form: Form) -> Iterator[str]:
-    yield from _beside_factors(form, heads=VLLM_HEADS)
+    yield from beside_factors(form, heads=VLLM_HEADS)
     largest = max(form.ranks, default=1)
     if vllm_rank(largest) is None:
         yield f"rank {largest}, more than {VLLM_RANKS[-1]}"
 
 
 def _sglang(form: Form) -> Iterator[str]:
-    yield from _beside_factors(form)
+    yield from beside_factors(form)
     alpha, rank = form.config.get("lora_alpha") or 8, form.config.get("r") or 8
     if any(factor.scale != alpha / rank for factor in form.factors.values()):
-        yield "rsLoRA or patterns: it scales every layer by alpha / r of the config"
+        yield "rsLoRA or patterns, unless exported: it scales every layer by alpha / r of the config"
 
 
 def _llama_cpp(form: Form) -> Iterator[str]:
-    yield from _beside_factors(form)
+    yield from beside_factors(form)
     alpha = form.config.get("lora_alpha") or 8
     if any(factor.scale != alpha / factor.rank for factor in form.factors.values()):
-        yield "rsLoRA or alpha_pattern: its converter passes over them silently"
+        yield "rsLoRA or alpha_pattern, unless exported: its converter passes over them silently"
 
 
-def _beside_factors(form: Form, heads: tuple[str, ...] = ()) -> Iterator[str]:
-    if form.uses_dora:
+def beside_factors(form: Form, heads: tuple[str, ...] = (), *, dora: bool = False) -> Iterator[str]:
+    """What an adapter has beside A and B that a server does not take.
+
+    Args:
+        heads: last names of modules trained whole that it takes.
+        dora: whether it takes DoRA's magnitudes.
+    """
+    if form.uses_dora and not dora:
         yield "DoRA's magnitudes"
     if form.biases:
         yield "trained biases"

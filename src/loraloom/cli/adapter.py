@@ -11,16 +11,17 @@ import typer
 from loraloom.cli.request import Json, Verbose
 from loraloom.errors import RequestError
 
+TARGETS_HELP = "merged, vllm, sglang or mlx."
 adapter = typer.Typer(
     name="adapter",
-    help="Look at a trained adapter, merge, combine or resize it, prove what was written.",
+    help="Look at a trained adapter, merge, combine, resize or export it, prove what was written.",
     rich_markup_mode=None,
     no_args_is_help=True,
 )
 
 Place = Annotated[str, typer.Argument(metavar="ADAPTER", help="A PEFT folder, or a run: its best.")]
 Artefact = Annotated[
-    str, typer.Argument(metavar="ADAPTER|ARTEFACT", help="An adapter, or a folder that merge wrote.")
+    str, typer.Argument(metavar="ADAPTER|ARTEFACT", help="An adapter, or what merge or export wrote.")
 ]
 Model = Annotated[
     str | None,
@@ -36,6 +37,11 @@ Dtype = Annotated[
         help="float32, bfloat16 or float16, rounded once; the base's where left out.",
     ),
 ]
+To = Annotated[
+    str,
+    typer.Option("--to", metavar="TARGET", help=TARGETS_HELP),
+]
+Prove = Annotated[bool, typer.Option("--prove", help="End with 1 where it cannot be proved here.")]
 DryRun = Annotated[bool, typer.Option("--dry-run", help="List the operations, write nothing.")]
 Places = Annotated[
     list[str], typer.Argument(metavar="ADAPTER...", help="PEFT folders, or runs, over one base.")
@@ -98,10 +104,30 @@ def merge(
 
 
 @adapter.command()
+def export(
+    place: Place,
+    to: To,
+    out: Out,
+    model: Model = None,
+    prove: Prove = False,
+    dry_run: DryRun = False,
+    json: Json = False,
+    verbose: Verbose = False,
+) -> dict[str, Any]:
+    """Bring an adapter to a server or a file format, and prove that it computes what was trained."""
+    from loraloom.cli.adapter_screen import show_exported
+    from loraloom.pipeline.export import export as run_export
+
+    exported = run_export(place, to, model, out, must_prove=prove, dry_run=dry_run)
+    show_exported(exported)
+    return exported.to_json()
+
+
+@adapter.command()
 def verify(
     place: Artefact, model: Model = None, json: Json = False, verbose: Verbose = False
 ) -> dict[str, Any]:
-    """Prove a merged folder once more, or that an adapter merges to what was trained."""
+    """Prove an artefact once more, or that an adapter merges to what was trained."""
     from loraloom.cli.adapter_screen import show_proof
     from loraloom.pipeline.adapters import verify as run_verify
 

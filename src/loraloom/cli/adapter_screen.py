@@ -10,8 +10,9 @@ from loraloom.cli.screen import plain_console, say, verbatim
 
 if TYPE_CHECKING:
     from loraloom.adapters.inspect import Inspection, Layer
-    from loraloom.adapters.verify import Proof
+    from loraloom.adapters.proof import Proof
     from loraloom.pipeline.adapters import Merged, TrainedOver
+    from loraloom.pipeline.export import Exported, Shipped
 
 NAME_WIDTH = 24
 DROWNS = 0.5
@@ -50,6 +51,35 @@ def show_merged(merged: Merged) -> None:
     say(console, f"{len(merged.plan.changes)} of {len(merged.plan.operations)} tensors changed")
     show_proof(merged.proof)
     verbatim(console, f"merged in {merged.out}")
+
+
+def show_exported(exported: Exported) -> None:
+    """The operations, where they were only asked for; else the proof, the place and what to type."""
+    console = plain_console()
+    if exported.out is None:
+        for line in exported.operations:
+            verbatim(console, line)
+        return
+    for line in exported.lines():
+        say(console, line, "  ")
+    size = f"{exported.bytes / 2**20:,.1f} MiB"
+    verbatim(console, f"{exported.target} in {exported.out}, {size}")
+    for command in exported.commands:
+        verbatim(console, f"  {command}")
+
+
+def show_shipped(shipped: Shipped) -> None:
+    """Each artefact with its proof, then what failed."""
+    console = plain_console()
+    for number, exported in enumerate(shipped.exported):
+        if number:
+            verbatim(console)
+        show_exported(exported)
+    for target, error in shipped.failed.items():
+        verbatim(console)
+        verbatim(console, f"{target} failed: {error.render()}")
+        for note in getattr(error, "__notes__", ()):
+            verbatim(console, f"  {note}")
 
 
 def show_proof(proof: Proof) -> None:

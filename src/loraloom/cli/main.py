@@ -33,6 +33,7 @@ COMMANDS = (
     "compare",
     "report",
     "adapter",
+    "ship",
     "env",
 )
 """Each is a function of its own name, in a file of that name; one with verbs of its own is a

@@ -11,13 +11,16 @@ from typing import Any
 import torch
 
 from loraloom.adapters.base_files import BaseFiles
+from loraloom.adapters.export.target import Source
+from loraloom.adapters.export.targets import opened_again
 from loraloom.adapters.folder import finish, reject
 from loraloom.adapters.form import read_form
 from loraloom.adapters.inspect import Inspection, inspect_adapter
 from loraloom.adapters.merge import plan_merge
 from loraloom.adapters.merge import to_json as operations_to_json
 from loraloom.adapters.operations import Plan, apply, check
-from loraloom.adapters.verify import Proof, prove, read_proof, write_proof
+from loraloom.adapters.proof import NAME, Proof, read_proof, write_proof
+from loraloom.adapters.verify import prove, prove_merged, reference_of
 from loraloom.errors import ModelError, RequestError, VerificationError
 from loraloom.facts.source import looks_like_path, model_folder
 from loraloom.facts.weights import find_weights, weights_fingerprint
@@ -147,38 +150,42 @@ def merge(
         return Merged(plan, None, None)
     partial = apply(plan, out)
     try:
-        proof = prove(form, files, partial)
+        proof = prove_merged(partial, reference_of(form, files), files)
         write_proof(partial, proof)
     except BaseException:
         shutil.rmtree(partial, ignore_errors=True)
         raise
     if not proof.passed:
-        raise _failed(proof, reject(partial, out))
+        raise proof.failed(reject(partial, out))
     return Merged(plan, finish(partial, out), proof)
 
 
 def verify(place: str, model: str | None) -> Proof:
-    """Prove a folder that `merge` wrote once more, or that an adapter can be merged.
+    """Prove an artefact that `merge` or `export` wrote once more, or that an adapter can be merged.
 
     Raises:
         RequestError: it is neither, or its base is not here.
-        VerificationError: it is not what was trained; a merged folder is then renamed `.rejected`.
+        VerificationError: it is not what was trained; an artefact is then renamed `.rejected`.
     """
     artefact = Path(place)
-    if not (artefact / "config.json").is_file():
+    if not (artefact / NAME).is_file() and not (artefact / "config.json").is_file():
         return _verify_adapter(adapter_folder(place), model)
     made_of = read_proof(artefact)
     folder = adapter_folder(made_of["adapter"])
     form = read_form(folder)
     files = BaseFiles(base_for(folder, model or made_of.get("base")), form)
+    source = Source(form, files, str(files.folder), folder.name)
+    kind, file = str(made_of.get("format")), made_of.get("file")
     try:
-        proof = prove(form, files, artefact)
+        with opened_again(source, kind, artefact, file) as opened:
+            reference = reference_of(form, files)
+            proof = prove(reference, opened, kind, base_kl=made_of.get("base_kl"), file=file)
     except VerificationError as error:
         error.add_note(f"renamed to {reject(artefact, artefact)}")
         raise
     write_proof(artefact, proof)
     if not proof.passed:
-        raise _failed(proof, reject(artefact, artefact))
+        raise proof.failed(reject(artefact, artefact))
     return proof
 
 
@@ -189,18 +196,7 @@ def _verify_adapter(folder: Path, model: str | None) -> Proof:
         out = Path(place) / "merged"
         plan = plan_merge(form, files, torch.float32)
         check(plan, out)
-        proof = prove(form, files, apply(plan, out))
+        proof = prove_merged(apply(plan, out), reference_of(form, files), files)
     if not proof.passed:
-        raise _failed(proof, folder)
+        raise proof.failed(folder)
     return proof
-
-
-def _failed(proof: Proof, place: Path) -> VerificationError:
-    error = VerificationError(
-        f"{place} is not what was trained",
-        got="\n       ".join(proof.lines()),
-        need=f"a KL of at most {proof.allowed_kl:.1e}, and equal token ids",
-        next="merge again; where that fails too, report it and ship the adapter unmerged",
-    )
-    error.document = {"error": {"what": error.what}, "proof": asdict(proof), "rejected": str(place)}
-    return error

@@ -1,13 +1,14 @@
 """Forecast of the memory of what comes after training: writing answers with an adapter,
 and merging one into its base.
 
-Both run the plain model with PEFT's adapter on it, one adapter at a time: there is no
-pack and no gradient.
+Answers are written by the plain model with PEFT's adapter on it: there is no pack and no gradient.
+An export goes from file to file, one tensor at a time.
 
     generation  weights + adapter + cache of keys and values + logits of the last position
                 + the pass over the prompts
-    export      weights, which become the merged ones in place + adapter
-                + the dense update of the largest layer
+    export      runtime + adapter + three float32 copies of the largest layer: the weight, its update
+                and their sum
+    proof       the live adapter over all weights in float32
 """
 
 from __future__ import annotations
@@ -29,8 +30,8 @@ copy is searched for the likeliest."""
 GROWN = {"cpu": 0.5, "cuda": 0.0, "mps": 0.0}
 """A cache grows by a token at a time, and malloc finds no use for many of the places that have become
 too small: about half the size of the cache once more. CUDA's figure is what torch allocated."""
-DELTAS = 2
-"""Dense updates of one layer that live at once: the product B A, and the same scaled."""
+COPIES = 3
+"""Of the largest layer, while an adapter is added to it."""
 
 
 def forecast_afterwards(case: Case) -> dict[str, Estimate]:
@@ -94,19 +95,24 @@ def cache_bytes(case: Case, length: int) -> float:
 
 
 def forecast_export(case: Case) -> Estimate:
-    """Peak bytes while one adapter is merged into its base, layer by layer and in place, and saved.
-
-    A base that is quantised here is read anew in its own precision for this.
-    """
-    element = case.decided.dtype_bytes
+    """Peak bytes while one adapter is brought to a file of another format, tensor by tensor."""
     largest = max((linear.parameters for linear in case.linears), default=0)
     parts = {
-        "weights": weight_bytes(case.facts.model, element, "none"),
         "adapters": float(FULL * case.trained_parameters),
-        "merge": float(DELTAS * FULL * largest),
+        "merge": exporting_bytes(largest),
         "runtime": runtime_bytes(case, "none"),
     }
     return estimated(parts)
 
 
-__all__ = ["forecast_afterwards"]
+def exporting_bytes(largest: int) -> float:
+    """What adding an update to a layer of so many numbers takes."""
+    return float(COPIES * FULL * largest)
+
+
+def proving_bytes(numbers: int) -> float:
+    """What a live model of so many numbers takes while it is compared with an artefact."""
+    return float(FULL * numbers)
+
+
+__all__ = ["exporting_bytes", "forecast_afterwards", "proving_bytes"]
