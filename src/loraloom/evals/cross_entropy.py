@@ -161,6 +161,7 @@ class ChunkedCrossEntropy(torch.autograd.Function):
             if grads_ND is not None:
                 # What were logits is by now their gradient.
                 grads_ND[part] = head.backward(logits)
+            del logits  # before the next chunk's are made
         if grads_ND is not None:
             ctx.save_for_backward(grads_ND)
         ctx.mark_non_differentiable(right)

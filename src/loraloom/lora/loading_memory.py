@@ -15,6 +15,8 @@ from pathlib import Path
 
 from torch import nn
 
+from loraloom.lora.freed_memory import give_back_freed_memory
+
 MAPS = Path("/proc/self/smaps")
 DONT_NEED = 4
 """madvise's MADV_DONTNEED: pages leave memory, and are read from their file again by whoever asks."""
@@ -35,9 +37,7 @@ class Mapping:
 def give_back_memory(model: nn.Module) -> None:
     """Give back what loading `model` has left, as far as this system lets us."""
     give_back_pages(model)
-    trim = getattr(ctypes.CDLL(None), "malloc_trim", None)  # glibc has it
-    if trim is not None:
-        trim(0)
+    give_back_freed_memory()
 
 
 def give_back_pages(model: nn.Module) -> None:

@@ -23,6 +23,7 @@ from loraloom.lora.adapter_builder import AdapterBuilder
 from loraloom.lora.adapter_weights import AdapterWeights
 from loraloom.lora.attention import use_row_attention
 from loraloom.lora.checkpointing import checkpoint_blocks
+from loraloom.lora.freed_memory import keep_freed_memory
 from loraloom.lora.frozen import keep_few_programs
 from loraloom.lora.fused_base import Fused, fuse
 from loraloom.lora.kernels import refusal
@@ -73,6 +74,8 @@ class PackedModel:
         self.model = model.eval().requires_grad_(False)
         use_row_attention(model)
         keep_few_programs()
+        if next(model.parameters()).device.type == "cpu":
+            keep_freed_memory()
         # Asked before anything is fused: it runs the model, and must see its modules
         # called as they came.
         uses = probe(model)

@@ -13,6 +13,7 @@ from loraloom.errors import RunError
 from loraloom.evals.scoring import RowSums
 from loraloom.facts.device import held_by_others_now
 from loraloom.lora.device_faults import is_out_of_memory
+from loraloom.lora.freed_memory import give_back_freed_memory
 from loraloom.records import Event
 from loraloom.train.seat import Seat
 
@@ -23,6 +24,7 @@ def free_memory(device: torch.device) -> None:
     gc.collect()
     if device.type == "cuda":
         torch.cuda.empty_cache()
+    give_back_freed_memory()
 
 
 def smaller_passes(
