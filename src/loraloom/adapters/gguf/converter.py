@@ -1,272 +1,64 @@
-"""A model, or a base with an adapter in it, written as a GGUF file: each number is rounded once.
+"""A model, or a base with an adapter in it, as a GGUF file of any format.
 
-Neither transformers nor a merged folder is needed, and no more than one tensor is held; of what is only
-copied, some rows of it.
+Three ways lead there: families that are proved here are written here, K-quants are made of such a file
+by llama.cpp's library, and other families go through llama.cpp's own converter where its folder is named.
 """
 
 from __future__ import annotations
 
-import errno
-import json
-from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
-from torch import Tensor
+from loraloom.adapters.gguf.families import FAMILIES
+from loraloom.adapters.gguf.llama_cpp_script import script_folder, write_by_script
+from loraloom.adapters.gguf.model_file import ENCODINGS, source_of, write_model
+from loraloom.adapters.gguf.quantise import quantised
+from loraloom.adapters.gguf.runtime import FILE_TYPES
+from loraloom.adapters.gguf.whole_files import Written
+from loraloom.adapters.operations import Plan
+from loraloom.errors import RequestError
 
-from loraloom.adapters.gguf.families import Layout, Place
-from loraloom.adapters.gguf.vocabulary import read_vocabulary
-from loraloom.adapters.gguf.writer import (
-    BF16,
-    F16,
-    F32,
-    PIECE,
-    Q8_0,
-    Encoding,
-    Entry,
-    Unsigned,
-    Value,
-    size_of,
-    write,
-)
-from loraloom.adapters.operations import Copy, Operation, Plan, Untie
-from loraloom.adapters.shards import Stored, read_headers
-from loraloom.errors import ModelError, RequestError
-from loraloom.store.disk import free_bytes
-
-KINDS = {one.name: one for one in (F32, F16, BF16, Q8_0)}
-"""Formats that are written here; K-quants are made of F32 by llama.cpp (`quantise.py`)."""
-FALLBACK = F16
-"""What a tensor is kept in whose rows do not fit into blocks, as llama.cpp's own tools do it."""
-
-
-@dataclass(frozen=True)
-class Written:
-    """What was written.
-
-    Attributes:
-        notes: what is otherwise than was asked, or than transformers computes.
-    """
-
-    path: Path
-    kind: str
-    bytes: int
-    notes: tuple[str, ...]
-
-
-@dataclass(frozen=True)
-class Source:
-    """A model as config, tensors and files beside."""
-
-    name: str
-    config: Mapping[str, Any]
-    tensors: Sequence[Operation]
-    beside: Mapping[str, Path]
+KINDS = tuple(dict.fromkeys([*ENCODINGS, *FILE_TYPES]))
+"""Every format that can be asked for; those that are not in ENCODINGS need the extra `llama`."""
+K_BLOCK = 256
+"""Numbers of a block of a K-quant."""
 
 
 def convert(source: Path | Plan, out: Path, kind: str, *, ends: Sequence[str] = ()) -> Written:
     """Write a GGUF file; nothing is left of it where that fails.
 
     Args:
-        source: a model folder, or the plan of a merge.
+        source: a model folder, or the plan of a merge, which goes straight from float32 to the format.
         kind: one of `KINDS`.
         ends: texts of tokens that end an answer, beside those that tokenizer and config name.
 
     Raises:
-        RequestError: the format or the family is none of those known here, or the disk refuses.
+        RequestError: the format or the family is none of those known here, the extra for it is missing,
+            or the disk refuses.
         ModelError: the model has a part that llama.cpp does not compute.
+        RunError: llama.cpp fails.
     """
     if kind not in KINDS:
-        raise RequestError(
-            f"{kind} is no format that is written here", need=f"one of {', '.join(KINDS)}"
-        )
-    model = source_of(source)
-    layout = Layout(model.config, model.name)
-    tensors = _entries(model, layout, KINDS[kind])
-    rows = next(one.shape[0] for one in tensors if one.name == "token_embd.weight")
-    vocabulary = read_vocabulary(model.beside, model.config, rows, ends)
-    metadata: dict[str, Value] = {
-        "general.architecture": layout.arch,
-        "general.type": "model",
-        "general.name": _named(Path(model.name).name, vocabulary.drops_spaces),
-        "general.file_type": Unsigned(KINDS[kind].file_type),
-        "general.quantization_version": Unsigned(2),
-        **layout.metadata(),
-        f"{layout.arch}.vocab_size": Unsigned(rows),
-        **vocabulary.metadata,
-    }
-    with unfinished_file(out, size_of(tensors)) as partial:
-        write(partial, metadata, tensors)
-    notes = (*layout.notes(), *vocabulary.notes, *_fallbacks(tensors, KINDS[kind]))
-    return Written(out, kind, out.stat().st_size, notes)
+        raise RequestError(f"there is no GGUF format {kind}", need=f"one of {', '.join(KINDS)}")
+    if kind not in ENCODINGS:
+        written = quantised(lambda whole: convert(source, whole, "F32", ends=ends), out, kind)
+        return replace(written, notes=(*written.notes, *_fallbacks(source, kind)))
+    name = str((source_of(source).config.get("architectures") or [""])[0])
+    llama_cpp = script_folder()
+    if name not in FAMILIES and llama_cpp is not None:
+        return write_by_script(llama_cpp, source, out, kind)
+    return write_model(source, out, kind, ends)
 
 
-def source_of(source: Path | Plan) -> Source:
-    """Raises ModelError for a folder without config.json or safetensors, or with quantised weights."""
-    if isinstance(source, Plan):
-        name = str(source.config.get("_name_or_path") or _home(source))
-        return Source(name, source.config, source.operations, source.beside)
-    config = _config(source)
-    if config.get("quantization_config"):
-        raise ModelError(
-            "the weights of this model are quantised",
-            where=str(source),
-            need="the full weights that they were made from",
-            next="--model ORIGINAL",
-        )
-    tensors = [Copy(one) for shard in read_headers(source).values() for one in shard]
-    beside = {path.name: path for path in sorted(source.iterdir()) if path.is_file()}
-    return Source(str(source), config, tensors, beside)
-
-
-def _home(plan: Plan) -> Path:
-    """The folder that most of a plan comes from."""
-    copied = (one.stored.path.parent for one in plan.operations if isinstance(one, Copy))
-    return next(copied, Path("merged"))
-
-
-def _config(folder: Path) -> dict[str, Any]:
-    try:
-        found = json.loads((folder / "config.json").read_bytes())
-        if not isinstance(found, dict):
-            raise ValueError("no JSON object")
-    except (OSError, ValueError, RecursionError) as error:
-        raise ModelError(
-            "there is no config.json that can be read",
-            where=str(folder),
-            got=str(error),
-            need="a model folder: config.json, safetensors, tokenizer.json",
-        ) from error
-    return found  # pyright: ignore[reportUnknownVariableType]
-
-
-def _named(name: str, drops_spaces: bool) -> str:
-    """The model's name. Where it has "phi-3" in it, and only there, llama.cpp drops spaces behind
-    special tokens: so the name says what the tokenizer does."""
-    sounds = any(part in name.lower() for part in ("phi-3", "phi3"))
-    if drops_spaces and not sounds:
-        return f"{name} (phi-3)"
-    if sounds and not drops_spaces:
-        return name.lower().replace("phi-3", "phi 3").replace("phi3", "phi 3")
-    return name
-
-
-# -- tensors -------------------------------------------------------------------------------------------
-
-
-def _entries(model: Source, layout: Layout, encoding: Encoding) -> list[Entry]:
-    """The tensors of the file, each with its numbers to come.
-
-    Raises:
-        ModelError: one is missing, or has no place.
-    """
-    found: dict[str, Entry] = {}
-    for operation in model.tensors:
-        place = layout.place(operation.name)
-        if place is not None:
-            kept = _kept(operation.shape, encoding)
-            found[place.name] = Entry(place.name, operation.shape, kept, _pieces(operation, place))
-    for name, tensor in layout.further_tensors().items():
-        found[name] = Entry(name, tuple(tensor.shape), F32, lambda held=tensor: iter([held]))
-    missing = sorted(layout.expected() - found.keys())
-    if missing:
-        raise ModelError(
-            f"{len(missing)} tensors of a {layout.name} are missing",
-            where=model.name,
-            got=f"no {', '.join(missing[:3])} in llama.cpp's words",
-            next="copy the files of the model again",
-        )
-    return list(found.values())
-
-
-def _kept(shape: tuple[int, ...], encoding: Encoding) -> Encoding:
-    """Norms and biases stay float32; rows that are no whole blocks are kept in float16."""
-    if len(shape) < 2:
-        return F32
-    return encoding if shape[-1] % encoding.block == 0 else FALLBACK
-
-
-def _fallbacks(tensors: Sequence[Entry], asked: Encoding) -> list[str]:
-    others = [one for one in tensors if len(one.shape) > 1 and one.encoding not in (asked, F32)]
-    if not others:
+def _fallbacks(source: Path | Plan, kind: str) -> list[str]:
+    """What becomes of rows that are no whole blocks."""
+    config = source_of(source).config
+    sizes = {int(config.get(key) or 0) for key in ("hidden_size", "intermediate_size")}
+    odd = sorted(size for size in sizes if size % K_BLOCK)
+    if not odd:
         return []
-    name, row = others[0].name, others[0].shape[-1]
     return [
-        f"{len(others)} tensors are {FALLBACK.name}, for {asked.name} wants rows in multiples of"
-        f" {asked.block}: {name} has rows of {row}"
+        f"llama.cpp keeps rows that are no multiples of {K_BLOCK} in larger formats than {kind}: here those"
+        f" of {' and '.join(map(str, odd))}"
     ]
-
-
-def _pieces(operation: Operation, place: Place) -> Callable[[], Iterator[Tensor]]:
-    """The numbers of a tensor, some rows at a time where it is a copy that keeps its order."""
-
-    def pieces() -> Iterator[Tensor]:
-        source = operation.source if isinstance(operation, Untie) else operation
-        if isinstance(source, Copy) and not place.heads:
-            for rows in _rows(source.stored):
-                yield _finite(operation.name, place.of(rows.read().float()))
-        else:
-            yield _finite(operation.name, place.of(operation.value().float()))
-
-    return pieces
-
-
-def _rows(stored: Stored) -> Iterator[Stored]:
-    """A stored tensor in parts of at most `PIECE` numbers, or one row."""
-    count = stored.shape[0]
-    row_bytes = stored.bytes // max(count, 1)
-    step = max(1, PIECE * stored.dtype.itemsize // max(row_bytes, 1))
-    for first in range(0, count, step):
-        shape = (min(step, count - first), *stored.shape[1:])
-        begin = stored.begin + first * row_bytes
-        yield replace(stored, shape=shape, begin=begin, bytes=shape[0] * row_bytes)
-
-
-def _finite(name: str, values: Tensor) -> Tensor:
-    """Raises ModelError for numbers that are none."""
-    if not values.isfinite().all():
-        raise ModelError(f"`{name}` has numbers that are none", need="finite numbers")
-    return values
-
-
-# -- the file ------------------------------------------------------------------------------------------
-
-
-@contextmanager
-def unfinished_file(out: Path, size: int = 0) -> Generator[Path]:
-    """A file beside `out` to write into, renamed to it at the end; nothing is left where that fails.
-
-    Args:
-        size: bytes that it will have.
-
-    Raises:
-        RequestError: the place is taken, or the disk refuses.
-    """
-    if out.exists():
-        raise RequestError(f"{out} is there already", need="a new file", next="choose another name")
-    free = free_bytes(out)
-    if free < size:
-        raise RequestError(
-            "the disk has no room for it",
-            where=str(out),
-            got=f"{free / 2**20:,.0f} MiB free",
-            need=f"{size / 2**20:,.0f} MiB",
-            next="make room, or choose another disk",
-        )
-    partial = out.resolve().with_name(f".{out.name}.part")
-    try:
-        partial.parent.mkdir(parents=True, exist_ok=True)
-        yield partial
-        partial.rename(out)
-    except OSError as error:
-        full = error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
-        raise RequestError(
-            "the disk is full" if full else "the disk refuses",
-            where=str(out),
-            got=error.strerror or str(error),
-            next="make room, or choose another disk",
-        ) from error
-    finally:
-        partial.unlink(missing_ok=True)

@@ -81,6 +81,11 @@ class Family:
     ropes: tuple[str, ...] = ("default",)
     more: Callable[[Config], Mapping[str, Value]] = lambda config: {}
 
+    @property
+    def exact(self) -> bool:
+        """Whether llama.cpp computes it in float32 throughout: GELU comes from a table of float16."""
+        return self.activations == _SILU
+
 
 def _gemma_2(config: Config) -> Mapping[str, Value]:
     """Raises ModelError for what llama.cpp computes otherwise, whatever the file says."""

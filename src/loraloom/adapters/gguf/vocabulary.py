@@ -102,7 +102,8 @@ class _Reader:
             found["tokenizer.ggml.scores"] = self._scores(tokens)
         if self._template is not None:
             found["tokenizer.chat_template"] = self._template
-        return Vocabulary(found, tuple(self._notes), self._drops_spaces(tokens))
+        drops_spaces = self._drops_spaces(tokens)
+        return Vocabulary(found, tuple(self._notes), drops_spaces)
 
     # -- kinds -----------------------------------------------------------------------------------------
 
@@ -137,6 +138,10 @@ class _Reader:
         cuts = [dict(one) for one in parts(self._json.get("pre_tokenizer"))]
         replaces = {"type": "Replace", "pattern": {"String": " "}, "content": _SPACE}
         if normal == [{"type": "Prepend", "prepend": _SPACE}, replaces] and not cuts:
+            if any(one.get("normalized") and not one.get("special") for one in self._added):
+                self._notes.append(
+                    "tokens added with `normalized` are found by llama.cpp within words too"
+                )
             return True
         if normal == [replaces] and [one["type"] for one in cuts] in ([], ["Split"]):
             return False  # the spaces that the Split would cut at are gone by then
