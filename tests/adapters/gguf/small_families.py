@@ -13,7 +13,16 @@ from typing import Any
 
 import torch
 import transformers as tf
-from tokenizers import AddedToken, Regex, Tokenizer, models, normalizers, pre_tokenizers, processors, trainers
+from tokenizers import (
+    AddedToken,
+    Regex,
+    Tokenizer,
+    models,
+    normalizers,
+    pre_tokenizers,
+    processors,
+    trainers,
+)
 from torch import Tensor
 
 SIZES = {
@@ -29,6 +38,7 @@ SIZES = {
     "pad_token_id": 0,
 }
 THETA = {"rope_theta": 7000.0, "rope_type": "default"}
+LINEAR = {**THETA, "rope_type": "linear", "factor": 2.0}
 LLAMA_3 = {
     "rope_type": "llama3",
     "rope_theta": 5000.0,
@@ -60,7 +70,7 @@ FAMILIES: dict[str, tuple[str, dict[str, Any], str]] = {
     "Llama": ("Llama", {"head_dim": 32, "attention_bias": True, "mlp_bias": True}, "spaces"),
     "Llama, tied": ("Llama", {"tie_word_embeddings": True}, "llama3"),
     "Llama 3.1": ("Llama", {"rope_parameters": LLAMA_3}, "llama3"),
-    "Llama, linear": ("Llama", {"rope_parameters": {**THETA, "rope_type": "linear", "factor": 2.0}}, "gpt2"),
+    "Llama, linear": ("Llama", {"rope_parameters": LINEAR}, "gpt2"),
     "Mistral": ("Mistral", {"head_dim": 32, "sliding_window": None}, "spaces"),
     "Qwen2": ("Qwen2", {"tie_word_embeddings": True}, "qwen2"),
     "Qwen2, YaRN": ("Qwen2", {"rope_parameters": YARN}, "qwen2"),
@@ -109,20 +119,20 @@ def logits(folder: Path, rows: Sequence[Tensor], adapter: Path | None = None) ->
 
 # -- tokenizers ----------------------------------------------------------------------------------------
 
+_ENDINGS = r"(?i:'s|'t|'re|'ve|'m|'ll|'d)"
+_CUTS = r" ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
+_SLASHED_CUTS = _CUTS.replace(r"[\r\n]*", r"[\r\n/]*", 1)
+_CASES = (
+    r"[^\r\n\p{L}\p{N}]?[\p{Lu}\p{Lt}\p{Lm}\p{Lo}\p{M}]*[\p{Ll}\p{Lm}\p{Lo}\p{M}]+",
+    r"[^\r\n\p{L}\p{N}]?[\p{Lu}\p{Lt}\p{Lm}\p{Lo}\p{M}]+[\p{Ll}\p{Lm}\p{Lo}\p{M}]*",
+)
 _REGEXES = {
-    "llama3": r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}| ?[^\s\p{L}\p{N}]+[\r\n]*"
-    r"|\s*[\r\n]+|\s+(?!\S)|\s+",
-    "qwen2": r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}| ?[^\s\p{L}\p{N}]+[\r\n]*"
-    r"|\s*[\r\n]+|\s+(?!\S)|\s+",
-    "tekken": r"[^\r\n\p{L}\p{N}]?[\p{Lu}\p{Lt}\p{Lm}\p{Lo}\p{M}]*[\p{Ll}\p{Lm}\p{Lo}\p{M}]+"
-    r"|[^\r\n\p{L}\p{N}]?[\p{Lu}\p{Lt}\p{Lm}\p{Lo}\p{M}]+[\p{Ll}\p{Lm}\p{Lo}\p{M}]*|\p{N}"
-    r"| ?[^\s\p{L}\p{N}]+[\r\n/]*|\s*[\r\n]+|\s+(?!\S)|\s+",
-    "gpt4o": r"[^\r\n\p{L}\p{N}]?[\p{Lu}\p{Lt}\p{Lm}\p{Lo}\p{M}]*[\p{Ll}\p{Lm}\p{Lo}\p{M}]+"
-    r"(?i:'s|'t|'re|'ve|'m|'ll|'d)?|[^\r\n\p{L}\p{N}]?[\p{Lu}\p{Lt}\p{Lm}\p{Lo}\p{M}]+"
-    r"[\p{Ll}\p{Lm}\p{Lo}\p{M}]*(?i:'s|'t|'re|'ve|'m|'ll|'d)?|\p{N}{1,3}| ?[^\s\p{L}\p{N}]+[\r\n/]*"
-    r"|\s*[\r\n]+|\s+(?!\S)|\s+",
+    "llama3": rf"{_ENDINGS}|[^\r\n\p{{L}}\p{{N}}]?\p{{L}}+|\p{{N}}{{1,3}}|{_CUTS}",
+    "qwen2": rf"{_ENDINGS}|[^\r\n\p{{L}}\p{{N}}]?\p{{L}}+|\p{{N}}|{_CUTS}",
+    "tekken": rf"{_CASES[0]}|{_CASES[1]}|\p{{N}}|{_SLASHED_CUTS}",
+    "gpt4o": rf"{_CASES[0]}{_ENDINGS}?|{_CASES[1]}{_ENDINGS}?|\p{{N}}{{1,3}}|{_SLASHED_CUTS}",
 }
-BYTE_LEVEL = ("gpt2", "smollm", *_REGEXES, "qwen2, merged")
+BYTE_LEVEL = ("gpt2", "smollm", *_REGEXES)
 SENTENCE_PIECE = ("spaces", "gemma", "phi3")
 MARKS = ["<unk>", "<s>", "</s>", "<|endoftext|>"]
 
@@ -149,11 +159,11 @@ def save_tokenizer(kind: str, folder: Path) -> Any:
 @cache
 def _trained(kind: str) -> str:
     inner = _byte_level(kind) if kind in BYTE_LEVEL else _sentence_piece(kind)
+    drops = kind == "phi3"  # the spaces behind its special tokens
     roles = ("<|user|>", "<|assistant|>", "<|end|>")
-    inner.add_special_tokens([AddedToken(role, rstrip=kind == "phi3") for role in roles])
-    if kind == "phi3":
-        inner.add_tokens([AddedToken("</s>", rstrip=True, normalized=False)])
-    inner.add_tokens(["<table>", "zq  qz"])  # not special, one with spaces
+    inner.add_special_tokens([AddedToken(role, rstrip=drops) for role in roles])
+    further = ["<table>", "zq  qz", *(["</s>"] if drops else [])]
+    inner.add_tokens([AddedToken(text, rstrip=drops, normalized=False) for text in further])
     if kind not in ("qwen2", "gpt2"):  # these put nothing before a text
         inner.post_processor = processors.TemplateProcessing(
             single="<s> $A", pair="<s> $A $B", special_tokens=[("<s>", 1)]
@@ -182,7 +192,7 @@ def _cuts(kind: str) -> Any:
     if kind == "smollm":
         digits = pre_tokenizers.Digits(individual_digits=True)
         return pre_tokenizers.Sequence([digits, pre_tokenizers.ByteLevel(add_prefix_space=False)])
-    regex = Regex(_REGEXES[kind.partition(",")[0]])
+    regex = Regex(_REGEXES[kind])
     return pre_tokenizers.Sequence(
         [
             pre_tokenizers.Split(regex, "isolated"),

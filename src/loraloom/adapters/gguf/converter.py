@@ -1,7 +1,7 @@
 """A model, or a base with an adapter in it, as a GGUF file of any format.
 
 Three ways lead there: families that are proved here are written here, K-quants are made of such a file
-by llama.cpp's library, and other families go through llama.cpp's own converter where its folder is named.
+by llama.cpp's library, other families go through llama.cpp's own converter where its folder is named.
 """
 
 from __future__ import annotations
@@ -59,6 +59,6 @@ def _fallbacks(source: Path | Plan, kind: str) -> list[str]:
     if not odd:
         return []
     return [
-        f"llama.cpp keeps rows that are no multiples of {K_BLOCK} in larger formats than {kind}: here those"
-        f" of {' and '.join(map(str, odd))}"
+        f"llama.cpp keeps rows that are no multiples of {K_BLOCK} in larger formats than {kind}: here"
+        f" those of {' and '.join(map(str, odd))}"
     ]

@@ -11,6 +11,7 @@ from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
+import torch
 from torch import Tensor
 
 from loraloom.adapters.base_files import BaseFiles
@@ -28,7 +29,7 @@ def convert_lora(form: Form, files: BaseFiles, out: Path) -> Written:
         RequestError: the family is none of those known here, or the disk refuses.
         ModelError: the adapter has what such a file cannot hold, or is one of another base.
     """
-    _refuse_more_than_factors(form)
+    _refuse_more_than_factors(form, files)
     layout = Layout(files.config, str(files.folder))
     tensors = [entry for path in form.factors for entry in _pair(form.factors[path], files, layout)]
     if not tensors:
@@ -46,8 +47,10 @@ def convert_lora(form: Form, files: BaseFiles, out: Path) -> Written:
     return Written(out, F32.name, out.stat().st_size, layout.family.exact, ())
 
 
-def _refuse_more_than_factors(form: Form) -> None:
-    beyond = form.beyond_factors()
+def _refuse_more_than_factors(form: Form, files: BaseFiles) -> None:
+    """PEFT saves embeddings along with an adapter of them: the base's over again are no change."""
+    own = {name: tensor for name, tensor in form.whole.items() if not _is_in_base(name, tensor, files)}
+    beyond = replace(form, whole=own).beyond_factors()
     if beyond:
         raise RequestError(
             "a GGUF LoRA holds A and B only",
@@ -56,6 +59,11 @@ def _refuse_more_than_factors(form: Form) -> None:
             need="plain LoRA, rsLoRA, or patterns of ranks and alphas",
             next="export the merged model: --to gguf:F16",
         )
+
+
+def _is_in_base(name: str, tensor: Tensor, files: BaseFiles) -> bool:
+    stored = files.stored(name)
+    return stored is not None and torch.equal(stored.read().to(tensor.dtype), tensor)
 
 
 def _pair(factor: Factor, files: BaseFiles, layout: Layout) -> Iterator[Entry]:

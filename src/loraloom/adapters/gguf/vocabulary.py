@@ -249,11 +249,10 @@ class _Reader:
         return found
 
     def _around(self, bos: int | None, eos: int) -> tuple[bool, bool]:
-        """Whether BOS is put before a text and EOS after it, by tokenizer_config.json or, where that
-        says nothing, by the post-processor. Raises ModelError for another token."""
-        flags = [self._settings.get("add_bos_token"), self._settings.get("add_eos_token")]
-        if any(flag is not None for flag in flags):
-            return bool(flags[0]) and bos is not None, bool(flags[1])
+        """Whether BOS is put before a text and EOS after it. Raises ModelError for other tokens there.
+
+        transformers asks the post-processor, not `add_bos_token` in tokenizer_config.json.
+        """
         before, after = _around(self._json.get("post_processor"))
         for texts, meant in ((before, bos), (after, eos)):
             if texts and [self._ids.get(text) for text in texts] != [meant]:
