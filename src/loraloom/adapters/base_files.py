@@ -1,6 +1,8 @@
 """The base that an adapter goes into: its files by name, and its modules on torch's meta device.
 
-Nothing of the weights is read before it is asked for.
+Nothing of the weights is read before it is asked for. The modules are built, and transformers imported
+(350 MiB), only for what names and shapes in the files leave open: weights that two modules may share,
+prefixes, transposed layers, heads and modules that come with the adapter.
 """
 
 from __future__ import annotations
@@ -23,6 +25,11 @@ AUTO_CLASSES = {
     "SEQ_CLS": "AutoModelForSequenceClassification",
     "SEQ_2_SEQ_LM": "AutoModelForSeq2SeqLM",
 }
+CLASSES = {
+    "CAUSAL_LM": ("ForCausalLM", "LMHeadModel"),
+    "SEQ_2_SEQ_LM": ("ForConditionalGeneration",),
+}
+"""How the names of classes end that are made for a task; a classifier is made of any."""
 
 
 class BaseFiles:
@@ -98,6 +105,14 @@ class BaseFiles:
                 return brought.shape[0]
         return None
 
+    @cached_property
+    def architecture(self) -> str:
+        """The name of the task's class: that of config.json where it is one of the task."""
+        ends = CLASSES.get(str(self.form.config.get("task_type")), ())
+        named: Any = self.config.get("architectures")
+        one = named[0] if isinstance(named, list) and len(named) == 1 else None
+        return one if isinstance(one, str) and one.endswith(ends) else type(self.model).__name__
+
     def stored(self, name: str) -> Stored | None:
         """Where the files have a tensor that the model calls so: base models are saved without the
         prefix that the task's model gives them, and the other way round. A tied name is its twin's."""
@@ -106,8 +121,10 @@ class BaseFiles:
 
     def stored_alone(self, name: str) -> Stored | None:
         """The same for this name only, whatever shares the parameter."""
+        if name in self._stored:
+            return self._stored[name]
         prefix = str(getattr(self.model, "base_model_prefix", ""))
-        keys = (name, name.removeprefix(f"{prefix}."), f"{prefix}.{name}")
+        keys = (name.removeprefix(f"{prefix}."), f"{prefix}.{name}")
         return next((self._stored[key] for key in keys if key in self._stored), None)
 
     @cached_property
@@ -130,6 +147,8 @@ class BaseFiles:
             ModelError: the base has no such layer, or one of another shape.
         """
         stored = self.stored(f"{factor.path}.weight")
+        if stored is not None and self._is_plain(factor, stored):
+            return stored, False
         try:
             module = self.model.get_submodule(factor.path)
         except AttributeError:
@@ -145,6 +164,27 @@ class BaseFiles:
             raise self.misfit(factor.path, need, shape)
         return stored, transposed
 
+    def _is_plain(self, factor: Factor, stored: Stored) -> bool:
+        """Whether a weight is the [O, D] of a layer of its own by its name and shape alone.
+
+        PEFT notes `fan_in_fan_out` for the layers that it finds transposed.
+        """
+        return (
+            stored.name == f"{factor.path}.weight"
+            and stored.shape == (factor.b_OR.shape[0], factor.a_RD.shape[1])
+            and not factor.is_embedding
+            and not self.form.config.get("fan_in_fan_out")
+            and f"{factor.path}.weight" not in self.form.whole
+            and not self._may_be_shared(stored)
+        )
+
+    def _may_be_shared(self, stored: Stored) -> bool:
+        """Only matrices with a row for each token are one weight of two modules."""
+        text = self.config.get("text_config")
+        sizes = [one.get("vocab_size") for one in (self.config, text) if isinstance(one, dict)]
+        known = [size for size in sizes if isinstance(size, int)]
+        return not known or stored.shape[:1] in [(size,) for size in known]
+
     @cached_property
     def _aliases(self) -> dict[int, list[str]]:
         """Names of each parameter, more than one where modules share it."""
@@ -155,6 +195,9 @@ class BaseFiles:
 
     def twins(self, name: str) -> list[str]:
         """All other names of the same parameter."""
+        own = self._stored.get(name)
+        if own is not None and not self._may_be_shared(own):
+            return []
         for names in self._aliases.values():
             if name in names and len(names) > 1:
                 return [other for other in names if other != name]

@@ -29,6 +29,7 @@ from loraloom.lora.untrusted_adapter import (
     trained_tokens,
 )
 
+EVERY = slice(None)
 PREFIX = "base_model.model."
 LINEAR = ("lora_A.weight", "lora_B.weight")
 EMBEDDING = ("lora_embedding_A", "lora_embedding_B")
@@ -54,14 +55,14 @@ class Factor:
     def rank(self) -> int:
         return self.a_RD.shape[0]
 
-    def update(self, *, transposed: bool = False) -> Tensor:
-        """What is added to the weight [O, D], in PEFT's order of steps.
+    def update(self, rows: slice = EVERY, *, transposed: bool = False) -> Tensor:
+        """What is added to some rows of the weight [O, D], in PEFT's order of steps.
 
         Args:
             transposed: as [D, O].
         """
-        product_OD = self.b_OR @ self.a_RD
-        return (product_OD.T if transposed else product_OD) * self.scale
+        product = (self.b_OR @ self.a_RD[:, rows]).T if transposed else self.b_OR[rows] @ self.a_RD
+        return product.mul_(self.scale)
 
 
 @dataclass(frozen=True)
@@ -72,7 +73,7 @@ class Form:
         config: its adapter_config.json.
         factors: by path of the layer.
         whole: tensors that stand in place of the base's, by the model's own name: biases, heads,
-            embeddings.
+            embeddings. In the type that they are saved in, for they may be the largest of all.
         tokens: numbers of the tokens that were trained one by one and their rows, by path of the
             embedding.
     """
@@ -129,16 +130,17 @@ def read_form(folder: Path) -> Form:
     tokens: dict[str, tuple[tuple[int, ...], Tensor]] = {}
     for key, tensor in stored.items():
         name = key.removeprefix(PREFIX).replace(".base_layer.", ".")
-        value = tensor.to(torch.float32) if tensor.is_floating_point() else tensor
-        if not key.startswith(PREFIX) or not tensor.is_floating_point() or not value.isfinite().all():
+        if not key.startswith(PREFIX) or not tensor.is_floating_point() or not _is_finite(tensor):
             raise _strange(folder, key, shapes[key])
         path, part = _split(name)
+        if not part:
+            whole[name] = tensor
+            continue
+        value = tensor.to(torch.float32)
         if part in TOKENS:
             tokens[path] = (_token_numbers(folder, config, value), value)
-        elif part:
-            parts.setdefault(path, {})[part] = value
         else:
-            whole[name] = value
+            parts.setdefault(path, {})[part] = value
     if not parts and not whole and not tokens:
         raise ModelError(
             "there are no weights in it", where=str(folder / WEIGHTS), next="train it again"
@@ -223,6 +225,10 @@ class _Scales:
 def _matched(patterns: Mapping[str, Any], path: str, otherwise: Any) -> Any:
     found = (value for key, value in patterns.items() if re.match(rf"(.*\.)?({key})$", path))
     return next(found, otherwise)
+
+
+def _is_finite(tensor: Tensor) -> bool:
+    return all(bool(piece.isfinite().all()) for piece in tensor.flatten().split(2**22))
 
 
 def _split(name: str) -> tuple[str, str]:

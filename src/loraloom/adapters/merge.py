@@ -152,12 +152,12 @@ class _Planner:
 
     def config(self, dtype: str | None) -> dict[str, Any]:
         """config.json of the merged model."""
-        model = self._files.model
-        found = {**self._config, "architectures": [type(model).__name__]}
+        found = {**self._config, "architectures": [self._files.architecture]}
         if dtype is not None:
             found.pop("torch_dtype", None)
             found["dtype"] = dtype
         if self._form.config.get("task_type") == "SEQ_CLS":
+            model = self._files.model
             count = int(model.config.num_labels)
             names = read_record(self._form.folder).label_names
             known = dict(model.config.id2label)

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import json
 import shutil
+from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +15,7 @@ import torch
 from torch import Tensor
 
 from loraloom.adapters.folder import refuse_taken, unfinished
-from loraloom.adapters.form import Factor
+from loraloom.adapters.form import EVERY, Factor
 from loraloom.adapters.shards import (
     CODES,
     INDEX,
@@ -27,10 +29,40 @@ from loraloom.store.disk import free_bytes
 
 SPARE_BYTES = 2**20
 """For config, tokenizer and proof beside the weights."""
+PIECE = 2**22
+"""Numbers of a tensor that are computed at once, in whole rows."""
+
+
+class Change(ABC):
+    """A tensor that is to be written, and what becomes of it."""
+
+    @property
+    @abstractmethod
+    def shape(self) -> tuple[int, ...]: ...
+
+    @abstractmethod
+    def rows(self, part: slice) -> Tensor:
+        """Some of its rows."""
+
+    def value(self) -> Tensor:
+        """All of its numbers."""
+        return self.rows(EVERY)
+
+    def pieces(self) -> Iterator[Tensor]:
+        """Its numbers, some rows at a time; about as many each time, for a product of few rows is
+        computed by another kernel."""
+        count = self.shape[0] if self.shape else 0
+        pieces = max(1, min(count, -(-torch.Size(self.shape).numel() // PIECE)))
+        edges = [count * number // pieces for number in range(pieces + 1)]
+        if pieces == 1:
+            yield self.value()
+            return
+        for start, stop in pairwise(edges):
+            yield self.rows(slice(start, stop))
 
 
 @dataclass(frozen=True)
-class Copy:
+class Copy(Change):
     """The tensor as it is."""
 
     stored: Stored
@@ -43,15 +75,15 @@ class Copy:
     def shape(self) -> tuple[int, ...]:
         return self.stored.shape
 
-    def value(self) -> Tensor:
-        return self.stored.read()
+    def rows(self, part: slice) -> Tensor:
+        return _read(self.stored, part)
 
     def words(self) -> str:
         return f"copy     {self.name}"
 
 
 @dataclass(frozen=True)
-class Patch:
+class Patch(Change):
     """The tensor with an update added, in float32.
 
     Attributes:
@@ -72,18 +104,26 @@ class Patch:
     def shape(self) -> tuple[int, ...]:
         return self.stored.shape if self.replaced is None else tuple(self.replaced.shape)
 
-    def value(self) -> Tensor:
+    def rows(self, part: slice) -> Tensor:
         """PEFT's merge in PEFT's order of steps, so that not a bit differs.
 
-        With DoRA (arXiv:2402.09353) each row of the sum gets its trained norm.
+        With DoRA (arXiv:2402.09353) each row of the sum [O, D] gets its trained norm.
         """
-        weight = self.stored.read().to(torch.float32) if self.replaced is None else self.replaced
-        delta = self.factor.update(transposed=self.transposed)
-        if self.factor.magnitude_O is None:
-            return weight + delta
-        sum_OD = weight.T + delta.T if self.transposed else weight + delta
-        scale_O1 = (self.factor.magnitude_O / torch.linalg.norm(sum_OD, dim=1)).view(-1, 1)
-        return (scale_O1.T if self.transposed else scale_O1) * (weight + delta)
+        magnitude_O = self.factor.magnitude_O
+        if magnitude_O is not None and self.transposed and part != EVERY:
+            return self.value()[part]  # norms of columns need all rows
+        total = self._before(part).add_(self.factor.update(part, transposed=self.transposed))
+        if magnitude_O is None:
+            return total
+        if self.transposed:
+            return total * (magnitude_O / torch.linalg.norm(total.T, dim=1))
+        return total * (magnitude_O[part] / torch.linalg.norm(total, dim=1))[:, None]
+
+    def _before(self, part: slice) -> Tensor:
+        """In float32, in memory of its own."""
+        if self.replaced is not None:
+            return self.replaced[part].to(torch.float32, copy=True)
+        return _read(self.stored, part).to(torch.float32)
 
     def words(self) -> str:
         dora = ", DoRA" if self.factor.magnitude_O is not None else ""
@@ -91,12 +131,12 @@ class Patch:
 
 
 @dataclass(frozen=True)
-class PatchRows:
+class PatchRows(Change):
     """The tensor with the rows of some tokens put in the place of its own."""
 
     stored: Stored
     tokens: tuple[int, ...]
-    rows: Tensor
+    trained: Tensor
 
     @property
     def name(self) -> str:
@@ -106,16 +146,20 @@ class PatchRows:
     def shape(self) -> tuple[int, ...]:
         return self.stored.shape
 
-    def value(self) -> Tensor:
-        weight = self.stored.read().to(torch.float32)
-        return weight.index_copy(0, torch.tensor(self.tokens), self.rows)
+    def rows(self, part: slice) -> Tensor:
+        first, end, _ = part.indices(self.shape[0])
+        weight = _read(self.stored, part).to(torch.float32)
+        for token, row in zip(self.tokens, self.trained, strict=True):
+            if first <= token < end:
+                weight[token - first] = row
+        return weight
 
     def words(self) -> str:
         return f"patch    {self.name}  {len(self.tokens)} rows"
 
 
 @dataclass(frozen=True)
-class Replace:
+class Replace(Change):
     """Another tensor in the place of the base's."""
 
     stored: Stored
@@ -129,15 +173,15 @@ class Replace:
     def shape(self) -> tuple[int, ...]:
         return tuple(self.tensor.shape)
 
-    def value(self) -> Tensor:
-        return self.tensor
+    def rows(self, part: slice) -> Tensor:
+        return self.tensor if part == EVERY else self.tensor[part]
 
     def words(self) -> str:
         return f"replace  {self.name}"
 
 
 @dataclass(frozen=True)
-class Add:
+class Add(Change):
     """A tensor that the base does not have: a classifier's head."""
 
     name: str
@@ -147,15 +191,15 @@ class Add:
     def shape(self) -> tuple[int, ...]:
         return tuple(self.tensor.shape)
 
-    def value(self) -> Tensor:
-        return self.tensor
+    def rows(self, part: slice) -> Tensor:
+        return self.tensor if part == EVERY else self.tensor[part]
 
     def words(self) -> str:
         return f"add      {self.name}"
 
 
 @dataclass(frozen=True)
-class Untie:
+class Untie(Change):
     """A tensor of its own for a name that shared another's; `source` says what it becomes."""
 
     name: str
@@ -165,8 +209,8 @@ class Untie:
     def shape(self) -> tuple[int, ...]:
         return self.source.shape
 
-    def value(self) -> Tensor:
-        return self.source.value()
+    def rows(self, part: slice) -> Tensor:
+        return self.source.rows(part)
 
     def words(self) -> str:
         return f"untie    {self.name} from {self.source.name}"
@@ -270,14 +314,19 @@ def _contents(plan: Plan, operation: Operation) -> Iterator[bytes]:
     if isinstance(operation, Copy) and operation.stored.dtype == dtype:
         yield from operation.stored.chunks()
         return
-    value = operation.value().to(dtype)
-    if value.is_floating_point() and not value.isfinite().all():
-        raise ModelError(
-            f"`{operation.name}` has numbers that {str(dtype).removeprefix('torch.')} does not hold",
-            need="finite numbers",
-            next="--dtype bfloat16 or --dtype float32",
-        )
-    yield bytes_of(value)
+    for piece in operation.pieces():
+        value = piece.to(dtype)
+        if value.is_floating_point() and not value.isfinite().all():
+            raise ModelError(
+                f"`{operation.name}` has numbers that {str(dtype).removeprefix('torch.')} does not hold",
+                need="finite numbers",
+                next="--dtype bfloat16 or --dtype float32",
+            )
+        yield bytes_of(value)
+
+
+def _read(stored: Stored, part: slice) -> Tensor:
+    return (stored if part == EVERY else stored.rows(part)).read()
 
 
 def _write_index(plan: Plan, folder: Path) -> None:

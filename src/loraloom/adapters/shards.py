@@ -11,7 +11,7 @@ import json
 import os
 import struct
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, cast
 
@@ -75,6 +75,14 @@ class Stored:
         if not content:
             return torch.empty(self.shape, dtype=self.dtype)
         return torch.frombuffer(content, dtype=self.dtype).reshape(self.shape)
+
+    def rows(self, part: slice) -> Stored:
+        """Some of its rows, from `start` to before `stop`, as a tensor of their own."""
+        start, stop, _ = part.indices(self.shape[0])
+        row_bytes = self.bytes // max(self.shape[0], 1)
+        begin = self.begin + start * row_bytes
+        size = (stop - start) * row_bytes
+        return replace(self, shape=(stop - start, *self.shape[1:]), begin=begin, bytes=size)
 
     def chunks(self) -> Iterator[bytes]:
         """Its bytes, piece by piece."""
