@@ -11,7 +11,7 @@ import typer
 from loraloom.cli.request import Json, Verbose
 from loraloom.errors import RequestError
 
-TARGETS_HELP = "merged, vllm, sglang or mlx."
+TARGETS_HELP = "merged, vllm, sglang, mlx, gguf:F16|BF16|F32|Q8_0|Q4_K_M, gguf-lora, ollama[:Q8_0]."
 adapter = typer.Typer(
     name="adapter",
     help="Look at a trained adapter, merge, combine, resize or export it, prove what was written.",

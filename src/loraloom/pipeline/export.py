@@ -5,13 +5,13 @@ from __future__ import annotations
 import shutil
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 from loraloom.adapters.base_files import BaseFiles
-from loraloom.adapters.export.target import Export, Source
+from loraloom.adapters.export.target import Export, Source, Written
 from loraloom.adapters.export.targets import check_target, folder_name, plan_export
 from loraloom.adapters.folder import finish, refuse_taken, reject
 from loraloom.adapters.form import Form, read_form
@@ -23,6 +23,7 @@ from loraloom.facts.device import device_facts
 from loraloom.lora.untrusted_adapter import adapter_folder
 from loraloom.pipeline.adapters import base_for
 from loraloom.pipeline.beside import run_around
+from loraloom.pipeline.common_system import common_system
 from loraloom.plan.memory_after_training import exporting_bytes, proving_bytes
 from loraloom.store.disk import free_bytes
 from loraloom.store.find import find_run
@@ -36,6 +37,7 @@ class Exported:
         out: the folder that was written; None after `--dry-run`.
         unproved: why there is no proof; None where there is one, or nothing was written.
         commands: what to type next.
+        notes: what is otherwise than was asked; a proof has them too.
     """
 
     target: str
@@ -45,10 +47,13 @@ class Exported:
     proof: Proof | None
     unproved: str | None
     commands: Sequence[str]
+    notes: Sequence[str] = ()
 
     def lines(self) -> list[str]:
         """Its proof in plain lines, or why there is none."""
-        return [f"not proved: {self.unproved}"] if self.proof is None else self.proof.lines()
+        if self.proof is None:
+            return [f"not proved: {self.unproved}", *self.notes]
+        return self.proof.lines()
 
     def to_json(self) -> dict[str, Any]:
         """The document of `adapter export --json`."""
@@ -59,6 +64,7 @@ class Exported:
             "operations": list(self.operations),
             "proof": None if self.proof is None else asdict(self.proof),
             "not_proved": self.unproved,
+            "notes": list(self.notes),
             "commands": list(self.commands),
         }
 
@@ -72,7 +78,8 @@ class Exporter:
         base = base_for(folder, model)
         named = model or self._form.config.get("base_model_name_or_path") or base
         files = BaseFiles(base, self._form)
-        self._source = Source(self._form, files, str(named), served_name(folder))
+        system = common_system(folder)
+        self._source = Source(self._form, files, str(named), served_name(folder), system)
 
     def export(
         self, target: str, out: Path, *, must_prove: bool = False, dry_run: bool = False
@@ -88,10 +95,13 @@ class Exporter:
         self._check(planned, out)
         if dry_run:
             return self._exported(target, planned, None, None, None)
-        partial = planned.write(out)
+        written = planned.write(out)
+        partial = written.folder
         try:
             unproved = self._unprovable(planned)
-            proof = None if unproved else self._proved(planned, partial)
+            proof = None if unproved else self._proved(planned, written)
+            for path in planned.for_proof(partial):
+                path.unlink()
             if proof is not None:
                 write_proof(partial, proof)
         except VerificationError as error:
@@ -102,7 +112,7 @@ class Exporter:
             raise
         if proof is not None and not proof.passed:
             raise proof.failed(reject(partial, out))
-        found = self._exported(target, planned, finish(partial, out), proof, unproved)
+        found = self._exported(target, planned, finish(partial, out), proof, unproved, written.notes)
         if must_prove and unproved:
             raise _not_proved(found)
         return found
@@ -150,15 +160,31 @@ class Exporter:
             )
         return None
 
-    def _proved(self, planned: Export, folder: Path) -> Proof:
+    def _proved(self, planned: Export, written: Written) -> Proof:
+        """Compare what was written, and before it what it was made of."""
         reference, base_kl = self.reference, None
+        made_of = planned.made_of(written.folder)
+        if made_of is not None:
+            whole, opened = made_of
+            with opened as artefact:
+                proof = prove(reference, artefact, whole)
+            if not proof.passed:
+                return proof
         beside = planned.base_opened()
         if beside is not None and reference.bare is not None:
             with beside as base:
                 found = [base.logits(row) for row in reference.probes.rows]
             base_kl = float(kl_of(reference.bare, found).mean())
-        with planned.opened(folder) as artefact:
-            return prove(reference, artefact, planned.format, base_kl=base_kl, file=planned.file)
+        with planned.opened(written.folder) as artefact:
+            proof = prove(
+                reference,
+                artefact,
+                planned.format,
+                promise=planned.promise,
+                base_kl=base_kl,
+                file=planned.file,
+            )
+        return replace(proof, notes=(*proof.notes, *written.notes))
 
     def _exported(
         self,
@@ -167,10 +193,11 @@ class Exporter:
         out: Path | None,
         proof: Proof | None,
         unproved: str | None,
+        notes: Sequence[str] = (),
     ) -> Exported:
         commands = [] if out is None else planned.commands(out)
         size = planned.bytes if out is None else size_of(out)
-        return Exported(target, out, size, planned.words(), proof, unproved, commands)
+        return Exported(target, out, size, planned.words(), proof, unproved, commands, notes)
 
 
 def export(

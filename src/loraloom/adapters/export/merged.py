@@ -4,25 +4,22 @@ from __future__ import annotations
 
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
-from functools import cached_property
 from pathlib import Path
 
 from loraloom.adapters.artefacts import Artefact, model_folder
-from loraloom.adapters.export.target import Source
+from loraloom.adapters.export.target import Export, Source, Written
 from loraloom.adapters.merge import describe, plan_merge
 from loraloom.adapters.operations import Plan, apply, check
 from loraloom.adapters.verify import task_of
 
 
 @dataclass(frozen=True)
-class Merged:
+class Merged(Export):
     """Weights in the types that the base has."""
 
-    source: Source
     plan: Plan
-    file: None = None
 
-    @cached_property
+    @property
     def format(self) -> str:
         counts: dict[str, int] = {}
         for operation in self.plan.operations:
@@ -37,18 +34,12 @@ class Merged:
     def words(self) -> list[str]:
         return describe(self.plan)
 
-    def write(self, out: Path) -> Path:
+    def write(self, out: Path) -> Written:
         check(self.plan, out)
-        return apply(self.plan, out)
-
-    def missing(self) -> None:
-        return None
+        return Written(apply(self.plan, out))
 
     def opened(self, folder: Path) -> AbstractContextManager[Artefact]:
         return model_folder(folder, task_of(self.source.files))
-
-    def base_opened(self) -> None:
-        return None
 
     def commands(self, out: Path) -> list[str]:
         if task_of(self.source.files) == "causal_lm":

@@ -14,7 +14,6 @@ import shlex
 from collections.abc import Mapping
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
-from functools import cached_property
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -24,8 +23,8 @@ from torch import Tensor
 from torch.nn.functional import pad
 
 from loraloom.adapters.artefacts import Artefact, mlx_folder
-from loraloom.adapters.export.target import Source, refuse_beyond, refuse_classes
-from loraloom.adapters.folder import unfinished
+from loraloom.adapters.export.target import Export, Source, Written, refuse_beyond, refuse_classes
+from loraloom.adapters.folder import refuse_taken, unfinished
 from loraloom.adapters.form import Factor
 from loraloom.adapters.shards import CODES, Entry, bytes_of, write_file
 from loraloom.errors import ModelError
@@ -35,20 +34,21 @@ _BLOCK = re.compile(r"(?P<list>.*\blayers)\.(?P<number>\d+)\.(?P<key>.+)")
 
 
 @dataclass(frozen=True)
-class MlxFolder:
+class MlxFolder(Export):
     """Attributes:
     blocks: how many there are, trained or not.
     keys: what is trained, by its path in a block, or by its whole path outside of them.
     """
 
-    source: Source
     rank: int
     blocks: int
     keys: tuple[str, ...]
-    format: str = "MLX"
-    file: None = None
 
-    @cached_property
+    @property
+    def format(self) -> str:
+        return "MLX"
+
+    @property
     def shapes(self) -> Mapping[str, tuple[int, int]]:
         """Outputs and inputs of every layer that is written, by its path."""
         known: dict[str, tuple[int, int]] = {}
@@ -75,7 +75,7 @@ class MlxFolder:
             f"write    {self.bytes / 2**20:,.1f} MiB in mlx-lm's format",
         ]
 
-    def write(self, out: Path) -> Path:
+    def write(self, out: Path) -> Written:
         tensors = {
             f"{path}.{name}": value
             for path, shape in self.shapes.items()
@@ -85,12 +85,13 @@ class MlxFolder:
             Entry(name, CODES[value.dtype], tuple(value.shape))
             for name, value in sorted(tensors.items())
         ]
+        refuse_taken(out)
         with unfinished(out) as partial:
             contents = {name: iter([bytes_of(value)]) for name, value in tensors.items()}
             write_file(partial / WEIGHTS, entries, contents)
             text = json.dumps(self._config(), indent=2, ensure_ascii=False) + "\n"
             (partial / CONFIG).write_text(text, encoding="utf-8")
-        return partial
+        return Written(partial)
 
     def _config(self) -> dict[str, Any]:
         asked = {"rank": self.rank, "scale": 1.0, "dropout": 0.0, "keys": list(self.keys)}
@@ -107,9 +108,6 @@ class MlxFolder:
 
     def opened(self, folder: Path) -> AbstractContextManager[Artefact]:
         return mlx_folder(folder, self.source.files.folder)
-
-    def base_opened(self) -> None:
-        return None
 
     def commands(self, out: Path) -> list[str]:
         words = ["mlx_lm.generate", "--model", self.source.base, "--adapter-path", str(out)]

@@ -9,24 +9,25 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from loraloom.adapters.artefacts import Artefact, peft_folder
-from loraloom.adapters.export.target import Source
+from loraloom.adapters.export.target import Export, Written
 from loraloom.adapters.form import normal
 from loraloom.adapters.save import form_bytes, write_form
 from loraloom.adapters.verify import task_of
 
 
 @dataclass(frozen=True)
-class PeftFolder:
+class PeftFolder(Export):
     """Attributes:
     rank: what all of its ranks are filled up to.
     serve: the commands that serve it from a folder.
     """
 
-    source: Source
     rank: int
     serve: Callable[[Path], list[str]]
-    format: str = "PEFT"
-    file: None = None
+
+    @property
+    def format(self) -> str:
+        return "PEFT"
 
     @property
     def bytes(self) -> int:
@@ -43,17 +44,11 @@ class PeftFolder:
             f"write    {self.bytes / 2**20:,.1f} MiB in PEFT's format, alpha = r = {self.rank}",
         ]
 
-    def write(self, out: Path) -> Path:
-        return write_form(self.source.form, out, self.rank)
-
-    def missing(self) -> None:
-        return None
+    def write(self, out: Path) -> Written:
+        return Written(write_form(self.source.form, out, self.rank))
 
     def opened(self, folder: Path) -> AbstractContextManager[Artefact]:
         return peft_folder(folder, self.source.files, task_of(self.source.files))
-
-    def base_opened(self) -> None:
-        return None
 
     def commands(self, out: Path) -> list[str]:
         return self.serve(out)

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol
 
 from loraloom.adapters.artefacts import Artefact
 from loraloom.adapters.base_files import BaseFiles
 from loraloom.adapters.form import Form
+from loraloom.adapters.proof import Promise, promise_of
 from loraloom.adapters.servers import beside_factors
 from loraloom.errors import ModelError
 
@@ -32,51 +33,79 @@ class Source:
     system: str | None = None
 
 
-class Export(Protocol):
+@dataclass(frozen=True)
+class Written:
+    """Attributes:
+    folder: all files, still under another name than the one they were asked for.
+    notes: what is otherwise than was asked.
+    """
+
+    folder: Path
+    notes: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Export(ABC):
     """One artefact, planned: nothing is written before `write`."""
 
+    source: Source
+
     @property
+    @abstractmethod
     def format(self) -> str:
         """As in `proof.Proof`."""
-        ...
+
+    @property
+    def promise(self) -> Promise:
+        """What it has to keep to."""
+        return promise_of(self.format)
 
     @property
     def file(self) -> str | None:
         """Name of the artefact within its folder; None where it is the folder."""
-        ...
+        return None
 
     @property
+    @abstractmethod
     def bytes(self) -> int:
         """What it takes on the disk, at the most, while it is written."""
-        ...
 
+    @abstractmethod
     def words(self) -> list[str]:
         """Its operations, one a line."""
-        ...
 
-    def write(self, out: Path) -> Path:
+    @abstractmethod
+    def write(self, out: Path) -> Written:
         """Write it beside its place.
 
-        Returns:
-            The folder with all files, still under another name.
+        Raises:
+            RequestError: place or disk do not allow it; nothing is left of it then.
         """
-        ...
 
     def missing(self) -> str | None:
         """Why nothing here can run it; None where something can."""
-        ...
+        return None
 
+    @abstractmethod
     def opened(self, folder: Path) -> AbstractContextManager[Artefact]:
         """The artefact of a written folder, ready to be asked."""
-        ...
 
     def base_opened(self) -> AbstractContextManager[Artefact] | None:
         """The bare base in the same format; None where the format loses nothing worth telling."""
-        ...
+        return None
 
+    def made_of(self, folder: Path) -> tuple[str, AbstractContextManager[Artefact]] | None:
+        """Format of an artefact that has to be proved before, because this one is made of it; None where
+        there is none."""
+        return None
+
+    def for_proof(self, folder: Path) -> list[Path]:
+        """Files that are needed for the proof alone."""
+        return []
+
+    @abstractmethod
     def commands(self, out: Path) -> list[str]:
         """What to type next."""
-        ...
 
 
 def refuse_beyond(form: Form, server: str, heads: Sequence[str] = (), *, dora: bool = False) -> None:

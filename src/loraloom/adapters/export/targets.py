@@ -8,7 +8,9 @@ from importlib import import_module
 from pathlib import Path
 
 from loraloom.adapters.artefacts import Artefact, mlx_folder, model_folder, peft_folder
+from loraloom.adapters.export.gguf import opened_base, opened_gguf
 from loraloom.adapters.export.target import Export, Source
+from loraloom.adapters.gguf.converter import KINDS as GGUF_KINDS
 from loraloom.adapters.verify import task_of
 from loraloom.errors import ModelError, RequestError
 
@@ -17,9 +19,12 @@ TARGETS: Mapping[str, str] = {
     "vllm": "loraloom.adapters.export.vllm",
     "sglang": "loraloom.adapters.export.sglang",
     "mlx": "loraloom.adapters.export.mlx",
+    "gguf": "loraloom.adapters.export.gguf",
+    "gguf-lora": "loraloom.adapters.export.gguf_lora",
+    "ollama": "loraloom.adapters.export.ollama",
 }
 """Modules with a function `plan` from a `Source` and what stands after the colon to an `Export`."""
-KINDS: Mapping[str, tuple[str, ...]] = {}
+KINDS: Mapping[str, tuple[str, ...]] = {"gguf": GGUF_KINDS, "ollama": GGUF_KINDS}
 """What may stand after the colon, by target."""
 
 
@@ -31,6 +36,8 @@ def plan_export(source: Source, target: str) -> Export:
     """
     name, colon, kind = target.partition(":")
     check_target(target)
+    for factor in source.form.factors.values():
+        source.files.layer(factor)  # refuses an adapter of another base
     make: Callable[[Source, str | None], Export] = import_module(TARGETS[name]).plan
     return make(source, kind if colon else None)
 
@@ -67,6 +74,10 @@ def opened_again(
         return peft_folder(folder, source.files, task_of(source.files))
     if format == "MLX":
         return mlx_folder(folder, source.files.folder)
+    if format == "GGUF LoRA" and file:
+        return opened_base(source.files.folder, "F32", folder / file)
+    if format.startswith("GGUF ") and file:
+        return opened_gguf(folder / file)
     if (folder / "config.json").is_file():
         return model_folder(folder, task_of(source.files))
     raise ModelError(
