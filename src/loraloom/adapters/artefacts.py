@@ -28,6 +28,11 @@ from loraloom.records import Task
 class Artefact(Protocol):
     """A model that is ready to be asked."""
 
+    @property
+    def template(self) -> str | None:
+        """The chat template that goes along."""
+        ...
+
     def tokens(self, text: str) -> list[int]:
         """Ids of a plain text, framed as the tokenizer frames it."""
         ...
@@ -50,6 +55,10 @@ class Transformers:
 
     def __init__(self, model: Any, tokenizer: Any) -> None:
         self.model, self.tokenizer = model.eval(), tokenizer
+
+    @property
+    def template(self) -> str | None:
+        return getattr(self.tokenizer, "chat_template", None)
 
     def tokens(self, text: str) -> list[int]:
         return list(self.tokenizer(text).input_ids)
@@ -108,6 +117,10 @@ class Gguf:
     def __init__(self, loaded: Any) -> None:
         self._loaded = loaded
 
+    @property
+    def template(self) -> str | None:
+        return self._loaded.chat_template
+
     def tokens(self, text: str) -> list[int]:
         return self._loaded.tokens(text)
 
@@ -129,6 +142,10 @@ class Mlx:
 
     def __init__(self, model: Any, tokenizer: Any) -> None:
         self._model, self._tokenizer = model, tokenizer
+
+    @property
+    def template(self) -> str | None:
+        return getattr(self._tokenizer, "chat_template", None)
 
     def tokens(self, text: str) -> list[int]:
         return list(self._tokenizer.encode(text))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from copy import copy
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -60,18 +61,13 @@ class Probes:
     @cached_property
     def conversations(self) -> list[str]:
         """Conversations as the chat template writes them, with an answer opened; none without one."""
-        return list(self._rendered())
+        return list(_rendered(self.tokenizer))
 
-    def _rendered(self) -> Iterator[str]:
-        renderer = self._renderer
-        if renderer is None:
-            return
-        for messages in (TURNS[:1], TURNS, (SYSTEM, *TURNS)):
-            talk = Conversation(tuple(dict(one) for one in messages), (False,) * len(messages))
-            try:
-                yield renderer.text(renderer.fit(talk), answer=True)
-            except TemplateError:  # of a template that wants other turns; training refused them as well
-                continue
+    def conversations_by(self, template: str | None) -> list[str]:
+        """The same as another template writes them."""
+        other = copy(self.tokenizer)
+        other.chat_template = template
+        return list(_rendered(other))
 
     def ids_of(self, rendered: str) -> list[int]:
         """What the model reads of a rendered conversation."""
@@ -80,10 +76,22 @@ class Probes:
     @cached_property
     def turn_end(self) -> int | None:
         """The token that ends the assistant's turn; None without a template, or where it writes none."""
-        text = "" if self._renderer is None else self._renderer.turn_end
+        text = Renderer(self.tokenizer).turn_end if _has_template(self.tokenizer) else ""
         found = self.ids_of(text) if text else []
         return found[-1] if found else None
 
-    @property
-    def _renderer(self) -> Renderer | None:
-        return Renderer(self.tokenizer) if getattr(self.tokenizer, "chat_template", None) else None
+
+def _rendered(tokenizer: Any) -> Iterator[str]:
+    if not _has_template(tokenizer):
+        return
+    renderer = Renderer(tokenizer)
+    for messages in (TURNS[:1], TURNS, (SYSTEM, *TURNS)):
+        talk = Conversation(tuple(dict(one) for one in messages), (False,) * len(messages))
+        try:
+            yield renderer.text(renderer.fit(talk), answer=True)
+        except TemplateError:  # of a template that wants other turns; training refused them as well
+            continue
+
+
+def _has_template(tokenizer: Any) -> bool:
+    return bool(getattr(tokenizer, "chat_template", None))

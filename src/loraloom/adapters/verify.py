@@ -103,6 +103,7 @@ def prove(
     relative, same = _compared(trained, got) if fits else (float("inf"), 0.0)
     allowed = None if promise.kl is None else max(promise.kl, promise.of_effect * (effect or 0.0))
     ids = all(probes.tokenizer(text).input_ids == artefact.tokens(text) for text in TEXTS)
+    ids &= probes.conversations_by(artefact.template) == probes.conversations
     ids &= all(probes.ids_of(talk) == artefact.prompt(talk) for talk in probes.conversations)
     stops = None if probes.turn_end is None else artefact.stops_at(probes.turn_end)
     within = allowed is None or float(kl.mean()) <= allowed

@@ -13,7 +13,7 @@ from loraloom.adapters.artefacts import Artefact, Gguf
 from loraloom.adapters.base_files import BaseFiles
 from loraloom.adapters.export.target import Export, Source, Written, refuse_classes
 from loraloom.adapters.folder import refuse_taken, unfinished
-from loraloom.adapters.gguf.converter import convert
+from loraloom.adapters.gguf.converter import convert, fallbacks
 from loraloom.adapters.gguf.families import FAMILIES, Layout
 from loraloom.adapters.gguf.llama_cpp_script import script_folder
 from loraloom.adapters.gguf.model_file import ENCODINGS, source_of
@@ -73,7 +73,8 @@ class GgufFile(Export):
             else:
                 written = convert(self.plan, partial / self._whole, "F32", ends=self.ends)
                 quantise(partial / self._whole, partial / self.file, self.kind)
-        return Written(partial, written.notes)
+        lost = () if self.kind in ENCODINGS else fallbacks(self.plan, self.kind)
+        return Written(partial, (*written.notes, *lost))
 
     def missing(self) -> str | None:
         return llama_missing()

@@ -43,7 +43,7 @@ def convert(source: Path | Plan, out: Path, kind: str, *, ends: Sequence[str] = 
         raise RequestError(f"there is no GGUF format {kind}", need=f"one of {', '.join(KINDS)}")
     if kind not in ENCODINGS:
         written = quantised(lambda whole: convert(source, whole, "F32", ends=ends), out, kind)
-        return replace(written, notes=(*written.notes, *_fallbacks(source, kind)))
+        return replace(written, notes=(*written.notes, *fallbacks(source, kind)))
     name = str((source_of(source).config.get("architectures") or [""])[0])
     llama_cpp = script_folder()
     if name not in FAMILIES and llama_cpp is not None:
@@ -51,7 +51,7 @@ def convert(source: Path | Plan, out: Path, kind: str, *, ends: Sequence[str] = 
     return write_model(source, out, kind, ends)
 
 
-def _fallbacks(source: Path | Plan, kind: str) -> list[str]:
+def fallbacks(source: Path | Plan, kind: str) -> list[str]:
     """What becomes of rows that are no whole blocks."""
     config = source_of(source).config
     sizes = {int(config.get(key) or 0) for key in ("hidden_size", "intermediate_size")}

@@ -29,7 +29,7 @@ def convert_lora(form: Form, files: BaseFiles, out: Path) -> Written:
         RequestError: the family is none of those known here, or the disk refuses.
         ModelError: the adapter has what such a file cannot hold, or is one of another base.
     """
-    _refuse_more_than_factors(form, files)
+    refuse_more_than_factors(form, files)
     layout = Layout(files.config, str(files.folder))
     tensors = [entry for path in form.factors for entry in _pair(form.factors[path], files, layout)]
     if not tensors:
@@ -47,8 +47,12 @@ def convert_lora(form: Form, files: BaseFiles, out: Path) -> Written:
     return Written(out, F32.name, out.stat().st_size, layout.family.exact, ())
 
 
-def _refuse_more_than_factors(form: Form, files: BaseFiles) -> None:
-    """PEFT saves embeddings along with an adapter of them: the base's over again are no change."""
+def refuse_more_than_factors(form: Form, files: BaseFiles) -> None:
+    """PEFT saves embeddings along with an adapter of them: the base's over again are no change.
+
+    Raises:
+        RequestError: it has more than A and B.
+    """
     own = {name: tensor for name, tensor in form.whole.items() if not _is_in_base(name, tensor, files)}
     beyond = replace(form, whole=own).beyond_factors()
     if beyond:
