@@ -62,6 +62,7 @@ def test_only_the_last_call_is_filled_up_and_none_is_wasted(rows: int) -> None:
 def test_rows_just_below_a_block_take_one_call() -> None:
     assert frozen.blocks_of(126) == (128,)
     assert frozen.blocks_of(200) == (128, 64, 16)
+    assert frozen.blocks_of(31) == (32,)
     assert frozen.blocks_of(2_049) == (1024, 1024, 16)
 
 

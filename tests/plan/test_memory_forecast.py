@@ -289,7 +289,7 @@ def test_kernels_need_no_table_for_the_loss_and_stack_nothing(facts: Make) -> No
         make_plan(Config(), replace(at, device=replace(GPU, refusals=found))).forecast["memory"].parts
         for found in (refused, {"kernels": {"bfloat16": None}})
     )
-    rows = cross_entropy.chunk_rows(at.model.vocab_size, torch.device("cuda"))
+    rows = cross_entropy.chunk_rows(at.model.vocab_size, torch.device("cuda"), torch.float32)
     assert without["logits"] == 4 * rows * at.model.vocab_size and with_them["logits"] == 0
     assert with_them["adapters"] <= without["adapters"]
 

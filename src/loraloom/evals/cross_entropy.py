@@ -19,14 +19,14 @@ from torch.nn import functional as F
 from torch.utils.checkpoint import checkpoint
 
 from loraloom.evals.shift import IGNORE
-from loraloom.lora.frozen import Frozen, frozen_kernel
+from loraloom.lora.frozen import Frozen, filled_up, frozen_kernel
 from loraloom.lora.kernels import selftest
 from loraloom.lora.packed_layer import PackedLayer
 from loraloom.lora.transfer import send
 
 CHUNK_BYTES = 24 * 2**20
-"""Logits of one chunk would take about this much in float32: enough rows for a fast product, few enough
-for a shared cache."""
+"""Logits of one chunk take about this much: few enough bytes for a shared cache, rows enough for a fast
+product, which reads the whole head for each chunk."""
 CUDA_ROWS = 1024
 """Rows of a chunk on CUDA, at least: each chunk reads the head from memory twice, and with fewer rows
 than this that takes longer than the products."""
@@ -130,7 +130,7 @@ def token_losses(hidden_ND: Tensor, head: nn.Linear, targets_N: Tensor) -> tuple
     head."""
     kernel = frozen_kernel(head)
     assert kernel is not None
-    chunk = chunk_rows(head.weight.shape[0], hidden_ND.device)
+    chunk = chunk_rows(head.weight.shape[0], hidden_ND.device, hidden_ND.dtype)
     return ChunkedCrossEntropy.apply(hidden_ND, kernel, targets_N, chunk)  # type: ignore[return-value]
 
 
@@ -153,14 +153,15 @@ class ChunkedCrossEntropy(torch.autograd.Function):
         training = ctx.needs_input_grad[0]
         grads_ND = torch.empty_like(hidden_ND) if training else None
         for part in _parts(hidden_ND.shape[0], chunk):
-            logits = head.forward(hidden_ND[part])
             targets = targets_N[part, None]
-            for block in _parts(len(logits), _block(logits, wide)):
+            # Filled up while it is narrow: the logits would be, as a copy, on the way back.
+            logits = head.forward(filled_up(hidden_ND[part]))
+            for block in _parts(len(targets), _block(logits, wide)):
                 counted = None if training else right[part][block]
                 losses[part][block] = _losses(logits[block], targets[block], wide, counted)
             if grads_ND is not None:
                 # What were logits is by now their gradient.
-                grads_ND[part] = head.backward(logits)
+                grads_ND[part] = head.backward(logits)[: len(targets)]
             del logits  # before the next chunk's are made
         if grads_ND is not None:
             ctx.save_for_backward(grads_ND)
@@ -203,9 +204,10 @@ def _losses(logits_NV: Tensor, targets_N1: Tensor, wide: torch.dtype, right_N: T
     return losses_N1.squeeze(-1)
 
 
-def chunk_rows(vocabulary: int, device: torch.device) -> int:
-    """Rows of a chunk."""
-    return max(CUDA_ROWS if device.type == "cuda" else 1, CHUNK_BYTES // (4 * vocabulary))
+def chunk_rows(vocabulary: int, device: torch.device, dtype: torch.dtype) -> int:
+    """Rows of a chunk of logits in this dtype."""
+    least = CUDA_ROWS if device.type == "cuda" else 1
+    return max(least, CHUNK_BYTES // (dtype.itemsize * vocabulary))
 
 
 def _parts(rows: int, most: int) -> Iterator[slice]:
@@ -247,7 +249,8 @@ def _recomputed(
         return losses_of(hidden_ND, targets_N)
     losses: list[Tensor] = []
     right: list[Tensor] = []
-    for part in _parts(len(targets_N), chunk_rows(vocabulary_of(head), hidden_ND.device)):
+    chunk = chunk_rows(vocabulary_of(head), hidden_ND.device, torch.float32)
+    for part in _parts(len(targets_N), chunk):
         piece = hidden_ND[part], targets_N[part]
         found: Any = checkpoint(losses_of, *piece, use_reentrant=False, preserve_rng_state=False)
         losses.append(found[0])

@@ -22,7 +22,7 @@ from torch.nn import functional as F
 
 from loraloom.lora.checkpointing import bring_weights
 
-BLOCKS = (1024, 512, 256, 128, 64, 16)
+BLOCKS = (1024, 512, 256, 128, 64, 32, 16)
 """Numbers of tokens that oneDNN takes at once: any number is put together from these, the
 last one filled up.
 
@@ -191,6 +191,14 @@ def _in_blocks(product: Callable[[Tensor], Tensor], x_ND: Tensor, width: int) ->
         y_NO[start : start + size] = product(_filled(part_ND, size))[: len(part_ND)]
         start += size
     return y_NO
+
+
+def filled_up(x_ND: Tensor) -> Tensor:
+    """x with rows of zeros below it, as many as oneDNN's products would add at each call: for who
+    has much wider products made of it, and more of those."""
+    if not takes_onednn(x_ND.device.type, x_ND.dtype):
+        return x_ND
+    return _filled(x_ND, sum(blocks_of(x_ND.shape[0])))
 
 
 def _filled(x_ND: Tensor, rows: int) -> Tensor:

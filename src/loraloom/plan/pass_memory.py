@@ -164,16 +164,14 @@ def widest_bytes(case: Case, shape: Shape) -> float:
 def loss_bytes(case: Case, tokens: float) -> float:
     """The loss at its widest moment, beside its table.
 
-    The head's output for a chunk and for the one before it; of the supervised tokens the hidden states,
-    their gradient and one more copy.
+    The head's output for a chunk; of the supervised tokens the hidden states, their gradient and one
+    more copy.
     """
     model = case.facts.model
     if case.facts.data.task == "seq_cls":
         return 0.0
-    supervised = supervised_in(case, tokens)
-    chunk = loss_rows(case, tokens)
-    formed = chunk + min(chunk, supervised - chunk)
-    return (formed * model.vocab_size + 3 * supervised * model.hidden_size) * case.decided.dtype_bytes
+    logits = loss_rows(case, tokens) * model.vocab_size
+    return (logits + 3 * supervised_in(case, tokens) * model.hidden_size) * case.decided.dtype_bytes
 
 
 def workspace_bytes(case: Case, tokens: float) -> float:
@@ -195,7 +193,8 @@ def loss_rows(case: Case, tokens: float) -> float:
 
     from loraloom.evals.cross_entropy import chunk_rows
 
-    most = chunk_rows(case.facts.model.vocab_size, torch.device(case.facts.device.kind))
+    device, dtype = torch.device(case.facts.device.kind), getattr(torch, case.decided.dtype)
+    most = chunk_rows(case.facts.model.vocab_size, device, dtype)
     return min(most, supervised_in(case, tokens))
 
 
