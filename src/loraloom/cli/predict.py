@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+import time
 from collections.abc import Callable, Generator
 from contextlib import contextmanager
 from pathlib import Path
@@ -11,6 +12,7 @@ from typing import Annotated, Any
 import typer
 
 from loraloom.cli.request import Request, asks
+from loraloom.report.words import duration
 
 Adapter = Annotated[
     str | None,
@@ -29,6 +31,12 @@ MaxNewTokens = Annotated[
     int, typer.Option("--max-new-tokens", min=1, metavar="N", help="Longest answer.")
 ]
 DryRun = Annotated[bool, typer.Option("--dry-run", help="Read everything, predict nothing.")]
+GoesOn = Annotated[
+    bool,
+    typer.Option("--resume", help="Go on with what an earlier call left in FILE.partial; else begin."),
+]
+LINE_SECONDS = 10.0
+"""Between two lines about how far it is, where there is no terminal."""
 
 
 @asks("model", "data", "task", "seed")
@@ -38,19 +46,27 @@ def predict(
     out: Out = None,
     probabilities: Probabilities = False,
     max_new_tokens: MaxNewTokens = 128,
+    goes_on: GoesOn = False,
     dry_run: DryRun = False,
 ) -> dict[str, Any]:
     """Label or answer new rows, and keep them as a file.
 
     Each row comes back with all its columns and `predicted`: the label of a classifier, or what a
     language model answers. Labels or answers that the rows already have are kept in their columns and
-    otherwise ignored.
+    otherwise ignored. What is predicted is kept in FILE.partial as it comes; FILE is there when all of
+    it is. JSONL and Parquet are never in memory as a whole.
     """
-    from loraloom.data.writers import check_target, json_line, write_rows
+    from loraloom.data.writers import json_line
     from loraloom.pipeline.predict import predict as run_predict
 
-    if out is not None:
-        check_target(out)
+    rows: list[dict[str, Any]] = []
+
+    def take(lot: list[dict[str, Any]]) -> None:
+        if request.json:
+            rows.extend(lot)
+        else:
+            sys.stdout.writelines(f"{json_line(row)}\n" for row in lot)
+
     with counted(request.quiet) as tick:
         found = run_predict(
             request.config,
@@ -58,6 +74,9 @@ def predict(
             probabilities=probabilities,
             max_new_tokens=max_new_tokens,
             dry_run=dry_run,
+            out=out,
+            resume=goes_on,
+            take=take,
             tick=tick,
         )
     for note in found.notes:
@@ -65,29 +84,39 @@ def predict(
     document = found.to_json()
     if dry_run:
         typer.echo(
-            f"{len(found.rows):,} rows would be given to {found.adapter or found.model} for {found.task}"
+            f"{found.rows:,} rows would be given to {found.adapter or found.model} for {found.task}"
         )
-        return {**document, "rows": len(found.rows)}
+        return document
     if out is not None:
-        write_rows(out, found.rows)
-        typer.echo(f"{len(found.rows):,} rows in {out}")
-        return {**document, "rows": len(found.rows), "out": str(out)}
-    if not request.json:
-        sys.stdout.writelines(f"{json_line(row)}\n" for row in found.rows)
-    return document
+        typer.echo(f"{found.rows:,} rows in {out}")
+        return {**document, "out": str(out)}
+    return {**document, "rows": rows}
 
 
 @contextmanager
 def counted(quiet: bool) -> Generator[Callable[[int, int], None]]:
-    """Show how many rows are done, in one line of a terminal; show nothing where there is none."""
-    shows = not quiet and sys.stderr.isatty()
+    """Show how many rows are done, how fast, and how long the rest will take: in one line of a terminal,
+    else in a line now and then."""
+    terminal = sys.stderr.isatty()
+    told = time.monotonic()
+    first: tuple[int, float] | None = None
 
     def tick(done: int, rows: int) -> None:
-        if shows:
-            print(f"\r{done:,} of {rows:,} rows", end="", file=sys.stderr, flush=True)
+        nonlocal told, first
+        now = time.monotonic()
+        if first is None:  # what was done before, and loading, say nothing of the speed
+            first = done, now
+            return
+        if quiet or not (terminal or now - told > LINE_SECONDS):
+            return
+        told = now
+        speed = (done - first[0]) / max(now - first[1], 1e-9)
+        line = f"{done:,} of {rows:,} rows  {speed:,.3g} rows/s  {duration((rows - done) / speed)} left"
+        print(f"\r\033[K{line}" if terminal else line, end="" if terminal else "\n", file=sys.stderr)
+        sys.stderr.flush()
 
     try:
         yield tick
     finally:
-        if shows:
+        if terminal and not quiet:
             print("\r\033[K", end="", file=sys.stderr, flush=True)

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Generator, Mapping, Sequence
+from collections.abc import Generator, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, cast
@@ -29,6 +29,19 @@ def read_parquet(path: Path) -> Table:
             _check_count(file.metadata.num_rows, path)
             _check_names(file.schema_arrow.names, path)
             return _table(file.read(), path)
+
+
+def streamed_parquet(path: Path, size: int) -> Iterator[Table]:
+    """The rows of a Parquet file in tables of at most `size` rows, one in memory at a time."""
+    with _readable(path, "Parquet"):
+        import pyarrow
+        import pyarrow.parquet as parquet
+
+        with cast(Any, parquet).ParquetFile(path) as file:
+            _check_count(file.metadata.num_rows, path)
+            _check_names(file.schema_arrow.names, path)
+            for batch in file.iter_batches(batch_size=size):
+                yield _table(cast(Any, pyarrow).Table.from_batches([batch]), path)
 
 
 def read_arrow(path: Path) -> Table:

@@ -17,25 +17,31 @@ BLANK = "..."
 """Stands for an answer. It is never read: only what comes before it is."""
 
 
-def read_unanswered(
+def recognise_unanswered(
     table: Table, data: DataConfig, task: Task, *, encoder_decoder: bool = False, label: str = BLANK
-) -> tuple[Table, Recognised]:
-    """The rows with something in each answer's place, and how they are read. Answers
-    that the rows have are ignored.
+) -> Recognised:
+    """How rows are read that are filled by `filled`. Answers that they have are ignored.
 
     Args:
-        label: what to put for the class of each row; one that the head has.
+        table: rows with every column that there is.
+        label: what is put for the class of each row; one that the head has.
 
     Raises:
         DataError: nothing in the rows is known to ask anything.
     """
-    filled = replace(table, rows=tuple(_filled(row, data, task, label) for row in table.rows))
     learn = "last" if {"messages", "conversations"} & set(table.columns) else "auto"
     asked = replace(
         data, label_column=data.label_column or "label" if task == "seq_cls" else None, learn=learn
     )
-    recognised = recognise(filled, asked, task, encoder_decoder=encoder_decoder)
-    return filled, replace(recognised, notes=())  # columns that are not read are carried along
+    recognised = recognise(
+        filled(table, data, task, label), asked, task, encoder_decoder=encoder_decoder
+    )
+    return replace(recognised, notes=())  # columns that are not read are carried along
+
+
+def filled(table: Table, data: DataConfig, task: Task, label: str = BLANK) -> Table:
+    """The rows with something in each answer's place. Arguments as of `recognise_unanswered`."""
+    return replace(table, rows=tuple(_filled(row, data, task, label) for row in table.rows))
 
 
 def _filled(row: Any, data: DataConfig, task: Task, label: str) -> dict[str, Any]:

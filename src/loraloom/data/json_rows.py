@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, cast
 
@@ -28,7 +28,7 @@ def read_lines(path: Path) -> Table:
     as what it is, with a note."""
     text = text_of(path)
     try:
-        return lined(path, _lines(text, path))
+        return lined(path, objects(text.split("\n"), path))
     except _NotLines as error:
         value = _whole(text, path)
         if (
@@ -54,7 +54,9 @@ def read_json(path: Path, split: str) -> Table:
         if error.msg == "Extra data":
             try:
                 return lined(
-                    path, _lines(text, path), ["this is one object a line, and is read as JSON Lines"]
+                    path,
+                    objects(text.split("\n"), path),
+                    ["this is one object a line, and is read as JSON Lines"],
                 )
             except _NotLines as several:
                 if (table := _documents(text, path)) is not None:
@@ -77,11 +79,43 @@ class _NotLines(Exception):
         self.fault = fault
 
 
-def _lines(text: str, path: Path) -> Iterator[tuple[int, Mapping[str, Any]]]:
-    # Only "\n" ends a line of JSONL: str.splitlines would also cut at characters that
-    # JSON strings may hold.
+def is_lines(path: Path) -> bool:
+    """Whether a file begins as UTF-8 text with one object a line: then it can be read line by line."""
+    try:
+        return next(streamed_lines(path), None) is not None
+    except (_NotLines, DataError):
+        return False
+
+
+def streamed_lines(path: Path) -> Iterator[tuple[int, Mapping[str, Any]]]:
+    """The rows of JSON Lines with the numbers of their lines, one in memory at a time.
+
+    Raises:
+        DataError: as `read_lines`.
+        OSError: the file cannot be opened.
+    """
+    with path.open("rb") as file:
+        yield from objects((_decoded(line, path) for line in file), path)
+
+
+def _decoded(line: bytes, path: Path) -> str:
+    try:
+        text = line.decode("utf-8")
+    except UnicodeDecodeError:
+        text = "\0"
+    if "\0" in text:
+        text_of(path)  # reads the whole file and says what is wrong with it
+    return text.removesuffix("\n")
+
+
+def objects(lines: Iterable[str], path: Path) -> Iterator[tuple[int, Mapping[str, Any]]]:
+    """The objects of lines, each with the number of its line.
+
+    Only "\\n" ends a line of JSONL: str.splitlines would also cut at characters that JSON strings may
+    hold.
+    """
     begun = False
-    for number, line in enumerate(text.split("\n"), start=1):
+    for number, line in enumerate(lines, start=1):
         if not line.strip():
             continue
         where = f"{path}:{number}"

@@ -47,7 +47,7 @@ def load_table(
         raise DataError(
             f"`data.max_rows` is {max_rows} but must be at least 1", next="leave it out to use all rows"
         )
-    names, notes = _once_each([part for name in _several(source) for part in _matches(name)])
+    names, notes = named(source)
     tables = [_load(name, split) for name in names]
     notes += _differences(tables)
     table = (
@@ -58,6 +58,11 @@ def load_table(
     if max_rows is not None and max_rows < len(table):
         table = table.take(sorted(random.Random(seed).sample(range(len(table)), max_rows)))
     return table
+
+
+def named(source: Source) -> tuple[list[str], list[str]]:
+    """What `source` names, each once and patterns as the files they stand for; and notes on it."""
+    return _once_each([part for name in _several(source) for part in _matches(name)])
 
 
 def shown(source: Source | None) -> str:

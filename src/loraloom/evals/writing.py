@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Generator, Sequence
+from collections.abc import Generator, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import groupby
 from typing import Any
@@ -60,17 +60,22 @@ def written(
     Prompts of equal length go together, so that none is padded and each reads what it would read alone.
     """
     texts = [""] * len(exercises)
-    order = sorted(range(len(exercises)), key=lambda i: len(exercises[i].prompt))
-    for _, same in groupby(order, key=lambda i: len(exercises[i].prompt)):
-        places = list(same)
-        for chosen in (places[start : start + BATCH] for start in range(0, len(places), BATCH)):
-            prompts = [exercises[i].prompt for i in chosen]
-            new = continuations(
-                model, prompts, tokenizer, task=task, pad_id=pad_id, max_new_tokens=max_new_tokens
-            )
-            for place, text in zip(chosen, new, strict=True):
-                texts[place] = text
+    for chosen in of_one_length([exercise.prompt for exercise in exercises]):
+        prompts = [exercises[i].prompt for i in chosen]
+        new = continuations(
+            model, prompts, tokenizer, task=task, pad_id=pad_id, max_new_tokens=max_new_tokens
+        )
+        for place, text in zip(chosen, new, strict=True):
+            texts[place] = text
     return texts
+
+
+def of_one_length(prompts: Sequence[Sequence[int]]) -> Iterator[list[int]]:
+    """Numbers of prompts, shortest first, in lots of one length that are continued together."""
+    order = sorted(range(len(prompts)), key=lambda i: len(prompts[i]))
+    for _, same in groupby(order, key=lambda i: len(prompts[i])):
+        places = list(same)
+        yield from (places[start : start + BATCH] for start in range(0, len(places), BATCH))
 
 
 @torch.no_grad()

@@ -9,10 +9,10 @@ from pathlib import Path
 from typing import Any
 
 from loraloom.config import names
-from loraloom.errors import ConfigError
+from loraloom.errors import ConfigError, ModelError
 from loraloom.lora.base import load_tokenizer
 from loraloom.lora.record import Record, read_record
-from loraloom.lora.untrusted_adapter import has_tokenizer
+from loraloom.lora.untrusted_adapter import has_tokenizer, read_adapter_config
 from loraloom.store.folder import RunFolder
 
 
@@ -64,6 +64,36 @@ def quantization_of(asked: str, folder: Path | None) -> str:
     if asked != "auto":
         return asked
     return "none" if folder is None else record_of(folder).quantization
+
+
+def revision_of(asked: str | None, model: str, folders: Iterable[Path]) -> str | None:
+    """The revision of the base `model`: as was asked, else the one that these adapters were trained
+    over, as their runs or their configs say.
+
+    Raises:
+        ModelError: they were trained over several.
+    """
+    if asked is not None:
+        return asked
+    trained = {folder: _revision_under(folder, model) for folder in folders}
+    known = {revision for revision in trained.values() if revision is not None}
+    if len(known) > 1:
+        raise ModelError(
+            "these adapters cannot answer side by side",
+            got=", ".join(f"{folder} over revision {which}" for folder, which in trained.items()),
+            need="adapters over one revision of the base",
+            next="ask them one by one",
+        )
+    return next(iter(known), None)
+
+
+def _revision_under(folder: Path, model: str) -> str | None:
+    config = read_adapter_config(folder)
+    run = run_around(folder)
+    if config.get("base_model_name_or_path") != model:
+        return None
+    written = config.get("revision")
+    return (run.revision() if run else None) or (written if isinstance(written, str) else None)
 
 
 def tokenizer_beside(folder: Path, own: Any) -> Any:

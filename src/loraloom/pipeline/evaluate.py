@@ -194,8 +194,33 @@ def _rows(config: Config, split: str, folder: Path | None, model: ModelFacts) ->
 def cut_as_trained(
     data: Encoded, config: Config, folder: Path | None, model: ModelFacts, part: str = "train"
 ) -> Encoded:
-    """The rows of one part, none longer than the run had them or than the model has
-    positions; what that cost is in the notes.
+    """The rows of one part, none longer than `longest_row` says; what that cost is in the notes.
+
+    Raises:
+        ConfigError: `data.max_length` is more than the model's positions.
+    """
+    length, why = longest_row(config, folder, model)
+    cut = data.cut(length)
+    before = data.report[part]
+    after = cut.report[part]
+    notes = list(data.notes)
+    if before.dropped:
+        notes.append(
+            f"{before.dropped:,} rows have {'no label' if data.task == 'seq_cls' else 'no answer'} and"
+            " are left out"
+        )
+    if after.cut:
+        notes.append(cut_note(after.cut, before.rows, length, why))
+    if lost := after.dropped - before.dropped:
+        notes.append(f"{lost:,} rows have nothing to score before that, and are left out")
+    # Only now the part alone: which of its rows are left depends on those that the
+    # model cannot tell from trained ones.
+    return replace(cut, train=cut.splits[part], notes=tuple(notes))
+
+
+def longest_row(config: Config, folder: Path | None, model: ModelFacts) -> tuple[int, str]:
+    """Tokens after which a row is cut, and why: as was asked, else as the run had it, and never more
+    than the model has positions.
 
     Raises:
         ConfigError: `data.max_length` is more than the model's positions.
@@ -208,23 +233,12 @@ def cut_as_trained(
         bounds["data.max_length says so"] = asked
     elif trained is not None:
         bounds["the adapter was trained on rows cut there"] = trained
-    why, length = min(((why, bound) for why, bound in bounds.items() if bound), key=lambda one: one[1])
-    cut = data.cut(length)
-    before = data.report[part]
-    after = cut.report[part]
-    notes = list(data.notes)
-    if before.dropped:
-        notes.append(
-            f"{before.dropped:,} rows have {'no label' if data.task == 'seq_cls' else 'no answer'} and"
-            " are left out"
-        )
-    if after.cut:
-        notes.append(f"{after.cut:,} of {before.rows:,} rows were cut at {length:,} tokens, since {why}")
-    if lost := after.dropped - before.dropped:
-        notes.append(f"{lost:,} rows have nothing to score before that, and are left out")
-    # Only now the part alone: which of its rows are left depends on those that the
-    # model cannot tell from trained ones.
-    return replace(cut, train=cut.splits[part], notes=tuple(notes))
+    return min(((bound, why) for why, bound in bounds.items() if bound), key=lambda one: one[0])
+
+
+def cut_note(cut: int, rows: int, length: int, why: str) -> str:
+    """What a person should know of rows that were cut."""
+    return f"{cut:,} of {rows:,} rows were cut at {length:,} tokens, since {why}"
 
 
 def _headless(model: ModelFacts, folder: Path | None) -> str:

@@ -11,7 +11,6 @@ from typing import Any
 from loraloom.config.asked import Config, ModelConfig
 from loraloom.data.chat import prompt_ids
 from loraloom.data.form_template import form_of, stands_in
-from loraloom.data.table import Table
 from loraloom.errors import ConfigError, ModelError
 from loraloom.evals.writing import continuations, position_limit
 from loraloom.facts.device import device_facts
@@ -21,7 +20,7 @@ from loraloom.lora.state import PEFT_TASKS, embedding_rows, load_peft, require_e
 from loraloom.lora.untrusted_adapter import adapter_folder, read_adapter_config
 from loraloom.pipeline.beside import base_of, quantization_of, tokenizer_beside
 from loraloom.pipeline.device_errors import device_errors
-from loraloom.pipeline.predict import COLUMN, PROBABILITY, predict_table
+from loraloom.pipeline.predictor import COLUMN, PROBABILITY, labeller
 
 
 @dataclass(frozen=True)
@@ -157,16 +156,8 @@ def _labelled(
     model: str, adapters: Sequence[str | None], prompts: Sequence[str]
 ) -> list[dict[str, Any]]:
     """What classifiers choose for texts, and how probable each class is to them."""
-    table = Table(
-        "the prompts",
-        tuple({"text": prompt} for prompt in prompts),
-        tuple(("prompt ", i + 1) for i in range(len(prompts))),
-    )
     config = Config(model=ModelConfig(name_or_path=model))
-    chosen = [
-        (adapter or "base", predict_table(config, adapter, table, probabilities=True).rows)
-        for adapter in adapters
-    ]
+    chosen = [(adapter or "base", labeller(config, adapter).labels_of(prompts)) for adapter in adapters]
     return [
         {
             "prompt": prompt,

@@ -2,39 +2,31 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+import hashlib
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-from numpy.typing import NDArray
-
 from loraloom.config.asked import Config
-from loraloom.data.encode import Encoded, encode
-from loraloom.data.gaps import read_unanswered
-from loraloom.data.load import load_table
-from loraloom.data.rows import Row
-from loraloom.data.split import Splits
-from loraloom.data.table import Table
-from loraloom.data.tokens import document_end, frame_of
-from loraloom.errors import ConfigError, ModelError
-from loraloom.evals.choices import by_length, class_probabilities
-from loraloom.evals.writing import Exercise, exercise, position_limit, written
+from loraloom.data.stream import RowStream, stream_of
+from loraloom.data.table import Table, once
+from loraloom.data.writers import WRITERS, RowWriter, check_target, json_line
+from loraloom.errors import ConfigError, InterruptedRunError, RequestError
 from loraloom.facts.device import device_facts
-from loraloom.facts.model import ModelFacts, model_facts, require_weights
-from loraloom.lora.base import Base, load_base, load_tokenizer
-from loraloom.lora.state import PEFT_TASKS, load_peft, require_embeddings
-from loraloom.lora.untrusted_adapter import adapter_folder, read_adapter_config
-from loraloom.pipeline.beside import base_of, quantization_of, tokenizer_beside
-from loraloom.pipeline.classes import classes_to_score
+from loraloom.facts.source import model_folder
+from loraloom.facts.weights import weights_fingerprint
+from loraloom.lora.record import NAME as RECORD
+from loraloom.lora.untrusted_adapter import CONFIG, WEIGHTS
 from loraloom.pipeline.device_errors import device_errors
-from loraloom.pipeline.evaluate import cut_as_trained
+from loraloom.pipeline.evaluate import cut_note
+from loraloom.pipeline.predictions import LOT, Predictions, partial_of
+from loraloom.pipeline.predictor import COLUMN, PROBABILITY, Predictor, Reader, reader_of
 from loraloom.records import Task
+from loraloom.store.disk import disk, put_in_place
 
-COLUMN = "predicted"
-PROBABILITY = "probability"
-"""Columns that are added to a row: the label or the answer; of classes, how probable each is."""
+Rows = list[dict[str, Any]]
 
 Tick = Callable[[int, int], object]
 """Told how many rows are done, and of how many."""
@@ -42,29 +34,31 @@ Tick = Callable[[int, int], object]
 
 @dataclass(frozen=True)
 class Predicted:
-    """Rows as they were given, in their order, each with what was predicted for it."""
+    """What was predicted: for how many rows, by whom, and where they are."""
 
-    rows: list[dict[str, Any]]
+    rows: int
     model: str
     adapter: str | None
     task: Task
     notes: tuple[str, ...]
 
     def to_json(self) -> dict[str, Any]:
-        """The document of `predict --json`."""
+        """The document of `predict --json`, but for what its caller adds."""
         about = {"model": self.model, "adapter": self.adapter, "task": self.task, "rows": self.rows}
         return {**about, "notes": list(self.notes)}
 
 
 @dataclass(frozen=True)
-class _Asked:
-    """A request that was read: rows as they are and as the model takes them."""
+class _Checked:
+    """All rows of a source, read once and found good."""
 
-    table: Table
-    data: Encoded
-    facts: ModelFacts
-    folder: Path | None
-    tokenizer: Any
+    rows: int
+    digest: str
+    """Of the rows as they are and as the model takes them."""
+    largest_id: int
+    prompts: Counter[int]
+    """How many prompts have so many tokens."""
+    notes: tuple[str, ...]
 
 
 @device_errors()
@@ -75,9 +69,15 @@ def predict(
     probabilities: bool = False,
     max_new_tokens: int = 128,
     dry_run: bool = False,
+    out: Path | None = None,
+    resume: bool = False,
+    take: Callable[[Rows], object] = lambda rows: None,
     tick: Tick = lambda done, rows: None,
 ) -> Predicted:
     """Labels of a classifier, or answers of a language model, for rows that need have neither.
+
+    Every row comes back with all its columns and `predicted`; with `probabilities`, {class: probability}
+    under `probability`. All rows are read and checked before the first is answered.
 
     Args:
         config: `data.train` names the rows; `model.name_or_path` may be left out with
@@ -85,207 +85,207 @@ def predict(
         adapter: folder of a PEFT adapter, or of a run (its best/); None asks the bare base.
         probabilities: add that of each class; language models have none.
         max_new_tokens: longest answer.
-        dry_run: read everything and predict nothing: rows come back as they are.
-
-    Returns:
-        Every row with all its columns and `predicted`; with `probabilities`, {class:
-            probability} under `probability`.
+        dry_run: read everything and predict nothing.
+        out: new file for the rows. What is predicted is kept beside it until all of it is there.
+        resume: go on with what an earlier call kept there.
+        take: without `out`, given the rows as they are done, in their order.
 
     Raises:
-        RequestError: the adapter, the model or the rows cannot be used.
+        RequestError: the adapter, the model, the rows or the file cannot be used.
+        InterruptedRunError: it was stopped, and can go on.
     """
+    if out is not None:
+        _check_out(out, resume=resume)
+    elif resume:
+        raise ConfigError("without a file there is nothing to go on with", next="--out FILE")
     if config.data.train is None:
         raise ConfigError("no rows were given", next="--data FILE")
-    table = load_table(
+    stream = stream_of(
         config.data.train, split="test", max_rows=config.data.max_rows, seed=config.training.seed
     )
-    return predict_table(
-        config,
-        adapter,
-        table,
-        probabilities=probabilities,
-        max_new_tokens=max_new_tokens,
-        dry_run=dry_run,
-        tick=tick,
-    )
+    sample, _ = stream.survey()
+    reader = reader_of(config, adapter, sample)
+    _refuse(sample, reader, probabilities)
+    writer = None if out is None else WRITERS[out.suffix.lower()]()
+    checked = _check(stream, reader, writer, probabilities)
+    notes = [*sample.notes, *checked.notes]
+    if not dry_run:
+        device = device_facts()
+        predictor = Predictor(reader, probabilities=probabilities, max_new_tokens=max_new_tokens)
+        predictor.require_embeddings(checked.largest_id)
+        notes += [device.notice] if device.notice else []
+        if out is None or writer is None:
+            _hand_over(stream, predictor, checked.rows, take, tick)
+        else:
+            begun_with = _begun_with(checked, predictor)
+            with Predictions(out, begun_with, resume=resume) as kept:
+                _answer(stream, predictor, checked.rows, kept, tick)
+                _write(out, writer, _joined(stream, kept))
+                kept.remove()
+        notes += _without_room(checked, predictor)
+    where = None if reader.folder is None else str(reader.folder)
+    return Predicted(checked.rows, reader.facts.name_or_path, where, reader.task, once(notes))
 
 
-def predict_table(
-    config: Config,
-    adapter: str | None,
-    table: Table,
-    *,
-    probabilities: bool = False,
-    max_new_tokens: int = 128,
-    dry_run: bool = False,
-    tick: Tick = lambda done, rows: None,
-) -> Predicted:
-    """The same for rows that are at hand. Arguments and errors as of `predict`."""
-    asked = _read(config, adapter, table)
-    rows: list[dict[str, Any]] = [dict(row) for row in asked.table.rows]
-    clash = next((name for name in (COLUMN, PROBABILITY) if name in asked.table.columns), None)
+def _check_out(out: Path, *, resume: bool) -> None:
+    """Raises RequestError where `out` cannot be written, or was begun and is not to be gone on with."""
+    if resume and out.exists():
+        raise RequestError(
+            f"`{out}` is finished already", next="there is nothing to go on with: leave --resume out"
+        )
+    check_target(out)
+    if partial_of(out).exists() and not resume:
+        raise RequestError(
+            f"predictions for `{out}` were begun already, and are kept in `{partial_of(out)}`",
+            next=f"go on with them: --resume; or begin anew: rm '{partial_of(out)}'",
+        )
+
+
+def _refuse(sample: Table, reader: Reader, probabilities: bool) -> None:
+    clash = next((name for name in (COLUMN, PROBABILITY) if name in sample.columns), None)
     if clash is not None:
         raise ConfigError(
             f"the rows have a column `{clash}` already",
-            where=asked.table.source,
+            where=sample.source,
             next="rename the column",
         )
-    if probabilities and asked.data.task != "seq_cls":
+    if probabilities and reader.task != "seq_cls":
         raise ConfigError(
             "probabilities are those of classes, and this model writes text",
             next="leave --probabilities out",
         )
-    notes = list(asked.data.notes)
-    if not dry_run:
-        device = device_facts()
-        notes += [device.notice] if device.notice else []
-        base, model = _load(config, asked, device.kind)
-        if asked.data.task == "seq_cls":
-            _add_labels(
-                rows, _classified(model, base, asked, tick), asked.data.label_names or (), probabilities
-            )
-        else:
-            notes += _add_answers(rows, model, base, asked, max_new_tokens, tick)
-    where = None if asked.folder is None else str(asked.folder)
-    return Predicted(rows, asked.facts.name_or_path, where, asked.data.task, tuple(notes))
 
 
-def _read(config: Config, adapter: str | None, table: Table) -> _Asked:
-    folder = None if adapter is None else adapter_folder(adapter)
-    described = {} if folder is None else read_adapter_config(folder)
-    name = base_of(config.model.name_or_path, [described])
-    trust = config.model.trust_remote_code
-    facts = require_weights(model_facts(name, revision=config.model.revision, trust_remote_code=trust))
-    task = _task(config, described, facts)
-    if task == "seq_cls" and facts.task != "seq_cls":
-        facts = model_facts(
-            name, revision=config.model.revision, trust_remote_code=trust, task="seq_cls"
-        )
-    known = classes_to_score(config, facts, folder) if task == "seq_cls" else None
-    if task == "seq_cls" and known is None:
-        raise ModelError(
-            f"{name} has no trained head for classes",
-            next="name a classifier's adapter with --adapter, and leave --base out",
-        )
-    filled, recognised = read_unanswered(
-        table,
-        config.data,
-        task,
-        encoder_decoder=facts.kind == "encoder_decoder",
-        label=known.names[0] if known else "...",
-    )
-    own = load_tokenizer(name, revision=config.model.revision, trust_remote_code=trust)
-    tokenizer = own if folder is None else tokenizer_beside(folder, own)
-    data = encode(Splits(filled), recognised, tokenizer, task, known)
-    if task == "seq_cls":
-        data = cut_as_trained(data, config, folder, facts)
-    if len(data.train) != len(table):
+def _check(stream: RowStream, reader: Reader, writer: RowWriter | None, probabilities: bool) -> _Checked:
+    """Read all rows as the model will, and see that the file can hold them.
+
+    Raises:
+        RequestError: a row that is not as the others are, or asks nothing.
+    """
+    digest = hashlib.blake2b(digest_size=16)
+    rows = cut = silent = largest = 0
+    prompts = Counter[int]()
+    notes: list[str] = []
+    for table in stream.tables(LOT):
+        reading = reader.read(table)
+        for row in table.rows:
+            digest.update(json_line(row).encode("utf-8", "surrogatepass"))
+        for row in reading.rows:
+            digest.update(row.input_ids.tobytes() + b"|")
+            largest = max(largest, int(row.input_ids.max(initial=0)))
+        prompts.update(map(len, reading.prompts))
+        rows += len(table)
+        cut += reading.cut
+        silent += reading.silent
+        notes += [note for note in reading.notes if note not in notes]
+        if writer is not None:
+            writer.look(table.rows)
+    if silent:
         raise ConfigError(
-            f"{len(table) - len(data.train):,} of {len(table):,} rows ask nothing",
-            where=table.source,
-            next="remove them",
+            f"{silent:,} of {rows:,} rows ask nothing", where=stream.source, next="remove them"
         )
-    return _Asked(table, data, facts, folder, tokenizer)
+    if cut and reader.longest is not None:
+        notes.append(cut_note(cut, rows, *reader.longest))
+    if writer is not None:
+        each = dict.fromkeys(reader.label_names, 0.5)
+        writer.look([{COLUMN: "", **({PROBABILITY: each} if probabilities else {})}])
+    return _Checked(rows, digest.hexdigest(), largest, prompts, tuple(notes))
 
 
-def _task(config: Config, described: Mapping[str, Any], facts: ModelFacts) -> Task:
-    """What the adapter was trained for, as its config says; else what was asked, else
-    what the base is made for."""
-    tasks: tuple[Task, ...] = ("causal_lm", "seq_cls", "seq2seq_lm")
-    for task in tasks:
-        if PEFT_TASKS[task] == described.get("task_type"):
-            if config.task not in ("auto", task):
-                raise ConfigError(
-                    f"the adapter was trained for {task}, not for {config.task}", next="leave --task out"
-                )
-            return task
-    return facts.task if config.task == "auto" else config.task
+def _begun_with(checked: _Checked, predictor: Predictor) -> dict[str, Any]:
+    """What predictions depend on, as `Predictions` keeps it."""
+    reader = predictor.reader
+    model = reader.config.model
+    base = model_folder(reader.facts.name_or_path, model.revision)
+    settings = {
+        "task": reader.task,
+        "probabilities": predictor.probabilities,
+        "max_new_tokens": predictor.max_new_tokens,
+        "dtype": str(model.dtype),
+        "quantization": predictor.base.quantization,
+        "labels": list(reader.label_names),
+    }
+    return {
+        "the rows": f"{checked.rows} {checked.digest}",
+        "the adapter": reader.folder and _digest_of(reader.folder),
+        "the base": base and weights_fingerprint(base),
+        "the settings": settings,
+    }
 
 
-def _load(config: Config, asked: _Asked, device: str) -> tuple[Base, Any]:
-    """The base and the model over it that answers, in eval mode."""
-    dtype = "float32" if config.model.dtype == "auto" else config.model.dtype
-    base = load_base(
-        asked.facts.name_or_path,
-        asked.data.task,
-        label_names=asked.data.label_names,
-        dtype=dtype,
-        seed=config.training.seed,
-        revision=config.model.revision,
-        trust_remote_code=config.model.trust_remote_code,
-        device=device,
-        quantization=quantization_of(config.model.quantization, asked.folder),
-    )
-    base.read_with(asked.tokenizer)
-    model = (
-        base.model.eval()
-        if asked.folder is None
-        else load_peft(asked.folder, base.model).get_base_model()
-    )
-    require_embeddings(model, [max(map(int, row.input_ids), default=0) for row in asked.data.train])
-    return base, model
+def _digest_of(adapter: Path) -> str:
+    digest = hashlib.blake2b(digest_size=16)
+    for name in (CONFIG, WEIGHTS, RECORD):
+        if (adapter / name).is_file():
+            with (adapter / name).open("rb") as file:
+                digest.update(hashlib.file_digest(file, "sha256").digest())
+    return digest.hexdigest()
 
 
-def _classified(model: Any, base: Base, asked: _Asked, tick: Tick) -> NDArray[np.float32]:
-    rows = asked.data.train
-    done = 0
-
-    def count(more: int) -> None:
-        nonlocal done
-        done += more
-        tick(done, len(rows))
-
-    return class_probabilities(model, rows, base.pad_id, count)
+def _without_room(checked: _Checked, predictor: Predictor) -> list[str]:
+    limit = predictor.limit
+    if limit is None:
+        return []
+    full = sum(count for length, count in checked.prompts.items() if length >= limit)
+    return [f"{full:,} rows fill the model's {limit:,} positions, and have no answer"] if full else []
 
 
-def _add_labels(
-    rows: Sequence[dict[str, Any]],
-    shares_RC: NDArray[np.float32],
-    names: Sequence[str],
-    probabilities: bool,
+def _hand_over(
+    stream: RowStream, predictor: Predictor, total: int, take: Callable[[Rows], object], tick: Tick
 ) -> None:
-    for row, shares_C in zip(rows, shares_RC, strict=True):
-        row[COLUMN] = names[int(shares_C.argmax())]
-        if probabilities:
-            row[PROBABILITY] = {name: float(share) for name, share in zip(names, shares_C, strict=True)}
-
-
-def _add_answers(
-    rows: Sequence[dict[str, Any]],
-    model: Any,
-    base: Base,
-    asked: _Asked,
-    max_new_tokens: int,
-    tick: Tick,
-) -> list[str]:
-    """Write the answers; what a person should know of those that could not be written."""
-    data = asked.data
-    limit = position_limit(base.model, asked.data.task)
-    exercises = [_exercise(row, data, asked.tokenizer) for row in data.train]
-    full = {i for i, one in enumerate(exercises) if limit is not None and len(one.prompt) >= limit}
+    """Answer all rows and give them to `take`."""
     done = 0
-    for chosen in by_length(data.train):
-        texts = written(
-            model,
-            [exercises[i] for i in chosen],
-            asked.tokenizer,
-            task=data.task,
-            pad_id=base.pad_id,
-            max_new_tokens=max_new_tokens,
-        )
-        for i, text in zip(chosen, texts, strict=True):
-            rows[i][COLUMN] = None if i in full else text
-        done += len(chosen)
-        tick(done, len(rows))
-    return (
-        [f"{len(full):,} rows fill the model's {limit:,} positions, and have no answer"] if full else []
-    )
+    for table in stream.tables(LOT):
+        reading = predictor.reader.read(table)
+        rows: Rows = [dict(row) for row in table.rows]
+        for lot in predictor.lots(reading):
+            for i, added in zip(lot, predictor.answer(reading, lot), strict=True):
+                rows[i].update(added)
+            done += len(lot)
+            tick(done, total)
+        take(rows)
 
 
-def _exercise(row: Row, data: Encoded, tokenizer: Any) -> Exercise:
-    """What comes before the answer; of a plain text all of it but the end of the document."""
-    if data.format != "text":
-        return exercise(row, data.task)
-    ids = tuple(row.input_ids.tolist())
-    end = document_end(tokenizer, frame_of(tokenizer))
-    return Exercise(ids[: len(ids) - len(end)] if end and ids[-len(end) :] == end else ids, ())
+def _answer(stream: RowStream, predictor: Predictor, total: int, kept: Predictions, tick: Tick) -> None:
+    """Answer all rows that are not answered yet.
+
+    Rows are answered together that would be without an interruption, the answered ones among them too:
+    the last digits of a probability depend on who else is in its batch.
+
+    Raises:
+        InterruptedRunError: Ctrl-C.
+    """
+    first = kept.done
+    try:
+        for number, table in enumerate(stream.tables(LOT)):
+            start = number * LOT
+            if start + len(table) <= first:
+                continue
+            reading = predictor.reader.read(table)
+            for lot in predictor.lots(reading):
+                if all(start + i in kept.known for i in lot):
+                    continue
+                answers = predictor.answer(reading, lot)
+                kept.add((start + i, added) for i, added in zip(lot, answers, strict=True))
+                tick(kept.done, total)
+    except KeyboardInterrupt as error:
+        raise InterruptedRunError(
+            f"interrupted: {kept.done:,} of {total:,} rows are kept in {kept.path}",
+            next="give the same command again with --resume",
+        ) from error
+
+
+def _joined(stream: RowStream, kept: Predictions) -> Iterator[Rows]:
+    for table, added in zip(stream.tables(LOT), kept.lots(), strict=True):
+        yield [{**row, **more} for row, more in zip(table.rows, added, strict=True)]
+
+
+def _write(out: Path, writer: RowWriter, lots: Iterable[Rows]) -> None:
+    """Write the file whole, then give it its name."""
+    unfinished = out.with_name(f"{out.name}.unfinished")
+    with disk(out):
+        try:
+            writer.write(unfinished, lots)
+            put_in_place(unfinished, out)
+        finally:
+            unfinished.unlink(missing_ok=True)

@@ -71,7 +71,7 @@ def load_snippet(folder: RunFolder, result: RunResult, adapter: str | None = Non
         return None
     model_class = MODEL_CLASSES.get(result.task, "AutoModelForCausalLM")
     where = folder.path.resolve()
-    revision = _revision(folder)
+    revision = folder.revision()
     options = (f", revision={revision!r}" if revision else "") + _head_options(result.labels)
     adapter = adapter or f"{where.parent.name}/{where.name}/best"
     call = f"{model_class}.from_pretrained({result.model!r}{options}"
@@ -181,7 +181,7 @@ def serve_command(folder: RunFolder, result: RunResult) -> str | None:
     if most is None or saved.get("bias", "none") != "none":
         return None
     where = folder.path.resolve()
-    revision = _revision(folder)
+    revision = folder.revision()
     options = [
         *([("--revision", revision)] if revision else []),
         ("--enable-lora",),
@@ -189,13 +189,6 @@ def serve_command(folder: RunFolder, result: RunResult) -> str | None:
         ("--lora-modules", f"{where.name}={where.parent.name}/{where.name}/best"),
     ]
     return _command("vllm", "serve", result.model, options=options)
-
-
-def _revision(folder: RunFolder) -> str | None:
-    """Branch, tag or commit of the base on the hub, where one was asked for: another
-    may have other weights."""
-    asked: Any = folder.config().get("model")
-    return asked.get("revision") if isinstance(asked, dict) else None  # pyright: ignore[reportUnknownVariableType]
 
 
 def _has_template(folder: RunFolder) -> bool:

@@ -174,6 +174,12 @@ class RunFolder:
         """What was asked; empty when it was not kept."""
         return _read_yaml(self.config_path)
 
+    def revision(self) -> str | None:
+        """The revision of the base that was asked for."""
+        asked = self.config().get("model")
+        found = cast(dict[str, Any], asked).get("revision") if isinstance(asked, dict) else None
+        return found if isinstance(found, str) else None
+
     def write_resolved(self, settings: Mapping[str, Advice]) -> None:
         """Keep every value that is used, by dotted key, with its reason and its source."""
         write_atomically(
