@@ -31,11 +31,18 @@ Temperature = Annotated[
 System = Annotated[
     str | None, typer.Option("--system", metavar="TEXT", help="System message before each prompt.")
 ]
+PromptsFile = Annotated[
+    str | None,
+    typer.Option(
+        "--prompts", metavar="FILE", help="More prompts: one a line, or rows with prompts or messages."
+    ),
+]
 Base = Annotated[bool, typer.Option("--base", help="Let the bare base answer too.")]
 
 
 def generate(
     prompts: Prompts = None,
+    prompts_file: PromptsFile = None,
     model: Model = None,
     adapter: Adapters = None,
     max_new_tokens: MaxNewTokens = 128,
@@ -51,7 +58,16 @@ def generate(
             "neither an adapter nor a model was given",
             next="name one with --adapter or --model, or both",
         )
-    asked = prompts or _lines_of_stdin()
+    asked: list[Any] = list(prompts or ())
+    if prompts_file is not None:
+        from loraloom.data.prompts import read_prompts
+
+        found, notes = read_prompts(prompts_file)
+        asked += found
+        for note in notes:
+            typer.echo(f"note: {note}", err=True)
+    elif not asked:
+        asked = _lines_of_stdin()
     if not asked:
         raise ConfigError(
             "there is no prompt",

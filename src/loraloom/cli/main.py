@@ -29,6 +29,7 @@ COMMANDS = (
     "evaluate",
     "predict",
     "generate",
+    "chat",
     "runs",
     "compare",
     "report",

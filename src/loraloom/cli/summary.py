@@ -110,16 +110,21 @@ def show_answers(answers: Sequence[Mapping[str, Any]]) -> None:
     console = plain_console()
     for last, answer in zip([None, *answers], answers, strict=False):
         if last is None or last["prompt"] != answer["prompt"]:
-            console.print(Text(f"\n> {answer['prompt']}", style="bold"), soft_wrap=True)
+            asked = answer["prompt"]
+            shown = asked if isinstance(asked, str) else asked[-1].get("content")
+            console.print(Text(f"\n> {shown}", style="bold"), soft_wrap=True)
         console.print(Text(f"[{answer['source']}]", style="dim"))
         console.print(Text(str(answer["text"])), soft_wrap=True)
-        likeliest = sorted(answer.get("probabilities", {}).items(), key=lambda one: -one[1])
-        if likeliest:
-            shown = ", ".join(f"{label} {share:.3f}" for label, share in likeliest[:CLASSES_SHOWN])
-            console.print(
-                Text(f"  {shown}{', ...' if len(likeliest) > CLASSES_SHOWN else ''}", style="dim"),
-                soft_wrap=True,
-            )
+        if answer.get("probabilities"):
+            shown = likeliest(answer["probabilities"])
+            console.print(Text(f"  {shown}", style="dim"), soft_wrap=True)
+
+
+def likeliest(probabilities: Mapping[str, float]) -> str:
+    """The classes that are most probable, each with how probable it is."""
+    found = sorted(probabilities.items(), key=lambda one: -one[1])
+    shown = ", ".join(f"{label} {share:.3f}" for label, share in found[:CLASSES_SHOWN])
+    return f"{shown}{', ...' if len(found) > CLASSES_SHOWN else ''}"
 
 
 def show_runs(runs: Sequence[RunSummary], output_dir: str, *, everything: bool = False) -> None:

@@ -25,6 +25,7 @@ from loraloom.data.conversation import REASONING, Conversation, Message
 from loraloom.data.render import Renderer, Tag, added_texts
 from loraloom.data.rows import Row, causal_row
 from loraloom.data.tokens import Ids, Span, Tokenizer, ids_and_spans, ids_of
+from loraloom.data.untrusted_text import ids_of_talk
 from loraloom.errors import TemplateError
 
 _THOUGHT = re.compile(r"\s*(?:<(?P<angle>[A-Za-z][\w-]*)>|\[(?P<square>[A-Z][A-Z_]*)\])")
@@ -98,7 +99,8 @@ def prompt_ids(
     system: System = "auto",
     tools: Sequence[Any] = (),
 ) -> list[int]:
-    """What a model reads before it answers. With a chat template, a text is a user's turn.
+    """What a model reads before it answers. With a chat template, a text is a user's turn, and marks of
+    the template in it stay text.
 
     Args:
         continued: the answer goes on where the prompt ends, so that the prompt must not end in EOS (a
@@ -108,9 +110,8 @@ def prompt_ids(
     if tokenizer.chat_template or not isinstance(prompt, str):
         turns = [{"role": "user", "content": prompt}] if isinstance(prompt, str) else list(prompt)
         renderer = Renderer(tokenizer, system)
-        return renderer.ids(
-            renderer.fit(Conversation(tuple(turns), (False,) * len(turns), tuple(tools)))
-        )
+        talk = Conversation(tuple(turns), (False,) * len(turns), tuple(tools))
+        return ids_of_talk(renderer.fit(talk), renderer)
     return text_ids(prompt, tokenizer, continued=continued)
 
 

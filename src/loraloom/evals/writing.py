@@ -97,25 +97,45 @@ def continuations(
             generation_config.json says how to sample.
     """
     length = len(prompts[0])
-    limit = position_limit(model, task)
-    room = max_new_tokens if limit is None else min(max_new_tokens, limit - length)
+    room = room_for(model, task, length, max_new_tokens)
     if room <= 0:
         return [""] * len(prompts)
+    out = generated(model, prompts, tokenizer, pad_id, room, temperature).sequences
+    new = out if task == "seq2seq_lm" else out[:, length:]
+    return [tokenizer.decode(ids, skip_special_tokens=True).strip() for ids in new]
+
+
+def room_for(model: Any, task: Task, length: int, max_new_tokens: int) -> int:
+    """Tokens that may follow a prompt of `length` tokens."""
+    limit = position_limit(model, task)
+    return max_new_tokens if limit is None else min(max_new_tokens, limit - length)
+
+
+def generated(
+    model: Any,
+    prompts: Sequence[Sequence[int]],
+    tokenizer: Any,
+    pad_id: int,
+    room: int,
+    temperature: float,
+    **more: Any,
+) -> Any:
+    """What `model.generate` returns for prompts of one length. `more` goes to it as it is."""
     sampling: dict[str, Any] = (
         {"do_sample": True, "temperature": temperature} if temperature > 0 else {"do_sample": False}
     )
     inputs = torch.tensor(prompts, device=model.device)
     with contextlib.nullcontext() if temperature > 0 else _likeliest(model):
-        out = model.generate(
+        return model.generate(
             input_ids=inputs,
             attention_mask=torch.ones_like(inputs),
             max_new_tokens=room,
             pad_token_id=pad_id,
-            eos_token_id=sorted({tokenizer.eos_token_id, *_stops(model)} - {None}) or None,
+            eos_token_id=stop_ids(model, tokenizer) or None,
+            return_dict_in_generate=True,
             **sampling,
+            **more,
         )
-    new = out if task == "seq2seq_lm" else out[:, length:]
-    return [tokenizer.decode(ids, skip_special_tokens=True).strip() for ids in new]
 
 
 @contextlib.contextmanager
@@ -147,7 +167,8 @@ def position_limit(model: Any, task: Task) -> int | None:
     return None if task == "seq2seq_lm" else getattr(model.config, "max_position_embeddings", None)
 
 
-def _stops(model: Any) -> list[int]:
-    """Ids that end a text for the model itself: of a chat model often others than its tokenizer's."""
+def stop_ids(model: Any, tokenizer: Any) -> list[int]:
+    """Ids that end a text: the tokenizer's, and those that the model itself names beside it."""
     found = getattr(getattr(model, "generation_config", None), "eos_token_id", None)
-    return [] if found is None else list(found) if isinstance(found, (list, tuple)) else [found]
+    own = [] if found is None else list(found) if isinstance(found, (list, tuple)) else [found]
+    return sorted({tokenizer.eos_token_id, *own} - {None})

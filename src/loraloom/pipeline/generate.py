@@ -2,49 +2,27 @@
 
 from __future__ import annotations
 
-import copy
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from pathlib import Path
+from collections.abc import Sequence
 from typing import Any
 
 from loraloom.config.asked import Config, ModelConfig
-from loraloom.data.chat import prompt_ids
-from loraloom.data.form_template import form_of, stands_in
-from loraloom.errors import ConfigError, ModelError
+from loraloom.errors import ConfigError
 from loraloom.evals.writing import continuations, position_limit
-from loraloom.facts.device import device_facts
-from loraloom.facts.model import model_facts, require_weights
-from loraloom.lora.base import Base, load_base, share_copy
-from loraloom.lora.state import PEFT_TASKS, embedding_rows, load_peft, require_embeddings
-from loraloom.lora.untrusted_adapter import adapter_folder, read_adapter_config
-from loraloom.pipeline.beside import base_of, quantization_of, tokenizer_beside
+from loraloom.lora.base import Base
+from loraloom.lora.state import require_embeddings
 from loraloom.pipeline.device_errors import device_errors
 from loraloom.pipeline.predictor import COLUMN, PROBABILITY, labeller
+from loraloom.pipeline.sources import Named, Source, load_sources, named_sources
 
-
-@dataclass(frozen=True)
-class Source:
-    """Someone who answers: the base or an adapter over it, and the tokenizer that writes the prompts."""
-
-    name: str
-    model: Any
-    tokenizer: Any
-
-    @property
-    def form(self) -> str | None:
-        """How a prompt reaches the model: the format whose plain form is written around it,
-        "chat_template", or None: bare."""
-        return form_of(self.tokenizer.chat_template) or (
-            "chat_template" if self.tokenizer.chat_template else None
-        )
+Turns = str | Sequence[dict[str, str]]
+"""A prompt: a text, or messages of which the last is to be answered."""
 
 
 @device_errors()
 def generate(
     model: str | None,
     adapters: list[str],
-    prompts: list[str],
+    prompts: Sequence[Turns],
     max_new_tokens: int = 128,
     temperature: float = 0.0,
     base: bool = False,
@@ -68,96 +46,49 @@ def generate(
     Raises:
         RequestError: nothing to ask, a prompt that is too long, or an adapter of another task or base.
     """
-    folders = [adapter_folder(place) for place in adapters]
-    described = [read_adapter_config(folder) for folder in folders]
-    kinds = _kinds(described)
-    name = base_of(model, described)
+    named = named_sources(model, adapters)
     if not prompts:
         raise ConfigError(
             "there is no prompt",
             next='put one at the end: loraloom generate --adapter FOLDER "Once upon a time"',
         )
-    facts = require_weights(model_facts(name))
-    if kinds == {PEFT_TASKS["seq_cls"]} or (not kinds and facts.task == "seq_cls"):
-        if system is not None:
-            raise ConfigError(
-                "a classifier reads the text alone, and no system text", next="leave --system out"
-            )
-        return _labelled(name, [*([None] if base or not folders else []), *map(str, folders)], prompts)
-    task = "seq2seq_lm" if facts.kind == "encoder_decoder" else "causal_lm"
-    loaded = load_base(
-        name, task, device=device_facts().kind, quantization=_shared_quantization(folders)
-    )
-    sources = _sources(folders, loaded, base=base or not folders)
+    if named.task == "seq_cls":
+        return _labelled(named, prompts, system, base=base)
+    loaded, sources = load_sources(named, base=base)
     answers: list[dict[str, Any]] = []
     for prompt in prompts:
-        asked = _turns(prompt, system)
+        asked = with_system(prompt, system)
         for source in sources:
             text = _continue(source, loaded, asked, (max_new_tokens, temperature))
             answers.append({"prompt": prompt, "source": source.name, "form": source.form, "text": text})
     return answers
 
 
-def _kinds(described: Sequence[Mapping[str, Any]]) -> set[str | None]:
-    """The tasks of these adapters, as PEFT calls them; None for one that does not say.
+def config_of(named: Named) -> Config:
+    """The request to read this base as a classifier."""
+    return Config(model=ModelConfig(name_or_path=named.model, revision=named.revision))
 
-    Raises:
-        ModelError: a task that cannot be asked, or classifiers beside others.
-    """
-    kinds = {config.get("task_type") for config in described}
-    strange = kinds - {*PEFT_TASKS.values(), None}
-    if strange or (PEFT_TASKS["seq_cls"] in kinds and len(kinds) > 1):
-        raise ModelError(
-            "these adapters cannot answer side by side",
-            got=f"adapters for {', '.join(sorted(map(str, kinds)))}",
-            need="adapters of one task: CAUSAL_LM, SEQ_2_SEQ_LM or SEQ_CLS",
-            next="ask them one by one",
+
+def refuse_system(system: str | None) -> None:
+    """Raises ConfigError where a classifier is given a system text."""
+    if system is not None:
+        raise ConfigError(
+            "a classifier reads the text alone, and no system text", next="leave --system out"
         )
-    return kinds
-
-
-def _sources(folders: Sequence[Path], loaded: Base, *, base: bool) -> list[Source]:
-    """Everyone who answers, over one base in memory: the bare base first, if it is to answer too."""
-    own = loaded.tokenizer
-    sources = [
-        Source(
-            str(folder),
-            load_peft(folder, share_copy(loaded.model, own_biases=True)),
-            tokenizer_beside(folder, own),
-        )
-        for folder in folders
-    ]
-    if base:
-        # Shown what the first adapter is shown, so that the two can be compared.
-        fits = bool(sources) and len(sources[0].tokenizer) <= embedding_rows(loaded.model)
-        shown = sources[0].tokenizer if fits else own
-        sources.insert(0, Source("base", share_copy(loaded.model).eval(), shown))
-    return sources
-
-
-def _shared_quantization(folders: Sequence[Path]) -> str:
-    """How the base was held when these adapters were trained over it.
-
-    Raises:
-        ModelError: not alike for all.
-    """
-    held = {quantization_of("auto", folder) for folder in folders} or {"none"}
-    if len(held) > 1:
-        raise ModelError(
-            "these adapters cannot answer side by side",
-            got=f"adapters over the same base, held otherwise: {', '.join(sorted(held))}",
-            need="adapters over one base, quantised or not",
-            next="ask them one by one",
-        )
-    return held.pop()
 
 
 def _labelled(
-    model: str, adapters: Sequence[str | None], prompts: Sequence[str]
+    named: Named, prompts: Sequence[Turns], system: str | None, *, base: bool
 ) -> list[dict[str, Any]]:
     """What classifiers choose for texts, and how probable each class is to them."""
-    config = Config(model=ModelConfig(name_or_path=model))
-    chosen = [(adapter or "base", labeller(config, adapter).labels_of(prompts)) for adapter in adapters]
+    refuse_system(system)
+    texts = [prompt for prompt in prompts if isinstance(prompt, str)]
+    if len(texts) < len(prompts):
+        raise ConfigError("a classifier reads texts, and no messages", next="give each text on a line")
+    chosen = [
+        (adapter or "base", labeller(config_of(named), adapter).labels_of(texts))
+        for adapter in named.classifiers(base=base)
+    ]
     return [
         {
             "prompt": prompt,
@@ -166,31 +97,32 @@ def _labelled(
             "text": rows[i][COLUMN],
             "probabilities": rows[i][PROBABILITY],
         }
-        for i, prompt in enumerate(prompts)
+        for i, prompt in enumerate(texts)
         for source, rows in chosen
     ]
 
 
-def _turns(prompt: str, system: str | None) -> str | list[dict[str, str]]:
+def with_system(prompt: Turns, system: str | None) -> Turns:
+    """A prompt behind a system message.
+
+    Raises:
+        ConfigError: it has one of its own.
+    """
     if system is None:
         return prompt
-    return [{"role": "system", "content": system}, {"role": "user", "content": prompt}]
+    turns = [{"role": "user", "content": prompt}] if isinstance(prompt, str) else list(prompt)
+    if turns[0]["role"] == "system":
+        raise ConfigError("a prompt has a system message of its own", next="leave --system out")
+    return [{"role": "system", "content": system}, *turns]
 
 
-def _continue(
-    source: Source, base: Base, prompt: str | Sequence[dict[str, str]], limits: tuple[int, float]
-) -> str:
+def _continue(source: Source, base: Base, prompt: Turns, limits: tuple[int, float]) -> str:
     if not source.tokenizer.chat_template and not isinstance(prompt, str):
         raise ConfigError(
-            f"{source.name} has no chat template that says where a system text stands",
+            f"{source.name} has no chat template that says where a system text or a turn stands",
             next="write it into the prompt itself",
         )
-    tokenizer = source.tokenizer
-    form = form_of(source.tokenizer.chat_template)
-    if form is not None and isinstance(prompt, str) and stands_in(form, prompt):
-        tokenizer = copy.copy(tokenizer)
-        tokenizer.chat_template = None
-    ids = prompt_ids(prompt, tokenizer, continued=base.task == "causal_lm")
+    ids = source.ids(prompt, base.task)
     limit = position_limit(base.model, base.task)
     if limit is not None and len(ids) >= limit:
         raise ConfigError(

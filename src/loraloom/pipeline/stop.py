@@ -1,10 +1,11 @@
-"""Ctrl-C while a pack trains: the first one ends the run after the tick, the second at once."""
+"""Ctrl-C while a pack trains or an answer is written: the first one ends it after the tick or the
+token, the second at once."""
 
 from __future__ import annotations
 
 import signal
 import threading
-from collections.abc import Callable, Generator
+from collections.abc import Callable, Generator, Sequence
 from contextlib import contextmanager
 from types import FrameType
 
@@ -12,8 +13,8 @@ SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
 
 @contextmanager
-def listening() -> Generator[Callable[[], bool]]:
-    """Within it, whether the run was asked to stop. A second request is a
+def listening(signals: Sequence[signal.Signals] = SIGNALS) -> Generator[Callable[[], bool]]:
+    """Within it, whether one of these signals asked to stop. A second request is a
     KeyboardInterrupt, wherever it comes.
 
     Only the main thread hears signals: in any other, nothing changes.
@@ -28,7 +29,7 @@ def listening() -> Generator[Callable[[], bool]]:
     if threading.current_thread() is not threading.main_thread():
         yield lambda: False
         return
-    before = {number: signal.signal(number, hear) for number in SIGNALS}
+    before = {number: signal.signal(number, hear) for number in signals}
     try:
         yield lambda: bool(asked)
     finally:
