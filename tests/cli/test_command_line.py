@@ -28,6 +28,7 @@ VERBS = (
     "evaluate",
     "predict",
     "generate",
+    "chat",
     "runs",
     "compare",
     "report",

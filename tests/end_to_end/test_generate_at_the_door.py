@@ -5,6 +5,8 @@ from __future__ import annotations
 
 import contextlib
 import io
+import re
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +15,7 @@ from bases import save_llama
 from doorway import Door, Run, World, write_rows
 
 from loraloom.data.form_template import in_form
+from loraloom.lora.base import load_base
 
 QUESTION = "who sleeps in the house"
 PAIRS = [
@@ -205,6 +208,78 @@ def test_a_classifier_answers_with_label_and_probabilities(
         refused = loraloom("generate", *words, texts[0])
         assert refused.code == 2
         assert said in refused.err
+
+
+def test_prompts_come_from_a_file(world: World, loraloom: Door, tmp_path: Path) -> None:
+    lines = tmp_path / "prompts.txt"
+    lines.write_text("the cat\n\n  a dog \n")
+    talks = write_rows(
+        tmp_path / "prompts.jsonl",
+        [
+            {"messages": [{"role": "user", "content": "the cat"}], "note": 1},
+            {"messages": [{"role": "system", "content": "a pear"}, {"role": "user", "content": "why"}]},
+        ],
+    )
+    words = ("generate", "--model", world.chat_llama, "--max-new-tokens", 4, "--json")
+    typed = loraloom(*words, "why", "the cat", "a dog").json()
+    assert loraloom(*words, "why", "--prompts", lines).json() == typed
+    answer = loraloom(*words, "--prompts", talks)
+    assert answer.code == 0, answer.err
+    assert "note: not used: note" in answer.err
+    first, second = answer.json()
+    assert first["text"] == typed[1]["text"]
+    assert second["text"] == loraloom(*words, "why", "--system", "a pear").json()[0]["text"]
+    shown = loraloom("generate", "--model", world.chat_llama, "--prompts", talks).out
+    assert "\n> why\n" in shown
+    answered = write_rows(
+        tmp_path / "done.jsonl",
+        [{"messages": [*({"role": role, "content": "a"} for role in ("user", "assistant"))]}],
+    )
+    for file, said in (
+        (answered, "done.jsonl:1: `messages` of this row asks nothing"),
+        (tmp_path / "none.txt", "does not exist"),
+        (write_rows(tmp_path / "odd.jsonl", [{"x": "a"}]), "no column is known to ask anything"),
+    ):
+        refused = loraloom(*words, "--prompts", file)
+        assert refused.code == 2
+        assert said in refused.err
+
+
+@pytest.mark.parametrize("verb", ["generate", "chat", "predict", "evaluate"])
+def test_the_base_is_that_of_the_revision_that_the_run_used(
+    verb: str,
+    trained: Any,
+    plain_base: str,
+    loraloom: Door,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    run = tmp_path / "run"
+    shutil.copytree(trained("alpaca").folder, run)
+    config = run / "config.yaml"
+    config.write_text(
+        config.read_text().replace("revision: null", "revision: v7")
+        if "revision: null" in config.read_text()
+        else re.sub(r"(?m)^model:\n", "model:\n  revision: v7\n", config.read_text())
+    )
+    import loraloom.pipeline.evaluate as evaluate
+    import loraloom.pipeline.predictor as predictor
+    import loraloom.pipeline.sources as sources
+
+    asked: list[str | None] = []
+
+    def loaded(*given: Any, **options: Any) -> Any:
+        asked.append(options["revision"])
+        return load_base(*given, **options)
+
+    for module in (sources, predictor, evaluate):
+        monkeypatch.setattr(module, "load_base", loaded)
+    monkeypatch.setattr("sys.stdin", io.StringIO("who\n"))
+    rows = write_rows(tmp_path / "rows.jsonl", ROWS["alpaca"][:2])
+    words = {"generate": (QUESTION,), "chat": (), "predict": (rows,), "evaluate": (rows,)}[verb]
+    answer = loraloom(verb, *words, "--adapter", run)
+    assert answer.code == 0, answer.err
+    assert asked == ["v7"]
 
 
 def test_a_gpu_that_is_not_used_is_said(

@@ -232,6 +232,135 @@ def test_rows_without_room_for_an_answer_are_named(
     assert "1 rows fill the model's" in answer.err
 
 
+@pytest.fixture
+def small_lots(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Lots so small that a few rows make several."""
+    for module in ("predict", "predictions"):
+        monkeypatch.setattr(f"loraloom.pipeline.{module}.LOT", 16)
+
+
+def cut_at(path: Path, share: float) -> None:
+    """Leave of a file what a kill would have left that came when so much of it was written."""
+    path.write_bytes(path.read_bytes()[: int(path.stat().st_size * share)])
+
+
+@pytest.mark.parametrize(("ending", "share"), [("jsonl", 0.02), ("csv", 0.45), ("parquet", 0.97)])
+def test_what_goes_on_after_a_kill_is_what_would_have_been(
+    ending: str,
+    share: float,
+    tuned: Run,
+    world: World,
+    loraloom: Door,
+    tmp_path: Path,
+    small_lots: None,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    from loraloom.pipeline.predictions import Predictions
+
+    rows = write_rows(
+        tmp_path / "new.jsonl", [{"n": i, **row} for i, row in enumerate(texts(world)[:70])]
+    )
+    words = ("predict", rows, "--adapter", tuned.folder, "--probabilities", "--out")
+    whole, out = tmp_path / f"whole.{ending}", tmp_path / f"said.{ending}"
+    partial = tmp_path / f"said.{ending}.partial"
+    with monkeypatch.context() as patched:
+        # As if the kill had come when all was predicted, and no row was written.
+        patched.setattr(Predictions, "remove", lambda kept: kept.path.rename(partial))
+        assert loraloom(*words, whole).code == 0
+    assert partial.read_text().count("\n") == 71, "one line on what it is, and one a row"
+    cut_at(partial, share)
+    refused = loraloom(*words, out)
+    assert refused.code == 2
+    assert "go on with them: --resume" in refused.err
+    assert not out.exists()
+    answer = loraloom(*words, out, "--resume", "--json")
+    assert answer.code == 0, answer.err
+    assert answer.json()["rows"] == 70
+    assert out.read_bytes() == whole.read_bytes()
+    assert [file.name for file in tmp_path.iterdir() if "said" in file.name] == [out.name]
+    assert "finished already" in loraloom(*words, out, "--resume").err
+
+
+def test_predictions_go_on_only_with_what_they_were_begun_with(
+    tuned: Run, world: World, loraloom: Door, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from loraloom.pipeline.predictor import Predictor
+
+    given = [{"text": row["text"], "id": i} for i, row in enumerate(texts(world)[:8])]
+    rows = write_rows(tmp_path / "new.jsonl", given)
+    out = tmp_path / "said.jsonl"
+    words = ("predict", rows, "--out", out, "--adapter")
+    with monkeypatch.context() as patched:
+        patched.setattr(Predictor, "answer", interrupt)
+        stopped = loraloom(*words, tuned.folder)
+    assert stopped.code == 130
+    assert f"0 of 8 rows are kept in {out}.partial" in stopped.err
+    assert "--resume" in stopped.err
+    (tmp_path / "other").mkdir()
+    for file in (tuned.folder / "best").iterdir():
+        (tmp_path / "other" / file.name).write_bytes(file.read_bytes())
+    record = tmp_path / "other" / "loraloom.json"
+    record.write_text(record.read_text() + "\n")
+    for changed, said in (
+        ((tmp_path / "other", "--resume"), "other than then: the adapter"),
+        ((tuned.folder, "--resume", "--probabilities"), "other than then: the settings"),
+    ):
+        refused = loraloom(*words, *changed)
+        assert refused.code == 2
+        assert said in refused.err
+    write_rows(Path(rows), [*given[:-1], {**given[-1], "id": "another"}])
+    refused = loraloom(*words, tuned.folder, "--resume")
+    assert refused.code == 2
+    assert "other than then: the rows" in refused.err
+    write_rows(Path(rows), given)
+    assert loraloom(*words, tuned.folder, "--resume").code == 0
+
+
+def interrupt(*_: object) -> None:
+    raise KeyboardInterrupt
+
+
+def test_answers_go_on_after_a_kill(
+    answering: tuple[str, Path], loraloom: Door, tmp_path: Path, small_lots: None
+) -> None:
+    rows = write_rows(tmp_path / "new.jsonl", [{"question": asked} for asked in ASKED * 3])
+    words = ("predict", rows, "--adapter", answering[1], "--max-new-tokens", 3, "--out")
+    whole, out = tmp_path / "whole.jsonl", tmp_path / "said.jsonl"
+    assert loraloom(*words, whole, "--resume").code == 0, "with nothing there it begins"
+    from loraloom.pipeline.predictor import Predictor
+
+    answer = Predictor.answer
+    left = iter(range(4))
+
+    def some(*given: Any) -> Any:
+        return answer(*given) if next(left, None) is not None else interrupt()
+
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(Predictor, "answer", some)
+        assert loraloom(*words, out).code == 130
+    kept = (tmp_path / "said.jsonl.partial").read_text().splitlines()[1:]
+    assert 0 < len(kept) < len(ASKED) * 3
+    assert all("predicted" in json.loads(line) for line in kept)
+    assert loraloom(*words, out, "--resume").code == 0
+    assert out.read_bytes() == whole.read_bytes()
+
+
+def test_to_go_on_needs_a_file(tuned: Run, world: World, loraloom: Door) -> None:
+    refused = loraloom("predict", world.labels, "--adapter", tuned.folder, "--resume")
+    assert refused.code == 2
+    assert "--out FILE" in refused.err
+
+
+def test_a_column_that_parquet_cannot_hold_is_told_before_anything_is_predicted(
+    tuned: Run, loraloom: Door, tmp_path: Path
+) -> None:
+    rows = write_rows(tmp_path / "new.jsonl", [{"text": "a", "x": 1}, {"text": "b", "x": "one"}])
+    refused = loraloom("predict", rows, "--adapter", tuned.folder, "--out", tmp_path / "x.parquet")
+    assert refused.code == 2
+    assert "Parquet cannot hold a column" in refused.err
+    assert [file.name for file in tmp_path.iterdir()] == ["new.jsonl"]
+
+
 def test_rows_of_several_files_follow_one_another(tuned: Run, loraloom: Door, tmp_path: Path) -> None:
     files = [
         write_rows(tmp_path / f"{name}.jsonl", [{"text": f"the {name} sleeps"}])

@@ -53,7 +53,7 @@ def chat(
     json: Json = False,
     verbose: Verbose = False,
 ) -> dict[str, Any]:
-    """Talk with an adapter, or with several and their base side by side.
+    """Talk with adapters, side by side with their base.
 
     In a terminal: /help lists the commands, Ctrl-C stops an answer, Ctrl-D ends. Without one, each line
     of stdin is a turn. Marks of the chat template in what is typed stay text.

@@ -32,7 +32,7 @@ from loraloom.lora.untrusted_adapter import (
     read_adapter_config,
     tokenizer_home,
 )
-from loraloom.pipeline.beside import base_of, quantization_of, record_of
+from loraloom.pipeline.beside import base_of, quantization_of, record_of, revision_of
 from loraloom.pipeline.classes import classes_to_score, refuse_unlabelled
 from loraloom.pipeline.device_errors import device_errors
 from loraloom.pipeline.prepare import deciding_metric
@@ -78,10 +78,9 @@ def evaluate(
     folder = None if adapter is None else adapter_folder(adapter)
     described = {} if folder is None else read_adapter_config(folder)
     name = base_of(config.model.name_or_path, [described])
+    revision = revision_of(config.model.revision, name, [] if folder is None else [folder])
     facts = require_weights(
-        model_facts(
-            name, revision=config.model.revision, trust_remote_code=config.model.trust_remote_code
-        )
+        model_facts(name, revision=revision, trust_remote_code=config.model.trust_remote_code)
     )
     data = _rows(config, split, folder, facts)
     _check_task(data.task, described.get("task_type"), folder, metrics)
@@ -94,7 +93,7 @@ def evaluate(
         label_names=data.label_names,
         dtype=dtype,
         seed=config.training.seed,
-        revision=config.model.revision,
+        revision=revision,
         trust_remote_code=config.model.trust_remote_code,
         device=device.kind,
         quantization=held,
