@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -69,6 +70,18 @@ def test_llama_cpp_computes_what_transformers_computes(
     for name, bound in BOUNDS.items():
         convert(folder, tmp_path / name, name)
         assert kl(expected, run(tmp_path / name, rows)).mean() <= bound, name
+
+
+@pytest.mark.parametrize("name", ["tinychat-5M", "stories260K"])
+def test_real_models_are_what_they_are(name: str, tmp_path: Path) -> None:
+    folder = Path(os.environ.get("LORALOOM_SHARED", "/nonexistent")) / "models" / name
+    if not folder.is_dir():
+        pytest.skip("no shared models: LORALOOM_SHARED names none")
+    rows = rows_of(folder)
+    expected = logits(folder, rows)
+    for kind, bound in {"F32": 1e-9, **BOUNDS}.items():
+        convert(folder, tmp_path / kind, kind)
+        assert kl(expected, run(tmp_path / kind, rows)).mean() <= bound, kind
 
 
 class TableGelu(torch.nn.Module):

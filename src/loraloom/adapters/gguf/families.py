@@ -93,8 +93,7 @@ def _gemma_2(config: Config) -> Mapping[str, Value]:
     kinds = config.get("layer_types") or _alternating(layers, 2)
     if list(kinds) != _alternating(layers, 2):
         raise _computes_otherwise(config, "layer_types", "sliding and full attention in turn")
-    if int(config.get("query_pre_attn_scalar") or 256) != _head(config):
-        raise _computes_otherwise(config, "query_pre_attn_scalar", f"head_dim, {_head(config)}")
+    _need_scale(config, layers == 46)
     return {
         "attention.sliding_window": Unsigned(window),
         "attn_logit_softcapping": float(_asked(config, "attn_logit_softcapping")),
@@ -108,8 +107,7 @@ def _gemma_3(config: Config) -> Mapping[str, Value]:
     pattern = _alternating(layers, int(config.get("sliding_window_pattern") or 6))
     if list(config.get("layer_types") or pattern) != _alternating(layers, 6):
         raise _computes_otherwise(config, "layer_types", "five sliding layers, then a full one")
-    if int(config.get("query_pre_attn_scalar") or 256) != _head(config):
-        raise _computes_otherwise(config, "query_pre_attn_scalar", f"head_dim, {_head(config)}")
+    _need_scale(config, layers == 62)
     if config.get("attn_logit_softcapping") or config.get("final_logit_softcapping"):
         raise _computes_otherwise(config, "final_logit_softcapping", "no soft capping")
     if config.get("use_bidirectional_attention"):
@@ -118,6 +116,15 @@ def _gemma_3(config: Config) -> Mapping[str, Value]:
     if float(local["rope_theta"]) != 10_000.0 or local["rope_type"] != "default":
         raise _computes_otherwise(config, "rope_parameters", "rope_theta 10000 in sliding layers")
     return {"attention.sliding_window": Unsigned(int(config.get("sliding_window") or 4096))}
+
+
+def _need_scale(config: Config, is_27b: bool) -> None:
+    """llama.cpp scales queries by the size of a head; in models of 27B, which it knows by their layers,
+    by a head's share of the hidden size. Raises ModelError for another scale."""
+    shared = int(config["hidden_size"]) // int(config["num_attention_heads"])
+    scale = shared if is_27b else _head(config)
+    if int(config.get("query_pre_attn_scalar") or 256) != scale:
+        raise _computes_otherwise(config, "query_pre_attn_scalar", str(scale))
 
 
 def _alternating(layers: int, every: int) -> list[str]:
@@ -235,7 +242,9 @@ class Layout:
             )
         found = _LAYER.fullmatch(short)
         called = self.family.layer.get(found[2]) if found else None
-        if not found or called is None or (found[3] == "bias" and called not in self.family.biases):
+        beyond = found is not None and int(found[1]) >= int(self.config["num_hidden_layers"])
+        bias = found is not None and found[3] == "bias" and called not in self.family.biases
+        if not found or called is None or beyond or bias:
             raise ModelError(
                 f"llama.cpp has no place for `{name}` in a {self.arch}",
                 where=self.where,

@@ -7,7 +7,8 @@ copied, some rows of it.
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -32,7 +33,7 @@ from loraloom.adapters.gguf.writer import (
 )
 from loraloom.adapters.operations import Copy, Operation, Plan, Untie
 from loraloom.adapters.shards import Stored, read_headers
-from loraloom.errors import ModelError
+from loraloom.errors import LoraloomError, ModelError
 
 ENCODINGS = {one.name: one for one in (F32, F16, BF16, Q8_0)}
 """Formats that are written here."""
@@ -62,17 +63,20 @@ def write_model(source: Path | Plan, out: Path, kind: str, ends: Sequence[str] =
         ModelError: the model has a part that llama.cpp does not compute.
     """
     model, encoding = source_of(source), ENCODINGS[kind]
-    layout = Layout(model.config, model.name)
-    tensors = _entries(model, layout, encoding)
+    with _as_input("config.json", model.name):
+        layout = Layout(model.config, model.name)
+        tensors = _entries(model, layout, encoding)
+        sizes = layout.metadata()
     rows = next(one.shape[0] for one in tensors if one.name == "token_embd.weight")
-    vocabulary = read_vocabulary(model.beside, model.config, rows, ends)
+    with _as_input("tokenizer.json", model.name):
+        vocabulary = read_vocabulary(model.beside, model.config, rows, ends)
     metadata: dict[str, Value] = {
         "general.architecture": layout.arch,
         "general.type": "model",
         "general.name": _named(Path(model.name).name, vocabulary.drops_spaces),
         "general.file_type": Unsigned(encoding.file_type),
         "general.quantization_version": Unsigned(2),
-        **layout.metadata(),
+        **sizes,
         f"{layout.arch}.vocab_size": Unsigned(rows),
         **vocabulary.metadata,
     }
@@ -80,6 +84,22 @@ def write_model(source: Path | Plan, out: Path, kind: str, ends: Sequence[str] =
         write(partial, metadata, tensors)
     notes = (*layout.notes(), *vocabulary.notes, *_fallbacks(tensors, encoding))
     return Written(out, kind, out.stat().st_size, layout.family.exact, notes)
+
+
+@contextmanager
+def _as_input(file: str, where: str) -> Generator[None]:
+    """Raises ModelError for whatever a file of the model makes its reader raise."""
+    try:
+        yield
+    except LoraloomError:
+        raise
+    except (LookupError, TypeError, ValueError, AttributeError, ArithmeticError) as error:
+        raise ModelError(
+            f"{file} lacks something, or has it in a form that is not known here",
+            where=where,
+            got=repr(error),
+            next="copy the files of the model again",
+        ) from error
 
 
 def source_of(source: Path | Plan) -> Source:
@@ -145,6 +165,7 @@ def _entries(model: Source, layout: Layout, encoding: Encoding) -> list[Entry]:
     for operation in model.tensors:
         place = layout.place(operation.name)
         if place is not None:
+            _need_heads(operation, place)
             kept = _kept(operation.shape, encoding)
             found[place.name] = Entry(place.name, operation.shape, kept, _pieces(operation, place))
     for name, tensor in layout.further_tensors().items():
@@ -158,6 +179,16 @@ def _entries(model: Source, layout: Layout, encoding: Encoding) -> list[Entry]:
             next="copy the files of the model again",
         )
     return list(found.values())
+
+
+def _need_heads(operation: Operation, place: Place) -> None:
+    """Raises ModelError for rows that are no whole heads."""
+    if place.heads and operation.shape[0] % (2 * place.heads):
+        raise ModelError(
+            f"`{operation.name}` has {operation.shape[0]} rows, which are no {place.heads} heads",
+            need="the config.json that belongs to these weights",
+            next="copy the files of the model again",
+        )
 
 
 def _kept(shape: tuple[int, ...], encoding: Encoding) -> Encoding:
