@@ -161,6 +161,19 @@ def test_an_adapter_of_others_is_sent_the_bare_prompt(
     assert "in the form of training" in both.err
 
 
+def test_the_name_of_a_run_is_enough(
+    trained: Any, loraloom: Door, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "runs").mkdir()
+    shutil.copytree(trained("alpaca").folder, tmp_path / "runs" / "first")
+    monkeypatch.chdir(tmp_path)
+    by_name = loraloom("generate", "--adapter", "first", "--max-new-tokens", 4, "--json", QUESTION)
+    by_folder = loraloom("generate", "--adapter", "runs/first", "--max-new-tokens", 4, "--json", QUESTION)
+    assert by_name.code == 0, by_name.err
+    assert by_name.json()[0]["text"] == by_folder.json()[0]["text"]
+    assert loraloom("generate", "--adapter", "second", QUESTION).code == 2
+
+
 def test_a_system_text_goes_to_the_template(
     world: World, plain_base: str, trained: Any, loraloom: Door
 ) -> None:

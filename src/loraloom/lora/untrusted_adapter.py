@@ -16,11 +16,14 @@ from typing import Any, cast
 
 from safetensors import SafetensorError, safe_open
 
+from loraloom.config.asked import Config
 from loraloom.errors import ModelError
 from loraloom.lora.others import other_kind, way_from_place
 from loraloom.lora.patterns import fault_of, is_plain
 
 CONFIG, WEIGHTS = "adapter_config.json", "adapter_model.safetensors"
+RUNS = Config().output_dir
+"""Where runs lie that are called by their name alone."""
 _LARGEST_CONFIG = 2**24
 
 Test = Callable[[Any], bool]
@@ -133,14 +136,15 @@ def tokenizer_home(folder: Path | None, base: str) -> str:
 
 
 def adapter_folder(place: str) -> Path:
-    """The folder with adapter_config.json that `place` means: itself, or best/ of a run.
+    """The folder with adapter_config.json that `place` means: itself, or best/ of a run, whose name
+    under runs/ is enough.
 
     Raises:
         ModelError: there is none.
     """
     path = Path(place)
     try:
-        for candidate in (path, path / "best", path / "adapter"):
+        for candidate in (path, path / "best", path / "adapter", Path(RUNS, place, "best")):
             if (candidate / CONFIG).is_file():
                 return candidate
         got = (
@@ -150,7 +154,7 @@ def adapter_folder(place: str) -> Path:
         )
     except (OSError, ValueError) as error:
         got = getattr(error, "strerror", None) or str(error)
-    need = "a folder with adapter_config.json, or a run folder"
+    need = "a folder with adapter_config.json, or a run"
     raise ModelError(
         f"`{place}` is no adapter of PEFT",
         got=got,
