@@ -20,7 +20,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from datetime import UTC, datetime
 from pathlib import Path
@@ -169,6 +169,25 @@ def merged(before: Sequence[dict[str, Any]], lines: Sequence[dict[str, Any]]) ->
     return sorted([*kept, *lines], key=lambda line: order.index(line["name"]))
 
 
+def described(found: Mapping[str, Any], cpu_seconds: float) -> dict[str, Any]:
+    """What was measured, and where and how."""
+    known = environment()
+    return {
+        "benchmark": "spec_table",
+        "schema_version": 1,
+        "command": "python benchmarks/spec_table/run.py",
+        "date": datetime.now(UTC).isoformat(timespec="seconds"),
+        "cpu_seconds": round(cpu_seconds, 1),
+        "environment": {
+            key: known[key] for key in ("python", "platform", "packages", "device", "cores")
+        },
+        "rows": {"train": TRAIN_ROWS, "validation": VALIDATION_ROWS, "test": TEST_ROWS},
+        "seeds": SEEDS,
+        "settings": dict(TASK),
+        **{key: found[key] for key in MEASURED if key in found},
+    }
+
+
 def report(result: dict[str, Any]) -> str:
     """Both tables beside the printed one, in Markdown."""
     claimed = {made.name: made.claimed for made in CONFIGURATIONS}
@@ -281,37 +300,25 @@ def main(arguments: Sequence[str]) -> int:
             made = next(made for made in CONFIGURATIONS if made.name == name)
             print(json.dumps(asdict(bench.alone(made, USUAL_RATE, int(packed)))))
             return 0
+        chosen = [
+            made for made in CONFIGURATIONS if not asked.rows or made.name in (DEFAULT, *asked.rows)
+        ]
         parts = {
             "usual": lambda: at_usual_rate(bench, chosen),
             "tuned": lambda: at_tuned_rate(bench, chosen),
             "alone": lambda: each_alone(asked.data),
         }
-        chosen = [
-            made for made in CONFIGURATIONS if not asked.rows or made.name in (DEFAULT, *asked.rows)
-        ]
         partly = (asked.only or asked.rows) and asked.out.is_file()
         kept = json.loads(asked.out.read_text()) if partly else {}
+        before = kept.get("cpu_seconds", 0)
         for name in asked.only or PARTS:
             for key, lines in parts[name]().items():
                 kept[key] = merged(kept.get(key, []) if asked.rows else [], lines)
+            # After each part, so that a later one that fails takes nothing along.
+            result = described(kept, before + time.process_time() - began)
+            asked.out.write_text(json.dumps(result, indent=1) + "\n")
             print(f"{name}: done", file=sys.stderr, flush=True)
-    known = environment()
-    result = {
-        "benchmark": "spec_table",
-        "schema_version": 1,
-        "command": "python benchmarks/spec_table/run.py",
-        "date": datetime.now(UTC).isoformat(timespec="seconds"),
-        "cpu_seconds": round(kept.get("cpu_seconds", 0) + time.process_time() - began, 1),
-        "environment": {
-            key: known[key] for key in ("python", "platform", "packages", "device", "cores")
-        },
-        "rows": {"train": TRAIN_ROWS, "validation": VALIDATION_ROWS, "test": TEST_ROWS},
-        "seeds": SEEDS,
-        "settings": dict(TASK),
-        **{key: value for key, value in kept.items() if key in MEASURED},
-    }
-    asked.out.write_text(json.dumps(result, indent=1) + "\n")
-    print(report(result))
+    print(report(kept))
     return 0
 
 
