@@ -60,6 +60,14 @@ def _layer(bnb: Any, weight_OD: Tensor, bias: Any, kind: str) -> nn.Module:
     return layer
 
 
+def repacked(layer: Any) -> Any:
+    """What `Linear4bit` becomes in eval on processors with bfloat16 products: its codes in another
+    order, for good."""
+    convert = bitsandbytes().functional._convert_weight_packed_for_cpu
+    layer.weight.data, layer.weight.quant_state = convert(layer.weight.data, layer.weight.quant_state)
+    return layer
+
+
 def quantised(model: nn.Module, kind: str, dtype: torch.dtype = torch.float32) -> Any:
     """The same copy as `load_base` would leave it: our layers over bitsandbytes' codes."""
     changed = in_bitsandbytes(model, kind)

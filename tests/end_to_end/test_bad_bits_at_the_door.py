@@ -74,6 +74,16 @@ def test_what_a_base_in_codes_cannot_be(
     refused(loraloom(*asked(verb, gptq, world.text, runs, *sets)), runs, *said)
 
 
+@pytest.mark.parametrize("verb", ["tune", "plan"])
+def test_loftq_where_nothing_is_quantised(
+    loraloom: Door, world: World, gptq: Path, tmp_path: Path, verb: str
+) -> None:
+    runs, said = tmp_path / "runs", "makes up for what quantising took"
+    words = asked(verb, world.llama, world.text, runs, LOFTQ)
+    refused(loraloom(*words), runs, said, "a base that is held as it is stored")
+    refused(loraloom(*asked(verb, gptq, world.text, runs, LOFTQ)), runs, said, "by gptq already")
+
+
 @pytest.mark.parametrize("verb", ["train", "tune", "plan", "check"])
 @pytest.mark.parametrize(
     "stated", [{"quant_method": "awq", "bits": 4}, {"bits": 3, "quant_method": "gptq"}]

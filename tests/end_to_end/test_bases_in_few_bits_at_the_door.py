@@ -178,7 +178,8 @@ def test_a_folder_that_is_quantised_already_is_trained_over_as_it_is(
     save_gptq(tmp_path / "base", sentences, 4)
     train = asked("train", str(tmp_path / "base"), wide[1], tmp_path / "runs", "auto")
     run = done(loraloom(*train, "--name", "one"), tmp_path / "runs" / "one")
-    assert run.result["base_quantization"] == "none"
+    assert run.result["base_quantization"] == "gptq int4"
+    assert "in the codes of its own files, gptq int4" in (run.folder / "report.html").read_text()
     refused = loraloom(*asked("train", str(tmp_path / "base"), wide[1], tmp_path / "runs", "nf4"))
     assert refused.code == 2 and "quantised by gptq already" in refused.err, refused.err
     config = run.folder / "config.yaml"

@@ -13,6 +13,7 @@ import pytest
 import torch
 from torch import nn
 
+from few_bits import repacked
 from loraloom.errors import ModelError, RequestError
 from loraloom.lora import quantised
 from loraloom.lora.base import load_base
@@ -177,15 +178,6 @@ def test_without_bitsandbytes_its_extra_is_named(
 def linear4bit(weight: torch.Tensor) -> Any:
     layer = bnb.nn.Linear4bit(weight.shape[1], weight.shape[0], False, weight.dtype, quant_type="nf4")
     layer.weight = bnb.nn.Params4bit(weight, quant_type="nf4").to("cpu")
-    return layer
-
-
-def repacked(layer: Any) -> Any:
-    """What `Linear4bit` becomes in eval on processors with bfloat16 products: its codes
-    in another order, for good."""
-    layer.weight.data, layer.weight.quant_state = bnb.functional._convert_weight_packed_for_cpu(
-        layer.weight.data, layer.weight.quant_state
-    )
     return layer
 
 

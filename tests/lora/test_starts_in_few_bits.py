@@ -147,8 +147,14 @@ def test_candidates_with_dora_share_one_spread_and_keep_none_of_it(
     assert len(spread) == 1
     numbers = doras[0].weight.dense().numel()
     kept = list[torch.Tensor]()
-    routing = Routing(tuple(Segment(n, i, i + 1) for i, n in enumerate("abc")), training=True)
     hooks = torch.autograd.graph.saved_tensors_hooks(lambda t: kept.append(t) or t, lambda t: t)
-    with hooks, packed.route(routing) as model:
-        model(torch.arange(1, 16).view(3, 5)).logits.sum().backward()
+    spreads = list[int]()
+    for trials in ("a", "abc"):
+        spread.clear()
+        routing = Routing(tuple(Segment(n, i, i + 1) for i, n in enumerate(trials)), training=True)
+        with hooks, packed.route(routing) as model:
+            model(torch.arange(1, 16).view(3, 5)[: len(trials)]).logits.sum().backward()
+        spreads.append(spread.count(id(doras[0].weight)))
+    # For the norms, W x and W drop(x): nothing before the first layer needs a gradient.
+    assert spreads == [3, 3]
     assert not [tensor for tensor in kept if tensor.ndim == 2 and tensor.numel() == numbers]

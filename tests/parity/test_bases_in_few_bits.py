@@ -14,7 +14,7 @@ from engine import candidate, largest_difference, linears, rows_for, run, traine
 from test_against_peft import PREFIX, VARIANTS, base_of, inputs_of, model_loss
 from test_pack_equals_alone import mixed
 
-from few_bits import KINDS, bitsandbytes, dense_twin, in_bitsandbytes, quantised
+from few_bits import KINDS, bitsandbytes, dense_twin, in_bitsandbytes, quantised, repacked
 from loraloom.data.batches import Order, collate
 from loraloom.lora.frozen import takes_onednn
 from loraloom.lora.state import peft_config
@@ -47,6 +47,28 @@ def test_each_trial_is_bit_for_bit_what_it_would_be_alone(family: str, kind: str
     ]
     model = quantised(full, kind)
     trials = [one for one in mixed(full, chosen.heads) if one.training.per_device_train_batch_size == 2]
+    together = run(trainer(model, rows, chosen.task, token_budget=10_000), trials)
+    for one in trials:
+        alone = run(trainer(model, rows, chosen.task), [one])[one.id]
+        assert largest_difference(weights_of(together[one.id]), weights_of(alone)) <= ROUNDED, one.id
+
+
+@pytest.mark.parametrize("kind", ["none", *KINDS])
+def test_bert_s_pooler_alone_adds_up_otherwise_in_a_pack(kind: str) -> None:
+    """It multiplies one row a text, frozen and in float32 over whatever base, and torch adds up two such
+    rows in another order than twelve. With two at a time, all else is bit for bit what it is alone."""
+    chosen, full = tiny.FAMILIES["bert"], tiny.model_of("bert", torch.float32)
+    rows = [row for row in rows_for("bert", count=300) if len(row.input_ids) == 8]
+    model = full if kind == "none" else quantised(full, kind)
+    pooler = model.bert.pooler
+    pooler.forward = lambda states: torch.cat(
+        [torch.tanh(pooler.dense(two)) for two in states[:, 0].split(2)]
+    )
+    targets = [path for path in linears(full) if "pooler" not in path]
+    trials = [
+        candidate(f"t{seed}", full, targets=targets, heads=chosen.heads, seed=seed, **more)
+        for seed, more in enumerate(({}, {"lora_dropout": 0.3}, {"r": 2}, {"use_dora": True}))
+    ]
     together = run(trainer(model, rows, chosen.task, token_budget=10_000), trials)
     for one in trials:
         alone = run(trainer(model, rows, chosen.task), [one])[one.id]
@@ -140,3 +162,43 @@ def test_training_is_peft_s_over_bitsandbytes(kind: str, tolerance: float, optio
         ours += [event.data["loss"] for event in engine.tick() if event.kind == "step"]
     theirs = in_peft(in_bitsandbytes(full, kind), one, start, rows, "causal_lm")
     assert ours == pytest.approx(theirs, rel=tolerance)
+
+
+def gradients(wrapped: Any) -> dict[str, torch.Tensor]:
+    """Of every B that gets one."""
+    ids = torch.arange(1, 13).view(2, 6)
+    wrapped.train().zero_grad(set_to_none=True)
+    wrapped(input_ids=ids, labels=ids).loss.backward()
+    own = wrapped.named_parameters()
+    return {name: p.grad.clone() for name, p in own if "lora_B" in name and p.grad is not None}
+
+
+def before_and_after_an_evaluation(base: Any) -> tuple[dict[str, torch.Tensor], dict[str, torch.Tensor]]:
+    wrapped = peft.get_peft_model(base, peft.LoraConfig(r=2, target_modules=["q_proj", "down_proj"]))
+    before = gradients(wrapped)
+    with torch.no_grad():
+        wrapped.eval()(input_ids=torch.arange(1, 7)[None])
+    return before, gradients(wrapped)
+
+
+def test_one_evaluation_spoils_bitsandbytes_own_layers_and_none_of_ours() -> None:
+    """Where the processor multiplies in bfloat16 they put their codes into another order, and the
+    gradient of their input is gone; elsewhere that order is forced on one of them."""
+    full = wide_llama().to(torch.bfloat16)
+    before, after = before_and_after_an_evaluation(quantised(full, "nf4", torch.bfloat16))
+    assert len(before) == 4 and after.keys() == before.keys()
+    assert all(grad.any() and torch.equal(after[name], grad) for name, grad in before.items())
+    theirs = in_bitsandbytes(full, "nf4")
+    layer = theirs.model.layers[0].self_attn.q_proj
+    sound = spread_by_bitsandbytes(layer)
+    if not layer.support_avx512bf16_for_cpu:
+        assert repacked(layer) is layer
+    else:
+        before, after = before_and_after_an_evaluation(theirs)
+        assert len(before) == 4 and len(after) < 4
+    assert (spread_by_bitsandbytes(layer) - sound).norm() > 0.5 * sound.norm()
+
+
+def spread_by_bitsandbytes(layer: Any) -> torch.Tensor:
+    state = layer.weight.quant_state
+    return bitsandbytes().functional.dequantize_4bit(layer.weight.data, state).float()

@@ -14,6 +14,7 @@ from stand_in import StandIn
 from streams import RaceError, Races, Stream, streams
 from torch import nn
 
+from few_bits import quantised
 from loraloom.errors import ModelError
 from loraloom.lora.checkpointing import repeated_blocks
 from loraloom.lora.quantised import Int8Linear
@@ -43,6 +44,11 @@ def in_eight_bits(model: Any) -> Any:
     return changed
 
 
+def in_four_bits(model: Any) -> Any:
+    """bitsandbytes makes codes of float32 at most."""
+    return quantised(copy.deepcopy(model).float(), "nf4", torch.float64)
+
+
 def trained(model: Any, family: str, targets: tuple[str, ...]) -> dict[str, Seat]:
     heads, rows = tiny.FAMILIES[family].heads, rows_for(family, count=6, longest=8)
     engine = trainer(
@@ -61,11 +67,14 @@ def trained(model: Any, family: str, targets: tuple[str, ...]) -> dict[str, Seat
     return run(engine, made)
 
 
-@pytest.mark.parametrize(("family", "few_bits"), [("llama", False), ("llama", True), ("t5", False)])
-def test_a_streamed_base_trains_as_a_resident_one(family: str, few_bits: bool, races: Races) -> None:
+@pytest.mark.parametrize(
+    ("family", "few_bits"), [("llama", ""), ("llama", "int8"), ("llama", "nf4"), ("t5", "")]
+)
+def test_a_streamed_base_trains_as_a_resident_one(family: str, few_bits: str, races: Races) -> None:
     model = tiny.model_of(family)
     targets = candidate("any", model).adapter.target_modules[:4]
-    model = in_eight_bits(model) if few_bits else model
+    if few_bits:
+        model = in_eight_bits(model) if few_bits == "int8" else in_four_bits(model)
     streamed = copy.deepcopy(model)
     here = trained(model.to("cuda"), family, targets)
     stream = BlockStream(streamed, DEVICE)

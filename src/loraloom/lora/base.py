@@ -22,6 +22,7 @@ from loraloom.lora.loading_memory import give_back_memory
 from loraloom.lora.mapped import mapped_files, refuse_copies
 from loraloom.lora.quantised import QuantisedLinear
 from loraloom.lora.quantised_loading import (
+    kind_of_stored,
     linears_outside_blocks,
     options_for_full,
     options_for_stored,
@@ -53,6 +54,7 @@ class Base:
         label_names: of a classifier's classes, in the order of its outputs.
         quantization: "nf4" or "int8" where the layers inside the blocks are held in few
             bits, else "none".
+        stored: how the base's own files are quantised, such as "gptq int4"; "none" for full weights.
         kept_layers: of a quantised base, the linear layers that are not: those outside the blocks.
     """
 
@@ -64,6 +66,12 @@ class Base:
     label_names: tuple[str, ...] = ()
     quantization: str = "none"
     kept_layers: tuple[str, ...] = ()
+    stored: str = "none"
+
+    @property
+    def held(self) -> str:
+        """In which bits the base is trained over, whoever quantised it."""
+        return self.stored if self.quantization == "none" else self.quantization
 
     @property
     def parameters(self) -> int:
@@ -221,6 +229,7 @@ def load_base(
         with quiet_transformers():
             config = transformers.AutoConfig.from_pretrained(name_or_path, **source, **labels)
             stored = stored_in(config)
+            kind = "none" if stored is None else kind_of_stored(config, stored)
             if stored is not None:
                 _refuse_twice(stored, quantization, name_or_path)
                 extra |= options_for_stored(config, stored, home)
@@ -272,6 +281,7 @@ def load_base(
         names,
         quantization,
         kept,
+        kind,
     )
     base.read_with(tokenizer)
     return base

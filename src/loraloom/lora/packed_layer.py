@@ -16,6 +16,7 @@ specification; the tests hold the two together in float64. What an adapter adds 
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 from functools import cached_property
 from typing import Any
@@ -28,7 +29,7 @@ from loraloom.lora.deltas import AdapterDelta, LayerWeights, OwnStack, StackedDe
 from loraloom.lora.dropout import keep_mask
 from loraloom.lora.frozen import Frozen, FrozenWeight, frozen_kernel
 from loraloom.lora.kernels.pack_deltas import KernelDeltas
-from loraloom.lora.parts import Dora, Drop, Part, share_norms
+from loraloom.lora.parts import Dora, Drop, Part, share_norms, share_products
 from loraloom.lora.routing import Route, Routing
 from loraloom.lora.segment import Segment
 
@@ -113,8 +114,8 @@ class PackedLayer(nn.Module):
         else:
             y = self._together(x_rows, routing, args, kwargs)
             if any(self._has_more(trial) for trial in trials):
-                share_norms([part for s in segments for part in self._doras(s)])
                 training = routing.training
+                self._share(x_rows, segments, training)
                 y = torch.cat([self._finished(s, x_rows, y, training, args, kwargs) for s in segments])
         return y if x_rows is x else y.flatten(0, 1)
 
@@ -124,6 +125,14 @@ class PackedLayer(nn.Module):
 
     def _doras(self, segment: Segment) -> list[Dora]:
         return [part for part in self.parts.get(segment.trial, ()) if isinstance(part, Dora)]
+
+    def _share(self, x: Tensor, segments: Sequence[Segment], training: bool) -> None:
+        """What all candidates with DoRA ask of the frozen weight, asked once."""
+        doras = [(segment, part) for segment in segments for part in self._doras(segment)]
+        share_norms([part for _, part in doras])
+        wet = [(s, part) for s, part in doras if training and self.dropouts.get(s.trial, 0.0) > 0]
+        dropped = [self._dropout(s, training)(x[s.start : s.stop]) for s, _ in wet]
+        share_products([part for _, part in wet], dropped)
 
     def _together(self, x: Tensor, routing: Routing, args: Args, kwargs: Kwargs) -> Tensor:
         """Frozen layer and plain LoRA for all rows."""

@@ -64,6 +64,7 @@ class Dora:
 
     Attributes:
         norm_O: ||W + s B A|| of each output feature, as `share_norms` last found it.
+        shared: the candidate's drop(x) and W drop(x), as `share_products` left them for the next call.
     """
 
     weight: FrozenWeight
@@ -73,13 +74,15 @@ class Dora:
     magnitude_O: nn.Parameter
     scale: float
     norm_O: Tensor = field(default_factory=lambda: torch.empty(0))
+    shared: tuple[Tensor, Tensor] | None = None
 
     def __call__(self, x: Tensor, y: Tensor, drop: Drop) -> Tensor:
         a_RD, b_OR = self.a_RD.to(x.dtype), self.b_OR.to(x.dtype)
         factor_O = (self.magnitude_O / self.norm_O).to(x.dtype)
-        dropped = drop(x)
-        unbiased = y if self.frozen_bias_O is None else y - self.frozen_bias_O
-        plain = unbiased if dropped is x else frozen_product(dropped, self.weight)
+        if self.shared is None:
+            dropped, plain = x, y if self.frozen_bias_O is None else y - self.frozen_bias_O
+        else:
+            (dropped, plain), self.shared = self.shared, None
         delta = F.linear(F.linear(dropped, a_RD), b_OR)
         return y + (factor_O - 1) * plain + factor_O * self.scale * delta
 
@@ -100,6 +103,20 @@ def share_norms(parts: Sequence[Dora]) -> None:
             norms.append(torch.linalg.vector_norm(merged_RD, dim=1))
     for part, norms in zip(parts, found, strict=True):
         part.norm_O = torch.cat(norms)
+
+
+def share_products(parts: Sequence[Dora], dropped: Sequence[Tensor]) -> None:
+    """W drop(x) of all candidates that have DoRA with dropout in a layer; its weight is asked for once,
+    and once more on the way back.
+
+    Args:
+        dropped: of each part drop(x) [rows, .., D].
+    """
+    if not parts:
+        return
+    plain = frozen_product(torch.cat(list(dropped)), parts[0].weight)
+    for part, own, wide in zip(parts, dropped, plain.split([len(one) for one in dropped]), strict=True):
+        part.shared = own, wide
 
 
 class OwnDtype(nn.Module):

@@ -61,6 +61,17 @@ def stored_in(config: Any) -> str | None:
     return method
 
 
+def kind_of_stored(config: Any, method: str) -> str:
+    """Method and bits of a base whose own files are quantised: "bitsandbytes nf4", "gptq int4"."""
+    found = config.quantization_config
+    stated: Mapping[str, Any] = found if isinstance(found, dict) else found.to_dict()
+    if method == "gptq":
+        return f"{method} int{stated['bits']}"
+    if method == "bitsandbytes" and stated.get("load_in_4bit"):
+        return f"{method} {stated.get('bnb_4bit_quant_type', 'fp4')}"
+    return f"{method} int8"
+
+
 def options_for_stored(config: Any, method: str, device: str) -> dict[str, Any]:
     """What `from_pretrained` is given to read a base that is quantised already."""
     require_reader(method, device)

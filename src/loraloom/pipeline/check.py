@@ -194,7 +194,7 @@ def _encoded(read: Read, refused: dict[str, LoraloomError]) -> Encoded | None:
 
 
 def _planned(config: Config, facts: Facts, refused: dict[str, LoraloomError]) -> Plan:
-    """The plan; where targets or memory are refused, that of the same request without them."""
+    """The plan; where targets, a start or memory are refused, that of the same request without them."""
     try:
         return make_plan(config, facts)
     except ModelError as error:
@@ -205,6 +205,7 @@ def _planned(config: Config, facts: Facts, refused: dict[str, LoraloomError]) ->
             modules_to_save="auto",
             rank_pattern={},
             alpha_pattern={},
+            init_lora_weights=True,
         )
         return _planned(replace(config, adapter=free), facts, refused)
     except MemoryBudgetError:  # told by the check of memory, which names the largest batch that fits

@@ -92,7 +92,7 @@ def set_up(
         direction=bench.direction,
         environment=environment(bench.values[names.DTYPE]),
         base_parameters=bench.base.parameters,
-        base_quantization=bench.base.quantization,
+        base_quantization=bench.base.held,
         base_fingerprint=marks.get(MODEL, ""),
         labels=list(prepared.data.label_names or ()),
     )

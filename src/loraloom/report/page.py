@@ -31,7 +31,7 @@ from loraloom.report.landscape import search_figures
 from loraloom.report.modules import module_figures
 from loraloom.report.plots import figures, read_curves, role
 from loraloom.report.table import Column, columns, mark, setting
-from loraloom.report.words import QUANTISED, duration, number
+from loraloom.report.words import duration, held_in, number
 from loraloom.store.folder import RunFolder, write_atomically
 from loraloom.store.result import RunResult
 from loraloom.store.samples import read_samples
@@ -118,7 +118,7 @@ def render(folder: RunFolder) -> str:
         reproduce=reproduce_command(folder, result),
         train_winner=train_command(folder, result),
         snippet=load_snippet(folder, result),
-        held=QUANTISED.get(result.base_quantization),
+        held=held_in(result.base_quantization),
         ask=try_command(folder, result),
         serve=serve_command(folder, result),
         nonce=secrets.token_urlsafe(16),

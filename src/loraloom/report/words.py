@@ -12,7 +12,14 @@ LONGEST_NAME = 30
 MOST_DIGITS = 6
 """After the point of a measured value, however small its error."""
 QUANTISED = {"nf4": "in NF4 with double quantisation", "int8": "in 8 bits"}
-"""How a base is held in few bits."""
+"""How a base is held that was quantised as it was read."""
+
+
+def held_in(quantization: str) -> str | None:
+    """How a run's base is held, in words; None where it is as its files have it, in full."""
+    if quantization == "none":
+        return None
+    return QUANTISED.get(quantization, f"in the codes of its own files, {quantization}")
 
 
 def with_error(value: float, error: float = math.nan) -> str:

@@ -64,7 +64,7 @@ class RunResult:
     """Parameters of the frozen base: what the share of trainable ones is taken of. 0: unknown."""
     base_quantization: str = "none"
     """How the base was held: "nf4" or "int8", its layers inside the blocks in few bits;
-    "none", as its files have it."""
+    how its files are quantised, such as "gptq int4"; "none", in full."""
     base_fingerprint: str = ""
     """Of the base's config and weights: runs with the same one had the same base,
     wherever it lay. Empty: unknown."""

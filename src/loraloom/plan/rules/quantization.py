@@ -81,6 +81,7 @@ def check(case: Case) -> None:
     """Refuse what cannot be held in the bits that were asked for.
 
     Raises:
+        ModelError: LoftQ where nothing is quantised.
         ConfigError: codes of codes; 8 bits under float16; a device without a way to spread codes.
     """
     kind, method, device = case.decided.quantization, case.facts.model.prequantized, case.facts.device
@@ -92,6 +93,12 @@ def check(case: Case) -> None:
             need="the base that they were made from, or these codes as they are",
             next=f"leave {KEY} out: the base is taken as it is stored",
         )
+    if kind == "none" and packs_candidates(case):
+        from loraloom.lora.init import LOFTQ, nothing_was_quantised
+
+        if case.asked.adapter.init_lora_weights == LOFTQ:
+            stored = f"weights that are quantised by {method} already" if method else None
+            raise nothing_was_quantised(stored or "a base that is held as it is stored")
     if kind == "int8" and case.decided.dtype == "float16":
         raise ConfigError(
             f"`{KEY}: int8` over a float16 base is not offered",
