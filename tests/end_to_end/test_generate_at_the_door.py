@@ -167,8 +167,9 @@ def test_the_name_of_a_run_is_enough(
     (tmp_path / "runs").mkdir()
     shutil.copytree(trained("alpaca").folder, tmp_path / "runs" / "first")
     monkeypatch.chdir(tmp_path)
-    by_name = loraloom("generate", "--adapter", "first", "--max-new-tokens", 4, "--json", QUESTION)
-    by_folder = loraloom("generate", "--adapter", "runs/first", "--max-new-tokens", 4, "--json", QUESTION)
+    asked = ["--max-new-tokens", 4, "--json", QUESTION]
+    by_name = loraloom("generate", "--adapter", "first", *asked)
+    by_folder = loraloom("generate", "--adapter", "runs/first", *asked)
     assert by_name.code == 0, by_name.err
     assert by_name.json()[0]["text"] == by_folder.json()[0]["text"]
     assert loraloom("generate", "--adapter", "second", QUESTION).code == 2
