@@ -13,6 +13,7 @@ from peft import PeftModel
 from small_bases import called, load_base, save_adapter
 
 from loraloom.adapters.form import normal, read_form
+from loraloom.adapters.inspect import kept_share, rounded
 
 Bases = Callable[[str], Path]
 
@@ -54,6 +55,7 @@ def test_inspect_measures_beside_the_base(bases: Bases, tmp_path: Path) -> None:
         )
         assert 1 <= layer["effective_rank"] <= layer["rank"] == 4
         assert 0 <= layer["kept"]["bf16"] < layer["kept"]["f16"] <= 1
+        assert "Q8_0" not in layer["kept"], "rows of 24 do not divide into blocks of 32"
     assert found["kept"]["bf16"] < found["kept"]["f16"]
     assert found["trained_over"] == {
         "name": str(base),
@@ -67,6 +69,17 @@ def test_inspect_measures_beside_the_base(bases: Bases, tmp_path: Path) -> None:
     assert any(line.startswith("q_proj") for line in lines)
     table = [line for line in lines if str(tmp_path) not in line and str(base) not in line]
     assert max(map(len, table)) <= 80
+
+
+def test_eight_bits_are_those_of_gguf() -> None:
+    quants = pytest.importorskip("gguf.quants", reason="needs the extra `gguf`")
+    kind = pytest.importorskip("gguf").GGMLQuantizationType.Q8_0
+    weight = torch.randn(5, 96, generator=torch.Generator().manual_seed(0)) * 0.05
+    weight[2, :32] = 0
+    expected = quants.dequantize(quants.quantize(weight.numpy(), kind), kind)
+    torch.testing.assert_close(rounded(weight, "Q8_0"), torch.from_numpy(expected), rtol=1e-6, atol=0)
+    small, large = (kept_share(weight, torch.randn(5, 96) * size, "Q8_0") for size in (1e-6, 0.5))
+    assert small < 0.1 and large > 0.95
 
 
 REFUSED: dict[str, tuple[dict[str, Any], dict[str, str]]] = {

@@ -1,24 +1,22 @@
-"""combine, resize and extract: what comes out is what the live adapters compute."""
+"""combine, average, resize and extract: what comes out is what the live adapters compute."""
 
 from __future__ import annotations
 
 import json
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
-from hypothesis import given, settings
-from hypothesis import strategies as st
 from peft import PeftModel
+from safetensors.torch import load_file, save_file
 from small_bases import called, load_base, save_adapter
 
 from loraloom.adapters.combine import METHODS
-from loraloom.adapters.combine.conflicts import cosine
-from loraloom.adapters.combine.task import LayerTask
-from loraloom.adapters.factors import approximated, concatenated, truncated
-from loraloom.adapters.form import Factor, read_form
+from loraloom.adapters.form import Form, read_form
+from loraloom.adapters.save import write_form
 
 Bases = Callable[[str], Path]
 PATTERNS: dict[str, Any] = {
@@ -59,6 +57,7 @@ def test_identities(kind: str, bases: Bases, tmp_path: Path) -> None:
         "combined": ("combine", adapter, "--method", "ties"),
         "resized": ("resize", adapter, "--rank", "6"),
         "energetic": ("resize", adapter, "--energy", "1"),
+        "by ratio": ("resize", adapter, "--ratio", "1e-6"),
     }
     for name, words in ways.items():
         code, _, err = called("adapter", *words, "--out", tmp_path / name)
@@ -92,6 +91,128 @@ def test_cat_is_both_live(bases: Bases, tmp_path: Path) -> None:
         path: 0.5 * one.get(path, torch.zeros(())) - 2 * two.get(path, torch.zeros(())) for path in both
     }
     same(both, expected)
+
+
+def test_one_adapter_alone_keeps_what_is_no_sum(bases: Bases, tmp_path: Path) -> None:
+    """With a weight of 1; magnitudes have no place in what is written."""
+    base = bases("qwen2")
+    biased = save_adapter(base, tmp_path / "a", bias="lora_only")
+    code, _, err = called("adapter", "combine", biased, "--model", base, "--out", tmp_path / "c")
+    assert code == 0, err
+    before, after = read_form(biased).whole, read_form(tmp_path / "c").whole
+    assert len(after) == 4 and after.keys() == before.keys()
+    assert all(torch.equal(after[name], before[name]) for name in before)
+    words = ("adapter", "combine", biased, "--weights", "0.5", "--out", tmp_path / "d")
+    code, _, err = called(*words)
+    assert code == 2 and "4 trained biases" in err
+    dora = save_adapter(base, tmp_path / "dora", use_dora=True)
+    code, _, err = called("adapter", "combine", dora, "--out", tmp_path / "d")
+    assert code == 2 and "DoRA" in err
+
+
+def test_what_was_made_is_proved_over_its_base(bases: Bases, tmp_path: Path) -> None:
+    """cat answers as both adapters live; ties does not, and says by how much."""
+    base = bases("llama")
+    folders = [save_adapter(base, tmp_path / "a", seed=1)]
+    folders.append(save_adapter(base, tmp_path / "b", seed=2, target_modules=["q_proj", "up_proj"]))
+    for method, exact in (("cat", True), ("soup", False), ("ties", False)):
+        out = tmp_path / method
+        words = ("--weights", "0.5,-2", "--method", method, "--model", base, "--out", out)
+        code, text, err = called("adapter", "combine", *folders, *words, "--json")
+        assert code == 0, err
+        proof = json.loads((out / "proof.json").read_text())
+        assert json.loads(text)["proof"] == proof
+        assert proof["passed"] and proof["adapters"] == [str(folder) for folder in folders]
+        assert (proof["error"] < 1e-6) is exact
+        assert (proof["least"] is None) is (method == "ties")
+        assert (proof["logits"]["kl_mean"] < 1e-9) is exact
+        assert proof["logits"]["effect"] > 1e-3
+    code, text, err = called("adapter", "verify", tmp_path / "cat", "--model", base)
+    assert code == 0, err
+    assert text.startswith("proved: KL")
+
+
+def half_of_one_layer(form: Form, out: Path) -> Path:
+    path = next(iter(form.factors))
+    spoilt = replace(form.factors[path], scale=0.5)
+    return write_form(replace(form, factors={**form.factors, path: spoilt}), out)
+
+
+@pytest.mark.parametrize("verb", ["combine", "resize", "average"])
+def test_an_adapter_that_is_not_what_was_asked_for_is_rejected(
+    verb: str, bases: Bases, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    base = bases("llama")
+    folders = [save_adapter(base, tmp_path / name, seed=seed) for seed, name in enumerate("ab")]
+    monkeypatch.setattr("loraloom.pipeline.reshape.write_form", half_of_one_layer)
+    words = (folders[0], "--rank", "3") if verb == "resize" else folders
+    code, out, err = called("adapter", verb, *words, "--out", tmp_path / "c", "--json")
+    assert code == 1 and "is not what was asked for" in err
+    assert json.loads(out)["proof"]["passed"] is False
+    assert not (tmp_path / "c").exists() and (tmp_path / "c.rejected").is_dir()
+
+
+def test_a_ratio_keeps_directions_by_their_size(bases: Bases, tmp_path: Path) -> None:
+    base = bases("llama")
+    adapter = save_adapter(base, tmp_path / "a", r=6)
+    values = [torch.linalg.svdvals(update.double()) for update in updates(adapter, base).values()]
+    ratio = 0.6
+    expected = max(int((one >= ratio * one[0]).sum()) for one in values)
+    words = ("adapter", "resize", adapter, "--ratio", ratio, "--out", tmp_path / "r", "--json")
+    code, out, err = called(*words)
+    assert code == 0, err
+    found = json.loads(out)
+    assert found["rank"] == expected < 6
+    lost = sum(float(one[expected:].square().sum()) for one in values)
+    every = sum(float(one.square().sum()) for one in values)
+    assert found["proof"]["error"] == pytest.approx((lost / every) ** 0.5, rel=1e-3)
+    for wrong in (("--ratio", 2), ("--ratio", 0.1, "--rank", 2)):
+        code, _, err = called("adapter", "resize", adapter, *wrong, "--out", tmp_path / "x")
+        assert code == 2 and "--ratio" in err
+
+
+def test_the_mean_of_adapters_is_that_of_their_updates(bases: Bases, tmp_path: Path) -> None:
+    base = bases("llama")
+    folders = [save_adapter(base, tmp_path / name, seed=seed) for seed, name in enumerate("abc")]
+    words = (*folders, "--rank", "12", "--out", tmp_path / "m")
+    code, out, err = called("adapter", "average", *words)
+    assert code == 0, err
+    assert "mean of the updates of 3 adapters" in out and "no run lies around them" in out
+    parts = [updates(folder, base) for folder in folders]
+    mean = {path: torch.stack([part[path] for part in parts]).mean(0) for path in parts[0]}
+    same(updates(tmp_path / "m", base), mean)
+    code, _, err = called("adapter", "average", folders[0], "--out", tmp_path / "n")
+    assert code == 2 and "a mean needs two" in err
+
+
+def test_conflicts_are_shown_by_module_and_adapters_of_other_layers_are_stacked(
+    bases: Bases, tmp_path: Path
+) -> None:
+    base = bases("llama")
+    first = save_adapter(base, tmp_path / "a", target_modules=["q_proj", "v_proj"])
+    beside = save_adapter(base, tmp_path / "b", target_modules=["up_proj"])
+    against = save_adapter(base, tmp_path / "c", target_modules=["v_proj"])
+    mirrored = load_file(first / "adapter_model.safetensors")
+    kept = {
+        key: -tensor if "lora_B" in key else tensor
+        for key, tensor in mirrored.items()
+        if "v_proj" in key
+    }
+    save_file(kept, against / "adapter_model.safetensors")
+    words = ("adapter", "combine", first, beside, against, "--out", tmp_path / "x")
+    code, out, err = called(*words, "--dry-run")
+    assert code == 0, err
+    assert "they change different layers: cat keeps both whole" in out
+    assert "they take each other back" in out and "(most in v_proj)" in out
+    assert not (tmp_path / "x").exists()
+    pairs = json.loads(called(*words, "--json")[1])["conflicts"]
+    assert [(pair["common"], pair["apart"]) for pair in pairs] == [(0, 6), (2, 2), (0, 4)]
+    module = pairs[1]["modules"]["v_proj"]
+    assert module["cosine"] == pytest.approx(-1, abs=1e-5)
+    assert module["interference"] == pytest.approx(1, abs=1e-5)
+    made, one, up = (updates(folder, base) for folder in (tmp_path / "x", first, beside))
+    expected = up | {path: update for path, update in one.items() if "q_proj" in path}
+    same({path: update for path, update in made.items() if "v_proj" not in path}, expected)
 
 
 @pytest.mark.parametrize("method", METHODS)
@@ -175,70 +296,6 @@ def test_extract_lists_what_it_leaves_out(bases: Bases, tmp_path: Path) -> None:
     words = ("--base", base, "--tuned", base, "--rank", 2, "--out", tmp_path / "y")
     code, _, err = called("adapter", "extract", *words)
     assert code == 2 and "no linear layer differs" in err
-
-
-# -- properties --------------------------------------------------------------------------------------
-
-SEEDS = st.integers(0, 10**6)
-RANKS = st.integers(1, 5)
-
-
-def pair(seed: int, rank: int) -> tuple[torch.Tensor, torch.Tensor]:
-    random = torch.Generator().manual_seed(seed)
-    return torch.randn(rank, 9, generator=random), torch.randn(7, rank, generator=random)
-
-
-@settings(max_examples=30, deadline=None)
-@given(seed=SEEDS, rank=RANKS, kept=RANKS)
-def test_truncation_has_the_best_error_of_its_rank(seed: int, rank: int, kept: int) -> None:
-    a, b = pair(seed, rank)
-    short_a, short_b = truncated(a, b, kept)
-    assert short_a.shape[0] == kept == short_b.shape[1]
-    values = torch.linalg.svdvals((b @ a).double())
-    optimum = float(values[kept:].square().sum().sqrt())
-    error = float((b @ a - short_b @ short_a).norm())
-    assert error == pytest.approx(optimum, rel=1e-4, abs=1e-5)
-
-
-@settings(max_examples=20, deadline=None)
-@given(seed=SEEDS, ranks=st.lists(RANKS, min_size=2, max_size=4))
-def test_methods_that_keep_everything_are_the_sum(seed: int, ranks: list[int]) -> None:
-    pairs = [pair(seed + i, rank) for i, rank in enumerate(ranks)]
-    task = LayerTask("layer", pairs, [1.0] * len(pairs), 7, 1.0, seed)
-    total = sum(b @ a for a, b in pairs)
-    for method in ("cat", "svd", "dare"):
-        a, b = METHODS[method](task)
-        torch.testing.assert_close(b @ a, total, rtol=1e-4, atol=1e-4)
-    a, b = METHODS["soup"](task)
-    torch.testing.assert_close(b @ a, total / len(pairs), rtol=1e-4, atol=1e-4)
-
-
-@settings(max_examples=20, deadline=None)
-@given(seed=SEEDS, rank=RANKS, copies=st.integers(2, 4))
-def test_equal_updates_agree_in_every_sign(seed: int, rank: int, copies: int) -> None:
-    a, b = pair(seed, rank)
-    task = LayerTask("layer", [(a, b)] * copies, [1.0] * copies, 7, 1.0, 0)
-    for method in ("ties", "knots", "soup"):
-        got_a, got_b = METHODS[method](task)
-        torch.testing.assert_close(got_b @ got_a, b @ a, rtol=1e-4, atol=1e-4)
-
-
-@given(seed=SEEDS, rank=RANKS)
-def test_cosine_is_that_of_the_dense_updates(seed: int, rank: int) -> None:
-    (a, b), (a2, b2) = pair(seed, rank), pair(seed + 1, 3)
-    expected = torch.cosine_similarity((b @ a).flatten().double(), (b2 @ a2).flatten().double(), dim=0)
-    got = cosine(Factor("x", a, b, 0.5), Factor("x", a2, b2, 3.0))
-    assert got == pytest.approx(float(expected), abs=1e-5)
-
-
-def test_a_large_update_is_approximated_as_well_as_can_be() -> None:
-    random = torch.Generator().manual_seed(0)
-    dense = torch.randn(700, 600, generator=random) / (1 + torch.arange(600))
-    a, b = approximated(dense, 8)
-    optimum = float(torch.linalg.svdvals(dense)[8:].square().sum().sqrt())
-    assert float((dense - b @ a).norm()) <= 1.001 * optimum
-    one, other = concatenated([(a, b), (a, -b)])
-    assert float((other @ one).norm()) < 1e-4
 
 
 def test_what_was_resized_keeps_its_head(bases: Bases, tmp_path: Path) -> None:

@@ -11,6 +11,9 @@ import torch
 import transformers as tf
 from doorway import Door, Run, World
 
+from loraloom.adapters.form import read_form
+from loraloom.adapters.made_proof import relative_error
+
 
 def test_the_best_of_a_run_is_merged_and_answers_alike(
     tuned: Run, loraloom: Door, tmp_path: Path
@@ -57,3 +60,55 @@ def test_a_base_that_is_not_here_is_named(
     verb, *rest = words
     answer = loraloom("adapter", verb, tuned.folder, *rest, "--model", tmp_path / "nowhere")
     assert answer.code == 2 and "nowhere" in answer.err
+
+
+@pytest.mark.parametrize("start", ["pissa", "olora"])
+def test_an_adapter_over_a_changed_base_is_reshaped_as_any_other(
+    start: str, world: World, loraloom: Door, tmp_path: Path
+) -> None:
+    """Such a start is saved as plain LoRA of twice the rank over the base as it is."""
+    words = ["train", "--model", world.llama, "--data", world.text, "--max-steps", 3]
+    words += ["--r", 3, "--learning-rate", 2e-3, "--output-dir", tmp_path, "--name", "run", "--quiet"]
+    answer = loraloom(*words, "--set", f"adapter.init_lora_weights={start}")
+    assert answer.code == 0, answer.err
+    trained = read_form(tmp_path / "run" / "best")
+    assert trained.ranks == (6,)
+    asked = {path: [factor.pair] for path, factor in trained.factors.items()}
+    merge = ("merge", tmp_path / "run", "--dtype", "float32", "--out", tmp_path / "merged")
+    ways = {
+        "combined": ("combine", tmp_path / "run"),
+        "resized": ("resize", tmp_path / "run", "--rank", 6),
+        "extracted": ("extract", "--base", world.llama, "--tuned", tmp_path / "merged", "--rank", 6),
+    }
+    merged = loraloom("adapter", *merge)
+    assert merged.code == 0, merged.err
+    for name, verb in ways.items():
+        made = loraloom("adapter", *verb, "--out", tmp_path / name)
+        assert made.code == 0, made.err
+        assert relative_error(read_form(tmp_path / name), asked) < 1e-5
+
+
+def test_the_seeds_of_a_run_are_averaged_and_scored_on_its_validation(
+    world: World, loraloom: Door, tmp_path: Path
+) -> None:
+    words = ["tune", "--model", world.chat_llama, "--data", world.chat, "--validation", 0.3]
+    words += ["--trials", 2, "--max-steps", 4, "--output-dir", tmp_path, "--name", "run", "--quiet"]
+    answer = loraloom(*words, "--set", "search.seeds_for_finalists=2")
+    assert answer.code == 0, answer.err
+    made = loraloom("adapter", "average", tmp_path / "run", "--out", tmp_path / "mean", "--json")
+    assert made.code == 0, made.err
+    found = made.json()
+    assert len(found["adapters"]) >= 2
+    assert all("/run/trials/" in folder for folder in found["adapters"])
+    assert found["proof"]["made_by"] == "average"
+    assert len(found["scores"]["seeds"]) == len(found["adapters"])
+    words = ("--adapter", tmp_path / "mean", "--data", world.chat, "--validation", 0.3)
+    scored = loraloom("evaluate", *words, "--split", "validation", "--json")
+    assert scored.code == 0, scored.err
+    metric = found["scores"]["metric"]
+    assert scored.json()["metrics"][metric] == pytest.approx(found["scores"]["average"], rel=1e-5)
+
+
+def test_a_run_with_one_seed_has_no_mean(tuned: Run, loraloom: Door, tmp_path: Path) -> None:
+    answer = loraloom("adapter", "average", tuned.folder, "--out", tmp_path / "mean")
+    assert answer.code == 2 and "a mean needs two" in answer.err, answer.err

@@ -12,6 +12,8 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
+Pair = tuple[Tensor, Tensor]
+"""A [R, D] and B [O, R] of a product B A."""
 FULL = 1 - 1e-12
 """A share of the energy that counts as all of it in float64."""
 
@@ -21,7 +23,7 @@ SPARE_DIRECTIONS = 16
 """Looked for beside those that are kept, so that the last ones are right too."""
 
 
-def concatenated(pairs: Sequence[tuple[Tensor, Tensor]]) -> tuple[Tensor, Tensor]:
+def concatenated(pairs: Sequence[Pair]) -> Pair:
     """One product (A, B) that is the sum of several: the As one above the other, the Bs side by side."""
     return torch.cat([a for a, _ in pairs]), torch.cat([b for _, b in pairs], 1)
 
@@ -48,6 +50,17 @@ def truncated(a_RD: Tensor, b_OR: Tensor, rank: int) -> tuple[Tensor, Tensor]:
     return a.to(torch.float32), b.to(torch.float32)
 
 
+def product_norm(pairs: Sequence[Pair]) -> float:
+    """|sum of B A|, Frobenius, in float64; 0 of no products."""
+    return float(singular_values(*concatenated(pairs)).norm()) if pairs else 0.0
+
+
+def difference_norm(pairs: Sequence[Pair], others: Sequence[Pair]) -> float:
+    """|sum of B A - sum of the others' B A|, without what the two have in common taken away in between:
+    no digits are lost."""
+    return product_norm([*pairs, *((a, -b) for a, b in others)])
+
+
 def singular_values(a_RD: Tensor, b_OR: Tensor) -> Tensor:
     """Of B A, largest first, in float64."""
     return product_svd(a_RD, b_OR)[1]
@@ -70,6 +83,16 @@ def rank_for_energy(values_S: Tensor, share: float) -> int:
         return 1
     enough = energy_S >= min(share, FULL) * energy_S[-1]
     return int(enough.to(torch.int64).argmax()) + 1
+
+
+def rank_for_ratio(values_S: Tensor, ratio: float) -> int:
+    """How many singular values are at least this share of the largest; at least 1."""
+    return max(1, int((values_S >= ratio * values_S[0]).sum()))
+
+
+def least_error(pairs: Sequence[Pair], rank: int) -> float:
+    """|sum - best product of a rank|, Frobenius (Eckart and Young, 1936)."""
+    return float(singular_values(*concatenated(pairs))[rank:].norm()) if pairs else 0.0
 
 
 def approximated(dense_OD: Tensor, rank: int) -> tuple[Tensor, Tensor]:

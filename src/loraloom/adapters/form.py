@@ -19,6 +19,7 @@ from safetensors.torch import load_file
 from torch import Tensor
 from torch.nn.functional import pad
 
+from loraloom.adapters.factors import Pair
 from loraloom.errors import ModelError
 from loraloom.lora.patterns import fault_of
 from loraloom.lora.untrusted_adapter import (
@@ -54,6 +55,11 @@ class Factor:
     @property
     def rank(self) -> int:
         return self.a_RD.shape[0]
+
+    @property
+    def pair(self) -> Pair:
+        """A and B with the scale in B."""
+        return self.a_RD, self.b_OR * self.scale
 
     def update(self, rows: slice = EVERY, *, transposed: bool = False) -> Tensor:
         """What is added to some rows of the weight [O, D], in PEFT's order of steps.

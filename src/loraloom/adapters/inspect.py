@@ -19,7 +19,10 @@ from loraloom.adapters.factors import effective_rank, singular_values
 from loraloom.adapters.form import Factor, read_form
 from loraloom.adapters.servers import refusals
 
-FORMATS = {"bf16": torch.bfloat16, "f16": torch.float16}
+FORMATS = ("bf16", "f16", "Q8_0")
+_DTYPES = {"bf16": torch.bfloat16, "f16": torch.float16}
+BLOCK = 32
+"""Numbers of a row that Q8_0 gives one scale; rows that are no multiple of it are kept otherwise."""
 
 
 @dataclass(frozen=True)
@@ -35,7 +38,8 @@ class Layer:
     relative_norm: float | None = None
     """|scale B A| / |W|."""
     kept: Mapping[str, float] | None = None
-    """Share of the update that is left when the merged weight is rounded, by format."""
+    """Share of the update that is left when the merged weight is rounded, by format; Q8_0 is missing
+    where the rows do not divide into its blocks."""
 
 
 @dataclass(frozen=True)
@@ -77,7 +81,7 @@ def inspect_adapter(folder: Path, base: Path | None = None) -> Inspection:
         layers,
         tuple(form.beyond_factors()),
         refusals(form),
-        None if files is None else {name: _together(layers, name) for name in FORMATS},
+        None if files is None else _all_together(layers),
     )
 
 
@@ -89,23 +93,42 @@ def _layer(factor: Factor, files: BaseFiles | None) -> Layer:
         return plain
     stored, transposed = files.layer(factor)
     weight, delta = stored.read().to(torch.float32), factor.update(transposed=transposed)
+    if transposed and not factor.is_embedding:  # GGUF keeps a layer as out x in, and a token as a row
+        weight, delta = weight.T.contiguous(), delta.T.contiguous()
     size = float(torch.linalg.vector_norm(weight))
-    kept = {name: kept_share(weight, delta, dtype) for name, dtype in FORMATS.items()}
+    fits = [name for name in FORMATS if name in _DTYPES or weight.shape[1] % BLOCK == 0]
+    kept = {name: kept_share(weight, delta, name) for name in fits}
     return replace(plain, relative_norm=norm / size if size else None, kept=kept)
 
 
-def kept_share(weight: Tensor, delta: Tensor, dtype: torch.dtype) -> float:
-    """Share of an update that rounding to `dtype` leaves of it, from 0 to 1."""
-    change = (weight + delta).to(dtype).to(torch.float32) - weight.to(dtype).to(torch.float32)
+def kept_share(weight: Tensor, delta: Tensor, format: str) -> float:
+    """Share of an update that rounding to a format leaves of it, from 0 to 1."""
+    change = rounded(weight + delta, format) - rounded(weight, format)
     size = torch.linalg.vector_norm(delta)
     lost = torch.linalg.vector_norm(change - delta)
     return 1.0 if not size > 0 else max(0.0, 1.0 - float(lost / size))
 
 
+def rounded(weight: Tensor, format: str) -> Tensor:
+    """A weight [O, D] as a format of `FORMATS` holds it, in float32.
+
+    Q8_0 of llama.cpp: each 32 numbers of a row are whole numbers from -127 to 127 times one scale, which
+    is kept in float16.
+    """
+    if format in _DTYPES:
+        return weight.to(_DTYPES[format]).to(torch.float32)
+    blocks = weight.reshape(-1, BLOCK)
+    scale = blocks.abs().amax(1, keepdim=True) / 127
+    codes = torch.where(scale > 0, blocks / scale, 0.0).round()
+    return (codes * scale.to(torch.float16).to(torch.float32)).view_as(weight)
+
+
+def _all_together(layers: tuple[Layer, ...]) -> dict[str, float]:
+    known = {name for layer in layers for name in layer.kept or ()}
+    return {name: _together(layers, name) for name in FORMATS if name in known}
+
+
 def _together(layers: tuple[Layer, ...], name: str) -> float:
-    weights = [layer.norm**2 for layer in layers]
-    shares = [(layer.kept or {}).get(name, 1.0) for layer in layers]
-    total = sum(weights)
-    if not total:
-        return 1.0
-    return sum(weight * share for weight, share in zip(weights, shares, strict=True)) / total
+    pairs = [(layer.norm**2, layer.kept[name]) for layer in layers if layer.kept and name in layer.kept]
+    total = sum(weight for weight, _ in pairs)
+    return sum(weight * share for weight, share in pairs) / total if total else 1.0

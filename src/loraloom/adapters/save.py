@@ -58,8 +58,12 @@ def form_bytes(form: Form) -> int:
 
 
 def _tensors(form: Form) -> dict[str, Tensor]:
-    """Under PEFT's names, but for the prefix of all of them."""
-    tensors = dict(form.whole)
+    """Under PEFT's names, but for the prefix of all of them. A layer with an update is wrapped, and what
+    it has besides, such as a bias, lies one deeper."""
+    tensors: dict[str, Tensor] = {}
+    for name, tensor in form.whole.items():
+        path, _, part = name.rpartition(".")
+        tensors[f"{path}.base_layer.{part}" if path in form.factors else name] = tensor
     for path, factor in form.factors.items():
         first, second = EMBEDDING if factor.is_embedding else LINEAR
         tensors[f"{path}.{first}"], tensors[f"{path}.{second}"] = factor.a_RD, factor.b_OR

@@ -59,6 +59,23 @@ NeededRank = Annotated[int, typer.Option("--rank", metavar="N", help="Of the new
 Density = Annotated[
     float, typer.Option("--density", metavar="X", help="Share that ties, dare and knots keep.")
 ]
+Ratio = Annotated[
+    float | None,
+    typer.Option(
+        "--ratio",
+        metavar="X",
+        help="Smallest rank that keeps each singular value of this share of the largest, such as 0.05.",
+    ),
+]
+ProofModel = Annotated[
+    str | None,
+    typer.Option("--model", metavar="BASE", help="The base: compare logits over it as well."),
+]
+Runs = Annotated[
+    list[str],
+    typer.Argument(metavar="RUN|ADAPTER...", help="A run: its best's seeds; or adapters."),
+]
+OutputDir = Annotated[str, typer.Option("--output-dir", metavar="FOLDER", help="Where runs lie.")]
 Seed = Annotated[int, typer.Option("--seed", metavar="N", help="Of what dare drops.")]
 Energy = Annotated[
     float | None,
@@ -145,6 +162,7 @@ def combine(
     rank: Rank = None,
     density: Density = 0.5,
     seed: Seed = 0,
+    model: ProofModel = None,
     dry_run: DryRun = False,
     json: Json = False,
     verbose: Verbose = False,
@@ -153,10 +171,30 @@ def combine(
     from loraloom.cli.adapter_screen import show_combined
     from loraloom.pipeline.reshape import combine_adapters
 
-    options: dict[str, Any] = {"rank": rank, "density": density, "seed": seed, "dry_run": dry_run}
-    made = combine_adapters(places, out, weights, method, **options)
+    options: dict[str, Any] = {"rank": rank, "density": density, "seed": seed, "model": model}
+    made = combine_adapters(places, out, weights, method, **options, dry_run=dry_run)
     document = made.to_json()
-    show_combined(document, places)
+    show_combined(document, places, made)
+    return document
+
+
+@adapter.command()
+def average(
+    places: Runs,
+    out: Out,
+    rank: Rank = None,
+    output_dir: OutputDir = "runs",
+    dry_run: DryRun = False,
+    json: Json = False,
+    verbose: Verbose = False,
+) -> dict[str, Any]:
+    """Make the mean of several seeds of one setting, and score it beside them."""
+    from loraloom.cli.adapter_screen import show_average
+    from loraloom.pipeline.average import average as run_average
+
+    made = run_average(places, out, rank, output_dir=output_dir, dry_run=dry_run)
+    document = made.to_json()
+    show_average(document, made)
     return document
 
 
@@ -166,6 +204,8 @@ def resize(
     out: Out,
     rank: Rank = None,
     energy: Energy = None,
+    ratio: Ratio = None,
+    model: ProofModel = None,
     dry_run: DryRun = False,
     json: Json = False,
     verbose: Verbose = False,
@@ -174,8 +214,10 @@ def resize(
     from loraloom.cli.adapter_screen import show_made
     from loraloom.pipeline.reshape import resize as run_resize
 
-    document = run_resize(place, out, rank, energy, dry_run=dry_run).to_json()
-    show_made(document, f"rank {document['rank']} keeps {document['energy_kept']:.2%} of the energy")
+    made = run_resize(place, out, rank, energy, ratio, model=model, dry_run=dry_run)
+    document = made.to_json()
+    kept = f"rank {document['rank']} keeps {document['energy_kept']:.2%} of the energy"
+    show_made(document, kept, made)
     return document
 
 
@@ -193,10 +235,11 @@ def extract(
     from loraloom.cli.adapter_screen import show_made
     from loraloom.pipeline.reshape import extract_adapter
 
-    document = extract_adapter(base, tuned, rank, out, dry_run=dry_run).to_json()
+    made = extract_adapter(base, tuned, rank, out, dry_run=dry_run)
+    document = made.to_json()
     lost = f"rank {rank} leaves {document['error']:.2%} of the difference of {document['layers']} layers"
     left_out = document["left_out"]
     more = f", {len(left_out) - 3} more" if len(left_out) > 3 else ""
     kept = f"; left out: {', '.join(left_out[:3])}{more}" if left_out else ""
-    show_made(document, f"{lost}{kept}")
+    show_made(document, f"{lost}{kept}", made)
     return document

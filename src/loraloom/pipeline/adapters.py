@@ -16,6 +16,7 @@ from loraloom.adapters.export.targets import opened_again
 from loraloom.adapters.folder import finish, reject
 from loraloom.adapters.form import read_form
 from loraloom.adapters.inspect import Inspection, inspect_adapter
+from loraloom.adapters.made_proof import is_made
 from loraloom.adapters.merge import plan_merge
 from loraloom.adapters.merge import to_json as operations_to_json
 from loraloom.adapters.operations import Plan, apply, check
@@ -168,7 +169,8 @@ def verify(place: str, model: str | None) -> Proof:
         VerificationError: it is not what was trained; an artefact is then renamed `.rejected`.
     """
     artefact = Path(place)
-    if not (artefact / NAME).is_file() and not (artefact / "config.json").is_file():
+    is_artefact = (artefact / NAME).is_file() or (artefact / "config.json").is_file()
+    if not is_artefact or is_made(artefact):
         return _verify_adapter(adapter_folder(place), model)
     made_of = read_proof(artefact)
     folder = adapter_folder(made_of["adapter"])

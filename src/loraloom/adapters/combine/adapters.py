@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -10,10 +10,13 @@ import torch
 
 from loraloom.adapters.combine import METHODS
 from loraloom.adapters.combine.task import LayerTask
-from loraloom.adapters.factors import concatenated, product_svd
+from loraloom.adapters.factors import Pair, least_error, product_norm
 from loraloom.adapters.form import Factor, Form
+from loraloom.adapters.made_proof import relative_error
 from loraloom.errors import ModelError, RequestError
 
+AIM_AT_SUM = ("cat", "svd", "soup")
+"""Methods whose result is the best of its rank for the weighted sum, or the mean."""
 DENSITY = 0.5
 """Of TIES, DARE and KnOTS: the papers keep 20% to 50% of whole models' updates."""
 
@@ -23,14 +26,19 @@ class Combined:
     """The new adapter.
 
     Attributes:
-        error: |result - weighted sum| / |weighted sum| over all layers; what TIES, DARE and KnOTS
-            change on purpose counts too.
+        asked: by layer the updates with their weights in B, which a method that keeps everything adds
+            up; of `soup` their mean.
+        error: |result - asked| / |asked| over all layers; what linear, TIES, DARE and KnOTS change on
+            purpose counts too.
+        least: the same of the best adapter of this rank; None where the method does not aim at it.
     """
 
     form: Form
     method: str
     rank: int
+    asked: Mapping[str, Sequence[Pair]]
     error: float
+    least: float | None
 
     def to_json(self) -> dict[str, Any]:
         """The document of `adapter combine --json`, without folder and conflicts."""
@@ -67,26 +75,32 @@ def combine(
     wide = rank or max(max(form.ranks) for form in forms)
     chosen = METHODS["cat" if len(forms) == 1 else method]
     factors: dict[str, Factor] = {}
-    wrong = every = 0.0
+    asked: dict[str, list[Pair]] = {}
     for path in dict.fromkeys(path for form in forms for path in form.factors):
         found = [
             (form.factors[path], w)
             for form, w in zip(forms, weights, strict=True)
             if path in form.factors
         ]
-        updates = [(factor.a_RD, factor.b_OR * factor.scale) for factor, _ in found]
-        task = LayerTask(path, updates, [weight for _, weight in found], wide, density, seed)
+        task = LayerTask(
+            path, [factor.pair for factor, _ in found], [w for _, w in found], wide, density, seed
+        )
         a, b = chosen(task)
-        exact = concatenated(task.weighted)
-        difference = concatenated([exact, (a, -b)])
-        wrong += float(product_svd(*difference)[1].square().sum())
-        every += float(product_svd(*exact)[1].square().sum())
+        count = len(found) if method == "soup" else 1
+        asked[path] = [(one, other / count) for one, other in task.weighted]
         factors[path] = replace(
             found[0][0], a_RD=a.to(torch.float32), b_OR=b.to(torch.float32), scale=1.0
         )
     form = replace(forms[0], factors=factors, config=_config(forms, list(factors)))
-    error = (wrong / every) ** 0.5 if every else 0.0
-    return Combined(form, method, max(form.ranks), error)
+    kept = max(form.ranks)
+    least = _least(asked, kept) if method in AIM_AT_SUM or len(forms) == 1 else None
+    return Combined(form, method, kept, asked, relative_error(form, asked), least)
+
+
+def _least(asked: Mapping[str, Sequence[Pair]], rank: int) -> float:
+    lost = sum(least_error(pairs, rank) ** 2 for pairs in asked.values())
+    every = sum(product_norm(pairs) ** 2 for pairs in asked.values())
+    return (lost / every) ** 0.5 if every else 0.0
 
 
 def _config(forms: Sequence[Form], paths: list[str]) -> dict[str, Any]:
