@@ -45,7 +45,7 @@ from loraloom.facts.device import environment
 from loraloom.search.compare import CONFIDENCE, average, mean_cost, seeds_difference, standard_error
 
 HERE = Path(__file__).resolve().parent
-PACKED, ROUNDS = 8, 5
+PACKED, ROUNDS = 8, 3
 """Candidates of a pack whose memory and seconds are measured, and how often."""
 PARTS = ("usual", "tuned", "alone")
 MEASURED = ("at_usual_rate", "rates_tried", "at_tuned_rate", "alone")
