@@ -108,7 +108,8 @@ class LayerStack(Protocol):
 
 
 class OwnStack:
-    """A layer's stack made for this layer alone, of candidates of any rank.
+    """A layer's stack made for this layer alone, of candidates of any rank, anew for each product: kept
+    to the backward pass, those of all layers would take as much as the candidates' weights once more.
 
     Smaller ranks are padded with zeros, which is exact: a zero row of A gives a zero column of h, meets
     a zero column of B, and its gradient is dropped.
@@ -116,8 +117,17 @@ class OwnStack:
 
     def __init__(self, weights: list[LayerWeights]) -> None:
         self._weights = weights
-        self.a_KRD = _stack([weight.a_RD for weight in weights])
-        self.b_KRO = _stack([weight.b_OR.T for weight in weights])
+
+    @property
+    def a_KRD(self) -> Tensor:
+        return _stack([weight.a_RD for weight in self._weights])
+
+    @property
+    def b_KRO(self) -> Tensor:
+        parts = [weight.b_OR for weight in self._weights]
+        if all(part.shape == parts[0].shape for part in parts):
+            return torch.stack(parts).mT
+        return _stack([part.T for part in parts])
 
     def add(self, grad_a_KRD: Tensor, grad_b_KRO: Tensor) -> None:
         _add_each([weight.grad_a_RD for weight in self._weights], grad_a_KRD)
@@ -138,7 +148,7 @@ class StackedDeltas:
         scales = [delta.scale for delta in deltas]
         same = all(scale == scales[0] for scale in scales)
         self.scales = (
-            scales[0] if same else _column(tuple(scales), stack.a_KRD.dtype, stack.a_KRD.device)
+            scales[0] if same else _column(tuple(scales), weights[0].a_RD.dtype, weights[0].a_RD.device)
         )
 
     def forward(self, flat_ND: Tensor, y_NO: Tensor) -> Tensor:

@@ -14,9 +14,9 @@ from functools import cached_property
 import torch
 from torch import Tensor
 
-MOST_BYTES = 64 * 2**20
-"""Weights and gradients of a pass that are worth it: larger ones cost more memory, and
-their products more than the calls."""
+MOST_BYTES = 8 * 2**20
+"""Weights and gradients of a pass that are worth it: larger ones leave the caches before they are
+read again, so that layers which stack their own (`deltas.OwnStack`) are as fast, and keep nothing."""
 
 
 @dataclass(frozen=True)

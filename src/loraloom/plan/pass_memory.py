@@ -164,14 +164,14 @@ def widest_bytes(case: Case, shape: Shape) -> float:
 def loss_bytes(case: Case, tokens: float) -> float:
     """The loss at its widest moment, beside its table.
 
-    The head's output for a chunk; of the supervised tokens the hidden states, their gradient and one
-    more copy.
+    The head's output for a chunk; of the supervised tokens the hidden states, their gradient and two
+    more copies.
     """
     model = case.facts.model
     if case.facts.data.task == "seq_cls":
         return 0.0
     logits = loss_rows(case, tokens) * model.vocab_size
-    return (logits + 3 * supervised_in(case, tokens) * model.hidden_size) * case.decided.dtype_bytes
+    return (logits + 4 * supervised_in(case, tokens) * model.hidden_size) * case.decided.dtype_bytes
 
 
 def workspace_bytes(case: Case, tokens: float) -> float:
