@@ -223,6 +223,37 @@ def test_a_classifier_labels_each_line(tuned: Run, loraloom: Door, typed: Any, t
     assert "leave --system out" in refused.err
 
 
+def test_a_turn_that_not_all_can_answer_was_not_said(
+    adapter: Path, loraloom: Door, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As a person types it: the fault is told, and the talk goes on as if the turn had not been."""
+    from loraloom.cli import chat
+    from loraloom.errors import ConfigError
+    from loraloom.pipeline.chat import Speaker
+
+    answer = Speaker.answer
+
+    def refusing(speaker: Speaker, text: str, *more: Any) -> Any:
+        if text == "no" and speaker.name != "base":
+            raise ConfigError("no room")
+        return answer(speaker, text, *more)
+
+    monkeypatch.setattr(Speaker, "answer", refusing)
+    monkeypatch.setattr("sys.stdin.isatty", lambda: True, raising=False)
+    words = ("chat", "--adapter", adapter, "--base", "--max-new-tokens", 4, "--json")
+
+    def said(*lines: str) -> Any:
+        monkeypatch.setattr(chat, "_typed", lambda: iter(lines))
+        found = loraloom(*words)
+        assert found.code == 0, found.err
+        return found
+
+    faulty = said("no", FIRST, "/undo", "/undo", SECOND)
+    assert "error: no room" in faulty.err
+    assert "there is no turn to forget" in faulty.err
+    assert faulty.json() == said(SECOND).json()
+
+
 def test_someone_has_to_be_named(loraloom: Door) -> None:
     refused = loraloom("chat")
     assert refused.code == 2

@@ -14,7 +14,7 @@ import typer
 
 from loraloom.cli.generate import Adapters, Base, Model, Temperature
 from loraloom.cli.request import Json, Verbose
-from loraloom.errors import ConfigError
+from loraloom.errors import ConfigError, RequestError
 
 if TYPE_CHECKING:
     from loraloom.pipeline.chat import Answer, Voice
@@ -110,12 +110,23 @@ class Talk:
                 if text in ENDS:
                     return
                 self.turn(text)
-            except ConfigError as error:
+            except RequestError as error:
                 _aside(f"error: {error}")
 
     def turn(self, text: str) -> None:
-        """Have everyone answer one text."""
-        answers = [self._answer(voice, text) for voice in self.voices]
+        """Have everyone answer one text.
+
+        Raises:
+            RequestError: not all can: then nobody remembers it.
+        """
+        answers: list[Answer] = []
+        try:
+            for voice in self.voices:
+                answers.append(self._answer(voice, text))
+        except RequestError:
+            for voice in self.voices[: len(answers)]:
+                voice.undo()
+            raise
         if self.terminal:
             print()
         self.turns.append({"prompt": text, "answers": [answer.to_json() for answer in answers]})
@@ -151,7 +162,9 @@ class Talk:
             self._begin(rest.strip() or None)
         elif word == "/undo":
             undone = [voice.undo() for voice in self.voices]
-            _aside("(the last turn is forgotten)" if any(undone) else "(nothing was said yet)")
+            if any(undone):
+                self.turns.pop()
+            _aside(f"({'the last turn is forgotten' if any(undone) else 'there is no turn to forget'})")
         elif word == "/help":
             _aside("\n".join(f"{name:12}  {about}" for name, about in COMMANDS.items()))
         else:
@@ -199,9 +212,14 @@ def _typed() -> Iterator[str]:
 
 
 def _lines() -> Iterator[str]:
-    for line in sys.stdin:
-        if text := line.strip():
-            yield text
+    try:
+        for line in sys.stdin:
+            if text := line.strip():
+                yield text
+    except UnicodeDecodeError as error:
+        raise ConfigError(
+            "the text on stdin is not UTF-8", got=str(error), next="convert it: iconv -t UTF-8"
+        ) from error
 
 
 def _show(piece: str) -> None:

@@ -116,6 +116,7 @@ class Speaker:
         self.left_out = min(self.left_out, len(self.turns))
         return True
 
+    @device_errors()
     def answer(self, text: str, told: Told, stopped: Callable[[], bool]) -> Answer:
         """Answer the next text. An answer that was stopped counts as far as it came.
 
@@ -183,6 +184,7 @@ class Judge:
     predictor: Predictor
     about: str = "each alone, to a classifier"
 
+    @device_errors()
     def answer(self, text: str, told: Told, stopped: Callable[[], bool]) -> Answer:
         """The label of a text, and how probable each class is."""
         (found,) = self.predictor.labels_of([text])

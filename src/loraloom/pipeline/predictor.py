@@ -195,10 +195,15 @@ class Predictor:
         require_embeddings(self.model, [largest])
 
     def lots(self, reading: Reading) -> Iterator[list[int]]:
-        """Numbers of rows that are answered together, always the same for the same rows."""
-        if self.reader.task == "seq_cls":
-            return by_length(reading.rows)
-        return of_one_length(reading.prompts)
+        """Numbers of rows that are answered together, always the same for the same rows.
+
+        The longest come first: what they leave free serves all others, and too little memory shows at
+        once.
+        """
+        shortest_first = (
+            by_length(reading.rows) if self.reader.task == "seq_cls" else of_one_length(reading.prompts)
+        )
+        return reversed(list(shortest_first))
 
     def answer(self, reading: Reading, lot: Sequence[int]) -> list[Added]:
         """What is added to the rows of one lot, in its order. A prompt that fills the model's positions
