@@ -16,7 +16,8 @@ import torch
 from small_families import LINEAR, LONGROPE, logits, save_family
 from torch import Tensor
 
-from loraloom.adapters.gguf import model_file, runtime, whole_files, writer
+from loraloom.adapters import operations
+from loraloom.adapters.gguf import runtime, whole_files, writer
 from loraloom.adapters.gguf.converter import KINDS, convert
 from loraloom.adapters.gguf.runtime import available, open_gguf
 from loraloom.errors import LoraloomError, ModelError, RequestError
@@ -124,7 +125,7 @@ def test_a_large_tensor_is_converted_some_rows_at_a_time(
     llama: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     convert(llama, tmp_path / "a.gguf", "Q8_0")
-    monkeypatch.setattr(model_file, "PIECE", 200)  # three rows of 64
+    monkeypatch.setattr(operations, "PIECE", 200)  # three rows of 64
     convert(llama, tmp_path / "b.gguf", "Q8_0")
     assert (tmp_path / "a.gguf").read_bytes() == (tmp_path / "b.gguf").read_bytes()
 

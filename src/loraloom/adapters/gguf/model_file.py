@@ -1,7 +1,7 @@
 """A model, or a base with an adapter in it, written as a GGUF file: each number is rounded once.
 
-Neither transformers nor a merged folder is needed, and no more than one tensor is held; of what is only
-copied, some rows of it.
+Neither transformers nor a merged folder is needed, and no more is held than some rows of one tensor, or
+all of it where its rows change places.
 """
 
 from __future__ import annotations
@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +22,6 @@ from loraloom.adapters.gguf.writer import (
     BF16,
     F16,
     F32,
-    PIECE,
     Q8_0,
     Encoding,
     Entry,
@@ -31,8 +30,8 @@ from loraloom.adapters.gguf.writer import (
     size_of,
     write,
 )
-from loraloom.adapters.operations import Copy, Operation, Plan, Untie
-from loraloom.adapters.shards import Stored, read_headers
+from loraloom.adapters.operations import Copy, Operation, Plan
+from loraloom.adapters.shards import read_headers
 from loraloom.errors import LoraloomError, ModelError
 
 ENCODINGS = {one.name: one for one in (F32, F16, BF16, Q8_0)}
@@ -210,28 +209,13 @@ def _fallbacks(tensors: Sequence[Entry], asked: Encoding) -> list[str]:
 
 
 def _pieces(operation: Operation, place: Place) -> Callable[[], Iterator[Tensor]]:
-    """The numbers of a tensor, some rows at a time where it is a copy that keeps its order."""
+    """The numbers of a tensor, some rows at a time where they keep their order."""
 
     def pieces() -> Iterator[Tensor]:
-        source = operation.source if isinstance(operation, Untie) else operation
-        if isinstance(source, Copy) and not place.heads:
-            for rows in _rows(source.stored):
-                yield _finite(operation.name, place.of(rows.read().float()))
-        else:
-            yield _finite(operation.name, place.of(operation.value().float()))
+        for rows in [operation.value()] if place.heads else operation.pieces():
+            yield _finite(operation.name, place.of(rows.float()))
 
     return pieces
-
-
-def _rows(stored: Stored) -> Iterator[Stored]:
-    """A stored tensor in parts of at most `PIECE` numbers, or one row."""
-    count = stored.shape[0]
-    row_bytes = stored.bytes // max(count, 1)
-    step = max(1, PIECE * stored.dtype.itemsize // max(row_bytes, 1))
-    for first in range(0, count, step):
-        shape = (min(step, count - first), *stored.shape[1:])
-        begin = stored.begin + first * row_bytes
-        yield replace(stored, shape=shape, begin=begin, bytes=shape[0] * row_bytes)
 
 
 def _finite(name: str, values: Tensor) -> Tensor:

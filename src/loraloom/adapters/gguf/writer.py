@@ -20,8 +20,8 @@ from torch import Tensor
 
 ALIGNMENT = 32
 """Bytes."""
-PIECE = 2**21
-"""Numbers of a tensor that are computed at once."""
+_AT_ONCE = 2**20
+"""Numbers that are encoded at once, which takes some times their memory."""
 _VERSION = 3
 _Q8_BLOCK = 32
 
@@ -115,7 +115,8 @@ def write(path: Path, metadata: Mapping[str, Value], tensors: Sequence[Entry]) -
         _pad(file)
         for one in tensors:
             for piece in one.pieces():
-                file.write(one.encoding.encode(piece))
+                for rows in piece.split(max(1, _AT_ONCE // math.prod(one.shape[1:]))):
+                    file.write(one.encoding.encode(rows))
             _pad(file)
         file.flush()
         os.fsync(file.fileno())
