@@ -164,7 +164,7 @@ def takes_onednn(device_type: str, dtype: torch.dtype) -> bool:
     if device_type != "cpu" or not torch.backends.mkldnn.is_available():
         return False
     if dtype == torch.bfloat16:
-        return bool(torch.ops.mkldnn._is_mkldnn_bf16_supported())
+        return _takes_bfloat16()
     return dtype == torch.float32 and _vendor() == "AuthenticAMD"
 
 
@@ -226,6 +226,12 @@ def _cheapest(rows: int) -> tuple[int, ...]:
 
 def _smallest_over(rows: int) -> int:
     return min(size for size in BLOCKS if size >= rows)
+
+
+@cache
+def _takes_bfloat16() -> bool:
+    """Asked for every product of a pass, and always answered alike."""
+    return bool(torch.ops.mkldnn._is_mkldnn_bf16_supported())
 
 
 @cache
