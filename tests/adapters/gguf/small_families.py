@@ -223,6 +223,8 @@ def _sentence_piece(kind: str) -> Tokenizer:
     if kind == "gemma":
         inner.normalizer = replaces
         inner.pre_tokenizer = pre_tokenizers.Split(" ", "merged_with_previous")
+    elif kind == "metaspace":
+        inner.pre_tokenizer = pre_tokenizers.Metaspace(split=False, prepend_scheme="first")
     else:
         inner.normalizer = normalizers.Sequence([normalizers.Prepend("▁"), replaces])
     inner.add_special_tokens(MARKS)

@@ -223,6 +223,11 @@ def test_a_model_that_would_answer_otherwise_is_refused(case: str, llama: Path, 
     assert [path.name for path in tmp_path.iterdir()] == ["m"]
 
 
+def test_a_window_that_llama_cpp_does_not_have_is_said(llama: Path, tmp_path: Path) -> None:
+    folder = changed(llama, tmp_path / "m", architectures=["MistralForCausalLM"], sliding_window=64)
+    assert "the last 64" in " ".join(convert(folder, tmp_path / "a.gguf", "F16").notes)
+
+
 def test_a_format_that_does_not_exist_lists_those_that_do(llama: Path, tmp_path: Path) -> None:
     with pytest.raises(RequestError, match="Q4_K_M") as refusal:
         convert(llama, tmp_path / "a.gguf", "Q4")

@@ -92,6 +92,23 @@ def test_any_text_is_cut_the_same(kind: str, tmp_path: Path) -> None:
         same()
 
 
+def test_what_llama_cpp_cannot_do_about_spaces_is_said(tmp_path: Path) -> None:
+    """Metaspace puts no space before one that is there, and none behind special tokens."""
+    with both("metaspace", tmp_path) as (runtime, tokenizer):
+        texts = [text for text in corpus().splitlines()[:300] if not text.startswith(" ")]
+        assert [runtime.tokens(text) for text in texts] == tokenizer(texts).input_ids
+        assert runtime.tokens(" x") != tokenizer(" x").input_ids
+    (note,) = convert(tmp_path, tmp_path / "b.gguf", "F16").notes
+    assert "begins with one" in note and "special token" in note
+
+
+def test_a_name_with_phi_3_in_it_drops_no_spaces(tmp_path: Path) -> None:
+    """By which llama.cpp would drop those behind special tokens, whatever the tokenizer does."""
+    with both("spaces", tmp_path / "my-Phi-3-llama") as (runtime, tokenizer):
+        text = "x<|user|>  hi<|end|> y"
+        assert runtime.tokens(text) == tokenizer(text).input_ids
+
+
 def test_every_line_of_a_data_set_is_cut_the_same(tmp_path: Path) -> None:
     shared = Path(os.environ.get("LORALOOM_SHARED", "/nonexistent"))
     if not (shared / "data/gsm8k/train.jsonl").is_file():
