@@ -3,6 +3,8 @@ nothing but the forecast."""
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from loraloom.facts.device import DeviceFacts
 from loraloom.plan import engine
 from loraloom.plan.case import Case
@@ -10,7 +12,7 @@ from loraloom.plan.memory import forecast_memory, streamed_bytes
 from loraloom.plan.numbers import bytes_text
 from loraloom.plan.peft_memory import forecast_peft, peft_run, sizes_of
 from loraloom.plan.shape import Shape
-from loraloom.plan.time import DISK_BYTES, LINK_BYTES, streaming_seconds
+from loraloom.plan.time import DISK_BYTES, LINK_BYTES, scoring_seconds, streaming_seconds
 from loraloom.records import Estimate
 
 
@@ -19,7 +21,27 @@ def need(case: Case, shape: Shape) -> Estimate:
     `shape` says of a pack."""
     if case.asked.engine == "peft":
         return forecast_peft(sizes_of(case.facts.model), peft_run(case, shape))
-    return forecast_memory(case, shape)
+    return forecast_memory(case, scoring_less(case, shape))
+
+
+def scoring_less(case: Case, shape: Shape) -> Shape:
+    """`shape`, with so few tokens scored at a time that it fits, down to one row's.
+
+    It is the first step where one candidate alone is short of memory: its training passes are its
+    micro-batches, whatever a pass may have, so that only scoring takes longer. An 8B base in four bits
+    leaves room in 8 GB to train, and none to score the 8,192 tokens that a GPU takes otherwise.
+    """
+    from loraloom.evals.scoring import EVALUATION_FACTOR
+
+    kind = case.facts.device.kind
+    if shape.packed > 1 or shape.token_budget is not None:
+        return shape
+    tokens = shape.budget(kind)
+    while EVALUATION_FACTOR * tokens > shape.length and (
+        forecast_memory(case, replace(shape, token_budget=tokens)).high > case.memory_budget
+    ):
+        tokens //= 2
+    return shape if tokens == shape.budget(kind) else replace(shape, token_budget=tokens)
 
 
 def packs_candidates(case: Case) -> bool:
@@ -99,6 +121,23 @@ def notes_on_streaming(case: Case, shape: Shape) -> tuple[str, ...]:
             f" {seconds:,.1f} seconds at {DISK_BYTES / 1e9:g} GB/s. Should the disk go away, the system"
             " ends the run; --resume goes on from its last checkpoint"
         ),
+    )
+
+
+def notes_on_scoring(case: Case, shape: Shape) -> tuple[str, ...]:
+    """That fewer tokens are scored at a time than the device would take, and what that costs."""
+    from loraloom.evals.scoring import EVALUATION_FACTOR
+
+    usual, tokens = (
+        EVALUATION_FACTOR * one.budget(case.facts.device.kind)
+        for one in (replace(shape, token_budget=None), shape)
+    )
+    if tokens >= usual:
+        return ()
+    seconds = scoring_seconds(case, tokens) - scoring_seconds(case, usual)
+    return (
+        f"{tokens:,} tokens are scored at a time, not {usual:,}, which would not fit: scoring takes"
+        f" about {seconds:,.2g} seconds longer in all, and gives the same",
     )
 
 

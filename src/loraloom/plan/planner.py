@@ -24,8 +24,10 @@ from loraloom.plan.needs import (
     notes_on_codes,
     notes_on_device,
     notes_on_engine,
+    notes_on_scoring,
     notes_on_streaming,
     packs_candidates,
+    scoring_less,
 )
 from loraloom.plan.rules import (
     RULES,
@@ -150,6 +152,7 @@ def make_plan(config: Config, facts: Facts) -> Plan:
         *notes_on_engine(case),
         *notes_on_codes(case),
         *notes_on_streaming(case, shape),
+        *notes_on_scoring(case, shape),
         *notes_on_device(facts.device, decided.dtype),
     )
     return Plan(decided, forecast, warnings_for(case, forecast), case.asked, facts, shape, notes)
@@ -163,6 +166,9 @@ def _shape_of_pack(case: Case) -> Shape:
     shape = decided_shape(case.decided, packed=packed, workers=workers)
     if need(case, shape).high > case.memory_budget:
         shape = replace(shape, workers=1)
+    shape = scoring_less(case, shape)
+    if shape.token_budget:
+        return shape
     return replace(shape, token_budget=token_budget(case, shape))
 
 

@@ -123,6 +123,13 @@ def computing_seconds(case: Case, shape: Shape) -> float:
     return tokens * operations_per_token(recomputes) / operations_a_second(case)
 
 
+def scoring_seconds(case: Case, tokens: float) -> float:
+    """What the passes of scoring one candidate take beside their products, with so many tokens in each:
+    a third of a training pass's, as they go forwards only."""
+    passes = EVALUATIONS * math.ceil(held_out_tokens(case.facts.data) * PADDING / tokens)
+    return passes * case.facts.model.layers * LAYER_SECONDS[case.facts.device.kind] / 3
+
+
 def streaming_share(case: Case, shape: Shape) -> float:
     """The share by which a pass takes longer where the weights are streamed."""
     return streaming_seconds(case, shape) / computing_seconds(case, shape)
