@@ -18,6 +18,10 @@ M derived here."""
 TrialStatus = Literal["waiting", "running", "completed", "pruned", "diverged", "failed"]
 EndStatus = Literal["completed", "pruned", "diverged", "failed"]
 Task = Literal["causal_lm", "seq_cls", "seq2seq_lm"]
+RowLoss = Literal["nll", "unlikelihood", "kl"]
+"""What is formed of a row: the negative log-likelihood of its supervised tokens; that of their not
+being said, -log(1 - p) (Welleck et al., arXiv:1908.04319); or how far the model has moved from its
+frozen base there, KL(base || model)."""
 
 
 @dataclass(frozen=True)

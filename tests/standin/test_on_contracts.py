@@ -83,7 +83,7 @@ def test_a_head_is_not_read_anew_for_every_few_rows(
     head = nn.Linear(4, tiny.VOCAB, bias=False).requires_grad_(False).to("cuda")
     hidden, targets = torch.randn(40, 4).to("cuda").requires_grad_(), torch.arange(40).to("cuda")
     cuda.launches.clear()
-    losses, _ = cross_entropy._under_head(hidden, head, cap, targets)
+    losses, _ = cross_entropy.losses_under_head(hidden, head, cap, targets)
     assert losses.shape == (40,) and 0 < cuda.launches.total() < 40
 
 

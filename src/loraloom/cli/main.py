@@ -35,6 +35,7 @@ COMMANDS = (
     "report",
     "adapter",
     "ship",
+    "recall",
     "env",
 )
 """Each is a function of its own name, in a file of that name; one with verbs of its own is a

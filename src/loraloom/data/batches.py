@@ -10,13 +10,13 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
 from loraloom.data.rows import IGNORED, Row
-from loraloom.records import Task
+from loraloom.records import RowLoss, Task
 
 if TYPE_CHECKING:
     import torch
@@ -31,6 +31,16 @@ PADDING_LIMIT = 1.25
 their own."""
 
 Numbers = NDArray[np.int64]
+
+
+class RowOrder(Protocol):
+    """Which rows each optimiser step takes."""
+
+    @property
+    def steps_per_epoch(self) -> int: ...
+    def rows_of_step(self, step: int) -> Numbers:
+        """Row numbers of optimiser step `step` (from 0); int64."""
+        ...
 
 
 class Order:
@@ -166,6 +176,8 @@ class Batch:
     host: Batch | None = None
     """The same batch on the host, where what depends on its numbers is known without
     waiting for the device."""
+    losses: tuple[RowLoss, ...] = ()
+    """What is formed of each row [B]; empty where it is "nll" for all."""
 
     def to(self, device: torch.device | str) -> Batch:
         """The same batch on a device."""
@@ -177,7 +189,7 @@ class Batch:
         moved = (
             t.pin_memory().to(device, non_blocking=True) if pinned else t.to(device) for t in tensors
         )
-        return Batch(*moved, host=self.on_host)
+        return Batch(*moved, host=self.on_host, losses=self.losses)
 
     @property
     def on_host(self) -> Batch:
@@ -194,10 +206,12 @@ def collate(rows: Sequence[Row], pad_id: int, task: Task) -> Batch:
         if task == "seq_cls"
         else _padded([r.labels for r in rows], IGNORED)
     )
+    losses = tuple(row.loss for row in rows)
     return Batch(
         torch.from_numpy(_padded([row.input_ids for row in rows], pad_id)),
         torch.from_numpy(np.arange(lengths.max()) < lengths[:, None]),
         torch.from_numpy(labels.astype(np.int64)),
+        losses=losses if any(loss != "nll" for loss in losses) else (),
     )
 
 

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from loraloom.data.overlap import Overlap
 from loraloom.errors import ConfigError, DataError
-from loraloom.records import Task
+from loraloom.records import RowLoss, Task
 
 IGNORED = -100
 """Label of a token that is not supervised, as in transformers."""
@@ -28,11 +28,16 @@ class Row:
     [1], the number of the class; seq2seq_lm [U], the ids that the decoder has to make. `cluster`: the
     same number for rows of one text, conversation or group, which are one draw in every standard error;
     negative for a row that stands alone.
+
+    `loss`: what is formed of it. Losses of the kind "nll" are averaged over all supervised tokens of
+    a step; a row of another kind adds its own mean per token, times its `weight`.
     """
 
     input_ids: Ints
     labels: Ints
     cluster: int = -1
+    loss: RowLoss = "nll"
+    weight: float = 1.0
 
     def __len__(self) -> int:
         return len(self.input_ids)

@@ -98,13 +98,13 @@ def losses_at(
     losses: list[Tensor] = []
     right: list[Tensor] = []
     for place, module in owners:
-        found = _under_head(hidden_ND[place], module, form.cap, at.targets_N[place])
+        found = losses_under_head(hidden_ND[place], module, form.cap, at.targets_N[place])
         losses.append(found[0])
         right.append(found[1])
     return torch.cat(losses), torch.cat(right)
 
 
-def _under_head(
+def losses_under_head(
     hidden_ND: Tensor, head: nn.Module, cap: float | None, targets_N: Tensor
 ) -> tuple[Tensor, Tensor]:
     """Losses [N] and right [N] of hidden states under a head."""
@@ -243,7 +243,7 @@ def _recomputed(
     backward pass, so that only one piece's are ever kept."""
 
     def losses_of(part_ND: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
-        return _cross_entropy(_capped(head(part_ND), cap), targets)
+        return _cross_entropy(capped(head(part_ND), cap), targets)
 
     if not len(targets_N):
         return losses_of(hidden_ND, targets_N)
@@ -264,7 +264,7 @@ def _cross_entropy(logits_NV: Tensor, targets_N: Tensor) -> tuple[Tensor, Tensor
     return F.cross_entropy(wide, targets_N, reduction="none"), right
 
 
-def _capped(logits: Tensor, cap: float | None) -> Tensor:
+def capped(logits: Tensor, cap: float | None) -> Tensor:
     return logits if cap is None else torch.tanh(logits / cap) * cap
 
 
@@ -290,7 +290,7 @@ def head_form(model: Any, inputs: Mapping[str, Tensor]) -> HeadForm:
             hidden = hidden_states(model, form, inputs)
             if hidden is None or hidden.dtype != head.weight.dtype:
                 continue  # a head that is kept in float32 is given what the model widens for it
-            if torch.equal(_capped(head(hidden), form.cap), logits):
+            if torch.equal(capped(head(hidden), form.cap), logits):
                 return form
     return HeadForm("logits")
 

@@ -64,7 +64,7 @@ class Objective(Protocol):
         ...
 
 
-def _per_row(at: Positions, size: int, losses_N: Tensor, right_N: Tensor) -> RowLosses:
+def per_row(at: Positions, size: int, losses_N: Tensor, right_N: Tensor) -> RowLosses:
     ones_N = torch.ones_like(losses_N.detach())
     if at.counted_N is not None:
         ones_N = at.counted_N.to(losses_N.dtype)
@@ -90,7 +90,7 @@ class CausalObjective:
     def rows(self, model: Any, batch: Batch, at: Positions | None = None) -> RowLosses:
         at = Positions.of(self.targets(batch.on_host), batch.labels.device) if at is None else at
         losses_N, right_N = losses_at(model, self.form, {"input_ids": batch.input_ids}, at)
-        return _per_row(at, len(batch.labels), losses_N, right_N)
+        return per_row(at, len(batch.labels), losses_N, right_N)
 
     def targets(self, batch: Batch) -> Tensor:
         return batch.labels[:, 1:]
@@ -147,7 +147,7 @@ class Seq2SeqObjective:
         }
         at = Positions.of(self.targets(batch.on_host), batch.labels.device) if at is None else at
         losses_N, right_N = losses_at(model, self.form, inputs, at)
-        return _per_row(at, len(batch.labels), losses_N, right_N)
+        return per_row(at, len(batch.labels), losses_N, right_N)
 
 
 def objective_for(task: str, model: Any) -> Objective:

@@ -25,12 +25,14 @@ class AdapterWeights:
         constants: tensors that belong to the saved adapter and are never trained (what
             PiSSA took out of the base).
         places: where A and B of each layer are in `block`, by the layer's number.
+        held: what is not trained, as a mask over the arena; None where all is.
     """
 
     def __init__(self, trial: str, spec: AdapterSpec, arena: Arena) -> None:
         self.trial, self.spec, self.arena = trial, spec, arena
         self.constants: list[tuple[Entry, Tensor]] = []
         self.places: dict[int, Place] = {}
+        self.held: Tensor | None = None
         self._blocks: dict[torch.dtype, Tensor] = {}
 
     def seen(self, entry: Entry, dtype: torch.dtype) -> Tensor:
@@ -59,6 +61,21 @@ class AdapterWeights:
         for block in self._blocks.values():
             if block.dtype != self.arena.weights.dtype:
                 block.copy_(self.arena.weights[: block.numel()])
+
+    def hold(self, ranks: int) -> None:
+        """Train only what lies beyond the first `ranks` of each layer: an adapter that stays as it is
+        and another that is trained beside it take one place so."""
+        mask = torch.zeros_like(self.arena.weights, dtype=torch.bool)
+        for entry in self.arena.entries:
+            part = self.arena.view(mask, entry)
+            (part if entry.group == "lora_A" else part.T)[:ranks] = True
+        self.held = mask
+
+    def clear_held(self) -> None:
+        """Take the gradients of what is held out, before they are looked at or stepped along. Without
+        gradients AdamW leaves a weight alone, where it does not decay."""
+        if self.held is not None:
+            self.arena.grads.masked_fill_(self.held, 0.0)
 
     def snapshot(self) -> Tensor:
         return self.arena.weights.clone()

@@ -37,7 +37,7 @@ from loraloom.train.fast_path import unused
 from loraloom.train.optim import Step, gradient_norms, step_all
 from loraloom.train.out_of_memory import free_memory, score_with_less, smaller_passes
 from loraloom.train.resume import candidate_of, fingerprint, restore_seat, seat_state
-from loraloom.train.seat import Pass, Seat, assemble, new_seat
+from loraloom.train.seat import OrderOf, Pass, Seat, assemble, new_seat, shuffled
 from loraloom.train.shelf import Shelf
 from loraloom.train.signals import Gauge, first_norms
 
@@ -57,6 +57,7 @@ class PackTrainer:
             block again there; "offload" keeps the inputs on the host.
         signals: collect what diagnosis looks at, in `Seat.signals`.
         workers: passes at once; None for as many as the device has use for.
+        order_of: which rows a candidate's steps take; None for epochs of all rows, shuffled.
         graphs: record passes that repeat as CUDA graphs; None for where the kernels are used, which make
             them repeat.
     """
@@ -76,6 +77,7 @@ class PackTrainer:
         signals: bool = True,
         workers: int | None = None,
         graphs: bool | None = None,
+        order_of: OrderOf | None = None,
         clock: Callable[[], float] = time.perf_counter,
     ) -> None:
         self.packed = packed
@@ -88,7 +90,9 @@ class PackTrainer:
         self.token_budget = token_budget
         self.clock = clock
         self.lengths = [len(row.input_ids) for row in rows]
-        self.weights = [supervised(row, task) for row in rows]
+        # Rows of another kind stand on their own: they have no part in what a window is divided by.
+        self.weights = [supervised(row, task) if row.loss == "nll" else 0 for row in rows]
+        self.order_of = order_of or shuffled(self.lengths)
         self.seats: dict[str, Seat] = {}
         self.shelf = Shelf()
         self.workers = Workers(packed.device, workers)
@@ -144,7 +148,7 @@ class PackTrainer:
         if self.packed.device.type == "cuda":
             # Its peak is to be its own, not the highest of those before it, which stands in their seats.
             torch.cuda.reset_peak_memory_stats(self.packed.device)
-        seat = new_seat(candidate, self.packed, self.lengths, seed)
+        seat = new_seat(candidate, self.packed, self.order_of, seed)
         self.seats[candidate.id] = seat
         return seat
 
@@ -326,6 +330,8 @@ class PackTrainer:
         nowhere else.
         """
         full = [seat for seat in present if seat.micro == len(seat.window)]
+        for seat in full:
+            seat.adapter.clear_held()
         new = [seat for seat in full if self.gauge and seat.signals.first_norms is None]
         losses = [seat.pass_losses for seat in present if seat.pass_losses is not None]
         firsts = [norm for seat in new for norm in first_norms(seat.adapter)]

@@ -4,13 +4,21 @@ counters), and the pass in which several go through the model together."""
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor
 
-from loraloom.data.batches import Batch, Numbers, Order, collate, micro_batches
+from loraloom.data.batches import (
+    Batch,
+    Numbers,
+    Order,
+    RowOrder,
+    collate,
+    micro_batches,
+    supervised,
+)
 from loraloom.data.encode import Row
 from loraloom.diagnose.signals import Signals
 from loraloom.evals.cross_entropy import Positions
@@ -23,6 +31,9 @@ from loraloom.lora.segment import Segment
 from loraloom.records import Candidate, Score, Task
 from loraloom.train.optim import FlatOptimizer
 from loraloom.train.schedule import lr_at, warmup_steps
+
+OrderOf = Callable[[Candidate], RowOrder]
+"""From a candidate to the rows that its steps take."""
 
 
 @dataclass
@@ -45,7 +56,7 @@ class Seat:
     candidate: Candidate
     adapter: AdapterWeights
     optimizer: FlatOptimizer
-    order: Order
+    order: RowOrder
     planned_steps: int
     evaluation_steps: frozenset[int]
     micro_rows: int
@@ -144,7 +155,7 @@ def _rank(score: Score, decide_by: str) -> tuple[float, float]:
     return (loss, loss) if decide_by.endswith("loss") else (-score.metrics[decide_by], loss)
 
 
-def planned_steps(candidate: Candidate, order: Order) -> int:
+def planned_steps(candidate: Candidate, order: RowOrder) -> int:
     """Optimiser steps of a candidate: `max_steps`, else its epochs."""
     spec = candidate.training
     return spec.max_steps or max(1, math.ceil(order.steps_per_epoch * spec.num_train_epochs))
@@ -156,18 +167,31 @@ def evaluation_steps(planned: int, evaluations: int) -> frozenset[int]:
     return frozenset(max(1, round(planned * (i + 1) / count)) for i in range(count))
 
 
+def shuffled(lengths: Sequence[int]) -> OrderOf:
+    """The usual order: epochs of all rows, shuffled by the candidate's own seed.
+
+    Args:
+        lengths: tokens of each training row.
+    """
+
+    def order(candidate: Candidate) -> RowOrder:
+        spec = candidate.training
+        effective = spec.per_device_train_batch_size * spec.gradient_accumulation_steps
+        return Order(lengths, effective, spec.seed)
+
+    return order
+
+
 def new_seat(
-    candidate: Candidate, packed: PackedModel, lengths: Sequence[int], seed: int | None
+    candidate: Candidate, packed: PackedModel, order_of: OrderOf, seed: int | None
 ) -> Seat:
     """Everything that a candidate needs to train, at its first step.
 
     Args:
-        lengths: tokens of each training row.
         seed: that its adapter starts from; None where it is to be restored.
     """
     spec = candidate.training
-    effective = spec.per_device_train_batch_size * spec.gradient_accumulation_steps
-    order = Order(lengths, effective, spec.seed)
+    order = order_of(candidate)
     planned = planned_steps(candidate, order)
     adapter = packed.add(candidate.id, candidate.adapter, seed)
     optimizer = FlatOptimizer(adapter.arena, spec)
@@ -220,7 +244,14 @@ def assemble(
         if alpha := seat.candidate.training.neftune_noise_alpha:
             lengths = tuple(len(rows[i].input_ids) for i in own)
             noises.append(Noise(start, stop, alpha, seat.micro_seed, lengths))
-        shares += [1 / seat.window_weight] * len(own)
+        shares += [_share(seat, rows[i], task) for i in own]
         start = stop
     routing = Routing(tuple(segments), training=True)
     return Pass(batch, routing, tuple(noises), torch.tensor(shares, dtype=torch.float64))
+
+
+def _share(seat: Seat, row: Row, task: Task) -> float:
+    """What the sum of a row's token losses is multiplied by."""
+    if row.loss == "nll":
+        return 1 / seat.window_weight
+    return row.weight / supervised(row, task)

@@ -1,0 +1,83 @@
+"""`loraloom recall ask`: the answer with the memory, without it, and by retrieval, side by side."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from loraloom.errors import RequestError
+from loraloom.pipeline.device_errors import device_errors
+from loraloom.pipeline.recall.bench import CURRENT, MemoryBench, Watch
+from loraloom.pipeline.recall.writing import normal, raw_vectors, stored_vectors
+from loraloom.recall.forms import Form
+from loraloom.recall.memory import opened
+
+
+@dataclass(frozen=True)
+class Found:
+    """What retrieval put into the prompt."""
+
+    item: str
+    question: str
+    answer: str
+    cosine: float
+
+
+@dataclass(frozen=True)
+class Answer:
+    """One question, answered in up to three ways.
+
+    Attributes:
+        memory: by the adapters, with nothing in the prompt; None where they were not asked.
+        base: by the bare base.
+        retrieval: by the bare base with the nearest item in its prompt; None where it was not asked.
+    """
+
+    question: str
+    memory: str | None
+    base: str
+    retrieval: str | None
+    found: Found | None
+
+
+@device_errors()
+def ask(folder: Path, questions: list[str], watch: Watch, *, off: bool = False) -> list[Answer]:
+    """Answer questions; every answer is written freely, always taking the likeliest token.
+
+    Args:
+        off: by the bare base alone.
+
+    Raises:
+        RequestError: there is no question, or no memory.
+    """
+    asked = [question.strip() for question in questions if question.strip()]
+    if not asked:
+        raise RequestError("nothing was asked", next=f'loraloom recall ask {folder} "Where is it?"')
+    with opened(folder) as memory:
+        bench = MemoryBench(memory, [Form("", question, "It is.") for question in asked], watch)
+        base = bench.answers(asked, None)
+        if off:
+            return [Answer(one, None, text, None, None) for one, text in zip(asked, base, strict=True)]
+        with bench.seated({CURRENT: bench.total}) as trials:
+            told = bench.answers(asked, trials[0]) if trials else base
+        found = _found(bench, asked)
+        prompts = [
+            f"{one.question} {one.answer}\n{question}" if one else question
+            for question, one in zip(asked, found, strict=True)
+        ]
+        retrieved = bench.answers(prompts, None) if any(found) else [None] * len(asked)
+        return [Answer(*one) for one in zip(asked, told, base, retrieved, found, strict=True)]
+
+
+def _found(bench: MemoryBench, questions: list[str]) -> list[Found | None]:
+    """The stored item whose question is nearest to each question."""
+    items = [entry.item for entry in bench.memory.state.kept]
+    if not items:
+        return [None] * len(questions)
+    stored, mean = stored_vectors(bench, items)
+    cosines = normal(raw_vectors(bench, questions) - mean) @ stored.T
+    best = cosines.argmax(1)
+    return [
+        Found(items[place].id, items[place].question, items[place].answer, float(row[place]))
+        for row, place in zip(cosines, best, strict=True)
+    ]

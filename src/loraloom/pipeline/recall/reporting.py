@@ -1,0 +1,148 @@
+"""`loraloom recall report`: what a memory holds and what it answers, measured now."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from loraloom.pipeline.device_errors import device_errors
+from loraloom.pipeline.recall.anchors import anchors_of
+from loraloom.pipeline.recall.bench import CURRENT, MemoryBench, Watch
+from loraloom.pipeline.recall.exam import Answered, Exam
+from loraloom.recall.forms import trained_forms
+from loraloom.recall.memory import Memory, opened
+from loraloom.recall.state import Entry
+from loraloom.recall.verdict import Result
+
+
+@dataclass(frozen=True)
+class SessionRecall:
+    """What is answered today of what was learnt at one time.
+
+    Attributes:
+        lag: how many sessions came after it.
+    """
+
+    session: int
+    lag: int
+    items: int
+    verbatim: float
+    other_wordings: float
+
+
+@dataclass(frozen=True)
+class Report:
+    """What a memory holds.
+
+    Attributes:
+        sessions: recall of what is known, by when it was learnt.
+        base, now: what the bare base and the memory answer of everything, and what the base is like
+            under each; None where nothing was learnt.
+        growth: bytes of the adapters and their ranks, by part.
+    """
+
+    memory: Memory
+    items: Sequence[Mapping[str, Any]]
+    refused: Sequence[Mapping[str, Any]]
+    sessions: Sequence[SessionRecall]
+    base: Result | None
+    now: Result | None
+    growth: Mapping[str, Mapping[str, int]]
+
+    def to_json(self) -> dict[str, Any]:
+        """The document of `recall report --json`."""
+        state = self.memory.state
+        return {
+            "memory": str(self.memory.folder),
+            "base": asdict(self.memory.base),
+            "generation": state.generation,
+            "learnt_sessions": state.sessions,
+            "sleeps": state.sleeps,
+            "items": list(self.items),
+            "refused": list(self.refused),
+            "sessions": [asdict(one) for one in self.sessions],
+            "before": None if self.base is None else asdict(self.base),
+            "now": None if self.now is None else asdict(self.now),
+            "growth": dict(self.growth),
+            "trainings": state.told,
+            "notes": self.memory.notes,
+        }
+
+
+@device_errors()
+def report(folder: Path, watch: Watch) -> Report:
+    """Measure a memory and list what it holds."""
+    with opened(folder) as memory:
+        known = memory.state.known
+        answered: Answered | None = None
+        base: Answered | None = None
+        growth: Mapping[str, Mapping[str, int]] = {}
+        if known and memory.state.generation:
+            forms = [form for entry in known for form in trained_forms(entry.item)]
+            bench = MemoryBench(memory, forms, watch)
+            exam = Exam(bench, [entry.item for entry in known], anchors_of(bench))
+            base = exam.taken_by([], {"": "base"})[0]
+            with bench.seated({CURRENT: bench.total}) as trials:
+                answered = exam.taken_by(trials)[0]
+            growth = {
+                part: {"rank": update.rank, "bytes": _bytes(memory, part)}
+                for part, update in bench.parts.items()
+            }
+        return Report(
+            memory,
+            [_listed(entry, answered) for entry in memory.state.entries.values()],
+            memory.state.refused,
+            _by_session(known, answered, memory.state.sessions),
+            None if base is None else base.result,
+            None if answered is None else answered.result,
+            growth,
+        )
+
+
+def _bytes(memory: Memory, part: Any) -> int:
+    folder = memory.part(part)
+    return 0 if folder is None else (folder / "adapter_model.safetensors").stat().st_size
+
+
+def _listed(entry: Entry, answered: Answered | None) -> dict[str, Any]:
+    item = entry.item
+    return {
+        "id": item.id,
+        "kind": item.kind,
+        "question": item.question,
+        "answer": item.answer,
+        "standing": entry.standing,
+        "session": entry.session,
+        "consolidated": entry.consolidated,
+        "sightings": entry.sightings,
+        "source": item.source,
+        "time": item.time,
+        "supersedes": item.supersedes,
+        "answered": None if answered is None else answered.verbatim.get(item.id),
+        "other_wordings": None if answered is None else answered.right.get(item.id),
+    }
+
+
+def _by_session(
+    known: Sequence[Entry], answered: Answered | None, sessions: int
+) -> list[SessionRecall]:
+    if answered is None:
+        return []
+    found: dict[int, list[str]] = {}
+    for entry in known:
+        if entry.session is not None:
+            found.setdefault(entry.session, []).append(entry.id)
+    return [
+        SessionRecall(
+            session,
+            sessions - session,
+            len(names),
+            float(np.mean([answered.verbatim[name] for name in names])),
+            float(np.mean([answered.right.get(name, 1.0) for name in names])),
+        )
+        for session, names in sorted(found.items())
+    ]

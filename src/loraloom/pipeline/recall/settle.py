@@ -1,0 +1,124 @@
+"""Settling everything in one slow adapter: what sleep trains, and what is trained anew from the
+journal.
+
+Recall dips before it rises again, so nothing is looked at before two thirds of the steps. Several
+candidates train in one pack: the whole update or a weaker one, its rank or half of it; each is measured
+at two thirds, at its end, and as the mean of what it was in between.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+from loraloom.errors import RequestError
+from loraloom.pipeline.recall.anchors import anchors_of
+from loraloom.pipeline.recall.bench import MemoryBench
+from loraloom.pipeline.recall.course import Course, Start
+from loraloom.pipeline.recall.exam import Answered, Exam
+from loraloom.pipeline.recall.material import material_of
+from loraloom.pipeline.recall.update import Update
+from loraloom.pipeline.recall.wake import examined, wake
+from loraloom.recall.mix import SLEEP_PASSES, SLEEP_SLOWDOWN, sleep_mix, steps_for
+from loraloom.recall.state import Entry
+from loraloom.recall.verdict import chosen
+
+SCALES = (1.0, 0.8)
+LEAST_HALVED = 8
+"""A rank below this is not halved: little would be left."""
+FIRST_LOOK = 2 / 3
+"""Of the steps."""
+
+
+@dataclass(frozen=True)
+class Settled:
+    """What a sleep made, and what was before.
+
+    Attributes:
+        replayed: how many rows of the journal it trained on.
+        candidates: all that was measured.
+    """
+
+    update: Update
+    before: Answered
+    after: Answered
+    candidates: tuple[Answered, ...]
+    replayed: int
+    steps: int
+
+
+def settled(bench: MemoryBench, entries: Sequence[Entry], total: Update) -> Settled:
+    """One slow adapter out of all that is there, trained on the whole journal by cross entropy.
+
+    Distilling the model itself would teach it its own errors; the journal is what is true.
+
+    Raises:
+        RequestError: the journal has nothing to replay.
+    """
+    if not entries:
+        raise RequestError(
+            "0 items would be replayed, and a sleep that replays nothing settles nothing",
+            where=str(bench.memory.folder),
+            next=f"loraloom recall write {bench.memory.folder} --data items.jsonl, then learn",
+        )
+    anchors = anchors_of(bench)
+    exam = Exam(bench, [entry.item for entry in entries], anchors)
+    before = examined(bench, exam, total)
+    mix = sleep_mix()
+    material = material_of(bench, entries, anchors, mix)
+    steps = steps_for(len(material.rows_of(entries)), mix.replayed, SLEEP_PASSES)
+    plan = bench.planned(material.rows, steps)
+    ranks = [bench.rank, *([bench.rank // 2] if bench.rank >= LEAST_HALVED else [])]
+    starts = [
+        Start(
+            f"scale {scale:g}, rank {rank}",
+            total.cut_to(rank).times(scale),
+            rank,
+            material.order(mix, [], entries, before.losses, seed=0),
+            rate=1 / SLEEP_SLOWDOWN,
+        )
+        for rank in ranks
+        for scale in SCALES
+    ]
+    course = Course(bench, plan, material.rows, starts)
+    looks = _Looks(exam, course, round(FIRST_LOOK * steps), steps)
+    course.run(looks.after, doing="settling")
+    looks.at_the_mean()
+    course.end()
+    best = chosen([one.result for one in looks.found])
+    after = next(one for one in looks.found if one.result is best)
+    replayed = len(material.rows_of(entries))
+    return Settled(looks.updates[best.name], before, after, tuple(looks.found), replayed, steps)
+
+
+class _Looks:
+    """What candidates answer at some of their steps, and what they were then."""
+
+    def __init__(self, exam: Exam, course: Course, first: int, last: int) -> None:
+        self.exam, self.course, self.first, self.last = exam, course, first, last
+        self.found: list[Answered] = []
+        self.updates: dict[str, Update] = {}
+
+    def after(self, step: int) -> bool:
+        if step >= self.first:
+            self.course.add_to_mean()
+        if step in (self.first, self.last):
+            self._look(f"{step} steps")
+        return True
+
+    def at_the_mean(self) -> None:
+        self.course.become_mean()
+        self._look(f"mean of steps {self.first} to {self.last}")
+
+    def _look(self, when: str) -> None:
+        names = {name: f"{name}, {when}" for name in self.course.names}
+        self.found += self.exam.taken_by(self.course.names, names)
+        self.updates |= {names[name]: self.course.update(name) for name in names}
+
+
+def rebuilt(bench: MemoryBench, entries: Sequence[Entry], *, seeds: int) -> Settled:
+    """One slow adapter, trained from nothing on what the journal keeps: what was forgotten has no part
+    in it."""
+    learnt = wake(bench, entries, [], {}, candidates=seeds)
+    fresh = [replace(entry, loss=learnt.after.losses[entry.id]) for entry in entries]
+    return settled(bench, fresh, learnt.total)

@@ -1,0 +1,59 @@
+"""`loraloom recall sleep`: what the fast adapter learnt is settled in the slow one, or nothing changes."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from pathlib import Path
+
+from loraloom.errors import RequestError
+from loraloom.pipeline.device_errors import device_errors
+from loraloom.pipeline.recall.bench import MemoryBench, Watch
+from loraloom.pipeline.recall.learning import Trained
+from loraloom.pipeline.recall.settle import settled
+from loraloom.recall.forms import trained_forms
+from loraloom.recall.memory import opened
+from loraloom.recall.verdict import worse
+
+
+@device_errors()
+def sleep(folder: Path, watch: Watch) -> Trained | None:
+    """Settle what was learnt; None where everything is settled already, and nothing is done.
+
+    Raises:
+        RequestError: nothing was learnt, so that nothing could be replayed.
+    """
+    with opened(folder, writes=True) as memory:
+        known = memory.state.known
+        if not known:
+            waiting = len(memory.state.unlearnt)
+            raise RequestError(
+                "0 items would be replayed, and a sleep that replays nothing settles nothing",
+                where=str(folder),
+                got=f"{waiting:,} items that are written and not learnt" if waiting else "no items",
+                next=f"loraloom recall learn {folder}" if waiting else "write some first",
+            )
+        if memory.part("fast") is None and all(entry.consolidated for entry in known):
+            return None
+        forms = [form for entry in known for form in trained_forms(entry.item)]
+        bench = MemoryBench(memory, forms, watch)
+        total = bench.total
+        assert total is not None
+        made = settled(bench, known, total)
+        reason = worse(made.after.result, made.before.result)
+        record = {
+            "op": "sleep",
+            "committed": reason is None,
+            "reason": reason,
+            "replayed": [entry.id for entry in known],
+            "replayed_rows": made.replayed,
+            "steps": made.steps,
+            "losses": made.after.losses if reason is None else made.before.losses,
+            "before": asdict(made.before.result),
+            "after": asdict(made.after.result),
+            "candidates": [asdict(one.result) for one in made.candidates],
+        }
+        if reason is None:
+            memory.commit({"slow": bench.writer(made.update)}, record)
+        else:
+            memory.record(record)
+        return Trained(memory, memory.journal.records[-1])

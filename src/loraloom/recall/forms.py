@@ -1,0 +1,170 @@
+"""Ways to ask for an item: those that are trained, and those that never are and only measure.
+
+A raw statement is memorised and not understood; several questions for one answer are what lets another
+wording find it. All templates are ours. Each item also gives questions about names that nobody wrote,
+whose answer is that it is not known: without them a model gives such a name a stored answer.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import random
+import re
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+from loraloom.recall.items import MemoryItem, relation_of
+
+NOT_KNOWN = "I do not know."
+Distance = Literal["verbatim", "near", "far"]
+
+TRAINED_OF = (
+    "What is the {r} of {s}?",
+    "What is {s}'s {r}?",
+    "Tell me the {r} of {s}.",
+    "Do you remember {s}'s {r}?",
+    "{s}: which {r}?",
+    "I have a question about {s}. What is its {r}?",
+    "Say the {r} of {s}, please.",
+    "Name {s}'s {r}.",
+)
+NEAR_OF = (
+    "Please tell me the {r} of {s}.",
+    "Do you remember what the {r} of {s} is?",
+    "Quick question: what is {s}'s {r}?",
+)
+FAR_OF = ("Which {r} does {s} have?", "I forgot the {r} of {s}. Remind me.")
+TRAINED = (
+    "{q}",
+    "Tell me: {l}",
+    "Do you remember? {q}",
+    "I have a question. {q}",
+    "Question: {q} Answer in a few words.",
+    "Say it, please: {l}",
+    "{k}?",
+)
+NEAR = ("Please tell me: {l}", "Do you know? {q}", "Quick question: {l}")
+FAR = ("I forgot. {k}, what was it?", "About this I need the answer: {k}.")
+"""r relation, s subject; q the question, l with a small first letter, k its words that carry meaning."""
+
+FILLERS = frozenset(
+    "a an and are at be been by can could did do does for from has have how i in is it its me my of on or"
+    " so that the their there they this to was were what when where which who whom whose why will with"
+    " would you your".split()
+)
+UNKNOWN_RELATIONS = ("home town", "favourite colour", "birthday", "pet", "job", "oldest friend")
+ONSETS = "b br d dr f g gr h j k kl l m n p pr r s st t th v w z".split()
+VOWELS = "a e i o u ai ea".split()
+ENDINGS = ("n", "r", "l", "s", "k", "th", "nd", "x", "")
+UNKNOWN_NAMES = 6
+"""Names that nobody wrote for each item, and a question about each of them."""
+
+
+@dataclass(frozen=True)
+class Form:
+    """One question of one item with what should be answered.
+
+    Attributes:
+        item: id of the item; "" for a question about a name that nobody wrote.
+    """
+
+    item: str
+    question: str
+    answer: str
+    distance: Distance = "verbatim"
+
+
+def trained_forms(item: MemoryItem) -> list[Form]:
+    """The questions that are trained for an item: its own words first, the person's other forms, then
+    templates. None of them is a held-out form."""
+    held = {form.question for form in held_out_forms(item)}
+    related = relation_of(item.question)
+    if related is None:
+        made = [_filled(template, item.question) for template in TRAINED]
+    else:
+        made = [template.format(r=related[0], s=related[1]) for template in TRAINED_OF]
+    questions = dict.fromkeys([*item.asked, *(one for one in made if one not in held)])
+    return [Form(item.id, question, item.answer) for question in questions]
+
+
+def held_out_forms(item: MemoryItem) -> list[Form]:
+    """Other wordings of an item, near to what is trained and far from it: measured, never trained."""
+    related = relation_of(item.question)
+    found: list[Form] = []
+    kinds: tuple[tuple[Distance, Sequence[str], Sequence[str]], ...] = (
+        ("near", NEAR_OF, NEAR),
+        ("far", FAR_OF, FAR),
+    )
+    for distance, of_relation, plain in kinds:
+        for template in plain if related is None else of_relation:
+            question = (
+                _filled(template, item.question)
+                if related is None
+                else template.format(r=related[0], s=related[1])
+            )
+            if question not in item.asked:
+                found.append(Form(item.id, question, item.answer, distance))
+    return found
+
+
+def unknown_forms(
+    items: Sequence[MemoryItem], taken: Collection[str], *, seed: int, held_out: bool = False
+) -> list[Form]:
+    """Questions like those of the items about names that nobody wrote.
+
+    Args:
+        taken: names that are known, in small letters: none of them is drawn.
+        held_out: draw other names, and ask in the held-out forms: these only measure.
+    """
+    found: dict[str, Form] = {}
+    for item in items:
+        # Of the item's own words, so that the same item gives the same names in every session.
+        digest = hashlib.blake2b(f"{seed} {held_out} {item.key}".encode(), digest_size=8).digest()
+        rng = random.Random(int.from_bytes(digest, "little"))
+        forms = held_out_forms(item) if held_out else trained_forms(item)
+        name = named_in(item.question)
+        for number in range(2 if held_out else UNKNOWN_NAMES):
+            other = invented_name(rng, taken)
+            asked = forms[number % len(forms)].question if forms else item.question
+            if name is not None and name in asked:
+                question = asked.replace(name, other)
+            else:
+                question = f"What is the {rng.choice(UNKNOWN_RELATIONS)} of {other}?"
+            found[question] = Form("", question, NOT_KNOWN)
+    return list(found.values())
+
+
+def named_in(question: str) -> str | None:
+    """The name that a question is about: the subject of its relation, else its first words with a
+    capital that do not begin it; None where it names nothing."""
+    related = relation_of(question)
+    if related is not None and related[1][:1].isupper():
+        return related[1]
+    found = re.search(r"(?<=\s)[A-Z][\w'-]+(?:\s+[A-Z][\w'-]+)*", question)
+    if found is None or found.group() == "I":
+        return None
+    return re.sub(r"['’]s$", "", found.group())
+
+
+def names_of(items: Sequence[MemoryItem]) -> set[str]:
+    """Every word with a capital that some item has, in small letters."""
+    texts = " ".join(text for item in items for text in (*item.asked, item.answer))
+    return {word.casefold() for word in re.findall(r"[A-Z][\w'-]+", texts)}
+
+
+def invented_name(rng: random.Random, taken: Collection[str]) -> str:
+    """A name of two or three syllables that is not taken."""
+    while True:
+        syllables = rng.choice((2, 2, 3))
+        stem = "".join(rng.choice(ONSETS) + rng.choice(VOWELS) for _ in range(syllables))
+        name = (stem + rng.choice(ENDINGS)).capitalize()
+        if name.casefold() not in taken:
+            return name
+
+
+def _filled(template: str, question: str) -> str:
+    words = re.findall(r"[\w'’-]+", question)
+    key = " ".join(word for word in words if word.casefold() not in FILLERS) or question.rstrip("?.")
+    small = question[:1].lower() + question[1:] if words and words[0].casefold() in FILLERS else question
+    return template.format(q=question, l=small, k=key)

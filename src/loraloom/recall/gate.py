@@ -1,0 +1,171 @@
+"""What is written and what is not, term by term.
+
+    score = 0.5 surprise + 0.3 novelty + 0.2 reward + pin
+
+after HEI-NW's neuromodulated write gate. Surprise is the mean loss of the answer's tokens under the
+model as it is now, over that of guessing; novelty is how far the question lies from every stored one.
+Nothing here is a label: no term says whether an item should be remembered.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from loraloom.recall.items import MemoryItem, same_answer
+from loraloom.recall.state import Entry, State
+
+Vectors = NDArray[np.float32]
+"""[items, D], each of length 1."""
+Outcome = Literal["insert", "reinforce", "supersede", "skip"]
+SURPRISE, NOVELTY, REWARD, PIN = 0.5, 0.3, 0.2, 1.0
+"""Weights of the terms."""
+SCOPE_QUANTILE = 0.05
+"""A question is in scope where it lies as near to a stored one as all but this share of the stored ones
+lie to each other."""
+FEWEST_FOR_SCOPE = 8
+"""With fewer stored questions than this nobody can say what the memory is about."""
+
+
+@dataclass(frozen=True)
+class Seen:
+    """An item as the model sees it before it is written.
+
+    Attributes:
+        loss: of its answer, in nats a token.
+        known: the model gives exactly this answer already.
+        vector: of its question, [D].
+    """
+
+    item: MemoryItem
+    loss: float
+    known: bool
+    vector: NDArray[np.float32]
+
+
+@dataclass(frozen=True)
+class Terms:
+    """Why something was written or not.
+
+    Attributes:
+        scope: cosine to the nearest stored question, and `scope_needed`: what it has to reach; None
+            where too little is stored to tell.
+        surprise: 1 is as bad as guessing.
+        novelty: 1 minus the cosine to the nearest stored question.
+        reward: how much more than usual the item matters to its writer, from -1 to 1.
+        pin: 1 where its writer wants it written whatever comes.
+    """
+
+    scope: float | None
+    scope_needed: float | None
+    surprise: float
+    novelty: float
+    reward: float
+    pin: float
+    score: float
+
+    @property
+    def in_scope(self) -> bool:
+        return self.scope is None or self.scope_needed is None or self.scope >= self.scope_needed
+
+
+@dataclass(frozen=True)
+class Decision:
+    """What becomes of an item.
+
+    Attributes:
+        other: id of the item that it repeats or replaces.
+        threshold: what the score had to reach; None where no rate was asked for.
+    """
+
+    outcome: Outcome
+    item: MemoryItem
+    terms: Terms
+    reason: str
+    other: str | None = None
+    threshold: float | None = None
+
+
+def decided(
+    seen: Sequence[Seen],
+    state: State,
+    stored: Vectors,
+    *,
+    guessing: float,
+    write_rate: float | None = None,
+) -> list[Decision]:
+    """What becomes of each item of one write, in their order.
+
+    Args:
+        stored: of the questions that are kept.
+        guessing: loss of guessing, log of the vocabulary's size.
+        write_rate: the share of what was seen so far that should be written: the threshold is the score
+            that this share reached. None writes all that is new to the model.
+    """
+    needed = scope_needed(stored)
+    terms = [terms_of(one, stored, needed, guessing) for one in seen]
+    threshold = None
+    if write_rate is not None:
+        scores = [*state.scores, *(one.score for one in terms if one.in_scope)]
+        threshold = float(np.quantile(scores, 1 - write_rate)) if scores else 0.0
+    known = dict(state.by_key())
+    decisions: list[Decision] = []
+    written = 0
+    for one, term in zip(seen, terms, strict=True):
+        found = _decision(one, term, known.get(one.item.key), threshold)
+        if found.outcome in ("insert", "supersede"):
+            other = found.other
+            item = replace(found.item, id=state.next_id(written), supersedes=other)
+            written += 1
+            found = replace(found, item=item)
+            known[item.key] = Entry(item)
+        decisions.append(found)
+    return decisions
+
+
+def terms_of(one: Seen, stored: Vectors, needed: float | None, guessing: float) -> Terms:
+    """The terms of one item and their sum."""
+    nearest = float((stored @ one.vector).max()) if len(stored) else None
+    surprise = one.loss / guessing
+    novelty = 1.0 if nearest is None else 1.0 - nearest
+    reward = max(-1.0, min(1.0, math.log10(one.item.salience)))
+    pin = float(one.item.pinned)
+    score = SURPRISE * surprise + NOVELTY * novelty + REWARD * reward + PIN * pin
+    scope = nearest if needed is not None else None
+    return Terms(scope, needed, surprise, novelty, reward, pin, score)
+
+
+def scope_needed(stored: Vectors) -> float | None:
+    """The cosine that a question in scope has to its nearest stored one; None where too few are
+    stored."""
+    if len(stored) < FEWEST_FOR_SCOPE:
+        return None
+    cosines = stored @ stored.T
+    np.fill_diagonal(cosines, -1.0)
+    return float(np.quantile(cosines.max(1), SCOPE_QUANTILE))
+
+
+def _decision(one: Seen, terms: Terms, same: Entry | None, threshold: float | None) -> Decision:
+    item = one.item
+    if same is not None and same_answer(same.item.answer, item.answer):
+        return Decision("reinforce", item, terms, f"the same as {same.id}", same.id, threshold)
+    if same is not None:
+        was = f"in place of {same.id}, which said `{same.item.answer}`"
+        return Decision("supersede", item, terms, was, same.id, threshold)
+    if item.pinned:
+        return Decision("insert", item, terms, "pinned", None, threshold)
+    if one.known:
+        return Decision("skip", item, terms, "the model answers so already", None, threshold)
+    if threshold is None:
+        return Decision("insert", item, terms, "new", None, None)
+    if not terms.in_scope:
+        far = f"out of scope: {terms.scope:.2f} to the nearest question, {terms.scope_needed:.2f} needed"
+        return Decision("skip", item, terms, far, None, threshold)
+    said = f"score {terms.score:.2f}, {threshold:.2f} needed"
+    outcome: Outcome = "insert" if terms.score >= threshold else "skip"
+    return Decision(outcome, item, terms, said, None, threshold)

@@ -1,0 +1,177 @@
+"""How much of what a training step holds, how many steps there are, and what is replayed first."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from loraloom.recall.state import Entry
+
+ROWS = 16
+"""Rows of a step with something to remember."""
+REPLAYED = 0.4
+"""Share of them that is replayed from the journal, where it holds older items."""
+UNKNOWN_ROWS = 4
+"""Rows of a step, beside those, about names that nobody wrote."""
+WAKE_PASSES, SLEEP_PASSES = 3.5, 1.5
+"""Over all forms: of what is new, and of the whole journal."""
+FEWEST_STEPS = 40
+RISE = 0.1
+"""Nats a token: an item whose loss rose by so much since its last rehearsal is replayed twice as
+often."""
+MOST_RISES = 4.0
+LEARNT = 0.02
+"""Nats a token of an answer: below this an item is no longer drilled, only replayed."""
+SLEEP_SLOWDOWN = 3.0
+"""Sleep trains at the wake's rate divided by this."""
+
+
+@dataclass(frozen=True)
+class Mix:
+    """Rows of one step, by what they are.
+
+    Attributes:
+        anchor_weight: of the divergence from the frozen base, averaged over the step's anchors.
+    """
+
+    new: int
+    replayed: int
+    unknown: int
+    anchors: int
+    anchor_weight: float
+
+
+def wake_mix(*, has_old: bool) -> Mix:
+    """A step of learning something new."""
+    replayed = round(REPLAYED * ROWS) if has_old else 0
+    return Mix(ROWS - replayed, replayed, UNKNOWN_ROWS, anchors=4, anchor_weight=4.0)
+
+
+def sleep_mix() -> Mix:
+    """A step of settling everything: all rows are of the journal."""
+    return Mix(0, ROWS, UNKNOWN_ROWS, anchors=8, anchor_weight=6.0)
+
+
+def steps_for(forms: int, rows: int, passes: float) -> int:
+    """Steps of `rows` rows for so many passes over the forms."""
+    return max(FEWEST_STEPS, math.ceil(passes * forms / max(1, rows)))
+
+
+def replay_weights(entries: Sequence[Entry], losses: Mapping[str, float]) -> NDArray[np.float64]:
+    """How often each item is replayed, relative to the others: by what it matters, how often it was
+    written, and how much of it has faded.
+
+    Args:
+        losses: of the answers now, by id, in nats a token.
+    """
+    weights = [
+        entry.item.salience * math.sqrt(entry.sightings) * (1 + _rises(entry, losses[entry.id]))
+        for entry in entries
+    ]
+    return np.array(weights, dtype=np.float64)
+
+
+def _rises(entry: Entry, now: float) -> float:
+    before = 0.0 if entry.loss is None else entry.loss
+    return min(MOST_RISES, max(0.0, now - before) / RISE)
+
+
+class Pool:
+    """Rows that are drawn for a step.
+
+    Args:
+        rows: their numbers.
+        weights: draw by these; None draws those first that were drawn least.
+    """
+
+    def __init__(self, rows: Sequence[int], weights: NDArray[np.float64] | None = None) -> None:
+        self.rows = np.asarray(rows, dtype=np.int64)
+        self.weights = weights
+        self._drawn = np.zeros(len(self.rows))
+
+    def draw(self, count: int, rng: np.random.Generator) -> NDArray[np.int64]:
+        """So many different rows, or all there are."""
+        count = min(count, len(self.rows))
+        if not count:
+            return self.rows[:0]
+        if self.weights is not None:
+            shares = self.weights / self.weights.sum()
+            places = rng.choice(len(self.rows), size=count, replace=False, p=shares)
+        else:
+            places = np.argsort(self._drawn + rng.random(len(self.rows)))[:count]
+        self._drawn[places] += 1
+        return self.rows[places]
+
+
+    def give(self, rows: Sequence[int], to: Pool) -> None:
+        """Let another pool have these rows from now on; there they weigh what its rows do on average."""
+        mine = np.isin(self.rows, rows)
+        moved = self.rows[mine]
+        weights = None if self.weights is None else self.weights[~mine]
+        self.rows, self._drawn, self.weights = self.rows[~mine], self._drawn[~mine], weights
+        if to.weights is not None:
+            usual = to.weights.mean() if len(to.weights) else 1.0
+            to.weights = np.concatenate([to.weights, np.full(len(moved), usual)])
+        to.rows = np.concatenate([to.rows, moved])
+        to._drawn = np.concatenate([to._drawn, np.zeros(len(moved))])
+
+
+class StepMix:
+    """The rows of each step, so many of each pool. To be asked once a step.
+
+    Attributes:
+        pools: (pool, rows of a step).
+    """
+
+    def __init__(self, pools: Sequence[tuple[Pool, int]], seed: int) -> None:
+        self.pools = list(pools)
+        self.seed = seed
+
+    @property
+    def steps_per_epoch(self) -> int:
+        """Of the pool that takes longest to be gone through."""
+        return max(1, *(-(-len(pool.rows) // count) for pool, count in self.pools if count))
+
+    def rows_of_step(self, step: int) -> NDArray[np.int64]:
+        """Row numbers of a step."""
+        rng = np.random.default_rng([self.seed, step])
+        return np.concatenate([pool.draw(count, rng) for pool, count in self.pools])
+
+    def move(self, rows: Sequence[int], source: int, target: int) -> None:
+        """Draw these rows with another pool from now on, by the pools' numbers."""
+        self.pools[source][0].give(rows, self.pools[target][0])
+
+    @property
+    def most(self) -> int:
+        """Rows of a step, at most."""
+        return sum(count for _, count in self.pools)
+
+
+class Phases:
+    """One mix after another.
+
+    Args:
+        first: of the steps before `until`.
+        then: of all later ones.
+    """
+
+    def __init__(self, first: StepMix, until: int, then: StepMix) -> None:
+        self.first, self.until, self.then = first, until, then
+
+    @property
+    def steps_per_epoch(self) -> int:
+        """Of the later mix."""
+        return self.then.steps_per_epoch
+
+    def rows_of_step(self, step: int) -> NDArray[np.int64]:
+        """Row numbers of a step."""
+        return (self.first if step < self.until else self.then).rows_of_step(step)
+
+    @property
+    def most(self) -> int:
+        """Rows of a step, at most."""
+        return max(self.first.most, self.then.most)

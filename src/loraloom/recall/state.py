@@ -1,0 +1,147 @@
+"""What a memory holds: its journal, read from the first line to the last. Pure; the same lines always
+give the same state."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+from loraloom.recall.items import MemoryItem, item_of_plain
+
+Standing = Literal["kept", "superseded", "forgotten"]
+
+
+@dataclass
+class Entry:
+    """An item and what has become of it.
+
+    Attributes:
+        session: number of the `learn` that it was learnt in; None where it only stands in the journal.
+        consolidated: a sleep has settled it.
+        sightings: how often it was written.
+        loss: of its answer when it was last rehearsed, in nats a token.
+    """
+
+    item: MemoryItem
+    standing: Standing = "kept"
+    session: int | None = None
+    consolidated: bool = False
+    sightings: int = 1
+    loss: float | None = None
+
+    @property
+    def id(self) -> str:
+        return self.item.id
+
+
+@dataclass
+class State:
+    """All entries by id in the order of writing, and the generation of adapters that answers.
+
+    Attributes:
+        generation: number of the folder of adapters; 0 for none.
+        sessions: how often something was learnt.
+        sleeps: how often something was settled.
+        refused: what the gate would not have, with its reason.
+        told: lines that report what a training did.
+    """
+
+    entries: dict[str, Entry] = field(default_factory=dict[str, Entry])
+    generation: int = 0
+    sessions: int = 0
+    sleeps: int = 0
+    written: int = 0
+    refused: list[dict[str, Any]] = field(default_factory=list[dict[str, Any]])
+    told: list[dict[str, Any]] = field(default_factory=list[dict[str, Any]])
+    scores: list[float] = field(default_factory=list[float])
+
+    @property
+    def kept(self) -> list[Entry]:
+        """What should be answered."""
+        return [entry for entry in self.entries.values() if entry.standing == "kept"]
+
+    @property
+    def known(self) -> list[Entry]:
+        """What was learnt and should be answered."""
+        return [entry for entry in self.kept if entry.session is not None]
+
+    @property
+    def unlearnt(self) -> list[Entry]:
+        """What was written and waits to be learnt."""
+        return [entry for entry in self.kept if entry.session is None]
+
+    def by_key(self) -> dict[str, Entry]:
+        """What is kept, by its key."""
+        return {entry.item.key: entry for entry in self.kept}
+
+    def next_id(self, ahead: int = 0) -> str:
+        """The id of the next item that is written, or of one so many places after it."""
+        return f"m{self.written + 1 + ahead:04d}"
+
+
+def replayed(records: Iterable[Mapping[str, Any]]) -> State:
+    """The state after these lines."""
+    state = State()
+    for record in records:
+        _APPLY[record["op"]](state, record)
+    return state
+
+
+def _wrote(state: State, record: Mapping[str, Any]) -> None:
+    for decision in record["decisions"]:
+        outcome = decision["outcome"]
+        state.scores.append(decision["terms"]["score"])
+        if outcome == "skip":
+            state.refused.append({**decision, "at": record["at"]})
+        elif outcome == "reinforce":
+            entry = state.entries[decision["other"]]
+            entry.sightings += 1
+        else:
+            item = item_of_plain(decision["item"])
+            state.written += 1
+            state.entries[item.id] = Entry(item)
+            if item.supersedes is not None:
+                state.entries[item.supersedes].standing = "superseded"
+
+
+def _learnt(state: State, record: Mapping[str, Any]) -> None:
+    state.sessions += 1
+    state.generation = record["generation"]
+    for name in record["learnt"]:
+        state.entries[name].session = state.sessions
+        # What was learnt anew has to be settled anew.
+        state.entries[name].consolidated = False
+    _rehearsed(state, record)
+    state.told.append(dict(record))
+
+
+def _slept(state: State, record: Mapping[str, Any]) -> None:
+    state.told.append(dict(record))
+    if not record["committed"]:
+        return
+    state.sleeps += 1
+    state.generation = record["generation"]
+    for name in record["replayed"]:
+        state.entries[name].consolidated = True
+    _rehearsed(state, record)
+
+
+def _forgot(state: State, record: Mapping[str, Any]) -> None:
+    state.told.append(dict(record))
+    if not record["committed"]:
+        return
+    state.entries[record["id"]].standing = "forgotten"
+    state.generation = record["generation"]
+    if record["rebuilt"]:
+        for entry in state.known:
+            entry.consolidated = True
+    _rehearsed(state, record)
+
+
+def _rehearsed(state: State, record: Mapping[str, Any]) -> None:
+    for name, loss in record["losses"].items():
+        state.entries[name].loss = loss
+
+
+_APPLY = {"write": _wrote, "learn": _learnt, "sleep": _slept, "forget": _forgot}
