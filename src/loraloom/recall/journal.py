@@ -90,15 +90,15 @@ def _read(content: bytes, path: Path) -> tuple[list[dict[str, Any]], int]:
     lines = content.split(b"\n")
     for number, line in enumerate(lines):
         record = _record(line)
+        if record is None and not any(_record(later) for later in lines[number + 1 :]):
+            break  # the end of the file, or what a crash left of its last line
         if record is None or record.get("n") != len(records) + 1:
-            if any(_record(later) is not None for later in lines[number + 1 :]):
-                raise StoreError(
-                    f"line {number + 1} of the journal is damaged, and lines after it are whole",
-                    where=str(path),
-                    need="the journal as it was written",
-                    next="restore the file from a copy; nothing was changed",
-                )
-            break
+            raise StoreError(
+                f"line {number + 1} of the journal is damaged, or lines before it are gone",
+                where=str(path),
+                need="the journal as it was written",
+                next="restore the file from a copy; nothing was changed",
+            )
         if number == len(lines) - 1:
             break  # its end is missing, so it may not be on the disk whole
         records.append(record)

@@ -14,8 +14,9 @@ from typing import TYPE_CHECKING, cast
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 
-from loraloom.data.rows import IGNORED, Row
+from loraloom.data.rows import IGNORED, Row, causal_row
 from loraloom.data.tokens import frame_of
 from loraloom.evals.writing import continuations
 from loraloom.recall.forms import Form
@@ -26,14 +27,13 @@ if TYPE_CHECKING:
     from loraloom.pipeline.recall.bench import MemoryBench
 
 ANCHORS = "anchors.json"
-LENGTH = 40
-"""Tokens that the base writes for each prompt."""
-HELD_OUT = 4
-"""Every so-manieth anchor is only measured on."""
+LENGTH, SHORT = 40, 6
+"""Tokens that the base writes for a prompt, and for a fact."""
+SHARE_MEASURED = 4
+"""Every so-manieth sampled text is only measured on."""
 SEED = 17
 TALKS = (
     "Tell me a short story about a cat.",
-    "Tell me a story about a boy and his boat.",
     "Write a story about a little girl who finds a key.",
     "What happened in the garden?",
     "How do I make a cup of tea?",
@@ -48,20 +48,7 @@ TALKS = (
     "Is this review good or bad? The film was dull and far too long.",
     "Summarise: the meeting was moved to Tuesday, as the room was taken.",
     "Who are you?",
-)
-KNOWN = (
-    "What is the capital of France?",
-    "What is the capital of Japan?",
-    "What language is spoken in Brazil?",
-    "Which country is Berlin in?",
-    "Who wrote Hamlet?",
-    "What is the largest planet?",
-    "How many days are in a week?",
-    "What colour is grass?",
     "What is two plus two?",
-    "What do bees make?",
-    "Which continent is Egypt in?",
-    "What is the opposite of hot?",
 )
 TEXTS = (
     "Once upon a time",
@@ -78,6 +65,32 @@ TEXTS = (
     "A new",
 )
 """Beginnings of texts that no template is put around."""
+COUNTRIES = (
+    "France Japan Brazil Egypt Canada Italy Kenya Norway Poland India Mexico Spain Turkey China Greece"
+    " Peru Sweden Iran Cuba Ireland".split()
+)
+PEOPLE = (
+    "Shakespeare",
+    "Mozart",
+    "Napoleon",
+    "Albert Einstein",
+    "Marie Curie",
+    "Picasso",
+    "Gandhi",
+    "Isaac Newton",
+)
+FACTS = (
+    *(f"The capital of {name} is" for name in COUNTRIES),
+    *(f"The official language of {name} is" for name in COUNTRIES[::2]),
+    *(f"{name} was born in" for name in PEOPLE),
+    *(f"{name} is famous for" for name in PEOPLE),
+)
+"""Beginnings of facts about the world."""
+ASKED_FACTS = (
+    *(f"What is the capital of {name}?" for name in COUNTRIES),
+    *(f"Where was {name} born?" for name in PEOPLE),
+)
+"""The same as questions."""
 
 
 @dataclass(frozen=True)
@@ -105,15 +118,21 @@ def anchors_of(bench: MemoryBench) -> Anchors:
         bench.watch("writing anchors: what the bare base says, to be kept so")
         written = _written(bench)
         write_atomically(path, to_json({"texts": written}) + b"\n")
-    rows = [_row(bench, one) for one in written if one["kind"] != "known"]
-    held = [row for number, row in enumerate(rows) if number % HELD_OUT == 0]
-    known = [Form("", one["prompt"], one["text"]) for one in written if one["kind"] == "known"]
+    sampled = [_row(bench, one) for one in written if one["kind"] in ("talk", "text")]
+    held = sampled[::SHARE_MEASURED]
     return Anchors(
-        trained=[_anchor(row) for number, row in enumerate(rows) if number % HELD_OUT],
+        trained=[_anchor(row) for number, row in enumerate(sampled) if number % SHARE_MEASURED],
         held_out=[_anchor(row) for row in held],
         texts=held,
-        known=bench.rows(known),
+        known=_still_known(bench, [one for one in written if one["kind"].startswith("known")]),
     )
+
+
+def _still_known(bench: MemoryBench, written: Sequence[dict[str, str]]) -> list[Row]:
+    """Rows of the base's likeliest answers, those that it gives token by token."""
+    rows = [_answer(bench, one) for one in written]
+    sums = bench.sums(rows, [])[""]
+    return [row for row, fine in zip(rows, sums.correct == sums.weight, strict=True) if fine]
 
 
 def _anchor(row: Row) -> Row:
@@ -122,14 +141,29 @@ def _anchor(row: Row) -> Row:
 
 def _row(bench: MemoryBench, written: dict[str, str]) -> Row:
     """A row of prompt and text with all tokens supervised."""
-    if written["kind"] == "talk":
-        ids = bench.rows([Form("", written["prompt"], written["text"])])[0].input_ids
-    else:
-        text = f"{written['prompt']} {written['text']}"
-        ids = np.array(_plain(bench, text), dtype=np.int32)
+    ids = _ids(bench, written)
     labels = ids.copy()
     labels[:1] = IGNORED
     return Row(ids, labels)
+
+
+def _answer(bench: MemoryBench, written: dict[str, str]) -> Row:
+    """The same with only what the base wrote supervised, without its end: it may have been cut."""
+    ids, prompt = _ids(bench, written), written["prompt"]
+    start = len(bench.prompt(prompt) if written["kind"] == "known talk" else _plain(bench, prompt))
+    if written["kind"] == "known talk":
+        tokenizer = bench.base.tokenizer
+        said: list[int] = tokenizer([written["text"]], add_special_tokens=False)["input_ids"][0]
+        ids = ids[: start + len(said)]
+    return causal_row(ids.tolist(), np.arange(len(ids)) >= start)
+
+
+def _ids(bench: MemoryBench, written: dict[str, str]) -> NDArray[np.int32]:
+    if written["kind"].endswith("talk"):
+        ids = bench.encoded([Form("", written["prompt"], written["text"])])[0].input_ids
+    else:
+        ids = np.array(_plain(bench, f"{written['prompt']} {written['text']}"), dtype=np.int32)
+    return ids[: bench.positions]
 
 
 def _plain(bench: MemoryBench, text: str) -> list[int]:
@@ -139,18 +173,32 @@ def _plain(bench: MemoryBench, text: str) -> list[int]:
 
 
 def _written(bench: MemoryBench) -> list[dict[str, str]]:
-    """What the base writes: sampled twice for talks and beginnings, its likeliest answer to what it may
-    know and one that is sampled."""
-    talks = [("talk", one, bench.prompt(one)) for one in (*TALKS, *TALKS, *KNOWN)]
-    texts = [("text", one, _plain(bench, one)) for one in (*TEXTS, *TEXTS)]
-    known = [("known", one, bench.prompt(one)) for one in KNOWN]
+    """What the base writes: sampled for talks, beginnings and half of the facts; its likeliest words
+    for the other half."""
+    sampled = [
+        *_asked(bench, "talk", (*TALKS, *ASKED_FACTS[::2])),
+        *_asked(bench, "text", (*TEXTS, *TEXTS, *FACTS[::2])),
+    ]
+    known = [*_asked(bench, "known talk", ASKED_FACTS[1::2]), *_asked(bench, "known text", FACTS[1::2])]
     with torch.random.fork_rng():
         torch.manual_seed(SEED)
-        return [*_sampled(bench, [*talks, *texts], 1.0), *_sampled(bench, known, 0.0)]
+        return [*_sampled(bench, sampled, LENGTH, 1.0), *_sampled(bench, known, SHORT, 0.0)]
+
+
+def _asked(
+    bench: MemoryBench, kind: str, prompts: Sequence[str]
+) -> list[tuple[str, str, list[int]]]:
+    ids = bench.prompt if kind.endswith("talk") else lambda text: _plain(bench, text)
+    asked = [(kind, prompt, ids(prompt)) for prompt in prompts]
+    room = bench.positions
+    return [one for one in asked if room is None or len(one[2]) + LENGTH < room]
 
 
 def _sampled(
-    bench: MemoryBench, asked: Sequence[tuple[str, str, list[int]]], temperature: float
+    bench: MemoryBench,
+    asked: Sequence[tuple[str, str, list[int]]],
+    length: int,
+    temperature: float,
 ) -> list[dict[str, str]]:
     found: list[dict[str, str]] = []
     by_length = sorted(asked, key=lambda one: len(one[2]))
@@ -163,7 +211,7 @@ def _sampled(
                 bench.base.tokenizer,
                 task="causal_lm",
                 pad_id=bench.base.pad_id,
-                max_new_tokens=LENGTH,
+                max_new_tokens=length,
                 temperature=temperature,
             )
         found += [

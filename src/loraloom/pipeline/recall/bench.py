@@ -13,7 +13,7 @@ import torch
 
 from loraloom.config import names
 from loraloom.config.asked import Config, ModelConfig, TrainingConfig
-from loraloom.data.causal import framing_of, has_template
+from loraloom.data.causal import framing_of
 from loraloom.data.chat import chat_rows, prompt_ids
 from loraloom.data.conversation import Conversation
 from loraloom.data.form_template import form_template, in_form
@@ -116,40 +116,35 @@ class MemoryBench:
 
     # -- questions --------------------------------------------------------------------------------------
 
-    def rows(self, forms: Sequence[Form], *, losses: str = "nll", weight: float = 1.0) -> list[Row]:
+    def rows(self, forms: Sequence[Form]) -> list[Row]:
         """A row of each question, its answer supervised.
 
         Raises:
             RequestError: one is longer than the model's positions.
         """
-        tokenizer = self._tokenizer
-        if has_template(tokenizer) or tokenizer.chat_template:
-            talks = [
-                (
-                    form.question,
-                    Conversation(
-                        (
-                            {"role": "user", "content": form.question},
-                            {"role": "assistant", "content": form.answer},
-                        ),
-                        (False, True),
-                    ),
-                )
-                for form in forms
-            ]
-            rows = chat_rows(talks, Renderer(tokenizer)) if talks else []
-        else:
-            pairs = [(in_form(FORMAT, form.question), form.answer) for form in forms]
-            rows = pair_rows(pairs, tokenizer, framing_of(tokenizer))
-        limit = self._facts.max_positions
+        rows = self.encoded(forms)
         for form, row in zip(forms, rows, strict=True):
-            if limit is not None and len(row) > limit:
+            if self.positions is not None and len(row) > self.positions:
                 raise RequestError(
                     f"`{form.question[:60]}` and its answer have {len(row):,} tokens",
-                    need=f"at most {limit:,}, the model's positions",
+                    need=f"at most {self.positions:,}, the model's positions",
                     next="say it shorter, or in several items",
                 )
-        return [replace(row, cluster=-1, loss=losses, weight=weight) for row in rows]
+        return rows
+
+    def encoded(self, forms: Sequence[Form]) -> list[Row]:
+        """The same, however long they are."""
+        if not self._tokenizer.chat_template:
+            pairs = [(in_form(FORMAT, form.question), form.answer) for form in forms]
+            return pair_rows(pairs, self._tokenizer, framing_of(self._tokenizer))
+        talks = [(form.question, _talk(form)) for form in forms]
+        rows = chat_rows(talks, Renderer(self._tokenizer)) if talks else []
+        return [replace(row, cluster=-1) for row in rows]
+
+    @property
+    def positions(self) -> int | None:
+        """Tokens of a row, at most; None where there is no limit."""
+        return self._facts.max_positions
 
     def prompt(self, question: str) -> list[int]:
         """What the model reads before it answers."""
@@ -284,3 +279,8 @@ class MemoryBench:
     def writer(self, part: Update) -> Callable[[Path], None]:
         """What writes an adapter into a folder."""
         return lambda folder: part.save(folder, self.spec(part.rank), self.base)
+
+
+def _talk(form: Form) -> Conversation:
+    turns = {"role": "user", "content": form.question}, {"role": "assistant", "content": form.answer}
+    return Conversation(turns, (False, True))

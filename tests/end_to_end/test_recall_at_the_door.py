@@ -1,0 +1,263 @@
+"""A memory at the command line: written, learnt, settled, asked, forgotten, and whole after a kill."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+import transformers as tf
+from doorway import Answer, Door, call, write_rows
+from nursery import Nursery
+from tokenizers import Tokenizer, models, pre_tokenizers, trainers
+
+from loraloom.pipeline.recall import anchors
+from loraloom.pipeline.recall.settle import Settled
+from loraloom.recall import forms
+
+TEMPLATE = (
+    "{% for m in messages %}<{{ m['role'] }}> {{ m['content'] }} {% if m['role'] == 'assistant' %}<eos>"
+    "{% endif %}{% endfor %}{% if add_generation_prompt %}<assistant> {% endif %}"
+)
+SPECIAL = ["<pad>", "<unk>", "<eos>", "<user>", "<assistant>"]
+FACTS = {
+    "What is the capital of Norland?": "Tolm",
+    "What is the flag of Norland?": "a green star",
+    "Who is the king of Sudland?": "Olaf Grey",
+    "Where is the key of Westland?": "under the mat",
+}
+SHORT_ANCHORS = {
+    "TALKS": ("Say the star.", "Where is a mat?", "Who is grey?"),
+    "TEXTS": ("the", "a star", "under the"),
+    "FACTS": ("the flag", "Olaf is"),
+    "ASKED_FACTS": ("What is green?", "Where is Olaf?"),
+}
+
+
+def words() -> list[str]:
+    """Everything that is ever asked or answered, so that nothing is unknown to the tokenizer."""
+    items = [forms.MemoryItem("fact", question, answer) for question, answer in FACTS.items()]
+    asked = [form for item in items for form in (*forms.trained_forms(item), *forms.held_out_forms(item))]
+    said = [text for form in asked for text in (form.question, form.answer)]
+    return [*said, forms.NOT_KNOWN, "Brek", *(text for one in SHORT_ANCHORS.values() for text in one)]
+
+
+@pytest.fixture(scope="module")
+def base(tmp_path_factory: pytest.TempPathFactory) -> str:
+    """A chat model of a hundred words that knows nothing."""
+    inner = Tokenizer(models.WordLevel(unk_token="<unk>"))
+    inner.pre_tokenizer = pre_tokenizers.Whitespace()  # type: ignore[assignment]
+    inner.train_from_iterator(words(), trainers.WordLevelTrainer(special_tokens=SPECIAL))  # type: ignore[call-arg]
+    tokenizer = tf.PreTrainedTokenizerFast(
+        tokenizer_object=inner, pad_token="<pad>", unk_token="<unk>", eos_token="<eos>"
+    )
+    tokenizer.add_special_tokens({"additional_special_tokens": ["<user>", "<assistant>"]})
+    tokenizer.chat_template = TEMPLATE
+    config = tf.LlamaConfig(
+        hidden_size=64,
+        num_hidden_layers=2,
+        num_attention_heads=4,
+        intermediate_size=96,
+        num_key_value_heads=2,
+        vocab_size=len(tokenizer),
+        max_position_embeddings=128,
+        pad_token_id=0,
+        eos_token_id=2,
+        initializer_range=0.2,
+    )
+    folder = tmp_path_factory.mktemp("base") / "words"
+    torch.manual_seed(0)
+    tf.LlamaForCausalLM(config).save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+    return str(folder)
+
+
+@pytest.fixture(scope="module", autouse=True)
+def short_anchors() -> Iterator[None]:
+    with pytest.MonkeyPatch.context() as patched:
+        for name, value in SHORT_ANCHORS.items():
+            patched.setattr(anchors, name, value)
+        patched.setattr(anchors, "LENGTH", 6)
+        yield
+
+
+@pytest.fixture(scope="module")
+def learnt(base: str, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A memory that was written and learnt; nobody changes it."""
+    folder = tmp_path_factory.mktemp("recall") / "memory"
+    rows = [{"kind": "fact", "question": question, "answer": said} for question, said in FACTS.items()]
+    data = write_rows(folder.parent / "items.jsonl", rows)
+    wrote = call("recall", "write", folder, "--model", base, "--data", data, "--json")
+    assert wrote.code == 0, wrote.err
+    assert [one["outcome"] for one in wrote.json()["decisions"]] == ["insert"] * 4
+    done = call("recall", "learn", folder, "--seeds", 1, "--json", "--quiet")
+    assert done.code == 0, done.err
+    assert done.json()["after"]["verbatim"] == 1.0
+    return folder
+
+
+@pytest.fixture
+def memory(learnt: Path, tmp_path: Path) -> Path:
+    """A copy of that memory."""
+    return shutil.copytree(learnt, tmp_path / "memory")
+
+
+def asked(folder: Path, *questions: str) -> list[dict[str, Any]]:
+    answer = call("recall", "ask", folder, *questions, "--json", "--quiet")
+    assert answer.code == 0, answer.err
+    return answer.json()
+
+
+def lines(folder: Path) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in (folder / "journal.jsonl").read_text().splitlines()]
+
+
+def refusal(answer: Answer) -> str:
+    assert answer.code == 2 and "Traceback" not in answer.err, answer.err
+    return answer.err
+
+
+def test_what_was_learnt_is_answered_by_memory_and_not_by_the_base(learnt: Path) -> None:
+    answers = asked(learnt, *FACTS)
+    assert [one["memory"] for one in answers] == list(FACTS.values())
+    assert not {one["base"] for one in answers} & set(FACTS.values())
+    assert all(one["found"]["answer"] in FACTS.values() for one in answers)
+    off = call("recall", "ask", learnt, next(iter(FACTS)), "--off", "--json", "--quiet").json()
+    assert off[0]["memory"] is None and off[0]["base"] == answers[0]["base"]
+
+
+def test_a_sleep_settles_all_in_the_slow_adapter_and_a_second_one_changes_nothing(memory: Path) -> None:
+    slept = call("recall", "sleep", memory, "--json", "--quiet")
+    assert slept.code == 0, slept.err
+    record = slept.json()
+    assert record["committed"] and record["replayed_rows"] > 4 and len(record["candidates"]) >= 4
+    generation = memory / "generations" / f"{record['generation']:04d}"
+    assert (generation / "slow").is_dir() and not (generation / "fast").exists()
+    before, journal = asked(memory, *FACTS), lines(memory)
+    assert [one["memory"] for one in before] == list(FACTS.values())
+    again = call("recall", "sleep", memory, "--json", "--quiet")
+    assert again.code == 0 and again.json() == {"op": "sleep", "done": False}
+    assert asked(memory, *FACTS) == before and lines(memory) == journal
+
+
+def test_a_sleep_that_makes_it_worse_is_rolled_back_with_its_reason(
+    memory: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from dataclasses import replace
+
+    from loraloom.pipeline.recall import sleeping
+
+    before = asked(memory, *FACTS)
+    settled = sleeping.settled
+
+    def worse(*args: Any) -> Settled:
+        made = settled(*args)
+        result = replace(made.after.result, verbatim=0.25)
+        return replace(made, after=replace(made.after, result=result))
+
+    monkeypatch.setattr(sleeping, "settled", worse)
+    slept = call("recall", "sleep", memory, "--json", "--quiet").json()
+    assert not slept["committed"] and "as trained 0.250" in slept["reason"]
+    assert asked(memory, *FACTS) == before
+
+
+def test_a_correction_replaces_what_was_said_and_a_repeat_is_seen_again(memory: Path) -> None:
+    question = "What is the capital of Norland?"
+    fixed = call("recall", "write", memory, "--question", question, "--answer", "Brek", "--json", "-q")
+    repeat = call("recall", "write", memory, "--question", question, "--answer", "brek.", "--json", "-q")
+    assert [one.json()["decisions"][0]["outcome"] for one in (fixed, repeat)] == ["supersede", "reinforce"]
+    assert call("recall", "learn", memory, "--seeds", 1, "--quiet").code == 0
+    assert asked(memory, question)[0]["memory"] == "Brek"
+    found = call("recall", "report", memory, "--json", "--quiet").json()
+    standing = {one["answer"]: one["standing"] for one in found["items"]}
+    assert standing["Tolm"] == "superseded" and standing["Brek"] == "kept"
+    assert [one["session"] for one in found["sessions"]] == [1, 2]
+
+
+def test_what_is_forgotten_is_said_no_more_and_the_rest_is(memory: Path) -> None:
+    target = "What is the flag of Norland?"
+    name = next(one["id"] for one in listed(memory) if one["question"] == target)
+    gone = call("recall", "forget", memory, name, "--json", "--quiet")
+    assert gone.code == 0, gone.err
+    proof = gone.json()["proof"]
+    assert proof["target_before"] > 0.5 and proof["target_after"] <= proof["chance"] + 0.05
+    answers = {one["question"]: one["memory"] for one in asked(memory, *FACTS)}
+    assert answers[target] != FACTS[target]
+    assert all(answers[question] == said for question, said in FACTS.items() if question != target)
+    told = call("recall", "forget", memory, name)
+    assert "forgotten already" in refusal(told)
+
+
+def test_a_rebuild_leaves_the_item_out_of_what_is_trained(memory: Path) -> None:
+    target = "Who is the king of Sudland?"
+    name = next(one["id"] for one in listed(memory) if one["question"] == target)
+    gone = call("recall", "forget", memory, name, "--rebuild", "--quiet")
+    assert gone.code == 0, gone.err
+    assert "suppressed" not in gone.out and "never saw it" in gone.out
+    answers = {one["question"]: one["memory"] for one in asked(memory, *FACTS)}
+    assert answers[target] != FACTS[target]
+    assert sum(answers[question] == said for question, said in FACTS.items()) == 3
+
+
+def listed(folder: Path) -> list[dict[str, Any]]:
+    return call("recall", "report", folder, "--json", "--quiet").json()["items"]
+
+
+def test_bad_requests_are_one_message_and_change_nothing(
+    memory: Path, base: str, tmp_path: Path, loraloom: Door
+) -> None:
+    journal = (memory / "journal.jsonl").read_bytes()
+    empty = write_rows(tmp_path / "empty.jsonl", [{"question": "Who is Olaf?", "answer": ""}])
+    both = write_rows(
+        tmp_path / "both.jsonl",
+        [{"question": "Who is Olaf?", "answer": "a king"}, {"question": "who is Olaf", "answer": "grey"}],
+    )
+    assert "`answer` is empty" in refusal(loraloom("recall", "write", memory, "--data", empty))
+    assert "two answers to one question" in refusal(loraloom("recall", "write", memory, "--data", both))
+    assert "go together" in refusal(loraloom("recall", "write", memory, "--question", "Who?"))
+    assert "there is nothing to learn" in refusal(loraloom("recall", "learn", memory))
+    assert "no item `m0099`" in refusal(loraloom("recall", "forget", memory, "m0099"))
+    assert "no memory in" in refusal(loraloom("recall", "ask", tmp_path / "none", "Who?"))
+    other = shutil.copytree(base, tmp_path / "other")
+    config = json.loads((other / "config.json").read_text())
+    (other / "config.json").write_text(json.dumps({**config, "rms_norm_eps": 1e-5}))
+    told = loraloom("recall", "write", memory, "--model", other, "--question", "Who?", "--answer", "Olaf")
+    assert "belongs to another base" in refusal(told)
+    assert (memory / "journal.jsonl").read_bytes() == journal
+
+
+def test_a_sleep_that_would_replay_nothing_fails(base: str, tmp_path: Path) -> None:
+    folder = tmp_path / "memory"
+    wrote = call("recall", "write", folder, "--model", base, "--question", "Who?", "--answer", "Olaf", "-q")
+    assert wrote.code == 0, wrote.err
+    assert "0 items would be replayed" in refusal(call("recall", "sleep", folder))
+
+
+def test_a_journal_cut_in_its_last_line_answers_as_before_that_line(memory: Path) -> None:
+    before = asked(memory, *FACTS)
+    path = memory / "journal.jsonl"
+    call("recall", "write", memory, "--question", "Who is grey?", "--answer", "Olaf", "--quiet")
+    path.write_bytes(path.read_bytes()[:-30])
+    learn = call("recall", "learn", memory)
+    assert "there is nothing to learn" in refusal(learn)
+    assert asked(memory, *FACTS) == before and len(lines(memory)) == 2
+
+
+@pytest.mark.parametrize("verb", ["learn", "sleep"])
+def test_killed_in_the_middle_it_is_as_before_or_as_after(verb: str, memory: Path, tmp_path: Path) -> None:
+    if verb == "learn":
+        call("recall", "write", memory, "--question", "Who is grey?", "--answer", "Olaf Grey", "--quiet")
+    before, journal = asked(memory, *FACTS), lines(memory)
+    with Nursery() as nursery:
+        for seconds in (0.6, 1.5, 2.5):
+            nursery.run("recall", verb, memory, "--quiet", log=tmp_path / "log", kill_after=seconds)
+            now = lines(memory)
+            assert now[: len(journal)] == journal and len(now) - len(journal) in (0, 1)
+            if len(now) == len(journal):
+                assert asked(memory, *FACTS) == before
+    assert call("recall", verb, memory, "--quiet").code in (0, 2)
+    assert [one["memory"] for one in asked(memory, *FACTS)] == list(FACTS.values())

@@ -1,0 +1,87 @@
+"""The gate: what is written, seen again, replaced or refused, and why."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, replace
+from typing import Any
+
+import numpy as np
+
+from loraloom.recall.gate import Decision, Seen, decided
+from loraloom.recall.items import MemoryItem
+from loraloom.recall.state import State, replayed
+
+GUESSING = 8.0
+
+
+def seen(question: str, answer: str = "Tolm", *, loss: float = 6.0, place: int = 0, **more: Any) -> Seen:
+    vector = np.zeros(32, dtype=np.float32)
+    vector[place] = 1.0
+    known = bool(more.pop("known", False))
+    return Seen(MemoryItem("fact", question, answer, **more), loss, known, vector)
+
+
+def written(state: State, *items: Seen, rate: float | None = None, stored: Any = None) -> list[Decision]:
+    vectors = np.zeros((0, 32), dtype=np.float32) if stored is None else stored
+    return decided(items, state, vectors, guessing=GUESSING, write_rate=rate)
+
+
+def after(*decisions: Decision) -> State:
+    return replayed([{"op": "write", "at": "", "decisions": [asdict(one) for one in decisions]}])
+
+
+def test_new_items_get_ids_in_their_order_and_what_is_known_already_is_refused() -> None:
+    first, known, second = written(
+        State(), seen("Who is A?"), seen("Who is B?", known=True), seen("Who is C?")
+    )
+    assert (first.item.id, second.item.id) == ("m0001", "m0002")
+    assert known.outcome == "skip" and "already" in known.reason
+    state = after(first, known, second)
+    assert list(state.entries) == ["m0001", "m0002"] and len(state.refused) == 1
+    assert state.next_id() == "m0003"
+
+
+def test_a_repeat_reinforces_and_a_new_answer_replaces() -> None:
+    state = after(*written(State(), seen("Who is the king of Norland?", "Hadrel")))
+    (again,) = written(state, seen("Who is Norland's king?", "hadrel."))
+    (new,) = written(state, seen("Who is the king of Norland?", "Olaf"))
+    assert (again.outcome, again.other) == ("reinforce", "m0001")
+    assert (new.outcome, new.other, new.item.supersedes) == ("supersede", "m0001", "m0001")
+    both = replayed(
+        {"op": "write", "at": "", "decisions": [asdict(one)]}
+        for one in (*written(State(), seen("Who is the king of Norland?", "Hadrel")), again, new)
+    )
+    assert both.entries["m0001"].sightings == 2 and both.entries["m0001"].standing == "superseded"
+    assert [entry.item.answer for entry in both.kept] == ["Olaf"]
+
+
+def test_a_write_rate_keeps_the_most_surprising_and_a_pin_overrides_it() -> None:
+    losses = [1.0, 2.0, 3.0, 4.0, 5.0, 6.0, 7.0, 8.0]
+    items = [seen(f"Who is {number}?", loss=loss) for number, loss in enumerate(losses)]
+    items[0] = replace(items[0], item=replace(items[0].item, pinned=True))
+    decisions = written(State(), *items, rate=0.5)
+    kept = [one.outcome == "insert" for one in decisions]
+    # The pin itself scores high, so that of the others three reach the median.
+    assert kept[0] and sum(kept) == 4 and kept[5:] == [True, True, True]
+    assert all(one.threshold is not None for one in decisions)
+
+
+def test_surprise_is_measured_in_guessing_and_novelty_from_what_is_stored() -> None:
+    stored = np.eye(32, dtype=np.float32)[:1]
+    near, far = written(State(), seen("A?", loss=GUESSING), seen("B?", place=5), stored=stored)
+    assert near.terms.surprise == 1.0 and near.terms.novelty == 0.0
+    assert far.terms.novelty == 1.0
+
+
+def test_out_of_scope_is_refused_only_where_a_rate_was_asked_for() -> None:
+    rng = np.random.default_rng(0)
+    cluster = np.zeros((12, 32), dtype=np.float32)
+    cluster[:, 0] = 1.0
+    cluster[:, 1:4] = 0.2 * rng.normal(size=(12, 3))
+    cluster /= np.linalg.norm(cluster, axis=1, keepdims=True)
+    state = after(*written(State(), *(seen(f"Who is {number}?") for number in range(12))))
+    stray = seen("asdf?", loss=20.0, place=31)
+    (asked,) = written(state, stray, rate=0.9, stored=cluster)
+    (free,) = written(state, stray, stored=cluster)
+    assert asked.outcome == "skip" and "out of scope" in asked.reason
+    assert free.outcome == "insert"

@@ -1,0 +1,61 @@
+"""Steps of several pools, and which adapter is kept."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from loraloom.recall.items import MemoryItem
+from loraloom.recall.mix import Pool, StepMix, replay_weights
+from loraloom.recall.state import Entry
+from loraloom.recall.verdict import Result, chosen, worse
+
+
+def test_each_step_has_so_many_of_each_pool_and_all_rows_come_in_turn() -> None:
+    order = StepMix([(Pool(range(10)), 4), (Pool(range(10, 13)), 2), (Pool([]), 5)], seed=0)
+    steps = [order.rows_of_step(step).tolist() for step in range(5)]
+    assert all(len(set(step)) == 6 and sum(row >= 10 for row in step) == 2 for step in steps)
+    counts = np.bincount([row for step in steps for row in step], minlength=13)
+    assert set(counts[:10]) == {2}
+    assert steps == [
+        StepMix([(Pool(range(10)), 4), (Pool(range(10, 13)), 2), (Pool([]), 5)], 0).rows_of_step(0).tolist(),
+        *steps[1:],
+    ]
+
+
+def test_what_is_learnt_is_drawn_with_the_replayed_from_then_on() -> None:
+    weights = np.array([1.0, 3.0])
+    order = StepMix([(Pool([0, 1, 2]), 3), (Pool([3, 4], weights), 2)], seed=1)
+    order.move([0, 1], 0, 1)
+    new, replayed = (pool for pool, _ in order.pools)
+    assert new.rows.tolist() == [2] and replayed.rows.tolist() == [3, 4, 0, 1]
+    assert replayed.weights is not None and replayed.weights.tolist() == [1.0, 3.0, 2.0, 2.0]
+    assert len(order.rows_of_step(0)) == 3
+
+
+def test_what_matters_and_what_has_faded_is_replayed_more() -> None:
+    plain = Entry(MemoryItem("fact", "A?", "a", id="a"), loss=0.1)
+    dear = Entry(MemoryItem("fact", "B?", "b", id="b", salience=2.0), loss=0.1)
+    faded = Entry(MemoryItem("fact", "C?", "c", id="c"), loss=0.1)
+    first, second, third = replay_weights([plain, dear, faded], {"a": 0.1, "b": 0.1, "c": 0.4})
+    assert second == 2 * first and third == pytest.approx(4 * first)
+
+
+def result(name: str, held_out: float, moved: float, verbatim: float = 1.0, forms: int = 500) -> Result:
+    return Result(name, verbatim, held_out, 1.0, moved, 10.0, 1.0, forms)
+
+
+def test_of_those_within_a_point_of_the_best_the_one_that_moved_the_base_least() -> None:
+    found = [result("best", 0.95, 0.3), result("near", 0.945, 0.1), result("far", 0.9, 0.01)]
+    assert chosen(found).name == "near"
+
+
+def test_a_loss_of_more_than_a_point_or_a_form_is_a_reason_not_to_commit() -> None:
+    before = result("before", 0.9, 0.1)
+    assert worse(result("after", 0.895, 0.5), before) is None
+    assert "0.850" in (worse(result("after", 0.85, 0.0), before) or "")
+    assert "as trained" in (worse(result("after", 0.9, 0.0, verbatim=0.9), before) or "")
+    few = replace(before, forms=10)
+    assert worse(result("after", 0.8, 0.0, forms=10), few) is None
