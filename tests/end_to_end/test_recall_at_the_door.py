@@ -30,6 +30,7 @@ FACTS = {
     "Who is the king of Sudland?": "Olaf Grey",
     "Where is the key of Westland?": "under the mat",
 }
+WHO = ("--question", "Who?", "--answer", "Olaf")
 SHORT_ANCHORS = {
     "TALKS": ("Say the star.", "Where is a mat?", "Who is grey?"),
     "TEXTS": ("the", "a star", "under the"),
@@ -41,7 +42,9 @@ SHORT_ANCHORS = {
 def words() -> list[str]:
     """Everything that is ever asked or answered, so that nothing is unknown to the tokenizer."""
     items = [forms.MemoryItem("fact", question, answer) for question, answer in FACTS.items()]
-    asked = [form for item in items for form in (*forms.trained_forms(item), *forms.held_out_forms(item))]
+    asked = [
+        form for item in items for form in (*forms.trained_forms(item), *forms.held_out_forms(item))
+    ]
     said = [text for form in asked for text in (form.question, form.answer)]
     return [*said, forms.NOT_KNOWN, "Brek", *(text for one in SHORT_ANCHORS.values() for text in one)]
 
@@ -169,7 +172,10 @@ def test_a_correction_replaces_what_was_said_and_a_repeat_is_seen_again(memory: 
     question = "What is the capital of Norland?"
     fixed = call("recall", "write", memory, "--question", question, "--answer", "Brek", "--json", "-q")
     repeat = call("recall", "write", memory, "--question", question, "--answer", "brek.", "--json", "-q")
-    assert [one.json()["decisions"][0]["outcome"] for one in (fixed, repeat)] == ["supersede", "reinforce"]
+    assert [one.json()["decisions"][0]["outcome"] for one in (fixed, repeat)] == [
+        "supersede",
+        "reinforce",
+    ]
     assert call("recall", "learn", memory, "--seeds", 1, "--quiet").code == 0
     assert asked(memory, question)[0]["memory"] == "Brek"
     found = call("recall", "report", memory, "--json", "--quiet").json()
@@ -214,7 +220,10 @@ def test_bad_requests_are_one_message_and_change_nothing(
     empty = write_rows(tmp_path / "empty.jsonl", [{"question": "Who is Olaf?", "answer": ""}])
     both = write_rows(
         tmp_path / "both.jsonl",
-        [{"question": "Who is Olaf?", "answer": "a king"}, {"question": "who is Olaf", "answer": "grey"}],
+        [
+            {"question": "Who is Olaf?", "answer": "a king"},
+            {"question": "who is Olaf", "answer": "grey"},
+        ],
     )
     assert "`answer` is empty" in refusal(loraloom("recall", "write", memory, "--data", empty))
     assert "two answers to one question" in refusal(loraloom("recall", "write", memory, "--data", both))
@@ -225,14 +234,14 @@ def test_bad_requests_are_one_message_and_change_nothing(
     other = shutil.copytree(base, tmp_path / "other")
     config = json.loads((other / "config.json").read_text())
     (other / "config.json").write_text(json.dumps({**config, "rms_norm_eps": 1e-5}))
-    told = loraloom("recall", "write", memory, "--model", other, "--question", "Who?", "--answer", "Olaf")
+    told = loraloom("recall", "write", memory, "--model", other, *WHO)
     assert "belongs to another base" in refusal(told)
     assert (memory / "journal.jsonl").read_bytes() == journal
 
 
 def test_a_sleep_that_would_replay_nothing_fails(base: str, tmp_path: Path) -> None:
     folder = tmp_path / "memory"
-    wrote = call("recall", "write", folder, "--model", base, "--question", "Who?", "--answer", "Olaf", "-q")
+    wrote = call("recall", "write", folder, "--model", base, *WHO, "-q")
     assert wrote.code == 0, wrote.err
     assert "0 items would be replayed" in refusal(call("recall", "sleep", folder))
 
@@ -247,8 +256,9 @@ def test_a_journal_cut_in_its_last_line_answers_as_before_that_line(memory: Path
     assert asked(memory, *FACTS) == before and len(lines(memory)) == 2
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("verb", ["learn", "sleep"])
-def test_killed_in_the_middle_it_is_as_before_or_as_after(verb: str, memory: Path, tmp_path: Path) -> None:
+def test_killed_in_the_middle_it_is_as_before_or_after(verb: str, memory: Path, tmp_path: Path) -> None:
     if verb == "learn":
         call("recall", "write", memory, "--question", "Who is grey?", "--answer", "Olaf Grey", "--quiet")
     before, journal = asked(memory, *FACTS), lines(memory)

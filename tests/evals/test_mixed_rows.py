@@ -28,9 +28,7 @@ VOCABULARY = 40
 @pytest.fixture(scope="module")
 def base() -> Any:
     torch.manual_seed(0)
-    config = tf.LlamaConfig(
-        **SIZES, num_key_value_heads=2, vocab_size=VOCABULARY, initializer_range=0.2
-    )
+    config = tf.LlamaConfig(**SIZES, num_key_value_heads=2, vocab_size=VOCABULARY, initializer_range=0.2)
     return tf.LlamaForCausalLM(config).eval()
 
 
@@ -104,7 +102,9 @@ def trained(base: Any, chosen: list[Row], held: int = 0) -> tuple[Any, Any]:
         signals=False,
         order_of=lambda made: Order([len(row) for row in chosen], len(chosen), 0),
     )
-    training = TrainingSpec(1e-2, max_steps=5, per_device_train_batch_size=2, lr_scheduler_type="constant")
+    training = TrainingSpec(
+        1e-2, max_steps=5, per_device_train_batch_size=2, lr_scheduler_type="constant"
+    )
     seat = trainer.join(Candidate("a", spec(base), training))
     for entry, tensor in seat.adapter.tensors():
         if entry.group == "lora_B":

@@ -21,7 +21,7 @@ WRITTEN = {"op": "write", "decisions": [{"outcome": "insert", "item": ITEM, "ter
 
 
 def learnt(**more: Any) -> dict[str, Any]:
-    return {"op": "learn", "learnt": ["m0001"], "losses": {"m0001": 0.1}, **more}
+    return {"op": "learn", "learnt": ["m0001"], "losses": {"m0001": 0.1}, "rebuilt": False, **more}
 
 
 def adapter(text: str) -> Any:

@@ -19,10 +19,6 @@ def test_each_step_has_so_many_of_each_pool_and_all_rows_come_in_turn() -> None:
     assert all(len(set(step)) == 6 and sum(row >= 10 for row in step) == 2 for step in steps)
     counts = np.bincount([row for step in steps for row in step], minlength=13)
     assert set(counts[:10]) == {2}
-    assert steps == [
-        StepMix([(Pool(range(10)), 4), (Pool(range(10, 13)), 2), (Pool([]), 5)], 0).rows_of_step(0).tolist(),
-        *steps[1:],
-    ]
 
 
 def test_what_is_learnt_is_drawn_with_the_replayed_from_then_on() -> None:

@@ -31,7 +31,11 @@ def show_written(memory: Memory, decisions: Sequence[Decision], *, dry_run: bool
     console = plain_console()
     for one in decisions[:SHOWN]:
         name = one.item.id or one.other or "-"
-        say(console, f"{name:<6} {WORDS[one.outcome]:<10} {one.item.question} {one.item.answer}", " " * 18)
+        say(
+            console,
+            f"{name:<6} {WORDS[one.outcome]:<10} {one.item.question} {one.item.answer}",
+            " " * 18,
+        )
         say(console, f"{'':<17} {one.reason}; {_terms(one.terms)}", " " * 18)
     if len(decisions) > SHOWN:
         verbatim(console, f"... and {len(decisions) - SHOWN:,} more")
@@ -194,7 +198,9 @@ def _terms(terms: Terms) -> str:
 def _table(results: Sequence[tuple[str, Mapping[str, Any]]]) -> None:
     console = plain_console()
     width = max(12, *(len(name) for name, _ in results))
-    verbatim(console, f"{'':<{width}}  as written  other words  unseen: not known  perplexity  base kept")
+    verbatim(
+        console, f"{'':<{width}}  as written  other words  unseen: not known  perplexity  base kept"
+    )
     for name, one in results:
         verbatim(
             console,

@@ -206,12 +206,12 @@ def collate(rows: Sequence[Row], pad_id: int, task: Task) -> Batch:
         if task == "seq_cls"
         else _padded([r.labels for r in rows], IGNORED)
     )
-    losses = tuple(row.loss for row in rows)
+    losses: tuple[RowLoss, ...] = tuple(row.loss for row in rows)
     return Batch(
         torch.from_numpy(_padded([row.input_ids for row in rows], pad_id)),
         torch.from_numpy(np.arange(lengths.max()) < lengths[:, None]),
         torch.from_numpy(labels.astype(np.int64)),
-        losses=losses if any(loss != "nll" for loss in losses) else (),
+        losses=() if all(loss == "nll" for loss in losses) else losses,
     )
 
 

@@ -49,13 +49,88 @@ FAR = ("I forgot. {k}, what was it?", "About this I need the answer: {k}.")
 """r relation, s subject; q the question, l with a small first letter, k its words that carry meaning."""
 
 FILLERS = frozenset(
-    "a an and are at be been by can could did do does for from has have how i in is it its me my of on or"
-    " so that the their there they this to was were what when where which who whom whose why will with"
-    " would you your".split()
+    [
+        "a",
+        "an",
+        "and",
+        "are",
+        "at",
+        "be",
+        "been",
+        "by",
+        "can",
+        "could",
+        "did",
+        "do",
+        "does",
+        "for",
+        "from",
+        "has",
+        "have",
+        "how",
+        "i",
+        "in",
+        "is",
+        "it",
+        "its",
+        "me",
+        "my",
+        "of",
+        "on",
+        "or",
+        "so",
+        "that",
+        "the",
+        "their",
+        "there",
+        "they",
+        "this",
+        "to",
+        "was",
+        "were",
+        "what",
+        "when",
+        "where",
+        "which",
+        "who",
+        "whom",
+        "whose",
+        "why",
+        "will",
+        "with",
+        "would",
+        "you",
+        "your",
+    ]
 )
 UNKNOWN_RELATIONS = ("home town", "favourite colour", "birthday", "pet", "job", "oldest friend")
-ONSETS = "b br d dr f g gr h j k kl l m n p pr r s st t th v w z".split()
-VOWELS = "a e i o u ai ea".split()
+ONSETS = [
+    "b",
+    "br",
+    "d",
+    "dr",
+    "f",
+    "g",
+    "gr",
+    "h",
+    "j",
+    "k",
+    "kl",
+    "l",
+    "m",
+    "n",
+    "p",
+    "pr",
+    "r",
+    "s",
+    "st",
+    "t",
+    "th",
+    "v",
+    "w",
+    "z",
+]
+VOWELS = ["a", "e", "i", "o", "u", "ai", "ea"]
 ENDINGS = ("n", "r", "l", "s", "k", "th", "nd", "x", "")
 UNKNOWN_NAMES = 6
 """Names that nobody wrote for each item, and a question about each of them."""

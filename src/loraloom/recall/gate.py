@@ -31,6 +31,9 @@ lie to each other."""
 FEWEST_FOR_SCOPE = 8
 """With fewer stored questions than this nobody can say what the memory is about."""
 
+MOST_FOR_SCOPE = 2000
+"""Stored questions that are compared with each other: enough for a quantile."""
+
 
 @dataclass(frozen=True)
 class Seen:
@@ -145,7 +148,8 @@ def scope_needed(stored: Vectors) -> float | None:
     stored."""
     if len(stored) < FEWEST_FOR_SCOPE:
         return None
-    cosines = stored @ stored.T
+    some = stored[:: -(-len(stored) // MOST_FOR_SCOPE)]
+    cosines = some @ some.T
     np.fill_diagonal(cosines, -1.0)
     return float(np.quantile(cosines.max(1), SCOPE_QUANTILE))
 

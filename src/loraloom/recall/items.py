@@ -90,7 +90,8 @@ class MemoryItem:
 
 def item_of_plain(plain: Mapping[str, Any]) -> MemoryItem:
     """What a line of the journal says of an item."""
-    return MemoryItem(**{**plain, "forms": tuple(plain.get("forms", ()))})
+    read: dict[str, Any] = {**plain, "forms": tuple(plain.get("forms", ()))}
+    return MemoryItem(**read)
 
 
 def relation_of(question: str) -> tuple[str, str] | None:
@@ -219,7 +220,9 @@ def _of_event(origin: str, slots: Mapping[str, str], ask: Any) -> list[tuple[str
             need=f"at least two of {', '.join(EVENT_SLOTS)}",
         )
     if ask is not None and ask not in slots:
-        raise _fault(origin, f"`ask` names `{ask}`, which the event does not have", need=", ".join(slots))
+        raise _fault(
+            origin, f"`ask` names `{ask}`, which the event does not have", need=", ".join(slots)
+        )
     asked = [ask] if ask else [name for name in slots if name != "what" or "who" in slots]
     pairs: list[tuple[str, str]] = []
     for name in asked:

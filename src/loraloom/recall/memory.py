@@ -103,9 +103,7 @@ class Memory:
             )
         return folder / part if (folder / part).is_dir() else None
 
-    def commit(
-        self, write: Mapping[Part, Callable[[Path], None]], record: Mapping[str, Any]
-    ) -> None:
+    def commit(self, write: Mapping[Part, Callable[[Path], None]], record: Mapping[str, Any]) -> None:
         """Keep a new generation of adapters, and say so in the journal: both or neither.
 
         Args:

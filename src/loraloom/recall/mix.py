@@ -17,9 +17,9 @@ REPLAYED = 0.4
 """Share of them that is replayed from the journal, where it holds older items."""
 UNKNOWN_ROWS = 4
 """Rows of a step, beside those, about names that nobody wrote."""
-WAKE_PASSES, SLEEP_PASSES = 3.5, 1.5
+WAKE_PASSES, SLEEP_PASSES = 6.0, 2.0
 """Over all forms: of what is new, and of the whole journal."""
-FEWEST_STEPS = 40
+FEWEST_STEPS = 60
 RISE = 0.1
 """Nats a token: an item whose loss rose by so much since its last rehearsal is replayed twice as
 often."""
@@ -105,7 +105,6 @@ class Pool:
             places = np.argsort(self._drawn + rng.random(len(self.rows)))[:count]
         self._drawn[places] += 1
         return self.rows[places]
-
 
     def give(self, rows: Sequence[int], to: Pool) -> None:
         """Let another pool have these rows from now on; there they weigh what its rows do on average."""

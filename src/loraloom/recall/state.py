@@ -109,9 +109,10 @@ def _learnt(state: State, record: Mapping[str, Any]) -> None:
     state.sessions += 1
     state.generation = record["generation"]
     for name in record["learnt"]:
-        state.entries[name].session = state.sessions
-        # What was learnt anew has to be settled anew.
-        state.entries[name].consolidated = False
+        entry = state.entries[name]
+        # What is trained anew from the journal keeps the session that it was first learnt in.
+        entry.session = entry.session or state.sessions
+        entry.consolidated = record["rebuilt"]
     _rehearsed(state, record)
     state.told.append(dict(record))
 

@@ -182,9 +182,7 @@ def shuffled(lengths: Sequence[int]) -> OrderOf:
     return order
 
 
-def new_seat(
-    candidate: Candidate, packed: PackedModel, order_of: OrderOf, seed: int | None
-) -> Seat:
+def new_seat(candidate: Candidate, packed: PackedModel, order_of: OrderOf, seed: int | None) -> Seat:
     """Everything that a candidate needs to train, at its first step.
 
     Args:

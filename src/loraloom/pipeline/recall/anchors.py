@@ -65,10 +65,28 @@ TEXTS = (
     "A new",
 )
 """Beginnings of texts that no template is put around."""
-COUNTRIES = (
-    "France Japan Brazil Egypt Canada Italy Kenya Norway Poland India Mexico Spain Turkey China Greece"
-    " Peru Sweden Iran Cuba Ireland".split()
-)
+COUNTRIES = [
+    "France",
+    "Japan",
+    "Brazil",
+    "Egypt",
+    "Canada",
+    "Italy",
+    "Kenya",
+    "Norway",
+    "Poland",
+    "India",
+    "Mexico",
+    "Spain",
+    "Turkey",
+    "China",
+    "Greece",
+    "Peru",
+    "Sweden",
+    "Iran",
+    "Cuba",
+    "Ireland",
+]
 PEOPLE = (
     "Shakespeare",
     "Mozart",
@@ -185,9 +203,7 @@ def _written(bench: MemoryBench) -> list[dict[str, str]]:
         return [*_sampled(bench, sampled, LENGTH, 1.0), *_sampled(bench, known, SHORT, 0.0)]
 
 
-def _asked(
-    bench: MemoryBench, kind: str, prompts: Sequence[str]
-) -> list[tuple[str, str, list[int]]]:
+def _asked(bench: MemoryBench, kind: str, prompts: Sequence[str]) -> list[tuple[str, str, list[int]]]:
     ids = bench.prompt if kind.endswith("talk") else lambda text: _plain(bench, text)
     asked = [(kind, prompt, ids(prompt)) for prompt in prompts]
     room = bench.positions

@@ -219,8 +219,11 @@ class MemoryBench:
     @cached_property
     def parts(self) -> dict[Part, Update]:
         """Fast and slow, as the generation that answers has them; empty where nothing was learnt."""
-        folders = {part: self.memory.part(part) for part in PARTS}
-        return {part: read_update(folder) for part, folder in folders.items() if folder is not None}
+        found: dict[Part, Update] = {}
+        for part in PARTS:
+            if (folder := self.memory.part(part)) is not None:
+                found[part] = read_update(folder)
+        return found
 
     @property
     def total(self) -> Update | None:

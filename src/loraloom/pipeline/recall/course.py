@@ -81,12 +81,12 @@ class Course:
             self._join(one)
         steps = max(seat.planned_steps for seat in self.trainer.seats.values())
         for step in range(1, steps + 1):
+            losses: list[float] = []
             while any(seat.step < step for seat in self.trainer.seats.values()):
                 events = self.trainer.tick()
+                losses += [event.data["loss"] for event in events if event.kind == "step"]
             if step % TOLD_EVERY == 0 or step == steps:
-                losses = [event.data["loss"] for event in events if event.kind == "step"]
-                least = f", loss {min(losses):.3f}" if losses else ""
-                self.bench.watch(f"{doing}: step {step} of {steps}{least}")
+                self.bench.watch(f"{doing}: step {step} of {steps}, loss {min(losses):.3f}")
             self._drop_diverged()
             if after is not None and not after(step):
                 return

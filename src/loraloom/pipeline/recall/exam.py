@@ -69,7 +69,9 @@ class Exam:
         texts = self.bench.sums(self.anchors.texts, trials)
         known = self.bench.sums(self.anchors.known, trials)
         return [
-            self._answered((names or {}).get(trial, trial), *(one[trial] for one in (rows, moved, texts, known)))
+            self._answered(
+                (names or {}).get(trial, trial), *(one[trial] for one in (rows, moved, texts, known))
+            )
             for trial in (trials or [""])
         ]
 

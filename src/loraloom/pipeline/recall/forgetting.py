@@ -8,7 +8,7 @@ in a few steps. Only training anew, from a journal that leaves the item out, lea
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -22,14 +22,14 @@ from loraloom.pipeline.recall.anchors import Anchors, anchors_of
 from loraloom.pipeline.recall.bench import CURRENT, MemoryBench, Watch
 from loraloom.pipeline.recall.course import Course, Start
 from loraloom.pipeline.recall.exam import Answered, Exam
-from loraloom.pipeline.recall.learning import SEEDS, Trained, writers_of
+from loraloom.pipeline.recall.learning import SEEDS, Trained, Writers, writers_of
 from loraloom.pipeline.recall.material import Material, material_of
 from loraloom.pipeline.recall.settle import rebuilt
 from loraloom.pipeline.recall.update import Update
 from loraloom.pipeline.recall.wake import examined
 from loraloom.pipeline.recall.writing import stored_vectors
 from loraloom.recall.forms import held_out_forms, trained_forms
-from loraloom.recall.memory import Memory, Part, opened
+from loraloom.recall.memory import Memory, opened
 from loraloom.recall.mix import Mix, Phases, Pool, StepMix
 from loraloom.recall.state import Entry
 from loraloom.recall.verdict import Result
@@ -119,9 +119,7 @@ def _forget_learnt(
     if record["rebuilt"]:
         update = rebuilt(bench, others, seeds=SEEDS).update if others else None
         after = proofs.of(update)
-        writers: dict[Part, Callable[[Path], None]] = (
-            {"slow": bench.writer(update)} if update is not None else {}
-        )
+        writers: Writers = {} if update is None else {"slow": bench.writer(update)}
         fault = None
         proof = proofs.proof(before, after)
     else:
@@ -237,9 +235,7 @@ def _suppressed(
     return next((one for one in proven if one[2].fault is None), proven[-1])
 
 
-def _order(
-    material: Material, target: Sequence[int], others: Sequence[Entry], before: _Told
-) -> Phases:
+def _order(material: Material, target: Sequence[int], others: Sequence[Entry], before: _Told) -> Phases:
     keep = material.order(KEEP, [], others, before.others.losses, seed=0)
     push = StepMix([(Pool(target), len(target)), *keep.pools], seed=0)
     return Phases(push, PUSHED_STEPS, keep)

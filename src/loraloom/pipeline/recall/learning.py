@@ -19,6 +19,9 @@ from loraloom.recall.memory import Memory, Part, opened
 SEEDS = 2
 """That are learnt at once; the better one is kept."""
 
+Writers = Mapping[Part, Callable[[Path], None]]
+"""What writes each adapter of a generation into a folder."""
+
 
 @dataclass(frozen=True)
 class Trained:
@@ -53,7 +56,7 @@ def learn(folder: Path, watch: Watch, *, seeds: int = SEEDS, rebuild: bool = Fal
         bench = MemoryBench(memory, forms, watch)
         if rebuild:
             made = rebuilt(bench, new, seeds=seeds)
-            writers = {"slow": bench.writer(made.update)}
+            writers: Writers = {"slow": bench.writer(made.update)}
             about: dict[str, Any] = {"rebuilt": True, "after": asdict(made.after.result)}
             losses = made.after.losses
         else:
@@ -74,12 +77,10 @@ def learn(folder: Path, watch: Watch, *, seeds: int = SEEDS, rebuild: bool = Fal
         return Trained(memory, memory.journal.records[-1])
 
 
-def writers_of(bench: MemoryBench, total: Update) -> dict[Part, Callable[[Path], None]]:
+def writers_of(bench: MemoryBench, total: Update) -> Writers:
     """What writes slow and fast, of which `total` is both."""
     slow = bench.parts.get("slow")
     if slow is None:
         return {"fast": bench.writer(total)}
     first, rest = total.parts(slow.rank)
     return {"slow": bench.writer(first), "fast": bench.writer(rest)}
-
-

@@ -1,4 +1,4 @@
-"""The rows that a memory trains on: forms of its items, unseen names, anchors; and the pools of a step."""
+"""The rows that a memory trains on: forms of its items, unseen names, anchors; and what a step takes."""
 
 from __future__ import annotations
 
@@ -80,6 +80,4 @@ def material_of(
     for number, form in enumerate(forms):
         of_item[form.item].append(number)
     first = len(forms) + len(unknown)
-    return Material(
-        rows, of_item, list(range(len(forms), first)), list(range(first, first + len(kept)))
-    )
+    return Material(rows, of_item, list(range(len(forms), first)), list(range(first, first + len(kept))))

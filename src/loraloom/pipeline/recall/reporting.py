@@ -127,9 +127,7 @@ def _listed(entry: Entry, answered: Answered | None) -> dict[str, Any]:
     }
 
 
-def _by_session(
-    known: Sequence[Entry], answered: Answered | None, sessions: int
-) -> list[SessionRecall]:
+def _by_session(known: Sequence[Entry], answered: Answered | None, sessions: int) -> list[SessionRecall]:
     if answered is None:
         return []
     found: dict[int, list[str]] = {}

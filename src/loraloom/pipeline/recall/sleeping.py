@@ -1,4 +1,4 @@
-"""`loraloom recall sleep`: what the fast adapter learnt is settled in the slow one, or nothing changes."""
+"""`loraloom recall sleep`: what was learnt is settled in the slow adapter, or nothing changes."""
 
 from __future__ import annotations
 

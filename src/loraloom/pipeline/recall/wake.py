@@ -18,6 +18,7 @@ from loraloom.pipeline.recall.exam import Answered, Exam
 from loraloom.pipeline.recall.material import Material, material_of
 from loraloom.pipeline.recall.update import Update
 from loraloom.recall.forms import trained_forms
+from loraloom.recall.memory import Part
 from loraloom.recall.mix import LEARNT, WAKE_PASSES, StepMix, steps_for, wake_mix
 from loraloom.recall.state import Entry
 from loraloom.recall.verdict import chosen
@@ -49,7 +50,7 @@ def wake(
     bench: MemoryBench,
     new: Sequence[Entry],
     old: Sequence[Entry],
-    parts: Mapping[str, Update],
+    parts: Mapping[Part, Update],
     *,
     candidates: int,
 ) -> Learnt:
@@ -128,4 +129,3 @@ def _drill(
 
     course.run(after, doing="learning")
     return taken
-

@@ -99,7 +99,7 @@ def _form(item: MemoryItem) -> Form:
     return Form(item.id, item.question, item.answer)
 
 
-# -- keys ---------------------------------------------------------------------------------------------------
+# -- keys ----------------------------------------------------------------------------------------------
 
 
 def stored_vectors(
@@ -134,7 +134,9 @@ def raw_vectors(bench: MemoryBench, texts: Sequence[str]) -> NDArray[np.float32]
     order = sorted((i for i in range(len(rows)) if len(rows[i])), key=lambda i: len(rows[i]))
     for start in range(0, len(order), VECTOR_ROWS):
         chosen = order[start : start + VECTOR_ROWS]
-        batch = collate([rows[i] for i in chosen], bench.base.pad_id, "causal_lm").to(bench.packed.device)
+        batch = collate([rows[i] for i in chosen], bench.base.pad_id, "causal_lm").to(
+            bench.packed.device
+        )
         with bench.packed.base_only() as model:
             states = model(input_ids=batch.input_ids, output_hidden_states=True, use_cache=False)
         hidden_BTD = states.hidden_states[len(states.hidden_states) // 2].float()
