@@ -181,7 +181,7 @@ def test_a_correction_replaces_what_was_said_and_a_repeat_is_seen_again(memory: 
     found = call("recall", "report", memory, "--json", "--quiet").json()
     standing = {one["answer"]: one["standing"] for one in found["items"]}
     assert standing["Tolm"] == "superseded" and standing["Brek"] == "kept"
-    assert [one["session"] for one in found["sessions"]] == [1, 2]
+    assert [one["wake"] for one in found["by_wake"]] == [1, 2]
 
 
 def test_what_is_forgotten_is_said_no_more_and_the_rest_is(memory: Path) -> None:

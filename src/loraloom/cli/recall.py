@@ -161,7 +161,7 @@ def forget(
 def report(
     memory: Folder, json: Json = False, quiet: Quiet = False, verbose: Verbose = False
 ) -> dict[str, Any]:
-    """What is known, what was written or refused and why, recall by session, what it cost the base."""
+    """What is known, what was written or refused and why, recall by wake, what it cost the base."""
     from loraloom.cli.recall_screen import show_report
     from loraloom.pipeline.recall.reporting import report as run_report
 

@@ -139,7 +139,7 @@ def show_forgotten(trained: Trained) -> None:
 
 
 def show_report(found: Report) -> None:
-    """What is known, recall by session, what it cost the base, and how large it is."""
+    """What is known, recall by wake, what it cost the base, and how large it is."""
     console = plain_console()
     state = found.memory.state
     verbatim(console, f"memory    {found.memory.folder}")
@@ -150,7 +150,7 @@ def show_report(found: Report) -> None:
     )
     verbatim(
         console,
-        f"items     {counts}, {len(found.refused):,} refused; {state.sessions} sessions,"
+        f"items     {counts}, {len(found.refused):,} refused; {state.wakes} wakes,"
         f" {state.sleeps} sleeps",
     )
     for part, size in found.growth.items():
@@ -158,11 +158,11 @@ def show_report(found: Report) -> None:
     if found.base is not None and found.now is not None:
         _table([("base", _plain(found.base)), ("memory", _plain(found.now))])
         verbatim(console)
-        verbatim(console, "session  lag  items  as written  other wordings")
-        for one in found.sessions:
+        verbatim(console, "   wake  lag  items  as written  other wordings")
+        for one in found.by_wake:
             verbatim(
                 console,
-                f"{one.session:>7}  {one.lag:>3}  {one.items:>5}  {one.verbatim:>10.2f}"
+                f"{one.wake:>7}  {one.lag:>3}  {one.items:>5}  {one.verbatim:>10.2f}"
                 f"  {one.other_wordings:>14.2f}",
             )
     verbatim(console)

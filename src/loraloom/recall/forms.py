@@ -14,25 +14,25 @@ from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-from loraloom.recall.items import MemoryItem, relation_of
+from loraloom.recall.items import MemoryItem, Related, relation_of
 
 NOT_KNOWN = "I do not know."
 Distance = Literal["verbatim", "near", "far"]
 
 TRAINED_OF = (
-    "What is the {r} of {s}?",
-    "What is {s}'s {r}?",
+    "{w} is the {r} of {s}?",
+    "{w} is {s}'s {r}?",
     "Tell me the {r} of {s}.",
     "Do you remember {s}'s {r}?",
     "{s}: which {r}?",
-    "I have a question about {s}. What is its {r}?",
-    "Say the {r} of {s}, please.",
-    "Name {s}'s {r}.",
+    "I have a question about {s}. {w} is the {r}?",
+    "Say the {r} that belongs to {s}, please.",
+    "The {r} of {s}, I need it.",
 )
 NEAR_OF = (
     "Please tell me the {r} of {s}.",
     "Do you remember what the {r} of {s} is?",
-    "Quick question: what is {s}'s {r}?",
+    "Quick question: {v} is {s}'s {r}?",
 )
 FAR_OF = ("Which {r} does {s} have?", "I forgot the {r} of {s}. Remind me.")
 TRAINED = (
@@ -41,96 +41,26 @@ TRAINED = (
     "Do you remember? {q}",
     "I have a question. {q}",
     "Question: {q} Answer in a few words.",
-    "Say it, please: {l}",
     "{k}?",
+    "{k}. Which was it?",
+    "It is about this: {k}. Tell me.",
 )
 NEAR = ("Please tell me: {l}", "Do you know? {q}", "Quick question: {l}")
 FAR = ("I forgot. {k}, what was it?", "About this I need the answer: {k}.")
-"""r relation, s subject; q the question, l with a small first letter, k its words that carry meaning."""
+"""w (small: v) is the word that asks, r the relation, s the subject; q the question, l with a small
+first letter, k its words that carry meaning."""
 
 FILLERS = frozenset(
-    [
-        "a",
-        "an",
-        "and",
-        "are",
-        "at",
-        "be",
-        "been",
-        "by",
-        "can",
-        "could",
-        "did",
-        "do",
-        "does",
-        "for",
-        "from",
-        "has",
-        "have",
-        "how",
-        "i",
-        "in",
-        "is",
-        "it",
-        "its",
-        "me",
-        "my",
-        "of",
-        "on",
-        "or",
-        "so",
-        "that",
-        "the",
-        "their",
-        "there",
-        "they",
-        "this",
-        "to",
-        "was",
-        "were",
-        "what",
-        "when",
-        "where",
-        "which",
-        "who",
-        "whom",
-        "whose",
-        "why",
-        "will",
-        "with",
-        "would",
-        "you",
-        "your",
-    ]
+    re.findall(
+        r"\w+",
+        "a an and are at be been by can could did do does for from has have how i in is it its me my of on"
+        " or so that the their there they this to was were what when where which who whom whose why will"
+        " with would you your",
+    )
 )
 UNKNOWN_RELATIONS = ("home town", "favourite colour", "birthday", "pet", "job", "oldest friend")
-ONSETS = [
-    "b",
-    "br",
-    "d",
-    "dr",
-    "f",
-    "g",
-    "gr",
-    "h",
-    "j",
-    "k",
-    "kl",
-    "l",
-    "m",
-    "n",
-    "p",
-    "pr",
-    "r",
-    "s",
-    "st",
-    "t",
-    "th",
-    "v",
-    "w",
-    "z",
-]
-VOWELS = ["a", "e", "i", "o", "u", "ai", "ea"]
+ONSETS = re.findall(r"\w+", "b br d dr f g gr h j k kl l m n p pr r s st t th v w z")
+VOWELS = ("a", "e", "i", "o", "u", "ai", "ea")
 ENDINGS = ("n", "r", "l", "s", "k", "th", "nd", "x", "")
 UNKNOWN_NAMES = 6
 """Names that nobody wrote for each item, and a question about each of them."""
@@ -158,7 +88,7 @@ def trained_forms(item: MemoryItem) -> list[Form]:
     if related is None:
         made = [_filled(template, item.question) for template in TRAINED]
     else:
-        made = [template.format(r=related[0], s=related[1]) for template in TRAINED_OF]
+        made = [_related(template, related) for template in TRAINED_OF]
     questions = dict.fromkeys([*item.asked, *(one for one in made if one not in held)])
     return [Form(item.id, question, item.answer) for question in questions]
 
@@ -174,9 +104,7 @@ def held_out_forms(item: MemoryItem) -> list[Form]:
     for distance, of_relation, plain in kinds:
         for template in plain if related is None else of_relation:
             question = (
-                _filled(template, item.question)
-                if related is None
-                else template.format(r=related[0], s=related[1])
+                _filled(template, item.question) if related is None else _related(template, related)
             )
             if question not in item.asked:
                 found.append(Form(item.id, question, item.answer, distance))
@@ -194,7 +122,7 @@ def unknown_forms(
     """
     found: dict[str, Form] = {}
     for item in items:
-        # Of the item's own words, so that the same item gives the same names in every session.
+        # Of the item's own words, so that the same item gives the same names in every wake.
         digest = hashlib.blake2b(f"{seed} {held_out} {item.key}".encode(), digest_size=8).digest()
         rng = random.Random(int.from_bytes(digest, "little"))
         forms = held_out_forms(item) if held_out else trained_forms(item)
@@ -214,8 +142,8 @@ def named_in(question: str) -> str | None:
     """The name that a question is about: the subject of its relation, else its first words with a
     capital that do not begin it; None where it names nothing."""
     related = relation_of(question)
-    if related is not None and related[1][:1].isupper():
-        return related[1]
+    if related is not None and related.subject[:1].isupper():
+        return related.subject
     found = re.search(r"(?<=\s)[A-Z][\w'-]+(?:\s+[A-Z][\w'-]+)*", question)
     if found is None or found.group() == "I":
         return None
@@ -236,6 +164,11 @@ def invented_name(rng: random.Random, taken: Collection[str]) -> str:
         name = (stem + rng.choice(ENDINGS)).capitalize()
         if name.casefold() not in taken:
             return name
+
+
+def _related(template: str, related: Related) -> str:
+    word = related.word
+    return template.format(w=word, v=word.lower(), r=related.relation, s=related.subject)
 
 
 def _filled(template: str, question: str) -> str:

@@ -31,12 +31,12 @@ EVENT_QUESTIONS: Mapping[str, str] = {
 """How an event is asked for one of its slots, which hold "Ada", "found a key", "in the barn", "on
 Monday"."""
 RELATION_OF = re.compile(
-    r"(?:what|who|which|where)\s+(?:is|was|are|were)\s+(?:the\s+)?(?P<relation>[^?]+?)\s+of\s+(?P<subject>[^?]+?)"
+    r"(?P<word>what|who|which)\s+(?:is|was|are|were)\s+(?:the\s+)?(?P<relation>[^?]+?)\s+of\s+(?P<subject>[^?]+?)"
     r"\s*\??",
     re.IGNORECASE,
 )
 OWNED = re.compile(
-    r"(?:what|who|which|where)\s+(?:is|was|are|were)\s+(?P<subject>[^?]+?)['’]s?\s+(?P<relation>[^?]+?)\s*\??",
+    r"(?P<word>what|who|which)\s+(?:is|was|are|were)\s+(?P<subject>[^?]+?)['’]s?\s+(?P<relation>[^?]+?)\s*\??",
     re.IGNORECASE,
 )
 STATEMENTS = (
@@ -94,18 +94,26 @@ def item_of_plain(plain: Mapping[str, Any]) -> MemoryItem:
     return MemoryItem(**read)
 
 
-def relation_of(question: str) -> tuple[str, str] | None:
-    """Relation and subject of a question such as "What is the capital of Norland?"; None for any
-    other."""
+@dataclass(frozen=True)
+class Related:
+    """A question for what stands in a relation to a subject; `word` asks for it: What, Who or Which."""
+
+    word: str
+    relation: str
+    subject: str
+
+
+def relation_of(question: str) -> Related | None:
+    """The parts of a question such as "What is the capital of Norland?"; None for any other."""
     found = RELATION_OF.fullmatch(question.strip()) or OWNED.fullmatch(question.strip())
-    return (found["relation"], found["subject"]) if found else None
+    return Related(found["word"].capitalize(), found["relation"], found["subject"]) if found else None
 
 
 def key_of(question: str) -> str:
     """The question without what changes nothing: case, punctuation, "the", which of two orders its
     relation and subject stand in."""
     related = relation_of(question)
-    text = f"{related[0]} of {related[1]}" if related else question
+    text = f"{related.relation} of {related.subject}" if related else question
     words = re.findall(r"\w+", text.casefold())
     return " ".join(word for word in words if word != "the")
 

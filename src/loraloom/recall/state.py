@@ -17,7 +17,7 @@ class Entry:
     """An item and what has become of it.
 
     Attributes:
-        session: number of the `learn` that it was learnt in; None where it only stands in the journal.
+        wake: number of the `learn` that it was learnt in; None where it only stands in the journal.
         consolidated: a sleep has settled it.
         sightings: how often it was written.
         loss: of its answer when it was last rehearsed, in nats a token.
@@ -25,7 +25,7 @@ class Entry:
 
     item: MemoryItem
     standing: Standing = "kept"
-    session: int | None = None
+    wake: int | None = None
     consolidated: bool = False
     sightings: int = 1
     loss: float | None = None
@@ -41,7 +41,7 @@ class State:
 
     Attributes:
         generation: number of the folder of adapters; 0 for none.
-        sessions: how often something was learnt.
+        wakes: how often something was learnt.
         sleeps: how often something was settled.
         refused: what the gate would not have, with its reason.
         told: lines that report what a training did.
@@ -49,7 +49,7 @@ class State:
 
     entries: dict[str, Entry] = field(default_factory=dict[str, Entry])
     generation: int = 0
-    sessions: int = 0
+    wakes: int = 0
     sleeps: int = 0
     written: int = 0
     refused: list[dict[str, Any]] = field(default_factory=list[dict[str, Any]])
@@ -64,12 +64,12 @@ class State:
     @property
     def known(self) -> list[Entry]:
         """What was learnt and should be answered."""
-        return [entry for entry in self.kept if entry.session is not None]
+        return [entry for entry in self.kept if entry.wake is not None]
 
     @property
     def unlearnt(self) -> list[Entry]:
         """What was written and waits to be learnt."""
-        return [entry for entry in self.kept if entry.session is None]
+        return [entry for entry in self.kept if entry.wake is None]
 
     def by_key(self) -> dict[str, Entry]:
         """What is kept, by its key."""
@@ -106,12 +106,12 @@ def _wrote(state: State, record: Mapping[str, Any]) -> None:
 
 
 def _learnt(state: State, record: Mapping[str, Any]) -> None:
-    state.sessions += 1
+    state.wakes += 1
     state.generation = record["generation"]
     for name in record["learnt"]:
         entry = state.entries[name]
-        # What is trained anew from the journal keeps the session that it was first learnt in.
-        entry.session = entry.session or state.sessions
+        # What is trained anew from the journal keeps the wake that it was first learnt in.
+        entry.wake = entry.wake or state.wakes
         entry.consolidated = record["rebuilt"]
     _rehearsed(state, record)
     state.told.append(dict(record))

@@ -7,6 +7,7 @@ frozen base (their divergence from it is a part of every loss); the fourth only 
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import groupby
@@ -27,10 +28,13 @@ if TYPE_CHECKING:
     from loraloom.pipeline.recall.bench import MemoryBench
 
 ANCHORS = "anchors.json"
-LENGTH, SHORT = 40, 6
+LENGTH, SHORT = 40, 4
 """Tokens that the base writes for a prompt, and for a fact."""
 SHARE_MEASURED = 4
 """Every so-manieth sampled text is only measured on."""
+SURE = 0.7
+"""Nats a token, about one bit: what the base says less surely than this is a guess of its, and no
+knowledge."""
 SEED = 17
 TALKS = (
     "Tell me a short story about a cat.",
@@ -65,28 +69,11 @@ TEXTS = (
     "A new",
 )
 """Beginnings of texts that no template is put around."""
-COUNTRIES = [
-    "France",
-    "Japan",
-    "Brazil",
-    "Egypt",
-    "Canada",
-    "Italy",
-    "Kenya",
-    "Norway",
-    "Poland",
-    "India",
-    "Mexico",
-    "Spain",
-    "Turkey",
-    "China",
-    "Greece",
-    "Peru",
-    "Sweden",
-    "Iran",
-    "Cuba",
-    "Ireland",
-]
+COUNTRIES = re.findall(
+    r"\w+",
+    "France Japan Brazil Egypt Canada Italy Kenya Norway Poland India Mexico Spain Turkey China Greece Peru"
+    " Sweden Iran Cuba Ireland",
+)
 PEOPLE = (
     "Shakespeare",
     "Mozart",
@@ -147,10 +134,11 @@ def anchors_of(bench: MemoryBench) -> Anchors:
 
 
 def _still_known(bench: MemoryBench, written: Sequence[dict[str, str]]) -> list[Row]:
-    """Rows of the base's likeliest answers, those that it gives token by token."""
+    """Rows of the base's likeliest answers, those that it is sure of and gives token by token."""
     rows = [_answer(bench, one) for one in written]
     sums = bench.sums(rows, [])[""]
-    return [row for row, fine in zip(rows, sums.correct == sums.weight, strict=True) if fine]
+    sure = (sums.correct == sums.weight) & (sums.loss < SURE * sums.weight)
+    return [row for row, fine in zip(rows, sure, strict=True) if fine]
 
 
 def _anchor(row: Row) -> Row:

@@ -98,7 +98,7 @@ def forget(folder: Path, name: str, watch: Watch, *, rebuild: bool = False) -> T
             raise RequestError(f"`{name}` is forgotten already", where=str(folder), next="ask for it")
         others = [one for one in memory.state.known if one.id != name]
         record: dict[str, Any] = {"op": "forget", "id": name, "rebuilt": rebuild, "committed": True}
-        if entry.session is None:
+        if entry.wake is None:
             # Only the journal knows of it.
             generation = memory.state.generation
             memory.record({**record, "generation": generation, "losses": {}, "proof": None})

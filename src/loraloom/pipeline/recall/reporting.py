@@ -20,14 +20,14 @@ from loraloom.recall.verdict import Result
 
 
 @dataclass(frozen=True)
-class SessionRecall:
+class WakeRecall:
     """What is answered today of what was learnt at one time.
 
     Attributes:
-        lag: how many sessions came after it.
+        lag: how many wakes came after it.
     """
 
-    session: int
+    wake: int
     lag: int
     items: int
     verbatim: float
@@ -39,7 +39,7 @@ class Report:
     """What a memory holds.
 
     Attributes:
-        sessions: recall of what is known, by when it was learnt.
+        by_wake: recall of what is known, by when it was learnt.
         base, now: what the bare base and the memory answer of everything, and what the base is like
             under each; None where nothing was learnt.
         growth: bytes of the adapters and their ranks, by part.
@@ -48,7 +48,7 @@ class Report:
     memory: Memory
     items: Sequence[Mapping[str, Any]]
     refused: Sequence[Mapping[str, Any]]
-    sessions: Sequence[SessionRecall]
+    by_wake: Sequence[WakeRecall]
     base: Result | None
     now: Result | None
     growth: Mapping[str, Mapping[str, int]]
@@ -60,11 +60,11 @@ class Report:
             "memory": str(self.memory.folder),
             "base": asdict(self.memory.base),
             "generation": state.generation,
-            "learnt_sessions": state.sessions,
+            "wakes": state.wakes,
             "sleeps": state.sleeps,
             "items": list(self.items),
             "refused": list(self.refused),
-            "sessions": [asdict(one) for one in self.sessions],
+            "by_wake": [asdict(one) for one in self.by_wake],
             "before": None if self.base is None else asdict(self.base),
             "now": None if self.now is None else asdict(self.now),
             "growth": dict(self.growth),
@@ -96,7 +96,7 @@ def report(folder: Path, watch: Watch) -> Report:
             memory,
             [_listed(entry, answered) for entry in memory.state.entries.values()],
             memory.state.refused,
-            _by_session(known, answered, memory.state.sessions),
+            _by_wake(known, answered, memory.state.wakes),
             None if base is None else base.result,
             None if answered is None else answered.result,
             growth,
@@ -116,7 +116,7 @@ def _listed(entry: Entry, answered: Answered | None) -> dict[str, Any]:
         "question": item.question,
         "answer": item.answer,
         "standing": entry.standing,
-        "session": entry.session,
+        "wake": entry.wake,
         "consolidated": entry.consolidated,
         "sightings": entry.sightings,
         "source": item.source,
@@ -127,20 +127,20 @@ def _listed(entry: Entry, answered: Answered | None) -> dict[str, Any]:
     }
 
 
-def _by_session(known: Sequence[Entry], answered: Answered | None, sessions: int) -> list[SessionRecall]:
+def _by_wake(known: Sequence[Entry], answered: Answered | None, wakes: int) -> list[WakeRecall]:
     if answered is None:
         return []
     found: dict[int, list[str]] = {}
     for entry in known:
-        if entry.session is not None:
-            found.setdefault(entry.session, []).append(entry.id)
+        if entry.wake is not None:
+            found.setdefault(entry.wake, []).append(entry.id)
     return [
-        SessionRecall(
-            session,
-            sessions - session,
+        WakeRecall(
+            wake,
+            wakes - wake,
             len(names),
             float(np.mean([answered.verbatim[name] for name in names])),
             float(np.mean([answered.right.get(name, 1.0) for name in names])),
         )
-        for session, names in sorted(found.items())
+        for wake, names in sorted(found.items())
     ]
