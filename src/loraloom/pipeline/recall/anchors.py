@@ -71,8 +71,8 @@ TEXTS = (
 """Beginnings of texts that no template is put around."""
 COUNTRIES = re.findall(
     r"\w+",
-    "France Japan Brazil Egypt Canada Italy Kenya Norway Poland India Mexico Spain Turkey China Greece Peru"
-    " Sweden Iran Cuba Ireland",
+    "France Japan Brazil Egypt Canada Italy Kenya Norway Poland India Mexico Spain Turkey China Greece"
+    " Peru Sweden Iran Cuba Ireland",
 )
 PEOPLE = (
     "Shakespeare",
