@@ -13,6 +13,7 @@ import torch
 import transformers as tf
 from doorway import Answer, Door, call, write_rows
 from nursery import Nursery
+from safetensors import SafetensorError
 from tokenizers import Tokenizer, models, pre_tokenizers, trainers
 
 from loraloom.pipeline.recall import anchors
@@ -244,6 +245,24 @@ def test_a_sleep_that_would_replay_nothing_fails(base: str, tmp_path: Path) -> N
     wrote = call("recall", "write", folder, "--model", base, *WHO, "-q")
     assert wrote.code == 0, wrote.err
     assert "0 items would be replayed" in refusal(call("recall", "sleep", folder))
+
+
+def test_a_full_disk_is_one_message_and_the_memory_is_as_it_was(
+    memory: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    call("recall", "write", memory, *WHO, "--quiet")
+    before, journal = asked(memory, *FACTS), (memory / "journal.jsonl").read_bytes()
+
+    def full(*args: Any, **more: Any) -> None:
+        raise SafetensorError("No space left on device (os error 28)")
+
+    with monkeypatch.context() as patched:
+        patched.setattr("loraloom.lora.state.save_file", full)
+        refused = call("recall", "learn", memory, "--seeds", 1, "--quiet")
+    assert refused.code == 1 and "No space left" in refused.err and "Traceback" not in refused.err
+    assert (memory / "journal.jsonl").read_bytes() == journal
+    assert [path.name for path in (memory / "generations").iterdir()] == ["0001"]
+    assert asked(memory, *FACTS) == before
 
 
 def test_a_journal_cut_in_its_last_line_answers_as_before_that_line(memory: Path) -> None:

@@ -53,9 +53,9 @@ first letter, k its words that carry meaning."""
 FILLERS = frozenset(
     re.findall(
         r"\w+",
-        "a an and are at be been by can could did do does for from has have how i in is it its me my of on or"
-        " so that the their there they this to was were what when where which who whom whose why will with"
-        " would you your",
+        "a an and are at be been by can could did do does for from has have how i in is it its me"
+        " my of on or so that the their there they this to was were what when where which who whom"
+        " whose why will with would you your",
     )
 )
 UNKNOWN_RELATIONS = ("home town", "favourite colour", "birthday", "pet", "job", "oldest friend")

@@ -125,7 +125,7 @@ class Memory:
                 _sync(partial)
                 partial.rename(final)
                 sync_folder(final.parent)
-            except OSError:
+            except BaseException:
                 shutil.rmtree(partial, ignore_errors=True)
                 raise
         self.record({**record, "generation": number})

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import torch
+from safetensors import SafetensorError
 from torch import Tensor
 
 from loraloom.adapters.factors import concatenated, truncated
@@ -54,12 +55,19 @@ class Update:
         return Update(first), Update(rest)
 
     def save(self, folder: Path, spec: AdapterSpec, base: Base) -> None:
-        """Write it in PEFT's format. `spec` says which layers it is for."""
+        """Write it in PEFT's format. `spec` says which layers it is for.
+
+        Raises:
+            OSError: the disk refused.
+        """
         pairs: list[tuple[Entry, Tensor]] = []
         for path, (a, b) in self.factors.items():
             pairs.append((Entry(path, "lora_A.weight", "lora_A", tuple(a.shape)), a))
             pairs.append((Entry(path, "lora_B.weight", "lora_B", tuple(b.shape)), b / SCALE))
-        save_adapter(folder, pairs, spec, base)
+        try:
+            save_adapter(folder, pairs, spec, base)
+        except SafetensorError as error:
+            raise OSError(f"{error}") from error
 
 
 def read_update(folder: Path) -> Update:
