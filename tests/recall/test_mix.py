@@ -21,14 +21,12 @@ def test_each_step_has_so_many_of_each_pool_and_all_rows_come_in_turn() -> None:
     assert set(counts[:10]) == {2}
 
 
-def test_what_is_learnt_is_drawn_with_the_replayed_from_then_on() -> None:
-    weights = np.array([1.0, 3.0])
-    order = StepMix([(Pool([0, 1, 2]), 3), (Pool([3, 4], weights), 2)], seed=1)
-    order.move([0, 1], 0, 1)
-    new, replayed = (pool for pool, _ in order.pools)
-    assert new.rows.tolist() == [2] and replayed.rows.tolist() == [3, 4, 0, 1]
-    assert replayed.weights is not None and replayed.weights.tolist() == [1.0, 3.0, 2.0, 2.0]
-    assert len(order.rows_of_step(0)) == 3
+def test_what_is_learnt_is_drawn_more_seldom_and_still_drawn() -> None:
+    pool = Pool(range(8))
+    pool.rest([0, 1, 2, 3])
+    order = StepMix([(pool, 2)], seed=1)
+    counts = np.bincount([row for step in range(40) for row in order.rows_of_step(step)], minlength=8)
+    assert counts.sum() == 80 and counts[:4].min() >= 3 and counts[4:].min() > 3 * counts[:4].max()
 
 
 def test_what_matters_and_what_has_faded_is_replayed_more() -> None:

@@ -25,7 +25,9 @@ RISE = 0.1
 often."""
 MOST_RISES = 4.0
 LEARNT = 0.02
-"""Nats a token of an answer: below this an item is no longer drilled, only replayed."""
+"""Nats a token of an answer: below this an item is no longer drilled, only rehearsed."""
+RESTED = 4
+"""How much more seldom what is learnt is drawn than what is not."""
 SLEEP_SLOWDOWN = 3.0
 """Sleep trains at the wake's rate divided by this."""
 
@@ -92,6 +94,7 @@ class Pool:
         self.rows = np.asarray(rows, dtype=np.int64)
         self.weights = weights
         self._drawn = np.zeros(len(self.rows))
+        self._cost = np.ones(len(self.rows))
 
     def draw(self, count: int, rng: np.random.Generator) -> NDArray[np.int64]:
         """So many different rows, or all there are."""
@@ -103,20 +106,12 @@ class Pool:
             places = rng.choice(len(self.rows), size=count, replace=False, p=shares)
         else:
             places = np.argsort(self._drawn + rng.random(len(self.rows)))[:count]
-        self._drawn[places] += 1
+        self._drawn[places] += self._cost[places]
         return self.rows[places]
 
-    def give(self, rows: Sequence[int], to: Pool) -> None:
-        """Let another pool have these rows from now on; there they weigh what its rows do on average."""
-        mine = np.isin(self.rows, rows)
-        moved = self.rows[mine]
-        weights = None if self.weights is None else self.weights[~mine]
-        self.rows, self._drawn, self.weights = self.rows[~mine], self._drawn[~mine], weights
-        if to.weights is not None:
-            usual = to.weights.mean() if len(to.weights) else 1.0
-            to.weights = np.concatenate([to.weights, np.full(len(moved), usual)])
-        to.rows = np.concatenate([to.rows, moved])
-        to._drawn = np.concatenate([to._drawn, np.zeros(len(moved))])
+    def rest(self, rows: Sequence[int]) -> None:
+        """Draw these rows `RESTED` times more seldom from now on, where rows come in turn."""
+        self._cost[np.isin(self.rows, rows)] = RESTED
 
 
 class StepMix:
@@ -139,10 +134,6 @@ class StepMix:
         """Row numbers of a step."""
         rng = np.random.default_rng([self.seed, step])
         return np.concatenate([pool.draw(count, rng) for pool, count in self.pools])
-
-    def move(self, rows: Sequence[int], source: int, target: int) -> None:
-        """Draw these rows with another pool from now on, by the pools' numbers."""
-        self.pools[source][0].give(rows, self.pools[target][0])
 
     @property
     def most(self) -> int:

@@ -124,7 +124,7 @@ def _drill(
             done = {item for item in left[name] if losses[owners == item].max() < LEARNT}
             left[name] -= done
             for item in sorted(done):
-                orders[name].move(material.of_item[item], 0, 1)
+                orders[name].pools[0][0].rest(material.of_item[item])
         return any(left[name] for name in course.names)
 
     course.run(after, doing="learning")
