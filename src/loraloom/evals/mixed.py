@@ -99,7 +99,7 @@ class MixedObjective(CausalObjective):
             cap = self.form.cap
             return divergence(capped(head(own_ND), cap), capped(head(frozen_ND), cap))
 
-        size = chunk_rows(vocabulary_of(head), hidden_ND.device)
+        size = chunk_rows(vocabulary_of(head), hidden_ND.device, torch.float32)
         pairs = zip(hidden_ND.split(size), base_ND.split(size), strict=True)
         found: list[Any] = [
             checkpoint(piece, *pair, use_reentrant=False, preserve_rng_state=False) for pair in pairs

@@ -10,7 +10,6 @@ import json
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
-from itertools import groupby
 from typing import TYPE_CHECKING, cast
 
 import numpy as np
@@ -19,7 +18,7 @@ from numpy.typing import NDArray
 
 from loraloom.data.rows import IGNORED, Row, causal_row
 from loraloom.data.tokens import frame_of
-from loraloom.evals.writing import continuations
+from loraloom.evals.writing import continuations, of_one_length
 from loraloom.recall.forms import Form
 from loraloom.store.disk import write_atomically
 from loraloom.store.to_json import to_json
@@ -205,9 +204,8 @@ def _sampled(
     temperature: float,
 ) -> list[dict[str, str]]:
     found: list[dict[str, str]] = []
-    by_length = sorted(asked, key=lambda one: len(one[2]))
-    for _, same in groupby(by_length, key=lambda one: len(one[2])):
-        group = list(same)
+    for places in of_one_length([prompt for _, _, prompt in asked]):
+        group = [asked[place] for place in places]
         with torch.no_grad(), bench.packed.base_only() as model:
             texts = continuations(
                 model,
