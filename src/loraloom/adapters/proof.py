@@ -92,10 +92,9 @@ class Proof:
         return [self._difference(), self._agreement(), self._effect(), *self.notes]
 
     def _difference(self) -> str:
-        verdict = "proved" if self.passed else "NOT what was trained"
-        bound = (
-            "no bound in this format" if self.allowed_kl is None else f"allowed {self.allowed_kl:.1e}"
-        )
+        bounded = self.allowed_kl is not None
+        verdict = ("proved" if bounded else "measured") if self.passed else "NOT what was trained"
+        bound = f"allowed {self.allowed_kl:.1e}" if bounded else "no bound in this format"
         return (
             f"{verdict}: KL {self.kl_mean:.1e} nats a token on average ({bound}),"
             f" {self.kl_max:.1e} at the worst; largest logit difference {self.relative_difference:.1e}"

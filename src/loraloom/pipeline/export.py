@@ -6,7 +6,7 @@ import shutil
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import asdict, dataclass, replace
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
 
@@ -78,7 +78,7 @@ class Exporter:
         base = base_for(folder, model)
         named = model or self._form.config.get("base_model_name_or_path") or base
         files = BaseFiles(base, self._form)
-        system = common_system(folder)
+        system = partial(common_system, folder)
         self._source = Source(self._form, files, str(named), served_name(folder), system)
 
     def export(
@@ -96,23 +96,23 @@ class Exporter:
         if dry_run:
             return self._exported(target, planned, None, None, None)
         written = planned.write(out)
-        partial = written.folder
+        folder = written.folder
         try:
             unproved = self._unprovable(planned)
             proof = None if unproved else self._proved(planned, written)
-            for path in planned.for_proof(partial):
+            for path in planned.for_proof(folder):
                 path.unlink()
             if proof is not None:
-                write_proof(partial, proof)
+                write_proof(folder, proof)
         except VerificationError as error:
-            error.add_note(f"renamed to {reject(partial, out)}")
+            error.add_note(f"renamed to {reject(folder, out)}")
             raise
         except BaseException:
-            shutil.rmtree(partial, ignore_errors=True)
+            shutil.rmtree(folder, ignore_errors=True)
             raise
         if proof is not None and not proof.passed:
-            raise proof.failed(reject(partial, out))
-        found = self._exported(target, planned, finish(partial, out), proof, unproved, written.notes)
+            raise proof.failed(reject(folder, out))
+        found = self._exported(target, planned, finish(folder, out), proof, unproved, written.notes)
         if must_prove and unproved:
             raise _not_proved(found)
         return found
@@ -162,7 +162,7 @@ class Exporter:
 
     def _proved(self, planned: Export, written: Written) -> Proof:
         """Compare what was written, and before it what it was made of."""
-        reference, base_kl = self.reference, None
+        reference, base_kl, notes = self.reference, None, written.notes
         made_of = planned.made_of(written.folder)
         if made_of is not None:
             whole, opened = made_of
@@ -170,6 +170,7 @@ class Exporter:
                 proof = prove(reference, artefact, whole)
             if not proof.passed:
                 return proof
+            notes = (f"made of a file in {whole} that was proved: KL {proof.kl_mean:.1e}", *notes)
         beside = planned.base_opened()
         if beside is not None and reference.bare is not None:
             with beside as base:
@@ -184,7 +185,7 @@ class Exporter:
                 base_kl=base_kl,
                 file=planned.file,
             )
-        return replace(proof, notes=(*proof.notes, *written.notes))
+        return replace(proof, notes=(*proof.notes, *notes))
 
     def _exported(
         self,

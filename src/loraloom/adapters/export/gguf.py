@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import json
 import shlex
 import tempfile
 from collections.abc import Generator, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any, cast
 
-from loraloom.adapters.artefacts import Artefact, Gguf
+from loraloom.adapters.artefacts import Artefact, Gguf, form_home
 from loraloom.adapters.base_files import BaseFiles
 from loraloom.adapters.export.target import Export, Source, Written, refuse_classes
 from loraloom.adapters.folder import refuse_taken, unfinished
@@ -25,6 +27,7 @@ from loraloom.adapters.proof import PROMISES, Promise, promise_of
 from loraloom.adapters.verify import probes_of
 from loraloom.errors import RequestError
 
+EMBEDDINGS = "embed_tokens.weight"
 BITS = {"F32": 32.0, "F16": 16.0, "BF16": 16.0, "Q8_0": 8.5}
 """Of a number; a K-quant has less than 8.5, and is made of a file of F32 that lies beside it."""
 
@@ -117,11 +120,11 @@ def plan(source: Source, kind: str | None = None) -> GgufFile:
         )
     merge = plan_merge(source.form, source.files)
     ends = turn_ends(source)
-    check_family(source, merge, ends)
+    check_family(merge, ends)
     return GgufFile(source, merge, kind, ends)
 
 
-def check_family(source: Source, merge: Plan, ends: Sequence[str]) -> None:
+def check_family(merge: Plan, ends: Sequence[str]) -> None:
     """See that model and tokenizer can be written, before anything is.
 
     Raises:
@@ -133,15 +136,38 @@ def check_family(source: Source, merge: Plan, ends: Sequence[str]) -> None:
     if name not in FAMILIES and script_folder() is not None:
         return
     Layout(model.config, model.name)
-    rows, _ = source.files.model.get_input_embeddings().weight.shape
+    rows = next((one.shape[0] for one in merge.operations if one.name.endswith(EMBEDDINGS)), 0)
     read_vocabulary(model.beside, model.config, rows, ends)
 
 
 def turn_ends(source: Source) -> tuple[str, ...]:
-    """The text of the token that ends the assistant's turn, where there is a chat template."""
+    """The text of the token that ends the assistant's turn, where there is a chat template.
+
+    Where the template writes the tokenizer's own end of text, that is it, and no library has to read the
+    template (transformers takes 350 MiB).
+    """
+    home = Path(form_home(source.form, source.files))
+    config = _read(home / "tokenizer_config.json")
+    template = home / "chat_template.jinja"
+    text = template.read_text(encoding="utf-8") if template.is_file() else config.get("chat_template")
+    end = config.get("eos_token")
+    end = end.get("content") if isinstance(end, dict) else end
+    if isinstance(text, str) and isinstance(end, str) and (end in text or "eos_token" in text):
+        return (end,)
+    if not text:
+        return ()
     probes = probes_of(source.form, source.files)
     token = probes.turn_end
     return () if token is None else (probes.tokenizer.convert_ids_to_tokens(token),)
+
+
+def _read(path: Path) -> dict[str, Any]:
+    """A JSON object; empty where there is none. The proof tells what was missed."""
+    try:
+        found = json.loads(path.read_bytes())
+    except (OSError, ValueError, RecursionError):
+        return {}
+    return cast(dict[str, Any], found) if isinstance(found, dict) else {}
 
 
 def gguf_promise(files: BaseFiles, kind: str) -> Promise:

@@ -121,7 +121,9 @@ def plan(source: Source, kind: str | None = None) -> MlxFolder:
     refuse_beyond(form, "mlx-lm", dora=True)
     matches = {path: _BLOCK.fullmatch(path) for path in form.factors}
     keys = {match["key"] if match else path for path, match in matches.items()}
-    blocks = int(getattr(source.files.model.config.get_text_config(), "num_hidden_layers", 0) or 0)
+    text: Any = source.files.config.get("text_config")
+    config = text if isinstance(text, dict) else source.files.config
+    blocks = int(config.get("num_hidden_layers") or 0)
     found = MlxFolder(source, max([1, *form.ranks]), blocks, tuple(sorted(keys)))
     whole = [one.is_embedding or form.config.get("fan_in_fan_out") for one in form.factors.values()]
     uneven = form.uses_dora and len(found.shapes) != len(form.factors)

@@ -29,14 +29,16 @@ class OllamaFolder(GgufFile):
     """Attributes:
     template: None where there is none, or it has no such form.
     chats: whether there is a chat template at all.
+    system: what every conversation of the adapter's data began with.
     """
 
     template: GoTemplate | None = None
     chats: bool = False
+    system: str | None = None
 
     def modelfile(self) -> str:
         """The Modelfile."""
-        system = self.source.system or (self.template.default_system if self.template else "")
+        system = self.system or (self.template.default_system if self.template else "")
         lines = [f"FROM ./{self.file}"]
         lines += [f'TEMPLATE """{self.template.text()}"""'] if self.template else []
         lines += [f"PARAMETER stop {_quoted(end)}" for end in self.ends]
@@ -73,6 +75,7 @@ def plan(source: Source, kind: str | None = None) -> OllamaFolder:
         found.ends,
         go_template(tokenizer, bos or ""),
         bool(getattr(tokenizer, "chat_template", None)),
+        source.system(),
     )
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,14 +23,15 @@ class Source:
     Attributes:
         base: what a server is told to load.
         name: what the adapter is called there, and files are.
-        system: what every conversation of its data began with; None where that differed or is not known.
+        system: asks what every conversation of its data began with; None where that differed or is not
+            known.
     """
 
     form: Form
     files: BaseFiles
     base: str
     name: str
-    system: str | None = None
+    system: Callable[[], str | None] = lambda: None
 
 
 @dataclass(frozen=True)
