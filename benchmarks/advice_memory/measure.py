@@ -7,6 +7,7 @@ python measure.py trained '{"family": "llama", "rank": 16, ...}'
 from __future__ import annotations
 
 import ctypes
+import gc
 import json
 import sys
 import time
@@ -23,6 +24,10 @@ import transformers as tf
 from peft import LoraConfig, get_peft_model
 from shapes import Shape, config_of
 
+from loraloom.adapters.base_files import BaseFiles
+from loraloom.adapters.form import read_form
+from loraloom.adapters.merge import plan_merge
+from loraloom.adapters.operations import apply
 from loraloom.config.asked import AdapterConfig, Config, LimitsConfig, ModelConfig, TrainingConfig
 from loraloom.data.rows import Encoded, Row
 from loraloom.evals.objective import objective_for
@@ -203,12 +208,19 @@ def answered(shape: Shape) -> dict[str, Any]:
 
 
 def exported(shape: Shape) -> dict[str, Any]:
-    """The peak of merging an adapter into its base and saving that."""
+    """The peak of writing an adapter merged into its base, from file to file, above what this process
+    holds of the live model."""
     one = subject(shape)
     record, model = described(one, one.plan.forecast["export"]), with_adapter(one)
-    forget_peak()
-    with TemporaryDirectory() as folder:
-        model.merge_and_unload().save_pretrained(folder)
+    with TemporaryDirectory() as place:
+        folder, base = Path(place) / "adapter", Path(place) / "base"
+        model.save_pretrained(folder)
+        model.unload().save_pretrained(base)
+        del model, one
+        gc.collect()
+        forget_peak()
+        form = read_form(folder)
+        apply(plan_merge(form, BaseFiles(base, form)), Path(place) / "merged")
     return record | {"measured_bytes": status("VmHWM")}
 
 

@@ -206,6 +206,8 @@ VERBS: Mapping[str, str] = {
         "compare": "diff leaderboard",
         "report": "html plot show view",
         "adapter merge": "merge fuse",
+        "adapter export": "export convert quantize quantise gguf",
+        "ship": "deploy",
         "adapter combine": "mergekit soup",
         "env": "info system version versions",
     }.items()
@@ -257,7 +259,12 @@ _VALUES: Mapping[str, Mapping[str, str]] = {
     names.LR_SCHEDULER_TYPE: {"constant": "constant_with_warmup", "linear": "linear_with_warmup"},
     names.SAMPLER: {"gp": "bayes bayesian", "random": "random_search", "grid": "grid_search"},
     names.PRUNER: {"asha": "successive_halving sha", "none": "off"},
-    names.TARGET: {"llama.cpp": "gguf llama_cpp llamacpp", "merged": "merge"},
+    names.TARGET: {
+        "llama.cpp": "gguf llama_cpp llamacpp",
+        "merged": "merge",
+        "mlx": "mlx_lm",
+        "sglang": "sgl",
+    },
 }
 
 

@@ -70,7 +70,12 @@ class Exported:
 
 
 class Exporter:
-    """One adapter on its way to one or several places; the live one is asked once for all of them."""
+    """One adapter on its way to one or several places; the live one is asked once for all of them.
+
+    Args:
+        adapter: a PEFT folder, or a run.
+        model: the base; the one that the adapter names when None.
+    """
 
     def __init__(self, adapter: str, model: str | None) -> None:
         folder = adapter_folder(adapter)
@@ -79,7 +84,7 @@ class Exporter:
         named = model or self._form.config.get("base_model_name_or_path") or base
         files = BaseFiles(base, self._form)
         system = partial(common_system, folder)
-        self._source = Source(self._form, files, str(named), served_name(folder), system)
+        self.source = Source(self._form, files, str(named), served_name(folder), system)
 
     def export(
         self, target: str, out: Path, *, must_prove: bool = False, dry_run: bool = False
@@ -91,7 +96,7 @@ class Exporter:
             VerificationError: it is not what was trained, and lies beside `out` as `.rejected`; or it
                 has to be proved, and nothing here can run it.
         """
-        planned = plan_export(self._source, target)
+        planned = plan_export(self.source, target)
         self._check(planned, out)
         if dry_run:
             return self._exported(target, planned, None, None, None)
@@ -120,7 +125,7 @@ class Exporter:
     @cached_property
     def reference(self) -> Reference:
         """The live adapter's answers."""
-        return reference_of(self._form, self._source.files)
+        return reference_of(self._form, self.source.files)
 
     def _check(self, planned: Export, out: Path) -> None:
         """Raises RequestError where place, disk or memory do not allow it."""
@@ -134,7 +139,7 @@ class Exporter:
                 need=f"{need / 2**20:,.0f} MiB",
                 next="make room, or choose another disk: --out FOLDER",
             )
-        room, largest = device_facts("cpu").free_bytes, largest_layer(self._form, self._source.files)
+        room, largest = device_facts("cpu").free_bytes, largest_layer(self._form, self.source.files)
         if room < (wanted := exporting_bytes(largest)):
             raise MemoryBudgetError(
                 "there is not enough memory to export it",
@@ -148,7 +153,7 @@ class Exporter:
         missing = planned.missing()
         if missing:
             return missing
-        files = self._source.files
+        files = self.source.files
         numbers = sum(
             one.bytes // one.dtype.itemsize for tensors in files.files.values() for one in tensors
         )
@@ -249,6 +254,8 @@ def ship(
     Raises:
         RequestError: there is no such run, adapter or target; nothing was written.
     """
+    if not targets:
+        raise RequestError("no target was named", next="--to gguf:Q4_K_M,vllm")
     for target in targets:
         check_target(target)
     place = Path(run) if Path(run).exists() else find_run(run, output_dir).path
