@@ -142,7 +142,9 @@ class _Records:
         return fields, reader.line_num
 
     def _reader(self, first: int, end: int) -> Any:
-        return csv.reader(islice(self.lines, first, end), delimiter=self.separator, strict=True)
+        # by their places: `islice` would go through all lines before `first` for every row
+        lines = map(self.lines.__getitem__, range(first, end))
+        return csv.reader(lines, delimiter=self.separator, strict=True)
 
     def _as_text(self, line: str) -> list[str]:
         """Fields where only a pair of marks around a whole field quotes it."""
