@@ -13,6 +13,7 @@ import torch
 from peft import PeftModel
 from safetensors.torch import load_file, save_file
 from small_bases import called, load_base, save_adapter
+from transformers import AutoTokenizer
 
 from loraloom.adapters.combine import METHODS
 from loraloom.adapters.form import Form, read_form
@@ -215,7 +216,7 @@ def test_conflicts_are_shown_by_module_and_adapters_of_other_layers_are_stacked(
     same({path: update for path, update in made.items() if "v_proj" not in path}, expected)
 
 
-@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize("method", [name for name in METHODS if name != "regmean"])
 def test_order_is_immaterial_and_a_combination_loads(method: str, bases: Bases, tmp_path: Path) -> None:
     base = bases("llama")
     folders = [save_adapter(base, tmp_path / name, seed=seed) for seed, name in enumerate("ab")]
@@ -228,6 +229,37 @@ def test_order_is_immaterial_and_a_combination_loads(method: str, bases: Bases, 
         assert "common layers" in text
         made.append(updates(out, base))
     same(made[1], made[0])
+
+
+def test_regmean_answers_on_each_task_nearer_to_its_adapter(bases: Bases, tmp_path: Path) -> None:
+    """Two tasks of different words, with adapters that differ everywhere."""
+    base, targets = bases("llama"), ["q_proj", "v_proj", "up_proj", "down_proj"]
+    folders = [
+        save_adapter(base, tmp_path / name, seed=seed, spread=0.1, target_modules=targets)
+        for seed, name in enumerate("ab")
+    ]
+    data: list[object] = []
+    texts = [
+        [f"w{first + i % 6} w{first + i * i % 6} w{first + i // 6}" for i in range(30)]
+        for first in (1, 30)
+    ]
+    for number, rows in enumerate(texts):
+        file = tmp_path / f"{number}.jsonl"
+        file.write_text("".join(json.dumps({"text": text}) + "\n" for text in rows))
+        data += ["--data", file]
+    words = (*folders, "--model", base)
+    more = ("--method", "regmean", *data, "--out", tmp_path / "r")
+    code, _, err = called("adapter", "combine", *words, *more)
+    assert code == 0, err
+    assert called("adapter", "combine", *words, "--out", tmp_path / "c")[0] == 0
+    tokenizer = AutoTokenizer.from_pretrained(base)
+    for folder, rows in zip(folders, texts, strict=True):
+        ids = tokenizer(rows, return_tensors="pt").input_ids
+        own, cat, regmean = (
+            PeftModel.from_pretrained(load_base(base, "CAUSAL_LM"), str(place))(ids).logits
+            for place in (folder, tmp_path / "c", tmp_path / "r")
+        )
+        assert float((regmean - own).norm()) < 0.5 * float((cat - own).norm())
 
 
 def test_dare_follows_its_seed(bases: Bases, tmp_path: Path) -> None:
@@ -250,6 +282,9 @@ REFUSED: dict[str, tuple[dict[str, Any], dict[str, Any], tuple[object, ...], str
     "unequal ranks": ({}, {"r": 2}, ("--method", "linear"), "equal ranks"),
     "a weight too few": ({}, {}, ("--weights", "1"), "2 adapters and 1 weights"),
     "no method": ({}, {}, ("--method", "mix"), "cat, linear"),
+    "regmean without rows": ({}, {}, ("--method", "regmean"), "--data A.jsonl"),
+    "rows of one task": ({}, {}, ("--method", "regmean", "--data", "a.jsonl"), "rows of 1 tasks"),
+    "rows for cat": ({}, {}, ("--data", "a.jsonl"), "regmean alone"),
     "cat of a rank": ({}, {}, ("--rank", "3"), "--method svd"),
 }
 

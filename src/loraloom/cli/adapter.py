@@ -50,7 +50,10 @@ Weights = Annotated[
     str | None, typer.Option("--weights", metavar="X,X", help="One for each adapter; 1 if left out.")
 ]
 Method = Annotated[
-    str, typer.Option("--method", metavar="NAME", help="cat, linear, svd, ties, dare, knots or soup.")
+    str,
+    typer.Option(
+        "--method", metavar="NAME", help="cat, linear, svd, ties, dare, knots, soup or regmean."
+    ),
 ]
 Rank = Annotated[
     int | None, typer.Option("--rank", metavar="N", help="Of the new adapter. Not for cat.")
@@ -70,6 +73,10 @@ Ratio = Annotated[
 ProofModel = Annotated[
     str | None,
     typer.Option("--model", metavar="BASE", help="The base: compare logits over it as well."),
+]
+TaskRows = Annotated[
+    list[str] | None,
+    typer.Option("--data", metavar="FILE", help="Of regmean: rows of each adapter's task. Repeatable."),
 ]
 Runs = Annotated[
     list[str],
@@ -162,6 +169,7 @@ def combine(
     rank: Rank = None,
     density: Density = 0.5,
     seed: Seed = 0,
+    data: TaskRows = None,
     model: ProofModel = None,
     dry_run: DryRun = False,
     json: Json = False,
@@ -172,7 +180,7 @@ def combine(
     from loraloom.pipeline.reshape import combine_adapters
 
     options: dict[str, Any] = {"rank": rank, "density": density, "seed": seed, "model": model}
-    made = combine_adapters(places, out, weights, method, **options, dry_run=dry_run)
+    made = combine_adapters(places, out, weights, method, data=data or (), dry_run=dry_run, **options)
     document = made.to_json()
     show_combined(document, places, made)
     return document

@@ -82,7 +82,7 @@ def evaluate(
     facts = require_weights(
         model_facts(name, revision=revision, trust_remote_code=config.model.trust_remote_code)
     )
-    data = _rows(config, split, folder, facts)
+    data = rows_of(config, split, folder, facts)
     _check_task(data.task, described.get("task_type"), folder, metrics)
     held = quantization_of(config.model.quantization, folder)
     dtype = "float32" if config.model.dtype == "auto" else config.model.dtype
@@ -140,7 +140,8 @@ def _check_task(task: Task, trained: str | None, folder: Path | None, metrics: S
         )
 
 
-def _rows(config: Config, split: str, folder: Path | None, model: ModelFacts) -> Encoded:
+def rows_of(config: Config, split: str, folder: Path | None, model: ModelFacts) -> Encoded:
+    """The rows of a split as an adapter reads them, under `train`; as in `evaluate`."""
     source = {
         "test": config.data.test,
         "validation": config.data.validation,

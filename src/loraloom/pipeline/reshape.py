@@ -23,6 +23,7 @@ from loraloom.adapters.verify import prove_adapter
 from loraloom.errors import RequestError
 from loraloom.lora.untrusted_adapter import adapter_folder
 from loraloom.pipeline.adapters import base_folder, base_for
+from loraloom.pipeline.regmean import combine_by_inputs
 
 
 @dataclass(frozen=True)
@@ -58,6 +59,7 @@ def combine_adapters(
     density: float = DENSITY,
     seed: int = 0,
     model: str | None = None,
+    data: Sequence[str] = (),
     dry_run: bool = False,
 ) -> Made:
     """One adapter of several.
@@ -65,6 +67,7 @@ def combine_adapters(
     Args:
         weights: "0.5,0.5"; 1 for each when None.
         model: base over which the logits are compared too.
+        data: rows of each adapter's task, for `regmean`.
 
     Raises:
         RequestError: they cannot be combined; nothing was written.
@@ -73,8 +76,13 @@ def combine_adapters(
     refuse_taken(out)
     forms = [read_form(adapter_folder(place)) for place in adapters]
     given = [1.0] * len(forms) if weights is None else _numbers(weights)
-    found = combine(forms, given, method, rank=rank, density=density, seed=seed)
+    if data and method != "regmean":
+        raise RequestError(f"--data is read by regmean alone, not by {method}", next="--method regmean")
     between = conflicts(forms)
+    if data:
+        found = combine_by_inputs(forms, given, data, model)
+    else:
+        found = combine(forms, given, method, rank=rank, density=density, seed=seed)
     if dry_run:
         return Made(found, None, None, between)
     where, proof = written(found.form, out, proof_of_sum("combine", forms, given, found, model))
@@ -89,12 +97,18 @@ def proof_of_sum(
     def prove(folder: Path, form: Form) -> MadeProof:
         logits = None
         if model is not None:
-            shares = [one / len(forms) for one in weights] if found.method == "soup" else weights
-            logits = _logits(folder, forms, shares, found.error, model)
+            logits = _logits(folder, forms, _live_weights(weights, found.method), found.error, model)
         error, names = relative_error(form, found.asked), tuple(str(one.folder) for one in forms)
         return MadeProof(verb, names, tuple(weights), error, found.error, found.least, logits)
 
     return prove
+
+
+def _live_weights(weights: Sequence[float], method: str) -> Sequence[float]:
+    """With which adapters are live together for what a method is measured by, as in `Combined.asked`."""
+    if method == "soup":
+        return [one / len(weights) for one in weights]
+    return [1.0] * len(weights) if method == "regmean" else weights
 
 
 def resize(

@@ -10,7 +10,7 @@ from collections.abc import Callable, Mapping
 
 from torch import Tensor
 
-from loraloom.adapters.combine import cat, dare, knots, linear, soup, svd, ties
+from loraloom.adapters.combine import cat, dare, knots, linear, regmean, soup, svd, ties
 from loraloom.adapters.combine.task import LayerTask
 
 METHODS: Mapping[str, Callable[[LayerTask], tuple[Tensor, Tensor]]] = {
@@ -21,4 +21,5 @@ METHODS: Mapping[str, Callable[[LayerTask], tuple[Tensor, Tensor]]] = {
     "dare": dare.combined,
     "knots": knots.combined,
     "soup": soup.combined,
+    "regmean": regmean.combined,
 }

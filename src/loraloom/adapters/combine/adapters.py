@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
+from torch import Tensor
 
 from loraloom.adapters.combine import METHODS
 from loraloom.adapters.combine.task import LayerTask
@@ -17,6 +18,7 @@ from loraloom.errors import ModelError, RequestError
 
 AIM_AT_SUM = ("cat", "svd", "soup")
 """Methods whose result is the best of its rank for the weighted sum, or the mean."""
+SUM_OF_RANKS = ("cat", "regmean")
 DENSITY = 0.5
 """Of TIES, DARE and KnOTS: the papers keep 20% to 50% of whole models' updates."""
 
@@ -27,7 +29,7 @@ class Combined:
 
     Attributes:
         asked: by layer the updates with their weights in B, which a method that keeps everything adds
-            up; of `soup` their mean.
+            up; of `soup` their mean, of `regmean` without the weights.
         error: |result - asked| / |asked| over all layers; what linear, TIES, DARE and KnOTS change on
             purpose counts too.
         least: the same of the best adapter of this rank; None where the method does not aim at it.
@@ -58,6 +60,7 @@ def combine(
     rank: int | None = None,
     density: float = DENSITY,
     seed: int = 0,
+    moments: Sequence[Mapping[str, Tensor]] = (),
 ) -> Combined:
     """One adapter of several.
 
@@ -66,7 +69,8 @@ def combine(
 
     Args:
         weights: one for each adapter.
-        rank: of the result; the largest of theirs when None. `cat` has the sum of theirs.
+        rank: of the result; the largest of theirs when None. `cat` and `regmean` have the sum of theirs.
+        moments: for `regmean`, of the inputs of each adapter's task, by layer.
 
     Raises:
         RequestError: adapters that cannot be added to each other, or values out of range.
@@ -77,24 +81,32 @@ def combine(
     factors: dict[str, Factor] = {}
     asked: dict[str, list[Pair]] = {}
     for path in dict.fromkeys(path for form in forms for path in form.factors):
-        found = [
-            (form.factors[path], w)
-            for form, w in zip(forms, weights, strict=True)
-            if path in form.factors
-        ]
+        having = [number for number, form in enumerate(forms) if path in form.factors]
+        found = [forms[number].factors[path] for number in having]
         task = LayerTask(
-            path, [factor.pair for factor, _ in found], [w for _, w in found], wide, density, seed
+            path,
+            [factor.pair for factor in found],
+            [weights[number] for number in having],
+            wide,
+            density,
+            seed,
+            [moments[number][path] for number in having] if moments else (),
         )
         a, b = chosen(task)
-        count = len(found) if method == "soup" else 1
-        asked[path] = [(one, other / count) for one, other in task.weighted]
-        factors[path] = replace(
-            found[0][0], a_RD=a.to(torch.float32), b_OR=b.to(torch.float32), scale=1.0
-        )
+        asked[path] = _asked(task, method)
+        factors[path] = replace(found[0], a_RD=a.to(torch.float32), b_OR=b.to(torch.float32), scale=1.0)
     form = replace(forms[0], factors=factors, config=_config(forms, list(factors)))
     kept = max(form.ranks)
     least = _least(asked, kept) if method in AIM_AT_SUM or len(forms) == 1 else None
     return Combined(form, method, kept, asked, relative_error(form, asked), least)
+
+
+def _asked(task: LayerTask, method: str) -> list[Pair]:
+    """The updates whose sum a method is measured by."""
+    if method == "regmean":  # its weights are those of the tasks' rows
+        return list(task.updates)
+    count = len(task.updates) if method == "soup" else 1
+    return [(a, b / count) for a, b in task.weighted]
 
 
 def _least(asked: Mapping[str, Sequence[Pair]], rank: int) -> float:
@@ -131,9 +143,11 @@ def _check(
             got=f"density {density:g}, rank {rank}, weights {', '.join(f'{w:g}' for w in weights)}",
             need="a density above 0 and at most 1, a rank of at least 1, a weight that is not 0",
         )
-    if method == "cat" and rank is not None:
+    if method in SUM_OF_RANKS and rank is not None:
         raise RequestError(
-            "cat has the sum of the ranks", got=f"--rank {rank}", next=f"--method svd --rank {rank}"
+            f"{method} has the sum of the ranks",
+            got=f"--rank {rank}",
+            next=f"--method svd --rank {rank}",
         )
     for form in forms:
         beyond = form.beyond_factors() if len(forms) > 1 or weights[0] != 1 else []

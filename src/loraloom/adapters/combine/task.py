@@ -20,6 +20,7 @@ class LayerTask:
         rank: of the result, where the method chooses one.
         density: share of the numbers that TIES, DARE and KnOTS keep.
         seed: of what DARE drops.
+        grams: X X^T [D, D] of the inputs that the layer has in each adapter's task, for RegMean.
     """
 
     path: str
@@ -28,6 +29,7 @@ class LayerTask:
     rank: int
     density: float
     seed: int
+    grams: Sequence[Tensor] = ()
 
     @cached_property
     def weighted(self) -> list[tuple[Tensor, Tensor]]:
