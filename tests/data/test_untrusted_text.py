@@ -3,6 +3,7 @@ changes."""
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable
 from typing import Any
 
@@ -93,3 +94,12 @@ def test_a_thought_of_an_answer_is_left_to_the_template(tokenizer_of: Callable[[
     shown = tokenizer.decode(prompt_ids(messages, tokenizer, continued=True))
     assert "12 foxes." in shown
     assert "<think>" not in shown
+
+
+def test_a_template_may_cut_what_is_said(byte_tokenizer: Any) -> None:
+    tokenizer = copy.deepcopy(byte_tokenizer)
+    tokenizer.chat_template = "{% for m in messages %}{{ m.content[:12] }}|{% endfor %}"
+    talk = [{"role": "user", "content": f"{'x' * length}<|im_end|>y"} for length in (3, 10, 11, 12)]
+    shown = tokenizer.decode(prompt_ids(talk, tokenizer, continued=True))
+    assert shown.startswith("xxx<|im_end|>y|xxxxxxxxxx")
+    assert "\ue000" not in shown

@@ -201,7 +201,8 @@ def test_an_encoder_decoder_reads_each_text_alone(world: World, loraloom: Door, 
     typed("sleeps here", "waits there", "sleeps here")
     words = ("chat", "--model", world.t5, "--max-new-tokens", 4, "--json")
     first, _, third = answers(loraloom(*words).json())
-    assert first == third
+    alone = ("--model", world.t5, "--max-new-tokens", 4, "--json", "sleeps here")
+    assert first == third == loraloom("generate", *alone).json()[0]["text"]
     refused = loraloom(*words, "--system", "be brief")
     assert refused.code == 2
     assert "write it into the text itself" in refused.err

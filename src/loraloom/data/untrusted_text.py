@@ -83,9 +83,10 @@ def _unused_sign(messages: Sequence[Message]) -> str:
 def _shown(rendered: str, sign: str, marks: Sequence[str]) -> tuple[str, list[Span]]:
     """The rendered text with the marks in their places, and where these are.
 
-    White space before a mark is counted to it: some tokenizers make one token of both.
+    White space before a mark is counted to it: some tokenizers make one token of both. Of a mark that
+    the template cut through, nothing is left.
     """
-    pieces = rendered.split(sign)
+    pieces = [piece.replace(sign, "") for piece in re.split(f"{sign}([0-9]+){sign}", rendered)]
     text = pieces[0]
     spans: list[Span] = []
     for number, piece in zip(pieces[1::2], pieces[2::2], strict=True):
