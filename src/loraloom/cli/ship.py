@@ -36,7 +36,7 @@ def ship(
     json: Json = False,
     verbose: Verbose = False,
 ) -> dict[str, Any]:
-    """Bring the best of a run to servers and file formats, each with its proof."""
+    """Bring a run's best to servers and files, each proved."""
     from loraloom.cli.adapter_screen import show_shipped
     from loraloom.pipeline.export import ship as run_ship
 
