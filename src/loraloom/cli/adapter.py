@@ -82,7 +82,6 @@ Runs = Annotated[
     list[str],
     typer.Argument(metavar="RUN|ADAPTER...", help="A run: its best's seeds; or adapters."),
 ]
-OutputDir = Annotated[str, typer.Option("--output-dir", metavar="FOLDER", help="Where runs lie.")]
 Seed = Annotated[int, typer.Option("--seed", metavar="N", help="Of what dare drops.")]
 Energy = Annotated[
     float | None,
@@ -191,7 +190,6 @@ def average(
     places: Runs,
     out: Out,
     rank: Rank = None,
-    output_dir: OutputDir = "runs",
     dry_run: DryRun = False,
     json: Json = False,
     verbose: Verbose = False,
@@ -200,7 +198,7 @@ def average(
     from loraloom.cli.adapter_screen import show_average
     from loraloom.pipeline.average import average as run_average
 
-    made = run_average(places, out, rank, output_dir=output_dir, dry_run=dry_run)
+    made = run_average(places, out, rank, dry_run=dry_run)
     document = made.to_json()
     show_average(document, made)
     return document

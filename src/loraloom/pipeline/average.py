@@ -48,7 +48,6 @@ def average(
     out: Path,
     rank: int | None = None,
     *,
-    output_dir: str = "runs",
     dry_run: bool = False,
 ) -> Made:
     """The mean of adapters that differ in their seed.
@@ -65,7 +64,7 @@ def average(
     folders = [adapter_folder(place) for place in places]
     run = run_around(folders[0])
     if len(folders) == 1:
-        folders = _seeds(places[0], folders[0], run, output_dir)
+        folders = _seeds(places[0], folders[0], run)
     forms = [read_form(folder) for folder in folders]
     weights = [1.0] * len(forms)
     found = combine(forms, weights, "soup", rank=rank)
@@ -79,24 +78,24 @@ def average(
     return Made(found, where, proof, conflicts(forms), more)
 
 
-def _seeds(place: str, best: Path, run: RunFolder | None, output_dir: str) -> list[Path]:
-    """Adapters of the trials that differ from the winner in their seed only.
+def _seeds(place: str, folder: Path, run: RunFolder | None) -> list[Path]:
+    """Adapters of the trials that differ from a run's winner in their seed only.
 
     Raises:
         RequestError: it is no run, or one with a single seed of that setting.
     """
     found: list[Path] = []
-    if run is not None:
+    if run is not None and folder.resolve() == run.best.resolve():
         result = run.result()
-        groups = read_groups([str(run.path)], output_dir)
+        groups = read_groups([str(run.path)], str(run.path.parent))
         group = next(one for one in groups if result.best in {trial.id for trial in one.trials})
         kept = [run.path / trial.adapter for trial in group.trials if trial.adapter]
         found = [folder for folder in kept if folder.is_dir()]
     if len(found) > 1:
         return found
     raise RequestError(
-        f"{place} has one adapter of its setting, and a mean needs two",
-        got=str(found[0] if found else best),
+        f"{place} is one adapter, or a run with one seed of its best setting, and a mean needs two",
+        got=str(found[0] if found else folder),
         next="loraloom tune --set search.seeds_for_finalists=3, or name several adapters",
     )
 
