@@ -101,12 +101,15 @@ def test_the_seeds_of_a_run_are_averaged_and_scored_on_its_validation(
     assert len(found["adapters"]) >= 2
     assert all("/run/trials/" in folder for folder in found["adapters"])
     assert found["proof"]["made_by"] == "average"
-    assert len(found["scores"]["seeds"]) == len(found["adapters"])
+    scores = found["scores"]
+    assert len(scores["seeds"]) == len(found["adapters"])
+    better = {number for number, loss in enumerate(scores["seeds"]) if loss < scores["average"]}
+    assert set(scores["better_seeds"]) == better
     words = ("--adapter", tmp_path / "mean", "--data", world.chat, "--validation", 0.3)
     scored = loraloom("evaluate", *words, "--split", "validation", "--json")
     assert scored.code == 0, scored.err
-    metric = found["scores"]["metric"]
-    assert scored.json()["metrics"][metric] == pytest.approx(found["scores"]["average"], rel=1e-5)
+    measured = scored.json()["metrics"][scores["metric"]]
+    assert measured == pytest.approx(scores["average"], rel=1e-5)
 
 
 def test_a_run_with_one_seed_has_no_mean(tuned: Run, loraloom: Door, tmp_path: Path) -> None:

@@ -126,6 +126,14 @@ def show_average(document: Mapping[str, Any], made: Made) -> None:
     if scores:
         seeds = ", ".join(f"{value:.4g}" for value in scores["seeds"])
         say(console, f"{scores['metric']}: seeds {seeds}; their mean {scores['average']:.4g}", "  ")
+        better = [document["adapters"][number] for number in scores["better_seeds"]]
+        if better:
+            say(
+                console,
+                f"{len(better)} of {count} seeds are better than their mean: keep the best,",
+                "  ",
+            )
+            verbatim(console, f"  {better[0]}")
     elif document.get("note"):
         say(console, document["note"], "  ")
     beside = f"rank {document['rank']}, {document['error']:.2%} beside the exact mean"

@@ -38,9 +38,22 @@ class Scored:
     metric: str
     seeds: tuple[float, ...]
     average: float
+    lower_is_better: bool
 
     def to_json(self) -> dict[str, Any]:
-        return {"metric": self.metric, "seeds": list(self.seeds), "average": self.average}
+        return {
+            "metric": self.metric,
+            "seeds": list(self.seeds),
+            "average": self.average,
+            "better_seeds": self.better_seeds,
+        }
+
+    @property
+    def better_seeds(self) -> list[int]:
+        """Numbers of the seeds that are better than the mean, the best first."""
+        sign = 1 if self.lower_is_better else -1
+        order = sorted(range(len(self.seeds)), key=lambda number: sign * self.seeds[number])
+        return [number for number in order if sign * self.seeds[number] < sign * self.average]
 
 
 def average(
@@ -106,7 +119,7 @@ def _scores(run: RunFolder, folders: Sequence[Path], mean: Path) -> tuple[Scored
     flags: Mapping[str, Any] = {key: settings[key].value for key in DECIDED if key in settings}
     try:
         config = load_config(run.config_path, flags)
-        metric = run.result().metric
+        metric, direction = run.result().metric, run.result().direction
         values = [
             float(evaluate(config, str(folder), "validation")["metrics"][metric])
             for folder in [*folders, mean]
@@ -114,4 +127,4 @@ def _scores(run: RunFolder, folders: Sequence[Path], mean: Path) -> tuple[Scored
     except (LoraloomError, KeyError) as error:
         what = error.what if isinstance(error, LoraloomError) else f"no {error}"
         return None, f"not scored: {what}"
-    return Scored(metric, tuple(values[:-1]), values[-1]), None
+    return Scored(metric, tuple(values[:-1]), values[-1], direction == "minimize"), None

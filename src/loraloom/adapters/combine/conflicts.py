@@ -6,7 +6,8 @@ directions that D reads and those that it writes,
 
     |P_out E P_in|^2 / |E|^2         P: projections on the columns of D's B and the rows of D's A
 
-Unrelated updates of rank r in a layer of D inputs and O outputs have r^2 / (D O) of it.
+Unrelated updates of rank r in a layer of D inputs and O outputs have r^2 / (D O) of it. What one of them
+does to the other's inputs is in neither number: see benchmarks/ship/skills.md.
 """
 
 from __future__ import annotations
@@ -90,7 +91,10 @@ class Conflict:
         elif self.interference > CROWDED:
             found = "they change the same directions otherwise: knots, or cat with smaller weights"
         else:
-            found = "they hardly meet: cat keeps both whole, svd at a smaller rank"
+            found = (
+                "their updates hardly meet: cat adds them as they are; regmean, with rows of each task,"
+                " also keeps each off the other's inputs"
+            )
         if not 1 / UNEVEN < self.sizes < UNEVEN:
             larger = "first" if self.sizes > 1 else "second"
             found += f"; the {larger} is much the larger one: give it less weight"
