@@ -574,6 +574,15 @@ def test_what_export_bakes_into_the_file_is_no_fault(here: Path, target: str, se
     assert of(check(config, quick=True), "deployment").level == "ok"
 
 
+def test_a_family_that_no_gguf_file_is_written_of_is_said(
+    here: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("loraloom.pipeline.preflight.deployment.FAMILIES", {"GemmaForCausalLM": None})
+    result = of(check(good(here, "deploy.target=llama.cpp"), quick=True), "deployment")
+    assert result.level == "warn" and "no family whose GGUF file" in result.what
+    assert "LLAMA_CPP" in (result.command or "")
+
+
 @pytest.mark.parametrize(
     ("sets", "rank", "command"),
     [

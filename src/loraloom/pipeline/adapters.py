@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import shutil
 import tempfile
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +12,7 @@ import torch
 
 from loraloom.adapters.base_files import BaseFiles
 from loraloom.adapters.export.target import Source
-from loraloom.adapters.export.targets import opened_again
+from loraloom.adapters.export.targets import opened_again, promise_again
 from loraloom.adapters.folder import finish, reject
 from loraloom.adapters.form import read_form
 from loraloom.adapters.inspect import Inspection, inspect_adapter
@@ -181,10 +181,15 @@ def verify(place: str, model: str | None) -> Proof:
     try:
         with opened_again(source, kind, artefact, file) as opened:
             reference = reference_of(form, files)
-            proof = prove(reference, opened, kind, base_kl=made_of.get("base_kl"), file=file)
+            promise = promise_again(source, made_of)
+            proof = prove(
+                reference, opened, kind, promise=promise, base_kl=made_of.get("base_kl"), file=file
+            )
     except VerificationError as error:
         error.add_note(f"renamed to {reject(artefact, artefact)}")
         raise
+    notes = dict.fromkeys([*proof.notes, *made_of.get("notes", ())])
+    proof = replace(proof, notes=tuple(notes))
     write_proof(artefact, proof)
     if not proof.passed:
         raise proof.failed(reject(artefact, artefact))

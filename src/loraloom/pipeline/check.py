@@ -243,11 +243,11 @@ def _changed(prepared: Prepared) -> LoraloomError | None:
 
 
 def _disk_bytes(subject: Subject, data: Encoded) -> int:
-    """What the run writes, and a whole model where it is to be merged."""
+    """What the run writes, and a whole model where it is to be merged, for whatever runs that."""
     model = subject.facts.model
     merged = model.weight_bytes or 4 * model.parameters
     return space_needed(_prepared(subject, data)) + (
-        merged if subject.config.deploy.target == "merged" else 0
+        merged if subject.config.deploy.target in ("merged", "llama.cpp", "ollama") else 0
     )
 
 

@@ -43,6 +43,10 @@ def export(target: str, adapter: Path, base: Path, out: Path, *more: object) -> 
     return code, json.loads(text), err
 
 
+def message(role: str, content: str) -> dict[str, str]:
+    return {"role": role, "content": content}
+
+
 def needs_llama() -> None:
     pytest.importorskip("llama_cpp", reason="llama-cpp-python is not installed: extra `llama`")
 
@@ -84,6 +88,10 @@ def test_a_k_quant_is_made_of_a_file_that_was_proved(base: Path, tmp_path: Path)
     assert proof["allowed_kl"] is None and proof["base_kl"] > 0
     assert any("no multiples of 256" in note for note in proof["notes"])
     assert sorted(path.name for path in (tmp_path / "out").iterdir()) == ["a-Q4_K_M.gguf", "proof.json"]
+    assert called("adapter", "verify", tmp_path / "out")[0] == 0
+    spoil(tmp_path / "out" / "a-Q4_K_M.gguf")
+    code, _, err = called("adapter", "verify", tmp_path / "out")
+    assert code == 1 and "is not what was trained" in err
 
 
 def test_a_wrong_conversion_is_rejected_in_every_format(
@@ -115,6 +123,30 @@ def test_an_ollama_folder_has_all_that_it_needs(base: Path, tmp_path: Path) -> N
     assert 'PARAMETER stop "<|im_end|>"' in lines
     assert (tmp_path / "out" / "best-Q8_0.gguf").is_file()
     assert document["commands"][0].startswith("ollama create best -f ")
+
+
+@pytest.mark.parametrize(
+    ("openings", "found"), [(["Be brief."], True), (["Be brief.", "Be long."], False)]
+)
+def test_a_system_message_that_all_rows_had_goes_along(
+    openings: list[str], found: bool, base: Path, tmp_path: Path
+) -> None:
+    run = tmp_path / "run"
+    save_adapter(base, run / "best", target_modules=TARGETS)
+    talks = [
+        [message("system", opening), message("user", "Is it?"), message("assistant", "Yes.")]
+        for opening in openings * 3
+    ]
+    rows = (json.dumps({"messages": talk}) + "\n" for talk in talks)
+    (tmp_path / "rows.jsonl").write_text("".join(rows))
+    about = {"name": "run", "verb": "train", "status": "completed", "model": str(base)}
+    about |= {"task": "causal_lm", "started_at": "2026-01-01T00:00:00+00:00"}
+    (run / "run.json").write_text(json.dumps({**about, "trials": []}))
+    (run / "config.yaml").write_text(f"data: {{train: {tmp_path / 'rows.jsonl'}}}\n")
+    words = ("--to", "ollama", "--model", base, "--out", tmp_path / "out", "--dry-run")
+    code, text, err = called("adapter", "export", run, *words)
+    assert code == 0, err
+    assert ('SYSTEM "Be brief."' in text) is found
 
 
 def test_what_a_gguf_lora_has_no_place_for_is_refused(base: Path, tmp_path: Path) -> None:

@@ -6,11 +6,13 @@ from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager
 from importlib import import_module
 from pathlib import Path
+from typing import Any
 
 from loraloom.adapters.artefacts import Artefact, mlx_folder, model_folder, peft_folder
-from loraloom.adapters.export.gguf import opened_base, opened_gguf
+from loraloom.adapters.export.gguf import gguf_promise, opened_base, opened_gguf
 from loraloom.adapters.export.target import Export, Source
 from loraloom.adapters.gguf.converter import KINDS as GGUF_KINDS
+from loraloom.adapters.proof import Promise, promise_of
 from loraloom.adapters.verify import task_of
 from loraloom.errors import ModelError, RequestError
 
@@ -57,6 +59,19 @@ def check_target(target: str) -> None:
 def folder_name(target: str) -> str:
     """What the folder of a target is called where several lie side by side."""
     return target.replace(":", "-")
+
+
+def promise_again(source: Source, made_of: Mapping[str, Any]) -> Promise:
+    """What an artefact that was written before has to keep to.
+
+    Args:
+        made_of: its proof. A format without a bound may lose twice of what it lost then, because other
+            processors round otherwise.
+    """
+    kind = str(made_of.get("format"))
+    found = gguf_promise(source.files, kind) if kind.startswith("GGUF ") else promise_of(kind)
+    before = made_of.get("kl_mean")
+    return Promise(2 * before) if found.kl is None and isinstance(before, float) else found
 
 
 def opened_again(

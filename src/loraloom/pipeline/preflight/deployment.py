@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from loraloom.adapters.gguf.families import FAMILIES
 from loraloom.config import names
 from loraloom.config.servers import VLLM_HEADS, VLLM_RANKS, vllm_rank
 from loraloom.lora.init import LOFTQ, moves_base
@@ -106,6 +107,15 @@ def _gguf(adapter: Adapter) -> Iterator[Fault]:
     yield from _prequantized(adapter)
     yield from _another_base(adapter, "served over a GGUF file made of the full ones")
     yield from _no_classes(adapter, "a GGUF file is written of a language model")
+    model = adapter.subject.facts.model
+    if adapter.subject.facts.data.task == "causal_lm" and model.architecture not in FAMILIES:
+        yield Fault(
+            f"{model.architecture} is no family whose GGUF file is written here",
+            f"one of {', '.join(sorted(FAMILIES))}",
+            "llama.cpp calls and orders the weights of each family in its own way",
+            "LLAMA_CPP=FOLDER with a checkout of llama.cpp, whose own converter is used then",
+            level="warn",
+        )
 
 
 def _merged(adapter: Adapter) -> Iterator[Fault]:
