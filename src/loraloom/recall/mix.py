@@ -118,7 +118,7 @@ class StepMix:
     """The rows of each step, so many of each pool. To be asked once a step.
 
     Attributes:
-        pools: (pool, rows of a step).
+        pools: (pool, rows of a step); the last one's rows are the longest.
     """
 
     def __init__(self, pools: Sequence[tuple[Pool, int]], seed: int) -> None:
@@ -136,9 +136,9 @@ class StepMix:
         return np.concatenate([pool.draw(count, rng) for pool, count in self.pools])
 
     @property
-    def most(self) -> int:
-        """Rows of a step, at most."""
-        return sum(count for _, count in self.pools)
+    def micro(self) -> int:
+        """Rows of a pass: all but those of the last pool, for whose length the others would be padded."""
+        return sum(count for _, count in self.pools[:-1])
 
 
 class Phases:
@@ -162,6 +162,6 @@ class Phases:
         return (self.first if step < self.until else self.then).rows_of_step(step)
 
     @property
-    def most(self) -> int:
-        """Rows of a step, at most."""
-        return max(self.first.most, self.then.most)
+    def micro(self) -> int:
+        """Rows of a pass."""
+        return max(self.first.micro, self.then.micro)

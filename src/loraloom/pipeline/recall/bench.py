@@ -173,7 +173,7 @@ class MemoryBench:
         Args:
             rank: of its slot.
             rate: what the plan's rate is multiplied by.
-            rows: of a step, at most: they go through the model at once.
+            rows: of a pass, at most; a step takes as many passes as its rows need.
             more: other fields of its training.
         """
         made = candidate(plan, trial, {names.R: rank, names.LORA_ALPHA: SCALE * rank}, seed_offset=seed)

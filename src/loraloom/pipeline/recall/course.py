@@ -97,7 +97,7 @@ class Course:
             start.name,
             rank=start.rank,
             rate=start.rate,
-            rows=start.order.most,
+            rows=start.order.micro,
             seed=start.seed,
             **start.more,
         )
