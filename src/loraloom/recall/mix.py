@@ -137,7 +137,7 @@ class StepMix:
 
     @property
     def micro(self) -> int:
-        """Rows of a pass: all but those of the last pool, for whose length the others would be padded."""
+        """Rows of a pass: all but the last pool's, for whose length the others would be padded."""
         return sum(count for _, count in self.pools[:-1])
 
 
