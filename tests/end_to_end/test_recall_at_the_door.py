@@ -146,6 +146,24 @@ def test_a_sleep_settles_all_in_the_slow_adapter_and_a_second_one_changes_nothin
     again = call("recall", "sleep", memory, "--json", "--quiet")
     assert again.code == 0 and again.json() == {"op": "sleep", "done": False}
     assert asked(memory, *FACTS) == before and lines(memory) == journal
+    # What is settled can be forgotten too, and something new learnt over it.
+    forget_and_ask(memory, "Where is the key of Westland?")
+    call("recall", "write", memory, *WHO, "--quiet")
+    assert call("recall", "learn", memory, "--seeds", 1, "--quiet").code == 0
+    generation = max((memory / "generations").iterdir())
+    assert sorted(path.name for path in generation.iterdir()) == ["fast", "slow"]
+    assert asked(memory, "Who?")[0]["memory"] == "Olaf"
+
+
+def forget_and_ask(memory: Path, target: str) -> dict[str, Any]:
+    """Forget an item and hear that it is said no more and all the others are; the proof."""
+    name = next(one["id"] for one in listed(memory) if one["question"] == target)
+    gone = call("recall", "forget", memory, name, "--json", "--quiet")
+    assert gone.code == 0, gone.err
+    answers = {one["question"]: one["memory"] for one in asked(memory, *FACTS)}
+    assert answers[target] != FACTS[target]
+    assert all(answers[question] == said for question, said in FACTS.items() if question != target)
+    return gone.json()
 
 
 def test_a_sleep_that_makes_it_worse_is_rolled_back_with_its_reason(
@@ -186,17 +204,10 @@ def test_a_correction_replaces_what_was_said_and_a_repeat_is_seen_again(memory: 
 
 
 def test_what_is_forgotten_is_said_no_more_and_the_rest_is(memory: Path) -> None:
-    target = "What is the flag of Norland?"
-    name = next(one["id"] for one in listed(memory) if one["question"] == target)
-    gone = call("recall", "forget", memory, name, "--json", "--quiet")
-    assert gone.code == 0, gone.err
-    proof = gone.json()["proof"]
+    gone = forget_and_ask(memory, "What is the flag of Norland?")
+    proof = gone["proof"]
     assert proof["target_before"] > 0.5 and proof["target_after"] <= proof["chance"] + 0.05
-    answers = {one["question"]: one["memory"] for one in asked(memory, *FACTS)}
-    assert answers[target] != FACTS[target]
-    assert all(answers[question] == said for question, said in FACTS.items() if question != target)
-    told = call("recall", "forget", memory, name)
-    assert "forgotten already" in refusal(told)
+    assert "forgotten already" in refusal(call("recall", "forget", memory, gone["id"]))
 
 
 def test_a_rebuild_leaves_the_item_out_of_what_is_trained(memory: Path) -> None:

@@ -82,5 +82,7 @@ def writers_of(bench: MemoryBench, total: Update) -> Writers:
     slow = bench.parts.get("slow")
     if slow is None:
         return {"fast": bench.writer(total)}
+    if total.rank == slow.rank:
+        return {"slow": bench.writer(total)}
     first, rest = total.parts(slow.rank)
     return {"slow": bench.writer(first), "fast": bench.writer(rest)}
