@@ -63,10 +63,15 @@ class MadeProof:
             )
         if self.error <= ROUNDED:
             return f"proved: the update on the disk is the one asked for (error {self.error:.0e})"
-        as_little = ", as little as its rank allows" if self.least is not None else ""
+        if self.least is not None:
+            beside = "the one asked for, as little as its rank allows"
+        elif self.made_by == "extract":
+            beside = "the difference of the two models"
+        else:
+            beside = "the plain sum, which the method changes on purpose"
         return (
             "proved: the update on the disk is the one that was computed,"
-            f" {self.error:.1%} beside the one asked for{as_little}"
+            f" {self.error:.1%} beside {beside}"
         )
 
     def to_json(self) -> dict[str, Any]:
