@@ -20,7 +20,7 @@ from loraloom.data.form_template import form_template, in_form
 from loraloom.data.plain import pair_rows
 from loraloom.data.render import Renderer
 from loraloom.data.rows import Encoded, Row
-from loraloom.errors import ModelError, RequestError
+from loraloom.errors import ModelError, RequestError, VerificationError
 from loraloom.evals.mixed import MixedObjective
 from loraloom.evals.scoring import EVALUATION_FACTOR, RowSums, row_sums
 from loraloom.evals.writing import continuations
@@ -280,8 +280,17 @@ class MemoryBench:
         return text
 
     def writer(self, part: Update) -> Callable[[Path], None]:
-        """What writes an adapter into a folder."""
-        return lambda folder: part.save(folder, self.spec(part.rank), self.base)
+        """What writes an adapter into a folder, and reads it again before it may count."""
+
+        def write(folder: Path) -> None:
+            part.save(folder, self.spec(part.rank), self.base)
+            if not read_update(folder).equals(part):
+                raise VerificationError(
+                    f"the adapter in {folder} is not read as it was written; the memory is as it was",
+                    next="give the command again; if it says so again, report it",
+                )
+
+        return write
 
 
 def _talk(form: Form) -> Conversation:

@@ -54,6 +54,14 @@ class Update:
         rest = {path: (a[ranks:], b[:, ranks:]) for path, (a, b) in self.factors.items()}
         return Update(first), Update(rest)
 
+    def equals(self, other: Update) -> bool:
+        """Whether two updates are the same, to the bit."""
+        return self.factors.keys() == other.factors.keys() and all(
+            torch.equal(one, two)
+            for path, own in self.factors.items()
+            for one, two in zip(own, other.factors[path], strict=True)
+        )
+
     def save(self, folder: Path, spec: AdapterSpec, base: Base) -> None:
         """Write it in PEFT's format. `spec` says which layers it is for.
 
