@@ -1,5 +1,5 @@
-"""What a base in few bits costs in loss: real chat rows, five seeds, the same rows and seeds for every
-way to hold the base.
+"""What a base in few bits costs in loss: one task that training hardly changes and one that it changes
+much, five seeds, the same rows and seeds for every way to hold the base.
 
     python benchmarks/memory/loss_gap.py SHARED
 
@@ -9,9 +9,10 @@ prints one JSON document.
 from __future__ import annotations
 
 import json
+import random
 import sys
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -23,7 +24,7 @@ from loraloom.plan.planner import candidate
 from loraloom.records import Score
 from loraloom.search.compare import CONFIDENCE, average, mean_cost, seeds_difference, standard_error
 
-MODEL, DATA = "models/tinychat-5M", "data/gsm8k/test.jsonl"
+MODEL = "models/tinychat-5M"
 DENSE = "bf16"
 WAYS: Mapping[str, Mapping[str, Any]] = {
     DENSE: {},
@@ -34,24 +35,41 @@ WAYS: Mapping[str, Mapping[str, Any]] = {
 
 
 @dataclass(frozen=True)
-class Size:
-    """Rows to train on, to validate on and to test on, and seeds."""
+class Task:
+    """Rows of a file, and how they are trained on.
 
-    train: int
-    validation: int
-    test: int
-    seeds: int
+    Attributes:
+        shuffled: the file is in an order of its own; of its rows the texts alone are taken.
+        rows: to train on, to validate on and to test on.
+        rate: None for the plan's own.
+    """
+
+    data: str
+    shuffled: bool
+    rows: tuple[int, int, int]
+    length: int
+    batch: int
+    rate: float | None = None
 
 
-FULL, QUICK = Size(160, 40, 200, 5), Size(8, 4, 8, 2)
+GSM8K = Task("data/gsm8k/test.jsonl", False, (160, 40, 200), 256, 4)
+REVIEWS = Task("data/rotten_tomatoes/train.jsonl", True, (640, 40, 300), 64, 8)
+HIGHER = 3e-3
+"""Two and a half times the plan's rate."""
+TASKS = (GSM8K, REVIEWS, replace(REVIEWS, rate=HIGHER))
+SEEDS = 5
+QUICK_ROWS, QUICK_SEEDS = (8, 4, 8), 2
 
 
-def rows_of(shared: Path, work: Path, size: Size) -> dict[str, str]:
-    """Splits of the first rows, in their order, by config key."""
-    lines = (shared / DATA).read_text().splitlines()
+def rows_of(shared: Path, work: Path, task: Task) -> dict[str, str]:
+    """Splits, one after another, by config key."""
+    lines = [line for line in (shared / task.data).read_text().split("\n") if line]
+    if task.shuffled:
+        lines = [json.dumps({"text": json.loads(line)["text"]}) for line in lines]
+        random.Random(0).shuffle(lines)
     found: dict[str, str] = {}
-    for split in ("train", "validation", "test"):
-        own, lines = lines[: getattr(size, split)], lines[getattr(size, split) :]
+    for split, count in zip(("train", "validation", "test"), task.rows, strict=True):
+        own, lines = lines[:count], lines[count:]
         path = work / f"{split}.jsonl"
         path.write_text("\n".join(own) + "\n")
         found[f"data.{split}"] = str(path)
@@ -93,35 +111,40 @@ def line(name: str, bare: Score, scores: Sequence[Score], dense: Sequence[Score]
     return found
 
 
-def measure(shared: Path, size: Size) -> dict[str, Any]:
+def measure(shared: Path, task: Task, seeds: int) -> dict[str, Any]:
     with TemporaryDirectory(prefix="loss-gap-") as work:
         asked: dict[str, Any] = {
             "model.name_or_path": str(shared / MODEL),
             "model.dtype": "bfloat16",
-            **rows_of(shared, Path(work), size),
-            "data.max_length": 256,
+            **rows_of(shared, Path(work), task),
+            "data.max_length": task.length,
             "adapter.r": 16,
             "adapter.target_modules": "all-linear",
             "adapter.lora_dropout": 0.0,
             "training.num_train_epochs": 1,
-            "training.per_device_train_batch_size": 4,
+            "training.per_device_train_batch_size": task.batch,
             "training.gradient_accumulation_steps": 1,
-            "limits.max_packed": size.seeds,
+            "limits.max_packed": seeds,
         }
-        ways = {name: trained({**asked, **values}, size.seeds) for name, values in WAYS.items()}
+        if task.rate is not None:
+            asked["training.learning_rate"] = task.rate
+        ways = {name: trained({**asked, **values}, seeds) for name, values in WAYS.items()}
     dense = ways[DENSE][1]
+    train, _, test = task.rows
     return {
-        "data": DATA,
+        "data": task.data,
         "model": MODEL,
-        "rows": {"train": size.train, "test": size.test},
-        "seeds": size.seeds,
+        "rows": {"train": train, "test": test},
+        "seeds": seeds,
         "rate": ways[DENSE][2],
         "ways": [line(name, bare, scores, dense) for name, (bare, scores, _) in ways.items()],
     }
 
 
-def main(words: list[str]) -> dict[str, Any]:
-    return measure(Path(words[0]), QUICK if "--quick" in words else FULL)
+def main(words: list[str]) -> list[dict[str, Any]]:
+    shared, quick = Path(words[0]), "--quick" in words
+    tasks = [replace(task, rows=QUICK_ROWS) for task in TASKS[::2]] if quick else TASKS
+    return [measure(shared, task, QUICK_SEEDS if quick else SEEDS) for task in tasks]
 
 
 if __name__ == "__main__":

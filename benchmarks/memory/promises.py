@@ -3,13 +3,15 @@ and of nothing else."""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from statistics import median
+from statistics import fmean, median, stdev
 from typing import Any
 
 Result = dict[str, Any]
 NOT_MEASURED = "not measured"
+LOFTQ = "nf4, LoftQ"
 Values = Callable[[Result], Sequence[float]]
 
 
@@ -189,20 +191,35 @@ def _arm(result: Result, kind: str, packed: int, tokens: int) -> tuple[str, ...]
 
 
 def gaps(result: Result) -> str:
-    """Loss over a base in few bits beside the dense one."""
-    found = result.get("gap")
-    if not found:
-        return ""
-    rows = [
-        (
-            one["name"],
-            f"{one['bare']:.4f}",
-            f"{one['loss']:.4f}",
-            f"{one['gap']:+.4f} +- {one['gap_half_width']:.4f}" if "gap" in one else "",
-        )
-        for one in found["ways"]
-    ]
-    return lines(("base", "loss before training", "after it", "over bf16, in pairs"), rows)
+    """Loss over a base in few bits beside the dense one, task by task."""
+    rows = [_gap(task, one) for task in result.get("gap", ()) for one in task["ways"]]
+    head = ("task", "rate", "base", "loss before training", "after it", "over bf16, in pairs", "closed")
+    return lines(head, rows) if rows else ""
+
+
+def _gap(task: Result, one: Result) -> tuple[str, ...]:
+    return (
+        task["data"].split("/")[1],
+        f"{task['rate']:g}",
+        one["name"],
+        f"{one['bare']:.4f}",
+        f"{one['loss']:.4f}",
+        f"{one['gap']:+.4f} +- {one['gap_half_width']:.4f}" if "gap" in one else "",
+        "{:.0%} +- {:.0%}".format(*closed(task)) if one["name"] == LOFTQ else "",
+    )
+
+
+def closed(task: Result) -> tuple[float, float]:
+    """The share of NF4's gap to bf16 that LoftQ closes, and half an interval of two standard errors over
+    seeds (of a ratio of means, by the delta method)."""
+    losses = {one["name"]: one["losses"] for one in task["ways"]}
+    nf4, loftq = (
+        [ours - dense for ours, dense in zip(losses[name], losses["bf16"], strict=True)]
+        for name in ("nf4", LOFTQ)
+    )
+    left = fmean(loftq) / fmean(nf4)
+    spread = stdev(ours - left * theirs for ours, theirs in zip(loftq, nf4, strict=True))
+    return 1 - left, 2 * spread / math.sqrt(len(nf4)) / abs(fmean(nf4))
 
 
 def one_billion(result: Result) -> str:

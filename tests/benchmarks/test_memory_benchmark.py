@@ -63,13 +63,25 @@ def test_the_loss_is_compared_on_the_same_rows_and_seeds(shared: Path) -> None:
         check=False,
     )
     assert done.returncode == 0, done.stderr
-    found = json.loads(done.stdout.splitlines()[-1])
-    ways = {one["name"]: one for one in found["ways"]}
-    dense = ways.pop("bf16")
-    assert {"nf4", "int8"} <= set(ways) and "gap" not in dense
-    for one in ways.values():
-        assert one["gap"] == pytest.approx(one["loss"] - dense["loss"], abs=1e-6)
-        assert one["gap_half_width"] > 0 and len(one["losses"]) == found["seeds"]
+    tasks = json.loads(done.stdout.splitlines()[-1])
+    assert len({task["data"] for task in tasks}) == 2 and len({task["rate"] for task in tasks}) == 2
+    for task in tasks:
+        ways = {one["name"]: one for one in task["ways"]}
+        dense = ways.pop("bf16")
+        assert {"nf4", "int8"} <= set(ways) and "gap" not in dense
+        for one in ways.values():
+            assert one["gap"] == pytest.approx(one["loss"] - dense["loss"], abs=1e-6)
+            assert one["gap_half_width"] > 0 and len(one["losses"]) == task["seeds"]
+
+
+def test_what_loftq_closes_is_a_ratio_of_means_with_its_spread_over_seeds() -> None:
+    def task(*loftq: float) -> dict[str, Any]:
+        losses = {"bf16": (1.0, 2.0), "nf4": (1.2, 2.2), promises.LOFTQ: loftq}
+        return {"ways": [{"name": name, "losses": own} for name, own in losses.items()]}
+
+    assert promises.closed(task(1.05, 2.05)) == pytest.approx((0.75, 0.0))
+    share, half = promises.closed(task(1.0, 2.1))
+    assert share == pytest.approx(0.75) and half == pytest.approx(0.5)
 
 
 def timed(kind: str, packed: int, ms: float, number: int) -> dict[str, Any]:
