@@ -72,7 +72,7 @@ def test_inspect_measures_beside_the_base(bases: Bases, tmp_path: Path) -> None:
 
 
 def test_eight_bits_are_those_of_gguf() -> None:
-    quants = pytest.importorskip("gguf.quants", reason="needs the extra `gguf`")
+    quants = pytest.importorskip("gguf.quants", reason="needs the package gguf, of the extra `dev`")
     kind = pytest.importorskip("gguf").GGMLQuantizationType.Q8_0
     weight = torch.randn(5, 96, generator=torch.Generator().manual_seed(0)) * 0.05
     weight[2, :32] = 0
