@@ -57,6 +57,10 @@ def test_a_setting_finds_what_is_advised_for_it() -> None:
 
 def test_an_item_has_a_reason_and_someone_who_carries_it_out() -> None:
     commands = {command.callback.__name__ for command in app.registered_commands if command.callback}
+    for group in app.registered_groups:
+        assert group.typer_instance is not None
+        below = (command.callback for command in group.typer_instance.registered_commands)
+        commands |= {f"{group.typer_instance.info.name} {one.__name__}" for one in below if one}
     tests = {name.removeprefix("test_") for name in globals() if name.startswith("test_")}
     known = {
         "rule": RULES,

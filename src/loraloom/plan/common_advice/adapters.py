@@ -37,14 +37,16 @@ SUBJECT = Subject(
         ),
         followed(
             "Stacked adapters should not touch the same layers unless fused.",
-            "A run trains and saves adapters that stand alone; generate shows several side by "
-            "side, never stacked.",
+            "A run trains and saves adapters that stand alone, and generate shows several side by"
+            " side, never stacked. adapter combine shows before where they meet, and by how much.",
+            "command adapter combine",
             "command generate",
         ),
         followed(
             "Adapters can be merged or applied one after another, with care.",
-            "The adapter is PEFT's own and merges there; generate compares adapters beside the base.",
-            "command generate",
+            "adapter merge and combine write what was asked for, and prove that it is that.",
+            "command adapter merge",
+            "command adapter combine",
         ),
     ),
 )

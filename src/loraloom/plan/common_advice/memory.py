@@ -40,8 +40,8 @@ SUBJECT = Subject(
         ),
         overruled(
             "A quantised base saves a third of the memory at 39% more time.",
-            "The times in its own source give 50% more, and litgpt measured 56%: fewer bits come "
-            "after checkpointing.",
+            "The times in its own source give 50% more, and litgpt measured 56%. In the engine here it"
+            " is 14% for one candidate and 6% for each of eight (benchmarks/spec_table).",
             "arXiv:2305.14314; litgpt",
             QUANTIZATION,
         ),
@@ -52,9 +52,10 @@ SUBJECT = Subject(
         ),
         overruled(
             "Quantise to Q4_K_M.",
-            "That is a format of GGUF files, to ship with; bases are trained in NF4.",
+            "That is a format of GGUF files, to ship with, as ship does; bases are trained in NF4.",
             "arXiv:2305.14314; ggml-org/llama.cpp",
             QUANTIZATION,
+            "command ship",
         ),
         followed(
             "Quantised bases: use libraries made for them, and paged optimisers.",

@@ -264,7 +264,9 @@ SUBJECTS = (
             ),
             followed(
                 "Learn events first, then consolidate them with smaller rates or averaged weights.",
-                "The relational preset's rate is a fifth of the rule's.",
+                "recall sleep trains on all that was learnt at a third of the rate, and tries averaged"
+                " weights beside the last ones; the relational preset's rate is a fifth of the rule's.",
+                "command recall sleep",
                 "preset memory-relational",
             ),
             followed(
