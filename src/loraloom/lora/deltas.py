@@ -100,8 +100,11 @@ class AdapterDelta:
 class LayerStack(Protocol):
     """A and B of a layer, of K candidates side by side: [K, R, D], and [K, R, O] for B transposed."""
 
-    a_KRD: Tensor
-    b_KRO: Tensor
+    @property
+    def a_KRD(self) -> Tensor: ...
+
+    @property
+    def b_KRO(self) -> Tensor: ...
 
     def add(self, grad_a_KRD: Tensor, grad_b_KRO: Tensor) -> None:
         """Add to the candidates' gradients."""
