@@ -10,9 +10,10 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from loraloom.adapters.artefacts import Artefact, form_home, model_folder, peft_folder
 from loraloom.adapters.base_files import BaseFiles
@@ -41,6 +42,7 @@ class Reference:
     Attributes:
         trained: float32 logits [T, V] of each row of the probes.
         bare: those of the base without it; None where its head is new.
+        rounding: how much more float32 rounds in a sum of base and update than in the base alone.
     """
 
     adapter: str
@@ -49,6 +51,7 @@ class Reference:
     trained: Sequence[Tensor]
     bare: Sequence[Tensor] | None
     notes: tuple[str, ...] = ()
+    rounding: float = 1.0
 
 
 def reference_of(form: Form, files: BaseFiles) -> Reference:
@@ -63,9 +66,26 @@ def reference_of(form: Form, files: BaseFiles) -> Reference:
         trained = [live.logits(row) for row in probes.rows]
         with live.model.disable_adapter():
             bare = None if new_head else [live.logits(row) for row in probes.rows]
-    return Reference(
-        str(form.folder), str(files.folder), probes, trained, bare, tuple(trained_over(form.folder))
-    )
+        rounding = rounding_of(form, live.model.get_base_model())
+    notes = tuple(trained_over(form.folder))
+    return Reference(str(form.folder), str(files.folder), probes, trained, bare, notes, rounding)
+
+
+def rounding_of(form: Form, model: nn.Module) -> float:
+    """By how much A and B outweigh a layer's weight, where they do; 1 where no layer's do.
+
+    What B A adds up to may be small and its terms large: those of OLoRA and PiSSA take away again what
+    the start had. Each term is rounded, so that a sum differs in the order of its terms by up to
+    eps |B| |A| (Higham, Accuracy and Stability of Numerical Algorithms, 2002, eq. 3.13), and from the
+    weight's own rounding by this many times.
+    """
+    found = [1.0]
+    for path, factor in form.factors.items():
+        layer: Any = model.get_submodule(path)
+        weight: Tensor = getattr(layer, "base_layer", layer).weight
+        terms = float(factor.a_RD.norm() * factor.b_OR.norm()) * abs(factor.scale)
+        found.append(terms / max(float(weight.detach().float().norm()), 1e-30))
+    return max(found)
 
 
 def probes_of(form: Form, files: BaseFiles) -> Probes:
@@ -107,7 +127,7 @@ def prove(
     ids &= all(probes.ids_of(talk) == artefact.prompt(talk) for talk in probes.conversations)
     stops = None if probes.turn_end is None else artefact.stops_at(probes.turn_end)
     within = allowed is None or float(kl.mean()) <= allowed
-    close = promise.relative is None or relative <= promise.relative
+    close = promise.relative is None or relative <= promise.relative * reference.rounding
     return Proof(
         reference.adapter,
         reference.base,
