@@ -115,10 +115,11 @@ def test_the_meter_sees_what_was_held_and_given_back() -> None:
     meter = machine.MemoryMeter("cpu")
     if meter.mark() is None:
         pytest.skip("this system does not tell the peak of a process")
-    torch.ones(16_000_000)  # 64 MB, gone at once
+    # gone at once, and larger than what a process that has trained keeps (lora/freed_memory.py)
+    torch.ones(32_000_000)  # 128 MB
     peak = meter.peak()
     assert peak is not None
-    assert 60e6 < peak < 100e6
+    assert 120e6 < peak < 170e6
     meter.mark()
     again = meter.peak()
     assert again is not None

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -73,10 +72,8 @@ def test_llama_cpp_computes_what_transformers_computes(
 
 
 @pytest.mark.parametrize("name", ["tinychat-5M", "stories260K"])
-def test_real_models_are_what_they_are(name: str, tmp_path: Path) -> None:
-    folder = Path(os.environ.get("LORALOOM_SHARED", "/nonexistent")) / "models" / name
-    if not folder.is_dir():
-        pytest.skip("no shared models: LORALOOM_SHARED names none")
+def test_real_models_are_what_they_are(name: str, shared: Path, tmp_path: Path) -> None:
+    folder = shared / "models" / name
     rows = rows_of(folder)
     expected = logits(folder, rows)
     for kind, bound in {"F32": 1e-9, **BOUNDS}.items():

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import random
 from collections.abc import Callable, Generator
 from contextlib import contextmanager
@@ -109,10 +108,7 @@ def test_a_name_with_phi_3_in_it_drops_no_spaces(tmp_path: Path) -> None:
         assert runtime.tokens(text) == tokenizer(text).input_ids
 
 
-def test_every_line_of_a_data_set_is_cut_the_same(tmp_path: Path) -> None:
-    shared = Path(os.environ.get("LORALOOM_SHARED", "/nonexistent"))
-    if not (shared / "data/gsm8k/train.jsonl").is_file():
-        pytest.skip("no shared data: LORALOOM_SHARED names none")
+def test_every_line_of_a_data_set_is_cut_the_same(shared: Path, tmp_path: Path) -> None:
     rows = (shared / "data/gsm8k/train.jsonl").read_text(encoding="utf-8").splitlines()[:1000]
     texts = [text for row in rows for text in json.loads(row).values()]
     for model in ("tinychat-5M", "stories260K"):
