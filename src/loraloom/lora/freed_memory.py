@@ -8,6 +8,8 @@ Kept, they serve the next pass, which takes as much; what a process holds at mos
 from __future__ import annotations
 
 import ctypes
+import os
+from typing import Any
 
 TRIM_THRESHOLD, MMAP_THRESHOLD = -1, -3
 """Numbers of mallopt(3)."""
@@ -19,7 +21,7 @@ LARGEST = 64 * 2**20
 
 def keep_freed_memory() -> None:
     """From now on, keep what is freed for what comes next; does nothing where the library is another."""
-    mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
+    mallopt = _function("mallopt")
     if mallopt is not None:
         mallopt(TRIM_THRESHOLD, KEPT)
         mallopt(MMAP_THRESHOLD, LARGEST)
@@ -27,6 +29,11 @@ def keep_freed_memory() -> None:
 
 def give_back_freed_memory() -> None:
     """Give back to the system what is kept now."""
-    trim = getattr(ctypes.CDLL(None), "malloc_trim", None)
+    trim = _function("malloc_trim")
     if trim is not None:
         trim(0)
+
+
+def _function(name: str) -> Any:
+    """A function of the C library; None where it has none of that name, as outside of Linux."""
+    return None if os.name == "nt" else getattr(ctypes.CDLL(None), name, None)
