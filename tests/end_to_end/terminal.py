@@ -50,6 +50,17 @@ class Terminal:
         """Press keys; Enter is a line feed, Ctrl-C is \\x03, Ctrl-D is \\x04."""
         os.write(self._handle, keys.encode())
 
+    def insist(self, key: str, text: str) -> str:
+        """Press a key until `text` is shown. A signal that comes while readline shows its prompt and
+        does not wait yet is only heard with the next key."""
+        end = time.monotonic() + PATIENCE
+        while text not in self.screen[self._seen :]:
+            assert time.monotonic() < end, f"no {text!r} in:\n{self.screen}"
+            self.type(key)
+            while text not in self.screen[self._seen :] and self._read(time.monotonic() + 5):
+                pass
+        return self.wait(text)
+
     def end(self) -> int:
         """Wait for the end of the command; its exit code."""
         end = time.monotonic() + PATIENCE
