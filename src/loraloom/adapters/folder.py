@@ -9,12 +9,26 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from loraloom.errors import RequestError
+from loraloom.store.disk import free_bytes
 
 
 def refuse_taken(out: Path) -> None:
     """Raises RequestError where a new folder cannot be."""
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
         raise RequestError(f"{out} is there already", need="a new folder", next="--out ANOTHER_FOLDER")
+
+
+def refuse_full(out: Path, size: int) -> None:
+    """Raises RequestError where the disk of `out` has no room for so many bytes."""
+    free = free_bytes(out)
+    if free < size:
+        raise RequestError(
+            "the disk has no room for it",
+            where=str(out),
+            got=f"{free / 2**20:,.0f} MiB free",
+            need=f"{size / 2**20:,.0f} MiB",
+            next="make room, or choose another disk: --out FOLDER",
+        )
 
 
 @contextmanager

@@ -14,7 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from loraloom.adapters.folder import refuse_taken, unfinished
+from loraloom.adapters.folder import refuse_full, refuse_taken, unfinished
 from loraloom.adapters.form import EVERY, Factor
 from loraloom.adapters.shards import (
     CODES,
@@ -25,7 +25,6 @@ from loraloom.adapters.shards import (
     write_file,
 )
 from loraloom.errors import ModelError, RequestError
-from loraloom.store.disk import free_bytes
 
 SPARE_BYTES = 2**20
 """For config, tokenizer and proof beside the weights."""
@@ -274,15 +273,7 @@ def check(plan: Plan, out: Path) -> None:
             next="train it again",
         )
     refuse_taken(out)
-    free, need = free_bytes(out), plan.bytes + SPARE_BYTES
-    if free < need:
-        raise RequestError(
-            "the disk has no room for it",
-            where=str(out),
-            got=f"{free / 2**20:,.0f} MiB free",
-            need=f"{need / 2**20:,.0f} MiB",
-            next="make room, or choose another disk: --out FOLDER",
-        )
+    refuse_full(out, plan.bytes + SPARE_BYTES)
 
 
 def apply(plan: Plan, out: Path) -> Path:

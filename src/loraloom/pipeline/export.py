@@ -13,7 +13,7 @@ from typing import Any
 from loraloom.adapters.base_files import BaseFiles
 from loraloom.adapters.export.target import Export, Source, Written
 from loraloom.adapters.export.targets import check_target, folder_name, plan_export
-from loraloom.adapters.folder import finish, refuse_taken, reject
+from loraloom.adapters.folder import finish, refuse_full, refuse_taken, reject
 from loraloom.adapters.form import Form, read_form
 from loraloom.adapters.operations import SPARE_BYTES
 from loraloom.adapters.proof import Proof, write_proof
@@ -25,7 +25,6 @@ from loraloom.pipeline.adapters import base_for
 from loraloom.pipeline.beside import run_around
 from loraloom.pipeline.common_system import common_system
 from loraloom.plan.memory_after_training import exporting_bytes, proving_bytes
-from loraloom.store.disk import free_bytes
 from loraloom.store.find import find_run
 
 
@@ -130,15 +129,7 @@ class Exporter:
     def _check(self, planned: Export, out: Path) -> None:
         """Raises RequestError where place, disk or memory do not allow it."""
         refuse_taken(out)
-        free, need = free_bytes(out), planned.bytes + SPARE_BYTES
-        if free < need:
-            raise RequestError(
-                "the disk has no room for it",
-                where=str(out),
-                got=f"{free / 2**20:,.0f} MiB free",
-                need=f"{need / 2**20:,.0f} MiB",
-                next="make room, or choose another disk: --out FOLDER",
-            )
+        refuse_full(out, planned.bytes + SPARE_BYTES)
         room, largest = device_facts("cpu").free_bytes, largest_layer(self._form, self.source.files)
         if room < (wanted := exporting_bytes(largest)):
             raise MemoryBudgetError(

@@ -17,7 +17,7 @@ from small_families import LINEAR, LONGROPE, logits, save_family
 from torch import Tensor
 
 from loraloom.adapters import operations
-from loraloom.adapters.gguf import runtime, whole_files, writer
+from loraloom.adapters.gguf import runtime, writer
 from loraloom.adapters.gguf.converter import KINDS, convert
 from loraloom.adapters.gguf.runtime import available, open_gguf
 from loraloom.errors import LoraloomError, ModelError, RequestError
@@ -257,7 +257,7 @@ def test_a_file_that_is_there_is_kept(llama: Path, tmp_path: Path) -> None:
 def test_a_full_disk_is_seen_before_and_while_it_is_written(
     llama: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(whole_files, "free_bytes", lambda path: 1000)
+    monkeypatch.setattr("loraloom.adapters.folder.free_bytes", lambda path: 1000)
     with pytest.raises(RequestError, match="no room"):
         convert(llama, tmp_path / "a.gguf", "F16")
     monkeypatch.undo()

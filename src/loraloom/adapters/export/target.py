@@ -134,7 +134,7 @@ def refuse_classes(source: Source, server: str) -> None:
     task = source.form.config.get("task_type")
     if task not in (None, "CAUSAL_LM"):
         raise ModelError(
-            f"{server} takes language models, and this adapter is one of {task}",
+            f"{server} takes language models, and this adapter is for {task}",
             where=str(source.form.folder),
             next="--to merged",
         )

@@ -8,8 +8,8 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
+from loraloom.adapters.folder import refuse_full
 from loraloom.errors import RequestError
-from loraloom.store.disk import free_bytes
 
 
 @dataclass(frozen=True)
@@ -41,15 +41,7 @@ def unfinished_file(out: Path, size: int = 0) -> Generator[Path]:
     """
     if out.exists():
         raise RequestError(f"{out} is there already", need="a new file", next="choose another name")
-    free = free_bytes(out)
-    if free < size:
-        raise RequestError(
-            "the disk has no room for it",
-            where=str(out),
-            got=f"{free / 2**20:,.0f} MiB free",
-            need=f"{size / 2**20:,.0f} MiB",
-            next="make room, or choose another disk",
-        )
+    refuse_full(out, size)
     partial = out.resolve().with_name(f".{out.name}.part")
     try:
         partial.parent.mkdir(parents=True, exist_ok=True)
