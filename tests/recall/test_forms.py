@@ -49,12 +49,12 @@ def test_the_person_s_own_forms_are_trained_and_then_measure_nothing() -> None:
 def test_unseen_names_are_not_those_of_the_memory_and_others_than_those_that_measure() -> None:
     taken = names_of(ITEMS)
     assert {"norland", "wanda", "tolm"} <= taken
-    trained = unknown_forms(ITEMS, taken, seed=1)
-    measured = unknown_forms(ITEMS, taken, seed=1, held_out=True)
+    trained = unknown_forms(ITEMS, taken, names=6, seed=1)
+    measured = unknown_forms(ITEMS, taken, names=6, seed=1, held_out=True)
     assert {form.answer for form in (*trained, *measured)} == {NOT_KNOWN}
     assert not {form.question for form in trained} & {form.question for form in measured}
     assert not any(name in form.question.casefold().split() for form in trained for name in ("norland",))
-    assert trained == unknown_forms(ITEMS, taken, seed=1)
+    assert trained == unknown_forms(ITEMS, taken, names=6, seed=1)
 
 
 def test_names_are_found_inside_questions() -> None:

@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 
 from loraloom.recall.items import MemoryItem
-from loraloom.recall.mix import Pool, StepMix, replay_weights
+from loraloom.recall.mix import Mix, Pool, StepMix, replay_weights, sleep_mix, steps_for, wake_mix
+from loraloom.recall.recipe import Phase, Recipe
 from loraloom.recall.state import Entry
 from loraloom.recall.verdict import Result, chosen, worse
 
@@ -21,9 +22,20 @@ def test_each_step_has_so_many_of_each_pool_and_all_rows_come_in_turn() -> None:
     assert set(counts[:10]) == {2}
 
 
+def test_a_recipe_says_what_a_step_holds_and_how_many_there_are() -> None:
+    recipe = Recipe(
+        wake=Phase(2.0, 0, 0.0), sleep=Phase(1.0, 3, 5.0), rows=10, replayed=0.3, fewest_steps=4
+    )
+    assert wake_mix(recipe, has_old=True) == Mix(7, 3, recipe.unknown, 0, 0.0)
+    assert wake_mix(replace(recipe, unknown=0), has_old=False) == Mix(10, 0, 0, 0, 0.0)
+    assert sleep_mix(recipe) == Mix(0, 10, recipe.unknown, 3, 5.0)
+    assert steps_for(recipe, 100, 10, recipe.wake.passes) == 20
+    assert steps_for(recipe, 1, 10, recipe.wake.passes) == 4
+
+
 def test_what_is_learnt_is_drawn_more_seldom_and_still_drawn() -> None:
     pool = Pool(range(8))
-    pool.rest([0, 1, 2, 3])
+    pool.rest([0, 1, 2, 3], times=4)
     order = StepMix([(pool, 2)], seed=1)
     counts = np.bincount([row for step in range(40) for row in order.rows_of_step(step)], minlength=8)
     assert counts.sum() == 80 and counts[:4].min() >= 3 and counts[4:].min() > 3 * counts[:4].max()

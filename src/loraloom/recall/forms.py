@@ -62,8 +62,8 @@ UNKNOWN_RELATIONS = ("home town", "favourite colour", "birthday", "pet", "job", 
 ONSETS = re.findall(r"\w+", "b br d dr f g gr h j k kl l m n p pr r s st t th v w z")
 VOWELS = ("a", "e", "i", "o", "u", "ai", "ea")
 ENDINGS = ("n", "r", "l", "s", "k", "th", "nd", "x", "")
-UNKNOWN_NAMES = 6
-"""Names that nobody wrote for each item, and a question about each of them."""
+HELD_OUT_NAMES = 2
+"""Names that nobody wrote for each item that only measure, and a question about each of them."""
 
 
 @dataclass(frozen=True)
@@ -80,9 +80,13 @@ class Form:
     distance: Distance = "verbatim"
 
 
-def trained_forms(item: MemoryItem) -> list[Form]:
+def trained_forms(item: MemoryItem, most: int | None = None) -> list[Form]:
     """The questions that are trained for an item: its own words first, the person's other forms, then
-    templates. None of them is a held-out form."""
+    templates. None of them is a held-out form.
+
+    Args:
+        most: so many of them; None for all.
+    """
     held = {form.question for form in held_out_forms(item)}
     related = relation_of(item.question)
     if related is None:
@@ -90,7 +94,7 @@ def trained_forms(item: MemoryItem) -> list[Form]:
     else:
         made = [_related(template, related) for template in TRAINED_OF]
     questions = dict.fromkeys([*item.asked, *(one for one in made if one not in held)])
-    return [Form(item.id, question, item.answer) for question in questions]
+    return [Form(item.id, question, item.answer) for question in questions][:most]
 
 
 def held_out_forms(item: MemoryItem) -> list[Form]:
@@ -112,12 +116,18 @@ def held_out_forms(item: MemoryItem) -> list[Form]:
 
 
 def unknown_forms(
-    items: Sequence[MemoryItem], taken: Collection[str], *, seed: int, held_out: bool = False
+    items: Sequence[MemoryItem],
+    taken: Collection[str],
+    *,
+    names: int,
+    seed: int,
+    held_out: bool = False,
 ) -> list[Form]:
     """Questions like those of the items about names that nobody wrote.
 
     Args:
         taken: names that are known, in small letters: none of them is drawn.
+        names: for each item, and a question about each of them.
         held_out: draw other names, and ask in the held-out forms: these only measure.
     """
     found: dict[str, Form] = {}
@@ -127,7 +137,7 @@ def unknown_forms(
         rng = random.Random(int.from_bytes(digest, "little"))
         forms = held_out_forms(item) if held_out else trained_forms(item)
         name = named_in(item.question)
-        for number in range(2 if held_out else UNKNOWN_NAMES):
+        for number in range(names):
             other = invented_name(rng, taken)
             asked = forms[number % len(forms)].question if forms else item.question
             if name is not None and name in asked:

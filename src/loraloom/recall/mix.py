@@ -9,27 +9,13 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from loraloom.recall.recipe import Recipe
 from loraloom.recall.state import Entry
 
-ROWS = 16
-"""Rows of a step with something to remember."""
-REPLAYED = 0.4
-"""Share of them that is replayed from the journal, where it holds older items."""
-UNKNOWN_ROWS = 4
-"""Rows of a step, beside those, about names that nobody wrote."""
-WAKE_PASSES, SLEEP_PASSES = 6.0, 2.0
-"""Over all forms: of what is new, and of the whole journal."""
-FEWEST_STEPS = 60
 RISE = 0.1
 """Nats a token: an item whose loss rose by so much since its last rehearsal is replayed twice as
 often."""
 MOST_RISES = 4.0
-LEARNT = 0.02
-"""Nats a token of an answer: below this an item is no longer drilled, only rehearsed."""
-RESTED = 4
-"""How much more seldom what is learnt is drawn than what is not."""
-SLEEP_SLOWDOWN = 3.0
-"""Sleep trains at the wake's rate divided by this."""
 
 
 @dataclass(frozen=True)
@@ -37,6 +23,9 @@ class Mix:
     """Rows of one step, by what they are.
 
     Attributes:
+        new, replayed: of items, by their forms.
+        unknown: about names that nobody wrote.
+        anchors: that the bare base wrote.
         anchor_weight: of the divergence from the frozen base, averaged over the step's anchors.
     """
 
@@ -47,20 +36,22 @@ class Mix:
     anchor_weight: float
 
 
-def wake_mix(*, has_old: bool) -> Mix:
+def wake_mix(recipe: Recipe, *, has_old: bool) -> Mix:
     """A step of learning something new."""
-    replayed = round(REPLAYED * ROWS) if has_old else 0
-    return Mix(ROWS - replayed, replayed, UNKNOWN_ROWS, anchors=4, anchor_weight=4.0)
+    replayed = round(recipe.replayed * recipe.rows) if has_old else 0
+    phase = recipe.wake
+    return Mix(recipe.rows - replayed, replayed, recipe.unknown, phase.anchors, phase.anchor_weight)
 
 
-def sleep_mix() -> Mix:
+def sleep_mix(recipe: Recipe) -> Mix:
     """A step of settling everything: all rows are of the journal."""
-    return Mix(0, ROWS, UNKNOWN_ROWS, anchors=8, anchor_weight=6.0)
+    phase = recipe.sleep
+    return Mix(0, recipe.rows, recipe.unknown, phase.anchors, phase.anchor_weight)
 
 
-def steps_for(forms: int, rows: int, passes: float) -> int:
+def steps_for(recipe: Recipe, forms: int, rows: int, passes: float) -> int:
     """Steps of `rows` rows for so many passes over the forms."""
-    return max(FEWEST_STEPS, math.ceil(passes * forms / max(1, rows)))
+    return max(recipe.fewest_steps, math.ceil(passes * forms / max(1, rows)))
 
 
 def replay_weights(entries: Sequence[Entry], losses: Mapping[str, float]) -> NDArray[np.float64]:
@@ -109,9 +100,9 @@ class Pool:
         self._drawn[places] += self._cost[places]
         return self.rows[places]
 
-    def rest(self, rows: Sequence[int]) -> None:
-        """Draw these rows `RESTED` times more seldom from now on, where rows come in turn."""
-        self._cost[np.isin(self.rows, rows)] = RESTED
+    def rest(self, rows: Sequence[int], times: float) -> None:
+        """Draw these rows so many times more seldom from now on, where rows come in turn."""
+        self._cost[np.isin(self.rows, rows)] = times
 
 
 class StepMix:

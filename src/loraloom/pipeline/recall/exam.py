@@ -16,7 +16,14 @@ import numpy as np
 
 from loraloom.evals.scoring import RowSums
 from loraloom.pipeline.recall.anchors import Anchors
-from loraloom.recall.forms import Form, held_out_forms, names_of, trained_forms, unknown_forms
+from loraloom.recall.forms import (
+    HELD_OUT_NAMES,
+    Form,
+    held_out_forms,
+    names_of,
+    trained_forms,
+    unknown_forms,
+)
 from loraloom.recall.items import MemoryItem
 from loraloom.recall.verdict import Result
 
@@ -54,7 +61,7 @@ class Exam:
         asked = [form for item in items for form in (trained_forms(item)[0], *held_out_forms(item))]
         self.forms: list[Form] = [
             *asked,
-            *unknown_forms(items, names_of(items), seed=SEED, held_out=True),
+            *unknown_forms(items, names_of(items), names=HELD_OUT_NAMES, seed=SEED, held_out=True),
         ]
         self.rows = bench.rows(self.forms)
 

@@ -31,6 +31,7 @@ from loraloom.pipeline.recall.writing import stored_vectors
 from loraloom.recall.forms import held_out_forms, trained_forms
 from loraloom.recall.memory import Memory, opened
 from loraloom.recall.mix import Mix, Phases, Pool, StepMix
+from loraloom.recall.recipe import RECIPE
 from loraloom.recall.state import Entry
 from loraloom.recall.verdict import Result
 
@@ -205,7 +206,7 @@ def _suppressed(
     before: _Told,
 ) -> tuple[Update, _Told, Proof]:
     """Train candidates of several rates; the gentlest whose proof holds, else the last one."""
-    material = material_of(bench, [entry, *others], proofs.anchors, KEEP)
+    material = material_of(bench, [entry, *others], proofs.anchors, KEEP, RECIPE)
     target = material.of_item[entry.id]
     rows = [
         Row(row.input_ids, row.labels, loss="unlikelihood", weight=1 / len(target))

@@ -15,6 +15,7 @@ from loraloom.pipeline.recall.update import Update
 from loraloom.pipeline.recall.wake import wake
 from loraloom.recall.forms import trained_forms
 from loraloom.recall.memory import Memory, Part, opened
+from loraloom.recall.recipe import RECIPE, Recipe
 
 SEEDS = 2
 """That are learnt at once; the better one is kept."""
@@ -32,7 +33,14 @@ class Trained:
 
 
 @device_errors()
-def learn(folder: Path, watch: Watch, *, seeds: int = SEEDS, rebuild: bool = False) -> Trained:
+def learn(
+    folder: Path,
+    watch: Watch,
+    *,
+    seeds: int = SEEDS,
+    rebuild: bool = False,
+    recipe: Recipe = RECIPE,
+) -> Trained:
     """Learn what waits, and commit a new generation.
 
     Args:
@@ -55,12 +63,12 @@ def learn(folder: Path, watch: Watch, *, seeds: int = SEEDS, rebuild: bool = Fal
         forms = [form for entry in new for form in trained_forms(entry.item)]
         bench = MemoryBench(memory, forms, watch)
         if rebuild:
-            made = rebuilt(bench, new, seeds=seeds)
+            made = rebuilt(bench, new, seeds=seeds, recipe=recipe)
             writers: Writers = {"slow": bench.writer(made.update)}
             about: dict[str, Any] = {"rebuilt": True, "after": asdict(made.after.result)}
             losses = made.after.losses
         else:
-            learnt = wake(bench, new, state.known, bench.parts, candidates=seeds)
+            learnt = wake(bench, new, state.known, bench.parts, candidates=seeds, recipe=recipe)
             writers = writers_of(bench, learnt.total)
             about = {
                 "rebuilt": False,

@@ -12,6 +12,7 @@ from loraloom.data.rows import Row
 from loraloom.pipeline.recall.anchors import Anchors
 from loraloom.recall.forms import names_of, trained_forms, unknown_forms
 from loraloom.recall.mix import Mix, Pool, StepMix, replay_weights
+from loraloom.recall.recipe import Recipe
 from loraloom.recall.state import Entry
 
 if TYPE_CHECKING:
@@ -60,7 +61,12 @@ class Material:
 
 
 def material_of(
-    bench: MemoryBench, entries: Sequence[Entry], anchors: Anchors, mix: Mix, seed: int = SEED
+    bench: MemoryBench,
+    entries: Sequence[Entry],
+    anchors: Anchors,
+    mix: Mix,
+    recipe: Recipe,
+    seed: int = SEED,
 ) -> Material:
     """The rows for these items.
 
@@ -69,10 +75,10 @@ def material_of(
         seed: of the unseen names.
     """
     items = [entry.item for entry in entries]
-    forms = [form for item in items for form in trained_forms(item)]
-    unknown = unknown_forms(items, names_of(items), seed=seed)
+    forms = [form for item in items for form in trained_forms(item, recipe.forms)]
+    unknown = unknown_forms(items, names_of(items), names=recipe.unknown_names, seed=seed)
     kept = [
-        Row(row.input_ids, row.labels, loss="kl", weight=mix.anchor_weight / mix.anchors)
+        Row(row.input_ids, row.labels, loss="kl", weight=mix.anchor_weight / max(1, mix.anchors))
         for row in anchors.trained
     ]
     rows = [*bench.rows(forms), *bench.rows(unknown), *kept]

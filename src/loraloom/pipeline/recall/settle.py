@@ -20,13 +20,10 @@ from loraloom.pipeline.recall.exam import Answered, Exam
 from loraloom.pipeline.recall.material import material_of
 from loraloom.pipeline.recall.update import Update
 from loraloom.pipeline.recall.wake import examined, wake
-from loraloom.recall.mix import SLEEP_PASSES, SLEEP_SLOWDOWN, sleep_mix, steps_for
+from loraloom.recall.mix import sleep_mix, steps_for
+from loraloom.recall.recipe import RECIPE, Recipe
 from loraloom.recall.state import Entry
 from loraloom.recall.verdict import chosen
-
-SCALES = (1.0, 0.8)
-FIRST_LOOK = 2 / 3
-"""Of the steps."""
 
 
 @dataclass(frozen=True)
@@ -46,7 +43,9 @@ class Settled:
     steps: int
 
 
-def settled(bench: MemoryBench, entries: Sequence[Entry], total: Update) -> Settled:
+def settled(
+    bench: MemoryBench, entries: Sequence[Entry], total: Update, recipe: Recipe = RECIPE
+) -> Settled:
     """One slow adapter out of all that is there, trained on the whole journal by cross entropy.
 
     Distilling the model itself would teach it its own errors; the journal is what is true.
@@ -63,9 +62,9 @@ def settled(bench: MemoryBench, entries: Sequence[Entry], total: Update) -> Sett
     anchors = anchors_of(bench)
     exam = Exam(bench, [entry.item for entry in entries], anchors)
     before = examined(bench, exam, total)
-    mix = sleep_mix()
-    material = material_of(bench, entries, anchors, mix)
-    steps = steps_for(len(material.rows_of(entries)), mix.replayed, SLEEP_PASSES)
+    mix = sleep_mix(recipe)
+    material = material_of(bench, entries, anchors, mix, recipe)
+    steps = steps_for(recipe, len(material.rows_of(entries)), mix.replayed, recipe.sleep.passes)
     plan = bench.planned(material.rows, steps)
     starts = [
         Start(
@@ -73,12 +72,12 @@ def settled(bench: MemoryBench, entries: Sequence[Entry], total: Update) -> Sett
             total.cut_to(bench.rank).times(scale),
             bench.rank,
             material.order(mix, [], entries, before.losses, seed=0),
-            rate=1 / SLEEP_SLOWDOWN,
+            rate=1 / recipe.slowdown,
         )
-        for scale in SCALES
+        for scale in recipe.scales
     ]
     course = Course(bench, plan, material.rows, starts)
-    looks = _Looks(exam, course, round(FIRST_LOOK * steps), steps)
+    looks = _Looks(exam, course, round(recipe.first_look * steps), steps)
     course.run(looks.after, doing="settling")
     looks.at_the_mean()
     course.end()
@@ -113,9 +112,11 @@ class _Looks:
         self.updates |= {names[name]: self.course.update(name) for name in names}
 
 
-def rebuilt(bench: MemoryBench, entries: Sequence[Entry], *, seeds: int) -> Settled:
+def rebuilt(
+    bench: MemoryBench, entries: Sequence[Entry], *, seeds: int, recipe: Recipe = RECIPE
+) -> Settled:
     """One slow adapter, trained from nothing on what the journal keeps: what was forgotten has no part
     in it."""
-    learnt = wake(bench, entries, [], {}, candidates=seeds)
+    learnt = wake(bench, entries, [], {}, candidates=seeds, recipe=recipe)
     fresh = [replace(entry, loss=learnt.after.losses[entry.id]) for entry in entries]
-    return settled(bench, fresh, learnt.total)
+    return settled(bench, fresh, learnt.total, recipe)

@@ -12,11 +12,12 @@ from loraloom.pipeline.recall.learning import Trained
 from loraloom.pipeline.recall.settle import settled
 from loraloom.recall.forms import trained_forms
 from loraloom.recall.memory import opened
+from loraloom.recall.recipe import RECIPE, Recipe
 from loraloom.recall.verdict import worse
 
 
 @device_errors()
-def sleep(folder: Path, watch: Watch) -> Trained | None:
+def sleep(folder: Path, watch: Watch, *, recipe: Recipe = RECIPE) -> Trained | None:
     """Settle what was learnt; None where everything is settled already, and nothing is done.
 
     Raises:
@@ -38,7 +39,7 @@ def sleep(folder: Path, watch: Watch) -> Trained | None:
         bench = MemoryBench(memory, forms, watch)
         total = bench.total
         assert total is not None
-        made = settled(bench, known, total)
+        made = settled(bench, known, total, recipe)
         reason = worse(made.after.result, made.before.result)
         record = {
             "op": "sleep",

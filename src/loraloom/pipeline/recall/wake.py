@@ -19,7 +19,8 @@ from loraloom.pipeline.recall.material import Material, material_of
 from loraloom.pipeline.recall.update import Update
 from loraloom.recall.forms import trained_forms
 from loraloom.recall.memory import Part
-from loraloom.recall.mix import LEARNT, WAKE_PASSES, StepMix, steps_for, wake_mix
+from loraloom.recall.mix import StepMix, steps_for, wake_mix
+from loraloom.recall.recipe import RECIPE, Recipe
 from loraloom.recall.state import Entry
 from loraloom.recall.verdict import chosen
 
@@ -53,6 +54,7 @@ def wake(
     parts: Mapping[Part, Update],
     *,
     candidates: int,
+    recipe: Recipe = RECIPE,
 ) -> Learnt:
     """Learn `new` over what is there.
 
@@ -67,9 +69,9 @@ def wake(
     slow, fast = parts.get("slow"), parts.get("fast")
     start = slow if fast is None else fast if slow is None else slow.beside(fast)
     before = examined(bench, exam, start)
-    mix = wake_mix(has_old=bool(old))
-    material = material_of(bench, everything, anchors, mix)
-    steps = steps_for(len(material.rows_of(new)), mix.new, WAKE_PASSES)
+    mix = wake_mix(recipe, has_old=bool(old))
+    material = material_of(bench, everything, anchors, mix, recipe)
+    steps = steps_for(recipe, len(material.rows_of(new)), mix.new, recipe.wake.passes)
     plan = bench.planned(material.rows, steps)
     held = 0 if slow is None else slow.rank
     rank = held + (bench.rank if fast is None else fast.rank)
@@ -82,7 +84,7 @@ def wake(
         for seed, (name, order) in enumerate(orders.items())
     ]
     course = Course(bench, plan, material.rows, starts)
-    taken = _drill(bench, course, orders, material, new, steps)
+    taken = _drill(bench, course, orders, material, new, steps, recipe)
     results = exam.taken_by(course.names)
     best = chosen([one.result for one in results])
     total = course.update(best.name)
@@ -104,10 +106,11 @@ def _drill(
     material: Material,
     new: Sequence[Entry],
     steps: int,
+    recipe: Recipe,
 ) -> int:
     """Train until every new item is learnt by every candidate, or the steps are over; how many were
     taken."""
-    forms = [form for entry in new for form in trained_forms(entry.item)]
+    forms = [form for entry in new for form in trained_forms(entry.item, recipe.forms)]
     rows = bench.rows(forms)
     owners = np.array([form.item for form in forms])
     left: dict[str, set[str]] = {name: {entry.id for entry in new} for name in orders}
@@ -121,10 +124,10 @@ def _drill(
         sums = bench.sums(rows, course.names)
         for name in course.names:
             losses = sums[name].loss / sums[name].weight
-            done = {item for item in left[name] if losses[owners == item].max() < LEARNT}
+            done = {item for item in left[name] if losses[owners == item].max() < recipe.learnt}
             left[name] -= done
             for item in sorted(done):
-                orders[name].pools[0][0].rest(material.of_item[item])
+                orders[name].pools[0][0].rest(material.of_item[item], recipe.rested)
         return any(left[name] for name in course.names)
 
     course.run(after, doing="learning")

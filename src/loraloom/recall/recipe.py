@@ -1,0 +1,59 @@
+"""How a memory is trained: every number and switch of learning and settling, in one value.
+
+`RECIPE` is what the commands use. A baseline or an ablation is `replace(RECIPE, ...)` of it.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class Phase:
+    """What learning and settling each have of their own.
+
+    Attributes:
+        passes: over all forms of what is trained: of what is new, or of the whole journal.
+        anchors: rows of a step that the bare base wrote.
+        anchor_weight: of the divergence from the frozen base, averaged over the step's anchors.
+    """
+
+    passes: float
+    anchors: int
+    anchor_weight: float
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """How wake and sleep train.
+
+    Attributes:
+        rows: of a step with something to remember.
+        replayed: share of them that is replayed from the journal, where it holds older items.
+        unknown: rows of a step, beside those, about names that nobody wrote.
+        unknown_names: names that nobody wrote for each item, and a question about each of them.
+        forms: wordings of an item that are trained, at most; None for all there are.
+        fewest_steps: of a wake, and of a sleep.
+        learnt: nats a token of an answer: below this an item is no longer drilled, only rehearsed.
+        rested: how much more seldom what is learnt is drawn than what is not.
+        slowdown: sleep trains at the wake's rate divided by this.
+        scales: a candidate of sleep for each: what the update it begins with is multiplied by.
+        first_look: share of sleep's steps before which nothing is looked at.
+    """
+
+    wake: Phase = Phase(passes=6.0, anchors=4, anchor_weight=4.0)
+    sleep: Phase = Phase(passes=2.0, anchors=8, anchor_weight=6.0)
+    rows: int = 16
+    replayed: float = 0.4
+    unknown: int = 4
+    unknown_names: int = 6
+    forms: int | None = None
+    fewest_steps: int = 60
+    learnt: float = 0.02
+    rested: int = 4
+    slowdown: float = 3.0
+    scales: tuple[float, ...] = (1.0, 0.8)
+    first_look: float = 2 / 3
+
+
+RECIPE = Recipe()
