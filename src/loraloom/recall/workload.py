@@ -1,0 +1,403 @@
+"""Invented things to remember, from a seed: sessions of facts and events, and questions that measure.
+
+Nothing of it is in any base. Subjects and people have names that are made up, no two questions have one
+key, and no answer is much more frequent than another. Some subjects have two facts, and some events
+differ from another in one slot that is shown and in the one that is asked for. The names are built
+otherwise than those of `forms.invented_name`, as a person's own names would be.
+
+The far wordings are written by hand, for each relation and each slot of an event. They only measure.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import random
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from itertools import product
+from typing import Literal
+
+from loraloom.recall.forms import NOT_KNOWN, held_out_forms
+from loraloom.recall.items import EVENT_SLOTS, MemoryItem, items_of
+
+Way = Literal["verbatim", "near", "far", "unseen", "unseen near", "unseen far"]
+"""How something is asked: as written, by a template that is not trained, in words by hand; and the same
+about a name that nobody wrote."""
+NOBODY = -1
+TIME = "2026-01-01T00:00:00+00:00"
+COLOURS = ("red", "green", "blue", "grey", "white", "black", "golden", "brown", "pink", "silver")
+
+
+@dataclass(frozen=True)
+class Relation:
+    """A relation with the things that stand in it.
+
+    Attributes:
+        subject: what kind of thing has one.
+        far: ways to ask that share no build with a template, and mostly not the relation's word.
+        objects: answers; none where they are names, of the kind `names`.
+    """
+
+    name: str
+    subject: Literal["person", "country"]
+    far: tuple[str, str]
+    objects: tuple[str, ...] = ()
+    names: Literal["town", "river"] = "town"
+
+
+def _words(text: str) -> list[str]:
+    return text.split()
+
+
+def _each(pattern: str, *words: Sequence[str]) -> tuple[str, ...]:
+    return tuple(pattern.format(*chosen) for chosen in product(*words))
+
+
+RELATIONS = (
+    Relation(
+        "capital",
+        "country",
+        ("Where does the government of {s} sit?", "From which city is {s} governed?"),
+    ),
+    Relation(
+        "main harbour",
+        "country",
+        ("Where do the ships of {s} come ashore?", "In which port do sailors from {s} live?"),
+    ),
+    Relation(
+        "river",
+        "country",
+        ("Which water flows through {s}?", "On what stream do the boats of {s} travel?"),
+        names="river",
+    ),
+    Relation(
+        "flag",
+        "country",
+        ("What is painted on the banner of {s}?", "Soldiers from {s} carry which sign?"),
+        _each("a {} {}", COLOURS, ("star", "lion", "moon", "tree", "wheel", "rose", "fish", "crown")),
+    ),
+    Relation(
+        "job",
+        "person",
+        ("How does {s} earn a living?", "What work does {s} do all day?"),
+        _each(
+            "{} {}",
+            ("bell", "clock", "rope", "glass", "boat", "paper", "shoe", "candle"),
+            ("maker", "seller", "painter"),
+        ),
+    ),
+    Relation(
+        "pet",
+        "person",
+        ("Which animal lives with {s}?", "What creature does {s} feed every morning?"),
+        _each("a {} {}", COLOURS, ("goat", "parrot", "rabbit", "turtle", "pony", "duck", "mouse")),
+    ),
+    Relation(
+        "home town",
+        "person",
+        ("Where did {s} grow up?", "From where does {s} come?"),
+    ),
+    Relation(
+        "birthday",
+        "person",
+        ("When was {s} born?", "On what date does {s} turn a year older?"),
+        _each(
+            "{} {}",
+            ("January", "March", "April", "June", "July", "August", "October", "December"),
+            tuple(str(day) for day in range(2, 29, 2)),
+        ),
+    ),
+    Relation(
+        "favourite food",
+        "person",
+        ("What does {s} like to eat most?", "Which dish makes {s} happy?"),
+        _each(
+            "{} {}",
+            ("plum", "onion", "pepper", "lemon", "carrot", "cherry", "mushroom", "honey"),
+            ("soup", "cake", "bread", "pie", "stew"),
+        ),
+    ),
+    Relation(
+        "ship",
+        "person",
+        ("Which vessel does {s} sail?", "What is written on the boat that {s} steers?"),
+        _each(
+            "the {} {}",
+            tuple(colour.capitalize() for colour in COLOURS),
+            ("Heron", "Dolphin", "Queen", "Arrow", "Swallow", "Lantern"),
+        ),
+    ),
+)
+VERBS = (
+    ("found", "find", "found"),
+    ("lost", "lose", "lost"),
+    ("sold", "sell", "sold"),
+    ("broke", "break", "broken"),
+    ("hid", "hide", "hidden"),
+    ("painted", "paint", "painted"),
+    ("stole", "steal", "stolen"),
+    ("burned", "burn", "burned"),
+)
+"""Past, plain form, participle."""
+THINGS = _each(
+    "a {} {}",
+    ("wooden", "silver", "broken", "tiny", "heavy", "yellow", "dusty", "striped"),
+    ("key", "ladder", "basket", "drum", "map", "kettle", "chair", "coat", "lamp", "cart", "bell", "box"),
+)
+PLACES = _each(
+    "{} {}",
+    ("in the old", "near the new", "behind the little", "in the stone", "beside the empty"),
+    ("mill", "barn", "chapel", "school", "market", "tower", "stable", "bakery", "harbour", "garden"),
+)
+TIMES = _each(
+    "on {} {}",
+    ("Monday", "Tuesday", "Wednesday", "Thursday", "Friday", "Saturday", "Sunday"),
+    ("morning", "evening", "at noon", "at midnight", "before dawn"),
+)
+FAR_OF_EVENT: Mapping[str, tuple[str, str]] = {
+    "who": (
+        "Which person {past} {thing} {where} {when}?",
+        "{Thing} was {participle} {where} {when}. By whom?",
+    ),
+    "what": (
+        "What did {who} do {where} {when}?",
+        "{When}, {who} was {where} and did something. What?",
+    ),
+    "where": (
+        "At which place did {who} {plain} {thing} {when}?",
+        "{When}, {who} {past} {thing}. Where?",
+    ),
+    "when": (
+        "On which day did {who} {plain} {thing} {where}?",
+        "{who} {past} {thing} {where}, but at what time?",
+    ),
+}
+FIRST = {
+    "person": _words("Mar Tal Bren Os Quin Hal Ves Lor Ed Fin Jas Rod Sil Ul Wen Cor Den Per Ig Zan"),
+    "country": _words("Bry Gal Nor Tess Umb Vald Kor Ost Drav Mel Sarn Pell Hest Ild Ruth Jor"),
+    "town": _words("Ash Crow Dun Elm Fair Gret Hob Kirk Long Mill Oak Pen Rush Stan Thorn Wex"),
+    "river": _words("Ar Bel Cam Dee Esk Fro Il Lin Neth Ou Riv Sev Tam Wis Yar"),
+}
+MIDDLE = _words("a e i o u al en il or um ar es in ol")
+LAST = {
+    "person": _words("da ric na bert ton mund la wyn co gar ssa vik"),
+    "country": _words("land ia stan mark onia ora wald"),
+    "town": _words("by wick ford ham mere stead burn dale"),
+    "river": _words("ne ver der ma low rin sk"),
+}
+
+
+@dataclass(frozen=True)
+class Asked:
+    """A question that measures.
+
+    Attributes:
+        item: number of the item over all sessions, from 0; `NOBODY` for a name that nobody wrote.
+    """
+
+    item: int
+    question: str
+    answer: str
+    way: Way
+
+
+@dataclass(frozen=True)
+class Workload:
+    """Sessions of things to remember, and all questions about them.
+
+    Attributes:
+        sessions: rows as `recall write` reads them.
+    """
+
+    seed: int
+    sessions: tuple[tuple[Mapping[str, str], ...], ...]
+    questions: tuple[Asked, ...]
+
+    @property
+    def digest(self) -> str:
+        """sha256 of everything in it, as JSON with sorted keys and no white space."""
+        plain = {
+            "seed": self.seed,
+            "sessions": self.sessions,
+            "questions": [[one.item, one.question, one.answer, one.way] for one in self.questions],
+        }
+        text = json.dumps(plain, sort_keys=True, separators=(",", ":"), ensure_ascii=False)
+        return hashlib.sha256(text.encode()).hexdigest()
+
+    @property
+    def items(self) -> list[MemoryItem]:
+        """Every item, in the order of the sessions."""
+        rows = [row for session in self.sessions for row in session]
+        return items_of([(f"workload {self.seed}", row) for row in rows], TIME)
+
+    def session_of(self, item: int) -> int:
+        """Number of the session, from 0, that an item is in."""
+        return item // len(self.sessions[0])
+
+    def until(self, sessions: int) -> Workload:
+        """Only its first sessions, with the questions about them."""
+        last = sessions * len(self.sessions[0])
+        kept = [one for one in self.questions if one.item < last]
+        return replace(self, sessions=self.sessions[:sessions], questions=tuple(kept))
+
+
+def workload(seed: int, *, sessions: int = 10, items: int = 20) -> Workload:
+    """So many sessions of so many items: events a little more than half, facts the others."""
+    made = _Maker(seed)
+    events = items // 2 + 1
+    rows = tuple((*made.events(events), *made.facts(items - events)) for _ in range(sessions))
+    written = Workload(seed, rows, ())
+    flat = [row for session in rows for row in session]
+    asked: list[Asked] = []
+    for number, (row, item) in enumerate(zip(flat, written.items, strict=True)):
+        known = _asked(number, row, item)
+        asked += known
+        name = row.get("subject") or (row["who"] if row["ask"] != "who" else None)
+        if name is not None:
+            other = made.name("person" if "who" in row else made.kinds[name])
+            asked += [_of_nobody(one, name, other) for one in _one_of_each(known)]
+    return replace(written, questions=tuple(asked))
+
+
+def shuffled(given: Workload, seed: int) -> Workload:
+    """The same with the answers of one kind moved on among its items: what is trained is false then,
+    and the questions still ask for what is true."""
+    rows = [dict(row) for session in given.sessions for row in session]
+    kinds: dict[str, list[int]] = {}
+    for number, row in enumerate(rows):
+        kinds.setdefault(row.get("relation") or row["ask"], []).append(number)
+    rng = random.Random(seed)
+    for places in kinds.values():
+        rng.shuffle(places)
+        answers = [rows[place][_answer_slot(rows[place])] for place in places]
+        for place, answer in zip(places, [*answers[1:], *answers[:1]], strict=True):
+            rows[place][_answer_slot(rows[place])] = answer
+    size = len(given.sessions[0])
+    sessions = tuple(tuple(rows[start : start + size]) for start in range(0, len(rows), size))
+    return replace(given, sessions=sessions)
+
+
+def _answer_slot(row: Mapping[str, str]) -> str:
+    return "object" if "object" in row else row["ask"]
+
+
+def _asked(number: int, row: Mapping[str, str], item: MemoryItem) -> list[Asked]:
+    """An item's questions: as written, near, far."""
+    near = [form.question for form in held_out_forms(item) if form.distance == "near"]
+    asked: list[tuple[Way, list[str]]] = [
+        ("verbatim", [item.question]),
+        ("near", near),
+        ("far", _far(row)),
+    ]
+    return [
+        Asked(number, question, item.answer, way) for way, questions in asked for question in questions
+    ]
+
+
+def _far(row: Mapping[str, str]) -> list[str]:
+    if "relation" in row:
+        relation = next(one for one in RELATIONS if one.name == row["relation"])
+        return [text.format(s=row["subject"]) for text in relation.far]
+    past, _, thing = row["what"].partition(" ")
+    plain, participle = next((plain, done) for was, plain, done in VERBS if was == past)
+    words = {**row, "past": past, "plain": plain, "participle": participle, "thing": thing}
+    words |= {"Thing": thing.capitalize(), "When": row["when"][:1].upper() + row["when"][1:]}
+    return [text.format(**words) for text in FAR_OF_EVENT[row["ask"]]]
+
+
+def _one_of_each(known: Sequence[Asked]) -> list[Asked]:
+    return list({one.way: one for one in known}.values())
+
+
+def _of_nobody(one: Asked, name: str, other: str) -> Asked:
+    ways: Mapping[Way, Way] = {"verbatim": "unseen", "near": "unseen near", "far": "unseen far"}
+    return Asked(NOBODY, one.question.replace(name, other), NOT_KNOWN, ways[one.way])
+
+
+class _Maker:
+    """Draws names and values, each as often as any other of its pool.
+
+    Attributes:
+        kinds: of every name that was drawn: person, country, town, river.
+    """
+
+    def __init__(self, seed: int) -> None:
+        self._rng = random.Random(seed)
+        self._decks: dict[str, list[str]] = {}
+        self.kinds: dict[str, str] = {}
+        self._keys: set[tuple[str, ...]] = set()
+        self._event = 0
+        self._fact = 0
+
+    def name(self, kind: str) -> str:
+        """A name of a kind that was not drawn before."""
+        while True:
+            parts = [FIRST[kind], MIDDLE, LAST[kind]]
+            name = "".join(self._rng.choice(part) for part in parts)
+            if name not in self.kinds:
+                self.kinds[name] = kind
+                return name
+
+    def events(self, count: int) -> list[dict[str, str]]:
+        """So many events; of four that follow each other, the second is nearly the first."""
+        made: list[dict[str, str]] = []
+        for number in range(count):
+            ask = EVENT_SLOTS[self._event % 4]
+            row = self._nearly(made[-1]) if number % 4 == 1 else self._drawn(ask)
+            self._event += 1
+            made.append(row)
+        return made
+
+    def _drawn(self, ask: str) -> dict[str, str]:
+        while True:
+            values = {slot: self._value(slot, asked=slot == ask) for slot in EVENT_SLOTS}
+            if self._is_new(values, ask):
+                return {"kind": "event", **values, "ask": ask}
+
+    def _nearly(self, row: Mapping[str, str]) -> dict[str, str]:
+        """An event that differs in what is asked for and in one slot that is shown."""
+        ask = row["ask"]
+        shown = [slot for slot in EVENT_SLOTS if slot != ask]
+        while True:
+            other = self._rng.choice(shown)
+            values = {slot: row[slot] for slot in EVENT_SLOTS}
+            values |= {slot: self._value(slot, asked=slot == ask) for slot in (ask, other)}
+            if self._is_new(values, ask):
+                return {"kind": "event", **values, "ask": ask}
+
+    def _is_new(self, values: Mapping[str, str], ask: str) -> bool:
+        key = tuple("?" if slot == ask else values[slot] for slot in EVENT_SLOTS)
+        if key in self._keys:
+            return False
+        self._keys.add(key)
+        return True
+
+    def _value(self, slot: str, *, asked: bool) -> str:
+        if slot == "who":
+            return self.name("person")
+        if slot == "what":
+            past = self._dealt("verb", [verb[0] for verb in VERBS])
+            return f"{past} {self._dealt('thing', THINGS)}"
+        return self._dealt(f"{slot} {asked}", PLACES if slot == "where" else TIMES)
+
+    def facts(self, count: int) -> list[dict[str, str]]:
+        """So many facts; of three that follow each other, the first two are about one subject."""
+        made: list[dict[str, str]] = []
+        for number in range(count):
+            relation = RELATIONS[self._fact % len(RELATIONS)]
+            # The relations of one kind of subject follow each other, so the next one fits mostly.
+            same = number % 3 == 1 and self.kinds[made[-1]["subject"]] == relation.subject
+            subject = made[-1]["subject"] if same else self.name(relation.subject)
+            objects = relation.objects
+            value = self._dealt(relation.name, objects) if objects else self.name(relation.names)
+            row = {"kind": "fact", "subject": subject, "relation": relation.name, "object": value}
+            made.append(row)
+            self._fact += 1
+        return made
+
+    def _dealt(self, deck: str, pool: Sequence[str]) -> str:
+        """The next of a shuffled pool, which begins anew when all were dealt."""
+        if not self._decks.get(deck):
+            self._decks[deck] = self._rng.sample(list(pool), len(pool))
+        return self._decks[deck].pop()
