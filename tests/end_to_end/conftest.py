@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import itertools
+import shutil
 from collections.abc import Callable, Generator
 from contextlib import contextmanager
+from pathlib import Path
 
 import pytest
+import small_memory
 import torch
 from bases import save_bert, save_llama, save_t5
 from doorway import Door, Run, World, call, write_rows
@@ -113,3 +116,31 @@ def stopping(monkeypatch: pytest.MonkeyPatch) -> Callable[[int | None], None]:
 
     monkeypatch.setattr(PackTrainer, "tick", counted)
     return after
+
+
+@pytest.fixture(scope="session")
+def memory_base(tmp_path_factory: pytest.TempPathFactory) -> str:
+    return str(small_memory.save_word_chat(tmp_path_factory.mktemp("memory-base") / "words"))
+
+
+@pytest.fixture(scope="module")
+def short_anchors() -> Generator[None]:
+    """For a module in which a memory is learnt that had not been."""
+    with small_memory.short_anchors():
+        yield
+
+
+@pytest.fixture(scope="session")
+def learnt_memory(memory_base: str, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A memory that was written and learnt; nobody changes it."""
+    folder = tmp_path_factory.mktemp("recall") / "memory"
+    with small_memory.short_anchors():
+        small_memory.write_facts(folder, memory_base, small_memory.FACTS)
+        assert small_memory.learn(folder)["after"]["verbatim"] == 1.0
+    return folder
+
+
+@pytest.fixture
+def memory(learnt_memory: Path, tmp_path: Path) -> Path:
+    """A copy of that memory."""
+    return shutil.copytree(learnt_memory, tmp_path / "memory")

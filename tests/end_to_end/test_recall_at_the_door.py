@@ -4,148 +4,37 @@ from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
-import torch
-import transformers as tf
-from doorway import Answer, Door, call, write_rows
+from doorway import Door, call, write_rows
 from nursery import Nursery
 from safetensors import SafetensorError
-from tokenizers import Tokenizer, models, pre_tokenizers, trainers
+from small_memory import FACTS, WHO, asked, lines, refusal
 
-from loraloom.pipeline.recall import anchors
 from loraloom.pipeline.recall.settle import Settled
-from loraloom.recall import forms
 
-TEMPLATE = (
-    "{% for m in messages %}<{{ m['role'] }}> {{ m['content'] }} {% if m['role'] == 'assistant' %}<eos>"
-    "{% endif %}{% endfor %}{% if add_generation_prompt %}<assistant> {% endif %}"
-)
-SPECIAL = ["<pad>", "<unk>", "<eos>", "<user>", "<assistant>"]
-FACTS = {
-    "What is the capital of Norland?": "Tolm",
-    "What is the flag of Norland?": "a green star",
-    "Who is the king of Sudland?": "Olaf Grey",
-    "Where is the key of Westland?": "under the mat",
-}
-WHO = ("--question", "Who?", "--answer", "Olaf")
-SHORT_ANCHORS = {
-    "TALKS": ("Say the star.", "Where is a mat?", "Who is grey?"),
-    "TEXTS": ("the", "a star", "under the"),
-    "FACTS": ("the flag", "Olaf is"),
-    "ASKED_FACTS": ("What is green?", "Where is Olaf?"),
-}
+pytestmark = pytest.mark.usefixtures("short_anchors")
 
 
-def words() -> list[str]:
-    """Everything that is ever asked or answered, so that nothing is unknown to the tokenizer."""
-    items = [forms.MemoryItem("fact", question, answer) for question, answer in FACTS.items()]
-    asked = [
-        form for item in items for form in (*forms.trained_forms(item), *forms.held_out_forms(item))
-    ]
-    said = [text for form in asked for text in (form.question, form.answer)]
-    return [*said, forms.NOT_KNOWN, "Brek", *(text for one in SHORT_ANCHORS.values() for text in one)]
-
-
-@pytest.fixture(scope="module")
-def base(tmp_path_factory: pytest.TempPathFactory) -> str:
-    """A chat model of a hundred words that knows nothing."""
-    inner = Tokenizer(models.WordLevel(unk_token="<unk>"))
-    inner.pre_tokenizer = pre_tokenizers.Whitespace()  # type: ignore[assignment]
-    inner.train_from_iterator(words(), trainers.WordLevelTrainer(special_tokens=SPECIAL))  # type: ignore[call-arg]
-    tokenizer = tf.PreTrainedTokenizerFast(
-        tokenizer_object=inner, pad_token="<pad>", unk_token="<unk>", eos_token="<eos>"
-    )
-    tokenizer.add_special_tokens({"additional_special_tokens": ["<user>", "<assistant>"]})
-    tokenizer.chat_template = TEMPLATE
-    config = tf.LlamaConfig(
-        hidden_size=64,
-        num_hidden_layers=2,
-        num_attention_heads=4,
-        intermediate_size=96,
-        num_key_value_heads=2,
-        vocab_size=len(tokenizer),
-        max_position_embeddings=128,
-        pad_token_id=0,
-        eos_token_id=2,
-        initializer_range=0.2,
-    )
-    folder = tmp_path_factory.mktemp("base") / "words"
-    torch.manual_seed(0)
-    tf.LlamaForCausalLM(config).save_pretrained(folder)
-    tokenizer.save_pretrained(folder)
-    return str(folder)
-
-
-@pytest.fixture(scope="module", autouse=True)
-def short_anchors() -> Iterator[None]:
-    with pytest.MonkeyPatch.context() as patched:
-        for name, value in SHORT_ANCHORS.items():
-            patched.setattr(anchors, name, value)
-        patched.setattr(anchors, "LENGTH", 6)
-        yield
-
-
-@pytest.fixture(scope="module")
-def learnt(base: str, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A memory that was written and learnt; nobody changes it."""
-    folder = tmp_path_factory.mktemp("recall") / "memory"
-    rows = [{"kind": "fact", "question": question, "answer": said} for question, said in FACTS.items()]
-    data = write_rows(folder.parent / "items.jsonl", rows)
-    wrote = call("recall", "write", folder, "--model", base, "--data", data, "--json")
-    assert wrote.code == 0, wrote.err
-    assert [one["outcome"] for one in wrote.json()["decisions"]] == ["insert"] * 4
-    done = call("recall", "learn", folder, "--seeds", 1, "--json", "--quiet")
-    assert done.code == 0, done.err
-    assert done.json()["after"]["verbatim"] == 1.0
-    return folder
-
-
-@pytest.fixture
-def memory(learnt: Path, tmp_path: Path) -> Path:
-    """A copy of that memory."""
-    return shutil.copytree(learnt, tmp_path / "memory")
-
-
-def asked(folder: Path, *questions: str) -> list[dict[str, Any]]:
-    answer = call("recall", "ask", folder, *questions, "--json", "--quiet")
-    assert answer.code == 0, answer.err
-    return answer.json()
-
-
-def lines(folder: Path) -> list[dict[str, Any]]:
-    return [json.loads(line) for line in (folder / "journal.jsonl").read_text().splitlines()]
-
-
-def refusal(answer: Answer) -> str:
-    assert answer.code == 2 and "Traceback" not in answer.err, answer.err
-    return answer.err
-
-
-def test_what_was_learnt_is_answered_by_memory_and_not_by_the_base(learnt: Path) -> None:
-    answers = asked(learnt, *FACTS)
+def test_what_was_learnt_is_answered_by_memory_and_not_by_the_base(learnt_memory: Path) -> None:
+    answers = asked(learnt_memory, *FACTS)
     assert [one["memory"] for one in answers] == list(FACTS.values())
     assert not {one["base"] for one in answers} & set(FACTS.values())
     assert all(one["found"]["answer"] in FACTS.values() for one in answers)
-    off = call("recall", "ask", learnt, next(iter(FACTS)), "--off", "--json", "--quiet").json()
+    off = call("recall", "ask", learnt_memory, next(iter(FACTS)), "--off", "--json", "--quiet").json()
     assert off[0]["memory"] is None and off[0]["base"] == answers[0]["base"]
 
 
-def test_a_sleep_settles_all_in_the_slow_adapter_and_a_second_one_changes_nothing(memory: Path) -> None:
+def test_a_sleep_settles_all_in_the_slow_adapter(memory: Path) -> None:
     slept = call("recall", "sleep", memory, "--json", "--quiet")
     assert slept.code == 0, slept.err
     record = slept.json()
     assert record["committed"] and record["replayed_rows"] > 4 and len(record["candidates"]) >= 4
     generation = memory / "generations" / f"{record['generation']:04d}"
     assert (generation / "slow").is_dir() and not (generation / "fast").exists()
-    before, journal = asked(memory, *FACTS), lines(memory)
-    assert [one["memory"] for one in before] == list(FACTS.values())
-    again = call("recall", "sleep", memory, "--json", "--quiet")
-    assert again.code == 0 and again.json() == {"op": "sleep", "done": False}
-    assert asked(memory, *FACTS) == before and lines(memory) == journal
+    assert [one["memory"] for one in asked(memory, *FACTS)] == list(FACTS.values())
     # What is settled can be forgotten too, and something new learnt over it.
     forget_and_ask(memory, "Where is the key of Westland?")
     call("recall", "write", memory, *WHO, "--quiet")
@@ -226,7 +115,7 @@ def listed(folder: Path) -> list[dict[str, Any]]:
 
 
 def test_bad_requests_are_one_message_and_change_nothing(
-    memory: Path, base: str, tmp_path: Path, loraloom: Door
+    memory: Path, memory_base: str, tmp_path: Path, loraloom: Door
 ) -> None:
     journal = (memory / "journal.jsonl").read_bytes()
     empty = write_rows(tmp_path / "empty.jsonl", [{"question": "Who is Olaf?", "answer": ""}])
@@ -243,19 +132,12 @@ def test_bad_requests_are_one_message_and_change_nothing(
     assert "there is nothing to learn" in refusal(loraloom("recall", "learn", memory))
     assert "no item `m0099`" in refusal(loraloom("recall", "forget", memory, "m0099"))
     assert "no memory in" in refusal(loraloom("recall", "ask", tmp_path / "none", "Who?"))
-    other = shutil.copytree(base, tmp_path / "other")
+    other = shutil.copytree(memory_base, tmp_path / "other")
     config = json.loads((other / "config.json").read_text())
     (other / "config.json").write_text(json.dumps({**config, "rms_norm_eps": 1e-5}))
     told = loraloom("recall", "write", memory, "--model", other, *WHO)
     assert "belongs to another base" in refusal(told)
     assert (memory / "journal.jsonl").read_bytes() == journal
-
-
-def test_a_sleep_that_would_replay_nothing_fails(base: str, tmp_path: Path) -> None:
-    folder = tmp_path / "memory"
-    wrote = call("recall", "write", folder, "--model", base, *WHO, "-q")
-    assert wrote.code == 0, wrote.err
-    assert "0 items would be replayed" in refusal(call("recall", "sleep", folder))
 
 
 def test_a_full_disk_is_one_message_and_the_memory_is_as_it_was(
