@@ -36,6 +36,7 @@ class Recipe:
         fewest_steps: of a wake, and of a sleep.
         learnt: nats a token of an answer: below this an item is no longer drilled, only rehearsed.
         rested: how much more seldom what is learnt is drawn than what is not.
+        rate: what the preset's rate is multiplied by.
         slowdown: sleep trains at the wake's rate divided by this.
         scales: a candidate of sleep for each: what the update it begins with is multiplied by.
         first_look: share of sleep's steps before which nothing is looked at.
@@ -51,6 +52,7 @@ class Recipe:
     fewest_steps: int = 60
     learnt: float = 0.02
     rested: int = 4
+    rate: float = 1.0
     slowdown: float = 3.0
     scales: tuple[float, ...] = (1.0, 0.8)
     first_look: float = 2 / 3

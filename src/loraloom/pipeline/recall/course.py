@@ -123,6 +123,11 @@ class Course:
         """Who trains."""
         return list(self.trainer.seats)
 
+    @property
+    def tokens(self) -> int:
+        """What those who still train were trained on, together."""
+        return sum(seat.tokens for seat in self.trainer.seats.values())
+
     def update(self, name: str) -> Update:
         """What a candidate is now."""
         return taken(self.trainer.seats[name].adapter)

@@ -74,6 +74,7 @@ def learn(
                 "rebuilt": False,
                 "steps": learnt.steps,
                 "planned_steps": learnt.planned,
+                "tokens": learnt.tokens,
                 "before": asdict(learnt.before.result),
                 "after": asdict(learnt.after.result),
                 "candidates": [asdict(one.result) for one in learnt.candidates],

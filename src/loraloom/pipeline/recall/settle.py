@@ -33,6 +33,7 @@ class Settled:
     Attributes:
         replayed: how many rows of the journal it trained on.
         candidates: all that was measured.
+        tokens: that all of them trained on, together.
     """
 
     update: Update
@@ -41,6 +42,7 @@ class Settled:
     candidates: tuple[Answered, ...]
     replayed: int
     steps: int
+    tokens: int
 
 
 def settled(
@@ -72,7 +74,7 @@ def settled(
             total.cut_to(bench.rank).times(scale),
             bench.rank,
             material.order(mix, [], entries, before.losses, seed=0),
-            rate=1 / recipe.slowdown,
+            rate=recipe.rate / recipe.slowdown,
         )
         for scale in recipe.scales
     ]
@@ -80,11 +82,12 @@ def settled(
     looks = _Looks(exam, course, round(recipe.first_look * steps), steps)
     course.run(looks.after, doing="settling")
     looks.at_the_mean()
+    tokens = course.tokens
     course.end()
     best = chosen([one.result for one in looks.found])
     after = next(one for one in looks.found if one.result is best)
     replayed = len(material.rows_of(entries))
-    return Settled(looks.updates[best.name], before, after, tuple(looks.found), replayed, steps)
+    return Settled(looks.updates[best.name], before, after, tuple(looks.found), replayed, steps, tokens)
 
 
 class _Looks:

@@ -48,6 +48,7 @@ def sleep(folder: Path, watch: Watch, *, recipe: Recipe = RECIPE) -> Trained | N
             "replayed": [entry.id for entry in known],
             "replayed_rows": made.replayed,
             "steps": made.steps,
+            "tokens": made.tokens,
             "losses": made.after.losses if reason is None else made.before.losses,
             "before": asdict(made.before.result),
             "after": asdict(made.after.result),

@@ -37,6 +37,7 @@ class Learnt:
         before, after: what was answered of everything, old and new.
         candidates: what each seed answered.
         steps: that were taken; `planned` at most.
+        tokens: that all candidates trained on, together.
     """
 
     total: Update
@@ -45,6 +46,7 @@ class Learnt:
     candidates: tuple[Answered, ...]
     steps: int
     planned: int
+    tokens: int
 
 
 def wake(
@@ -80,17 +82,17 @@ def wake(
         for seed in range(candidates)
     }
     starts = [
-        Start(name, start, rank, order, held=held, seed=seed)
+        Start(name, start, rank, order, rate=recipe.rate, held=held, seed=seed)
         for seed, (name, order) in enumerate(orders.items())
     ]
     course = Course(bench, plan, material.rows, starts)
     taken = _drill(bench, course, orders, material, new, steps, recipe)
     results = exam.taken_by(course.names)
     best = chosen([one.result for one in results])
-    total = course.update(best.name)
+    total, tokens = course.update(best.name), course.tokens
     course.end()
     after = next(one for one in results if one.result is best)
-    return Learnt(total, before, after, tuple(results), taken, steps)
+    return Learnt(total, before, after, tuple(results), taken, steps, tokens)
 
 
 def examined(bench: MemoryBench, exam: Exam, update: Update | None) -> Answered:
