@@ -10,6 +10,7 @@ nursery.run(...)`.
 
 from __future__ import annotations
 
+import importlib
 import json
 import os
 import random
@@ -31,11 +32,19 @@ LATER = 0.02
 
 
 class Nursery:
-    """The parent of the children, from the test's side."""
+    """The parent of the children, from the test's side.
+
+    Args:
+        program: module whose `main` the children call with their words. It is imported before they
+            are born.
+    """
+
+    def __init__(self, program: str = "loraloom.cli.main") -> None:
+        self.program = program
 
     def __enter__(self) -> Nursery:
         self.process = subprocess.Popen(
-            [sys.executable, __file__],
+            [sys.executable, __file__, self.program],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             text=True,
@@ -72,7 +81,7 @@ class Nursery:
         return answer["codes"][0], answer["seconds"]
 
     def run_with(self, *words: object, log: Path, limits: Mapping[str, int]) -> int:
-        """Run one command line under a limit of `LIMITS`, in bytes; its exit code."""
+        """Run one command line under limits of `LIMITS`; its exit code."""
         return self._ask([words], log, limits=limits)["codes"][0]
 
     def run_together(self, *commands: Sequence[object], log: Path) -> list[int]:
@@ -113,12 +122,34 @@ def limit_memory(more: int) -> None:
     PackTrainer.tick = limited
 
 
-LIMITS: Mapping[str, Callable[[int], None]] = {"files": limit_files, "memory": limit_memory}
+def limit_disk(calls: int) -> None:
+    """SIGKILL in front of the so-manieth time that something is brought to the disk, renamed or
+    removed."""
+    done = 0
+
+    def counted(call: Callable[..., None]) -> Callable[..., None]:
+        def counting(*given: Any, **more: Any) -> None:
+            nonlocal done
+            done += 1
+            if done == calls:
+                os.kill(os.getpid(), signal.SIGKILL)
+            call(*given, **more)
+
+        return counting
+
+    for name in ("fsync", "rename", "replace", "unlink", "rmdir"):
+        setattr(os, name, counted(getattr(os, name)))
+
+
+LIMITS: Mapping[str, Callable[[int], None]] = {
+    "disk": limit_disk,
+    "files": limit_files,
+    "memory": limit_memory,
+}
 
 
 def child(words: list[str], log: str, limits: Mapping[str, int]) -> int:
     """What a child does: the command line, everything it says in a file."""
-    from loraloom.cli.main import main
     from loraloom.pipeline import write_timer
 
     with Path(log).open("a") as file:
@@ -127,7 +158,7 @@ def child(words: list[str], log: str, limits: Mapping[str, int]) -> int:
     write_timer.EVERY_SECONDS, write_timer.SHARE = CHECKPOINT_EVERY_SECONDS, 1.0
     for name, value in limits.items():
         LIMITS[name](value)
-    return main(words)
+    return importlib.import_module(sys.argv[1]).main(words)
 
 
 def born(words: list[str], asked: Mapping[str, Any]) -> int:
@@ -186,6 +217,7 @@ def serve() -> None:
     import loraloom.pipeline.tune
 
     assert all((optuna, peft, plotly, scipy, transformers, loraloom))
+    importlib.import_module(sys.argv[1])
     torch.set_num_threads(1)
     for line in sys.stdin:
         asked = json.loads(line)

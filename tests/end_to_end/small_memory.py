@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 from collections.abc import Generator
 from contextlib import contextmanager
+from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -14,8 +16,9 @@ import transformers as tf
 from doorway import Answer, call, write_rows
 from tokenizers import Tokenizer, models, pre_tokenizers, trainers
 
-from loraloom.pipeline.recall import anchors
+from loraloom.pipeline.recall import anchors, learning, sleeping
 from loraloom.recall import forms
+from loraloom.recall.recipe import RECIPE
 
 TEMPLATE = (
     "{% for m in messages %}<{{ m['role'] }}> {{ m['content'] }} {% if m['role'] == 'assistant' %}<eos>"
@@ -118,3 +121,18 @@ def refusal(answer: Answer) -> str:
     """What was said to a request that was refused."""
     assert answer.code == 2 and "Traceback" not in answer.err, answer.err
     return answer.err
+
+
+# -- as the program of a nursery's children ------------------------------------------------------------
+
+FEW_STEPS = replace(RECIPE, fewest_steps=20, scales=(1.0,))
+
+
+def main(words: list[str]) -> int:
+    """A command line of loraloom, over short anchors and with few steps."""
+    from loraloom.cli.main import main as loraloom_main
+
+    learning.learn = partial(learning.learn, recipe=FEW_STEPS)
+    sleeping.sleep = partial(sleeping.sleep, recipe=FEW_STEPS)
+    with short_anchors():
+        return loraloom_main(words)

@@ -1,4 +1,4 @@
-"""A memory at the command line: written, learnt, settled, asked, forgotten, and whole after a kill."""
+"""A memory at the command line: written, learnt, settled, asked and forgotten."""
 
 from __future__ import annotations
 
@@ -9,7 +9,6 @@ from typing import Any
 
 import pytest
 from doorway import Door, call, write_rows
-from nursery import Nursery
 from safetensors import SafetensorError
 from small_memory import FACTS, WHO, asked, lines, refusal
 
@@ -166,20 +165,3 @@ def test_a_journal_cut_in_its_last_line_answers_as_before_that_line(memory: Path
     learn = call("recall", "learn", memory)
     assert "there is nothing to learn" in refusal(learn)
     assert asked(memory, *FACTS) == before and len(lines(memory)) == 2
-
-
-@pytest.mark.long
-@pytest.mark.parametrize("verb", ["learn", "sleep"])
-def test_killed_in_the_middle_it_is_as_before_or_after(verb: str, memory: Path, tmp_path: Path) -> None:
-    if verb == "learn":
-        call("recall", "write", memory, "--question", "Who is grey?", "--answer", "Olaf Grey", "--quiet")
-    before, journal = asked(memory, *FACTS), lines(memory)
-    with Nursery() as nursery:
-        for seconds in (0.6, 1.5, 2.5):
-            nursery.run("recall", verb, memory, "--quiet", log=tmp_path / "log", kill_after=seconds)
-            now = lines(memory)
-            assert now[: len(journal)] == journal and len(now) - len(journal) in (0, 1)
-            if len(now) == len(journal):
-                assert asked(memory, *FACTS) == before
-    assert call("recall", verb, memory, "--quiet").code in (0, 2)
-    assert [one["memory"] for one in asked(memory, *FACTS)] == list(FACTS.values())

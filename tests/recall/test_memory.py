@@ -97,6 +97,27 @@ def test_a_generation_that_is_gone_is_named_with_the_way_back(tmp_path: Path) ->
             memory.part("fast")
 
 
+def test_what_a_killed_command_left_is_gone_when_somebody_writes_again(tmp_path: Path) -> None:
+    folder = tmp_path / "memory"
+    with opened(folder, BASE, writes=True) as memory:
+        memory.record(WRITTEN)
+        memory.commit({"fast": adapter("a")}, learnt())
+    left = [
+        folder / ".anchors.json.7.part",
+        folder / "generations" / ".0002.part",
+        folder / "generations" / "0002",
+    ]
+    left[0].write_text("half")
+    for path in left[1:]:
+        path.mkdir()
+    with opened(folder):  # a reader touches nothing
+        pass
+    assert all(path.exists() for path in left)
+    with opened(folder, writes=True) as memory:
+        assert not any(path.exists() for path in left)
+        assert memory.part("fast") is not None
+
+
 def commit_for_ever(folder: Path) -> None:
     """Commit one generation after the other, each with its own number in its files."""
     with opened(folder, writes=True) as memory:

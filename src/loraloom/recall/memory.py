@@ -15,7 +15,7 @@ import json
 import os
 import shutil
 from collections.abc import Callable, Generator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -23,7 +23,7 @@ from typing import Any, Literal
 from loraloom.errors import ModelError, RequestError, StoreError
 from loraloom.recall.journal import Journal, as_it_was, now
 from loraloom.recall.state import Entry, State, replayed
-from loraloom.store.disk import sync_folder, write_atomically
+from loraloom.store.disk import sync_folder, write_whole
 from loraloom.store.lock import Lock
 from loraloom.store.to_json import to_json
 
@@ -134,8 +134,16 @@ class Memory:
     def _generation(self, number: int) -> Path:
         return self.folder / GENERATIONS / f"{number:04d}"
 
+    def tidy(self) -> None:
+        """Remove what a command left that was killed: half-written files, and adapters that the journal
+        does not speak of. For whoever holds the lock."""
+        with suppress(OSError):  # what cannot be removed does no harm
+            for partial in self.folder.glob(".*.part"):
+                partial.unlink()
+            self._drop_old()
+
     def _drop_old(self) -> None:
-        for folder in (self.folder / GENERATIONS).iterdir():
+        for folder in (self.folder / GENERATIONS).glob("*"):
             number = int(folder.name) if folder.name.isdigit() else -1
             if not self.state.generation - KEPT_GENERATIONS < number <= self.state.generation:
                 shutil.rmtree(folder, ignore_errors=True)
@@ -184,6 +192,7 @@ def opened(folder: Path, base: BaseOf | None = None, *, writes: bool = False) ->
         memory = Memory(folder, known, Journal(folder / JOURNAL))
         if writes:
             memory.journal.cut()
+            memory.tidy()
         yield memory
     finally:
         lock.release()
@@ -195,14 +204,14 @@ def _make(folder: Path, base: BaseOf) -> None:
         raise RequestError(
             f"`{folder}` is there and is no memory", need="a folder of its own", next="give another one"
         )
-    with as_it_was(folder):
-        folder.mkdir(parents=True, exist_ok=True)
     about = {
         "schema_version": SCHEMA_VERSION,
         "base": {"name_or_path": base.name_or_path, "fingerprint": base.fingerprint},
         "created": now(),
     }
-    write_atomically(folder / ABOUT, to_json(about, indent=2) + b"\n")
+    with as_it_was(folder):
+        folder.mkdir(parents=True, exist_ok=True)
+        write_whole(folder / ABOUT, to_json(about, indent=2) + b"\n")
 
 
 def _about(folder: Path) -> BaseOf:

@@ -68,13 +68,22 @@ def write_atomically(path: Path, content: bytes) -> None:
     Raises:
         StoreError: the disk refuses; the old file is then untouched.
     """
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.part")
     with disk(path):
-        try:
-            temporary.write_bytes(content)
-            put_in_place(temporary, path)
-        finally:
-            temporary.unlink(missing_ok=True)
+        write_whole(path, content)
+
+
+def write_whole(path: Path, content: bytes) -> None:
+    """The same, for callers with advice of their own.
+
+    Raises:
+        OSError: the disk refuses; the old file is then untouched.
+    """
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.part")
+    try:
+        temporary.write_bytes(content)
+        put_in_place(temporary, path)
+    finally:
+        temporary.unlink(missing_ok=True)
 
 
 def put_in_place(partial: Path, path: Path) -> None:

@@ -20,7 +20,8 @@ from loraloom.data.rows import IGNORED, Row, causal_row
 from loraloom.data.tokens import frame_of
 from loraloom.evals.writing import continuations, of_one_length
 from loraloom.recall.forms import Form
-from loraloom.store.disk import write_atomically
+from loraloom.recall.journal import as_it_was
+from loraloom.store.disk import write_whole
 from loraloom.store.to_json import to_json
 
 if TYPE_CHECKING:
@@ -121,7 +122,8 @@ def anchors_of(bench: MemoryBench) -> Anchors:
     except (OSError, ValueError, KeyError):
         bench.watch("writing anchors: what the bare base says, to be kept so")
         written = _written(bench)
-        write_atomically(path, to_json({"texts": written}) + b"\n")
+        with as_it_was(path):
+            write_whole(path, to_json({"texts": written}) + b"\n")
     sampled = [_row(bench, one) for one in written if one["kind"] in ("talk", "text")]
     held = sampled[::SHARE_MEASURED]
     return Anchors(
