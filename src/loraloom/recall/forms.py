@@ -18,6 +18,7 @@ from loraloom.recall.items import MemoryItem, Related, relation_of
 
 NOT_KNOWN = "I do not know."
 Distance = Literal["verbatim", "near", "far"]
+Derived = Literal["inverse", "two_hop", "route", "cue"]
 
 TRAINED_OF = (
     "{w} is the {r} of {s}?",
@@ -68,16 +69,21 @@ HELD_OUT_NAMES = 2
 
 @dataclass(frozen=True)
 class Form:
-    """One question of one item with what should be answered.
+    """One question with what should be answered: of an item, of what follows from several, or about a
+    name that nobody wrote.
 
     Attributes:
-        item: id of the item; "" for a question about a name that nobody wrote.
+        item: id of the item; "" for the others.
+        kind: how it follows; None where it does not follow from anything.
+        of: ids of all items that it follows from.
     """
 
     item: str
     question: str
     answer: str
     distance: Distance = "verbatim"
+    kind: Derived | None = None
+    of: tuple[str, ...] = ()
 
 
 def trained_forms(item: MemoryItem, most: int | None = None) -> list[Form]:

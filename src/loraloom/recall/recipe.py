@@ -31,6 +31,7 @@ class Recipe:
         rows: of a step with something to remember.
         replayed: share of them that is replayed from the journal, where it holds older items.
         unknown: rows of a step, beside those, about names that nobody wrote.
+        derived: what follows from several items is trained at sleep, and replayed from then on.
         unknown_names: names that nobody wrote for each item, and a question about each of them.
         forms: wordings of an item that are trained, at most; None for all there are.
         fewest_steps: of a wake, and of a sleep.
@@ -47,6 +48,7 @@ class Recipe:
     rows: int = 16
     replayed: float = 0.4
     unknown: int = 4
+    derived: bool = True
     unknown_names: int = 6
     forms: int | None = None
     fewest_steps: int = 60

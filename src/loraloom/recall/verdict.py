@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 
 A_POINT = 0.01
 
@@ -19,6 +19,9 @@ class Result:
         not_known: share of questions about unseen names that are answered with not knowing.
         moved: KL(base || candidate) on texts of the base that were not trained, nats a token.
         perplexity: on the same texts; `known` the share of the base's answers that are still given.
+        forms: how many wordings `held_out` counts; `derived_forms`, how many `derived` does.
+        derived: as `held_out`, of what follows from several items; 1 where nothing does.
+        by_kind: the same by how it follows.
     """
 
     name: str
@@ -29,11 +32,16 @@ class Result:
     perplexity: float
     known: float
     forms: int = 1
+    derived: float = 1.0
+    derived_forms: int = 0
+    by_kind: Mapping[str, float] = field(default_factory=dict[str, float])
 
     @property
     def recall(self) -> float:
-        """What candidates are compared by: held-out wordings, unseen names among them."""
-        return 0.75 * self.held_out + 0.25 * self.not_known
+        """What candidates are compared by: held-out wordings, those of what follows and unseen names
+        among them."""
+        right = self.held_out * self.forms + self.derived * self.derived_forms
+        return 0.75 * right / (self.forms + self.derived_forms) + 0.25 * self.not_known
 
 
 def chosen(results: Sequence[Result]) -> Result:

@@ -52,15 +52,25 @@ class Answered:
 class Exam:
     """Questions about items, and what the base should still be able to do.
 
+    Args:
+        derived: held-out wordings of what follows from the items.
+
     Attributes:
         forms: the questions, those about unseen names last.
     """
 
-    def __init__(self, bench: MemoryBench, items: Sequence[MemoryItem], anchors: Anchors) -> None:
+    def __init__(
+        self,
+        bench: MemoryBench,
+        items: Sequence[MemoryItem],
+        anchors: Anchors,
+        derived: Sequence[Form] = (),
+    ) -> None:
         self.bench, self.items, self.anchors = bench, items, anchors
         asked = [form for item in items for form in (trained_forms(item)[0], *held_out_forms(item))]
         self.forms: list[Form] = [
             *asked,
+            *derived,
             *unknown_forms(items, names_of(items), names=HELD_OUT_NAMES, seed=SEED, held_out=True),
         ]
         self.rows = bench.rows(self.forms)
@@ -89,15 +99,19 @@ class Exam:
         verbatim: dict[str, bool] = {}
         losses: dict[str, float] = {}
         others: dict[str, list[bool]] = {}
+        derived: dict[str, list[bool]] = {}
         unseen: list[bool] = []
         for form, fine, loss in zip(self.forms, right, rows.loss / rows.weight, strict=True):
-            if not form.item:
+            if form.kind is not None:
+                derived.setdefault(form.kind, []).append(bool(fine))
+            elif not form.item:
                 unseen.append(bool(fine))
             elif form.distance == "verbatim":
                 verbatim[form.item], losses[form.item] = bool(fine), float(loss)
             else:
                 others.setdefault(form.item, []).append(bool(fine))
         held_out = [fine for of_item in others.values() for fine in of_item]
+        followed = [fine for of_kind in derived.values() for fine in of_kind]
         result = Result(
             name,
             verbatim=_share(verbatim.values()),
@@ -107,6 +121,9 @@ class Exam:
             perplexity=math.exp(texts.loss.sum() / texts.weight.sum()),
             known=_share(known.correct == known.weight),
             forms=max(1, len(held_out)),
+            derived=_share(followed),
+            derived_forms=len(followed),
+            by_kind={kind: _share(fine) for kind, fine in derived.items()},
         )
         shares = {item: _share(fine) for item, fine in others.items()}
         return Answered(result, verbatim, shares, losses)

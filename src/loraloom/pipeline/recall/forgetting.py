@@ -28,6 +28,7 @@ from loraloom.pipeline.recall.settle import rebuilt
 from loraloom.pipeline.recall.update import Update
 from loraloom.pipeline.recall.wake import examined
 from loraloom.pipeline.recall.writing import stored_vectors
+from loraloom.recall.derived import derived_forms, following, settled_of
 from loraloom.recall.forms import held_out_forms, trained_forms
 from loraloom.recall.memory import Memory, opened
 from loraloom.recall.mix import Mix, Phases, Pool, StepMix
@@ -50,8 +51,8 @@ class Proof:
     """What became of an item and of the others.
 
     Attributes:
-        target_before, target_after: share of all its wordings, trained and never trained, that are
-            answered with its answer.
+        target_before, target_after: share of all its wordings, trained and never trained, and of what
+            follows from it, that are answered.
         chance: the same of the bare base.
         loss_before, loss_after, loss_chance: of the answer, nats a token.
         others_before, others_after: what is answered of everything else.
@@ -154,8 +155,18 @@ class _Proofs:
     def __init__(self, bench: MemoryBench, entry: Entry, others: Sequence[Entry]) -> None:
         self.bench = bench
         self.anchors: Anchors = anchors_of(bench)
-        self.exam = Exam(bench, [one.item for one in others], self.anchors)
-        self.rows = bench.rows([*trained_forms(entry.item), *held_out_forms(entry.item)])
+        settled = settled_of([entry, *others])
+        self.derived = derived_forms(settled)
+        held_out = derived_forms(settled, held_out=True)
+        kept = [form for form in held_out if entry.id not in form.of]
+        self.exam = Exam(bench, [one.item for one in others], self.anchors, kept)
+        self.rows = bench.rows(
+            [
+                *trained_forms(entry.item),
+                *held_out_forms(entry.item),
+                *following([*self.derived, *held_out], entry.id),
+            ]
+        )
         self.nearest = [others[place].id for place in _nearest(bench, entry, others)]
         share, loss = self._target([])
         self.chance = _Told(share, loss, self.exam.taken_by([])[0])
@@ -206,8 +217,8 @@ def _suppressed(
     before: _Told,
 ) -> tuple[Update, _Told, Proof]:
     """Train candidates of several rates; the gentlest whose proof holds, else the last one."""
-    material = material_of(bench, [entry, *others], proofs.anchors, KEEP, RECIPE)
-    target = material.of_item[entry.id]
+    material = material_of(bench, [entry, *others], proofs.anchors, KEEP, RECIPE, proofs.derived)
+    target = [*material.of_item[entry.id], *material.following(entry.id)]
     rows = [
         Row(row.input_ids, row.labels, loss="unlikelihood", weight=1 / len(target))
         if number in target

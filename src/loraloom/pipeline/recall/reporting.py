@@ -13,6 +13,7 @@ from loraloom.pipeline.device_errors import device_errors
 from loraloom.pipeline.recall.anchors import anchors_of
 from loraloom.pipeline.recall.bench import CURRENT, MemoryBench, Watch
 from loraloom.pipeline.recall.exam import Answered, Exam
+from loraloom.recall.derived import derived_forms, settled_of
 from loraloom.recall.forms import trained_forms
 from loraloom.recall.memory import Memory, opened
 from loraloom.recall.state import Entry
@@ -84,7 +85,8 @@ def report(folder: Path, watch: Watch) -> Report:
         if known and memory.state.generation:
             forms = [form for entry in known for form in trained_forms(entry.item)]
             bench = MemoryBench(memory, forms, watch)
-            exam = Exam(bench, [entry.item for entry in known], anchors_of(bench))
+            derived = derived_forms(settled_of(known), held_out=True)
+            exam = Exam(bench, [entry.item for entry in known], anchors_of(bench), derived)
             base = exam.taken_by([], {"": "base"})[0]
             with bench.seated({CURRENT: bench.total}) as trials:
                 answered = exam.taken_by(trials)[0]

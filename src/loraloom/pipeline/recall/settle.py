@@ -20,6 +20,7 @@ from loraloom.pipeline.recall.exam import Answered, Exam
 from loraloom.pipeline.recall.material import material_of
 from loraloom.pipeline.recall.update import Update
 from loraloom.pipeline.recall.wake import examined, wake
+from loraloom.recall.derived import derived_forms
 from loraloom.recall.mix import sleep_mix, steps_for
 from loraloom.recall.recipe import RECIPE, Recipe
 from loraloom.recall.state import Entry
@@ -62,11 +63,12 @@ def settled(
             next=f"loraloom recall write {bench.memory.folder} --data items.jsonl, then learn",
         )
     anchors = anchors_of(bench)
-    exam = Exam(bench, [entry.item for entry in entries], anchors)
+    exam = Exam(bench, [entry.item for entry in entries], anchors, derived_forms(entries, held_out=True))
     before = examined(bench, exam, total)
     mix = sleep_mix(recipe)
-    material = material_of(bench, entries, anchors, mix, recipe)
-    steps = steps_for(recipe, len(material.rows_of(entries)), mix.replayed, recipe.sleep.passes)
+    derived = derived_forms(entries) if recipe.derived else []
+    material = material_of(bench, entries, anchors, mix, recipe, derived)
+    steps = steps_for(recipe, material.forms, mix.replayed, recipe.sleep.passes)
     plan = bench.planned(material.rows, steps)
     starts = [
         Start(
@@ -86,8 +88,8 @@ def settled(
     course.end()
     best = chosen([one.result for one in looks.found])
     after = next(one for one in looks.found if one.result is best)
-    replayed = len(material.rows_of(entries))
-    return Settled(looks.updates[best.name], before, after, tuple(looks.found), replayed, steps, tokens)
+    found = tuple(looks.found)
+    return Settled(looks.updates[best.name], before, after, found, material.forms, steps, tokens)
 
 
 class _Looks:

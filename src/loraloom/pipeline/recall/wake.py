@@ -17,6 +17,7 @@ from loraloom.pipeline.recall.course import Course, Start
 from loraloom.pipeline.recall.exam import Answered, Exam
 from loraloom.pipeline.recall.material import Material, material_of
 from loraloom.pipeline.recall.update import Update
+from loraloom.recall.derived import derived_forms, settled_of
 from loraloom.recall.forms import trained_forms
 from loraloom.recall.memory import Part
 from loraloom.recall.mix import StepMix, steps_for, wake_mix
@@ -67,12 +68,18 @@ def wake(
     """
     anchors = anchors_of(bench)
     everything = [*old, *new]
-    exam = Exam(bench, [entry.item for entry in everything], anchors)
+    settled = settled_of(old) if recipe.derived else []
+    exam = Exam(
+        bench,
+        [entry.item for entry in everything],
+        anchors,
+        derived_forms(settled, held_out=True),
+    )
     slow, fast = parts.get("slow"), parts.get("fast")
     start = slow if fast is None else fast if slow is None else slow.beside(fast)
     before = examined(bench, exam, start)
     mix = wake_mix(recipe, has_old=bool(old))
-    material = material_of(bench, everything, anchors, mix, recipe)
+    material = material_of(bench, everything, anchors, mix, recipe, derived_forms(settled))
     steps = steps_for(recipe, len(material.rows_of(new)), mix.new, recipe.wake.passes)
     plan = bench.planned(material.rows, steps)
     held = 0 if slow is None else slow.rank

@@ -1,0 +1,93 @@
+"""Facts as a graph, and what follows from them."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import hypothesis.strategies as st
+from hypothesis import given
+
+from loraloom.recall.derived import derived_forms, following
+from loraloom.recall.forms import Form
+from loraloom.recall.graph import edges_of, inverses, named
+from loraloom.recall.items import MemoryItem
+from loraloom.recall.state import Entry
+
+PEOPLE = ("Ada", "Bren", "Cole", "Dora")
+RELATIONS = ("king", "home town", "friend")
+
+
+def fact(number: int, subject: str, relation: str, said: str, **more: str) -> Entry:
+    question = f"What is the {relation} of {subject}?"
+    return Entry(MemoryItem("fact", question, said, id=f"m{number:04d}"), **more)  # type: ignore[arg-type]
+
+
+@st.composite
+def memories(draw: st.DrawFn) -> list[Entry]:
+    """Facts of few people, so that they meet; one answer a question; some no longer kept."""
+    pairs = st.tuples(st.sampled_from(PEOPLE), st.sampled_from(RELATIONS))
+    keys = draw(st.lists(pairs, unique=True, max_size=10))
+    standings = st.sampled_from(("kept", "kept", "superseded", "forgotten"))
+    return [
+        fact(number, *key, draw(st.sampled_from(PEOPLE)), standing=draw(standings))
+        for number, key in enumerate(keys)
+    ]
+
+
+def both(entries: list[Entry]) -> list[Form]:
+    return [*derived_forms(entries), *derived_forms(entries, held_out=True)]
+
+
+@given(memories())
+def test_what_follows_follows_from_kept_facts_alone(entries: list[Entry]) -> None:
+    kept = [entry for entry in entries if entry.standing == "kept"]
+    ids = {entry.id for entry in kept}
+    assert all(form.of and set(form.of) <= ids for form in both(entries))
+    assert both(entries) == both(kept)
+
+
+@given(memories())
+def test_a_question_that_is_derived_has_one_answer_and_is_in_one_set(entries: list[Entry]) -> None:
+    trained, held_out = derived_forms(entries), derived_forms(entries, held_out=True)
+    said: dict[str, str] = {}
+    for form in (*trained, *held_out):
+        assert said.setdefault(form.question, form.answer) == form.answer, form
+    assert not {form.question for form in trained} & {form.question for form in held_out}
+
+
+@given(memories())
+def test_the_inverse_of_an_inverse_is_the_fact(entries: list[Entry]) -> None:
+    edges = edges_of(entries)
+    for edge in inverses(edges):
+        back = [
+            other for other in edges if (other.relation, other.object) == (edge.relation, edge.object)
+        ]
+        assert {named(other.subject) for other in back} == {named(edge.subject)}
+        assert edge in back
+
+
+@given(memories())
+def test_what_follows_from_an_item_goes_with_it(entries: list[Entry]) -> None:
+    for entry in entries:
+        gone = [replace(one, standing="forgotten") if one is entry else one for one in entries]
+        assert not following(both(gone), entry.id)
+
+
+def test_a_correction_is_carried_into_what_follows() -> None:
+    king = fact(1, "Norland", "king", "Olaf")
+    home = fact(2, "Olaf", "home town", "Tolm")
+    away = fact(3, "Hadrel", "home town", "Brek")
+    chain = "What is the home town of the king of Norland?"
+    said = {form.question: form.answer for form in derived_forms([king, home, away])}
+    assert said[chain] == "Tolm"
+    fixed = [replace(king, standing="superseded"), home, away, fact(4, "Norland", "king", "Hadrel")]
+    after = {form.question: form.answer for form in derived_forms(fixed)}
+    assert after[chain] == "Brek" and "Olaf" not in after[chain]
+    assert after["Whose king is Hadrel?"] == "Norland" and "Whose king is Olaf?" not in after
+
+
+def test_no_question_back_where_it_has_two_answers() -> None:
+    entries = [fact(1, "Ada", "home town", "Tolm"), fact(2, "Bren", "home town", "Tolm")]
+    assert not derived_forms(entries)
+    one = derived_forms(entries[:1])
+    assert {form.answer for form in one} == {"Ada"} and {form.kind for form in one} == {"inverse"}
