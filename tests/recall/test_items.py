@@ -42,7 +42,7 @@ def test_an_event_is_asked_for_each_of_its_slots_or_for_one() -> None:
         ({"question": "Where?", "answer": " "}, "`answer` is empty"),
         ({"question": "Where?"}, "`answer` is empty"),
         ({"question": "Where?", "answer": "x" * 3000}, "3,000 characters"),
-        ({"kind": "trajectory", "question": "Where?", "answer": "here"}, "event or fact"),
+        ({"kind": "song", "question": "Where?", "answer": "here"}, "event, fact or trajectory"),
         ({"question": "Where?", "answer": "here", "colour": "red"}, "`colour` is no key"),
         ({"statement": "It rained."}, "no question is seen"),
         ({"subject": "Norland", "relation": "flag"}, "without its `object`"),

@@ -1,8 +1,8 @@
 """What is remembered: one question with its one answer, where it came from and when.
 
 A row of data is a question and an answer, a statement, or slots: an event's who, what, where and when,
-a fact's subject, relation and object. Slots and statements become questions here, so that everything
-after this file knows one form only.
+a fact's subject, relation and object; or a path on a map. All of these become questions here, so that
+everything after this file knows one form only.
 """
 
 from __future__ import annotations
@@ -13,8 +13,16 @@ from dataclasses import dataclass, field
 from typing import Any, Literal, cast, get_args
 
 from loraloom.errors import DataError
+from loraloom.recall.routes import (
+    ROUTE_KEYS,
+    Path,
+    check_steps,
+    read_route,
+    route_answer,
+    route_question,
+)
 
-Kind = Literal["event", "fact"]
+Kind = Literal["event", "fact", "trajectory"]
 LONGEST = 2000
 """Characters of a question or an answer: more is a document, and no memory."""
 KEYS = frozenset(
@@ -57,7 +65,8 @@ class MemoryItem:
 
     Attributes:
         forms: other ways to ask for it, the person's own.
-        slots: what it was written as, where that was no question.
+        slots: what it was written as, where that was no question; of a trajectory its map.
+        path: of a trajectory, places and moves in turn.
         source: file and line, or who said it.
         time: when it was written, ISO 8601 in UTC.
         salience: how much it matters; 1 is usual, more is replayed more often.
@@ -70,6 +79,7 @@ class MemoryItem:
     answer: str
     forms: tuple[str, ...] = ()
     slots: Mapping[str, str] = field(default_factory=dict[str, str])
+    path: Path = ()
     source: str = ""
     time: str = ""
     salience: float = 1.0
@@ -90,7 +100,8 @@ class MemoryItem:
 
 def item_of_plain(plain: Mapping[str, Any]) -> MemoryItem:
     """What a line of the journal says of an item."""
-    read: dict[str, Any] = {**plain, "forms": tuple(plain.get("forms", ()))}
+    read: dict[str, Any] = {**plain}
+    read |= {name: tuple(plain.get(name, ())) for name in ("forms", "path")}
     return MemoryItem(**read)
 
 
@@ -153,13 +164,29 @@ def items_of(rows: Sequence[tuple[str, Mapping[str, Any]]], time: str) -> list[M
                     next="take one out, or write them one after the other",
                 )
             found.append(item)
+    check_steps((one.source, one.slots["map"], one.path) for one in found if one.path)
     return found
+
+
+def check_maps(items: Sequence[MemoryItem], kept: Sequence[MemoryItem]) -> None:
+    """See that what is written says nothing else of a map than what is kept and not replaced by it.
+
+    Raises:
+        DataError: a move from a place leads elsewhere than a kept item says.
+    """
+    replaced = {one.key for one in items}
+    check_steps(
+        ((one.source, one.slots["map"], one.path) for one in items if one.path),
+        ((one.id, one.slots["map"], one.path) for one in kept if one.path and one.key not in replaced),
+    )
 
 
 def _items(origin: str, row: Mapping[str, Any], time: str) -> list[MemoryItem]:
     kind = row.get("kind", "fact")
     if kind not in get_args(Kind):
-        raise _fault(origin, f"`kind` is {kind!r}", need="event or fact")
+        raise _fault(origin, f"`kind` is {kind!r}", need="event, fact or trajectory")
+    if kind == "trajectory":
+        return [_of_route(origin, row, time)]
     taken = {name: row[name] for name in (*EVENT_SLOTS, *FACT_SLOTS) if name in row}
     slots = _slots(origin, row.get("slots", taken))
     unknown = sorted(set(row) - KEYS - {"slots"} - set(taken))
@@ -183,27 +210,49 @@ def _items(origin: str, row: Mapping[str, Any], time: str) -> list[MemoryItem]:
             got=", ".join(sorted(row)) or "no keys",
             need="question and answer, a statement, or slots",
         )
-    forms = row.get("forms", ())
-    if isinstance(forms, str) or not all(isinstance(one, str) and one.strip() for one in forms):
-        raise _fault(origin, "`forms` has to be a list of questions", got=repr(forms))
-    if forms and len(pairs) > 1:
+    if len(pairs) > 1 and row.get("forms"):
         raise _fault(
             origin, "`forms` ask for one thing, and these slots for several", need="`ask`: one of them"
         )
-    return [
-        MemoryItem(
-            kind,
-            _text(origin, "question", question),
-            _text(origin, "answer", answer),
-            forms=tuple(one.strip() for one in forms),
-            slots=slots,
-            source=str(row.get("source", origin)),
-            time=str(row.get("time", time)),
-            salience=_salience(origin, row.get("salience", 1.0)),
-            pinned=bool(row.get("pin", False)),
+    return [_item(origin, row, time, kind, pair, slots) for pair in pairs]
+
+
+def _of_route(origin: str, row: Mapping[str, Any], time: str) -> MemoryItem:
+    """A path on a map: how to get from its first place to its last."""
+    allowed = {*ROUTE_KEYS, "kind", "forms", "source", "time", "salience", "pin"}
+    if unknown := sorted(set(row) - allowed):
+        raise _fault(
+            origin, f"`{unknown[0]}` is no key of a trajectory", need=", ".join(sorted(allowed))
         )
-        for question, answer in pairs
-    ]
+    map_name, path = read_route(origin, row)
+    pair = route_question(map_name, path[0], path[-1]), route_answer(path)
+    return _item(origin, row, time, "trajectory", pair, {"map": map_name}, path)
+
+
+def _item(
+    origin: str,
+    row: Mapping[str, Any],
+    time: str,
+    kind: Kind,
+    pair: tuple[Any, Any],
+    slots: Mapping[str, str],
+    path: Path = (),
+) -> MemoryItem:
+    forms = row.get("forms", ())
+    if isinstance(forms, str) or not all(isinstance(one, str) and one.strip() for one in forms):
+        raise _fault(origin, "`forms` has to be a list of questions", got=repr(forms))
+    return MemoryItem(
+        kind,
+        _text(origin, "question", pair[0]),
+        _text(origin, "answer", pair[1]),
+        forms=tuple(one.strip() for one in forms),
+        slots=slots,
+        path=path,
+        source=str(row.get("source", origin)),
+        time=str(row.get("time", time)),
+        salience=_salience(origin, row.get("salience", 1.0)),
+        pinned=bool(row.get("pin", False)),
+    )
 
 
 def _slots(origin: str, given: Any) -> dict[str, str]:

@@ -20,7 +20,7 @@ from loraloom.pipeline.device_errors import device_errors
 from loraloom.pipeline.recall.bench import CURRENT, MemoryBench, Watch, base_of_model
 from loraloom.recall.forms import Form
 from loraloom.recall.gate import Decision, Seen, Vectors, decided
-from loraloom.recall.items import MemoryItem, items_of
+from loraloom.recall.items import MemoryItem, check_maps, items_of
 from loraloom.recall.journal import now
 from loraloom.recall.memory import Memory, opened
 
@@ -59,6 +59,7 @@ def write(
         bench = MemoryBench(memory, [_form(item) for item in items], watch)
         watch(f"looking at {len(items):,} items")
         kept = [entry.item for entry in memory.state.kept]
+        check_maps(items, kept)
         stored, mean = stored_vectors(bench, kept)
         decisions = decided(
             _seen(bench, items, mean),
