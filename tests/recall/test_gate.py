@@ -41,6 +41,17 @@ def test_new_items_get_ids_in_their_order_and_what_is_known_already_is_refused()
     assert state.next_id() == "m0003"
 
 
+def test_what_is_older_than_what_is_known_does_not_replace_it() -> None:
+    question = "Who is the king of Norland?"
+    state = after(*written(State(), seen(question, "Hadrel", time="2026-03-01")))
+    (old,) = written(state, seen(question, "Olaf", time="2026-02-01T10:00:00+00:00"))
+    assert (old.outcome, old.other) == ("skip", "m0001")
+    assert "older" in old.reason and "Hadrel" in old.reason
+    (same,) = written(state, seen(question, "Olaf", time="2026-03-01"))
+    (pinned,) = written(state, seen(question, "Olaf", time="2026-02-01", pinned=True))
+    assert same.outcome == pinned.outcome == "supersede"
+
+
 def test_a_repeat_reinforces_and_a_new_answer_replaces() -> None:
     state = after(*written(State(), seen("Who is the king of Norland?", "Hadrel")))
     (again,) = written(state, seen("Who is Norland's king?", "hadrel."))

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import Any
 
 import hypothesis.strategies as st
 from hypothesis import given
 
+from loraloom.recall.composed import inverses
 from loraloom.recall.derived import derived_forms, following
 from loraloom.recall.forms import Form
-from loraloom.recall.graph import edges_of, inverses, named
+from loraloom.recall.graph import FAST, drawn, edges_of, named, tracks
 from loraloom.recall.items import MemoryItem
 from loraloom.recall.state import Entry
 
@@ -17,9 +19,26 @@ PEOPLE = ("Ada", "Bren", "Cole", "Dora")
 RELATIONS = ("king", "home town", "friend")
 
 
-def fact(number: int, subject: str, relation: str, said: str, **more: str) -> Entry:
+def fact(number: int, subject: str, relation: str, said: str, **more: Any) -> Entry:
     question = f"What is the {relation} of {subject}?"
-    return Entry(MemoryItem("fact", question, said, id=f"m{number:04d}"), **more)  # type: ignore[arg-type]
+    own = {name: more.pop(name) for name in ("types", "pinned") if name in more}
+    return Entry(MemoryItem("fact", question, said, id=f"m{number:04d}", **own), **more)
+
+
+def lands(count: int = 4) -> list[Entry]:
+    """Lands with a capital, a flag and a king, each of whom has a pet."""
+    return [
+        fact(4 * land + place, *one)
+        for land in range(count)
+        for place, one in enumerate(
+            (
+                (f"Land{land}", "capital", f"Town{land}"),
+                (f"Land{land}", "flag", f"a star and {land} moons"),
+                (f"Land{land}", "king", f"King{land}"),
+                (f"King{land}", "pet", f"a goat of {land} years"),
+            )
+        )
+    ]
 
 
 @st.composite
@@ -88,6 +107,46 @@ def test_a_correction_is_carried_into_what_follows() -> None:
 
 def test_no_question_back_where_it_has_two_answers() -> None:
     entries = [fact(1, "Ada", "home town", "Tolm"), fact(2, "Bren", "home town", "Tolm")]
-    assert not derived_forms(entries)
+    assert not [form for form in derived_forms(entries) if form.kind == "inverse"]
     one = derived_forms(entries[:1])
     assert {form.answer for form in one} == {"Ada"} and {form.kind for form in one} == {"inverse"}
+
+
+def test_a_fact_that_fits_is_built_upon_and_a_slip_only_when_it_was_seen_twice() -> None:
+    slip = fact(90, "King1", "capital", "Brek")
+    found = tracks([*lands(), slip])
+    assert all(track.composed for name, track in found.items() if name != slip.id)
+    assert found[slip.id].fit < 0.2 < 0.6 < found["m0000"].fit
+    assert found[slip.id].score < FAST and not found[slip.id].composed
+    assert not following(both([*lands(), slip]), slip.id)
+    for more in ({"sightings": 2}, {"composed": True}, {"pinned": True}):
+        assert following(both([*lands(), fact(90, "King1", "capital", "Brek", **more)]), slip.id)
+
+
+def test_a_fact_about_a_thing_or_of_a_relation_that_nobody_spoke_of_is_built_upon() -> None:
+    news = [fact(90, "Nowhere", "capital", "Brek"), fact(91, "Land1", "coin", "the dram")]
+    found = tracks([*lands(), *news])
+    assert found["m0090"].composed and found["m0091"].composed
+    assert found["m0091"].fit == 0.5
+    assert all(track.composed for track in tracks(news).values())
+
+
+def test_a_type_that_is_given_decides() -> None:
+    told = {"subject": "land", "object": "town"}
+    entries = [fact(number, f"L{number}", "capital", f"T{number}", types=told) for number in range(4)]
+    wrong = fact(90, "Olaf", "capital", "Brek", types={"subject": "person", "object": "town"})
+    right = fact(91, "Westland", "capital", "Tolm", types=told)
+    found = tracks([*entries, wrong, right])
+    assert not found["m0090"].composed and found["m0091"].composed
+    assert {form.question for form in derived_forms(entries)} >= {"Of which land is T0 the capital?"}
+
+
+def test_terms_are_shares_and_what_is_no_longer_kept_is_drawn_without() -> None:
+    entries = [*lands(), fact(90, "Land1", "river", "the Dee", standing="superseded")]
+    for one in drawn(entries):
+        assert (one.track is None) == (one.standing == "superseded")
+        if one.track is not None:
+            terms = (one.track.confidence, one.track.fit, one.track.recency, one.track.hub)
+            assert all(0 <= term <= 1 for term in terms)
+    alone, hub = tracks(entries)["m0003"], tracks(entries)["m0002"]
+    assert alone.hub < hub.hub

@@ -48,6 +48,9 @@ def test_an_event_is_asked_for_each_of_its_slots_or_for_one() -> None:
         ({"subject": "Norland", "relation": "flag"}, "without its `object`"),
         ({"question": "Where?", "answer": "here", "salience": 0}, "`salience` is 0"),
         ({"question": "Where?", "answer": "here", "forms": "how"}, "list of questions"),
+        ({"question": "Where?", "answer": "here", "time": "yesterday"}, "ISO 8601"),
+        ({"question": "Where?", "answer": "here", "types": {"who": "king"}}, "`types` is"),
+        ({"question": "Where?", "answer": "here", "types": "king"}, "`types` is"),
         ({}, "nothing is asked"),
     ],
 )

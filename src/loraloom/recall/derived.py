@@ -9,8 +9,8 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
+from loraloom.recall.composed import graph_forms
 from loraloom.recall.forms import Form, held_out_forms
-from loraloom.recall.graph import graph_forms
 from loraloom.recall.items import key_of
 from loraloom.recall.state import Entry
 

@@ -17,7 +17,7 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from loraloom.recall.items import MemoryItem, same_answer
+from loraloom.recall.items import MemoryItem, older, same_answer
 from loraloom.recall.state import Entry, State
 
 Vectors = NDArray[np.float32]
@@ -158,6 +158,9 @@ def _decision(one: Seen, terms: Terms, same: Entry | None, threshold: float | No
     item = one.item
     if same is not None and same_answer(same.item.answer, item.answer):
         return Decision("reinforce", item, terms, f"the same as {same.id}", same.id, threshold)
+    if same is not None and not item.pinned and older(item, than=same.item):
+        newer = f"older than {same.id}, which says `{same.item.answer}`: {item.time}, {same.item.time}"
+        return Decision("skip", item, terms, newer, same.id, threshold)
     if same is not None:
         was = f"in place of {same.id}, which said `{same.item.answer}`"
         return Decision("supersede", item, terms, was, same.id, threshold)

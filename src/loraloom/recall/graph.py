@@ -1,53 +1,34 @@
-"""Facts as a graph: who stands in which relation to whom, and what follows from it.
+"""Facts as a graph: who stands in which relation to whom, and which facts may be built upon.
 
-An adapter learns a fact in the direction that it was asked in, and two facts do not compose by
-themselves: what follows has to be said, too. Here it is worked out from the facts that are kept, each
-time anew, so that a correction or a forgotten fact carries through.
+What a relation holds between is learnt from the facts themselves: a thing is what it does in other
+facts (Norland has a capital and a flag; Olaf is a king and has a pet). A fact that fits is built upon
+from the next sleep on. One that does not ("the capital of Olaf") is learnt and answered like any other,
+but nothing is composed from it until it was seen twice, or is pinned: it may be a slip.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Literal
 
-from loraloom.recall.forms import Distance, Form
 from loraloom.recall.items import MemoryItem, relation_of
-from loraloom.recall.state import Entry
+from loraloom.recall.state import Entry, Standing
 
-INVERSE = (
-    "Whose {r} is {o}?",
-    "Of which {t} is {o} the {r}?",
-    "{o} is the {r} of which {t}?",
-    "Which {t} has {o} as {r}?",
-    "Name the {t} whose {r} is {o}.",
-)
-INVERSE_NEAR = ("Tell me whose {r} is {o}.", "Do you know which {t} has {o} as {r}?")
-INVERSE_FAR = ("{o} is the {r}, but of which {t}?",)
-CHAIN = (
-    "{w} is the {r} of the {f} of {s}?",
-    "{w} is the {r} of {s}'s {f}?",
-    "Tell me the {r} of {s}'s {f}.",
-    "{s}'s {f}: {v} is the {r}?",
-)
-CHAIN_NEAR = ("Please tell me the {r} of the {f} of {s}.", "Do you know the {r} of {s}'s {f}?")
-CHAIN_FAR = ("Think of {s}'s {f}. Which {r} is it there?",)
-DETOUR = (
-    "{w} is the {r} of the {t} whose {f} is {s}?",
-    "Tell me the {r} of the {t} whose {f} is {s}.",
-    "{s} is the {f} of one {t}. {w} is its {r}?",
-    "The {t} with the {f} {s}: {v} is the {r}?",
-)
-DETOUR_NEAR = (
-    "Do you know the {r} of the {t} whose {f} is {s}?",
-    "Please tell me the {r} of the {t} with the {f} {s}.",
-)
-DETOUR_FAR = ("Which {r} goes with {s}, the {f}?",)
-"""o is the object, t the type of what is asked for, r the relation, w (small: v) the word that asks. Of
-two steps f is the first relation and s where it starts: a subject, or the object of a detour."""
-ANY_TYPE = "one"
-MOST_TWO_HOP = 2.0
-"""Two-hop questions of a sleep for each fact, at most: they grow with the square of the facts."""
+Side = Literal["subject", "object"]
+SIDES: tuple[Side, Side] = ("subject", "object")
+Role = tuple[str, Side]
+"""What a thing does in a fact: which relation, on which side of it."""
+CONFIDENCE, FIT, RECENCY, HUB = 0.6, 0.5, 0.2, 0.4
+"""Weights of the terms."""
+FAST = 0.6
+"""The score from which a fact is built upon at once. benchmarks/recall/relational.json has the shares
+of fitting and of other facts that reach it, and how both change with it."""
+SEEN_ENOUGH = 2
+"""Sightings after which a fact is built upon, whatever it looks like."""
+HALF_A_HUB = 16
+"""Other facts about one thing that make it half a hub."""
 
 
 @dataclass(frozen=True)
@@ -57,6 +38,7 @@ class Edge:
     Attributes:
         item: id of the item that says so.
         word: asks for the object: What, Who or Which.
+        types: of subject and object, where the person gave them.
     """
 
     item: str
@@ -64,16 +46,63 @@ class Edge:
     relation: str
     object: str
     word: str = "What"
+    types: Mapping[str, str] = field(default_factory=dict[str, str])
+
+    def end(self, side: Side) -> str:
+        """What stands there, as `named`."""
+        return named(self.subject if side == "subject" else self.object)
+
+    def role(self, side: Side) -> Role:
+        """What that does in this fact."""
+        return named(self.relation), side
+
+
+@dataclass(frozen=True)
+class Track:
+    """Why a fact is built upon, or not yet. Every term is between 0 and 1.
+
+    Attributes:
+        confidence: n / (n + 1) for n sightings; 1 where it is pinned.
+        fit: to the schema, see `Schema.fit`.
+        recency: 1 until a sleep has settled it, then 0.
+        hub: d / (d + `HALF_A_HUB`), d the other facts about the end of it that has more of them: what
+            is composed over a hub is much, and says little.
+        score: 0.6 confidence + 0.5 fit + 0.2 recency - 0.4 hub.
+        composed: it is built upon: the score reaches `FAST`, it was seen twice, is pinned, or was built
+            upon before.
+    """
+
+    confidence: float
+    fit: float
+    recency: float
+    hub: float
+    score: float
+    composed: bool
+
+
+@dataclass(frozen=True)
+class Drawn:
+    """A fact as the graph shows it; `track` is None of what is no longer kept."""
+
+    item: str
+    subject: str
+    relation: str
+    object: str
+    standing: Standing
+    track: Track | None
 
 
 def edge_of(item: MemoryItem) -> Edge | None:
     """The fact that an item states; None where it states none: an event, or any other question."""
     if item.kind != "fact":
         return None
-    related = relation_of(item.question)
-    if related is None:
+    asked, slots = relation_of(item.question), item.slots
+    subject = slots.get("subject", asked.subject if asked else "")
+    relation = slots.get("relation", asked.relation if asked else "")
+    if not subject or not relation:
         return None
-    return Edge(item.id, related.subject, related.relation, item.answer.rstrip("."), related.word)
+    word = asked.word if asked else "What"
+    return Edge(item.id, subject, relation, item.answer.rstrip("."), word, item.types)
 
 
 def edges_of(entries: Iterable[Entry]) -> list[Edge]:
@@ -83,96 +112,82 @@ def edges_of(entries: Iterable[Entry]) -> list[Edge]:
 
 
 def named(text: str) -> str:
-    """An entity without what changes nothing: case, punctuation, "the"."""
+    """A thing or a relation without what changes nothing: case, punctuation, "the"."""
     return " ".join(word for word in re.findall(r"\w+", text.casefold()) if word != "the")
 
 
-def inverses(edges: Sequence[Edge]) -> list[Edge]:
-    """The facts whose object has its relation to one subject only, so that the question back has one
-    answer."""
-    subjects: dict[tuple[str, str], set[str]] = {}
-    for edge in edges:
-        subjects.setdefault(_back(edge), set()).add(named(edge.subject))
-    return [edge for edge in edges if len(subjects[_back(edge)]) == 1]
+class Schema:
+    """What stands on both sides of each relation, learnt from facts."""
+
+    def __init__(self, edges: Sequence[Edge]) -> None:
+        self._facts: dict[str, list[tuple[str, Role]]] = {}
+        self._types: dict[str, str] = {}
+        self._beside: dict[Role, list[Edge]] = {}
+        for edge in edges:
+            for side in SIDES:
+                self._facts.setdefault(edge.end(side), []).append((edge.item, edge.role(side)))
+                self._beside.setdefault(edge.role(side), []).append(edge)
+                if side in edge.types:
+                    self._types[edge.end(side)] = named(edge.types[side])
+
+    def fit(self, edge: Edge) -> float:
+        """How well a fact fits the others, from 0 to 1: as well as the side that fits less.
+
+        A side fits by the share of the other facts of the relation whose thing there is of the same
+        type, counted from one half: (same + 1/2) / (others + 1).
+        """
+        return min(self._fit(edge, side) for side in SIDES)
+
+    def hub(self, edge: Edge) -> float:
+        """How much of a hub the end with more other facts is, from 0 to 1."""
+        others = max(len(self._other_roles(edge, side)) for side in SIDES)
+        return others / (others + HALF_A_HUB)
+
+    def _fit(self, edge: Edge, side: Side) -> float:
+        others = [one for one in self._beside[edge.role(side)] if one.item != edge.item]
+        own = self._types.get(edge.end(side))
+        typed = [self._types[one.end(side)] for one in others if one.end(side) in self._types]
+        if own is not None and typed:
+            return _share(typed.count(own), len(typed))
+        roles = set(self._other_roles(edge, side))
+        if not roles:  # Nothing else is known of it, which speaks against nothing.
+            alone = sum(not self._other_roles(one, side) for one in others)
+            return max(0.5, _share(alone, len(others)))
+        played = [set(self._other_roles(one, side)) | {edge.role(side)} for one in others]
+        return _share(max(sum(role in theirs for theirs in played) for role in roles), len(others))
+
+    def _other_roles(self, edge: Edge, side: Side) -> list[Role]:
+        """What the thing there does in other facts."""
+        return [role for item, role in self._facts[edge.end(side)] if item != edge.item]
 
 
-def chains(edges: Sequence[Edge]) -> list[tuple[Edge, Edge]]:
-    """Two facts in a row: the object of the first is the subject of the second."""
-    out: dict[str, list[Edge]] = {}
-    for edge in edges:
-        out.setdefault(named(edge.subject), []).append(edge)
-    return [
-        (first, second)
-        for first in edges
-        for second in out.get(named(first.object), ())
-        if named(second.object) not in (named(first.subject), named(first.object))
-    ]
-
-
-def detours(edges: Sequence[Edge]) -> list[tuple[Edge, Edge]]:
-    """Two facts of one subject, the first of them asked backwards."""
-    out: dict[str, list[Edge]] = {}
-    for edge in edges:
-        out.setdefault(named(edge.subject), []).append(edge)
-    return [
-        (first, second)
-        for first in inverses(edges)
-        for second in out[named(first.subject)]
-        if second.relation.casefold() != first.relation.casefold()
-    ]
-
-
-def graph_forms(entries: Sequence[Entry], *, held_out: bool = False) -> list[Form]:
-    """Inverse and two-hop questions of the facts that are kept.
-
-    Args:
-        held_out: wordings that are never trained, instead of those that are.
-    """
+def tracks(entries: Sequence[Entry]) -> dict[str, Track]:
+    """Whether each fact among what is kept is built upon, and why, by id."""
     edges = edges_of(entries)
-    forms: list[Form] = []
-    for edge in inverses(edges):
-        parts = {"o": edge.object, "r": edge.relation, "t": ANY_TYPE}
-        asked = _asked(parts, held_out, INVERSE, INVERSE_NEAR, INVERSE_FAR)
-        forms += [Form("", one, edge.subject, at, "inverse", (edge.item,)) for one, at in asked]
-    for straight, (first, second) in _two_hops(edges):
-        parts = {
-            "w": second.word,
-            "v": second.word.lower(),
-            "r": second.relation,
-            "f": first.relation,
-            "s": first.subject if straight else first.object,
-            "t": ANY_TYPE,
-        }
-        wordings = (CHAIN, CHAIN_NEAR, CHAIN_FAR) if straight else (DETOUR, DETOUR_NEAR, DETOUR_FAR)
-        of = (first.item, second.item)
-        asked = _asked(parts, held_out, *wordings)
-        forms += [Form("", one, second.object, at, "two_hop", of) for one, at in asked]
-    return forms
+    schema = Schema(edges)
+    of_id = {entry.id: entry for entry in entries}
+    return {edge.item: _track(of_id[edge.item], edge, schema) for edge in edges}
 
 
-def _two_hops(edges: Sequence[Edge]) -> list[tuple[bool, tuple[Edge, Edge]]]:
-    """As many as are borne, spread evenly over all: (whether it goes straight on, the two facts)."""
-    found = [(True, one) for one in chains(edges)] + [(False, one) for one in detours(edges)]
-    most = round(MOST_TWO_HOP * len(edges))
-    if len(found) <= most:
-        return found
-    return [found[number * len(found) // most] for number in range(most)]
-
-
-def _asked(
-    parts: dict[str, str],
-    held_out: bool,
-    trained: Sequence[str],
-    near: Sequence[str],
-    far: Sequence[str],
-) -> list[tuple[str, Distance]]:
-    if not held_out:
-        return [(one.format(**parts), "verbatim") for one in trained]
+def drawn(entries: Sequence[Entry]) -> list[Drawn]:
+    """Every fact that was ever written, in that order, with its standing."""
+    found = tracks(entries)
+    edges = [(entry, edge_of(entry.item)) for entry in entries]
     return [
-        *((one.format(**parts), "near") for one in near),
-        *((one.format(**parts), "far") for one in far),
+        Drawn(entry.id, edge.subject, edge.relation, edge.object, entry.standing, found.get(entry.id))
+        for entry, edge in edges
+        if edge is not None
     ]
 
 
-def _back(edge: Edge) -> tuple[str, str]:
-    return edge.relation.casefold(), named(edge.object)
+def _track(entry: Entry, edge: Edge, schema: Schema) -> Track:
+    confidence = 1.0 if entry.item.pinned else entry.sightings / (entry.sightings + 1)
+    fit, hub = schema.fit(edge), schema.hub(edge)
+    recency = 0.0 if entry.consolidated else 1.0
+    score = CONFIDENCE * confidence + FIT * fit + RECENCY * recency - HUB * hub
+    enough = entry.item.pinned or entry.sightings >= SEEN_ENOUGH
+    return Track(confidence, fit, recency, hub, score, entry.composed or enough or score >= FAST)
+
+
+def _share(same: int, others: int) -> float:
+    return (same + 0.5) / (others + 1)

@@ -10,6 +10,7 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from datetime import UTC, datetime
 from typing import Any, Literal, cast, get_args
 
 from loraloom.errors import DataError
@@ -25,9 +26,9 @@ from loraloom.recall.routes import (
 Kind = Literal["event", "fact", "trajectory"]
 LONGEST = 2000
 """Characters of a question or an answer: more is a document, and no memory."""
-KEYS = frozenset(
-    ("kind", "question", "answer", "forms", "statement", "ask", "source", "time", "salience", "pin")
-)
+ABOUT = ("types", "source", "time", "salience", "pin")
+"""What a row says beside what is asked and answered."""
+KEYS = frozenset(("kind", "question", "answer", "forms", "statement", "ask", *ABOUT))
 EVENT_SLOTS = ("who", "what", "where", "when")
 FACT_SLOTS = ("subject", "relation", "object")
 EVENT_QUESTIONS: Mapping[str, str] = {
@@ -66,6 +67,7 @@ class MemoryItem:
     Attributes:
         forms: other ways to ask for it, the person's own.
         slots: what it was written as, where that was no question; of a trajectory its map.
+        types: of a fact's subject and object, where its writer says what they are.
         path: of a trajectory, places and moves in turn.
         source: file and line, or who said it.
         time: when it was written, ISO 8601 in UTC.
@@ -79,6 +81,7 @@ class MemoryItem:
     answer: str
     forms: tuple[str, ...] = ()
     slots: Mapping[str, str] = field(default_factory=dict[str, str])
+    types: Mapping[str, str] = field(default_factory=dict[str, str])
     path: Path = ()
     source: str = ""
     time: str = ""
@@ -127,6 +130,12 @@ def key_of(question: str) -> str:
     text = f"{related.relation} of {related.subject}" if related else question
     words = re.findall(r"\w+", text.casefold())
     return " ".join(word for word in words if word != "the")
+
+
+def older(item: MemoryItem, than: MemoryItem) -> bool:
+    """Whether an item is of an earlier time; not, where one of the two has none."""
+    mine, theirs = _moment(item.time), _moment(than.time)
+    return mine is not None and theirs is not None and mine < theirs
 
 
 def same_answer(one: str, other: str) -> bool:
@@ -247,9 +256,10 @@ def _item(
         _text(origin, "answer", pair[1]),
         forms=tuple(one.strip() for one in forms),
         slots=slots,
+        types=_types(origin, kind, row.get("types", {})),
         path=path,
         source=str(row.get("source", origin)),
-        time=str(row.get("time", time)),
+        time=_time(origin, row.get("time", time)),
         salience=_salience(origin, row.get("salience", 1.0)),
         pinned=bool(row.get("pin", False)),
     )
@@ -265,6 +275,35 @@ def _slots(origin: str, given: Any) -> dict[str, str]:
             raise _fault(origin, f"`{name}` is no slot", need=", ".join(allowed))
         _text(origin, name, value)
     return {name: str(slots[name]).strip() for name in allowed if name in slots}
+
+
+def _types(origin: str, kind: Kind, given: Any) -> dict[str, str]:
+    """What a fact's subject and object are."""
+    types = cast(Mapping[Any, Any], given) if isinstance(given, Mapping) else None
+    if types is None or not types.keys() <= {"subject", "object"} or (types and kind != "fact"):
+        raise _fault(
+            origin,
+            f"`types` is {given!r}",
+            need='what a fact\'s subject and object are: {"subject": "land", "object": "king"}',
+        )
+    return {name: _text(origin, name, types[name]) for name in ("subject", "object") if name in types}
+
+
+def _time(origin: str, given: Any) -> str:
+    if _moment(str(given)) is None:
+        raise _fault(
+            origin, f"`time` is {given!r}", need="ISO 8601, as 2026-01-31 or 2026-01-31T12:00:00+00:00"
+        )
+    return str(given)
+
+
+def _moment(time: str) -> datetime | None:
+    """A point in time, in UTC where it names no zone; None where it is not ISO 8601."""
+    try:
+        read = datetime.fromisoformat(time)
+    except ValueError:
+        return None
+    return read if read.tzinfo is not None else read.replace(tzinfo=UTC)
 
 
 def _of_event(origin: str, slots: Mapping[str, str], ask: Any) -> list[tuple[str, str]]:

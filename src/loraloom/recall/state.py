@@ -19,6 +19,7 @@ class Entry:
     Attributes:
         wake: number of the `learn` that it was learnt in; None where it only stands in the journal.
         consolidated: a sleep has settled it.
+        composed: a sleep has built upon it: what follows from it was trained, too.
         sightings: how often it was written.
         loss: of its answer when it was last rehearsed, in nats a token.
     """
@@ -27,6 +28,7 @@ class Entry:
     standing: Standing = "kept"
     wake: int | None = None
     consolidated: bool = False
+    composed: bool = False
     sightings: int = 1
     loss: float | None = None
 
@@ -125,6 +127,8 @@ def _slept(state: State, record: Mapping[str, Any]) -> None:
     state.generation = record["generation"]
     for name in record["replayed"]:
         state.entries[name].consolidated = True
+    for name in record.get("composed", ()):
+        state.entries[name].composed = True
     _rehearsed(state, record)
 
 

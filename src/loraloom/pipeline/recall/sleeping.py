@@ -11,6 +11,7 @@ from loraloom.pipeline.recall.bench import MemoryBench, Watch
 from loraloom.pipeline.recall.learning import Trained
 from loraloom.pipeline.recall.settle import settled
 from loraloom.recall.forms import trained_forms
+from loraloom.recall.graph import tracks
 from loraloom.recall.memory import opened
 from loraloom.recall.recipe import RECIPE, Recipe
 from loraloom.recall.verdict import worse
@@ -46,6 +47,7 @@ def sleep(folder: Path, watch: Watch, *, recipe: Recipe = RECIPE) -> Trained | N
             "committed": reason is None,
             "reason": reason,
             "replayed": [entry.id for entry in known],
+            "composed": [name for name, track in tracks(known).items() if track.composed],
             "replayed_rows": made.replayed,
             "steps": made.steps,
             "tokens": made.tokens,
