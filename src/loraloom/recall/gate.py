@@ -18,10 +18,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from loraloom.recall.items import MemoryItem, older, same_answer
+from loraloom.recall.repeats import Repeats
 from loraloom.recall.state import Entry, State
+from loraloom.recall.whitening import Vectors
 
-Vectors = NDArray[np.float32]
-"""[items, D], each of length 1."""
 Outcome = Literal["insert", "reinforce", "supersede", "skip"]
 SURPRISE, NOVELTY, REWARD, PIN = 0.5, 0.3, 0.2, 1.0
 """Weights of the terms."""
@@ -112,15 +112,21 @@ def decided(
     """
     needed = scope_needed(stored)
     terms = [terms_of(one, stored, needed, guessing) for one in seen]
+    known = dict(state.by_key())
+    repeats = Repeats(state.kept)
+    same = [known.get(one.item.key) or repeats.of(one.item) for one in seen]
     threshold = None
     if write_rate is not None:
-        scores = [*state.scores, *(one.score for one in terms if one.in_scope)]
-        threshold = float(np.quantile(scores, 1 - write_rate)) if scores else 0.0
-    known = dict(state.by_key())
+        new = [
+            rank_of(term, repeated=entry is not None and same_answer(entry.item.answer, one.item.answer))
+            for one, term, entry in zip(seen, terms, same, strict=True)
+        ]
+        threshold = threshold_of([*state.ranks, *new], write_rate)
     decisions: list[Decision] = []
     written = 0
-    for one, term in zip(seen, terms, strict=True):
-        found = _decision(one, term, known.get(one.item.key), threshold)
+    for one, term, entry in zip(seen, terms, same, strict=True):
+        # What came earlier in this write counts too, where it has the same key.
+        found = _decision(one, term, known.get(one.item.key) or entry, threshold)
         if found.outcome in ("insert", "supersede"):
             other = found.other
             item = replace(found.item, id=state.next_id(written), supersedes=other)
@@ -129,6 +135,20 @@ def decided(
             known[item.key] = Entry(item)
         decisions.append(found)
     return decisions
+
+
+def rank_of(terms: Terms, *, repeated: bool) -> float:
+    """What an item comes by for its place in a write rate: its score; none where it is out of scope or
+    says what is kept already."""
+    return -math.inf if repeated or not terms.in_scope else terms.score
+
+
+def threshold_of(ranks: Sequence[float], write_rate: float) -> float:
+    """The score that this share of `ranks` reaches, or the lowest one where fewer have one; 0 where
+    none has."""
+    finite = [rank for rank in ranks if rank > -math.inf]
+    place = max(1, round(write_rate * len(ranks)))
+    return sorted(finite, reverse=True)[min(place, len(finite)) - 1] if finite else 0.0
 
 
 def terms_of(one: Seen, stored: Vectors, needed: float | None, guessing: float) -> Terms:
@@ -157,7 +177,8 @@ def scope_needed(stored: Vectors) -> float | None:
 def _decision(one: Seen, terms: Terms, same: Entry | None, threshold: float | None) -> Decision:
     item = one.item
     if same is not None and same_answer(same.item.answer, item.answer):
-        return Decision("reinforce", item, terms, f"the same as {same.id}", same.id, threshold)
+        words = "" if same.item.key == item.key else ", in other words"
+        return Decision("reinforce", item, terms, f"the same as {same.id}{words}", same.id, threshold)
     if same is not None and not item.pinned and older(item, than=same.item):
         newer = f"older than {same.id}, which says `{same.item.answer}`: {item.time}, {same.item.time}"
         return Decision("skip", item, terms, newer, same.id, threshold)

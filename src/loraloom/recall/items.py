@@ -140,7 +140,7 @@ def older(item: MemoryItem, than: MemoryItem) -> bool:
 
 def same_answer(one: str, other: str) -> bool:
     """Whether two answers say the same, but for case, white space and the full stop."""
-    return _bare(one) == _bare(other)
+    return bare(one) == bare(other)
 
 
 def items_of(rows: Sequence[tuple[str, Mapping[str, Any]]], time: str) -> list[MemoryItem]:
@@ -366,7 +366,8 @@ def _salience(origin: str, value: Any) -> float:
     return float(value)
 
 
-def _bare(answer: str) -> str:
+def bare(answer: str) -> str:
+    """An answer without what changes nothing."""
     return " ".join(answer.casefold().split()).rstrip(".")
 
 

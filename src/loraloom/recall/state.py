@@ -3,11 +3,12 @@ give the same state."""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
-from loraloom.recall.items import MemoryItem, item_of_plain
+from loraloom.recall.items import MemoryItem, item_of_plain, key_of
 
 Standing = Literal["kept", "superseded", "forgotten"]
 
@@ -47,6 +48,8 @@ class State:
         sleeps: how often something was settled.
         refused: what the gate would not have, with its reason.
         told: lines that report what a training did.
+        ranks: of all that was ever seen, what a write rate goes by: the score, or minus infinity for
+            what was out of scope or had been written before.
     """
 
     entries: dict[str, Entry] = field(default_factory=dict[str, Entry])
@@ -56,7 +59,7 @@ class State:
     written: int = 0
     refused: list[dict[str, Any]] = field(default_factory=list[dict[str, Any]])
     told: list[dict[str, Any]] = field(default_factory=list[dict[str, Any]])
-    scores: list[float] = field(default_factory=list[float])
+    ranks: list[float] = field(default_factory=list[float])
 
     @property
     def kept(self) -> list[Entry]:
@@ -93,18 +96,33 @@ def replayed(records: Iterable[Mapping[str, Any]]) -> State:
 def _wrote(state: State, record: Mapping[str, Any]) -> None:
     for decision in record["decisions"]:
         outcome = decision["outcome"]
-        state.scores.append(decision["terms"]["score"])
+        state.ranks.append(_rank(decision))
         if outcome == "skip":
             state.refused.append({**decision, "at": record["at"]})
         elif outcome == "reinforce":
             entry = state.entries[decision["other"]]
             entry.sightings += 1
+            _ask_it_so_too(entry, item_of_plain(decision["item"]))
         else:
             item = item_of_plain(decision["item"])
             state.written += 1
             state.entries[item.id] = Entry(item)
             if item.supersedes is not None:
                 state.entries[item.supersedes].standing = "superseded"
+
+
+def _rank(decision: Mapping[str, Any]) -> float:
+    terms = decision["terms"]
+    scope, needed = terms.get("scope"), terms.get("scope_needed")
+    is_out = scope is not None and needed is not None and scope < needed
+    return -math.inf if is_out or decision["outcome"] == "reinforce" else terms["score"]
+
+
+def _ask_it_so_too(entry: Entry, again: MemoryItem) -> None:
+    """What was written again in other words is asked for in these too."""
+    new = [one for one in again.asked if key_of(one) not in {key_of(own) for own in entry.item.asked}]
+    if new:
+        entry.item = replace(entry.item, forms=(*entry.item.forms, *new))
 
 
 def _learnt(state: State, record: Mapping[str, Any]) -> None:

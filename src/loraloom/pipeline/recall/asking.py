@@ -8,19 +8,23 @@ from pathlib import Path
 from loraloom.errors import RequestError
 from loraloom.pipeline.device_errors import device_errors
 from loraloom.pipeline.recall.bench import CURRENT, MemoryBench, Watch
-from loraloom.pipeline.recall.writing import normal, raw_vectors, stored_vectors
+from loraloom.pipeline.recall.keys import Keys
 from loraloom.recall.forms import Form
 from loraloom.recall.memory import opened
 
 
 @dataclass(frozen=True)
 class Found:
-    """What retrieval put into the prompt."""
+    """What retrieval put into the prompt.
+
+    Attributes:
+        nearness: cosine of its key to the question's, plus cosine of their words.
+    """
 
     item: str
     question: str
     answer: str
-    cosine: float
+    nearness: float
 
 
 @dataclass(frozen=True)
@@ -74,10 +78,10 @@ def _found(bench: MemoryBench, questions: list[str]) -> list[Found | None]:
     items = [entry.item for entry in bench.memory.state.kept]
     if not items:
         return [None] * len(questions)
-    stored, mean = stored_vectors(bench, items)
-    cosines = normal(raw_vectors(bench, questions) - mean) @ stored.T
-    best = cosines.argmax(1)
-    return [
-        Found(items[place].id, items[place].question, items[place].answer, float(row[place]))
-        for row, place in zip(cosines, best, strict=True)
-    ]
+    keys = Keys(bench, items)
+    found: list[Found | None] = []
+    for near_N in keys.nearness(questions):
+        place = int(near_N.argmax())
+        item = items[place]
+        found.append(Found(item.id, item.question, item.answer, float(near_N[place])))
+    return found

@@ -22,12 +22,12 @@ from loraloom.pipeline.recall.anchors import Anchors, anchors_of
 from loraloom.pipeline.recall.bench import CURRENT, MemoryBench, Watch
 from loraloom.pipeline.recall.course import Course, Start
 from loraloom.pipeline.recall.exam import Answered, Exam
+from loraloom.pipeline.recall.keys import Keys
 from loraloom.pipeline.recall.learning import SEEDS, Trained, Writers, writers_of
 from loraloom.pipeline.recall.material import Material, material_of
 from loraloom.pipeline.recall.settle import rebuilt
 from loraloom.pipeline.recall.update import Update
 from loraloom.pipeline.recall.wake import examined
-from loraloom.pipeline.recall.writing import stored_vectors
 from loraloom.recall.derived import derived_forms, following, settled_of
 from loraloom.recall.forms import held_out_forms, trained_forms
 from loraloom.recall.memory import Memory, opened
@@ -204,8 +204,8 @@ def _nearest(bench: MemoryBench, entry: Entry, others: Sequence[Entry]) -> list[
     """Places of the items whose questions are nearest to the target's."""
     if not others:
         return []
-    vectors, _ = stored_vectors(bench, [entry.item, *(one.item for one in others)])
-    return np.argsort(-(vectors[1:] @ vectors[0]))[:NEIGHBOURS].tolist()
+    (nearness,) = Keys(bench, [one.item for one in others]).nearness([entry.item.question])
+    return np.argsort(-nearness)[:NEIGHBOURS].tolist()
 
 
 def _suppressed(

@@ -8,24 +8,17 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-import torch
-from numpy.typing import NDArray
-
-from loraloom.data.batches import collate
 from loraloom.data.load import load_table
-from loraloom.data.rows import Row
 from loraloom.errors import RequestError
 from loraloom.pipeline.device_errors import device_errors
 from loraloom.pipeline.recall.bench import CURRENT, MemoryBench, Watch, base_of_model
+from loraloom.pipeline.recall.keys import vectors_of
 from loraloom.recall.forms import Form
-from loraloom.recall.gate import Decision, Seen, Vectors, decided
+from loraloom.recall.gate import Decision, Seen, decided
 from loraloom.recall.items import MemoryItem, check_maps, items_of
 from loraloom.recall.journal import now
 from loraloom.recall.memory import Memory, opened
-
-VECTOR_ROWS = 64
-"""Questions that are read together for their keys."""
+from loraloom.recall.whitening import normal
 
 
 @device_errors()
@@ -60,11 +53,10 @@ def write(
         watch(f"looking at {len(items):,} items")
         kept = [entry.item for entry in memory.state.kept]
         check_maps(items, kept)
-        stored, mean = stored_vectors(bench, kept)
         decisions = decided(
-            _seen(bench, items, mean),
+            _seen(bench, items),
             memory.state,
-            stored,
+            normal(vectors_of(bench, [item.question for item in kept])),
             guessing=math.log(bench.base.model.config.get_text_config().vocab_size),
             write_rate=write_rate,
         )
@@ -83,11 +75,11 @@ def _rows_of_files(data: Sequence[str]) -> list[tuple[str, Mapping[str, Any]]]:
     ]
 
 
-def _seen(bench: MemoryBench, items: Sequence[MemoryItem], mean: NDArray[np.float32]) -> list[Seen]:
+def _seen(bench: MemoryBench, items: Sequence[MemoryItem]) -> list[Seen]:
     rows = bench.rows([_form(item) for item in items])
     with bench.seated({CURRENT: bench.total}) as trials:
         sums = next(iter(bench.sums(rows, trials).values()))
-    vectors = normal(raw_vectors(bench, [item.question for item in items]) - mean)
+    vectors = normal(vectors_of(bench, [item.question for item in items]))
     losses = sums.loss / sums.weight
     right = sums.correct == sums.weight
     return [
@@ -98,64 +90,3 @@ def _seen(bench: MemoryBench, items: Sequence[MemoryItem], mean: NDArray[np.floa
 
 def _form(item: MemoryItem) -> Form:
     return Form(item.id, item.question, item.answer)
-
-
-# -- keys ----------------------------------------------------------------------------------------------
-
-
-def stored_vectors(
-    bench: MemoryBench, items: Sequence[MemoryItem]
-) -> tuple[Vectors, NDArray[np.float32]]:
-    """Keys of the stored questions, [items, D], and the mean that they are measured from, [D].
-
-    The mean is that of texts which have nothing to do with the memory: hidden states of all texts point
-    the same way to a large part.
-    """
-    mean = raw_vectors(bench, COMMON).mean(0)
-    raw = raw_vectors(bench, [item.question for item in items])
-    return normal(raw - mean), mean
-
-
-def normal(vectors_ND: NDArray[np.float32]) -> Vectors:
-    """The same directions, of length 1."""
-    return vectors_ND / np.maximum(np.linalg.norm(vectors_ND, axis=-1, keepdims=True), 1e-9)
-
-
-@torch.no_grad()
-def raw_vectors(bench: MemoryBench, texts: Sequence[str]) -> NDArray[np.float32]:
-    """The base's hidden states after its middle block, averaged over the tokens of each text, [N, D]."""
-    width = bench.base.model.config.get_text_config().hidden_size
-    found = np.zeros((len(texts), width), dtype=np.float32)
-    tokenizer = bench.base.tokenizer
-    rows = [
-        Row(ids, ids)
-        for text in texts
-        for ids in [np.array(tokenizer([text], add_special_tokens=False)["input_ids"][0], np.int32)]
-    ]
-    order = sorted((i for i in range(len(rows)) if len(rows[i])), key=lambda i: len(rows[i]))
-    for start in range(0, len(order), VECTOR_ROWS):
-        chosen = order[start : start + VECTOR_ROWS]
-        batch = collate([rows[i] for i in chosen], bench.base.pad_id, "causal_lm").to(
-            bench.packed.device
-        )
-        with bench.packed.base_only() as model:
-            states = model(input_ids=batch.input_ids, output_hidden_states=True, use_cache=False)
-        hidden_BTD = states.hidden_states[len(states.hidden_states) // 2].float()
-        mask_BT1 = batch.attention_mask[..., None]
-        mean_BD = (hidden_BTD * mask_BT1).sum(1) / mask_BT1.sum(1)
-        found[chosen] = mean_BD.cpu().numpy()
-    return found
-
-
-COMMON = (
-    "What is the weather like today?",
-    "How do I make a cup of tea?",
-    "Who was the first king?",
-    "Where is the nearest shop?",
-    "When does the train leave?",
-    "Tell me a story about a dog.",
-    "Why is the sky blue?",
-    "Which of these is the largest?",
-    "What did the boy say to his mother?",
-    "Name three kinds of fruit.",
-)

@@ -1,0 +1,87 @@
+"""Keys of stored questions: which of them another question asks, and how far it lies from all of them.
+
+A key is the base's hidden state after its middle block, averaged over the tokens, from which the mean of
+everyday questions is taken: hidden states of all texts point the same way to a large part.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Generator, Sequence
+from typing import TYPE_CHECKING
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from loraloom.data.batches import collate
+from loraloom.data.rows import Row
+from loraloom.recall.forms import trained_forms
+from loraloom.recall.items import MemoryItem
+from loraloom.recall.lexicon import EVERYDAY, Lexicon
+from loraloom.recall.whitening import Vectors, normal, whitening
+
+if TYPE_CHECKING:
+    from loraloom.pipeline.recall.bench import MemoryBench
+
+ROWS = 64
+"""Questions that are read together."""
+FITTED = 64
+"""Items whose wordings fit the map: more of them find no more."""
+
+
+def vectors_of(bench: MemoryBench, questions: Sequence[str]) -> NDArray[np.float32]:
+    """Hidden states of questions from the everyday ones' mean, [N, D]."""
+    return hidden_states(bench, questions) - hidden_states(bench, EVERYDAY).mean(0)
+
+
+class Keys:
+    """What is stored, to be found by other wordings: cosine of hidden states under a map that brings
+    wordings of one item together, plus cosine of words.
+
+    Args:
+        items: [N]; the map is fitted to the trained wordings of `FITTED` of them.
+    """
+
+    def __init__(self, bench: MemoryBench, items: Sequence[MemoryItem]) -> None:
+        self._bench = bench
+        questions = [item.question for item in items]
+        own_ND = vectors_of(bench, questions)
+        fitted = items[:: -(-len(items) // FITTED) or 1]
+        wordings = [[form.question for form in trained_forms(item)] for item in fitted]
+        read_MD = vectors_of(bench, [question for of_item in wordings for question in of_item])
+        ends = np.cumsum([len(of_item) for of_item in wordings])
+        self._map_DD = whitening(np.split(read_MD, ends[:-1]) if wordings else [], own_ND.shape[1])
+        self._keys_ND: Vectors = normal(own_ND @ self._map_DD)
+        self._lexicon = Lexicon(questions)
+
+    def nearness(self, questions: Sequence[str]) -> Generator[NDArray[np.float64]]:
+        """Of each question to each stored one, [N]; the higher the nearer, 2 for the same words."""
+        vectors_QD = normal(vectors_of(self._bench, questions) @ self._map_DD)
+        for question, vector_D in zip(questions, vectors_QD, strict=True):
+            yield self._keys_ND @ vector_D + self._lexicon.cosines(question)
+
+
+@torch.no_grad()
+def hidden_states(bench: MemoryBench, texts: Sequence[str]) -> NDArray[np.float32]:
+    """The base's hidden states after its middle block, averaged over the tokens of each text, [N, D]."""
+    width = bench.base.model.config.get_text_config().hidden_size
+    found = np.zeros((len(texts), width), dtype=np.float32)
+    tokenizer = bench.base.tokenizer
+    rows = [
+        Row(ids, ids)
+        for text in texts
+        for ids in [np.array(tokenizer([text], add_special_tokens=False)["input_ids"][0], np.int32)]
+    ]
+    order = sorted((i for i in range(len(rows)) if len(rows[i])), key=lambda i: len(rows[i]))
+    for start in range(0, len(order), ROWS):
+        chosen = order[start : start + ROWS]
+        batch = collate([rows[i] for i in chosen], bench.base.pad_id, "causal_lm").to(
+            bench.packed.device
+        )
+        with bench.packed.base_only() as model:
+            states = model(input_ids=batch.input_ids, output_hidden_states=True, use_cache=False)
+        hidden_BTD = states.hidden_states[len(states.hidden_states) // 2].float()
+        mask_BT1 = batch.attention_mask[..., None]
+        mean_BD = (hidden_BTD * mask_BT1).sum(1) / mask_BT1.sum(1)
+        found[chosen] = mean_BD.cpu().numpy()
+    return found

@@ -1,0 +1,59 @@
+"""Whether a question is about something that is remembered: only then may the memory answer.
+
+Otherwise the bare base does, and does so bit by bit as without a memory. The decision takes words alone:
+it needs no model, and is the same wherever it is made.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+from loraloom.recall.lexicon import Lexicon, named, words_of
+
+ENOUGH = 0.5
+"""Of what tells a stored question apart: a question that has so much of it is about the same."""
+
+
+@dataclass(frozen=True)
+class Route:
+    """Where a question goes, and why.
+
+    Attributes:
+        remembered: the memory answers.
+        nearest: the stored question whose words it shares most; None where nothing is stored.
+        share: of what tells that one apart.
+        stranger: a name in the question that is nowhere in the memory.
+    """
+
+    remembered: bool
+    nearest: str | None
+    share: float
+    stranger: str | None
+
+
+class Router:
+    """Decides by words.
+
+    Args:
+        questions: everything that is remembered is asked for by one of them.
+        answers: names that stand in these are known too.
+    """
+
+    def __init__(self, questions: Sequence[str], answers: Iterable[str] = ()) -> None:
+        self._questions = questions
+        self._lexicon = Lexicon(questions)
+        self._answered = {word for answer in answers for word in words_of(answer)}
+
+    def route(self, question: str) -> Route:
+        """Where a question goes."""
+        if not self._questions:
+            return Route(False, None, 0.0, None)
+        covered_N = self._lexicon.covered(question)
+        best = int(covered_N.argmax())
+        share = float(covered_N[best])
+        stranger = next((name for name in sorted(named(question)) if self._is_strange(name)), None)
+        return Route(stranger is None and share >= ENOUGH, self._questions[best], share, stranger)
+
+    def _is_strange(self, name: str) -> bool:
+        return name not in self._lexicon and name not in self._answered
