@@ -66,6 +66,32 @@ def test_a_repeat_reinforces_and_a_new_answer_replaces() -> None:
     assert [entry.item.answer for entry in both.kept] == ["Olaf"]
 
 
+def test_a_repeat_in_other_words_is_not_written_and_its_words_are_kept() -> None:
+    state = after(*written(State(), seen("Who is the king of Norland?", "Hadrel")))
+    (again,) = written(state, seen("Tell me who is king of Norland, please.", "Hadrel."))
+    assert (again.outcome, again.other) == ("reinforce", "m0001") and "in other words" in again.reason
+    both = replayed(
+        {"op": "write", "at": "", "decisions": [asdict(one)]}
+        for one in (*written(State(), seen("Who is the king of Norland?", "Hadrel")), again)
+    )
+    assert list(both.entries) == ["m0001"] and both.entries["m0001"].sightings == 2
+    assert both.entries["m0001"].item.forms == (again.item.question,)
+
+
+def test_a_write_rate_counts_what_is_out_of_scope_and_what_is_a_repeat() -> None:
+    rng = np.random.default_rng(0)
+    cluster = np.eye(1, 32, dtype=np.float32) + 0.01 * rng.normal(size=(10, 32)).astype(np.float32)
+    cluster /= np.linalg.norm(cluster, axis=1, keepdims=True)
+    state = after(*written(State(), *(seen(f"Who is {number}?", "Tolm") for number in range(10))))
+    strays = [seen(f"xyz {number}", "abc", loss=20.0, place=20 + number) for number in range(8)]
+    repeats = [seen("Who is 3?", "Tolm")] * 2
+    new = [seen(f"What is {name}?", "Brek", loss=5.0) for name in ("Ada", "Olaf")]
+    decisions = written(state, *strays, *repeats, *new, rate=0.5, stored=cluster)
+    outcomes = [one.outcome for one in decisions]
+    # Half of all that was seen is more than what is in scope: all of that is written.
+    assert outcomes == ["skip"] * 8 + ["reinforce"] * 2 + ["insert"] * 2
+
+
 def test_a_write_rate_keeps_the_most_surprising_and_a_pin_overrides_it() -> None:
     losses = [1.0, 2.0, 3.0, 4.0, 5.0, 6.0, 7.0, 8.0]
     items = [seen(f"Who is {number}?", loss=loss) for number, loss in enumerate(losses)]
