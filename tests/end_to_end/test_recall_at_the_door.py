@@ -89,6 +89,10 @@ def test_a_correction_replaces_what_was_said_and_a_repeat_is_seen_again(memory: 
     standing = {one["answer"]: one["standing"] for one in found["items"]}
     assert standing["Tolm"] == "superseded" and standing["Brek"] == "kept"
     assert [one["wake"] for one in found["by_wake"]] == [1, 2]
+    (memory / "report.html").unlink()
+    told = call("recall", "report", memory, "--quiet")
+    assert told.out.splitlines()[-1] == f"page: {memory.resolve() / 'report.html'}"
+    assert "Who is the king of Sudland?" in (memory / "report.html").read_text()
 
 
 def test_what_is_forgotten_is_said_no_more_and_the_rest_is(memory: Path) -> None:

@@ -179,6 +179,7 @@ def show_report(found: Report) -> None:
         "an answer by memory needs no index and no room in the prompt; on raw recall, retrieval often"
         " wins",
     )
+    verbatim(console, f"page: {found.page.resolve()}")
 
 
 def _plain(result: Any) -> Mapping[str, Any]:

@@ -4,6 +4,7 @@
     journal.jsonl        everything that happened; what counts is what stands there
     anchors.json         texts that the bare base wrote: what it should still write
     generations/0003/    fast/ and slow/, adapters in PEFT's format
+    report.html          the page of `recall report`
 
 A new generation of adapters is written beside the old one and renamed into place; it counts once the
 journal says so. Whatever ends a process, and wherever, the memory is the one before or the one after.
@@ -123,12 +124,13 @@ class Memory:
                 for part, write_part in write.items():
                     write_part(partial / part)
                 _sync(partial)
+                sizes = {part: _bytes(partial / part) for part in write}
                 partial.rename(final)
                 sync_folder(final.parent)
             except BaseException:
                 shutil.rmtree(partial, ignore_errors=True)
                 raise
-        self.record({**record, "generation": number})
+        self.record({**record, "generation": number, "bytes": sizes})
         self._drop_old()
 
     def _generation(self, number: int) -> Path:
@@ -226,6 +228,10 @@ def _about(folder: Path) -> BaseOf:
             got=f"{type(error).__name__}: {error}",
             next="restore the file; the journal beside it was not touched",
         ) from error
+
+
+def _bytes(folder: Path) -> int:
+    return sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
 
 
 def _sync(folder: Path) -> None:

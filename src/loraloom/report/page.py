@@ -3,16 +3,9 @@ disk and asks the network for nothing."""
 
 from __future__ import annotations
 
-import re
-import secrets
 from collections.abc import Mapping
 from dataclasses import dataclass
-from functools import cache
 from pathlib import Path
-from typing import Any
-
-from jinja2 import Environment, FileSystemLoader, StrictUndefined
-from markupsafe import Markup
 
 from loraloom.diagnose.order import rank
 from loraloom.records import Advice, Finding, Trial
@@ -25,6 +18,7 @@ from loraloom.report.commands import (
     try_command,
 )
 from loraloom.report.forecast import forecasts
+from loraloom.report.frame import drawn
 from loraloom.report.headline import headline
 from loraloom.report.importance import importance_of
 from loraloom.report.landscape import search_figures
@@ -35,9 +29,7 @@ from loraloom.report.words import duration, held_in, number
 from loraloom.store.folder import RunFolder, write_atomically
 from loraloom.store.result import RunResult
 from loraloom.store.samples import read_samples
-from loraloom.store.to_json import plain
 
-TEMPLATES = Path(__file__).parent / "templates"
 SCORES_FIRST = {"trial": 0, "metric": 1, "test": 2}
 
 
@@ -93,21 +85,21 @@ def render(folder: RunFolder) -> str:
         result, read_curves(events, {trial.id: trial.planned_steps for trial in result.trials})
     )
     best = result.trial(result.best)
-    drawn = [
+    all_figures = [
         *curves,
         *search_figures(result),
         *module_figures(best, folder.signals(best.id) if best else {}),
     ]
-    return _template().render(
+    return drawn(
+        "page.html.j2",
+        all_figures,
+        ["page.js"],
         result=result,
         best=best,
         headline=headline(result),
         took=duration(result.seconds),
         columns=shown,
         rows=[_row(result, trial, shown) for trial in result.ranked()],
-        figures=plain(
-            [{**figure, "place": f"plot-{place}"} for place, figure in enumerate(drawn, start=1)]
-        ),
         importance=importance_of(result),
         forecasts=forecasts(result, events),
         samples=read_samples(folder),
@@ -121,10 +113,6 @@ def render(folder: RunFolder) -> str:
         held=held_in(result.base_quantization),
         ask=try_command(folder, result),
         serve=serve_command(folder, result),
-        nonce=secrets.token_urlsafe(16),
-        plotly=_plotly(),
-        css=_own_file("page.css"),
-        js=_own_file("page.js"),
     )
 
 
@@ -158,30 +146,3 @@ def _findings(result: RunResult) -> list[tuple[str, Finding]]:
     found = [("", finding) for finding in result.findings]
     found += [(trial.id, finding) for trial in result.trials for finding in trial.findings]
     return sorted(found, key=lambda item: rank(item[1]))
-
-
-@cache
-def _template() -> Any:
-    environment = Environment(
-        loader=FileSystemLoader(TEMPLATES),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    return environment.get_template("page.html.j2")
-
-
-@cache
-def _own_file(name: str) -> Markup:
-    return Markup((TEMPLATES / name).read_text(encoding="utf-8"))
-
-
-@cache
-def _plotly() -> Markup:
-    from plotly.offline import (
-        get_plotlyjs,
-    )  # pyright: ignore[reportMissingTypeStubs, reportUnknownVariableType]
-
-    # A closing tag inside the library's strings would end the script early.
-    return Markup(re.sub(r"</(?=script)", r"<\\/", str(get_plotlyjs()), flags=re.IGNORECASE))  # pyright: ignore[reportUnknownArgumentType]

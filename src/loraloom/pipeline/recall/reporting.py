@@ -1,4 +1,4 @@
-"""`loraloom recall report`: what a memory holds and what it answers, measured now."""
+"""`loraloom recall report`: what a memory holds and what it answers now, on a page of its own."""
 
 from __future__ import annotations
 
@@ -15,9 +15,14 @@ from loraloom.pipeline.recall.bench import CURRENT, MemoryBench, Watch
 from loraloom.pipeline.recall.exam import Answered, Exam
 from loraloom.recall.derived import derived_forms, settled_of
 from loraloom.recall.forms import trained_forms
+from loraloom.recall.journal import as_it_was
 from loraloom.recall.memory import Memory, opened
 from loraloom.recall.state import Entry
 from loraloom.recall.verdict import Result
+from loraloom.report.memory_page import render_memory
+from loraloom.store.disk import write_whole
+
+PAGE = "report.html"
 
 
 @dataclass(frozen=True)
@@ -44,6 +49,7 @@ class Report:
         base, now: what the bare base and the memory answer of everything, and what the base is like
             under each; None where nothing was learnt.
         growth: bytes of the adapters and their ranks, by part.
+        page: where the page lies.
     """
 
     memory: Memory
@@ -53,6 +59,10 @@ class Report:
     base: Result | None
     now: Result | None
     growth: Mapping[str, Mapping[str, int]]
+
+    @property
+    def page(self) -> Path:
+        return self.memory.folder / PAGE
 
     def to_json(self) -> dict[str, Any]:
         """The document of `recall report --json`."""
@@ -76,7 +86,11 @@ class Report:
 
 @device_errors()
 def report(folder: Path, watch: Watch) -> Report:
-    """Measure a memory and list what it holds."""
+    """Measure a memory, list what it holds, and write its page.
+
+    Raises:
+        StoreError: the disk refused the page.
+    """
     with opened(folder) as memory:
         known = memory.state.known
         answered: Answered | None = None
@@ -94,7 +108,7 @@ def report(folder: Path, watch: Watch) -> Report:
                 part: {"rank": update.rank, "bytes": _bytes(memory, part)}
                 for part, update in bench.parts.items()
             }
-        return Report(
+        found = Report(
             memory,
             [_listed(entry, answered) for entry in memory.state.entries.values()],
             memory.state.refused,
@@ -103,6 +117,11 @@ def report(folder: Path, watch: Watch) -> Report:
             None if answered is None else answered.result,
             growth,
         )
+        writes = [record for record in memory.journal.records if record["op"] == "write"]
+        text = render_memory(found.to_json(), writes)
+        with as_it_was(found.page):
+            write_whole(found.page, text.encode("utf-8", "replace"))
+        return found
 
 
 def _bytes(memory: Memory, part: Any) -> int:
