@@ -45,6 +45,7 @@ Questions = Annotated[
     typer.Argument(metavar="QUESTION", help="Questions; without any, the lines of stdin."),
 ]
 Off = Annotated[bool, typer.Option("--off", help="Only the bare base.")]
+Graph = Annotated[bool, typer.Option("--graph", help="Only the facts, as a graph.")]
 Name = Annotated[str, typer.Argument(metavar="ID", help="Of the item, as report lists it.")]
 
 
@@ -159,15 +160,32 @@ def forget(
 
 @recall.command()
 def report(
-    memory: Folder, json: Json = False, quiet: Quiet = False, verbose: Verbose = False
+    memory: Folder,
+    graph: Graph = False,
+    json: Json = False,
+    quiet: Quiet = False,
+    verbose: Verbose = False,
 ) -> dict[str, Any]:
     """What is known, what was written or refused and why, recall by wake, what it cost the base."""
+    if graph:
+        return _report_graph(memory)
     from loraloom.cli.recall_screen import show_report
     from loraloom.pipeline.recall.reporting import report as run_report
 
     found = run_report(memory, _watch(quiet))
     show_report(found)
     return found.to_json()
+
+
+def _report_graph(memory: Path) -> dict[str, Any]:
+    """The facts alone, as a graph."""
+    from loraloom.cli.recall_screen import show_graph, show_notes
+    from loraloom.pipeline.recall.reporting import graph
+
+    found, edges = graph(memory)
+    show_notes(found)
+    show_graph(edges)
+    return {"memory": str(memory), "graph": [asdict(one) for one in edges], "notes": found.notes}
 
 
 def _watch(quiet: bool) -> Callable[[str], None]:

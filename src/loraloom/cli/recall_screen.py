@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from loraloom.pipeline.recall.learning import Trained
     from loraloom.pipeline.recall.reporting import Report
     from loraloom.recall.gate import Decision, Terms
+    from loraloom.recall.graph import Drawn
     from loraloom.recall.memory import Memory
 
 WORDS = {"insert": "written", "reinforce": "seen again", "supersede": "replaces", "skip": "refused"}
@@ -180,6 +181,23 @@ def show_report(found: Report) -> None:
         " wins",
     )
     verbatim(console, f"page: {found.page.resolve()}")
+
+
+def show_graph(edges: Sequence[Drawn]) -> None:
+    """Every fact with what has become of it; of one that is not built upon, why."""
+    console = plain_console()
+    if not edges:
+        say(console, "no facts: a graph has those that have a subject, a relation and an object")
+    for one in edges:
+        arrow = f"{one.subject} --{one.relation}--> {one.object}"
+        say(console, f"{one.item:<6} {one.status:<11} {arrow}", " " * 19)
+        if one.status == "provisional" and one.track is not None:
+            say(
+                console,
+                f"{'':<18} not built upon until it is seen again: fit {one.track.fit:.2f}, score"
+                f" {one.track.score:.2f}",
+                " " * 19,
+            )
 
 
 def _plain(result: Any) -> Mapping[str, Any]:

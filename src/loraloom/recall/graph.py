@@ -14,10 +14,11 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 from loraloom.recall.items import MemoryItem, relation_of
-from loraloom.recall.state import Entry, Standing
+from loraloom.recall.state import Entry
 
 Side = Literal["subject", "object"]
 SIDES: tuple[Side, Side] = ("subject", "object")
+Status = Literal["settled", "new", "provisional", "superseded", "forgotten"]
 Role = tuple[str, Side]
 """What a thing does in a fact: which relation, on which side of it."""
 CONFIDENCE, FIT, RECENCY, HUB = 0.6, 0.5, 0.2, 0.4
@@ -82,13 +83,19 @@ class Track:
 
 @dataclass(frozen=True)
 class Drawn:
-    """A fact as the graph shows it; `track` is None of what is no longer kept."""
+    """A fact as the graph shows it.
+
+    Attributes:
+        status: settled, where a sleep has built upon it; new, where the next one will; provisional,
+            where none will until it is seen again; superseded or forgotten, as its item.
+        track: None of what is no longer kept.
+    """
 
     item: str
     subject: str
     relation: str
     object: str
-    standing: Standing
+    status: Status
     track: Track | None
 
 
@@ -170,14 +177,23 @@ def tracks(entries: Sequence[Entry]) -> dict[str, Track]:
 
 
 def drawn(entries: Sequence[Entry]) -> list[Drawn]:
-    """Every fact that was ever written, in that order, with its standing."""
+    """Every fact that was ever written, in that order, with what has become of it."""
     found = tracks(entries)
-    edges = [(entry, edge_of(entry.item)) for entry in entries]
-    return [
-        Drawn(entry.id, edge.subject, edge.relation, edge.object, entry.standing, found.get(entry.id))
-        for entry, edge in edges
-        if edge is not None
-    ]
+    graph: list[Drawn] = []
+    for entry in entries:
+        edge, track = edge_of(entry.item), found.get(entry.id)
+        if edge is not None:
+            ends = edge.subject, edge.relation, edge.object
+            graph.append(Drawn(entry.id, *ends, _status(entry, track), track))
+    return graph
+
+
+def _status(entry: Entry, track: Track | None) -> Status:
+    if entry.standing != "kept" or track is None:
+        return "superseded" if entry.standing == "superseded" else "forgotten"
+    if entry.composed:
+        return "settled"
+    return "new" if track.composed else "provisional"
 
 
 def _track(entry: Entry, edge: Edge, schema: Schema) -> Track:

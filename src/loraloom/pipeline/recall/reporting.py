@@ -15,6 +15,7 @@ from loraloom.pipeline.recall.bench import CURRENT, MemoryBench, Watch
 from loraloom.pipeline.recall.exam import Answered, Exam
 from loraloom.recall.derived import derived_forms, settled_of
 from loraloom.recall.forms import trained_forms
+from loraloom.recall.graph import Drawn, drawn
 from loraloom.recall.journal import as_it_was
 from loraloom.recall.memory import Memory, opened
 from loraloom.recall.state import Entry
@@ -122,6 +123,12 @@ def report(folder: Path, watch: Watch) -> Report:
         with as_it_was(found.page):
             write_whole(found.page, text.encode("utf-8", "replace"))
         return found
+
+
+def graph(folder: Path) -> tuple[Memory, list[Drawn]]:
+    """The facts of a memory, as the journal has them; nothing is measured."""
+    with opened(folder) as memory:
+        return memory, drawn(list(memory.state.entries.values()))
 
 
 def _bytes(memory: Memory, part: Any) -> int:
