@@ -106,8 +106,8 @@ def learn(folder: Path) -> dict[str, Any]:
 
 
 def asked(folder: Path, *questions: str) -> list[dict[str, Any]]:
-    """What `recall ask` answers."""
-    answer = call("recall", "ask", folder, *questions, "--json", "--quiet")
+    """What the adapters answer at `recall ask`, whatever a router would say."""
+    answer = call("recall", "ask", folder, *questions, "--no-route", "--json", "--quiet")
     assert answer.code == 0, answer.err
     return answer.json()
 

@@ -46,6 +46,9 @@ Questions = Annotated[
 ]
 Off = Annotated[bool, typer.Option("--off", help="Only the bare base.")]
 Graph = Annotated[bool, typer.Option("--graph", help="Only the facts, as a graph.")]
+NoRoute = Annotated[
+    bool, typer.Option("--no-route", help="Ask the adapters also what is nowhere in the memory.")
+]
 Name = Annotated[str, typer.Argument(metavar="ID", help="Of the item, as report lists it.")]
 
 
@@ -125,6 +128,7 @@ def ask(
     memory: Folder,
     questions: Questions = None,
     off: Off = False,
+    no_route: NoRoute = False,
     json: Json = False,
     quiet: Quiet = False,
     verbose: Verbose = False,
@@ -134,7 +138,7 @@ def ask(
     from loraloom.pipeline.recall.asking import ask as run_ask
 
     asked = questions or ([] if sys.stdin.isatty() else [line.strip() for line in sys.stdin])
-    answers = run_ask(memory, asked, _watch(quiet), off=off)
+    answers = run_ask(memory, asked, _watch(quiet), off=off, route=not no_route)
     show_answers(answers)
     return [asdict(one) for one in answers]
 

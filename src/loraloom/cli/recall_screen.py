@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from loraloom.recall.gate import Decision, Terms
     from loraloom.recall.graph import Drawn
     from loraloom.recall.memory import Memory
+    from loraloom.recall.router import Route
 
 WORDS = {"insert": "written", "reinforce": "seen again", "supersede": "replaces", "skip": "refused"}
 SHOWN = 30
@@ -92,12 +93,21 @@ def show_answers(answers: Sequence[Answer]) -> None:
     console = plain_console()
     for one in answers:
         verbatim(console, one.question)
-        if one.memory is not None:
+        if one.route is not None and not one.route.remembered:
+            say(console, f"  memory     (nothing: {_unknown(one.route)})", " " * 13)
+        elif one.memory is not None:
             say(console, f"  memory     {one.memory}", " " * 13)
         say(console, f"  base       {one.base}", " " * 13)
         if one.retrieval is not None and one.found is not None:
             read = f"[{one.found.item}: {one.found.question} {one.found.answer}]"
             say(console, f"  retrieval  {one.retrieval}  {read}", " " * 13)
+
+
+def _unknown(route: Route) -> str:
+    """Why a question is not about what is remembered."""
+    if route.stranger is not None:
+        return f"`{route.stranger}` is nowhere in it, so the base answers alone"
+    return f"no question in it is asked with these words, the nearest has {route.share:.0%} of them"
 
 
 def show_forgotten(trained: Trained) -> None:

@@ -9,7 +9,10 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
+from loraloom.recall.derived import derived_forms, settled_of
 from loraloom.recall.lexicon import Lexicon, named, words_of
+from loraloom.recall.routes import route_question
+from loraloom.recall.state import State
 
 ENOUGH = 0.5
 """Of what tells a stored question apart: a question that has so much of it is about the same."""
@@ -54,6 +57,20 @@ class Router:
         share = float(covered_N[best])
         stranger = next((name for name in sorted(named(question)) if self._is_strange(name)), None)
         return Route(stranger is None and share >= ENOUGH, self._questions[best], share, stranger)
+
+    @staticmethod
+    def of(state: State) -> Router:
+        """Of what was learnt and what follows from it. Of a map, every way is remembered."""
+        items = [entry.item for entry in state.known]
+        derived = derived_forms(settled_of(state.known))
+        maps = dict.fromkeys(item.slots["map"] for item in items if item.path)
+        questions = [
+            *(question for item in items for question in item.asked),
+            *(form.question for form in derived),
+            *(route_question(name, "", "") for name in maps),
+        ]
+        said = [item.answer for item in items] + [form.answer for form in derived]
+        return Router(questions, said)
 
     def _is_strange(self, name: str) -> bool:
         return name not in self._lexicon and name not in self._answered

@@ -11,6 +11,7 @@ from loraloom.pipeline.recall.bench import CURRENT, MemoryBench, Watch
 from loraloom.pipeline.recall.keys import Keys
 from loraloom.recall.forms import Form
 from loraloom.recall.memory import opened
+from loraloom.recall.router import Route, Router
 
 
 @dataclass(frozen=True)
@@ -32,9 +33,11 @@ class Answer:
     """One question, answered in up to three ways.
 
     Attributes:
-        memory: by the adapters, with nothing in the prompt; None where they were not asked.
+        memory: by the adapters, with nothing in the prompt; by the base where the router does not find
+            the question in the memory; None where neither was asked.
         base: by the bare base.
         retrieval: by the bare base with the nearest item in its prompt; None where it was not asked.
+        route: what the router decided; None where it was not asked.
     """
 
     question: str
@@ -42,14 +45,18 @@ class Answer:
     base: str
     retrieval: str | None
     found: Found | None
+    route: Route | None = None
 
 
 @device_errors()
-def ask(folder: Path, questions: list[str], watch: Watch, *, off: bool = False) -> list[Answer]:
+def ask(
+    folder: Path, questions: list[str], watch: Watch, *, off: bool = False, route: bool = True
+) -> list[Answer]:
     """Answer questions; every answer is written freely, always taking the likeliest token.
 
     Args:
         off: by the bare base alone.
+        route: what is nowhere in the memory is answered by the bare base, as without one.
 
     Raises:
         RequestError: there is no question, or no memory.
@@ -62,15 +69,20 @@ def ask(folder: Path, questions: list[str], watch: Watch, *, off: bool = False) 
         base = bench.answers(asked, None)
         if off:
             return [Answer(one, None, text, None, None) for one, text in zip(asked, base, strict=True)]
+        router = Router.of(memory.state) if route else None
+        routes = [router.route(one) if router else None for one in asked]
+        told = list(base)
         with bench.seated({CURRENT: bench.total}) as trials:
-            told = bench.answers(asked, trials[0]) if trials else base
+            for place, way in enumerate(routes):
+                if trials and (way is None or way.remembered):
+                    (told[place],) = bench.answers([asked[place]], trials[0])
         found = _found(bench, asked)
         prompts = [
             f"{one.question} {one.answer}\n{question}" if one else question
             for question, one in zip(asked, found, strict=True)
         ]
         retrieved = bench.answers(prompts, None) if any(found) else [None] * len(asked)
-        return [Answer(*one) for one in zip(asked, told, base, retrieved, found, strict=True)]
+        return [Answer(*one) for one in zip(asked, told, base, retrieved, found, routes, strict=True)]
 
 
 def _found(bench: MemoryBench, questions: list[str]) -> list[Found | None]:
