@@ -144,7 +144,7 @@ def test_a_type_that_is_given_decides() -> None:
 def test_terms_are_shares_and_what_is_no_longer_kept_is_drawn_without() -> None:
     entries = [*lands(), fact(90, "Land1", "river", "the Dee", standing="superseded")]
     for one in drawn(entries):
-        assert (one.track is None) == (one.standing == "superseded")
+        assert (one.track is None) == (one.status == "superseded")
         if one.track is not None:
             terms = (one.track.confidence, one.track.fit, one.track.recency, one.track.hub)
             assert all(0 <= term <= 1 for term in terms)
