@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Generator
+from collections.abc import Generator, Mapping
 from contextlib import contextmanager
 from dataclasses import replace
 from functools import partial
@@ -50,9 +50,9 @@ def short_anchors() -> Generator[None]:
         yield
 
 
-def words() -> list[str]:
+def words(facts: Mapping[str, str]) -> list[str]:
     """Everything that is ever asked or answered, so that nothing is unknown to the tokenizer."""
-    items = [forms.MemoryItem("fact", question, answer) for question, answer in FACTS.items()]
+    items = [forms.MemoryItem("fact", question, answer) for question, answer in facts.items()]
     asked = [
         form for item in items for form in (*forms.trained_forms(item), *forms.held_out_forms(item))
     ]
@@ -61,11 +61,11 @@ def words() -> list[str]:
     return [*said, forms.NOT_KNOWN, "Brek", *texts]
 
 
-def save_word_chat(folder: Path) -> Path:
-    """A chat model of a hundred words that knows nothing."""
+def save_word_chat(folder: Path, facts: Mapping[str, str] = FACTS) -> Path:
+    """A chat model of a hundred words, those of some facts, that knows nothing."""
     inner = Tokenizer(models.WordLevel(unk_token="<unk>"))
     inner.pre_tokenizer = pre_tokenizers.Whitespace()  # type: ignore[assignment]
-    inner.train_from_iterator(words(), trainers.WordLevelTrainer(special_tokens=SPECIAL))  # type: ignore[call-arg]
+    inner.train_from_iterator(words(facts), trainers.WordLevelTrainer(special_tokens=SPECIAL))  # type: ignore[call-arg]
     tokenizer = tf.PreTrainedTokenizerFast(
         tokenizer_object=inner, pad_token="<pad>", unk_token="<unk>", eos_token="<eos>"
     )
