@@ -24,11 +24,17 @@ def test_each_step_has_so_many_of_each_pool_and_all_rows_come_in_turn() -> None:
 
 def test_a_recipe_says_what_a_step_holds_and_how_many_there_are() -> None:
     recipe = Recipe(
-        wake=Phase(2.0, 0, 0.0), sleep=Phase(1.0, 3, 5.0), rows=10, replayed=0.3, fewest_steps=4
+        wake=Phase(2.0, 0, 0.0),
+        sleep=Phase(1.0, 3, 5.0),
+        rows=10,
+        replayed=0.3,
+        fewest_steps=4,
+        neighbours=2,
+        neighbour_weight=1.5,
     )
-    assert wake_mix(recipe, has_old=True) == Mix(7, 3, recipe.unknown, 0, 0.0)
-    assert wake_mix(replace(recipe, unknown=0), has_old=False) == Mix(10, 0, 0, 0, 0.0)
-    assert sleep_mix(recipe) == Mix(0, 10, recipe.unknown, 3, 5.0)
+    assert wake_mix(recipe, has_old=True) == Mix(7, 3, recipe.unknown, 0, 0.0, 2, 1.5)
+    assert wake_mix(replace(recipe, unknown=0), has_old=False) == Mix(10, 0, 0, 0, 0.0, 2, 1.5)
+    assert sleep_mix(recipe) == Mix(0, 10, recipe.unknown, 3, 5.0, 2, 1.5)
     assert steps_for(recipe, 100, 10, recipe.wake.passes) == 20
     assert steps_for(recipe, 1, 10, recipe.wake.passes) == 4
 

@@ -14,9 +14,13 @@ from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
+from loraloom.recall import unfinished
 from loraloom.recall.items import MemoryItem, Related, relation_of
 
 NOT_KNOWN = "I do not know."
+AS_THE_BASE = ""
+"""The answer to what only begins a sentence about a name that nobody wrote: whatever the bare base
+says."""
 Distance = Literal["verbatim", "near", "far"]
 Derived = Literal["inverse", "two_hop", "route", "cue"]
 
@@ -94,31 +98,22 @@ def trained_forms(item: MemoryItem, most: int | None = None) -> list[Form]:
         most: so many of them; None for all.
     """
     held = {form.question for form in held_out_forms(item)}
-    related = relation_of(item.question)
-    if related is None:
-        made = [_filled(template, item.question) for template in TRAINED]
-    else:
-        made = [_related(template, related) for template in TRAINED_OF]
+    made = _made(item.question, TRAINED_OF, TRAINED, unfinished.TRAINED)
     questions = dict.fromkeys([*item.asked, *(one for one in made if one not in held)])
     return [Form(item.id, question, item.answer) for question in questions][:most]
 
 
 def held_out_forms(item: MemoryItem) -> list[Form]:
     """Other wordings of an item, near to what is trained and far from it: measured, never trained."""
-    related = relation_of(item.question)
-    found: list[Form] = []
-    kinds: tuple[tuple[Distance, Sequence[str], Sequence[str]], ...] = (
-        ("near", NEAR_OF, NEAR),
-        ("far", FAR_OF, FAR),
-    )
-    for distance, of_relation, plain in kinds:
-        for template in plain if related is None else of_relation:
-            question = (
-                _filled(template, item.question) if related is None else _related(template, related)
-            )
-            if question not in item.asked:
-                found.append(Form(item.id, question, item.answer, distance))
-    return found
+    near = _made(item.question, NEAR_OF, NEAR, unfinished.NEAR)
+    far = _made(item.question, FAR_OF, FAR, unfinished.FAR)
+    distances: tuple[tuple[Distance, list[str]], ...] = (("near", near), ("far", far))
+    return [
+        Form(item.id, question, item.answer, distance)
+        for distance, questions in distances
+        for question in questions
+        if question not in item.asked
+    ]
 
 
 def unknown_forms(
@@ -129,7 +124,8 @@ def unknown_forms(
     seed: int,
     held_out: bool = False,
 ) -> list[Form]:
-    """Questions like those of the items about names that nobody wrote.
+    """Questions like those of the items about names that nobody wrote; of items that begin a sentence,
+    about names like theirs, and what the bare base says is the answer.
 
     Args:
         taken: names that are known, in small letters: none of them is drawn.
@@ -137,11 +133,17 @@ def unknown_forms(
         held_out: draw other names, and ask in the held-out forms: these only measure.
     """
     found: dict[str, Form] = {}
+    items_names = {unfinished.name_in(item.question) for item in items}
     for item in items:
         # Of the item's own words, so that the same item gives the same names in every wake.
         digest = hashlib.blake2b(f"{seed} {held_out} {item.key}".encode(), digest_size=8).digest()
         rng = random.Random(int.from_bytes(digest, "little"))
         forms = held_out_forms(item) if held_out else trained_forms(item)
+        if unfinished.is_unfinished(item.question):
+            asked = [form.question for form in forms or [Form("", item.question, "")]]
+            others = unfinished.about_others(item.question, asked, rng, items_names, names)
+            found |= {question: Form("", question, AS_THE_BASE) for question in others}
+            continue
         name = named_in(item.question)
         for number in range(names):
             other = invented_name(rng, taken)
@@ -182,13 +184,30 @@ def invented_name(rng: random.Random, taken: Collection[str]) -> str:
             return name
 
 
+def _made(
+    question: str, of_relation: Sequence[str], plain: Sequence[str], sentence: Sequence[str]
+) -> list[str]:
+    """The templates of its kind, filled."""
+    related = relation_of(question)
+    if related is not None:
+        return [_related(template, related) for template in of_relation]
+    if not unfinished.is_unfinished(question):
+        return [_filled(template, question) for template in plain]
+    begun, name = question.rstrip(" .…_"), unfinished.name_in(question)
+    return [
+        _filled(template, begun, name or "")
+        for template in sentence
+        if name is not None or "{s}" not in template
+    ]
+
+
 def _related(template: str, related: Related) -> str:
     word = related.word
     return template.format(w=word, v=word.lower(), r=related.relation, s=related.subject)
 
 
-def _filled(template: str, question: str) -> str:
+def _filled(template: str, question: str, name: str = "") -> str:
     words = re.findall(r"[\w'’-]+", question)
     key = " ".join(word for word in words if word.casefold() not in FILLERS) or question.rstrip("?.")
     small = question[:1].lower() + question[1:] if words and words[0].casefold() in FILLERS else question
-    return template.format(q=question, l=small, k=key)
+    return template.format(q=question, l=small, k=key, s=name)

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from loraloom.recall.recipe import Recipe
+from loraloom.recall.recipe import Phase, Recipe
 from loraloom.recall.state import Entry
 
 RISE = 0.1
@@ -25,8 +25,10 @@ class Mix:
     Attributes:
         new, replayed: of items, by their forms.
         unknown: about names that nobody wrote.
+        neighbours: about other names, in sentences that only begin.
         anchors: that the bare base wrote.
-        anchor_weight: of the divergence from the frozen base, averaged over the step's anchors.
+        anchor_weight, neighbour_weight: of the divergence from the frozen base, averaged over the
+            step's rows of the kind.
     """
 
     new: int
@@ -34,19 +36,31 @@ class Mix:
     unknown: int
     anchors: int
     anchor_weight: float
+    neighbours: int = 0
+    neighbour_weight: float = 0.0
 
 
 def wake_mix(recipe: Recipe, *, has_old: bool) -> Mix:
     """A step of learning something new."""
     replayed = round(recipe.replayed * recipe.rows) if has_old else 0
-    phase = recipe.wake
-    return Mix(recipe.rows - replayed, replayed, recipe.unknown, phase.anchors, phase.anchor_weight)
+    return _mix(recipe, recipe.wake, recipe.rows - replayed, replayed)
 
 
 def sleep_mix(recipe: Recipe) -> Mix:
     """A step of settling everything: all rows are of the journal."""
-    phase = recipe.sleep
-    return Mix(0, recipe.rows, recipe.unknown, phase.anchors, phase.anchor_weight)
+    return _mix(recipe, recipe.sleep, 0, recipe.rows)
+
+
+def _mix(recipe: Recipe, phase: Phase, new: int, replayed: int) -> Mix:
+    return Mix(
+        new,
+        replayed,
+        recipe.unknown,
+        phase.anchors,
+        phase.anchor_weight,
+        recipe.neighbours,
+        recipe.neighbour_weight,
+    )
 
 
 def steps_for(recipe: Recipe, forms: int, rows: int, passes: float) -> int:

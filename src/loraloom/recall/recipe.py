@@ -31,6 +31,9 @@ class Recipe:
         rows: of a step with something to remember.
         replayed: share of them that is replayed from the journal, where it holds older items.
         unknown: rows of a step, beside those, about names that nobody wrote.
+        neighbours: rows of a step, beside those, of beginnings of sentences about other names: what the
+            bare base says there.
+        neighbour_weight: of their divergence from it, averaged over the step's.
         derived: what follows from several items is trained at sleep, and replayed from then on.
         unknown_names: names that nobody wrote for each item, and a question about each of them.
         forms: wordings of an item that are trained, at most; None for all there are.
@@ -48,6 +51,8 @@ class Recipe:
     rows: int = 16
     replayed: float = 0.4
     unknown: int = 4
+    neighbours: int = 8
+    neighbour_weight: float = 4.0
     derived: bool = True
     unknown_names: int = 6
     forms: int | None = None

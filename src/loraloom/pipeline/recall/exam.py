@@ -16,6 +16,7 @@ import numpy as np
 
 from loraloom.evals.scoring import RowSums
 from loraloom.pipeline.recall.anchors import Anchors
+from loraloom.pipeline.recall.as_base import filled_rows
 from loraloom.recall.forms import (
     HELD_OUT_NAMES,
     Form,
@@ -73,7 +74,7 @@ class Exam:
             *derived,
             *unknown_forms(items, names_of(items), names=HELD_OUT_NAMES, seed=SEED, held_out=True),
         ]
-        self.rows = bench.rows(self.forms)
+        self.rows = filled_rows(bench, self.forms)
 
     def taken_by(self, trials: Sequence[str], names: Mapping[str, str] | None = None) -> list[Answered]:
         """What adapters in the pack answer; the bare base, where none is named.

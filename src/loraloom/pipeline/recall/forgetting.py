@@ -38,7 +38,15 @@ from loraloom.recall.verdict import Result
 
 PUSHED_STEPS, KEPT_STEPS = 8, 12
 """Steps that push the answer away, and steps after them that only rehearse the others."""
-KEEP = Mix(new=0, replayed=24, unknown=8, anchors=4, anchor_weight=4.0)
+KEEP = Mix(
+    new=0,
+    replayed=24,
+    unknown=8,
+    anchors=4,
+    anchor_weight=4.0,
+    neighbours=8,
+    neighbour_weight=4.0,
+)
 RATES = (0.1, 0.2, 0.4)
 """Of the wake's rate, one candidate each: the gentlest that suffices is kept."""
 OVER_CHANCE, OTHERS_LOSE = 0.05, 0.02

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from loraloom.data.rows import Row
 from loraloom.pipeline.recall.anchors import Anchors
-from loraloom.recall.forms import Form, names_of, trained_forms, unknown_forms
+from loraloom.pipeline.recall.as_base import filled_rows
+from loraloom.recall.forms import AS_THE_BASE, Form, names_of, trained_forms, unknown_forms
 from loraloom.recall.mix import Mix, Pool, StepMix, replay_weights
 from loraloom.recall.recipe import Recipe
 from loraloom.recall.state import Entry
@@ -28,13 +30,14 @@ class Material:
     Attributes:
         of_item: numbers of the rows of each item, by id.
         derived: numbers of the rows of what follows from items, by the ids of those.
-        unknown, anchors: numbers of the others.
+        unknown, neighbours, anchors: numbers of the others.
     """
 
     rows: list[Row]
     of_item: Mapping[str, list[int]]
     derived: Mapping[tuple[str, ...], list[int]]
     unknown: list[int]
+    neighbours: list[int]
     anchors: list[int]
 
     def rows_of(self, entries: Sequence[Entry]) -> list[int]:
@@ -58,11 +61,13 @@ class Material:
         losses: Mapping[str, float],
         seed: int,
     ) -> StepMix:
-        """What each step takes: pools of what is new, replayed, unknown, and anchors, in this order."""
+        """What each step takes: pools of what is new, replayed, unknown, of neighbours and anchors, in
+        this order."""
         pools = [
             (Pool(self.rows_of(new)), mix.new),
             (self._replay(replayed, losses), mix.replayed),
-            (Pool(self.unknown), mix.unknown),
+            (Pool(self.unknown), mix.unknown if self.unknown else 0),
+            (Pool(self.neighbours), mix.neighbours if self.neighbours else 0),
             (Pool(self.anchors), mix.anchors),
         ]
         return StepMix(pools, seed)
@@ -99,17 +104,26 @@ def material_of(
     items = [entry.item for entry in entries]
     forms = [form for item in items for form in trained_forms(item, recipe.forms)]
     unknown = unknown_forms(items, names_of(items), names=recipe.unknown_names, seed=seed)
-    kept = [
-        Row(row.input_ids, row.labels, loss="kl", weight=mix.anchor_weight / max(1, mix.anchors))
-        for row in anchors.trained
+    others = [form for form in unknown if form.answer == AS_THE_BASE]
+    unknown = [form for form in unknown if form.answer != AS_THE_BASE]
+    rows = [
+        *bench.rows([*forms, *derived, *unknown]),
+        *_diverging(filled_rows(bench, others), mix.neighbour_weight, mix.neighbours),
+        *_diverging(anchors.trained, mix.anchor_weight, mix.anchors),
     ]
-    rows = [*bench.rows(forms), *bench.rows(derived), *bench.rows(unknown), *kept]
     of_item: dict[str, list[int]] = {entry.id: [] for entry in entries}
     for number, form in enumerate(forms):
         of_item[form.item].append(number)
     follows: dict[tuple[str, ...], list[int]] = {}
     for number, form in enumerate(derived, start=len(forms)):
         follows.setdefault(form.of, []).append(number)
-    first = len(forms) + len(derived)
-    last = first + len(unknown)
-    return Material(rows, of_item, follows, list(range(first, last)), list(range(last, len(rows))))
+    ends = np.cumsum([len(forms) + len(derived), len(unknown), len(others), len(anchors.trained)])
+    unknown_rows, neighbours, kept = (
+        list(range(first, last)) for first, last in pairwise(ends.tolist())
+    )
+    return Material(rows, of_item, follows, unknown_rows, neighbours, kept)
+
+
+def _diverging(rows: Sequence[Row], weight: float, of_step: int) -> list[Row]:
+    """The same rows, whose loss is their divergence from the base: all of a step weigh so much."""
+    return [Row(row.input_ids, row.labels, loss="kl", weight=weight / max(1, of_step)) for row in rows]

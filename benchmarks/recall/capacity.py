@@ -1,0 +1,152 @@
+"""How many things an adapter of a rank holds: so many items written once, four ranks in one pack.
+
+    python benchmarks/recall/capacity.py                    # 50, 100, 200 items: 15 minutes of one core
+    python benchmarks/recall/capacity.py --items 500 1000   # two hours of one core
+    python benchmarks/recall/capacity.py --ranks 16 32 --items 1000
+
+Items are those of `recall.workload`, of one seed. They are learnt in one wake of the steps that the
+recipe gives, all forms drawn in turn, without a sleep; the four ranks see the same rows in the same
+order. Each number of items is a course of its own, whose cells stand in capacity.json when it ends; a
+run that was ended goes on with those that are missing.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import math
+import os
+import platform
+import tempfile
+import time
+from collections.abc import Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from loraloom.pipeline.recall.anchors import anchors_of
+from loraloom.pipeline.recall.bench import MemoryBench
+from loraloom.pipeline.recall.course import Course, Start
+from loraloom.pipeline.recall.exam import Exam
+from loraloom.pipeline.recall.material import material_of
+from loraloom.pipeline.recall.writing import write
+from loraloom.recall.forms import Form, held_out_forms, trained_forms
+from loraloom.recall.memory import opened
+from loraloom.recall.mix import steps_for, wake_mix
+from loraloom.recall.recipe import RECIPE
+from loraloom.recall.workload import workload
+
+HERE = Path(__file__).resolve().parent
+SHARED = Path(os.environ.get("LORALOOM_SHARED") or HERE.parents[2] / "shared")
+RESULT = HERE / "capacity.json"
+ITEMS = (50, 100, 200)
+RANKS = (4, 8, 16, 32)
+SEED = 0
+MEASURED = 200
+"""Items whose near wordings are asked, spread over all: enough for two points."""
+
+
+def watched(sentence: str) -> None:
+    """Told of what is being done."""
+    print(f"  {sentence}", flush=True)
+
+
+def cells_of(items: int, ranks: Sequence[int]) -> list[dict[str, Any]]:
+    """One course: a cell for each rank."""
+    made = workload(SEED, sessions=1, items=items)
+    with tempfile.TemporaryDirectory() as folder:
+        place = Path(folder)
+        write(place / "memory", str(SHARED / "models" / "tinychat-5M"), [], made.sessions[0], watched)
+        with opened(place / "memory") as memory:
+            entries = memory.state.kept
+            forms = [form for entry in entries for form in trained_forms(entry.item)]
+            bench = MemoryBench(memory, forms, watched)
+            anchors = anchors_of(bench)
+            mix = wake_mix(RECIPE, has_old=False)
+            material = material_of(bench, entries, anchors, mix, RECIPE)
+            steps = steps_for(RECIPE, len(forms), mix.new, RECIPE.wake.passes)
+            start = time.process_time()
+            course = Course(
+                bench,
+                bench.planned(material.rows, steps),
+                material.rows,
+                [
+                    Start(f"r {rank}", None, rank, material.order(mix, entries, [], {}, SEED))
+                    for rank in ranks
+                ],
+            )
+            course.run(doing=f"learning {items} items")
+            seconds = time.process_time() - start
+            written = [Form(e.id, e.item.question, e.item.answer) for e in entries]
+            spread = [entry.item for entry in entries[:: max(1, len(entries) // MEASURED)]]
+            near = [form for item in spread for form in held_out_forms(item) if form.distance == "near"]
+            bits = bench.sums(bench.rows(written), [])[""].loss / math.log(2)
+            as_written = bench.sums(bench.rows(written), course.names)
+            otherwise = bench.sums(bench.rows(near), course.names)
+            exam = Exam(bench, spread, anchors).taken_by(course.names)
+            cells: list[dict[str, Any]] = []
+            for rank, name, one in zip(ranks, course.names, exam, strict=True):
+                right = as_written[name].correct == as_written[name].weight
+                numbers = sum(a.numel() + b.numel() for a, b in course.update(name).factors.values())
+                cells.append(
+                    {
+                        "items": len(entries),
+                        "rank": rank,
+                        "numbers": numbers,
+                        "steps": steps,
+                        "verbatim": float(right.mean()),
+                        "near": float(np.mean(otherwise[name].correct == otherwise[name].weight)),
+                        "not_known": one.result.not_known,
+                        "perplexity": one.result.perplexity,
+                        "base_known": one.result.known,
+                        "bits": float(bits[right].sum()),
+                        "bits_a_number": float(bits[right].sum()) / numbers,
+                        "core_seconds": seconds / len(ranks),
+                        "digest": made.digest,
+                        "recipe": asdict(RECIPE),
+                        "machine": platform.processor() or platform.machine(),
+                    }
+                )
+            course.end()
+    return cells
+
+
+def shown(cells: Sequence[dict[str, Any]]) -> str:
+    """The table of all cells."""
+    head = (
+        "items|rank|as written|near|not known|perplexity|base's answers kept|bits a number|core-seconds"
+    )
+    lines = [f"| {head.replace('|', ' | ')} |", "| --- |" + " ---: |" * 8]
+    for one in sorted(cells, key=lambda cell: (cell["items"], cell["rank"])):
+        lines.append(
+            f"| {one['items']} | {one['rank']} | {one['verbatim']:.3f} | {one['near']:.3f}"
+            f" | {one['not_known']:.3f} | {one['perplexity']:.2f} | {one['base_known']:.3f}"
+            f" | {one['bits_a_number']:.4f} | {one['core_seconds']:.0f} |"
+        )
+    return "\n".join(lines)
+
+
+def main() -> None:
+    """Run what is missing, and show everything."""
+    parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n")[0])
+    parser.add_argument("--items", type=int, nargs="+", default=ITEMS)
+    parser.add_argument("--ranks", type=int, nargs="+", default=RANKS)
+    parser.add_argument("--out", type=Path, default=RESULT)
+    given = parser.parse_args()
+    cells = json.loads(given.out.read_text()) if given.out.is_file() else []
+    for items in given.items:
+        missing = [
+            rank
+            for rank in given.ranks
+            if not any((one["items"], one["rank"]) == (items, rank) for one in cells)
+        ]
+        if missing:
+            cells += cells_of(items, missing)
+            given.out.write_text(json.dumps(cells, indent=1) + "\n")
+    print(shown(cells))
+
+
+if __name__ == "__main__":
+    main()

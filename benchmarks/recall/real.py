@@ -1,0 +1,230 @@
+"""Real data: edits of real facts, facts of real countries, and corrections of what was learnt.
+
+    python benchmarks/recall/real.py                         # all parts: 25 minutes of one core
+    python benchmarks/recall/real.py --only "updates"        # the parts whose names begin so
+    python benchmarks/recall/real.py --edits 20 --out x.json # small: 5 minutes
+    python benchmarks/recall/real.py --show                  # the tables of the committed result
+
+Every part is written, learnt and settled by what is behind `loraloom recall write`, `learn`, `sleep`,
+with one candidate of a wake instead of two, and asked after the last wake and after the sleep. An answer
+is right where every token of it and its end are the model's first choice; neighbours are written freely
+and compared as a whole. A part is kept in real.json when it ends, and is not run again.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import platform
+import tempfile
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from real_data import Part, counterfacts, countries, updates
+
+from loraloom.evals.writing import continuations, of_one_length
+from loraloom.lora.routing import BASE, Routing
+from loraloom.lora.segment import Segment
+from loraloom.pipeline.recall.bench import CURRENT, MAX_NEW_TOKENS, MemoryBench
+from loraloom.pipeline.recall.learning import learn
+from loraloom.pipeline.recall.sleeping import sleep
+from loraloom.pipeline.recall.writing import write
+from loraloom.recall.forms import NOT_KNOWN, Form
+from loraloom.recall.memory import opened
+from loraloom.recall.recipe import RECIPE, Recipe
+
+HERE = Path(__file__).resolve().parent
+SHARED = Path(os.environ.get("LORALOOM_SHARED") or HERE.parents[2] / "shared")
+RESULT = HERE / "real.json"
+SEED = 0
+EDITS, COUNTRIES, CORRECTED = 100, 50, 20
+CANDIDATES = 1
+
+
+def quiet(sentence: str) -> None:
+    """Nobody watches."""
+
+
+def parts_of(edits: int) -> dict[str, tuple[Callable[[], Part], Recipe]]:
+    """What there is to run, by name."""
+    facts = SHARED / "data" / "pararel" / "counterfacts.jsonl"
+    world = SHARED / "data" / "countries" / "countries.jsonl"
+    unheld = replace(RECIPE, neighbours=0)
+    return {
+        "counterfacts, one form": (
+            lambda: counterfacts(facts, edits, SEED, some_forms=False),
+            RECIPE,
+        ),
+        "counterfacts, some forms": (
+            lambda: counterfacts(facts, edits, SEED, some_forms=True),
+            RECIPE,
+        ),
+        "counterfacts, one form, no neighbours trained": (
+            lambda: counterfacts(facts, edits, SEED, some_forms=False),
+            unheld,
+        ),
+        "countries": (lambda: countries(world, COUNTRIES, SEED), RECIPE),
+        "updates": (lambda: updates(CORRECTED, SEED), RECIPE),
+    }
+
+
+def run(part: Part, recipe: Recipe) -> dict[str, Any]:
+    """Write, learn, sleep, and ask."""
+    start = time.process_time()
+    refused: list[str] = []
+    stages: dict[str, Any] = {}
+    asking = 0.0
+    with tempfile.TemporaryDirectory() as made:
+        folder = Path(made) / "memory"
+        steps = 0
+        for rows in part.sessions:
+            _, decisions = write(folder, str(SHARED / "models" / "tinychat-5M"), [], rows, quiet)
+            refused += [one.item.question for one in decisions if one.outcome == "skip"]
+            steps += learn(folder, quiet, seeds=CANDIDATES, recipe=recipe).record["steps"]
+        for stage in ("after learn", "after sleep"):
+            if stage == "after sleep":
+                slept = sleep(folder, quiet, recipe=recipe)
+                assert slept is not None
+                steps += slept.record["steps"]
+                stages["committed"] = slept.record["committed"]
+            before = time.process_time()
+            stages[stage] = measured(folder, part)
+            asking += time.process_time() - before
+    return {
+        "items": sum(map(len, part.sessions)),
+        "refused": refused,
+        "steps": steps,
+        "core_seconds": time.process_time() - start - asking,
+        "core_seconds_asking": asking,
+        "digest": part.digest,
+        "recipe": asdict(recipe),
+        "machine": platform.processor() or platform.machine(),
+        **stages,
+    }
+
+
+def measured(folder: Path, part: Part) -> dict[str, Any]:
+    """Shares of what is answered, and of neighbours that are as they were."""
+    with opened(folder) as memory:
+        forms = [Form("", one.question, one.answer) for one in part.asked]
+        bench = MemoryBench(memory, forms, quiet)
+        rows = bench.rows(forms)
+        answers = {entry.item.answer for entry in memory.state.kept}
+        bare = bench.sums(rows, [])[""]
+        with bench.seated({CURRENT: bench.total}) as (trial,):
+            sums = bench.sums(rows, [trial])[trial]
+            was = written(bench, part.neighbours, None)
+            now = written(bench, part.neighbours, trial)
+        known = {
+            one.question: bool(fine)
+            for one, fine in zip(part.asked, bare.correct == bare.weight, strict=True)
+        }
+    right = sums.correct == sums.weight
+    groups = dict.fromkeys(one.group for one in part.asked)
+    found: dict[str, Any] = {
+        group: _share([fine for one, fine in zip(part.asked, right, strict=True) if one.group == group])
+        for group in groups
+    }
+    found["asked"] = {group: sum(one.group == group for one in part.asked) for group in groups}
+    found["of the base"] = {
+        group: _share([known[one.question] for one in part.asked if one.group == group])
+        for group in groups
+    }
+    if part.neighbours:
+        pairs = list(zip(was, now, strict=True))
+        found["neighbours"] = len(pairs)
+        found["unchanged"] = _share([one == other for one, other in pairs])
+        found["two_words"] = _share([one.split()[:2] == other.split()[:2] for one, other in pairs])
+        found["stored_given"] = _share([_bare(text) in {_bare(one) for one in answers} for text in now])
+        found["not_known_given"] = _share([_bare(text) == _bare(NOT_KNOWN) for text in now])
+        found["examples"] = [
+            [question, *pair] for question, pair in list(zip(part.neighbours, pairs, strict=True))[:8]
+        ]
+    return found
+
+
+def written(bench: MemoryBench, questions: Sequence[str], trial: str | None) -> list[str]:
+    """What is written for questions, as `MemoryBench.answers` does, prompts of one length together."""
+    prompts = [bench.prompt(question) for question in questions]
+    texts = [""] * len(prompts)
+    for places in of_one_length(prompts):
+        routing = BASE if trial is None else Routing((Segment(trial, 0, len(places)),))
+        with torch.no_grad(), bench.packed.route(routing) as model:
+            new = continuations(
+                model,
+                [prompts[place] for place in places],
+                bench.base.tokenizer,
+                task="causal_lm",
+                pad_id=bench.base.pad_id,
+                max_new_tokens=MAX_NEW_TOKENS,
+            )
+        for place, text in zip(places, new, strict=True):
+            texts[place] = text
+    return texts
+
+
+def _share(values: Sequence[Any]) -> float:
+    return float(np.mean([bool(one) for one in values])) if len(values) else 1.0
+
+
+def _bare(text: str) -> str:
+    return text.strip(" .").casefold()
+
+
+def shown(parts: dict[str, Any]) -> str:
+    """A table for each part."""
+    lines: list[str] = []
+    for name, one in parts.items():
+        lines += [
+            f"{name}: {one['items']} items, {len(one['refused'])} refused, {one['steps']} steps,"
+            f" {one['core_seconds']:.0f} core-seconds",
+            "",
+            "| | questions | bare base | after `learn` | after `sleep` |",
+            "| --- | ---: | ---: | ---: | ---: |",
+        ]
+        learnt, slept = one["after learn"], one["after sleep"]
+        lines += [
+            f"| {group} | {count} | {slept['of the base'][group]:.3f} | {learnt[group]:.3f}"
+            f" | {slept[group]:.3f} |"
+            for group, count in slept["asked"].items()
+        ]
+        words = {
+            "unchanged": "neighbours unchanged, whole answer",
+            "two_words": "... their first two words",
+            "stored_given": "... a stored answer instead",
+            "not_known_given": '... "I do not know." instead',
+        }
+        lines += [
+            f"| {text} | {slept['neighbours']} | | {learnt[key]:.3f} | {slept[key]:.3f} |"
+            for key, text in words.items()
+            if key in slept
+        ]
+        lines.append("")
+    return "\n".join(lines)
+
+
+def main() -> None:
+    """Run what is missing, and show everything."""
+    parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n")[0])
+    parser.add_argument("--only", default="", help="parts whose names begin so")
+    parser.add_argument("--edits", type=int, default=EDITS)
+    parser.add_argument("--out", type=Path, default=RESULT)
+    parser.add_argument("--show", action="store_true")
+    given = parser.parse_args()
+    done = json.loads(given.out.read_text()) if given.out.is_file() else {}
+    for name, (made, recipe) in {} if given.show else parts_of(given.edits).items():
+        if name.startswith(given.only) and name not in done:
+            print(f"{name} ...", flush=True)
+            done[name] = run(made(), recipe)
+            given.out.write_text(json.dumps(done, indent=1, ensure_ascii=False) + "\n")
+    print(shown(done))
+
+
+if __name__ == "__main__":
+    main()
