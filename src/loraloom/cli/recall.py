@@ -45,6 +45,16 @@ Questions = Annotated[
     typer.Argument(metavar="QUESTION", help="Questions; without any, the lines of stdin."),
 ]
 Off = Annotated[bool, typer.Option("--off", help="Only the bare base.")]
+Base = Annotated[str, typer.Argument(metavar="MODEL", help="A base: a folder, or a hub name.")]
+Items = Annotated[int, typer.Option("--items", min=4, metavar="N", help="Invented items of a session.")]
+Sessions = Annotated[int, typer.Option("--sessions", min=1, metavar="N", help="One after another.")]
+Seed = Annotated[int, typer.Option("--seed", min=0, metavar="N", help="Of what is invented.")]
+Keep = Annotated[
+    Path | None,
+    typer.Option("--keep", metavar="FOLDER", help="Keep the memory here; else it is removed."),
+]
+
+
 Graph = Annotated[bool, typer.Option("--graph", help="Only the facts, as a graph.")]
 NoRoute = Annotated[
     bool, typer.Option("--no-route", help="Ask the adapters also what is nowhere in the memory.")
@@ -179,6 +189,30 @@ def report(
     found = run_report(memory, _watch(quiet))
     show_report(found)
     return found.to_json()
+
+
+@recall.command()
+def bench(
+    model: Base,
+    items: Items = 20,
+    sessions: Sessions = 3,
+    seed: Seed = 0,
+    keep: Keep = None,
+    json: Json = False,
+    quiet: Quiet = False,
+    verbose: Verbose = False,
+) -> dict[str, Any]:
+    """What a base would make of invented items: written, learnt, settled and asked; minutes."""
+    from tempfile import TemporaryDirectory
+
+    from loraloom.cli.recall_screen import show_trial
+    from loraloom.pipeline.recall.trial import trial as run_trial
+
+    with TemporaryDirectory() as place:
+        folder = keep or Path(place) / "memory"
+        made = run_trial(model, folder, _watch(quiet), items=items, sessions=sessions, seed=seed)
+    show_trial(made, kept=keep is not None)
+    return {**made.to_json(), "memory": None if keep is None else str(keep)}
 
 
 def _report_graph(memory: Path) -> dict[str, Any]:

@@ -11,6 +11,7 @@ if TYPE_CHECKING:
     from loraloom.pipeline.recall.asking import Answer
     from loraloom.pipeline.recall.learning import Trained
     from loraloom.pipeline.recall.reporting import Report
+    from loraloom.pipeline.recall.trial import Trial
     from loraloom.recall.gate import Decision, Terms
     from loraloom.recall.graph import Drawn
     from loraloom.recall.memory import Memory
@@ -208,6 +209,32 @@ def show_graph(edges: Sequence[Drawn]) -> None:
                 f" {one.track.score:.2f}",
                 " " * 19,
             )
+
+
+def show_trial(found: Trial, *, kept: bool) -> None:
+    """What was asked before, between and after, below each other."""
+    console = plain_console()
+    made = found.made
+    verbatim(console, f"{len(made.items):,} invented items in {len(made.sessions):,} sessions")
+    verbatim(console, f"seed {made.seed}, sha256 {made.digest}")
+    verbatim(console)
+    verbatim(console, "        verbatim  near   far  false recall  not known  perplexity  kept  seconds")
+    for stage in found.stages:
+        one = stage.to_json()
+        verbatim(
+            console,
+            f"{stage.name:<6}  {one['verbatim']:>8.2f}  {one['near']:>4.2f}  {one['far']:>4.2f}"
+            f"  {one['false_recall']:>12.2f}  {one['not_known']:>9.2f}  {one['perplexity']:>10.2f}"
+            f"  {one['known']:>4.2f}  {stage.seconds:>7.0f}",
+        )
+    verbatim(console)
+    say(console, "verbatim: answered as written; near, far: in wordings that were never trained")
+    say(console, "false recall: of names that nobody wrote, those that get a stored answer")
+    say(console, "perplexity, kept: of texts that the base wrote, and its own answers still given")
+    if not found.slept["committed"]:
+        say(console, f"the sleep was rolled back: {found.slept['reason']}")
+    if kept:
+        verbatim(console, f"next: loraloom recall report {found.folder}")
 
 
 def _plain(result: Any) -> Mapping[str, Any]:

@@ -18,6 +18,7 @@ from dataclasses import dataclass, replace
 from itertools import product
 from typing import Literal
 
+from loraloom.errors import RequestError
 from loraloom.recall.forms import NOT_KNOWN, held_out_forms
 from loraloom.recall.items import EVENT_SLOTS, MemoryItem, items_of
 
@@ -25,6 +26,8 @@ Way = Literal["verbatim", "near", "far", "unseen", "unseen near", "unseen far"]
 """How something is asked: as written, by a template that is not trained, in words by hand; and the same
 about a name that nobody wrote."""
 NOBODY = -1
+MOST = 1000
+"""Items: more would use up the names."""
 TIME = "2026-01-01T00:00:00+00:00"
 COLOURS = ("red", "green", "blue", "grey", "white", "black", "golden", "brown", "pink", "silver")
 
@@ -243,7 +246,16 @@ class Workload:
 
 
 def workload(seed: int, *, sessions: int = 10, items: int = 20) -> Workload:
-    """So many sessions of so many items: events a little more than half, facts the others."""
+    """So many sessions of so many items: events a little more than half, facts the others.
+
+    Raises:
+        RequestError: there are not enough names for so many.
+    """
+    if sessions * items > MOST:
+        raise RequestError(
+            f"{sessions:,} sessions of {items:,} items are {sessions * items:,}",
+            need=f"at most {MOST:,}: there are no more names",
+        )
     made = _Maker(seed)
     events = items // 2 + 1
     rows = tuple((*made.events(events), *made.facts(items - events)) for _ in range(sessions))

@@ -34,6 +34,11 @@ class Update:
     def rank(self) -> int:
         return next(iter(self.factors.values()))[0].shape[0]
 
+    @property
+    def bytes(self) -> int:
+        """Of its numbers."""
+        return sum(one.numel() * one.element_size() for pair in self.factors.values() for one in pair)
+
     def beside(self, other: Update) -> Update:
         """The sum of two: this one's ranks come first."""
         return Update(
