@@ -1,0 +1,195 @@
+"""The methods that are compared. Each learns a workload session by session and gives what it then is.
+
+A method is called with a `Job` and returns its outcome. All train the same wordings of the same items
+by the functions of `loraloom recall`; a baseline is the recipe without some of its parts.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+from scoring import Scorer, quiet
+
+from loraloom.config import names
+from loraloom.pipeline.recall.learning import learn
+from loraloom.pipeline.recall.questionnaire import Marks
+from loraloom.pipeline.recall.sleeping import sleep
+from loraloom.pipeline.recall.trial import in_sessions
+from loraloom.pipeline.recall.update import Update
+from loraloom.pipeline.recall.writing import write
+from loraloom.recall.forms import trained_forms
+from loraloom.recall.mix import sleep_mix, steps_for, wake_mix
+from loraloom.recall.recipe import RECIPE, Recipe
+from loraloom.recall.workload import Workload
+
+Record = Mapping[str, Any]
+
+
+@dataclass
+class Job:
+    """One method on one workload.
+
+    Attributes:
+        place: folder of its own.
+        rate: in place of the preset's; None for that one.
+        by_session: recall of each session so far, after each session.
+        asking: core-seconds that these took.
+    """
+
+    made: Workload
+    model: str
+    place: Path
+    scorer: Scorer
+    rate: float | None = None
+    by_session: list[list[float]] = field(default_factory=list[list[float]])
+    asking: float = 0.0
+
+    @property
+    def folder(self) -> Path:
+        return self.place / "memory"
+
+    def recipe(self, recipe: Recipe) -> Recipe:
+        """A recipe at this job's rate."""
+        if self.rate is None:
+            return recipe
+        return replace(recipe, rate=self.rate / self.scorer.bench.plan.values()[names.LEARNING_RATE])
+
+    def follow(self, update: Update | None) -> None:
+        """Ask all sessions so far."""
+        start = time.process_time()
+        self.by_session.append(self.scorer.by_session(update, len(self.by_session) + 1))
+        self.asking += time.process_time() - start
+
+
+@dataclass
+class Outcome:
+    """What a method made.
+
+    Attributes:
+        stages: updates by name, the last one the method's own; None is the bare base. Marks, where no
+            update gave the answers.
+        records: lines of the journal about its trainings.
+    """
+
+    stages: Mapping[str, Update | Marks | None]
+    records: Sequence[Record] = ()
+    more: dict[str, Any] = field(default_factory=dict[str, Any])
+
+
+BARE = replace(RECIPE, unknown=0, wake=replace(RECIPE.wake, anchors=0))
+"""Only the items' own wordings, older ones among them."""
+NAIVE = replace(BARE, replayed=0.0)
+"""Only what is new."""
+
+
+def sequential(recipe: Recipe) -> Callable[[Job], Outcome]:
+    """One adapter that goes on training, session after session, and never sleeps."""
+
+    def method(job: Job) -> Outcome:
+        records = _sessions(job, job.recipe(recipe))
+        return Outcome({"learnt": job.scorer.total(job.folder)}, records)
+
+    return method
+
+
+def with_sleep(recipe: Recipe) -> Callable[[Job], Outcome]:
+    """Sessions, then one sleep."""
+
+    def method(job: Job) -> Outcome:
+        ours = job.recipe(recipe)
+        records = _sessions(job, ours)
+        learnt = job.scorer.total(job.folder)
+        slept = sleep(job.folder, quiet, recipe=ours)
+        assert slept is not None
+        assert slept.record["replayed"] and slept.record["replayed_rows"] > 0
+        settled = job.scorer.total(job.folder)
+        more: dict[str, Any] = {"sleep": _of_sleep(slept.record)}
+        if slept.record["committed"]:
+            assert sleep(job.folder, quiet, recipe=ours) is None
+            again = job.scorer.total(job.folder)
+            assert settled is not None and again is not None
+            more["second_sleep_changes_nothing"] = settled.equals(again)
+        return Outcome({"learnt": learnt, "slept": settled}, [*records, slept.record], more)
+
+    return method
+
+
+def _sessions(job: Job, recipe: Recipe) -> list[Record]:
+    return in_sessions(
+        job.folder,
+        job.model,
+        job.made,
+        quiet,
+        recipe=recipe,
+        after=lambda session: job.follow(job.scorer.total(job.folder)),
+    )
+
+
+def _of_sleep(record: Record) -> dict[str, Any]:
+    kept = ("committed", "reason", "steps", "replayed_rows", "before", "after")
+    return {name: record[name] for name in kept} | {"replayed_items": len(record["replayed"])}
+
+
+def no_memory(job: Job) -> Outcome:
+    """The bare base."""
+    return Outcome({"base": None})
+
+
+def joint(job: Job) -> Outcome:
+    """Everything at once, for as many steps as ours takes for all sessions and its sleep."""
+    write(job.folder, job.model, [], [row for rows in job.made.sessions for row in rows], quiet)
+    forms = sum(len(trained_forms(item, RECIPE.forms)) for item in job.made.items)
+    passes = planned_steps(job.made) * RECIPE.rows / forms
+    recipe = replace(job.recipe(RECIPE), wake=replace(RECIPE.wake, passes=passes))
+    record = learn(job.folder, quiet, seeds=1, recipe=recipe).record
+    return Outcome({"learnt": job.scorer.total(job.folder)}, [record])
+
+
+def planned_steps(made: Workload) -> int:
+    """Steps that ours takes at most: those of each wake, and of one candidate of the sleep."""
+    items, size = made.items, len(made.sessions[0])
+    counts = [len(trained_forms(item, RECIPE.forms)) for item in items]
+    wakes = sum(
+        steps_for(
+            RECIPE,
+            sum(counts[start : start + size]),
+            wake_mix(RECIPE, has_old=start > 0).new,
+            RECIPE.wake.passes,
+        )
+        for start in range(0, len(items), size)
+    )
+    return wakes + steps_for(RECIPE, sum(counts), sleep_mix(RECIPE).replayed, RECIPE.sleep.passes)
+
+
+def merged(job: Job) -> Outcome:
+    """An adapter of its own for each session; then their mean and their sum."""
+    updates: list[Update] = []
+    records: list[Record] = []
+    for number, rows in enumerate(job.made.sessions):
+        folder = job.place / f"session {number}"
+        write(folder, job.model, [], rows, quiet)
+        records.append(learn(folder, quiet, seeds=1, recipe=job.recipe(NAIVE)).record)
+        total = job.scorer.total(folder)
+        assert total is not None
+        updates.append(total)
+    summed = updates[0]
+    for update in updates[1:]:
+        summed = summed.beside(update)
+    return Outcome({"sum": summed, "mean": summed.times(1 / len(updates))}, records)
+
+
+ABLATIONS: Mapping[str, Recipe] = {
+    "ours": RECIPE,
+    "without anchors": replace(
+        RECIPE, wake=replace(RECIPE.wake, anchors=0), sleep=replace(RECIPE.sleep, anchors=0)
+    ),
+    "without unknown names": replace(RECIPE, unknown=0),
+    "without replay in the wake": replace(RECIPE, replayed=0.0),
+    "one wording": replace(RECIPE, forms=1),
+    "without derived questions": replace(RECIPE, derived=False),
+}
+"""Ours without one part; without sleep it is ours before its sleep."""
