@@ -133,6 +133,35 @@ def writes() -> list[dict[str, Any]]:
     ]
 
 
+def fact(name: str, status: str, subject: str, relation: str, object: str) -> dict[str, Any]:
+    track = {"fit": 0.25, "score": 0.31}
+    ends = {"subject": subject, "relation": relation, "object": object}
+    return {"item": name, "status": status, "track": track, **ends}
+
+
+def test_facts_are_listed_by_what_they_are_about_and_maps_with_their_scores() -> None:
+    facts = [
+        fact("m0001", "settled", "Norland", "capital", "Tolm"),
+        fact("m0002", "forgotten", "Norland", "key", SECRET),
+        fact("m0003", "provisional", "Tolm", "capital", "Olaf"),
+    ]
+    seen = {"pairs": 12, "valid": 1.0, "reached": 0.75, "ratio": 1.25}
+    unseen = {"pairs": 3, "valid": 0.0, "reached": 0.0, "ratio": None}
+    macros = [{"route": "a1, east a2, north b2", "trajectories": 4}]
+    harbour = {"map": "Harbour", "places": 9, "steps": 20, "trajectories": 6}
+    maps = [{**harbour, "seen": seen, "unseen": unseen, "macros": macros}]
+    html = render_memory(document(maps=maps), writes(), facts)
+    text = text_of(Page(html))
+    assert SECRET not in html
+    for words in (
+        "capital → Tolm",
+        "capital → Olaf provisional: fit 0.25, score 0.31",
+        "Harbour 9 places, 20 steps, 6 trajectories",
+        "in 4a1, east a2, north b2",
+    ):
+        assert words in text, words
+
+
 def text_of(page: Page) -> str:
     return " ".join(page.text.split())
 

@@ -30,12 +30,12 @@ def memory_figures(document: Mapping[str, Any]) -> list[Figure]:
     Args:
         document: what `recall report --json` prints.
     """
-    trained = [one for one in document["trainings"] if one.get("committed", True) and "bytes" in one]
+    trained = [one for one in document["trainings"] if one.get("committed", True)]
     made = [
         _by_wake(document["by_wake"]),
         _after_trainings(trained),
         _cost(trained, document["before"]),
-        _growth(trained),
+        _growth([one for one in trained if "bytes" in one]),
     ]
     return [figure for figure in made if figure is not None]
 
@@ -127,7 +127,7 @@ def _cost(trained: Sequence[Record], base: Record | None) -> Figure | None:
         "id": "cost",
         "group": "cost",
         "height": HEIGHT,
-        "title": "What it cost the base",
+        "title": "Cost to the base",
         "caption": "After each training, on texts and answers of the bare base's own that are never"
         " trained.",
         "key": _key(*names),

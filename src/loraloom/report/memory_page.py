@@ -88,12 +88,15 @@ class Gone:
     rebuild: str
 
 
-def render_memory(document: Mapping[str, Any], writes: Sequence[Record]) -> str:
+def render_memory(
+    document: Mapping[str, Any], writes: Sequence[Record], facts: Sequence[Record] = ()
+) -> str:
     """The page as text.
 
     Args:
         document: what `recall report --json` prints.
         writes: the journal's lines about writing.
+        facts: what `recall report --graph --json` prints.
     """
     items = {item["id"]: item for item in document["items"]}
     hidden = {name for name, item in items.items() if item["standing"] == "forgotten"}
@@ -107,6 +110,9 @@ def render_memory(document: Mapping[str, Any], writes: Sequence[Record]) -> str:
         name=_name(document),
         items=_known(document["items"]),
         kinds=sorted({item["kind"] for item in document["items"]}),
+        facts=_by_subject(facts),
+        follows=sorted(((document["now"] or {}).get("by_kind") or {}).items()),
+        maps=document.get("maps", ()),
         decisions=decisions[::-1][:MOST_DECISIONS],
         more_decisions=max(0, len(decisions) - MOST_DECISIONS),
         terms=list(dict.fromkeys(name for one in decisions for name in one.terms)),
@@ -182,6 +188,15 @@ def _decided(write: Record, hidden: set[str]) -> list[Decided]:
             )
         )
     return rows
+
+
+def _by_subject(facts: Sequence[Record]) -> dict[str, list[Record]]:
+    """The facts that are kept, by what they are about."""
+    found: dict[str, list[Record]] = {}
+    for fact in facts:
+        if fact["status"] not in ("superseded", "forgotten"):
+            found.setdefault(fact["subject"], []).append(fact)
+    return dict(sorted(found.items(), key=lambda one: one[0].casefold()))
 
 
 def _told(record: Record) -> Told:

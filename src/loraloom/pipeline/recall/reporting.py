@@ -119,7 +119,8 @@ def report(folder: Path, watch: Watch) -> Report:
             growth,
         )
         writes = [record for record in memory.journal.records if record["op"] == "write"]
-        text = render_memory(found.to_json(), writes)
+        facts = [asdict(one) for one in drawn(list(memory.state.entries.values()))]
+        text = render_memory(found.to_json(), writes, facts)
         with as_it_was(found.page):
             write_whole(found.page, text.encode("utf-8", "replace"))
         return found
