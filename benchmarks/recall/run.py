@@ -32,14 +32,15 @@ SEEDS = (0, 1, 2)
 SESSIONS, ITEMS = 10, 20
 SHORT = 3
 """Sessions of an ablation, on the first seed."""
-SEARCHED = 3
+SEARCHED = 2
 """Sessions that a baseline's rate is looked for on."""
 RATES = (1e-3, 2e-3, 4e-3)
 STRENGTHS = (0.01, 0.1, 1.0)
 """Of elastic weight consolidation, at the best rate of naive learning."""
 COMPARED = ("no memory", "retrieval", "naive", "replay", "merged", "elastic", "joint", "ours")
-TUNED = ("naive", "replay", "merged", "joint")
-"""Baselines whose rate is looked for."""
+RATE_OF = {"naive": "naive", "merged": "naive", "elastic": "naive", "replay": "replay"}
+"""Whose rate is looked for, and who trains as naive learning does and takes its rate. Joint retraining
+takes that of ours, whose recipe it has."""
 
 
 @dataclass(frozen=True)
@@ -157,7 +158,7 @@ class Runner:
 def searched(runner: Runner, items: int, sessions: int, only: Sequence[str]) -> dict[str, Any]:
     """The rate of each baseline, and the pull of the elastic one, that recall most on few sessions."""
     found: dict[str, Any] = {}
-    tuned = [name for name in TUNED if name in only or (name == "naive" and "elastic" in only)]
+    tuned = list(dict.fromkeys(RATE_OF[name] for name in only if name in RATE_OF))
     specs = [Spec(name, 0, sessions, items, rate) for name in tuned for rate in RATES]
     tried = runner.parts(specs)
     for name in tuned:
@@ -190,9 +191,7 @@ def compared(runner: Runner, args: argparse.Namespace) -> dict[str, Any]:
     for name in COMPARED:
         if name not in args.only:
             continue
-        rate = best(search[name]) if name in TUNED else None
-        if name == "elastic":
-            rate = best(search["naive"])
+        rate = best(search[RATE_OF[name]]) if name in RATE_OF else None
         strength = best(search["elastic"]) if name == "elastic" else None
         own = seeds[:1] if name == "elastic" else seeds
         specs += [Spec(name, seed, sessions, items, rate, strength) for seed in own]
