@@ -12,11 +12,10 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from scoring import Scorer, quiet
+from scoring import Answering, Scorer, quiet
 
 from loraloom.config import names
 from loraloom.pipeline.recall.learning import learn
-from loraloom.pipeline.recall.questionnaire import Marks
 from loraloom.pipeline.recall.sleeping import sleep
 from loraloom.pipeline.recall.trial import in_sessions
 from loraloom.pipeline.recall.update import Update
@@ -70,12 +69,11 @@ class Outcome:
     """What a method made.
 
     Attributes:
-        stages: updates by name, the last one the method's own; None is the bare base. Marks, where no
-            update gave the answers.
+        stages: what answers, by name; the last one is the method's own.
         records: lines of the journal about its trainings.
     """
 
-    stages: Mapping[str, Update | Marks | None]
+    stages: Mapping[str, Answering]
     records: Sequence[Record] = ()
     more: dict[str, Any] = field(default_factory=dict[str, Any])
 
@@ -113,7 +111,8 @@ def with_sleep(recipe: Recipe) -> Callable[[Job], Outcome]:
             again = job.scorer.total(job.folder)
             assert settled is not None and again is not None
             more["second_sleep_changes_nothing"] = settled.equals(again)
-        return Outcome({"learnt": learnt, "slept": settled}, [*records, slept.record], more)
+        stages = {"learnt": learnt, "slept": settled, "routed": job.scorer.routed(job.folder)}
+        return Outcome(stages, [*records, slept.record], more)
 
     return method
 

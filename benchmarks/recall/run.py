@@ -105,10 +105,9 @@ def part_of(spec: Spec, shared: Path) -> dict[str, Any]:
         start = time.process_time()
         outcome = method_of(spec)(job)
         seconds = time.process_time() - start - job.asking
-        stages = {name: job.scorer.scored(update) for name, update in outcome.stages.items()}
-        last = list(outcome.stages.values())[-1]
-        by_update = last is None or isinstance(last, Update)
-        agrees = not by_update or job.scorer.put.agrees(last)
+        stages = {name: job.scorer.scored(given) for name, given in outcome.stages.items()}
+        updates = [given for given in outcome.stages.values() if isinstance(given, Update)]
+        agrees = not updates or job.scorer.put.agrees(updates[-1])
     assert agrees, "writing freely gives other answers than the one pass"
     return {
         **asdict(spec),
@@ -117,7 +116,7 @@ def part_of(spec: Spec, shared: Path) -> dict[str, Any]:
         "core_seconds": seconds,
         "tokens": sum(record["tokens"] for record in outcome.records),
         "steps": sum(record.get("steps", 0) for record in outcome.records),
-        "adapter_bytes": last.bytes if isinstance(last, Update) else 0,
+        "adapter_bytes": updates[-1].bytes if updates else 0,
         "by_session": job.by_session,
         "stages": stages,
         **outcome.more,
@@ -222,7 +221,7 @@ def merge(new: dict[str, Any], path: Path) -> dict[str, Any]:
 
 def main() -> None:
     """The command line."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = argparse.ArgumentParser(description="Ten sessions, by every method.")
     all_of_it = [*COMPARED, "ablations", "controls"]
     parser.add_argument("--only", nargs="+", choices=all_of_it, default=all_of_it)
     parser.add_argument("--seeds", nargs="+", type=int, default=list(SEEDS))

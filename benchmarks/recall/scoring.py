@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,7 @@ from loraloom.pipeline.recall.questionnaire import Marks, Questionnaire
 from loraloom.pipeline.recall.update import Update, read_update
 from loraloom.recall.forms import Form
 from loraloom.recall.memory import opened
+from loraloom.recall.router import Router
 from loraloom.recall.workload import Workload
 
 WAYS = ("verbatim", "near", "far", "unseen", "unseen near", "unseen far")
@@ -20,6 +22,18 @@ WAYS = ("verbatim", "near", "far", "unseen", "unseen near", "unseen far")
 
 def quiet(sentence: str) -> None:
     """Nobody watches."""
+
+
+@dataclass(frozen=True)
+class Routed:
+    """An update that answers what the router finds in the memory; the bare base answers the rest."""
+
+    update: Update
+    router: Router
+
+
+Answering = Update | Routed | Marks | None
+"""What gives answers; None is the bare base, marks are answers that were given already."""
 
 
 class Scorer:
@@ -46,11 +60,33 @@ class Scorer:
             return None
         return found[0] if len(found) == 1 else found[0].beside(found[1])
 
-    def scored(self, update: Update | Marks | None) -> dict[str, Any]:
-        """Everything, of one update; of marks, with the bare base's own tasks."""
-        marks = update if isinstance(update, Marks) else self.put.marks(update)
-        of_base = None if isinstance(update, Marks) else update
-        return scores(self.made, marks) | {"base": self.tasks.measured(self.bench, of_base)}
+    def scored(self, answering: Answering) -> dict[str, Any]:
+        """Everything; the base's own tasks are the bare base's where nothing was learnt."""
+        router = None
+        if isinstance(answering, Marks):
+            marks, update = answering, None
+        elif isinstance(answering, Routed):
+            marks, update, router = self._routed(answering), answering.update, answering.router
+        else:
+            marks, update = self.put.marks(answering), answering
+        of_base = self.tasks.measured(self.bench, update, router)
+        return scores(self.made, marks) | {"base": of_base}
+
+    def _routed(self, routed: Routed) -> Marks:
+        own, base = self.put.marks(routed.update), self.put.marks(None)
+        remembered = [routed.router.route(one.question).remembered for one in own.questions]
+        return Marks(
+            own.questions,
+            np.where(remembered, own.right, base.right),
+            np.where(remembered, own.stored, base.stored),
+        )
+
+    def routed(self, folder: Path) -> Routed:
+        """A memory as `recall ask` answers by it."""
+        update = self.total(folder)
+        assert update is not None
+        with opened(folder) as memory:
+            return Routed(update, Router.of(memory.state))
 
     def by_session(self, update: Update | None, sessions: int) -> list[float]:
         """Recall as written of each of the first sessions."""

@@ -10,6 +10,8 @@ from numpy.typing import NDArray
 
 DRAWS = 10_000
 LEVEL = 0.95
+RATHER_MORE = 2.0
+"""Times as much: beyond this only the difference says anything."""
 Part = Mapping[str, Any]
 SHOWN = ("verbatim", "near", "far", "first_session", "false_recall", "not_known")
 KINDS = ("stories", "sums", "encyclopedia")
@@ -77,7 +79,8 @@ def _cost(
 
 
 def against_ours(parts: Sequence[Part]) -> str:
-    """Ours minus each other, in pairs over items, with an interval by the bootstrap."""
+    """Ours after its sleep, without the router, minus each other, in pairs over items, with an interval
+    by the bootstrap; and ours as a share of it."""
     ours = of(parts, "ours")
     lines = ["| ours minus | seeds | verbatim | near | far |", "| --- " * 5 + "|"]
     for name, found in staged([part for part in parts if part["method"] != "ours"]).items():
@@ -89,13 +92,16 @@ def against_ours(parts: Sequence[Part]) -> str:
         for way in ("verbatim", "near", "far"):
             differences = np.concatenate(
                 [
-                    per_item(list(part["stages"].values())[-1], way)
-                    - per_item(theirs[part["seed"]], way)
+                    per_item(part["stages"]["slept"], way) - per_item(theirs[part["seed"]], way)
                     for part in shared
                 ]
             )
             low, high = interval(differences)
-            cells.append(f"{differences.mean():+.3f} ({low:+.3f} to {high:+.3f})")
+            share = mean(part["stages"]["slept"][way] for part in shared) / max(
+                1e-9, mean(theirs[part["seed"]][way] for part in shared)
+            )
+            times = f", {share:.2f} times" if share < RATHER_MORE else ""
+            cells.append(f"{differences.mean():+.3f} ({low:+.3f} to {high:+.3f}){times}")
         lines.append(f"| {name} | {len(shared)} | {' | '.join(cells)} |")
     return "\n".join(lines)
 

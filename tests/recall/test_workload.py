@@ -84,3 +84,5 @@ def test_the_first_sessions_alone_have_the_questions_about_them(made: Workload) 
     part = made.until(2)
     assert part.items == made.items[:40]
     assert max(one.item for one in part.questions) == 39
+    unseen = [sum(one.item == NOBODY for one in whole.questions) for whole in (part, made)]
+    assert 0 < unseen[0] < unseen[1] / 4

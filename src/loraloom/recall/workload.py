@@ -15,7 +15,7 @@ import json
 import random
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from itertools import product
+from itertools import product, takewhile
 from typing import Literal
 
 from loraloom.errors import RequestError
@@ -241,8 +241,9 @@ class Workload:
     def until(self, sessions: int) -> Workload:
         """Only its first sessions, with the questions about them."""
         last = sessions * len(self.sessions[0])
-        kept = [one for one in self.questions if one.item < last]
-        return replace(self, sessions=self.sessions[:sessions], questions=tuple(kept))
+        # Questions about nobody follow those of the item that they are like.
+        kept = tuple(takewhile(lambda one: one.item < last, self.questions))
+        return replace(self, sessions=self.sessions[:sessions], questions=kept)
 
 
 def workload(seed: int, *, sessions: int = 10, items: int = 20) -> Workload:
