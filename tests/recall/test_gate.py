@@ -6,12 +6,14 @@ from dataclasses import asdict, replace
 from typing import Any
 
 import numpy as np
+import pytest
 
 from loraloom.recall.gate import Decision, Seen, decided
 from loraloom.recall.items import MemoryItem
 from loraloom.recall.state import State, replayed
 
 GUESSING = 8.0
+EVERYDAY = np.eye(32, dtype=np.float32)[-4:]
 
 
 def seen(question: str, answer: str = "Tolm", *, loss: float = 6.0, place: int = 0, **more: Any) -> Seen:
@@ -23,7 +25,7 @@ def seen(question: str, answer: str = "Tolm", *, loss: float = 6.0, place: int =
 
 def written(state: State, *items: Seen, rate: float | None = None, stored: Any = None) -> list[Decision]:
     vectors = np.zeros((0, 32), dtype=np.float32) if stored is None else stored
-    return decided(items, state, vectors, guessing=GUESSING, write_rate=rate)
+    return decided(items, state, vectors, EVERYDAY, guessing=GUESSING, write_rate=rate)
 
 
 def after(*decisions: Decision) -> State:
@@ -122,3 +124,31 @@ def test_out_of_scope_is_refused_only_where_a_rate_was_asked_for() -> None:
     (free,) = written(state, stray, stored=cluster)
     assert asked.outcome == "skip" and "out of scope" in asked.reason
     assert free.outcome == "insert"
+
+
+def test_a_write_rate_goes_by_what_was_seen_lately_and_what_has_to_be_written_takes_its_share() -> None:
+    old = [seen(f"Who was {number}?", "Hadrel", loss=30.0) for number in range(60)]
+    state = after(*written(State(), *old))
+    new = [seen(f"Who is {number}?", loss=float(number)) for number in range(1, 51)]
+    decisions = written(state, *new, rate=0.2)
+    assert [one.outcome == "insert" for one in decisions] == [False] * 40 + [True] * 10
+    updates = [seen(f"Who was {number}?", "Brek", loss=9.0) for number in range(10)]
+    decisions = written(state, *updates, *new[:40], rate=0.2)
+    assert [one.outcome for one in decisions] == ["supersede"] * 10 + ["skip"] * 40
+
+
+@pytest.mark.parametrize("labels", [("fact", "event"), ("event", "fact")])
+def test_no_outcome_depends_on_the_kind_or_the_source_of_an_item(labels: tuple[Any, Any]) -> None:
+    """A label could only come in by what a row says beside its words."""
+    items = [seen(f"Who is {number}?", loss=float(number)) for number in range(8)]
+    told = [
+        replace(
+            one, item=replace(one.item, kind=labels[place % 2], source=f"{place % 2}", time=f"{place}")
+        )
+        for place, one in enumerate(items)
+    ]
+    plain = [one.outcome for one in written(State(), *items, rate=0.5)]
+    assert [one.outcome for one in written(State(), *told, rate=0.5)] == plain
+    assert [one.terms for one in written(State(), *told)] == [
+        one.terms for one in written(State(), *items)
+    ]

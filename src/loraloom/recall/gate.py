@@ -26,11 +26,11 @@ Outcome = Literal["insert", "reinforce", "supersede", "skip"]
 SURPRISE, NOVELTY, REWARD, PIN = 0.5, 0.3, 0.2, 1.0
 """Weights of the terms."""
 SCOPE_QUANTILE = 0.05
-"""A question is in scope where it lies as near to a stored one as all but this share of the stored ones
-lie to each other."""
+"""Share of the stored questions that may lie further from their nearest than is asked of a new one."""
 FEWEST_FOR_SCOPE = 8
 """With fewer stored questions than this nobody can say what the memory is about."""
-
+SEEN_LATELY = 50
+"""Items, this write's among them, that a write rate goes by: scores fall as a memory fills."""
 MOST_FOR_SCOPE = 2000
 """Stored questions that are compared with each other: enough for a quantile."""
 
@@ -98,6 +98,7 @@ def decided(
     seen: Sequence[Seen],
     state: State,
     stored: Vectors,
+    everyday: Vectors,
     *,
     guessing: float,
     write_rate: float | None = None,
@@ -106,22 +107,22 @@ def decided(
 
     Args:
         stored: of the questions that are kept.
+        everyday: of questions that have nothing to do with any memory.
         guessing: loss of guessing, log of the vocabulary's size.
-        write_rate: the share of what was seen so far that should be written: the threshold is the score
-            that this share reached. None writes all that is new to the model.
+        write_rate: the share that should be written of what is seen: the threshold is the score that
+            this share of the last `SEEN_LATELY` reached, or of this write, where that is more. None
+            writes all that is new to the model.
     """
-    needed = scope_needed(stored)
+    needed = scope_needed(stored, everyday)
     terms = [terms_of(one, stored, needed, guessing) for one in seen]
     known = dict(state.by_key())
     repeats = Repeats(state.kept)
     same = [known.get(one.item.key) or repeats.of(one.item) for one in seen]
     threshold = None
     if write_rate is not None:
-        new = [
-            rank_of(term, repeated=entry is not None and same_answer(entry.item.answer, one.item.answer))
-            for one, term, entry in zip(seen, terms, same, strict=True)
-        ]
-        threshold = threshold_of([*state.ranks, *new], write_rate)
+        new = [rank_of(*one) for one in zip(seen, terms, same, strict=True)]
+        before = max(0, SEEN_LATELY - len(new))
+        threshold = threshold_of([*state.ranks[len(state.ranks) - before :], *new], write_rate)
     decisions: list[Decision] = []
     written = 0
     for one, term, entry in zip(seen, terms, same, strict=True):
@@ -137,18 +138,24 @@ def decided(
     return decisions
 
 
-def rank_of(terms: Terms, *, repeated: bool) -> float:
-    """What an item comes by for its place in a write rate: its score; none where it is out of scope or
-    says what is kept already."""
-    return -math.inf if repeated or not terms.in_scope else terms.score
+def rank_of(one: Seen, terms: Terms, same: Entry | None) -> float:
+    """What an item comes by for its place in a write rate: its score, where nothing else decides."""
+    if same is not None and same_answer(same.item.answer, one.item.answer):
+        return -math.inf
+    if same is not None or one.item.pinned:
+        return math.inf
+    return terms.score if terms.in_scope and not one.known else -math.inf
 
 
 def threshold_of(ranks: Sequence[float], write_rate: float) -> float:
     """The score that this share of `ranks` reaches, or the lowest one where fewer have one; 0 where
     none has."""
-    finite = [rank for rank in ranks if rank > -math.inf]
     place = max(1, round(write_rate * len(ranks)))
-    return sorted(finite, reverse=True)[min(place, len(finite)) - 1] if finite else 0.0
+    able = sorted((rank for rank in ranks if rank > -math.inf), reverse=True)
+    found = able[min(place, len(able)) - 1] if able else 0.0
+    scores = [rank for rank in able if rank < math.inf]
+    # Where what has to be written takes all of the share, what has a score would need to beat them all.
+    return found if found < math.inf else math.nextafter(max(scores, default=0.0), math.inf)
 
 
 def terms_of(one: Seen, stored: Vectors, needed: float | None, guessing: float) -> Terms:
@@ -163,15 +170,17 @@ def terms_of(one: Seen, stored: Vectors, needed: float | None, guessing: float) 
     return Terms(scope, needed, surprise, novelty, reward, pin, score)
 
 
-def scope_needed(stored: Vectors) -> float | None:
-    """The cosine that a question in scope has to its nearest stored one; None where too few are
-    stored."""
+def scope_needed(stored: Vectors, everyday: Vectors) -> float | None:
+    """The cosine that a question in scope has to its nearest stored one: halfway between what nearly all
+    stored ones have and what everyday questions have. None where too few are stored."""
     if len(stored) < FEWEST_FOR_SCOPE:
         return None
     some = stored[:: -(-len(stored) // MOST_FOR_SCOPE)]
     cosines = some @ some.T
     np.fill_diagonal(cosines, -1.0)
-    return float(np.quantile(cosines.max(1), SCOPE_QUANTILE))
+    within = float(np.quantile(cosines.max(1), SCOPE_QUANTILE))
+    outside = float((everyday @ some.T).max())
+    return (within + outside) / 2
 
 
 def _decision(one: Seen, terms: Terms, same: Entry | None, threshold: float | None) -> Decision:

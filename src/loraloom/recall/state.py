@@ -48,8 +48,8 @@ class State:
         sleeps: how often something was settled.
         refused: what the gate would not have, with its reason.
         told: lines that report what a training did.
-        ranks: of all that was ever seen, what a write rate goes by: the score, or minus infinity for
-            what was out of scope or had been written before.
+        ranks: of all that was ever seen, what a write rate goes by: the score, or infinity for what has
+            to be written, minus infinity for what was out of scope or had been written before.
     """
 
     entries: dict[str, Entry] = field(default_factory=dict[str, Entry])
@@ -115,6 +115,8 @@ def _rank(decision: Mapping[str, Any]) -> float:
     terms = decision["terms"]
     scope, needed = terms.get("scope"), terms.get("scope_needed")
     is_out = scope is not None and needed is not None and scope < needed
+    if decision["outcome"] == "supersede" or decision["item"].get("pinned"):
+        return math.inf
     return -math.inf if is_out or decision["outcome"] == "reinforce" else terms["score"]
 
 

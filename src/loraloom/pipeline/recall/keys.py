@@ -17,7 +17,7 @@ from loraloom.data.batches import collate
 from loraloom.data.rows import Row
 from loraloom.recall.forms import trained_forms
 from loraloom.recall.items import MemoryItem
-from loraloom.recall.lexicon import EVERYDAY, Lexicon
+from loraloom.recall.lexicon import EVERYDAY, Lexicon, named
 from loraloom.recall.whitening import Vectors, normal, whitening
 
 if TYPE_CHECKING:
@@ -25,6 +25,8 @@ if TYPE_CHECKING:
 
 ROWS = 64
 """Questions that are read together."""
+NAMING = 0.5
+"""Of a name's coordinate, beside hidden states of length 1."""
 FITTED = 64
 """Items whose wordings fit the map: more of them find no more."""
 
@@ -32,6 +34,13 @@ FITTED = 64
 def vectors_of(bench: MemoryBench, questions: Sequence[str]) -> NDArray[np.float32]:
     """Hidden states of questions from the everyday ones' mean, [N, D]."""
     return hidden_states(bench, questions) - hidden_states(bench, EVERYDAY).mean(0)
+
+
+def scope_vectors(bench: MemoryBench, questions: Sequence[str]) -> Vectors:
+    """What the gate compares: hidden states, and whether a question names anything, which what is
+    remembered mostly does and small talk does not, [N, D + 1]."""
+    names_N1 = np.array([[NAMING if named(question) else -NAMING] for question in questions], np.float32)
+    return normal(np.hstack([normal(vectors_of(bench, questions)), names_N1.reshape(-1, 1)]))
 
 
 class Keys:

@@ -12,13 +12,13 @@ from loraloom.data.load import load_table
 from loraloom.errors import RequestError
 from loraloom.pipeline.device_errors import device_errors
 from loraloom.pipeline.recall.bench import CURRENT, MemoryBench, Watch, base_of_model
-from loraloom.pipeline.recall.keys import vectors_of
+from loraloom.pipeline.recall.keys import scope_vectors
 from loraloom.recall.forms import Form
 from loraloom.recall.gate import Decision, Seen, decided
 from loraloom.recall.items import MemoryItem, check_maps, items_of
 from loraloom.recall.journal import now
+from loraloom.recall.lexicon import EVERYDAY
 from loraloom.recall.memory import Memory, opened
-from loraloom.recall.whitening import normal
 
 
 @device_errors()
@@ -38,7 +38,7 @@ def write(
         model: the base of a memory that is not there yet; of one that is, it may be left out.
         data: files of items.
         rows: items beside those.
-        write_rate: share of what was ever seen that should be written; None writes all that is new.
+        write_rate: share of what is seen that should be written; None writes all that is new.
         dry_run: say what would be written, and write nothing.
 
     Raises:
@@ -56,7 +56,8 @@ def write(
         decisions = decided(
             _seen(bench, items),
             memory.state,
-            normal(vectors_of(bench, [item.question for item in kept])),
+            scope_vectors(bench, [item.question for item in kept]),
+            scope_vectors(bench, EVERYDAY),
             guessing=math.log(bench.base.model.config.get_text_config().vocab_size),
             write_rate=write_rate,
         )
@@ -79,7 +80,7 @@ def _seen(bench: MemoryBench, items: Sequence[MemoryItem]) -> list[Seen]:
     rows = bench.rows([_form(item) for item in items])
     with bench.seated({CURRENT: bench.total}) as trials:
         sums = next(iter(bench.sums(rows, trials).values()))
-    vectors = normal(vectors_of(bench, [item.question for item in items]))
+    vectors = scope_vectors(bench, [item.question for item in items])
     losses = sums.loss / sums.weight
     right = sums.correct == sums.weight
     return [
