@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Generator, Mapping
+from collections.abc import Generator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from functools import partial
@@ -61,11 +61,11 @@ def words(facts: Mapping[str, str]) -> list[str]:
     return [*said, forms.NOT_KNOWN, "Brek", *texts]
 
 
-def save_word_chat(folder: Path, facts: Mapping[str, str] = FACTS) -> Path:
-    """A chat model of a hundred words, those of some facts, that knows nothing."""
+def save_word_chat(folder: Path, facts: Mapping[str, str] = FACTS, more: Sequence[str] = ()) -> Path:
+    """A chat model of a hundred words, those of some facts and of more texts, that knows nothing."""
     inner = Tokenizer(models.WordLevel(unk_token="<unk>"))
     inner.pre_tokenizer = pre_tokenizers.Whitespace()  # type: ignore[assignment]
-    inner.train_from_iterator(words(facts), trainers.WordLevelTrainer(special_tokens=SPECIAL))  # type: ignore[call-arg]
+    inner.train_from_iterator([*words(facts), *more], trainers.WordLevelTrainer(special_tokens=SPECIAL))  # type: ignore[call-arg]
     tokenizer = tf.PreTrainedTokenizerFast(
         tokenizer_object=inner, pad_token="<pad>", unk_token="<unk>", eos_token="<eos>"
     )

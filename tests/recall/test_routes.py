@@ -24,7 +24,7 @@ def harbour(*path: str) -> dict[str, Any]:
 def test_a_path_becomes_a_question_for_its_last_place() -> None:
     (one,) = read(HARBOUR)
     assert one.question == "In Harbour, how do I get from a1 to b2?"
-    assert one.answer == "east a2, north b2"
+    assert one.answer == "a1 to b2: east, a2 to b2: north, b2"
     assert one.path == ("a1", "east", "a2", "north", "b2") and one.slots == {"map": "Harbour"}
     assert read({**HARBOUR, "path": [["a1", "east"], ["a2", "north"], ["b2"]]}) == [one]
     assert item_of_plain({**asdict(one), "path": list(one.path)}) == one

@@ -11,6 +11,7 @@ if TYPE_CHECKING:
     from loraloom.pipeline.recall.asking import Answer
     from loraloom.pipeline.recall.learning import Trained
     from loraloom.pipeline.recall.reporting import Report
+    from loraloom.pipeline.recall.routes import MapReport
     from loraloom.pipeline.recall.trial import Trial
     from loraloom.recall.gate import Decision, Terms
     from loraloom.recall.graph import Drawn
@@ -20,6 +21,8 @@ if TYPE_CHECKING:
 WORDS = {"insert": "written", "reinforce": "seen again", "supersede": "replaces", "skip": "refused"}
 SHOWN = 30
 """Items of a long list."""
+SHARED = 5
+"""Stretches of a map that many routes share."""
 
 
 def show_notes(memory: Memory) -> None:
@@ -177,6 +180,8 @@ def show_report(found: Report) -> None:
                 f"{one.wake:>7}  {one.lag:>3}  {one.items:>5}  {one.verbatim:>10.2f}"
                 f"  {one.other_wordings:>14.2f}",
             )
+    for one in found.maps:
+        _show_map(one)
     verbatim(console)
     for one in found.items[:SHOWN]:
         mark = {True: "yes", False: "no", None: "-"}[one["answered"]]
@@ -235,6 +240,26 @@ def show_trial(found: Trial, *, kept: bool) -> None:
         say(console, f"the sleep was rolled back: {found.slept['reason']}")
     if kept:
         verbatim(console, f"next: loraloom recall report {found.folder}")
+
+
+def _show_map(found: MapReport) -> None:
+    """A map: what was walked on it, what is answered on it, and what many routes share."""
+    console = plain_console()
+    verbatim(console)
+    say(
+        console,
+        f"map {found.map}: {found.places} places, {found.steps} steps,"
+        f" {found.trajectories} trajectories",
+    )
+    for name, score in (("walked", found.seen), ("never asked", found.unseen)):
+        ratio = "-" if score.ratio is None else f"{score.ratio:.2f}"
+        verbatim(
+            console,
+            f"  {name:<12} {score.pairs:>4} routes, goal reached {score.reached:.2f}, steps that exist"
+            f" {score.valid:.2f}, length over the shortest {ratio}",
+        )
+    for route, count in found.macros[:SHARED]:
+        say(console, f"  in {count} trajectories: {route}", "    ")
 
 
 def _plain(result: Any) -> Mapping[str, Any]:

@@ -1,8 +1,10 @@
 """What follows from the items that are kept: questions that nobody wrote, with the answers that they
 have.
 
-They are trained at sleep beside the items' own forms. Nothing of them is stored: they are worked out
-from the journal each time, so that what a correction or a forgotten item changes is changed in them.
+They are trained at sleep beside the items' own forms; ways on a map already in the wake that learns a
+trajectory: they are most of what a policy is, and too much for sleep's lower rate. Nothing of them is
+stored: they are worked out from the journal each time, so that what a correction or a forgotten item
+changes is changed in them.
 """
 
 from __future__ import annotations
@@ -12,9 +14,11 @@ from collections.abc import Callable, Sequence
 from loraloom.recall.composed import graph_forms
 from loraloom.recall.forms import Form, held_out_forms
 from loraloom.recall.items import key_of
+from loraloom.recall.places import place_forms
+from loraloom.recall.recipe import RECIPE, Recipe
 from loraloom.recall.state import Entry
 
-SOURCES: tuple[Callable[..., list[Form]], ...] = (graph_forms,)
+SOURCES: tuple[Callable[..., list[Form]], ...] = (graph_forms, place_forms)
 """Each takes the entries and `held_out`, and gives forms that name what they follow from."""
 
 
@@ -33,6 +37,25 @@ def derived_forms(entries: Sequence[Entry], *, held_out: bool = False) -> list[F
             if key_of(form.question) not in own:
                 found.setdefault(form.question, form)
     return list(found.values())
+
+
+def learnt_forms(
+    old: Sequence[Entry],
+    new: Sequence[Entry] = (),
+    recipe: Recipe = RECIPE,
+    *,
+    held_out: bool = False,
+) -> list[Form]:
+    """What is known beside the items when they are learnt: what follows from those that a sleep has
+    settled, and all ways on the maps of old and new trajectories."""
+    if not recipe.derived:
+        return []
+    settled = derived_forms(settled_of(old), held_out=held_out)
+    if not recipe.ways_at_wake:
+        return settled
+    ways = place_forms([*old, *new], held_out=held_out)
+    kinds = {form.kind for form in ways}
+    return [*(form for form in settled if form.kind not in kinds), *ways]
 
 
 def settled_of(entries: Sequence[Entry]) -> list[Entry]:

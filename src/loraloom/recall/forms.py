@@ -22,7 +22,7 @@ AS_THE_BASE = ""
 """The answer to what only begins a sentence about a name that nobody wrote: whatever the bare base
 says."""
 Distance = Literal["verbatim", "near", "far"]
-Derived = Literal["inverse", "two_hop", "route", "cue"]
+Derived = Literal["inverse", "two_hop", "sub_route", "planned_route", "unseen_route", "walk", "cue"]
 
 TRAINED_OF = (
     "{w} is the {r} of {s}?",

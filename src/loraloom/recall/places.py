@@ -1,9 +1,9 @@
 """Maps, as the kept trajectories draw them: which move leads where, and which ways follow from that.
 
-Nothing is known of a map but what somebody walked: a wall stands where no trajectory goes, and no prompt
-speaks of it. Three kinds of ways are derived, each asked as a question of its own: stretches of a
-trajectory (who went from a to c by b has been shown the way from b to c: Andrychowicz et al., "Hindsight
-experience replay", arXiv:1707.01495), routes planned over moves of several trajectories, and random
+Nothing is known of a map but what somebody walked: where no trajectory goes there may be a wall, and no
+prompt speaks of it. Three kinds of ways are derived, each asked as a question of its own: between two
+places of one trajectory (who went from a by b to c was shown the way from b to c: Andrychowicz et al.,
+"Hindsight experience replay", arXiv:1707.01495), planned over steps of several trajectories, and random
 walks, which say what each move does and not what it is good for.
 """
 
@@ -12,24 +12,32 @@ from __future__ import annotations
 import hashlib
 import random
 from collections import Counter, deque
-from collections.abc import Callable, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 
+from loraloom.recall.forms import Derived, Form
 from loraloom.recall.items import MemoryItem
-from loraloom.recall.routes import Path, leg, route_answer, steps
+from loraloom.recall.routes import (
+    Path,
+    route_answer,
+    route_question,
+    steps,
+    walk_answer,
+    walk_question,
+)
+from loraloom.recall.state import Entry
 
 Pair = tuple[str, str]
 """A start and a goal."""
-Policy = Callable[[str, str, str], str]
-"""Writes a route for map, start and goal."""
 HELD_OUT = 4
 """Of the pairs of places that nobody walked between, every so-manieth is never trained: such pairs only
 measure whether a map was understood."""
 WALK_MOVES = 4
 """Moves of a random walk."""
+SUB_ROUTES, PLANNED, WALKS = 16.0, 12.0, 6.0
+"""Questions for each trajectory of a map, at most: their number grows with the square of the places."""
 FEWEST_SHARING = 3
 """Routes that have a stretch in common before it is a macro."""
-WALK_QUESTION = "In {map}, I go from {start}: {moves}. Where do I come by?"
 
 
 @dataclass
@@ -40,12 +48,14 @@ class PlaceMap:
         edges: place -> move -> the place where it leads.
         routes: the kept trajectory of each pair, by start and goal.
         sources: which items a step is known from, by place and move.
+        towards: the move that some trajectory made from a place on its way to another.
     """
 
     name: str
     edges: dict[str, dict[str, str]] = field(default_factory=dict[str, dict[str, str]])
     routes: dict[Pair, Path] = field(default_factory=dict[Pair, Path])
     sources: dict[Pair, list[str]] = field(default_factory=dict[Pair, list[str]])
+    towards: dict[Pair, str] = field(default_factory=dict[Pair, str])
 
     @property
     def places(self) -> list[str]:
@@ -59,10 +69,16 @@ class PlaceMap:
             self.edges.setdefault(place, {})[move] = there
             self.edges.setdefault(there, {})
             self.sources.setdefault((place, move), []).append(item)
+        for number, (place, move, _) in enumerate(steps(path)):
+            for later in path[2 * number + 2 :: 2]:
+                self.towards.setdefault((place, later), move)
 
     def items_of(self, path: Path) -> tuple[str, ...]:
-        """The items that a path follows from: the first one that knows each step."""
-        return tuple(dict.fromkeys(self.sources[place, move][0] for place, move, _ in steps(path)))
+        """The items that a path follows from: one that knows all of its steps, else the first one that
+        knows each."""
+        known = [self.sources[place, move] for place, move, _ in steps(path)]
+        whole = [item for item in known[0] if all(item in items for items in known)]
+        return (whole[0],) if whole else tuple(dict.fromkeys(items[0] for items in known))
 
     def distances(self, goal: str) -> dict[str, int]:
         """Moves from every place to a goal, of those from which it can be reached."""
@@ -83,8 +99,9 @@ class PlaceMap:
     def shortest(self, start: str, goal: str) -> Path | None:
         """A shortest known path; None where there is none.
 
-        Of several, the one whose moves come first in the alphabet: then the rest of a shortest path is
-        the shortest path of the rest, and a policy has one thing to learn for each place and goal.
+        Of several, the one that a trajectory took, else the one whose moves come first in the alphabet:
+        so the rest of such a path is the path of the rest, and a policy has one thing to learn for each
+        place and goal.
         """
         away = self.distances(goal)
         if start not in away or start == goal:
@@ -92,12 +109,14 @@ class PlaceMap:
         path = [start]
         while path[-1] != goal:
             here = path[-1]
-            nearer = away[here] - 1
-            path += next(
-                (move, there)
+            nearer = {
+                move: there
                 for move, there in sorted(self.edges[here].items())
-                if away.get(there) == nearer
-            )
+                if away.get(there) == away[here] - 1
+            }
+            usual = self.towards.get((here, goal))
+            move = usual if usual in nearer else next(iter(nearer))
+            path += [move, nearer[move]]
         return tuple(path)
 
     def reachable(self) -> list[Pair]:
@@ -110,7 +129,7 @@ class PlaceMap:
         ]
 
 
-def maps_of(items: Sequence[MemoryItem]) -> dict[str, PlaceMap]:
+def maps_of(items: Iterable[MemoryItem]) -> dict[str, PlaceMap]:
     """What trajectories say of each map, by its name."""
     found: dict[str, PlaceMap] = {}
     for item in items:
@@ -123,58 +142,93 @@ def maps_of(items: Sequence[MemoryItem]) -> dict[str, PlaceMap]:
 # -- ways that follow ----------------------------------------------------------------------------------
 
 
-def stretches(known: PlaceMap) -> dict[Pair, Path]:
-    """The way between every two places of a trajectory, the shortest where several show one; without
-    the trajectories' own pairs."""
-    found: dict[Pair, Path] = {}
-    for path in known.routes.values():
-        for first in range(0, len(path) - 2, 2):
-            for last in range(first + 2, len(path), 2):
-                pair, way = (path[first], path[last]), path[first : last + 1]
-                if pair[0] != pair[1] and len(way) < len(found.get(pair, (*way, ""))):
-                    found[pair] = way
-    return {pair: way for pair, way in found.items() if pair not in known.routes}
+@dataclass(frozen=True)
+class Ways:
+    """What follows from a map.
+
+    Attributes:
+        sub_routes: pairs of places of one trajectory, but for its own start and goal.
+        planned: pairs that no trajectory leads between, though a way is known.
+        held_out: the same, never trained: no trained question asks for them.
+        walks: random walks; none leads from the start of a held-out pair to its goal.
+    """
+
+    sub_routes: list[Pair]
+    planned: list[Pair]
+    held_out: list[Pair]
+    walks: list[Path]
 
 
-def unwalked(known: PlaceMap) -> tuple[list[Pair], list[Pair]]:
-    """The pairs that no trajectory leads between though a way is known: those that may be trained, and
-    those that are held out."""
-    walked = {*known.routes, *stretches(known)}
-    planned: list[Pair] = []
-    held: list[Pair] = []
-    for pair in known.reachable():
-        if pair not in walked:
-            (planned if _number(known.name, *pair) % HELD_OUT else held).append(pair)
-    return planned, held
+def ways_of(known: PlaceMap) -> Ways:
+    """What follows from a map, always the same for the same trajectories."""
+    pairs = [pair for pair in known.reachable() if pair not in known.routes]
+    pairs.sort(key=lambda pair: _number(known.name, *pair))
+    sub_routes = [pair for pair in pairs if pair in known.towards]
+    others = [pair for pair in pairs if pair not in known.towards]
+    held_out = [pair for pair in others if _number(known.name, *pair) % HELD_OUT == 0]
+    planned = [pair for pair in others if pair not in held_out]
+    count = len(known.routes)
+    return Ways(
+        sub_routes[: round(SUB_ROUTES * count)],
+        planned[: round(PLANNED * count)],
+        held_out,
+        _walks(known, round(WALKS * count), set(held_out)),
+    )
 
 
-def planned(known: PlaceMap) -> dict[Pair, Path]:
-    """Shortest known paths over steps of several trajectories, between pairs that may be trained."""
-    pairs, _ = unwalked(known)
-    return {pair: path for pair in pairs if (path := known.shortest(*pair))}
-
-
-def walks(known: PlaceMap, count: int, seed: int = 0) -> list[Path]:
-    """Different random walks over known edges, `count` of them at most; none from the start of a
-    held-out pair to its goal."""
-    rng = random.Random(_number(known.name, str(seed)))
+def _walks(known: PlaceMap, count: int, held_out: set[Pair]) -> list[Path]:
+    rng = random.Random(_number(known.name))
     starts = [place for place in known.places if known.edges[place]]
-    held = set(unwalked(known)[1])
     found: dict[Path, None] = {}
     for _ in range(4 * count):
         path = [rng.choice(starts)]
-        while len(path) < 2 * WALK_MOVES and (moves := known.edges[path[-1]]):
+        while len(path) <= 2 * WALK_MOVES and (moves := known.edges[path[-1]]):
             path += rng.choice(sorted(moves.items()))
-        if (path[0], path[-1]) not in held:
+        if (path[0], path[-1]) not in held_out:
             found[tuple(path)] = None
         if len(found) == count:
             break
     return list(found)
 
 
-def walk_question(map_name: str, path: Path) -> str:
-    """How a walk is asked for: by its start and its moves."""
-    return WALK_QUESTION.format(map=map_name, start=path[0], moves=", ".join(path[1::2]))
+def longest_routes(known: PlaceMap) -> list[Path]:
+    """A shortest path of most moves, and the trajectories, which may go a longer way."""
+    away = [
+        (steps, start, goal) for goal in known.places for start, steps in known.distances(goal).items()
+    ]
+    _, start, goal = max(away, default=(0, "", ""))
+    path = known.shortest(start, goal) if away else None
+    return [*known.routes.values(), *([path] if path else [])]
+
+
+def place_forms(entries: Sequence[Entry], *, held_out: bool = False) -> list[Form]:
+    """The questions that follow from the trajectories that are kept.
+
+    Args:
+        held_out: those that are never trained, instead of those that are.
+    """
+    found: list[Form] = []
+    for known in maps_of(entry.item for entry in entries).values():
+        ways = ways_of(known)
+        if held_out:
+            found += [_route_form(known, pair, "unseen_route") for pair in ways.held_out]
+            continue
+        found += [_route_form(known, pair, "sub_route") for pair in ways.sub_routes]
+        found += [_route_form(known, pair, "planned_route") for pair in ways.planned]
+        for path in ways.walks:
+            asked, said = walk_question(known.name, path), walk_answer(path)
+            found.append(Form("", asked, said, kind="walk", of=known.items_of(path)))
+    return found
+
+
+def _route_form(known: PlaceMap, pair: Pair, kind: Derived) -> Form:
+    path = known.shortest(*pair)
+    assert path is not None
+    question = route_question(known.name, *pair)
+    return Form("", question, route_answer(path), kind=kind, of=known.items_of(path))
+
+
+# -- macros --------------------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True)
@@ -188,10 +242,6 @@ class Macro:
     map: str
     path: Path
     routes: int
-
-    @property
-    def text(self) -> str:
-        return f"{self.path[0]}: {route_answer(self.path)}"
 
 
 def macros(known: PlaceMap) -> list[Macro]:
@@ -212,69 +262,6 @@ def macros(known: PlaceMap) -> list[Macro]:
         Macro(known.name, path, count) for path, count in shared.items() if (path, count) not in longer
     ]
     return sorted(found, key=lambda one: (-one.routes, -len(one.path), one.path))
-
-
-# -- the simulator -------------------------------------------------------------------------------------
-
-
-@dataclass(frozen=True)
-class Walked:
-    """Where a written route leads.
-
-    Attributes:
-        valid: every step exists and leads where it says.
-        reached: it is valid and ends at the goal.
-        ratio: its moves over those of the shortest path; None where the goal is not reached.
-    """
-
-    valid: bool
-    reached: bool
-    ratio: float | None
-
-
-def walked(known: PlaceMap, start: str, goal: str, written: str) -> Walked:
-    """Follow a written route on a map, step by step."""
-    here, moves = start, 0
-    for said in (part.strip() for part in written.strip().rstrip(".").split(",")):
-        leads = {leg(move, there): there for move, there in known.edges.get(here, {}).items()}
-        if said not in leads:
-            return Walked(False, False, None)
-        here, moves = leads[said], moves + 1
-    if here != goal:
-        return Walked(True, False, None)
-    return Walked(True, True, moves / max(1, known.distances(goal)[start]))
-
-
-@dataclass(frozen=True)
-class RouteScore:
-    """How a policy did on some pairs.
-
-    Attributes:
-        valid, reached: shares of the pairs.
-        ratio: moves over those of the shortest path, the mean over what was reached; None for nothing.
-    """
-
-    pairs: int
-    valid: float
-    reached: float
-    ratio: float | None
-
-
-def scored(found: Sequence[Walked]) -> RouteScore:
-    """The score of routes that were followed."""
-    ratios = [one.ratio for one in found if one.ratio is not None]
-    count = max(1, len(found))
-    return RouteScore(
-        len(found),
-        sum(one.valid for one in found) / count,
-        sum(one.reached for one in found) / count,
-        sum(ratios) / len(ratios) if ratios else None,
-    )
-
-
-def simulated(known: PlaceMap, pairs: Sequence[Pair], policy: Policy) -> RouteScore:
-    """What a policy makes of these pairs."""
-    return scored([walked(known, *pair, policy(known.name, *pair)) for pair in pairs])
 
 
 def _number(*words: str) -> int:

@@ -35,6 +35,9 @@ class Recipe:
             bare base says there.
         neighbour_weight: of their divergence from it, averaged over the step's.
         derived: what follows from several items is trained at sleep, and replayed from then on.
+        ways_at_wake: ways on a map are learnt with the trajectories that they follow from, not first at
+            sleep.
+        left_out: kinds of what follows that are not trained.
         unknown_names: names that nobody wrote for each item, and a question about each of them.
         forms: wordings of an item that are trained, at most; None for all there are.
         fewest_steps: of a wake, and of a sleep.
@@ -54,6 +57,8 @@ class Recipe:
     neighbours: int = 8
     neighbour_weight: float = 4.0
     derived: bool = True
+    ways_at_wake: bool = True
+    left_out: tuple[str, ...] = ()
     unknown_names: int = 6
     forms: int | None = None
     fewest_steps: int = 60

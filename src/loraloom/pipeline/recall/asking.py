@@ -9,8 +9,10 @@ from loraloom.errors import RequestError
 from loraloom.pipeline.device_errors import device_errors
 from loraloom.pipeline.recall.bench import CURRENT, MemoryBench, Watch
 from loraloom.pipeline.recall.keys import Keys
+from loraloom.pipeline.recall.routes import answer_room
 from loraloom.recall.forms import Form
 from loraloom.recall.memory import opened
+from loraloom.recall.places import maps_of
 from loraloom.recall.router import Route, Router
 
 
@@ -66,7 +68,8 @@ def ask(
         raise RequestError("nothing was asked", next=f'loraloom recall ask {folder} "Where is it?"')
     with opened(folder) as memory:
         bench = MemoryBench(memory, [Form("", question, "It is.") for question in asked], watch)
-        base = bench.answers(asked, None)
+        most = answer_room(bench, maps_of(entry.item for entry in memory.state.kept))
+        base = bench.answers(asked, None, most=most)
         if off:
             return [Answer(one, None, text, None, None) for one, text in zip(asked, base, strict=True)]
         router = Router.of(memory.state) if route else None
@@ -75,13 +78,13 @@ def ask(
         with bench.seated({CURRENT: bench.total}) as trials:
             for place, way in enumerate(routes):
                 if trials and (way is None or way.remembered):
-                    (told[place],) = bench.answers([asked[place]], trials[0])
+                    (told[place],) = bench.answers([asked[place]], trials[0], most=most)
         found = _found(bench, asked)
         prompts = [
             f"{one.question} {one.answer}\n{question}" if one else question
             for question, one in zip(asked, found, strict=True)
         ]
-        retrieved = bench.answers(prompts, None) if any(found) else [None] * len(asked)
+        retrieved = bench.answers(prompts, None, most=most) if any(found) else [None] * len(asked)
         return [Answer(*one) for one in zip(asked, told, base, retrieved, found, routes, strict=True)]
 
 

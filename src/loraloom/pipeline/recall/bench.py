@@ -23,7 +23,7 @@ from loraloom.data.rows import Encoded, Row
 from loraloom.errors import ModelError, RequestError, VerificationError
 from loraloom.evals.mixed import MixedObjective
 from loraloom.evals.scoring import EVALUATION_FACTOR, RowSums, row_sums
-from loraloom.evals.writing import continuations
+from loraloom.evals.writing import continuations, of_one_length
 from loraloom.facts.data import data_facts
 from loraloom.facts.device import device_facts
 from loraloom.facts.model import model_facts, require_weights
@@ -258,26 +258,35 @@ class MemoryBench:
             token_budget=EVALUATION_FACTOR * self.plan.token_budget,
         )
 
-    def answers(self, questions: Sequence[str], trial: str | None) -> list[str]:
+    def answers(
+        self, questions: Sequence[str], trial: str | None, *, most: int = MAX_NEW_TOKENS
+    ) -> list[str]:
         """What is written for questions, always taking the likeliest token.
 
         Args:
             trial: an adapter in the pack; None for the bare base.
+            most: tokens of an answer.
         """
-        return [self._answer(self.prompt(question), trial) for question in questions]
+        prompts = [self.prompt(question) for question in questions]
+        found = [""] * len(prompts)
+        for lot in of_one_length(prompts):
+            routing = BASE if trial is None else Routing((Segment(trial, 0, len(lot)),))
+            with torch.no_grad(), self.packed.route(routing) as model:
+                texts = continuations(
+                    model,
+                    [prompts[number] for number in lot],
+                    self._tokenizer,
+                    task="causal_lm",
+                    pad_id=self.base.pad_id,
+                    max_new_tokens=most,
+                )
+            for number, text in zip(lot, texts, strict=True):
+                found[number] = text
+        return found
 
-    def _answer(self, prompt: list[int], trial: str | None) -> str:
-        routing = BASE if trial is None else Routing((Segment(trial, 0, 1),))
-        with torch.no_grad(), self.packed.route(routing) as model:
-            (text,) = continuations(
-                model,
-                [prompt],
-                self._tokenizer,
-                task="causal_lm",
-                pad_id=self.base.pad_id,
-                max_new_tokens=MAX_NEW_TOKENS,
-            )
-        return text
+    def tokens(self, text: str) -> int:
+        """How many tokens a text has."""
+        return len(self._tokenizer([text], add_special_tokens=False)["input_ids"][0])
 
     def writer(self, part: Update) -> Callable[[Path], None]:
         """What writes an adapter into a folder, and reads it again before it may count."""

@@ -28,7 +28,7 @@ from loraloom.pipeline.recall.material import Material, material_of
 from loraloom.pipeline.recall.settle import rebuilt
 from loraloom.pipeline.recall.update import Update
 from loraloom.pipeline.recall.wake import examined
-from loraloom.recall.derived import derived_forms, following, settled_of
+from loraloom.recall.derived import following, learnt_forms
 from loraloom.recall.forms import held_out_forms, trained_forms
 from loraloom.recall.memory import Memory, opened
 from loraloom.recall.mix import Mix, Phases, Pool, StepMix
@@ -163,9 +163,8 @@ class _Proofs:
     def __init__(self, bench: MemoryBench, entry: Entry, others: Sequence[Entry]) -> None:
         self.bench = bench
         self.anchors: Anchors = anchors_of(bench)
-        settled = settled_of([entry, *others])
-        self.derived = derived_forms(settled)
-        held_out = derived_forms(settled, held_out=True)
+        self.derived = learnt_forms([entry, *others])
+        held_out = learnt_forms([entry, *others], held_out=True)
         kept = [form for form in held_out if entry.id not in form.of]
         self.exam = Exam(bench, [one.item for one in others], self.anchors, kept)
         self.rows = bench.rows(

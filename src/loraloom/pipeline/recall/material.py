@@ -53,6 +53,15 @@ class Material:
         """Numbers of the rows of what follows from an item, perhaps with others."""
         return [number for of, rows in self.derived.items() if item in of for number in rows]
 
+    def drilled(self, new: Sequence[Entry]) -> list[list[int]]:
+        """Numbers of the rows that are learnt with new items: of each item, and of all that follows from
+        the same items, a new one among them."""
+        ids = {entry.id for entry in new}
+        return [
+            *(self.of_item[entry.id] for entry in new),
+            *(rows for of, rows in self.derived.items() if ids & set(of)),
+        ]
+
     def order(
         self,
         mix: Mix,
@@ -64,7 +73,7 @@ class Material:
         """What each step takes: pools of what is new, replayed, unknown, of neighbours and anchors, in
         this order."""
         pools = [
-            (Pool(self.rows_of(new)), mix.new),
+            (Pool([row for rows in self.drilled(new) for row in rows]), mix.new),
             (self._replay(replayed, losses), mix.replayed),
             (Pool(self.unknown), mix.unknown if self.unknown else 0),
             (Pool(self.neighbours), mix.neighbours if self.neighbours else 0),
@@ -103,6 +112,7 @@ def material_of(
     """
     items = [entry.item for entry in entries]
     forms = [form for item in items for form in trained_forms(item, recipe.forms)]
+    derived = [form for form in derived if form.kind not in recipe.left_out]
     unknown = unknown_forms(items, names_of(items), names=recipe.unknown_names, seed=seed)
     others = [form for form in unknown if form.answer == AS_THE_BASE]
     unknown = [form for form in unknown if form.answer != AS_THE_BASE]

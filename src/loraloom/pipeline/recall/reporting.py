@@ -13,7 +13,8 @@ from loraloom.pipeline.device_errors import device_errors
 from loraloom.pipeline.recall.anchors import anchors_of
 from loraloom.pipeline.recall.bench import CURRENT, MemoryBench, Watch
 from loraloom.pipeline.recall.exam import Answered, Exam
-from loraloom.recall.derived import derived_forms, settled_of
+from loraloom.pipeline.recall.routes import MapReport, map_reports
+from loraloom.recall.derived import learnt_forms
 from loraloom.recall.forms import trained_forms
 from loraloom.recall.graph import Drawn, drawn
 from loraloom.recall.journal import as_it_was
@@ -50,6 +51,7 @@ class Report:
         base, now: what the bare base and the memory answer of everything, and what the base is like
             under each; None where nothing was learnt.
         growth: bytes of the adapters and their ranks, by part.
+        maps: what is known of each map, and the routes that are answered on it.
         page: where the page lies.
     """
 
@@ -60,6 +62,7 @@ class Report:
     base: Result | None
     now: Result | None
     growth: Mapping[str, Mapping[str, int]]
+    maps: Sequence[MapReport] = ()
 
     @property
     def page(self) -> Path:
@@ -80,6 +83,7 @@ class Report:
             "before": None if self.base is None else asdict(self.base),
             "now": None if self.now is None else asdict(self.now),
             "growth": dict(self.growth),
+            "maps": [one.to_json() for one in self.maps],
             "trainings": state.told,
             "notes": self.memory.notes,
         }
@@ -97,14 +101,16 @@ def report(folder: Path, watch: Watch) -> Report:
         answered: Answered | None = None
         base: Answered | None = None
         growth: Mapping[str, Mapping[str, int]] = {}
+        maps: Sequence[MapReport] = ()
         if known and memory.state.generation:
             forms = [form for entry in known for form in trained_forms(entry.item)]
             bench = MemoryBench(memory, forms, watch)
-            derived = derived_forms(settled_of(known), held_out=True)
+            derived = learnt_forms(known, held_out=True)
             exam = Exam(bench, [entry.item for entry in known], anchors_of(bench), derived)
             base = exam.taken_by([], {"": "base"})[0]
             with bench.seated({CURRENT: bench.total}) as trials:
                 answered = exam.taken_by(trials)[0]
+                maps = map_reports(bench, [entry.item for entry in known], trials[0])
             growth = {
                 part: {"rank": update.rank, "bytes": _bytes(memory, part)}
                 for part, update in bench.parts.items()
@@ -117,6 +123,7 @@ def report(folder: Path, watch: Watch) -> Report:
             None if base is None else base.result,
             None if answered is None else answered.result,
             growth,
+            maps,
         )
         writes = [record for record in memory.journal.records if record["op"] == "write"]
         facts = [asdict(one) for one in drawn(list(memory.state.entries.values()))]

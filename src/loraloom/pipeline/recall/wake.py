@@ -11,14 +11,14 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from loraloom.data.rows import Row
 from loraloom.pipeline.recall.anchors import anchors_of
 from loraloom.pipeline.recall.bench import CURRENT, MemoryBench
 from loraloom.pipeline.recall.course import Course, Start
 from loraloom.pipeline.recall.exam import Answered, Exam
-from loraloom.pipeline.recall.material import Material, material_of
+from loraloom.pipeline.recall.material import material_of
 from loraloom.pipeline.recall.update import Update
-from loraloom.recall.derived import derived_forms, settled_of
-from loraloom.recall.forms import trained_forms
+from loraloom.recall.derived import learnt_forms
 from loraloom.recall.memory import Part
 from loraloom.recall.mix import StepMix, steps_for, wake_mix
 from loraloom.recall.recipe import RECIPE, Recipe
@@ -68,19 +68,20 @@ def wake(
     """
     anchors = anchors_of(bench)
     everything = [*old, *new]
-    settled = settled_of(old) if recipe.derived else []
     exam = Exam(
         bench,
         [entry.item for entry in everything],
         anchors,
-        derived_forms(settled, held_out=True),
+        learnt_forms(old, new, recipe, held_out=True),
     )
     slow, fast = parts.get("slow"), parts.get("fast")
     start = slow if fast is None else fast if slow is None else slow.beside(fast)
     before = examined(bench, exam, start)
     mix = wake_mix(recipe, has_old=bool(old))
-    material = material_of(bench, everything, anchors, mix, recipe, derived_forms(settled))
-    steps = steps_for(recipe, len(material.rows_of(new)), mix.new, recipe.wake.passes)
+    derived = learnt_forms(old, new, recipe)
+    material = material_of(bench, everything, anchors, mix, recipe, derived)
+    drilled = material.drilled(new)
+    steps = steps_for(recipe, sum(map(len, drilled)), mix.new, recipe.wake.passes)
     plan = bench.planned(material.rows, steps)
     held = 0 if slow is None else slow.rank
     rank = held + (bench.rank if fast is None else fast.rank)
@@ -93,7 +94,7 @@ def wake(
         for seed, (name, order) in enumerate(orders.items())
     ]
     course = Course(bench, plan, material.rows, starts)
-    taken = _drill(bench, course, orders, material, new, steps, recipe)
+    taken = _drill(bench, course, orders, material.rows, drilled, steps, recipe)
     results = exam.taken_by(course.names)
     best = chosen([one.result for one in results])
     total, tokens = course.update(best.name), course.tokens
@@ -112,17 +113,20 @@ def _drill(
     bench: MemoryBench,
     course: Course,
     orders: Mapping[str, StepMix],
-    material: Material,
-    new: Sequence[Entry],
+    rows: Sequence[Row],
+    drilled: Sequence[Sequence[int]],
     steps: int,
     recipe: Recipe,
 ) -> int:
     """Train until every new item is learnt by every candidate, or the steps are over; how many were
-    taken."""
-    forms = [form for entry in new for form in trained_forms(entry.item, recipe.forms)]
-    rows = bench.rows(forms)
-    owners = np.array([form.item for form in forms])
-    left: dict[str, set[str]] = {name: {entry.id for entry in new} for name in orders}
+    taken.
+
+    Args:
+        drilled: numbers of the rows of each new item, and of what follows from it.
+    """
+    asked = [rows[number] for group in drilled for number in group]
+    groups = np.repeat(np.arange(len(drilled)), [len(group) for group in drilled])
+    left = {name: set(range(len(drilled))) for name in orders}
     taken = 0
 
     def after(step: int) -> bool:
@@ -130,13 +134,13 @@ def _drill(
         taken = step
         if step % LOOK_EVERY or step == steps:
             return True
-        sums = bench.sums(rows, course.names)
+        sums = bench.sums(asked, course.names)
         for name in course.names:
             losses = sums[name].loss / sums[name].weight
-            done = {item for item in left[name] if losses[owners == item].max() < recipe.learnt}
+            done = {group for group in left[name] if losses[groups == group].max() < recipe.learnt}
             left[name] -= done
-            for item in sorted(done):
-                orders[name].pools[0][0].rest(material.of_item[item], recipe.rested)
+            for group in sorted(done):
+                orders[name].pools[0][0].rest(drilled[group], recipe.rested)
         return any(left[name] for name in course.names)
 
     course.run(after, doing="learning")
