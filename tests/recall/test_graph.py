@@ -150,3 +150,13 @@ def test_terms_are_shares_and_what_is_no_longer_kept_is_drawn_without() -> None:
             assert all(0 <= term <= 1 for term in terms)
     alone, hub = tracks(entries)["m0003"], tracks(entries)["m0002"]
     assert alone.hub < hub.hub
+
+
+def test_two_hop_questions_are_no_more_than_the_facts_and_straight_ones_come_first() -> None:
+    entries = lands(6)
+    forms = [form for form in derived_forms(entries) if form.kind == "two_hop"]
+    pairs = {(form.of, form.answer) for form in forms}
+    assert len(pairs) == len(entries)
+    # Every land's king has a pet, and there are more detours than are borne.
+    assert {f"a goat of {land} years" for land in range(6)} <= {said for _, said in pairs}
+    assert len({item for of, _ in pairs for item in of}) > len(entries) // 2

@@ -8,7 +8,16 @@ import numpy as np
 import pytest
 
 from loraloom.recall.items import MemoryItem
-from loraloom.recall.mix import Mix, Pool, StepMix, replay_weights, sleep_mix, steps_for, wake_mix
+from loraloom.recall.mix import (
+    Mix,
+    Pool,
+    StepMix,
+    replay_weights,
+    sleep_mix,
+    sleep_steps,
+    steps_for,
+    wake_mix,
+)
 from loraloom.recall.recipe import Phase, Recipe
 from loraloom.recall.state import Entry
 from loraloom.recall.verdict import Result, chosen, worse
@@ -37,6 +46,26 @@ def test_a_recipe_says_what_a_step_holds_and_how_many_there_are() -> None:
     assert sleep_mix(recipe) == Mix(0, 10, recipe.unknown, 3, 5.0, 2, 1.5)
     assert steps_for(recipe, 100, 10, recipe.wake.passes) == 20
     assert steps_for(recipe, 1, 10, recipe.wake.passes) == 4
+
+
+def test_what_follows_and_is_not_answered_yet_takes_its_share_of_a_sleep() -> None:
+    recipe = replace(
+        Recipe(),
+        sleep=Phase(2.0, 8, 6.0),
+        rows=10,
+        derived_passes=4.0,
+        derived_share=0.6,
+        fewest_steps=5,
+    )
+    assert sleep_mix(recipe, settled=100).new == 0 and sleep_steps(recipe, settled=100) == 20
+    few = sleep_mix(recipe, settled=100, fresh=10)
+    assert (
+        (few.new, few.replayed) == (2, 8)
+        and sleep_mix(recipe, settled=500, fresh=1).new == 0
+        and sleep_steps(recipe, settled=100, fresh=10) == 24
+    )
+    many = sleep_mix(recipe, settled=10, fresh=100)
+    assert (many.new, many.replayed) == (6, 4)
 
 
 def test_what_is_learnt_is_drawn_more_seldom_and_still_drawn() -> None:

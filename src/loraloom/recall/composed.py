@@ -19,6 +19,9 @@ INVERSE = (
     "{o} is the {r} of which {t}?",
     "Which {t} has {o} as {r}?",
     "Name the {t} whose {r} is {o}.",
+    "Say whose {r} {o} is.",
+    "Do you remember whose {r} {o} is?",
+    "I know one {r}: {o}. Which {t} has it?",
 )
 INVERSE_NEAR = ("Tell me whose {r} is {o}.", "Do you know which {t} has {o} as {r}?")
 INVERSE_FAR = ("{o} is the {r}, but of which {t}?",)
@@ -27,6 +30,9 @@ CHAIN = (
     "{w} is the {r} of {s}'s {f}?",
     "Tell me the {r} of {s}'s {f}.",
     "{s}'s {f}: {v} is the {r}?",
+    "Which {r} does the {f} of {s} have?",
+    "The {f} of {s} has one {r}. Say it, please.",
+    "I have a question about the {f} of {s}. {w} is the {r}?",
 )
 CHAIN_NEAR = ("Please tell me the {r} of the {f} of {s}.", "Do you know the {r} of {s}'s {f}?")
 CHAIN_FAR = ("Think of {s}'s {f}. Which {r} is it there?",)
@@ -35,6 +41,9 @@ DETOUR = (
     "Tell me the {r} of the {t} whose {f} is {s}.",
     "{s} is the {f} of one {t}. {w} is its {r}?",
     "The {t} with the {f} {s}: {v} is the {r}?",
+    "Which {r} has the {t} that has {s} as {f}?",
+    "Do you remember the {r} of the {t} with {s} as {f}?",
+    "{s}, the {f}: {v} is the {r} of that {t}?",
 )
 DETOUR_NEAR = (
     "Do you know the {r} of the {t} whose {f} is {s}?",
@@ -44,7 +53,7 @@ DETOUR_FAR = ("Which {r} goes with {s}, the {f}?",)
 """o is the object, t the type of what is asked for, r the relation, w (small: v) the word that asks. Of
 two steps f is the first relation and s where it starts: a subject, or the object of a detour."""
 ANY_TYPE = "one"
-MOST_TWO_HOP = 2.0
+MOST_TWO_HOP = 1.0
 """Two-hop questions of a sleep for each fact, at most: they grow with the square of the facts."""
 
 
@@ -115,13 +124,20 @@ def graph_forms(entries: Sequence[Entry], *, held_out: bool = False) -> list[For
 
 
 def _two_hops(edges: Sequence[Edge], built_upon: Set[str]) -> list[tuple[bool, tuple[Edge, Edge]]]:
-    """As many as are borne, spread evenly over all: (whether it goes straight on, the two facts)."""
-    every = [(True, one) for one in chains(edges)] + [(False, one) for one in detours(edges)]
-    found = [one for one in every if {edge.item for edge in one[1]} <= built_upon]
+    """As many as are borne, those that go straight on first, each kind spread evenly over the facts:
+    (whether it goes straight on, the two facts)."""
     most = round(MOST_TWO_HOP * len(edges))
-    if len(found) <= most:
-        return found
-    return [found[number * len(found) // most] for number in range(most)]
+    found: list[tuple[bool, tuple[Edge, Edge]]] = []
+    for straight, pairs in ((True, chains(edges)), (False, detours(edges))):
+        borne = [pair for pair in pairs if {edge.item for edge in pair} <= built_upon]
+        found += [(straight, pair) for pair in _spread(borne, most - len(found))]
+    return found
+
+
+def _spread(pairs: Sequence[tuple[Edge, Edge]], most: int) -> Sequence[tuple[Edge, Edge]]:
+    if len(pairs) <= most:
+        return pairs
+    return [pairs[number * len(pairs) // most] for number in range(most)]
 
 
 def _asked(

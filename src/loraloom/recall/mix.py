@@ -46,9 +46,25 @@ def wake_mix(recipe: Recipe, *, has_old: bool) -> Mix:
     return _mix(recipe, recipe.wake, recipe.rows - replayed, replayed)
 
 
-def sleep_mix(recipe: Recipe) -> Mix:
-    """A step of settling everything: all rows are of the journal."""
-    return _mix(recipe, recipe.sleep, 0, recipe.rows)
+def sleep_mix(recipe: Recipe, *, settled: int = 1, fresh: int = 0) -> Mix:
+    """A step of settling everything: all rows are of the journal, or follow from it.
+
+    Args:
+        settled: rows that were trained before.
+        fresh: rows of what follows and is not answered yet.
+    """
+    share = recipe.derived_passes * fresh / _draws(recipe, settled, fresh)
+    new = min(round(share * recipe.rows), round(recipe.derived_share * recipe.rows))
+    return _mix(recipe, recipe.sleep, new, recipe.rows - new)
+
+
+def sleep_steps(recipe: Recipe, *, settled: int, fresh: int = 0) -> int:
+    """Steps of a sleep, of `recipe.rows` rows each."""
+    return max(recipe.fewest_steps, math.ceil(_draws(recipe, settled, fresh) / recipe.rows))
+
+
+def _draws(recipe: Recipe, settled: int, fresh: int) -> float:
+    return recipe.sleep.passes * settled + recipe.derived_passes * fresh
 
 
 def _mix(recipe: Recipe, phase: Phase, new: int, replayed: int) -> Mix:

@@ -38,6 +38,9 @@ class Recipe:
         ways_at_wake: ways on a map are learnt with the trajectories that they follow from, not first at
             sleep.
         left_out: kinds of what follows that are not trained.
+        derived_passes: of a sleep over the wordings of it that are not answered yet. They are something
+            new: with them a sleep trains at the wake's rate, and one candidate.
+        derived_share: of a sleep's rows that they take, at most.
         unknown_names: names that nobody wrote for each item, and a question about each of them.
         forms: wordings of an item that are trained, at most; None for all there are.
         fewest_steps: of a wake, and of a sleep.
@@ -59,6 +62,8 @@ class Recipe:
     derived: bool = True
     ways_at_wake: bool = True
     left_out: tuple[str, ...] = ()
+    derived_passes: float = 4.0
+    derived_share: float = 0.7
     unknown_names: int = 6
     forms: int | None = None
     fewest_steps: int = 60

@@ -2,23 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping, Sequence, Set
 from dataclasses import dataclass
 from itertools import pairwise
-from typing import TYPE_CHECKING
 
 import numpy as np
 
 from loraloom.data.rows import Row
 from loraloom.pipeline.recall.anchors import Anchors
 from loraloom.pipeline.recall.as_base import filled_rows
+from loraloom.pipeline.recall.bench import CURRENT, MemoryBench
+from loraloom.pipeline.recall.update import Update
 from loraloom.recall.forms import AS_THE_BASE, Form, names_of, trained_forms, unknown_forms
 from loraloom.recall.mix import Mix, Pool, StepMix, replay_weights
 from loraloom.recall.recipe import Recipe
 from loraloom.recall.state import Entry
-
-if TYPE_CHECKING:
-    from loraloom.pipeline.recall.bench import MemoryBench
 
 SEED = 11
 
@@ -49,6 +47,16 @@ class Material:
         """How many rows ask for something to remember."""
         return sum(map(len, (*self.of_item.values(), *self.derived.values())))
 
+    def fresh(self, bench: MemoryBench, update: Update) -> list[int]:
+        """Numbers of the rows of what follows that an update does not answer."""
+        numbers = [number for rows in self.derived.values() for number in rows]
+        if not numbers:
+            return []
+        with bench.seated({CURRENT: update}) as trials:
+            (sums,) = bench.sums([self.rows[number] for number in numbers], trials).values()
+        wrong = sums.correct < sums.weight
+        return [number for number, missed in zip(numbers, wrong, strict=True) if missed]
+
     def following(self, item: str) -> list[int]:
         """Numbers of the rows of what follows from an item, perhaps with others."""
         return [number for of, rows in self.derived.items() if item in of for number in rows]
@@ -69,24 +77,31 @@ class Material:
         replayed: Sequence[Entry],
         losses: Mapping[str, float],
         seed: int,
+        fresh: Sequence[int] = (),
     ) -> StepMix:
         """What each step takes: pools of what is new, replayed, unknown, of neighbours and anchors, in
-        this order."""
+        this order.
+
+        Args:
+            fresh: rows of what follows that are new, too.
+        """
         pools = [
-            (Pool([row for rows in self.drilled(new) for row in rows]), mix.new),
-            (self._replay(replayed, losses), mix.replayed),
+            (Pool([*(row for rows in self.drilled(new) for row in rows), *fresh]), mix.new),
+            (self._replay(replayed, losses, set(fresh)), mix.replayed),
             (Pool(self.unknown), mix.unknown if self.unknown else 0),
             (Pool(self.neighbours), mix.neighbours if self.neighbours else 0),
             (Pool(self.anchors), mix.anchors),
         ]
         return StepMix(pools, seed)
 
-    def _replay(self, entries: Sequence[Entry], losses: Mapping[str, float]) -> Pool:
+    def _replay(self, entries: Sequence[Entry], losses: Mapping[str, float], fresh: Set[int]) -> Pool:
         """Each item weighs what it matters, and what follows from some as much as they do on average."""
         ids = [entry.id for entry in entries]
         of_id = dict(zip(ids, replay_weights(entries, losses), strict=True))
-        groups = [((name,), self.of_item[name]) for name in ids]
-        groups += [(of, rows) for of, rows in self.derived.items() if of_id.keys() >= set(of)]
+        groups: list[tuple[tuple[str, ...], list[int]]] = [((name,), self.of_item[name]) for name in ids]
+        for of, numbers in self.derived.items():
+            if of_id.keys() >= set(of):
+                groups.append((of, [number for number in numbers if number not in fresh]))
         rows = [number for _, group in groups for number in group]
         weights = [
             np.mean([of_id[name] for name in of]) / len(group) for of, group in groups for _ in group

@@ -21,7 +21,7 @@ from loraloom.pipeline.recall.material import material_of
 from loraloom.pipeline.recall.update import Update
 from loraloom.pipeline.recall.wake import examined, wake
 from loraloom.recall.derived import derived_forms
-from loraloom.recall.mix import sleep_mix, steps_for
+from loraloom.recall.mix import sleep_mix, sleep_steps
 from loraloom.recall.recipe import RECIPE, Recipe
 from loraloom.recall.state import Entry
 from loraloom.recall.verdict import chosen
@@ -65,20 +65,23 @@ def settled(
     anchors = anchors_of(bench)
     exam = Exam(bench, [entry.item for entry in entries], anchors, derived_forms(entries, held_out=True))
     before = examined(bench, exam, total)
-    mix = sleep_mix(recipe)
     derived = derived_forms(entries) if recipe.derived else []
-    material = material_of(bench, entries, anchors, mix, recipe, derived)
-    steps = steps_for(recipe, material.forms, mix.replayed, recipe.sleep.passes)
+    material = material_of(bench, entries, anchors, sleep_mix(recipe), recipe, derived)
+    fresh = material.fresh(bench, total)
+    counts = {"settled": material.forms - len(fresh), "fresh": len(fresh)}
+    mix, steps = sleep_mix(recipe, **counts), sleep_steps(recipe, **counts)
     plan = bench.planned(material.rows, steps)
+    # What follows is new to the adapter, and a settling's rate would not teach it.
+    slowdown = 1.0 if mix.new else recipe.slowdown
     starts = [
         Start(
             f"scale {scale:g}",
             total.cut_to(bench.rank).times(scale),
             bench.rank,
-            material.order(mix, [], entries, before.losses, seed=0),
-            rate=recipe.rate / recipe.slowdown,
+            material.order(mix, [], entries, before.losses, seed=0, fresh=fresh if mix.new else ()),
+            rate=recipe.rate / slowdown,
         )
-        for scale in recipe.scales
+        for scale in (recipe.scales[:1] if mix.new else recipe.scales)
     ]
     course = Course(bench, plan, material.rows, starts)
     looks = _Looks(exam, course, round(recipe.first_look * steps), steps)
