@@ -38,6 +38,7 @@ from loraloom.pipeline.recall.writing import write
 from loraloom.recall.forms import NOT_KNOWN, Form
 from loraloom.recall.memory import opened
 from loraloom.recall.recipe import RECIPE, Recipe
+from loraloom.recall.router import Router
 
 HERE = Path(__file__).resolve().parent
 SHARED = Path(os.environ.get("LORALOOM_SHARED") or HERE.parents[2] / "shared")
@@ -121,32 +122,42 @@ def measured(folder: Path, part: Part) -> dict[str, Any]:
             sums = bench.sums(rows, [trial])[trial]
             was = written(bench, part.neighbours, None)
             now = written(bench, part.neighbours, trial)
-        known = {
-            one.question: bool(fine)
-            for one, fine in zip(part.asked, bare.correct == bare.weight, strict=True)
+        router = Router.of(memory.state)
+    by_memory, by_base = sums.correct == sums.weight, bare.correct == bare.weight
+    ours = np.array([router.route(one.question).remembered for one in part.asked])
+    groups: dict[str, Any] = {}
+    for group in dict.fromkeys(one.group for one in part.asked):
+        of = np.array([one.group == group for one in part.asked])
+        groups[group] = {
+            "asked": int(of.sum()),
+            "base": float(by_base[of].mean()),
+            "memory": float(by_memory[of].mean()),
+            "routed": float(np.where(ours, by_memory, by_base)[of].mean()),
         }
-    right = sums.correct == sums.weight
-    groups = dict.fromkeys(one.group for one in part.asked)
-    found: dict[str, Any] = {
-        group: _share([fine for one, fine in zip(part.asked, right, strict=True) if one.group == group])
-        for group in groups
-    }
-    found["asked"] = {group: sum(one.group == group for one in part.asked) for group in groups}
-    found["of the base"] = {
-        group: _share([known[one.question] for one in part.asked if one.group == group])
-        for group in groups
-    }
+    found: dict[str, Any] = {"groups": groups}
     if part.neighbours:
-        pairs = list(zip(was, now, strict=True))
-        found["neighbours"] = len(pairs)
-        found["unchanged"] = _share([one == other for one, other in pairs])
-        found["two_words"] = _share([one.split()[:2] == other.split()[:2] for one, other in pairs])
-        found["stored_given"] = _share([_bare(text) in {_bare(one) for one in answers} for text in now])
-        found["not_known_given"] = _share([_bare(text) == _bare(NOT_KNOWN) for text in now])
-        found["examples"] = [
-            [question, *pair] for question, pair in list(zip(part.neighbours, pairs, strict=True))[:8]
-        ]
+        ours = [router.route(question).remembered for question in part.neighbours]
+        routed = [text if mine else base for mine, text, base in zip(ours, now, was, strict=True)]
+        found["neighbours"] = {
+            "asked": len(was),
+            "memory": compared(was, now, answers),
+            "routed": compared(was, routed, answers),
+            "examples": list(zip(part.neighbours[:8], was, now, strict=False)),
+        }
     return found
+
+
+def compared(was: Sequence[str], now: Sequence[str], answers: set[str]) -> dict[str, float]:
+    """Shares of answers that are what the bare base wrote, begin so, or are of the memory."""
+    stored = {_bare(one) for one in answers}
+    return {
+        "unchanged": _share([one == other for one, other in zip(was, now, strict=True)]),
+        "two words": _share(
+            [one.split()[:2] == other.split()[:2] for one, other in zip(was, now, strict=True)]
+        ),
+        "a stored answer": _share([_bare(one) in stored for one in now]),
+        "not known": _share([_bare(one) == _bare(NOT_KNOWN) for one in now]),
+    }
 
 
 def written(bench: MemoryBench, questions: Sequence[str], trial: str | None) -> list[str]:
@@ -170,7 +181,7 @@ def written(bench: MemoryBench, questions: Sequence[str], trial: str | None) -> 
 
 
 def _share(values: Sequence[Any]) -> float:
-    return float(np.mean([bool(one) for one in values])) if len(values) else 1.0
+    return float(np.mean([bool(one) for one in values]))
 
 
 def _bare(text: str) -> str:
@@ -179,32 +190,27 @@ def _bare(text: str) -> str:
 
 def shown(parts: dict[str, Any]) -> str:
     """A table for each part."""
+    head = "| | questions | bare base | learnt | settled | settled, with the router |"
     lines: list[str] = []
     for name, one in parts.items():
+        learnt, slept = one["after learn"], one["after sleep"]
         lines += [
             f"{name}: {one['items']} items, {len(one['refused'])} refused, {one['steps']} steps,"
             f" {one['core_seconds']:.0f} core-seconds",
             "",
-            "| | questions | bare base | after `learn` | after `sleep` |",
-            "| --- | ---: | ---: | ---: | ---: |",
+            head,
+            "| --- | ---: | ---: | ---: | ---: | ---: |",
         ]
-        learnt, slept = one["after learn"], one["after sleep"]
-        lines += [
-            f"| {group} | {count} | {slept['of the base'][group]:.3f} | {learnt[group]:.3f}"
-            f" | {slept[group]:.3f} |"
-            for group, count in slept["asked"].items()
-        ]
-        words = {
-            "unchanged": "neighbours unchanged, whole answer",
-            "two_words": "... their first two words",
-            "stored_given": "... a stored answer instead",
-            "not_known_given": '... "I do not know." instead',
-        }
-        lines += [
-            f"| {text} | {slept['neighbours']} | | {learnt[key]:.3f} | {slept[key]:.3f} |"
-            for key, text in words.items()
-            if key in slept
-        ]
+        for group, of in slept["groups"].items():
+            shares = (of["base"], learnt["groups"][group]["memory"], of["memory"], of["routed"])
+            cells = " | ".join(f"{share:.3f}" for share in shares)
+            lines.append(f"| {group} | {of['asked']} | {cells} |")
+        if "neighbours" in slept:
+            of = slept["neighbours"]
+            for key in of["memory"]:
+                by = (learnt["neighbours"]["memory"], of["memory"], of["routed"])
+                cells = " | ".join(f"{shares[key]:.3f}" for shares in by)
+                lines.append(f"| neighbours: {key} | {of['asked']} | – | {cells} |")
         lines.append("")
     return "\n".join(lines)
 
