@@ -26,13 +26,14 @@ from typing import Any
 
 import numpy as np
 
-from loraloom.pipeline.recall.anchors import anchors_of
+from loraloom.pipeline.recall.anchors import Anchors, anchors_of
 from loraloom.pipeline.recall.bench import MemoryBench
 from loraloom.pipeline.recall.course import Course, Start
 from loraloom.pipeline.recall.exam import Exam
 from loraloom.pipeline.recall.material import material_of
 from loraloom.pipeline.recall.writing import write
 from loraloom.recall.forms import Form, held_out_forms, trained_forms
+from loraloom.recall.items import MemoryItem
 from loraloom.recall.memory import opened
 from loraloom.recall.mix import steps_for, wake_mix
 from loraloom.recall.recipe import RECIPE
@@ -57,74 +58,85 @@ def cells_of(items: int, ranks: Sequence[int]) -> list[dict[str, Any]]:
     """One course: a cell for each rank."""
     made = workload(SEED, sessions=1, items=items)
     with tempfile.TemporaryDirectory() as folder:
-        place = Path(folder)
-        write(place / "memory", str(SHARED / "models" / "tinychat-5M"), [], made.sessions[0], watched)
-        with opened(place / "memory") as memory:
+        place = Path(folder) / "memory"
+        write(place, str(SHARED / "models" / "tinychat-5M"), [], made.sessions[0], watched)
+        with opened(place) as memory:
             entries = memory.state.kept
-            forms = [form for entry in entries for form in trained_forms(entry.item)]
+            forms = [form for entry in entries for form in trained_forms(entry.item, RECIPE.forms)]
             bench = MemoryBench(memory, forms, watched)
             anchors = anchors_of(bench)
             mix = wake_mix(RECIPE, has_old=False)
             material = material_of(bench, entries, anchors, mix, RECIPE)
             steps = steps_for(RECIPE, len(forms), mix.new, RECIPE.wake.passes)
+            orders = {rank: material.order(mix, entries, [], {}, SEED) for rank in ranks}
+            starts = [
+                Start(f"r {rank}", None, rank, order, rate=RECIPE.rate) for rank, order in orders.items()
+            ]
+            course = Course(bench, bench.planned(material.rows, steps), material.rows, starts)
             start = time.process_time()
-            course = Course(
-                bench,
-                bench.planned(material.rows, steps),
-                material.rows,
-                [
-                    Start(f"r {rank}", None, rank, material.order(mix, entries, [], {}, SEED))
-                    for rank in ranks
-                ],
-            )
             course.run(doing=f"learning {items} items")
-            seconds = time.process_time() - start
-            written = [Form(e.id, e.item.question, e.item.answer) for e in entries]
-            spread = [entry.item for entry in entries[:: max(1, len(entries) // MEASURED)]]
-            near = [form for item in spread for form in held_out_forms(item) if form.distance == "near"]
-            bits = bench.sums(bench.rows(written), [])[""].loss / math.log(2)
-            as_written = bench.sums(bench.rows(written), course.names)
-            otherwise = bench.sums(bench.rows(near), course.names)
-            exam = Exam(bench, spread, anchors).taken_by(course.names)
-            cells: list[dict[str, Any]] = []
-            for rank, name, one in zip(ranks, course.names, exam, strict=True):
-                right = as_written[name].correct == as_written[name].weight
-                numbers = sum(a.numel() + b.numel() for a, b in course.update(name).factors.values())
-                cells.append(
-                    {
-                        "items": len(entries),
-                        "rank": rank,
-                        "numbers": numbers,
-                        "steps": steps,
-                        "verbatim": float(right.mean()),
-                        "near": float(np.mean(otherwise[name].correct == otherwise[name].weight)),
-                        "not_known": one.result.not_known,
-                        "perplexity": one.result.perplexity,
-                        "base_known": one.result.known,
-                        "bits": float(bits[right].sum()),
-                        "bits_a_number": float(bits[right].sum()) / numbers,
-                        "core_seconds": seconds / len(ranks),
-                        "digest": made.digest,
-                        "recipe": asdict(RECIPE),
-                        "machine": platform.processor() or platform.machine(),
-                    }
-                )
+            shared = {
+                "items": len(entries),
+                "steps": steps,
+                "core_seconds": (time.process_time() - start) / len(ranks),
+                "digest": made.digest,
+                "recipe": asdict(RECIPE),
+                "machine": platform.processor() or platform.machine(),
+            }
+            found = measured(bench, course, [entry.item for entry in entries], anchors)
             course.end()
+    return [{"rank": rank, **shared, **one} for rank, one in zip(ranks, found, strict=True)]
+
+
+def measured(
+    bench: MemoryBench, course: Course, items: Sequence[MemoryItem], anchors: Anchors
+) -> list[dict[str, Any]]:
+    """What each candidate answers, and what that holds: an answer has so many bits as the bare base
+    needs for it."""
+    written = bench.rows([Form(item.id, item.question, item.answer) for item in items])
+    spread = items[:: max(1, len(items) // MEASURED)]
+    forms = [form for item in spread for form in held_out_forms(item) if form.distance == "near"]
+    bits = bench.sums(written, [])[""].loss / math.log(2)
+    as_written, near = (bench.sums(rows, course.names) for rows in (written, bench.rows(forms)))
+    exam = Exam(bench, spread, anchors)
+    (bare,), results = exam.taken_by([]), exam.taken_by(course.names)
+    cells: list[dict[str, Any]] = []
+    for name, one in zip(course.names, results, strict=True):
+        right = as_written[name].correct == as_written[name].weight
+        numbers = sum(a.numel() + b.numel() for a, b in course.update(name).factors.values())
+        cells.append(
+            {
+                "numbers": numbers,
+                "verbatim": float(right.mean()),
+                "near": float(np.mean(near[name].correct == near[name].weight)),
+                "not_known": one.result.not_known,
+                "perplexity": one.result.perplexity,
+                "perplexity_base": bare.result.perplexity,
+                "base_known": one.result.known,
+                "bits": float(bits[right].sum()),
+                "bits_a_number": float(bits[right].sum()) / numbers,
+            }
+        )
     return cells
 
 
 def shown(cells: Sequence[dict[str, Any]]) -> str:
     """The table of all cells."""
-    head = (
-        "items|rank|as written|near|not known|perplexity|base's answers kept|bits a number|core-seconds"
-    )
-    lines = [f"| {head.replace('|', ' | ')} |", "| --- |" + " ---: |" * 8]
+    columns = {
+        "items": "d",
+        "rank": "d",
+        "verbatim": ".3f",
+        "near": ".3f",
+        "not_known": ".3f",
+        "perplexity": ".2f",
+        "perplexity_base": ".2f",
+        "base_known": ".3f",
+        "bits_a_number": ".4f",
+        "core_seconds": ".0f",
+    }
+    lines = [f"| {' | '.join(columns).replace('_', ' ')} |", "|" + " ---: |" * len(columns)]
     for one in sorted(cells, key=lambda cell: (cell["items"], cell["rank"])):
-        lines.append(
-            f"| {one['items']} | {one['rank']} | {one['verbatim']:.3f} | {one['near']:.3f}"
-            f" | {one['not_known']:.3f} | {one['perplexity']:.2f} | {one['base_known']:.3f}"
-            f" | {one['bits_a_number']:.4f} | {one['core_seconds']:.0f} |"
-        )
+        lines.append(f"| {' | '.join(format(one[key], how) for key, how in columns.items())} |")
     return "\n".join(lines)
 
 

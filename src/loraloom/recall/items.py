@@ -346,7 +346,7 @@ def _stated(origin: str, statement: Any) -> dict[str, str]:
         origin,
         f"no question is seen in the statement `{text}`",
         need='"The RELATION of SUBJECT is OBJECT." or "SUBJECT\'s RELATION is OBJECT."',
-        next="write it as question and answer",
+        next="write it as question and answer; how it begins will do as a question",
     )
 
 
