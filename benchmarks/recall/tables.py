@@ -139,8 +139,14 @@ def sessions_table(parts: Sequence[Part]) -> str:
 def kept(control: Part) -> dict[str, Any]:
     """What a control found."""
     stage = next(iter(control["stages"].values()))
-    names = ("zeros_are_the_base", "answers_of_others_that_were_taught", "chance")
-    return {name: control[name] for name in names} | {"true answers": stage["verbatim"]}
+    names = (
+        "zeros_move_logits_by",
+        "what_was_learnt_moves_them_by",
+        "zeros_write_what_the_base_does",
+        "answers_of_others_that_were_taught",
+        "chance",
+    )
+    return {name: control[name] for name in names} | {"true_answers": stage["verbatim"]}
 
 
 def mean(values: Any) -> float:

@@ -274,18 +274,13 @@ def workload(seed: int, *, sessions: int = 10, items: int = 20) -> Workload:
 
 
 def shuffled(given: Workload, seed: int) -> Workload:
-    """The same with the answers of one kind moved on among its items: what is trained is false then,
-    and the questions still ask for what is true."""
+    """The same with every answer moved to another item: what is trained is false then, and the questions
+    still ask for what is true."""
     rows = [dict(row) for session in given.sessions for row in session]
-    kinds: dict[str, list[int]] = {}
-    for number, row in enumerate(rows):
-        kinds.setdefault(row.get("relation") or row["ask"], []).append(number)
-    rng = random.Random(seed)
-    for places in kinds.values():
-        rng.shuffle(places)
-        answers = [rows[place][_answer_slot(rows[place])] for place in places]
-        for place, answer in zip(places, [*answers[1:], *answers[:1]], strict=True):
-            rows[place][_answer_slot(rows[place])] = answer
+    places = random.Random(seed).sample(rows, len(rows))
+    answers = [row[_answer_slot(row)] for row in places]
+    for row, answer in zip(places, [*answers[1:], *answers[:1]], strict=True):
+        row[_answer_slot(row)] = answer
     size = len(given.sessions[0])
     sessions = tuple(tuple(rows[start : start + size]) for start in range(0, len(rows), size))
     return replace(given, sessions=sessions)
