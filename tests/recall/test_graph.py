@@ -160,3 +160,11 @@ def test_two_hop_questions_are_no_more_than_the_facts_and_straight_ones_come_fir
     # Every land's king has a pet, and there are more detours than are borne.
     assert {f"a goat of {land} years" for land in range(6)} <= {said for _, said in pairs}
     assert len({item for of, _ in pairs for item in of}) > len(entries) // 2
+
+
+def test_thousands_of_facts_about_one_thing_are_judged_by_counts() -> None:
+    """Compared with each other one by one they would take minutes."""
+    flags = [fact(number, f"Land{number}", "flag", "a green star") for number in range(4000)]
+    found = tracks(flags)
+    assert len(found) == 4000 and found["m0000"].fit == found["m3999"].fit
+    assert found["m0000"].hub > 0.99

@@ -9,6 +9,7 @@ but nothing is composed from it until it was seen twice, or is pinned: it may be
 from __future__ import annotations
 
 import re
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Literal
@@ -123,19 +124,46 @@ def named(text: str) -> str:
     return " ".join(word for word in re.findall(r"\w+", text.casefold()) if word != "the")
 
 
+@dataclass
+class _Beside:
+    """All facts of one relation, seen from one of its sides.
+
+    Attributes:
+        alone: whose thing there is in no other fact.
+        typed: by the type that the person gave of the thing there.
+        played: by what the thing there does, in this relation and in other facts.
+    """
+
+    facts: int = 0
+    alone: int = 0
+    typed: Counter[str] = field(default_factory=Counter[str])
+    played: Counter[Role] = field(default_factory=Counter[Role])
+
+
 class Schema:
     """What stands on both sides of each relation, learnt from facts."""
 
     def __init__(self, edges: Sequence[Edge]) -> None:
-        self._facts: dict[str, list[tuple[str, Role]]] = {}
+        self._roles: dict[str, Counter[Role]] = {}
         self._types: dict[str, str] = {}
-        self._beside: dict[Role, list[Edge]] = {}
         for edge in edges:
             for side in SIDES:
-                self._facts.setdefault(edge.end(side), []).append((edge.item, edge.role(side)))
-                self._beside.setdefault(edge.role(side), []).append(edge)
+                self._roles.setdefault(edge.end(side), Counter())[edge.role(side)] += 1
                 if side in edge.types:
                     self._types[edge.end(side)] = named(edge.types[side])
+        self._beside: dict[Role, _Beside] = {}
+        for edge in edges:
+            for side in SIDES:
+                self._count(edge, side)
+
+    def _count(self, edge: Edge, side: Side) -> None:
+        beside = self._beside.setdefault(edge.role(side), _Beside())
+        others = self._other_roles(edge, side)
+        beside.facts += 1
+        beside.alone += not others
+        beside.played.update({*others, edge.role(side)})
+        if (own := self._types.get(edge.end(side))) is not None:
+            beside.typed[own] += 1
 
     def fit(self, edge: Edge) -> float:
         """How well a fact fits the others, from 0 to 1: as well as the side that fits less.
@@ -147,25 +175,25 @@ class Schema:
 
     def hub(self, edge: Edge) -> float:
         """How much of a hub the end with more other facts is, from 0 to 1."""
-        others = max(len(self._other_roles(edge, side)) for side in SIDES)
+        others = max(self._other_roles(edge, side).total() for side in SIDES)
         return others / (others + HALF_A_HUB)
 
     def _fit(self, edge: Edge, side: Side) -> float:
-        others = [one for one in self._beside[edge.role(side)] if one.item != edge.item]
+        # The fact itself is in every count, and no evidence for itself.
+        beside = self._beside[edge.role(side)]
+        others = beside.facts - 1
         own = self._types.get(edge.end(side))
-        typed = [self._types[one.end(side)] for one in others if one.end(side) in self._types]
-        if own is not None and typed:
-            return _share(typed.count(own), len(typed))
-        roles = set(self._other_roles(edge, side))
+        if own is not None and (typed := beside.typed.total() - 1):
+            return _share(beside.typed[own] - 1, typed)
+        roles = self._other_roles(edge, side)
         if not roles:  # Nothing else is known of it, which speaks against nothing.
-            alone = sum(not self._other_roles(one, side) for one in others)
-            return max(0.5, _share(alone, len(others)))
-        played = [set(self._other_roles(one, side)) | {edge.role(side)} for one in others]
-        return _share(max(sum(role in theirs for theirs in played) for role in roles), len(others))
+            return max(0.5, _share(beside.alone - 1, others))
+        return _share(max(beside.played[role] for role in roles) - 1, others)
 
-    def _other_roles(self, edge: Edge, side: Side) -> list[Role]:
-        """What the thing there does in other facts."""
-        return [role for item, role in self._facts[edge.end(side)] if item != edge.item]
+    def _other_roles(self, edge: Edge, side: Side) -> Counter[Role]:
+        """What the thing there does in other facts, and in how many."""
+        thing = edge.end(side)
+        return self._roles[thing] - Counter(edge.role(one) for one in SIDES if edge.end(one) == thing)
 
 
 def tracks(entries: Sequence[Entry]) -> dict[str, Track]:
