@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import tracemalloc
 from dataclasses import asdict, replace
 from typing import Any
 
@@ -152,3 +153,18 @@ def test_no_outcome_depends_on_the_kind_or_the_source_of_an_item(labels: tuple[A
     assert [one.terms for one in written(State(), *told)] == [
         one.terms for one in written(State(), *items)
     ]
+
+
+def test_thousands_of_items_at_once_take_no_room_that_grows_with_their_square() -> None:
+    rng = np.random.default_rng(0)
+    stored = rng.normal(size=(8000, 32)).astype(np.float32)
+    stored /= np.linalg.norm(stored, axis=1, keepdims=True)
+    state = after(*written(State(), *(seen(f"Who is p{number}?") for number in range(8000))))
+    items = [seen(f"Who is p{number}?", place=number % 32) for number in range(7000, 9000)]
+    tracemalloc.start()
+    decisions = written(state, *items, rate=0.5, stored=stored)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert [one.outcome for one in decisions[:1000]] == ["reinforce"] * 1000
+    # A cosine of each with each would be 8,000 x 8,000 x 4 bytes, 244 MiB.
+    assert len(decisions) == 2000 and peak < 100 * 2**20

@@ -37,5 +37,6 @@ class Repeats:
         covered = self._lexicon.covered(item.question)[numbers]
         best = int(covered.argmax())
         question, entry = self._asked[numbers[best]]
-        telling = named(item.question) | set(re.findall(r"\d+", item.question))
+        numbered = {word for word in words_of(item.question) if re.search(r"\d", word)}
+        telling = named(item.question) | numbered
         return entry if covered[best] >= SAME and telling <= words_of(question) else None
