@@ -36,11 +36,13 @@ SEARCHED = 2
 """Sessions that a baseline's rate is looked for on."""
 RATES = (1e-3, 2e-3, 4e-3)
 STRENGTHS = (0.01, 0.1, 1.0)
-"""Of elastic weight consolidation, at the best rate of naive learning."""
+"""Of elastic weight consolidation, at the best rate of naive learning; looked for on `FEW` items of a
+session."""
+FEW = 5
 COMPARED = ("no memory", "retrieval", "naive", "replay", "merged", "elastic", "joint", "ours")
-RATE_OF = {"naive": "naive", "merged": "naive", "elastic": "naive", "replay": "replay"}
-"""Whose rate is looked for, and who trains as naive learning does and takes its rate. Joint retraining
-takes that of ours, whose recipe it has."""
+AT_ITS_RATE = ("naive", "merged", "elastic", "replay")
+"""Baselines that train as naive learning does, or nearly, and at the rate that is best for it. Joint
+retraining has the recipe of ours, its rate too."""
 
 
 @dataclass(frozen=True)
@@ -157,14 +159,12 @@ class Runner:
 def searched(runner: Runner, items: int, sessions: int, only: Sequence[str]) -> dict[str, Any]:
     """The rate of each baseline, and the pull of the elastic one, that recall most on few sessions."""
     found: dict[str, Any] = {}
-    tuned = list(dict.fromkeys(RATE_OF[name] for name in only if name in RATE_OF))
-    specs = [Spec(name, 0, sessions, items, rate) for name in tuned for rate in RATES]
-    tried = runner.parts(specs)
-    for name in tuned:
-        found[name] = {f"{part['rate']:g}": _recalled(part) for part in tried if part["method"] == name}
+    if set(only) & set(AT_ITS_RATE):
+        tried = runner.parts([Spec("naive", 0, sessions, items, rate) for rate in RATES])
+        found["naive"] = {f"{part['rate']:g}": _recalled(part) for part in tried}
     if "elastic" in only:
-        rate = best(found["naive"])
-        pulls = [Spec("elastic", 0, sessions, items, rate, strength) for strength in STRENGTHS]
+        rate, few = best(found["naive"]), min(FEW, items)
+        pulls = [Spec("elastic", 0, sessions, few, rate, strength) for strength in STRENGTHS]
         tried = runner.parts(pulls)
         found["elastic"] = {f"{part['strength']:g}": _recalled(part) for part in tried}
     return found
@@ -190,7 +190,7 @@ def compared(runner: Runner, args: argparse.Namespace) -> dict[str, Any]:
     for name in COMPARED:
         if name not in args.only:
             continue
-        rate = best(search[RATE_OF[name]]) if name in RATE_OF else None
+        rate = best(search["naive"]) if name in AT_ITS_RATE else None
         strength = best(search["elastic"]) if name == "elastic" else None
         own = seeds[:1] if name == "elastic" else seeds
         specs += [Spec(name, seed, sessions, items, rate, strength) for seed in own]
