@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-import json
-import shutil
 from pathlib import Path
 from typing import Any
 
 import pytest
-from doorway import Door, call, write_rows
-from safetensors import SafetensorError
-from small_memory import FACTS, WHO, asked, lines, refusal
+from doorway import call
+from small_memory import FACTS, WHO, asked, refusal
 
 from loraloom.pipeline.recall.settle import Settled
 
@@ -115,57 +112,3 @@ def test_a_rebuild_leaves_the_item_out_of_what_is_trained(memory: Path) -> None:
 
 def listed(folder: Path) -> list[dict[str, Any]]:
     return call("recall", "report", folder, "--json", "--quiet").json()["items"]
-
-
-def test_bad_requests_are_one_message_and_change_nothing(
-    memory: Path, memory_base: str, tmp_path: Path, loraloom: Door
-) -> None:
-    journal = (memory / "journal.jsonl").read_bytes()
-    empty = write_rows(tmp_path / "empty.jsonl", [{"question": "Who is Olaf?", "answer": ""}])
-    both = write_rows(
-        tmp_path / "both.jsonl",
-        [
-            {"question": "Who is Olaf?", "answer": "a king"},
-            {"question": "who is Olaf", "answer": "grey"},
-        ],
-    )
-    assert "`answer` is empty" in refusal(loraloom("recall", "write", memory, "--data", empty))
-    assert "two answers to one question" in refusal(loraloom("recall", "write", memory, "--data", both))
-    assert "go together" in refusal(loraloom("recall", "write", memory, "--question", "Who?"))
-    assert "there is nothing to learn" in refusal(loraloom("recall", "learn", memory))
-    assert "no item `m0099`" in refusal(loraloom("recall", "forget", memory, "m0099"))
-    assert "no memory in" in refusal(loraloom("recall", "ask", tmp_path / "none", "Who?"))
-    other = shutil.copytree(memory_base, tmp_path / "other")
-    config = json.loads((other / "config.json").read_text())
-    (other / "config.json").write_text(json.dumps({**config, "rms_norm_eps": 1e-5}))
-    told = loraloom("recall", "write", memory, "--model", other, *WHO)
-    assert "belongs to another base" in refusal(told)
-    assert (memory / "journal.jsonl").read_bytes() == journal
-
-
-def test_a_full_disk_is_one_message_and_the_memory_is_as_it_was(
-    memory: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    call("recall", "write", memory, *WHO, "--quiet")
-    before, journal = asked(memory, *FACTS), (memory / "journal.jsonl").read_bytes()
-
-    def full(*args: Any, **more: Any) -> None:
-        raise SafetensorError("No space left on device (os error 28)")
-
-    with monkeypatch.context() as patched:
-        patched.setattr("loraloom.lora.state.save_file", full)
-        refused = call("recall", "learn", memory, "--seeds", 1, "--quiet")
-    assert refused.code == 1 and "No space left" in refused.err and "Traceback" not in refused.err
-    assert (memory / "journal.jsonl").read_bytes() == journal
-    assert [path.name for path in (memory / "generations").iterdir()] == ["0001"]
-    assert asked(memory, *FACTS) == before
-
-
-def test_a_journal_cut_in_its_last_line_answers_as_before_that_line(memory: Path) -> None:
-    before = asked(memory, *FACTS)
-    path = memory / "journal.jsonl"
-    call("recall", "write", memory, "--question", "Who is grey?", "--answer", "Olaf", "--quiet")
-    path.write_bytes(path.read_bytes()[:-30])
-    learn = call("recall", "learn", memory)
-    assert "there is nothing to learn" in refusal(learn)
-    assert asked(memory, *FACTS) == before and len(lines(memory)) == 2
