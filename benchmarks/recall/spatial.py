@@ -44,6 +44,7 @@ NOUNS = re.findall(
 )
 MOVES = {"north": (0, 1), "south": (0, -1), "east": (1, 0), "west": (-1, 0)}
 WIDTH, HEIGHT, BLOCKED = 5, 4, 4
+TIME = "2026-01-01T00:00:00+00:00"
 LONG = 3
 """Moves of a trajectory, at least."""
 ARMS: dict[str, Recipe] = {
@@ -114,7 +115,7 @@ def _steps(path: Way) -> list[Pair]:
 def entries_of(world: PlaceMap, paths: Sequence[Way]) -> list[Entry]:
     """Trajectories as items of a memory."""
     rows = [{"kind": "trajectory", "map": world.name, "path": list(path)} for path in paths]
-    items = items_of([(f"row {number}", row) for number, row in enumerate(rows, 1)], "2026-01-01")
+    items = items_of([(f"row {number}", row) for number, row in enumerate(rows, 1)], TIME)
     return [Entry(replace(item, id=f"m{number:04d}")) for number, item in enumerate(items, 1)]
 
 
@@ -137,6 +138,7 @@ def run(model: str, seed: int, recipe: Recipe) -> dict[str, Any]:
         tempfile.TemporaryDirectory() as folder,
         opened(Path(folder) / "memory", base_of_model(model), writes=True) as memory,
     ):
+        memory.record({"op": "write", "at": TIME, "decisions": [_inserted(one) for one in entries]})
         forms = [form for entry in entries for form in trained_forms(entry.item)]
         bench = MemoryBench(memory, forms, lambda said: print(f"  {said}", flush=True))
         learnt = wake(bench, entries, [], {}, candidates=1, recipe=recipe)
@@ -144,7 +146,7 @@ def run(model: str, seed: int, recipe: Recipe) -> dict[str, Any]:
         slept = settled(bench, slept_on, learnt.total, recipe=recipe)
         trained_seconds = time.process_time() - start
         after = {
-            "base": _followed(bench, world, None, pairs),
+            "base": _followed(bench, world, None, {"unseen": pairs["unseen"]}),
             "wake": _followed(bench, world, learnt.total, pairs),
             "sleep": _followed(bench, world, slept.update, pairs),
         }
@@ -162,6 +164,11 @@ def run(model: str, seed: int, recipe: Recipe) -> dict[str, Any]:
         "core_seconds_trained": round(trained_seconds),
         "core_seconds": round(time.process_time() - start),
     }
+
+
+def _inserted(entry: Entry) -> dict[str, Any]:
+    """What the journal says of an item that was written."""
+    return {"outcome": "insert", "terms": {"score": 1.0}, "item": asdict(entry.item)}
 
 
 def _followed(

@@ -288,7 +288,7 @@ CASES: list[Case] = [
         DROPOUT,
         0.1,
     ),
-    ("Spatial memory: r 16 to 32.", "1b", {}, {"preset": "memory-spatial"}, R, (16, 32)),
+    ("Spatial memory: r 16 to 32.", "1b", {}, {"preset": "memory-spatial"}, R, 32),
     (
         "Spatial memory: replayed paths bear larger ranks or longer training.",
         "1b",
@@ -296,14 +296,6 @@ CASES: list[Case] = [
         {"preset": "memory-spatial"},
         EPOCHS,
         3,
-    ),
-    (
-        "Spatial memory: dropout of about 0.1.",
-        "1b",
-        {"rows": 60_000},
-        {"preset": "memory-spatial"},
-        DROPOUT,
-        0.1,
     ),
     ("A few more passes to memorise.", "1b", {}, {"preset": "memory-episodic"}, EPOCHS, 4),
     (

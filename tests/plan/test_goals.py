@@ -278,7 +278,7 @@ def test_fastest_cuts_the_longest_rows_and_passes_once(facts: Make) -> None:
             {"adapter.r": 16, "adapter.lora_alpha": 32, DROPOUT: 0.0, RATE: 2e-4, EPOCHS: 4},
         ),
         ("memory-relational", "1b", {"adapter.r": 8, "adapter.lora_alpha": 8, DROPOUT: 0.1}),
-        ("memory-spatial", "1b", {"adapter.r": 16, "adapter.lora_alpha": 32, DROPOUT: 0.1, EPOCHS: 3}),
+        ("memory-spatial", "1b", {"adapter.r": 32, "adapter.lora_alpha": 64, DROPOUT: 0.0, EPOCHS: 3}),
     ],
 )
 def test_values_of_presets(facts: Make, preset: Any, name: str, wanted: dict[str, Any]) -> None:

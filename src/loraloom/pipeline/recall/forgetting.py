@@ -163,15 +163,24 @@ class _Proofs:
     def __init__(self, bench: MemoryBench, entry: Entry, others: Sequence[Entry]) -> None:
         self.bench = bench
         self.anchors: Anchors = anchors_of(bench)
-        self.derived = learnt_forms([entry, *others])
-        held_out = learnt_forms([entry, *others], held_out=True)
-        kept = [form for form in held_out if entry.id not in form.of]
+        rest, kept = learnt_forms(others), learnt_forms(others, held_out=True)
+        # What follows from the others all the same, as where two trajectories meet, is not its own.
+        asked = {form.question for form in (*rest, *kept)}
+        own, own_held_out = (
+            [form for form in following(forms, entry.id) if form.question not in asked]
+            for forms in (
+                learnt_forms([entry, *others]),
+                learnt_forms([entry, *others], held_out=True),
+            )
+        )
+        self.derived = [*rest, *own]
         self.exam = Exam(bench, [one.item for one in others], self.anchors, kept)
         self.rows = bench.rows(
             [
                 *trained_forms(entry.item),
                 *held_out_forms(entry.item),
-                *following([*self.derived, *held_out], entry.id),
+                *own,
+                *own_held_out,
             ]
         )
         self.nearest = [others[place].id for place in _nearest(bench, entry, others)]

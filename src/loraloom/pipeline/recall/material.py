@@ -95,17 +95,23 @@ class Material:
         return StepMix(pools, seed)
 
     def _replay(self, entries: Sequence[Entry], losses: Mapping[str, float], fresh: Set[int]) -> Pool:
-        """Each item weighs what it matters, and what follows from some as much as they do on average."""
-        ids = [entry.id for entry in entries]
-        of_id = dict(zip(ids, replay_weights(entries, losses), strict=True))
-        groups: list[tuple[tuple[str, ...], list[int]]] = [((name,), self.of_item[name]) for name in ids]
+        """Each item weighs what it matters, and what follows from some as much as they do on average; of
+        a map each way weighs as much as one wording of a trajectory, since there are many of them."""
+        of_id = dict(zip((entry.id for entry in entries), replay_weights(entries, losses), strict=True))
+        walked = {entry.id for entry in entries if entry.item.path}
+        rows: list[int] = []
+        weights: list[float] = []
+        for name in of_id:
+            group = self.of_item[name]
+            rows += group
+            weights += [of_id[name] / len(group)] * len(group)
         for of, numbers in self.derived.items():
             if of_id.keys() >= set(of):
-                groups.append((of, [number for number in numbers if number not in fresh]))
-        rows = [number for _, group in groups for number in group]
-        weights = [
-            np.mean([of_id[name] for name in of]) / len(group) for of, group in groups for _ in group
-        ]
+                group = [number for number in numbers if number not in fresh]
+                wordings = len(self.of_item[of[0]]) if of[0] in walked else len(group)
+                mean = float(np.mean([of_id[name] for name in of]))
+                rows += group
+                weights += [mean / max(1, wordings)] * len(group)
         return Pool(rows, np.array(weights, dtype=np.float64))
 
 
