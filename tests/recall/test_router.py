@@ -47,6 +47,7 @@ def test_a_stranger_is_named_and_a_name_out_of_an_answer_is_none() -> None:
     item = replace(MADE.items[-1], question="Who is the king of Norland?", answer="Hadrel", id="m1")
     router = Router.of(State({"m1": Entry(item, wake=1)}))
     assert router.route("Who is the king of Zorvia?").stranger == "zorvia"
+    assert router.route("I am Tom. Who is the king of Norland?").remembered
     about = router.route("Is Hadrel the king of Norland?")
     assert about.remembered and about.stranger is None and about.nearest == item.question
 

@@ -17,6 +17,9 @@ from loraloom.recall.state import State
 ENOUGH = 0.5
 """Of what tells a stored question apart: a question that has so much of it is about the same."""
 
+NEARLY_ALL = 0.8
+"""A question that has so much of a stored one, its names among it, may name others beside."""
+
 
 @dataclass(frozen=True)
 class Route:
@@ -26,7 +29,8 @@ class Route:
         remembered: the memory answers.
         nearest: the stored question whose words it shares most; None where nothing is stored.
         share: of what tells that one apart.
-        stranger: a name in the question that is nowhere in the memory.
+        stranger: a name in the question that is nowhere in the memory; None where the question has
+            nearly all of the nearest one beside it.
     """
 
     remembered: bool
@@ -56,7 +60,10 @@ class Router:
         best = int(covered_N.argmax())
         share = float(covered_N[best])
         stranger = next((name for name in sorted(named(question)) if self._is_strange(name)), None)
-        return Route(stranger is None and share >= ENOUGH, self._questions[best], share, stranger)
+        nearest = self._questions[best]
+        if share >= NEARLY_ALL and named(nearest) <= words_of(question):
+            stranger = None  # "I am Tom. When is Ilka's birthday?" has all that it is about
+        return Route(stranger is None and share >= ENOUGH, nearest, share, stranger)
 
     @staticmethod
     def of(state: State) -> Router:
