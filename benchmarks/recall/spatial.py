@@ -1,6 +1,6 @@
 """Routes on invented maps: what is reached of ways that were walked, that follow, and that nobody asked.
 
-    python benchmarks/recall/spatial.py MODEL spatial.json [--seeds 0 1 2] [--arms ours ...]
+    python benchmarks/recall/spatial.py MODEL spatial.json [--seeds 0 1 2] [--arms ours ...] [--show]
 
 Each seed is a grid of 5 x 4 cells, four of them blocked, whose places have names that say nothing of
 where they lie. Trajectories are shortest paths, each tie drawn by chance, until every step was walked.
@@ -20,6 +20,8 @@ from collections.abc import Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
+
+import numpy as np
 
 from loraloom.pipeline.recall.bench import CURRENT, MemoryBench, base_of_model
 from loraloom.pipeline.recall.exam import Answered
@@ -174,6 +176,7 @@ def _inserted(entry: Entry) -> dict[str, Any]:
 def _followed(
     bench: MemoryBench, world: PlaceMap, update: Update | None, pairs: dict[str, list[Pair]]
 ) -> dict[str, Any]:
+    """What is written, followed on the true grid."""
     with bench.seated({CURRENT: update}) as trials:
         policy = route_policy(bench, world, trials[0] if trials else None)
         return {name: asdict(simulated(world, some, policy)) for name, some in pairs.items()}
@@ -190,6 +193,48 @@ def _exam(answered: Answered) -> dict[str, float]:
     }
 
 
+# -- tables --------------------------------------------------------------------------------------------
+
+
+SEEN = ("walked", "sub_routes", "planned")
+
+
+def tables(found: dict[str, Any]) -> str:
+    """All arms, after learning and after the sleep, as a table in Markdown."""
+    heads = ["", "walked", "sub-routes", "planned", "all of these", "unseen"]
+    heads += ["length", "perplexity", "core-s"]
+    lines = [_row(heads), _row(["---"] * len(heads))]
+    for arm, by_seed in found["runs"].items():
+        for stage, word in (("wake", "learnt"), ("sleep", "slept")):
+            lines.append(_row([f"{arm}, {word}", *_cells(list(by_seed.values()), stage)]))
+    return "\n".join(lines)
+
+
+def _cells(runs: Sequence[dict[str, Any]], stage: str) -> list[str]:
+    scores = [run["after"][stage][name] for run in runs for name in (*SEEN, "unseen")]
+    reached = [one["reached"] * one["pairs"] for one in scores]
+    length = sum(one["ratio"] * right for one, right in zip(scores, reached, strict=True) if right)
+    length /= max(1, sum(reached))
+    dearer = [run["exam"][stage]["perplexity"] / run["exam"]["base"]["perplexity"] for run in runs]
+    seconds = np.mean([run["core_seconds_trained"] for run in runs])
+    shares = [_reached(runs, stage, names) for names in (*((one,) for one in SEEN), SEEN, ("unseen",))]
+    return [*shares, f"{length:.2f}", f"{np.mean(dearer) - 1:+.1%}", f"{seconds:.0f}"]
+
+
+def _reached(runs: Sequence[dict[str, Any]], stage: str, names: Sequence[str]) -> str:
+    """The share of all pairs, and where 95 of a hundred drawings with replacement lie."""
+    scores = [run["after"][stage][name] for run in runs for name in names]
+    pairs = sum(one["pairs"] for one in scores)
+    share = sum(one["reached"] * one["pairs"] for one in scores) / pairs
+    drawn = np.random.default_rng(0).binomial(pairs, share, 2000) / pairs
+    low, high = np.quantile(drawn, (0.025, 0.975))
+    return f"{share:.2f} ({low:.2f} to {high:.2f}) of {pairs}"
+
+
+def _row(cells: Sequence[str]) -> str:
+    return f"| {' | '.join(cells)} |"
+
+
 def main() -> None:
     """Write the results of all seeds and arms; what is in the file already is kept."""
     parser = argparse.ArgumentParser(description=__doc__)
@@ -197,13 +242,15 @@ def main() -> None:
     parser.add_argument("out", type=Path)
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
     parser.add_argument("--arms", nargs="+", choices=[*ARMS], default=[*ARMS])
+    parser.add_argument("--show", action="store_true", help="only the table of what is in the file")
     asked = parser.parse_args()
     found: dict[str, Any] = json.loads(asked.out.read_text()) if asked.out.exists() else {"runs": {}}
-    for arm in asked.arms:
+    for arm in [] if asked.show else asked.arms:
         for seed in asked.seeds:
             print(f"{arm}, seed {seed}", flush=True)
             found["runs"].setdefault(arm, {})[str(seed)] = run(asked.model, seed, ARMS[arm])
             asked.out.write_text(json.dumps(found, indent=1) + "\n")
+    print(tables(found))
 
 
 if __name__ == "__main__":

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Iterator
 from dataclasses import replace
 from functools import partial
@@ -83,3 +84,16 @@ def test_a_path_that_contradicts_what_is_kept_is_refused_and_nothing_is_written(
     said = refusal(call("recall", "write", memory, "--data", data))
     assert "leads to two places" in said and "m0002" in said
     assert lines(memory) == before
+
+
+def test_what_others_say_of_a_map_is_still_known_when_a_trajectory_is_forgotten(
+    memory: Path, tmp_path: Path
+) -> None:
+    folder = shutil.copytree(memory, tmp_path / "memory")
+    done = call("recall", "forget", folder, "m0003", "--json", "--quiet")
+    assert done.code == 0, done.err
+    proof = done.json()["proof"]
+    assert proof["target_after"] < proof["target_before"]
+    (found,) = call("recall", "report", folder, "--json", "--quiet").json()["maps"]
+    # gate to well and well to inn were known from it alone; inn to barn, too.
+    assert (found["steps"], found["trajectories"]) == (6, 2)
