@@ -8,6 +8,10 @@ import pytest
 from doorway import call
 from small_memory import asked
 
+from loraloom.pipeline.recall import bench as benches
+from loraloom.pipeline.recall.bench import MemoryBench
+from loraloom.recall.memory import opened
+
 pytestmark = pytest.mark.usefixtures("short_anchors")
 BACK = "Whose flag is a green star?"
 DETOUR = "What is the flag of the one whose capital is Tolm?"
@@ -53,3 +57,15 @@ def test_a_graph_shows_what_was_replaced_and_what_is_not_built_upon(memory: Path
     shown = {line.split()[0]: line for line in told.out.splitlines() if line.startswith("m")}
     assert "superseded" in shown["m0003"] and "Sudland --king--> Olaf Grey" in shown["m0003"]
     assert "new" in shown["m0001"] and "Norland --capital--> Tolm" in shown["m0001"]
+
+
+def test_a_memory_that_comes_to_hold_another_kind_keeps_the_ranks_that_it_has(
+    memory: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with opened(memory) as held:
+        facts = MemoryBench(held, [], lambda sentence: None)
+        learnt = facts.parts["fast"].rank
+        assert facts.plan.config.preset == "memory-relational" and facts.rank == learnt
+        monkeypatch.setattr(benches, "preset_of", lambda kinds: "under-8gb")
+        other = MemoryBench(held, [], lambda sentence: None)
+        assert other.plan.values()["adapter.r"] < learnt == other.rank

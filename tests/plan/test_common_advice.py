@@ -272,22 +272,6 @@ CASES: list[Case] = [
         DROPOUT,
         (0.0, 0.05),
     ),
-    (
-        "Relational memory: smaller rank or rate, for gradual change.",
-        "1b",
-        {},
-        {"preset": "memory-relational"},
-        R,
-        8,
-    ),
-    (
-        "Relational memory: dropout of 0.1 against the noise of episodes.",
-        "1b",
-        {},
-        {"preset": "memory-relational"},
-        DROPOUT,
-        0.1,
-    ),
     ("Spatial memory: r 16 to 32.", "1b", {}, {"preset": "memory-spatial"}, R, 32),
     (
         "Spatial memory: replayed paths bear larger ranks or longer training.",

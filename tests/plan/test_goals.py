@@ -277,7 +277,11 @@ def test_fastest_cuts_the_longest_rows_and_passes_once(facts: Make) -> None:
             "1b",
             {"adapter.r": 16, "adapter.lora_alpha": 32, DROPOUT: 0.0, RATE: 2e-4, EPOCHS: 4},
         ),
-        ("memory-relational", "1b", {"adapter.r": 8, "adapter.lora_alpha": 8, DROPOUT: 0.1}),
+        (
+            "memory-relational",
+            "1b",
+            {"adapter.r": 16, "adapter.lora_alpha": 32, DROPOUT: 0.0, RATE: 2e-4},
+        ),
         ("memory-spatial", "1b", {"adapter.r": 32, "adapter.lora_alpha": 64, DROPOUT: 0.0, EPOCHS: 3}),
     ],
 )
@@ -299,14 +303,9 @@ def test_alpha_of_a_preset_follows_the_rank_that_the_user_set(facts: Make) -> No
     assert plan.values()["adapter.lora_alpha"] == 8
 
 
-def test_relational_memory_learns_more_slowly_than_episodic(facts: Make) -> None:
-    at = facts("1b", device=GPU)
-    same = AdapterConfig(r=8, lora_alpha=8)
-    plain = planned(at, adapter=same).values()[RATE]
-    assert planned(at, adapter=same, preset="memory-relational").values()[RATE] == pytest.approx(
-        plain / 5, rel=0.01
-    )
-    assert planned(facts("tiny"), preset="memory-episodic").values()[RATE] >= 1e-3
+@pytest.mark.parametrize("preset", ["memory-episodic", "memory-relational"])
+def test_a_memory_s_rate_is_one_at_which_one_sighting_is_learnt(facts: Make, preset: Any) -> None:
+    assert planned(facts("tiny"), preset=preset).values()[RATE] >= 1e-3
 
 
 def test_under_8gb_bounds_the_memory_and_brings_its_goal(facts: Make) -> None:

@@ -38,12 +38,12 @@ from loraloom.pipeline.recall.update import SCALE, Update, place, read_update
 from loraloom.plan.planner import Facts, Plan, candidate, make_plan
 from loraloom.recall.forms import Form
 from loraloom.recall.memory import PARTS, BaseOf, Memory, Part
+from loraloom.recall.presets import preset_of
 from loraloom.records import AdapterSpec, Candidate
 from loraloom.train.pack import PackTrainer
 from loraloom.train.seat import OrderOf
 
 FORMAT = "question_answer"
-PRESET = "memory-episodic"
 CURRENT = "memory"
 """The name under which what was learnt sits in the pack."""
 MAX_NEW_TOKENS = 48
@@ -154,10 +154,11 @@ class MemoryBench:
     # -- plans ------------------------------------------------------------------------------------------
 
     def planned(self, rows: Sequence[Row], steps: int, size: int = 16) -> Plan:
-        """Every setting of a training of so many steps, by the preset and the plan's own rules."""
+        """Every setting of a training of so many steps, by the preset of what the memory mostly holds
+        and the plan's own rules."""
         config = Config(
             model=ModelConfig(name_or_path=self.memory.base.name_or_path),
-            preset=PRESET,
+            preset=preset_of(entry.item.kind for entry in self.memory.state.kept),
             training=TrainingConfig(max_steps=steps, per_device_train_batch_size=size),
         )
         device = device_facts()
@@ -194,8 +195,9 @@ class MemoryBench:
 
     @property
     def rank(self) -> int:
-        """Of fast and slow each."""
-        return int(self.plan.values()[names.R])
+        """Of fast and slow each: the plan's, and never less than what is there already, so that nothing
+        is cut off when the memory comes to hold mostly another kind."""
+        return max(int(self.plan.values()[names.R]), *(part.rank for part in self.parts.values()), 0)
 
     def trainer(self, rows: Sequence[Row], order_of: OrderOf) -> PackTrainer:
         """A trainer over these rows."""
