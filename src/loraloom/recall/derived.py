@@ -12,13 +12,14 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 
 from loraloom.recall.composed import graph_forms
+from loraloom.recall.cues import cue_forms
 from loraloom.recall.forms import Form, held_out_forms
 from loraloom.recall.items import key_of
 from loraloom.recall.places import place_forms
 from loraloom.recall.recipe import RECIPE, Recipe
 from loraloom.recall.state import Entry
 
-SOURCES: tuple[Callable[..., list[Form]], ...] = (graph_forms, place_forms)
+SOURCES: tuple[Callable[..., list[Form]], ...] = (graph_forms, place_forms, cue_forms)
 """Each takes the entries and `held_out`, and gives forms that name what they follow from."""
 
 
