@@ -37,6 +37,7 @@ SHORT_ANCHORS = {
     "TEXTS": ("the", "a star", "under the"),
     "FACTS": ("the flag", "Olaf is"),
     "ASKED_FACTS": ("What is green?", "Where is Olaf?"),
+    "ASKED": ("What is a star?", "Who is under the mat?"),
     "LENGTH": 6,
 }
 

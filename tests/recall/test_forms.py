@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 import pytest
 
 from loraloom.recall.forms import (
@@ -11,6 +13,7 @@ from loraloom.recall.forms import (
     names_of,
     trained_forms,
     unknown_forms,
+    vague_forms,
 )
 from loraloom.recall.items import MemoryItem
 
@@ -36,6 +39,24 @@ def test_no_held_out_form_is_trained(item: MemoryItem) -> None:
     assert trained[0] == item.question and len(set(trained)) == len(trained) >= 5
     assert not set(trained) & set(held_out)
     assert {form.distance for form in held_out_forms(item)} == {"near", "far"}
+
+
+def test_a_vague_question_is_asked_where_only_one_answer_can_be_meant() -> None:
+    again = MemoryItem("fact", "What is the flag of Norland?", "a star", id="m9")
+    alone = vague_forms(ITEMS, 4)
+    assert {form.item for form in alone} == {"m0", "m1"}
+    assert not any("capital" in form.question for form in alone)
+    both = [form for form in vague_forms([*ITEMS, again], 4) if form.item != "m1"]
+    assert {form.item for form in both} == {"m0", "m9"}
+    assert all(("flag" in form.question.casefold()) == (form.item == "m9") for form in both)
+    assert all(("capital" in form.question.casefold()) == (form.item == "m0") for form in both)
+
+
+def test_names_like_the_stored_ones_are_not_stored() -> None:
+    taken = names_of(ITEMS)
+    made = unknown_forms(ITEMS[:3], taken, names=40, seed=3, alike=1.0)
+    assert all(re.search("(No|Ad|Wa)|(land|a|nda)\\b", form.question) for form in made)
+    assert not any(re.search(r"\bNorland\b", form.question) for form in made)
 
 
 def test_the_person_s_own_forms_are_trained_and_then_measure_nothing() -> None:

@@ -24,11 +24,16 @@ from loraloom.recall.verdict import Result, chosen, worse
 
 
 def test_each_step_has_so_many_of_each_pool_and_all_rows_come_in_turn() -> None:
-    order = StepMix([(Pool(range(10)), 4), (Pool(range(10, 13)), 2), (Pool([]), 5)], seed=0)
+    order = StepMix(
+        [(Pool(range(10)), 4), (Pool(range(10, 13)), 2), (Pool([]), 5)], [9, 5, 7] * 5, seed=0
+    )
     steps = [order.rows_of_step(step).tolist() for step in range(5)]
     assert all(len(set(step)) == 6 and sum(row >= 10 for row in step) == 2 for step in steps)
     counts = np.bincount([row for step in steps for row in step], minlength=13)
     assert set(counts[:10]) == {2}
+    lengths = [[[9, 5, 7][row % 3] for row in step] for step in steps]
+    assert all(found == sorted(found) for found in lengths)
+    assert 2 <= order.micro < 6
 
 
 def test_a_recipe_says_what_a_step_holds_and_how_many_there_are() -> None:
@@ -71,7 +76,7 @@ def test_what_follows_and_is_not_answered_yet_takes_its_share_of_a_sleep() -> No
 def test_what_is_learnt_is_drawn_more_seldom_and_still_drawn() -> None:
     pool = Pool(range(8))
     pool.rest([0, 1, 2, 3], times=4)
-    order = StepMix([(pool, 2)], seed=1)
+    order = StepMix([(pool, 2)], [1] * 8, seed=1)
     counts = np.bincount([row for step in range(40) for row in order.rows_of_step(step)], minlength=8)
     assert counts.sum() == 80 and counts[:4].min() >= 3 and counts[4:].min() > 3 * counts[:4].max()
 

@@ -7,15 +7,15 @@ whose answer is that it is not known: without them a model gives such a name a s
 
 from __future__ import annotations
 
-import hashlib
-import random
 import re
+from collections import Counter
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
 from loraloom.recall import unfinished
 from loraloom.recall.items import MemoryItem, Related, relation_of
+from loraloom.recall.vague import drawer, invented_name, name_like, vague
 
 NOT_KNOWN = "I do not know."
 AS_THE_BASE = ""
@@ -33,6 +33,7 @@ TRAINED_OF = (
     "I have a question about {s}. {w} is the {r}?",
     "Say the {r} that belongs to {s}, please.",
     "The {r} of {s}, I need it.",
+    "A friend asks: {v} is {s}'s {r}?",
 )
 NEAR_OF = (
     "Please tell me the {r} of {s}.",
@@ -49,6 +50,7 @@ TRAINED = (
     "{k}?",
     "{k}. Which was it?",
     "It is about this: {k}. Tell me.",
+    "A friend asks: {l}",
 )
 NEAR = ("Please tell me: {l}", "Do you know? {q}", "Quick question: {l}")
 FAR = ("I forgot. {k}, what was it?", "About this I need the answer: {k}.")
@@ -64,9 +66,6 @@ FILLERS = frozenset(
     )
 )
 UNKNOWN_RELATIONS = ("home town", "favourite colour", "birthday", "pet", "job", "oldest friend")
-ONSETS = re.findall(r"\w+", "b br d dr f g gr h j k kl l m n p pr r s st t th v w z")
-VOWELS = ("a", "e", "i", "o", "u", "ai", "ea")
-ENDINGS = ("n", "r", "l", "s", "k", "th", "nd", "x", "")
 HELD_OUT_NAMES = 2
 """Names that nobody wrote for each item that only measure, and a question about each of them."""
 
@@ -103,6 +102,23 @@ def trained_forms(item: MemoryItem, most: int | None = None) -> list[Form]:
     return [Form(item.id, question, item.answer) for question in questions][:most]
 
 
+def vague_forms(items: Sequence[MemoryItem], count: int) -> list[Form]:
+    """So many questions for each fact in words that say nothing, but for its subject; and for its
+    relation, where the subject has several facts: so that only one answer can be meant."""
+    related = {item.id: one for item in items if (one := relation_of(item.question)) is not None}
+    facts = Counter(one.subject.casefold() for one in related.values())
+    forms: list[Form] = []
+    for item in items:
+        one = related.get(item.id)
+        if one is None or not one.subject[:1].isupper():
+            continue
+        rng = drawer(f"vague {item.key}")
+        relation = one.relation if facts[one.subject.casefold()] > 1 else None
+        questions = [vague(rng, one.subject, relation) for _ in range(count)]
+        forms += [Form(item.id, question, item.answer) for question in dict.fromkeys(questions)]
+    return forms
+
+
 def held_out_forms(item: MemoryItem) -> list[Form]:
     """Other wordings of an item, near to what is trained and far from it: measured, never trained."""
     near = _made(item.question, NEAR_OF, NEAR, unfinished.NEAR)
@@ -122,6 +138,8 @@ def unknown_forms(
     *,
     names: int,
     seed: int,
+    alike: float = 0.5,
+    vague_share: float = 0.0,
     held_out: bool = False,
 ) -> list[Form]:
     """Questions like those of the items about names that nobody wrote; of items that begin a sentence,
@@ -130,25 +148,32 @@ def unknown_forms(
     Args:
         taken: names that are known, in small letters: none of them is drawn.
         names: for each item, and a question about each of them.
+        alike: share of them that begin and end as names of the items.
+        vague_share: of the questions about facts that are asked in words that say nothing.
         held_out: draw other names, and ask in the held-out forms: these only measure.
     """
     found: dict[str, Form] = {}
+    stored = sorted({name for item in items if (name := named_in(item.question)) is not None})
     items_names = {unfinished.name_in(item.question) for item in items}
     for item in items:
         # Of the item's own words, so that the same item gives the same names in every wake.
-        digest = hashlib.blake2b(f"{seed} {held_out} {item.key}".encode(), digest_size=8).digest()
-        rng = random.Random(int.from_bytes(digest, "little"))
+        rng = drawer(f"{seed} {held_out} {item.key}")
         forms = held_out_forms(item) if held_out else trained_forms(item)
         if unfinished.is_unfinished(item.question):
             asked = [form.question for form in forms or [Form("", item.question, "")]]
             others = unfinished.about_others(item.question, asked, rng, items_names, names)
             found |= {question: Form("", question, AS_THE_BASE) for question in others}
             continue
-        name = named_in(item.question)
+        name, related = named_in(item.question), relation_of(item.question)
         for number in range(names):
-            other = invented_name(rng, taken)
+            if name is not None and rng.random() < alike:
+                other = name_like(rng, name, stored, taken)
+            else:
+                other = invented_name(rng, taken)
             asked = forms[number % len(forms)].question if forms else item.question
-            if name is not None and name in asked:
+            if related is not None and rng.random() < vague_share:
+                question = vague(rng, other, rng.choice((None, related.relation)))
+            elif name is not None and name in asked:
                 question = asked.replace(name, other)
             else:
                 question = f"What is the {rng.choice(UNKNOWN_RELATIONS)} of {other}?"
@@ -172,16 +197,6 @@ def names_of(items: Sequence[MemoryItem]) -> set[str]:
     """Every word with a capital that some item has, in small letters."""
     texts = " ".join(text for item in items for text in (*item.asked, item.answer))
     return {word.casefold() for word in re.findall(r"[A-Z][\w'-]+", texts)}
-
-
-def invented_name(rng: random.Random, taken: Collection[str]) -> str:
-    """A name of two or three syllables that is not taken."""
-    while True:
-        syllables = rng.choice((2, 2, 3))
-        stem = "".join(rng.choice(ONSETS) + rng.choice(VOWELS) for _ in range(syllables))
-        name = (stem + rng.choice(ENDINGS)).capitalize()
-        if name.casefold() not in taken:
-            return name
 
 
 def _made(

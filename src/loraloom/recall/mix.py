@@ -16,6 +16,8 @@ RISE = 0.1
 """Nats a token: an item whose loss rose by so much since its last rehearsal is replayed twice as
 often."""
 MOST_RISES = 4.0
+PASSES = 2
+"""That the rows of a step are parted in, by their length."""
 
 
 @dataclass(frozen=True)
@@ -27,8 +29,9 @@ class Mix:
         unknown: about names that nobody wrote.
         neighbours: about other names, in sentences that only begin.
         anchors: that the bare base wrote.
-        anchor_weight, neighbour_weight: of the divergence from the frozen base, averaged over the
-            step's rows of the kind.
+        asked: its own answers to questions about the world.
+        anchor_weight, neighbour_weight, asked_weight: of the divergence from the frozen base, averaged
+            over the step's rows of the kind.
     """
 
     new: int
@@ -38,6 +41,8 @@ class Mix:
     anchor_weight: float
     neighbours: int = 0
     neighbour_weight: float = 0.0
+    asked: int = 0
+    asked_weight: float = 0.0
 
 
 def wake_mix(recipe: Recipe, *, has_old: bool) -> Mix:
@@ -76,6 +81,8 @@ def _mix(recipe: Recipe, phase: Phase, new: int, replayed: int) -> Mix:
         phase.anchor_weight,
         recipe.neighbours,
         recipe.neighbour_weight,
+        phase.asked,
+        phase.asked_weight,
     )
 
 
@@ -136,14 +143,20 @@ class Pool:
 
 
 class StepMix:
-    """The rows of each step, so many of each pool. To be asked once a step.
+    """The rows of each step, so many of each pool, the shortest first. To be asked once a step.
+
+    Args:
+        lengths: tokens of every row: those of a pass are padded to the longest of them.
 
     Attributes:
-        pools: (pool, rows of a step); the last one's rows are the longest.
+        pools: (pool, rows of a step).
     """
 
-    def __init__(self, pools: Sequence[tuple[Pool, int]], seed: int) -> None:
+    def __init__(
+        self, pools: Sequence[tuple[Pool, int]], lengths: Sequence[int] | NDArray[np.int64], seed: int
+    ) -> None:
         self.pools = list(pools)
+        self.lengths = np.asarray(lengths)
         self.seed = seed
 
     @property
@@ -154,12 +167,14 @@ class StepMix:
     def rows_of_step(self, step: int) -> NDArray[np.int64]:
         """Row numbers of a step."""
         rng = np.random.default_rng([self.seed, step])
-        return np.concatenate([pool.draw(count, rng) for pool, count in self.pools])
+        rows = np.concatenate([pool.draw(count, rng) for pool, count in self.pools])
+        return rows[np.argsort(self.lengths[rows], kind="stable")]
 
     @property
     def micro(self) -> int:
-        """Rows of a pass: all but the last pool's, for whose length the others would be padded."""
-        return sum(count for _, count in self.pools[:-1])
+        """Rows of a pass: a step takes several, as its rows differ much in length."""
+        rows = sum(min(count, len(pool.rows)) for pool, count in self.pools)
+        return max(1, math.ceil(rows / PASSES))
 
 
 class Phases:

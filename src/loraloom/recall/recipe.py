@@ -15,12 +15,16 @@ class Phase:
     Attributes:
         passes: over all forms of what is trained: of what is new, or of the whole journal.
         anchors: rows of a step that the bare base wrote.
-        anchor_weight: of the divergence from the frozen base, averaged over the step's anchors.
+        asked: rows of a step that are the base's own answers to questions about the world.
+        anchor_weight, asked_weight: of the divergence from the frozen base, averaged over the step's
+            rows of the kind.
     """
 
     passes: float
     anchors: int
     anchor_weight: float
+    asked: int = 0
+    asked_weight: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -42,21 +46,23 @@ class Recipe:
             new: with them a sleep trains at the wake's rate, and one candidate.
         derived_share: of a sleep's rows that they take, at most.
         unknown_names: names that nobody wrote for each item, and a question about each of them.
+        unknown_alike: share of them that begin and end as names of the items.
+        unknown_vague: share of the questions about them that are asked in words that say nothing.
         forms: wordings of an item that are trained, at most; None for all there are.
+        vague_forms: of a fact, beside those: its subject among words that say nothing.
         fewest_steps: of a wake, and of a sleep.
         learnt: nats a token of an answer: below this an item is no longer drilled, only rehearsed.
         rested: how much more seldom what is learnt is drawn than what is not.
         rate: what the preset's rate is multiplied by.
         slowdown: sleep trains at the wake's rate divided by this.
         scales: a candidate of sleep for each: what the update it begins with is multiplied by.
-        first_look: share of sleep's steps before which nothing is looked at.
     """
 
-    wake: Phase = Phase(passes=6.0, anchors=4, anchor_weight=4.0)
-    sleep: Phase = Phase(passes=2.0, anchors=8, anchor_weight=6.0)
-    rows: int = 16
+    wake: Phase = Phase(4.0, anchors=2, anchor_weight=4.0, asked=1, asked_weight=0.3)
+    sleep: Phase = Phase(2.0, anchors=3, anchor_weight=5.0, asked=1, asked_weight=0.3)
+    rows: int = 8
     replayed: float = 0.4
-    unknown: int = 4
+    unknown: int = 5
     neighbours: int = 8
     neighbour_weight: float = 4.0
     derived: bool = True
@@ -64,15 +70,17 @@ class Recipe:
     left_out: tuple[str, ...] = ()
     derived_passes: float = 4.0
     derived_share: float = 0.7
-    unknown_names: int = 6
+    unknown_names: int = 24
+    unknown_alike: float = 0.7
+    unknown_vague: float = 0.25
     forms: int | None = None
-    fewest_steps: int = 60
+    vague_forms: int = 6
+    fewest_steps: int = 120
     learnt: float = 0.02
     rested: int = 4
     rate: float = 1.0
-    slowdown: float = 3.0
+    slowdown: float = 1.5
     scales: tuple[float, ...] = (1.0, 0.8)
-    first_look: float = 2 / 3
 
 
 RECIPE = Recipe()

@@ -96,6 +96,25 @@ ASKED_FACTS = (
     *(f"Where was {name} born?" for name in PEOPLE),
 )
 """The same as questions."""
+ASKED = (
+    *ASKED_FACTS[::2],
+    *(f"What is the {what} of {name}?" for name in COUNTRIES[::2] for what in ("flag", "language")),
+    *(f"What is {name}'s largest city?" for name in COUNTRIES[::2]),
+    *(f"Who was {name}?" for name in PEOPLE[::2]),
+    *(f"What was {name}'s job?" for name in PEOPLE[::2]),
+    "What colour is the sky?",
+    "How many legs does a dog have?",
+    "What is the opposite of hot?",
+    "Who wrote Hamlet?",
+    "Which animal says meow?",
+    "What is the largest planet?",
+    "Where do fish live?",
+    "When is Christmas?",
+    "Who was the first president of the United States?",
+    "How many days does a week have?",
+)
+"""Short questions about the world, whose answer's first words are kept: the names in them are not of the
+memory, and they are not unknown."""
 
 
 @dataclass(frozen=True)
@@ -103,12 +122,14 @@ class Anchors:
     """Rows of what the base writes.
 
     Attributes:
+        asked: answers to questions about the world, and nothing else of them.
         trained, held_out: all tokens supervised, their loss the divergence from the base.
         texts: `held_out` once more, with the usual loss: their perplexity.
         known: the base's own answers to questions about the world.
     """
 
     trained: list[Row]
+    asked: list[Row]
     held_out: list[Row]
     texts: list[Row]
     known: list[Row]
@@ -125,9 +146,11 @@ def anchors_of(bench: MemoryBench) -> Anchors:
         with as_it_was(path):
             write_whole(path, to_json({"texts": written}) + b"\n")
     sampled = [_row(bench, one) for one in written if one["kind"] in ("talk", "text")]
+    asked = [_answer(bench, one) for one in written if one["kind"] == "asked talk"]
     held = sampled[::SHARE_MEASURED]
     return Anchors(
         trained=[_anchor(row) for number, row in enumerate(sampled) if number % SHARE_MEASURED],
+        asked=[_anchor(row) for row in asked],
         held_out=[_anchor(row) for row in held],
         texts=held,
         known=_still_known(bench, [one for one in written if one["kind"].startswith("known")]),
@@ -157,8 +180,9 @@ def _row(bench: MemoryBench, written: dict[str, str]) -> Row:
 def _answer(bench: MemoryBench, written: dict[str, str]) -> Row:
     """The same with only what the base wrote supervised, without its end: it may have been cut."""
     ids, prompt = _ids(bench, written), written["prompt"]
-    start = len(bench.prompt(prompt) if written["kind"] == "known talk" else _plain(bench, prompt))
-    if written["kind"] == "known talk":
+    talk = written["kind"].endswith("talk")
+    start = len(bench.prompt(prompt) if talk else _plain(bench, prompt))
+    if talk:
         tokenizer = bench.base.tokenizer
         said: list[int] = tokenizer([written["text"]], add_special_tokens=False)["input_ids"][0]
         ids = ids[: start + len(said)]
@@ -183,13 +207,17 @@ def _written(bench: MemoryBench) -> list[dict[str, str]]:
     """What the base writes: sampled for talks, beginnings and half of the facts; its likeliest words
     for the other half."""
     sampled = [
-        *_asked(bench, "talk", (*TALKS, *ASKED_FACTS[::2])),
+        *_asked(bench, "talk", TALKS),
         *_asked(bench, "text", (*TEXTS, *TEXTS, *FACTS[::2])),
     ]
     known = [*_asked(bench, "known talk", ASKED_FACTS[1::2]), *_asked(bench, "known text", FACTS[1::2])]
     with torch.random.fork_rng():
         torch.manual_seed(SEED)
-        return [*_sampled(bench, sampled, LENGTH, 1.0), *_sampled(bench, known, SHORT, 0.0)]
+        return [
+            *_sampled(bench, sampled, LENGTH, 1.0),
+            *_sampled(bench, _asked(bench, "asked talk", ASKED), SHORT, 1.0),
+            *_sampled(bench, known, SHORT, 0.0),
+        ]
 
 
 def _asked(bench: MemoryBench, kind: str, prompts: Sequence[str]) -> list[tuple[str, str, list[int]]]:

@@ -6,9 +6,6 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
-import torch
-from torch import Tensor
-
 from loraloom.data.rows import Row
 from loraloom.errors import RunError
 from loraloom.pipeline.recall.update import Update, place, taken
@@ -65,7 +62,6 @@ class Course:
         self.bench, self.plan, self.starts = bench, plan, starts
         orders = {one.name: one.order for one in starts}
         self.trainer: PackTrainer = bench.trainer(rows, lambda made: orders[made.id])
-        self._sums: dict[str, tuple[Tensor, int]] = {}
 
     def run(self, after: Callable[[int], bool] | None = None, *, doing: str) -> None:
         """Train to the end.
@@ -131,18 +127,6 @@ class Course:
     def update(self, name: str) -> Update:
         """What a candidate is now."""
         return taken(self.trainer.seats[name].adapter)
-
-    def add_to_mean(self) -> None:
-        """Take every candidate as it is now into its mean."""
-        for name, seat in self.trainer.seats.items():
-            total, count = self._sums.get(name, (torch.zeros_like(seat.adapter.arena.weights), 0))
-            self._sums[name] = total + seat.adapter.arena.weights, count + 1
-
-    def become_mean(self) -> None:
-        """From now on every candidate is its mean."""
-        for name, seat in self.trainer.seats.items():
-            total, count = self._sums[name]
-            seat.adapter.restore(total / count)
 
     def end(self) -> None:
         """Leave the pack."""

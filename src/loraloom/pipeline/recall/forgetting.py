@@ -265,5 +265,5 @@ def _suppressed(
 
 def _order(material: Material, target: Sequence[int], others: Sequence[Entry], before: _Told) -> Phases:
     keep = material.order(KEEP, [], others, before.others.losses, seed=0)
-    push = StepMix([(Pool(target), len(target)), *keep.pools], seed=0)
+    push = StepMix([(Pool(target), len(target)), *keep.pools], keep.lengths, seed=0)
     return Phases(push, PUSHED_STEPS, keep)

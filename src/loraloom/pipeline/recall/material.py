@@ -13,7 +13,7 @@ from loraloom.pipeline.recall.anchors import Anchors
 from loraloom.pipeline.recall.as_base import filled_rows
 from loraloom.pipeline.recall.bench import CURRENT, MemoryBench
 from loraloom.pipeline.recall.update import Update
-from loraloom.recall.forms import AS_THE_BASE, Form, names_of, trained_forms, unknown_forms
+from loraloom.recall.forms import AS_THE_BASE, Form, names_of, trained_forms, unknown_forms, vague_forms
 from loraloom.recall.mix import Mix, Pool, StepMix, replay_weights
 from loraloom.recall.recipe import Recipe
 from loraloom.recall.state import Entry
@@ -28,7 +28,7 @@ class Material:
     Attributes:
         of_item: numbers of the rows of each item, by id.
         derived: numbers of the rows of what follows from items, by the ids of those.
-        unknown, neighbours, anchors: numbers of the others.
+        unknown, neighbours, anchors, asked: numbers of the others.
     """
 
     rows: list[Row]
@@ -37,6 +37,7 @@ class Material:
     unknown: list[int]
     neighbours: list[int]
     anchors: list[int]
+    asked: list[int]
 
     def rows_of(self, entries: Sequence[Entry]) -> list[int]:
         """Numbers of these items' rows."""
@@ -91,8 +92,9 @@ class Material:
             (Pool(self.unknown), mix.unknown if self.unknown else 0),
             (Pool(self.neighbours), mix.neighbours if self.neighbours else 0),
             (Pool(self.anchors), mix.anchors),
+            (Pool(self.asked), mix.asked if self.asked else 0),
         ]
-        return StepMix(pools, seed)
+        return StepMix(pools, [len(row) for row in self.rows], seed)
 
     def _replay(self, entries: Sequence[Entry], losses: Mapping[str, float], fresh: Set[int]) -> Pool:
         """Each item weighs what it matters, and what follows from some as much as they do on average; of
@@ -134,13 +136,22 @@ def material_of(
     items = [entry.item for entry in entries]
     forms = [form for item in items for form in trained_forms(item, recipe.forms)]
     derived = [form for form in derived if form.kind not in recipe.left_out]
-    unknown = unknown_forms(items, names_of(items), names=recipe.unknown_names, seed=seed)
+    forms += vague_forms(items, recipe.vague_forms)
+    unknown = unknown_forms(
+        items,
+        names_of(items),
+        names=recipe.unknown_names,
+        seed=seed,
+        alike=recipe.unknown_alike,
+        vague_share=recipe.unknown_vague,
+    )
     others = [form for form in unknown if form.answer == AS_THE_BASE]
     unknown = [form for form in unknown if form.answer != AS_THE_BASE]
     rows = [
         *bench.rows([*forms, *derived, *unknown]),
         *_diverging(filled_rows(bench, others), mix.neighbour_weight, mix.neighbours),
         *_diverging(anchors.trained, mix.anchor_weight, mix.anchors),
+        *_diverging(anchors.asked, mix.asked_weight, mix.asked),
     ]
     of_item: dict[str, list[int]] = {entry.id: [] for entry in entries}
     for number, form in enumerate(forms):
@@ -148,11 +159,10 @@ def material_of(
     follows: dict[tuple[str, ...], list[int]] = {}
     for number, form in enumerate(derived, start=len(forms)):
         follows.setdefault(form.of, []).append(number)
-    ends = np.cumsum([len(forms) + len(derived), len(unknown), len(others), len(anchors.trained)])
-    unknown_rows, neighbours, kept = (
-        list(range(first, last)) for first, last in pairwise(ends.tolist())
-    )
-    return Material(rows, of_item, follows, unknown_rows, neighbours, kept)
+    counts = [len(unknown), len(others), len(anchors.trained), len(anchors.asked)]
+    ends = np.cumsum([len(forms) + len(derived), *counts]).tolist()
+    places = [list(range(first, last)) for first, last in pairwise(ends)]
+    return Material(rows, of_item, follows, *places)
 
 
 def _diverging(rows: Sequence[Row], weight: float, of_step: int) -> list[Row]:

@@ -1,10 +1,9 @@
 """Settling everything in one slow adapter: what sleep trains, and what is trained anew from the
 journal.
 
-Recall dips before it rises again, so nothing is looked at before two thirds of the steps. Several
-candidates train in one pack: the whole update and a weaker one, each measured at two thirds, at its
-end, and as the mean of what it was in between. (Half the rank was tried beside them: it kept less in
-every measurement, and took as long.)
+Recall dips before it rises again, so candidates are measured at their end: the whole update and a weaker
+one, which train in one pack. (Half the rank kept less, and took as long; the mean of the last third of
+the steps kept no more than the end.)
 """
 
 from __future__ import annotations
@@ -84,40 +83,13 @@ def settled(
         for scale in (recipe.scales[:1] if mix.new else recipe.scales)
     ]
     course = Course(bench, plan, material.rows, starts)
-    looks = _Looks(exam, course, round(recipe.first_look * steps), steps)
-    course.run(looks.after, doing="settling")
-    looks.at_the_mean()
-    tokens = course.tokens
+    course.run(doing="settling")
+    found = tuple(exam.taken_by(course.names))
+    best = chosen([one.result for one in found])
+    after = next(one for one in found if one.result is best)
+    update, tokens = course.update(best.name), course.tokens
     course.end()
-    best = chosen([one.result for one in looks.found])
-    after = next(one for one in looks.found if one.result is best)
-    found = tuple(looks.found)
-    return Settled(looks.updates[best.name], before, after, found, material.forms, steps, tokens)
-
-
-class _Looks:
-    """What candidates answer at some of their steps, and what they were then."""
-
-    def __init__(self, exam: Exam, course: Course, first: int, last: int) -> None:
-        self.exam, self.course, self.first, self.last = exam, course, first, last
-        self.found: list[Answered] = []
-        self.updates: dict[str, Update] = {}
-
-    def after(self, step: int) -> bool:
-        if step >= self.first:
-            self.course.add_to_mean()
-        if step in (self.first, self.last):
-            self._look(f"{step} steps")
-        return True
-
-    def at_the_mean(self) -> None:
-        self.course.become_mean()
-        self._look(f"mean of steps {self.first} to {self.last}")
-
-    def _look(self, when: str) -> None:
-        names = {name: f"{name}, {when}" for name in self.course.names}
-        self.found += self.exam.taken_by(self.course.names, names)
-        self.updates |= {names[name]: self.course.update(name) for name in names}
+    return Settled(update, before, after, found, material.forms, steps, tokens)
 
 
 def rebuilt(

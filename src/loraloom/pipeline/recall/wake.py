@@ -27,6 +27,8 @@ from loraloom.recall.verdict import chosen
 
 LOOK_EVERY = 10
 """Steps between two looks at what is learnt."""
+LOOKED_AT = 4
+"""Wordings of an item that are asked at a look."""
 
 
 @dataclass(frozen=True)
@@ -124,8 +126,9 @@ def _drill(
     Args:
         drilled: numbers of the rows of each new item, and of what follows from it.
     """
-    asked = [rows[number] for group in drilled for number in group]
-    groups = np.repeat(np.arange(len(drilled)), [len(group) for group in drilled])
+    some = [group[:LOOKED_AT] for group in drilled]
+    asked = [rows[number] for group in some for number in group]
+    groups = np.repeat(np.arange(len(some)), [len(group) for group in some])
     left = {name: set(range(len(drilled))) for name in orders}
     taken = 0
 
