@@ -78,7 +78,7 @@ class Outcome:
     more: dict[str, Any] = field(default_factory=dict[str, Any])
 
 
-BARE = replace(RECIPE, unknown=0, wake=replace(RECIPE.wake, anchors=0))
+BARE = replace(RECIPE, unknown=0, wake=replace(RECIPE.wake, anchors=0, asked=0))
 """Only the items' own wordings, older ones among them."""
 NAIVE = replace(BARE, replayed=0.0)
 """Only what is new."""
@@ -184,11 +184,14 @@ def merged(job: Job) -> Outcome:
 ABLATIONS: Mapping[str, Recipe] = {
     "ours": RECIPE,
     "without anchors": replace(
-        RECIPE, wake=replace(RECIPE.wake, anchors=0), sleep=replace(RECIPE.sleep, anchors=0)
+        RECIPE,
+        wake=replace(RECIPE.wake, anchors=0, asked=0),
+        sleep=replace(RECIPE.sleep, anchors=0, asked=0),
     ),
     "without unknown names": replace(RECIPE, unknown=0),
     "without replay in the wake": replace(RECIPE, replayed=0.0),
-    "one wording": replace(RECIPE, forms=1),
+    "one wording": replace(RECIPE, forms=1, vague_forms=0),
+    "without empty words": replace(RECIPE, vague_forms=0, unknown_vague=0.0),
     "without derived questions": replace(RECIPE, derived=False),
 }
 """Ours without one part; without sleep it is ours before its sleep."""

@@ -58,8 +58,8 @@ class Recipe:
         scales: a candidate of sleep for each: what the update it begins with is multiplied by.
     """
 
-    wake: Phase = Phase(4.0, anchors=2, anchor_weight=4.0, asked=1, asked_weight=0.3)
-    sleep: Phase = Phase(2.0, anchors=3, anchor_weight=5.0, asked=1, asked_weight=0.3)
+    wake: Phase = Phase(5.0, anchors=2, anchor_weight=4.0, asked=1, asked_weight=0.1)
+    sleep: Phase = Phase(2.0, anchors=3, anchor_weight=5.0, asked=1, asked_weight=0.1)
     rows: int = 8
     replayed: float = 0.4
     unknown: int = 5
@@ -74,7 +74,7 @@ class Recipe:
     unknown_alike: float = 0.7
     unknown_vague: float = 0.25
     forms: int | None = None
-    vague_forms: int = 6
+    vague_forms: int = 4
     fewest_steps: int = 120
     learnt: float = 0.02
     rested: int = 4
