@@ -21,8 +21,7 @@ from loraloom.pipeline.recall.trial import in_sessions
 from loraloom.pipeline.recall.update import Update
 from loraloom.pipeline.recall.writing import write
 from loraloom.recall.forms import trained_forms
-from loraloom.recall.mix import sleep_mix, steps_for, wake_mix
-from loraloom.recall.recipe import RECIPE, Recipe
+from loraloom.recall.recipe import RECIPE, Phase, Recipe
 from loraloom.recall.workload import Workload
 
 Record = Mapping[str, Any]
@@ -78,7 +77,15 @@ class Outcome:
     more: dict[str, Any] = field(default_factory=dict[str, Any])
 
 
-BARE = replace(RECIPE, unknown=0, wake=replace(RECIPE.wake, anchors=0, asked=0))
+BARE = replace(
+    RECIPE,
+    wake=Phase(6.0, anchors=0, anchor_weight=0.0),
+    rows=16,
+    unknown=0,
+    neighbours=0,
+    vague_forms=0,
+    fewest_steps=60,
+)
 """Only the items' own wordings, older ones among them."""
 NAIVE = replace(BARE, replayed=0.0)
 """Only what is new."""
@@ -138,30 +145,17 @@ def no_memory(job: Job) -> Outcome:
     return Outcome({"base": None})
 
 
-def joint(job: Job) -> Outcome:
-    """Everything at once, for as many steps as ours takes for all sessions and its sleep."""
-    write(job.folder, job.model, [], [row for rows in job.made.sessions for row in rows], quiet)
-    forms = sum(len(trained_forms(item, RECIPE.forms)) for item in job.made.items)
-    passes = planned_steps(job.made) * RECIPE.rows / forms
-    recipe = replace(job.recipe(RECIPE), wake=replace(RECIPE.wake, passes=passes))
-    record = learn(job.folder, quiet, seeds=1, recipe=recipe).record
-    return Outcome({"learnt": job.scorer.total(job.folder)}, [record])
+def joint(steps: int) -> Callable[[Job], Outcome]:
+    """Everything at once with the recipe of ours, for so many steps."""
 
+    def method(job: Job) -> Outcome:
+        write(job.folder, job.model, [], [row for rows in job.made.sessions for row in rows], quiet)
+        forms = sum(len(trained_forms(item, RECIPE.forms)) for item in job.made.items)
+        wake = replace(RECIPE.wake, passes=steps * RECIPE.rows / forms)
+        record = learn(job.folder, quiet, seeds=1, recipe=replace(job.recipe(RECIPE), wake=wake)).record
+        return Outcome({"learnt": job.scorer.total(job.folder)}, [record])
 
-def planned_steps(made: Workload) -> int:
-    """Steps that ours takes at most: those of each wake, and of one candidate of the sleep."""
-    items, size = made.items, len(made.sessions[0])
-    counts = [len(trained_forms(item, RECIPE.forms)) for item in items]
-    wakes = sum(
-        steps_for(
-            RECIPE,
-            sum(counts[start : start + size]),
-            wake_mix(RECIPE, has_old=start > 0).new,
-            RECIPE.wake.passes,
-        )
-        for start in range(0, len(items), size)
-    )
-    return wakes + steps_for(RECIPE, sum(counts), sleep_mix(RECIPE).replayed, RECIPE.sleep.passes)
+    return method
 
 
 def merged(job: Job) -> Outcome:

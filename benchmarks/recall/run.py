@@ -52,6 +52,7 @@ class Spec:
     Attributes:
         rate: None for the preset's.
         strength: of elastic weight consolidation alone.
+        steps: of joint retraining alone.
     """
 
     method: str
@@ -60,13 +61,15 @@ class Spec:
     items: int
     rate: float | None = None
     strength: float | None = None
+    steps: int | None = None
 
     @property
     def name(self) -> str:
         """Of its part."""
         rate = "" if self.rate is None else f" at {self.rate:g}"
         strength = "" if self.strength is None else f" pulled {self.strength:g}"
-        return f"{self.method}, seed {self.seed}, {self.sessions} x {self.items}{rate}{strength}"
+        steps = "" if self.steps is None else f" for {self.steps}"
+        return f"{self.method}, seed {self.seed}, {self.sessions} x {self.items}{rate}{strength}{steps}"
 
 
 def method_of(spec: Spec) -> Callable[[Any], Any]:
@@ -81,7 +84,7 @@ def method_of(spec: Spec) -> Callable[[Any], Any]:
         "replay": methods.sequential(methods.BARE),
         "merged": methods.merged,
         "elastic": others.elastic(spec.strength or 0.0),
-        "joint": methods.joint,
+        "joint": methods.joint(spec.steps or 0),
         "controls": others.controls,
     }
     ablations = {name: methods.with_sleep(recipe) for name, recipe in methods.ABLATIONS.items()}
@@ -188,13 +191,20 @@ def compared(runner: Runner, args: argparse.Namespace) -> dict[str, Any]:
     search = searched(runner, items, min(SEARCHED, sessions), args.only)
     specs: list[Spec] = []
     for name in COMPARED:
-        if name not in args.only:
+        if name not in args.only or name == "joint":
             continue
         rate = best(search["naive"]) if name in AT_ITS_RATE else None
         strength = best(search["elastic"]) if name == "elastic" else None
         own = seeds[:1] if name == "elastic" else seeds
         specs += [Spec(name, seed, sessions, items, rate, strength) for seed in own]
     parts = runner.parts(specs)
+    if "joint" in args.only:
+        # As many steps as ours took, which is run first where it was not.
+        ours = runner.parts([Spec("ours", seed, sessions, items) for seed in seeds])
+        steps = [(part["seed"], part["steps"]) for part in ours]
+        parts += runner.parts(
+            [Spec("joint", seed, sessions, items, steps=count) for seed, count in steps]
+        )
     names = ABLATIONS if "ablations" in args.only else []
     ablations = runner.parts([Spec(name, seeds[0], short, items) for name in names])
     controls = runner.parts([Spec("controls", seeds[0], 1, items)] if "controls" in args.only else [])
