@@ -20,7 +20,6 @@ from loraloom.pipeline.recall.sleeping import sleep
 from loraloom.pipeline.recall.trial import in_sessions
 from loraloom.pipeline.recall.update import Update
 from loraloom.pipeline.recall.writing import write
-from loraloom.recall.forms import trained_forms
 from loraloom.recall.recipe import RECIPE, Phase, Recipe
 from loraloom.recall.workload import Workload
 
@@ -150,9 +149,9 @@ def joint(steps: int) -> Callable[[Job], Outcome]:
 
     def method(job: Job) -> Outcome:
         write(job.folder, job.model, [], [row for rows in job.made.sessions for row in rows], quiet)
-        forms = sum(len(trained_forms(item, RECIPE.forms)) for item in job.made.items)
-        wake = replace(RECIPE.wake, passes=steps * RECIPE.rows / forms)
-        record = learn(job.folder, quiet, seeds=1, recipe=replace(job.recipe(RECIPE), wake=wake)).record
+        recipe = job.recipe(RECIPE)
+        fixed = replace(recipe, fewest_steps=steps, wake=replace(recipe.wake, passes=0.0))
+        record = learn(job.folder, quiet, seeds=1, recipe=fixed).record
         return Outcome({"learnt": job.scorer.total(job.folder)}, [record])
 
     return method

@@ -87,7 +87,7 @@ def elastic(strength: float) -> Callable[[Job], Outcome]:
         for start in range(0, len(entries), size):
             new = entries[start : start + size]
             mix = wake_mix(NAIVE, has_old=False)
-            material = material_of(bench, new, Anchors([], [], [], []), mix, NAIVE)
+            material = material_of(bench, new, Anchors([], [], [], [], []), mix, NAIVE)
             steps = steps_for(NAIVE, len(material.rows_of(new)), mix.new, NAIVE.wake.passes)
             order = material.order(mix, new, [], {}, 0)
             begin = Start("elastic", update, bench.rank, order, rate=job.recipe(NAIVE).rate)
