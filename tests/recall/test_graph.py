@@ -8,9 +8,9 @@ from typing import Any
 import hypothesis.strategies as st
 from hypothesis import given
 
-from loraloom.recall.composed import inverses
+from loraloom.recall.composed import inverses, unknown_of_graph
 from loraloom.recall.derived import derived_forms, following
-from loraloom.recall.forms import Form
+from loraloom.recall.forms import NOT_KNOWN, Form
 from loraloom.recall.graph import FAST, drawn, edges_of, named, tracks
 from loraloom.recall.items import MemoryItem
 from loraloom.recall.state import Entry
@@ -168,3 +168,12 @@ def test_thousands_of_facts_about_one_thing_are_judged_by_counts() -> None:
     found = tracks(flags)
     assert len(found) == 4000 and found["m0000"].fit == found["m3999"].fit
     assert found["m0000"].hub > 0.99
+
+
+def test_backwards_and_in_two_hops_names_that_nobody_wrote_are_not_known() -> None:
+    forms = derived_forms(lands())
+    taken = {f"{what}{number}" for what in ("land", "king", "town") for number in range(4)}
+    unknown = unknown_of_graph(forms, taken, seed=0)
+    assert unknown == unknown_of_graph(forms, taken, seed=0) != unknown_of_graph(forms, taken, seed=1)
+    assert {form.answer for form in unknown} == {NOT_KNOWN} and {form.item for form in unknown} == {""}
+    assert not {form.question for form in unknown} & {form.question for form in forms}

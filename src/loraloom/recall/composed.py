@@ -7,11 +7,12 @@ time anew, so that a correction or a forgotten fact carries through.
 
 from __future__ import annotations
 
-from collections.abc import Sequence, Set
+from collections.abc import Collection, Sequence, Set
 
-from loraloom.recall.forms import Distance, Form
+from loraloom.recall.forms import NOT_KNOWN, Distance, Form, named_in
 from loraloom.recall.graph import Edge, Role, edges_of, named, tracks
 from loraloom.recall.state import Entry
+from loraloom.recall.vague import drawer, invented_name, name_like
 
 INVERSE = (
     "Whose {r} is {o}?",
@@ -52,7 +53,11 @@ DETOUR_NEAR = (
 DETOUR_FAR = ("Which {r} goes with {s}, the {f}?",)
 """o is the object, t the type of what is asked for, r the relation, w (small: v) the word that asks. Of
 two steps f is the first relation and s where it starts: a subject, or the object of a detour."""
+KINDS = ("inverse", "two_hop")
 ANY_TYPE = "one"
+UNKNOWN_EVERY = 3
+"""Without questions about names that nobody wrote a quarter of those, asked backwards, got a stored
+answer."""
 MOST_TWO_HOP = 1.0
 """Two-hop questions of a sleep for each fact, at most: they grow with the square of the facts."""
 
@@ -121,6 +126,25 @@ def graph_forms(entries: Sequence[Entry], *, held_out: bool = False) -> list[For
         asked = _asked(parts, held_out, *wordings)
         forms += [Form("", one, second.object, at, "two_hop", of) for one, at in asked]
     return forms
+
+
+def unknown_of_graph(forms: Sequence[Form], taken: Collection[str], *, seed: int) -> list[Form]:
+    """Inverse and two-hop questions like these about names that nobody wrote, one for every
+    `UNKNOWN_EVERY` of them.
+
+    Args:
+        taken: names that are known, in small letters: none of them is drawn.
+    """
+    asked = [(form.question, named_in(form.question)) for form in forms if form.kind in KINDS]
+    found: list[Form] = []
+    stored = sorted({name for _, name in asked if name is not None})
+    for question, name in asked[::UNKNOWN_EVERY]:
+        rng = drawer(f"{seed} {question}")
+        if name is not None:
+            alike = rng.random() < 1 / 2
+            other = name_like(rng, name, stored, taken) if alike else invented_name(rng, taken)
+            found.append(Form("", question.replace(name, other), NOT_KNOWN))
+    return found
 
 
 def _two_hops(edges: Sequence[Edge], built_upon: Set[str]) -> list[tuple[bool, tuple[Edge, Edge]]]:

@@ -24,7 +24,8 @@ SOURCES: tuple[Callable[..., list[Form]], ...] = (graph_forms, place_forms, cue_
 
 
 def derived_forms(entries: Sequence[Entry], *, held_out: bool = False) -> list[Form]:
-    """The questions that follow from these entries, each once; none that an item asks itself.
+    """The questions that follow from these entries, each once; none that an item asks itself, and none
+    to which two answers follow.
 
     Args:
         held_out: other wordings of the same, that are never trained and only measure.
@@ -32,12 +33,12 @@ def derived_forms(entries: Sequence[Entry], *, held_out: bool = False) -> list[F
     kept = [entry for entry in entries if entry.standing == "kept"]
     own = {key_of(question) for entry in kept for question in entry.item.asked}
     own |= {key_of(form.question) for entry in kept for form in held_out_forms(entry.item)}
-    found: dict[str, Form] = {}
+    found: dict[str, list[Form]] = {}
     for source in SOURCES:
         for form in source(kept, held_out=held_out):
             if key_of(form.question) not in own:
-                found.setdefault(form.question, form)
-    return list(found.values())
+                found.setdefault(form.question, []).append(form)
+    return [forms[0] for forms in found.values() if len({form.answer for form in forms}) == 1]
 
 
 def learnt_forms(

@@ -13,6 +13,7 @@ from loraloom.pipeline.recall.anchors import Anchors
 from loraloom.pipeline.recall.as_base import filled_rows
 from loraloom.pipeline.recall.bench import CURRENT, MemoryBench
 from loraloom.pipeline.recall.update import Update
+from loraloom.recall.composed import unknown_of_graph
 from loraloom.recall.forms import AS_THE_BASE, Form, names_of, trained_forms, unknown_forms, vague_forms
 from loraloom.recall.mix import Mix, Pool, StepMix, replay_weights
 from loraloom.recall.recipe import Recipe
@@ -147,6 +148,8 @@ def material_of(
     )
     others = [form for form in unknown if form.answer == AS_THE_BASE]
     unknown = [form for form in unknown if form.answer != AS_THE_BASE]
+    if unknown:
+        unknown += unknown_of_graph(derived, names_of(items), seed=seed)
     rows = [
         *bench.rows([*forms, *derived, *unknown]),
         *_diverging(filled_rows(bench, others), mix.neighbour_weight, mix.neighbours),
