@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from loraloom.recall.items import MemoryItem, older, same_answer
 from loraloom.recall.repeats import Repeats
 from loraloom.recall.state import Entry, State
-from loraloom.recall.whitening import Vectors
+from loraloom.recall.vectors import Vectors
 
 Outcome = Literal["insert", "reinforce", "supersede", "skip"]
 SURPRISE, NOVELTY, REWARD, PIN = 0.5, 0.3, 0.2, 1.0

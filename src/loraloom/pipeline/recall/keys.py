@@ -15,10 +15,9 @@ from numpy.typing import NDArray
 
 from loraloom.data.batches import collate
 from loraloom.data.rows import Row
-from loraloom.recall.forms import trained_forms
 from loraloom.recall.items import MemoryItem
 from loraloom.recall.lexicon import EVERYDAY, Lexicon, named
-from loraloom.recall.whitening import Vectors, normal, whitening
+from loraloom.recall.vectors import Vectors, normal
 
 if TYPE_CHECKING:
     from loraloom.pipeline.recall.bench import MemoryBench
@@ -27,8 +26,6 @@ ROWS = 64
 """Questions that are read together."""
 NAMING = 0.5
 """Of a name's coordinate, beside hidden states of length 1."""
-FITTED = 64
-"""Items whose wordings fit the map: more of them find no more."""
 
 
 def vectors_of(bench: MemoryBench, questions: Sequence[str]) -> NDArray[np.float32]:
@@ -44,28 +41,17 @@ def scope_vectors(bench: MemoryBench, questions: Sequence[str]) -> Vectors:
 
 
 class Keys:
-    """What is stored, to be found by other wordings: cosine of hidden states under a map that brings
-    wordings of one item together, plus cosine of words.
-
-    Args:
-        items: [N]; the map is fitted to the trained wordings of `FITTED` of them.
-    """
+    """What is stored, to be found by other wordings: cosine of hidden states plus cosine of words."""
 
     def __init__(self, bench: MemoryBench, items: Sequence[MemoryItem]) -> None:
         self._bench = bench
         questions = [item.question for item in items]
-        own_ND = vectors_of(bench, questions)
-        fitted = items[:: -(-len(items) // FITTED) or 1]
-        wordings = [[form.question for form in trained_forms(item)] for item in fitted]
-        read_MD = vectors_of(bench, [question for of_item in wordings for question in of_item])
-        ends = np.cumsum([len(of_item) for of_item in wordings])
-        self._map_DD = whitening(np.split(read_MD, ends[:-1]) if wordings else [], own_ND.shape[1])
-        self._keys_ND: Vectors = normal(own_ND @ self._map_DD)
+        self._keys_ND = normal(vectors_of(bench, questions))
         self._lexicon = Lexicon(questions)
 
     def nearness(self, questions: Sequence[str]) -> Generator[NDArray[np.float64]]:
         """Of each question to each stored one, [N]; the higher the nearer, 2 for the same words."""
-        vectors_QD = normal(vectors_of(self._bench, questions) @ self._map_DD)
+        vectors_QD = normal(vectors_of(self._bench, questions))
         for question, vector_D in zip(questions, vectors_QD, strict=True):
             yield self._keys_ND @ vector_D + self._lexicon.cosines(question)
 
