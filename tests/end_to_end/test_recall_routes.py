@@ -54,7 +54,7 @@ def memory(base: str, tmp_path_factory: pytest.TempPathFactory) -> Path:
     wrote = call("recall", "write", folder, "--model", base, "--data", data, "--json")
     assert wrote.code == 0, wrote.err
     # A model of two layers that knows no word needs more steps than one that talks.
-    longer = replace(RECIPE, fewest_steps=120, rate=2.0)
+    longer = replace(RECIPE, fewest_steps=150, rows=16)
     with pytest.MonkeyPatch.context() as patched:
         patched.setattr(learning, "learn", partial(learning.learn, recipe=longer))
         learn(folder)

@@ -71,6 +71,9 @@ def test_what_follows_and_is_not_answered_yet_takes_its_share_of_a_sleep() -> No
     )
     many = sleep_mix(recipe, settled=10, fresh=100)
     assert (many.new, many.replayed) == (6, 4)
+    mapped = replace(recipe, way_passes=5.0)
+    assert sleep_steps(mapped, settled=100, ways=10) == 25
+    assert sleep_mix(mapped, settled=100, ways=10) == sleep_mix(recipe, settled=100)
 
 
 def test_what_is_learnt_is_drawn_more_seldom_and_still_drawn() -> None:

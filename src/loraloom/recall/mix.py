@@ -51,25 +51,26 @@ def wake_mix(recipe: Recipe, *, has_old: bool) -> Mix:
     return _mix(recipe, recipe.wake, recipe.rows - replayed, replayed)
 
 
-def sleep_mix(recipe: Recipe, *, settled: int = 1, fresh: int = 0) -> Mix:
+def sleep_mix(recipe: Recipe, *, settled: int = 1, fresh: int = 0, ways: int = 0) -> Mix:
     """A step of settling everything: all rows are of the journal, or follow from it.
 
     Args:
         settled: rows that were trained before.
         fresh: rows of what follows and is not answered yet.
+        ways: rows of ways on a map that are answered.
     """
-    share = recipe.derived_passes * fresh / _draws(recipe, settled, fresh)
+    share = recipe.derived_passes * fresh / _draws(recipe, settled, fresh, ways)
     new = min(round(share * recipe.rows), round(recipe.derived_share * recipe.rows))
     return _mix(recipe, recipe.sleep, new, recipe.rows - new)
 
 
-def sleep_steps(recipe: Recipe, *, settled: int, fresh: int = 0) -> int:
+def sleep_steps(recipe: Recipe, *, settled: int, fresh: int = 0, ways: int = 0) -> int:
     """Steps of a sleep, of `recipe.rows` rows each."""
-    return max(recipe.fewest_steps, math.ceil(_draws(recipe, settled, fresh) / recipe.rows))
+    return max(recipe.fewest_steps, math.ceil(_draws(recipe, settled, fresh, ways) / recipe.rows))
 
 
-def _draws(recipe: Recipe, settled: int, fresh: int) -> float:
-    return recipe.sleep.passes * settled + recipe.derived_passes * fresh
+def _draws(recipe: Recipe, settled: int, fresh: int, ways: int) -> float:
+    return recipe.sleep.passes * settled + recipe.derived_passes * fresh + recipe.way_passes * ways
 
 
 def _mix(recipe: Recipe, phase: Phase, new: int, replayed: int) -> Mix:

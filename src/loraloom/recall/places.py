@@ -36,6 +36,8 @@ WALK_MOVES = 4
 """Moves of a random walk."""
 SUB_ROUTES, PLANNED, WALKS = 16.0, 12.0, 6.0
 """Questions for each trajectory of a map, at most: their number grows with the square of the places."""
+WAY_KINDS = frozenset(("sub_route", "planned_route", "walk"))
+"""Of forms that follow: those that are ways on a map, and trained."""
 FEWEST_SHARING = 3
 """Routes that have a stretch in common before it is a macro."""
 

@@ -44,6 +44,8 @@ class Recipe:
         left_out: kinds of what follows that are not trained.
         derived_passes: of a sleep over the wordings of it that are not answered yet. They are something
             new: with them a sleep trains at the wake's rate, and one candidate.
+        way_passes: of a sleep over the ways on a map that are answered: what is right of all of them
+            together is what finds others.
         derived_share: of a sleep's rows that they take, at most.
         unknown_names: names that nobody wrote for each item, and a question about each of them.
         unknown_alike: share of them that begin and end as names of the items.
@@ -69,6 +71,7 @@ class Recipe:
     ways_at_wake: bool = True
     left_out: tuple[str, ...] = ()
     derived_passes: float = 4.0
+    way_passes: float = 5.0
     derived_share: float = 0.7
     unknown_names: int = 24
     unknown_alike: float = 0.7

@@ -16,6 +16,7 @@ from loraloom.pipeline.recall.update import Update
 from loraloom.recall.composed import unknown_of_graph
 from loraloom.recall.forms import AS_THE_BASE, Form, names_of, trained_forms, unknown_forms, vague_forms
 from loraloom.recall.mix import Mix, Pool, StepMix, replay_weights
+from loraloom.recall.places import WAY_KINDS
 from loraloom.recall.recipe import Recipe
 from loraloom.recall.state import Entry
 
@@ -29,12 +30,14 @@ class Material:
     Attributes:
         of_item: numbers of the rows of each item, by id.
         derived: numbers of the rows of what follows from items, by the ids of those.
+        ways: those of them that are ways on a map.
         unknown, neighbours, anchors, asked: numbers of the others.
     """
 
     rows: list[Row]
     of_item: Mapping[str, list[int]]
     derived: Mapping[tuple[str, ...], list[int]]
+    ways: frozenset[int]
     unknown: list[int]
     neighbours: list[int]
     anchors: list[int]
@@ -101,7 +104,6 @@ class Material:
         """Each item weighs what it matters, and what follows from some as much as they do on average; of
         a map each way weighs as much as one wording of a trajectory, since there are many of them."""
         of_id = dict(zip((entry.id for entry in entries), replay_weights(entries, losses), strict=True))
-        walked = {entry.id for entry in entries if entry.item.path}
         rows: list[int] = []
         weights: list[float] = []
         for name in of_id:
@@ -111,7 +113,7 @@ class Material:
         for of, numbers in self.derived.items():
             if of_id.keys() >= set(of):
                 group = [number for number in numbers if number not in fresh]
-                wordings = len(self.of_item[of[0]]) if of[0] in walked else len(group)
+                wordings = len(self.of_item[of[0]]) if self.ways & set(group) else len(group)
                 mean = float(np.mean([of_id[name] for name in of]))
                 rows += group
                 weights += [mean / max(1, wordings)] * len(group)
@@ -162,10 +164,13 @@ def material_of(
     follows: dict[tuple[str, ...], list[int]] = {}
     for number, form in enumerate(derived, start=len(forms)):
         follows.setdefault(form.of, []).append(number)
+    ways = frozenset(
+        number for number, form in enumerate(derived, start=len(forms)) if form.kind in WAY_KINDS
+    )
     counts = [len(unknown), len(others), len(anchors.trained), len(anchors.asked)]
     ends = np.cumsum([len(forms) + len(derived), *counts]).tolist()
     places = [list(range(first, last)) for first, last in pairwise(ends)]
-    return Material(rows, of_item, follows, *places)
+    return Material(rows, of_item, follows, ways, *places)
 
 
 def _diverging(rows: Sequence[Row], weight: float, of_step: int) -> list[Row]:

@@ -67,7 +67,8 @@ def settled(
     derived = derived_forms(entries) if recipe.derived else []
     material = material_of(bench, entries, anchors, sleep_mix(recipe), recipe, derived)
     fresh = material.fresh(bench, total)
-    counts = {"settled": material.forms - len(fresh), "fresh": len(fresh)}
+    ways = len(material.ways - set(fresh))
+    counts = {"settled": material.forms - len(fresh) - ways, "fresh": len(fresh), "ways": ways}
     mix, steps = sleep_mix(recipe, **counts), sleep_steps(recipe, **counts)
     plan = bench.planned(material.rows, steps)
     # What follows is new to the adapter, and a settling's rate would not teach it.
