@@ -31,6 +31,7 @@ def test_a_sleep_builds_upon_facts_and_forgetting_one_takes_away_what_follows(me
     assert slept["committed"] and slept["after"]["derived"] > slept["before"]["derived"]
     assert [one["memory"] for one in asked(memory, BACK, DETOUR)] == ["Norland", "a green star"]
     assert edges(memory)["Norland flag"] == "settled"
+    assert not call("recall", "sleep", memory, "--json", "--quiet").json()["done"]
     gone = call("recall", "forget", memory, "m0002", "--json", "--quiet")
     assert gone.code == 0, gone.err
     proof = gone.json()["proof"]

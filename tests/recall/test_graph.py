@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
+from dataclasses import asdict, replace
 from typing import Any
 
 import hypothesis.strategies as st
+import pytest
 from hypothesis import given
 
 from loraloom.recall.composed import inverses, unknown_of_graph
 from loraloom.recall.derived import derived_forms, following
 from loraloom.recall.forms import NOT_KNOWN, Form
-from loraloom.recall.graph import FAST, drawn, edges_of, named, tracks
+from loraloom.recall.graph import FAST, built_upon, drawn, edges_of, named, tracks
 from loraloom.recall.items import MemoryItem
-from loraloom.recall.state import Entry
+from loraloom.recall.state import Entry, replayed
 
 PEOPLE = ("Ada", "Bren", "Cole", "Dora")
 RELATIONS = ("king", "home town", "friend")
@@ -177,3 +178,27 @@ def test_backwards_and_in_two_hops_names_that_nobody_wrote_are_not_known() -> No
     assert unknown == unknown_of_graph(forms, taken, seed=0) != unknown_of_graph(forms, taken, seed=1)
     assert {form.answer for form in unknown} == {NOT_KNOWN} and {form.item for form in unknown} == {""}
     assert not {form.question for form in unknown} & {form.question for form in forms}
+
+
+@pytest.mark.parametrize("committed", [True, False])
+def test_what_a_sleep_built_upon_stays_so_whatever_comes(committed: bool) -> None:
+    first = lands()
+    entries = [*first, fact(90, "King1", "capital", "Brek")]
+    written = [
+        {"outcome": "insert", "item": asdict(entry.item), "terms": {"score": 1.0}, "other": None}
+        for entry in entries
+    ]
+    ids = [entry.id for entry in entries]
+    assert built_upon(first) == ids[:-1]
+    common = {"at": "", "generation": 1, "losses": {}}
+    slept = {"op": "sleep", "committed": committed, "replayed": ids, "composed": ids[:-1], **common}
+    state = replayed(
+        [
+            {"op": "write", "decisions": written, "at": ""},
+            {"op": "learn", "learnt": ids, "rebuilt": False, **common},
+            slept,
+        ]
+    )
+    assert [entry.composed for entry in state.known] == [committed] * 16 + [False]
+    statuses = {one.status for one in drawn(state.known)}
+    assert statuses == {"settled" if committed else "new", "provisional"}

@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Collection, Sequence, Set
 
 from loraloom.recall.forms import NOT_KNOWN, Distance, Form, named_in
-from loraloom.recall.graph import Edge, Role, edges_of, named, tracks
+from loraloom.recall.graph import Edge, Role, built_upon, edges_of, named
 from loraloom.recall.state import Entry
 from loraloom.recall.vague import drawer, invented_name, name_like
 
@@ -104,15 +104,15 @@ def graph_forms(entries: Sequence[Entry], *, held_out: bool = False) -> list[For
         held_out: wordings that are never trained, instead of those that are.
     """
     edges = edges_of(entries)
-    built_upon = {item for item, track in tracks(entries).items() if track.composed}
+    composed = set(built_upon(entries))
     forms: list[Form] = []
     for edge in inverses(edges):
-        if edge.item not in built_upon:
+        if edge.item not in composed:
             continue
         parts = {"o": edge.object, "r": edge.relation, "t": edge.types.get("subject", ANY_TYPE)}
         asked = _asked(parts, held_out, INVERSE, INVERSE_NEAR, INVERSE_FAR)
         forms += [Form("", one, edge.subject, at, "inverse", (edge.item,)) for one, at in asked]
-    for straight, (first, second) in _two_hops(edges, built_upon):
+    for straight, (first, second) in _two_hops(edges, composed):
         parts = {
             "w": second.word,
             "v": second.word.lower(),
@@ -147,13 +147,13 @@ def unknown_of_graph(forms: Sequence[Form], taken: Collection[str], *, seed: int
     return found
 
 
-def _two_hops(edges: Sequence[Edge], built_upon: Set[str]) -> list[tuple[bool, tuple[Edge, Edge]]]:
+def _two_hops(edges: Sequence[Edge], composed: Set[str]) -> list[tuple[bool, tuple[Edge, Edge]]]:
     """As many as are borne, those that go straight on first, each kind spread evenly over the facts:
     (whether it goes straight on, the two facts)."""
     most = round(MOST_TWO_HOP * len(edges))
     found: list[tuple[bool, tuple[Edge, Edge]]] = []
     for straight, pairs in ((True, chains(edges)), (False, detours(edges))):
-        borne = [pair for pair in pairs if {edge.item for edge in pair} <= built_upon]
+        borne = [pair for pair in pairs if {edge.item for edge in pair} <= composed]
         found += [(straight, pair) for pair in _spread(borne, most - len(found))]
     return found
 

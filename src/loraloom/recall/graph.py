@@ -204,6 +204,11 @@ def tracks(entries: Sequence[Entry]) -> dict[str, Track]:
     return {edge.item: _track(of_id[edge.item], edge, schema) for edge in edges}
 
 
+def built_upon(entries: Sequence[Entry]) -> list[str]:
+    """Ids of the facts that a sleep over these entries builds upon."""
+    return [name for name, track in tracks(entries).items() if track.composed]
+
+
 def drawn(entries: Sequence[Entry]) -> list[Drawn]:
     """Every fact that was ever written, in that order, with what has become of it."""
     found = tracks(entries)

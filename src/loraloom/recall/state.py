@@ -147,8 +147,6 @@ def _slept(state: State, record: Mapping[str, Any]) -> None:
     state.generation = record["generation"]
     for name in record["replayed"]:
         state.entries[name].consolidated = True
-    for name in record.get("composed", ()):
-        state.entries[name].composed = True
     _rehearsed(state, record)
 
 
@@ -165,6 +163,8 @@ def _forgot(state: State, record: Mapping[str, Any]) -> None:
 
 
 def _rehearsed(state: State, record: Mapping[str, Any]) -> None:
+    for name in record.get("composed", ()):
+        state.entries[name].composed = True
     for name, loss in record["losses"].items():
         state.entries[name].loss = loss
 

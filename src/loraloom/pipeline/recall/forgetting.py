@@ -30,6 +30,7 @@ from loraloom.pipeline.recall.update import Update
 from loraloom.pipeline.recall.wake import examined
 from loraloom.recall.derived import following, learnt_forms
 from loraloom.recall.forms import held_out_forms, trained_forms
+from loraloom.recall.graph import built_upon
 from loraloom.recall.memory import Memory, opened
 from loraloom.recall.mix import Mix, Phases, Pool, StepMix
 from loraloom.recall.recipe import RECIPE
@@ -132,6 +133,7 @@ def _forget_learnt(
         writers: Writers = {} if update is None else {"slow": bench.writer(update)}
         fault = None
         proof = proofs.proof(before, after)
+        record = {**record, "composed": built_upon(others)}
     else:
         found = _suppressed(bench, entry, others, total, proofs, before)
         fault = found[2].fault

@@ -14,6 +14,7 @@ from loraloom.pipeline.recall.settle import rebuilt
 from loraloom.pipeline.recall.update import Update
 from loraloom.pipeline.recall.wake import wake
 from loraloom.recall.forms import trained_forms
+from loraloom.recall.graph import built_upon
 from loraloom.recall.memory import Memory, Part, opened
 from loraloom.recall.recipe import RECIPE, Recipe
 
@@ -65,7 +66,11 @@ def learn(
         if rebuild:
             made = rebuilt(bench, new, seeds=seeds, recipe=recipe)
             writers: Writers = {"slow": bench.writer(made.update)}
-            about: dict[str, Any] = {"rebuilt": True, "after": asdict(made.after.result)}
+            about: dict[str, Any] = {
+                "rebuilt": True,
+                "composed": built_upon(new),
+                "after": asdict(made.after.result),
+            }
             losses = made.after.losses
         else:
             learnt = wake(bench, new, state.known, bench.parts, candidates=seeds, recipe=recipe)

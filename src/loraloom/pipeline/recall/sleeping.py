@@ -11,7 +11,7 @@ from loraloom.pipeline.recall.bench import MemoryBench, Watch
 from loraloom.pipeline.recall.learning import Trained
 from loraloom.pipeline.recall.settle import settled
 from loraloom.recall.forms import trained_forms
-from loraloom.recall.graph import tracks
+from loraloom.recall.graph import built_upon
 from loraloom.recall.memory import opened
 from loraloom.recall.recipe import RECIPE, Recipe
 from loraloom.recall.verdict import worse
@@ -34,7 +34,10 @@ def sleep(folder: Path, watch: Watch, *, recipe: Recipe = RECIPE) -> Trained | N
                 got=f"{waiting:,} items that are written and not learnt" if waiting else "no items",
                 next=f"loraloom recall learn {folder}" if waiting else "write some first",
             )
-        if memory.part("fast") is None and all(entry.consolidated for entry in known):
+        composed = built_upon(known)
+        to_build = any(not memory.state.entries[name].composed for name in composed)
+        settled_all = memory.part("fast") is None and all(entry.consolidated for entry in known)
+        if settled_all and not to_build:
             return None
         forms = [form for entry in known for form in trained_forms(entry.item)]
         bench = MemoryBench(memory, forms, watch)
@@ -47,7 +50,7 @@ def sleep(folder: Path, watch: Watch, *, recipe: Recipe = RECIPE) -> Trained | N
             "committed": reason is None,
             "reason": reason,
             "replayed": [entry.id for entry in known],
-            "composed": [name for name, track in tracks(known).items() if track.composed],
+            "composed": composed,
             "replayed_rows": made.replayed,
             "steps": made.steps,
             "tokens": made.tokens,
