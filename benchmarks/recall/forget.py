@@ -76,7 +76,7 @@ def run(asked: argparse.Namespace, work: Path) -> None:
     memory = work / "memory"
     if not (memory / "memory.json").is_file():
         write(memory, asked.model, [], made.sessions[0], quiet)
-        learn(memory, quiet)
+        learn(memory, quiet, seeds=1)
         sleep(memory, quiet)
     with opened(memory) as one:
         names = [entry.id for entry in one.state.known]

@@ -130,11 +130,18 @@ def short_anchors() -> Generator[None]:
         yield
 
 
+@pytest.fixture(scope="module")
+def few_steps(short_anchors: None) -> Generator[None]:
+    """For one in which it is learnt with few steps, too."""
+    with small_memory.few_steps(small_memory.ENOUGH_STEPS):
+        yield
+
+
 @pytest.fixture(scope="session")
 def learnt_memory(memory_base: str, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A memory that was written and learnt; nobody changes it."""
     folder = tmp_path_factory.mktemp("recall") / "memory"
-    with small_memory.short_anchors():
+    with small_memory.short_anchors(), small_memory.few_steps(small_memory.ENOUGH_STEPS):
         small_memory.write_facts(folder, memory_base, small_memory.FACTS)
         assert small_memory.learn(folder)["after"]["verbatim"] == 1.0
     return folder

@@ -16,9 +16,9 @@ import transformers as tf
 from doorway import Answer, call, write_rows
 from tokenizers import Tokenizer, models, pre_tokenizers, trainers
 
-from loraloom.pipeline.recall import anchors, learning, sleeping
+from loraloom.pipeline.recall import anchors, forgetting, learning, sleeping
 from loraloom.recall import forms
-from loraloom.recall.recipe import RECIPE
+from loraloom.recall.recipe import RECIPE, Recipe
 
 TEMPLATE = (
     "{% for m in messages %}<{{ m['role'] }}> {{ m['content'] }} {% if m['role'] == 'assistant' %}<eos>"
@@ -124,16 +124,25 @@ def refusal(answer: Answer) -> str:
     return answer.err
 
 
-# -- as the program of a nursery's children ------------------------------------------------------------
-
 FEW_STEPS = replace(RECIPE, fewest_steps=20, scales=(1.0,))
 
 
+ENOUGH_STEPS = replace(RECIPE, fewest_steps=60)
+"""For all four facts, whatever is done with them."""
+
+
+@contextmanager
+def few_steps(recipe: Recipe = FEW_STEPS) -> Generator[None]:
+    """Learning and settling take as long as a hundred words need."""
+    with pytest.MonkeyPatch.context() as patched:
+        for module, name in ((learning, "learn"), (sleeping, "sleep"), (forgetting, "rebuilt")):
+            patched.setattr(module, name, partial(getattr(module, name), recipe=recipe))
+        yield
+
+
 def main(words: list[str]) -> int:
-    """A command line of loraloom, over short anchors and with few steps."""
+    """A command line of loraloom, over short anchors and with few steps, for a nursery's children."""
     from loraloom.cli.main import main as loraloom_main
 
-    learning.learn = partial(learning.learn, recipe=FEW_STEPS)
-    sleeping.sleep = partial(sleeping.sleep, recipe=FEW_STEPS)
-    with short_anchors():
+    with short_anchors(), few_steps():
         return loraloom_main(words)

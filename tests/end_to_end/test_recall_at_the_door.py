@@ -11,7 +11,7 @@ from small_memory import FACTS, WHO, asked, refusal
 
 from loraloom.pipeline.recall.settle import Settled
 
-pytestmark = pytest.mark.usefixtures("short_anchors")
+pytestmark = pytest.mark.usefixtures("few_steps")
 
 
 def test_what_was_learnt_is_answered_by_memory_and_not_by_the_base(learnt_memory: Path) -> None:

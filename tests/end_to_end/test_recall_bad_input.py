@@ -14,7 +14,7 @@ from doorway import Answer, Door, call, write_rows
 from safetensors import SafetensorError
 from small_memory import FACTS, WHO, asked, lines, refusal
 
-pytestmark = pytest.mark.usefixtures("short_anchors")
+pytestmark = pytest.mark.usefixtures("few_steps")
 
 
 def contents(folder: Path) -> dict[str, bytes]:

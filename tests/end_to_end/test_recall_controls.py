@@ -15,7 +15,7 @@ from loraloom.lora.segment import Segment
 from loraloom.pipeline.recall.bench import CURRENT, MemoryBench
 from loraloom.recall.memory import opened
 
-pytestmark = pytest.mark.usefixtures("short_anchors")
+pytestmark = pytest.mark.usefixtures("few_steps")
 
 
 def adapters(folder: Path) -> dict[str, bytes]:

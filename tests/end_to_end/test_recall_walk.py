@@ -4,14 +4,11 @@ from __future__ import annotations
 
 import re
 import shlex
-from functools import partial
 from pathlib import Path
 
 import pytest
 from doorway import call
-from small_memory import FEW_STEPS, asked, save_word_chat, short_anchors
-
-from loraloom.pipeline.recall import learning, sleeping
+from small_memory import asked, few_steps, save_word_chat, short_anchors
 
 README = Path(__file__).resolve().parents[2] / "README.md"
 
@@ -30,13 +27,11 @@ def told(words: list[str], flag: str) -> str:
 
 def test_write_learn_sleep_ask_correct_forget(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(learning, "learn", partial(learning.learn, recipe=FEW_STEPS))
-    monkeypatch.setattr(sleeping, "sleep", partial(sleeping.sleep, recipe=FEW_STEPS))
     model = tmp_path / "model"
     walk = commands(str(model))
     facts = [(told(words, "--question"), told(words, "--answer")) for words in walk if "write" in words]
     save_word_chat(model, dict(facts[:3]) | {"In which place?": facts[3][1]})
-    with short_anchors():
+    with short_anchors(), few_steps():
         answers = [call(*words) for words in walk]
     assert [one.code for one in answers] == [0] * 10, [one.err for one in answers if one.code]
     seen = dict(zip([words[1] for words in walk], answers, strict=True))
