@@ -19,6 +19,16 @@ if TYPE_CHECKING:
     from loraloom.recall.router import Route
 
 WORDS = {"insert": "written", "reinforce": "seen again", "supersede": "replaces", "skip": "refused"}
+FOLLOWS = {
+    "inverse": "asked backwards",
+    "two_hop": "in two hops",
+    "sub_route": "parts of ways",
+    "planned_route": "other ways",
+    "unseen_route": "ways never shown",
+    "walk": "walks",
+    "cue": "events by parts",
+}
+"""How something follows, in words."""
 SHOWN = 30
 """Items of a long list."""
 SHARED = 5
@@ -86,6 +96,7 @@ def show_slept(trained: Trained | None) -> None:
         f" {len(record['candidates'])} candidates measured",
     )
     _table([("before", record["before"]), (record["after"]["name"], record["after"])])
+    _show_what_follows(record["after"])
     if record["committed"]:
         say(console, "committed: the slow adapter holds all of it, the fast one is empty")
     else:
@@ -172,6 +183,7 @@ def show_report(found: Report) -> None:
         verbatim(console, f"{part:<9} rank {size['rank']}, {size['bytes'] / 2**20:.1f} MiB")
     if found.base is not None and found.now is not None:
         _table([("base", _plain(found.base)), ("memory", _plain(found.now))])
+        _show_what_follows(_plain(found.now))
         verbatim(console)
         verbatim(console, "   wake  lag  items  as written  other wordings")
         for one in found.by_wake:
@@ -288,6 +300,13 @@ def _table(results: Sequence[tuple[str, Mapping[str, Any]]]) -> None:
             f"{name:<{width}}  {one['verbatim']:>10.2f}  {one['held_out']:>11.2f}"
             f"  {one['not_known']:>17.2f}  {one['perplexity']:>10.2f}  {one['known']:>9.2f}",
         )
+
+
+def _show_what_follows(result: Mapping[str, Any]) -> None:
+    """What is answered, in other words, of what nobody wrote and follows from what is known."""
+    shares = [f"{FOLLOWS.get(kind, kind)} {share:.2f}" for kind, share in result["by_kind"].items()]
+    if shares:
+        say(plain_console(), f"what follows from it: {', '.join(shares)}", "  ")
 
 
 def _next(trained: Trained, verb: str) -> None:
