@@ -148,20 +148,16 @@ def unknown_of_graph(forms: Sequence[Form], taken: Collection[str], *, seed: int
 
 
 def _two_hops(edges: Sequence[Edge], composed: Set[str]) -> list[tuple[bool, tuple[Edge, Edge]]]:
-    """As many as are borne, those that go straight on first, each kind spread evenly over the facts:
-    (whether it goes straight on, the two facts)."""
+    """As many as are borne, those that go straight on first: (whether it goes straight on, the two
+    facts)."""
     most = round(MOST_TWO_HOP * len(edges))
     found: list[tuple[bool, tuple[Edge, Edge]]] = []
     for straight, pairs in ((True, chains(edges)), (False, detours(edges))):
         borne = [pair for pair in pairs if {edge.item for edge in pair} <= composed]
-        found += [(straight, pair) for pair in _spread(borne, most - len(found))]
+        # Drawn by what they are of, so that one more fact leaves most of what was drawn before.
+        drawn = sorted(borne, key=lambda pair: drawer(f"{pair[0].item} {pair[1].item}").random())
+        found += [(straight, pair) for pair in drawn[: most - len(found)]]
     return found
-
-
-def _spread(pairs: Sequence[tuple[Edge, Edge]], most: int) -> Sequence[tuple[Edge, Edge]]:
-    if len(pairs) <= most:
-        return pairs
-    return [pairs[number * len(pairs) // most] for number in range(most)]
 
 
 def _asked(
