@@ -57,6 +57,7 @@ class Lexicon:
     def __init__(self, questions: Sequence[str]) -> None:
         documents = [words_of(question) for question in questions]
         asking = [words_of(re.sub(r"\{\w\}", " ", text)) for text in _ways_to_ask()]
+        self._asking = {word for words in asking for word in words} | FILLERS
         self._documents = len(documents) + len(asking)
         self._counts = Counter(word for words in (*documents, *asking) for word in words)
         self._names = {word for question in questions for word in named(question)}
@@ -70,6 +71,10 @@ class Lexicon:
     def __contains__(self, word: str) -> bool:
         """Whether a word, in small letters, is in a stored question or in a way to ask."""
         return word in self._counts
+
+    def telling(self, question: str) -> set[str]:
+        """Words that stored questions have, and no way to ask."""
+        return {word for word in words_of(question) if word in self._having} - self._asking
 
     def weight(self, word: str) -> float:
         """Inverse document frequency of a word, in nats, `OF_A_NAME` times that for a stored name."""

@@ -30,7 +30,8 @@ class Repeats:
 
     def of(self, item: MemoryItem) -> Entry | None:
         """The entry that has this item's answer and is asked for by nearly the same words; None where
-        there is none, or where the item names something, or has a number, that the entry has not."""
+        there is none, or where the item has a name, a number, or a word of other stored questions that
+        the entry has not."""
         numbers = self._saying.get(bare(item.answer))
         if numbers is None:
             return None
@@ -38,5 +39,5 @@ class Repeats:
         best = int(covered.argmax())
         question, entry = self._asked[numbers[best]]
         numbered = {word for word in words_of(item.question) if re.search(r"\d", word)}
-        telling = named(item.question) | numbered
+        telling = named(item.question) | numbered | self._lexicon.telling(item.question)
         return entry if covered[best] >= SAME and telling <= words_of(question) else None
