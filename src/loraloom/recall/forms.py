@@ -161,7 +161,8 @@ def unknown_forms(
         forms = held_out_forms(item) if held_out else trained_forms(item)
         if unfinished.is_unfinished(item.question):
             asked = [form.question for form in forms or [Form("", item.question, "")]]
-            others = unfinished.about_others(item.question, asked, rng, items_names, names)
+            count = min(names, len(asked))
+            others = unfinished.about_others(item.question, asked, rng, items_names, count)
             found |= {question: Form("", question, AS_THE_BASE) for question in others}
             continue
         name, related = named_in(item.question), relation_of(item.question)

@@ -65,8 +65,8 @@ class Recipe:
     rows: int = 8
     replayed: float = 0.4
     unknown: int = 5
-    neighbours: int = 8
-    neighbour_weight: float = 4.0
+    neighbours: int = 2
+    neighbour_weight: float = 1.0
     derived: bool = True
     ways_at_wake: bool = True
     left_out: tuple[str, ...] = ()
