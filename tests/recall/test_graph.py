@@ -132,6 +132,12 @@ def test_a_fact_about_a_thing_or_of_a_relation_that_nobody_spoke_of_is_built_upo
     assert all(track.composed for track in tracks(news).values())
 
 
+def test_a_slip_does_not_cast_doubt_on_what_is_right() -> None:
+    found = tracks([*lands(), fact(90, "Town1", "king", "Olaf")])
+    assert not found["m0090"].composed
+    assert all(track.composed for name, track in found.items() if name != "m0090")
+
+
 def test_a_type_that_is_given_decides() -> None:
     told = {"subject": "land", "object": "town"}
     entries = [fact(number, f"L{number}", "capital", f"T{number}", types=told) for number in range(4)]

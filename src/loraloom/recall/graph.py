@@ -169,7 +169,8 @@ class Schema:
         """How well a fact fits the others, from 0 to 1: as well as the side that fits less.
 
         A side fits by the share of the other facts of the relation whose thing there is of the same
-        type, counted from one half: (same + 1/2) / (others + 1).
+        type, counted from one half: (same + 1/2) / (others + 1). A thing that does nothing else counts
+        for a half.
         """
         return min(self._fit(edge, side) for side in SIDES)
 
@@ -188,7 +189,8 @@ class Schema:
         roles = self._other_roles(edge, side)
         if not roles:  # Nothing else is known of it, which speaks against nothing.
             return max(0.5, _share(beside.alone - 1, others))
-        return _share(max(beside.played[role] for role in roles) - 1, others)
+        same = max(beside.played[role] for role in roles) - 1 + beside.alone / 2
+        return _share(min(same, others), others)
 
     def _other_roles(self, edge: Edge, side: Side) -> Counter[Role]:
         """What the thing there does in other facts, and in how many."""
@@ -238,5 +240,5 @@ def _track(entry: Entry, edge: Edge, schema: Schema) -> Track:
     return Track(confidence, fit, recency, hub, score, entry.composed or enough or score >= FAST)
 
 
-def _share(same: int, others: int) -> float:
+def _share(same: float, others: int) -> float:
     return (same + 0.5) / (others + 1)
