@@ -1,15 +1,15 @@
 """What forgetting does to the forgotten item and to the others, by suppression and by training anew.
 
     python benchmarks/recall/forget.py                     # 10 minutes of one core
-    python benchmarks/recall/forget.py --items 10          # smaller
+    python benchmarks/recall/forget.py --sessions 1        # smaller
     python benchmarks/recall/forget.py --show              # the table of the committed result
 
-Invented items of `recall.workload` are written, learnt and settled once. Each target is then forgotten
-in a copy of that memory, as `loraloom recall forget` does it, and the first of them once more with
-`--rebuild`. What is measured is the proof that the command writes into the journal: the share of the
-target's wordings, trained and never trained, that are answered with its answer; of all other items the
-question as it was written, their wordings that are never trained, and the five nearest items. A target
-is kept in forget.json when it is done, and is not run again.
+Invented items of `recall.workload` are written and learnt session by session, and settled. Each target
+is then forgotten in a copy of that memory, as `loraloom recall forget` does it, and the first of them
+once more with `--rebuild`. What is measured is the proof that the command writes into the journal: the
+share of the target's wordings, trained and never trained, that are answered with its answer; of all
+others the question as it was written, their wordings that are never trained, and the five nearest items.
+A target is kept in forget.json when it is done, and is not run again.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ from loraloom.recall.workload import workload
 HERE = Path(__file__).resolve().parent
 SHARED = Path(os.environ.get("LORALOOM_SHARED") or HERE.parents[2] / "shared")
 RESULT = HERE / "forget.json"
-ITEMS, TARGETS, SEED = 40, 5, 0
+SESSIONS, ITEMS, TARGETS, SEED = 2, 20, 5, 0
 
 
 def quiet(sentence: str) -> None:
@@ -48,7 +48,7 @@ def quiet(sentence: str) -> None:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--model", default=str(SHARED / "models" / "tinychat-5M"))
-    parser.add_argument("--items", type=int, default=ITEMS)
+    parser.add_argument("--sessions", type=int, default=SESSIONS, help="of twenty items")
     parser.add_argument("--targets", type=int, default=TARGETS)
     parser.add_argument("--out", type=Path, default=RESULT)
     parser.add_argument("--show", action="store_true", help="the table of what is there; runs nothing")
@@ -62,11 +62,11 @@ def main() -> None:
 
 
 def run(asked: argparse.Namespace, work: Path) -> None:
-    made = workload(SEED, sessions=1, items=asked.items)
+    made = workload(SEED, sessions=asked.sessions, items=ITEMS)
     found: dict[str, Any] = {
         "workload": made.digest,
         "model": Path(asked.model).name,
-        "items": asked.items,
+        "items": len(made.items),
         "torch": torch.__version__,
         "machine": platform.machine(),
         "targets": {},
@@ -75,12 +75,13 @@ def run(asked: argparse.Namespace, work: Path) -> None:
         found["targets"] = old["targets"]
     memory = work / "memory"
     if not (memory / "memory.json").is_file():
-        write(memory, asked.model, [], made.sessions[0], quiet)
-        learn(memory, quiet, seeds=1)
+        for session in made.sessions:
+            write(memory, asked.model, [], session, quiet)
+            learn(memory, quiet, seeds=1)
         sleep(memory, quiet)
     with opened(memory) as one:
         names = [entry.id for entry in one.state.known]
-        found["before"] = one.state.told[-1]["after"]
+        found["learnt"], found["slept"] = (told["after"] for told in one.state.told[-2:])
     targets = names[:: len(names) // asked.targets][: asked.targets]
     for name, rebuild in [*((name, False) for name in targets), (targets[0], True)]:
         called = f"{name}, rebuilt" if rebuild else name

@@ -268,9 +268,9 @@ SUBJECTS = (
             ),
             followed(
                 "Learn events first, then consolidate them with smaller rates or averaged weights.",
-                "recall sleep trains on all that was learnt at a third of the rate, and tries averaged"
-                " weights beside the last ones; only what follows from facts, new to it, takes the whole"
-                " rate.",
+                "recall sleep trains on all that was learnt at two thirds of the rate; only what follows"
+                " from facts, new to it, takes the whole rate. Averaged weights kept no more than the"
+                " last ones.",
                 "command recall sleep",
             ),
             followed(
