@@ -52,6 +52,14 @@ def test_a_stranger_is_named_and_a_name_out_of_an_answer_is_none() -> None:
     assert about.remembered and about.stranger is None and about.nearest == item.question
 
 
+def test_a_story_that_names_somebody_is_not_about_them() -> None:
+    item = MemoryItem("fact", "What is the favourite colour of Lily?", "grey", id="m1")
+    router = Router.of(State({"m1": Entry(item, wake=1)}))
+    assert router.route("Which colour does Lily like best?").remembered
+    story = "One day a little girl named Lily found a needle in her room and wanted to share it."
+    assert not router.route(story).remembered and router.route(story).share > 0.5
+
+
 def test_what_was_not_learnt_or_is_kept_no_more_is_not_remembered() -> None:
     item = MemoryItem("fact", "Who is the king of Norland?", "Hadrel", id="m1")
     for entry in (Entry(item), Entry(item, standing="forgotten", wake=1)):

@@ -120,8 +120,12 @@ def show_answers(answers: Sequence[Answer]) -> None:
 
 def _unknown(route: Route) -> str:
     """Why a question is not about what is remembered."""
+    from loraloom.recall.router import ENOUGH
+
     if route.stranger is not None:
         return f"`{route.stranger}` is nowhere in it, so the base answers alone"
+    if route.share >= ENOUGH:
+        return f"most of this is about something else than `{route.nearest}`"
     return f"no question in it is asked with these words, the nearest has {route.share:.0%} of them"
 
 

@@ -17,6 +17,8 @@ from loraloom.recall.state import State
 ENOUGH = 0.5
 """Of what tells a stored question apart: a question that has so much of it is about the same."""
 
+ABOUT = 0.4
+"""Cosine of a question's words to the nearest one's: a story that names somebody is not about them."""
 NEARLY_ALL = 0.8
 """A question that has so much of a stored one, its names among it, may name others beside."""
 
@@ -29,6 +31,7 @@ class Route:
         remembered: the memory answers.
         nearest: the stored question whose words it shares most; None where nothing is stored.
         share: of what tells that one apart.
+        cosine: of the words of both.
         stranger: a name in the question that is nowhere in the memory; None where the question has
             nearly all of the nearest one beside it.
     """
@@ -36,6 +39,7 @@ class Route:
     remembered: bool
     nearest: str | None
     share: float
+    cosine: float
     stranger: str | None
 
 
@@ -55,7 +59,7 @@ class Router:
     def route(self, question: str) -> Route:
         """Where a question goes."""
         if not self._questions:
-            return Route(False, None, 0.0, None)
+            return Route(False, None, 0.0, 0.0, None)
         covered_N = self._lexicon.covered(question)
         best = int(covered_N.argmax())
         share = float(covered_N[best])
@@ -63,7 +67,9 @@ class Router:
         nearest = self._questions[best]
         if share >= NEARLY_ALL and named(nearest) <= words_of(question):
             stranger = None  # "I am Tom. When is Ilka's birthday?" has all that it is about
-        return Route(stranger is None and share >= ENOUGH, nearest, share, stranger)
+        cosine = float(self._lexicon.cosines(question)[best])
+        remembered = stranger is None and share >= ENOUGH and cosine >= ABOUT
+        return Route(remembered, nearest, share, cosine, stranger)
 
     @staticmethod
     def of(state: State) -> Router:
