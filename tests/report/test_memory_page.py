@@ -200,6 +200,17 @@ def test_everything_that_a_memory_can_say_of_itself_is_on_its_page() -> None:
     ]
 
 
+def test_what_follows_has_a_column_where_something_does() -> None:
+    sleep = {**ROLLED_BACK, "candidates": [result("scale 1, 60 steps", derived=0.75, derived_forms=8)]}
+    pages = [Page(render_memory(document(trainings=[one]), [])) for one in (ROLLED_BACK, sleep)]
+    without, with_it = (text_of(page) for page in pages)
+    assert "what follows" not in without
+    now = {**result("memory"), "by_kind": {"inverse": 0.5, "two_hop": 1.0}}
+    told = text_of(Page(render_memory(document(now=now), [])))
+    assert "asked backwards 50%, in two hops 100%." in told
+    assert "other wordingswhat followsunseen: not known" in with_it and "90%75%80%" in with_it
+
+
 def test_an_answer_that_was_forgotten_is_nowhere_on_the_page() -> None:
     assert SECRET not in render_memory(document(), writes())
 

@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from loraloom.cli.screen import plain_console, say, verbatim
+from loraloom.report.words import FOLLOWS
 
 if TYPE_CHECKING:
     from loraloom.pipeline.recall.asking import Answer
@@ -19,16 +20,6 @@ if TYPE_CHECKING:
     from loraloom.recall.router import Route
 
 WORDS = {"insert": "written", "reinforce": "seen again", "supersede": "replaces", "skip": "refused"}
-FOLLOWS = {
-    "inverse": "asked backwards",
-    "two_hop": "in two hops",
-    "sub_route": "parts of ways",
-    "planned_route": "other ways",
-    "unseen_route": "ways never shown",
-    "walk": "walks",
-    "cue": "events by parts",
-}
-"""How something follows, in words."""
 SHOWN = 30
 """Items of a long list."""
 SHARED = 5

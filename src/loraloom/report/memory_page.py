@@ -11,7 +11,7 @@ from typing import Any
 from loraloom.report.frame import drawn
 from loraloom.report.headline import Fact, Headline
 from loraloom.report.memory_figures import Record, memory_figures, name_of
-from loraloom.report.words import MISSING
+from loraloom.report.words import FOLLOWS, MISSING
 
 MOST_DECISIONS = 1000
 """In the table of decisions; the journal has all of them."""
@@ -111,7 +111,7 @@ def render_memory(
         items=_known(document["items"]),
         kinds=sorted({item["kind"] for item in document["items"]}),
         facts=_by_subject(facts),
-        follows=sorted(((document["now"] or {}).get("by_kind") or {}).items()),
+        follows=_follows(document["now"]),
         maps=document.get("maps", ()),
         decisions=decisions[::-1][:MOST_DECISIONS],
         more_decisions=max(0, len(decisions) - MOST_DECISIONS),
@@ -188,6 +188,12 @@ def _decided(write: Record, hidden: set[str]) -> list[Decided]:
             )
         )
     return rows
+
+
+def _follows(now: Record | None) -> list[tuple[str, float]]:
+    """Shares of what follows from what is known, by how it follows."""
+    by_kind: Mapping[str, float] = {} if now is None else now.get("by_kind", {})
+    return [(FOLLOWS.get(kind, kind), share) for kind, share in by_kind.items()]
 
 
 def _by_subject(facts: Sequence[Record]) -> dict[str, list[Record]]:

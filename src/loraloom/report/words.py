@@ -14,6 +14,17 @@ MOST_DIGITS = 6
 QUANTISED = {"nf4": "in NF4 with double quantisation", "int8": "in 8 bits"}
 """How a base is held that was quantised as it was read."""
 
+FOLLOWS = {
+    "inverse": "asked backwards",
+    "two_hop": "in two hops",
+    "sub_route": "parts of ways",
+    "planned_route": "other ways",
+    "unseen_route": "ways never shown",
+    "walk": "walks",
+    "cue": "events by parts",
+}
+"""How a question follows from what a memory knows."""
+
 
 def held_in(quantization: str) -> str | None:
     """How a run's base is held, in words; None where it is as its files have it, in full."""
