@@ -36,6 +36,8 @@ WALK_MOVES = 4
 """Moves of a random walk."""
 SUB_ROUTES, PLANNED, WALKS = 16.0, 12.0, 6.0
 """Questions for each trajectory of a map, at most: their number grows with the square of the places."""
+MOST_UNSEEN = 60
+"""Held-out pairs of a map that are asked for."""
 WAY_KINDS = frozenset(("sub_route", "planned_route", "walk"))
 """Of forms that follow: those that are ways on a map, and trained."""
 FEWEST_SHARING = 3
@@ -213,7 +215,7 @@ def place_forms(entries: Sequence[Entry], *, held_out: bool = False) -> list[For
     for known in maps_of(entry.item for entry in entries).values():
         ways = ways_of(known)
         if held_out:
-            found += [_route_form(known, pair, "unseen_route") for pair in ways.held_out]
+            found += [_route_form(known, pair, "unseen_route") for pair in ways.held_out[:MOST_UNSEEN]]
             continue
         found += [_route_form(known, pair, "sub_route") for pair in ways.sub_routes]
         found += [_route_form(known, pair, "planned_route") for pair in ways.planned]
