@@ -127,7 +127,7 @@ def refusal(answer: Answer) -> str:
 FEW_STEPS = replace(RECIPE, fewest_steps=20, scales=(1.0,))
 
 
-ENOUGH_STEPS = replace(RECIPE, fewest_steps=60)
+ENOUGH_STEPS = replace(RECIPE, fewest_steps=100)
 """For all four facts, whatever is done with them."""
 
 

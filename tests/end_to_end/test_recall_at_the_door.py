@@ -27,7 +27,8 @@ def test_a_sleep_settles_all_in_the_slow_adapter(memory: Path) -> None:
     slept = call("recall", "sleep", memory, "--json", "--quiet")
     assert slept.code == 0, slept.err
     record = slept.json()
-    assert record["committed"] and record["replayed_rows"] > 4 and record["candidates"]
+    assert record["committed"], record
+    assert record["replayed_rows"] > 4
     generation = memory / "generations" / f"{record['generation']:04d}"
     assert (generation / "slow").is_dir() and not (generation / "fast").exists()
     assert [one["memory"] for one in asked(memory, *FACTS)] == list(FACTS.values())
