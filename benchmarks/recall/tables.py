@@ -34,8 +34,8 @@ def of(parts: Sequence[Part], method: str) -> list[Part]:
 
 
 def staged(parts: Sequence[Part]) -> dict[str, list[tuple[Part, Mapping[str, Any]]]]:
-    """Parts with one of their stages, by the name that a reader sees: a method's last stage has the
-    method's name."""
+    """Parts with one of their stages, by the name that a reader sees: of a method with one stage, its
+    own."""
     found: dict[str, list[tuple[Part, Mapping[str, Any]]]] = {}
     for part in parts:
         names = list(part["stages"])
