@@ -231,7 +231,7 @@ class Workload:
     @property
     def items(self) -> list[MemoryItem]:
         """Every item, in the order of the sessions."""
-        rows = [row for session in self.sessions for row in session]
+        rows = [row for written in self.sessions for row in written]
         return items_of([(f"workload {self.seed}", row) for row in rows], TIME)
 
     def session_of(self, item: int) -> int:
@@ -261,7 +261,7 @@ def workload(seed: int, *, sessions: int = 10, items: int = 20) -> Workload:
     events = items // 2 + 1
     rows = tuple((*made.events(events), *made.facts(items - events)) for _ in range(sessions))
     written = Workload(seed, rows, ())
-    flat = [row for session in rows for row in session]
+    flat = [row for written in rows for row in written]
     asked: list[Asked] = []
     for number, (row, item) in enumerate(zip(flat, written.items, strict=True)):
         known = _asked(number, row, item)
@@ -276,7 +276,7 @@ def workload(seed: int, *, sessions: int = 10, items: int = 20) -> Workload:
 def shuffled(given: Workload, seed: int) -> Workload:
     """The same with every answer moved to another item: what is trained is false then, and the questions
     still ask for what is true."""
-    rows = [dict(row) for session in given.sessions for row in session]
+    rows = [dict(row) for written in given.sessions for row in written]
     places = random.Random(seed).sample(rows, len(rows))
     answers = [row[_answer_slot(row)] for row in places]
     for row, answer in zip(places, [*answers[1:], *answers[:1]], strict=True):
@@ -359,35 +359,35 @@ class _Maker:
 
     def _drawn(self, ask: str) -> dict[str, str]:
         while True:
-            values = {slot: self._value(slot, asked=slot == ask) for slot in EVENT_SLOTS}
+            values = {name: self._value(name, asked=name == ask) for name in EVENT_SLOTS}
             if self._is_new(values, ask):
                 return {"kind": "event", **values, "ask": ask}
 
     def _nearly(self, row: Mapping[str, str]) -> dict[str, str]:
         """An event that differs in what is asked for and in one slot that is shown."""
         ask = row["ask"]
-        shown = [slot for slot in EVENT_SLOTS if slot != ask]
+        shown = [name for name in EVENT_SLOTS if name != ask]
         while True:
             other = self._rng.choice(shown)
-            values = {slot: row[slot] for slot in EVENT_SLOTS}
-            values |= {slot: self._value(slot, asked=slot == ask) for slot in (ask, other)}
+            values = {name: row[name] for name in EVENT_SLOTS}
+            values |= {name: self._value(name, asked=name == ask) for name in (ask, other)}
             if self._is_new(values, ask):
                 return {"kind": "event", **values, "ask": ask}
 
     def _is_new(self, values: Mapping[str, str], ask: str) -> bool:
-        key = tuple("?" if slot == ask else values[slot] for slot in EVENT_SLOTS)
+        key = tuple("?" if name == ask else values[name] for name in EVENT_SLOTS)
         if key in self._keys:
             return False
         self._keys.add(key)
         return True
 
-    def _value(self, slot: str, *, asked: bool) -> str:
-        if slot == "who":
+    def _value(self, name: str, *, asked: bool) -> str:
+        if name == "who":
             return self.name("person")
-        if slot == "what":
+        if name == "what":
             past = self._dealt("verb", [verb[0] for verb in VERBS])
             return f"{past} {self._dealt('thing', THINGS)}"
-        return self._dealt(f"{slot} {asked}", PLACES if slot == "where" else TIMES)
+        return self._dealt(f"{name} {asked}", PLACES if name == "where" else TIMES)
 
     def facts(self, count: int) -> list[dict[str, str]]:
         """So many facts; of three that follow each other, the first two are about one subject."""

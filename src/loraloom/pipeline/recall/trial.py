@@ -128,7 +128,7 @@ def in_sessions(
     *,
     candidates: int = 1,
     recipe: Recipe = RECIPE,
-    after: Callable[[int], None] = lambda session: None,
+    after: Callable[[int], None] = lambda number: None,
 ) -> list[Record]:
     """Write and learn one session after another; what the journal says of each.
 
