@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import pty
 import select
+import signal
 import struct
 import sys
 import termios
@@ -25,6 +26,8 @@ class Terminal:
         self._seen = 0
         self.pid, self._handle = pty.fork()
         if not self.pid:
+            # A shell that starts tests in the background has them ignore Ctrl-C; a terminal's do not.
+            signal.signal(signal.SIGINT, signal.SIG_DFL)
             os.environ |= {"TERM": "dumb", "OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1"}
             os.execv(command[0], command)
         ioctl(self._handle, termios.TIOCSWINSZ, struct.pack("HHHH", 24, 80, 0, 0))

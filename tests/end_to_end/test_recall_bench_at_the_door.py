@@ -58,9 +58,9 @@ def test_its_table_fits_eighty_columns_and_nothing_is_left_behind(
     monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
     tried = call("recall", "bench", base, "--items", 4, "--sessions", 1, "--quiet")
     assert tried.code == 0, tried.err
-    table = tried.out.splitlines()
-    assert max(len(line) for line in table) <= 80
-    assert [line.split()[0] for line in table if line.startswith(("base", "learnt", "slept"))]
+    head, base_row, learnt, slept = tried.out.splitlines()[3:7]
+    assert [row.split()[0] for row in (base_row, learnt, slept)] == ["base", "learnt", "slept"]
+    assert all(len(line) <= 80 for line in (head, base_row, learnt, slept))
     assert not list(tmp_path.iterdir())
 
 
