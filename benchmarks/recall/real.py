@@ -1,6 +1,6 @@
 """Real data: edits of real facts, facts of real countries, and corrections of what was learnt.
 
-    python benchmarks/recall/real.py                         # all parts: 25 minutes of one core
+    python benchmarks/recall/real.py                         # all parts: 30 minutes of one core
     python benchmarks/recall/real.py --only updates          # some parts, by name
     python benchmarks/recall/real.py --edits 20 --out x.json # small: 5 minutes
     python benchmarks/recall/real.py --show                  # the tables of the committed result
