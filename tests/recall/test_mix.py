@@ -106,5 +106,10 @@ def test_a_loss_of_more_than_a_point_or_a_form_is_a_reason_not_to_commit() -> No
     assert worse(result("after", 0.895, 0.5), before) is None
     assert "0.850" in (worse(result("after", 0.85, 0.0), before) or "")
     assert "as trained" in (worse(result("after", 0.9, 0.0, verbatim=0.9), before) or "")
+    # One of forty questions is borne where more is answered on the whole, and not where less is.
+    forty = replace(before, items=40)
+    lost = result("after", 0.895, 0.0, verbatim=0.975)
+    assert worse(lost, forty) is not None and worse(replace(lost, held_out=0.95), forty) is None
+    assert worse(replace(lost, held_out=0.95, verbatim=0.95), forty) is not None
     few = replace(before, forms=10)
     assert worse(result("after", 0.8, 0.0, forms=10), few) is None

@@ -20,6 +20,7 @@ class Result:
         moved: KL(base || candidate) on texts of the base that were not trained, nats a token.
         perplexity: on the same texts; `known` the share of the base's answers that are still given.
         forms: how many wordings `held_out` counts; `derived_forms`, how many `derived` does.
+        items: how many questions `verbatim` counts.
         derived: as `held_out`, of what follows from several items; 1 where nothing does.
         by_kind: the same by how it follows.
     """
@@ -35,6 +36,7 @@ class Result:
     derived: float = 1.0
     derived_forms: int = 0
     by_kind: Mapping[str, float] = field(default_factory=dict[str, float])
+    items: int = 100
 
     @property
     def recall(self) -> float:
@@ -53,11 +55,16 @@ def chosen(results: Sequence[Result]) -> Result:
 def worse(after: Result, before: Result) -> str | None:
     """Why `after` is not kept in place of `before`; None where it is no worse.
 
-    A point is borne, and so is one form, which is more than a point where there are few.
+    A point is borne, and so is one form, which is more than a point where there are few; and one
+    question as trained, where recall as a whole rose.
     """
-    borne = max(A_POINT, 1 / before.forms) + 1e-9
-    for name, words in (("verbatim", "questions as trained"), ("held_out", "other wordings")):
+    form = max(A_POINT, 1 / before.forms)
+    question = max(form, 1 / before.items) if after.recall > before.recall else form
+    for name, words, borne in (
+        ("verbatim", "questions as trained", question),
+        ("held_out", "other wordings", form),
+    ):
         was, now = getattr(before, name), getattr(after, name)
-        if now < was - borne:
+        if now < was - borne - 1e-9:
             return f"of {words} {now:.3f} would be answered, {was:.3f} are now"
     return None

@@ -122,6 +122,7 @@ class Exam:
             perplexity=math.exp(texts.loss.sum() / texts.weight.sum()),
             known=_share(known.correct == known.weight),
             forms=max(1, len(held_out)),
+            items=max(1, len(verbatim)),
             derived=_share(followed),
             derived_forms=len(followed),
             by_kind={kind: _share(fine) for kind, fine in derived.items()},
