@@ -25,13 +25,9 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 from real_data import Part, counterfacts, countries, updates
 
-from loraloom.evals.writing import continuations, of_one_length
-from loraloom.lora.routing import BASE, Routing
-from loraloom.lora.segment import Segment
-from loraloom.pipeline.recall.bench import CURRENT, MAX_NEW_TOKENS, MemoryBench
+from loraloom.pipeline.recall.bench import CURRENT, MemoryBench
 from loraloom.pipeline.recall.learning import learn
 from loraloom.pipeline.recall.sleeping import sleep
 from loraloom.pipeline.recall.writing import write
@@ -120,8 +116,8 @@ def measured(folder: Path, part: Part) -> dict[str, Any]:
         bare = bench.sums(rows, [])[""]
         with bench.seated({CURRENT: bench.total}) as (trial,):
             sums = bench.sums(rows, [trial])[trial]
-            was = written(bench, part.neighbours, None)
-            now = written(bench, part.neighbours, trial)
+            was = bench.answers(part.neighbours, None)
+            now = bench.answers(part.neighbours, trial)
         router = Router.of(memory.state)
     by_memory, by_base = sums.correct == sums.weight, bare.correct == bare.weight
     ours = np.array([router.route(one.question).remembered for one in part.asked])
@@ -158,26 +154,6 @@ def compared(was: Sequence[str], now: Sequence[str], answers: set[str]) -> dict[
         "a stored answer": _share([_bare(one) in stored for one in now]),
         "not known": _share([_bare(one) == _bare(NOT_KNOWN) for one in now]),
     }
-
-
-def written(bench: MemoryBench, questions: Sequence[str], trial: str | None) -> list[str]:
-    """What is written for questions, as `MemoryBench.answers` does, prompts of one length together."""
-    prompts = [bench.prompt(question) for question in questions]
-    texts = [""] * len(prompts)
-    for places in of_one_length(prompts):
-        routing = BASE if trial is None else Routing((Segment(trial, 0, len(places)),))
-        with torch.no_grad(), bench.packed.route(routing) as model:
-            new = continuations(
-                model,
-                [prompts[place] for place in places],
-                bench.base.tokenizer,
-                task="causal_lm",
-                pad_id=bench.base.pad_id,
-                max_new_tokens=MAX_NEW_TOKENS,
-            )
-        for place, text in zip(places, new, strict=True):
-            texts[place] = text
-    return texts
 
 
 def _share(values: Sequence[Any]) -> float:
