@@ -140,7 +140,7 @@ class Event:
     """Something that happened, as one line of events.jsonl. `at` is seconds since the run began.
 
     Kinds: run_started, forecast, plan, trial_started, step, evaluated, best, waiting, running, pruned,
-    diverged, completed, failed, saved, race, winner, test, signals, note, run_finished.
+    diverged, completed, failed, saved, race, winner, test, signals, note, command, run_finished.
     """
 
     kind: str

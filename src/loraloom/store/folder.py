@@ -116,6 +116,11 @@ class RunFolder:
         return self.path / "events.jsonl"
 
     @property
+    def control_path(self) -> Path:
+        """Commands to the run (`store.control`)."""
+        return self.path / "control.jsonl"
+
+    @property
     def report_path(self) -> Path:
         return self.path / "report.html"
 
@@ -152,6 +157,10 @@ class RunFolder:
     def unlock(self) -> None:
         """Let go of the run."""
         self._lock.release()
+
+    def is_locked(self) -> bool:
+        """Whether a process works on this run, this one or another."""
+        return self._lock.is_taken()
 
     def drop_checkpoints(self) -> None:
         """Remove what only `--resume` needs: the run has ended as it should.

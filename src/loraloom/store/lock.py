@@ -4,7 +4,9 @@ ends, however it ends."""
 from __future__ import annotations
 
 import os
-from contextlib import suppress
+import time
+from collections.abc import Generator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import IO
 
@@ -12,6 +14,10 @@ try:
     import fcntl
 except ImportError:  # Windows: there two processes on one run are the user's own care
     fcntl = None
+
+TRIES = 3
+"""How often a lock is asked for: whoever looks whether it is taken has it for a moment."""
+PAUSE_SECONDS = 0.02
 
 
 class Lock:
@@ -35,21 +41,26 @@ class Lock:
             return True
         self.path.parent.mkdir(parents=True, exist_ok=True)
         file = self.path.open("a+")
-        if fcntl is not None:
-            try:
-                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError:
-                file.close()
-                return False
-            except OSError:
-                # A network drive without locks: better no lock than no run.
-                pass
+        # A network drive without locks: better no lock than no run.
+        if _flock(file) is False:
+            file.close()
+            return False
         file.seek(0)
         file.truncate()
         file.write(f"{os.getpid()}\n")
         file.flush()
         self._file = file
         return True
+
+    def is_taken(self) -> bool:
+        """Whether somebody has it. Where the system has no locks: whether anybody ever took it."""
+        if self._file is not None:
+            return True
+        try:
+            with self.path.open("r+") as file:
+                return _flock(file, tries=1) is not True
+        except OSError:
+            return False
 
     def holder(self) -> str:
         """The number of the process that took it last, or ""."""
@@ -62,3 +73,34 @@ class Lock:
         if self._file is not None:
             self._file.close()
             self._file = None
+
+
+def _flock(file: IO[str], tries: int = TRIES) -> bool | None:
+    """Lock an open file until it is closed: whether that worked; None where there are no locks."""
+    if fcntl is None:
+        return None
+    for attempt in range(tries):
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            time.sleep(PAUSE_SECONDS * (attempt + 1 < tries))
+        except OSError:
+            return None
+        else:
+            return True
+    return False
+
+
+@contextmanager
+def exclusively(handle: int) -> Generator[None]:
+    """Within it no other process is in the same place with the same file, where the system has locks."""
+    if fcntl is None:
+        yield
+        return
+    with suppress(OSError):
+        fcntl.flock(handle, fcntl.LOCK_EX)
+    try:
+        yield
+    finally:
+        with suppress(OSError):
+            fcntl.flock(handle, fcntl.LOCK_UN)
