@@ -45,11 +45,22 @@ class LoraloomError(Exception):
         )
         super().__init__(self.render())
 
+    def __reduce__(self) -> tuple[Any, ...]:
+        # An error of a worker arrives as the error that it is: its words are no arguments of its class.
+        return _restored, (type(self), self.args, vars(self))
+
     def render(self) -> str:
         """The message as a person reads it: one line a part."""
         head = f"{self.where}: {self.what}" if self.where else self.what
         parts = [("got", self.got), ("need", self.need), ("next", self.next)]
         return "\n".join([head, *(f"  {name}: {text}" for name, text in parts if text)])
+
+
+def _restored(kind: type[LoraloomError], args: tuple[Any, ...], words: dict[str, Any]) -> LoraloomError:
+    """What was pickled."""
+    error = kind.__new__(kind, *args)
+    vars(error).update(words)
+    return error
 
 
 def first_line(error: BaseException) -> str:

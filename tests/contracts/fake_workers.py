@@ -246,6 +246,7 @@ class FakeWorkers:
     """
 
     several = True
+    coming = False
 
     def __init__(
         self,

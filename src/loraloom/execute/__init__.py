@@ -33,8 +33,14 @@ class Executor(Protocol):
         itself, where any of them finds it; the pack of a single worker is kept as a whole."""
         ...
 
+    @property
+    def coming(self) -> bool:
+        """Whether workers are on their way, which `next` will tell of: a base may take long to load."""
+        ...
+
     def workers(self) -> Sequence[str]:
-        """Names of the workers that take orders."""
+        """Names of the workers that take orders: those that were there from the start, and those of
+        whom `next` has told that they joined, without those of whom it has told that they are lost."""
         ...
 
     def send(self, worker: str, orders: Sequence[Order]) -> None:
@@ -54,5 +60,5 @@ class Executor(Protocol):
         ...
 
     def close(self) -> None:
-        """Let the workers go."""
+        """Let the workers go, at once, whatever they do."""
         ...

@@ -13,6 +13,7 @@ class Inline:
     """An `Executor` of one worker."""
 
     several = False
+    coming = False
 
     def __init__(self, worker: Worker) -> None:
         self._worker = worker

@@ -19,7 +19,7 @@ from loraloom.pipeline.write_timer import WriteTimer
 from loraloom.train.orders import Kept, Report
 
 PATIENCE_SECONDS = 120.0
-"""How long a run without any worker waits for one."""
+"""How long a run without any worker waits for one, where none is on its way."""
 
 
 class Driver:
@@ -135,7 +135,7 @@ class Driver:
                 self.log.write_checkpoint(self._queue.to_plain(), self._queue.kept)
 
     def _require_workers(self) -> None:
-        if not self._packs:
+        if not self._packs and not self.executor.coming:
             raise RunError(
                 "all workers are lost",
                 got=f"none came back within {PATIENCE_SECONDS:g} s",

@@ -16,7 +16,7 @@ from loraloom.data.recognise import Recognised, recognise
 from loraloom.data.split import Splits, split
 from loraloom.errors import ConfigError, RequestError
 from loraloom.facts.data import data_facts
-from loraloom.facts.device import MODELS, device_facts
+from loraloom.facts.device import MODELS, DeviceFacts, device_facts
 from loraloom.facts.model import ModelFacts, model_facts, require_weights
 from loraloom.facts.speed import cores_share
 from loraloom.lora.base import Base, load_base, load_tokenizer
@@ -99,6 +99,7 @@ def prepare(
     race: bool = False,
     free_bytes: int | None = None,
     trials: int | None = None,
+    device: DeviceFacts | None = None,
 ) -> Prepared:
     """Read model, data and device, encode the data, decide every open value.
 
@@ -107,6 +108,7 @@ def prepare(
         free_bytes: plan as if this much of the device's memory were free; None for what is.
         trials: plan a search of so many candidates, where the request leaves it open;
             None for the rule's.
+        device: plan for it; None for the one that is here.
 
     With `weights`, as for training, whatever `loraloom check` finds without running the model is
     refused. Without them, what of that goes by the rows alone is a warning of the plan.
@@ -118,12 +120,11 @@ def prepare(
     data = read.encoded()
     if weights:
         _load_libraries(config)
-    device = device_facts()
-    device = replace(
-        device,
-        share=cores_share(device.kind),
-        free_bytes=device.free_bytes if free_bytes is None else free_bytes,
-    )
+    if device is None:
+        device = device_facts()
+        device = replace(device, share=cores_share(device.kind))
+    if free_bytes is not None:
+        device = replace(device, free_bytes=free_bytes)
     facts = Facts(model=read.model_for(data), data=data_facts(data), device=device)
     plan = make_plan(
         config if trials is None else replace(config, search=replace(config.search, trials=trials)),

@@ -4,6 +4,7 @@ how many train at once."""
 from __future__ import annotations
 
 import time
+from dataclasses import dataclass
 
 from loraloom.lora.device_faults import is_out_of_memory
 from loraloom.pipeline.candidates import job
@@ -15,8 +16,33 @@ TICKS = 2
 """Timed ticks of each size, after one that is not: the first pays for buffers."""
 
 
+@dataclass(frozen=True)
+class TimedPacks:
+    """What timing came to.
+
+    Attributes:
+        pack_size: how many candidates train at once here.
+        plan: how that follows from the times; None where nothing was timed.
+        note: that memory ran out on the way.
+    """
+
+    pack_size: int
+    plan: PackPlan | None = None
+    note: str | None = None
+
+
 def plan_of_packs(bench: Workbench, log: RunLog) -> int:
-    """How many candidates to train at once; told as an event of kind "plan".
+    """How many candidates to train at once; told as an event of kind "plan"."""
+    found = timed_packs(bench)
+    if found.note:
+        log.recorder.note(found.note)
+    if found.plan:
+        report(log, found.plan)
+    return found.pack_size
+
+
+def timed_packs(bench: Workbench) -> TimedPacks:
+    """How many candidates to train at once.
 
     A number that the user asked for is kept. Otherwise ticks of 1, 2, 4, ... throwaway candidates of the
     plan's setting are timed, up to what memory holds, and the smallest pack that is as good as the
@@ -24,20 +50,19 @@ def plan_of_packs(bench: Workbench, log: RunLog) -> int:
     """
     most = bench.prepared.plan.pack_size
     if bench.prepared.config.limits.max_packed != "auto" or most < 2:
-        return most
+        return TimedPacks(most)
     sizes = [size for size in (1, 2, 4, 8, 16, 32) if size < most] + [most]
     samples = timed_ticks(bench, sizes[0])
+    note = None
     for size, smaller in zip(sizes[1:], sizes, strict=False):
         more = _timed_if_they_fit(bench, size)
         if more is None:
-            log.recorder.note(f"memory ran out when {size} were tried at once: {smaller} are the most")
+            note = f"memory ran out when {size} were tried at once: {smaller} are the most"
             most = smaller
             break
         samples += more
-    tokens = samples[0].tokens
-    made = plan_pack(fit_costs(samples), tokens, most)
-    report(log, made)
-    return made.pack_size
+    made = plan_pack(fit_costs(samples), samples[0].tokens, most)
+    return TimedPacks(made.pack_size, made, note)
 
 
 def _timed_if_they_fit(bench: Workbench, size: int) -> list[Sample] | None:

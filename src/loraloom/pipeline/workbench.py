@@ -72,15 +72,16 @@ class Workbench:
         """Seat the candidates of a checkpoint where they were."""
         self.trainer.load_state_dict(kept.trainer)
         base = kept.run["base_score"]
-        self._take_base(base and score_of_plain(base))
+        self.take_base(base and score_of_plain(base))
 
     def measure_base(self) -> Score:
         """The bare base on validation: where every candidate starts."""
         score = self.score_base(self.prepared.data.validation, "validation")
-        self._take_base(score)
+        self.take_base(score)
         return score
 
-    def _take_base(self, score: Score | None) -> None:
+    def take_base(self, score: Score | None) -> None:
+        """What the bare base scores on validation."""
         self.base_score = score
         if self.trainer.gauge:
             self.trainer.gauge.base = score

@@ -118,7 +118,27 @@ class KeepEach:
     """Keep every candidate of the pack by itself, so that any worker can go on with it."""
 
 
-Order = Join | GoOn | Pause | End | Spare | Train | Evaluate | Keep | KeepEach
+@dataclass(frozen=True)
+class ScoreSaved:
+    """Score adapters together, read from where they were saved; the report's scores are theirs.
+
+    Attributes:
+        split: whose rows.
+        saved: candidates and the folders of their adapters; the bare base, as "", where none is named.
+    """
+
+    split: str
+    saved: Sequence[tuple[Candidate, Path]] = ()
+
+
+@dataclass(frozen=True)
+class TakeBase:
+    """What the bare base scores on validation: every candidate is held against it."""
+
+    score: Score | None
+
+
+Order = Join | GoOn | Pause | End | Spare | Train | Evaluate | Keep | KeepEach | ScoreSaved | TakeBase
 
 
 @dataclass(frozen=True)
@@ -205,7 +225,7 @@ class Report:
     Attributes:
         seats: those who train, in the order in which they joined.
         kept: what was kept while it obeyed; without orders, all who wait.
-        pack_size: how many it trains at once, where it has found that out by itself.
+        pack_size: how many it trains at once, where the worker decides that by itself.
     """
 
     worker: str

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 from loraloom.lora.device_faults import is_out_of_memory
@@ -23,8 +23,10 @@ from loraloom.train.orders import (
     Order,
     Pause,
     Report,
+    ScoreSaved,
     SeatView,
     Spare,
+    TakeBase,
     Train,
 )
 from loraloom.train.pack import PackTrainer
@@ -35,6 +37,8 @@ Save = Callable[[Seat, Path], float]
 """Saves a candidate's adapter in a folder, proves it, and gives the largest difference of logits."""
 Examine = Callable[[Seat, End], Examined | None]
 """Looks at a candidate that is about to leave; its last weights are still in place."""
+ScoreOf = Callable[[ScoreSaved], Mapping[str, Score]]
+"""Scores saved adapters on a split."""
 
 
 class Worker:
@@ -43,14 +47,26 @@ class Worker:
     Args:
         name: what reports are signed with.
         trainer: with those who trained or waited when a run stopped, if it goes on.
+        score: for `ScoreSaved`; None where nobody orders it.
+        take_base: for `TakeBase`; None where nobody orders it.
         shared: whether other workers may go on with what this one keeps.
+        pack_size: how many it trains at once, where it decides that by itself.
     """
 
     def __init__(
-        self, name: str, trainer: PackTrainer, save: Save, examine: Examine, *, shared: bool = False
+        self,
+        name: str,
+        trainer: PackTrainer,
+        save: Save,
+        examine: Examine,
+        *,
+        score: ScoreOf | None = None,
+        take_base: Callable[[Score | None], None] | None = None,
+        shared: bool = False,
+        pack_size: int | None = None,
     ) -> None:
-        self.name, self.trainer, self.shared = name, trainer, shared
-        self._save, self._examine = save, examine
+        self.name, self.trainer, self.shared, self.pack_size = name, trainer, shared, pack_size
+        self._save, self._examine, self._score, self._take_base = save, examine, score, take_base
         self._costs: dict[str, tuple[Score, float]] = {}
 
     def obey(self, orders: Sequence[Order]) -> Report:
@@ -86,7 +102,13 @@ class Worker:
                         self.trainer.keep(trial)
                         kept[trial] = self._kept(trial)
                         self.trainer.shelf.drop(trial)
-        return Report(self.name, events, scores, ended, self._views(), kept)
+                case ScoreSaved():
+                    assert self._score is not None, order
+                    scores |= self._score(order)
+                case TakeBase():
+                    assert self._take_base is not None, order
+                    self._take_base(order.score)
+        return Report(self.name, events, scores, ended, self._views(), kept, self.pack_size)
 
     def _ticks(self, seconds: float) -> list[Event]:
         until = time.monotonic() + seconds
