@@ -30,6 +30,7 @@ from loraloom.store.to_json import to_json
 
 SCHEMA_VERSION = 1
 ABOUT, JOURNAL, GENERATIONS = "memory.json", "journal.jsonl", "generations"
+PAGE = "report.html"
 KEPT_GENERATIONS = 2
 """On disk: the one that answers and the one before it, for whoever cuts the journal's last line off."""
 Part = Literal["fast", "slow"]
@@ -135,6 +136,11 @@ class Memory:
 
     def _generation(self, number: int) -> Path:
         return self.folder / GENERATIONS / f"{number:04d}"
+
+    def drop_page(self) -> None:
+        """Remove the page of the last report, which shows what is about to be forgotten."""
+        with as_it_was(self.folder / PAGE):
+            (self.folder / PAGE).unlink(missing_ok=True)
 
     def tidy(self) -> None:
         """Remove what a command left that was killed: half-written files, and adapters that the journal

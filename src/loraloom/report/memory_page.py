@@ -16,8 +16,6 @@ from loraloom.report.words import FOLLOWS, MISSING
 MOST_DECISIONS = 1000
 """In the table of decisions; the journal has all of them."""
 OUTCOMES = {"insert": "written", "reinforce": "seen again", "supersede": "replaced", "skip": "refused"}
-FORGOTTEN = "(forgotten)"
-"""In place of an answer that the memory was made to forget."""
 SUPPRESSED = (
     "Suppressed, not erased: a few steps of training could bring it back, and the journal still has its"
     " words."
@@ -40,7 +38,6 @@ class Known:
     """
 
     item: Record
-    answer: str
     standing: str
     by: str
     answered: str
@@ -91,7 +88,7 @@ class Gone:
 def render_memory(
     document: Mapping[str, Any], writes: Sequence[Record], facts: Sequence[Record] = ()
 ) -> str:
-    """The page as text.
+    """The page as text. What was forgotten is left out of all of these already.
 
     Args:
         document: what `recall report --json` prints.
@@ -99,8 +96,7 @@ def render_memory(
         facts: what `recall report --graph --json` prints.
     """
     items = {item["id"]: item for item in document["items"]}
-    hidden = {name for name, item in items.items() if item["standing"] == "forgotten"}
-    decisions = [one for write in writes for one in _decided(write, hidden)]
+    decisions = [one for write in writes for one in _decided(write)]
     return drawn(
         "memory.html.j2",
         memory_figures(document),
@@ -160,29 +156,24 @@ def _known_one(item: Record, by: str) -> Known:
     kept = "waiting" if item["wake"] is None else "known"
     standing = {"kept": kept, "superseded": "replaced"}.get(item["standing"], "forgotten")
     answered = {True: "yes", False: "no", None: ""}[item["answered"]]
-    answer = FORGOTTEN if standing == "forgotten" else item["answer"]
-    return Known(item, answer, standing, by, answered, item["other_wordings"])
+    return Known(item, standing, by, answered, item["other_wordings"])
 
 
-def _decided(write: Record, hidden: set[str]) -> list[Decided]:
+def _decided(write: Record) -> list[Decided]:
     rows: list[Decided] = []
     for one in write["decisions"]:
-        item, other = one["item"], one["other"]
-        reason = str(one["reason"])
-        if one["outcome"] == "supersede" and other in hidden:
-            reason = f"in place of {other}"  # its words would give away what was forgotten
+        item = one["item"]
         terms = dict(one["terms"])
         terms.pop("scope_needed", None)
         needed = one.get("threshold")
-        name = item["id"] or other or ""
         rows.append(
             Decided(
                 write["at"],
-                name,
+                item["id"] or one["other"] or "",
                 OUTCOMES[one["outcome"]],
                 item["question"],
-                FORGOTTEN if name in hidden else item["answer"],
-                reason,
+                item["answer"],
+                one["reason"],
                 "" if needed is None else f"{needed:.2f}",
                 terms,
             )

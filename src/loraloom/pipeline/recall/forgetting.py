@@ -112,6 +112,7 @@ def forget(folder: Path, name: str, watch: Watch, *, rebuild: bool = False) -> T
         if entry.wake is None:
             # Only the journal knows of it.
             generation = memory.state.generation
+            memory.drop_page()
             memory.record({**record, "generation": generation, "losses": {}, "proof": None})
         else:
             _forget_learnt(memory, entry, others, record, watch)
@@ -147,6 +148,7 @@ def _forget_learnt(
             got=fault,
             next=f"loraloom recall forget {memory.folder} {entry.id} --rebuild trains anew without it",
         )
+    memory.drop_page()
     memory.commit(writers, done)
 
 

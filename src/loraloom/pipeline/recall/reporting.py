@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -15,16 +15,15 @@ from loraloom.pipeline.recall.bench import CURRENT, MemoryBench, Watch
 from loraloom.pipeline.recall.exam import Answered, Exam
 from loraloom.pipeline.recall.routes import MapReport, map_reports
 from loraloom.recall.derived import learnt_forms
+from loraloom.recall.forgotten import FORGOTTEN, Forgotten
 from loraloom.recall.forms import trained_forms
 from loraloom.recall.graph import Drawn, drawn
 from loraloom.recall.journal import as_it_was
-from loraloom.recall.memory import Memory, opened
-from loraloom.recall.state import Entry
+from loraloom.recall.memory import PAGE, Memory, opened
+from loraloom.recall.state import Entry, State
 from loraloom.recall.verdict import Result
 from loraloom.report.memory_page import render_memory
 from loraloom.store.disk import write_whole
-
-PAGE = "report.html"
 
 
 @dataclass(frozen=True)
@@ -115,18 +114,23 @@ def report(folder: Path, watch: Watch) -> Report:
                 part: {"rank": update.rank, "bytes": _bytes(memory, part)}
                 for part, update in bench.parts.items()
             }
+        hidden = Forgotten(memory.state)
         found = Report(
             memory,
-            [_listed(entry, answered) for entry in memory.state.entries.values()],
-            memory.state.refused,
+            [_listed(entry, answered, hidden) for entry in memory.state.entries.values()],
+            [hidden.decision(one) for one in memory.state.refused],
             _by_wake(known, answered, memory.state.wakes),
             None if base is None else base.result,
             None if answered is None else answered.result,
             growth,
             maps,
         )
-        writes = [record for record in memory.journal.records if record["op"] == "write"]
-        facts = [asdict(one) for one in drawn(list(memory.state.entries.values()))]
+        writes = [
+            {**record, "decisions": [hidden.decision(one) for one in record["decisions"]]}
+            for record in memory.journal.records
+            if record["op"] == "write"
+        ]
+        facts = [asdict(one) for one in _facts(memory.state)]
         text = render_memory(found.to_json(), writes, facts)
         with as_it_was(found.page):
             write_whole(found.page, text.encode("utf-8", "replace"))
@@ -136,7 +140,16 @@ def report(folder: Path, watch: Watch) -> Report:
 def graph(folder: Path) -> tuple[Memory, list[Drawn]]:
     """The facts of a memory, as the journal has them; nothing is measured."""
     with opened(folder) as memory:
-        return memory, drawn(list(memory.state.entries.values()))
+        return memory, _facts(memory.state)
+
+
+def _facts(state: State) -> list[Drawn]:
+    """Every fact that was written, without the objects of those that were forgotten."""
+    hidden = Forgotten(state)
+    return [
+        replace(one, object=FORGOTTEN) if hidden.hides(state.entries[one.item].item) else one
+        for one in drawn(list(state.entries.values()))
+    ]
 
 
 def _bytes(memory: Memory, part: Any) -> int:
@@ -144,13 +157,13 @@ def _bytes(memory: Memory, part: Any) -> int:
     return 0 if folder is None else (folder / "adapter_model.safetensors").stat().st_size
 
 
-def _listed(entry: Entry, answered: Answered | None) -> dict[str, Any]:
+def _listed(entry: Entry, answered: Answered | None, hidden: Forgotten) -> dict[str, Any]:
     item = entry.item
     return {
         "id": item.id,
         "kind": item.kind,
         "question": item.question,
-        "answer": item.answer,
+        "answer": hidden.answer(item),
         "standing": entry.standing,
         "wake": entry.wake,
         "consolidated": entry.consolidated,
