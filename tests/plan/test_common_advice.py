@@ -17,6 +17,7 @@ from loraloom.cli.main import app
 from loraloom.config.asked import AdapterConfig, Config, LimitsConfig, SearchConfig, TrainingConfig
 from loraloom.config.keys import keys
 from loraloom.lora.layer import LoRALinear
+from loraloom.plan import handbook
 from loraloom.plan.common_advice import ITEMS, SUBJECTS, about
 from loraloom.plan.goals import GOALS
 from loraloom.plan.planner import Facts, Plan, make_plan
@@ -84,6 +85,13 @@ def test_what_is_overruled_names_its_source() -> None:
         assert re.search(r"arXiv:\d{4}\.\d{5}|/|sweep|table|derived here \(.+\)", item.overruled), (
             item.says
         )
+
+
+def test_what_no_trial_compared_is_not_said_to_be_overruled() -> None:
+    (item,) = [item for item in ITEMS if item.status == "untested"]
+    assert item.says.startswith("Spatial memory: dropout") and not item.overruled
+    (row,) = [line for line in handbook.page().splitlines() if item.says in line]
+    assert "| no: not compared |" in row
 
 
 @pytest.fixture

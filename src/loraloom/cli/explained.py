@@ -88,7 +88,8 @@ def _advice(advice: Advice) -> list[str]:
 
 
 def _common(item: Item) -> str:
-    followed = f"Not followed ({item.overruled})" if item.overruled else "Followed"
+    against = "not compared" if item.untested else item.overruled
+    followed = f"Not followed ({against})" if against else "Followed"
     return f"{item.says} {followed}: {item.because}"
 
 

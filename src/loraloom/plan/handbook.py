@@ -89,19 +89,22 @@ def _setting(found: Explanation, level: str) -> Iterator[str]:
 def _mention(items: Sequence[Item]) -> str:
     """How many pieces of advice there are on a setting, and below which headings."""
     told = f"{len(items)} {'piece' if len(items) == 1 else 'pieces'}"
-    overruled = sum(item.status == "overruled" for item in items)
-    if overruled:
-        told += f", {overruled} not followed"
+    left = sum(item.status != "followed" for item in items)
+    if left:
+        told += f", {left} not followed"
     titles = [subject.title for subject in SUBJECTS if any(item in items for item in subject.items)]
     return f"{told}: {', '.join(f'[{title}](#{_anchor(title)})' for title in titles)}"
 
 
 def _common_advice() -> Iterator[str]:
-    overruled = sum(item.status == "overruled" for item in ITEMS)
+    overruled, untested = (
+        sum(item.status == status for item in ITEMS) for status in ("overruled", "untested")
+    )
     yield "## Common advice\n"
     yield "What is recommended for LoRA again and again, in our own words, and what loraloom does with"
-    yield f"it. Of {len(ITEMS)} pieces {overruled} are not followed: beside each stands the source that"
-    yield "speaks against it.\n"
+    yield f"it. Of {len(ITEMS)} pieces {overruled} are overruled: beside each stands the source that"
+    yield f"speaks against it. {untested} more is not followed, though no trial has compared it with"
+    yield "what is done instead.\n"
     for subject in SUBJECTS:
         yield from _subject(subject)
 
@@ -116,7 +119,11 @@ def _subject(subject: Subject) -> Iterator[str]:
 
 
 def _row(item: Item) -> tuple[str, ...]:
-    followed = f"no: {item.overruled}" if item.overruled else "yes"
+    followed = {
+        "followed": "yes",
+        "overruled": f"no: {item.overruled}",
+        "untested": "no: not compared",
+    }[item.status]
     by = dict.fromkeys(_by(what) for what in item.by if not what.startswith("test "))
     return (item.says, followed, item.because, ", ".join(by))
 

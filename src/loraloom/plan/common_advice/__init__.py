@@ -1,6 +1,6 @@
 """What is commonly advised for LoRA, in our own words, and what became of it here.
 
-Pieces of it disagree with one another and with measurements. An item that is not followed names the
+Pieces of it disagree with one another and with measurements. An item that is overruled names the
 source that speaks against it.
 """
 

@@ -33,10 +33,14 @@ class Item:
     because: str
     by: tuple[str, ...]
     overruled: str = ""
-    """Source that speaks against it; empty where it is followed."""
+    """Source that speaks against it; empty where none does."""
+    untested: bool = False
+    """It is not followed, and nobody has compared it with what is done instead."""
 
     @property
     def status(self) -> str:
+        if self.untested:
+            return "untested"
         return "overruled" if self.overruled else "followed"
 
     @property
@@ -63,3 +67,8 @@ def followed(says: str, because: str, *by: str) -> Item:
 def overruled(says: str, because: str, source: str, *by: str) -> Item:
     """`by` names what is done instead."""
     return Item(says, because, by, source)
+
+
+def untested(says: str, because: str, *by: str) -> Item:
+    """`by` names what is done instead, though the two were not compared."""
+    return Item(says, because, by, untested=True)

@@ -16,6 +16,7 @@ from loraloom.plan.common_advice.item import (
     Subject,
     followed,
     overruled,
+    untested,
 )
 
 SUBJECTS = (
@@ -283,11 +284,10 @@ SUBJECTS = (
                 "Three passes at least.",
                 "preset memory-spatial",
             ),
-            overruled(
+            untested(
                 "Spatial memory: dropout of about 0.1.",
-                "None: every step of a route has to be right, and ways that nobody went are found"
-                " without it. The two were not compared.",
-                "benchmarks/recall/spatial.json",
+                "None, since every step of a route has to be right. Ways that nobody went are found"
+                " without it; whether they would be with it, no trial has shown.",
                 "preset memory-spatial",
             ),
         ),
