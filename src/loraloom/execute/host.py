@@ -8,10 +8,12 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from importlib import import_module, metadata
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from loraloom.errors import RunError
-from loraloom.train.worker import Worker
+
+if TYPE_CHECKING:  # slow to import, and only the factory needs it
+    from loraloom.train.worker import Worker
 
 
 @dataclass(frozen=True)

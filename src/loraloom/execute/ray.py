@@ -14,6 +14,7 @@ import logging
 import math
 import os
 import signal
+import socket
 import threading
 import time
 from collections import deque
@@ -23,10 +24,9 @@ from importlib.util import find_spec
 from itertools import count
 from pathlib import Path
 from secrets import token_hex
-from socket import gethostname
 from typing import Any
 
-from loraloom.errors import LoraloomError, RequestError, RunError, first_line
+from loraloom.errors import LoraloomError, RequestError, RunError, StoreError, first_line
 from loraloom.execute import Joined, Lost
 from loraloom.execute.host import Invitation, join
 from loraloom.train.orders import Order, Report
@@ -34,6 +34,8 @@ from loraloom.train.orders import Order, Report
 WAIT = "LORALOOM_CLUSTER_WAIT"
 """Seconds that a cluster may take to bring machines that it does not have yet, as autoscaling ones
 do."""
+CONNECT_SECONDS = 10.0
+"""How long an address may take to answer."""
 PLACE_SECONDS = 120.0
 """How long a worker may wait for a place that the cluster has, and that others may be using."""
 LOAD_SECONDS = 1800.0
@@ -124,6 +126,7 @@ def connect() -> Cluster:
             need="HOST:PORT of the cluster, asked from one of its own machines",
             next="run loraloom there (ray job submit, ray exec), where the run folder is",
         )
+    _require_listener(address)
     for name, value in SETTINGS.items():
         os.environ.setdefault(name, value)
     import ray
@@ -144,6 +147,26 @@ def connect() -> Cluster:
                 next="ray status; docs/cluster.md says how one is started",
             ) from error
     return Cluster(own=True)
+
+
+def _require_listener(address: str) -> None:
+    """Ray itself tries an address where nobody listens for a quarter of an hour.
+
+    Raises:
+        RequestError: it is such an address.
+    """
+    host, _, port = address.rpartition(":")
+    if not port.isdigit():
+        return  # "auto", "local", or something that Ray refuses at once
+    try:
+        socket.create_connection((host.strip("[]"), int(port)), CONNECT_SECONDS).close()
+    except (OSError, OverflowError) as error:
+        raise RequestError(
+            f"no Ray cluster answers at {address}",
+            got=first_line(error),
+            need="RAY_ADDRESS as `ray start --head` has printed it, or none for one of this machine",
+            next="see whether it runs, and whether this machine may reach it",
+        ) from error
 
 
 @contextlib.contextmanager
@@ -211,7 +234,7 @@ class Post:
             seen = Path(file).read_text()
         except OSError as error:
             seen = str(error)
-        return f"{gethostname()}, process {os.getpid()}", seen
+        return f"{socket.gethostname()}, process {os.getpid()}", seen
 
     def begin(self, name: str, invitation: Invitation) -> None:
         """Make the worker; errors as in `join`."""
@@ -263,13 +286,19 @@ class RayWorkers:
         self._patience = wait_seconds()
         self._hands: dict[str, _Hand] = {}
         self._news: deque[Report | Lost | Joined] = deque()
-        self._names = count(1)
+        self._names = count()
         self._failures = 0
         self._refusal: Exception | None = None
         self._next_look = 0.0
         self._token = token_hex(16)
         self._sign = folder / f".cluster-{self._token[:8]}.part"
         self._sign.write_text(self._token)
+        self._look_after()
+
+    @property
+    def coming(self) -> bool:
+        """Whether workers are on their way."""
+        return any(not hand.working for hand in self._hands.values())
 
     def workers(self) -> Sequence[str]:
         return [name for name, hand in self._hands.items() if hand.working]
@@ -282,7 +311,7 @@ class RayWorkers:
         self._hands[worker] = hand  # last: whoever waits longest is heard first
 
     def next(self, timeout: float | None = None) -> Report | Lost | Joined | None:
-        """As the protocol says; as long as all workers are on their way, the time does not count.
+        """As the protocol says.
 
         Raises:
             LoraloomError: no worker can be brought up; what the last one said.
@@ -292,7 +321,7 @@ class RayWorkers:
             self._look_after()
             left = until - time.monotonic()
             self._listen(max(0.0, min(left, LOOK_SECONDS)))
-            if left <= 0 and (self.workers() or not self._hands):
+            if left <= 0:
                 break
         return self._news.popleft() if self._news else None
 
@@ -341,7 +370,7 @@ class RayWorkers:
         elif not hand.machine:
             hand.machine, seen = answer
             if seen != self._token:
-                self._lose(name, f"it does not see the run folder {self._folder} ({seen})")
+                self._refuse(name, self._blind(hand.machine, seen))
                 return
             hand.until = time.monotonic() + LOAD_SECONDS
             hand.call = hand.actor.begin.remote(name, self._invitation)
@@ -349,6 +378,15 @@ class RayWorkers:
             hand.until, hand.working = math.inf, True
             self._failures = 0
             self._news.append(Joined(name))
+
+    def _blind(self, machine: str, seen: str) -> StoreError:
+        return StoreError(
+            "a machine of the Ray cluster does not see the run folder",
+            where=f"{self._folder} on {machine}",
+            got=f"{seen}, where this machine has just written a mark",
+            need="one folder that all machines share, under the same path",
+            next="put the runs on a shared filesystem: --output-dir FOLDER",
+        )
 
     # -- coming and going
     # ---------------------------------------------------------------------------------------
@@ -361,8 +399,11 @@ class RayWorkers:
         self._next_look = now + LOOK_SECONDS
         for name, hand in list(self._hands.items()):
             if now > hand.until:
-                doing = "base and data were read" if hand.machine else "it had a place on the cluster"
-                self._lose(name, f"it was given up before {doing}")
+                late = f"base and data were not read within {LOAD_SECONDS:g} s"
+                if not hand.machine:
+                    seconds = PLACE_SECONDS + self._patience
+                    late = f"it had no place within {seconds:g} s, as others use the cluster"
+                self._lose(name, late)
         room = math.inf if self._patience else self._cluster.places(self._needs)
         if self._failures <= self._wanted + SPARE_FAILURES:
             for _ in range(int(min(self._wanted, room) - len(self._hands))):
@@ -373,7 +414,7 @@ class RayWorkers:
     def _hire(self) -> None:
         import ray
 
-        name = f"ray{next(self._names)}"
+        name = f"w{next(self._names)}"
         kind = ray.remote(Post).options(
             num_gpus=self._needs.gpus, num_cpus=self._needs.cores, max_restarts=0, max_task_retries=0
         )
@@ -384,8 +425,9 @@ class RayWorkers:
     def _refuse(self, name: str, cause: Exception) -> None:
         """A worker could not be made. What loraloom says on purpose will not change: nobody is asked for
         in its place."""
-        self._wanted -= isinstance(cause, LoraloomError)
-        self._lose(name, str(cause))
+        if isinstance(cause, LoraloomError):
+            self._wanted -= 1
+        self._lose(name, first_line(cause))
         self._refusal = cause
 
     def _lose(self, name: str, reason: str) -> None:
