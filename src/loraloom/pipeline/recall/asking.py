@@ -99,4 +99,5 @@ def _found(bench: MemoryBench, questions: list[str]) -> list[Found | None]:
         place = int(near_N.argmax())
         item = items[place]
         found.append(Found(item.id, item.question, item.answer, float(near_N[place])))
+    bench.states.keep()
     return found

@@ -34,6 +34,7 @@ from loraloom.lora.packed import PackedModel
 from loraloom.lora.routing import BASE, Routing
 from loraloom.lora.segment import Segment
 from loraloom.pipeline.adapters import base_folder
+from loraloom.pipeline.recall.keys import States
 from loraloom.pipeline.recall.update import SCALE, Update, place, read_update
 from loraloom.plan.planner import Facts, Plan, candidate, make_plan
 from loraloom.recall.forms import Form
@@ -285,6 +286,11 @@ class MemoryBench:
             for number, text in zip(lot, texts, strict=True):
                 found[number] = text
         return found
+
+    @cached_property
+    def states(self) -> States:
+        """Hidden states of the bare base, of stored questions and of others."""
+        return States(self)
 
     def tokens(self, text: str) -> int:
         """How many tokens a text has."""

@@ -150,6 +150,7 @@ def _forget_learnt(
         )
     memory.drop_page()
     memory.commit(writers, done)
+    bench.states.keep()
 
 
 @dataclass(frozen=True)

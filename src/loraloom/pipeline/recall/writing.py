@@ -63,6 +63,7 @@ def write(
         )
         if not dry_run:
             memory.record({"op": "write", "decisions": [asdict(one) for one in decisions]})
+            bench.states.keep()
         return memory, decisions
 
 
