@@ -33,6 +33,7 @@ COMMANDS = (
     "runs",
     "compare",
     "report",
+    "serve",
     "adapter",
     "ship",
     "recall",

@@ -32,6 +32,9 @@ class Forecast:
     measured: str
     verdict: str
     parts: tuple[Part, ...]
+    total: float
+    high: float
+    """In bytes or seconds: what was expected, and the most."""
 
 
 def forecasts(result: RunResult, events: Iterable[Event]) -> list[Forecast]:
@@ -73,6 +76,8 @@ def _forecast(
         measured=words(measured) if measured > 0 else "not measured",
         verdict=f"{measured / total - 1:+.0%} against the forecast, {where}" if measured > 0 else "",
         parts=tuple(sorted(parts, key=lambda part: -part.share)),
+        total=total,
+        high=high,
     )
 
 

@@ -30,7 +30,7 @@ def drawn(template: str, figures: Sequence[Figure], scripts: Sequence[str], **va
     """
     placed = [{**figure, "place": f"plot-{place}"} for place, figure in enumerate(figures, start=1)]
     return (
-        _environment()
+        environment(TEMPLATES)
         .get_template(template)
         .render(
             figures=plain(placed),
@@ -44,9 +44,10 @@ def drawn(template: str, figures: Sequence[Figure], scripts: Sequence[str], **va
 
 
 @cache
-def _environment() -> Environment:
+def environment(folder: Path) -> Environment:
+    """The templates in a folder. Everything that they are given is escaped."""
     return Environment(
-        loader=FileSystemLoader(TEMPLATES),
+        loader=FileSystemLoader(folder),
         autoescape=True,
         undefined=StrictUndefined,
         trim_blocks=True,

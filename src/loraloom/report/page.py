@@ -7,8 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from loraloom.diagnose.order import rank
-from loraloom.records import Advice, Finding, Trial
+from loraloom.records import Advice, Trial
 from loraloom.report.commands import (
     load_snippet,
     reproduce_command,
@@ -17,38 +16,18 @@ from loraloom.report.commands import (
     train_command,
     try_command,
 )
+from loraloom.report.findings import findings
 from loraloom.report.forecast import forecasts
 from loraloom.report.frame import drawn
 from loraloom.report.headline import headline
 from loraloom.report.importance import importance_of
 from loraloom.report.landscape import search_figures
 from loraloom.report.modules import module_figures
-from loraloom.report.plots import figures, read_curves, role
-from loraloom.report.table import Column, columns, mark, setting
+from loraloom.report.plots import figures, read_curves
+from loraloom.report.table import columns, row, scores_first, setting
 from loraloom.report.words import duration, held_in, number
 from loraloom.store.folder import RunFolder, write_atomically
-from loraloom.store.result import RunResult
 from loraloom.store.samples import read_samples
-
-SCORES_FIRST = {"trial": 0, "metric": 1, "test": 2}
-
-
-@dataclass(frozen=True)
-class Cell:
-    """A cell of the table of candidates; `order` is what the page sorts by, empty for
-    what is not known."""
-
-    text: str
-    order: str
-
-
-@dataclass(frozen=True)
-class Row:
-    trial: str
-    role: str
-    mark: str
-    reason: str
-    cells: tuple[Cell, ...]
 
 
 @dataclass(frozen=True)
@@ -78,8 +57,7 @@ def render(folder: RunFolder) -> str:
     """The page as text. Everything that came from data, labels or names is escaped, and
     no script but ours may run."""
     result = folder.result()
-    # Scores come first: on a phone the rest of a row lies beyond the edge.
-    shown = sorted(columns(result), key=lambda column: SCORES_FIRST.get(column.key, len(SCORES_FIRST)))
+    shown = scores_first(columns(result))
     events = list(folder.events())
     curves = figures(
         result, read_curves(events, {trial.id: trial.planned_steps for trial in result.trials})
@@ -99,12 +77,12 @@ def render(folder: RunFolder) -> str:
         headline=headline(result),
         took=duration(result.seconds),
         columns=shown,
-        rows=[_row(result, trial, shown) for trial in result.ranked()],
+        rows=[row(result, trial, shown) for trial in result.ranked()],
         importance=importance_of(result),
         forecasts=forecasts(result, events),
         samples=read_samples(folder),
         settings=_settings(folder.resolved(), result.trial(result.best)),
-        findings=_findings(result),
+        findings=findings(result),
         environment={key: number(value) for key, value in result.environment.items()},
         resume=resume_command(folder, result),
         reproduce=reproduce_command(folder, result),
@@ -114,17 +92,6 @@ def render(folder: RunFolder) -> str:
         ask=try_command(folder, result),
         serve=serve_command(folder, result),
     )
-
-
-def _row(result: RunResult, trial: Trial, shown: list[Column]) -> Row:
-    cells = tuple(Cell(column.cell(result, trial), _order(column, result, trial)) for column in shown)
-    return Row(trial.id, role(result, trial), mark(result, trial), trial.reason or "", cells)
-
-
-def _order(column: Column, result: RunResult, trial: Trial) -> str:
-    value = column.order(result, trial) if column.order else column.cell(result, trial)
-    # Only NaN differs from itself.
-    return "" if value != value else str(value)
 
 
 def _settings(resolved: Mapping[str, Advice], best: Trial | None) -> dict[str, list[Setting]]:
@@ -138,11 +105,3 @@ def _settings(resolved: Mapping[str, Advice], best: Trial | None) -> dict[str, l
         )
         grouped.setdefault(key.partition(".")[0], []).append(line)
     return grouped
-
-
-def _findings(result: RunResult) -> list[tuple[str, Finding]]:
-    """Findings of the run and of its trials, each with the trial it is about: faults
-    first, causes before effects."""
-    found = [("", finding) for finding in result.findings]
-    found += [(trial.id, finding) for trial in result.trials for finding in trial.findings]
-    return sorted(found, key=lambda item: rank(item[1]))

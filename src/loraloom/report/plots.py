@@ -11,7 +11,7 @@ from typing import Any
 
 from loraloom.config import names
 from loraloom.records import Event, Trial
-from loraloom.report.table import mark, setting
+from loraloom.report.table import mark, role, setting
 from loraloom.report.words import metric_words, number, with_error
 from loraloom.store.result import RunResult
 
@@ -56,29 +56,40 @@ class Curves:
     """Step of each trial's best checkpoint."""
 
 
-def read_curves(events: Iterable[Event], planned_steps: Mapping[str, int]) -> Curves:
-    """Sort events into curves.
+class CurveReader:
+    """Events sorted into curves, one by one.
 
     Args:
         planned_steps: of each trial, to tell how far a training step is on its own way.
     """
-    curves = Curves()
-    planned = dict(planned_steps)
-    for event in events:
-        if event.trial is None:
-            continue
+
+    def __init__(self, planned_steps: Mapping[str, int]) -> None:
+        self.curves = Curves()
+        self._planned = dict(planned_steps)
+
+    def take(self, event: Event) -> None:
+        """One event more."""
+        trial, step = event.trial, event.step or 0
+        if trial is None:
+            return
         if event.kind == "trial_started" and event.data.get("planned_steps"):
-            planned[event.trial] = int(event.data["planned_steps"])
-        share = (event.step or 0) / planned[event.trial] if planned.get(event.trial) else math.nan
+            self._planned[trial] = int(event.data["planned_steps"])
+        share = step / self._planned[trial] if self._planned.get(trial) else math.nan
         if event.kind == "step":
-            curve = curves.training.setdefault(event.trial, Curve())
-            curve.add(
-                event.step or 0, share, _float(event.data.get("epoch")), _float(event.data.get("loss"))
-            )
+            curve = self.curves.training.setdefault(trial, Curve())
+            curve.add(step, share, _float(event.data.get("epoch")), _float(event.data.get("loss")))
         elif event.kind == "evaluated":
-            _add_scores(curves, event, share)
+            _add_scores(self.curves, event, share)
         elif event.kind == "best" and event.step is not None:
-            curves.best_steps[event.trial] = event.step
+            self.curves.best_steps[trial] = event.step
+
+
+def read_curves(events: Iterable[Event], planned_steps: Mapping[str, int]) -> Curves:
+    """Sort events into curves, as `CurveReader` does."""
+    reader = CurveReader(planned_steps)
+    for event in events:
+        reader.take(event)
+    curves = reader.curves
     for trial, curve in curves.training.items():
         _fill_epochs(
             curve, [by_trial[trial] for by_trial in curves.measured.values() if trial in by_trial]
@@ -101,14 +112,6 @@ def figures(result: RunResult, curves: Curves) -> list[Figure]:
     ]
     drawn.append(_training_figure(result, curves.training))
     return [figure for figure in drawn if figure["traces"]]
-
-
-def role(result: RunResult, trial: Trial) -> str:
-    """How a candidate is drawn: best, default, pruned, diverged, failed or other."""
-    marked = mark(result, trial)
-    if marked:
-        return marked
-    return trial.status if trial.status in ("pruned", "diverged", "failed") else "other"
 
 
 def thinned(values: Sequence[float], most: int) -> list[tuple[int, float]]:

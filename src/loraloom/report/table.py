@@ -23,6 +23,25 @@ STATUS_STYLES = {
     "running": "cyan",
     "waiting": "dim",
 }
+SCORES_FIRST = {"trial": 0, "metric": 1, "test": 2}
+
+
+@dataclass(frozen=True)
+class Cell:
+    """A cell of the table of candidates; `order` is what the page sorts by, empty for
+    what is not known."""
+
+    text: str
+    order: str
+
+
+@dataclass(frozen=True)
+class Row:
+    trial: str
+    role: str
+    mark: str
+    reason: str
+    cells: tuple[Cell, ...]
 
 
 @dataclass(frozen=True)
@@ -108,6 +127,30 @@ def mark(result: RunResult, trial: Trial) -> str:
     if trial.id == result.best:
         return "best"
     return "default" if trial.id == result.default else ""
+
+
+def role(result: RunResult, trial: Trial) -> str:
+    """How a candidate is drawn: best, default, pruned, diverged, failed or other."""
+    marked = mark(result, trial)
+    if marked:
+        return marked
+    return trial.status if trial.status in ("pruned", "diverged", "failed") else "other"
+
+
+def row(result: RunResult, trial: Trial, shown: Sequence[Column]) -> Row:
+    cells = tuple(Cell(column.cell(result, trial), _order(column, result, trial)) for column in shown)
+    return Row(trial.id, role(result, trial), mark(result, trial), trial.reason or "", cells)
+
+
+def _order(column: Column, result: RunResult, trial: Trial) -> str:
+    value = column.order(result, trial) if column.order else column.cell(result, trial)
+    # Only NaN differs from itself.
+    return "" if value != value else str(value)
+
+
+def scores_first(shown: Sequence[Column]) -> list[Column]:
+    """Columns in the order of a page: on a phone the rest of a row lies beyond the edge."""
+    return sorted(shown, key=lambda column: SCORES_FIRST.get(column.key, len(SCORES_FIRST)))
 
 
 def test_metric(metric: str) -> str:

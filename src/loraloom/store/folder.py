@@ -207,7 +207,7 @@ class RunFolder:
     def events(self) -> Iterator[Event]:
         """All events in the order of the file. A line that a crash left torn is passed over."""
         for line in self.log:
-            event = _event(line)
+            event = event_of_line(line)
             if event is not None:
                 yield event
 
@@ -322,7 +322,8 @@ def _runs_beside(path: Path) -> str | None:
     )
 
 
-def _event(line: bytes) -> Event | None:
+def event_of_line(line: bytes) -> Event | None:
+    """The event of a line of events.jsonl; None where a crash left it torn."""
     try:
         data = json.loads(line)
         return Event(

@@ -33,28 +33,50 @@ OF_RUN = (
 NOT_METRICS = frozenset({"split", "progress", "epoch", "metric", "step"})
 
 
-def replay(name: str, events: Iterable[Event]) -> RunResult:
-    """Fold `events` into a result.
+class Replay:
+    """Events folded into a result, one by one.
 
     A trial that never ended keeps the status "running" and its last scores. The run is "interrupted"
     unless a `run_finished` event says otherwise. What no event tells (environment, findings, tokens)
     stays empty.
     """
-    result = RunResult(name=name, verb="", status="interrupted", model="", task="", started_at="")
-    trials: dict[str, Trial] = {}
-    began: dict[str, float] = {}
-    for event in events:
+
+    def __init__(self, name: str) -> None:
+        self._result = RunResult(
+            name=name, verb="", status="interrupted", model="", task="", started_at=""
+        )
+        self._trials: dict[str, Trial] = {}
+        self._began: dict[str, float] = {}
+
+    def take(self, event: Event) -> None:
+        """One event more."""
+        result, trials = self._result, self._trials
         result.seconds = max(result.seconds, event.at)
         if event.trial is None:
             _take_run(result, event)
-            continue
+            return
         if event.kind == "best":
             result.best = event.trial
         before = trials.get(event.trial) or Trial(id=event.trial, status="waiting", params={})
-        seconds = event.at - began.setdefault(event.trial, event.at)
+        seconds = event.at - self._began.setdefault(event.trial, event.at)
         trials[event.trial] = replace(_take_trial(before, event), seconds=seconds)
-    result.trials = list(trials.values())
-    return result
+
+    def trial(self, trial_id: str) -> Trial | None:
+        """What is known of a candidate so far."""
+        return self._trials.get(trial_id)
+
+    def result(self) -> RunResult:
+        """What all events so far come to; another call of `take` changes it."""
+        self._result.trials = list(self._trials.values())
+        return self._result
+
+
+def replay(name: str, events: Iterable[Event]) -> RunResult:
+    """Fold `events` into a result, as `Replay` does."""
+    fold = Replay(name)
+    for event in events:
+        fold.take(event)
+    return fold.result()
 
 
 def _take_run(result: RunResult, event: Event) -> None:

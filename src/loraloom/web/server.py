@@ -1,0 +1,111 @@
+"""The server itself: one address on this machine, from Ctrl-C to Ctrl-C."""
+
+from __future__ import annotations
+
+import errno
+import gc
+import socket
+from collections.abc import Generator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from importlib.util import find_spec
+from pathlib import Path
+
+from loraloom.errors import RequestError
+from loraloom.store.folder import no_place
+from loraloom.web.guard import Guard, token_of
+
+HOST = "127.0.0.1"
+GRACE_SECONDS = 2
+"""For open pages, when the server is stopped."""
+LARGEST_HEADERS = 16 * 1024
+
+
+@dataclass(frozen=True)
+class Door:
+    """Where a server listens."""
+
+    root: Path
+    socket: socket.socket
+    port: int
+    token: str
+
+    @property
+    def address(self) -> str:
+        """What lets a browser in."""
+        return f"http://{HOST}:{self.port}/?token={self.token}"
+
+
+@contextmanager
+def listening(output_dir: str | Path, port: int) -> Generator[Door]:
+    """Take the port.
+
+    Raises:
+        RequestError: starlette and uvicorn are missing, the folder is a file, or the port is taken.
+    """
+    _require_packages()
+    root = Path(output_dir)
+    if root.is_file():
+        raise no_place(root)
+    if not root.is_dir():
+        raise RequestError(
+            f"there is no folder `{root}`",
+            need="the folder that holds the run folders",
+            next="begin a run first, or name the folder: loraloom serve OUTPUT_DIR",
+        )
+    door = socket.socket(socket.AF_INET, socket.SOCK_STREAM)
+    door.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    try:
+        door.bind((HOST, port))
+        door.listen(128)
+    except OSError as error:
+        door.close()
+        raise _refused(port, error) from error
+    with door:
+        taken = door.getsockname()[1]
+        yield Door(root, door, taken, token_of(taken))
+
+
+def run_server(door: Door, *, read_only: bool) -> None:
+    """Serve until Ctrl-C."""
+    import uvicorn
+
+    from loraloom.web.app import application
+
+    app = Guard(application(door.root, read_only=read_only), door.token, door.port)
+    config = uvicorn.Config(
+        app,
+        http="h11",
+        ws="none",
+        loop="asyncio",
+        lifespan="off",
+        log_level="error",
+        access_log=False,
+        server_header=False,
+        proxy_headers=False,
+        timeout_graceful_shutdown=GRACE_SECONDS,
+        h11_max_incomplete_event_size=LARGEST_HEADERS,
+    )
+    gc.freeze()
+    with suppress(KeyboardInterrupt):
+        uvicorn.Server(config).run(sockets=[door.socket])
+
+
+def _require_packages() -> None:
+    missing = [name for name in ("starlette", "uvicorn") if find_spec(name) is None]
+    if missing:
+        raise RequestError(
+            f"the live page needs packages that are not here: {', '.join(missing)}",
+            next="pip install 'loraloom[serve]'",
+        )
+
+
+def _refused(port: int, error: OSError) -> RequestError:
+    if error.errno == errno.EADDRINUSE:
+        return RequestError(
+            f"port {port} is taken by another program, or another `loraloom serve`",
+            next="--port 0 takes a free one",
+        )
+    return RequestError(
+        f"this process may not listen on port {port}", got=str(error), next="--port 0 takes a free one"
+    )
