@@ -32,6 +32,7 @@ VERBS = (
     "runs",
     "compare",
     "report",
+    "serve",
     "ship",
     "env",
 )
