@@ -55,6 +55,8 @@ SETTINGS = {
     "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "1",
 }
 """Read by Ray as it is imported; what the user set wins."""
+ATTEMPTS = {"RAY_NUM_REDIS_GET_RETRIES": "5"}
+"""How often a cluster that runs is asked to let this driver in: with a wrong token it never does."""
 
 
 @dataclass(frozen=True)
@@ -126,8 +128,8 @@ def connect() -> Cluster:
             need="HOST:PORT of the cluster, asked from one of its own machines",
             next="run loraloom there (ray job submit, ray exec), where the run folder is",
         )
-    _require_listener(address)
-    for name, value in SETTINGS.items():
+    named = _is_answered(address)
+    for name, value in {**SETTINGS, **(ATTEMPTS if named else {})}.items():
         os.environ.setdefault(name, value)
     import ray
 
@@ -143,21 +145,21 @@ def connect() -> Cluster:
                 "the Ray cluster cannot be used",
                 where=address or None,
                 got=first_line(error),
-                need="one that runs, with the same Ray and Python as here, and its token",
-                next="ray status; docs/cluster.md says how one is started",
+                need="one that runs, with the same Ray and Python as here, and its token here",
+                next="RAY_AUTH_MODE=token and the cluster's own ~/.ray/auth_token (docs/cluster.md)",
             ) from error
     return Cluster(own=True)
 
 
-def _require_listener(address: str) -> None:
-    """Ray itself tries an address where nobody listens for a quarter of an hour.
+def _is_answered(address: str) -> bool:
+    """Whether this is the address of a machine, and not "auto", "local" or nothing.
 
     Raises:
-        RequestError: it is such an address.
+        RequestError: nobody listens there. Ray itself would try for a quarter of an hour.
     """
     host, _, port = address.rpartition(":")
     if not port.isdigit():
-        return  # "auto", "local", or something that Ray refuses at once
+        return False
     try:
         socket.create_connection((host.strip("[]"), int(port)), CONNECT_SECONDS).close()
     except (OSError, OverflowError) as error:
@@ -167,6 +169,7 @@ def _require_listener(address: str) -> None:
             need="RAY_ADDRESS as `ray start --head` has printed it, or none for one of this machine",
             next="see whether it runs, and whether this machine may reach it",
         ) from error
+    return True
 
 
 @contextlib.contextmanager
