@@ -14,7 +14,7 @@ ReadOnly = Annotated[bool, typer.Option("--read-only", help="Only show; refuse e
 
 
 def serve(output_dir: Folder = "runs", port: Port = 7077, read_only: ReadOnly = False) -> None:
-    """Show the runs as they happen, and steer them, in a browser on this machine."""
+    """Show runs as they go, and steer them, in a browser."""
     from loraloom.web.server import listening, run_server
 
     with listening(output_dir, port) as door:
