@@ -4,11 +4,14 @@ fixtures where they are."""
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
 from importlib.metadata import version
 from pathlib import Path
 
 import pytest
 from hypothesis import settings
+
+from postgres_server import Server, binaries
 
 os.environ["HF_HUB_OFFLINE"] = "1"
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
@@ -35,6 +38,20 @@ def own_storage(monkeypatch: pytest.MonkeyPatch, tmp_path_factory: pytest.TempPa
     # some shells export it, and what a command prints depends on it
     monkeypatch.delenv("COLUMNS", raising=False)
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path_factory.getbasetemp() / "cache"))
+
+
+@pytest.fixture(scope="session")
+def postgres() -> Iterator[Server]:
+    """A PostgreSQL server that nobody else uses."""
+    pytest.importorskip("psycopg", reason="needs psycopg: pip install loraloom[postgres]")
+    programs = binaries()
+    if programs is None:
+        pytest.skip("needs the programs of a PostgreSQL server: apt-get install postgresql")
+    server = Server(programs)
+    try:
+        yield server
+    finally:
+        server.remove()
 
 
 @pytest.fixture

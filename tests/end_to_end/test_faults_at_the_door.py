@@ -16,7 +16,6 @@ import sqlite3
 import subprocess
 import time
 from collections.abc import Callable, Iterator
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -27,7 +26,7 @@ from nursery import Nursery
 from safetensors.torch import load_file
 
 from loraloom.lora.packed import PackedModel
-from loraloom.pipeline import run_log
+from loraloom.pipeline import live_index
 from loraloom.records import Candidate
 from loraloom.store.database import Database
 from loraloom.store.folder import RunFolder
@@ -253,7 +252,7 @@ def test_a_locked_database(
     root.mkdir()
     with Database(f"sqlite:///{root / 'loraloom.db'}") as database:
         database.runs()
-    monkeypatch.setattr(run_log, "Database", partial(Database, wait_seconds=0.2))
+    monkeypatch.setattr(live_index, "WAIT_SECONDS", 0.2)
     holder = sqlite3.connect(root / "loraloom.db", isolation_level=None)
     holder.execute("BEGIN EXCLUSIVE")
     words = [word for word in tune if word != "--quiet"]

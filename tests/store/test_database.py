@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import sqlite3
 import threading
@@ -89,31 +90,24 @@ def test_tables_of_others_do_not_hide_the_folders(tmp_path: Path) -> None:
 
 
 def test_a_database_of_an_older_release_goes_on(tmp_path: Path) -> None:
-    """It has two tables more, which nobody read: they are left as they are."""
-    result, folder = run(tmp_path, "first")
-    with Database(default_url(tmp_path)) as database:
-        database.record(result, folder.path)
+    """Its tables are left as they are, and its runs are listed from their folders."""
+    _, folder = run(tmp_path, "first")
+    said = json.loads(folder.result_path.read_text())
+    del said["id"], said["host"]
+    folder.result_path.write_text(json.dumps(said))
     old = sqlite3.connect(tmp_path / "loraloom.db")
-    old.execute(
-        "CREATE TABLE loraloom_trials (folder VARCHAR(700), position INTEGER, PRIMARY KEY (folder,"
-        " position))"
-    )
-    old.execute(
-        "CREATE TABLE loraloom_events (folder VARCHAR(700), kind VARCHAR(100), PRIMARY KEY (folder,"
-        " kind))"
-    )
-    old.execute("INSERT INTO loraloom_trials VALUES (?, 0)", (str(folder.path),))
+    for table in ("loraloom_runs", "loraloom_trials", "loraloom_events"):
+        old.execute(f"CREATE TABLE {table} (folder VARCHAR(700) PRIMARY KEY)")
+        old.execute(f"INSERT INTO {table} VALUES (?)", (str(folder.path),))
     old.commit()
     with Database(default_url(tmp_path)) as database:
-        result.status = "interrupted"
-        database.record(result, folder.path)
+        assert names(database) == ["first"]
         run(tmp_path, "second")
-        assert database.refresh(tmp_path) == 2
-        assert {summary.name: summary.status for summary in database.runs()} == {
-            "first": "interrupted",
-            "second": "completed",
-        }
-    assert old.execute("SELECT position FROM loraloom_trials").fetchall() == [(0,)]
+        for _ in range(2):
+            assert database.refresh(tmp_path) == 2
+            assert names(database) == ["first", "second"]
+    for table in ("loraloom_runs", "loraloom_trials", "loraloom_events"):
+        assert old.execute(f"SELECT folder FROM {table}").fetchall() == [(str(folder.path),)]
     old.close()
 
 

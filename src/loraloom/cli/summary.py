@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import math
 import shlex
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from datetime import datetime
 from pathlib import Path
 from textwrap import indent
 from typing import TYPE_CHECKING, Any
@@ -19,8 +21,8 @@ from loraloom.report.words import MISSING, duration, metric_words, number, with_
 if TYPE_CHECKING:
     from loraloom.pipeline.prepare import Prepared
     from loraloom.pipeline.run_log import Outcome
-    from loraloom.store.database import RunSummary
     from loraloom.store.result import RunResult
+    from loraloom.store.summary import RunSummary
 
 RUNS_BESIDES = 6
 """Lines beside the rows of `runs`: heading, captions, the prompt below."""
@@ -133,6 +135,8 @@ def show_runs(runs: Sequence[RunSummary], output_dir: str, *, everything: bool =
     Args:
         everything: all runs and all columns, however large the table.
     """
+    from loraloom.store.names import this_host
+
     console = plain_console()
     if not runs:
         verbatim(console, f"no runs in {output_dir} yet; loraloom tune makes one")
@@ -143,15 +147,29 @@ def show_runs(runs: Sequence[RunSummary], output_dir: str, *, everything: bool =
         if rows is not None and rows < len(runs)
         else []
     )
+    captions += _out_of_reach(runs)
     width = table_width(console, everything=everything)
-    console.print(fitted(_runs(runs[:rows], whole=width is None), width, captions=captions), crop=False)
+    several = {run.host for run in runs} != {this_host()}
+    columns = _runs(runs[:rows], whole=width is None, several=several)
+    console.print(fitted(columns, width, captions=captions), crop=False)
 
 
-def _runs(runs: Sequence[RunSummary], *, whole: bool) -> Iterator[Shown]:
+def _out_of_reach(runs: Sequence[RunSummary]) -> list[str]:
+    """Which machines have runs whose folders this one does not see."""
+    from loraloom.store.summary import reachable
+
+    near = reachable(runs)
+    hosts = Counter(run.host for run in runs if run.key not in near)
+    each = ", ".join(f"{host} ({count})" for host, count in sorted(hosts.items()))
+    return [f"folders that are out of reach from here, by machine: {each}"] if each else []
+
+
+def _runs(runs: Sequence[RunSummary], *, whole: bool, several: bool) -> Iterator[Shown]:
     """What is shown of each run, with the rank of each column.
 
     Args:
         whole: a base model's folder with all that leads to it.
+        several: runs may be of several machines.
     """
 
     def shown(
@@ -160,11 +178,13 @@ def _runs(runs: Sequence[RunSummary], *, whole: bool) -> Iterator[Shown]:
         return Shown(heading, [Text(cell(run)) for run in runs], rank, number)
 
     yield shown("name", lambda run: run.name, 0, number=False)
+    if several:
+        yield shown("host", lambda run: run.host, 2, number=False)
     yield shown("verb", lambda run: run.verb, 6, number=False)
     yield shown("status", lambda run: run.status, 0, number=False)
     yield shown("trials", lambda run: str(run.trials), 5)
     yield shown("time", lambda run: duration(run.seconds), 4)
-    yield shown("started", lambda run: run.started_at[:16].replace("T", " "), 3)
+    yield shown("started", lambda run: _local(run.started_at), 3)
     yield shown("model", lambda run: run.model if whole else _last_name(run.model), 7, number=False)
     yield shown(
         "measure",
@@ -174,6 +194,14 @@ def _runs(runs: Sequence[RunSummary], *, whole: bool) -> Iterator[Shown]:
     )
     yield shown("best", lambda run: _scored(run.best_value, run.best_se), 0)
     yield shown("bare base", lambda run: _scored(run.baseline_value), 2)
+
+
+def _local(started_at: str) -> str:
+    """In the time of this machine, whichever machine wrote it."""
+    try:
+        return f"{datetime.fromisoformat(started_at).astimezone():%Y-%m-%d %H:%M}"
+    except (ValueError, OverflowError):
+        return started_at[:16].replace("T", " ")
 
 
 def _last_name(model: str) -> str:

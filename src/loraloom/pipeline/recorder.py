@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from loraloom.pipeline.job import Job, Record, bare
+from loraloom.pipeline.live_index import LiveIndex
 from loraloom.pipeline.write_timer import WriteTimer
 from loraloom.records import EndStatus, Event, Score, Trial
 from loraloom.store.folder import RunFolder
@@ -25,6 +26,7 @@ class Recorder:
 
     Attributes:
         records: one of each candidate, in the order in which they began.
+        index: keeps the run's row in the index of runs; None where nobody asks for one.
     """
 
     def __init__(
@@ -38,6 +40,7 @@ class Recorder:
         self.rows = rows or {}
         self.began = time.perf_counter()
         self.records: dict[str, Record] = {}
+        self.index: LiveIndex | None = None
         self._timer = WriteTimer()
 
     @property
@@ -160,6 +163,7 @@ class Recorder:
         self.emit(order.status, seat.id, seat.step, reason=order.reason)
         self._timer.urgent = True
         self.write(now=False)
+        self.index_later()
 
     def given_up(self, trial: str, status: EndStatus, reason: str, steps: int) -> None:
         """A candidate has ended that no worker holds: what is known of it stays."""
@@ -167,6 +171,7 @@ class Recorder:
         self.records[trial].place = self.count_ended
         self.emit(status, trial, steps, reason=reason)
         self._timer.urgent = True
+        self.index_later()
 
     def _change(self, trial: str, **fields: Any) -> None:
         record = self.records[trial]
@@ -206,6 +211,16 @@ class Recorder:
         if now or self._timer.due():
             with self._timer.writing():
                 self.folder.write_result(self.gathered())
+
+    def index_later(self) -> None:
+        """Have the index of runs say what is known now; takes no time."""
+        if self.index is not None:
+            self.index.update(self.gathered())
+
+    def index_last(self) -> None:
+        """Have the index say how the run ended."""
+        if self.index is not None:
+            self.index.finish(self.gathered())
 
 
 def named(score: Score) -> dict[str, float]:

@@ -6,6 +6,7 @@ from __future__ import annotations
 import datetime
 import shlex
 import time
+import uuid
 from collections.abc import Callable, Generator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass
@@ -14,12 +15,13 @@ from typing import Any
 from loraloom.config import names
 from loraloom.config.decode import to_plain
 from loraloom.config.units import parse_seconds
-from loraloom.errors import InterruptedRunError, StoreError, first_line
+from loraloom.errors import InterruptedRunError, first_line
 from loraloom.facts.device import environment
 from loraloom.pipeline.device_errors import in_our_words
 from loraloom.pipeline.diagnosing import findings_of_run
 from loraloom.pipeline.fingerprint import MODEL, fingerprints, refuse_changes
 from loraloom.pipeline.job import Job, job_of_plain, records_of_plain, records_to_plain
+from loraloom.pipeline.live_index import LiveIndex
 from loraloom.pipeline.past_searches import KEY as HISTORY
 from loraloom.pipeline.prepare import Prepared
 from loraloom.pipeline.recorder import Recorder, Watch, named
@@ -34,6 +36,7 @@ from loraloom.report.words import busy, duration
 from loraloom.search.pruners import is_wide
 from loraloom.store.database import Database, default_url
 from loraloom.store.folder import RunFolder, require_space
+from loraloom.store.names import this_host
 from loraloom.store.result import RunResult, RunStatus
 from loraloom.store.to_json import plain
 from loraloom.train.checkpoint import Checkpoint, KeptApart, save
@@ -88,6 +91,8 @@ def set_up(
         model=bench.base.name_or_path,
         task=prepared.task,
         started_at=datetime.datetime.now().astimezone().isoformat(timespec="seconds"),
+        id=uuid.uuid4().hex,
+        host=this_host(),
         metric=f"validation_{bench.metric}",
         direction=bench.direction,
         environment=environment(bench.values[names.DTYPE]),
@@ -127,6 +132,7 @@ class RunLog:
         self.of_test: Finding | None = None
         self._began = time.monotonic()
         self._named: set[str] = set()
+        recorder.index = LiveIndex(default_url(prepared.config.output_dir), self.folder, self._say)
 
     @property
     def result(self) -> RunResult:
@@ -198,7 +204,10 @@ class RunLog:
             base_parameters=result.base_parameters,
             base_quantization=result.base_quantization,
             base_fingerprint=result.base_fingerprint,
+            id=result.id,
+            host=result.host,
         )
+        self.recorder.index_later()
         self.recorder.emit("forecast", **plan_json(plan)["forecast"])
         history = [f"history: {plan.settings[HISTORY].reason}"] if self.prepared.past else []
         for text in (*plan.warnings, *plan.notes, *history, *self._busy()):
@@ -234,13 +243,14 @@ class RunLog:
             )
         if moved := _other_device(result.environment, environment):
             self.recorder.note(moved)
-        result.environment, result.status = environment, "running"
+        result.environment, result.status, result.host = environment, "running", this_host()
         there, waiting = ", ".join(living) or "none", ", ".join(kept.trainer.get("waiting", {}))
         there += f"; waiting: {waiting}" if waiting else ""
         self.recorder.emit(
             "note", text=f"the run goes on after {state['seconds']:.1f} s; in training: {there}"
         )
         self.recorder.write()
+        self.recorder.index_later()
 
     def _stop(self, status: RunStatus, reason: str) -> None:
         # A disk that is full, or a memory that is, refuses this as well; the first
@@ -266,16 +276,11 @@ class RunLog:
         self.recorder.emit("run_finished", status=status, reason=result.reason)
         self.recorder.write()
         write_report(self.folder)
-        try:
-            with Database(default_url(self.prepared.config.output_dir)) as database:
-                database.record(result, self.folder.path)
-        except StoreError as error:
-            # The index can be made anew from the folders at any time: no reason to call a run failed.
-            text = (
-                f"the index of runs was not brought up to date ({error.what}); `loraloom runs` does that"
-                " when it can"
-            )
-            self.recorder.watch(Event("note", at=self.recorder.seconds, data={"text": text}))
+        self.recorder.index_last()
+
+    def _say(self, text: str) -> None:
+        """Show what is no part of the run."""
+        self.recorder.watch(Event("note", at=self.recorder.seconds, data={"text": text}))
 
     # -- going on later
     # ------------------------------------------------------------------------------------------

@@ -1,84 +1,70 @@
 """An index of all runs, in SQL. It holds nothing that the run folders do not hold: lose
-it, and it is built again."""
+it, and it is built again.
+
+One database may serve many machines. A run is known by its id and its folder, so that equal paths on two
+machines are two rows, and a machine takes away only rows of its own.
+"""
 
 from __future__ import annotations
 
 import os
-from collections import Counter
-from collections.abc import Callable, Mapping
+import zlib
+from collections.abc import Callable, Collection, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TypeVar
 
 import sqlalchemy as sql
-from sqlalchemy import event, exc
-from sqlalchemy.engine import URL, make_url
+from sqlalchemy import exc
+from sqlalchemy.engine import URL
 from sqlalchemy.schema import CreateTable
 
 from loraloom.errors import LoraloomError, RequestError, StoreError
+from loraloom.store.connection import (
+    BROKEN_FILE,
+    STORAGE_VARIABLE,
+    make_engine,
+    parsed,
+    refusal,
+    says,
+    sqlite_file,
+)
+from loraloom.store.disk import disk
 from loraloom.store.folder import RunFolder, no_place
-from loraloom.store.names import DATABASE_NAME
+from loraloom.store.names import DATABASE_NAME, this_host
 from loraloom.store.result import RunResult
-from loraloom.store.to_json import plain
-
-STORAGE_VARIABLE = "LORALOOM_STORAGE"
-BROKEN_FILE = ("file is not a database", "malformed", "file is encrypted")
-LOCKED = ("database is locked", "database table is locked")
+from loraloom.store.summary import RunSummary, instant, is_there, place_of, stamp_of, summary_of
 
 T = TypeVar("T")
 
-FOLDER = sql.String(700)
-"""As long as MySQL lets a key be. Folders are absolute paths: names repeat between output folders."""
-
-# With a prefix: the database may hold tables of others. Older releases wrote loraloom_trials and
-# loraloom_events too, and kept Optuna's study here: such tables are left as they are.
+# With a prefix: the database may hold tables of others. Older releases wrote loraloom_runs (whose key
+# was the folder alone), loraloom_trials and loraloom_events: such tables are left as they are.
 RUNS = sql.Table(
-    "loraloom_runs",
+    "loraloom_index",
     sql.MetaData(),
-    sql.Column("folder", FOLDER, primary_key=True),
-    sql.Column("name", sql.String(200), nullable=False),
-    sql.Column("verb", sql.String(40), nullable=False),
-    sql.Column("status", sql.String(40), nullable=False),
+    # Of id and folder. Texts of any length cannot be a key everywhere.
+    sql.Column("key", sql.String(64), primary_key=True),
+    sql.Column("id", sql.Text, nullable=False),
+    sql.Column("host", sql.Text, nullable=False),
+    sql.Column("folder", sql.Text, nullable=False),
+    sql.Column("name", sql.Text, nullable=False),
+    sql.Column("verb", sql.Text, nullable=False),
+    sql.Column("status", sql.Text, nullable=False),
     sql.Column("model", sql.Text, nullable=False),
-    sql.Column("task", sql.String(40), nullable=False),
-    sql.Column("started_at", sql.String(40), nullable=False),
-    sql.Column("seconds", sql.Float, nullable=False),
-    sql.Column("metric", sql.String(200), nullable=False),
-    sql.Column("direction", sql.String(20), nullable=False),
-    sql.Column("best", sql.String(200)),
-    sql.Column("best_value", sql.Float),
-    sql.Column("best_se", sql.Float),
-    sql.Column("baseline_value", sql.Float),
+    sql.Column("task", sql.Text, nullable=False),
+    sql.Column("started_at", sql.Text, nullable=False),
+    sql.Column("seconds", sql.Float(53), nullable=False),
+    sql.Column("metric", sql.Text, nullable=False),
+    sql.Column("direction", sql.Text, nullable=False),
+    sql.Column("best", sql.Text),
+    sql.Column("best_value", sql.Float(53)),
+    sql.Column("best_se", sql.Float(53)),
+    sql.Column("baseline_value", sql.Float(53)),
     sql.Column("trials", sql.Integer, nullable=False),
     sql.Column("statuses", sql.JSON, nullable=False),
     sql.Column("stamp", sql.BigInteger, nullable=False),
 )
-
-
-@dataclass(frozen=True)
-class RunSummary:
-    """One run in a list of runs. The fields are the columns of its table."""
-
-    folder: str
-    name: str
-    verb: str
-    status: str
-    model: str
-    task: str
-    started_at: str
-    seconds: float
-    metric: str
-    direction: str
-    best: str | None
-    best_value: float | None
-    best_se: float | None
-    baseline_value: float | None
-    trials: int
-    statuses: dict[str, int]
-    """How many trials ended in which status."""
-    stamp: int
-    """When its folder last changed, as it was recorded: nanoseconds since 1970."""
+COLUMNS = [column for column in RUNS.c if column.name != "key"]
 
 
 def default_url(output_dir: str | Path) -> str:
@@ -97,7 +83,7 @@ class Database:
 
     Args:
         url: any URL of SQLAlchemy; `sqlite://` lives in memory.
-        wait_seconds: how long to wait for another process that holds an SQLite file.
+        wait_seconds: how long to wait for another process that holds the database.
 
     A missing `loraloom.db` is built from the run folders beside it. A broken one is moved aside, never
     deleted, and built again. One that stays locked ends in a StoreError: the run itself is safe in its
@@ -108,10 +94,10 @@ class Database:
     """
 
     def __init__(self, url: str, wait_seconds: float = 30.0) -> None:
-        self._url = _parsed(url)
+        self._url = parsed(url)
         self._wait_seconds = wait_seconds
-        self._file = _sqlite_file(self._url)
-        self._engine = _engine(self._url, wait_seconds)
+        self._file = sqlite_file(self._url)
+        self._engine = make_engine(self._url, wait_seconds)
         self._ready = False
 
     def __enter__(self) -> Database:
@@ -126,30 +112,43 @@ class Database:
         self._engine.dispose()
         self._ready = False
 
-    def record(self, result: RunResult, folder: str | Path) -> None:
-        """Write the row of one run, in place of the one it had."""
-        row = _run_row(result, folder)
+    def record(self, result: RunResult, folder: str | Path, stamp: int | None = None) -> RunSummary:
+        """Write the row of one run, in place of the one it had.
+
+        Args:
+            stamp: when the folder changed last before `result` was read from it. Without it the folder
+                has to hold what `result` says; with 0 the next listing reads it again in any case.
+        """
+        row = summary_of(result, folder, stamp_of(RunFolder(folder)) if stamp is None else stamp)
 
         def write(connection: sql.Connection) -> None:
-            _forget(connection, row["folder"])
-            connection.execute(RUNS.insert(), row)
+            self._wait_for(connection, row.key)
+            _forget(connection, [row.key])
+            connection.execute(RUNS.insert(), {"key": row.key, **vars(row)})
 
         self._do(write)
+        return row
 
     def runs(self) -> list[RunSummary]:
         """All runs, the latest first."""
         if self._file is not None and not self._file.parent.exists():
             return []
-        query = sql.select(RUNS).order_by(RUNS.c.started_at.desc(), RUNS.c.folder)
-        return self._do(
+        query = sql.select(*COLUMNS)
+        found = self._do(
             lambda connection: [RunSummary(**row) for row in connection.execute(query).mappings()]
         )
+        return sorted(found, key=lambda run: (-instant(run.started_at), run.folder, run.id))
+
+    def forget(self, runs: Collection[RunSummary]) -> None:
+        """Take these rows away; a folder that is still there brings its row back when it is read."""
+        if runs:
+            self._do(lambda connection: _forget(connection, [run.key for run in runs]))
 
     def rebuild(self, output_dir: str | Path) -> int:
         """Make the rows of all runs in `output_dir` anew, from their folders alone;
         returns how many there are.
 
-        Rows of folders that are gone from `output_dir` go too. A folder whose files
+        Rows of this machine whose folders are gone from `output_dir` go too. A folder whose files
         cannot be read is left out.
         """
         return self._read_folders(Path(output_dir), known={})
@@ -162,38 +161,83 @@ class Database:
 
         Raises:
             RequestError: `output_dir` is a file.
+            StoreError: it cannot be read.
         """
         if Path(output_dir).is_file():
             raise no_place(Path(output_dir))
-        return self._read_folders(Path(output_dir), known={run.folder: run.stamp for run in self.runs()})
+        return self._read_folders(
+            Path(output_dir), known={(run.folder, run.stamp): run for run in self.runs()}
+        )
 
-    def _read_folders(self, root: Path, known: Mapping[str, int]) -> int:
-        seen: set[str] = set()
-        for path in sorted(root.iterdir()) if root.is_dir() else ():
+    def _read_folders(self, root: Path, known: dict[tuple[str, int], RunSummary]) -> int:
+        # Asked first: a run that records itself meanwhile is not taken for one whose folder is gone.
+        before = self.runs()
+        if not root.is_dir():  # it may come back: a share that is not mounted
+            return 0
+        with disk(root):
+            paths = sorted(root.iterdir())
+        found: list[RunSummary] = []
+        unread: set[str] = set()
+        for path in paths:
             folder = RunFolder(path)
-            if not folder.is_run():
-                continue
             with suppress(RequestError):
-                if known.get(_key(path)) != _stamp(folder):
-                    self.record(folder.result(), path)
-                seen.add(_key(path))
-        for run in self.runs():
-            if Path(run.folder).parent == root.resolve() and run.folder not in seen:
-                self._do(lambda connection, gone=run.folder: _forget(connection, gone))
-        return len(seen)
+                try:
+                    if folder.is_run():
+                        stamp = stamp_of(folder)
+                        run = known.get((place_of(path), stamp))
+                        found.append(run or self.record(folder.result(), path, stamp))
+                except OSError:  # a share that fails for a while says nothing about its runs
+                    unread.add(place_of(path))
+        self.forget(self._gone([run for run in before if run.folder not in unread], root, found))
+        return len(found)
+
+    def _gone(
+        self, rows: Sequence[RunSummary], root: Path, found: Sequence[RunSummary]
+    ) -> list[RunSummary]:
+        """Rows whose folder is no more: it is not among those `found` in `root`, or it moved there.
+
+        A row of another machine stays, whose folders are not seen from here, unless the database lies in
+        `root` itself.
+        """
+        root, keys, ids = root.resolve(), {run.key for run in found}, {run.id for run in found}
+        beside = self._file is not None and self._file.parent.resolve() == root
+        return [
+            run
+            for run in rows
+            if (beside or run.host == this_host())
+            and run.key not in keys
+            and (Path(run.folder).parent == root or (run.id in ids and not is_there(run)))
+        ]
+
+    def _wait_for(self, connection: sql.Connection, key: str) -> None:
+        """Let one process at a time go on with `key`, until its transaction ends.
+
+        Only PostgreSQL needs it: two that make the same table, or the same row, would collide there,
+        although they look first.
+        https://www.postgresql.org/docs/current/explicit-locking.html#ADVISORY-LOCKS
+        """
+        if self._url.get_backend_name() == "postgresql":
+            connection.exec_driver_sql(f"SET LOCAL statement_timeout = {self._wait_seconds * 1000:.0f}")
+            number = zlib.crc32(f"{RUNS.name} {key}".encode())
+            connection.execute(sql.select(sql.func.pg_advisory_xact_lock(number)))
 
     def _do(self, action: Callable[[sql.Connection], T]) -> T:
-        """Run `action` in one transaction; a broken `loraloom.db` is replaced and the
-        action tried once more."""
+        """Run `action` in one transaction.
+
+        It is tried once more where the connection was lost (the server was started anew), and where a
+        broken `loraloom.db` was replaced.
+        """
         try:
             return self._attempt(action)
-        except exc.DatabaseError as error:
-            if not _says(error, BROKEN_FILE) or self._file is None or self._file.name != DATABASE_NAME:
+        except exc.DBAPIError as error:
+            broken = self._file is not None and says(error, BROKEN_FILE)
+            if broken and self._file is not None and self._file.name == DATABASE_NAME:
+                self._move_aside(self._file)
+            elif not error.connection_invalidated:
                 raise self._refusal(error) from error
-        self._move_aside(self._file)
         try:
             return self._attempt(action)
-        except exc.DatabaseError as error:
+        except exc.DBAPIError as error:
             raise self._refusal(error) from error
 
     def _attempt(self, action: Callable[[sql.Connection], T]) -> T:
@@ -214,10 +258,12 @@ class Database:
                     next=f"choose another place: --output-dir FOLDER, or {STORAGE_VARIABLE}=URL",
                 ) from error
         with self._engine.begin() as connection:
+            self._wait_for(connection, "table")
             new = not sql.inspect(connection).has_table(RUNS.name)
-            # Not RUNS.create: it looks first and makes then, and two processes that
-            # start together would collide.
-            connection.execute(CreateTable(RUNS, if_not_exists=True))
+            if new:
+                # Not RUNS.create: it looks first and makes then, and two processes that
+                # start together would collide.
+                connection.execute(CreateTable(RUNS, if_not_exists=True))
         self._ready = True
         if new and self._file is not None and self._file.name == DATABASE_NAME:
             self.rebuild(self._file.parent)
@@ -233,123 +279,11 @@ class Database:
             with suppress(FileNotFoundError):
                 file.with_name(file.name + suffix).rename(aside.with_name(aside.name + suffix))
 
-    def _refusal(self, error: exc.DatabaseError) -> LoraloomError:
-        shown = self._url.render_as_string(hide_password=True)
-        if _says(error, LOCKED):
-            return StoreError(
-                "the database stayed locked",
-                where=shown,
-                got=f"waited {self._wait_seconds:g} s for another process",
-                next=(
-                    f"end the other process, or set {STORAGE_VARIABLE} to another URL; run folders hold"
-                    " every run meanwhile"
-                ),
-            )
-        if _says(error, BROKEN_FILE):
-            return StoreError(
-                "this file is not a database that can be read",
-                where=shown,
-                next="move it away: its rows are made again from the run folders",
-            )
-        return StoreError(
-            "the database refused",
-            where=shown,
-            got=str(error.orig).strip(),
-            next=(
-                f"check the place, or set {STORAGE_VARIABLE} to another URL; run folders hold every run"
-                " meanwhile"
-            ),
-        )
+    def _refusal(self, error: exc.DBAPIError) -> LoraloomError:
+        return refusal(self._url, error, self._wait_seconds)
 
 
-def _parsed(url: str) -> URL:
-    try:
-        return make_url(url)
-    except exc.ArgumentError as error:
-        raise _bad_url(url, str(error)) from error
-
-
-def _engine(url: URL, wait_seconds: float) -> sql.Engine:
-    options: dict[str, Any] = {}
-    if url.get_backend_name() == "sqlite":
-        options["connect_args"] = {"timeout": wait_seconds}
-        if _sqlite_file(url) is None:
-            options["poolclass"] = sql.StaticPool
-            options["connect_args"]["check_same_thread"] = False
-    try:
-        engine = sql.create_engine(url, **options)
-    except (exc.ArgumentError, ImportError) as error:
-        raise _bad_url(url.render_as_string(hide_password=True), str(error)) from error
-    if url.get_backend_name() == "sqlite":
-        event.listen(engine, "connect", _write_ahead)
-    return engine
-
-
-def _write_ahead(connection: Any, _: object) -> None:
-    """Let readers read while one writes. Where the file system cannot, or another
-    process writes, the default mode stays."""
-    with suppress(Exception):
-        connection.execute("PRAGMA journal_mode=WAL").close()
-
-
-def _bad_url(url: str, reason: str) -> RequestError:
-    return RequestError(
-        f"`{url}` cannot be used as a database",
-        got=reason.splitlines()[0],
-        need=(
-            "a URL of SQLAlchemy whose driver is installed, such as sqlite:///runs/loraloom.db or"
-            " postgresql+psycopg://HOST/NAME"
-        ),
-        next=f"correct {STORAGE_VARIABLE}, or unset it to use SQLite in the output folder",
+def _forget(connection: sql.Connection, keys: Collection[str]) -> None:
+    connection.execute(
+        RUNS.delete().where(RUNS.c.key == sql.bindparam("gone")), [{"gone": key} for key in keys]
     )
-
-
-def _sqlite_file(url: URL) -> Path | None:
-    if (
-        url.get_backend_name() != "sqlite"
-        or url.database in (None, "", ":memory:")
-        or "mode=memory" in str(url)
-    ):
-        return None
-    return Path(str(url.database))
-
-
-def _stamp(folder: RunFolder) -> int:
-    files = (folder.result_path, folder.events_path, folder.config_path)
-    return max((path.stat().st_mtime_ns for path in files if path.exists()), default=0)
-
-
-def _key(folder: str | Path) -> str:
-    return str(Path(folder).resolve())
-
-
-def _run_row(result: RunResult, folder: str | Path) -> dict[str, Any]:
-    best = result.trial(result.best)
-    return {
-        "folder": _key(folder),
-        "name": result.name,
-        "verb": result.verb,
-        "status": result.status,
-        "model": result.model,
-        "task": result.task,
-        "started_at": result.started_at,
-        "seconds": plain(result.seconds) or 0.0,
-        "metric": result.metric,
-        "direction": result.direction,
-        "best": result.best,
-        "best_value": plain(result.value(best)) if best else None,
-        "best_se": plain(best.metrics.get(f"{result.metric}_se")) if best else None,
-        "baseline_value": plain(result.baseline.get(result.metric)),
-        "trials": len(result.trials),
-        "statuses": dict(Counter(trial.status for trial in result.trials)),
-        "stamp": _stamp(RunFolder(folder)),
-    }
-
-
-def _forget(connection: sql.Connection, folder: str) -> None:
-    connection.execute(RUNS.delete().where(RUNS.c.folder == folder))
-
-
-def _says(error: exc.DatabaseError, phrases: tuple[str, ...]) -> bool:
-    text = str(error.orig).lower()
-    return any(phrase in text for phrase in phrases)

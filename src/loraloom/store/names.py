@@ -1,10 +1,11 @@
 """Names of runs: which ones can be a folder on every system, and readable ones for runs
-that were given none."""
+that were given none; and the name of this machine."""
 
 from __future__ import annotations
 
 import re
 import secrets
+import socket
 from pathlib import Path
 
 from loraloom.errors import RequestError
@@ -44,6 +45,11 @@ def check_name(name: str) -> None:
         ),
         next=f"try {_mended_name(name)}",
     )
+
+
+def this_host() -> str:
+    """What this machine calls itself."""
+    return socket.gethostname() or "localhost"
 
 
 def invented_name() -> str:

@@ -28,6 +28,8 @@ OF_RUN = (
     "base_quantization",
     "base_fingerprint",
     "default",
+    "id",
+    "host",
 )
 """What a run says of itself as it begins."""
 NOT_METRICS = frozenset({"split", "progress", "epoch", "metric", "step"})

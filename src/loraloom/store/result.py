@@ -70,6 +70,10 @@ class RunResult:
     wherever it lay. Empty: unknown."""
     labels: list[str] = field(default_factory=list[str])
     """Class names in the order of the head's outputs (classification only)."""
+    id: str = ""
+    """Of the run alone, wherever its folder goes. Empty: it was begun by an older release."""
+    host: str = ""
+    """The machine that drives it, or did last. Empty: unknown."""
     schema_version: int = SCHEMA_VERSION
 
     def trial(self, trial_id: str | None) -> Trial | None:
