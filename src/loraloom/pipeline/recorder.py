@@ -218,9 +218,9 @@ class Recorder:
             self.index.update(self.gathered())
 
     def index_last(self) -> None:
-        """Have the index say how the run ended."""
+        """Have the index say how the run ended, as it was written last."""
         if self.index is not None:
-            self.index.finish(self.gathered())
+            self.index.finish(self.result)
 
 
 def named(score: Score) -> dict[str, float]:
