@@ -99,6 +99,8 @@ class Candidate:
     adapter: AdapterSpec
     training: TrainingSpec
     params: Mapping[str, Any] = field(default_factory=dict[str, Any])
+    start: str | None = None
+    """Where in the run folder its first weights lie (`train.start`); None for fresh ones."""
 
 
 @dataclass(frozen=True)
@@ -183,3 +185,9 @@ class Trial:
     """Every setting of this candidate by dotted key (what the table shows), searched or not."""
     reason: str | None = None
     """Why it ended before its last step, when it did."""
+    role: str = ""
+    """Why it is there: default, anchor, history, sampled, audit, hand (a user cloned it) or race."""
+    parent: str | None = None
+    """The trial that it was cloned from by hand."""
+    warm: bool = False
+    """Whether it began with its parent's best weights, and not with fresh ones."""

@@ -141,6 +141,11 @@ def describe(event: Event, planned_steps: int = 0) -> str | None:
             said = data.get("sentence") or data.get("reason") or data.get("text")
             ended = "is kept" if data.get("significant") is False else "wins"
             return f"{trial}  {ended}{f': {said}' if said else ''}"
+        case "command" if data.get("state") == "refused":
+            asked = " ".join(filter(None, (data.get("verb"), data.get("trial"))))
+            return f"asked by hand: {asked}; refused: {data.get('reason')}"
+        case "command" if data.get("made"):
+            return f"asked by hand: {data['made']}, a clone of {data.get('trial')}"
         case "note":
             return str(data["text"]) if data.get("text") else None
         case _:

@@ -95,6 +95,10 @@ class PackedModel:
         self._kinds: dict[Any, int] = {}
         self.changes = 0
 
+    def get_submodule(self, path: str) -> nn.Module:
+        """A module of the base as it came, without what candidates have in it."""
+        return self._tree.originals[path]
+
     @property
     def kernels(self) -> bool:
         """Whether the kernels of `lora.kernels` do the candidates' part."""

@@ -10,7 +10,7 @@ from __future__ import annotations
 import os
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import torch
 from safetensors.torch import load_file, save_file
@@ -120,7 +120,13 @@ def peft_state(tensors: Iterable[tuple[Entry, Tensor]], base: nn.Module) -> dict
     return state
 
 
-def _frozen(base: nn.Module, entry: Entry) -> Tensor:
+class HasModules(Protocol):
+    """A base whose modules can be asked for by their paths."""
+
+    def get_submodule(self, target: str, /) -> nn.Module: ...
+
+
+def _frozen(base: HasModules, entry: Entry) -> Tensor:
     """The frozen tensor that a relative entry is the difference from."""
     return base.get_submodule(entry.path).get_parameter(entry.name.removeprefix("base_layer."))
 
@@ -155,7 +161,7 @@ def save_adapter(
 
 
 @torch.no_grad()
-def read_adapter(folder: Path, adapter: AdapterWeights, base: nn.Module) -> None:
+def read_adapter(folder: Path, adapter: AdapterWeights, base: HasModules) -> None:
     """Fill an adapter of the same shape from a folder that `save_adapter` wrote.
 
     Raises:

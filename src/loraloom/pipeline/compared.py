@@ -14,7 +14,7 @@ from loraloom.records import Score, Trial
 from loraloom.search.compare import average, standard_error
 from loraloom.store.find import find_run
 from loraloom.store.folder import RunFolder
-from loraloom.store.result import RACED, RunResult
+from loraloom.store.result import PRUNED_BY_HAND, RACED, RunResult
 from loraloom.store.scores import RowCosts, read_scores
 
 SPLITS = ("test", "confirm", "validation")
@@ -144,8 +144,10 @@ def _settings(folder: RunFolder) -> list[TrialGroup]:
     by_setting: dict[str, list[Trial]] = {}
     for trial in result.ranked():
         # Those that ran out of time were kept as well, and one of them may have won.
-        if trial.status == "completed" or trial.adapter:
-            by_setting.setdefault(repr(sorted(trial.params.items())), []).append(trial)
+        kept = trial.adapter and (trial.reason != PRUNED_BY_HAND or trial.id == result.best)
+        if trial.status == "completed" or kept:
+            begun = trial.parent if trial.warm else ""
+            by_setting.setdefault(repr((sorted(trial.params.items()), begun)), []).append(trial)
     if not by_setting:
         raise RequestError(
             f"run `{folder.name}` has no candidate that was trained to the end",

@@ -11,6 +11,7 @@ from collections.abc import Callable, Mapping
 
 from loraloom.errors import RunError
 from loraloom.execute import Executor, Joined, Lost
+from loraloom.pipeline.obey import Commands
 from loraloom.pipeline.queue import Queue, Source
 from loraloom.pipeline.run_log import RunLog
 from loraloom.pipeline.stop import listening
@@ -27,6 +28,7 @@ class Driver:
 
     Attributes:
         expired: says that the time is up: living candidates are then ended with what they have.
+        commands: what the user asks while the run goes.
     """
 
     def __init__(
@@ -36,6 +38,7 @@ class Driver:
         self.log = log
         self.expired = expired or log.expired
         self._queue = Queue(log)
+        self.commands = Commands(log, self._queue)
         self._packs: dict[str, Pack] = {}
         self._timer = WriteTimer()
 
@@ -51,8 +54,8 @@ class Driver:
             KeyboardInterrupt: Ctrl-C; all turns were finished and a checkpoint written.
             RunError: all workers are lost.
         """
-        with listening() as stop:
-            self._run(source, stop)
+        with listening() as asked:
+            self._run(source, lambda: asked() or self.commands.stopping)
 
     def _run(self, source: Source, stop: Callable[[], bool]) -> None:
         self._queue.source = source
@@ -88,6 +91,7 @@ class Driver:
         self._packs[worker] = Pack(
             worker,
             self._queue,
+            self.commands,
             several=self.executor.several,
             expired=lambda: self.expired(),
             stop=stop,

@@ -17,17 +17,19 @@ from loraloom.train.resume import candidate_of, score_of_plain
 @dataclass(frozen=True)
 class Job:
     """A candidate to train, what its settings are called in tables, and why it is there
-    (default, anchor, ...)."""
+    (default, anchor, ...). `parent` is the trial that it was cloned from by hand."""
 
     candidate: Candidate
     settings: Mapping[str, object]
     role: str = "sampled"
+    parent: str | None = None
 
     @cached_property
     def plain(self) -> Mapping[str, Any]:
         """The same for JSON. Made once: every checkpoint has all jobs of a run."""
         settings = plain(self.settings)
-        return {"candidate": asdict(self.candidate), "settings": settings, "role": self.role}
+        made = {"candidate": asdict(self.candidate), "settings": settings, "role": self.role}
+        return made if self.parent is None else {**made, "parent": self.parent}
 
 
 @dataclass
@@ -61,7 +63,7 @@ def bare(score: Score | None) -> Score | None:
 
 def job_of_plain(kept: Mapping[str, Any]) -> Job:
     """The job whose `plain` this is, also after JSON."""
-    return Job(candidate_of(kept), kept["settings"], kept["role"])
+    return Job(candidate_of(kept), kept["settings"], kept["role"], kept.get("parent"))
 
 
 def records_to_plain(records: Mapping[str, Record]) -> dict[str, Any]:

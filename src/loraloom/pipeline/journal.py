@@ -35,6 +35,17 @@ class Journal:
         self._write("ask", suggestion=None if asked is None else asdict(asked))
         return asked
 
+    def add(self, params: Mapping[str, Any]) -> AskedTrial:
+        """A candidate that a user made by hand."""
+        asked = self.searcher.add(dict(params))
+        self._write("add", params=asked.params)
+        return asked
+
+    def extend(self, count: int) -> None:
+        """So many candidates more."""
+        self.searcher.extend(count)
+        self._write("extend", count=count)
+
     def report(self, observation: Observation) -> None:
         self.searcher.report(observation)
         self._write("report", observation={**vars(observation), "score": self._score(observation.score)})
@@ -67,6 +78,10 @@ class Journal:
                 given["params"] = params_of_plain(given["params"])
                 given.pop("resumed", None)  # older releases wrote it
                 return not self.searcher.repeat(AskedTrial(**given))
+            case "add":
+                self.searcher.add(params_of_plain(call["params"]))
+            case "extend":
+                self.searcher.extend(call["count"])
             case "report":
                 given = dict(call["observation"])
                 given["score"] = self._played(given["score"])

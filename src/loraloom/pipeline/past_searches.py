@@ -22,7 +22,7 @@ from loraloom.search.dimensions import is_number
 from loraloom.search.history import Known, PastSearch, standings, without_lists
 from loraloom.search.space import ALPHA, BATCH, RANK, RATE
 from loraloom.store.find import find_run
-from loraloom.store.result import RunResult
+from loraloom.store.result import PRUNED_BY_HAND, RunResult
 
 KEY = names.HISTORY
 RUNS = 5
@@ -130,9 +130,7 @@ def past_search(result: RunResult) -> PastSearch | str:
     Raises:
         One of `NONSENSE`: it was not written by a search.
     """
-    trials = [
-        trial for trial in result.searched() if trial.status in ("completed", "pruned", "diverged")
-    ]
+    trials = [trial for trial in result.searched() if _tells(trial)]
     ended = sum(trial.status != "diverged" for trial in trials)
     if ended < FEWEST:
         return f"{ended} of its candidates came to a result"
@@ -140,6 +138,8 @@ def past_search(result: RunResult) -> PastSearch | str:
     default = result.trial(result.default)
     # The kept adapter may be from the race: its setting is that of the trial which the search knew.
     winner = next((trial for trial in trials if best and trial.params == best.params), None)
+    if best is not None and best.warm:
+        return "the one that it kept began with another one's weights"
     if winner is None or best is None:
         return "it kept none of its candidates"
     gain = 0.0
@@ -155,6 +155,13 @@ def past_search(result: RunResult) -> PastSearch | str:
     return PastSearch(
         result.name, winner.id, without_lists(winner.params), gain if math.isfinite(gain) else 0.0, known
     )
+
+
+def _tells(trial: Trial) -> bool:
+    """Whether how a trial did says something of its setting: not where a user took it out, or began it
+    with another one's weights."""
+    ended = trial.status in ("completed", "pruned", "diverged")
+    return ended and trial.reason != PRUNED_BY_HAND and not trial.warm
 
 
 def _place(result: RunResult, trial: Trial) -> tuple[int, float, float]:

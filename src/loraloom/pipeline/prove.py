@@ -16,10 +16,12 @@ from loraloom.pipeline.run_log import RunLog
 from loraloom.pipeline.samples import show_samples
 from loraloom.pipeline.workbench import Workbench, keeping
 from loraloom.search.compare import mean_cost
+from loraloom.store.result import PRUNED_BY_HAND
 
 
 def completed(log: RunLog) -> list[Record]:
-    """Candidates of the search whose adapter was saved, best first.
+    """Candidates of the search whose adapter was saved, best first. Those that a user took out count
+    only where there are no others.
 
     Raises:
         RunError: there is none.
@@ -37,6 +39,7 @@ def completed(log: RunLog) -> list[Record]:
                 " limits.time=..."
             ),
         )
+    done = [one for one in done if one.trial.reason != PRUNED_BY_HAND] or done
     return sorted(done, key=lambda one: mean_cost(one.best) if one.best else math.inf)
 
 

@@ -89,14 +89,14 @@ class Queue:
                 continue  # it ended while it was held
             if trial in self._pausing:
                 self._called_back[trial] = job
-            elif self._is_elsewhere(trial):
+            elif self.is_elsewhere(trial):
                 # The source calls it back before any pack has let it go: it just stays.
                 self.forget_decisions(trial)
             else:
                 return job
         return None
 
-    def _is_elsewhere(self, trial: str) -> bool:
+    def is_elsewhere(self, trial: str) -> bool:
         """Whether a candidate trains, is on its way, or will be handed out anyway."""
         held = any(trial == job.candidate.id for job in self.log.held)
         return held or trial in self._moving or any(trial in seats for seats in self.seats.values())

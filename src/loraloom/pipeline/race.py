@@ -44,7 +44,8 @@ def finalists(completed: Sequence[Record], default: str, trials: int) -> list[Re
 
 def same_setting(one: Record, other: Record) -> bool:
     """Whether two runs differ in their seed only."""
-    return one.job.candidate.params == other.job.candidate.params
+    own, others = one.job.candidate, other.job.candidate
+    return (own.params, own.start) == (others.params, others.start)
 
 
 @dataclass
@@ -163,7 +164,7 @@ def _again(job: Job, own_seed: int, number: int) -> Job:
     made = job.candidate
     training = replace(made.training, seed=own_seed + FIRST_RACE_SEED + number)
     settings = {**job.settings, names.SEED: training.seed}
-    return Job(replace(made, id=f"{made.id}s{number}", training=training), settings, ROLE)
+    return Job(replace(made, id=f"{made.id}s{number}", training=training), settings, ROLE, job.parent)
 
 
 def _whole(one: Record | None) -> bool:

@@ -88,7 +88,11 @@ class Recorder:
             planned_steps=seat.planned_steps,
             settings=settings,
             trainable_parameters=seat.trainable_parameters,
+            role=job.role,
+            parent=job.parent,
+            warm=job.candidate.start is not None,
         )
+        cloned: dict[str, Any] = {"parent": job.parent, "warm": trial.warm} if job.parent else {}
         self.records[seat.id] = Record(job, trial)
         self.emit(
             "trial_started",
@@ -97,6 +101,7 @@ class Recorder:
             planned_steps=seat.planned_steps,
             settings=settings,
             role=job.role,
+            **cloned,
         )
 
     def waits(self, seat: SeatView, reason: str) -> None:

@@ -115,6 +115,8 @@ class RunLog:
         apart: what the driver of several workers needs to go on (`Queue.to_plain`); None for one worker.
         racing: whether the search is over and its finalists are trained anew.
         base_score: the bare base on validation, once it was measured.
+        turns: how many times a pack has trained.
+        obeyed: commands of the user whose effect is part of the run (`pipeline.obey`).
         of_test: what the test, once opened, says of the validation split.
         resumed: whether the run goes on from a checkpoint.
     """
@@ -128,6 +130,8 @@ class RunLog:
         self.held: list[Job] = []
         self.apart: Mapping[str, Any] | None = None
         self.racing = False
+        self.turns = 0
+        self.obeyed: list[str] = []
         self.base_score: Score | None = None
         self.of_test: Finding | None = None
         self._began = time.monotonic()
@@ -229,6 +233,7 @@ class RunLog:
         self.pack_size, self.racing = state["slots"], state["racing"]
         self.held = [job_of_plain(one) for one in state.get("held", ())]
         self.apart = state.get("apart")
+        self.turns, self.obeyed = state.get("turns", 0), list(state.get("obeyed", ()))
         self.base_score = state["base_score"] and score_of_plain(state["base_score"])
         living = [seat["candidate"]["id"] for seat in kept.trainer["seats"]]
         self.recorder.gone_on(living)
@@ -314,6 +319,8 @@ class RunLog:
             "slots": self.pack_size,
             "held": [one.plain for one in self.held],
             "racing": self.racing,
+            "turns": self.turns,
+            "obeyed": list(self.obeyed),
             "driver": records_to_plain(self.recorder.records),
             "fingerprints": self.recorder.rows,
             "free_bytes": self.prepared.facts.device.free_bytes,

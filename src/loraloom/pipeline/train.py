@@ -102,6 +102,7 @@ def _train(config: Config, watch: Watch, dry_run: bool, place: Reopened | None) 
                 next_step = f"{remedy.next}: loraloom train --apply {shlex.quote(str(log.folder.path))}"
             raise RunError(f"the adapter was not finished: {ended.reason}", next=next_step)
         prove(bench, log, TRIAL, TRIAL)
+        driver.commands.refuse_rest()
         return log.finish()
 
 

@@ -3,10 +3,11 @@ one is raced, proven and kept."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from loraloom.config.asked import Config
 from loraloom.errors import ConfigError
@@ -83,6 +84,7 @@ def _tune(config: Config, watch: Watch, dry_run: bool, place: Reopened | None) -
             bench, log, driver, finalists(completed(log), default, prepared.plan.trials), default
         )
         prove(bench, log, winner, default)
+        driver.commands.refuse_rest()
         return log.finish()
 
 
@@ -111,6 +113,7 @@ class SearchSource:
             known=[known for search in prepared.past for known in search.known],
         )
         self.searcher = Journal(searcher, log.journal)
+        self._withdrawn: set[str] = set()
         changed = self.searcher.play()
         if changed:
             log.recorder.note(
@@ -164,4 +167,14 @@ class SearchSource:
         ]
 
     def ended(self, trial: str, status: EndStatus, best: Score | None) -> None:
-        self.searcher.tell(trial, status, best)
+        # The sampler is told of a failure: that one teaches it nothing.
+        self.searcher.tell(trial, "failed" if trial in self._withdrawn else status, best)
+
+    def add(self, params: Mapping[str, Any]) -> str:
+        return self.searcher.add(params).id
+
+    def extend(self, count: int) -> None:
+        self.searcher.extend(count)
+
+    def withdraw(self, trial: str) -> None:
+        self._withdrawn.add(trial)

@@ -9,6 +9,7 @@ from typing import cast
 
 from loraloom.pipeline.diagnosing import may_end
 from loraloom.pipeline.job import Job
+from loraloom.pipeline.obey import Commands
 from loraloom.pipeline.queue import Queue
 from loraloom.pipeline.write_timer import WriteTimer
 from loraloom.records import EndStatus
@@ -48,6 +49,7 @@ class Pack:
         self,
         worker: str,
         queue: Queue,
+        commands: Commands,
         *,
         several: bool,
         expired: Callable[[], bool],
@@ -55,7 +57,7 @@ class Pack:
         others_idle: Callable[[], bool],
     ) -> None:
         self.worker, self.queue, self.several = worker, queue, several
-        self.log, self.recorder = queue.log, queue.recorder
+        self.log, self.recorder, self._commands = queue.log, queue.recorder, commands
         self.size = self.log.pack_size or 1
         self.idle = False
         self._expired, self._stop, self._others_idle = expired, stop, others_idle
@@ -67,11 +69,12 @@ class Pack:
         return self.queue.seats.get(self.worker, {})
 
     def _course(self) -> Course:
-        first = yield from self._do()
+        first = yield from self.do()
         self.size = first.pack_size or self.size
         if not self.several:  # a run that goes on has candidates in its pack already, and some that wait
             self.queue.waiting = dict(first.kept)
         while True:
+            yield from self._commands.turn(self)
             yield from self._heed()
             if not (self._expired() and self.recorder.count_ended):
                 yield from self._fill()
@@ -84,18 +87,19 @@ class Pack:
             if self._stop() or not self.seats:
                 yield None
                 continue
-            yield from self._do(Train(TURN_SECONDS if self.several else 0.0))
+            yield from self.do(Train(TURN_SECONDS if self.several else 0.0))
+            self.log.turns += 1
             for trial, seat in list(self.seats.items()):
                 if seat.diverged:
                     yield from self._advise_end(trial, "diverged", seat.diverged)
             yield from self._score()
             for trial, seat in list(self.seats.items()):
                 if seat.finished:
-                    yield from self._end(trial, "completed", None)
+                    yield from self.end(trial, "completed", None)
             if self._expired():
                 yield from self._end_all("the time that was allowed is used up")
 
-    def _do(self, *orders: Order) -> Generator[Sequence[Order], Report | None, Report]:
+    def do(self, *orders: Order) -> Generator[Sequence[Order], Report | None, Report]:
         """One turn of the worker."""
         report = yield orders
         assert report is not None
@@ -113,7 +117,7 @@ class Pack:
             trial, kept = job.candidate.id, self.queue.kept.get(job.candidate.id)
             self.queue.moves(trial, self.worker, job)
             generation = self.queue.generation if self.several else 0
-            yield from self._do(
+            yield from self.do(
                 GoOn(trial, kept, generation) if kept else Join(job.candidate, generation)
             )
             self.queue.moved(trial)
@@ -141,7 +145,7 @@ class Pack:
     def _score(self) -> Course:
         if not any(seat.due for seat in self.seats.values()):
             return
-        report = yield from self._do(Evaluate())
+        report = yield from self.do(Evaluate())
         for trial, score in report.scores.items():
             seat = self.seats[trial]
             if seat.step <= self.queue.told.get(trial, 0):
@@ -168,7 +172,7 @@ class Pack:
             elif seat:
                 self.recorder.waits(seat, reason)
                 self.queue.pauses(trial)
-                report = yield from self._do(Pause(trial))
+                report = yield from self.do(Pause(trial))
                 self.queue.paused(trial, report.kept[trial])
             if decision in self.queue.decided:
                 self.queue.decided.remove(decision)
@@ -184,17 +188,17 @@ class Pack:
         best = sorted(costs, key=lambda trial: scored.get(trial, math.inf))[: self.size]
         for trial in costs:
             if trial in self.seats or self.queue.is_free(trial):
-                yield from self._end(trial, "pruned", reason, keep=trial in best and trial in scored)
+                yield from self.end(trial, "pruned", reason, keep=trial in best and trial in scored)
 
     def _advise_end(self, trial: str, status: EndStatus, reason: str) -> Course:
         """End a candidate before its last step, unless the user asked only to be told."""
         seat = self.seats.get(trial)
         if seat is None or may_end(self.log.prepared.config, seat, status):
-            yield from self._end(trial, status, reason)
+            yield from self.end(trial, status, reason)
         else:
-            yield from self._do(Spare(trial, status, reason))
+            yield from self.do(Spare(trial, status, reason))
 
-    def _end(self, trial: str, status: EndStatus, reason: str | None, *, keep: bool = False) -> Course:
+    def end(self, trial: str, status: EndStatus, reason: str | None, *, keep: bool = False) -> Course:
         """Let a candidate go; those that are completed or worth keeping are saved as they were at their
         best."""
         save_to = self.recorder.adapter_folder(trial) if keep or status == "completed" else None
@@ -202,7 +206,7 @@ class Pack:
         kept = None if trial in self.seats else self.queue.waiting[trial]
         if kept:
             self.queue.moves(trial, self.worker)
-        report = yield from self._do(End(trial, status, reason, settings, save_to, kept))
+        report = yield from self.do(End(trial, status, reason, settings, save_to, kept))
         if kept:
             self.queue.moved(trial)
         for ended in report.ended:
@@ -216,4 +220,4 @@ class Pack:
             return
         if now or self._timer.due():
             with self._timer.writing():
-                yield from self._do(KeepEach() if self.several else self.log.checkpoint())
+                yield from self.do(KeepEach() if self.several else self.log.checkpoint())

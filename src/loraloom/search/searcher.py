@@ -101,6 +101,8 @@ class Searcher:
         # All that were handed out, in their order: the curve of each, and its point in the space.
         self._curves: dict[str, TrialCurve] = {}
         self._points: dict[str, Point] = {}
+        # Those that were made by hand stand beside the search: no sampler or pruner knows of them.
+        self._by_hand: dict[str, TrialCurve] = {}
         self._used: set[str] = set()
         self._used_up = False
         # What has happened since: reports since the last verdicts and since the last wave, verdicts that
@@ -167,6 +169,23 @@ class Searcher:
             kind: Kind = "sampled" if known.kind == "audit" else known.kind
             self._enqueue(self._space.point(known.params), dict(known.params), kind, known.seed_offset)
         return False
+
+    def add(self, params: Params) -> AskedTrial:
+        """Hand out a candidate that a user made, beside those of the search. It ends early only where it
+        has to by itself (`search.exits`): what it does is no measure for the others."""
+        asked = AskedTrial(self._next_id(), dict(params), "hand")
+        self._by_hand[asked.id] = TrialCurve(asked, self._wave)
+        return asked
+
+    def extend(self, count: int) -> None:
+        """Hand out so many candidates more."""
+        self._trials += count
+        self._used_up, self._free = False, None
+
+    @property
+    def used_up(self) -> bool:
+        """Whether the space holds no other candidate, although there should be more."""
+        return self._used_up
 
     @property
     def _coming(self) -> int:
@@ -246,13 +265,16 @@ class Searcher:
         params = {
             key: tuple(value) if isinstance(value, list) else value for key, value in params.items()
         }
-        asked = AskedTrial(f"t{len(self._curves):03d}", params, kind, seed_offset, kind == "audit")
+        asked = AskedTrial(self._next_id(), params, kind, seed_offset, kind == "audit")
         protected = _fingerprint(params, 0) == _fingerprint(self._anchors[0].params, 0)
         self._curves[asked.id] = TrialCurve(asked, self._wave, protected)
         self._points[asked.id] = self._space.point(params)
         self._used.add(_fingerprint(params, seed_offset))
         self._running[asked.id] = trial
         return asked
+
+    def _next_id(self) -> str:
+        return f"t{len(self._curves) + len(self._by_hand):03d}"
 
     def _next_anchor(self) -> Anchor | None:
         """The next fixed candidate: all of them in an automatic search, else the plan's
@@ -289,7 +311,7 @@ class Searcher:
         Raises:
             ValueError: the trial is not running here, or its progress is not above 0 and at most 1.
         """
-        trial, curve = self._trial(observation.trial_id), self._curves[observation.trial_id]
+        curve = self._curve(observation.trial_id)
         if not 0 < observation.progress <= 1 or observation.step < 1:
             raise ValueError(
                 f"step {observation.step} at progress {observation.progress} is no place in a training"
@@ -298,9 +320,9 @@ class Searcher:
         curve.add(replace(observation, score=self._seen))
         self._reported, self._free, self._fresh[curve.id] = True, None, curve
         reading = curve.readings[-1]
-        if reading.finite:
+        if reading.finite and curve.id in self._running:
             with quiet():
-                trial.report(reading.cost, round(reading.progress * PERCENT))
+                self._running[curve.id].report(reading.cost, round(reading.progress * PERCENT))
 
     def verdicts(self) -> list[Verdict]:
         """The trials that have to leave the pack, each once; to be called after every report.
@@ -335,18 +357,18 @@ class Searcher:
         Raises:
             ValueError: the trial is not running here, or is completed without a finite score.
         """
-        self._free, trial, curve = None, self._trial(trial_id), self._curves[trial_id]
+        self._free, curve = None, self._curve(trial_id)
         score = None if score is None else self._signed(score)
         cost = math.nan if score is None else mean_cost(score)
         if status == "completed" and not math.isfinite(cost):
             raise ValueError(f"trial {trial_id} cannot be completed with a cost of {cost}")
-        value, state = self._told(curve, status, cost)
-        with quiet():
-            self._study.tell(trial, value, state)
-        self._learned += state != TrialState.FAIL
+        if trial := self._running.pop(trial_id, None):
+            value, state = self._told(curve, status, cost)
+            with quiet():
+                self._study.tell(trial, value, state)
+            self._learned += state != TrialState.FAIL
         curve.status, curve.paused = status, False
         curve.cost = cost if status == "completed" else None
-        del self._running[trial_id]
         self._leaving.discard(trial_id)
 
     def _told(
@@ -382,10 +404,12 @@ class Searcher:
 
     # Keeping
 
-    def _trial(self, trial_id: str) -> optuna.Trial:
-        if trial_id not in self._running:
+    def _curve(self, trial_id: str) -> TrialCurve:
+        """That of a running trial."""
+        curve = self._curves.get(trial_id) or self._by_hand.get(trial_id)
+        if curve is None or not curve.living:
             raise ValueError(f"trial {trial_id} is not running in this search")
-        return self._running[trial_id]
+        return curve
 
     def _signed(self, score: Score) -> Score:
         """The score as costs."""

@@ -8,7 +8,7 @@ from typing import Any, Literal
 
 from loraloom.records import Score
 
-Kind = Literal["default", "anchor", "history", "sampled", "audit"]
+Kind = Literal["default", "anchor", "history", "sampled", "audit", "hand"]
 Action = Literal["prune", "pause", "diverged", "stop"]
 
 
@@ -21,7 +21,7 @@ class AskedTrial:
         params: the searched settings by dotted key of the config, ready for `--set`.
         kind: the plan's own setting, a fixed early point, one that won an earlier search, a sampled one,
             or a sampled one that runs to its end whatever happens (an audit: it shows what pruning would
-            have cost).
+            have cost), or one that a user made by hand.
         seed_offset: to be added to `training.seed`: 1 for the second run of a setting.
         audit: whether it is an audit.
     """

@@ -121,6 +121,11 @@ class RunFolder:
         return self.path / "control.jsonl"
 
     @property
+    def obeyed_path(self) -> Path:
+        """What became of those commands, and when; no resume cuts it (`pipeline.obey`)."""
+        return self.path / "control.applied.jsonl"
+
+    @property
     def report_path(self) -> Path:
         return self.path / "report.html"
 

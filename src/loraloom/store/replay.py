@@ -104,6 +104,9 @@ def _take_trial(trial: Trial, event: Event) -> Trial:
             params=data.get("params", {}),
             settings=data.get("settings", {}),
             planned_steps=planned,
+            role=data.get("role") or "",
+            parent=data.get("parent"),
+            warm=bool(data.get("warm")),
         )
     if event.kind in ("evaluated", "test"):
         return replace(trial, steps=step, metrics={**trial.metrics, **_scores(event)})

@@ -93,6 +93,20 @@ class Spare:
 
 
 @dataclass(frozen=True)
+class Lend:
+    """Put a candidate's best weights, whether it trains or waits, into a file for another to begin with.
+
+    Attributes:
+        start: the file, as `Candidate.start` names it.
+        kept: of one that waits.
+    """
+
+    trial: str
+    start: str
+    kept: Kept | None = None
+
+
+@dataclass(frozen=True)
 class Train:
     """One tick, a micro-batch of every candidate in the pack; or as many as fit into so many seconds,
     until one of the candidates is due, has finished or has diverged."""
@@ -138,7 +152,9 @@ class TakeBase:
     score: Score | None
 
 
-Order = Join | GoOn | Pause | End | Spare | Train | Evaluate | Keep | KeepEach | ScoreSaved | TakeBase
+Order = (
+    Join | GoOn | Pause | End | Spare | Lend | Train | Evaluate | Keep | KeepEach | ScoreSaved | TakeBase
+)
 
 
 @dataclass(frozen=True)

@@ -40,6 +40,7 @@ from loraloom.train.resume import candidate_of, fingerprint, restore_seat, seat_
 from loraloom.train.seat import OrderOf, Pass, Seat, assemble, new_seat, shuffled
 from loraloom.train.shelf import Shelf
 from loraloom.train.signals import Gauge, first_norms
+from loraloom.train.start import begin_with
 
 
 class PackTrainer:
@@ -130,7 +131,10 @@ class PackTrainer:
         """Give a candidate a seat. Its first micro-batch is in the next tick. Where memory runs out,
         nothing of it stays."""
         with self._whole(candidate.id):
-            return self._seat(candidate, candidate.training.seed)
+            seat = self._seat(candidate, candidate.training.seed)
+            if candidate.start is not None:
+                begin_with(self.shelf.run_folder / candidate.start, seat, self.packed)
+            return seat
 
     @contextmanager
     def _whole(self, trial: str) -> Generator[None]:

@@ -68,6 +68,7 @@ def candidate_of(plain: Mapping[str, Any]) -> Candidate:
         AdapterSpec(**adapter),
         TrainingSpec(**made["training"]),
         params_of_plain(made["params"]),
+        made.get("start"),
     )
 
 

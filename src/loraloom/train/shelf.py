@@ -85,7 +85,11 @@ class Shelf:
 
     def read(self, trial: str) -> tuple[dict[str, Any], dict[str, Tensor]]:
         """A candidate as it was put; it waits on."""
-        path = self._place() / self.files[trial]
+        return self.read_file(self.files[trial])
+
+    def read_file(self, name: str) -> tuple[dict[str, Any], dict[str, Tensor]]:
+        """What was put into a file, by whichever worker."""
+        path = self._place() / name
         with disk(path), safe_open(path, "pt") as kept:
             plain: dict[str, Any] = json.loads(kept.metadata()["seat"])
             return plain, {name: kept.get_tensor(name) for name in kept.keys()}  # noqa: SIM118
@@ -95,6 +99,11 @@ class Shelf:
         path = self._place() / self.files[trial]
         with disk(path), safe_open(path, "pt") as kept:
             return json.loads(kept.metadata()["seat"])
+
+    @property
+    def run_folder(self) -> Path:
+        """The folder of the run that this one is a part of."""
+        return self._place().parent
 
     def state_dict(self) -> dict[str, dict[str, str]]:
         """File and checksum by trial."""

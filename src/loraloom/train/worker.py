@@ -20,6 +20,7 @@ from loraloom.train.orders import (
     Keep,
     KeepEach,
     Kept,
+    Lend,
     Order,
     Pause,
     Report,
@@ -32,6 +33,7 @@ from loraloom.train.orders import (
 from loraloom.train.pack import PackTrainer
 from loraloom.train.resume import score_of_plain
 from loraloom.train.seat import Seat
+from loraloom.train.start import lend, lend_kept
 
 Save = Callable[[Seat, Path], float]
 """Saves a candidate's adapter in a folder, proves it, and gives the largest difference of logits."""
@@ -95,6 +97,8 @@ class Worker:
                 case Spare():
                     signals = self.trainer.seats[order.trial].signals
                     signals.seen_exit = signals.seen_exit or (order.status, order.reason)
+                case Lend():
+                    self._lend(order)
                 case Keep():
                     checkpoint.save(order.folder, self.trainer, order.run)
                 case KeepEach():
@@ -138,6 +142,14 @@ class Worker:
         # The file may be another worker's.
         self.trainer.shelf.files[trial] = kept.file
         self.trainer.go_on(trial)
+
+    def _lend(self, order: Lend) -> None:
+        shelf = self.trainer.shelf
+        file = shelf.run_folder / order.start
+        if order.kept is None:
+            lend(file, self.trainer.seats[order.trial])
+        else:
+            lend_kept(file, shelf.read_file(order.kept.file)[1])
 
     def _kept(self, trial: str) -> Kept:
         """What lies of a candidate on the shelf."""
