@@ -57,6 +57,8 @@ class Replay:
         if event.trial is None:
             _take_run(result, event)
             return
+        if event.kind == "command":  # it names whom somebody asked about, even where there is nobody
+            return
         if event.kind == "best":
             result.best = event.trial
         before = trials.get(event.trial) or Trial(id=event.trial, status="waiting", params={})

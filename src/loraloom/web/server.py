@@ -10,10 +10,14 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from loraloom.errors import RequestError
 from loraloom.store.folder import no_place
 from loraloom.web.guard import Guard, token_of
+
+if TYPE_CHECKING:
+    import uvicorn
 
 HOST = "127.0.0.1"
 GRACE_SECONDS = 2
@@ -66,15 +70,14 @@ def listening(output_dir: str | Path, port: int) -> Generator[Door]:
         yield Door(root, door, taken, token_of(taken))
 
 
-def run_server(door: Door, *, read_only: bool) -> None:
-    """Serve until Ctrl-C."""
+def config_of(door: Door, *, read_only: bool) -> uvicorn.Config:
+    """What the server is made of."""
     import uvicorn
 
     from loraloom.web.app import application
 
-    app = Guard(application(door.root, read_only=read_only), door.token, door.port)
-    config = uvicorn.Config(
-        app,
+    return uvicorn.Config(
+        Guard(application(door.root, read_only=read_only), door.token, door.port),
         http="h11",
         ws="none",
         loop="asyncio",
@@ -86,6 +89,13 @@ def run_server(door: Door, *, read_only: bool) -> None:
         timeout_graceful_shutdown=GRACE_SECONDS,
         h11_max_incomplete_event_size=LARGEST_HEADERS,
     )
+
+
+def run_server(door: Door, *, read_only: bool) -> None:
+    """Serve until Ctrl-C."""
+    import uvicorn
+
+    config = config_of(door, read_only=read_only)
     gc.freeze()
     with suppress(KeyboardInterrupt):
         uvicorn.Server(config).run(sockets=[door.socket])

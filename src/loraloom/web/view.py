@@ -228,12 +228,12 @@ class View:
             return "running"
         return "interrupted" if result.status == "running" else result.status
 
-    def _show(self, touched: Iterable[str], *, everything: bool, changed: set[str]) -> None:
+    def _show(self, touched: set[str], *, everything: bool, changed: set[str]) -> None:
         result = self._result = self._joined(None if everything else touched)
         shown = scores_first(columns(result))
         if [column.key for column in shown] != [column.key for column in self._columns]:
             self._columns, everything = shown, True
-        for key in self._trials if everything else touched:
+        for key in self._trials if everything else self._trials.keys() & touched:
             self._put(f"row:{key}", lambda key=key: live_row(result, self._trials[key], shown))
         if everything:
             rows = [name[4:] for name in self.pieces if name.startswith("row:")]
@@ -313,7 +313,8 @@ class View:
                     **asdict(asked),
                     "state": data.get("state", "asked"),
                     "reason": data.get("reason") or "",
-                    "step": verdict.step if verdict else None,
+                    "step": data.get("step"),
+                    "made": data.get("made"),
                 }
             )
         return found[::-1]

@@ -250,7 +250,7 @@ class Charts {
       dragmode: narrow ? false : "zoom",
       hoverlabel: { bgcolor: tone("--panel"), bordercolor: tone("--rule"), font: { ...font, color: tone("--ink") } },
       xaxis: { ...line, title: { text: AXES[this.axis], standoff: 10 }, rangemode: "tozero",
-        tickformat: this.axis === "share" ? ".0%" : "" },
+        ...(this.axis === "share" ? { tickformat: ".0%", range: [0, 1.03] } : {}) },
       yaxis: { ...line, title: { text: figure.unit, standoff: 8 } },
       uirevision: this.axis,
       shapes: [],

@@ -170,11 +170,12 @@ function showCommands(asked) {
     }
   }
   told = new Map(asked.map((one) => [one.uuid, one.state]));
-  const items = asked.map((one) => el("li", { "data-uuid": one.uuid },
-    el("span", { className: `status ${one.state}` }, one.state),
-    el("span", {}, el("b", {}, WORDS[one.verb] || one.verb), ` ${changesOf(one)}`,
-      one.reason || one.step !== null
-        ? el("small", {}, [one.reason, one.step === null ? "" : `at step ${one.step}`].filter(Boolean).join(" · ")) : null)));
+  const items = asked.map((one) => {
+    const more = [one.reason, one.made ? `made ${one.made}` : "", one.step === null ? "" : `at step ${one.step}`];
+    const rest = more.filter(Boolean).join(" · ");
+    return el("li", { "data-uuid": one.uuid }, el("span", { className: `status ${one.state}` }, one.state),
+      el("span", {}, el("b", {}, WORDS[one.verb] || one.verb), ` ${changesOf(one)}`, rest ? el("small", {}, rest) : null));
+  });
   shown("commands", items.length > 0).querySelector("ol").replaceChildren(...items);
   for (const [trial, line] of lines) if (rows.has(trial)) rowCommands(line.cells[columns.length], rows.get(trial));
 }

@@ -9,8 +9,12 @@ function el(tag, properties = {}, ...children) {
     if (key in made && !key.includes("-")) made[key] = value;
     else made.setAttribute(key, value);
   }
-  made.append(...children.flat().filter((child) => child !== null && child !== undefined));
-  return made;
+  return filled(made, ...children);
+}
+
+function filled(parent, ...children) {
+  parent.replaceChildren(...children.flat(Infinity).filter((child) => child !== null && child !== undefined));
+  return parent;
 }
 
 const byId = (id) => document.getElementById(id);

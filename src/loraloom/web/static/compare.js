@@ -1,7 +1,7 @@
 "use strict";
 
 // What `loraloom compare` says of several runs.
-const SHORT = { trainable_parameters: "fewest parameters", peak_bytes: "least memory", seconds: "least time" };
+const SHORT = { trainable_parameters: "parameters", peak_bytes: "memory", seconds: "time" };
 const signed = (value) => (value > 0 ? "+" : "") + Number(value).toPrecision(3);
 const withError = ({ mean, se }) => (se ? `${mean.toFixed(3)} ± ${se.toFixed(3)}` : mean.toFixed(3));
 
@@ -14,7 +14,7 @@ function value(text) {
 function headings(found, keys, splits) {
   const names = ["candidate", ...keys.map((key) => key.split(".").pop().replaceAll("_", " ")), "seeds"];
   names.push(...splits.map((split) => `${split} ${found.metric.replaceAll("_", " ")}`));
-  return [...names, "gain", "95% interval", "time", "trained", "on the front for"];
+  return [...names, "gain", "95% interval", "time", "trained", "on the front of"];
 }
 
 function line(found, one, keys, splits, names) {
@@ -32,8 +32,11 @@ function line(found, one, keys, splits, names) {
   ];
   const first = el("th", { scope: "row" }, one.name, mark ? el("mark", {}, ` ${mark}`) : null);
   return el("tr", { className: one.name === found.keep ? "best" : "" }, first,
-    cells.map((text, place) => el("td", { "data-label": names[place + 1], className: text === "–" ? "none" : "" }, text)));
+    cells.map((text, place) => el("td", { "data-label": names[place + 1], className: looks(text) }, text)));
 }
+
+// Columns of numbers stand right, so that their digits stand below each other.
+const looks = (text) => [/^[+-]?\d/.test(text) ? "number" : "", text === "–" ? "number none" : ""].join(" ").trim();
 
 function draw(found) {
   const keys = [...new Set(found.lines.flatMap((one) => Object.keys(one.params)))]
@@ -47,7 +50,8 @@ function draw(found) {
   byId("lines-hint").textContent =
     `± one standard error, ${found.direction === "minimize" ? "lower" : "higher"} is better; gain over ${found.reference}.`;
   const table = shown("lines", true).querySelector("table");
-  table.tHead.rows[0].replaceChildren(...names.map((name) => el("th", { scope: "col" }, name)));
+  table.tHead.rows[0].replaceChildren(...names.map((name, place) => el("th", { scope: "col",
+    className: place && name !== names[names.length - 1] ? "number" : "" }, name)));
   table.tBodies[0].replaceChildren(...found.lines.map((one) => line(found, one, keys, splits, names)));
   mattered(found.importance);
 }

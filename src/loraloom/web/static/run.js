@@ -96,7 +96,7 @@ function showHead(given) {
   const before = head;
   head = given;
   const going = head.alive && head.status === "running";
-  byId("line").replaceChildren(
+  filled(byId("line"),
     `loraloom ${head.verb}`, el("span", {}, head.name), el("span", {}, head.model),
     el("span", {}, local(head.started)), el("span", {}, head.took),
     el("span", { className: `status ${head.status}`, title: head.reason }, head.status),
@@ -178,7 +178,8 @@ function fill(line, row) {
       cell.className = "";
     } else {
       cell.textContent = text;
-      cell.className = [column.numeric ? "number" : "", text === "–" ? "none" : ""].join(" ").trim();
+      cell.className = [column.numeric ? "number" : "", text === "–" ? "none" : "",
+        column.importance > 4 ? "minor" : ""].join(" ").trim();
       cell.dataset.label = column.heading;
     }
   });
