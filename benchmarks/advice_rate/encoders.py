@@ -94,7 +94,7 @@ def measure(task: str, data: Path, steps: int | None) -> dict[str, Any]:
                 for rate in RATES
                 for seed in range(SEEDS)
             ]
-            Driver(executor_of(bench), log).run(RaceSource(jobs))
+            Driver(executor_of(bench, log), log).run(RaceSource(jobs))
             kept = [record for record in log.recorder.finished() if record.trial.adapter]
             scores = bench.score_saved(saved(log, kept), prepared.data.test, "test")
             base = mean_cost(bench.score_base(prepared.data.test, "test"))

@@ -66,7 +66,7 @@ def measure(
     with log.running(bench.restore):
         log.measured(bench.measure_base())
         log.pack_size = prepared.plan.pack_size
-        driver, records = Driver(executor_of(bench), log), log.recorder.records
+        driver, records = Driver(executor_of(bench, log), log), log.recorder.records
         driver.run(SearchSource(log, search_space(prepared.plan)))
         winner = completed(log)[0].job
         searched = time.process_time() - started

@@ -196,7 +196,7 @@ def test_a_driver_that_dies_goes_on(
             course,
             seed=100 * seed + life,
             losses=0.02,
-            ends_after=chance.randrange(20, 400),
+            ends_after=chance.randrange(20, 200),
         )
         try:
             run.go(workers)

@@ -57,6 +57,7 @@ FLAGS: Mapping[str, Flag] = {
     "output-dir": Flag("output_dir", "FOLDER", "Where run folders go."),
     "trials": Flag(names.TRIALS, "N", "How many candidates to try."),
     "max-packed": Flag(names.MAX_PACKED, "N", "How many candidates to train at once."),
+    "workers": Flag(names.DEVICES, "N", "How many worker processes train, each with its own base."),
     "r": Flag(names.R, "N", "Rank of the adapter."),
     "alpha": Flag(names.LORA_ALPHA, "X", "LoRA alpha; the update is scaled by alpha / r."),
     "dropout": Flag(names.LORA_DROPOUT, "X", "Dropout before the adapter."),

@@ -7,7 +7,7 @@ from typing import Any
 from loraloom.cli.request import FLAGS, Apply, DryRun, NoAct, Request, Resume, asks
 
 
-@asks(*(name for name in FLAGS if name not in ("trials", "max-packed")))
+@asks(*(name for name in FLAGS if name not in ("trials", "max-packed", "workers")))
 def train(
     request: Request,
     dry_run: DryRun = False,

@@ -150,6 +150,9 @@ class LimitsConfig:
     time: str | float | None = None
     """Seconds, "30m", "2h", or null."""
     max_packed: int | Auto = "auto"
+    devices: int | tuple[str, ...] | Auto = "auto"
+    """Workers of a search: how many, the GPUs that they take, or auto: every GPU, or two on a
+    processor. Where it is set and `execute` is not, they are processes of this host."""
 
 
 @dataclass(frozen=True)
@@ -181,6 +184,8 @@ class Config:
     search: SearchConfig = field(default_factory=SearchConfig)
     limits: LimitsConfig = field(default_factory=LimitsConfig)
     engine: Literal["packed", "peft"] = "packed"
+    execute: Literal["inline", "processes", "ray"] = "inline"
+    """Where candidates are trained: in this process, in processes of this host, or on a Ray cluster."""
     diagnose: DiagnoseConfig = field(default_factory=DiagnoseConfig)
     deploy: DeployConfig = field(default_factory=DeployConfig)
     output_dir: str = "runs"

@@ -82,7 +82,15 @@ def load_config(
             )
         _put(settings, name.strip(), text.strip(), f"--set {assignment}")
 
-    return _build({name: _check(keys()[name], setting) for name, setting in settings.items()})
+    values = {name: _check(keys()[name], setting) for name, setting in settings.items()}
+    devices = values.get(names.DEVICES, "auto")
+    if devices != "auto" and values.setdefault(names.EXECUTE, "processes") == "inline":
+        raise ConfigError(
+            f"`{names.DEVICES}` is {show(devices)}, but `execute` is inline, which has no workers",
+            where=settings[names.DEVICES].where,
+            next="leave `execute` out: several workers are processes of this host",
+        )
+    return _build(values)
 
 
 def to_plain(config: Config) -> dict[str, Any]:

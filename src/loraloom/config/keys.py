@@ -81,6 +81,7 @@ RANGES: dict[str, Range] = {
     names.BUDGET: Range(1800, above=0),
     names.SEEDS_FOR_FINALISTS: Range(3, at_least=1),
     names.MAX_PACKED: Range(8, at_least=1),
+    names.DEVICES: Range(2, at_least=1),
 }
 
 

@@ -60,6 +60,8 @@ HISTORY = "search.history"
 MEMORY = "limits.memory"
 TIME = "limits.time"
 MAX_PACKED = "limits.max_packed"
+DEVICES = "limits.devices"
+EXECUTE = "execute"
 
 ACT = "diagnose.act"
 

@@ -7,17 +7,19 @@ them need.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections import Counter, deque
+from collections.abc import Callable, Mapping, Sequence
 
 from loraloom.errors import RunError
 from loraloom.execute import Executor, Joined, Lost
 from loraloom.pipeline.obey import Commands
-from loraloom.pipeline.queue import Queue, Source
+from loraloom.pipeline.queue import LOST_LIMIT, Queue, Source
 from loraloom.pipeline.run_log import RunLog
 from loraloom.pipeline.stop import listening
 from loraloom.pipeline.turns import Pack
 from loraloom.pipeline.write_timer import WriteTimer
-from loraloom.train.orders import Kept, Report
+from loraloom.records import Score
+from loraloom.train.orders import Kept, Order, Report, ScoreSaved
 
 PATIENCE_SECONDS = 120.0
 """How long a run without any worker waits for one, where none is on its way."""
@@ -47,6 +49,43 @@ class Driver:
         """Candidates that wait out of their packs."""
         return self._queue.waiting
 
+    def ask(self, orders: Sequence[Order]) -> list[Report]:
+        """Have each of these orders, which concern no pack, done by whatever worker is free; their
+        reports in the same order.
+
+        Raises:
+            RunError: all workers are lost, or again and again the one that does this.
+        """
+        left = deque(range(len(orders)))
+        found: dict[int, Report] = {}
+        free, busy = list(self.executor.workers()), dict[str, int]()
+        losses = Counter[int]()
+        while len(found) < len(orders):
+            while left and free:
+                busy[free[-1]] = left.popleft()
+                self.executor.send(free[-1], [orders[busy[free.pop()]]])
+            match self.executor.next(None if busy else PATIENCE_SECONDS):
+                case Report(worker) as report if worker in busy:
+                    found[busy.pop(worker)] = report
+                    free.append(worker)
+                case Joined(worker):
+                    free.append(worker)
+                case Lost(worker, reason):
+                    self.log.recorder.note(f"worker {worker} is lost: {reason}")
+                    free = [other for other in free if other != worker]
+                    if worker in busy:
+                        number = busy.pop(worker)
+                        left.append(number)
+                        losses[number] += 1
+                        self._require_patience(losses[number], reason)
+                case _:
+                    self._require_workers(bool(free or busy))
+        return [found[number] for number in range(len(orders))]
+
+    def score_base(self) -> Score:
+        """The bare base on validation: where every candidate starts."""
+        return self.ask([ScoreSaved("validation")])[0].scores[""]
+
     def run(self, source: Source) -> None:
         """Until the source has nothing left and all packs are empty.
 
@@ -71,7 +110,7 @@ class Driver:
                 case Lost() as lost:
                     self._lose(lost, stop)
                 case None:
-                    self._require_workers()
+                    self._require_workers(bool(self._packs))
         if not stop():
             self._queue.give_up_held("the time that was allowed was used up when its worker was lost")
         self._keep(now=True)
@@ -116,9 +155,10 @@ class Driver:
         self._keep(now=False)
 
     def _lose(self, lost: Lost, stop: Callable[[], bool]) -> None:
+        self.log.recorder.note(f"worker {lost.worker} is lost: {lost.reason}")
         pack = self._packs.pop(lost.worker, None)
         if pack is None:
-            return
+            return  # it never joined, or was given up
         pack.course.close()
         self._queue.take_back(lost.worker, lost.reason)
         self._wake(stop)
@@ -138,8 +178,16 @@ class Driver:
             with self._timer.writing():
                 self.log.write_checkpoint(self._queue.to_plain(), self._queue.kept)
 
-    def _require_workers(self) -> None:
-        if not self._packs and not self.executor.coming:
+    def _require_patience(self, losses: int, reason: str) -> None:
+        if losses >= LOST_LIMIT:
+            raise RunError(
+                f"scoring lost its worker {losses} times",
+                got=reason,
+                next="see why they ended (memory?); the run goes on with --resume",
+            )
+
+    def _require_workers(self, there: bool) -> None:
+        if not there and not self.executor.coming:
             raise RunError(
                 "all workers are lost",
                 got=f"none came back within {PATIENCE_SECONDS:g} s",

@@ -3,6 +3,7 @@ rows, plan. Nothing is written."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from importlib import import_module
 from typing import Any
@@ -16,13 +17,13 @@ from loraloom.data.recognise import Recognised, recognise
 from loraloom.data.split import Splits, split
 from loraloom.errors import ConfigError, RequestError
 from loraloom.facts.data import data_facts
-from loraloom.facts.device import MODELS, DeviceFacts, device_facts
+from loraloom.facts.device import MODELS, DeviceFacts
 from loraloom.facts.model import ModelFacts, model_facts, require_weights
-from loraloom.facts.speed import cores_share
 from loraloom.lora.base import Base, load_base, load_tokenizer
 from loraloom.lora.quantised import bitsandbytes
-from loraloom.lora.quantised_loading import stored_in
+from loraloom.lora.quantised_loading import kind_of_stored, stored_in
 from loraloom.pipeline.classes import classes_to_train, refuse_unlabelled
+from loraloom.pipeline.places import machine
 from loraloom.pipeline.preflight import foretold, refuse_faults
 from loraloom.pipeline.preflight.bits import require_codes, require_moments
 from loraloom.pipeline.preflight.subject import Subject
@@ -51,6 +52,15 @@ class Prepared:
     @property
     def task(self) -> Task:
         return self.data.task
+
+    @property
+    def held(self) -> str:
+        """In which bits the base is trained over: as `Base.held`, without loading it."""
+        model = self.facts.model
+        stored = stored_in(model.config) if model.prequantized else None
+        return (
+            self.plan.settings.quantization if stored is None else kind_of_stored(model.config, stored)
+        )
 
     def load_base(self, device: str | None = None) -> Base:
         """The frozen model, in the dtype that the plan chose. Where it has no chat template, its
@@ -100,6 +110,7 @@ def prepare(
     free_bytes: int | None = None,
     trials: int | None = None,
     device: DeviceFacts | None = None,
+    workers: Sequence[str] = (),
 ) -> Prepared:
     """Read model, data and device, encode the data, decide every open value.
 
@@ -108,7 +119,8 @@ def prepare(
         free_bytes: plan as if this much of the device's memory were free; None for what is.
         trials: plan a search of so many candidates, where the request leaves it open;
             None for the rule's.
-        device: plan for it; None for the one that is here.
+        device: plan for it; None for the one that is here, and the workers that are asked for.
+        workers: where each of them is, with a device that is one worker's.
 
     With `weights`, as for training, whatever `loraloom check` finds without running the model is
     refused. Without them, what of that goes by the rows alone is a warning of the plan.
@@ -121,11 +133,10 @@ def prepare(
     if weights:
         _load_libraries(config)
     if device is None:
-        device = device_facts()
-        device = replace(device, share=cores_share(device.kind))
+        device, workers = machine(config)
     if free_bytes is not None:
         device = replace(device, free_bytes=free_bytes)
-    facts = Facts(model=read.model_for(data), data=data_facts(data), device=device)
+    facts = Facts(read.model_for(data), data_facts(data), device, tuple(workers))
     plan = make_plan(
         config if trials is None else replace(config, search=replace(config.search, trials=trials)),
         facts,
@@ -231,13 +242,18 @@ def describe(config: Config, task: Task | None, num_labels: int | None = None) -
     )
 
 
+def share_of(task: str) -> str:
+    """Name of the metric that counts what is right."""
+    return "accuracy" if task == "seq_cls" else "token_accuracy"
+
+
 def deciding_metric(asked: str, task: str) -> tuple[str, Any]:
     """(name without its split, direction) of the metric that decides.
 
     Raises:
         ConfigError: a metric that the task does not have.
     """
-    share = "accuracy" if task == "seq_cls" else "token_accuracy"
+    share = share_of(task)
     name = asked.removeprefix("validation_")
     if name == "auto":
         name = share if task == "seq_cls" else "loss"

@@ -12,13 +12,12 @@ from loraloom.config import names
 from loraloom.pipeline.drive import Driver
 from loraloom.pipeline.job import Job, Record
 from loraloom.pipeline.run_log import RunLog
-from loraloom.pipeline.workbench import Workbench
 from loraloom.records import Candidate, EndStatus, Score
 from loraloom.search.compare import mean_cost
 from loraloom.search.finals import finalists_of
 from loraloom.search.verdict import Contender, pick_winner
 from loraloom.store.scores import read_scores
-from loraloom.train.orders import SeatView
+from loraloom.train.orders import ScoreSaved, SeatView
 
 FIRST_RACE_SEED = 1_000
 """Offset of the race's seeds: none of them was used in the search."""
@@ -70,7 +69,7 @@ class RaceSource:
         pass
 
 
-def race(bench: Workbench, log: RunLog, driver: Driver, chosen: Sequence[Record], default: str) -> str:
+def race(log: RunLog, driver: Driver, chosen: Sequence[Record], default: str) -> str:
     """Race the finalists and give the trial whose adapter is to be shipped.
 
     With one seed for finalists (or one finalist) nothing is trained anew: the saved
@@ -94,15 +93,10 @@ def race(bench: Workbench, log: RunLog, driver: Driver, chosen: Sequence[Record]
         if whole:
             runs = {trial: [f"{trial}s{seed}" for seed in whole] for trial in runs}
     raced = all(own != [trial] for trial, own in runs.items())
-    rows = log.prepared.data.confirm
-    split = "confirm"
-    if not rows:
-        rows = log.prepared.data.validation
-        split = "validation"
-    scores = {
-        trial: bench.score_saved(saved(log, [records[t] for t in own]), rows, split)
-        for trial, own in runs.items()
-    }
+    split = "confirm" if log.prepared.data.confirm else "validation"
+    orders = [ScoreSaved(split, saved(log, [records[t] for t in own])) for own in runs.values()]
+    reports = driver.ask(orders)
+    scores = {trial: report.scores for trial, report in zip(runs, reports, strict=True)}
     if split == "confirm":
         for trial, score in (pair for own in scores.values() for pair in own.items()):
             log.recorder.scored(trial, score)

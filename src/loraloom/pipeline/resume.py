@@ -23,7 +23,7 @@ from loraloom.store.replay import replay
 from loraloom.store.result import RunResult
 from loraloom.train.checkpoint import Checkpoint, load
 
-MAY_CHANGE = (names.TIME, names.BUDGET, "report_to")
+MAY_CHANGE = (names.TIME, names.BUDGET, names.DEVICES, names.EXECUTE, "report_to")
 """What a request may say anew when its run goes on: it decides nothing about a candidate."""
 PLACE = ("name", "output_dir")
 """What leads to the folder of a run that is named, however its path is written."""

@@ -15,7 +15,7 @@ from typing import Any
 from loraloom.config import names
 from loraloom.config.decode import to_plain
 from loraloom.config.units import parse_seconds
-from loraloom.errors import InterruptedRunError, first_line
+from loraloom.errors import ConfigError, InterruptedRunError, first_line
 from loraloom.facts.device import environment
 from loraloom.pipeline.device_errors import in_our_words
 from loraloom.pipeline.diagnosing import findings_of_run
@@ -61,8 +61,8 @@ class Outcome:
 def set_up(
     prepared: Prepared, verb: str, watch: Watch, place: Reopened | None = None
 ) -> tuple[Workbench, RunLog]:
-    """Load the base and open the run's folder, in the order in which least is lost when
-    one of them cannot be.
+    """Load the base, where it is trained on in this process, and open the run's folder, in the order in
+    which least is lost when one of them cannot be.
 
     Raises:
         RequestError: `place`, the run to go on with, was begun with other data or another model.
@@ -71,10 +71,14 @@ def set_up(
     marks = fingerprints(prepared)
     if place is not None and place.checkpoint is not None:
         refuse_changes(place.checkpoint.run["fingerprints"], marks, prepared)
+        _refuse_other_keeping(place.checkpoint, place.config.execute)
     config = prepared.config
     # A wrong URL is told before the work, not after it.
     Database(default_url(config.output_dir)).close()
     bench = Workbench(prepared)
+    inline = config.execute == "inline"
+    if inline:
+        bench.trainer  # noqa: B018  (whatever is wrong with the base shows before anything is written)
     require_space(config.output_dir, space_needed(prepared))
     if place is None:
         folder = RunFolder.create(config.output_dir, config.name)
@@ -83,12 +87,14 @@ def set_up(
     else:
         folder = place.folder
         place.take_up()
-    bench.trainer.shelf.folder = folder.checkpoints
+    if inline:
+        bench.trainer.shelf.folder = folder.checkpoints
+    model = prepared.facts.model
     result = RunResult(
         name=folder.name,
         verb=verb,
         status="running",
-        model=bench.base.name_or_path,
+        model=model.name_or_path,
         task=prepared.task,
         started_at=datetime.datetime.now().astimezone().isoformat(timespec="seconds"),
         id=uuid.uuid4().hex,
@@ -96,14 +102,30 @@ def set_up(
         metric=f"validation_{bench.metric}",
         direction=bench.direction,
         environment=environment(bench.values[names.DTYPE]),
-        base_parameters=bench.base.parameters,
-        base_quantization=bench.base.held,
+        base_parameters=bench.base.parameters if inline else model.parameters,
+        base_quantization=bench.base.held if inline else prepared.held,
         base_fingerprint=marks.get(MODEL, ""),
         labels=list(prepared.data.label_names or ()),
     )
     watch = tracked(config.report_to, folder.path, to_plain(config), watch)
     recorder = Recorder(folder, result, watch, marks)
     return bench, RunLog(prepared, recorder, None if place is None else place.checkpoint)
+
+
+def _is_apart(kept: Checkpoint) -> bool:
+    """Whether its candidates are kept by themselves, for workers that come and go."""
+    return kept.run.get("apart") is not None
+
+
+def _refuse_other_keeping(kept: Checkpoint, execute: str) -> None:
+    """Raises ConfigError where candidates were kept together and are to go on by themselves, or the
+    other way round."""
+    if _is_apart(kept) == (execute == "inline"):
+        before = "in other processes" if _is_apart(kept) else "in one process"
+        raise ConfigError(
+            f"this run was begun {before}, and cannot go on with `execute: {execute}`",
+            next="leave `execute`, `limits.devices` and --workers out: the run's own config says it",
+        )
 
 
 class RunLog:
@@ -163,7 +185,8 @@ class RunLog:
         before it is passed on.
 
         Args:
-            restore: brings whoever trains to where the checkpoint was taken.
+            restore: brings the trainer of this process to where the checkpoint was taken; workers
+                elsewhere take candidates up one by one.
 
         Raises:
             InterruptedRunError: Ctrl-C.
@@ -173,7 +196,8 @@ class RunLog:
             if self._kept is None:
                 self._begin()
             else:
-                restore(self._kept)
+                if not _is_apart(self._kept):
+                    restore(self._kept)
                 self._go_on(self._kept)
                 self._kept = None  # it holds the weights of all who train
             yield

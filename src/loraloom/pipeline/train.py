@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import shlex
 from collections.abc import Callable, Sequence
-from contextlib import nullcontext
+from contextlib import closing, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -17,12 +17,11 @@ from loraloom.pipeline.drive import Driver
 from loraloom.pipeline.executor import executor_of
 from loraloom.pipeline.history import with_history
 from loraloom.pipeline.job import Job
-from loraloom.pipeline.prepare import Prepared, prepare
+from loraloom.pipeline.prepare import Prepared, prepare, share_of
 from loraloom.pipeline.prove import prove
 from loraloom.pipeline.recorder import Watch
 from loraloom.pipeline.resume import Reopened, reopened
-from loraloom.pipeline.run_log import Outcome, set_up
-from loraloom.pipeline.workbench import Workbench
+from loraloom.pipeline.run_log import Outcome, RunLog, set_up
 from loraloom.records import EndStatus, Score
 from loraloom.search.values import Verdict
 from loraloom.train.orders import SeatView
@@ -86,14 +85,15 @@ def _train(config: Config, watch: Watch, dry_run: bool, place: Reopened | None) 
         return with_history(prepared)
     bench, log = set_up(prepared, "train", watch, place)
     with log.running(bench.restore):
-        if not log.resumed and prepared.data.validation:
-            log.measured(bench.measure_base())
-        log.result.default = TRIAL
-        driver = Driver(executor_of(bench), log)
         records = log.recorder.records
-        one = job(prepared, TRIAL, {}, role="default")
-        patience = one.candidate.training.early_stopping_patience
-        driver.run(OneSource(None if TRIAL in records else one, patience, _exits(bench)))
+        with closing(executor_of(bench, log, most=1)) as executor:
+            driver = Driver(executor, log)
+            if not log.resumed and prepared.data.validation:
+                log.measured(driver.score_base())
+            log.result.default = TRIAL
+            one = job(prepared, TRIAL, {}, role="default")
+            patience = one.candidate.training.early_stopping_patience
+            driver.run(OneSource(None if TRIAL in records else one, patience, _exits(log)))
         ended = records[TRIAL].trial
         if ended.adapter is None:
             remedy = first_remedy(ended.findings)
@@ -106,8 +106,9 @@ def _train(config: Config, watch: Watch, dry_run: bool, place: Reopened | None) 
         return log.finish()
 
 
-def _exits(bench: Workbench) -> Callable[[SeatView], Verdict | None]:
+def _exits(log: RunLog) -> Callable[[SeatView], Verdict | None]:
     """Why a candidate that is trained alone should end now, as far as signals are measured."""
-    if bench.trainer.gauge is None:
+    prepared = log.prepared
+    if not prepared.config.diagnose.signals:
         return lambda seat: None
-    return lambda seat: exit_of(seat, bench.base_score, bench.objective.metric)
+    return lambda seat: exit_of(seat, log.base_score, share_of(prepared.task))

@@ -4,7 +4,7 @@ one is raced, proven and kept."""
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from contextlib import nullcontext
+from contextlib import closing, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,7 +14,7 @@ from loraloom.errors import ConfigError
 from loraloom.pipeline.candidates import job
 from loraloom.pipeline.device_errors import device_errors
 from loraloom.pipeline.drive import Driver
-from loraloom.pipeline.executor import executor_of
+from loraloom.pipeline.executor import executor_of, packed_at_once
 from loraloom.pipeline.history import finished_runs, with_history
 from loraloom.pipeline.job import Job
 from loraloom.pipeline.journal import Journal
@@ -25,7 +25,6 @@ from loraloom.pipeline.race import finalists, race
 from loraloom.pipeline.recorder import Watch
 from loraloom.pipeline.resume import Reopened, reopened
 from loraloom.pipeline.run_log import Outcome, RunLog, set_up
-from loraloom.pipeline.warmup import plan_of_packs
 from loraloom.plan.search_space import search_space
 from loraloom.records import EndStatus, Score, TrialStatus
 from loraloom.search.searcher import Observation, Searcher
@@ -73,16 +72,17 @@ def _tune(config: Config, watch: Watch, dry_run: bool, place: Reopened | None) -
     )
     bench, log = set_up(prepared, "tune", watch, place)
     with log.running(bench.restore):
-        if not log.resumed:
-            log.measured(bench.measure_base())
-            log.pack_size = plan_of_packs(bench, log)
-        driver = Driver(executor_of(bench), log)
-        if not log.racing:
-            driver.run(SearchSource(log, space))
-        default = log.result.default or ""
-        winner = race(
-            bench, log, driver, finalists(completed(log), default, prepared.plan.trials), default
-        )
+        with closing(executor_of(bench, log)) as executor:
+            driver = Driver(executor, log)
+            if not log.resumed:
+                log.measured(driver.score_base())
+                log.pack_size = packed_at_once(bench, log, executor)
+            if not log.racing:
+                driver.run(SearchSource(log, space))
+            default = log.result.default or ""
+            chosen = finalists(completed(log), default, prepared.plan.trials)
+            winner = race(log, driver, chosen, default)
+        # Workers elsewhere are gone by now, so that there is room for a base in this process.
         prove(bench, log, winner, default)
         driver.commands.refuse_rest()
         return log.finish()

@@ -24,6 +24,7 @@ from loraloom.train.orders import (
     Report,
     SeatView,
     Spare,
+    TakeBase,
     Train,
 )
 
@@ -71,6 +72,7 @@ class Pack:
     def _course(self) -> Course:
         first = yield from self.do()
         self.size = first.pack_size or self.size
+        yield from self.do(TakeBase(self.log.base_score))
         if not self.several:  # a run that goes on has candidates in its pack already, and some that wait
             self.queue.waiting = dict(first.kept)
         while True:

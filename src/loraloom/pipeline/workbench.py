@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Generator, Sequence
 from contextlib import contextmanager
+from functools import cached_property
 from pathlib import Path
 
 import torch
@@ -17,7 +18,7 @@ from loraloom.config import names
 from loraloom.data.batches import collate
 from loraloom.data.encode import Row
 from loraloom.errors import StoreError
-from loraloom.evals.objective import objective_for
+from loraloom.evals.objective import Objective, objective_for
 from loraloom.evals.scoring import RowSums, score_of
 from loraloom.lora.base import Base, share_copy
 from loraloom.lora.device_faults import is_out_of_memory
@@ -27,7 +28,6 @@ from loraloom.pipeline.prepare import Prepared, deciding_metric
 from loraloom.records import Candidate, Score
 from loraloom.train.checkpoint import Checkpoint
 from loraloom.train.pack import PackTrainer
-from loraloom.train.resume import score_of_plain
 from loraloom.train.seat import Seat
 
 LOGITS_TOLERANCE = {"float64": 1e-8, "float32": 1e-4, "bfloat16": 5e-2, "float16": 1e-2}
@@ -38,7 +38,8 @@ PROBE_ROWS = 4
 
 
 class Workbench:
-    """The base of a prepared run, its pack and its trainer.
+    """The base of a prepared run, its pack and its trainer. The base is loaded when it is first asked
+    for: a driver whose workers are elsewhere needs none before the end.
 
     Attributes:
         metric: what candidates are judged by on validation.
@@ -46,33 +47,42 @@ class Workbench:
     """
 
     def __init__(self, prepared: Prepared) -> None:
-        plan = prepared.plan
-        data = prepared.data
-        self.prepared, self.values = prepared, plan.values()
-        self.base: Base = prepared.load_base()
+        self.prepared, self.values = prepared, prepared.plan.values()
         self.metric, self.direction = deciding_metric(prepared.config.search.metric, prepared.task)
-        self.objective = objective_for(prepared.task, self.base.model)
-        self.packed = PackedModel(share_copy(self.base.model), fresh_modules=self.base.fresh_modules)
-        self.trainer = PackTrainer(
+        self.base_score: Score | None = None
+
+    @cached_property
+    def base(self) -> Base:
+        return self.prepared.load_base()
+
+    @cached_property
+    def objective(self) -> Objective:
+        return objective_for(self.prepared.task, self.base.model)
+
+    @cached_property
+    def packed(self) -> PackedModel:
+        return PackedModel(share_copy(self.base.model), fresh_modules=self.base.fresh_modules)
+
+    @cached_property
+    def trainer(self) -> PackTrainer:
+        plan, data = self.prepared.plan, self.prepared.data
+        return PackTrainer(
             self.packed,
             data.train,
             self.objective,
-            task=prepared.task,
+            task=self.prepared.task,
             pad_id=self.base.pad_id,
             validation=data.validation,
             decide_by=self.metric,
             token_budget=plan.token_budget,
             checkpointing=self.values[names.GRADIENT_CHECKPOINTING],
-            signals=prepared.config.diagnose.signals,
+            signals=self.prepared.config.diagnose.signals,
             workers=plan.workers,
         )
-        self.base_score: Score | None = None
 
     def restore(self, kept: Checkpoint) -> None:
         """Seat the candidates of a checkpoint where they were."""
         self.trainer.load_state_dict(kept.trainer)
-        base = kept.run["base_score"]
-        self.take_base(base and score_of_plain(base))
 
     def measure_base(self) -> Score:
         """The bare base on validation: where every candidate starts."""

@@ -35,6 +35,7 @@ def invitation_to(log: RunLog) -> Invitation:
         "race": log.result.verb == "tune",
         "trials": plan.trials,
         "device": asdict(plan.facts.device),
+        "workers": list(plan.facts.workers),
         "fingerprints": dict(log.recorder.rows),
     }
     return invite(FACTORY, request)
@@ -64,13 +65,26 @@ def worker_from_request(name: str, request: Mapping[str, Any]) -> Worker:
             next=f"start workers where torch finds {device.kind}",
         )
     config = load_config(folder.config_path)
-    prepared = prepare(config, race=request["race"], trials=request["trials"], device=device)
+    prepared = prepare(
+        config,
+        race=request["race"],
+        trials=request["trials"],
+        device=device,
+        workers=request["workers"],
+    )
     _refuse_others(name, request["fingerprints"], prepared)
     bench = Workbench(prepared)
     bench.trainer.shelf.folder = folder.checkpoints
+    return worker_on(bench, name, shared=True, pack_size=timed_packs(bench).pack_size)
+
+
+def worker_on(
+    bench: Workbench, name: str, *, shared: bool = False, pack_size: int | None = None
+) -> Worker:
+    """The worker that trains on a bench."""
 
     def score(order: ScoreSaved) -> Mapping[str, Score]:
-        rows = prepared.data.splits[order.split]
+        rows = bench.prepared.data.splits[order.split]
         if not order.saved:
             return {"": bench.score_base(rows, order.split)}
         return bench.score_saved(order.saved, rows, order.split)
@@ -82,8 +96,8 @@ def worker_from_request(name: str, request: Mapping[str, Any]) -> Worker:
         Examiner(bench).examine,
         score=score,
         take_base=bench.take_base,
-        shared=True,
-        pack_size=timed_packs(bench).pack_size,
+        shared=shared,
+        pack_size=pack_size,
     )
 
 

@@ -35,6 +35,9 @@ class Facts:
     model: ModelFacts
     data: DataFacts
     device: DeviceFacts
+    """Of one worker: what it has, where several share a machine."""
+    workers: tuple[str, ...] = ()
+    """Where each of several workers is, in words; empty where this process trains alone."""
 
 
 class Decided(dict[str, Advice]):
@@ -138,9 +141,13 @@ class Case:
 
     @property
     def memory_budget(self) -> int:
-        """Bytes that a run may use: `limits.memory`, else what the device has free."""
-        allowed = self.asked.limits.memory
-        return self.facts.device.free_bytes if allowed == "auto" else parse_bytes(allowed)
+        """Bytes that a worker may use: `limits.memory`, else what the device has free. On a processor
+        workers share the machine's memory."""
+        allowed, facts = self.asked.limits.memory, self.facts
+        if allowed == "auto":
+            return facts.device.free_bytes
+        sharing = len(facts.workers) if facts.device.kind == "cpu" else 1
+        return parse_bytes(allowed) // max(1, sharing)
 
     @property
     def held_by_others(self) -> str:

@@ -52,6 +52,7 @@ def plan_json(plan: Plan) -> dict[str, Any]:
             **{name: bytes_json(plan.forecast[name]) for name in BESIDE if name in plan.forecast},
         },
         "ladder": [asdict(rung) for rung in ladder(plan.case, plan.shape)],
+        "workers": list(plan.facts.workers),
         "device": {
             "kind": device.kind,
             "name": device.name,

@@ -124,6 +124,20 @@ def notes_on_streaming(case: Case, shape: Shape) -> tuple[str, ...]:
     )
 
 
+def notes_on_workers(case: Case, memory: Estimate) -> tuple[str, ...]:
+    """Which workers there are, and what that takes of a machine's memory."""
+    workers = case.facts.workers
+    if not workers:
+        return ()
+    each = f"{len(workers)} workers, each with a base of its own: {'; '.join(workers)}"
+    if len(workers) == 1:
+        return (f"1 worker: {workers[0]}",)
+    if case.facts.device.kind != "cpu":
+        return (f"{each}. Memory is forecast for each GPU",)
+    whole = bytes_text(len(workers) * memory.value)
+    return (f"{each}. Memory is forecast for each; together they take {whole} of this machine",)
+
+
 def notes_on_scoring(case: Case, shape: Shape) -> tuple[str, ...]:
     """That fewer tokens are scored at a time than the device would take, and what that costs."""
     from loraloom.evals.scoring import EVALUATION_FACTOR

@@ -26,6 +26,7 @@ from loraloom.plan.needs import (
     notes_on_engine,
     notes_on_scoring,
     notes_on_streaming,
+    notes_on_workers,
     packs_candidates,
     scoring_less,
 )
@@ -141,7 +142,10 @@ def make_plan(config: Config, facts: Facts) -> Plan:
         "memory": need(case, shape),
         "memory_one": need(case, decided_shape(decided)),
         "time": forecast_time(
-            case, trials=trainings, packed=shape.packed, token_budget=shape.token_budget
+            case,
+            trials=trainings / max(1, len(facts.workers)),
+            packed=shape.packed,
+            token_budget=shape.token_budget,
         ),
         "time_one": forecast_time(case),
         **forecast_afterwards(case),
@@ -154,6 +158,7 @@ def make_plan(config: Config, facts: Facts) -> Plan:
         *notes_on_streaming(case, shape),
         *notes_on_scoring(case, shape),
         *notes_on_device(facts.device, decided.dtype),
+        *notes_on_workers(case, forecast["memory"]),
     )
     return Plan(decided, forecast, warnings_for(case, forecast), case.asked, facts, shape, notes)
 

@@ -48,4 +48,5 @@ def advise(case: Case) -> Advice:
 def _seconds(case: Case, trials: int) -> float:
     """What a search of so many candidates takes, with its race."""
     trainings = trainings_of(case, trials, finalist_seeds.value_for(case, trials))
-    return forecast_time(case, trials=trainings, packed=case.decided.max_packed).value
+    share = trainings / max(1, len(case.facts.workers))
+    return forecast_time(case, trials=share, packed=case.decided.max_packed).value

@@ -1,0 +1,110 @@
+"""Which workers a search has on this host, what each of them gets, and what a plan may count on."""
+
+from __future__ import annotations
+
+import os
+import sys
+from dataclasses import replace
+from itertools import pairwise
+from typing import Any, cast
+
+from loraloom.config import names
+from loraloom.config.asked import Config
+from loraloom.errors import ConfigError, RequestError
+from loraloom.execute.processes import Place
+from loraloom.facts.device import DeviceFacts, device_facts, usable_cores
+from loraloom.facts.speed import cores_share
+
+AUTO_ON_CORES = 2
+"""Workers on a processor where nobody says how many: each holds a base, and has to have a core."""
+
+
+def machine(config: Config) -> tuple[DeviceFacts, tuple[str, ...]]:
+    """The device that one worker trains on, and every worker's place in words; none where the run is
+    this process alone. On a processor workers share cores and memory evenly.
+
+    Raises:
+        RequestError: what was asked for is not here.
+    """
+    device = device_facts()
+    device = replace(device, share=cores_share(device.kind))
+    if config.execute != "processes":
+        return device, ()
+    places = places_of(config, device)
+    words = tuple(place.words for place in places)
+    if device.kind != "cpu":
+        return device, words
+    return (
+        replace(
+            device,
+            total_bytes=device.total_bytes // len(places),
+            free_bytes=device.free_bytes // len(places),
+            cores=max(1, device.cores // len(places)),
+            threads=places[0].threads or 1,
+        ),
+        words,
+    )
+
+
+def places_of(config: Config, device: DeviceFacts) -> tuple[Place, ...]:
+    """What each worker process has to itself.
+
+    Raises:
+        RequestError: more is asked for than is here, or processes cannot be had here.
+    """
+    if sys.platform == "win32" or device.kind == "mps":
+        raise RequestError(
+            "`execute: processes` does not work here",
+            got="one GPU that shares the host's memory" if device.kind == "mps" else "Windows",
+            need="Linux or macOS with CUDA or on the processor",
+            next="leave `execute` and `limits.devices` out",
+        )
+    asked = config.limits.devices
+    if device.kind == "cuda":
+        return tuple(Place(gpu) for gpu in _gpus(asked, device.count))
+    if isinstance(asked, tuple):
+        raise _too_many(", ".join(asked), "no GPU here", "a number of workers, which share the cores")
+    cores = usable_cores()
+    count = min(AUTO_ON_CORES, cores) if asked == "auto" else asked
+    if count > cores:
+        raise _too_many(f"{count}", f"{_counted(cores, 'core')} that may be used", f"at most {cores}")
+    return tuple(Place(None, own, _threads(device, count)) for own in _groups(count))
+
+
+def _gpus(asked: int | tuple[str, ...] | str, count: int) -> list[int]:
+    """Which of `count` GPUs."""
+    here = [f"cuda:{gpu}" for gpu in range(count)]
+    if asked == "auto":
+        return list(range(count))
+    if isinstance(asked, int):
+        if asked > count:
+            raise _too_many(f"{asked}", f"{_counted(count, 'GPU')} here", f"at most {count}")
+        return list(range(asked))
+    unknown = [name for name in asked if name not in here]
+    if unknown or len(set(asked)) < len(asked):
+        raise _too_many(", ".join(asked), ", ".join(here), "names of these, each once")
+    return [here.index(name) for name in asked]
+
+
+def _threads(device: DeviceFacts, workers: int) -> int:
+    """Of one worker. Where torch has less than the cores, someone has set a limit for all of it."""
+    return max(1, min(device.threads, usable_cores()) // workers)
+
+
+def _groups(count: int) -> list[tuple[int, ...]]:
+    """Cores for each worker, evenly; empty where a system does not bind processes to cores."""
+    if not hasattr(os, "sched_getaffinity"):
+        return [()] * count
+    cores = sorted(cast(Any, os).sched_getaffinity(0))
+    bounds = [len(cores) * number // count for number in range(count + 1)]
+    return [tuple(cores[low:high]) for low, high in pairwise(bounds)]
+
+
+def _too_many(asked: str, got: str, need: str) -> ConfigError:
+    return ConfigError(
+        f"`{names.DEVICES}` is {asked}, which is not here", got=got, need=need, next="--workers N"
+    )
+
+
+def _counted(count: int, what: str) -> str:
+    return f"{count} {what}{'' if count == 1 else 's'}"
