@@ -13,7 +13,7 @@ import pytest
 from doorway import call
 from small_memory import FACTS, write_facts
 
-from loraloom.pipeline.recall import keys
+from loraloom.pipeline.recall import states
 from loraloom.recall.lexicon import EVERYDAY
 from loraloom.recall.memory import opened
 
@@ -24,13 +24,13 @@ NEW = "Where is the mat?"
 def encoded(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """Every text that the base encodes from now on."""
     texts: list[str] = []
-    encode = keys.hidden_states
+    encode = states.hidden_states
 
-    def counting(bench: Any, some: Sequence[str]) -> Any:
+    def counting(base: Any, packed: Any, some: Sequence[str]) -> Any:
         texts.extend(some)
-        return encode(bench, some)
+        return encode(base, packed, some)
 
-    monkeypatch.setattr(keys, "hidden_states", counting)
+    monkeypatch.setattr(states, "hidden_states", counting)
     return texts
 
 
@@ -69,23 +69,23 @@ def test_what_is_stored_is_encoded_once_by_whichever_command(written: Path, enco
 
 
 def test_a_dry_run_keeps_no_key(written: Path, encoded: list[str]) -> None:
-    before = (written / keys.KEYS).read_bytes()
+    before = (written / states.KEYS).read_bytes()
     assert call("recall", "write", written, "--question", NEW, "--answer", "Tolm", "--dry-run").code == 0
-    assert encoded == [NEW] and (written / keys.KEYS).read_bytes() == before
+    assert encoded == [NEW] and (written / states.KEYS).read_bytes() == before
 
 
 def test_what_is_forgotten_leaves_the_file(written: Path) -> None:
     target = next(iter(FACTS))
-    assert target.encode() in (written / keys.KEYS).read_bytes()
+    assert target.encode() in (written / states.KEYS).read_bytes()
     assert call("recall", "forget", written, "m0001", "--quiet").code == 0
     found(written, NEW)
-    kept = (written / keys.KEYS).read_bytes()
+    kept = (written / states.KEYS).read_bytes()
     assert target.encode() not in kept and EVERYDAY[0].encode() in kept
 
 
 @pytest.mark.parametrize("harm", ["gone", "garbage", "cut", "another base"])
 def test_a_file_that_does_not_fit_is_made_anew(written: Path, encoded: list[str], harm: str) -> None:
-    path = written / keys.KEYS
+    path = written / states.KEYS
     whole = path.read_bytes()
     with opened(written) as memory:
         fingerprint = memory.base.fingerprint.encode()
@@ -107,7 +107,7 @@ def test_a_file_that_does_not_fit_is_made_anew(written: Path, encoded: list[str]
 def test_where_the_disk_refuses_the_answer_comes_all_the_same(
     written: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    (written / keys.KEYS).unlink()
+    (written / states.KEYS).unlink()
 
     def full(handle: int) -> None:
         raise OSError(28, "No space left on device")

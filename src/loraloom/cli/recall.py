@@ -32,6 +32,12 @@ Data = Annotated[
 Asked = Annotated[str | None, typer.Option("--question", metavar="TEXT", help="One item by hand.")]
 Said = Annotated[str | None, typer.Option("--answer", metavar="TEXT", help="Its answer.")]
 Pin = Annotated[bool, typer.Option("--pin", help="Write it, whatever the gate says.")]
+Corrects = Annotated[
+    str | None,
+    typer.Option(
+        "--corrects", metavar="ID", help="The item whose answer the one of --question replaces."
+    ),
+]
 WriteRate = Annotated[
     float | None,
     typer.Option("--write-rate", metavar="SHARE", help="Write this share of what comes, no more."),
@@ -70,6 +76,7 @@ def write(
     question: Asked = None,
     answer: Said = None,
     pin: Pin = False,
+    corrects: Corrects = None,
     write_rate: WriteRate = None,
     dry_run: DryRun = False,
     json: Json = False,
@@ -82,6 +89,12 @@ def write(
     row = [] if question is None else [{"question": question, "answer": answer, "pin": pin}]
     if pin and not row:
         raise RequestError("--pin is for the item of --question", next='"pin": true in a row of --data')
+    if corrects is not None:
+        if not row:
+            raise RequestError(
+                "--corrects is for the item of --question", next=f'"corrects": "{corrects}" in a row'
+            )
+        row[0]["corrects"] = corrects
 
     from loraloom.cli.recall_screen import show_notes, show_written
     from loraloom.pipeline.recall.writing import write as run_write

@@ -48,6 +48,12 @@ def show_written(memory: Memory, decisions: Sequence[Decision], *, dry_run: bool
         verbatim(console, f"... and {len(decisions) - SHOWN:,} more")
     counts = {word: sum(one.outcome == name for one in decisions) for name, word in WORDS.items()}
     verbatim(console, ", ".join(f"{count:,} {word}" for word, count in counts.items() if count))
+    for one in decisions[:SHOWN]:
+        if one.outcome == "insert" and one.other is not None:
+            told = (
+                f"{one.item.id}: if it corrects {one.other}, give it again with --corrects {one.other}"
+            )
+            say(console, told, "  ")
     waiting = len(memory.state.unlearnt)
     if dry_run:
         verbatim(console, "nothing was written: --dry-run")

@@ -10,13 +10,14 @@ Nothing here is a label: no term says whether an item should be remembered.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
+from loraloom.recall.corrections import corrected
 from loraloom.recall.items import MemoryItem, older, same_answer
 from loraloom.recall.repeats import Repeats
 from loraloom.recall.state import Entry, State
@@ -82,7 +83,7 @@ class Decision:
     """What becomes of an item.
 
     Attributes:
-        other: id of the item that it repeats or replaces.
+        other: id of the item that it repeats or replaces, or that asks nearly the same.
         threshold: what the score had to reach; None where no rate was asked for.
     """
 
@@ -117,7 +118,7 @@ def decided(
     terms = [terms_of(one, stored, needed, guessing) for one in seen]
     known = dict(state.by_key())
     repeats = Repeats(state.kept)
-    same = [known.get(one.item.key) or repeats.of(one.item) for one in seen]
+    same = [_same(one.item, known, state, repeats) for one in seen]
     threshold = None
     if write_rate is not None:
         new = [rank_of(*one) for one in zip(seen, terms, same, strict=True)]
@@ -127,15 +128,33 @@ def decided(
     written = 0
     for one, term, entry in zip(seen, terms, same, strict=True):
         # What came earlier in this write counts too, where it has the same key.
-        found = _decision(one, term, known.get(one.item.key) or entry, threshold)
+        entry = entry if one.item.supersedes else known.get(one.item.key) or entry
+        found = _decision(one, term, entry, threshold)
+        if found.outcome == "insert":
+            found = _beside(found, repeats.beside(one.item))
         if found.outcome in ("insert", "supersede"):
-            other = found.other
-            item = replace(found.item, id=state.next_id(written), supersedes=other)
+            item = replace(found.item, id=state.next_id(written))
             written += 1
             found = replace(found, item=item)
             known[item.key] = Entry(item)
         decisions.append(found)
     return decisions
+
+
+def _same(item: MemoryItem, known: Mapping[str, Entry], state: State, repeats: Repeats) -> Entry | None:
+    """The entry that asks the same as an item: the one that it says it corrects, else one that is known
+    by the same key, or is recognised in other words."""
+    if item.supersedes is not None:
+        return state.entries[item.supersedes]
+    return known.get(item.key) or repeats.of(item) or repeats.corrected_by(item)
+
+
+def _beside(decision: Decision, near: Entry | None) -> Decision:
+    """An item that is written, with a word of one that may be the same."""
+    if near is None:
+        return decision
+    said = f"{decision.reason}; {near.id} asks nearly the same, which says `{near.item.answer}`"
+    return replace(decision, reason=said, other=near.id)
 
 
 def rank_of(one: Seen, terms: Terms, same: Entry | None) -> float:
@@ -188,12 +207,14 @@ def _decision(one: Seen, terms: Terms, same: Entry | None, threshold: float | No
     if same is not None and same_answer(same.item.answer, item.answer):
         words = "" if same.item.key == item.key else ", in other words"
         return Decision("reinforce", item, terms, f"the same as {same.id}{words}", same.id, threshold)
-    if same is not None and not item.pinned and older(item, than=same.item):
+    asked_for = item.pinned or item.supersedes is not None
+    if same is not None and not asked_for and older(item, than=same.item):
         newer = f"older than {same.id}, which says `{same.item.answer}`: {item.time}, {same.item.time}"
         return Decision("skip", item, terms, newer, same.id, threshold)
     if same is not None:
-        was = f"in place of {same.id}, which said `{same.item.answer}`"
-        return Decision("supersede", item, terms, was, same.id, threshold)
+        words = "" if same.item.key == item.key else "in other words, "
+        was = f"{words}in place of {same.id}, which said `{same.item.answer}`"
+        return Decision("supersede", corrected(same.item, item), terms, was, same.id, threshold)
     if item.pinned:
         return Decision("insert", item, terms, "pinned", None, threshold)
     if one.known:

@@ -26,7 +26,7 @@ from loraloom.recall.routes import (
 Kind = Literal["event", "fact", "trajectory"]
 LONGEST = 2000
 """Characters of a question or an answer: more is a document, and no memory."""
-ABOUT = ("types", "source", "time", "salience", "pin")
+ABOUT = ("types", "source", "time", "salience", "pin", "corrects")
 """What a row says beside what is asked and answered."""
 KEYS = frozenset(("kind", "question", "answer", "forms", "statement", "ask", *ABOUT))
 EVENT_SLOTS = ("who", "what", "where", "when")
@@ -73,7 +73,7 @@ class MemoryItem:
         time: when it was written, ISO 8601 in UTC.
         salience: how much it matters; 1 is usual, more is replayed more often.
         pinned: written whatever the gate says.
-        supersedes: id of the item whose answer this one replaces.
+        supersedes: id of the item whose answer this one replaces; of a row, what it says it corrects.
     """
 
     kind: Kind
@@ -219,10 +219,10 @@ def _items(origin: str, row: Mapping[str, Any], time: str) -> list[MemoryItem]:
             got=", ".join(sorted(row)) or "no keys",
             need="question and answer, a statement, or slots",
         )
-    if len(pairs) > 1 and row.get("forms"):
-        raise _fault(
-            origin, "`forms` ask for one thing, and these slots for several", need="`ask`: one of them"
-        )
+    for name in ("forms", "corrects"):
+        if len(pairs) > 1 and row.get(name):
+            fault = f"`{name}` is about one thing, and these slots are asked for several"
+            raise _fault(origin, fault, need="`ask`: one of them")
     return [_item(origin, row, time, kind, pair, slots) for pair in pairs]
 
 
@@ -262,6 +262,7 @@ def _item(
         time=_time(origin, row.get("time", time)),
         salience=_salience(origin, row.get("salience", 1.0)),
         pinned=bool(row.get("pin", False)),
+        supersedes=_text(origin, "corrects", row["corrects"]) if "corrects" in row else None,
     )
 
 

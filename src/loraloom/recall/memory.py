@@ -3,7 +3,7 @@
     memory.json          the base, by name and by fingerprint of its weights
     journal.jsonl        everything that happened; what counts is what stands there
     anchors.json         texts that the bare base wrote: what it should still write
-    keys.safetensors     by which stored questions are found, see `pipeline.recall.keys`
+    keys.safetensors     hidden states of stored questions, by which they are found
     generations/0003/    fast/ and slow/, adapters in PEFT's format
     report.html          the page of `recall report`
 

@@ -1,10 +1,14 @@
-"""Recognises what is written again in other words."""
+"""Recognises what is written again in other words, with the same answer or with another."""
 
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
+import numpy as np
+from numpy.typing import NDArray
+
+from loraloom.recall.corrections import asks_the_same
 from loraloom.recall.items import MemoryItem, bare
 from loraloom.recall.lexicon import Lexicon, named, words_of
 from loraloom.recall.state import Entry
@@ -30,14 +34,35 @@ class Repeats:
 
     def of(self, item: MemoryItem) -> Entry | None:
         """The entry that has this item's answer and is asked for by nearly the same words; None where
-        there is none, or where the item has a name, a number, or a word of other stored questions that
-        the entry has not."""
-        numbers = self._saying.get(bare(item.answer))
-        if numbers is None:
-            return None
-        covered = self._lexicon.covered(item.question)[numbers]
-        best = int(covered.argmax())
-        question, entry = self._asked[numbers[best]]
+        there is none."""
+        numbers = self._saying.get(bare(item.answer), [])
+        return next(self._near(item, np.array(numbers, dtype=np.int64)), None)
+
+    def corrected_by(self, item: MemoryItem) -> Entry | None:
+        """The entry whose relation and subject this item asks for, in other words; None where there is
+        none. Its answer is another one, or `of` had found it."""
+        near = self._near(item)
+        return next((entry for entry in near if asks_the_same(item.question, entry.item.question)), None)
+
+    def beside(self, item: MemoryItem) -> Entry | None:
+        """The entry that is asked for by nearly the same words, whatever it answers."""
+        return next(self._near(item), None)
+
+    def _near(self, item: MemoryItem, numbers: NDArray[np.int64] | None = None) -> Iterator[Entry]:
+        """Entries that are asked for by nearly the same words, the nearest first; none where the item
+        has a name, a number, or a word of other stored questions that the entry has not.
+
+        Args:
+            numbers: of the stored questions, only these.
+        """
+        if not self._asked or (numbers is not None and not len(numbers)):
+            return
+        covered = self._lexicon.covered(item.question)
+        numbers = np.arange(len(covered)) if numbers is None else numbers
+        numbers = numbers[covered[numbers] >= SAME]
         numbered = {word for word in words_of(item.question) if re.search(r"\d", word)}
         telling = named(item.question) | numbered | self._lexicon.telling(item.question)
-        return entry if covered[best] >= SAME and telling <= words_of(question) else None
+        for number in numbers[np.argsort(-covered[numbers], kind="stable")]:
+            question, entry = self._asked[number]
+            if telling <= words_of(question):
+                yield entry

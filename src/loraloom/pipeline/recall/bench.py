@@ -34,7 +34,7 @@ from loraloom.lora.packed import PackedModel
 from loraloom.lora.routing import BASE, Routing
 from loraloom.lora.segment import Segment
 from loraloom.pipeline.adapters import base_folder
-from loraloom.pipeline.recall.keys import States
+from loraloom.pipeline.recall.states import States
 from loraloom.pipeline.recall.update import SCALE, Update, place, read_update
 from loraloom.plan.planner import Facts, Plan, candidate, make_plan
 from loraloom.recall.forms import Form
@@ -290,7 +290,7 @@ class MemoryBench:
     @cached_property
     def states(self) -> States:
         """Hidden states of the bare base, of stored questions and of others."""
-        return States(self)
+        return States(self.memory, self.base, self.packed)
 
     def tokens(self, text: str) -> int:
         """How many tokens a text has."""

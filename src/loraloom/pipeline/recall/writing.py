@@ -13,6 +13,7 @@ from loraloom.errors import RequestError
 from loraloom.pipeline.device_errors import device_errors
 from loraloom.pipeline.recall.bench import CURRENT, MemoryBench, Watch, base_of_model
 from loraloom.pipeline.recall.keys import scope_vectors
+from loraloom.recall.corrections import check_corrections
 from loraloom.recall.forms import Form
 from loraloom.recall.gate import Decision, Seen, decided
 from loraloom.recall.items import MemoryItem, check_maps, items_of
@@ -53,6 +54,7 @@ def write(
         watch(f"looking at {len(items):,} items")
         kept = [entry.item for entry in memory.state.kept]
         check_maps(items, kept)
+        check_corrections(items, memory.state, str(folder))
         decisions = decided(
             _seen(bench, items),
             memory.state,
