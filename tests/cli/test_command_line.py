@@ -33,6 +33,7 @@ VERBS = (
     "compare",
     "report",
     "serve",
+    "steer",
     "ship",
     "env",
 )

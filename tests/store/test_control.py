@@ -78,6 +78,7 @@ def test_what_is_appended_is_read_back(folder: RunFolder) -> None:
         (command("extend", changes={"trials": True}), "from 1 to"),
         (command("extend", changes={"trials": 2, "adapter.r": 4}), "the number of candidates"),
         (command("note", text="  "), "needs a text"),
+        (command("note", text="red: \x1b[31m"), "cannot be shown"),
         (command("note", text="a" * 1_001), "at most 1000 characters"),
         (Command("x", "stop"), "no uuid"),
     ],

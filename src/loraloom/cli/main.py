@@ -34,6 +34,7 @@ COMMANDS = (
     "compare",
     "report",
     "serve",
+    "steer",
     "adapter",
     "ship",
     "recall",

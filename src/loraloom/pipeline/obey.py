@@ -222,8 +222,8 @@ class Commands:
     def _tell(self, one: Obeyed, refused: str | None, made: str | None = None) -> None:
         told = {key: value for key, value in asdict(one.command).items() if value}
         state = "applied" if refused is None else "refused"
-        more = {"state": state, "reason": refused, "step": one.step, "made": made}
-        self._recorder.send(Event("command", data={**told, **more}))
+        more = {"state": state, "reason": refused, "made": made}
+        self._recorder.send(Event("command", None, one.step, data={**told, **more}))
 
     def _decide(self, pack: Pack, one: Obeyed, *, anew: bool) -> Act:
         """What a command comes to.

@@ -209,6 +209,8 @@ def _check_text(command: Command) -> None:
         raise RequestError("a note needs a text", next="say what is worth remembering")
     if command.verb != "note" and text:
         raise RequestError(f"`{command.verb}` takes no text", next="write it in a note")
+    if not all(sign.isprintable() or sign.isspace() for sign in text):
+        raise RequestError("a note has signs that cannot be shown", next="leave them out")
     if len(text) > LONGEST_TEXT:
         raise RequestError(f"a note has at most {LONGEST_TEXT} characters", next="write two")
 
