@@ -12,7 +12,8 @@ from typing import Any
 
 from loraloom.recall.forms import held_out_forms, trained_forms
 from loraloom.recall.items import MemoryItem, items_of
-from loraloom.recall.workload import RELATIONS, workload
+from loraloom.recall.workload import workload
+from loraloom.recall.workload_words import RELATIONS
 
 Row = Mapping[str, Any]
 TIME = "2026-01-01T00:00:00+00:00"

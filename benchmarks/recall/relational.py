@@ -38,7 +38,7 @@ from loraloom.recall.forms import Form, held_out_forms, invented_name, names_of
 from loraloom.recall.graph import FAST, tracks
 from loraloom.recall.memory import Memory, opened
 from loraloom.recall.recipe import RECIPE, Recipe
-from loraloom.recall.workload import COLOURS, FIRST, LAST, MIDDLE, RELATIONS
+from loraloom.recall.workload_words import COLOURS, FIRST, LAST, MIDDLE, RELATIONS
 
 HERE = Path(__file__).resolve().parent
 SHARED = Path(os.environ.get("LORALOOM_SHARED") or HERE.parents[2] / "shared")

@@ -9,7 +9,8 @@ from itertools import pairwise
 import pytest
 
 from loraloom.recall.forms import NOT_KNOWN, trained_forms
-from loraloom.recall.workload import NOBODY, RELATIONS, Workload, shuffled, workload
+from loraloom.recall.workload import NOBODY, Workload, shuffled, workload
+from loraloom.recall.workload_words import RELATIONS
 
 
 @pytest.fixture(scope="module")
