@@ -111,5 +111,10 @@ def test_a_loss_of_more_than_a_point_or_a_form_is_a_reason_not_to_commit() -> No
     lost = result("after", 0.895, 0.0, verbatim=0.975)
     assert worse(lost, forty) is not None and worse(replace(lost, held_out=0.95), forty) is None
     assert worse(replace(lost, held_out=0.95, verbatim=0.95), forty) is not None
+    # What follows from the items is answered now, at the price of a few of their other wordings.
+    follows = replace(before, derived=0.1, derived_forms=250)
+    risen = replace(result("after", 0.86, 0.0), derived=0.9, derived_forms=250)
+    assert worse(risen, follows) is None and worse(replace(risen, derived=0.1), follows) is not None
+    assert worse(replace(risen, held_out=0.85), follows) is not None
     few = replace(before, forms=10)
     assert worse(result("after", 0.8, 0.0, forms=10), few) is None

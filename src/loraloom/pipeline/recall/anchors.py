@@ -1,7 +1,7 @@
 """What the bare base writes, of several kinds: the texts that a memory must not change.
 
-They are sampled once for each memory, from prompts of ours. Three of four are trained against the
-frozen base (their divergence from it is a part of every loss); the fourth only measures.
+They are sampled once for each memory, from prompts of ours. Most are trained against the frozen
+base (their divergence from it is a part of every loss); some only measure.
 """
 
 from __future__ import annotations
@@ -30,8 +30,11 @@ if TYPE_CHECKING:
 ANCHORS = "anchors.json"
 LENGTH, SHORT = 40, 4
 """Tokens that the base writes for a prompt, and for a fact."""
-SHARE_MEASURED = 4
+SHARE_MEASURED = 8
 """Every so-manieth sampled text is only measured on."""
+TIMES = 4
+"""Texts that are sampled after each beginning: of fifty that come again and again the words are kept, and
+little else."""
 SURE = 0.7
 """Nats a token, about one bit: what the base says less surely than this is a guess of its, and no
 knowledge."""
@@ -207,8 +210,8 @@ def _written(bench: MemoryBench) -> list[dict[str, str]]:
     """What the base writes: sampled for talks, beginnings and half of the facts; its likeliest words
     for the other half."""
     sampled = [
-        *_asked(bench, "talk", TALKS),
-        *_asked(bench, "text", (*TEXTS, *TEXTS, *FACTS[::2])),
+        *_asked(bench, "talk", TALKS * TIMES),
+        *_asked(bench, "text", (*TEXTS * 2, *FACTS[::2]) * TIMES),
     ]
     known = [*_asked(bench, "known talk", ASKED_FACTS[1::2]), *_asked(bench, "known text", FACTS[1::2])]
     with torch.random.fork_rng():
