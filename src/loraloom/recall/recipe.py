@@ -61,7 +61,7 @@ class Recipe:
     """
 
     wake: Phase = Phase(5.0, anchors=4, anchor_weight=4.0, asked=1, asked_weight=0.1)
-    sleep: Phase = Phase(2.0, anchors=6, anchor_weight=5.0, asked=1, asked_weight=0.1)
+    sleep: Phase = Phase(3.0, anchors=6, anchor_weight=5.0, asked=1, asked_weight=0.1)
     rows: int = 8
     replayed: float = 0.4
     unknown: int = 5
