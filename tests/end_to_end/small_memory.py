@@ -39,6 +39,7 @@ SHORT_ANCHORS = {
     "ASKED_FACTS": ("What is green?", "Where is Olaf?"),
     "ASKED": ("What is a star?", "Who is under the mat?"),
     "LENGTH": 6,
+    "TIMES": 1,
 }
 
 
