@@ -33,8 +33,8 @@ LENGTH, SHORT = 40, 4
 SHARE_MEASURED = 8
 """Every so-manieth sampled text is only measured on."""
 TIMES = 4
-"""Texts that are sampled after each beginning: of fifty that come again and again the words are kept, and
-little else."""
+"""Texts that are sampled after each beginning. Of fifty that come again and again the words are kept,
+and little else."""
 SURE = 0.7
 """Nats a token, about one bit: what the base says less surely than this is a guess of its, and no
 knowledge."""
