@@ -12,7 +12,7 @@ import pytest
 from loraloom.errors import DataError, RequestError, RunError, StoreError
 from loraloom.execute import Joined, Lost, ray
 from loraloom.execute.host import invite
-from loraloom.execute.ray import Cluster, Needs, RayWorkers, connect, places_for
+from loraloom.execute.ray import Cluster, Needs, Places, RayWorkers, connect, places_for
 from loraloom.train.orders import End, Report, Train
 
 MAKES = "ray_hosts:pretender"
@@ -50,7 +50,7 @@ def stays(cluster: Cluster, monkeypatch: pytest.MonkeyPatch) -> Cluster:
 
 
 def called(cluster: Cluster, folder: Path, wanted: int, **request: Any) -> RayWorkers:
-    return RayWorkers(cluster, invite(MAKES, request), folder, Needs(0, 1), wanted)
+    return RayWorkers(cluster, invite(MAKES, request), folder, Places(Needs(0, 1), wanted))
 
 
 def heard(workers: RayWorkers) -> Any:
@@ -121,15 +121,14 @@ def test_what_no_machine_has_is_said_before_anything_is_started(stays: Cluster) 
     with pytest.raises(RequestError, match="no machine of the Ray cluster has 1 GPU") as refused:
         places_for(stays, cuda=True, workers=None)
     assert refused.value.got is not None and "0 GPUs" in refused.value.got
-    needs, wanted = places_for(stays, cuda=False, workers=None)
-    assert wanted == 1 and needs.cores >= 1 and needs.gpus == 0
+    places = places_for(stays, cuda=False, workers=None)
+    assert places.wanted == 1 and places.needs.cores >= 1 and places.needs.gpus == 0
 
 
 class Machines(Cluster):
     """Machines as Ray would list them."""
 
     def __init__(self, *machines: dict[str, float]) -> None:
-        super().__init__(own=False)
         self._machines = machines
 
     def machines(self) -> list[Any]:
@@ -140,20 +139,20 @@ GPUS = {"GPU": 4.0, "CPU": 64.0}
 
 
 @pytest.mark.parametrize(
-    ("cluster", "cuda", "workers", "needs", "wanted"),
+    ("cluster", "cuda", "workers", "places"),
     [
-        (Machines({"CPU": 8.0}, {"CPU": 4.0}), False, None, Needs(0, 4), 2),
-        (Machines({"CPU": 8.0}, {"CPU": 4.0}), False, 6, Needs(0, 2), 6),
-        (Machines({"CPU": 2.0}), False, 8, Needs(0, 1), 8),
-        (Machines(GPUS, GPUS, {"CPU": 8.0}), True, None, Needs(1, 16), 8),
-        (Machines(GPUS, {"GPU": 2.0, "CPU": 8.0}), True, 3, Needs(1, 4), 3),
-        (Machines({"GPU": 8.0, "CPU": 4.0}), True, None, Needs(1, 0), 8),
+        (Machines({"CPU": 8.0}, {"CPU": 4.0}), False, None, Places(Needs(0, 4), 2, 2)),
+        (Machines({"CPU": 8.0}, {"CPU": 4.0}), False, 6, Places(Needs(0, 2), 6, 4)),
+        (Machines({"CPU": 2.0}), False, 8, Places(Needs(0, 1), 8, 2)),
+        (Machines(GPUS, GPUS, {"CPU": 8.0}), True, None, Places(Needs(1, 16), 8, 4)),
+        (Machines(GPUS, {"GPU": 2.0, "CPU": 8.0}), True, 3, Places(Needs(1, 4), 3, 3)),
+        (Machines({"GPU": 8.0, "CPU": 4.0}), True, None, Places(Needs(1, 0), 8, 8)),
     ],
 )
 def test_places_are_shared_out_by_what_there_is(
-    cluster: Cluster, cuda: bool, workers: int | None, needs: Needs, wanted: int
+    cluster: Cluster, cuda: bool, workers: int | None, places: Places
 ) -> None:
-    assert places_for(cluster, cuda=cuda, workers=workers) == (needs, wanted)
+    assert places_for(cluster, cuda=cuda, workers=workers) == places
 
 
 def test_a_cluster_that_brings_machines_is_given_time(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -161,7 +160,7 @@ def test_a_cluster_that_brings_machines_is_given_time(monkeypatch: pytest.Monkey
     with pytest.raises(RequestError, match=ray.WAIT):
         places_for(bare, cuda=True, workers=2)
     monkeypatch.setenv(ray.WAIT, "600")
-    assert places_for(bare, cuda=True, workers=2) == (Needs(1, 0), 2)
+    assert places_for(bare, cuda=True, workers=2) == Places(Needs(1, 0), 2)
     monkeypatch.setenv(ray.WAIT, "soon")
     with pytest.raises(RequestError, match="is soon"):
         places_for(bare, cuda=True, workers=2)

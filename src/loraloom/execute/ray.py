@@ -82,14 +82,7 @@ class Needs:
 
 
 class Cluster:
-    """A Ray cluster that this process is connected to.
-
-    Args:
-        own: whether this process started it, or connected to it, and so lets go of it.
-    """
-
-    def __init__(self, *, own: bool) -> None:
-        self._own = own
+    """The Ray cluster that this process is connected to."""
 
     def machines(self) -> list[Mapping[str, float]]:
         """What each machine that is up has, used or not."""
@@ -102,16 +95,22 @@ class Cluster:
         return sum(map(needs.fits, self.machines()))
 
     def close(self) -> None:
-        """Disconnect. One that was started here ends with that; any other stays as it is."""
+        """Disconnect, where `connect` had connected. A cluster that was started here ends with that; any
+        other stays as it is."""
         import ray
 
-        if self._own:
+        if self in _connected:
+            _connected.remove(self)
             ray.shutdown()
+
+
+_connected: list[Cluster] = []
+"""What this process is connected to, if it is and nobody else did it: one at most."""
 
 
 def connect() -> Cluster:
     """Connect to the cluster at RAY_ADDRESS, to the one that runs on this machine, or to one that is
-    started here.
+    started here; until `Cluster.close`, or the end of this process.
 
     Raises:
         RequestError: there is no Ray, or nothing that could be connected to.
@@ -134,7 +133,7 @@ def connect() -> Cluster:
     import ray
 
     if ray.is_initialized():
-        return Cluster(own=False)
+        return _connected[0] if _connected else Cluster()
     with _same_handler():
         try:
             ray.init(log_to_driver=False, logging_level=logging.ERROR, include_dashboard=False)
@@ -148,7 +147,8 @@ def connect() -> Cluster:
                 need="one that runs, with the same Ray and Python as here, and its token here",
                 next="RAY_AUTH_MODE=token and the cluster's own ~/.ray/auth_token (docs/cluster.md)",
             ) from error
-    return Cluster(own=True)
+    _connected[:] = [Cluster()]
+    return _connected[0]
 
 
 def _is_answered(address: str) -> bool:
@@ -184,9 +184,24 @@ def _same_handler() -> Generator[None]:
             signal.signal(signal.SIGTERM, before)
 
 
-def places_for(cluster: Cluster, *, cuda: bool, workers: int | None) -> tuple[Needs, int]:
-    """What each worker takes, and how many there are to be: as many as were asked for, or as the cluster
-    has GPUs; without GPUs one on each machine. Cores are shared out evenly.
+@dataclass(frozen=True)
+class Places:
+    """What a search asks of a cluster.
+
+    Attributes:
+        needs: what each worker takes.
+        wanted: how many workers there are to be.
+        together: how many of them are on one machine at most.
+    """
+
+    needs: Needs
+    wanted: int
+    together: int = 1
+
+
+def places_for(cluster: Cluster, *, cuda: bool, workers: int | None) -> Places:
+    """As many workers as were asked for, or as the cluster has GPUs; without GPUs one on each machine.
+    Cores are shared out evenly.
 
     Raises:
         RequestError: the cluster has no machine for even one of them, and is not said to bring one.
@@ -209,7 +224,8 @@ def places_for(cluster: Cluster, *, cuda: bool, workers: int | None) -> tuple[Ne
             need="at least one such machine (ray status lists what there is)",
             next=f"add one, ask for less, or, if the cluster brings machines when asked, {WAIT}=600",
         )
-    return needs, wanted
+    together = max((needs.fits(one) for one in machines), default=1)
+    return Places(needs, wanted, max(1, min(together, wanted)))
 
 
 def _room(machines: Iterable[Mapping[str, float]], cores: int) -> int:
@@ -276,16 +292,14 @@ class RayWorkers:
         cluster: is let go of by `close`.
         invitation: what each worker is made from.
         folder: of the run, which every machine has to see.
-        needs, wanted: what each takes, and how many there are to be.
+        places: what is asked of the cluster.
     """
 
     several = True
 
-    def __init__(
-        self, cluster: Cluster, invitation: Invitation, folder: Path, needs: Needs, wanted: int
-    ) -> None:
+    def __init__(self, cluster: Cluster, invitation: Invitation, folder: Path, places: Places) -> None:
         self._cluster, self._invitation, self._folder = cluster, invitation, folder
-        self._needs, self._wanted = needs, wanted
+        self._needs, self._wanted = places.needs, places.wanted
         self._patience = wait_seconds()
         self._hands: dict[str, _Hand] = {}
         self._news: deque[Report | Lost | Joined] = deque()
@@ -419,7 +433,11 @@ class RayWorkers:
 
         name = f"w{next(self._names)}"
         kind = ray.remote(Post).options(
-            num_gpus=self._needs.gpus, num_cpus=self._needs.cores, max_restarts=0, max_task_retries=0
+            num_gpus=self._needs.gpus,
+            num_cpus=self._needs.cores,
+            max_restarts=0,
+            max_task_retries=0,
+            scheduling_strategy="SPREAD",
         )
         actor: Any = kind.remote()
         until = time.monotonic() + PLACE_SECONDS + self._patience
