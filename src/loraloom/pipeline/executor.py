@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
-from loraloom.execute import Executor, ray
+from dataclasses import replace
+
+from loraloom.execute import Executor
 from loraloom.execute.inline import Inline
 from loraloom.execute.processes import Processes
+from loraloom.execute.ray import RayWorkers, connect
 from loraloom.facts.device import device_facts
-from loraloom.pipeline.places import places_of
+from loraloom.pipeline.places import places_of, ray_places
 from loraloom.pipeline.run_log import RunLog
 from loraloom.pipeline.warmup import plan_of_packs
 from loraloom.pipeline.workbench import Workbench
@@ -29,14 +32,17 @@ def executor_of(bench: Workbench, log: RunLog, most: int | None = None) -> Execu
 
 
 def _on_cluster(log: RunLog, most: int | None) -> Executor:
-    """Workers on the Ray cluster that is found."""
-    prepared, asked = log.prepared, log.prepared.config.limits.devices
-    cluster = ray.connect()
-    is_cuda = prepared.facts.device.kind == "cuda"
-    needs, wanted = ray.places_for(
-        cluster, cuda=is_cuda, workers=most or (asked if isinstance(asked, int) else None)
-    )
-    return ray.RayWorkers(cluster, invitation_to(log), log.folder.path.resolve(), needs, wanted)
+    """Workers on the Ray cluster that was found."""
+    cluster = connect()
+    places = ray_places(log.prepared.config, cluster, log.prepared.facts.device)
+    wanted = min(places.wanted, most or places.wanted)
+    room = cluster.places(places.needs)
+    if room < wanted:
+        log.recorder.note(
+            f"the Ray cluster has room for {room} of {wanted} workers; the others start when it has more"
+        )
+    folder = log.folder.path.resolve()
+    return RayWorkers(cluster, invitation_to(log), folder, replace(places, wanted=wanted))
 
 
 def packed_at_once(bench: Workbench, log: RunLog, executor: Executor) -> int:

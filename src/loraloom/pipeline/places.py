@@ -1,4 +1,4 @@
-"""Which workers a search has on this host, what each of them gets, and what a plan may count on."""
+"""Which workers a search has, what each of them gets, and what a plan may count on."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ from loraloom.config import names
 from loraloom.config.asked import Config
 from loraloom.errors import ConfigError, RequestError
 from loraloom.execute.processes import Place
+from loraloom.execute.ray import Cluster, Places, connect, places_for
 from loraloom.facts.device import DeviceFacts, device_facts, usable_cores
 from loraloom.facts.speed import cores_share
 
@@ -28,22 +29,44 @@ def machine(config: Config) -> tuple[DeviceFacts, tuple[str, ...]]:
     """
     device = device_facts()
     device = replace(device, share=cores_share(device.kind))
-    if config.execute != "processes":
-        return device, ()
-    places = places_of(config, device)
-    words = tuple(place.words for place in places)
+    match config.execute:
+        case "inline":
+            return device, ()
+        case "processes":
+            places = places_of(config, device)
+            words = tuple(place.words for place in places)
+            together, threads = len(places), places[0].threads
+        case "ray":
+            asked = ray_places(config, connect(), device)
+            words = (f"on the Ray cluster, {asked.needs}",) * asked.wanted
+            together, threads = asked.together, asked.needs.cores
     if device.kind != "cpu":
         return device, words
-    return (
-        replace(
-            device,
-            total_bytes=device.total_bytes // len(places),
-            free_bytes=device.free_bytes // len(places),
-            cores=max(1, device.cores // len(places)),
-            threads=places[0].threads or 1,
-        ),
-        words,
+    shared = replace(
+        device,
+        total_bytes=device.total_bytes // together,
+        free_bytes=device.free_bytes // together,
+        cores=max(1, device.cores // together),
+        threads=threads or 1,
     )
+    return shared, words
+
+
+def ray_places(config: Config, cluster: Cluster, device: DeviceFacts) -> Places:
+    """What a search on a Ray cluster asks of it; its machines are taken to be like this one.
+
+    Raises:
+        RequestError: no machine of the cluster has that.
+    """
+    asked = config.limits.devices
+    if isinstance(asked, tuple):
+        raise ConfigError(
+            f"`{names.DEVICES}` is {', '.join(asked)}, which names GPUs of one machine",
+            need="a number of workers: Ray finds a GPU for each",
+            next="--workers N",
+        )
+    workers = None if asked == "auto" else asked
+    return places_for(cluster, cuda=device.kind == "cuda", workers=workers)
 
 
 def places_of(config: Config, device: DeviceFacts) -> tuple[Place, ...]:
