@@ -12,7 +12,7 @@ from hypothesis import given
 from loraloom.recall.composed import inverses, unknown_of_graph
 from loraloom.recall.derived import derived_forms, following
 from loraloom.recall.forms import NOT_KNOWN, Form
-from loraloom.recall.graph import FAST, built_upon, drawn, edges_of, named, tracks
+from loraloom.recall.graph import FAST, built_upon, drawn, edges_of, plain, tracks
 from loraloom.recall.items import MemoryItem
 from loraloom.recall.state import Entry, replayed
 
@@ -82,7 +82,7 @@ def test_the_inverse_of_an_inverse_is_the_fact(entries: list[Entry]) -> None:
         back = [
             other for other in edges if (other.relation, other.object) == (edge.relation, edge.object)
         ]
-        assert {named(other.subject) for other in back} == {named(edge.subject)}
+        assert {plain(other.subject) for other in back} == {plain(edge.subject)}
         assert edge in back
 
 

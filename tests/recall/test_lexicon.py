@@ -7,7 +7,7 @@ from dataclasses import replace
 import pytest
 
 from loraloom.recall.items import MemoryItem
-from loraloom.recall.lexicon import Lexicon, named
+from loraloom.recall.lexicon import Lexicon, name_words
 from loraloom.recall.repeats import Repeats
 from loraloom.recall.state import Entry
 from loraloom.recall.workload import workload
@@ -27,8 +27,8 @@ def test_every_other_wording_shares_most_with_its_own_question() -> None:
 
 
 def test_names_begin_no_sentence() -> None:
-    assert named("Who is Ada's friend? Is it Olaf Grey or I?") == {"ada", "olaf", "grey"}
-    assert named("Norland is where? Please tell me.") == set()
+    assert name_words("Who is Ada's friend? Is it Olaf Grey or I?") == {"ada", "olaf", "grey"}
+    assert name_words("Norland is where? Please tell me.") == set()
 
 
 def test_the_same_in_other_words_is_a_repeat_and_near_collisions_are_none() -> None:

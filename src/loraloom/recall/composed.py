@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Collection, Sequence, Set
 
 from loraloom.recall.forms import NOT_KNOWN, Distance, Form, named_in
-from loraloom.recall.graph import Edge, Role, built_upon, edges_of, named
+from loraloom.recall.graph import Edge, Role, built_upon, edges_of, plain
 from loraloom.recall.state import Entry
 from loraloom.recall.vague import drawer, invented_name, name_like
 
@@ -93,7 +93,7 @@ def detours(edges: Sequence[Edge]) -> list[tuple[Edge, Edge]]:
         (first, second)
         for first in inverses(edges)
         for second in out[first.end("subject")]
-        if named(second.relation) != named(first.relation)
+        if plain(second.relation) != plain(first.relation)
     ]
 
 

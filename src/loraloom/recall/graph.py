@@ -51,12 +51,12 @@ class Edge:
     types: Mapping[str, str] = field(default_factory=dict[str, str])
 
     def end(self, side: Side) -> str:
-        """What stands there, as `named`."""
-        return named(self.subject if side == "subject" else self.object)
+        """What stands there, as `plain`."""
+        return plain(self.subject if side == "subject" else self.object)
 
     def role(self, side: Side) -> Role:
         """What that does in this fact."""
-        return named(self.relation), side
+        return plain(self.relation), side
 
 
 @dataclass(frozen=True)
@@ -119,7 +119,7 @@ def edges_of(entries: Iterable[Entry]) -> list[Edge]:
     return [edge for edge in found if edge is not None]
 
 
-def named(text: str) -> str:
+def plain(text: str) -> str:
     """A thing or a relation without what changes nothing: case, punctuation, "the"."""
     return " ".join(word for word in re.findall(r"\w+", text.casefold()) if word != "the")
 
@@ -150,7 +150,7 @@ class Schema:
             for side in SIDES:
                 self._roles.setdefault(edge.end(side), Counter())[edge.role(side)] += 1
                 if side in edge.types:
-                    self._types[edge.end(side)] = named(edge.types[side])
+                    self._types[edge.end(side)] = plain(edge.types[side])
         self._beside: dict[Role, _Beside] = {}
         for edge in edges:
             for side in SIDES:

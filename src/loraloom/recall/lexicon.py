@@ -41,7 +41,7 @@ def words_of(text: str) -> set[str]:
     return set(re.findall(r"\w+", text.casefold()))
 
 
-def named(text: str) -> set[str]:
+def name_words(text: str) -> set[str]:
     """Words of its names in small letters: those with a capital that begin no sentence."""
     found = {word for match in NAME.findall(text) for word in words_of(match)}
     return {word for word in found if len(word) > 1} - FILLERS
@@ -60,7 +60,7 @@ class Lexicon:
         self._asking = {word for words in asking for word in words} | FILLERS
         self._documents = len(documents) + len(asking)
         self._counts = Counter(word for words in (*documents, *asking) for word in words)
-        self._names = {word for question in questions for word in named(question)}
+        self._names = {word for question in questions for word in name_words(question)}
         having: dict[str, list[int]] = {}
         for number, words in enumerate(documents):
             for word in words:

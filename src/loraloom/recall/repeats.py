@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from loraloom.recall.corrections import asks_the_same
 from loraloom.recall.items import MemoryItem, bare
-from loraloom.recall.lexicon import Lexicon, named, words_of
+from loraloom.recall.lexicon import Lexicon, name_words, words_of
 from loraloom.recall.state import Entry
 
 SAME = 0.9
@@ -61,7 +61,7 @@ class Repeats:
         numbers = np.arange(len(covered)) if numbers is None else numbers
         numbers = numbers[covered[numbers] >= SAME]
         numbered = {word for word in words_of(item.question) if re.search(r"\d", word)}
-        telling = named(item.question) | numbered | self._lexicon.telling(item.question)
+        telling = name_words(item.question) | numbered | self._lexicon.telling(item.question)
         for number in numbers[np.argsort(-covered[numbers], kind="stable")]:
             question, entry = self._asked[number]
             if telling <= words_of(question):

@@ -10,7 +10,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from loraloom.recall.derived import derived_forms, settled_of
-from loraloom.recall.lexicon import Lexicon, named, words_of
+from loraloom.recall.lexicon import Lexicon, name_words, words_of
 from loraloom.recall.routes import route_question
 from loraloom.recall.state import State
 
@@ -63,9 +63,9 @@ class Router:
         covered_N = self._lexicon.covered(question)
         best = int(covered_N.argmax())
         share = float(covered_N[best])
-        stranger = next((name for name in sorted(named(question)) if self._is_strange(name)), None)
+        stranger = next((name for name in sorted(name_words(question)) if self._is_strange(name)), None)
         nearest = self._questions[best]
-        if share >= NEARLY_ALL and named(nearest) <= words_of(question):
+        if share >= NEARLY_ALL and name_words(nearest) <= words_of(question):
             stranger = None  # "I am Tom. When is Ilka's birthday?" has all that it is about
         cosine = float(self._lexicon.cosines(question)[best])
         remembered = stranger is None and share >= ENOUGH and cosine >= ABOUT

@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from loraloom.recall.items import MemoryItem
-from loraloom.recall.lexicon import EVERYDAY, Lexicon, named
+from loraloom.recall.lexicon import EVERYDAY, Lexicon, name_words
 from loraloom.recall.vectors import Vectors, normal
 
 if TYPE_CHECKING:
@@ -31,7 +31,9 @@ def vectors_of(bench: MemoryBench, questions: Sequence[str]) -> NDArray[np.float
 def scope_vectors(bench: MemoryBench, questions: Sequence[str]) -> Vectors:
     """What the gate compares: hidden states, and whether a question names anything, which what is
     remembered mostly does and small talk does not, [N, D + 1]."""
-    names_N1 = np.array([[NAMING if named(question) else -NAMING] for question in questions], np.float32)
+    names_N1 = np.array(
+        [[NAMING if name_words(question) else -NAMING] for question in questions], np.float32
+    )
     return normal(np.hstack([normal(vectors_of(bench, questions)), names_N1.reshape(-1, 1)]))
 
 

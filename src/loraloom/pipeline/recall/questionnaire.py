@@ -11,12 +11,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 
-from loraloom.evals.writing import continuations, of_one_length
-from loraloom.lora.routing import BASE, Routing
-from loraloom.lora.segment import Segment
 from loraloom.pipeline.recall.bench import CURRENT, MemoryBench
 from loraloom.pipeline.recall.update import Update
 from loraloom.recall.forms import Form
@@ -100,19 +96,4 @@ class Questionnaire:
         Args:
             trials: the adapter in the pack; none for the bare base.
         """
-        prompts = [self.bench.prompt(question) for question in questions]
-        texts = [""] * len(prompts)
-        for places in of_one_length(prompts):
-            routing = Routing((Segment(trials[0], 0, len(places)),)) if trials else BASE
-            with torch.no_grad(), self.bench.packed.route(routing) as model:
-                found = continuations(
-                    model,
-                    [prompts[place] for place in places],
-                    self.bench.base.tokenizer,
-                    task="causal_lm",
-                    pad_id=self.bench.base.pad_id,
-                    max_new_tokens=self._room,
-                )
-            for place, text in zip(places, found, strict=True):
-                texts[place] = text
-        return texts
+        return self.bench.answers(questions, trials[0] if trials else None, most=self._room)
