@@ -270,6 +270,7 @@ class DatabaseContract:
         self, database: Database, tmp_path: Path
     ) -> None:
         result, folder = run(tmp_path / "other", "live", status="running", best=None)
+        folder.lock()
         result.trials = result.trials[1:]
         database.record(result, folder.path, stamp=0)
         (summary,) = database.runs()
@@ -277,6 +278,18 @@ class DatabaseContract:
         database.refresh(tmp_path / "other")
         (summary,) = database.runs()
         assert (summary.trials, summary.best, summary.best_value) == (3, "t000", 1.5)
+        assert summary.status == "running"
+        folder.unlock()  # as when it is killed
+        database.refresh(tmp_path / "other")
+        assert [summary.status for summary in database.runs()] == ["interrupted"]
+
+    def test_a_run_that_has_just_begun_is_running(self, database: Database, tmp_path: Path) -> None:
+        folder = RunFolder.create(tmp_path / "other", "new")
+        folder.lock()
+        folder.append(Event("run_started", data={"id": "1", "verb": "tune"}))
+        database.refresh(tmp_path / "other")
+        assert [summary.status for summary in database.runs()] == ["running"]
+        folder.unlock()
 
 
 class TestSqliteFile(DatabaseContract):

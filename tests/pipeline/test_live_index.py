@@ -25,7 +25,8 @@ class Watched:
     def __init__(self, root: Path) -> None:
         self.url = default_url(root)
         self.folder = RunFolder.create(root, "one")
-        self.folder.append(Event("run_started"))
+        self.folder.lock()
+        self.folder.append(Event("run_started", data={"id": "1"}))
         started = "2025-01-01T00:00:00+00:00"
         self.result = RunResult("one", "tune", "running", "tiny", "causal_lm", started, id="1")
         self.said: list[str] = []
@@ -33,7 +34,10 @@ class Watched:
 
     def ends(self, number: int, loss: float) -> None:
         """One more candidate has ended."""
-        self.result.trials.append(Trial(f"t{number:03d}", "completed", {}, {"validation_loss": loss}))
+        trial = Trial(f"t{number:03d}", "completed", {}, {"validation_loss": loss})
+        self.folder.append(Event("evaluated", trial.id, data={"split": "validation", "loss": loss}))
+        self.folder.append(Event("completed", trial.id))
+        self.result.trials.append(trial)
         self.index.update(self.result)
 
     def finish(self) -> None:
@@ -58,6 +62,7 @@ def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Watched]:
     watched = Watched(tmp_path / "runs")
     yield watched
     watched.finish()  # no thread outlives its test
+    watched.folder.unlock()
 
 
 def test_a_candidate_that_has_ended_is_listed_while_the_run_goes_on(run: Watched) -> None:

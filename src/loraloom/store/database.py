@@ -185,11 +185,19 @@ class Database:
                     if folder.is_run():
                         stamp = stamp_of(folder)
                         run = known.get((place_of(path), stamp))
-                        found.append(run or self.record(folder.result(), path, stamp))
+                        found.append(run or self._read(folder, stamp))
                 except OSError:  # a share that fails for a while says nothing about its runs
                     unread.add(place_of(path))
         self.forget(self._gone([run for run in before if run.folder not in unread], root, found))
         return len(found)
+
+    def _read(self, folder: RunFolder, stamp: int) -> RunSummary:
+        """Write the row of a run as its folder has it."""
+        result = folder.result()
+        if result.status in ("running", "interrupted"):
+            # A run that is killed cannot say so; one that has just begun has not said anything yet.
+            result.status = "running" if folder.is_locked() else "interrupted"
+        return self.record(result, folder.path, 0 if result.status == "running" else stamp)
 
     def _gone(
         self, rows: Sequence[RunSummary], root: Path, found: Sequence[RunSummary]
