@@ -67,13 +67,15 @@ def test_a_way_that_was_walked_is_answered_step_by_step(memory: Path) -> None:
     assert not walked(HARBOUR, "mill", "barn", answer["base"]).valid
 
 
-def test_a_report_follows_the_routes_of_each_map(memory: Path) -> None:
+def test_a_report_follows_the_routes_of_each_map(memory: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     told = call("recall", "report", memory, "--json", "--quiet").json()
     (found,) = told["maps"]
     assert (found["map"], found["places"], found["steps"], found["trajectories"]) == ("Harbour", 5, 9, 3)
     assert found["seen"]["reached"] > 0.5 and found["seen"]["pairs"] > len(PATHS)
     assert found["unseen"]["pairs"] + found["seen"]["pairs"] <= 5 * 4
+    monkeypatch.setenv("COLUMNS", "80")
     screen = call("recall", "report", memory, "--quiet").out
+    assert all(len(line) <= 80 for line in screen.splitlines() if str(memory) not in line)
     assert "map Harbour: 5 places, 9 steps, 3 trajectories" in screen and "never asked" in screen
 
 

@@ -266,10 +266,11 @@ def _show_map(found: MapReport) -> None:
     )
     for name, score in (("walked", found.seen), ("never asked", found.unseen)):
         ratio = "-" if score.ratio is None else f"{score.ratio:.2f}"
-        verbatim(
+        say(
             console,
             f"  {name:<12} {score.pairs:>4} routes, goal reached {score.reached:.2f}, steps that exist"
             f" {score.valid:.2f}, length over the shortest {ratio}",
+            " " * 20,
         )
     for route, count in found.macros[:SHARED]:
         say(console, f"  in {count} trajectories: {route}", "    ")

@@ -8,7 +8,7 @@ what writing freely and always taking the likeliest token gives, in one pass.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -131,7 +131,7 @@ class Exam:
         return Answered(result, verbatim, shares, losses)
 
 
-def _share(values: object) -> float:
+def _share(values: Iterable[bool]) -> float:
     """Of those that are true; 1 where there is nothing to get wrong."""
-    found = np.array(list(values), dtype=np.float64)  # type: ignore[call-overload]
+    found = np.array(list(values), dtype=np.float64)
     return float(found.mean()) if len(found) else 1.0
