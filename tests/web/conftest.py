@@ -1,18 +1,17 @@
-"""Runs that grow, and a server in a thread."""
+"""Runs that grow, and servers that end with their test."""
 
 from __future__ import annotations
 
-import threading
-import time
-from collections.abc import Callable, Generator, Iterator
-from contextlib import ExitStack, contextmanager
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
 from growing import GrowingRun
+from served import serving
 
 pytest.importorskip("starlette", reason="needs starlette: pip install 'loraloom[serve]'")
-uvicorn = pytest.importorskip("uvicorn", reason="needs uvicorn: pip install 'loraloom[serve]'")
+pytest.importorskip("uvicorn", reason="needs uvicorn: pip install 'loraloom[serve]'")
 
 
 @pytest.fixture
@@ -26,24 +25,6 @@ def run(root: Path) -> Iterator[GrowingRun]:
     made = GrowingRun(root)
     yield made
     made.close()
-
-
-@contextmanager
-def serving(root: Path, *, read_only: bool = False, port: int = 0) -> Generator[str]:
-    """The printed address of a server in a thread."""
-    from loraloom.web import server
-
-    with server.listening(root, port) as door:
-        made = uvicorn.Server(server.config_of(door, read_only=read_only))
-        thread = threading.Thread(target=made.run, kwargs={"sockets": [door.socket]}, daemon=True)
-        thread.start()
-        while not made.started:
-            time.sleep(0.01)
-        try:
-            yield door.address
-        finally:
-            made.should_exit = True
-            thread.join(10)
 
 
 @pytest.fixture

@@ -15,8 +15,8 @@ from typing import Any
 
 import pytest
 from growing import GrowingRun
+from served import serving
 
-from conftest import serving
 from loraloom.records import Event, Finding
 from loraloom.store import control
 
@@ -150,6 +150,28 @@ def test_points_that_are_drawn_are_those_of_the_events(
         time.sleep(0.02)
     until(lambda: len(tab.drawn().get("t000", [])) == len(losses))
     assert tab.drawn()["t000"] == losses
+
+
+def test_very_many_candidates_are_all_drawn_and_a_row_shows_its_own_curve(
+    run: GrowingRun, root: Path, serve: Serve, open_tab: Callable[..., Tab]
+) -> None:
+    names = [f"t{number:03d}" for number in range(150)]
+    for name in names:
+        run.start(name)
+        for step in (5, 10):
+            run.score(name, step, 1.5)
+        run.end(name, "pruned", 10)
+    run.result(default=None)
+    tab = open_tab(serve(root))
+    page = tab.show("/runs/first")
+    tab.see("#all", "Show all 150 candidates")
+    assert page.locator("tr[data-trial]").count() == 100
+    paths = "document.querySelector('.plot')?.layout?.shapes?.map((shape) => shape.path || '') || []"
+    until(lambda: [path.count("M") for path in page.evaluate(paths)][:2] == [150, 300])
+    page.locator("tr[data-trial=t003]").hover()
+    until(lambda: tab.drawn() == {"t003": [1.5, 1.5]})
+    page.locator("#all").click()
+    assert page.locator("tr[data-trial]").count() == 150
 
 
 def test_a_hostile_run_is_text(

@@ -15,8 +15,8 @@ ReadOnly = Annotated[bool, typer.Option("--read-only", help="Only show; refuse e
 
 def serve(output_dir: Folder = "runs", port: Port = 7077, read_only: ReadOnly = False) -> None:
     """Show runs as they go, and steer them, in a browser."""
-    from loraloom.web.server import listening, run_server
+    from loraloom.web.server import become_server, listening
 
     with listening(output_dir, port) as door:
         typer.echo(door.address)
-        run_server(door, read_only=read_only)
+        become_server(door, read_only=read_only)

@@ -125,7 +125,6 @@ def live_row(result: RunResult, trial: Trial, shown: Sequence[Column]) -> dict[s
         "cells": [[cell.text, cell.order] for cell in told.cells],
         "steps": trial.steps,
         "planned": trial.planned_steps,
-        "params": dict(trial.params),
     }
 
 

@@ -5,7 +5,8 @@ from __future__ import annotations
 
 import html
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from array import array
+from collections.abc import Iterable, Mapping, MutableSequence, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -32,11 +33,12 @@ class Curve:
     """One measure of one candidate. All lists have the same length; `errors` and
     `epochs` hold NaN where unknown."""
 
-    steps: list[int] = field(default_factory=list[int])
-    shares: list[float] = field(default_factory=list[float])
-    epochs: list[float] = field(default_factory=list[float])
-    values: list[float] = field(default_factory=list[float])
-    errors: list[float] = field(default_factory=list[float])
+    steps: MutableSequence[int] = field(default_factory=lambda: array("q"))
+    shares: MutableSequence[float] = field(default_factory=lambda: array("d"))
+    epochs: MutableSequence[float] = field(default_factory=lambda: array("d"))
+    values: MutableSequence[float] = field(default_factory=lambda: array("d"))
+    errors: MutableSequence[float] = field(default_factory=lambda: array("d"))
+    # Arrays: a thousand candidates have a hundred thousand points, and a live page holds them all.
 
     def add(self, step: int, share: float, epoch: float, value: float, error: float = math.nan) -> None:
         self.steps.append(step)

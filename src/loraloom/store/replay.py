@@ -3,8 +3,10 @@ it could write run.json."""
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Iterable, Mapping
 from dataclasses import replace
+from typing import Any
 
 from loraloom.records import Event, Trial, TrialStatus
 from loraloom.store.result import RunResult
@@ -63,7 +65,7 @@ class Replay:
             result.best = event.trial
         before = trials.get(event.trial) or Trial(id=event.trial, status="waiting", params={})
         seconds = event.at - self._began.setdefault(event.trial, event.at)
-        trials[event.trial] = replace(_take_trial(before, event), seconds=seconds)
+        trials[event.trial] = _take_trial(before, event, seconds)
 
     def trial(self, trial_id: str) -> Trial | None:
         """What is known of a candidate so far."""
@@ -95,26 +97,26 @@ def _take_run(result: RunResult, event: Event) -> None:
         result.reason = event.data.get("reason")
 
 
-def _take_trial(trial: Trial, event: Event) -> Trial:
+def _take_trial(trial: Trial, event: Event, seconds: float) -> Trial:
     data = event.data
     step = trial.steps if event.step is None else max(trial.steps, event.step)
     if event.kind == "trial_started":
         planned = data.get("planned_steps") or 0
-        return replace(
-            trial,
-            status="running",
-            params=data.get("params", {}),
-            settings=data.get("settings", {}),
-            planned_steps=planned,
-            role=data.get("role") or "",
-            parent=data.get("parent"),
-            warm=bool(data.get("warm")),
-        )
+        params, settings = _interned(data.get("params", {})), _interned(data.get("settings", {}))
+        trial = replace(trial, status="running", params=params, settings=settings)
+        return replace(trial, planned_steps=planned, seconds=seconds)
     if event.kind in ("evaluated", "test"):
-        return replace(trial, steps=step, metrics={**trial.metrics, **_scores(event)})
+        metrics = {**trial.metrics, **_scores(event)}
+        return replace(trial, steps=step, metrics=metrics, seconds=seconds)
     if event.kind in STATES:
-        return replace(trial, steps=step, status=STATES[event.kind], reason=data.get("reason"))
-    return replace(trial, steps=step)
+        status, reason = STATES[event.kind], data.get("reason")
+        return replace(trial, steps=step, status=status, reason=reason, seconds=seconds)
+    return replace(trial, steps=step, seconds=seconds)
+
+
+def _interned(settings: Mapping[str, Any]) -> dict[str, Any]:
+    """The same with names that all candidates share, which each line had anew."""
+    return {sys.intern(str(key)): value for key, value in settings.items()}
 
 
 def _scores(event: Event) -> dict[str, float]:

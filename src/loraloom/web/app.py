@@ -143,7 +143,7 @@ class Site:
 
     async def listing(self, request: Request) -> Response:
         async with self._listing:
-            rows = await asyncio.to_thread(self.runs.rows)
+            rows = await stream.apart(self.runs.rows)
         return _json({"runs": rows})
 
     async def snapshot(self, request: Request) -> Response:
@@ -151,9 +151,9 @@ class Site:
 
         def taken() -> bytes:
             view.refresh()
-            return to_json({**view.snapshot(), "boot": self.boot})
+            return stream.encoded({**view.snapshot(), "boot": self.boot})
 
-        return _json(await asyncio.to_thread(taken))
+        return _json(await stream.apart(taken))
 
     async def candidate(self, request: Request) -> Response:
         """All settings of one candidate, and which of them a clone may change."""
@@ -173,7 +173,8 @@ class Site:
         view = self.view(request.path_params["name"])
         body = await request.body()
         try:
-            return _json(await asyncio.to_thread(ask, view.folder, body, view.states()), 202)
+            answer = await stream.apart(lambda: ask(view.folder, body, view.states()))
+            return _json(answer, 202)
         except LoraloomError as error:
             parts = {"what": error.what, "got": error.got, "need": error.need, "next": error.next}
             known = {key: part for key, part in parts.items() if part}

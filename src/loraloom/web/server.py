@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import errno
 import gc
+import os
 import socket
+import sys
 from collections.abc import Generator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
@@ -101,6 +103,26 @@ def run_server(door: Door, *, read_only: bool) -> None:
         uvicorn.Server(config).run(sockets=[door.socket])
 
 
+def become_server(door: Door, *, read_only: bool) -> None:
+    """Serve until Ctrl-C, as a program without the command line's own libraries where the system can
+    turn one program into another: they are 20 MiB, and a page is left open for days."""
+    if os.name != "posix":
+        run_server(door, read_only=read_only)
+        return
+    door.socket.set_inheritable(True)
+    told = [str(door.root), str(door.socket.fileno()), "yes" if read_only else "no"]
+    sys.stdout.flush()
+    os.environ.setdefault("MALLOC_ARENA_MAX", "2")  # glibc would keep a heap for each thread
+    os.execv(sys.executable, [sys.executable, "-m", "loraloom.web.server", *told])
+
+
+def _main(root: str, handle: str, read_only: str) -> None:
+    """Go on with the socket that the command line has opened."""
+    with socket.socket(fileno=int(handle)) as taken:
+        port = taken.getsockname()[1]
+        run_server(Door(Path(root), taken, port, token_of(port)), read_only=read_only == "yes")
+
+
 def _require_packages() -> None:
     missing = [name for name in ("starlette", "uvicorn") if find_spec(name) is None]
     if missing:
@@ -119,3 +141,7 @@ def _refused(port: int, error: OSError) -> RequestError:
     return RequestError(
         f"this process may not listen on port {port}", got=str(error), next="--port 0 takes a free one"
     )
+
+
+if __name__ == "__main__":
+    _main(*sys.argv[1:])

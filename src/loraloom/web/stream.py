@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import time
-from collections.abc import AsyncIterator
-from typing import Any
+from collections.abc import AsyncIterator, Callable
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any, TypeVar
 
 from loraloom.store.to_json import to_json
 from loraloom.web.tail import Place, place_of
 from loraloom.web.view import View
+
+T = TypeVar("T")
 
 LOOK_SECONDS = 0.15
 """Between two looks at the files of a run."""
@@ -20,10 +24,19 @@ HEARTBEAT_SECONDS = 15.0
 RETRY = b"retry: 1000\n\n"
 
 
+READER = ThreadPoolExecutor(1, "reader")
+"""Reads files, so that streams are not kept waiting: one thread, since they would share one core."""
+
+
+async def apart(work: Callable[[], T]) -> T:
+    """What `work` gives, done by the reader."""
+    return await asyncio.get_running_loop().run_in_executor(READER, work)
+
+
 async def refreshed(view: View) -> None:
-    """Bring a view up to date, off the loop where there is something to read."""
+    """Bring a view up to date."""
     if view.looks_new():
-        await asyncio.to_thread(view.refresh)
+        await apart(view.refresh)
 
 
 async def changes(view: View, place: Place | None, version: int) -> AsyncIterator[bytes]:
@@ -63,4 +76,12 @@ def where_to_begin(last_event_id: str | None, asked: str | None) -> Place | None
 def _message(name: str | None, data: Any = None, place: Place | None = None) -> bytes:
     head = f"event: {name}\n" if name else ""
     head += f"id: {place}\n" if place else ""
-    return head.encode() + b"data: " + to_json(data or {}) + b"\n\n"
+    return head.encode() + b"data: " + encoded(data or {}) + b"\n\n"
+
+
+def encoded(data: Any) -> bytes:
+    """JSON on one line, of values that are plain already: no copy of them is made."""
+    try:
+        return json.dumps(data, allow_nan=False, separators=(",", ":")).encode()
+    except (ValueError, TypeError):  # an odd setting of a run
+        return to_json(data)

@@ -15,6 +15,9 @@ const ORDER = ["pruned", "diverged", "other", "running", "default", "best"];
 const MOST_OWN = 8;
 const FEW = 12;
 const MOST_POINTS = 240;
+const SHARED_POINTS = 6000;
+const FEWEST_POINTS = 6;
+const MANY = 60;
 const AXES = { share: "share of the candidate’s own training", step: "optimiser steps", epoch: "epochs" };
 const EVERY = 250;
 
@@ -41,7 +44,8 @@ class Charts {
     this.figures = figures.map((figure) => ({ ...figure, curves: new Map(Object.entries(figure.curves)) }));
     this.place.replaceChildren(...this.figures.map((figure) => {
       figure.plot = el("div", { className: "plot", role: "img", "aria-label": figure.title });
-      const caption = el("figcaption", {}, el("strong", {}, figure.title), ` ${figure.caption}`);
+      figure.many = el("span", { hidden: true }, " Point at a row of the table to see its curve.");
+      const caption = el("figcaption", {}, el("strong", {}, figure.title), ` ${figure.caption}`, figure.many);
       figure.box = el("figure", { hidden: true }, caption, figure.plot);
       return figure.box;
     }));
@@ -51,7 +55,8 @@ class Charts {
   // Points as the stream sends them: figure, trial, step, share, epoch, value, error.
   add(points) {
     for (const [id, trial, step, share, epoch, value, error] of points) {
-      const curves = this.figures.find((figure) => figure.id === id)?.curves;
+      const figure = this.figures.find((one) => one.id === id);
+      const curves = figure?.curves;
       if (!curves || value === null) continue;
       let curve = curves.get(trial);
       if (!curve) curves.set(trial, curve = { step: [], share: [], epoch: [], value: [], error: [] });
@@ -59,6 +64,7 @@ class Charts {
       const point = { step, share, epoch, value, error };
       for (const key of Object.keys(curve)) curve[key].push(point[key]);
       if (curve.step.length > MOST_POINTS) thin(curve);
+      figure.stale = true;
     }
     if (points.length) this.soon();
   }
@@ -81,16 +87,27 @@ class Charts {
     return row.status === "running" ? "running" : "other";
   }
 
+  // Draw those figures that something changed in; all of them where the looks of candidates did.
   draw() {
     if (!window.Plotly || document.hidden) return;
     const began = performance.now();
+    const looks = this.looks();
     for (const figure of this.figures) {
       figure.box.hidden = figure.curves.size === 0;
-      if (!figure.box.hidden) this.drawFigure(figure);
+      if (figure.box.hidden || !(figure.stale || figure.looks !== looks)) continue;
+      this.drawFigure(figure);
+      figure.stale = false;
+      figure.looks = looks;
     }
     this.drawn = performance.now();
     document.body.dataset.drawMs = (this.drawn - began).toFixed(1);
     document.body.dataset.draws = String(Number(document.body.dataset.draws || 0) + 1);
+  }
+
+  // All but the points that a drawing depends on.
+  looks() {
+    const marked = [...this.rows.values()].map((row) => this.look(row.trial)).join();
+    return [marked, this.axis, this.bars, this.focus, tone("--ink"), window.innerWidth < 640].join("|");
   }
 
   drawFigure(figure) {
@@ -98,9 +115,14 @@ class Charts {
     for (const trial of figure.curves.keys()) groups.get(this.look(trial)).push(trial);
     const limits = this.limits(figure, groups);
     const few = figure.curves.size <= FEW;
-    const traces = [];
+    const traces = [], shapes = [];
+    const longest = this.longest(figure);
     for (const [look, trials] of groups) {
       const own = few || look === "best" || look === "default" || (look === "running" && trials.length <= MOST_OWN);
+      if (!own && trials.length > MANY) {
+        shapes.push(...this.paths(figure, trials, look, limits, longest));
+        continue;
+      }
       if (own) traces.push(...trials.map((trial) => this.own(figure, trial, look, limits)));
       else if (trials.length) traces.push(this.shared(figure, trials, look, limits));
       if (look in ENDS && trials.length) traces.push(this.ends(figure, trials, look, limits));
@@ -110,7 +132,10 @@ class Charts {
     const stars = this.stars(figure, limits);
     if (stars) traces.push(stars);
     // New arrays each time: plotly compares them by identity, and one that grew in place is not drawn again.
-    Plotly.react(figure.plot, traces, this.layout(figure, limits, groups), { responsive: true, displayModeBar: false });
+    figure.many.hidden = shapes.length === 0;
+    const layout = this.layout(figure, limits, groups, longest);
+    layout.shapes.unshift(...shapes);
+    Plotly.react(figure.plot, traces, layout, { responsive: true, displayModeBar: false });
   }
 
   own(figure, trial, look, limits) {
@@ -147,11 +172,17 @@ class Charts {
 
   shared(figure, trials, look, limits) {
     const x = [], y = [], text = [];
+    const most = Math.max(FEWEST_POINTS, Math.floor(SHARED_POINTS / trials.length));
     for (const trial of trials) {
       const curve = figure.curves.get(trial);
-      x.push(...curve[this.axis], null);
-      y.push(...curve.value.map((value) => inside(value, limits)), null);
-      text.push(...curve.value.map((value) => point(trial, value)), "");
+      for (const place of spread(curve.value.length, most)) {
+        x.push(curve[this.axis][place]);
+        y.push(inside(curve.value[place], limits));
+        text.push(point(trial, curve.value[place]));
+      }
+      x.push(null);
+      y.push(null);
+      text.push("");
     }
     const style = LOOKS[look];
     return {
@@ -171,6 +202,28 @@ class Charts {
       hovertemplate: "%{text}<extra></extra>",
       marker: { symbol: ENDS[look], size: 8, color: tone(look === "pruned" ? "--soft" : "--bad") },
     };
+  }
+
+  // Curves and ends of very many candidates as one path each: plotly makes an element of every curve and
+  // every mark, which takes a second for a thousand of them. What a path has not is a text under the pointer.
+  paths(figure, trials, look, limits, longest) {
+    const style = LOOKS[look];
+    const most = Math.max(FEWEST_POINTS, Math.floor(SHARED_POINTS / trials.length));
+    const wide = longest * 0.0035;
+    const high = limits ? (limits[1] - limits[0]) * 0.008 : 0;
+    const lines = [], crosses = [];
+    for (const trial of trials) {
+      const { value, [this.axis]: along } = figure.curves.get(trial);
+      const known = spread(value.length, most).filter((place) => along[place] !== null);
+      lines.push(...known.map((place, index) => `${index ? "L" : "M"}${along[place]},${inside(value[place], limits)}`));
+      const [x, y] = [along.at(-1), inside(value.at(-1), limits)];
+      if (x === null) continue;
+      crosses.push(`M${x - wide},${y - high}L${x + wide},${y + high}M${x - wide},${y + high}L${x + wide},${y - high}`);
+    }
+    const path = (parts, line) => ({ type: "path", layer: "between", path: parts.join(""), line });
+    const drawn = [path(lines, { color: `${tone(style.colour)}80`, width: 0.8, dash: style.dash })];
+    if (look in ENDS) drawn.push(path(crosses, { color: tone(look === "pruned" ? "--soft" : "--bad"), width: 1.2 }));
+    return drawn;
   }
 
   // The best checkpoint of those that matter most.
@@ -236,7 +289,13 @@ class Charts {
     return [Math.min(low, bottom + cut), Math.max(high, top - cut)];
   }
 
-  layout(figure, limits, groups) {
+  longest(figure) {
+    let longest = this.axis === "share" ? 1 : 0;
+    for (const curve of figure.curves.values()) longest = Math.max(longest, curve[this.axis].at(-1) ?? 0);
+    return longest || 1;
+  }
+
+  layout(figure, limits, groups, longest) {
     const narrow = window.innerWidth < 640;
     const font = { family: tone("--sans"), size: 12, color: tone("--soft") };
     const line = { gridcolor: tone("--rule"), zeroline: false, linecolor: tone("--rule"), automargin: true };
@@ -249,8 +308,8 @@ class Charts {
       hovermode: "closest",
       dragmode: narrow ? false : "zoom",
       hoverlabel: { bgcolor: tone("--panel"), bordercolor: tone("--rule"), font: { ...font, color: tone("--ink") } },
-      xaxis: { ...line, title: { text: AXES[this.axis], standoff: 10 }, rangemode: "tozero",
-        ...(this.axis === "share" ? { tickformat: ".0%", range: [0, 1.03] } : {}) },
+      xaxis: { ...line, title: { text: AXES[this.axis], standoff: 10 }, range: [0, 1.03 * longest],
+        tickformat: this.axis === "share" ? ".0%" : "" },
       yaxis: { ...line, title: { text: figure.unit, standoff: 8 } },
       uirevision: this.axis,
       shapes: [],
@@ -321,6 +380,15 @@ class Charts {
 
 function inside(value, limits) {
   return limits ? Math.min(Math.max(value, limits[0]), limits[1]) : value;
+}
+
+// Places of at most so many of a curve's points: the first, the last, and some between them.
+function spread(count, most) {
+  const width = Math.max(1, (count - 1) / (most - 1));
+  const places = [];
+  for (let place = 0; place < count - 1; place += width) places.push(Math.round(place));
+  if (count) places.push(count - 1);
+  return places;
 }
 
 // plotly reads a few tags in its texts.
