@@ -36,9 +36,9 @@ def test_progress_is_each_candidates_own() -> None:
     ]
     curves = read_curves(events, {"b": 20})
     assert list(curves.training["a"].shares) == [0.5]
-    assert curves.training["b"].shares == [0.25]
+    assert list(curves.training["b"].shares) == [0.25]
     assert set(curves.measured) == {"validation_loss", "validation_accuracy"}
-    assert curves.measured["validation_loss"]["a"].errors == [0.1]
+    assert list(curves.measured["validation_loss"]["a"].errors) == [0.1]
 
 
 def test_steps_take_their_epoch_from_the_evaluations() -> None:
