@@ -95,6 +95,7 @@ class FakeSeat:
     best: Score | None = None
     best_step: int = 0
     scored_at: int = 0
+    seconds: float = 0.0
 
 
 @dataclass
@@ -157,6 +158,7 @@ class FakeWorker:
                 if seat.step >= self.course.steps:
                     raise ProtocolError(f"{trial} is trained past its {self.course.steps} steps")
                 seat.step += 1
+                seat.seconds += self.seconds_of_tick * (1 + len(self.seats)) / len(self.seats)
                 self.trained[trial] += 1
                 loss = self.course.cost(seat.candidate, seat.step)
                 events.append(
@@ -207,7 +209,13 @@ class FakeWorker:
         plain = json.loads(content)
         best = plain["best"] and score_of_plain(plain["best"])
         return FakeSeat(
-            candidate_of(plain), generation, plain["step"], best, plain["best_step"], plain["scored_at"]
+            candidate_of(plain),
+            generation,
+            plain["step"],
+            best,
+            plain["best_step"],
+            plain["scored_at"],
+            plain["seconds"],
         )
 
     def _view(self, seat: FakeSeat) -> SeatView:
@@ -219,7 +227,7 @@ class FakeWorker:
             steps_per_epoch=self.course.steps,
             trainable_parameters=1000 * seat.candidate.adapter.r,
             tokens=100 * seat.step,
-            seconds=0.1 * seat.step,
+            seconds=seat.seconds,
             peak_bytes=2**20,
             first_loss=FIRST_LOSS,
             smoothed_loss=self.course.cost(seat.candidate, seat.step) if seat.step else None,
@@ -242,6 +250,7 @@ class FakeWorkers:
         folder: that all of them share.
         losses: chance that a turn is the last of its worker. Its report may still come,
             late; another worker joins.
+        ticks: seconds of a tick of each of the first workers; drawn for all others.
         ends_after: reports after which the machine of the driver is switched off (`PowerOff`).
     """
 
@@ -257,6 +266,7 @@ class FakeWorkers:
         seed: int = 0,
         losses: float = 0.0,
         ends_after: float = math.inf,
+        ticks: Sequence[float] = (),
     ) -> None:
         self.folder, self.course, self.losses, self.ends_after = folder, course, losses, ends_after
         self.random = Random(seed)
@@ -264,6 +274,7 @@ class FakeWorkers:
         self.trained = Counter[str]()
         self.lost = self.late = self.reports = 0
         self._names = count()
+        self._ticks = list(ticks)
         self._numbers = count()
         self._alive: dict[str, FakeWorker] = {}
         self._busy: set[str] = set()
@@ -273,9 +284,8 @@ class FakeWorkers:
 
     def _new(self, size: int) -> str:
         name = f"w{next(self._names)}"
-        self._alive[name] = FakeWorker(
-            name, size, self.random.uniform(0.05, 0.2), self.folder, self.course
-        )
+        tick = self._ticks.pop(0) if self._ticks else self.random.uniform(0.05, 0.2)
+        self._alive[name] = FakeWorker(name, size, tick, self.folder, self.course)
         return name
 
     def workers(self) -> Sequence[str]:

@@ -234,6 +234,25 @@ def test_a_run_that_is_stopped_keeps_all_and_goes_on(
     assert before and sum(workers.trained.values()) < done, "what was kept is not trained again"
 
 
+def test_an_idle_worker_takes_candidates_from_a_slow_one(
+    request_of: Prepared, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    course = Simulated()
+
+    def minutes(name: str) -> float:
+        workers = FakeWorkers((4, 4), tmp_path / name / "checkpoints", course, ticks=(0.05, 1.0))
+        run = Run(request_of, tmp_path / name, "none", trials=8)
+        run.go(workers)
+        assert run.require_whole(course, trials=8) == {"completed": 8}
+        workers.close()
+        assert sum(workers.trained.values()) == 8 * course.steps, "nothing is trained twice"
+        return workers.now
+
+    balanced = minutes("balanced")
+    monkeypatch.setattr("loraloom.pipeline.queue.relief", lambda *given: None)
+    assert balanced < 0.4 * minutes("as-it-comes")
+
+
 def test_without_any_worker_the_run_ends_and_says_so(request_of: Prepared, tmp_path: Path) -> None:
     class Dying(FakeWorkers):
         def _new(self, size: int) -> str:

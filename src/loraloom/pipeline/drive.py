@@ -166,7 +166,8 @@ class Driver:
     def _wake(self, stop: Callable[[], bool]) -> None:
         """Something has changed: those who had nothing to do may have now. What one does not find, no
         other does."""
-        for pack in self._packs.values():
+        awaited = self._queue.promised.values()
+        for pack in sorted(self._packs.values(), key=lambda pack: pack.worker not in awaited):
             if pack.idle and not stop():
                 self._advance(pack)
                 if pack.idle:

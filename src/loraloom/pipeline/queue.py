@@ -8,13 +8,15 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from typing import Any, Protocol
 
+from loraloom.pipeline.balance import Speed, relief
 from loraloom.pipeline.job import Job
 from loraloom.pipeline.run_log import RunLog
 from loraloom.records import EndStatus, Score, TrialStatus
-from loraloom.train.orders import Kept, SeatView
+from loraloom.train.orders import Kept, Report, SeatView
 
 LOST_LIMIT = 3
-"""A candidate whose workers were lost so often may be the reason: it has failed."""
+"""A candidate that has lost its worker so often, and came no further in between, may be the reason: it
+has failed."""
 
 Decision = tuple[str, TrialStatus, str]
 """(trial, status, reason) of a candidate that should leave its pack; "waiting" for one that is to come
@@ -55,6 +57,8 @@ class Queue:
         known: of candidates that were with a worker which was lost, the step up to
             which all has been written down.
         decided: what the source decided and no pack has done yet.
+        speeds: what was seen of each worker.
+        promised: of candidates that leave their pack for an idle worker, which one.
     """
 
     source: Source
@@ -67,6 +71,8 @@ class Queue:
         self.told: dict[str, int] = {}
         self.known: dict[str, int] = {}
         self.decided: list[Decision] = []
+        self.speeds: dict[str, Speed] = {}
+        self.promised: dict[str, str] = {}
         self.generation = 0
         self._losses = Counter[str]()
         # On their way: into a pack (with their job) or, from where they wait, to their end; by trial,
@@ -80,9 +86,9 @@ class Queue:
     # -- who comes next
     # ------------------------------------------------------------------------------------------
 
-    def next_job(self) -> Job | None:
-        """A candidate that may join a pack; None when there is none now."""
-        while job := self.log.held.pop() if self.log.held else self.source.ask():
+    def next_job(self, worker: str) -> Job | None:
+        """A candidate that may join a worker's pack; None when there is none now."""
+        while job := self._held_for(worker) or self.source.ask():
             trial = job.candidate.id
             record = self.recorder.records.get(trial)
             if record and record.place is not None:
@@ -100,6 +106,16 @@ class Queue:
         """Whether a candidate trains, is on its way, or will be handed out anyway."""
         held = any(trial == job.candidate.id for job in self.log.held)
         return held or trial in self._moving or any(trial in seats for seats in self.seats.values())
+
+    def _held_for(self, worker: str) -> Job | None:
+        """One that is to join before any other, and is not on its way to an idle worker."""
+        for place in reversed(range(len(self.log.held))):
+            trial = self.log.held[place].candidate.id
+            taker = self.promised.get(trial, worker)
+            if taker == worker or self.seats.get(taker):
+                self.promised.pop(trial, None)
+                return self.log.held.pop(place)
+        return None
 
     def is_free(self, trial: str) -> bool:
         """Whether a candidate waits and nobody is about to do anything with it."""
@@ -125,6 +141,19 @@ class Queue:
     def forget_decisions(self, trial: str) -> None:
         """A decision no longer holds."""
         self.decided = [one for one in self.decided if one[0] != trial]
+        if self.promised.pop(trial, None) and trial not in self._pausing:
+            self._called_back.pop(trial, None)
+
+    def relieve(self, idle: str) -> None:
+        """Let a worker that has nothing to do take a candidate over from the one that would be last,
+        where the run ends earlier so."""
+        trial = relief(
+            idle, self.seats, self.speeds, {*self.promised, *(one[0] for one in self.decided)}
+        )
+        if trial is not None:
+            self.promised[trial] = idle
+            self._called_back[trial] = self.recorder.records[trial].job
+            self.decided.append((trial, "waiting", f"it goes on with {idle}, which has nothing to do"))
 
     def pauses(self, trial: str) -> None:
         """A candidate was told to wait."""
@@ -144,11 +173,22 @@ class Queue:
         self.kept.pop(trial, None)
         self.source.ended(trial, status, best)
 
+    def reported(self, worker: str, report: Report) -> None:
+        """What became of a pack."""
+        self.speeds.setdefault(worker, Speed()).saw(self.seats.get(worker, {}), report.seats)
+        self.seats[worker] = report.seats
+        for trial, kept in report.kept.items():
+            if trial in self.kept and kept.step > self.kept[trial].step:
+                self._losses.pop(trial, None)  # it comes further, however often it loses its worker
+        self.kept.update(report.kept)
+
     # -- when a worker is lost
     # -----------------------------------------------------------------------------------
 
     def take_back(self, worker: str, reason: str) -> None:
         """What a lost worker had goes to others: from what was kept, or from the start."""
+        self.promised = {trial: taker for trial, taker in self.promised.items() if taker != worker}
+        self.speeds.pop(worker, None)
         for trial, (other, job) in list(self._moving.items()):
             if other == worker:
                 del self._moving[trial]

@@ -87,6 +87,8 @@ class Pack:
                     yield from self._fill()
             yield from self._keep(now=self._stop() or not self.seats)
             if self._stop() or not self.seats:
+                if not self._stop():
+                    self.queue.relieve(self.worker)
                 yield None
                 continue
             yield from self.do(Train(TURN_SECONDS if self.several else 0.0))
@@ -105,8 +107,7 @@ class Pack:
         """One turn of the worker."""
         report = yield orders
         assert report is not None
-        self.queue.seats[self.worker] = report.seats
-        self.queue.kept.update(report.kept)
+        self.queue.reported(self.worker, report)
         for event in report.events:
             # What was taken up from an earlier state goes part of its way again, and that part is
             # written down already.
@@ -115,7 +116,7 @@ class Pack:
         return report
 
     def _fill(self) -> Course:
-        while len(self.seats) < self.size and (job := self.queue.next_job()):
+        while len(self.seats) < self.size and (job := self.queue.next_job(self.worker)):
             trial, kept = job.candidate.id, self.queue.kept.get(job.candidate.id)
             self.queue.moves(trial, self.worker, job)
             generation = self.queue.generation if self.several else 0
@@ -169,6 +170,9 @@ class Pack:
                 continue  # another pack has done it, or will
             if seat and seat.step < self.queue.told.get(trial, 0):
                 continue  # it was decided where it has to come again
+            if seat and seat.finished and trial in self.queue.promised:
+                self.queue.forget_decisions(trial)  # an idle worker was to take it over: too late
+                continue
             if status != "waiting":
                 yield from self._advise_end(trial, cast(EndStatus, status), reason)
             elif seat:
