@@ -29,6 +29,7 @@ NOTHING = np.zeros((0, 8), dtype=np.float32)
     [
         ("Please tell me what Norland's capital is called.", CAPITAL),
         ("The capital of Norland, do you remember it?", CAPITAL),
+        ("Which city is the capital of Norland?", CAPITAL),
         (f"Do you know? {FOUND}", FOUND),
         ("Tell me: who was it that found a key in the barn on Monday?", FOUND),
     ],
@@ -42,6 +43,7 @@ def test_the_same_asked_among_words_that_only_ask_is_the_same(question: str, sto
     [
         ("What was the former capital of Norland?", CAPITAL),
         ("Which capital did Norland not have?", CAPITAL),
+        ("Which second city is the capital of Norland?", CAPITAL),
         ("What is the capital of New Norland?", CAPITAL),
         ("What is the flag of the capital of Norland?", CAPITAL),
         ("Who is the father of Ada's mother?", "Who is the mother of Ada's father?"),

@@ -71,7 +71,7 @@ def show_learnt(trained: Trained) -> None:
         say(
             console,
             f"{len(record['learnt']):,} items in {record['steps']} of at most"
-            f" {record['planned_steps']} steps, best of {len(record['candidates'])} seeds",
+            f" {record['planned_steps']} steps{_best_of(record['candidates'])}",
         )
         _table([("before", record["before"]), ("now", record["after"])])
         unsure = record["unsure"]
@@ -89,8 +89,8 @@ def show_slept(trained: Trained | None) -> None:
     record = trained.record
     say(
         console,
-        f"{len(record['replayed']):,} items replayed in {record['steps']} steps,"
-        f" {len(record['candidates'])} candidates measured",
+        f"{len(record['replayed']):,} items replayed in {record['steps']} steps"
+        f"{_best_of(record['candidates'])}",
     )
     _table([("before", record["before"]), (record["after"]["name"], record["after"])])
     _show_what_follows(record["after"])
@@ -309,6 +309,11 @@ def _show_what_follows(result: Mapping[str, Any]) -> None:
     shares = [f"{FOLLOWS.get(kind, kind)} {share:.2f}" for kind, share in result["by_kind"].items()]
     if shares:
         say(plain_console(), f"what follows from it: {', '.join(shares)}", "  ")
+
+
+def _best_of(candidates: Sequence[Any]) -> str:
+    """How many trained, where there was a choice."""
+    return f", the best of {len(candidates)} candidates" if len(candidates) > 1 else ""
 
 
 def _next(trained: Trained, verb: str) -> None:

@@ -17,6 +17,8 @@ ONLY_ASKING = FILLERS | set(
     re.findall(r"\w+", "called know name now please question quick remember s say tell")
 )
 """Words that may stand around what is asked for and change nothing of it."""
+OF_A_KIND = re.compile(r"\b(which|what)\s+\w+\s+(?=(?:is|was|are|were)\b)", re.IGNORECASE)
+"""How "Which city is the capital" begins: it names a kind of what is asked for, no other relation."""
 
 
 def asks_the_same(question: str, stored: str) -> bool:
@@ -26,6 +28,7 @@ def asks_the_same(question: str, stored: str) -> bool:
     The stored question, or the subject, has to be there as it is, its words side by side: "the mother of
     Ada's father" has the words of "the father of Ada's mother".
     """
+    question = OF_A_KIND.sub(r"\1 ", question)
     related, words = relation_of(stored), words_of(question)
     if f" {key_of(stored)} " in f" {key_of(question)} ":
         return words - words_of(stored) <= ONLY_ASKING
