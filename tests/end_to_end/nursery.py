@@ -150,12 +150,13 @@ LIMITS: Mapping[str, Callable[[int], None]] = {
 
 def child(words: list[str], log: str, limits: Mapping[str, int]) -> int:
     """What a child does: the command line, everything it says in a file."""
-    from loraloom.pipeline import write_timer
+    from loraloom.pipeline import obey, write_timer
 
     with Path(log).open("a") as file:
         os.dup2(file.fileno(), 1)
         os.dup2(file.fileno(), 2)
     write_timer.EVERY_SECONDS, write_timer.SHARE = CHECKPOINT_EVERY_SECONDS, 1.0
+    obey.LOOK_SECONDS = 0.0
     for name, value in limits.items():
         LIMITS[name](value)
     return importlib.import_module(sys.argv[1]).main(words)
