@@ -15,6 +15,9 @@ Grade = Literal["A", "B", "C", "M"]
 """How well a rule is founded: A raw data or code, B paper text, C vendor or secondary,
 M derived here."""
 
+PRUNED_BY_HAND = "pruned by hand"
+"""The reason of a trial that a user took out."""
+
 TrialStatus = Literal["waiting", "running", "completed", "pruned", "diverged", "failed"]
 EndStatus = Literal["completed", "pruned", "diverged", "failed"]
 Task = Literal["causal_lm", "seq_cls", "seq2seq_lm"]
@@ -191,3 +194,9 @@ class Trial:
     """The trial that it was cloned from by hand."""
     warm: bool = False
     """Whether it began with its parent's best weights, and not with fresh ones."""
+
+    @property
+    def tells_of_setting(self) -> bool:
+        """Whether how it did says how good its setting is: not where a user took it out, or where it
+        began with another one's weights."""
+        return self.reason != PRUNED_BY_HAND and not self.warm

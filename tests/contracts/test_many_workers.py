@@ -8,6 +8,7 @@ import os
 import sys
 from collections import Counter
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
@@ -36,6 +37,7 @@ from loraloom.pipeline.write_timer import WriteTimer
 from loraloom.plan.case import Decided
 from loraloom.plan.search_space import search_space
 from loraloom.records import Score
+from loraloom.store.control import Command, append, new_uuid
 from loraloom.store.folder import RunFolder
 from loraloom.store.result import RunResult
 from loraloom.train.checkpoint import load
@@ -266,3 +268,56 @@ def test_without_any_worker_the_run_ends_and_says_so(request_of: Prepared, tmp_p
         Run(request_of, tmp_path, "none").go(
             Dying(SIZES, tmp_path / "checkpoints", Simulated(), losses=0.3)
         )
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_what_a_user_asks_is_done_once_whatever_dies(
+    request_of: Prepared, seed: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Candidates are cloned, pruned and asked for while workers are lost and the driver dies."""
+    monkeypatch.setattr("loraloom.pipeline.queue.LOST_LIMIT", 1000)
+    monkeypatch.setattr("loraloom.pipeline.obey.LOOK_SECONDS", 0.0)
+    writes_now_and_then(monkeypatch, seed)
+    course, chance, asked = Simulated(diverging=0.1), Random(seed), list[Command]()
+    run, heard = Run(request_of, tmp_path, "auto"), Counter[str]()
+
+    class Steering(FakeWorkers):
+        def next(self, timeout: float | None = None) -> Any:
+            found = super().next(timeout)
+            heard["reports"] += 1
+            if heard["reports"] % 20 == 0 and len(asked) < 6 and getattr(found, "seats", None):
+                verb, trial = (
+                    ("clone", "prune", "extend")[len(asked) % 3],
+                    chance.choice(list(found.seats)),
+                )
+                changes = {
+                    "clone": {names.WEIGHT_DECAY: 0.02 * len(asked) + 0.01},
+                    "extend": {"trials": 1},
+                }
+                about = None if verb == "extend" else trial
+                asked.append(Command(new_uuid(), verb, about, changes.get(verb, {})))
+                append(run.folder, asked[-1])
+            return found
+
+    for life in range(1000):
+        workers = Steering(
+            SIZES,
+            tmp_path / "checkpoints",
+            course,
+            seed=100 * seed + life,
+            losses=0.02,
+            ends_after=chance.randrange(40, 200),
+        )
+        with suppress(PowerOff):
+            run.go(workers)
+            break
+    told = [event["data"] for event in run.events() if event["kind"] == "command"]
+    assert len(asked) == 6 and {one["uuid"] for one in told} == {one.uuid for one in asked}
+    assert len(told) == 6, "each once"
+    states = {one["uuid"]: one["state"] for one in told}
+    done = Counter(one.verb for one in asked if states[one.uuid] == "applied")
+    assert done["clone"] == done["extend"] == 2
+    run.require_whole(course, TRIALS + 4)
+    trials = run.folder.result().trials
+    assert sum(trial.role == "hand" for trial in trials) == 2
+    assert sum(trial.reason == "pruned by hand" for trial in trials) == done["prune"] > 0

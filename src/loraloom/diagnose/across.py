@@ -22,7 +22,10 @@ def across(trials: Sequence[Trial], metric: str) -> list[Finding]:
     done = [
         trial
         for trial in trials
-        if trial.status == "completed" and metric in trial.metrics and names.R in trial.params
+        if trial.status == "completed"
+        and trial.tells_of_setting
+        and metric in trial.metrics
+        and names.R in trial.params
     ]
     pairs = [
         (one, other) for one in done for other in done if _only_rank_grows(one.params, other.params)

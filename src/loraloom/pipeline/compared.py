@@ -10,11 +10,11 @@ from pathlib import Path
 
 from loraloom.config import names
 from loraloom.errors import RequestError
-from loraloom.records import Score, Trial
+from loraloom.records import PRUNED_BY_HAND, Score, Trial
 from loraloom.search.compare import average, standard_error
 from loraloom.store.find import find_run
 from loraloom.store.folder import RunFolder
-from loraloom.store.result import PRUNED_BY_HAND, RACED, RunResult
+from loraloom.store.result import RACED, RunResult
 from loraloom.store.scores import RowCosts, read_scores
 
 SPLITS = ("test", "confirm", "validation")

@@ -19,7 +19,7 @@ from loraloom.pipeline.clone import clone_of, require_clone
 from loraloom.pipeline.job import Record
 from loraloom.pipeline.queue import Queue, Source
 from loraloom.pipeline.run_log import RunLog
-from loraloom.records import EndStatus, Event
+from loraloom.records import PRUNED_BY_HAND, EndStatus, Event
 from loraloom.report.words import duration
 from loraloom.store.control import (
     TRIALS,
@@ -31,7 +31,6 @@ from loraloom.store.control import (
     read,
 )
 from loraloom.store.lines import Lines
-from loraloom.store.result import PRUNED_BY_HAND
 from loraloom.store.to_json import to_json
 from loraloom.train.orders import Lend, Order, Report, SeatView
 

@@ -22,7 +22,7 @@ from loraloom.search.dimensions import is_number
 from loraloom.search.history import Known, PastSearch, standings, without_lists
 from loraloom.search.space import ALPHA, BATCH, RANK, RATE
 from loraloom.store.find import find_run
-from loraloom.store.result import PRUNED_BY_HAND, RunResult
+from loraloom.store.result import RunResult
 
 KEY = names.HISTORY
 RUNS = 5
@@ -158,10 +158,8 @@ def past_search(result: RunResult) -> PastSearch | str:
 
 
 def _tells(trial: Trial) -> bool:
-    """Whether how a trial did says something of its setting: not where a user took it out, or began it
-    with another one's weights."""
-    ended = trial.status in ("completed", "pruned", "diverged")
-    return ended and trial.reason != PRUNED_BY_HAND and not trial.warm
+    """Whether a trial came to something that the next search can learn from."""
+    return trial.status in ("completed", "pruned", "diverged") and trial.tells_of_setting
 
 
 def _place(result: RunResult, trial: Trial) -> tuple[int, float, float]:

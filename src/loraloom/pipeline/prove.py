@@ -15,8 +15,8 @@ from loraloom.pipeline.race import ROLE, saved
 from loraloom.pipeline.run_log import RunLog
 from loraloom.pipeline.samples import show_samples
 from loraloom.pipeline.workbench import Workbench, keeping
+from loraloom.records import PRUNED_BY_HAND
 from loraloom.search.compare import mean_cost
-from loraloom.store.result import PRUNED_BY_HAND
 
 
 def completed(log: RunLog) -> list[Record]:

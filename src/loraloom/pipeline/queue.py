@@ -216,6 +216,8 @@ class Queue:
         """End the candidates that were with lost workers: nobody takes them in any more."""
         for job in self.log.held:
             trial = job.candidate.id
+            if trial not in self.recorder.records and job.parent:
+                self.recorder.note(f"{trial}, a clone of {job.parent}, never began: the time is used up")
             if trial in self.recorder.records and self.recorder.records[trial].place is None:
                 self.give_up(trial, "pruned", reason)
 

@@ -45,9 +45,9 @@ def resume_command(folder: RunFolder, result: RunResult) -> str | None:
 
 def train_command(folder: RunFolder, result: RunResult) -> str | None:
     """The command that trains the winner's setting alone; None when nothing won or
-    nothing was searched."""
+    nothing was searched, or it began with another one's weights."""
     best = result.trial(result.best)
-    if best is None or not best.params:
+    if best is None or not best.params or best.warm:
         return None
     where = folder.path.resolve()
     options = [

@@ -76,7 +76,9 @@ def headline(result: RunResult) -> Headline:
     base = _gain(result, best, metric, None)
     default = result.trial(result.default)
     own = _gain(result, best, metric, default) if default and default.id != best.id else None
+    begun = f"{best.id} was made by hand and began with the best weights of {best.parent}: its settings"
     support = [
+        f"{begun} alone do not give it." if best.warm else "",
         _against_default(result, best, default, own, metric),
         _sureness(result, own),
         _judged_where(result, metric),

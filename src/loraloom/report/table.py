@@ -10,7 +10,7 @@ from rich.console import Group
 from rich.text import Text
 
 from loraloom.config import names
-from loraloom.records import Trial
+from loraloom.records import PRUNED_BY_HAND, Trial
 from loraloom.report.fit import Shown, fitted
 from loraloom.report.words import count, duration, gib, metric_words, number, share, with_error
 from loraloom.store.result import RunResult
@@ -92,8 +92,21 @@ def columns(result: RunResult) -> list[Column]:
         Column(
             "seconds", "time", lambda _, trial: duration(trial.seconds), 3, order=lambda _, t: t.seconds
         ),
+        *([Column("made", "made", _made, 1, numeric=False)] if _by_hand(result) else []),
         Column("status", "status", lambda _, trial: trial.status, 0, numeric=False),
     ]
+
+
+def _by_hand(result: RunResult) -> bool:
+    """Whether a user had a part in who was tried."""
+    return any(trial.parent or trial.reason == PRUNED_BY_HAND for trial in result.trials)
+
+
+def _made(_: RunResult, trial: Trial) -> str:
+    """What a user did to a candidate."""
+    made = f"by hand from {trial.parent}{', with its weights' if trial.warm else ''}"
+    left = PRUNED_BY_HAND if trial.reason == PRUNED_BY_HAND else ""
+    return ", ".join(filter(None, (made if trial.parent else "", left)))
 
 
 def trials_table(

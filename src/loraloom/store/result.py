@@ -21,10 +21,6 @@ RACED = re.compile(r"t[0-9]+s[0-9]+")
 """Ids of trials of the race (`pipeline.race`): the setting's own, and the number of its seed."""
 
 
-PRUNED_BY_HAND = "pruned by hand"
-"""The reason of a trial that a user took out: it says nothing of how good its setting is."""
-
-
 @dataclass
 class RunResult:
     """One run as run.json holds it. Losses in nats per supervised token or row, memory
