@@ -41,6 +41,7 @@ from loraloom.store.control import Command, append, new_uuid
 from loraloom.store.folder import RunFolder
 from loraloom.store.result import RunResult
 from loraloom.train.checkpoint import load
+from loraloom.train.orders import Report
 
 TRIALS, SIZES = 24, (3, 1, 4, 2)
 ENDS = {"completed", "pruned", "diverged", "failed"}
@@ -285,7 +286,12 @@ def test_what_a_user_asks_is_done_once_whatever_dies(
         def next(self, timeout: float | None = None) -> Any:
             found = super().next(timeout)
             heard["reports"] += 1
-            if heard["reports"] % 20 == 0 and len(asked) < 6 and getattr(found, "seats", None):
+            if (
+                heard["reports"] % 20 == 0
+                and len(asked) < 6
+                and isinstance(found, Report)
+                and found.seats
+            ):
                 verb, trial = (
                     ("clone", "prune", "extend")[len(asked) % 3],
                     chance.choice(list(found.seats)),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
 from test_searcher import BASE, PLAN, SPACE, ask, score, seen
@@ -19,8 +20,8 @@ def searcher(pruner: str = "careful") -> Searcher:
 def test_one_made_by_hand_changes_nothing_for_the_others() -> None:
     """However good or bad it is: who is asked next, and who is pruned, stays as it was."""
 
-    def course(*, by_hand: bool) -> tuple[list[object], list[object]]:
-        one, asked, told = searcher(), list[object](), list[object]()
+    def course(*, by_hand: bool) -> tuple[Sequence[object], list[object]]:
+        one, told = searcher(), list[object]()
         handed = ask(one, 4)
         made = one.add({**PLAN, RATE: 1e-2}) if by_hand else None
         for evaluation in range(1, 9):
@@ -33,8 +34,7 @@ def test_one_made_by_hand_changes_nothing_for_the_others() -> None:
             one.tell(made.id, "completed", score(0.001))
         for place, trial in enumerate(handed):
             one.tell(trial.id, "completed", score(1.0 + place))
-        asked = [(trial.params, trial.kind) for trial in [*handed, *ask(one, 12)]]
-        return asked, told
+        return [(trial.params, trial.kind) for trial in [*handed, *ask(one, 12)]], told
 
     assert course(by_hand=True) == course(by_hand=False)
 
