@@ -10,7 +10,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -18,15 +18,21 @@ import psutil
 import pytest
 from safetensors.torch import load_file
 
+sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "contracts"))
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "end_to_end"))
 
 from bases import save_llama
+from contract_worker import FACTORY
 from doorway import write_rows
+from test_executor_contract import ExecutorContract, One
+
+from loraloom.execute.host import invite
+from loraloom.execute.ray import Needs, Places, RayWorkers, connect
 
 pytestmark = pytest.mark.long
 
 TRIALS, STEPS = 4, 240
-PATIENCE_SECONDS = 240.0
+PATIENCE_SECONDS = 200.0
 WORKER = "ray::Post"
 """What Ray calls the processes of our workers."""
 
@@ -69,6 +75,17 @@ def nodes(ray_environment: pytest.MonkeyPatch) -> Iterator[Nodes]:
     nodes.close()
 
 
+class TestRay(ExecutorContract):
+    @pytest.fixture(scope="class")
+    @classmethod
+    def two(cls, nodes: Nodes, tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[One, One]]:  # type: ignore[override]
+        folder, places = tmp_path_factory.mktemp("contract"), Places(Needs(0, 1), 1)
+        with nodes.another(), closing(connect()) as cluster:
+            invitation = invite(FACTORY, {"folder": ""})
+            executors = [RayWorkers(cluster, invitation, folder, places) for _ in range(2)]
+            yield One(executors[0]), One(executors[1])
+
+
 class Search:
     """A search of four candidates that nobody prunes.
 
@@ -88,7 +105,7 @@ class Search:
         self.folder = home / name
 
     def begin(self, *words: object) -> subprocess.Popen[str]:
-        command = [sys.executable, "-m", "loraloom", "tune", *self._asked, *words]
+        command = [sys.executable, "-X", "faulthandler", "-m", "loraloom", "tune", *self._asked, *words]
         return subprocess.Popen(
             [str(word) for word in command], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
         )
@@ -110,7 +127,9 @@ class Search:
         while not what():
             if driver.poll() is not None:
                 pytest.fail(f"the driver has ended: {driver.communicate()}")
-            assert time.monotonic() < until, self.notes()
+            if time.monotonic() > until:
+                driver.send_signal(signal.SIGABRT)  # it says where it is
+                pytest.fail(f"nothing has come: {driver.communicate()}")
             time.sleep(0.3)
 
     def trains(self, share: float = 0.2) -> Callable[[], bool]:
