@@ -23,10 +23,14 @@ def seen(run: GrowingRun) -> View:
     return view
 
 
+def shown(view: View) -> dict[str, Any]:
+    return json.loads(view.snapshot())
+
+
 def test_a_candidate_is_followed_from_its_start_to_its_end(run: GrowingRun) -> None:
     run.start("t000")
     view = seen(run)
-    assert view.snapshot()["pieces"]["row:t000"]["status"] == "running"
+    assert shown(view)["pieces"]["row:t000"]["status"] == "running"
     before = view.version
     run.score("t000", 10, 1.25)
     view.refresh()
@@ -61,7 +65,7 @@ def test_run_json_tells_what_events_do_not(run: GrowingRun) -> None:
     run.result()
     run.score("t000", 20, 1.15)
     view.refresh()
-    cells = [text for text, _ in view.snapshot()["pieces"]["row:t000"]["cells"]]
+    cells = [text for text, _ in shown(view)["pieces"]["row:t000"]["cells"]]
     # an event that is newer than run.json counts, and run.json knows more
     assert "1.0 GiB" in cells and "1.150 ± 0.020" in cells
 
@@ -69,9 +73,9 @@ def test_run_json_tells_what_events_do_not(run: GrowingRun) -> None:
 def test_a_killed_run_is_not_shown_as_running(run: GrowingRun) -> None:
     run.start("t000")
     run.result()
-    assert seen(run).snapshot()["pieces"]["head"]["status"] == "running"
+    assert shown(seen(run))["pieces"]["head"]["status"] == "running"
     run.close()
-    head = seen(run).snapshot()["pieces"]["head"]
+    head = shown(seen(run))["pieces"]["head"]
     assert (head["status"], head["alive"]) == ("interrupted", False)
     assert "--resume" in head["resume"]
 
@@ -86,7 +90,7 @@ def test_points_are_those_of_the_events(run: GrowingRun) -> None:
     assert place == view.place
     assert [point[2] for point in points if point[0] == "train_loss"] == list(range(1, 11))
     assert points[-1] == ["validation_loss", "t000", 10, 10 / PLANNED, 10 / PLANNED, 1.25, 0.02]
-    measured, training = view.snapshot()["figures"]
+    measured, training = shown(view)["figures"]
     assert measured["curves"]["t000"]["value"] == [1.25]
     assert training["curves"]["t000"]["step"] == list(range(1, 11))
 
@@ -95,17 +99,17 @@ def test_a_command_is_asked_and_then_what_an_event_says(run: GrowingRun) -> None
     run.start("t000")
     append(run.folder, Command("0123456789", "prune", "t000"))
     view = seen(run)
-    asked = view.snapshot()["pieces"]["commands"][0]
+    asked = shown(view)["pieces"]["commands"][0]
     assert (asked["verb"], asked["trial"], asked["state"]) == ("prune", "t000", "asked")
     data = {"uuid": "0123456789", "verb": "prune", "state": "refused", "reason": "too late", "step": 7}
     run.folder.append(Event("command", data=data))
     view.refresh()
-    told = view.snapshot()["pieces"]["commands"][0]
+    told = shown(view)["pieces"]["commands"][0]
     assert (told["state"], told["reason"], told["step"]) == ("refused", "too late", 7)
     # a command about nobody makes no candidate
     run.emit("command", "t999", uuid="x", verb="prune", state="refused", reason="there is none")
     view.refresh()
-    assert "row:t999" not in view.snapshot()["pieces"]
+    assert "row:t999" not in shown(view)["pieces"]
 
 
 # -- the stream
@@ -148,7 +152,7 @@ def test_a_file_that_was_cut_and_has_grown_is_begun_anew(run: GrowingRun) -> Non
     kept = run.folder.log.mark()
     run.score("t000", 10, 1.25)
     view = seen(run)
-    assert view.snapshot()["pieces"]["row:t000"]["steps"] == 10
+    assert shown(view)["pieces"]["row:t000"]["steps"] == 10
     place = view.place
 
     async def listened() -> None:
@@ -162,7 +166,7 @@ def test_a_file_that_was_cut_and_has_grown_is_begun_anew(run: GrowingRun) -> Non
         assert (await message(changes(View(run.folder), place, -1)))[0] == "again"
 
     asyncio.run(asyncio.wait_for(listened(), 30))
-    measured = view.snapshot()["figures"][0]["curves"]["t000"]
+    measured = shown(view)["figures"][0]["curves"]["t000"]
     assert measured["step"] == [10, 20]
 
 
@@ -173,7 +177,7 @@ def test_a_file_that_was_cut_alone_is_begun_anew(run: GrowingRun) -> None:
     run.folder.log.cut(Mark())
     view.refresh()
     assert view.generation == 1
-    assert view.snapshot()["pieces"]["row:t000"] is None
+    assert shown(view)["pieces"]["row:t000"] is None
 
 
 def test_a_torn_line_is_shown_when_it_is_whole(run: GrowingRun) -> None:
@@ -196,4 +200,4 @@ def test_an_event_of_a_later_release_is_passed_over(run: GrowingRun) -> None:
     run.folder.append(Event("dance", "t000", 3, 1.0, {"steps": "waltz"}))
     run.folder.log.append(b"[1, 2]")
     view = seen(run)
-    assert view.snapshot()["pieces"]["row:t000"]["status"] == "running"
+    assert shown(view)["pieces"]["row:t000"]["status"] == "running"

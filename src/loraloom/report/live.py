@@ -49,8 +49,23 @@ def drawn_metrics(metric: str) -> list[str]:
     return [metric] if measure == "loss" else [metric, f"{split}_loss"]
 
 
-def live_figures(result: RunResult, curves: Curves) -> list[dict[str, Any]]:
-    """Every figure with the curves of all candidates, thinned as in the report."""
+@dataclass(frozen=True)
+class LiveFigure:
+    """A figure, and the points of each candidate in it: worked out one by one, since they are many."""
+
+    about: Mapping[str, Any]
+    curves: Mapping[str, Curve]
+    most: int
+    """Points of one curve."""
+
+    def points(self) -> Iterator[tuple[str, dict[str, list[Any]]]]:
+        """Each candidate with its curve, thinned as in the report."""
+        for trial, curve in self.curves.items():
+            yield trial, _thin(curve, self.most)
+
+
+def live_figures(result: RunResult, curves: Curves) -> list[LiveFigure]:
+    """Every figure of a run, the deciding metric first."""
     drawn = [
         _figure(
             metric,
@@ -69,15 +84,9 @@ def live_figures(result: RunResult, curves: Curves) -> list[dict[str, Any]]:
 
 def _figure(
     key: str, title: str, caption: str, by_trial: Mapping[str, Curve], most: int, base: float
-) -> dict[str, Any]:
-    return {
-        "id": key,
-        "title": title,
-        "caption": caption,
-        "unit": metric_words(key),
-        "base": rounded(base),
-        "curves": {trial: _thin(curve, most) for trial, curve in by_trial.items()},
-    }
+) -> LiveFigure:
+    about = {"title": title, "caption": caption, "unit": metric_words(key), "base": rounded(base)}
+    return LiveFigure({"id": key, **about}, by_trial, most)
 
 
 def _thin(curve: Curve, most: int) -> dict[str, list[Any]]:

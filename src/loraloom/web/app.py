@@ -33,6 +33,7 @@ HERE = Path(__file__).parent
 OWN_FILES = ("live.css", "common.js", "charts.js", "runs.js", "run.js", "commands.js", "compare.js")
 MOST_VIEWS = 8
 """Runs that are kept in memory: those that were looked at last."""
+PIECE_BYTES = 64 * 1024
 MOST_STREAMS = 100
 MOST_COMPARED = 8
 COMPARE_SECONDS = 120.0
@@ -151,9 +152,17 @@ class Site:
 
         def taken() -> bytes:
             view.refresh()
-            return stream.encoded({**view.snapshot(), "boot": self.boot})
+            return view.snapshot(boot=self.boot)
 
-        return _json(await stream.apart(taken))
+        body = memoryview(await stream.apart(taken))
+
+        async def pieces() -> AsyncIterator[memoryview]:
+            # megabytes for very many candidates, which would lie in memory several times at once
+            for start in range(0, len(body), PIECE_BYTES):
+                yield body[start : start + PIECE_BYTES]
+
+        headers = {**HEADERS, "cache-control": NEVER}
+        return StreamingResponse(pieces(), headers=headers, media_type="application/json")
 
     async def candidate(self, request: Request) -> Response:
         """All settings of one candidate, and which of them a clone may change."""

@@ -25,6 +25,12 @@ HOST = "127.0.0.1"
 GRACE_SECONDS = 2
 """For open pages, when the server is stopped."""
 LARGEST_HEADERS = 16 * 1024
+HEAP = {
+    "MALLOC_ARENA_MAX": "1",
+    "MALLOC_MMAP_THRESHOLD_": "65536",
+    "MALLOC_TRIM_THRESHOLD_": "65536",
+}
+"""For glibc: what was read for a moment goes back to the system, 5 MiB for a thousand candidates."""
 
 
 @dataclass(frozen=True)
@@ -112,7 +118,8 @@ def become_server(door: Door, *, read_only: bool) -> None:
     door.socket.set_inheritable(True)
     told = [str(door.root), str(door.socket.fileno()), "yes" if read_only else "no"]
     sys.stdout.flush()
-    os.environ.setdefault("MALLOC_ARENA_MAX", "2")  # glibc would keep a heap for each thread
+    for name, value in HEAP.items():
+        os.environ.setdefault(name, value)
     os.execv(sys.executable, [sys.executable, "-m", "loraloom.web.server", *told])
 
 

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import asyncio
-import json
 import time
 from collections.abc import AsyncIterator, Callable
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, TypeVar
 
-from loraloom.store.to_json import to_json
+from loraloom.web.encode import encoded
 from loraloom.web.tail import Place, place_of
 from loraloom.web.view import View
 
@@ -77,11 +76,3 @@ def _message(name: str | None, data: Any = None, place: Place | None = None) -> 
     head = f"event: {name}\n" if name else ""
     head += f"id: {place}\n" if place else ""
     return head.encode() + b"data: " + encoded(data or {}) + b"\n\n"
-
-
-def encoded(data: Any) -> bytes:
-    """JSON on one line, of values that are plain already: no copy of them is made."""
-    try:
-        return json.dumps(data, allow_nan=False, separators=(",", ":")).encode()
-    except (ValueError, TypeError):  # an odd setting of a run
-        return to_json(data)

@@ -22,6 +22,7 @@ from loraloom.store.folder import RunFolder, event_of_line
 from loraloom.store.replay import Replay
 from loraloom.store.result import RunResult
 from loraloom.store.samples import FILE_NAME, read_samples
+from loraloom.web.encode import encoded
 from loraloom.web.tail import Place, holds, whole_lines
 
 LOOK_AGAIN_SECONDS = 1.0
@@ -154,16 +155,19 @@ class View:
     # -- showing
     # ----------------------------------------------------------------------------------------------
 
-    def snapshot(self) -> dict[str, Any]:
-        """All that a page needs to begin, and the place that it stands for."""
+    def snapshot(self, **more: Any) -> bytes:
+        """All that a page needs to begin, and the place that it stands for, as JSON."""
         with self._lock:
-            return {
+            known = {
                 "place": str(self.place),
                 "version": self.version,
                 "pieces": {name: value for name, (_, value) in self.pieces.items()},
-                "figures": live_figures(self._result, self._curves.curves),
                 "best_steps": self._curves.curves.best_steps,
+                **more,
             }
+            figures = live_figures(self._result, self._curves.curves)
+            told = [_object(encoded(one.about), "curves", one.points()) for one in figures]
+        return encoded(known)[:-1] + b',"figures":[' + b",".join(told) + b"]}"
 
     def states(self) -> dict[str, str]:
         """The status of each candidate."""
@@ -337,6 +341,12 @@ def _joined(told: Trial | None, seen: Trial) -> Trial:
         settings=told.settings or seen.settings,
         planned_steps=told.planned_steps or seen.planned_steps,
     )
+
+
+def _object(begun: bytes, key: str, parts: Iterable[tuple[str, Any]]) -> bytes:
+    """A JSON object with one more key, whose own parts are made and forgotten one by one."""
+    inner = b",".join(encoded(name) + b":" + encoded(part) for name, part in parts)
+    return begun[:-1] + b"," + encoded(key) + b":{" + inner + b"}}"
 
 
 def _heading(column: Column) -> dict[str, Any]:
