@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
 import signal
+import socket
 import subprocess
 import sys
 from pathlib import Path
@@ -12,10 +14,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from loraloom.errors import RequestError
+from loraloom.errors import RequestError, StoreError
+from loraloom.records import Event
+from loraloom.store import lock
 from loraloom.store.folder import RunFolder
 from loraloom.store.lines import Lines, Mark
 from loraloom.store.lock import Lock
+from loraloom.store.result import RunResult
 
 
 def line(number: int) -> bytes:
@@ -75,9 +80,32 @@ def test_one_lock_at_a_time(tmp_path: Path) -> None:
     first, second = Lock(tmp_path / "deep" / "lock"), Lock(tmp_path / "deep" / "lock")
     assert first.take() and first.take()
     assert not second.take()
-    assert second.holder().isdecimal()
+    assert second.holder() == f"{os.getpid()} on {socket.gethostname()}"
     first.release()
     assert second.take()
+
+
+@pytest.mark.parametrize("left", ["7 on node9\n", None], ids=["held by another", "ended by another"])
+def test_a_run_that_another_has_taken_over_is_not_written_into(
+    left: str | None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As after a machine was cut off from a share for longer than its locks last."""
+    monkeypatch.setattr(lock, "LOOK_SECONDS", 0.0)
+    folder = RunFolder.create(tmp_path, "one")
+    folder.lock()
+    folder.append(Event("run_started"))
+    path = folder.checkpoints / "lock"
+    path.unlink()
+    if left is not None:
+        path.write_text(left)
+    before = folder.events_path.read_bytes()
+    result = RunResult("one", "tune", "running", "tiny", "causal_lm", "2025-01-01T00:00:00+00:00")
+    for write in (lambda: folder.append(Event("note")), lambda: folder.write_result(result)):
+        with pytest.raises(StoreError, match="another process has taken this run over") as caught:
+            write()
+        assert (left or "unknown").strip() in str(caught.value)
+    assert folder.events_path.read_bytes() == before and not folder.result_path.exists()
+    folder.unlock()
 
 
 def test_a_process_that_is_killed_lets_go(tmp_path: Path) -> None:
@@ -91,7 +119,7 @@ def test_a_process_that_is_killed_lets_go(tmp_path: Path) -> None:
     assert holder.stdout is not None and holder.stdout.readline() == "held\n"
     with pytest.raises(RequestError, match="being worked on by another process") as caught:
         RunFolder(tmp_path).lock()
-    assert f"process {holder.pid} holds it" in str(caught.value)
+    assert f"process {holder.pid} on {socket.gethostname()} holds it" in str(caught.value)
     holder.send_signal(signal.SIGKILL)
     holder.wait()
     folder = RunFolder(tmp_path)

@@ -100,6 +100,9 @@ class LiveIndex:
     def _write(self, database: Database, result: RunResult, *, last: bool) -> str:
         """Write one row; returns what was wrong."""
         try:
+            if not self._folder.is_dir():
+                # An SQLite file would be made anew there, under the place where a share belongs.
+                return f"`{self._folder}` is out of reach"
             # While the run lasts, the files may say more or less than `result`: stamp 0.
             database.record(result, self._folder, None if last else 0)
         except LoraloomError as error:

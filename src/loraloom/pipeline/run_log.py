@@ -10,12 +10,13 @@ import uuid
 from collections.abc import Callable, Generator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass
+from pathlib import Path
 from typing import Any
 
 from loraloom.config import names
 from loraloom.config.decode import to_plain
 from loraloom.config.units import parse_seconds
-from loraloom.errors import ConfigError, InterruptedRunError, first_line
+from loraloom.errors import ConfigError, InterruptedRunError, StoreError, first_line
 from loraloom.facts.device import environment
 from loraloom.pipeline.device_errors import in_our_words
 from loraloom.pipeline.diagnosing import findings_of_run
@@ -35,6 +36,7 @@ from loraloom.report.page import write_report
 from loraloom.report.words import busy, duration
 from loraloom.search.pruners import is_wide
 from loraloom.store.database import Database, default_url
+from loraloom.store.disk import refusal
 from loraloom.store.folder import RunFolder, require_space
 from loraloom.store.names import this_host
 from loraloom.store.result import RunResult, RunStatus
@@ -207,13 +209,16 @@ class RunLog:
                 "the run was interrupted; it can go on where it stopped", next=command
             ) from error
         except BaseException as error:
-            told = in_our_words(
+            failed = in_our_words(
                 error, f"{command} (nothing is lost but the time since its last checkpoint)"
             )
-            self._stop("failed", f"the run failed: {first_line(told or error)}")
-            if told is not None:
-                raise told from error
-            error.add_note(f"to go on with the run: {command}")
+            refused = self._of_folder(error)
+            self._stop("failed", f"the run failed: {first_line(failed or refused or error)}")
+            if failed is not None:
+                raise failed from error
+            (refused or error).add_note(f"to go on with the run: {command}")
+            if refused is not None:
+                raise refused from error
             raise
         finally:
             self.folder.unlock()
@@ -288,6 +293,13 @@ class RunLog:
             self.recorder.suspend(reason)
             self.result.reason = reason
             self._close(status)
+
+    def _of_folder(self, error: BaseException) -> StoreError | None:
+        """What the run's own folder refused, whoever read or wrote there; None for any other error."""
+        at = error.filename if isinstance(error, OSError) else None
+        if not isinstance(error, OSError) or not isinstance(at, str):
+            return None
+        return refusal(error, Path(at)) if Path(at).is_relative_to(self.folder.path) else None
 
     def finish(self) -> Outcome:
         """Write the result, the report and the index; the run is over."""

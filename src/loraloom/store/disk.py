@@ -11,6 +11,9 @@ from pathlib import Path
 
 from loraloom.errors import StoreError
 
+OUT_OF_REACH = (errno.ESTALE, errno.ENOTCONN, errno.ETIMEDOUT, errno.EHOSTDOWN)
+"""How a network share says that it is not there now."""
+
 
 @contextmanager
 def disk(path: Path) -> Generator[None]:
@@ -18,19 +21,30 @@ def disk(path: Path) -> Generator[None]:
     try:
         yield
     except OSError as error:
-        if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
-            what = "the disk is full"
-            advice = "make room and go on with --resume; what was written so far is kept"
-        elif error.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
-            what = "writing is not allowed here"
-            advice = "choose a folder that you may write to: --output-dir FOLDER"
-        elif error.errno == errno.ENOENT:
-            what = "the folder is gone"
-            advice = "was it moved or deleted while the run was going? start the run again"
-        else:
-            what = "the disk refused"
-            advice = "check the disk, or choose another one: --output-dir FOLDER"
-        raise StoreError(what, where=str(path), got=error.strerror or str(error), next=advice) from error
+        raise refusal(error, path) from error
+
+
+def refusal(error: OSError, path: Path) -> StoreError:
+    """What the operating system refused at `path`, with what to do."""
+    if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
+        what = "the disk is full"
+        advice = "make room and go on with --resume; what was written so far is kept"
+    elif error.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
+        what = "writing is not allowed here"
+        advice = "choose a folder that you may write to: --output-dir FOLDER"
+    elif error.errno == errno.ENOENT:
+        what = "the folder is gone"
+        advice = (
+            "was it moved or deleted, or is its share not mounted any more? bring it back and go on"
+            " with --resume, or start the run again"
+        )
+    elif error.errno in OUT_OF_REACH:
+        what = "the disk is out of reach"
+        advice = "bring it back and go on with --resume; what was written so far is kept"
+    else:
+        what = "the disk refused"
+        advice = "check the disk and go on with --resume, or choose another one: --output-dir FOLDER"
+    return StoreError(what, where=str(path), got=error.strerror or str(error), next=advice)
 
 
 def free_bytes(path: str | Path) -> int:

@@ -13,7 +13,7 @@ from typing import Any, cast
 
 import yaml
 
-from loraloom.errors import RequestError
+from loraloom.errors import RequestError, StoreError
 from loraloom.records import Advice, Event, Trial
 from loraloom.store.disk import disk, require_space, write_atomically
 from loraloom.store.lines import Lines
@@ -167,6 +167,16 @@ class RunFolder:
         """Whether a process works on this run, this one or another."""
         return self._lock.is_taken()
 
+    def _require_own(self) -> None:
+        """Write nothing into a run that another process works on by now."""
+        if self._lock.is_lost():
+            raise StoreError(
+                "another process has taken this run over, and this one ends",
+                where=str(self.path),
+                got=f"it is held by process {self._lock.holder() or 'unknown'}",
+                next="leave the run to that process: nothing was written over",
+            )
+
     def drop_checkpoints(self) -> None:
         """Remove what only `--resume` needs: the run has ended as it should.
 
@@ -206,7 +216,12 @@ class RunFolder:
         return {key: _advice_from_plain(entry) for key, entry in _read_yaml(self.resolved_path).items()}
 
     def append(self, event: Event) -> None:
-        """Add one line to events.jsonl. It is with the operating system when this returns."""
+        """Add one line to events.jsonl. It is with the operating system when this returns.
+
+        Raises:
+            StoreError: the disk refuses, or another process has taken the run over.
+        """
+        self._require_own()
         self.log.append(to_json(event))
 
     def events(self) -> Iterator[Event]:
@@ -222,6 +237,7 @@ class RunFolder:
         Trials are many and most of them have ended: the text of each is made once, as
         long as it stays the same.
         """
+        self._require_own()
         known = self._trials
         self._trials = dict[str, tuple[Trial, str]]()
         for trial in result.trials:

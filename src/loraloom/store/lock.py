@@ -10,6 +10,8 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import IO
 
+from loraloom.store.names import this_host
+
 try:
     import fcntl
 except ImportError:  # Windows: there two processes on one run are the user's own care
@@ -18,17 +20,22 @@ except ImportError:  # Windows: there two processes on one run are the user's ow
 TRIES = 3
 """How often a lock is asked for: whoever looks whether it is taken has it for a moment."""
 PAUSE_SECONDS = 0.02
+LOOK_SECONDS = 1.0
+"""How often a process that holds a lock looks whether it still does."""
 
 
 class Lock:
     """A lock on a file, held from `take` to `release` or to the end of the process.
 
-    The file holds the number of the process, for messages.
+    The file names process and machine, for messages.
     """
 
     def __init__(self, path: Path) -> None:
         self.path = path
         self._file: IO[str] | None = None
+        self._held_by = ""
+        self._looked = 0.0
+        self._lost = False
 
     def take(self) -> bool:
         """Hold the lock (its folder is made if needed); False where another process, or
@@ -47,10 +54,23 @@ class Lock:
             return False
         file.seek(0)
         file.truncate()
-        file.write(f"{os.getpid()}\n")
+        self._held_by = f"{os.getpid()} on {this_host()}"
+        file.write(f"{self._held_by}\n")
         file.flush()
-        self._file = file
+        self._file, self._looked, self._lost = file, time.monotonic(), False
         return True
+
+    def is_lost(self) -> bool:
+        """Whether it was held and another process has taken it since, as far as was seen
+        `LOOK_SECONDS` ago.
+
+        A server of files lets go of the locks of a machine that it does not hear of for a while: the
+        machine may come back after another has gone on with its work.
+        """
+        now = time.monotonic()
+        if self._file is not None and not self._lost and now > self._looked + LOOK_SECONDS:
+            self._looked, self._lost = now, self.holder() != self._held_by
+        return self._lost
 
     def is_taken(self) -> bool:
         """Whether somebody has it. Where the system has no locks: whether anybody ever took it."""
@@ -63,7 +83,7 @@ class Lock:
             return False
 
     def holder(self) -> str:
-        """The number of the process that took it last, or ""."""
+        """The process that took it last, "NUMBER on MACHINE", or ""."""
         with suppress(OSError):
             return self.path.read_text().strip()
         return ""

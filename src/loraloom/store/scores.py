@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 
 from loraloom.records import Score
-from loraloom.store.folder import write_atomically
+from loraloom.store.disk import disk, write_atomically
 
 FILE_NAME = "scores.npz"
 
@@ -56,7 +56,8 @@ def add_score(folder: Path, score: Score, rows: str) -> None:
     known = {**read_scores(folder), score.split: RowCosts(costs, weights, rows, clusters)}
     content = BytesIO()
     np.savez_compressed(content, **_arrays(known))  # pyright: ignore[reportArgumentType]
-    folder.mkdir(parents=True, exist_ok=True)
+    with disk(folder):
+        folder.mkdir(parents=True, exist_ok=True)
     write_atomically(folder / FILE_NAME, content.getvalue())
 
 
