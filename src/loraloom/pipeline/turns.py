@@ -170,8 +170,8 @@ class Pack:
                 continue  # another pack has done it, or will
             if seat and seat.step < self.queue.told.get(trial, 0):
                 continue  # it was decided where it has to come again
-            if seat and seat.finished and trial in self.queue.promised:
-                self.queue.forget_decisions(trial)  # an idle worker was to take it over: too late
+            if seat and seat.finished and status == "waiting":
+                self.queue.forget_decisions(trial)  # it was decided while it took its last steps
                 continue
             if status != "waiting":
                 yield from self._advise_end(trial, cast(EndStatus, status), reason)
