@@ -213,8 +213,8 @@ def test_prune_by_button_is_asked_and_then_applied_in_every_tab(
         tab.see("#commands li", "asked")
     (asked,) = control.commands(run.folder)
     assert (asked.verb, asked.trial) == ("prune", "t001")
-    told = {"uuid": asked.uuid, "verb": "prune", "state": "applied", "reason": None, "step": 11}
-    run.folder.append(Event("command", data=told))
+    told = {"uuid": asked.uuid, "verb": "prune", "state": "applied", "reason": None}
+    run.folder.append(Event("command", step=11, data=told))
     run.end("t001", "pruned", 11, reason="by hand")
     for tab in (here, there):
         tab.see("#commands li", "applied")

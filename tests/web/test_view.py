@@ -101,8 +101,8 @@ def test_a_command_is_asked_and_then_what_an_event_says(run: GrowingRun) -> None
     view = seen(run)
     asked = shown(view)["pieces"]["commands"][0]
     assert (asked["verb"], asked["trial"], asked["state"]) == ("prune", "t000", "asked")
-    data = {"uuid": "0123456789", "verb": "prune", "state": "refused", "reason": "too late", "step": 7}
-    run.folder.append(Event("command", data=data))
+    data = {"uuid": "0123456789", "verb": "prune", "state": "refused", "reason": "too late"}
+    run.folder.append(Event("command", step=7, data=data))
     view.refresh()
     told = shown(view)["pieces"]["commands"][0]
     assert (told["state"], told["reason"], told["step"]) == ("refused", "too late", 7)

@@ -19,12 +19,13 @@ from loraloom.report.plots import (
     rounded,
     thinned,
 )
-from loraloom.report.table import Column, row
+from loraloom.report.table import Column, columns, row
 from loraloom.report.words import duration, gib, metric_words, with_error
 from loraloom.store.result import RunResult
 
 TRAINING = "train_loss"
 """Id of the figure of training losses."""
+FIRST = {"trial": 0, "status": 1, "metric": 2, "test": 3}
 MOST_FINDINGS = 50
 """Of a run that goes on; its report has all."""
 
@@ -119,6 +120,11 @@ def points(event: Event, metric: str) -> Iterator[Point]:
             if value is not None:
                 share, error = _number(data.get("progress")), _number(data.get(f"{key}_se"))
                 yield Point(name, event.trial, step, share, epoch, value, error)
+
+
+def live_columns(result: RunResult) -> list[Column]:
+    """Columns of the table: how a candidate is doing comes before what it was made of."""
+    return sorted(columns(result), key=lambda column: FIRST.get(column.key, len(FIRST)))
 
 
 def live_row(result: RunResult, trial: Trial, shown: Sequence[Column]) -> dict[str, Any]:

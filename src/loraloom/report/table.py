@@ -12,7 +12,7 @@ from rich.text import Text
 from loraloom.config import names
 from loraloom.records import PRUNED_BY_HAND, Trial
 from loraloom.report.fit import Shown, fitted
-from loraloom.report.words import count, duration, gib, metric_words, number, share, with_error
+from loraloom.report.words import MISSING, count, duration, gib, metric_words, number, share, with_error
 from loraloom.store.result import RunResult
 
 STATUS_STYLES = {
@@ -210,6 +210,8 @@ def _measured(key: str, metric: str, importance: int) -> Column:
 
 
 def _trained(result: RunResult, trial: Trial) -> str:
+    if not trial.trainable_parameters:
+        return MISSING
     parameters = count(trial.trainable_parameters)
     return (
         f"{parameters} ({share(trial.trainable_parameters, result.base_parameters)})"

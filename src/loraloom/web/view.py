@@ -14,9 +14,17 @@ from loraloom.records import Event, Trial
 from loraloom.report.commands import resume_command
 from loraloom.report.findings import findings
 from loraloom.report.headline import headline
-from loraloom.report.live import MOST_FINDINGS, base_text, live_figures, live_row, points, so_far
+from loraloom.report.live import (
+    MOST_FINDINGS,
+    base_text,
+    live_columns,
+    live_figures,
+    live_row,
+    points,
+    so_far,
+)
 from loraloom.report.plots import CurveReader
-from loraloom.report.table import Column, columns, scores_first
+from loraloom.report.table import Column
 from loraloom.report.words import count, duration, gib, held_in, metric_words
 from loraloom.store.folder import RunFolder, event_of_line
 from loraloom.store.replay import Replay
@@ -234,7 +242,7 @@ class View:
 
     def _show(self, touched: set[str], *, everything: bool, changed: set[str]) -> None:
         result = self._result = self._joined(None if everything else touched)
-        shown = scores_first(columns(result))
+        shown = live_columns(result)
         if [column.key for column in shown] != [column.key for column in self._columns]:
             self._columns, everything = shown, True
         for key in self._trials if everything else self._trials.keys() & touched:
@@ -247,7 +255,8 @@ class View:
         self._put("columns", lambda: [_heading(column) for column in shown])
         self._put("head", lambda: self._head(result))
         self._put("findings", lambda: _findings(result))
-        self._put("notes", lambda: result.notes or self._notes)
+        # run.json is written less often than events, but an old one may have more than is kept of these
+        self._put("notes", lambda: max(self._notes, result.notes, key=len))
         self._put("forecast", lambda: so_far(result, self._forecast))
         self._put("devices", lambda: self._devices(result))
         if self._verdicts or self.folder.control_path.exists():
@@ -317,7 +326,7 @@ class View:
                     **asdict(asked),
                     "state": data.get("state", "asked"),
                     "reason": data.get("reason") or "",
-                    "step": data.get("step"),
+                    "step": verdict.step if verdict else None,
                     "made": data.get("made"),
                 }
             )
