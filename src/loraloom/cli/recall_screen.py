@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from loraloom.cli.screen import plain_console, say, verbatim
+from loraloom.data.table import counted
 from loraloom.report.words import FOLLOWS
 
 if TYPE_CHECKING:
@@ -177,8 +178,8 @@ def show_report(found: Report) -> None:
     )
     verbatim(
         console,
-        f"items     {counts}, {len(found.refused):,} refused; {state.wakes} wakes,"
-        f" {state.sleeps} sleeps",
+        f"items     {counts}, {len(found.refused):,} refused; {counted(state.wakes, 'wake')},"
+        f" {counted(state.sleeps, 'sleep')}",
     )
     for part, size in found.growth.items():
         verbatim(console, f"{part:<9} rank {size['rank']}, {size['bytes'] / 2**20:.1f} MiB")
@@ -261,10 +262,12 @@ def _show_map(found: MapReport) -> None:
     verbatim(console)
     say(
         console,
-        f"map {found.map}: {found.places} places, {found.steps} steps,"
-        f" {found.trajectories} trajectories",
+        f"map {found.map}: {counted(found.places, 'place')}, {counted(found.steps, 'step')},"
+        f" {found.trajectories} {'trajectory' if found.trajectories == 1 else 'trajectories'}",
     )
     for name, score in (("walked", found.seen), ("never asked", found.unseen)):
+        if not score.pairs:
+            continue  # a map of one way has no others
         ratio = "-" if score.ratio is None else f"{score.ratio:.2f}"
         say(
             console,
