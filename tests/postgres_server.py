@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import pwd
 import shutil
 import subprocess
 import tempfile
@@ -33,6 +32,8 @@ def account() -> str | None:
     """Who runs the server: it refuses to run as root. None for whoever runs the tests."""
     if os.getuid() != 0:
         return None
+    import pwd  # not on every system, and needed on those with a root alone
+
     known = {entry.pw_name for entry in pwd.getpwall()}
     return "postgres" if "postgres" in known else "nobody"
 
@@ -99,7 +100,6 @@ class Server:
                 cwd=self.folder,
                 env={"PGDATA": str(self.folder / "data"), "PATH": os.environ["PATH"], "LC_ALL": "C"},
                 user=self._user,
-                group=None if self._user is None else pwd.getpwnam(self._user).pw_gid,
                 extra_groups=None if self._user is None else [],
                 check=False,
                 timeout=60,

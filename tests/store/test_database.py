@@ -9,11 +9,13 @@ import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
 from loraloom.errors import RequestError, StoreError
 from loraloom.records import Event, Trial
+from loraloom.store import connection
 from loraloom.store.database import Database, default_url
 from loraloom.store.folder import RunFolder
 from loraloom.store.result import RunResult
@@ -191,6 +193,25 @@ def test_readers_read_while_another_writes(tmp_path: Path) -> None:
         writer.execute("BEGIN IMMEDIATE")
         assert names(database) == ["first"]
         writer.close()
+
+
+@pytest.mark.parametrize(
+    ("kind", "mode"), [("ext4", "wal"), ("nfs4", "delete"), ("fuse.sshfs", "delete")]
+)
+def test_a_file_that_several_machines_may_have_open_needs_no_memory_that_they_share(
+    kind: str, mode: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run(tmp_path, "first")
+    with Database(default_url(tmp_path)) as database:
+        assert names(database) == ["first"]
+    mounts = [SimpleNamespace(mountpoint="/", fstype="ext4")]
+    mounts.append(SimpleNamespace(mountpoint=str(tmp_path), fstype=kind))
+    monkeypatch.setattr(connection, "disk_partitions", lambda **_: mounts)
+    with Database(default_url(tmp_path)) as database:
+        assert names(database) == ["first"]
+    file = sqlite3.connect(tmp_path / "loraloom.db")
+    assert file.execute("PRAGMA journal_mode").fetchone() == (mode,)
+    file.close()
 
 
 def test_two_writers_at_once_lose_nothing(tmp_path: Path) -> None:

@@ -31,10 +31,14 @@ class LiveIndex:
         url: of the index.
         folder: of the run.
         say: is called in the run's own thread, once, where the index could not be brought up to date.
+
+    Raises:
+        RequestError: as `Database`.
     """
 
     def __init__(self, url: str, folder: RunFolder, say: Callable[[str], None]) -> None:
-        self._url, self._folder, self._say = url, folder.path, say
+        self._database = Database(url, WAIT_SECONDS)
+        self._folder, self._say = folder.path, say
         self._thread: Thread | None = None
         self._changed = Condition()
         self._next: RunResult | None = None
@@ -76,17 +80,15 @@ class LiveIndex:
 
     def _write_all(self) -> None:
         """What the thread does."""
-        with Database(self._url, WAIT_SECONDS) as database:
-            rest = 0.0
-            while True:
-                result, last = self._take(rest)
-                self._problem = self._write(database, result, last=last)
-                if last:
-                    return
-                rest = AGAIN_SECONDS if self._problem else REST_SECONDS
-                if self._problem:
-                    with self._changed:
-                        self._next = self._next or result
+        rest, last = 0.0, False
+        while not last:
+            result, last = self._take(rest)
+            self._problem = self._write(result, last=last)
+            rest = AGAIN_SECONDS if self._problem else REST_SECONDS
+            if self._problem:
+                with self._changed:
+                    self._next = self._next or result
+        self._database.close()
 
     def _take(self, rest: float) -> tuple[RunResult, bool]:
         """The next result to write, after `rest` seconds; the last one at once."""
@@ -97,14 +99,14 @@ class LiveIndex:
             assert result is not None
             return result, self._last
 
-    def _write(self, database: Database, result: RunResult, *, last: bool) -> str:
+    def _write(self, result: RunResult, *, last: bool) -> str:
         """Write one row; returns what was wrong."""
         try:
             if not self._folder.is_dir():
                 # An SQLite file would be made anew there, under the place where a share belongs.
                 return f"`{self._folder}` is out of reach"
             # While the run lasts, the files may say more or less than `result`: stamp 0.
-            database.record(result, self._folder, None if last else 0)
+            self._database.record(result, self._folder, None if last else 0)
         except LoraloomError as error:
             return f"{error.what}: {error.got.splitlines()[0]}" if error.got else error.what
         except Exception as error:  # whatever a driver may raise costs a row, never the run

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import sqlalchemy as sql
+from psutil import disk_partitions
 from sqlalchemy import event, exc
 from sqlalchemy.engine import URL, make_url
 
@@ -20,6 +21,9 @@ LOCKED = ("database is locked", "database table is locked", "due to statement ti
 PSYCOPG = "postgresql+psycopg"
 SHOWN = ("host", "port")
 """What is shown of the part of a URL behind its question mark: all else may be a secret."""
+
+NETWORK = ("nfs", "cifs", "smb", "lustre", "gpfs", "beegfs", "ceph", "gluster", "afs", "9p", "sshfs")
+"""What the names of file systems begin with that several machines share."""
 
 PATIENCE: dict[str, Any] = {
     "connect_timeout": 5,  # seconds, for each address that the host has
@@ -73,7 +77,7 @@ def make_engine(url: URL, wait_seconds: float) -> sql.Engine:
     except (exc.ArgumentError, ImportError) as error:
         raise _bad_url(shown(url), str(error)) from error
     if is_sqlite(url):
-        event.listen(engine, "connect", _write_ahead)
+        event.listen(engine, "connect", _roll_back if _is_shared(url) else _write_ahead)
     return engine
 
 
@@ -130,6 +134,24 @@ def _write_ahead(connection: Any, _: object) -> None:
     process writes, the default mode stays."""
     with suppress(Exception):
         connection.execute("PRAGMA journal_mode=WAL").close()
+
+
+def _roll_back(connection: Any, _: object) -> None:
+    """Keep to the default mode, or go back to it: write-ahead needs memory that all who have the file
+    open share, so that a second machine would spoil it. https://www.sqlite.org/wal.html"""
+    with suppress(Exception):
+        connection.execute("PRAGMA journal_mode=DELETE").close()
+
+
+def _is_shared(url: URL) -> bool:
+    """Whether the file lies where other machines may have it open too."""
+    file = sqlite_file(url)
+    if file is None:
+        return False
+    place = file.absolute()
+    mounts = [part for part in disk_partitions(all=True) if place.is_relative_to(part.mountpoint)]
+    kinds = {len(part.mountpoint): part.fstype.removeprefix("fuse.") for part in mounts}
+    return bool(kinds) and kinds[max(kinds)].startswith(NETWORK)
 
 
 def _scheme(url: str) -> str:
