@@ -45,7 +45,7 @@ def story(world: World, tmp_path_factory: pytest.TempPathFactory) -> Iterator[St
     """A tune with candidates that wait and are pruned by the search, an open window, and dropout."""
     root = tmp_path_factory.mktemp("steered")
     words: list[object] = ["tune", "--model", world.llama, "--data", world.text, "--output-dir", root]
-    words += ["--trials", 6, "--max-steps", 16, "--max-packed", 2, "--batch-size", 2]
+    words += ["--trials", 5, "--max-steps", 12, "--max-packed", 2, "--batch-size", 2]
     words += ["--dropout", 0.1, "--quiet", "--no-history"]
     for key, value in {
         "training.gradient_accumulation_steps": 2,
@@ -86,8 +86,9 @@ def steer(folder: Path, line: int, rng: random.Random, over: threading.Event) ->
         append(RunFolder(folder), command)
 
 
-def steered_and_killed(story: Story, seed: int) -> tuple[Path, int]:
-    """The folder of a run that was steered, and killed until it came to its end; how often that was."""
+def steered_and_killed(story: Story, seed: int, most: int) -> tuple[Path, int]:
+    """The folder of a run that was steered, and killed until it came to its end (so often at most); how often that
+    was."""
     rng, folder = random.Random(seed), story.root / f"steered-{seed}"
     line = rng.randrange(12, int(0.5 * story.lines))
     later = rng.randrange(line + 2, int(0.9 * story.lines))
@@ -101,7 +102,7 @@ def steered_and_killed(story: Story, seed: int) -> tuple[Path, int]:
     while code == KILLED:
         kills += 1
         words = ["tune", "--resume", folder, "--quiet"]
-        again = rng.uniform(0.2, 1.5) * story.seconds if kills < 3 else None
+        again = rng.uniform(0.2, 1.5) * story.seconds if kills < most else None
         code, _ = story.nursery.run(*words, log=log, kill_after=again)
     assert code == 0, log.read_text()
     return folder, kills
@@ -138,9 +139,9 @@ def course_of(folder: Path) -> list[tuple[Any, ...]]:
     ]
 
 
-def require_same(story: Story, seed: int) -> int:
+def require_same(story: Story, seed: int, most: int) -> int:
     """One moment; how often the run was killed."""
-    folder, kills = steered_and_killed(story, seed)
+    folder, kills = steered_and_killed(story, seed, most)
     asked = [event["data"] for event in events_of(folder) if event["kind"] == "command"]
     assert len(asked) == len({one["uuid"] for one in asked}) == 3, "each counts once"
     other = told_again(story, folder)
@@ -152,10 +153,10 @@ def require_same(story: Story, seed: int) -> int:
 
 
 def test_it_obeys_again_at_the_same_step(story: Story) -> None:
-    assert sum(require_same(story, seed) for seed in range(SHORT)) >= SHORT - 1
+    assert sum(require_same(story, seed, most=1) for seed in range(SHORT)) >= SHORT - 1
 
 
 @pytest.mark.long
 @pytest.mark.parametrize("seed", range(100, 100 + MOMENTS))
 def test_it_obeys_again_at_the_same_step_at_many_moments(seed: int, story: Story) -> None:
-    assert require_same(story, seed) >= 0
+    require_same(story, seed, most=3)
