@@ -143,6 +143,29 @@ def test_steer_at_the_door(tune: Words, loraloom: Door, ask: Ask, folder: Path) 
     assert finished.code == 2 and "is finished" in finished.err and "next: " in finished.err
 
 
+def test_a_warm_clone_begins_with_its_parents_best(
+    tune: Words, loraloom: Door, ask: Ask, folder: Path
+) -> None:
+    """Of one that trains, and of one that has ended: with next to no rate they stay as good as it was."""
+    still = {"warm": True, "training.learning_rate": 1e-12, "training.max_steps": 2}
+    ask(6, "clone", "t000", changes=still)
+    ask(14, "clone", "t000", changes=still)
+    went_well(loraloom(*tune))
+    living, ended = (trial for trial in trials_of(folder).values() if trial["role"] == "hand")
+    events = map(json.loads, (folder / "events.jsonl").read_text().splitlines())
+    seen = {
+        event["step"]: event["data"]["loss"]
+        for event in events
+        if event["kind"] == "evaluated" and event["trial"] == "t000" and event["step"]
+    }
+    before = min(loss for step, loss in seen.items() if step <= 6)
+    for clone, parent in ((living, before), (ended, min(seen.values()))):
+        assert clone["steps"] == 2 and clone["metrics"]["validation_loss"] == pytest.approx(
+            parent, rel=1e-5
+        )
+    assert before != min(seen.values()), "the two were not the same weights"
+
+
 @pytest.mark.parametrize(
     ("words", "said"),
     [
