@@ -146,7 +146,7 @@ def test_steer_at_the_door(tune: Words, loraloom: Door, ask: Ask, folder: Path) 
 def test_a_warm_clone_begins_with_its_parents_best(
     tune: Words, loraloom: Door, ask: Ask, folder: Path
 ) -> None:
-    """Of one that trains, and of one that has ended: with next to no rate they stay as good as it was."""
+    """Of one that trains, and of one that has ended: with next to no rate it stays as good."""
     still = {"warm": True, "training.learning_rate": 1e-12, "training.max_steps": 2}
     ask(6, "clone", "t000", changes=still)
     ask(14, "clone", "t000", changes=still)
