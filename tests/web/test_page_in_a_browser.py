@@ -28,7 +28,8 @@ if CHROMIUM is None:
     pytest.skip("needs a Chromium: apt install chromium", allow_module_level=True)
 
 EVIL = "<script>window.hurt = 1</script><img src=x onerror='window.hurt = 1'>"
-SOON = 15.0
+SOON = 60.0
+"""Seconds that a busy machine may take."""
 Serve = Callable[..., str]
 
 
@@ -152,6 +153,7 @@ def test_points_that_are_drawn_are_those_of_the_events(
     assert tab.drawn()["t000"] == losses
 
 
+@pytest.mark.long
 def test_very_many_candidates_are_all_drawn_and_a_row_shows_its_own_curve(
     run: GrowingRun, root: Path, serve: Serve, open_tab: Callable[..., Tab]
 ) -> None:
@@ -259,6 +261,7 @@ def test_clone_extend_note_and_stop_come_as_they_were_asked(
     tab.faults.clear()  # the refusal of "not a number" stands in the console
 
 
+@pytest.mark.long
 def test_a_run_whose_driver_is_gone_offers_what_lets_it_go_on(
     run: GrowingRun, root: Path, serve: Serve, open_tab: Callable[..., Tab]
 ) -> None:
@@ -312,6 +315,7 @@ def test_a_file_that_was_cut_and_has_grown_is_drawn_anew(
     until(lambda: tab.drawn().get("t000") == [1.25, 1.25, 1.25, 1.25])
 
 
+@pytest.mark.long
 def test_a_page_goes_on_when_its_server_was_restarted(
     run: GrowingRun, root: Path, open_tab: Callable[..., Tab]
 ) -> None:
@@ -330,6 +334,7 @@ def test_a_page_goes_on_when_its_server_was_restarted(
     tab.faults.clear()  # a lost connection stands in the console
 
 
+@pytest.mark.long
 def test_nobody_is_sent_anything_while_the_page_is_hidden(
     run: GrowingRun, root: Path, serve: Serve, open_tab: Callable[..., Tab]
 ) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
@@ -343,10 +343,27 @@ def _runs_beside(path: Path) -> str | None:
     )
 
 
+def events_of_lines(lines: Sequence[bytes]) -> Iterator[Event]:
+    """The events of lines of events.jsonl: of many at once in half the time, as their keys are one
+    another's. A line that a crash left torn is passed over."""
+    try:
+        found: list[Any] = json.loads(b"[" + b",".join(lines) + b"]")
+    except (ValueError, RecursionError):
+        yield from filter(None, map(event_of_line, lines))
+    else:
+        yield from filter(None, map(_event_of_plain, found))
+
+
 def event_of_line(line: bytes) -> Event | None:
     """The event of a line of events.jsonl; None where a crash left it torn."""
     try:
-        data = json.loads(line)
+        return _event_of_plain(json.loads(line))
+    except (ValueError, RecursionError):
+        return None
+
+
+def _event_of_plain(data: Any) -> Event | None:
+    try:
         return Event(
             kind=data["kind"],
             trial=data.get("trial"),
@@ -354,7 +371,7 @@ def event_of_line(line: bytes) -> Event | None:
             at=data.get("at") or 0.0,
             data=data["data"],
         )
-    except (ValueError, TypeError, KeyError, AttributeError):
+    except (TypeError, KeyError, AttributeError):
         return None
 
 

@@ -51,6 +51,9 @@ class Replay:
         )
         self._trials: dict[str, Trial] = {}
         self._began: dict[str, float] = {}
+        self._stepped: dict[str, Event] = {}
+        """The last step of a trial that is not yet in `_trials`: most events are steps, and the last one
+        tells all that those before it did."""
 
     def take(self, event: Event) -> None:
         """One event more."""
@@ -63,16 +66,27 @@ class Replay:
             return
         if event.kind == "best":
             result.best = event.trial
-        before = trials.get(event.trial) or Trial(id=event.trial, status="waiting", params={})
-        seconds = event.at - self._began.setdefault(event.trial, event.at)
-        trials[event.trial] = _take_trial(before, event, seconds)
+        if event.kind == "step" and event.trial in trials:
+            self._stepped[event.trial] = event
+            return
+        before = self.trial(event.trial) or Trial(id=event.trial, status="waiting", params={})
+        trials[event.trial] = self._taken(before, event.trial, event)
 
     def trial(self, trial_id: str) -> Trial | None:
         """What is known of a candidate so far."""
+        step = self._stepped.pop(trial_id, None)
+        if step is not None:
+            self._trials[trial_id] = self._taken(self._trials[trial_id], trial_id, step)
         return self._trials.get(trial_id)
+
+    def _taken(self, before: Trial, trial_id: str, event: Event) -> Trial:
+        seconds = event.at - self._began.setdefault(trial_id, event.at)
+        return _take_trial(before, event, seconds)
 
     def result(self) -> RunResult:
         """What all events so far come to; another call of `take` changes it."""
+        for trial in list(self._stepped):
+            self.trial(trial)
         self._result.trials = list(self._trials.values())
         return self._result
 

@@ -26,7 +26,7 @@ from loraloom.report.live import (
 from loraloom.report.plots import CurveReader
 from loraloom.report.table import Column
 from loraloom.report.words import count, duration, gib, held_in, metric_words
-from loraloom.store.folder import RunFolder, event_of_line
+from loraloom.store.folder import RunFolder, events_of_lines
 from loraloom.store.replay import Replay
 from loraloom.store.result import RunResult
 from loraloom.store.samples import FILE_NAME, read_samples
@@ -131,7 +131,7 @@ class View:
             lines, place = whole_lines(self.read, self.place)
             if not lines:
                 return touched
-            for event in filter(None, map(event_of_line, lines)):
+            for event in events_of_lines(lines):
                 self._take(event)
                 if event.trial is not None:
                     touched.add(event.trial)
@@ -199,8 +199,8 @@ class View:
         if self._batch is None or self._batch[0] != place:
             lines, after = whole_lines(self.read, place)
             metric = self._result.metric
-            events = filter(None, map(event_of_line, lines))
-            found = [list(vars(point).values()) for event in events for point in points(event, metric)]
+            told = (point for event in events_of_lines(lines) for point in points(event, metric))
+            found = [list(vars(point).values()) for point in told]
             if not lines:
                 return [], place
             self._batch = place, (found, after)
