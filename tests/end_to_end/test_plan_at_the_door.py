@@ -346,7 +346,7 @@ def test_a_busy_machine_is_forecast_as_an_idle_one_with_the_busy_figure_beside_i
     words = ["plan", "--model", world.llama, "--data", world.text]
     answers = {}
     for share in (1.0, 0.25):
-        monkeypatch.setattr("loraloom.pipeline.prepare.cores_share", lambda kind, share=share: share)
+        monkeypatch.setattr("loraloom.pipeline.places.cores_share", lambda kind, share=share: share)
         monkeypatch.setattr("loraloom.plan.time.matmul_flops", lambda kind, dtype: 1e11)
         answers[share] = (
             loraloom(*words, "--json").json()["forecast"]["time"],
@@ -383,7 +383,7 @@ def test_memory_that_others_hold_is_said(
 def test_a_run_that_begins_on_a_busy_machine_says_so(
     world: World, loraloom: Door, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("loraloom.pipeline.prepare.cores_share", lambda kind: 0.25)
+    monkeypatch.setattr("loraloom.pipeline.places.cores_share", lambda kind: 0.25)
     words = [
         "train",
         "--model",
@@ -404,6 +404,6 @@ def test_a_run_that_begins_on_a_busy_machine_says_so(
         for note in notes
     )
     assert any("seconds while others have 75% of the cores, 1 are allowed" in note for note in notes)
-    monkeypatch.setattr("loraloom.pipeline.prepare.cores_share", lambda kind: 1.0)
+    monkeypatch.setattr("loraloom.pipeline.places.cores_share", lambda kind: 1.0)
     idle = loraloom(*words, "--name", "idle")
     assert not any("of the cores" in note for note in idle.json()["notes"])

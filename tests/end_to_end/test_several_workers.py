@@ -29,11 +29,21 @@ TOLERANCE = 1e-4
 """Relative: in other company a candidate's products are summed in another order."""
 
 
-def words_of(world: World, runs: Path) -> list[object]:
+def words_of(world: World, runs: Path, trials: int = 4, steps: int = 16) -> list[object]:
     """A search in which nothing is pruned, so that two of them train the same."""
     return [
-        *("tune", "--model", world.llama, "--data", world.text, "--output-dir", runs, "--trials", 4),
-        *("--max-steps", 16, "--max-packed", 2, "--batch-size", 2, "--quiet", "--no-history"),
+        *(
+            "tune",
+            "--model",
+            world.llama,
+            "--data",
+            world.text,
+            "--output-dir",
+            runs,
+            "--trials",
+            trials,
+        ),
+        *("--max-steps", steps, "--max-packed", 2, "--batch-size", 2, "--quiet", "--no-history"),
         *("--set", "search.pruner=none", "--set", "search.seeds_for_finalists=1"),
         *("--set", "training.gradient_accumulation_steps=2"),
     ]

@@ -86,11 +86,11 @@ def places_of(config: Config, device: DeviceFacts) -> tuple[Place, ...]:
     if device.kind == "cuda":
         return tuple(Place(gpu) for gpu in _gpus(asked, device.count))
     if isinstance(asked, tuple):
-        raise _too_many(", ".join(asked), "no GPU here", "a number of workers, which share the cores")
+        raise _not_here(", ".join(asked), "no GPU", "a number of workers, which share the cores")
     cores = usable_cores()
     count = min(AUTO_ON_CORES, cores) if asked == "auto" else asked
     if count > cores:
-        raise _too_many(f"{count}", f"{_counted(cores, 'core')} that may be used", f"at most {cores}")
+        raise _not_here(f"{count} workers", f"{_counted(cores, 'core')} that may be used")
     return tuple(Place(None, own, _threads(device, count)) for own in _groups(count))
 
 
@@ -101,11 +101,11 @@ def _gpus(asked: int | tuple[str, ...] | str, count: int) -> list[int]:
         return list(range(count))
     if isinstance(asked, int):
         if asked > count:
-            raise _too_many(f"{asked}", f"{_counted(count, 'GPU')} here", f"at most {count}")
+            raise _not_here(f"{asked} workers", _counted(count, "GPU"))
         return list(range(asked))
     unknown = [name for name in asked if name not in here]
     if unknown or len(set(asked)) < len(asked):
-        raise _too_many(", ".join(asked), ", ".join(here), "names of these, each once")
+        raise _not_here(", ".join(asked), ", ".join(here), "some of these, each once")
     return [here.index(name) for name in asked]
 
 
@@ -123,9 +123,12 @@ def _groups(count: int) -> list[tuple[int, ...]]:
     return [tuple(cores[low:high]) for low, high in pairwise(bounds)]
 
 
-def _too_many(asked: str, got: str, need: str) -> ConfigError:
+def _not_here(asked: str, got: str, need: str | None = None) -> ConfigError:
     return ConfigError(
-        f"`{names.DEVICES}` is {asked}, which is not here", got=got, need=need, next="--workers N"
+        f"`{names.DEVICES}` asks for {asked}, and that is not here",
+        got=got,
+        need=need or "one GPU, or at least one core, for each worker",
+        next="--workers N, or leave it out",
     )
 
 
