@@ -87,8 +87,8 @@ def steer(folder: Path, line: int, rng: random.Random, over: threading.Event) ->
 
 
 def steered_and_killed(story: Story, seed: int, most: int) -> tuple[Path, int]:
-    """The folder of a run that was steered, and killed until it came to its end (`most` resumes are);
-    and how often it was killed."""
+    """The folder of a run that was steered and then killed, `most` times at the most, and how often it
+    was."""
     rng, folder = random.Random(seed), story.root / f"steered-{seed}"
     line = rng.randrange(12, int(0.5 * story.lines))
     later = rng.randrange(line + 2, int(0.9 * story.lines))

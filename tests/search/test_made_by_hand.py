@@ -8,6 +8,7 @@ from pathlib import Path
 from test_searcher import BASE, PLAN, SPACE, ask, score, seen
 
 from loraloom.pipeline.journal import Journal
+from loraloom.search.decode import decode_space
 from loraloom.search.searcher import Searcher
 from loraloom.search.space import RATE
 from loraloom.store.lines import Lines
@@ -70,3 +71,10 @@ def test_calls_of_a_user_are_played_again(tmp_path: Path) -> None:
     assert again.play() == 0
     rest = [[one.ask() for _ in range(12)] for one in (first, again)]
     assert rest[0] == rest[1] and sum(asked is not None for asked in rest[0]) == 10
+
+
+def test_a_space_that_is_used_up_says_so() -> None:
+    one = Searcher(decode_space({RATE: [1e-4, 3e-4]}), PLAN, 2, 2, sampler="grid", pruner="none")
+    assert len(ask(one, 4)) == 2 and not one.used_up
+    one.extend(2)
+    assert len(ask(one, 4)) < 2 and one.used_up

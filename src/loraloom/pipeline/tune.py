@@ -114,6 +114,7 @@ class SearchSource:
         )
         self.searcher = Journal(searcher, log.journal)
         self._withdrawn: set[str] = set()
+        self._extended = False
         changed = self.searcher.play()
         if changed:
             log.recorder.note(
@@ -125,6 +126,7 @@ class SearchSource:
         asked = self.searcher.ask()
         log = self.log
         if asked is None:
+            self._say_used_up()
             return None
         if asked.kind == "default" and log.result.default is None:
             log.result.default = asked.id
@@ -175,6 +177,15 @@ class SearchSource:
 
     def extend(self, count: int) -> None:
         self.searcher.extend(count)
+        self._extended = True
+
+    def _say_used_up(self) -> None:
+        """More were asked for by hand than the space holds."""
+        if self._extended and self.searcher.searcher.used_up:
+            self._extended = False
+            self.log.recorder.note(
+                "the search space holds no other candidate: fewer than asked are tried"
+            )
 
     def withdraw(self, trial: str) -> None:
         self._withdrawn.add(trial)
