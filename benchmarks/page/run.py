@@ -45,7 +45,7 @@ ENV = {
 }
 SCREEN_EVENTS = 200
 TABS, TABS_SECONDS, EVENTS_A_SECOND = 10, 40.0, 20
-PAIRS = 8
+PAIRS, TRAINING_STEPS = 8, 1500
 
 
 @contextmanager
@@ -304,7 +304,7 @@ def training(scratch: Path) -> dict[str, Any]:
     from bases import save_llama
 
     rows = [{"text": f"the {one} {verb} {place}"} for one in A for verb in B for place in C]
-    base = save_llama(scratch / "base", [row["text"] for row in rows])
+    base = save_llama(scratch / "base", [row["text"] for row in rows], **SIZES)
     data = scratch / "rows.jsonl"
     data.write_text("".join(json.dumps(row) + "\n" for row in rows))
     runs = scratch / "runs"
@@ -327,6 +327,7 @@ def training(scratch: Path) -> dict[str, Any]:
     return {"pairs": pairs, "ratio": mean, "ratio_se": error, "ratio_median": statistics.median(ratios)}
 
 
+SIZES = {"hidden_size": 128, "num_hidden_layers": 4, "intermediate_size": 256}
 A = ("cat", "dog", "bird", "horse", "soup", "cake", "bread", "pear")
 B = ("sleeps", "waits", "stands", "turns", "falls", "rests")
 C = ("in the house", "by the door", "under the tree", "near the river", "on the table")
@@ -335,11 +336,12 @@ C = ("in the house", "by the door", "under the tree", "near the river", "on the 
 def trained(base: Path, data: Path, runs: Path, name: str, browser: Any, address: str) -> float:
     """CPU seconds of one training; a page follows it where there is a browser."""
     words = [
-        *("tune", "--model", str(base), "--data", str(data), "--output-dir", str(runs), "--name", name),
-        *("--trials", "8", "--max-steps", "150", "--quiet", "--set", "search.seeds_for_finalists=1"),
-        *("--max-packed", "4", "--validation", "0.1"),
+        *("train", "--model", str(base), "--data", str(data), "--output-dir", str(runs), "--name", name),
+        *("--max-steps", str(TRAINING_STEPS), "--quiet", "--validation", "0.1"),
+        *("--set", "training.early_stopping_patience=null"),
     ]
-    process = subprocess.Popen([sys.executable, "-m", "loraloom", *words], env=ENV)
+    command = [sys.executable, "-m", "loraloom", *words]
+    process = subprocess.Popen(command, env=ENV, stdout=subprocess.DEVNULL)
     page = None
     if browser is not None:
         wait(lambda: (runs / name / "events.jsonl").exists() or process.poll() is not None)

@@ -75,8 +75,10 @@ def test_a_killed_run_is_not_shown_as_running(run: GrowingRun) -> None:
     run.result()
     assert shown(seen(run))["pieces"]["head"]["status"] == "running"
     run.close()
-    head = shown(seen(run))["pieces"]["head"]
+    pieces = shown(seen(run))["pieces"]
+    head = pieces["head"]
     assert (head["status"], head["alive"]) == ("interrupted", False)
+    assert pieces["row:t000"]["status"] == "waiting"
     assert "--resume" in head["resume"]
 
 

@@ -101,10 +101,11 @@ class View:
             stamps = {path.name: _stamp(path) for path in self._files()}
             changed = {name for name, stamp in stamps.items() if stamp != self._stamps.get(name)}
             self._stamps = stamps
-            if time.monotonic() - self._looked > LOOK_AGAIN_SECONDS:
-                self._alive = self.folder.is_locked()
-                self._looked = time.monotonic()
             everything = self.folder.result_path.name in changed and self._read_result()
+            if time.monotonic() - self._looked > LOOK_AGAIN_SECONDS:
+                before, self._alive = self._alive, self.folder.is_locked()
+                self._looked = time.monotonic()
+                everything = everything or before != self._alive
             if self._is_another_file():
                 self.generation += 1
                 self._begin()
@@ -216,13 +217,13 @@ class View:
         if touched is None:
             known = {trial.id: trial for trial in told.trials} if told else {}
             self._known = known
-            self._trials = {trial.id: _joined(known.get(trial.id), trial) for trial in seen.trials}
+            self._trials = {trial.id: self._now(trial) for trial in seen.trials}
             self._trials |= {key: trial for key, trial in known.items() if key not in self._trials}
         else:
             for key in touched:
                 trial = self._replay.trial(key)
                 if trial is not None:
-                    self._trials[key] = _joined(self._known.get(key), trial)
+                    self._trials[key] = self._now(trial)
         trials = list(self._trials.values())
         if told is None:
             best = None if self._alive else seen.best
@@ -234,6 +235,11 @@ class View:
             baseline={**seen.baseline, **told.baseline},
             trials=trials,
         )
+
+    def _now(self, seen: Trial) -> Trial:
+        """A candidate as it is; without a driver nobody trains, whatever the last event says."""
+        trial = _joined(self._known.get(seen.id), seen)
+        return trial if self._alive or trial.status != "running" else replace(trial, status="waiting")
 
     def _status(self, result: RunResult) -> Any:
         if self._alive and result.status != "completed":
