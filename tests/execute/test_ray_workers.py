@@ -4,15 +4,19 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from loraloom.errors import DataError, RequestError, RunError, StoreError
+from loraloom.config.decode import load_config
+from loraloom.errors import ConfigError, DataError, RequestError, RunError, StoreError
 from loraloom.execute import Joined, Lost, ray
 from loraloom.execute.host import invite
 from loraloom.execute.ray import Cluster, Needs, Places, RayWorkers, connect, places_for
+from loraloom.pipeline import places
+from loraloom.pipeline.places import machine
 from loraloom.train.orders import End, Report, Train
 
 MAKES = "ray_hosts:pretender"
@@ -121,8 +125,23 @@ def test_what_no_machine_has_is_said_before_anything_is_started(stays: Cluster) 
     with pytest.raises(RequestError, match="no machine of the Ray cluster has 1 GPU") as refused:
         places_for(stays, cuda=True, workers=None)
     assert refused.value.got is not None and "0 GPUs" in refused.value.got
-    places = places_for(stays, cuda=False, workers=None)
-    assert places.wanted == 1 and places.needs.cores >= 1 and places.needs.gpus == 0
+    asked = places_for(stays, cuda=False, workers=None)
+    assert asked.wanted == 1 and asked.needs.cores >= 1 and asked.needs.gpus == 0
+
+
+def test_a_search_asks_the_cluster_before_it_is_planned(
+    stays: Cluster, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    two = load_config(None, {"execute": "ray", "limits.devices": 2})
+    device, workers = machine(two)
+    assert len(workers) == 2 and all("Ray cluster" in place for place in workers)
+    assert device.threads >= 1
+    with pytest.raises(ConfigError, match="names GPUs of one machine"):
+        machine(load_config(None, {"execute": "ray", "limits.devices": ["cuda:0"]}))
+    here = places.device_facts()
+    monkeypatch.setattr(places, "device_facts", lambda: replace(here, kind="cuda"))
+    with pytest.raises(RequestError, match="no machine of the Ray cluster has 1 GPU"):
+        machine(two)
 
 
 class Machines(Cluster):
@@ -139,7 +158,7 @@ GPUS = {"GPU": 4.0, "CPU": 64.0}
 
 
 @pytest.mark.parametrize(
-    ("cluster", "cuda", "workers", "places"),
+    ("cluster", "cuda", "workers", "asked"),
     [
         (Machines({"CPU": 8.0}, {"CPU": 4.0}), False, None, Places(Needs(0, 4), 2, 2)),
         (Machines({"CPU": 8.0}, {"CPU": 4.0}), False, 6, Places(Needs(0, 2), 6, 4)),
@@ -150,9 +169,9 @@ GPUS = {"GPU": 4.0, "CPU": 64.0}
     ],
 )
 def test_places_are_shared_out_by_what_there_is(
-    cluster: Cluster, cuda: bool, workers: int | None, places: Places
+    cluster: Cluster, cuda: bool, workers: int | None, asked: Places
 ) -> None:
-    assert places_for(cluster, cuda=cuda, workers=workers) == places
+    assert places_for(cluster, cuda=cuda, workers=workers) == asked
 
 
 def test_a_cluster_that_brings_machines_is_given_time(monkeypatch: pytest.MonkeyPatch) -> None:
