@@ -27,6 +27,8 @@ KILLS, SEEDS = 5, 12
 """So many kills in a story, and so many stories."""
 LINES = (1, 60)
 """So many events lie between one kill and the next."""
+ROUNDING = 1e-9
+"""Relative, of float64 over a whole training."""
 DRIVERS = 0.25
 """Share of the kills that are the driver's; all others are a worker's."""
 
@@ -158,7 +160,9 @@ class Alone:
 @pytest.fixture(scope="module")
 def alone(world: World, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Alone]:
     root = tmp_path_factory.mktemp("kills")
-    words = words_of(world, root, trials=6, steps=STEPS)
+    # In float64, or rounding would hide what is lost: in other company sums have another order, and
+    # AdamW makes much of little where gradients are small.
+    words = [*words_of(world, root, trials=6, steps=STEPS), "--set", "model.dtype=float64"]
     with Nursery() as nursery:
         code, _ = nursery.run(*words, "--name", "alone", log=root / "alone.log")
         assert code == 0, (root / "alone.log").read_text()
@@ -176,7 +180,7 @@ def test_sixty_kills_of_workers_and_drivers_lose_nothing(
         folder = alone.folder.with_name(f"killed-{seed}-{number}")
         words = [*alone.words, "--name", folder.name, "--workers", 2]
         kills += killed_until_done(alone.nursery, words, folder, rng, KILLS - kills.total())
-        require_same(alone.folder, folder)
+        require_same(alone.folder, folder, tolerance=ROUNDING)
         again = max(again, require_little_done_again(folder))
         print(f"seed {seed}, run {number}: {dict(kills)}, at most {again} steps again", flush=True)
         if kills.total() >= KILLS:

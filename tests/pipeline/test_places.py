@@ -12,7 +12,7 @@ from loraloom.errors import ConfigError, RequestError
 from loraloom.execute.processes import Place
 from loraloom.facts.device import DeviceFacts
 from loraloom.pipeline import places
-from loraloom.pipeline.places import machine, places_of
+from loraloom.pipeline.places import for_one, machine, places_of
 
 CPU = DeviceFacts("cpu", "a processor", 8 * 2**30, 6 * 2**30, cores=4, bf16_native=False, threads=4)
 TWO_GPUS = replace(CPU, kind="cuda", name="a GPU", count=2)
@@ -78,6 +78,12 @@ def test_a_plan_is_for_what_one_worker_has(monkeypatch: pytest.MonkeyPatch) -> N
     assert machine(asked()) == (CPU, ())
     monkeypatch.setattr(places, "device_facts", lambda: TWO_GPUS)
     assert machine(asked(devices=2)) == (TWO_GPUS, ("cuda:0", "cuda:1")), "a GPU is nobody else's"
+
+
+def test_one_candidate_has_one_worker_with_all_that_is_here() -> None:
+    assert places_of(for_one(asked(devices=2)), CPU) == (Place(None, (0, 2, 4, 6), 4),)
+    assert places_of(for_one(asked(devices=["cuda:1", "cuda:0"])), TWO_GPUS) == (Place(1),)
+    assert for_one(asked()) == asked()
 
 
 def test_workers_are_processes_unless_said_otherwise() -> None:

@@ -52,6 +52,14 @@ def machine(config: Config) -> tuple[DeviceFacts, tuple[str, ...]]:
     return shared, words
 
 
+def for_one(config: Config) -> Config:
+    """The same request for a single candidate, which has use for one worker."""
+    devices = config.limits.devices
+    one = devices[:1] if isinstance(devices, tuple) else 1
+    inline = config.execute == "inline"
+    return config if inline else replace(config, limits=replace(config.limits, devices=one))
+
+
 def ray_places(config: Config, cluster: Cluster, device: DeviceFacts) -> Places:
     """What a search on a Ray cluster asks of it; its machines are taken to be like this one.
 

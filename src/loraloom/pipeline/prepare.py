@@ -23,7 +23,7 @@ from loraloom.lora.base import Base, load_base, load_tokenizer
 from loraloom.lora.quantised import bitsandbytes
 from loraloom.lora.quantised_loading import kind_of_stored, stored_in
 from loraloom.pipeline.classes import classes_to_train, refuse_unlabelled
-from loraloom.pipeline.places import machine
+from loraloom.pipeline.places import for_one, machine
 from loraloom.pipeline.preflight import foretold, refuse_faults
 from loraloom.pipeline.preflight.bits import require_codes, require_moments
 from loraloom.pipeline.preflight.subject import Subject
@@ -133,7 +133,7 @@ def prepare(
     if weights:
         _load_libraries(config)
     if device is None:
-        device, workers = machine(config)
+        device, workers = machine(config if race else for_one(config))
     if free_bytes is not None:
         device = replace(device, free_bytes=free_bytes)
     facts = Facts(read.model_for(data), data_facts(data), device, tuple(workers))

@@ -86,7 +86,7 @@ def _train(config: Config, watch: Watch, dry_run: bool, place: Reopened | None) 
     bench, log = set_up(prepared, "train", watch, place)
     with log.running(bench.restore):
         records = log.recorder.records
-        with closing(executor_of(bench, log, most=1)) as executor:
+        with closing(executor_of(bench, log)) as executor:
             driver = Driver(executor, log)
             if not log.resumed and prepared.data.validation:
                 log.measured(driver.score_base())
