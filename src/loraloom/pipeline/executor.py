@@ -34,7 +34,7 @@ def _on_cluster(config: Config, log: RunLog) -> Executor:
     room = cluster.places(places.needs)
     if room < places.wanted:
         log.recorder.note(
-            f"the Ray cluster has room for {room} of {places.wanted} workers; others start when it has more"
+            f"the Ray cluster has room for {room} of {places.wanted} workers; others start later"
         )
     return RayWorkers(cluster, invitation_to(log), log.folder.path.resolve(), places)
 
