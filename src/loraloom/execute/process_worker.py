@@ -6,12 +6,12 @@ python -m loraloom.execute.process_worker FILE_NUMBER_OF_THE_PIPE
 from __future__ import annotations
 
 import os
-import pickle
 import queue
 import signal
 import sys
 import threading
 import traceback
+from copy import deepcopy
 from multiprocessing.connection import Connection
 from multiprocessing.reduction import ForkingPickler
 from typing import Any
@@ -63,7 +63,8 @@ def _failed(error: BaseException) -> object:
 
     where = "".join(traceback.format_exception(error))
     try:
-        pickle.loads(ForkingPickler.dumps(error))
+        ForkingPickler.dumps(error)
+        deepcopy(error)  # is made anew as the driver would
     except Exception:  # classes of libraries need not be made for this
         error = RunError(f"{type(error).__name__}: {first_line(error)}")
     return Failed(error, where)

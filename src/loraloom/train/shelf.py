@@ -12,6 +12,7 @@ import os
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+from secrets import token_hex
 from tempfile import TemporaryDirectory
 from typing import Any
 
@@ -33,11 +34,13 @@ class Shelf:
         folder: where they lie; None for one that goes with this object.
         generations: by trial, what tells its files from those of another worker that
             had it before; 0 for none.
+        writer: tells them from those of a worker of an earlier driver, which may have counted as far.
     """
 
     folder: Path | None = None
     files: dict[str, str] = field(default_factory=dict[str, str])
     generations: dict[str, int] = field(default_factory=dict[str, int])
+    writer: str = field(default_factory=lambda: token_hex(4))
     _checksums: dict[str, str] = field(default_factory=dict[str, str])
     _own: TemporaryDirectory[str] | None = None
 
@@ -58,7 +61,7 @@ class Shelf:
         """
         name = f"{PREFIX}{trial}-{plain['step']}"
         if generation := self.generations.get(trial):
-            name += f"-{plain['micro']}-{generation}"
+            name += f"-{plain['micro']}-{generation}-{self.writer}"
         path = self._place() / f"{name}.safetensors"
         with disk(path):
             path.parent.mkdir(parents=True, exist_ok=True)
