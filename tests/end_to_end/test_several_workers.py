@@ -61,7 +61,7 @@ def workers_of(process: psutil.Process) -> list[psutil.Process]:
     return sorted(children, key=psutil.Process.create_time)
 
 
-def require_same(folder: Path, other: Path, tolerance: float = TOLERANCE) -> None:
+def require_same(folder: Path, other: Path) -> None:
     """The same candidates came to the same ends, with the same adapters."""
     files = sorted(folder.glob("trials/*/adapter/adapter_model.safetensors"))
     assert [file.relative_to(folder) for file in files] == sorted(
@@ -71,7 +71,7 @@ def require_same(folder: Path, other: Path, tolerance: float = TOLERANCE) -> Non
         ours, theirs = load_file(file), load_file(other / file.relative_to(folder))
         largest = max(float(tensor.abs().max()) for tensor in ours.values())
         for name, tensor in ours.items():
-            assert float((tensor - theirs[name]).abs().max()) <= tolerance * largest, (file, name)
+            assert float((tensor - theirs[name]).abs().max()) <= TOLERANCE * largest, (file, name)
     mine, yours = (json.loads((one / "run.json").read_text()) for one in (folder, other))
     assert mine["status"] == yours["status"] == "completed"
     ends = [
