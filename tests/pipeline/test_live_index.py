@@ -155,3 +155,25 @@ def test_a_database_that_is_away_all_the_time_is_told_once(
     run.ends(1, 1.5)
     run.finish()
     assert len(run.said) == 1 and "(the database refused: it is away)" in run.said[0]
+
+
+def test_a_share_that_goes_between_a_look_and_a_write_gets_no_file_in_its_place(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    share = tmp_path / "share"
+    share.mkdir()
+    run = Watched(share / "runs")
+    look = Path.is_dir
+
+    def is_dir(path: Path, **more: Any) -> bool:
+        there = look(path, **more)
+        if path == run.folder.path and there:
+            share.rename(tmp_path / "away")
+            share.mkdir()
+        return there
+
+    monkeypatch.setattr(Path, "is_dir", is_dir)
+    run.index.update(run.result)
+    run.index.finish(run.result)
+    assert len(run.said) == 1 and "not brought up to date" in run.said[0]
+    assert not list(share.iterdir())

@@ -125,8 +125,8 @@ OPTIONS: Mapping[str, str] = {
 without a name."""
 
 _ONE_DEVICE = (
-    "there is none: one process trains on one device, and it is chosen by itself (CUDA_VISIBLE_DEVICES"
-    " picks a GPU)"
+    "there is none: a candidate trains on one device, which is chosen by itself (CUDA_VISIBLE_DEVICES"
+    " picks a GPU); --workers 2 spreads a search over several"
 )
 _BY_TIME = (
     "there is none: checkpoints are written by themselves, at the end of each candidate and every 30"
@@ -145,7 +145,7 @@ ABSENT: Mapping[str, str] = {
         " steps_per_save": _BY_TIME,
         "eval_steps eval_strategy evaluation_strategy evals_per_epoch logging_steps logging_strategy"
         " log_every steps_per_eval steps_per_report": _LOOKS,
-        "deepspeed fsdp num_processes nproc_per_node num_gpus n_gpu gpus gpu gpu_ids cuda device devices"
+        "deepspeed fsdp num_processes nproc_per_node num_gpus n_gpu gpus gpu gpu_ids cuda device"
         " device_map accelerator local_rank cpu use_cpu no_cuda": _ONE_DEVICE,
         "lora": "there is no need: LoRA is all that is trained",
         "finetuning_type method stage adapter_type peft_method": (

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import replace
 from threading import Condition, Thread
 
-from loraloom.errors import LoraloomError, first_line
+from loraloom.errors import LoraloomError, StoreError, first_line
 from loraloom.store.database import Database
 from loraloom.store.folder import RunFolder
 from loraloom.store.result import RunResult
@@ -37,7 +38,10 @@ class LiveIndex:
     """
 
     def __init__(self, url: str, folder: RunFolder, say: Callable[[str], None]) -> None:
-        self._database = Database(url, WAIT_SECONDS)
+        # Made now or not at all: a share may be gone by the time of a write, and its place stays empty.
+        self._database = Database(url, WAIT_SECONDS, makes_folder=False)
+        with suppress(StoreError):  # each write says what is wrong
+            self._database.make_folder()
         self._folder, self._say = folder.path, say
         self._thread: Thread | None = None
         self._changed = Condition()
@@ -103,7 +107,7 @@ class LiveIndex:
         """Write one row; returns what was wrong."""
         try:
             if not self._folder.is_dir():
-                # An SQLite file would be made anew there, under the place where a share belongs.
+                # An SQLite file might be made anew there, under the place where a share belongs.
                 return f"`{self._folder}` is out of reach"
             # While the run lasts, the files may say more or less than `result`: stamp 0.
             self._database.record(result, self._folder, None if last else 0)

@@ -84,6 +84,7 @@ class Database:
     Args:
         url: any URL of SQLAlchemy; `sqlite://` lives in memory.
         wait_seconds: how long to wait for another process that holds the database.
+        makes_folder: whether a missing folder of an SQLite file is made whenever the file is opened.
 
     A missing `loraloom.db` is built from the run folders beside it. A broken one is moved aside, never
     deleted, and built again. One that stays locked ends in a StoreError: the run itself is safe in its
@@ -93,9 +94,9 @@ class Database:
         RequestError: the URL cannot be understood, or its driver is not installed.
     """
 
-    def __init__(self, url: str, wait_seconds: float = 30.0) -> None:
+    def __init__(self, url: str, wait_seconds: float = 30.0, *, makes_folder: bool = True) -> None:
         self._url = parsed(url)
-        self._wait_seconds = wait_seconds
+        self._wait_seconds, self._makes_folder = wait_seconds, makes_folder
         self._file = sqlite_file(self._url)
         self._engine = make_engine(self._url, wait_seconds)
         self._ready = False
@@ -111,6 +112,22 @@ class Database:
         memory is then empty."""
         self._engine.dispose()
         self._ready = False
+
+    def make_folder(self) -> None:
+        """Make the folder of an SQLite file, if it is missing.
+
+        Raises:
+            StoreError: the disk refused.
+        """
+        if self._file is not None:
+            try:
+                self._file.parent.mkdir(parents=True, exist_ok=True)
+            except OSError as error:
+                raise StoreError(
+                    f"the folder of the database cannot be made: `{self._file.parent}`",
+                    got=error.strerror,
+                    next=f"choose another place: --output-dir FOLDER, or {STORAGE_VARIABLE}=URL",
+                ) from error
 
     def record(self, result: RunResult, folder: str | Path, stamp: int | None = None) -> RunSummary:
         """Write the row of one run, in place of the one it had.
@@ -256,15 +273,8 @@ class Database:
 
     def _prepare(self) -> None:
         """Make the table; fill a `loraloom.db` that had none from the run folders beside it."""
-        if self._file is not None:
-            try:
-                self._file.parent.mkdir(parents=True, exist_ok=True)
-            except OSError as error:
-                raise StoreError(
-                    f"the folder of the database cannot be made: `{self._file.parent}`",
-                    got=error.strerror,
-                    next=f"choose another place: --output-dir FOLDER, or {STORAGE_VARIABLE}=URL",
-                ) from error
+        if self._makes_folder:
+            self.make_folder()
         with self._engine.begin() as connection:
             self._wait_for(connection, "table")
             new = not sql.inspect(connection).has_table(RUNS.name)
