@@ -145,14 +145,18 @@ def no_memory(job: Job) -> Outcome:
 
 
 def joint(steps: int) -> Callable[[Job], Outcome]:
-    """Everything at once with the recipe of ours, for so many steps."""
+    """Everything at once with the recipe of ours, for so many steps at most, and then its sleep."""
 
     def method(job: Job) -> Outcome:
         write(job.folder, job.model, [], [row for rows in job.made.sessions for row in rows], quiet)
         recipe = job.recipe(RECIPE)
         fixed = replace(recipe, fewest_steps=steps, wake=replace(recipe.wake, passes=0.0))
         record = learn(job.folder, quiet, seeds=1, recipe=fixed).record
-        return Outcome({"learnt": job.scorer.total(job.folder)}, [record])
+        learnt = job.scorer.total(job.folder)
+        slept = sleep(job.folder, quiet, recipe=recipe)
+        assert slept is not None
+        stages = {"learnt": learnt, "slept": job.scorer.total(job.folder)}
+        return Outcome(stages, [record, slept.record], {"sleep": _of_sleep(slept.record)})
 
     return method
 
