@@ -72,7 +72,7 @@ def test_worse_than_the_base_counts_from_a_quarter_on_and_not_for_the_yardstick(
     verdict = leave(curve([2.1, 2.1, 2.1, 2.1]), 2.0)
     assert action(verdict) == "diverged"
     assert verdict is not None
-    assert "worse than the bare base (2) on 2 checks in a row" in verdict.reason
+    assert "worse than before training (2) on 2 checks in a row" in verdict.reason
     assert leave(curve([2.1, 2.1, 2.1, 2.1], protected=True), 2.0) is None
     assert leave(curve([2.1, 2.1, 2.1, 2.1]), None) is None
 

@@ -102,6 +102,9 @@ class AdapterConfig:
     alpha_pattern: dict[str, float] = field(default_factory=dict[str, float])
     modules_to_save: tuple[str, ...] | Auto = "auto"
     lora_plus_ratio: float | None = None
+    init_from: str | None = None
+    """A run, or the folder of an adapter over the same base, whose weights every candidate begins
+    with."""
 
 
 @dataclass(frozen=True)

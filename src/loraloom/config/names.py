@@ -31,6 +31,7 @@ RANK_PATTERN = "adapter.rank_pattern"
 ALPHA_PATTERN = "adapter.alpha_pattern"
 MODULES_TO_SAVE = "adapter.modules_to_save"
 LORA_PLUS_RATIO = "adapter.lora_plus_ratio"
+INIT_FROM = "adapter.init_from"
 
 LEARNING_RATE = "training.learning_rate"
 LR_SCHEDULER_TYPE = "training.lr_scheduler_type"

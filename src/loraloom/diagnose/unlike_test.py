@@ -53,7 +53,7 @@ def unlike_test(
     )
     told = (
         f"{measure} of {trial} {_pair(validation.winner)} on validation, {_pair(test.winner)} on the"
-        f" test; better than the bare base by {_pair(validation.gain)} and {_pair(test.gain)}. What"
+        f" test; better than before training by {_pair(validation.gain)} and {_pair(test.gain)}. What"
         f" differs: {known}"
     )
     if lost.sure and lost.mean >= WORTH * validation.gain.mean:
@@ -63,9 +63,9 @@ def unlike_test(
         return Finding(
             NAME,
             "note",
-            "the test is harder than validation, for the bare base too",
+            "the test is harder than validation, and was before training too",
             told,
-            "judge the adapter by its gain over the base: on the test it is as large as on validation,"
+            "judge the adapter by what it gained: on the test it is as large as on validation,"
             " within its error",
         )
     return None

@@ -161,10 +161,8 @@ def subject_of(read: Read) -> Subject:
     config = read.config
     refused = dict[str, LoraloomError]()
     whole = _encoded(read, refused)
-    model = read.model_for(whole)
-    facts = Facts(
-        model, data_facts(whole) if whole else assumed_data(read.recognised.task), device_facts()
-    )
+    described = data_facts(whole) if whole else assumed_data(read.recognised.task)
+    facts = read.facts(whole, described, device_facts())
     plan = _planned(config, facts, refused)
     data = None
     if whole is not None:

@@ -42,15 +42,19 @@ def require_clone(prepared: Prepared, parent: Job, changes: Mapping[str, Any], *
         RequestError: its setting cannot be, does not fit into memory, is its parent's, or has another
             adapter than the weights that it is to begin with.
     """
+    initial = prepared.config.adapter.init_from
     made, own = parent.candidate, clone_of(prepared, parent, "clone", changes).candidate
     if not warm and (made.adapter, made.training) == (own.adapter, own.training):
         raise RequestError(f"that is {made.id} as it is", next="change a setting")
     before, after = asdict(made.adapter), asdict(own.adapter)
-    if warm and (other := [key for key in after if key != FREE and after[key] != before[key]]):
+    begins = warm or own.start is not None
+    if begins and (other := [key for key in after if key != FREE and after[key] != before[key]]):
         raise RequestError(
-            f"it cannot begin with the weights of {made.id}: its adapter would be another"
+            f"it cannot begin with the weights of {made.id if warm else initial}: its adapter would be"
+            " another"
             f" ({', '.join(other)})",
-            next=f"leave adapter.{other[0]} as it is, or begin with fresh weights",
+            next=f"leave adapter.{other[0]} as it is"
+            + (", or begin with fresh weights" if initial is None else ""),
         )
     micro = {names.PER_DEVICE_TRAIN_BATCH_SIZE: own.training.per_device_train_batch_size}
     case = prepared.plan.case.assuming({**made.params, **changes, **micro})

@@ -12,6 +12,8 @@ from collections.abc import Callable, Mapping, Sequence
 
 from loraloom.errors import RunError
 from loraloom.execute import Executor, Joined, Lost
+from loraloom.pipeline.initial_adapter import TRIAL as INITIAL
+from loraloom.pipeline.initial_adapter import as_saved
 from loraloom.pipeline.obey import Commands
 from loraloom.pipeline.queue import LOST_LIMIT, Queue, Source
 from loraloom.pipeline.run_log import RunLog
@@ -83,8 +85,13 @@ class Driver:
         return [found[number] for number in range(len(orders))]
 
     def score_base(self) -> Score:
-        """The bare base on validation: where every candidate starts."""
+        """The bare base on validation."""
         return self.ask([ScoreSaved("validation")])[0].scores[""]
+
+    def score_initial(self) -> Score | None:
+        """The adapter that candidates begin with, on validation; None where they begin at the base."""
+        initial = as_saved(self.log.prepared.plan, self.log.folder)
+        return self.ask([ScoreSaved("validation", initial)])[0].scores[INITIAL] if initial else None
 
     def run(self, source: Source) -> None:
         """Until the source has nothing left and all packs are empty.

@@ -79,7 +79,7 @@ class Examiner:
             guess_loss=guess_cost(prepared.data, "loss"),
             status=status,
             reason=reason,
-            fresh_b=not seat.adapter.constants,
+            fresh_b=not seat.adapter.constants and seat.candidate.start is None,
         )
 
     def _probe_exact(self, seat: Seat) -> None:

@@ -16,13 +16,15 @@ from loraloom.data.load import load_table
 from loraloom.data.recognise import Recognised, recognise
 from loraloom.data.split import Splits, split
 from loraloom.errors import ConfigError, RequestError
-from loraloom.facts.data import data_facts
+from loraloom.facts.data import DataFacts, data_facts
 from loraloom.facts.device import MODELS, DeviceFacts
 from loraloom.facts.model import ModelFacts, model_facts, require_weights
 from loraloom.lora.base import Base, load_base, load_tokenizer
 from loraloom.lora.quantised import bitsandbytes
 from loraloom.lora.quantised_loading import kind_of_stored, stored_in
-from loraloom.pipeline.classes import classes_to_train, refuse_unlabelled
+from loraloom.lora.untrusted_adapter import tokenizer_home
+from loraloom.pipeline.classes import classes_to_score, classes_to_train, refuse_unlabelled
+from loraloom.pipeline.initial_adapter import initial_folder, read_initial
 from loraloom.pipeline.places import for_one, machine
 from loraloom.pipeline.preflight import foretold, refuse_faults
 from loraloom.pipeline.preflight.bits import require_codes, require_moments
@@ -84,6 +86,8 @@ class Prepared:
             quantization=values[names.QUANTIZATION],
             streaming=values[names.STREAMING],
         )
+        if self.facts.initial is not None:
+            base.read_with(self.tokenizer)
         if self.task == "causal_lm" and not base.tokenizer.chat_template:
             base.tokenizer.chat_template = form_template(self.recognised.format, base.tokenizer)
         return base
@@ -136,7 +140,7 @@ def prepare(
         device, workers = machine(config if race else for_one(config))
     if free_bytes is not None:
         device = replace(device, free_bytes=free_bytes)
-    facts = Facts(read.model_for(data), data_facts(data), device, tuple(workers))
+    facts = read.facts(data, data_facts(data), device, workers)
     plan = make_plan(
         config if trials is None else replace(config, search=replace(config.search, trials=trials)),
         facts,
@@ -176,9 +180,29 @@ class Read:
         """Every split as token ids, untruncated. Errors as in `encode`."""
         task = self.recognised.task
         model = self.model if self.model.task == task else describe(self.config, task)
-        return encode(
-            self.splits, self.recognised, self.tokenizer, task, classes_to_train(self.config, model)
+        folder = initial_folder(self.config)
+        known = (
+            classes_to_train(self.config, model)
+            if folder is None
+            else classes_to_score(self.config, model, folder)
         )
+        return encode(self.splits, self.recognised, self.tokenizer, task, known)
+
+    def facts(
+        self,
+        data: Encoded | None,
+        described: DataFacts,
+        device: DeviceFacts,
+        workers: Sequence[str] = (),
+    ) -> Facts:
+        """What a plan is made for.
+
+        Raises:
+            ModelError, ConfigError: the adapter that the run is to begin with does not suit it.
+        """
+        model = self.model_for(data)
+        initial = read_initial(self.config, model, data.task if data else self.recognised.task)
+        return Facts(model, described, device, tuple(workers), initial)
 
     def model_for(self, data: Encoded | None) -> ModelFacts:
         """The model described once more, for the task and the classes that the data
@@ -223,9 +247,11 @@ def read_request(config: Config, *, weights: bool = True, race: bool = False) ->
         seed=config.training.seed,
         race=race,
     )
+    home = tokenizer_home(initial_folder(config), required_model(config))
+    own = home == required_model(config)
     tokenizer = load_tokenizer(
-        required_model(config),
-        revision=config.model.revision,
+        home,
+        revision=config.model.revision if own else None,
         trust_remote_code=config.model.trust_remote_code,
     )
     return Read(config, model, splits, recognised, tokenizer)

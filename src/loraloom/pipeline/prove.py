@@ -10,6 +10,8 @@ from loraloom.errors import RunError, VerificationError
 from loraloom.lora.base import share_copy
 from loraloom.lora.state import load_peft, logits_of
 from loraloom.pipeline.diagnosing import opened_test
+from loraloom.pipeline.initial_adapter import TRIAL as INITIAL
+from loraloom.pipeline.initial_adapter import as_saved
 from loraloom.pipeline.job import Record
 from loraloom.pipeline.race import ROLE, saved
 from loraloom.pipeline.run_log import RunLog
@@ -66,11 +68,15 @@ def prove(bench: Workbench, log: RunLog, winner: str, default: str) -> None:
         compared = [
             records[trial] for trial in dict.fromkeys((winner, default)) if records[trial].trial.adapter
         ]
-        scores = bench.score_saved(saved(log, compared), rows, split)
+        initial = as_saved(log.prepared.plan, log.folder)
+        scores = bench.score_saved([*saved(log, compared), *initial], rows, split)
+        before = scores.pop(INITIAL, base)
+        if initial:
+            log.measured_initial(before)
         for trial, score in scores.items():
             log.recorder.scored(trial, score)
         if split == "test" and log.base_score is not None:
-            bases = {"validation": log.base_score, "test": base}
+            bases = {"validation": log.base_score, "test": before}
             folder = log.folder.trial_folder(winner)
             log.of_test = opened_test(data, winner, folder, bases, scores[winner], bench.metric)
     ship(bench, log, winner)

@@ -12,6 +12,7 @@ from typing import Any
 from loraloom.pipeline.job import Job, Record, bare
 from loraloom.pipeline.live_index import LiveIndex
 from loraloom.pipeline.write_timer import WriteTimer
+from loraloom.plan.initial_adapter import FOLDER
 from loraloom.records import EndStatus, Event, Score, Trial
 from loraloom.store.folder import RunFolder
 from loraloom.store.result import RunResult
@@ -90,7 +91,7 @@ class Recorder:
             trainable_parameters=seat.trainable_parameters,
             role=job.role,
             parent=job.parent,
-            warm=job.candidate.start is not None,
+            warm=job.candidate.start not in (None, FOLDER),
         )
         cloned: dict[str, Any] = {"parent": job.parent, "warm": trial.warm} if job.parent else {}
         self.records[seat.id] = Record(job, trial)

@@ -21,6 +21,7 @@ from loraloom.facts.device import environment
 from loraloom.pipeline.device_errors import in_our_words
 from loraloom.pipeline.diagnosing import findings_of_run
 from loraloom.pipeline.fingerprint import MODEL, fingerprints, refuse_changes
+from loraloom.pipeline.initial_adapter import keep_copy
 from loraloom.pipeline.job import Job, job_of_plain, records_of_plain, records_to_plain
 from loraloom.pipeline.live_index import LiveIndex
 from loraloom.pipeline.past_searches import KEY as HISTORY
@@ -33,7 +34,7 @@ from loraloom.plan.document import plan_json
 from loraloom.plan.planner import candidate
 from loraloom.records import Event, Finding, Score
 from loraloom.report.page import write_report
-from loraloom.report.words import busy, duration
+from loraloom.report.words import busy, duration, metric_words, with_error
 from loraloom.search.pruners import is_wide
 from loraloom.store.database import Database, default_url
 from loraloom.store.disk import refusal
@@ -86,6 +87,8 @@ def set_up(
         folder = RunFolder.create(config.output_dir, config.name)
         folder.lock()
         folder.write_config(to_plain(config))
+        if prepared.facts.initial is not None:
+            keep_copy(prepared.facts.initial, folder)
     else:
         folder = place.folder
         place.take_up()
@@ -138,7 +141,8 @@ class RunLog:
         held: candidates that were asked for and found no memory; they join before any other.
         apart: what the driver of several workers needs to go on (`Queue.to_plain`); None for one worker.
         racing: whether the search is over and its finalists are trained anew.
-        base_score: the bare base on validation, once it was measured.
+        base_score: what candidates begin with on validation, once it was measured: the bare base, or
+            the initial adapter.
         turns: how many times a pack has trained.
         obeyed: commands of the user whose effect is part of the run (`pipeline.obey`).
         of_test: what the test, once opened, says of the validation split.
@@ -172,11 +176,25 @@ class RunLog:
         limits = [s for s in (parse_seconds(asked.limits.time), asked.search.budget) if s]
         return bool(limits) and time.monotonic() > self._began + min(limits)
 
-    def measured(self, base: Score) -> None:
-        """The bare base was scored on validation."""
-        self.base_score = base
+    def measured(self, base: Score, initial: Score | None) -> None:
+        """The bare base was scored on validation, and the adapter that candidates begin with."""
+        self.base_score = initial or base
         self.result.baseline = named(base)
         self.recorder.send(Event("evaluated", data={"split": "validation", **base.metrics}))
+        if initial is not None:
+            self.measured_initial(initial)
+
+    def measured_initial(self, score: Score) -> None:
+        """The adapter that candidates begin with was scored."""
+        place, known = self.prepared.config.adapter.init_from, self.result.initial
+        self.result.initial = {
+            "adapter": place,
+            "metrics": {**known.get("metrics", {}), **named(score)},
+        }
+        metric = self.result.metric.removeprefix("validation_")
+        scored = with_error(score.metrics[metric], score.metrics[f"{metric}_se"])
+        words = metric_words(f"{score.split}_{metric}")
+        self.recorder.note(f"{place}, with which every candidate begins: {words} {scored}")
 
     # -- its course
     # ----------------------------------------------------------------------------------------------

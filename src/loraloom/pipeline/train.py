@@ -89,7 +89,7 @@ def _train(config: Config, watch: Watch, dry_run: bool, place: Reopened | None) 
         with closing(executor_of(bench, log)) as executor:
             driver = Driver(executor, log)
             if not log.resumed and prepared.data.validation:
-                log.measured(driver.score_base())
+                log.measured(driver.score_base(), driver.score_initial())
             log.result.default = TRIAL
             one = job(prepared, TRIAL, {}, role="default")
             patience = one.candidate.training.early_stopping_patience

@@ -75,7 +75,7 @@ def _tune(config: Config, watch: Watch, dry_run: bool, place: Reopened | None) -
         with closing(executor_of(bench, log)) as executor:
             driver = Driver(executor, log)
             if not log.resumed:
-                log.measured(driver.score_base())
+                log.measured(driver.score_base(), driver.score_initial())
                 log.pack_size = packed_at_once(bench, log, executor)
             if not log.racing:
                 driver.run(SearchSource(log, space))

@@ -43,7 +43,8 @@ class Workbench:
 
     Attributes:
         metric: what candidates are judged by on validation.
-        base_score: the bare base on validation, once it was measured.
+        base_score: what candidates begin with on validation, once it was measured: the bare base, or
+            the initial adapter.
     """
 
     def __init__(self, prepared: Prepared) -> None:

@@ -13,7 +13,7 @@ from loraloom.errors import DataError, DeviceError, ModelError, StoreError
 from loraloom.execute.host import Invitation, invite
 from loraloom.facts.device import DeviceFacts, best_kind
 from loraloom.pipeline.examine import Examiner
-from loraloom.pipeline.fingerprint import MODEL, fingerprints
+from loraloom.pipeline.fingerprint import MODEL, OF_WEIGHTS, fingerprints
 from loraloom.pipeline.prepare import Prepared, prepare, required_model
 from loraloom.pipeline.run_log import RunLog
 from loraloom.pipeline.warmup import timed_packs
@@ -104,7 +104,7 @@ def worker_on(
 def _refuse_others(name: str, wanted: Mapping[str, str], prepared: Prepared) -> None:
     """Raises DataError or ModelError where this worker would train other rows, or on another base."""
     here = fingerprints(prepared)
-    changed = [split for split in wanted if split != MODEL and wanted[split] != here.get(split)]
+    changed = [split for split in wanted if split not in OF_WEIGHTS and wanted[split] != here.get(split)]
     if changed:
         raise DataError(
             f"worker {name} cannot join: it reads other rows than the driver in {', '.join(changed)}",

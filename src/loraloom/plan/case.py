@@ -13,6 +13,7 @@ from loraloom.config.asked import Config
 from loraloom.config.units import parse_bytes
 from loraloom.facts.data import DataFacts
 from loraloom.facts.device import DeviceFacts
+from loraloom.facts.initial_adapter import InitialAdapter
 from loraloom.facts.linear import LinearFact
 from loraloom.facts.model import ModelFacts
 from loraloom.facts.weights import BYTES
@@ -38,6 +39,8 @@ class Facts:
     """Of one worker: what it has, where several share a machine."""
     workers: tuple[str, ...] = ()
     """Where each of several workers is, in words; empty where this process trains alone."""
+    initial: InitialAdapter | None = None
+    """The adapter that every candidate begins with; None where they begin with fresh weights."""
 
 
 class Decided(dict[str, Advice]):

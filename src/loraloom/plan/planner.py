@@ -17,6 +17,7 @@ from loraloom.lora.workers import most_at_once
 from loraloom.plan import engine, goals, presets
 from loraloom.plan.adjust import bent
 from loraloom.plan.case import CONFIG, Case, Decided, Facts, target_linears
+from loraloom.plan.initial_adapter import FOLDER, inherited
 from loraloom.plan.memory import streamed
 from loraloom.plan.memory_after_training import forecast_afterwards
 from loraloom.plan.needs import (
@@ -128,7 +129,8 @@ def make_plan(config: Config, facts: Facts) -> Plan:
     decided["goal"] = goals.advise(case)
     decided["preset"] = presets.advise(case)
     for key in RULES:
-        decided[key] = _asked(case, key) if is_asked(case.asked, key) else _advised(case, key)
+        advice = _asked(case, key) if is_asked(case.asked, key) else _advised(case, key)
+        decided[key] = inherited(case, key, advice) or advice
         if key == names.OPTIM:
             optimiser.check(case)
         if key == names.QUANTIZATION:
@@ -218,7 +220,8 @@ def candidate(plan: Plan, id: str, params: Mapping[str, Any], seed_offset: int =
     if micro > plan.settings.micro_batch:
         training |= _split(plan, micro * values[names.GRADIENT_ACCUMULATION_STEPS])
     training["seed"] += seed_offset
-    return Candidate(id, _only(AdapterSpec, adapter), _only(TrainingSpec, training), dict(params))
+    start = None if plan.facts.initial is None else FOLDER
+    return Candidate(id, _only(AdapterSpec, adapter), _only(TrainingSpec, training), dict(params), start)
 
 
 def search_caps(plan: Plan) -> dict[str, float]:

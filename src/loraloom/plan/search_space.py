@@ -5,6 +5,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from loraloom.plan.initial_adapter import fixed_keys, refuse_searched
 from loraloom.plan.planner import Plan, candidate, search_caps
 from loraloom.search.decode import decode_space
 from loraloom.search.default_space import default_space
@@ -23,8 +24,16 @@ def search_space(plan: Plan) -> Space:
     asked = plan.config.search
     if asked.space == "auto":
         wide = is_wide(asked.pruner, plan.trials)
-        return default_space(plan.values(), plan.trials, plan.pack_size, search_caps(plan), wide=wide)
+        return default_space(
+            plan.values(),
+            plan.trials,
+            plan.pack_size,
+            search_caps(plan),
+            wide=wide,
+            fixed=fixed_keys(plan.case),
+        )
     space = decode_space(asked.space)
+    refuse_searched(plan.case, (dimension.key for dimension in space.dimensions))
     # Whether a value suits this model (a target that matches nothing) shows only in a
     # candidate that has it.
     middle = space.point({})

@@ -89,6 +89,7 @@ def headline(result: RunResult) -> Headline:
             with_error(*_score(best.metrics, metric)),
             "lower is better" if _lower(result) else "higher is better",
         ),
+        *_against_initial(result, best, metric),
         _fact("against the bare base", result, base, result.baseline, metric),
         _fact("against the plan's own setting", result, own, default.metrics if default else {}, metric),
         Fact(
@@ -224,6 +225,15 @@ def _fact(
     }
     note = f"{with_error(*_score(other, metric))} there; {notes[found.certainty]}"
     return Fact(label, _signed(result, found), note, found.certainty)
+
+
+def _against_initial(result: RunResult, best: Trial, metric: str) -> list[Fact]:
+    """Against the adapter that the run began with, where it did and that was scored."""
+    before = result.initial.get("metrics", {})
+    if metric not in before:
+        return []
+    found = gain(*_score(best.metrics, metric), *_score(before, metric), result.direction)
+    return [_fact(f"against {result.initial['adapter']}", result, found, before, metric)]
 
 
 def _score(metrics: Mapping[str, float], metric: str) -> tuple[float, float]:

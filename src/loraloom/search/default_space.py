@@ -8,7 +8,7 @@ candidates can carry is this project's own rule.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import Any
 
 from loraloom.config import names
@@ -38,6 +38,7 @@ def default_space(
     caps: Mapping[str, float] | None = None,
     *,
     wide: bool = False,
+    fixed: Collection[str] = (),
 ) -> Space:
     """The space for a number of candidates, centred on the plan's setting.
 
@@ -58,12 +59,14 @@ def default_space(
             carry as much as half of them would.
         caps: the largest value allowed by dotted key: 2e-3 for an encoder's rate, what
             fits for rank and batch size.
+        fixed: keys that no candidate may change.
     """
     limits = {RATE: RATE_CAP, RANK: 128.0, BATCH: 64.0, **(caps or {})}
     dimensions = [
         dimension
         for group in _groups(plan_values, limits, trials // 2 if wide else trials)
         for dimension in group
+        if dimension.key not in fixed
     ]
     if pack_size >= trials:
         dimensions = dimensions[: max(1, int(math.log2(max(trials - ANCHORS, 2))))]

@@ -90,7 +90,7 @@ def _worse_than_base(curve: TrialCurve, base_cost: float | None) -> str | None:
     ):
         return None
     return (
-        f"validation cost {recent[-1].cost:.4g}, worse than the bare base ({base_cost:.4g}) on"
+        f"validation cost {recent[-1].cost:.4g}, worse than before training ({base_cost:.4g}) on"
         f" {len(recent)} checks in a row"
     )
 

@@ -47,6 +47,8 @@ class RunResult:
     environment: Mapping[str, Any] = field(default_factory=dict[str, Any])
     baseline: Mapping[str, float] = field(default_factory=dict[str, float])
     """Metrics of the bare base."""
+    initial: Mapping[str, Any] = field(default_factory=dict[str, Any])
+    """Of a run that begins with an adapter: {adapter: what was asked for, metrics}. Else empty."""
     best: str | None = None
     default: str | None = None
     """The trial that ran the plan's own setting, unchanged."""

@@ -30,9 +30,9 @@ def judge(case: Case) -> Finding | None:
         NAME,
         "fault",
         "the learning rate is too high: the model lost more than it learnt",
-        f"cost {word(last.cost)} at step {last.step}, best {word(best.cost)} at step {best.step}, bare"
-        f" base {word(best.cost + gain)}; learning rate {word(case.rate)}, {word(case.rate / advised)}"
-        " times what is advised",
+        f"cost {word(last.cost)} at step {last.step}, best {word(best.cost)} at step {best.step},"
+        f" {word(best.cost + gain)} before training; learning rate {word(case.rate)},"
+        f" {word(case.rate / advised)} times what is advised",
         f"lower the learning rate to {word(advised)}",
         {names.LEARNING_RATE: advised},
     )

@@ -171,7 +171,8 @@ def _run(
         evaluations=1,
     )
     seats = [
-        trainer.join(replace(made, id=f"check{number}", training=training)) for number in range(beside)
+        trainer.join(replace(made, id=f"check{number}", training=training, start=None))
+        for number in range(beside)
     ]
     started = time.monotonic()
     for number in range(passes):
