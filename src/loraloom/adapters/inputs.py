@@ -27,30 +27,46 @@ def input_moments(
         forward: lets the model read a batch.
     """
     found = {path: torch.zeros(2 * factor.a_RD.shape[1:]) for path, factor in form.factors.items()}
+
+    def add(path: str, x_ND: Tensor) -> None:
+        found[path].addmm_(x_ND.T, x_ND)
+
+    with added(model, form):
+        read_inputs(model, found, batches, forward, add)
+    return found
+
+
+@torch.no_grad()
+def read_inputs(
+    model: nn.Module,
+    paths: Iterable[str],
+    batches: Iterable[Batch],
+    forward: Callable[[Batch], object],
+    take: Callable[[str, Tensor], None],
+) -> None:
+    """Let the model read batches, and see what its layers read.
+
+    Args:
+        take: is given a layer's path and all its inputs in a batch, [N, D] in float32, without padding.
+    """
     mask_BT = torch.ones(0, 0, dtype=torch.bool)
 
-    def gather(moment_DD: Tensor) -> Callable[[nn.Module, tuple[Any, ...]], None]:
-        def add(module: nn.Module, inputs: tuple[Any, ...]) -> None:
+    def gather(path: str) -> Callable[[nn.Module, tuple[Any, ...]], None]:
+        def seen(module: nn.Module, inputs: tuple[Any, ...]) -> None:
             x = inputs[0].to(torch.float32)
             # a decoder beside an encoder has tokens of its own, and none of them is padding here
-            x_ND = x[mask_BT] if x.shape[:-1] == mask_BT.shape else x.flatten(0, -2)
-            moment_DD.addmm_(x_ND.T, x_ND)
+            take(path, x[mask_BT] if x.shape[:-1] == mask_BT.shape else x.flatten(0, -2))
 
-        return add
+        return seen
 
-    handles = [
-        model.get_submodule(path).register_forward_pre_hook(gather(moment_DD))
-        for path, moment_DD in found.items()
-    ]
+    handles = [model.get_submodule(path).register_forward_pre_hook(gather(path)) for path in paths]
     try:
-        with added(model, form):
-            for batch in batches:
-                mask_BT = batch.attention_mask
-                forward(batch)
+        for batch in batches:
+            mask_BT = batch.attention_mask
+            forward(batch)
     finally:
         for handle in handles:
             handle.remove()
-    return found
 
 
 def moment_bytes(forms: Sequence[Form]) -> int:

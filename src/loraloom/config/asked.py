@@ -8,7 +8,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal
 
-from loraloom.config.choices import OPTIMISERS, PRUNERS, SAMPLERS
+from loraloom.config.choices import OPTIMISERS, PRUNERS, RANK_ALLOCATIONS, SAMPLERS
 
 Auto = Literal["auto"]
 Learn = Literal["auto", "all", "last", "completion"]
@@ -26,11 +26,12 @@ Preset = Literal[
 ]
 
 if TYPE_CHECKING:
-    Sampler = Pruner = Optimiser = str
+    Sampler = Pruner = Optimiser = Allocation = str
 else:
     # The names that there are, read from where each stands once; a checker needs them written out.
     Sampler, Pruner = Literal[tuple(SAMPLERS)], Literal[tuple(PRUNERS)]
     Optimiser = Literal[("auto", *OPTIMISERS)]
+    Allocation = Literal[RANK_ALLOCATIONS]
 
 
 @dataclass(frozen=True)
@@ -98,6 +99,9 @@ class AdapterConfig:
     use_rslora: bool | Auto = "auto"
     use_dora: bool = False
     init_lora_weights: bool | str = True
+    rank_allocation: Allocation = "uniform"
+    """Where rank goes, at the parameters that `r` has in every layer: to a group of layers, or where a
+    short training (energy, adalora) or a look at the rows (eva) says."""
     rank_pattern: dict[str, int] = field(default_factory=dict[str, int])
     alpha_pattern: dict[str, float] = field(default_factory=dict[str, float])
     modules_to_save: tuple[str, ...] | Auto = "auto"

@@ -44,6 +44,17 @@ OPTIMISERS: Choices = {
 may be added, with the bytes of its state in `plan.memory`; one that looks at a tensor's shape
 (Adafactor, Muon) may not, since a slice of an arena holds many tensors."""
 
+UNIFORM = "uniform"
+MEASURED_ALLOCATIONS = ("energy", "adalora", "eva")
+"""What has to be measured before ranks are known."""
+RANK_ALLOCATIONS = (
+    UNIFORM,
+    *("attention", "mlp", "first", "middle", "last"),
+    *(f"{role}_{third}" for role in ("attention", "mlp") for third in ("first", "middle", "last")),
+    *MEASURED_ALLOCATIONS,
+)
+"""Where rank goes: groups are told apart in `plan.ranks`."""
+
 
 def chosen(choices: Choices, name: str, key: str) -> Callable[..., Any]:
     """What makes the thing of a name.

@@ -32,7 +32,8 @@ def searchable() -> tuple[str, ...]:
     return tuple(
         name
         for name, key in found.items()
-        if name.partition(".")[2] in made_of and not key.takes_mapping
+        # An allocation becomes the ranks of a candidate's layers.
+        if (name.partition(".")[2] in made_of and not key.takes_mapping) or name == names.RANK_ALLOCATION
     )
 
 

@@ -112,6 +112,8 @@ class ModuleUpdate:
     energy: float
     """This layer's share of the whole adapter's |scale * B A|^2."""
     b_norm: float
+    group: str = ""
+    """What part of the model it lies in ("attention, first third"); empty in older runs."""
 
 
 @dataclass

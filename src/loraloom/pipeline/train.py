@@ -17,6 +17,7 @@ from loraloom.pipeline.drive import Driver
 from loraloom.pipeline.executor import executor_of
 from loraloom.pipeline.history import with_history
 from loraloom.pipeline.job import Job
+from loraloom.pipeline.measured_ranks import measure_ranks
 from loraloom.pipeline.prepare import Prepared, prepare, share_of
 from loraloom.pipeline.prove import prove
 from loraloom.pipeline.recorder import Watch
@@ -85,6 +86,7 @@ def _train(config: Config, watch: Watch, dry_run: bool, place: Reopened | None) 
         return with_history(prepared)
     bench, log = set_up(prepared, "train", watch, place)
     with log.running(bench.restore):
+        measure_ranks(bench, log)
         records = log.recorder.records
         with closing(executor_of(bench, log)) as executor:
             driver = Driver(executor, log)

@@ -18,6 +18,7 @@ from loraloom.pipeline.executor import executor_of, packed_at_once
 from loraloom.pipeline.history import finished_runs, with_history
 from loraloom.pipeline.job import Job
 from loraloom.pipeline.journal import Journal
+from loraloom.pipeline.measured_ranks import measure_ranks
 from loraloom.pipeline.past_searches import tried_second, with_past_searches
 from loraloom.pipeline.prepare import Prepared, prepare
 from loraloom.pipeline.prove import completed, prove
@@ -72,6 +73,7 @@ def _tune(config: Config, watch: Watch, dry_run: bool, place: Reopened | None) -
     )
     bench, log = set_up(prepared, "tune", watch, place)
     with log.running(bench.restore):
+        measure_ranks(bench, log)
         with closing(executor_of(bench, log)) as executor:
             driver = Driver(executor, log)
             if not log.resumed:

@@ -9,12 +9,13 @@ from typing import Any, TypeVar
 
 from loraloom.config import names
 from loraloom.config.asked import Config
+from loraloom.config.choices import UNIFORM
 from loraloom.config.keys import asked_value, is_asked
 from loraloom.errors import ConfigError, ModelError
 from loraloom.facts.model import ModelFacts
 from loraloom.lora.targets import resolve_pattern, resolve_targets, short_label
 from loraloom.lora.workers import most_at_once
-from loraloom.plan import engine, goals, presets
+from loraloom.plan import engine, goals, presets, ranks
 from loraloom.plan.adjust import bent
 from loraloom.plan.case import CONFIG, Case, Decided, Facts, target_linears
 from loraloom.plan.initial_adapter import FOLDER, inherited
@@ -71,6 +72,8 @@ class Plan:
     facts: Facts
     shape: Shape
     """What the forecast of memory is for: the whole pack, and how it is trained."""
+    rank_weights: Mapping[str, Mapping[str, float]] | None = None
+    """Weights of the layers by path, for each rank allocation that was measured; None before that."""
     notes: tuple[str, ...] = ()
     """What is worth knowing about the forecast, but no reason for a warning."""
 
@@ -137,6 +140,7 @@ def make_plan(config: Config, facts: Facts) -> Plan:
             quantization.check(case)
         if key == names.STREAMING:
             streaming.check(case)
+    ranks.check(case)
     _check_fit(case)
     shape = _shape_of_pack(case)
     trainings = trainings_of_search(case)
@@ -162,7 +166,7 @@ def make_plan(config: Config, facts: Facts) -> Plan:
         *notes_on_device(facts.device, decided.dtype),
         *notes_on_workers(case, forecast["memory"]),
     )
-    return Plan(decided, forecast, warnings_for(case, forecast), case.asked, facts, shape, notes)
+    return Plan(decided, forecast, warnings_for(case, forecast), case.asked, facts, shape, notes=notes)
 
 
 def _shape_of_pack(case: Case) -> Shape:
@@ -216,6 +220,9 @@ def candidate(plan: Plan, id: str, params: Mapping[str, Any], seed_offset: int =
     adapter |= {"modules_to_save": whole, "target_modules": targets}
     for name in ("rank_pattern", "alpha_pattern"):
         adapter[name] = resolve_pattern(targets, adapter[name], key=f"adapter.{name}")
+    if adapter["rank_allocation"] != UNIFORM:
+        linears = target_linears(plan.facts.model, targets, whole)
+        adapter |= ranks.patterns(linears, adapter, plan.rank_weights)
     micro = params.get(names.PER_DEVICE_TRAIN_BATCH_SIZE, 0)
     if micro > plan.settings.micro_batch:
         training |= _split(plan, micro * values[names.GRADIENT_ACCUMULATION_STEPS])

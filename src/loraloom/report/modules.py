@@ -6,6 +6,7 @@ from __future__ import annotations
 import html
 import math
 from collections.abc import Mapping, Sequence
+from statistics import fmean
 from typing import Any, cast
 
 from loraloom.records import Trial
@@ -39,10 +40,35 @@ def module_figures(best: Trial | None, signals: Mapping[str, Any]) -> list[Figur
             ranks,
         ),
     ]
-    return [
+    figures = [
         _bars(name, title, caption, names, values, given)
         for name, title, caption, values, given in drawn
         if any(math.isfinite(value) for value in values)
+    ]
+    return [*_group_figure(modules), *figures]
+
+
+def _group_figure(modules: Mapping[str, Mapping[str, Any]]) -> list[Figure]:
+    """Rank given and used in each part of the model; none where a run did not keep what lies where."""
+    groups: dict[str, list[Mapping[str, Any]]] = {}
+    for values in modules.values():
+        if values.get("group"):
+            groups.setdefault(str(values["group"]), []).append(values)
+    if len(groups) < 2:
+        return []
+    used, given = (
+        [fmean(float(one.get(key, math.nan)) for one in group) for group in groups.values()]
+        for key in ("effective_rank", "r")
+    )
+    return [
+        _bars(
+            "groups",
+            "Where rank went",
+            "Directions that the layers of each part use on average, beside their rank.",
+            [f"{html.escape(name)} ({len(group)} layers)" for name, group in groups.items()],
+            used,
+            given,
+        )
     ]
 
 
@@ -90,7 +116,7 @@ def _bars(
     }
 
 
-def _modules(signals: Mapping[str, Any]) -> dict[str, Mapping[str, float]]:
+def _modules(signals: Mapping[str, Any]) -> dict[str, Mapping[str, Any]]:
     """Per-layer numbers that diagnosis left with a trial; empty where there are none."""
     modules = signals.get("modules", {})
     if not isinstance(modules, Mapping):

@@ -8,12 +8,14 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
 
 from loraloom.diagnose.signals import ModuleUpdate, Reading
+from loraloom.facts.groups import group_names
 from loraloom.lora.frozen import dense_weight
 from loraloom.lora.layer import lora_scale
 from loraloom.lora.transfer import fetch
@@ -109,7 +111,7 @@ def module_updates(
     (weights,) = fetch([adapter.arena.weights])
     if not bool(torch.isfinite(weights).all()):
         return {}
-    a_by_path, b_by_path = _pairs(adapter, weights)
+    a_by_path, b_by_path = pairs(adapter, weights)
     found: dict[str, ModuleUpdate] = {}
     spec = adapter.spec
     squares: dict[str, float] = {}
@@ -129,13 +131,14 @@ def module_updates(
                 b_norm=math.sqrt(max(float(gram_b_RR.trace()), 0.0)),
             )
     total = sum(squares.values()) or 1.0
+    groups = group_names(spec.target_modules)
     return {
-        path: ModuleUpdate(one.r, one.effective_rank, one.update, squares[path] / total, one.b_norm)
-        for path, one in ((path, found[path]) for path in spec.target_modules)
+        path: replace(found[path], energy=squares[path] / total, group=groups[path])
+        for path in spec.target_modules
     }
 
 
-def _pairs(adapter: AdapterWeights, weights: Tensor) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
+def pairs(adapter: AdapterWeights, weights: Tensor) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
     """A [R, D] and B [O, R] by path."""
     groups: dict[str, dict[str, Tensor]] = {"lora_A": {}, "lora_B": {}}
     for entry, tensor in adapter.tensors(weights):

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from loraloom.config import names
+from loraloom.config.choices import RANK_ALLOCATIONS
 from loraloom.config.keys import asked_value
 from loraloom.plan.about import About
 from loraloom.plan.case import COMMON, DERIVED, Case
@@ -76,6 +77,22 @@ FIXED: dict[str, Fixed] = {
                 " and lost 0.007 to 0.040 nats to the default on another (benchmarks/memory)."
             ),
             tools={"PEFT": "true"},
+        ),
+    ),
+    names.RANK_ALLOCATION: Fixed(
+        "one rank for all layers: no allocation is known to gain in general",
+        DERIVED,
+        "M",
+        RANK_ALLOCATIONS,
+        About(
+            does=(
+                "Where rank goes, at the same number of parameters: `attention`, `mlp`, a third of the"
+                " depth (`first`, `middle`, `last`), both (`mlp_last`), or where a measurement says:"
+                " `energy`, `adalora`, `eva`. Alpha follows, so that every layer keeps its scale."
+            ),
+            rule="Uniform: every layer has the rank of `adapter.r`.",
+            evidence="benchmarks/ranks compares them at equal parameters, each at its own tuned rate.",
+            tools={"PEFT": "uniform; AdaLoRA and EVA are methods of their own"},
         ),
     ),
     names.RANK_PATTERN: Fixed(
