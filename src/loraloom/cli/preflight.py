@@ -1,5 +1,5 @@
 """What `check` says, for people: every check, what is wrong with number, cause and
-cure, then what is learnt of the rows."""
+cure, how varied the rows are, then what is learnt of them."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from rich.text import Text
 
 from loraloom.cli.learnt import rows_words, show_rows
 from loraloom.cli.screen import plain_console, sentence_width
+from loraloom.report.diversity import Line, asking
 from loraloom.report.fit import shortened, wrapped
 
 if TYPE_CHECKING:
@@ -41,7 +42,8 @@ def show_checks(checked: Checked, *, everything: bool = False) -> None:
         *(line for result in checked.results for line in _told(result, longest, width)),
         Text(),
     ]
-    lines += _broken(width, _sum(checked.results))
+    lines += [*_varied(checked.lines, width, everything=everything), Text()]
+    lines += _broken(width, _sum(checked.results, asking(checked.lines)))
     if checked.preview is not None:
         lines += [*_broken(width, _counts(checked.preview, checked.task)), Text()]
     for line in lines:
@@ -55,15 +57,41 @@ def _broken(width: int | None, *sentences: str) -> list[Text]:
     return [Text(line) for sentence in sentences for line in wrapped(sentence, width).split("\n")]
 
 
-def _sum(results: Sequence[CheckResult]) -> str:
-    """ "1 fail, 2 warn", or that all is well."""
+def _varied(lines: Sequence[Line], width: int | None, *, everything: bool) -> list[Text]:
+    """One line a matter of the data; in full what asks for something, its meaning and what to do."""
+    longest = max((len(line.name) for line in lines), default=0)
+    margin = " " * (longest + 2)
+    shown: list[Text] = []
+    for line in lines:
+        room = None if width is None else width - len(margin)
+        found = line.found if line.asks or room is None else shortened(line.found, room)
+        head = wrapped(f"{line.name.ljust(longest)}  {found}", width, margin)
+        shown += [Text(part, "yellow" if line.asks else "") for part in head.split("\n")]
+        told = (("means", line.means), ("do", line.do), ("new", line.examples if everything else ""))
+        for name, text in told:
+            if text:
+                shown += _broken_at(margin, f"{name}: {text}", width)
+    return shown
+
+
+def _broken_at(margin: str, text: str, width: int | None) -> list[Text]:
+    """A text in lines behind a margin; what is typed after --set stays beside it."""
+    whole = f"{margin}{text}".replace("--set ", "--set\0")
+    lines = wrapped(whole, width, f"{margin}  ").replace("\0", " ")
+    return [Text(line) for line in lines.split("\n")]
+
+
+def _sum(results: Sequence[CheckResult], asking: int) -> str:
+    """ "1 fail, 2 warn", or that all is well but what `asking` lines say of the data."""
     levels = [result.level for result in results]
     counts = (
         (levels.count("fail"), "fail"),
         (levels.count("warn"), "warn"),
         (levels.count("skipped"), "skipped"),
     )
-    return ", ".join(f"{count} {level}" for count, level in counts if count) or "no problems found"
+    return ", ".join(f"{count} {level}" for count, level in counts if count) or (
+        "no check fails or warns" if asking else "no problems found"
+    )
 
 
 def _counts(preview: Preview, task: str) -> str:

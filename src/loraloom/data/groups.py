@@ -157,6 +157,28 @@ def overlaps(found: Sequence[Relation], sides: Mapping[str, Sequence[int]]) -> t
     return tuple(result)
 
 
+@dataclass(frozen=True)
+class Repeats:
+    """Rows of one split that an earlier row of it makes superfluous.
+
+    Attributes:
+        same: they say what an earlier row says.
+        near: beside these, they are nearly the same text; None where that was not looked for.
+    """
+
+    same: int
+    near: int | None
+
+
+def repeats_within(found: Sequence[Relation], rows: Sequence[int]) -> Repeats:
+    """What repeats among some rows, given as numbers in the table that `found` is of."""
+    chosen = np.asarray(rows, dtype=np.int64)
+    said = len(np.unique(found[0].labels[chosen]))
+    near = [relation.labels[chosen] for relation in found if relation.kind == "near"]
+    alike = said - len(np.unique(near[0])) if near else None
+    return Repeats(len(chosen) - said, alike)
+
+
 def joined_labels(*labels: Labels) -> Labels:
     """Rows that any of `labels` holds together, directly or over others."""
     pairs = (

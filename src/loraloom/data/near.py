@@ -93,7 +93,7 @@ def _own_runs(texts: Sequence[str]) -> tuple[Words64, Labels]:
     and those of whose runs fewer than `ALIKE` are in any other text.
     """
     vocabulary: dict[str, int] = {}
-    words = [[vocabulary.setdefault(word, len(vocabulary)) for word in _words(text)] for text in texts]
+    words = [[vocabulary.setdefault(word, len(vocabulary)) for word in words_of(text)] for text in texts]
     lengths = np.array([len(each) for each in words], dtype=np.int64)
     flat = np.fromiter(
         (word for each in words for word in each), dtype=np.uint64, count=int(lengths.sum())
@@ -105,7 +105,7 @@ def _own_runs(texts: Sequence[str]) -> tuple[Words64, Labels]:
     whole = rows[RUN - 1 :] == rows[: max(0, len(rows) - RUN + 1)]
     runs = np.zeros(len(whole), dtype=np.uint64)
     for offset in range(RUN):
-        runs = _mixed(runs + flat[offset : len(flat) - RUN + 1 + offset])
+        runs = mixed(runs + flat[offset : len(flat) - RUN + 1 + offset])
     runs, rows = runs[whole], rows[: len(whole)][whole]
 
     # Sorted by run, equal runs lie beside each other: once for each text, and how many texts have them.
@@ -128,16 +128,17 @@ def _own_runs(texts: Sequence[str]) -> tuple[Words64, Labels]:
     return runs[order], rows[order]
 
 
-def _words(text: str) -> list[str]:
+def words_of(text: str) -> list[str]:
+    """The words of a text without what stands between them; in scripts without spaces each character."""
     # the first is several times as fast
     return text.translate(_BETWEEN).split() if text.isascii() else _WORD.findall(text)
 
 
 def _signatures(runs: Words64, starts: NDArray[np.intp]) -> Words64:
     """The least of each of BANDS * BAND hashes of a text's runs, [BANDS * BAND, texts]."""
-    multipliers = _mixed(np.arange(1, BANDS * BAND + 1, dtype=np.uint64)) | np.uint64(1)
+    multipliers = mixed(np.arange(1, BANDS * BAND + 1, dtype=np.uint64)) | np.uint64(1)
     return np.stack(
-        [np.minimum.reduceat(_mixed(runs * multiplier), starts) for multiplier in multipliers]
+        [np.minimum.reduceat(mixed(runs * multiplier), starts) for multiplier in multipliers]
     )
 
 
@@ -148,7 +149,7 @@ def _candidates(signatures: Words64) -> NDArray[np.int64]:
     for band in range(BANDS):
         key = np.zeros(count, dtype=np.uint64)
         for line in signatures[band * BAND : (band + 1) * BAND]:
-            key = _mixed(key + line)
+            key = mixed(key + line)
         order = np.argsort(key, kind="stable")
         key = key[order]
         for apart in range(1, min(NEIGHBOURS, count - 1) + 1):
@@ -186,7 +187,7 @@ def _changes(values: NDArray[Any]) -> NDArray[np.bool_]:
     return changed
 
 
-def _mixed(values: Words64) -> Words64:
+def mixed(values: Words64) -> Words64:
     """Every bit depends on every bit (the finaliser of splitmix64)."""
     values = values + np.uint64(0x9E3779B97F4A7C15)
     values = (values ^ (values >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)

@@ -16,7 +16,7 @@ from itertools import accumulate
 
 from loraloom.config.asked import Auto
 from loraloom.data.classes import shown, sort_labels
-from loraloom.data.groups import groups_of, overlaps, relations
+from loraloom.data.groups import Repeats, groups_of, overlaps, relations, repeats_within
 from loraloom.data.load import load_table
 from loraloom.data.near import Labels
 from loraloom.data.overlap import Overlap
@@ -62,6 +62,8 @@ class Splits:
     """What was kept together, and what could not be."""
     groups: Mapping[str, tuple[int, ...]] = field(default_factory=dict[str, tuple[int, ...]])
     """Split -> the group of each of its rows."""
+    repeats: Mapping[str, Repeats] = field(default_factory=dict[str, Repeats])
+    """Split -> its rows that repeat an earlier one of it; empty where there is one split alone."""
 
     @property
     def tables(self) -> dict[str, Table]:
@@ -162,7 +164,12 @@ def split(
     }
     numbers = {name: tuple(int(groups.numbers[row]) for row in rows) for name, rows in sides.items()}
     told = Splits(
-        **parts, given=given, overlaps=overlaps(found, sides), notes=tuple(notes), groups=numbers
+        **parts,
+        given=given,
+        overlaps=overlaps(found, sides),
+        notes=tuple(notes),
+        groups=numbers,
+        repeats={name: repeats_within(found, rows) for name, rows in sides.items() if rows},
     )
     return _checked(told, recognised)
 

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from loraloom.config.asked import Config
+from loraloom.data.diversity import Diversity, diversity_of
 from loraloom.data.encode import Encoded, preview
 from loraloom.errors import (
     DataError,
@@ -29,6 +30,7 @@ from loraloom.pipeline.prepare import Prepared, Read, read_request
 from loraloom.pipeline.run_log import space_needed
 from loraloom.plan.needs import notes_on_device
 from loraloom.plan.planner import Facts, Plan, make_plan
+from loraloom.report.diversity import Line, lines_of
 from loraloom.store.folder import RunFolder
 from loraloom.train.checkpoint import load as load_checkpoint
 
@@ -63,6 +65,13 @@ class Checked:
     """How the data were read, where a person should know: what is not used, what was guessed."""
     results: tuple[CheckResult, ...]
     preview: Preview | None
+    diversity: Diversity
+    """How varied the rows are, and what held-out rows have that training lacks."""
+
+    @property
+    def lines(self) -> list[Line]:
+        """The same in words."""
+        return lines_of(self.diversity)
 
     @property
     def failed(self) -> tuple[CheckResult, ...]:
@@ -83,6 +92,10 @@ class Checked:
             "rows": self.rows,
             "warnings": list(self.warnings),
             "checks": [asdict(result) for result in self.results],
+            "diversity": {
+                "lines": [asdict(line) for line in self.lines],
+                "figures": self.diversity.to_json(),
+            },
             "preview": None if self.preview is None else _preview_json(self.preview),
         }
 
@@ -134,6 +147,7 @@ def check(config: Config, *, quick: bool = False) -> Checked:
         ),
         results=run_checks(subject),
         preview=_preview(subject),
+        diversity=diversity_of(read.splits, read.recognised, subject.whole, config.training.seed),
     )
 
 

@@ -10,6 +10,8 @@ from typing import Any
 
 from loraloom.config import names
 from loraloom.config.asked import Config
+from loraloom.data.diversity import Diversity, diversity_of
+from loraloom.data.duplicates import refuse_duplicates
 from loraloom.data.encode import Encoded, Row, encode
 from loraloom.data.form_template import form_template
 from loraloom.data.load import load_table
@@ -50,6 +52,8 @@ class Prepared:
     """Rows of `data.retain`: never trained on."""
     past: tuple[PastSearch, ...] = ()
     """Earlier searches on this base, the latest first."""
+    diversity: Diversity | None = None
+    """How varied the rows are, where that was asked for."""
 
     @property
     def task(self) -> Task:
@@ -115,6 +119,7 @@ def prepare(
     trials: int | None = None,
     device: DeviceFacts | None = None,
     workers: Sequence[str] = (),
+    diversity: bool = False,
 ) -> Prepared:
     """Read model, data and device, encode the data, decide every open value.
 
@@ -125,6 +130,7 @@ def prepare(
             None for the rule's.
         device: plan for it; None for the one that is here, and the workers that are asked for.
         workers: where each of them is, with a device that is one worker's.
+        diversity: look at how varied the rows are: seconds, of many rows.
 
     With `weights`, as for training, whatever `loraloom check` finds without running the model is
     refused. Without them, what of that goes by the rows alone is a warning of the plan.
@@ -155,7 +161,11 @@ def prepare(
     else:
         plan = replace(plan, warnings=(*foretold(subject), *plan.warnings))
     retain = retained_rows(config, data, read.tokenizer, plan.settings.length)
-    return Prepared(config, facts, plan, cut, read.recognised, read.tokenizer, retain)
+    prepared = Prepared(config, facts, plan, cut, read.recognised, read.tokenizer, retain)
+    if diversity:
+        seed = config.training.seed
+        prepared.diversity = diversity_of(read.splits, read.recognised, data, seed)
+    return prepared
 
 
 def _load_libraries(config: Config) -> None:
@@ -247,6 +257,7 @@ def read_request(config: Config, *, weights: bool = True, race: bool = False) ->
         seed=config.training.seed,
         race=race,
     )
+    refuse_duplicates(splits, recognised)
     home = tokenizer_home(initial_folder(config), required_model(config))
     own = home == required_model(config)
     tokenizer = load_tokenizer(

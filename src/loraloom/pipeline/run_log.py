@@ -33,11 +33,13 @@ from loraloom.pipeline.workbench import Workbench
 from loraloom.plan.document import plan_json
 from loraloom.plan.planner import candidate
 from loraloom.records import Event, Finding, Score
+from loraloom.report.diversity import lines_of
 from loraloom.report.page import write_report
 from loraloom.report.words import busy, duration, metric_words, with_error
 from loraloom.search.pruners import is_wide
 from loraloom.store.database import Database, default_url
 from loraloom.store.disk import refusal
+from loraloom.store.diversity import write_diversity
 from loraloom.store.folder import RunFolder, require_space
 from loraloom.store.names import this_host
 from loraloom.store.result import RunResult, RunStatus
@@ -112,6 +114,8 @@ def set_up(
         base_fingerprint=marks.get(MODEL, ""),
         labels=list(prepared.data.label_names or ()),
     )
+    if prepared.diversity is not None:
+        write_diversity(folder, lines_of(prepared.diversity), prepared.diversity.to_json())
     watch = tracked(config.report_to, folder.path, to_plain(config), watch)
     recorder = Recorder(folder, result, watch, marks)
     return bench, RunLog(prepared, recorder, None if place is None else place.checkpoint)

@@ -80,7 +80,7 @@ def _train(config: Config, watch: Watch, dry_run: bool, place: Reopened | None) 
     prepared = (
         prepare(place.config, free_bytes=place.free_bytes, trials=place.trials)
         if place
-        else prepare(config)
+        else prepare(config, diversity=not dry_run)
     )
     if dry_run:
         return with_history(prepared)

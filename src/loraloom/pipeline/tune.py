@@ -58,7 +58,7 @@ def _tune(config: Config, watch: Watch, dry_run: bool, place: Reopened | None) -
     if place:
         prepared = prepare(place.config, race=True, free_bytes=place.free_bytes, trials=place.trials)
     else:
-        prepared = prepare(config, race=True)
+        prepared = prepare(config, race=True, diversity=not dry_run)
     if not prepared.data.validation:
         raise ConfigError(
             "`tune` needs validation data to compare candidates on",

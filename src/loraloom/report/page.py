@@ -26,6 +26,7 @@ from loraloom.report.modules import module_figures
 from loraloom.report.plots import figures, read_curves
 from loraloom.report.table import columns, row, scores_first, setting
 from loraloom.report.words import duration, held_in, number
+from loraloom.store.diversity import read_diversity
 from loraloom.store.folder import RunFolder, write_atomically
 from loraloom.store.samples import read_samples
 
@@ -81,6 +82,7 @@ def render(folder: RunFolder) -> str:
         importance=importance_of(result),
         forecasts=forecasts(result, events),
         samples=read_samples(folder),
+        diversity=read_diversity(folder),
         settings=_settings(folder.resolved(), result.trial(result.best)),
         findings=findings(result),
         environment={key: number(value) for key, value in result.environment.items()},
