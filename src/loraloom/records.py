@@ -20,11 +20,21 @@ PRUNED_BY_HAND = "pruned by hand"
 
 TrialStatus = Literal["waiting", "running", "completed", "pruned", "diverged", "failed"]
 EndStatus = Literal["completed", "pruned", "diverged", "failed"]
-Task = Literal["causal_lm", "seq_cls", "seq2seq_lm"]
+Task = Literal["causal_lm", "seq_cls", "seq2seq_lm", "preference"]
 RowLoss = Literal["nll", "unlikelihood", "kl"]
 """What is formed of a row: the negative log-likelihood of its supervised tokens; that of their not
 being said, -log(1 - p) (Welleck et al., arXiv:1908.04319); or how far the model has moved from its
 frozen base there, KL(base || model)."""
+PreferenceLoss = Literal[
+    "sigmoid", "robust", "ipo", "sigmoid_norm", "hinge", "sft", "orpo", "simpo", "kto"
+]
+"""What is formed of a pair of answers, or of one that is judged; names as in TRL, formulas in
+`evals.preference`."""
+
+
+def built_as(task: Task) -> Task:
+    """The task that a model is built for: choosing between answers is learnt by a language model."""
+    return "causal_lm" if task == "preference" else task
 
 
 @dataclass(frozen=True)
@@ -71,6 +81,29 @@ class AdapterSpec:
 
 
 @dataclass(frozen=True)
+class PreferenceSpec:
+    """What one candidate forms of answers that are preferred and not; names as in TRL's `DPOConfig`,
+    `CPOConfig`, `ORPOConfig` and `KTOConfig`."""
+
+    loss_type: tuple[PreferenceLoss, ...] = ("sigmoid",)
+    """Summed, each times its weight."""
+    beta: float = 0.1
+    """How closely the reference is kept to: large is close. Of `ipo` its tau, of `orpo` the weight of
+    the odds ratio, of `simpo` the scale of the reward."""
+    label_smoothing: float = 0.0
+    """Of `robust`: the share of pairs whose answers are taken to be swapped."""
+    loss_weights: tuple[float, ...] = ()
+    """One for each of `loss_type`; empty for 1 each."""
+    simpo_gamma: float = 0.5
+    """Of `simpo`: the margin that is asked for."""
+    cpo_alpha: float = 0.0
+    """Of `simpo`: the weight of the chosen answer's own negative log-likelihood."""
+    desirable_weight: float = 1.0
+    undesirable_weight: float = 1.0
+    """Of `kto`: what good and bad answers weigh."""
+
+
+@dataclass(frozen=True)
 class TrainingSpec:
     """How one candidate is trained; names as in `transformers.TrainingArguments`."""
 
@@ -91,6 +124,8 @@ class TrainingSpec:
     """How often the candidate is scored on validation, evenly over its own steps; the
     last one is at its end."""
     early_stopping_patience: int | None = None
+    preference: PreferenceSpec | None = None
+    """Of a task that learns to choose between answers."""
 
 
 @dataclass(frozen=True)

@@ -358,6 +358,7 @@ def test_sections_are_the_dataclasses() -> None:
         "data",
         "adapter",
         "training",
+        "preference",
         "search",
         "limits",
         "diagnose",

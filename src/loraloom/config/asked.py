@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal
 
 from loraloom.config.choices import OPTIMISERS, PRUNERS, RANK_ALLOCATIONS, SAMPLERS
+from loraloom.records import PreferenceLoss
 
 Auto = Literal["auto"]
 Learn = Literal["auto", "all", "last", "completion"]
@@ -132,6 +133,29 @@ class TrainingConfig:
 
 
 @dataclass(frozen=True)
+class PreferenceConfig:
+    """How answers that are preferred are told from those that are not; names as in TRL."""
+
+    loss_type: tuple[PreferenceLoss, ...] | Auto = "auto"
+    """One loss, or several that are summed: `[sigmoid, sft]`."""
+    beta: float | Auto = "auto"
+    """How closely the reference is kept to: large is close."""
+    label_smoothing: float = 0.0
+    """Share of pairs that are taken to be swapped (robust)."""
+    loss_weights: tuple[float, ...] = ()
+    """One for each of `loss_type`; empty for 1 each."""
+    simpo_gamma: float = 0.5
+    """The margin that simpo asks for."""
+    cpo_alpha: float = 0.0
+    """Weight of the chosen answer's own loss beside simpo's."""
+    desirable_weight: float = 1.0
+    undesirable_weight: float = 1.0
+    """What good and bad answers weigh in kto."""
+    reference: str = "base"
+    """What a candidate is held against: base, or the folder of an adapter."""
+
+
+@dataclass(frozen=True)
 class SearchConfig:
     trials: int | Auto = "auto"
     sampler: Sampler = "auto"
@@ -180,7 +204,7 @@ class Config:
     """The whole request."""
 
     model: ModelConfig = field(default_factory=ModelConfig)
-    task: Literal["auto", "causal_lm", "seq_cls", "seq2seq_lm"] = "auto"
+    task: Literal["auto", "causal_lm", "seq_cls", "seq2seq_lm", "preference"] = "auto"
     goal: Goal = "auto"
     """What the plan leans towards where it may choose."""
     preset: Preset | None = None
@@ -188,6 +212,7 @@ class Config:
     data: DataConfig = field(default_factory=DataConfig)
     adapter: AdapterConfig = field(default_factory=AdapterConfig)
     training: TrainingConfig = field(default_factory=TrainingConfig)
+    preference: PreferenceConfig = field(default_factory=PreferenceConfig)
     search: SearchConfig = field(default_factory=SearchConfig)
     limits: LimitsConfig = field(default_factory=LimitsConfig)
     engine: Literal["packed", "peft"] = "packed"

@@ -12,7 +12,7 @@ from loraloom.config import names
 from loraloom.config.keys import Key, keys, nearest
 from loraloom.config.values import check_value, show, wrong_value
 from loraloom.errors import ConfigError
-from loraloom.records import AdapterSpec, TrainingSpec
+from loraloom.records import AdapterSpec, PreferenceSpec, TrainingSpec
 
 _SHARED = (names.SEED, names.MODULES_TO_SAVE)
 """What all candidates of a run have in common, so that they can be compared."""
@@ -23,11 +23,12 @@ _PARTS = ("low", "high", "log", "step")
 def searchable() -> tuple[str, ...]:
     """The keys that candidates of one run may differ in: what one adapter and its
     training are made of."""
-    made_of = {field.name for spec in (AdapterSpec, TrainingSpec) for field in fields(spec)}
+    specs = (AdapterSpec, TrainingSpec, PreferenceSpec)
+    made_of = {field.name for spec in specs for field in fields(spec)}
     found = {
         name: key
         for name, key in keys().items()
-        if name.startswith(("adapter.", "training.")) and name not in _SHARED
+        if name.startswith(("adapter.", "training.", "preference.")) and name not in _SHARED
     }
     return tuple(
         name

@@ -8,15 +8,15 @@ pack changes what a candidate sees.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
-from loraloom.data.rows import IGNORED, Row
-from loraloom.records import RowLoss, Task
+from loraloom.data.rows import IGNORED, Example, Judged, Pair, Row
+from loraloom.records import PreferenceSpec, RowLoss, Task
 
 if TYPE_CHECKING:
     import torch
@@ -154,13 +154,28 @@ def next_passes(
     return groups[:workers]
 
 
-def supervised(row: Row, task: Task) -> int:
-    """What a row weighs in a loss: its supervised tokens, or 1 for a class."""
-    if task == "seq_cls":
+def supervised(row: Example, task: Task) -> int:
+    """What an example weighs in a loss: its supervised tokens, or 1 for a class or a choice."""
+    if task == "seq_cls" or not isinstance(row, Row):
         return 1
     # A decoder predicts each token from those before it: nothing predicts the first.
     labels = row.labels[1:] if task == "causal_lm" else row.labels
     return int((labels != IGNORED).sum())
+
+
+@dataclass(frozen=True)
+class Term:
+    """What a candidate's window forms of one of its pairs or judged answers.
+
+    Attributes:
+        per_token: what a pair's negative log-likelihood is multiplied by, so that its mean over the
+            window's pairs is the mean over their tokens.
+        kl: how far the candidate has moved from the reference, for `kto`; in nats, at least 0.
+    """
+
+    spec: PreferenceSpec
+    per_token: float = 1.0
+    kl: float = 0.0
 
 
 @dataclass(frozen=True, eq=False)
@@ -178,6 +193,10 @@ class Batch:
     waiting for the device."""
     losses: tuple[RowLoss, ...] = ()
     """What is formed of each row [B]; empty where it is "nll" for all."""
+    examples: tuple[Pair | Judged, ...] = ()
+    """What the rows are the sides of, in this order; empty where each row stands alone."""
+    terms: tuple[Term, ...] = ()
+    """What is formed of each of `examples`; empty where they are only scored."""
 
     def to(self, device: torch.device | str) -> Batch:
         """The same batch on a device."""
@@ -189,17 +208,22 @@ class Batch:
         moved = (
             t.pin_memory().to(device, non_blocking=True) if pinned else t.to(device) for t in tensors
         )
-        return Batch(*moved, host=self.on_host, losses=self.losses)
+        return replace(
+            self,
+            **dict(zip(("input_ids", "attention_mask", "labels"), moved, strict=True)),
+            host=self.on_host,
+        )
 
     @property
     def on_host(self) -> Batch:
         return self.host or self
 
 
-def collate(rows: Sequence[Row], pad_id: int, task: Task) -> Batch:
-    """Pad `rows` on the right to one batch."""
+def collate(examples: Sequence[Example], pad_id: int, task: Task, terms: Sequence[Term] = ()) -> Batch:
+    """Pad rows, or the sides of `examples`, on the right to one batch. `terms` as of a batch."""
     import torch
 
+    rows = [side for example in examples for side in example.sides]
     lengths = np.array([len(row) for row in rows])
     labels = (
         np.concatenate([row.labels for row in rows])
@@ -212,6 +236,8 @@ def collate(rows: Sequence[Row], pad_id: int, task: Task) -> Batch:
         torch.from_numpy(np.arange(lengths.max()) < lengths[:, None]),
         torch.from_numpy(labels.astype(np.int64)),
         losses=() if all(loss == "nll" for loss in losses) else losses,
+        examples=tuple(one for one in examples if not isinstance(one, Row)),
+        terms=tuple(terms),
     )
 
 

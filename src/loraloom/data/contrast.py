@@ -8,7 +8,7 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from loraloom.data.rows import IGNORED, Encoded, Row
+from loraloom.data.rows import IGNORED, Encoded, Example, sides_of
 
 RELATED = 0.1
 """Difference in the share of related rows that is worth telling."""
@@ -70,15 +70,15 @@ def _related(data: Encoded) -> str:
 
 
 def _new_tokens(data: Encoded) -> str:
-    known = np.unique(np.concatenate([row.input_ids for row in data.train]))
+    known = np.unique(np.concatenate([row.input_ids for row in sides_of(data.train)]))
     ours, theirs = (_share_outside(rows, known) for rows in (data.validation, data.test))
     if abs(theirs - ours) <= NEW_TOKENS:
         return ""
     return f"{theirs:.0%} of the test's tokens occur in no training row, {ours:.0%} of validation's"
 
 
-def _share_outside(rows: Sequence[Row], known: NDArray[np.int32]) -> float:
-    return float(np.mean(~np.isin(np.concatenate([row.input_ids for row in rows]), known)))
+def _share_outside(rows: Sequence[Example], known: NDArray[np.int32]) -> float:
+    return float(np.mean(~np.isin(np.concatenate([row.input_ids for row in sides_of(rows)]), known)))
 
 
 def _lengths(data: Encoded) -> list[str]:
@@ -104,7 +104,7 @@ def _label(data: Encoded) -> str:
         return ""
     sides = [
         np.bincount(
-            [int(row.labels[0]) for row in rows if row.labels[0] != IGNORED],
+            [int(row.labels[0]) for row in sides_of(rows) if row.labels[0] != IGNORED],
             minlength=len(data.label_names),
         )
         for rows in (data.validation, data.test)

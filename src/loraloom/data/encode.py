@@ -12,14 +12,25 @@ from loraloom.data.causal import causal_rows
 from loraloom.data.classes import Classes, Known, classes_of, count_labels, doubtful
 from loraloom.data.forms import source_and_target
 from loraloom.data.recognise import Recognised
-from loraloom.data.rows import IGNORED, Encoded, Row, SplitReport, report_of, told_apart
+from loraloom.data.rows import (
+    IGNORED,
+    Encoded,
+    Example,
+    Judged,
+    Pair,
+    Row,
+    SplitReport,
+    report_of,
+    sides_of,
+    told_apart,
+)
 from loraloom.data.split import Splits, labels_of
 from loraloom.data.table import Table, once
 from loraloom.data.tokens import Frame, Tokenizer, document_end, frame_of, ids_of
 from loraloom.errors import DataError
-from loraloom.records import Task
+from loraloom.records import Task, built_as
 
-__all__ = ["Encoded", "Row", "SplitReport", "encode", "preview"]
+__all__ = ["Encoded", "Example", "Judged", "Pair", "Row", "SplitReport", "encode", "preview"]
 
 
 def encode(
@@ -180,9 +191,9 @@ def preview(encoded: Encoded, tokenizer: Tokenizer, n: int = 3) -> list[list[tup
     supervised pieces of its own.
     """
     shown: list[list[tuple[str, bool]]] = []
-    for row in encoded.train[:n]:
+    for row in sides_of(encoded.train)[:n]:
         ids = row.input_ids.tolist()
-        if encoded.task == "causal_lm":
+        if built_as(encoded.task) == "causal_lm":
             marks = (row.labels != -100).tolist()
             shown.append(list(zip(_pieces(ids, tokenizer), marks, strict=True)))
             continue

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 
@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from loraloom.data.overlap import Overlap
 from loraloom.errors import ConfigError, DataError
-from loraloom.records import RowLoss, Task
+from loraloom.records import RowLoss, Task, built_as
 
 IGNORED = -100
 """Label of a token that is not supervised, as in transformers."""
@@ -46,6 +46,83 @@ class Row:
     def supervised(self) -> int:
         """How many labels this row is trained on."""
         return int(np.count_nonzero(self.labels != IGNORED))
+
+    @property
+    def sides(self) -> tuple[Row, ...]:
+        """What goes through the model for it: a row itself."""
+        return (self,)
+
+
+@dataclass(frozen=True, eq=False, slots=True)
+class Pair:
+    """Two answers to one prompt, of which the first is preferred: one example of order, batch and score.
+
+    Both rows begin with the prompt's tokens, whose labels are -100. `margin`: by how much the first is
+    better, where the data say so. `cluster` as of a row; its sides' own are not looked at.
+    """
+
+    chosen: Row
+    rejected: Row
+    margin: float = 0.0
+    cluster: int = -1
+
+    def __len__(self) -> int:
+        """Tokens of both sides."""
+        return len(self.chosen) + len(self.rejected)
+
+    @property
+    def supervised(self) -> int:
+        """Labels of both sides; 0 where one of them has none."""
+        counts = [side.supervised for side in self.sides]
+        return sum(counts) if all(counts) else 0
+
+    @property
+    def sides(self) -> tuple[Row, ...]:
+        return (self.chosen, self.rejected)
+
+    @property
+    def side_names(self) -> tuple[str, ...]:
+        """The fields that `sides` are."""
+        return ("chosen", "rejected")
+
+
+@dataclass(frozen=True, eq=False, slots=True)
+class Judged:
+    """One answer, and whether it is a good one (KTO). `cluster` as of a row."""
+
+    row: Row
+    good: bool
+    cluster: int = -1
+
+    def __len__(self) -> int:
+        return len(self.row)
+
+    @property
+    def supervised(self) -> int:
+        return self.row.supervised
+
+    @property
+    def sides(self) -> tuple[Row, ...]:
+        return (self.row,)
+
+    @property
+    def side_names(self) -> tuple[str, ...]:
+        """The fields that `sides` are."""
+        return ("row",)
+
+
+Example = Row | Pair | Judged
+"""What order, micro-batch, split and score count as one."""
+
+
+def sides_of(examples: Iterable[Example]) -> tuple[Row, ...]:
+    """All that goes through the model for these examples, one behind the other."""
+    return tuple(side for example in examples for side in example.sides)
+
+
+def padded_tokens(example: Example) -> int:
+    """Tokens that an example takes in a pass which is padded to it: each side as long as the longest."""
+    return len(example.sides) * max(len(side) for side in example.sides)
 
 
 def causal_row(ids: Sequence[int], supervised: NDArray[np.bool_]) -> Row:
@@ -84,10 +161,10 @@ class SplitReport:
 class Encoded:
     """All splits as rows of token ids."""
 
-    train: tuple[Row, ...]
-    validation: tuple[Row, ...]
-    confirm: tuple[Row, ...]
-    test: tuple[Row, ...]
+    train: tuple[Example, ...]
+    validation: tuple[Example, ...]
+    confirm: tuple[Example, ...]
+    test: tuple[Example, ...]
     task: Task
     format: str
     label_names: tuple[str, ...] | None = None
@@ -109,7 +186,7 @@ class Encoded:
     """Ids that must stay at the end of a shortened input or target ([SEP], EOS)."""
 
     @property
-    def splits(self) -> dict[str, tuple[Row, ...]]:
+    def splits(self) -> dict[str, tuple[Example, ...]]:
         return {
             "train": self.train,
             "validation": self.validation,
@@ -145,7 +222,7 @@ class Encoded:
                 next="leave it at auto",
             )
         splits = {
-            name: [self._cut_row(row, max_length, number) for number, row in enumerate(rows)]
+            name: [self._cut(row, max_length, number) for number, row in enumerate(rows)]
             for name, rows in self.splits.items()
         }
         supervised = {
@@ -154,16 +231,12 @@ class Encoded:
         }
         for name, rows in self.splits.items():
             if rows and not supervised[name]:
+                first = min(_first(row) for row in sides_of(rows))
+                longest = max(len(row) for row in sides_of(rows))
                 raise DataError(
                     f"no {name} row has a supervised token within `data.max_length` = {max_length}",
-                    got=(
-                        f"a first supervised token at position {min(_first(row) for row in rows)} at the"
-                        " earliest"
-                    ),
-                    next=(
-                        f"raise `data.max_length`; the longest row has {max(len(row) for row in rows)}"
-                        " tokens"
-                    ),
+                    got=f"a first supervised token at position {first} at the earliest",
+                    next=f"raise `data.max_length`; the longest row has {longest} tokens",
                 )
         # rows that differ behind the cut alone are the same now
         kept, _ = told_apart(supervised, self.task, self.given)
@@ -172,10 +245,16 @@ class Encoded:
         }
         return replace(self, **kept, report=report)
 
+    def _cut(self, example: Example, size: int, number: int) -> Sequence[Example]:
+        if isinstance(example, Row):
+            return self._cut_row(example, size, number)
+        sides = [side for one in example.sides for side in self._cut_row(one, size, number)]
+        return [replace(example, **dict(zip(example.side_names, sides, strict=True)))]
+
     def _cut_row(self, row: Row, size: int, number: int) -> list[Row]:
         if self.format == "text":
             return _windows(row, size, number if row.cluster < 0 else row.cluster)
-        if self.task == "causal_lm":
+        if built_as(self.task) == "causal_lm":
             return [replace(row, input_ids=row.input_ids[:size], labels=row.labels[:size])]
         labels = row.labels if self.task == "seq_cls" else _front(row.labels, size, self.closing)
         return [replace(row, input_ids=_front(row.input_ids, size, self.closing), labels=labels)]
@@ -241,21 +320,23 @@ def _source(split: str, given: frozenset[str]) -> str:
     return "validation" if split == "confirm" else split
 
 
-def _identity(row: Row, task: Task) -> bytes:
+def _identity(example: Example, task: Task) -> bytes:
     """Equal for rows that the model cannot tell apart: by their input, of a translation
-    by its target too."""
-    digest = hashlib.blake2b(row.input_ids.tobytes(), digest_size=16)
-    if task == "seq2seq_lm":
-        digest.update(b"|" + row.labels.tobytes())
+    by its target too; of a pair by both sides."""
+    digest = hashlib.blake2b(digest_size=16)
+    for number, row in enumerate(example.sides):
+        digest.update((b"|" if number else b"") + row.input_ids.tobytes())
+        if task == "seq2seq_lm":
+            digest.update(b"|" + row.labels.tobytes())
     return digest.digest()
 
 
-def _measures(rows: Sequence[Row]) -> dict[str, int]:
+def _measures(rows: Sequence[Example]) -> dict[str, int]:
     return {
         "rows": len(rows),
         "tokens": sum(len(row) for row in rows),
         "supervised": sum(row.supervised for row in rows),
-        "longest": max((len(row) for row in rows), default=0),
+        "longest": max((len(row) for row in sides_of(rows)), default=0),
     }
 
 
@@ -277,8 +358,9 @@ def _front(ids: Ints, size: int, closing: tuple[int, ...]) -> Ints:
     return np.concatenate([ids[: size - keep], ids[len(ids) - keep :]])
 
 
-def _size(row: Row, task: Task) -> int:
-    return max(len(row.input_ids), len(row.labels)) if task == "seq2seq_lm" else len(row.input_ids)
+def _size(example: Example, task: Task) -> int:
+    both = task == "seq2seq_lm"
+    return max(max(len(row), len(row.labels) if both else 0) for row in example.sides)
 
 
 def _first(row: Row) -> int:

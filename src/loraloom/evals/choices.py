@@ -11,18 +11,18 @@ import torch
 from numpy.typing import NDArray
 
 from loraloom.data.batches import collate
-from loraloom.data.rows import Row
+from loraloom.data.rows import Example, Row, padded_tokens
 
 TOKENS_A_PASS = 8192
 ROWS_A_PASS = 256
 
 
-def by_length(rows: Sequence[Row]) -> Iterator[list[int]]:
+def by_length(rows: Sequence[Example]) -> Iterator[list[int]]:
     """Numbers of rows, shortest rows first, in lots that fill a pass and need little padding."""
-    order = sorted(range(len(rows)), key=lambda i: len(rows[i].input_ids))
+    order = sorted(range(len(rows)), key=lambda i: padded_tokens(rows[i]))
     start = 0
     while start < len(order):
-        longest = len(rows[order[min(start + 64, len(order) - 1)]].input_ids)
+        longest = padded_tokens(rows[order[min(start + 64, len(order) - 1)]])
         size = min(max(1, TOKENS_A_PASS // max(1, longest)), ROWS_A_PASS)
         yield order[start : start + size]
         start += size

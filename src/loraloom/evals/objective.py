@@ -27,12 +27,14 @@ class RowLosses:
     """Per row of a batch: `loss` [B], the sum over its supervised tokens, in nats (differentiable);
     `weight` [B], their number; `correct` [B], how many of them the model's first choice got right (NaN
     where a language model trains: it would cost a pass over the logits); `chosen` [B], the class that a
-    classifier chose."""
+    classifier chose. Of pairs, one of each pair; `answers` [B, 6] has log-probability, reference's
+    log-probability and tokens of the chosen side and of the rejected one."""
 
     loss: Tensor
     weight: Tensor
     correct: Tensor
     chosen: Tensor | None = None
+    answers: Tensor | None = None
 
     def slice(self, rows: slice) -> RowLosses:
         """These rows only."""
@@ -41,6 +43,7 @@ class RowLosses:
             self.weight[rows],
             self.correct[rows],
             None if self.chosen is None else self.chosen[rows],
+            None if self.answers is None else self.answers[rows],
         )
 
 

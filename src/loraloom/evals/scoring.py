@@ -6,22 +6,23 @@ from __future__ import annotations
 import hashlib
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from loraloom.data.batches import collate
-from loraloom.data.encode import Row
+from loraloom.data.rows import Example, Judged, padded_tokens
 from loraloom.evals.metrics import class_metrics
 from loraloom.evals.objective import Objective, RowLosses
+from loraloom.evals.preference_scores import preference_losses, preference_metrics
 from loraloom.lora.packed import PackedModel
 from loraloom.lora.routing import Routing
 from loraloom.lora.segment import Segment
 from loraloom.lora.transfer import fetch
 from loraloom.lora.workers import Workers
-from loraloom.records import Score, Task
+from loraloom.records import PreferenceSpec, Score, Task
 from loraloom.search.compare import ratio_of_sums
 
 EVALUATION_FACTOR = 2
@@ -34,7 +35,8 @@ class RowSums:
     """Per row of a split: sum of losses, supervised tokens, and right first choices; each [rows].
 
     A classifier's rows also have the class that was `chosen` and the true one, `labels`. `clusters` as
-    in `Score`; empty where each row is a draw of its own.
+    in `Score`; empty where each row is a draw of its own. Pairs have one of each pair, and `answers`
+    [rows, 6] as of `RowLosses`.
     """
 
     loss: np.ndarray
@@ -43,13 +45,15 @@ class RowSums:
     chosen: np.ndarray | None = None
     labels: np.ndarray | None = None
     clusters: tuple[int, ...] = ()
+    answers: np.ndarray | None = None
 
 
 class RowTable:
     """Row sums as they come in, batch by batch, in any order."""
 
-    def __init__(self, rows: Sequence[Row]) -> None:
+    def __init__(self, rows: Sequence[Example]) -> None:
         self._sums = np.zeros((3, len(rows)))
+        self._answers: np.ndarray | None = None
         self._classes = np.full((2, len(rows)), -1, dtype=np.int64)
         owners = [row.cluster if row.cluster >= 0 else -1 - number for number, row in enumerate(rows)]
         self._clusters = tuple(owners) if len(set(owners)) < len(owners) else ()
@@ -61,33 +65,54 @@ class RowTable:
         )
         if result.chosen is not None:
             self._classes[:, places] = torch.stack([result.chosen, labels]).numpy()
+        if result.answers is not None:
+            if self._answers is None:
+                self._answers = np.zeros((self._sums.shape[1], result.answers.shape[1]))
+            self._answers[places] = result.answers.double().numpy()
 
     def sums(self) -> RowSums:
         loss, weight, correct = self._sums
         chosen, labels = self._classes if (self._classes >= 0).all() else (None, None)
-        return RowSums(loss, weight, correct, chosen, labels, self._clusters)
+        return RowSums(loss, weight, correct, chosen, labels, self._clusters, self._answers)
 
 
-def score_of(sums: RowSums, split: str, objective: Objective, decide_by: str) -> Score:
+def score_of(
+    sums: RowSums,
+    split: str,
+    objective: Objective,
+    decide_by: str,
+    preference: PreferenceSpec | None = None,
+) -> Score:
     """Turn row sums into metrics with their errors. `decide_by` names the metric whose
-    cost is kept a row."""
+    cost is kept a row.
+
+    Args:
+        preference: of the candidate, where its rows are pairs or judged answers.
+    """
+    told: dict[str, float] = {}
+    if sums.answers is not None:
+        told = preference_metrics(sums.answers, sums.clusters)
+        sums = replace(sums, loss=preference_losses(sums.answers, preference or PreferenceSpec()))
     metrics = _with_error("loss", sums.loss, sums) | _with_error(objective.metric, sums.correct, sums)
     if objective.metric == "token_accuracy":
         metrics["perplexity"] = float(np.exp(min(metrics["loss"], 700.0)))
         metrics["perplexity_se"] = metrics["perplexity"] * metrics["loss_se"]
     if sums.chosen is not None and sums.labels is not None:
         metrics |= class_metrics(sums.chosen, sums.labels)
+    metrics |= told
     per_row = np.maximum(sums.weight, 1)
     costs = sums.loss / per_row if decide_by.endswith("loss") else 1 - sums.correct / per_row
     return Score(split, metrics, tuple(costs.tolist()), tuple(sums.weight.tolist()), sums.clusters)
 
 
-def fingerprint(rows: Sequence[Row]) -> str:
+def fingerprint(examples: Sequence[Example]) -> str:
     """Short text that is equal for equal rows in the same order: scores of them can be
     compared in pairs."""
     digest = hashlib.blake2b(digest_size=12)
-    for row in rows:
-        for ids in (row.input_ids, row.labels):
+    for example in examples:
+        if isinstance(example, Judged):
+            digest.update(b"good" if example.good else b"bad")
+        for ids in (ids for row in example.sides for ids in (row.input_ids, row.labels)):
             digest.update(len(ids).to_bytes(8, "little"))
             digest.update(np.ascontiguousarray(ids, dtype=np.int64).tobytes())
     return digest.hexdigest()
@@ -102,7 +127,7 @@ def _with_error(name: str, values: np.ndarray, sums: RowSums) -> dict[str, float
 def row_sums(
     packed: PackedModel,
     objective: Objective,
-    rows: Sequence[Row],
+    rows: Sequence[Example],
     trials: Sequence[str],
     *,
     task: Task,
@@ -122,12 +147,12 @@ def row_sums(
     workers = workers or Workers(packed.device, 1)
     names = list(trials) or [""]
     tables = {name: RowTable(rows) for name in names}
-    order = sorted(range(len(rows)), key=lambda i: len(rows[i].input_ids))
+    order = sorted(range(len(rows)), key=lambda i: padded_tokens(rows[i]))
 
     @torch.no_grad()
     def score(chosen: Sequence[int]) -> tuple[RowLosses, Tensor]:
-        size = len(chosen)
         batch = collate([rows[i] for i in chosen] * len(names), pad_id, task).to(packed.device)
+        size = len(batch.labels) // len(names)
         segments = tuple(Segment(trial, k * size, (k + 1) * size) for k, trial in enumerate(trials))
         with packed.route(Routing(segments)) as model:
             return objective.rows(model, batch), batch.on_host.labels
@@ -145,16 +170,19 @@ def row_sums(
 
 def on_host(result: RowLosses) -> RowLosses:
     """Read whole, all at once: each copy makes the host wait for the device."""
-    parts = [result.loss, result.weight, result.correct]
-    return RowLosses(*fetch(parts if result.chosen is None else [*parts, result.chosen]))
+    names = ("loss", "weight", "correct", "chosen", "answers")
+    parts = {name: part for name in names if (part := getattr(result, name)) is not None}
+    return RowLosses(**dict(zip(parts, fetch(list(parts.values())), strict=True)))
 
 
-def _passes(order: Sequence[int], rows: Sequence[Row], names: int, token_budget: int) -> list[list[int]]:
+def _passes(
+    order: Sequence[int], rows: Sequence[Example], names: int, token_budget: int
+) -> list[list[int]]:
     """Cut rows (shortest first) into batches of at most the budget, one row at least."""
     passes: list[list[int]] = []
     current: list[int] = []
     for i in order:
-        if current and (len(current) + 1) * len(rows[i].input_ids) * names > token_budget:
+        if current and (len(current) + 1) * padded_tokens(rows[i]) * names > token_budget:
             passes.append(current)
             current = []
         current.append(i)

@@ -8,12 +8,13 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from loraloom.data.rows import sides_of
 from loraloom.records import Task
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from loraloom.data.rows import Encoded, Row
+    from loraloom.data.rows import Encoded, Example
 
 PERCENTILES = (10, 25, 50, 60, 70, 80, 90, 95, 99)
 
@@ -137,22 +138,27 @@ def assumed_data(task: Task) -> DataFacts:
     )
 
 
-def _lengths(rows: Sequence[Row], task: Task) -> np.ndarray[tuple[int], np.dtype[np.int64]]:
+def _lengths(rows: Sequence[Example], task: Task) -> np.ndarray[tuple[int], np.dtype[np.int64]]:
     sizes = [
         max(len(row.input_ids), len(row.labels)) if task == "seq2seq_lm" else len(row.input_ids)
-        for row in rows
+        for row in sides_of(rows)
     ]
     return np.array(sizes, dtype=np.int64)
 
 
-def _tokens(rows: Sequence[Row], task: Task) -> int:
-    return sum(len(row.input_ids) + (len(row.labels) if task == "seq2seq_lm" else 0) for row in rows)
+def _tokens(rows: Sequence[Example], task: Task) -> int:
+    return sum(
+        len(row.input_ids) + (len(row.labels) if task == "seq2seq_lm" else 0) for row in sides_of(rows)
+    )
 
 
-def _label_counts(rows: Sequence[Row], classes: int) -> tuple[int, ...]:
-    labels = np.array([int(row.labels[0]) for row in rows], dtype=np.int64)
+def _label_counts(rows: Sequence[Example], classes: int) -> tuple[int, ...]:
+    labels = np.array([int(row.labels[0]) for row in sides_of(rows)], dtype=np.int64)
     return tuple(int(count) for count in np.bincount(labels, minlength=classes))
 
 
-def _repeated(rows: Sequence[Row]) -> int:
-    return len(rows) - len({(bytes(row.input_ids), bytes(row.labels)) for row in rows})
+def _repeated(rows: Sequence[Example]) -> int:
+    different = {
+        tuple((bytes(side.input_ids), bytes(side.labels)) for side in row.sides) for row in rows
+    }
+    return len(rows) - len(different)

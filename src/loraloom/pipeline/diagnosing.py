@@ -12,6 +12,7 @@ import numpy as np
 from loraloom.config.asked import Config
 from loraloom.data.contrast import contrast, more_related
 from loraloom.data.encode import Encoded
+from loraloom.data.rows import sides_of
 from loraloom.diagnose.across import across
 from loraloom.diagnose.case import Difference as Cost
 from loraloom.diagnose.data import DataSigns, data_findings
@@ -19,7 +20,7 @@ from loraloom.diagnose.order import ranked
 from loraloom.diagnose.unlike_test import Opened, unlike_test
 from loraloom.pipeline.preflight.stop import stop_ids
 from loraloom.pipeline.prepare import Prepared
-from loraloom.records import EndStatus, Finding, Score, Trial
+from loraloom.records import EndStatus, Finding, Score, Trial, built_as
 from loraloom.search.compare import mean_cost, paired_difference, standard_error
 from loraloom.search.curves import Reading, TrialCurve
 from loraloom.search.exits import leave
@@ -145,9 +146,9 @@ def _ended_share(data: Encoded, tokenizer: Any) -> float | None:
     """Share of training rows whose last supervised token is one that ends a text; None
     where that is not asked of a row."""
     ends = stop_ids(tokenizer)
-    if data.task != "causal_lm" or data.format == "text" or not ends:
+    if built_as(data.task) != "causal_lm" or data.format == "text" or not ends:
         return None
-    return float(np.mean([int(row.labels[row.labels >= 0][-1]) in ends for row in data.train]))
+    return float(np.mean([int(row.labels[row.labels >= 0][-1]) in ends for row in sides_of(data.train)]))
 
 
 def first_remedy(findings: Iterable[Finding]) -> Finding | None:

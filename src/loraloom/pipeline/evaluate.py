@@ -14,6 +14,7 @@ from loraloom.data.batches import collate
 from loraloom.data.encode import Encoded, encode
 from loraloom.data.load import load_table
 from loraloom.data.recognise import recognise
+from loraloom.data.rows import sides_of
 from loraloom.data.split import Splits
 from loraloom.data.split import split as cut_apart
 from loraloom.errors import ConfigError
@@ -102,7 +103,7 @@ def evaluate(
         base.read_with(load_tokenizer(str(folder), trust_remote_code=config.model.trust_remote_code))
     objective = objective_for(data.task, base.model)
     model = base.model.eval() if folder is None else load_peft(folder, base.model).get_base_model()
-    require_embeddings(model, [max(map(int, row.input_ids), default=0) for row in data.train])
+    require_embeddings(model, [max(map(int, row.input_ids), default=0) for row in sides_of(data.train)])
     metric, _ = deciding_metric("auto", data.task)
     score = score_of(_sums(model, base, data, objective), split, objective, metric)
     found = dict(score.metrics)
@@ -258,7 +259,7 @@ def _sums(model: Any, base: Base, data: Encoded, objective: Any) -> RowSums:
 
 def _texts(model: Any, base: Base, data: Encoded, max_new_tokens: int) -> tuple[list[str], list[str]]:
     """What the model writes for each row, and what the row has."""
-    exercises = [exercise(row, data.task) for row in data.train]
+    exercises = [exercise(row.sides[0], data.task) for row in data.train]
     found = written(
         model,
         exercises,

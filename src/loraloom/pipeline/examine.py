@@ -11,6 +11,7 @@ import numpy as np
 
 from loraloom.config import names
 from loraloom.data.encode import Encoded
+from loraloom.data.rows import sides_of
 from loraloom.diagnose.case import Case
 from loraloom.diagnose.order import diagnose
 from loraloom.evals.scoring import RowSums, score_of
@@ -131,7 +132,7 @@ def guess_cost(data: Encoded, decides: str) -> float | None:
     """Cost on validation of always giving the same best answer; None for language models."""
     if data.task != "seq_cls" or not data.validation:
         return None
-    counts = np.bincount([int(row.labels[0]) for row in data.validation])
+    counts = np.bincount([int(row.labels[0]) for row in sides_of(data.validation)])
     shares = counts[counts > 0] / counts.sum()
     return (
         float(-(shares * np.log(shares)).sum()) if decides.endswith("loss") else float(1 - shares.max())

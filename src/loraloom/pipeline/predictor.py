@@ -13,7 +13,7 @@ from loraloom.data.classes import Known
 from loraloom.data.encode import encode
 from loraloom.data.gaps import BLANK, filled, recognise_unanswered
 from loraloom.data.recognise import Recognised, check
-from loraloom.data.rows import Row
+from loraloom.data.rows import Row, sides_of
 from loraloom.data.split import Splits
 from loraloom.data.table import Table
 from loraloom.data.tokens import document_end, frame_of
@@ -86,8 +86,9 @@ class Reader:
         if self.longest is not None:
             data = data.cut(self.longest[0])
             cut = data.report["train"].cut
-        prompts = () if self.task == "seq_cls" else tuple(map(self._prompt, data.train))
-        return Reading(data.train, prompts, data.notes, cut, silent)
+        rows = sides_of(data.train)
+        prompts = () if self.task == "seq_cls" else tuple(map(self._prompt, rows))
+        return Reading(rows, prompts, data.notes, cut, silent)
 
     def _prompt(self, row: Row) -> tuple[int, ...]:
         """What comes before the answer; of a plain text all of it but the end of the document."""

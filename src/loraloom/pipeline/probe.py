@@ -10,7 +10,7 @@ from functools import cache
 from statistics import fmean
 
 from loraloom.config.asked import Config
-from loraloom.data.rows import Row
+from loraloom.data.rows import Example
 from loraloom.errors import MemoryBudgetError
 from loraloom.evals.objective import objective_for
 from loraloom.facts.speed import cores_share_now
@@ -140,9 +140,9 @@ def _usual_tokens(prepared: Prepared) -> float:
     """Tokens of one candidate's micro-batch, on average over all training rows."""
     rows = prepared.data.train
     micro = min(prepared.plan.settings.micro_batch, len(rows))
-    return micro * sum(len(row.input_ids) for row in rows) / len(rows)
+    return micro * sum(len(row) for row in rows) / len(rows)
 
 
-def _spread(rows: Sequence[Row], count: int) -> tuple[Row, ...]:
+def _spread(rows: Sequence[Example], count: int) -> tuple[Example, ...]:
     """At most `count` rows, evenly from the first to the last."""
     return tuple(rows[:: -(-len(rows) // count)]) if rows else ()

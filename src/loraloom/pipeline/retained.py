@@ -10,6 +10,7 @@ from loraloom.config.asked import Config
 from loraloom.data.encode import Encoded, Row, encode
 from loraloom.data.load import load_table
 from loraloom.data.recognise import recognise
+from loraloom.data.rows import sides_of
 from loraloom.data.split import Splits
 from loraloom.errors import ConfigError
 
@@ -35,4 +36,5 @@ def retained_rows(config: Config, data: Encoded, tokenizer: Any, max_length: int
     table = load_table(config.data.retain, max_rows=RETAIN_ROWS, seed=config.training.seed)
     asked = replace(config.data, train=config.data.retain, learn="auto")
     recognised = recognise(table, asked, data.task, encoder_decoder=data.task == "seq2seq_lm")
-    return encode(Splits(table), recognised, tokenizer, data.task).cut(max_length).train[:RETAIN_ROWS]
+    rows = encode(Splits(table), recognised, tokenizer, data.task).cut(max_length).train
+    return sides_of(rows[:RETAIN_ROWS])

@@ -25,7 +25,8 @@ def show_samples(bench: Workbench, log: RunLog) -> None:
     if task == "seq_cls":
         return
     rows = prepared.data.validation or prepared.data.train
-    exercises = [exercise(rows[i * len(rows) // SAMPLES], task) for i in range(min(SAMPLES, len(rows)))]
+    shown = [rows[i * len(rows) // SAMPLES] for i in range(min(SAMPLES, len(rows)))]
+    exercises = [exercise(one.sides[0], task) for one in shown]
     sources = (
         lambda: share_copy(base.model).eval(),
         lambda: load_peft(log.folder.best, share_copy(base.model, own_biases=True)),

@@ -16,7 +16,7 @@ from safetensors import SafetensorError
 
 from loraloom.config import names
 from loraloom.data.batches import collate
-from loraloom.data.encode import Row
+from loraloom.data.rows import Example
 from loraloom.errors import StoreError
 from loraloom.evals.objective import Objective, objective_for
 from loraloom.evals.scoring import RowSums, score_of
@@ -100,17 +100,17 @@ class Workbench:
     # -- scoring
     # -------------------------------------------------------------------------------------------------
 
-    def sums(self, rows: Sequence[Row], trials: Sequence[str]) -> dict[str, RowSums]:
+    def sums(self, rows: Sequence[Example], trials: Sequence[str]) -> dict[str, RowSums]:
         """Losses of rows under candidates that sit in the pack; under the bare base, as
         "", where none is named."""
         return self.trainer.row_sums(rows, trials)
 
-    def score_base(self, rows: Sequence[Row], split: str) -> Score:
+    def score_base(self, rows: Sequence[Example], split: str) -> Score:
         """The bare base on a split."""
         return score_of(self.sums(rows, [])[""], split, self.objective, self.metric)
 
     def score_saved(
-        self, saved: Sequence[tuple[Candidate, Path]], rows: Sequence[Row], split: str
+        self, saved: Sequence[tuple[Candidate, Path]], rows: Sequence[Example], split: str
     ) -> dict[str, Score]:
         """Read saved adapters back from their folders and score them together on a split."""
         with self.seated(saved):

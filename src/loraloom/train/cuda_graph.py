@@ -198,7 +198,7 @@ class PassGraphs:
         """None for a pass that has what graphs do not, or would need too much padding."""
         targets_BT = self.objective.targets(one.batch)
         count = 0 if targets_BT is None else int((targets_BT != IGNORED).sum())
-        if one.noises or (targets_BT is not None and not count):
+        if one.noises or one.batch.examples or (targets_BT is not None and not count):
             return None
         rows, tokens = one.batch.input_ids.shape
         answer = one.batch.labels.shape[1] if self.longest[1] else 0

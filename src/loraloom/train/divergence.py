@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from loraloom.data.encode import Row
+from loraloom.data.rows import Example
 from loraloom.evals.objective import Objective
 from loraloom.lora.arena import Arena
 from loraloom.lora.neftune import noisy_embeddings
@@ -40,7 +40,13 @@ class DivergenceWatch:
     """
 
     def __init__(
-        self, packed: PackedModel, objective: Objective, rows: Sequence[Row], *, pad_id: int, task: Task
+        self,
+        packed: PackedModel,
+        objective: Objective,
+        rows: Sequence[Example],
+        *,
+        pad_id: int,
+        task: Task,
     ) -> None:
         self.packed = packed
         self.objective = objective

@@ -19,7 +19,7 @@ import torch
 from torch import Tensor
 
 from loraloom.data.batches import Numbers, next_passes, supervised
-from loraloom.data.encode import Row
+from loraloom.data.rows import Example, Row, padded_tokens
 from loraloom.errors import ModelError, RunError
 from loraloom.evals.neighbours import refuse_seen_neighbours
 from loraloom.evals.objective import Objective
@@ -66,12 +66,12 @@ class PackTrainer:
     def __init__(
         self,
         packed: PackedModel,
-        rows: Sequence[Row],
+        rows: Sequence[Example],
         objective: Objective,
         *,
         task: Task,
         pad_id: int,
-        validation: Sequence[Row] = (),
+        validation: Sequence[Example] = (),
         decide_by: str = "loss",
         token_budget: int = 4096,
         checkpointing: bool | Literal["offload"] = False,
@@ -90,9 +90,12 @@ class PackTrainer:
         self.decide_by = decide_by
         self.token_budget = token_budget
         self.clock = clock
-        self.lengths = [len(row.input_ids) for row in rows]
+        self.lengths = [padded_tokens(row) for row in rows]
         # Rows of another kind stand on their own: they have no part in what a window is divided by.
-        self.weights = [supervised(row, task) if row.loss == "nll" else 0 for row in rows]
+        alone = [isinstance(row, Row) and row.loss != "nll" for row in rows]
+        self.weights = [
+            0 if one else supervised(row, task) for row, one in zip(rows, alone, strict=True)
+        ]
         self.order_of = order_of or shuffled(self.lengths)
         self.seats: dict[str, Seat] = {}
         self.shelf = Shelf()
@@ -122,7 +125,8 @@ class PackTrainer:
             return None
         if self.packed.host_inputs is not None:
             return None
-        answer = max(len(row.labels) for row in self.rows) if self.task == "seq2seq_lm" else 0
+        sides = (side for row in self.rows for side in row.sides)
+        answer = max(len(side.labels) for side in sides) if self.task == "seq2seq_lm" else 0
         return PassGraphs(self.packed, self.objective, self.pad_id, (max(self.lengths), answer))
 
     # -- who sits in the pack ---------------------------------------------------------------------------
@@ -296,9 +300,9 @@ class PackTrainer:
             losses = self.graphs.run(one, lambda one: self._through(one, group), fresh=fresh)
             self._note_memory(group)
         lengths = one.batch.attention_mask.sum(1)
-        for seat, segment in zip(group, one.routing.segments, strict=True):
+        for seat, segment, span in zip(group, one.routing.segments, one.spans, strict=True):
             tokens = int(lengths[segment.start : segment.stop].sum())
-            seat.pass_losses = losses[segment.start : segment.stop]
+            seat.pass_losses = losses[span]
             seat.tokens += tokens
             seat.window_tokens += tokens
             seat.micro += 1
@@ -396,7 +400,7 @@ class PackTrainer:
         return [seat.id for seat in self.seats.values() if seat.step >= seat.planned_steps]
 
     def evaluate(
-        self, trials: Sequence[str], split: str = "validation", rows: Sequence[Row] | None = None
+        self, trials: Sequence[str], split: str = "validation", rows: Sequence[Example] | None = None
     ) -> dict[str, Score]:
         """Score candidates on a split in shared passes; on validation, remember each one's best
         weights."""
@@ -404,7 +408,8 @@ class PackTrainer:
         sums = self.row_sums(chosen, trials, workers=self.workers)
         scores: dict[str, Score] = {}
         for trial in trials:
-            score = score_of(sums[trial], split, self.objective, self.decide_by)
+            formed = self.seats[trial].candidate.training.preference
+            score = score_of(sums[trial], split, self.objective, self.decide_by, formed)
             scores[trial] = score
             if rows is None:
                 # Before the best is brought up to date: a reading compares the two.
@@ -414,7 +419,7 @@ class PackTrainer:
         return scores
 
     def row_sums(
-        self, rows: Sequence[Row], trials: Sequence[str], *, workers: Workers | None = None
+        self, rows: Sequence[Example], trials: Sequence[str], *, workers: Workers | None = None
     ) -> dict[str, RowSums]:
         """Row sums of adapters in the pack, or with none of the bare base under the key ""; as
         `evals.scoring.row_sums`, and with less at a time when memory runs out."""
@@ -433,5 +438,5 @@ class PackTrainer:
             self._notes.append(note)
 
         budget = EVALUATION_FACTOR * self.token_budget
-        longest = max((len(row.input_ids) for row in rows), default=0)
+        longest = max((padded_tokens(row) for row in rows), default=0)
         return score_with_less(score, trials, budget, longest=longest, failed=failed)

@@ -15,10 +15,10 @@ from typing import Any, cast
 import torch
 from torch import Tensor
 
-from loraloom.data.encode import Row
+from loraloom.data.rows import Example
 from loraloom.diagnose.signals import Signals
 from loraloom.errors import RunError
-from loraloom.records import AdapterSpec, Candidate, Score, TrainingSpec
+from loraloom.records import AdapterSpec, Candidate, PreferenceSpec, Score, TrainingSpec
 from loraloom.train.seat import Seat
 
 COUNTERS = (
@@ -27,6 +27,7 @@ COUNTERS = (
     "micro",
     "window_loss",
     "window_tokens",
+    "window_kl",
     "nonfinite",
     "wild",
     "bad_layer",
@@ -63,10 +64,13 @@ def candidate_of(plain: Mapping[str, Any]) -> Candidate:
     adapter = dict(made["adapter"])
     for name in ("target_modules", "modules_to_save"):
         adapter[name] = tuple(adapter[name])
+    training = dict(made["training"])
+    if formed := training.get("preference"):
+        training["preference"] = PreferenceSpec(**params_of_plain(formed))
     return Candidate(
         made["id"],
         AdapterSpec(**adapter),
-        TrainingSpec(**made["training"]),
+        TrainingSpec(**training),
         params_of_plain(made["params"]),
         made.get("start"),
     )
@@ -114,7 +118,8 @@ def restore_seat(
         {n.removeprefix(prefix): t for n, t in tensors.items() if n.startswith(prefix)}
     )
     for name in COUNTERS:
-        setattr(seat, name, plain[name])
+        # One that this release has added is not in what an earlier one kept.
+        setattr(seat, name, plain.get(name, getattr(seat, name)))
     seat.signals = Signals.from_plain(plain["signals"])
     if plain["best"] is not None:
         seat.best = score_of_plain(plain["best"])
@@ -124,9 +129,9 @@ def restore_seat(
     seat.adapter.refresh()
 
 
-def fingerprint(rows: Sequence[Row]) -> int:
+def fingerprint(examples: Sequence[Example]) -> int:
     """A checksum of the training rows: a clock means nothing over other data."""
     mark = 0
-    for row in rows:
+    for row in (row for example in examples for row in example.sides):
         mark = zlib.crc32(row.labels.tobytes(), zlib.crc32(row.input_ids.tobytes(), mark))
     return mark

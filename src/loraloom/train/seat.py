@@ -15,11 +15,12 @@ from loraloom.data.batches import (
     Numbers,
     Order,
     RowOrder,
+    Term,
     collate,
     micro_batches,
     supervised,
 )
-from loraloom.data.encode import Row
+from loraloom.data.rows import Example, Pair, Row
 from loraloom.diagnose.signals import Signals
 from loraloom.evals.cross_entropy import Positions
 from loraloom.lora.adapter_weights import AdapterWeights
@@ -46,6 +47,8 @@ class Seat:
             step.
         window: the micro-batches of the open step; empty between steps.
         window_weight: supervised tokens (or rows) of the whole window: what its losses are divided by.
+        window_kl: how far this candidate has moved from its reference on the window's rows, where its
+            loss asks for that.
         nonfinite: windows whose loss or gradient was not finite; they changed no weight.
         pass_losses: losses of the last pass's rows, each divided as the window asks, on the device; read
             at the tick's end.
@@ -66,6 +69,7 @@ class Seat:
     window_weight: float = 1.0
     window_loss: float = 0.0
     window_tokens: int = 0
+    window_kl: float = 0.0
     pass_losses: Tensor | None = None
     nonfinite: int = 0
     wild: int = 0
@@ -129,6 +133,7 @@ class Seat:
         self.window = []
         self.window_loss = 0.0
         self.window_tokens = 0
+        self.window_kl = 0.0
 
     def keep_best(self, score: Score, decide_by: str) -> None:
         """Remember the present weights if no score so far was as good by the metric `decide_by`."""
@@ -211,7 +216,8 @@ class Pass:
     """One forward and backward pass.
 
     Attributes:
-        shares: [rows], float64: what each row's loss sum is multiplied by.
+        shares: [examples], float64: what the loss sum of each example is multiplied by.
+        spans: the examples of each candidate, in the order of the segments.
         at: where its targets are, once somebody has looked.
     """
 
@@ -220,36 +226,66 @@ class Pass:
     noises: tuple[Noise, ...]
     shares: Tensor
     at: Positions | None = None
+    spans: tuple[slice, ...] = ()
 
 
 def assemble(
-    group: Sequence[Seat], micro: Mapping[str, Numbers], rows: Sequence[Row], pad_id: int, task: Task
+    group: Sequence[Seat],
+    micro: Mapping[str, Numbers],
+    examples: Sequence[Example],
+    pad_id: int,
+    task: Task,
 ) -> Pass:
     """The pass of these candidates' micro-batches, each one's rows beside each other.
 
     Args:
-        micro: row numbers of each candidate's micro-batch.
+        micro: numbers of the examples in each candidate's micro-batch.
     """
-    batch = collate([rows[i] for seat in group for i in micro[seat.id]], pad_id, task)
+    chosen: list[Example] = []
     segments: list[Segment] = []
     noises: list[Noise] = []
     shares: list[float] = []
+    terms: list[Term] = []
+    spans: list[slice] = []
     start = 0
     for seat in group:
-        own = micro[seat.id]
-        stop = start + len(own)
+        own = [examples[i] for i in micro[seat.id]]
+        lengths = tuple(len(row) for one in own for row in one.sides)
+        stop = start + len(lengths)
         segments.append(Segment(seat.id, start, stop, seat.micro_seed))
         if alpha := seat.candidate.training.neftune_noise_alpha:
-            lengths = tuple(len(rows[i].input_ids) for i in own)
             noises.append(Noise(start, stop, alpha, seat.micro_seed, lengths))
-        shares += [_share(seat, rows[i], task) for i in own]
+        shares += [_share(seat, one, task) for one in own]
+        terms += _terms(seat, own, examples)
+        spans.append(slice(len(chosen), len(chosen) + len(own)))
+        chosen += own
         start = stop
-    routing = Routing(tuple(segments), training=True)
-    return Pass(batch, routing, tuple(noises), torch.tensor(shares, dtype=torch.float64))
+    return Pass(
+        collate(chosen, pad_id, task, terms),
+        Routing(tuple(segments), training=True),
+        tuple(noises),
+        torch.tensor(shares, dtype=torch.float64),
+        spans=tuple(spans),
+    )
 
 
-def _share(seat: Seat, row: Row, task: Task) -> float:
-    """What the sum of a row's token losses is multiplied by."""
-    if row.loss == "nll":
+def _share(seat: Seat, example: Example, task: Task) -> float:
+    """What the sum of an example's token losses is multiplied by."""
+    if not isinstance(example, Row) or example.loss == "nll":
         return 1 / seat.window_weight
-    return row.weight / supervised(row, task)
+    return example.weight / supervised(example, task)
+
+
+def _terms(seat: Seat, own: Sequence[Example], examples: Sequence[Example]) -> list[Term]:
+    """What is formed of each of its pairs or judged answers in a pass; none for rows."""
+    spec = seat.candidate.training.preference
+    if spec is None:
+        return []
+    window = [examples[i] for micro in seat.window for i in micro]
+    # The prompt's tokens are learnt too by orpo, as in TRL; nothing predicts the first.
+    taught = sum(
+        len(one.chosen) - 1 if "orpo" in spec.loss_type else one.chosen.supervised
+        for one in window
+        if isinstance(one, Pair)
+    )
+    return [Term(spec, len(window) / max(1, taught), seat.window_kl)] * len(own)

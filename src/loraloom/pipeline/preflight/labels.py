@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from loraloom.data.encode import Encoded, encode
-from loraloom.data.rows import IGNORED
+from loraloom.data.rows import IGNORED, sides_of
 from loraloom.data.split import Splits
 from loraloom.data.table import Table
 from loraloom.errors import DataError
@@ -70,7 +70,7 @@ def _empty(subject: Subject, split: str, count: int) -> CheckResult:
             cause="there is a prompt and no answer, so that nothing is learnt from it",
             command=f"show it: {_show(table, first)}; then complete or remove it",
         )
-    prompt = min(int((row.labels != IGNORED).argmax()) for row in alone.train)
+    prompt = min(int((row.labels != IGNORED).argmax()) for row in sides_of(alone.train))
     return CheckResult(
         NAME,
         "fail",

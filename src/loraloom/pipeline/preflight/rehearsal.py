@@ -20,7 +20,8 @@ import psutil
 import torch
 
 from loraloom.data.batches import Numbers
-from loraloom.data.encode import Encoded, Row
+from loraloom.data.encode import Encoded
+from loraloom.data.rows import Example, padded_tokens
 from loraloom.evals.objective import objective_for
 from loraloom.evals.scoring import EVALUATION_FACTOR
 from loraloom.lora.arena import Arena, Entry
@@ -139,7 +140,7 @@ def _run(
     base: Base,
     plan: Plan,
     data: Encoded,
-    chosen: Sequence[Row],
+    chosen: Sequence[Example],
     beside: int,
     found: _Passes,
     peak: Peak,
@@ -241,9 +242,15 @@ def _silent(arena: Arena) -> list[Entry]:
     return [entry for entry, any_moved in zip(arena.entries, moved, strict=True) if not any_moved]
 
 
-def _longest(rows: Sequence[Row], count: int) -> tuple[Row, ...]:
+def _longest(examples: Sequence[Example], count: int) -> tuple[Example, ...]:
     """The `count` longest rows."""
-    return tuple(sorted(rows, key=lambda row: (len(row), len(row.labels)), reverse=True)[:count])
+    return tuple(
+        sorted(
+            examples,
+            key=lambda one: (padded_tokens(one), max(len(side.labels) for side in one.sides)),
+            reverse=True,
+        )[:count]
+    )
 
 
 def _state_bytes(plan: Plan) -> int:

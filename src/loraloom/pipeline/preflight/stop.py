@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from typing import Any
 
 from loraloom.data.encode import Row
-from loraloom.data.rows import IGNORED
+from loraloom.data.rows import IGNORED, sides_of
 from loraloom.pipeline.preflight.result import CheckResult
 from loraloom.pipeline.preflight.subject import Subject
 
@@ -35,9 +35,9 @@ def inspect(subject: Subject) -> CheckResult:
             "raw text, and the tokenizer has no end of text: generation ends at a limit of length",
         )
     names = ", ".join(
-        sorted({str(subject.tokenizer.decode([_last(row)])) for row in whole.train[:NAMED]})
+        sorted({str(subject.tokenizer.decode([_last(row)])) for row in sides_of(whole.train[:NAMED])})
     )
-    open_rows = _without_end(whole.train, ends)
+    open_rows = _without_end(sides_of(whole.train), ends)
     if open_rows:
         return CheckResult(
             NAME,
@@ -50,7 +50,7 @@ def inspect(subject: Subject) -> CheckResult:
             cause=_cause(subject, names),
             command=_command(subject),
         )
-    kept = len(data.train) - _without_end(data.train, ends)
+    kept = len(data.train) - _without_end(sides_of(data.train), ends)
     if not kept and data.format != "text":
         return CheckResult(
             NAME,

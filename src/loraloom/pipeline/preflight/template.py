@@ -159,9 +159,8 @@ def _conversation(subject: Subject, table: Table, index: int) -> Iterator[Prompt
 def _plain(subject: Subject, table: Table) -> Iterator[Prompt]:
     """Rows that no template renders: what the tokenizer makes of the input alone."""
     try:
-        row, *_ = encode(
-            Splits(table), subject.recognised, subject.tokenizer, subject.recognised.task
-        ).train
+        encoded = encode(Splits(table), subject.recognised, subject.tokenizer, subject.recognised.task)
+        row = encoded.train[0].sides[0]
     except DataError:  # a row without anything to learn is told of by another check
         return
     form = subject.recognised.format

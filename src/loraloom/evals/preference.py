@@ -1,0 +1,163 @@
+"""Learning to choose between answers: log-probabilities of both sides, and what is formed of them.
+
+Minus a row's loss in `CausalObjective` is the log-probability of its answer, with gradient; all else is
+arithmetic on a few numbers a pair (`evals.preference_losses`). Candidates of one pack may differ in loss
+and beta, and share the reference.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from itertools import groupby
+from typing import Any, Protocol
+
+import torch
+from torch import Tensor
+
+from loraloom.data.batches import Batch, Term
+from loraloom.data.rows import IGNORED, Judged, Row
+from loraloom.evals.cross_entropy import Positions, losses_at
+from loraloom.evals.objective import CausalObjective, RowLosses
+from loraloom.evals.preference_losses import Answers, Compared, kto, pair_loss
+from loraloom.lora.transfer import send
+
+METRIC = "reward_accuracy"
+
+
+class Reference(Protocol):
+    """What candidates are held against."""
+
+    def of(self, rows: Sequence[Row]) -> Tensor:
+        """Log-probability of each row's supervised tokens [R], float64, on the host."""
+        ...
+
+
+class PreferenceObjective(CausalObjective):
+    """Losses of pairs of answers, or of answers that are judged one by one. Rows that stand alone have
+    the loss of a language model.
+
+    Args:
+        model: the base, before any layer is wrapped.
+        reference: what candidates are held against.
+        bare: whether the model runs as the reference itself just now: then every log-ratio is 0.
+        by_likelihood: right is an answer that is likelier a token than the other one, where no
+            candidate's loss has a reference in it; else one whose log-ratio is larger.
+    """
+
+    metric = METRIC
+
+    def __init__(
+        self,
+        model: Any,
+        reference: Reference,
+        *,
+        bare: Callable[[], bool] = lambda: False,
+        by_likelihood: bool = False,
+    ) -> None:
+        super().__init__(model)
+        self.reference = reference
+        self.bare = bare
+        self.by_likelihood = by_likelihood
+
+    def targets(self, batch: Batch) -> Tensor:
+        """As of a language model, and the prompt of the chosen side where it is learnt too (`orpo`)."""
+        targets_BT = super().targets(batch)
+        chosen = [2 * place for place, term in enumerate(batch.terms) if "orpo" in term.spec.loss_type]
+        if not chosen:
+            return targets_BT
+        tokens_BT = batch.input_ids.masked_fill(~batch.attention_mask, IGNORED)[:, 1:]
+        targets_BT = targets_BT.clone()
+        targets_BT[chosen] = tokens_BT[chosen]
+        return targets_BT
+
+    def rows(self, model: Any, batch: Batch, at: Positions | None = None) -> RowLosses:
+        """One of each example of the batch: its loss, 1 for its weight, whether it was right (a half
+        where nothing tells), and in `answers` its sides."""
+        if not batch.examples:
+            return super().rows(model, batch, at)
+        host = batch.on_host
+        device = batch.labels.device
+        at = Positions.of(self.targets(host), device) if at is None else at
+        losses_N, _ = losses_at(model, self.form, {"input_ids": batch.input_ids}, at)
+        answers_BT = host.labels[:, 1:] != IGNORED
+        nothing_B = losses_N.new_zeros(len(batch.labels))
+        # The prompt's tokens count in the likelihood of the whole alone.
+        own_N = batch.labels[:, 1:][at.rows_N, at.columns_N] != IGNORED
+        logp_B = -nothing_B.index_add(0, at.rows_N, losses_N * own_N)
+        nll_B = nothing_B.index_add(0, at.rows_N, losses_N)
+        if self.bare():
+            reference_B = logp_B.detach()
+        else:
+            known_B = self.reference.of([side for one in batch.examples for side in one.sides])
+            reference_B = send(known_B.to(losses_N.dtype), device)
+        tokens_B = send(answers_BT.sum(1).to(losses_N.dtype), device)
+        return self._formed(batch, Answers(logp_B, reference_B, tokens_B), nll_B)
+
+    def _formed(self, batch: Batch, sides: Answers, nll_B: Tensor) -> RowLosses:
+        if isinstance(batch.examples[0], Judged):
+            good = [isinstance(one, Judged) and one.good for one in batch.examples]
+            return self._of_judged(batch, sides, send(torch.tensor(good), nll_B.device))
+        chosen, rejected = (_every(sides, slice(first, None, 2)) for first in (0, 1))
+        pairs = Compared(chosen, rejected, nll_B[0::2])
+        losses = [
+            pair_loss(_scaled(pairs, terms, place), terms[0].spec)
+            for place, terms in _groups(batch.terms)
+        ]
+        difference = pairs.difference
+        if self.by_likelihood:
+            difference = chosen.mean_logp - rejected.mean_logp
+        return RowLosses(
+            torch.cat(losses) if losses else torch.zeros_like(chosen.logp.detach()),
+            torch.ones_like(chosen.tokens),
+            (1 + difference.detach().sign()) / 2,
+            answers=_columns(chosen, rejected),
+        )
+
+    def _of_judged(self, batch: Batch, sides: Answers, good: Tensor) -> RowLosses:
+        losses = [
+            kto(_every(sides, place), good[place], terms[0].kl, terms[0].spec)
+            for place, terms in _groups(batch.terms)
+        ]
+        right = torch.where(good, 1.0, -1.0) * sides.ratio.detach().sign()
+        return RowLosses(
+            torch.cat(losses) if losses else torch.zeros_like(sides.logp.detach()),
+            torch.ones_like(sides.tokens),
+            ((1 + right) / 2).to(sides.tokens.dtype),
+            answers=_columns(_kept(sides, good), _kept(sides, ~good)),
+        )
+
+
+def _groups(terms: Sequence[Term]) -> list[tuple[slice, list[Term]]]:
+    """The examples of each candidate, which stand beside one another."""
+    groups: list[tuple[slice, list[Term]]] = []
+    start = 0
+    for _, same in groupby(terms, key=lambda term: (term.spec, term.kl)):
+        own = list(same)
+        groups.append((slice(start, start + len(own)), own))
+        start += len(own)
+    return groups
+
+
+def _scaled(pairs: Compared, terms: Sequence[Term], place: slice) -> Compared:
+    """The pairs of one candidate, with the likelihood as its window averages it."""
+    scale = torch.tensor([term.per_token for term in terms], dtype=pairs.nll.dtype)
+    nll = pairs.nll[place] * send(scale, pairs.nll.device)
+    return Compared(_every(pairs.chosen, place), _every(pairs.rejected, place), nll)
+
+
+def _every(sides: Answers, place: slice) -> Answers:
+    return Answers(sides.logp[place], sides.reference[place], sides.tokens[place])
+
+
+def _kept(sides: Answers, which: Tensor) -> Answers:
+    """These answers; 0 tokens where there is another one."""
+    nothing = torch.zeros_like(sides.tokens)
+    return Answers(
+        *(torch.where(which, one, nothing) for one in (sides.logp, sides.reference, sides.tokens))
+    )
+
+
+def _columns(chosen: Answers, rejected: Answers) -> Tensor:
+    """[N, 6]: `logp`, `reference` and `tokens` of the chosen side, then of the rejected one."""
+    columns = [one for side in (chosen, rejected) for one in (side.logp, side.reference, side.tokens)]
+    return torch.stack([column.detach() for column in columns], 1)
