@@ -109,3 +109,57 @@ def case(
         signals=replace(made.signals, **(signals or {})),
         **changes,
     )
+
+
+def preferring(
+    values: dict[str, Any] | None = None,
+    *,
+    accuracy: Sequence[float] = (0.6, 0.7, 0.75, 0.78, 0.8, 0.8, 0.8, 0.8),
+    chosen: Sequence[float] = (0.0, 0.01, 0.01, 0.02, 0.02, 0.02, 0.02, 0.02),
+    rejected: Sequence[float] = (0.0, -0.02, -0.04, -0.06, -0.08, -0.09, -0.09, -0.09),
+    margin: float = 4.0,
+    correlation: float = 0.1,
+    losses: Sequence[float] = (),
+    **signals: Any,
+) -> Case:
+    """A run that learns to choose between answers; a healthy one, until something is changed."""
+    made = [
+        replace(
+            reading,
+            metric=right,
+            metric_se=0.03,
+            cost=1 - right,
+            cost_se=0.03,
+            chosen_logratio=up,
+            chosen_logratio_se=0.01,
+            rejected_logratio=down,
+            reward_margin=margin,
+            chosen_tokens=40.0,
+            rejected_tokens=38.0,
+            length_correlation=correlation,
+            length_correlation_se=0.08,
+        )
+        for reading, right, up, down in zip(
+            readings([0.69 - 0.02 * n for n in range(8)], decides="accuracy"),
+            accuracy,
+            chosen,
+            rejected,
+            strict=True,
+        )
+    ]
+    trained = losses or [math.log(2) * (1 - 0.4 * step / STEPS) for step in range(STEPS)]
+    return case(
+        {"preference.beta": 0.1, "preference.loss_type": ("sigmoid",), **(values or {})},
+        {
+            "trace": trace(trained),
+            "readings": made,
+            "train_exact": 0.85,
+            "held_out_exact": 0.8,
+            **signals,
+        },
+        task="preference",
+        decides="reward_accuracy",
+        base_cost=0.5,
+        base_loss=math.log(2),
+        advised={"training.learning_rate": 1e-3, "adapter.r": 8, "preference.beta": 0.1},
+    )

@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import replace
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from sick import STEPS, case, falling, healthy, modules, readings, trace
+from sick import STEPS, case, falling, healthy, modules, preferring, readings, trace
 
 from loraloom.config.keys import keys
 from loraloom.diagnose.case import Case
 from loraloom.diagnose.order import LEVELS, ORDER, diagnose, ranked
 from loraloom.diagnose.rules import RULES
+from loraloom.diagnose.rules.length_hacking import longer_than_base
 from loraloom.records import Finding
 
 FLAT = [2.0 + 0.01 * (-1) ** n for n in range(STEPS)]
@@ -73,6 +75,23 @@ SICK: dict[str, Case] = {
         base_cost=0.9,
     ),
 }
+SICK |= {
+    "preference-not-learnt": preferring(
+        accuracy=[0.5, 0.52, 0.5, 0.49, 0.51, 0.5, 0.5, 0.51],
+        losses=[math.log(2)] * STEPS,
+        train_exact=0.6,
+    ),
+    "beta-too-small": preferring(
+        {"preference.beta": 0.005},
+        chosen=[0.0, 0.0, -0.01, -0.02, -0.03, -0.04, -0.05, -0.06],
+        rejected=[0.0, -0.1, -0.2, -0.4, -0.6, -0.8, -0.9, -1.0],
+        accuracy=[0.7, 0.78, 0.8, 0.8, 0.8, 0.79, 0.79, 0.79],
+        margin=40.0,
+    ),
+    "chosen-falling": preferring(chosen=[0.0, -0.1, -0.2, -0.3, -0.4, -0.5, -0.6, -0.7]),
+    "length-hacking": preferring(correlation=0.7),
+}
+OF_PREFERENCES = ("preference-not-learnt", "beta-too-small", "chosen-falling", "length-hacking")
 
 
 def test_every_rule_has_its_case() -> None:
@@ -390,3 +409,58 @@ def test_findings_stand_in_order_whatever_order_they_come_in(found: list[tuple[s
     made = ranked(Finding(name, level, "s", "e", "n") for name, level in found)  # type: ignore[arg-type]
     places = [(LEVELS.index(one.level), ORDER.index(one.name)) for one in made]
     assert places == sorted(places)
+
+
+def test_a_healthy_choice_between_answers_has_no_fault() -> None:
+    assert diagnose(preferring()) == ()
+
+
+@pytest.mark.parametrize("name", OF_PREFERENCES)
+def test_a_rule_about_preferences_leaves_other_tasks_alone(name: str) -> None:
+    assert RULES[name](replace(SICK[name], task="causal_lm")) is None
+
+
+def test_swapped_sides_are_told_before_a_divergence() -> None:
+    wrong = preferring(accuracy=[0.5, 0.4, 0.3, 0.25, 0.2, 0.2, 0.2, 0.2])
+    found = diagnose(replace(wrong, status="diverged", reason="worse than before training"))
+    assert [one.name for one in found[:2]] == ["preference-not-learnt", "diverged"]
+    assert "swapped" in found[0].symptom and found[0].level == "fault"
+
+
+def test_pairs_that_are_known_by_heart() -> None:
+    flat = [0.5, 0.5, 0.52, 0.51, 0.5, 0.5, 0.49, 0.5]
+    found = diagnose(preferring(accuracy=flat, train_exact=1.0))
+    assert found[0].name == "preference-not-learnt"
+    assert "by heart" in found[0].symptom and found[0].patch == {"training.num_train_epochs": 1.0}
+
+
+def test_chance_on_few_pairs_says_nothing() -> None:
+    sick = SICK["preference-not-learnt"]
+    loose = [replace(reading, metric_se=0.2) for reading in sick.signals.readings]
+    assert (
+        RULES["preference-not-learnt"](replace(sick, signals=replace(sick.signals, readings=loose)))
+        is None
+    )
+
+
+def test_what_helps_against_a_falling_chosen_side_goes_by_what_is_off() -> None:
+    falls = [0.0, -0.05, -0.1, -0.12, -0.15, -0.2, -0.22, -0.25]
+    fast = diagnose(preferring({"training.learning_rate": 3e-3}, chosen=falls))[0]
+    assert (fast.name, fast.level) == ("chosen-falling", "warning")
+    assert fast.patch == {"training.learning_rate": 1e-3}
+    loose = diagnose(preferring(chosen=falls))[0]
+    assert loose.patch == {"preference.beta": pytest.approx(0.3)}
+    held = diagnose(preferring({"preference.beta": 0.5}, chosen=falls))[0]
+    assert held.patch == {"preference.loss_type": ["sigmoid", "sft"]}
+
+
+def test_a_chosen_side_that_has_come_to_rest_does_not_fall() -> None:
+    rests = [-0.1, -0.3, -0.3, -0.2, -0.2, -0.18, -0.17, -0.16]
+    assert diagnose(preferring(chosen=rests)) == ()
+
+
+def test_answers_that_have_grown_are_told() -> None:
+    assert longer_than_base(1.2, 0.01, 16) is None
+    assert longer_than_base(1.5, 0.4, 16) is None, "within its error"
+    found = longer_than_base(1.6, 0.1, 16)
+    assert found is not None and found.name == "length-hacking"

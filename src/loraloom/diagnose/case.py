@@ -75,6 +75,16 @@ class Case:
         return float(self.values[names.LEARNING_RATE])
 
     @property
+    def beta(self) -> float:
+        """Of a preference loss."""
+        return float(self.values[names.BETA])
+
+    @property
+    def loss_types(self) -> tuple[str, ...]:
+        """The preference losses that are summed."""
+        return tuple(self.values.get(names.LOSS_TYPE) or ())
+
+    @property
     def advised_rate(self) -> float | None:
         value = self.advised.get(names.LEARNING_RATE)
         return None if value is None else float(value)

@@ -7,13 +7,15 @@ a checkpoint, an event and run.json can hold it.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, fields
 from itertools import pairwise
 from typing import Any
 
 BUCKETS = 128
 """Points of a trace: a run of up to this many steps is kept step by step, a longer one
 in means of 2, 4, 8, ... steps."""
+
+ANSWERS = ("chosen_", "rejected_", "reward_", "length_")
 
 
 @dataclass
@@ -97,6 +99,21 @@ class Reading:
     """What decides: the loss, or the error rate."""
     gain: float | None = None
     gain_se: float | None = None
+    chosen_logratio: float | None = None
+    chosen_logratio_se: float | None = None
+    rejected_logratio: float | None = None
+    """Of preferred answers: log pi(y) / ref(y) in nats a token, chosen and rejected."""
+    reward_margin: float | None = None
+    """Mean difference of the log-ratios of a pair's whole answers, in nats."""
+    chosen_tokens: float | None = None
+    rejected_tokens: float | None = None
+    length_correlation: float | None = None
+    length_correlation_se: float | None = None
+    """Between a pair's margin and by how many tokens its chosen answer is longer."""
+
+
+OF_ANSWERS = tuple(item.name for item in fields(Reading) if item.name.startswith(ANSWERS))
+"""What a reading takes over of a score on preferred answers, under the score's own names."""
 
 
 @dataclass(frozen=True)

@@ -17,6 +17,8 @@ from loraloom.records import PreferenceSpec
 from loraloom.search.compare import ratio_of_sums
 
 Floats = NDArray[np.float64]
+LEAST_PAIRS = 8
+"""Of fewer a correlation says nothing."""
 SIDES = (slice(0, 3), slice(3, 6))
 """Columns of the chosen and of the rejected side in `RowLosses.answers`."""
 
@@ -46,7 +48,8 @@ def preference_losses(answers: Floats, spec: PreferenceSpec) -> Floats:
 
 def preference_metrics(answers: Floats, clusters: tuple[int, ...]) -> dict[str, float]:
     """`chosen_logratio` and `rejected_logratio` in nats a token, `reward_margin` between them in nats a
-    pair, each with `NAME_se`; `chosen_tokens` and `rejected_tokens`, the means of an answer.
+    pair, each with `NAME_se`; `chosen_tokens` and `rejected_tokens`, the means of an answer;
+    `length_correlation` between a pair's margin and by how many tokens its chosen answer is longer.
 
     The margin of answers that are judged one by one is that of the means of good and bad ones.
     """
@@ -62,12 +65,24 @@ def preference_metrics(answers: Floats, clusters: tuple[int, ...]) -> dict[str, 
         sums.append(ratio)
         counts.append(there)
     if (counts[0] * counts[1]).all():
-        return found | _with_error("reward_margin", sums[0] - sums[1], counts[0], clusters)
+        found |= _with_error("reward_margin", sums[0] - sums[1], counts[0], clusters)
+        return found | _length_correlation(sums[0] - sums[1], answers[:, 2] - answers[:, 5])
     sides = [ratio_of_sums(one, count, clusters) for one, count in zip(sums, counts, strict=True)]
     error = math.hypot(*(side.se for side in sides))
     found["reward_margin"] = sides[0].mean - sides[1].mean
     found["reward_margin_se"] = error if math.isfinite(error) else math.nan
     return found
+
+
+def _length_correlation(margins: Floats, longer: Floats) -> dict[str, float]:
+    """Pearson's, with its standard error (1 - r^2) / sqrt(n - 1); none where either does not vary."""
+    if len(margins) < LEAST_PAIRS or not (margins.std() and longer.std()):
+        return {}
+    found = float(np.corrcoef(margins, longer)[0, 1])
+    return {
+        "length_correlation": found,
+        "length_correlation_se": (1 - found**2) / math.sqrt(len(margins) - 1),
+    }
 
 
 def _columns(side: Answers) -> tuple[torch.Tensor, ...]:

@@ -42,16 +42,15 @@ def may_end(asked: Config, seat: SeatView, status: EndStatus) -> bool:
 
 
 def findings_of_run(
-    prepared: Prepared, trials: Iterable[Trial], metric: str, of_test: Finding | None
+    prepared: Prepared, trials: Iterable[Trial], metric: str, of_run: Iterable[Finding]
 ) -> list[Finding]:
-    """What the data, and the trials together, say. `of_test`: what opening the test has shown."""
+    """What the data, and the trials together, say, beside what was found on the way (`of_run`)."""
     if not prepared.config.diagnose.signals:
         return []
     found = data_findings(
         data_signs(prepared.data, prepared.tokenizer, prepared.facts.model.max_positions)
     )
-    found += [of_test] if of_test else []
-    return ranked([*found, *across(list(trials), metric)])
+    return ranked([*found, *of_run, *across(list(trials), metric)])
 
 
 def opened_test(

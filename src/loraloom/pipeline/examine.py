@@ -32,6 +32,8 @@ PROBE_ROWS = (4, 16)
 PROBE_SHARE = 64
 """One probe row of each split for this many rows trained on: about a hundredth of the training. Where
 that is fewer than the fewest there is no probe; so short a training learns nothing by heart."""
+PROBE_PAIRS = 64
+"""Training pairs whose choice is looked at: a standard error of a share of 0.06 at most."""
 
 
 class Examiner:
@@ -86,6 +88,9 @@ class Examiner:
     def _probe_exact(self, seat: Seat) -> None:
         """How many rows of each split the model now has right in every supervised token."""
         data, (fewest, most) = self.bench.prepared.data, PROBE_ROWS
+        if data.task == "preference":
+            self._probe_pairs(seat)
+            return
         trained = seat.step * seat.candidate.training.per_device_train_batch_size
         count = min(most, trained // PROBE_SHARE)
         if count < fewest:
@@ -95,6 +100,11 @@ class Examiner:
             seat.signals.held_out_exact = exact_share(
                 self.bench.sums(data.validation[:count], [seat.id])[seat.id]
             )
+
+    def _probe_pairs(self, seat: Seat) -> None:
+        """How many training pairs, or judged answers, are told apart; those held out were scored."""
+        rows = self.bench.prepared.data.train[:PROBE_PAIRS]
+        seat.signals.train_exact = exact_share(self.bench.sums(rows, [seat.id])[seat.id])
 
     def _probe_retained(self, seat: Seat) -> None:
         """The loss of the best checkpoint on the rows to retain, against the bare base's."""

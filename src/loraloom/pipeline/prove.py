@@ -10,6 +10,7 @@ from loraloom.errors import RunError, VerificationError
 from loraloom.lora.base import share_copy
 from loraloom.lora.state import load_peft, logits_of
 from loraloom.pipeline.diagnosing import opened_test
+from loraloom.pipeline.drift import measure_drift
 from loraloom.pipeline.initial_adapter import TRIAL as INITIAL
 from loraloom.pipeline.initial_adapter import as_saved
 from loraloom.pipeline.job import Record
@@ -78,9 +79,11 @@ def prove(bench: Workbench, log: RunLog, winner: str, default: str) -> None:
         if split == "test" and log.base_score is not None:
             bases = {"validation": log.base_score, "test": before}
             folder = log.folder.trial_folder(winner)
-            log.of_test = opened_test(data, winner, folder, bases, scores[winner], bench.metric)
+            told = opened_test(data, winner, folder, bases, scores[winner], bench.metric)
+            log.of_run += [told] if told else []
     ship(bench, log, winner)
     show_samples(bench, log)
+    measure_drift(bench, log, winner)
 
 
 def ship(bench: Workbench, log: RunLog, trial: str) -> None:

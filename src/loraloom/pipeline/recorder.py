@@ -151,6 +151,8 @@ class Recorder:
         metrics = {**known.metrics, **(named(ended.best) if ended.best else {})}
         if seat.smoothed_loss is not None:
             metrics["train_loss"] = seat.smoothed_loss
+        if ended.examined and (change := ended.examined.signals.get("retain_change")):
+            metrics["retain_change"], metrics["retain_change_se"] = change
         self._change(
             seat.id,
             status=order.status,

@@ -13,6 +13,7 @@ from loraloom.data.recognise import recognise
 from loraloom.data.rows import sides_of
 from loraloom.data.split import Splits
 from loraloom.errors import ConfigError
+from loraloom.records import Task
 
 RETAIN_ROWS = 64
 """Enough for a standard error of a few hundredths of a nat, and few beside the training."""
@@ -35,6 +36,10 @@ def retained_rows(config: Config, data: Encoded, tokenizer: Any, max_length: int
         )
     table = load_table(config.data.retain, max_rows=RETAIN_ROWS, seed=config.training.seed)
     asked = replace(config.data, train=config.data.retain, learn="auto")
-    recognised = recognise(table, asked, data.task, encoder_decoder=data.task == "seq2seq_lm")
-    rows = encode(Splits(table), recognised, tokenizer, data.task).cut(max_length).train
+    if data.task == "preference":
+        asked = replace(asked, format="auto")
+    # What a model is to keep is what it writes, whatever it learns here.
+    task: Task = "seq2seq_lm" if data.task == "seq2seq_lm" else "causal_lm"
+    recognised = recognise(table, asked, task, encoder_decoder=task == "seq2seq_lm")
+    rows = encode(Splits(table), recognised, tokenizer, task).cut(max_length).train
     return sides_of(rows[:RETAIN_ROWS])

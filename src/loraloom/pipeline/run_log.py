@@ -149,7 +149,7 @@ class RunLog:
             the initial adapter.
         turns: how many times a pack has trained.
         obeyed: commands of the user whose effect is part of the run (`pipeline.obey`).
-        of_test: what the test, once opened, says of the validation split.
+        of_run: findings that are no single candidate's, as they were made.
         resumed: whether the run goes on from a checkpoint.
     """
 
@@ -165,7 +165,7 @@ class RunLog:
         self.turns = 0
         self.obeyed: list[str] = []
         self.base_score: Score | None = None
-        self.of_test: Finding | None = None
+        self.of_run: list[Finding] = []
         self._began = time.monotonic()
         self._named: set[str] = set()
         recorder.index = LiveIndex(default_url(prepared.config.output_dir), self.folder, self._say)
@@ -334,7 +334,7 @@ class RunLog:
         trials = [record.trial for record in self.recorder.records.values()]
         result.status, result.findings = (
             status,
-            findings_of_run(self.prepared, trials, result.metric, self.of_test),
+            findings_of_run(self.prepared, trials, result.metric, self.of_run),
         )
         self.recorder.emit("run_finished", status=status, reason=result.reason)
         self.recorder.write()

@@ -91,6 +91,7 @@ def headline(result: RunResult) -> Headline:
         ),
         *_against_initial(result, best, metric),
         _fact("against the bare base", result, base, result.baseline, metric),
+        *_drift(result, best),
         _fact("against the plan's own setting", result, own, default.metrics if default else {}, metric),
         Fact(
             "parameters trained",
@@ -234,6 +235,21 @@ def _against_initial(result: RunResult, best: Trial, metric: str) -> list[Fact]:
         return []
     found = gain(*_score(best.metrics, metric), *_score(before, metric), result.direction)
     return [_fact(f"against {result.initial['adapter']}", result, found, before, metric)]
+
+
+def _drift(result: RunResult, best: Trial) -> list[Fact]:
+    """What it cost elsewhere: rows to retain, and what it writes beside what it wrote before."""
+    before = result.initial.get("adapter", "the bare base")
+    named = (
+        ("retain_change", "rise of the loss on the rows to retain", "nats a token, over the bare base"),
+        ("written_kl", "drift", f"nats a token from {before}, on what it writes"),
+        ("written_length_ratio", "length of what it writes", f"times that of {before}"),
+    )
+    return [
+        Fact(label, with_error(*_score(best.metrics, name)), note)
+        for name, label, note in named
+        if name in best.metrics
+    ]
 
 
 def _score(metrics: Mapping[str, float], metric: str) -> tuple[float, float]:

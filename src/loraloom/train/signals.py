@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
-from loraloom.diagnose.signals import ModuleUpdate, Reading
+from loraloom.diagnose.signals import OF_ANSWERS, ModuleUpdate, Reading
 from loraloom.facts.groups import group_names
 from loraloom.lora.frozen import dense_weight
 from loraloom.lora.layer import lora_scale
@@ -69,6 +69,7 @@ class Gauge:
                 standard_error(score),
                 None if gain is None else gain.mean,
                 None if gain is None else gain.se,
+                **{name: metrics[name] for name in OF_ANSWERS if name in metrics},
             )
         )
 

@@ -45,6 +45,8 @@ def judge(case: Case) -> Finding | None:
     base = case.base_loss
     if (
         len(readings) < 3
+        # The loss of a preference has no floor: it falls with the margin, long after the choice is made.
+        or case.task == "preference"
         or case.exit
         or case.status != "completed"
         or base is None

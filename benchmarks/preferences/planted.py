@@ -1,0 +1,129 @@
+"""Preference runs with a planted fault, and healthy ones: what each should be told, and is."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import pairs
+from runs import RATE, Values, train_one
+
+TRAIN, HELD_OUT = 320, 120
+TINY = 24
+"""Pairs that are few enough to be learnt by heart."""
+PADDING = (
+    "That is how it is.",
+    "This is what I would say.",
+    "I have looked at it with care.",
+    "There is nothing more to add here.",
+)
+"""Said after an answer, to make it longer and no better."""
+
+
+@dataclass(frozen=True)
+class Planted:
+    """One run.
+
+    Attributes:
+        expected: findings of which the first one has to be one; empty for a healthy run.
+        data: of `Tables`.
+        times: what the plan's own values of these keys are multiplied by.
+    """
+
+    name: str
+    expected: tuple[str, ...]
+    data: str = "intents"
+    values: Mapping[str, Any] = field(default_factory=dict[str, Any])
+    times: Mapping[str, float] = field(default_factory=dict[str, float])
+
+
+BETA, EPOCHS = "preference.beta", "training.num_train_epochs"
+NOT_LEARNT, FALLING = "preference-not-learnt", "chosen-falling"
+SMALL_BETA, LONGER = "beta-too-small", "length-hacking"
+CASES = (
+    Planted("training sides swapped", (NOT_LEARNT,), "intents swapped in training"),
+    Planted("held-out sides swapped", (NOT_LEARNT,), "solutions swapped in validation"),
+    Planted("few pairs by heart", (NOT_LEARNT,), "few at random", {EPOCHS: 40}),
+    Planted("rate / 100", (NOT_LEARNT, "rate-too-low"), times={RATE: 0.01}),
+    Planted("rate / 30, solutions", (NOT_LEARNT, "rate-too-low"), "solutions", times={RATE: 1 / 30}),
+    Planted("rate x 30", (FALLING, "rate-too-high", "diverged"), times={RATE: 30}),
+    Planted("rate x 15, solutions", (FALLING, "rate-too-high"), "solutions", times={RATE: 15}),
+    Planted("beta 0.001", (SMALL_BETA,), values={BETA: 0.001, EPOCHS: 3}),
+    Planted("beta 0.002, solutions", (SMALL_BETA,), "solutions", {BETA: 0.002, EPOCHS: 3}),
+    Planted("chosen padded", (LONGER,), "padded", {EPOCHS: 2}),
+    Planted("healthy intents", ()),
+    Planted("healthy intents, seed 1", (), values={"training.seed": 1}),
+    Planted("healthy solutions", (), "solutions"),
+    Planted("healthy, beta 0.3", (), values={BETA: 0.3}),
+    Planted("healthy, ipo", (), values={"preference.loss_type": ["ipo"]}),
+    Planted("healthy, rate x 2", (), times={RATE: 2}),
+)
+
+
+def tables(shared: Path, work: Path) -> dict[str, Values]:
+    """Files of each data set, by name, as keys of a request."""
+    intents = pairs.intents(shared, "train", TRAIN, 0), pairs.intents(shared, "validate", HELD_OUT, 1)
+    whole = pairs.solutions(shared, TRAIN + HELD_OUT, 0)
+    solutions = whole[:TRAIN], whole[TRAIN:]
+    found = {
+        "intents": intents,
+        "solutions": solutions,
+        "intents swapped in training": (pairs.swapped(intents[0]), intents[1]),
+        "solutions swapped in validation": (solutions[0], pairs.swapped(solutions[1])),
+        "few at random": (at_random(intents[0][:TINY], 0), at_random(intents[1], 1)),
+        "padded": tuple(padded(rows, number) for number, rows in enumerate(intents)),
+    }
+    return {
+        name: {
+            f"data.{split}": pairs.write(work / f"{name.replace(' ', '-')}-{split}.jsonl", rows)
+            for split, rows in zip(("train", "validation"), both, strict=True)
+        }
+        for name, both in found.items()
+    }
+
+
+def at_random(rows: Sequence[pairs.Pair], seed: int) -> list[pairs.Pair]:
+    """Pairs of which every second one or so is swapped: nothing tells the sides apart."""
+    draw = random.Random(seed)
+    return [draw.choice([row, *pairs.swapped([row])]) for row in rows]
+
+
+def padded(rows: Sequence[pairs.Pair], seed: int) -> list[pairs.Pair]:
+    """Two right answers, one of them with more words after it: it is chosen, or, in a fifth of the
+    pairs, it is the other one that is."""
+    draw = random.Random(seed)
+    made: list[pairs.Pair] = []
+    for row in rows:
+        more = " ".join(draw.sample(PADDING, draw.randint(1, len(PADDING))))
+        longer, shorter = f"{row['chosen']}. {more}", row["chosen"]
+        sides = (longer, shorter) if draw.random() > 0.2 else (shorter, longer)
+        made.append(pairs.pair(row["prompt"], *sides))
+    return made
+
+
+def run_all(shared: Path, work: Path, only: str = "") -> list[dict[str, Any]]:
+    """Train every case, and say of each what it was told."""
+    files = tables(shared, work)
+    outcomes: list[dict[str, Any]] = []
+    for case in CASES:
+        if only not in case.name:
+            continue
+        done = train_one(shared, work, case.name, {**files[case.data], **case.values}, case.times)
+        told = [finding for finding in done.findings if finding["level"] != "note"]
+        first = told[0]["name"] if told else None
+        right = first in case.expected if case.expected else first is None
+        outcomes.append(
+            {
+                "name": case.name,
+                "expected": list(case.expected),
+                "right": right,
+                "found": done.findings,
+                "metrics": done.metrics,
+                "cpu_seconds": done.cpu_seconds,
+            }
+        )
+        print(f"{'ok  ' if right else 'MISS'} {case.name}: {first}", flush=True)
+    return outcomes

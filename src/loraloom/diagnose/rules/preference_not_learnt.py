@@ -1,0 +1,83 @@
+"""Which of two answers is the better one was not learnt: a step too small, pairs learnt by heart, or
+sides that are swapped.
+
+A held-out accuracy near a half with a training loss at its first value says that nothing moved; with
+training pairs that are nearly all right, that they were learnt one by one; far below a half, that what
+is chosen here is rejected there.
+"""
+
+from __future__ import annotations
+
+from loraloom.config import names
+from loraloom.diagnose.case import LEAST_STEPS, SIGMAS, Case, word
+from loraloom.diagnose.signals import Reading
+from loraloom.records import Finding
+
+NAME = "preference-not-learnt"
+CHANCE = 0.5
+SWAPPED = 0.4
+"""Held-out accuracy below which the sides must be swapped somewhere, where its error leaves no doubt."""
+UNMOVED = 0.01
+"""Share of the first loss (ln 2 of DPO) within which the training loss has stayed where it was."""
+BY_HEART = 0.9
+"""Accuracy on training pairs."""
+LEAST_SURE = 0.1
+"""Largest standard error of an accuracy that says something."""
+FASTER = 5.0
+
+
+def judge(case: Case) -> Finding | None:
+    best = case.signals.best
+    if case.task != "preference" or best is None or best.metric_se > LEAST_SURE:
+        return None
+    last = case.signals.readings[-1]
+    if last.metric < SWAPPED and last.metric + SIGMAS * last.metric_se < CHANCE:
+        return _swapped(last)
+    if abs(best.metric - CHANCE) > SIGMAS * best.metric_se or case.steps < LEAST_STEPS:
+        return None
+    if (case.signals.train_exact or 0.0) > BY_HEART:
+        return _by_heart(case, best)
+    first, late = case.window(0, 0.1), case.window(0.75, 1)
+    if not late.mean >= (1 - UNMOVED) * first.mean:
+        return None
+    # Far above the advice it is not the size of the steps that is wrong.
+    fast = case.advised_rate is not None and case.rate > FASTER * case.advised_rate
+    read = "read twenty pairs: does anything in them tell the better answer?"
+    return Finding(
+        NAME,
+        "warning",
+        "no preference was learnt: the training loss is where it began",
+        f"held-out accuracy {_accuracy(best)}; training loss {word(first.mean)} at first and"
+        f" {word(late.mean)} late in {case.steps} steps; learning rate {word(case.rate)}",
+        read if fast else f"raise the learning rate to {word(FASTER * case.rate)}; or {read}",
+        {} if fast else case.faster(FASTER),
+    )
+
+
+def _swapped(last: Reading) -> Finding:
+    return Finding(
+        NAME,
+        "fault",
+        "chosen and rejected are swapped in the training rows or in the held-out ones",
+        f"held-out accuracy {_accuracy(last)} at step {last.step}, far below {CHANCE:g}: what was learnt"
+        " is the opposite",
+        "read ten pairs of each file, and swap the columns of the one that is the wrong way round",
+    )
+
+
+def _by_heart(case: Case, best: Reading) -> Finding:
+    few = {names.NUM_TRAIN_EPOCHS: 1.0} if float(case.values[names.NUM_TRAIN_EPOCHS] or 0) > 1 else {}
+    return Finding(
+        NAME,
+        "warning",
+        "the training pairs are known by heart, and what was learnt holds on no other",
+        f"{case.signals.train_exact:.0%} of the probed training pairs are right, and of held-out ones"
+        f" {_accuracy(best)} at best; {case.rows:,} training pairs",
+        "bring more pairs, or train for fewer passes; where pairs contradict one another, no number of"
+        " them helps",
+        few,
+    )
+
+
+def _accuracy(reading: Reading) -> str:
+    return f"{word(reading.metric)} +- {word(reading.metric_se)}"
