@@ -326,20 +326,23 @@ def test_what_nothing_reads_is_named_once_with_its_rows() -> None:
         ),
     ],
 )
-def test_preferences_are_refused(rows: list[dict[str, Any]], words: list[str]) -> None:
+def test_preferences_are_refused_where_answers_are_to_be_learnt(
+    rows: list[dict[str, Any]], words: list[str]
+) -> None:
     with pytest.raises(DataError) as caught:
-        recognise(table(*rows), DataConfig())
+        recognise(table(*rows), DataConfig(), "causal_lm")
     message = str(caught.value)
+    assert "train on the preferences: task: preference" in message
     assert "these rows look like preference data" in message and "\n  next: " in message
     assert all(word in message for word in words), message
 
 
 def test_what_only_resembles_preferences_is_read() -> None:
     pair = {"prompt": "a", "completion": "b"}
-    asked = recognise(table({**pair, "rejected": "c"}), DataConfig(format="prompt_completion"))
-    assert asked.notes == ("not used: `rejected` (1 row)",)
+    for column in ({"rejected": "c"}, {"label": True}):
+        asked = recognise(table({**pair, **column}), DataConfig(format="prompt_completion"))
+        assert asked.notes == (f"not used: `{next(iter(column))}` (1 row)",)
     assert notes({**pair, "rejected": None}) == ""
-    assert notes({**pair, "label": True}) == "not used: `label` (1 row)", "no answer is bad"
     assert notes({**pair, "label": "maths"}, {**pair, "label": "true"}) == "not used: `label` (2 rows)"
     assert (
         recognise(

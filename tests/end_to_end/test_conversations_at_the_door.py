@@ -162,15 +162,18 @@ REFUSED: dict[str, tuple[Row, list[str]]] = {
 
 
 @pytest.mark.parametrize("name", REFUSED)
-def test_preferences_are_refused_by_all_in_the_same_words(
+def test_preferences_are_refused_as_answers_to_learn_by_all_in_the_same_words(
     name: str, world: World, loraloom: Door, tmp_path: Path
 ) -> None:
     row, said = REFUSED[name]
     words = request(world, tmp_path, None, many(row))
+    words = [*words, "--task", "causal_lm"]
     answers = [loraloom(verb, *words) for verb in ("check", "plan", "train")]
     assert [answer.code for answer in answers] == [2, 2, 2]
     assert len({answer.err for answer in answers}) == 1
-    assert all(word in answers[0].err for word in ("look like preference data", *said))
+    assert all(
+        word in answers[0].err for word in ("look like preference data", "task: preference", *said)
+    )
 
 
 def test_prompt_and_completion_are_trained_on_a_chat_model(

@@ -64,6 +64,8 @@ class DataConfig:
         "text",
         "text_label",
         "source_target",
+        "preference",
+        "kto",
     ] = "auto"
     max_length: int | Auto = "auto"
     packing: bool | Auto = "auto"

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -11,6 +11,7 @@ import numpy as np
 from loraloom.data.causal import causal_rows
 from loraloom.data.classes import Classes, Known, classes_of, count_labels, doubtful
 from loraloom.data.forms import source_and_target
+from loraloom.data.preference_rows import preference_rows
 from loraloom.data.recognise import Recognised
 from loraloom.data.rows import (
     IGNORED,
@@ -21,14 +22,13 @@ from loraloom.data.rows import (
     Row,
     SplitReport,
     report_of,
-    sides_of,
     told_apart,
 )
 from loraloom.data.split import Splits, labels_of
 from loraloom.data.table import Table, once
 from loraloom.data.tokens import Frame, Tokenizer, document_end, frame_of, ids_of
 from loraloom.errors import DataError
-from loraloom.records import Task, built_as
+from loraloom.records import Task
 
 __all__ = ["Encoded", "Example", "Judged", "Pair", "Row", "SplitReport", "encode", "preview"]
 
@@ -58,13 +58,13 @@ def encode(
     task = task or recognised.task
     frame = frame_of(tokenizer)
     classes = _classes(splits, recognised, known) if task == "seq_cls" else None
-    rows: dict[str, tuple[Row, ...]] = {}
+    rows: dict[str, tuple[Example, ...]] = {}
     dropped: dict[str, int] = {}
-    causal, found = (
-        causal_rows(splits.tables, recognised, tokenizer) if task == "causal_lm" else ({}, [])
-    )
+    language, found = _language(splits, recognised, tokenizer, task)
     for name, table in splits.tables.items():
-        encoded = causal[name] if causal else _encode_table(table, recognised, tokenizer, frame, classes)
+        encoded = (
+            language[name] if language else _encode_table(table, recognised, tokenizer, frame, classes)
+        )
         # Before rows are dropped: clusters are found by a row's place in the table.
         encoded = _in_clusters(encoded, splits.groups.get(name, ()))
         rows[name] = tuple(row for row in encoded if row.supervised)
@@ -100,11 +100,22 @@ def encode(
         },
         overlaps=tuple(each for each in splits.overlaps if each.kind != "content"),
         notes=once([*_notes(splits, recognised, classes, found), *splits.notes, *alike]),
-        closing=() if task == "causal_lm" else closing,
+        closing=() if language else closing,
     )
 
 
-def _in_clusters(rows: Sequence[Row], groups: Sequence[int]) -> list[Row]:
+def _language(
+    splits: Splits, recognised: Recognised, tokenizer: Tokenizer, task: Task
+) -> tuple[Mapping[str, Sequence[Example]], list[str]]:
+    """The rows of each split that a decoder reads, and notes on them; nothing for other tasks."""
+    if task == "causal_lm":
+        return causal_rows(splits.tables, recognised, tokenizer)
+    if task == "preference":
+        return preference_rows(splits.tables, recognised, tokenizer)
+    return {}, []
+
+
+def _in_clusters(rows: Sequence[Example], groups: Sequence[int]) -> list[Example]:
     """Rows with the number of the group that their row of the table is in; without
     groups, with what they are cut from."""
     owners = [number if row.cluster < 0 else row.cluster for number, row in enumerate(rows)]
@@ -184,34 +195,46 @@ def _notes(
     return once(notes)
 
 
-def preview(encoded: Encoded, tokenizer: Tokenizer, n: int = 3) -> list[list[tuple[str, bool]]]:
+Pieces = list[tuple[str, bool]]
+"""A row in pieces: a text, and whether it is learnt."""
+
+
+def preview(encoded: Encoded, tokenizer: Tokenizer, n: int = 3) -> list[Pieces]:
     """The first `n` training rows as (text of a token, whether it is supervised), for a coloured print.
 
-    The texts of a row join to what the model reads. A class or a target follows as
-    supervised pieces of its own.
+    The texts of a row join to what the model reads. A class or a target follows as supervised pieces of
+    its own. The answers of a pair stand behind their prompt, each with the name of its side.
     """
-    shown: list[list[tuple[str, bool]]] = []
-    for row in sides_of(encoded.train)[:n]:
-        ids = row.input_ids.tolist()
-        if built_as(encoded.task) == "causal_lm":
-            marks = (row.labels != -100).tolist()
-            shown.append(list(zip(_pieces(ids, tokenizer), marks, strict=True)))
-            continue
-        if encoded.task == "seq_cls":
-            answer = (
-                [encoded.label_names[int(row.labels[0])]]
-                if encoded.label_names
-                else [str(row.labels[0])]
-            )
-        else:
-            answer = _pieces(row.labels.tolist(), tokenizer)
-        shown.append(
-            [
-                *((piece, False) for piece in _pieces(ids, tokenizer)),
-                *((piece, True) for piece in answer),
-            ]
-        )
-    return shown
+    return [_shown(example, encoded, tokenizer) for example in encoded.train[:n]]
+
+
+def _shown(example: Example, encoded: Encoded, tokenizer: Tokenizer) -> Pieces:
+    if isinstance(example, Pair):
+        return _answers(example.sides, ("chosen", "rejected"), tokenizer)
+    if isinstance(example, Judged):
+        return _answers(example.sides, ("good" if example.good else "bad",), tokenizer)
+    pieces = _pieces(example.input_ids.tolist(), tokenizer)
+    if encoded.task == "causal_lm":
+        return list(zip(pieces, (example.labels != IGNORED).tolist(), strict=True))
+    if encoded.task == "seq_cls":
+        number = int(example.labels[0])
+        answer = [encoded.label_names[number] if encoded.label_names else str(number)]
+    else:
+        answer = _pieces(example.labels.tolist(), tokenizer)
+    return [*((piece, False) for piece in pieces), *((piece, True) for piece in answer)]
+
+
+def _answers(sides: Sequence[Row], names: Sequence[str], tokenizer: Tokenizer) -> Pieces:
+    """The prompt once, and behind it each answer on a line of its own."""
+    learnt = [side.labels != IGNORED for side in sides]
+    given = min(int(np.argmax(marks)) for marks in learnt)
+    found = [(piece, False) for piece in _pieces(sides[0].input_ids[:given].tolist(), tokenizer)]
+    for name, side, marks in zip(names, sides, learnt, strict=True):
+        ids = side.input_ids.tolist()
+        pieces = _pieces(ids, tokenizer)
+        found.append((f"\n{name}: ", False))
+        found += list(zip(pieces, marks.tolist(), strict=True))[given:]
+    return found
 
 
 def _pieces(ids: Sequence[int], tokenizer: Tokenizer) -> list[str]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import math
 from collections.abc import Mapping
 from typing import Any, cast
 
@@ -11,16 +12,22 @@ from loraloom.data.conversation import FLAGS, ROLES, flag, from_json, is_talk, r
 from loraloom.data.table import listed
 
 Fault = tuple[str, str]
+_EITHER = ("prompt", "opening", "completion", "chosen", "rejected")
+"""Roles whose columns hold text or messages."""
 
 
 def fault(role: str, value: Any) -> Fault | None:
     """What is wrong with `value` in the column that plays `role`; None where nothing is."""
     if role == "label":
         return _label_fault(value)
-    if role == "messages" or (
-        role in ("prompt", "completion") and (isinstance(value, list) or is_talk(value))
-    ):
+    if role in ("chosen", "rejected", "completion") and isinstance(value, dict):
+        return _messages_fault([value])
+    if role == "messages" or (role in _EITHER and (isinstance(value, list) or is_talk(value))):
         return _messages_fault(from_json(value))
+    if role == "verdict":
+        return None if flag(value) is not None else ("true or false", _shown(value))
+    if role == "margin":
+        return _margin_fault(value)
     if role == "tools":
         return _tools_fault(from_json(value))
     if role == "history":
@@ -43,6 +50,19 @@ def _label_fault(value: Any) -> Fault | None:
     if isinstance(value, str | bool | int | float) or is_missing(value):
         return None
     return "a class: text or a whole number", kind(value)
+
+
+def _margin_fault(value: Any) -> Fault | None:
+    is_number = isinstance(value, int | float) and not isinstance(value, bool)
+    if is_number and math.isfinite(value) and value >= 0:
+        return None
+    return "by how much the chosen answer is better, as a number of at least 0", _shown(value)
+
+
+def _shown(value: Any) -> str:
+    """A value itself where it is short, else what it is."""
+    short = isinstance(value, str | int | float) and 0 < len(str(value).strip()) <= 20
+    return repr(value) if short else kind(value)
 
 
 def _as_list(value: Any) -> Any:

@@ -1,62 +1,59 @@
-"""Rows that say which of two answers is better. They are refused before a worse answer
-is read as one to learn."""
+"""Rows that say which of two answers is better, where answers are to be learnt: they are refused before
+a worse answer is read as one to learn."""
 
 from __future__ import annotations
 
 from collections.abc import Collection, Sequence
-from typing import Any
 
+from loraloom.data.conversation import flag
 from loraloom.data.table import Table, listed
 from loraloom.errors import DataError
 
-_VERDICTS = ("label", "labels", "preference", "is_good", "desirable")
+VERDICTS = ("label", "labels", "preference", "is_good", "desirable")
 """Columns in which KTO's rows say whether their answer is a good one."""
-_WORDS = {"true": True, "1": True, "1.0": True, "false": False, "0": False, "0.0": False}
 
 
-def refuse_preferences(table: Table, format: str | None, used: Collection[str], *, asked: bool) -> None:
-    """Refuse rows that look like preference data.
+def refuse_preferences(
+    table: Table, format: str | None, used: Collection[str], *, asked: bool, trainable: bool
+) -> None:
+    """Refuse rows that look like preference data, where answers are to be learnt.
 
     Args:
         format, used: what the rows would be read as, and its columns; None where no format fits them.
         asked: the format was asked for by name: an answer that stands beside a rejected
             one is meant to be learnt.
+        trainable: whether the model can be trained on preferences.
 
     Raises:
         DataError: it says what they look like, and how to learn the good answers of them all the same.
     """
-    rejected = _filled(table, "rejected", used)
-    if rejected and not asked:
+    if not asked and (rejected := _filled(table, "rejected", used)):
         chosen = _filled(table, "chosen", used)
         ways = [_keep(table, chosen[0])] if chosen else []
-        ways += (
-            [f"to learn what {format} reads ({listed(used)}): --set data.format={format}"]
-            if format
-            else []
-        )
+        if format:
+            ways.append(f"to learn what {format} reads ({listed(used)}): --set data.format={format}")
+        ways = ways or ["write the better answers as the column `completion`, beside `prompt`"]
         raise DataError(
             f"these rows look like preference data: `{rejected[0]}` has the worse answer of a row",
             where=table.origin(0),
             got=f"the columns {listed(table.columns)}",
-            need="answers to learn: training on preferences is not there yet",
-            next="; or ".join(ways)
-            or "write the better answers as the column `completion`, beside `prompt`",
+            need="answers to learn",
+            next="; or ".join([*ways, *_train(table, "prompt, chosen, rejected", trainable)]),
         )
-    for column in _VERDICTS if format else ():
+    for column in VERDICTS if format else ():
         bad = [] if column in used else _bad_rows(table, column)
         if bad:
             value = table.rows[bad[0]][column]
             program = f"select(.{column} == true) | del(.{column})" if value is False else ""
+            command = _command(table, program)
+            way = f"keep the rows whose `{column}` is true, without that column{command}"
             raise DataError(
                 f"these rows look like preference data (KTO): `{column}` says whether the answer of a"
                 " row is good",
                 where=table.origin(bad[0]),
                 got=f"{len(bad):,} of {len(table):,} rows whose `{column}` is {str(value).lower()}",
-                need="good answers alone: training on preferences is not there yet",
-                next=(
-                    f"keep the rows whose `{column}` is true, without that"
-                    f" column{_command(table, program)}"
-                ),
+                need="good answers alone",
+                next="; or ".join([way, *_train(table, "prompt, completion, label", trainable)]),
             )
 
 
@@ -70,15 +67,16 @@ def _bad_rows(table: Table, column: str) -> Sequence[int]:
     """The rows that a column of verdicts calls bad; none where the column holds
     anything but verdicts."""
     found = {
-        index: _verdict(row[column])
-        for index, row in enumerate(table.rows)
-        if row.get(column) is not None
+        index: flag(row[column]) for index, row in enumerate(table.rows) if row.get(column) is not None
     }
     return [] if None in found.values() else [index for index, good in found.items() if not good]
 
 
-def _verdict(value: Any) -> bool | None:
-    return _WORDS.get(str(value).strip().casefold())
+def _train(table: Table, columns: str, trainable: bool) -> list[str]:
+    """How to train on the preferences instead, where that can be."""
+    named = set(columns.split(", ")) <= set(table.columns)
+    needed = "" if named else f", with the columns {columns}"
+    return [f"train on the preferences: task: preference{needed}"] if trainable else []
 
 
 def _keep(table: Table, column: str) -> str:

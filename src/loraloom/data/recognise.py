@@ -11,8 +11,16 @@ from loraloom.config.asked import DataConfig, Learn, System
 from loraloom.data.classes import Spelling, label_text, spelling_of
 from loraloom.data.conversation import is_talk
 from loraloom.data.faults import fault
+from loraloom.data.formats import ASIDE, FORMS, Form
 from loraloom.data.group_columns import group_columns
 from loraloom.data.label_column import label_advice, label_notes, pair_columns
+from loraloom.data.preference_columns import (
+    check_answers,
+    holds_verdicts,
+    need_both_verdicts,
+    verdict_counts,
+    without_repeated_prompt,
+)
 from loraloom.data.preferences import refuse_preferences
 from loraloom.data.table import Table, listed
 from loraloom.data.unused import message_notes, rows_of, system_notes, unused_columns
@@ -44,69 +52,6 @@ class Recognised:
         return label_text(row[self.columns["label"]], self.spelling)
 
 
-@dataclass(frozen=True)
-class _Form:
-    name: str
-    roles: Mapping[str, tuple[str, ...]]
-    """Role -> names under which its column is known."""
-    tasks: tuple[Task, ...]
-    optional: Mapping[str, tuple[str, ...]]
-
-    def columns(self, present: Sequence[str]) -> dict[str, str] | None:
-        """Role -> column where every needed role has one, else None."""
-        found: dict[str, str] = {}
-        for role, names in {**self.roles, **self.optional}.items():
-            column = next((name for name in names if name in present), None)
-            if column is not None:
-                found[role] = column
-            elif role in self.roles:
-                return None
-        return found
-
-    @property
-    def needs(self) -> str:
-        return ", ".join(" or ".join(names) for names in self.roles.values())
-
-
-_EXTRAS = {
-    "input": ("input",),
-    "system": ("system", "system_prompt"),
-    "history": ("history",),
-    "tools": ("tools", "functions"),
-    "variables": ("chat_template_kwargs",),
-}
-"""Roles that a row may leave open. All but the input are for conversations alone."""
-
-
-def _form(name: str, *tasks: Task, optional: tuple[str, ...] = (), **roles: tuple[str, ...]) -> _Form:
-    return _Form(name, roles, tasks, {role: _EXTRAS[role] for role in optional})
-
-
-_PAIR_TASKS: tuple[Task, ...] = ("causal_lm", "seq2seq_lm")
-_TALK = ("system", "tools", "variables")
-_PAIR = ("history", *_TALK)
-
-_FORMS = (
-    _form("messages", "causal_lm", optional=_TALK, messages=("messages",)),
-    _form("sharegpt", "causal_lm", optional=_TALK, messages=("conversations",)),
-    _form(
-        "alpaca",
-        *_PAIR_TASKS,
-        optional=("input", *_PAIR),
-        instruction=("instruction",),
-        output=("output",),
-    ),
-    _form(
-        "prompt_completion", *_PAIR_TASKS, optional=_PAIR, prompt=("prompt",), completion=("completion",)
-    ),
-    _form("question_answer", *_PAIR_TASKS, optional=_PAIR, question=("question",), answer=("answer",)),
-    _form("source_target", *_PAIR_TASKS, source=("source",), target=("target",)),
-    _form("text_label", "seq_cls", text=("text", "sentence"), label=("label",)),
-    _form("text", "causal_lm", text=("text",)),
-)
-"""In the order in which they are tried: the more telling names first."""
-
-
 def recognise(
     table: Table,
     data: DataConfig,
@@ -119,7 +64,8 @@ def recognise(
     Args:
         table: the training rows.
         data: the request; `format`, `text_column` and `label_column` overrule what would be recognised.
-        task: the task asked for. "auto": text with labels is classification; pairs are for the
+        task: the task asked for. "auto": rows with a `rejected` answer, or with answers that are good or
+            bad, are preferences; text with labels is classification; pairs are for the
             encoder-decoder if the model is one, and all else is language modelling.
         encoder_decoder: whether the model is one (T5, BART).
 
@@ -135,25 +81,28 @@ def recognise(
             f"the format {data.format} does not serve the task {' or '.join(tasks)}",
             need=(
                 f"a format for {' or '.join(tasks)}:"
-                f" {listed(f.name for f in _FORMS if any(t in f.tasks for t in tasks))}"
+                f" {listed(f.name for f in FORMS if any(t in f.tasks for t in tasks))}"
             ),
             next="leave `task` or `data.format` at auto",
         )
-    fits = [(form, columns) for form in forms if (columns := form.columns(table.columns)) is not None]
+    fits = _fitting(table, forms, sure=data.format in ("preference", "kto") or task == "preference")
     if not fits:
-        if task != "seq_cls":
-            refuse_preferences(table, None, (), asked=False)
+        if task not in ("seq_cls", "preference"):
+            refuse_preferences(table, None, (), asked=False, trainable=not encoder_decoder)
         raise _nothing_fits(table, forms, tasks)
     form, columns = fits[0]
     chosen: Task = next(t for t in tasks if t in form.tasks)
     _leave_out(columns, table, chosen)
-    if chosen != "seq_cls" and form.name != "text":
-        refuse_preferences(table, form.name, columns.values(), asked=data.format == form.name)
+    if chosen in ("causal_lm", "seq2seq_lm") and form.name != "text":
+        asked = data.format == form.name
+        refuse_preferences(
+            table, form.name, columns.values(), asked=asked, trainable=not encoder_decoder
+        )
     _need_turns(data, form.name)
     others = [other.name for other, _ in fits[1:]]
     note = (
         f"{table.source}: {len(table):,} rows read as {form.name} ({listed(columns.values())}) for"
-        f" {chosen}"
+        f" {chosen}{_aim(table, form.name, columns)}"
     )
     if others:
         note += f"; could also be read as {listed(others)}: set `data.format`"
@@ -163,8 +112,16 @@ def recognise(
     recognised = Recognised(
         form.name, chosen, columns, note, spelling=spelling, learn=data.learn, system=data.system
     )
-    check(table, recognised)
-    return replace(recognised, notes=_notes(table, recognised, data.group_column))
+    _check_values(table, recognised)
+    notes = _notes(table, recognised, data.group_column)
+    if form.name == "preference":
+        placed, said = without_repeated_prompt(table, columns)
+        recognised = replace(recognised, columns=placed)
+        notes = (*said, *notes)
+    if form.name == "kto":
+        need_both_verdicts(table, columns["verdict"])
+    _check_rows(table, recognised)
+    return replace(recognised, notes=notes)
 
 
 def check(table: Table, recognised: Recognised) -> None:
@@ -173,10 +130,17 @@ def check(table: Table, recognised: Recognised) -> None:
     Raises:
         DataError: naming the first row that does not, its column, what stands there and what is needed.
     """
-    optional = next(form.optional for form in _FORMS if form.name == recognised.format)
+    _check_values(table, recognised)
+    _check_rows(table, recognised)
+
+
+def _check_values(table: Table, recognised: Recognised) -> None:
+    """See that every value is of the type that its role needs."""
+    optional = next(form.optional for form in FORMS if form.name == recognised.format)
     for index, row in enumerate(table.rows):
         for role, column in recognised.columns.items():
-            if role in optional and row.get(column) is None:
+            # A table of pairs may do without prompts, a row of a table that has them may not.
+            if role in optional and role != "prompt" and row.get(column) is None:
                 continue
             if column not in row:
                 raise DataError(
@@ -188,8 +152,14 @@ def check(table: Table, recognised: Recognised) -> None:
                 )
             if found := fault(role, row[column]):
                 raise _wrong_value(table, index, role, column, found)
+
+
+def _check_rows(table: Table, recognised: Recognised) -> None:
+    """See that the values of a row go together."""
     if recognised.format == "prompt_completion":
         _check_same_kind(table, recognised.columns)
+    if recognised.task == "preference":
+        check_answers(table, recognised.columns)
     if recognised.spelling == "quantities":
         _refuse_quantities(table, recognised)
 
@@ -216,14 +186,49 @@ def _wrong_value(table: Table, index: int, role: str, column: str, found: tuple[
 def _leave_out(columns: dict[str, str], table: Table, task: Task) -> None:
     """Take out the roles that these rows cannot play: an encoder-decoder has no turns,
     lists of messages no history."""
-    if task != "causal_lm":
-        for role in _PAIR:
+    if task not in ("causal_lm", "preference"):
+        for role in ASIDE:
             columns.pop(role, None)
     if "prompt" in columns and len(table) and is_talk(table.rows[0].get(columns["prompt"])):
         columns.pop("history", None)
 
 
+def _fitting(table: Table, forms: Sequence[Form], *, sure: bool) -> list[tuple[Form, dict[str, str]]]:
+    """The forms whose columns the table has, and which those are.
+
+    Unless it is `sure` that preferences are meant, a column `label` beside an answer has to hold
+    verdicts and no topics, and there has to be a rejected answer.
+    """
+    fits = [(form, columns) for form in forms if (columns := form.columns(table.columns)) is not None]
+
+    def is_meant(columns: Mapping[str, str]) -> bool:
+        if "verdict" in columns:
+            return holds_verdicts(table, columns["verdict"])
+        rejected = columns.get("rejected")
+        return rejected is None or any(row.get(rejected) not in (None, "") for row in table.rows)
+
+    return [(form, columns) for form, columns in fits if sure or is_meant(columns)]
+
+
+def _aim(table: Table, format: str, columns: Mapping[str, str]) -> str:
+    """What a run on preferences makes likelier, for the note."""
+    if format == "preference":
+        return f": `{columns['chosen']}` is to become likelier than `{columns['rejected']}`"
+    if format == "kto":
+        good, bad = verdict_counts(table, columns["verdict"])
+        return (
+            f": answers whose `{columns['verdict']}` is true ({good:,}) are to become likelier,"
+            f" the others ({bad:,}) less likely"
+        )
+    return ""
+
+
 def _need_turns(data: DataConfig, format: str) -> None:
+    if data.learn not in ("auto", "completion") and format in ("preference", "kto"):
+        raise ConfigError(
+            f"`data.learn` is {data.learn}, but rows of preferences compare what follows the prompt",
+            next="leave `data.learn` out",
+        )
     if data.learn != "auto" and format in ("text", "text_label"):
         raise ConfigError(
             f"`data.learn` is {data.learn}, but rows of the format {format} have no turns",
@@ -235,8 +240,10 @@ def _notes(table: Table, recognised: Recognised, group_column: str | None) -> tu
     columns = recognised.columns
     grouping, _ = group_columns(table, group_column)
     beside = [f"{columns['label']}{end}" for end in ("_text", "_name")] if "label" in columns else []
-    talks = [columns[role] for role in ("messages", "prompt", "completion") if role in columns]
-    said = message_notes(table, talks) if recognised.task == "causal_lm" else []
+    spoken = ("messages", "prompt", "completion", "chosen", "rejected")
+    talks = [columns[role] for role in spoken if role in columns]
+    is_read = recognised.task in ("causal_lm", "preference")
+    said = message_notes(table, talks) if is_read else []
     if "system" in columns and talks:
         said += system_notes(table, columns["system"], talks[0])
     if "history" in columns and recognised.learn == "auto":
@@ -253,26 +260,27 @@ def _notes(table: Table, recognised: Recognised, group_column: str | None) -> tu
 def _open_tasks(task: Task | Literal["auto"], encoder_decoder: bool) -> tuple[Task, ...]:
     if task != "auto":
         return (task,)
-    return ("seq_cls", "seq2seq_lm") if encoder_decoder else ("seq_cls", "causal_lm")
+    return ("seq_cls", "seq2seq_lm") if encoder_decoder else ("preference", "seq_cls", "causal_lm")
 
 
-def _candidates(data: DataConfig) -> list[_Form]:
+def _candidates(data: DataConfig) -> list[Form]:
     """The forms that the request leaves open, with its own column names in them."""
-    forms = [form for form in _FORMS if data.format in ("auto", form.name)]
+    forms = [form for form in FORMS if data.format in ("auto", form.name)]
     for role, column in (("text", data.text_column), ("label", data.label_column)):
         if column is None:
             continue
-        if data.format != "auto" and role not in forms[0].roles:
+        names = {role, "verdict"} if role == "label" else {role}
+        if data.format != "auto" and not names & set(forms[0].roles):
             raise ConfigError(
                 f"`data.{role}_column` is `{column}`, but the format {data.format} has no {role}",
                 next=f"leave out `data.{role}_column` or `data.format`",
             )
-        forms = [form for form in forms if role in form.roles]
+        forms = [form for form in forms if names & set(form.roles)]
     return [replace(form, roles=_renamed(form.roles, data)) for form in forms]
 
 
 def _renamed(roles: Mapping[str, tuple[str, ...]], data: DataConfig) -> dict[str, tuple[str, ...]]:
-    asked = {"text": data.text_column, "label": data.label_column}
+    asked = {"text": data.text_column, "label": data.label_column, "verdict": data.label_column}
     return {role: (column,) if (column := asked.get(role)) else names for role, names in roles.items()}
 
 
@@ -286,7 +294,7 @@ def _need_columns(table: Table, data: DataConfig) -> None:
             )
 
 
-def _nothing_fits(table: Table, forms: Sequence[_Form], tasks: Sequence[Task]) -> DataError:
+def _nothing_fits(table: Table, forms: Sequence[Form], tasks: Sequence[Task]) -> DataError:
     return DataError(
         f"no known format for {' or '.join(tasks)} fits these columns",
         where=table.origin(0) if len(table) else table.source,

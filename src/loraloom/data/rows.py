@@ -72,9 +72,11 @@ class Pair:
 
     @property
     def supervised(self) -> int:
-        """Labels of both sides; 0 where one of them has none."""
+        """Labels of both sides; 0 where one of them has none, or the two are the same: then there is
+        nothing to choose."""
         counts = [side.supervised for side in self.sides]
-        return sum(counts) if all(counts) else 0
+        same = np.array_equal(self.chosen.input_ids, self.rejected.input_ids)
+        return sum(counts) if all(counts) and not same else 0
 
     @property
     def sides(self) -> tuple[Row, ...]:
@@ -208,8 +210,9 @@ class Encoded:
         """The same data with no row above `max_length` tokens.
 
         Raw text is divided into windows, each beginning with the last token of the one before, so that
-        every token is still predicted once. Other rows keep their front (and their closing tokens); a
-        row that loses all it is trained on is dropped and counted.
+        every token is still predicted once. Other rows keep their front (and their closing tokens), and
+        so does each side of a pair. A row that loses all it is trained on is dropped and counted, and so
+        is a pair that loses what its sides differ in.
 
         Raises:
             ConfigError: `max_length` is too small for any row.
@@ -260,7 +263,7 @@ class Encoded:
         return [replace(row, input_ids=_front(row.input_ids, size, self.closing), labels=labels)]
 
     def _cut_report(
-        self, name: str, cuts: Sequence[Sequence[Row]], kept: Sequence[Row], size: int
+        self, name: str, cuts: Sequence[Sequence[Example]], kept: Sequence[Example], size: int
     ) -> SplitReport:
         before = self.report[name]
         old = self.splits[name]
@@ -270,19 +273,26 @@ class Encoded:
             **_measures(kept),
             dropped=before.dropped + sum(not any(row.supervised for row in cut) for cut in cuts),
             same=before.same + len(supervised) - len(kept),
-            cut=before.cut + (0 if whole else sum(_size(row, self.task) > size for row in old)),
+            cut=before.cut + (0 if whole else sum(length_of(row, self.task) > size for row in old)),
             supervised_lost=before.supervised_lost + before.supervised - sum(supervised),
         )
 
 
-def report_of(rows: Sequence[Row], *, dropped: int, same: int = 0) -> SplitReport:
+def report_of(rows: Sequence[Example], *, dropped: int, same: int = 0) -> SplitReport:
     """The report of rows that nothing was cut from."""
     return SplitReport(**_measures(rows), dropped=dropped, same=same)
 
 
+def length_of(example: Example, task: Task) -> int:
+    """What `max_length` is held against: tokens of a row, of a translation those of the longer of source
+    and target, of a pair those of the prompt with the longer answer."""
+    both = task == "seq2seq_lm"
+    return max(max(len(row), len(row.labels) if both else 0) for row in example.sides)
+
+
 def told_apart(
-    splits: Mapping[str, tuple[Row, ...]], task: Task, given: frozenset[str]
-) -> tuple[dict[str, tuple[Row, ...]], dict[str, int]]:
+    splits: Mapping[str, tuple[Example, ...]], task: Task, given: frozenset[str]
+) -> tuple[dict[str, tuple[Example, ...]], dict[str, int]]:
     """The splits without held-out rows that are, token for token, rows of an earlier
     split; and how many are left that are.
 
@@ -293,7 +303,7 @@ def told_apart(
         DataError: nothing would be left of a split.
     """
     places: dict[bytes, set[str]] = {}
-    kept: dict[str, tuple[Row, ...]] = {}
+    kept: dict[str, tuple[Example, ...]] = {}
     repeated: dict[str, int] = {}
     for name in ("train", "validation", "confirm", "test"):
         keys = [_identity(row, task) for row in splits[name]]
@@ -321,13 +331,15 @@ def _source(split: str, given: frozenset[str]) -> str:
 
 
 def _identity(example: Example, task: Task) -> bytes:
-    """Equal for rows that the model cannot tell apart: by their input, of a translation
-    by its target too; of a pair by both sides."""
+    """Equal for rows that the model cannot tell apart: by their input, of a translation by its target
+    too, of a judged answer by its verdict."""
     digest = hashlib.blake2b(digest_size=16)
-    for number, row in enumerate(example.sides):
-        digest.update((b"|" if number else b"") + row.input_ids.tobytes())
+    for row in example.sides:
+        digest.update(b"|" + row.input_ids.tobytes())
         if task == "seq2seq_lm":
             digest.update(b"|" + row.labels.tobytes())
+    if isinstance(example, Judged):
+        digest.update(bytes([example.good]))
     return digest.digest()
 
 
@@ -356,11 +368,6 @@ def _front(ids: Ints, size: int, closing: tuple[int, ...]) -> Ints:
         return ids
     keep = len(closing) if closing and tuple(ids[-len(closing) :]) == closing else 0
     return np.concatenate([ids[: size - keep], ids[len(ids) - keep :]])
-
-
-def _size(example: Example, task: Task) -> int:
-    both = task == "seq2seq_lm"
-    return max(max(len(row), len(row.labels) if both else 0) for row in example.sides)
 
 
 def _first(row: Row) -> int:

@@ -13,9 +13,10 @@ import unicodedata
 from collections.abc import Mapping
 from typing import Any
 
-from loraloom.data.conversation import REASONING, Message
+from loraloom.data.conversation import REASONING, Message, flag
 from loraloom.data.forms import conversation, source_and_target
 from loraloom.data.recognise import Recognised
+from loraloom.data.sides import as_completions, completions
 
 Turns = tuple[tuple[str, str], ...]
 """(speaker, text) of each turn, the text in its normal form; the speaker of plain text is ""."""
@@ -52,6 +53,8 @@ def turns(row: Mapping[str, Any], recognised: Recognised) -> Turns:
     if recognised.task == "seq2seq_lm":
         source, target = source_and_target(row, recognised.format, columns)
         return (("user", normal(source)), (ANSWER, normal(target)))
+    if recognised.task == "preference":
+        return _judged(row, recognised)
     talk = conversation(row, recognised)
     beside = (
         [_normal_of(list(talk.tools)), _normal_of(dict(talk.variables))]
@@ -60,6 +63,16 @@ def turns(row: Mapping[str, Any], recognised: Recognised) -> Turns:
     )
     spoken = [(str(message["role"]), _text(message)) for message in talk.messages]
     return (*(("beside", text) for text in beside), *(turn for turn in spoken if turn != ("system", "")))
+
+
+def _judged(row: Mapping[str, Any], recognised: Recognised) -> Turns:
+    """The prompt and the answers of a row of preferences; only the first answer counts as one, so that
+    rows with another second answer are still asked the same."""
+    read_as = as_completions(recognised)
+    first, *others = (turns(one, read_as) for one in completions(row, recognised))
+    said = [("other", text) for other in others for _, text in other]
+    verdict = [("verdict", str(flag(row.get(recognised.columns.get("verdict", "")))))]
+    return (*first, *said, *(verdict if recognised.format == "kto" else ()))
 
 
 def key_of(said: Turns) -> str:

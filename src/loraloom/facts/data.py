@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from loraloom.data.rows import sides_of
+from loraloom.data.rows import Judged, length_of, sides_of
 from loraloom.records import Task
 
 if TYPE_CHECKING:
@@ -41,6 +41,8 @@ class DataFacts:
     validation_tokens: int = 0
     label_names: tuple[str, ...] = ()
     label_counts: tuple[int, ...] = ()
+    judged: tuple[int, int] | None = None
+    """Answers that are good, and that are bad, where rows say so of single answers (KTO)."""
     repeated_rows: int = 0
     """Training rows that are the same as an earlier one."""
     notes: tuple[str, ...] = ()
@@ -83,8 +85,7 @@ class DataFacts:
 
 
 def data_facts(encoded: Encoded) -> DataFacts:
-    """Measure encoded data. A row's length is its input's; of a translation, the longer
-    of source and target."""
+    """Measure encoded data; lengths are what `data.max_length` is held against."""
     lengths = _lengths(encoded.train, encoded.task)
     held_out = _lengths([*encoded.validation, *encoded.confirm, *encoded.test], encoded.task)
     names = tuple(encoded.label_names or ())
@@ -109,6 +110,7 @@ def data_facts(encoded: Encoded) -> DataFacts:
         validation_tokens=_tokens(encoded.validation, encoded.task),
         label_names=names,
         label_counts=_label_counts(encoded.train, len(names)) if encoded.task == "seq_cls" else (),
+        judged=_judged(encoded.train),
         repeated_rows=_repeated(encoded.train),
         notes=encoded.notes,
         leaked_rows=encoded.duplicates,
@@ -139,11 +141,7 @@ def assumed_data(task: Task) -> DataFacts:
 
 
 def _lengths(rows: Sequence[Example], task: Task) -> np.ndarray[tuple[int], np.dtype[np.int64]]:
-    sizes = [
-        max(len(row.input_ids), len(row.labels)) if task == "seq2seq_lm" else len(row.input_ids)
-        for row in sides_of(rows)
-    ]
-    return np.array(sizes, dtype=np.int64)
+    return np.array([length_of(row, task) for row in sides_of(rows)], dtype=np.int64)
 
 
 def _tokens(rows: Sequence[Example], task: Task) -> int:
@@ -157,8 +155,16 @@ def _label_counts(rows: Sequence[Example], classes: int) -> tuple[int, ...]:
     return tuple(int(count) for count in np.bincount(labels, minlength=classes))
 
 
+def _judged(rows: Sequence[Example]) -> tuple[int, int] | None:
+    verdicts = [row.good for row in rows if isinstance(row, Judged)]
+    return (verdicts.count(True), verdicts.count(False)) if verdicts else None
+
+
 def _repeated(rows: Sequence[Example]) -> int:
-    different = {
-        tuple((bytes(side.input_ids), bytes(side.labels)) for side in row.sides) for row in rows
-    }
-    return len(rows) - len(different)
+    return len(rows) - len({_key(row) for row in rows})
+
+
+def _key(example: Example) -> tuple[object, ...]:
+    """Equal for rows that teach the same."""
+    sides = tuple((bytes(row.input_ids), bytes(row.labels)) for row in example.sides)
+    return (*sides, getattr(example, "good", None))

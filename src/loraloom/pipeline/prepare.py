@@ -30,6 +30,7 @@ from loraloom.pipeline.initial_adapter import initial_folder, read_initial
 from loraloom.pipeline.places import for_one, machine
 from loraloom.pipeline.preflight import foretold, refuse_faults
 from loraloom.pipeline.preflight.bits import require_codes, require_moments
+from loraloom.pipeline.preflight.pairs import told
 from loraloom.pipeline.preflight.subject import Subject
 from loraloom.pipeline.retained import retained_rows
 from loraloom.pipeline.trackers import require_trackers
@@ -158,8 +159,10 @@ def prepare(
     subject = Subject(config, facts, plan, read.splits, read.recognised, read.tokenizer, data, cut)
     if weights:
         refuse_faults(subject)
+        found = told(subject)
     else:
-        plan = replace(plan, warnings=(*foretold(subject), *plan.warnings))
+        found = (*foretold(subject), *told(subject))
+    plan = replace(plan, warnings=(*found, *plan.warnings))
     retain = retained_rows(config, data, read.tokenizer, plan.settings.length)
     prepared = Prepared(config, facts, plan, cut, read.recognised, read.tokenizer, retain)
     if diversity:

@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from loraloom.config.units import parse_seconds
 from loraloom.facts.linear import left_out
 from loraloom.plan.case import Case
+from loraloom.plan.kto_balance import imbalance
 from loraloom.plan.numbers import count
 from loraloom.records import Estimate
 
@@ -63,6 +64,8 @@ def _data(case: Case) -> list[str]:
     found.extend(f"{sentence}: scores on them are too good" for sentence in data.overlaps)
     if data.repeated_rows > data.rows * 0.05:
         found.append(f"{data.repeated_rows:,} of {data.rows:,} training rows repeat earlier ones")
+    if data.judged is not None:
+        found.extend(_balance(case, *data.judged))
     if data.label_counts and min(data.label_counts) == 0:
         empty = [
             name for name, rows in zip(data.label_names, data.label_counts, strict=False) if rows == 0
@@ -74,6 +77,12 @@ def _data(case: Case) -> list[str]:
             " loss"
         )
     return found
+
+
+def _balance(case: Case, good: int, bad: int) -> list[str]:
+    weights = case.asked.preference
+    unfair = imbalance(good, bad, weights.desirable_weight, weights.undesirable_weight)
+    return [f"{unfair[0]}: {unfair[1]}"] if unfair else []
 
 
 def _settings(case: Case) -> list[str]:

@@ -10,6 +10,7 @@ from loraloom.pipeline.preflight.subject import Subject
 
 CHECKS = (
     "labels",
+    "balance",
     "stop",
     "template",
     "targets",
@@ -32,8 +33,9 @@ OF_ROWS = ("labels", "stop", "template")
 
 
 def run_checks(subject: Subject) -> tuple[CheckResult, ...]:
-    """The result of every check, in their order."""
-    return tuple(run_check(name, subject) for name in CHECKS)
+    """The result of every check, in their order; what only some data have is left out for others."""
+    left_out = () if subject.facts.data.judged else ("balance",)
+    return tuple(run_check(name, subject) for name in CHECKS if name not in left_out)
 
 
 def run_check(name: str, subject: Subject) -> CheckResult:

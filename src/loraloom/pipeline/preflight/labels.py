@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from loraloom.data.encode import Encoded, encode
-from loraloom.data.rows import IGNORED, sides_of
+from loraloom.data.rows import IGNORED, length_of, sides_of
 from loraloom.data.split import Splits
 from loraloom.data.table import Table
 from loraloom.errors import DataError
+from loraloom.pipeline.preflight.pairs import left_out_by_cut, without_choice
 from loraloom.pipeline.preflight.result import CheckResult
 from loraloom.pipeline.preflight.subject import Subject
 
@@ -24,7 +25,10 @@ def inspect(subject: Subject) -> CheckResult:
     if data is None or subject.whole is None:
         return CheckResult(NAME, "skipped", "the data could not be encoded")
     dropped = {name: report.dropped for name, report in data.report.items() if report.dropped}
-    if dropped and data.format != "text":
+    if data.task == "preference":
+        if found := without_choice(subject) or left_out_by_cut(subject):
+            return found
+    elif dropped and data.format != "text":
         return _empty(subject, next(iter(dropped)), sum(dropped.values()))
     report = max(data.report.values(), key=lambda one: one.share_lost)
     length = subject.plan.settings.length
@@ -113,7 +117,10 @@ def _encoded(subject: Subject, table: Table) -> Encoded | None:
 def _longer(subject: Subject) -> str:
     """The flag that cuts less, as far as the model has positions."""
     assert subject.whole is not None
-    longest = max((len(row) for rows in subject.whole.splits.values() for row in rows), default=0)
+    whole = subject.whole
+    longest = max(
+        (length_of(row, whole.task) for rows in whole.splits.values() for row in rows), default=0
+    )
     limit = subject.facts.model.max_positions or longest
     if longest > limit <= subject.plan.settings.length:
         return f"shorten the prompts, or take a model with more than {limit:,} positions"

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from loraloom.data.causal import framing_of, has_template, is_chat
@@ -11,8 +11,10 @@ from loraloom.data.chat import chat_rows, text_ids
 from loraloom.data.encode import Row, encode
 from loraloom.data.form_template import asked_in, form_template
 from loraloom.data.forms import conversation, pair, source_and_target
+from loraloom.data.preference_rows import tokenizer_of
 from loraloom.data.render import Renderer
 from loraloom.data.rows import IGNORED
+from loraloom.data.sides import answers, as_completions, side
 from loraloom.data.split import Splits
 from loraloom.data.table import Table
 from loraloom.errors import DataError
@@ -58,6 +60,8 @@ class Prompt:
 
 def inspect(subject: Subject) -> CheckResult:
     """Two BOS at the start of a row, or a prompt whose ids differ from those made in use, fails."""
+    if subject.recognised.task == "preference":
+        subject = _of_one_side(subject)
     try:
         prompts = list(_prompts(subject))
     except DataError as error:
@@ -90,6 +94,19 @@ def inspect(subject: Subject) -> CheckResult:
     how = ", through the chat template" if _chat(subject) else ""
     what = f"prompts have the same tokens in training and in use{how}"
     return CheckResult(NAME, "ok", what, number=f"{len(prompts)} rows looked at")
+
+
+def _of_one_side(subject: Subject) -> Subject:
+    """The first answers of preferences, as rows of prompt and completion: the others have the same
+    prompts."""
+    read = subject.recognised
+    train = subject.splits.train
+    return replace(
+        subject,
+        splits=Splits(side(train, read, answers(read)[0])),
+        recognised=as_completions(read),
+        tokenizer=tokenizer_of(train, read, subject.tokenizer),
+    )
 
 
 def _differs(subject: Subject, differing: Sequence[Prompt], looked_at: int) -> CheckResult:
