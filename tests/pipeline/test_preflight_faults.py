@@ -589,6 +589,7 @@ def test_a_family_that_no_gguf_file_is_written_of_is_said(
         (["adapter.r=48"], "rank 48 as rank 64", "--r 32"),
         (["adapter.r=8", "search.space={adapter.r: [8, 24]}"], "rank 24 as rank 32", "--r 16"),
         (["adapter.r=12", "adapter.init_lora_weights=pissa"], "rank 24 as rank 32", "--r 8"),
+        (["adapter.r=8", "adapter.rank_allocation=mlp"], "as rank 16", "--r 8"),
     ],
 )
 def test_a_rank_between_those_that_vllm_has_costs_memory(

@@ -155,6 +155,20 @@ def test_layers_are_drawn_from_the_signals_of_the_winner() -> None:
     assert module_figures(None, {"modules": modules}) == []
 
 
+def test_rank_given_and_used_is_drawn_by_part_of_the_model() -> None:
+    modules = {
+        "layers.0.q_proj": {"r": 2, "effective_rank": 1.5, "group": "attention"},
+        "layers.0.up_proj": {"r": 6, "effective_rank": 3.0, "group": "mlp"},
+        "layers.1.up_proj": {"r": 8, "effective_rank": 4.0, "group": "mlp"},
+    }
+    figure = module_figures(trial("a"), {"modules": modules})[0]
+    used, given = figure["traces"]
+    assert figure["title"] == "Where rank went"
+    assert used["y"] == ["attention (1 layers)", "mlp (2 layers)"]
+    assert (used["x"], given["x"]) == ([1.5, 3.5], [2, 7])
+    drawable(figure)
+
+
 def test_importance_counts_pruned_and_diverged_candidates() -> None:
     trials = [
         candidate(f"t{k}", 10 ** (-4 + k / 8), 8 * (1 + k % 3), 1.0 + abs(k - 6) / 10) for k in range(12)

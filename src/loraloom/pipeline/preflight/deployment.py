@@ -36,8 +36,8 @@ class Adapter:
     subject: Subject
     spec: AdapterSpec
     ranks: tuple[int, ...]
-    """Every rank that it may have on disk, smallest first: of the plan, of its
-    patterns, of the space that is searched."""
+    """Every largest rank that it may have on disk, smallest first: the plan's, and those
+    of the space that is searched."""
 
 
 def inspect(subject: Subject) -> CheckResult:
@@ -211,7 +211,9 @@ def _adapter(subject: Subject) -> Adapter:
     spec = candidate(subject.plan, "check", {}).adapter
     asked = subject.config.search.space
     searched: Any = asked.get(names.R, ()) if isinstance(asked, dict) else ()
-    ranks = {spec.r, *spec.rank_pattern.values(), *(searched if isinstance(searched, list) else ())}
+    # A server makes room for the largest rank of an adapter in all of its layers.
+    largest = max(spec.rank_pattern.get(path, spec.r) for path in spec.target_modules)
+    ranks = {largest, *(searched if isinstance(searched, list) else ())}
     return Adapter(subject, spec, tuple(sorted(rank * _saved_times(spec) for rank in ranks)))
 
 
