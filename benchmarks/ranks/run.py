@@ -1,0 +1,182 @@
+"""Does it matter which layers get the rank? Nine allocations of the same number of parameters, each
+at its own tuned rate, on four small tasks with five seeds.
+
+    python benchmarks/ranks/run.py            # about 20 minutes of one core; writes result.json
+    python benchmarks/ranks/run.py --task intents    # one task anew; the others stay
+    python benchmarks/ranks/run.py --show     # the tables of the committed result
+
+README.md says what is measured and how to read it.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import math
+import sys
+import tempfile
+import time
+from collections.abc import Mapping, Sequence
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from rank_tasks import FACTORS, METHODS, SOURCES, Asked, Places, Task, Trained
+
+from loraloom.facts.device import environment
+from loraloom.search.compare import mean_cost, seeds_difference
+
+HERE = Path(__file__).resolve().parent
+RESULT = HERE / "result.json"
+SEEDS = 5
+ERRORS = 2.0
+"""Standard errors by which an allocation has to gain before it is advised."""
+
+
+def measured(task: Task) -> dict[str, Any]:
+    """One task: the rate of each method from its first seed, then the other seeds at it."""
+    began = time.process_time()
+    first = task.train([Asked(method, factor, 0) for method in METHODS for factor in FACTORS])
+    rates = {
+        method: min((one for one in first if one.asked.method == method), key=validation_loss)
+        for method in METHODS
+    }
+    rest = task.train(
+        [
+            Asked(method, rates[method].asked.factor, seed)
+            for method in METHODS
+            for seed in range(1, SEEDS)
+        ]
+    )
+    by_method = {
+        method: [rates[method], *(one for one in rest if one.asked.method == method)]
+        for method in METHODS
+    }
+    tried = {
+        method: {
+            str(one.asked.factor): validation_loss(one) for one in first if one.asked.method == method
+        }
+        for method in METHODS
+    }
+    base = mean_cost(task.base)
+    learnt = base - sum(loss(one) for one in by_method["uniform"]) / SEEDS
+    return {
+        "base_loss": base,
+        "learnt": learnt,
+        "test_rows": len(task.base.costs),
+        "methods": {
+            method: {
+                "factor": rates[method].asked.factor,
+                "rates_tried": tried[method],
+                "ranks": task.measured[method],
+                **line(trained, by_method["uniform"], learnt),
+            }
+            for method, trained in by_method.items()
+        },
+        "core_seconds": time.process_time() - began,
+    }
+
+
+def line(trained: Sequence[Trained], uniform: Sequence[Trained], learnt: float) -> dict[str, Any]:
+    """One method: its losses, and by how much it is better than uniform on the same seeds and rows."""
+    metrics = [one.test.metrics for one in trained]
+    name = next(name for name in ("accuracy", "token_accuracy") if name in metrics[0])
+    found: dict[str, Any] = {
+        "parameters": trained[0].parameters,
+        "losses": [loss(one) for one in trained],
+        "loss": sum(loss(one) for one in trained) / len(trained),
+        name: sum(one[name] for one in metrics) / len(metrics),
+    }
+    if trained is not uniform:
+        gap = seeds_difference([one.test for one in uniform], [one.test for one in trained])
+        found |= {"gain": gap.mean, "gain_se": gap.se}
+        found |= {"share": gap.mean / learnt, "share_se": gap.se / learnt}
+    return found
+
+
+def together(tasks: Mapping[str, Any]) -> dict[str, Any]:
+    """Each method over all tasks: its mean gain as a share of what uniform learns there."""
+    found: dict[str, Any] = {}
+    for method in METHODS[1:]:
+        lines = [task["methods"][method] for task in tasks.values()]
+        share = sum(one["share"] for one in lines) / len(lines)
+        error = math.sqrt(sum(one["share_se"] ** 2 for one in lines)) / len(lines)
+        found[method] = {
+            "share": share,
+            "share_se": error,
+            "verdict": verdict(share, error),
+        }
+    return found
+
+
+def verdict(share: float, error: float) -> str:
+    if abs(share) < ERRORS * error:
+        return "cannot be told apart"
+    return "gains" if share > 0 else "loses"
+
+
+def loss(one: Trained) -> float:
+    return mean_cost(one.test)
+
+
+def validation_loss(one: Trained) -> float:
+    """Of the last step; a training that went astray is the worst."""
+    found = mean_cost(one.validation)
+    return found if math.isfinite(found) else math.inf
+
+
+def show(result: Mapping[str, Any]) -> None:
+    """The tables, as they stand in README.md."""
+    print("| task | bare base | uniform learns | at a rate of | rows of test |")
+    print("| --- | --- | --- | --- | --- |")
+    for name, task in result["tasks"].items():
+        factor = task["methods"]["uniform"]["factor"]
+        losses = f"{task['base_loss']:.3f} | {task['learnt']:.3f}"
+        print(f"| {name} | {losses} | {factor:g} times the plan's | {task['test_rows']} |")
+    names = list(result["tasks"])
+    print(f"\n| allocation | {' | '.join(names)} | all | |")
+    print(f"| --- |{' --- |' * (len(names) + 2)}")
+    for method in METHODS[1:]:
+        lines = [*(task["methods"][method] for task in result["tasks"].values())]
+        whole = result["together"][method]
+        cells = [f"{one['share']:+.1%} ± {ERRORS * one['share_se']:.1%}" for one in (*lines, whole)]
+        print(f"| {method} | {' | '.join(cells)} | {whole['verdict']} |")
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
+    shared = HERE.parents[2] / "shared"
+    parser.add_argument("--task", action="append", choices=list(SOURCES))
+    parser.add_argument("--show", action="store_true")
+    parser.add_argument("--data", type=Path, default=shared / "data")
+    parser.add_argument("--models", type=Path, default=shared / "models")
+    asked = parser.parse_args()
+    result = json.loads(RESULT.read_text()) if RESULT.exists() else {"tasks": {}}
+    if asked.show:
+        show(result)
+        return 0
+    if not asked.data.is_dir() or not asked.models.is_dir():
+        print(f"no data at {asked.data} or no models at {asked.models}", file=sys.stderr)
+        print("  next: --data and --models", file=sys.stderr)
+        return 2
+    import torch
+
+    torch.set_num_threads(1)
+    for name in asked.task or list(SOURCES):
+        with tempfile.TemporaryDirectory(prefix="ranks-") as work:
+            task = Task(name, Places(asked.models, asked.data, Path(work)))
+            tasks = {**result["tasks"], name: measured(task)}
+        result = {
+            "at": datetime.now(UTC).isoformat(timespec="seconds"),
+            "environment": environment("float32"),
+            "tasks": {one: tasks[one] for one in SOURCES if one in tasks},
+        }
+        result["together"] = together(result["tasks"])
+        RESULT.write_text(json.dumps(result, indent=1) + "\n")
+        print(f"{name}: {result['tasks'][name]['core_seconds']:.0f} core seconds", flush=True)
+    show(result)
+    return 0
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())
