@@ -7,7 +7,7 @@ import random
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from loraloom.config import names
 from loraloom.config.choices import MEASURED_ALLOCATIONS
@@ -24,11 +24,11 @@ FACTORS = (0.5, 1.0, 2.0)
 RANK = 4
 """Small, so that where rank goes has a chance to matter."""
 PACK = 9
-TRAIN_ROWS, VALIDATION_ROWS, TEST_ROWS = 320, 96, 256
+TRAIN_ROWS, VALIDATION_ROWS, TEST_ROWS = 240, 64, 160
 SETTINGS: Mapping[str, Any] = {
     names.R: RANK,
     names.TARGET_MODULES: "all-linear",
-    names.PER_DEVICE_TRAIN_BATCH_SIZE: 8,
+    names.PER_DEVICE_TRAIN_BATCH_SIZE: 4,
     names.GRADIENT_ACCUMULATION_STEPS: 1,
     names.MAX_STEPS: 40,
     names.METRIC: "validation_loss",
@@ -57,11 +57,10 @@ class Asked:
 
 @dataclass(frozen=True)
 class Trained:
-    """What came of it at its last step."""
+    """What came of it at its last step, on the split that it was scored on."""
 
     asked: Asked
-    validation: Score
-    test: Score
+    score: Score
     parameters: int
 
 
@@ -94,9 +93,10 @@ class Task:
         made = candidate(self.plan, name, params, seed_offset=asked.seed)
         return replace(made, training=replace(made.training, evaluations=1))
 
-    def train(self, asked: Sequence[Asked]) -> list[Trained]:
+    def train(self, asked: Sequence[Asked], split: Literal["validation", "test"]) -> list[Trained]:
         """All of them to their ends, so many at a time; each as it would be alone."""
         pack, data = self.bench.trainer, self.bench.prepared.data
+        rows = data.test if split == "test" else data.validation
         waiting, found = dict(enumerate(asked)), dict[int, Trained]()
         while waiting or pack.seats:
             while waiting and len(pack.seats) < PACK:
@@ -105,11 +105,10 @@ class Task:
             pack.tick()
             ended = pack.finished()
             if ended:
-                known = pack.evaluate(ended, "validation", data.validation)
-                tests = pack.evaluate(ended, "test", data.test)
+                scores = pack.evaluate(ended, split, rows)
                 for name in ended:
                     size = pack.leave(name).adapter.arena.numel
-                    found[int(name)] = Trained(asked[int(name)], known[name], tests[name], size)
+                    found[int(name)] = Trained(asked[int(name)], scores[name], size)
         return [found[number] for number in sorted(found)]
 
 
@@ -126,7 +125,8 @@ def _reviews(places: Places) -> dict[str, Any]:
         _read(places.data / "rotten_tomatoes" / f"{name}.jsonl") for name in ("train", "test")
     )
     known = _sample(_labelled(train), TRAIN_ROWS + VALIDATION_ROWS)
-    return _written(places, "reviews", known, _sample(_labelled(fresh), TEST_ROWS), _encoder(), 32)
+    unseen = _sample(_labelled(fresh), TEST_ROWS)
+    return {**_written(places, "reviews", known, unseen, _encoder(), 32), names.MAX_STEPS: 60}
 
 
 def _sums(places: Places) -> dict[str, Any]:
@@ -134,15 +134,15 @@ def _sums(places: Places) -> dict[str, Any]:
     train, fresh = (_read(places.data / "gsm8k" / f"{name}.jsonl") for name in ("train", "test"))
     known = _sample(_short(train), TRAIN_ROWS + VALIDATION_ROWS)
     model = str(places.models / "tinychat-5M")
-    settings = _written(places, "sums", known, _sample(_short(fresh), 128), model, 96)
-    return {**settings, names.PER_DEVICE_TRAIN_BATCH_SIZE: 4}
+    settings = _written(places, "sums", known, _sample(_short(fresh), 96), model, 96)
+    return {**settings, names.PER_DEVICE_TRAIN_BATCH_SIZE: 2}
 
 
 def _stories(places: Places) -> dict[str, Any]:
     """A model of cased stories learns lower-cased ones, in windows of 64 tokens."""
     rows = _sample(_read(places.data / "tinystories" / "stories_lower.jsonl"), 160)
     model = str(places.models / "stories260K")
-    return _written(places, "stories", rows[:100], rows[100:], model, 64, held=15)
+    return _written(places, "stories", rows[:100], rows[130:], model, 64, held=10)
 
 
 SOURCES: Mapping[str, Callable[[Places], dict[str, Any]]] = {

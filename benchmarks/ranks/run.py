@@ -34,30 +34,20 @@ ERRORS = 2.0
 
 
 def measured(task: Task) -> dict[str, Any]:
-    """One task: the rate of each method from its first seed, then the other seeds at it."""
+    """One task: the rate of each method on validation with a seed of its own, then fresh seeds at it."""
     began = time.process_time()
-    first = task.train([Asked(method, factor, 0) for method in METHODS for factor in FACTORS])
-    rates = {
-        method: min((one for one in first if one.asked.method == method), key=validation_loss)
-        for method in METHODS
-    }
-    rest = task.train(
-        [
-            Asked(method, rates[method].asked.factor, seed)
-            for method in METHODS
-            for seed in range(1, SEEDS)
-        ]
+    tuning = task.train(
+        [Asked(method, factor, SEEDS) for method in METHODS for factor in FACTORS], "validation"
     )
-    by_method = {
-        method: [rates[method], *(one for one in rest if one.asked.method == method)]
-        for method in METHODS
-    }
     tried = {
-        method: {
-            str(one.asked.factor): validation_loss(one) for one in first if one.asked.method == method
-        }
+        method: {one.asked.factor: loss(one) for one in tuning if one.asked.method == method}
         for method in METHODS
     }
+    factors = {method: min(losses, key=losses.__getitem__) for method, losses in tried.items()}
+    trained = task.train(
+        [Asked(method, factors[method], seed) for method in METHODS for seed in range(SEEDS)], "test"
+    )
+    by_method = {method: [one for one in trained if one.asked.method == method] for method in METHODS}
     base = mean_cost(task.base)
     learnt = base - sum(loss(one) for one in by_method["uniform"]) / SEEDS
     return {
@@ -66,7 +56,7 @@ def measured(task: Task) -> dict[str, Any]:
         "test_rows": len(task.base.costs),
         "methods": {
             method: {
-                "factor": rates[method].asked.factor,
+                "factor": factors[method],
                 "rates_tried": tried[method],
                 "ranks": task.measured[method],
                 **line(trained, by_method["uniform"], learnt),
@@ -79,7 +69,7 @@ def measured(task: Task) -> dict[str, Any]:
 
 def line(trained: Sequence[Trained], uniform: Sequence[Trained], learnt: float) -> dict[str, Any]:
     """One method: its losses, and by how much it is better than uniform on the same seeds and rows."""
-    metrics = [one.test.metrics for one in trained]
+    metrics = [one.score.metrics for one in trained]
     name = next(name for name in ("accuracy", "token_accuracy") if name in metrics[0])
     found: dict[str, Any] = {
         "parameters": trained[0].parameters,
@@ -88,7 +78,7 @@ def line(trained: Sequence[Trained], uniform: Sequence[Trained], learnt: float) 
         name: sum(one[name] for one in metrics) / len(metrics),
     }
     if trained is not uniform:
-        gap = seeds_difference([one.test for one in uniform], [one.test for one in trained])
+        gap = seeds_difference([one.score for one in uniform], [one.score for one in trained])
         found |= {"gain": gap.mean, "gain_se": gap.se}
         found |= {"share": gap.mean / learnt, "share_se": gap.se / learnt}
     return found
@@ -116,12 +106,8 @@ def verdict(share: float, error: float) -> str:
 
 
 def loss(one: Trained) -> float:
-    return mean_cost(one.test)
-
-
-def validation_loss(one: Trained) -> float:
-    """Of the last step; a training that went astray is the worst."""
-    found = mean_cost(one.validation)
+    """The mean; a training that went astray is the worst."""
+    found = mean_cost(one.score)
     return found if math.isfinite(found) else math.inf
 
 
@@ -151,7 +137,7 @@ def main() -> int:
     parser.add_argument("--data", type=Path, default=shared / "data")
     parser.add_argument("--models", type=Path, default=shared / "models")
     asked = parser.parse_args()
-    result = json.loads(RESULT.read_text()) if RESULT.exists() else {"tasks": {}}
+    result: dict[str, Any] = json.loads(RESULT.read_text()) if RESULT.exists() else {"tasks": {}}
     if asked.show:
         show(result)
         return 0

@@ -25,7 +25,7 @@ bench: Any = load("ranks")
 def trained(method: str, seed: int, cost: float) -> Any:
     costs = tuple(cost + row for row in (0.0, 0.5, 1.0))
     score = Score("test", {"accuracy": 0.5}, costs, (1.0,) * 3)
-    return rank_tasks.Trained(rank_tasks.Asked(method, 1.0, seed), score, score, 100)
+    return rank_tasks.Trained(rank_tasks.Asked(method, 1.0, seed), score, 100)
 
 
 def test_a_gain_is_paired_by_seed_and_a_share_of_what_uniform_learns() -> None:

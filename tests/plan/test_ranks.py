@@ -4,17 +4,19 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from dataclasses import replace
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from loraloom.config.asked import AdapterConfig, Config
+from loraloom.config.asked import AdapterConfig, Config, SearchConfig
 from loraloom.config.choices import MEASURED_ALLOCATIONS, RANK_ALLOCATIONS, UNIFORM
 from loraloom.errors import ConfigError
 from loraloom.facts.groups import group_names, thirds
 from loraloom.plan.planner import Facts, candidate, make_plan
 from loraloom.plan.ranks import TOLERANCE, allocate, most_important
+from loraloom.plan.search_space import space_json
 from loraloom.records import AdapterSpec
 
 Make = Callable[..., Facts]
@@ -158,3 +160,29 @@ def test_what_cannot_go_with_an_allocation_is_refused(
 ) -> None:
     with pytest.raises(ConfigError, match=named):
         spec(facts("minilm"), "mlp", **more)
+
+
+def test_a_wide_search_of_its_own_keeps_the_layers_that_rank_is_moved_between(facts: Make) -> None:
+    asked = Config(
+        adapter=AdapterConfig(rank_allocation="mlp", r=8), search=SearchConfig(trials=128, pruner="none")
+    )
+    plan = make_plan(asked, facts("minilm"))
+    uniform = make_plan(replace(asked, adapter=AdapterConfig(r=8)), facts("minilm"))
+
+    assert "adapter.target_modules" in space_json(uniform)
+    assert "adapter.target_modules" not in space_json(plan)
+
+
+@pytest.mark.parametrize(
+    "space",
+    [
+        {"adapter.target_modules": ["attention", "mlp"]},
+        {"adapter.init_lora_weights": [True, "orthogonal"]},
+    ],
+)
+def test_a_space_in_which_a_candidate_could_not_be_is_refused(
+    facts: Make, space: dict[str, list[object]]
+) -> None:
+    space = {"adapter.rank_allocation": ["uniform", "energy"], **space}
+    with pytest.raises(ConfigError, match="energy` cannot go with"):
+        make_plan(Config(search=SearchConfig(space=space)), facts("minilm"))

@@ -174,6 +174,11 @@ def allocations_asked(case: Case) -> tuple[str, ...]:
     return tuple(dict.fromkeys(name for name in every if name != UNIFORM))
 
 
+def kept_apart(case: Case) -> frozenset[str]:
+    """Keys that the plan's own search space leaves alone where rank is moved."""
+    return frozenset({names.TARGET_MODULES}) if allocations_asked(case) else frozenset()
+
+
 def check(case: Case) -> None:
     """Refuse what cannot be together with an allocation.
 
@@ -186,16 +191,17 @@ def check(case: Case) -> None:
     if not wanted:
         return
     space = case.asked.search.space
-    moved = isinstance(space, Mapping) and names.TARGET_MODULES in space
+    searched: Mapping[str, Any] = space if isinstance(space, Mapping) else {}
+    starts = (asked.init_lora_weights, *searched.get(names.INIT_LORA_WEIGHTS, ()))
     together = (
         (bool(asked.rank_pattern), names.RANK_PATTERN, "both say the ranks of single layers"),
         (bool(asked.alpha_pattern), names.ALPHA_PATTERN, "alphas follow the ranks here"),
         (asked.init_from is not None, names.INIT_FROM, "the weights of that adapter have their ranks"),
-        (asked.init_lora_weights == EVEN_RANKS, names.INIT_LORA_WEIGHTS, "it takes even ranks only"),
+        (EVEN_RANKS in starts, names.INIT_LORA_WEIGHTS, "orthogonal takes even ranks only"),
         (
-            moved and not set(MEASURED_ALLOCATIONS).isdisjoint(wanted),
+            names.TARGET_MODULES in searched,
             f"search.space.{names.TARGET_MODULES}",
-            "a measurement is of one set of layers",
+            "rank is moved between the same layers in all candidates",
         ),
         (asked.r == 1, names.R, "every layer keeps a rank of 1 at least: nothing can be moved"),
     )
@@ -206,7 +212,6 @@ def check(case: Case) -> None:
                 got=why,
                 next=f"leave one of the two out: {key}, or {names.RANK_ALLOCATION}",
             )
-    if not moved:
-        for allocation in wanted:
-            if allocation not in MEASURED_ALLOCATIONS:
-                group_weights(case.linears, allocation)
+    for allocation in wanted:
+        if allocation not in MEASURED_ALLOCATIONS:
+            group_weights(case.linears, allocation)

@@ -7,6 +7,7 @@ from typing import Any
 
 from loraloom.plan.initial_adapter import fixed_keys, refuse_searched
 from loraloom.plan.planner import Plan, candidate, search_caps
+from loraloom.plan.ranks import kept_apart
 from loraloom.search.decode import decode_space
 from loraloom.search.default_space import default_space
 from loraloom.search.dimensions import Choices, Dimension, Range
@@ -30,7 +31,7 @@ def search_space(plan: Plan) -> Space:
             plan.pack_size,
             search_caps(plan),
             wide=wide,
-            fixed=fixed_keys(plan.case),
+            fixed=fixed_keys(plan.case) | kept_apart(plan.case),
         )
     space = decode_space(asked.space)
     refuse_searched(plan.case, (dimension.key for dimension in space.dimensions))
