@@ -179,6 +179,7 @@ NOTES: dict[str, tuple[list[Row], str]] = {
         "2 of 41 pairs contradict another one",
     ),
     "repeats": ([*pairs(), *pairs()[:10]], "10 of 50 training rows repeat earlier ones"),
+    "margins": (pairs(margin=3), "`margin` is not used (40 rows)"),
     "columns": (pairs(score=3), "not used: `score` (40 rows)"),
 }
 

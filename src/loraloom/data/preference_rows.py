@@ -23,6 +23,7 @@ from loraloom.data.rows import IGNORED, Ints, Judged, Pair, Row
 from loraloom.data.sides import answers, as_completions, side
 from loraloom.data.table import Table, once
 from loraloom.data.tokens import Tokenizer
+from loraloom.data.unused import rows_of
 from loraloom.errors import DataError
 
 _NOTHING = Row(np.zeros(0, np.int32), np.zeros(0, np.int32))
@@ -67,6 +68,12 @@ def preference_rows(
         ]
         for name, table in tables.items()
     }
+    with_margin = sum(bool(source.get(column)) for table in tables.values() for source in table.rows)
+    if with_margin:
+        notes.append(
+            f"`{column}` is not used ({rows_of(with_margin)}): no loss of preferences asks by how much"
+            " an answer is better"
+        )
     return pairs, [*once(notes), *pair_notes(pairs["train"])]
 
 

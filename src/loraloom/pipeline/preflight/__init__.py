@@ -10,7 +10,6 @@ from loraloom.pipeline.preflight.subject import Subject
 
 CHECKS = (
     "labels",
-    "balance",
     "stop",
     "template",
     "targets",
@@ -25,6 +24,9 @@ CHECKS = (
 """Modules of this package, each with a function `inspect`; imported when they are asked, since some
 bring a trainer along."""
 
+OF_JUDGED = ("balance",)
+"""Further ones, of answers that were judged one by one (KTO)."""
+
 BEFORE_TRAINING = ("labels", "stop", "template", "targets", "embeddings", "precision", "deployment")
 """Checks that need no pass through the model and whose faults nothing else refuses
 before a run starts."""
@@ -33,9 +35,9 @@ OF_ROWS = ("labels", "stop", "template")
 
 
 def run_checks(subject: Subject) -> tuple[CheckResult, ...]:
-    """The result of every check, in their order; what only some data have is left out for others."""
-    left_out = () if subject.facts.data.judged else ("balance",)
-    return tuple(run_check(name, subject) for name in CHECKS if name not in left_out)
+    """The result of every check that there is for this request, in their order."""
+    further = OF_JUDGED if subject.facts.data.judged else ()
+    return tuple(run_check(name, subject) for name in (*CHECKS, *further))
 
 
 def run_check(name: str, subject: Subject) -> CheckResult:
