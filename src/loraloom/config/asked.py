@@ -153,8 +153,8 @@ class PreferenceConfig:
     desirable_weight: float = 1.0
     undesirable_weight: float = 1.0
     """What good and bad answers weigh in kto."""
-    reference: str = "base"
-    """What a candidate is held against: base, or the folder of an adapter."""
+    reference: str = "auto"
+    """What a candidate is held against: base, the folder of an adapter, or auto: what it begins as."""
 
 
 @dataclass(frozen=True)

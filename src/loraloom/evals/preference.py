@@ -7,29 +7,43 @@ and beta, and share the reference.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
+from contextlib import nullcontext
 from itertools import groupby
-from typing import Any, Protocol
+from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from loraloom.data.batches import Batch, Term
-from loraloom.data.rows import IGNORED, Judged, Row
+from loraloom.data.rows import IGNORED, Example, Judged, Row
 from loraloom.evals.cross_entropy import Positions, losses_at
-from loraloom.evals.objective import CausalObjective, RowLosses
+from loraloom.evals.objective import CausalObjective, Objective, RowLosses, objective_for
 from loraloom.evals.preference_losses import Answers, Compared, kto, pair_loss
+from loraloom.evals.reference import ReferenceLogps
+from loraloom.lora.packed import PackedModel
 from loraloom.lora.transfer import send
+from loraloom.records import Task
 
-METRIC = "reward_accuracy"
+REFERENCE_TOLERANCE = {
+    torch.float64: 1e-6,
+    torch.float32: 1e-3,
+    torch.bfloat16: 5e-2,
+    torch.float16: 2e-2,
+}
+"""How far a log-probability may be off that another run has kept, as a share of itself or of 1 nat:
+passes of other shapes round otherwise."""
 
 
-class Reference(Protocol):
-    """What candidates are held against."""
-
-    def of(self, rows: Sequence[Row]) -> Tensor:
-        """Log-probability of each row's supervised tokens [R], float64, on the host."""
-        ...
+def task_objective(
+    task: Task, model: Any, packed: PackedModel, *, pad_id: int, token_budget: int
+) -> Objective:
+    """The objective of a task, for preferences held against the base. Arguments as of
+    `PreferenceObjective`."""
+    if task != "preference":
+        return objective_for(task, model)
+    return PreferenceObjective(model, packed, pad_id=pad_id, token_budget=token_budget)
 
 
 class PreferenceObjective(CausalObjective):
@@ -38,26 +52,38 @@ class PreferenceObjective(CausalObjective):
 
     Args:
         model: the base, before any layer is wrapped.
-        reference: what candidates are held against.
-        bare: whether the model runs as the reference itself just now: then every log-ratio is 0.
+        packed: the same base with its adapters.
+        token_budget: padded tokens of a pass of the reference.
+        reference: a plain model that candidates are held against; None for the frozen base.
         by_likelihood: right is an answer that is likelier a token than the other one, where no
             candidate's loss has a reference in it; else one whose log-ratio is larger.
     """
 
-    metric = METRIC
+    metric = "reward_accuracy"
+    note: str | None = None
+    """What a user should know of how the reference came to be."""
 
     def __init__(
         self,
         model: Any,
-        reference: Reference,
+        packed: PackedModel,
         *,
-        bare: Callable[[], bool] = lambda: False,
+        pad_id: int,
+        token_budget: int,
+        reference: Any = None,
         by_likelihood: bool = False,
     ) -> None:
         super().__init__(model)
-        self.reference = reference
-        self.bare = bare
+        self.packed = packed
+        self.held_to_base = reference is None
         self.by_likelihood = by_likelihood
+        self.reference = ReferenceLogps(
+            self,
+            packed.base_only if reference is None else lambda: nullcontext(reference),
+            pad_id=pad_id,
+            token_budget=token_budget,
+            tolerance=REFERENCE_TOLERANCE[packed.base_dtype],
+        )
 
     def targets(self, batch: Batch) -> Tensor:
         """As of a language model, and the prompt of the chosen side where it is learnt too (`orpo`)."""
@@ -85,7 +111,8 @@ class PreferenceObjective(CausalObjective):
         own_N = batch.labels[:, 1:][at.rows_N, at.columns_N] != IGNORED
         logp_B = -nothing_B.index_add(0, at.rows_N, losses_N * own_N)
         nll_B = nothing_B.index_add(0, at.rows_N, losses_N)
-        if self.bare():
+        if self.held_to_base and self.packed.bare:
+            # The base against itself: no rounding is to look like a preference.
             reference_B = logp_B.detach()
         else:
             known_B = self.reference.of([side for one in batch.examples for side in one.sides])
@@ -161,3 +188,22 @@ def _columns(chosen: Answers, rejected: Answers) -> Tensor:
     """[N, 6]: `logp`, `reference` and `tokens` of the chosen side, then of the rejected one."""
     columns = [one for side in (chosen, rejected) for one in (side.logp, side.reference, side.tokens)]
     return torch.stack([column.detach() for column in columns], 1)
+
+
+def crossed(judged: Sequence[Example], longest: int) -> list[Row]:
+    """Each prompt with the answer of the row before it, the first with the last one's: answers that
+    nobody gave, by which `kto` estimates how far a candidate has moved (as TRL does, in its batches).
+
+    Args:
+        judged: the examples of a window.
+        longest: tokens after which a row is cut.
+    """
+    rows = [one.sides[0] for one in judged]
+    starts = [int(np.argmax(row.labels != IGNORED)) for row in rows]
+    found: list[Row] = []
+    for place, (row, start) in enumerate(zip(rows, starts, strict=True)):
+        other, after = rows[place - 1], starts[place - 1]
+        prompt, answer = row.input_ids[:start], other.input_ids[after:]
+        labels = np.concatenate([np.full(start, IGNORED, np.int32), other.labels[after:]])
+        found.append(Row(np.concatenate([prompt, answer])[:longest], labels[:longest]))
+    return found

@@ -144,8 +144,9 @@ def kto(answers: Answers, good: Tensor, kl: Tensor | float, spec: PreferenceSpec
         good: bool [N].
         kl: z0, the estimated KL(pi || ref), at least 0: no gradient goes through it.
     """
-    sign = torch.where(good, 1.0, -1.0).to(answers.logp.dtype)
-    weight = torch.where(good, spec.desirable_weight, spec.undesirable_weight).to(answers.logp.dtype)
+    kind = good.to(answers.logp.dtype)
+    sign = 2 * kind - 1
+    weight = spec.desirable_weight * kind + spec.undesirable_weight * (1 - kind)
     return weight * torch.sigmoid(-sign * spec.beta * (answers.ratio - kl))
 
 

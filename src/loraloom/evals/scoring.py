@@ -157,7 +157,7 @@ def row_sums(
         with packed.route(Routing(segments)) as model:
             return objective.rows(model, batch), batch.on_host.labels
 
-    passes = _passes(order, rows, len(names), token_budget // workers.count)
+    passes = in_passes(order, rows, len(names), token_budget // workers.count)
     for chosen, (result, labels) in zip(
         passes, workers.map(score, passes, together=objective.concurrent), strict=True
     ):
@@ -175,7 +175,7 @@ def on_host(result: RowLosses) -> RowLosses:
     return RowLosses(**dict(zip(parts, fetch(list(parts.values())), strict=True)))
 
 
-def _passes(
+def in_passes(
     order: Sequence[int], rows: Sequence[Example], names: int, token_budget: int
 ) -> list[list[int]]:
     """Cut rows (shortest first) into batches of at most the budget, one row at least."""

@@ -56,6 +56,9 @@ class DataFacts:
     """Rows of any split that nothing can be learnt from: an empty answer, or no label."""
     supervised_lost: float = 0.0
     """Share of the supervised tokens that truncation has already taken."""
+    sides: int = 1
+    """Rows of one example: 2 of a pair of answers. `rows` counts examples, lengths are those of a
+    side."""
     measured: bool = True
     """False for an assumption that stands in where no data was given."""
 
@@ -104,6 +107,7 @@ def data_facts(encoded: Encoded) -> DataFacts:
             else {}
         ),
         longest_anywhere=int(max(lengths.max(initial=0), held_out.max(initial=0))),
+        sides=max((len(one.sides) for one in encoded.train), default=1),
         validation_rows=len(encoded.validation),
         confirm_rows=len(encoded.confirm),
         test_rows=len(encoded.test),
@@ -125,17 +129,19 @@ def assumed_data(task: Task) -> DataFacts:
     plan says that it is assumed."""
     length = 64 if task == "seq_cls" else 512
     rows = 10_000
+    sides = 2 if task == "preference" else 1
     return DataFacts(
         task=task,
         rows=rows,
-        tokens=rows * length,
-        supervised_tokens=rows if task == "seq_cls" else rows * length // 2,
+        tokens=sides * rows * length,
+        supervised_tokens=rows if task == "seq_cls" else sides * rows * length // 2,
         mean_length=float(length),
         longest=2 * length,
         percentiles={50: length, 90: 3 * length // 2, 95: 7 * length // 4, 99: 2 * length},
         longest_anywhere=2 * length,
         validation_rows=rows // 10,
-        validation_tokens=rows // 10 * length,
+        validation_tokens=sides * rows // 10 * length,
+        sides=sides,
         measured=False,
     )
 

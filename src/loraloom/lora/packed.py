@@ -185,6 +185,12 @@ class PackedModel:
         key = self.adapters[trial].spec.target_modules if plain else trial
         return self._kinds.setdefault(key, len(self._kinds))
 
+    @property
+    def bare(self) -> bool:
+        """Whether the base runs alone just now."""
+        current = self._route.current
+        return current is not None and not current.segments
+
     @contextmanager
     def base_only(self) -> Generator[Any]:
         with self.route(BASE):

@@ -37,7 +37,12 @@ from loraloom.lora.untrusted_adapter import (
 )
 from loraloom.records import AdapterSpec
 
-PEFT_TASKS = {"causal_lm": "CAUSAL_LM", "seq_cls": "SEQ_CLS", "seq2seq_lm": "SEQ_2_SEQ_LM"}
+PEFT_TASKS = {
+    "causal_lm": "CAUSAL_LM",
+    "seq_cls": "SEQ_CLS",
+    "seq2seq_lm": "SEQ_2_SEQ_LM",
+    "preference": "CAUSAL_LM",
+}
 PREFIX = "base_model.model."
 
 

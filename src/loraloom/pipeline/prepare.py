@@ -35,7 +35,7 @@ from loraloom.pipeline.preflight.subject import Subject
 from loraloom.pipeline.retained import retained_rows
 from loraloom.pipeline.trackers import require_trackers
 from loraloom.plan.planner import Facts, Plan, make_plan
-from loraloom.records import Task
+from loraloom.records import Task, built_as
 from loraloom.search.history import PastSearch
 
 
@@ -80,7 +80,7 @@ class Prepared:
         values = self.plan.values()
         base = load_base(
             required_model(self.config),
-            self.data.task,
+            built_as(self.data.task),
             label_names=self.data.label_names,
             dtype=values[names.DTYPE],
             seed=self.config.training.seed,
@@ -93,7 +93,7 @@ class Prepared:
         )
         if self.facts.initial is not None:
             base.read_with(self.tokenizer)
-        if self.task == "causal_lm" and not base.tokenizer.chat_template:
+        if built_as(self.task) == "causal_lm" and not base.tokenizer.chat_template:
             base.tokenizer.chat_template = form_template(self.recognised.format, base.tokenizer)
         return base
 
@@ -192,7 +192,8 @@ class Read:
     def encoded(self) -> Encoded:
         """Every split as token ids, untruncated. Errors as in `encode`."""
         task = self.recognised.task
-        model = self.model if self.model.task == task else describe(self.config, task)
+        same = self.model.task == built_as(task)
+        model = self.model if same else describe(self.config, task)
         folder = initial_folder(self.config)
         known = (
             classes_to_train(self.config, model)
@@ -221,7 +222,7 @@ class Read:
         """The model described once more, for the task and the classes that the data
         turned out to have."""
         task = data.task if data else self.recognised.task
-        if task != "seq_cls" and self.model.task == task:
+        if task != "seq_cls" and self.model.task == built_as(task):
             return self.model
         names = data.label_names if data else None
         described = describe(self.config, task, len(names) if names else None)
@@ -277,14 +278,18 @@ def describe(config: Config, task: Task | None, num_labels: int | None = None) -
         required_model(config),
         revision=config.model.revision,
         trust_remote_code=config.model.trust_remote_code,
-        task=task,
+        task=None if task is None else built_as(task),
         num_labels=num_labels,
     )
 
 
+SHARES = {"seq_cls": "accuracy", "preference": "reward_accuracy"}
+"""Tasks that are decided by the share that is right, and what it is called."""
+
+
 def share_of(task: str) -> str:
     """Name of the metric that counts what is right."""
-    return "accuracy" if task == "seq_cls" else "token_accuracy"
+    return SHARES.get(task, "token_accuracy")
 
 
 def deciding_metric(asked: str, task: str) -> tuple[str, Any]:
@@ -296,7 +301,7 @@ def deciding_metric(asked: str, task: str) -> tuple[str, Any]:
     share = share_of(task)
     name = asked.removeprefix("validation_")
     if name == "auto":
-        name = share if task == "seq_cls" else "loss"
+        name = share if task in SHARES else "loss"
     if name not in ("loss", share):
         raise ConfigError(
             f"`search.metric` is {asked}",

@@ -12,7 +12,7 @@ from statistics import fmean
 from loraloom.config.asked import Config
 from loraloom.data.rows import Example
 from loraloom.errors import MemoryBudgetError
-from loraloom.evals.objective import objective_for
+from loraloom.evals.preference import task_objective
 from loraloom.facts.speed import cores_share_now
 from loraloom.lora.base import Base, share_copy
 from loraloom.lora.packed import PackedModel
@@ -23,6 +23,7 @@ from loraloom.plan.correction import Corrected, by_probe
 from loraloom.plan.numbers import bytes_text
 from loraloom.plan.planner import candidate
 from loraloom.plan.time import seconds_at, with_measured
+from loraloom.records import built_as
 from loraloom.train.pack import PackTrainer
 
 TICKS = 10
@@ -106,11 +107,14 @@ def timed(prepared: Prepared, base: Base, clock: Callable[[], float] = time.perf
     plan = prepared.plan
     data = prepared.data
     held_out = _spread(prepared.data.validation, HELD_OUT)
+    packed = PackedModel(share_copy(base.model), fresh_modules=base.fresh_modules)
     trainer = PackTrainer(
-        PackedModel(share_copy(base.model), fresh_modules=base.fresh_modules),
+        packed,
         data.train,
-        objective_for(data.task, base.model),
-        task=data.task,
+        task_objective(
+            data.task, base.model, packed, pad_id=base.pad_id, token_budget=plan.token_budget
+        ),
+        task=built_as(data.task),
         pad_id=base.pad_id,
         validation=held_out,
         token_budget=plan.token_budget,

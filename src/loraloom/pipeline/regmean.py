@@ -12,6 +12,7 @@ from loraloom.adapters.inputs import Moments, input_moments, moment_bytes
 from loraloom.config import names
 from loraloom.config.decode import load_config
 from loraloom.data.batches import collate
+from loraloom.data.rows import sides_of
 from loraloom.errors import RequestError
 from loraloom.evals.choices import by_length
 from loraloom.evals.objective import objective_for
@@ -19,6 +20,7 @@ from loraloom.facts.model import model_facts, require_weights
 from loraloom.lora.base import load_base
 from loraloom.pipeline.adapters import base_for
 from loraloom.pipeline.evaluate import rows_of
+from loraloom.records import built_as
 
 ROWS = 256
 """Of each task that are read; a few thousand tokens tell what a layer of some thousand inputs reads."""
@@ -56,11 +58,11 @@ def combine_by_inputs(
         )
         for place, form in zip(data, forms, strict=True)
     ]
-    base = load_base(str(folder), encoded[0].task)
+    base = load_base(str(folder), built_as(encoded[0].task))
     objective = objective_for(base.task, base.model)
     tasks = [
-        [collate([rows.train[i] for i in lot], base.pad_id, base.task) for lot in by_length(rows.train)]
-        for rows in encoded
+        [collate([rows[i] for i in lot], base.pad_id, base.task) for lot in by_length(rows)]
+        for rows in (sides_of(one.train) for one in encoded)
     ]
 
     def moments(inforce: Sequence[Form]) -> list[Moments]:

@@ -19,12 +19,15 @@ from loraloom.data.batches import collate
 from loraloom.data.rows import Example
 from loraloom.errors import StoreError
 from loraloom.evals.objective import Objective, objective_for
+from loraloom.evals.preference import PreferenceObjective
 from loraloom.evals.scoring import RowSums, score_of
 from loraloom.lora.base import Base, share_copy
 from loraloom.lora.device_faults import is_out_of_memory
 from loraloom.lora.packed import PackedModel
 from loraloom.lora.state import read_adapter, save_adapter, verify_adapter
+from loraloom.pipeline.preferences import preference_objective
 from loraloom.pipeline.prepare import Prepared, deciding_metric
+from loraloom.plan.planner import candidate
 from loraloom.records import Candidate, Score
 from loraloom.train.checkpoint import Checkpoint
 from loraloom.train.pack import PackTrainer
@@ -58,6 +61,8 @@ class Workbench:
 
     @cached_property
     def objective(self) -> Objective:
+        if self.prepared.task == "preference":
+            return preference_objective(self.prepared, self.base, self.packed)
         return objective_for(self.prepared.task, self.base.model)
 
     @cached_property
@@ -67,11 +72,11 @@ class Workbench:
     @cached_property
     def trainer(self) -> PackTrainer:
         plan, data = self.prepared.plan, self.prepared.data
-        return PackTrainer(
+        trainer = PackTrainer(
             self.packed,
             data.train,
             self.objective,
-            task=self.prepared.task,
+            task=self.base.task,
             pad_id=self.base.pad_id,
             validation=data.validation,
             decide_by=self.metric,
@@ -80,6 +85,9 @@ class Workbench:
             signals=self.prepared.config.diagnose.signals,
             workers=plan.workers,
         )
+        if isinstance(self.objective, PreferenceObjective) and self.objective.note:
+            trainer.note(self.objective.note)
+        return trainer
 
     def restore(self, kept: Checkpoint) -> None:
         """Seat the candidates of a checkpoint where they were."""
@@ -107,7 +115,8 @@ class Workbench:
 
     def score_base(self, rows: Sequence[Example], split: str) -> Score:
         """The bare base on a split."""
-        return score_of(self.sums(rows, [])[""], split, self.objective, self.metric)
+        own = candidate(self.prepared.plan, "base", {}).training.preference
+        return score_of(self.sums(rows, [])[""], split, self.objective, self.metric, own)
 
     def score_saved(
         self, saved: Sequence[tuple[Candidate, Path]], rows: Sequence[Example], split: str
@@ -116,7 +125,10 @@ class Workbench:
         with self.seated(saved):
             sums = self.sums(rows, [made.id for made, _ in saved])
         return {
-            made.id: score_of(sums[made.id], split, self.objective, self.metric) for made, _ in saved
+            made.id: score_of(
+                sums[made.id], split, self.objective, self.metric, made.training.preference
+            )
+            for made, _ in saved
         }
 
     @contextmanager
@@ -168,7 +180,7 @@ class Workbench:
     def probe(self, rows: int = PROBE_ROWS) -> dict[str, torch.Tensor]:
         """A few rows to compare logits on."""
         data = self.prepared.data
-        batch = collate((data.validation or data.train)[:rows], self.base.pad_id, self.prepared.task).to(
+        batch = collate((data.validation or data.train)[:rows], self.base.pad_id, self.base.task).to(
             self.packed.device
         )
         inputs = {"input_ids": batch.input_ids, "attention_mask": batch.attention_mask.long()}

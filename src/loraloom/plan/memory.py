@@ -61,6 +61,7 @@ UNCERTAINTY = 0.10
 
 def forecast_memory(case: Case, shape: Shape) -> Estimate:
     """Peak bytes as a range; `parts` sum to its value."""
+    shape = shape.of_sides(case.facts.data.sides)
     element = case.decided.dtype_bytes
     trained = case.trained_parameters
     # Over a base in half precision, products read a copy of A and B in its format.

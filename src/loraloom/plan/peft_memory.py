@@ -318,7 +318,7 @@ def peft_run(case: Case, shape: Shape) -> PeftRun:
     ]
     outputs = [one for one in reading if one.name.startswith(("o_", "out", "c_proj", "dense"))]
     return PeftRun(
-        micro_batch=shape.micro_batch,
+        micro_batch=shape.of_sides(case.facts.data.sides).micro_batch,
         length=shape.length,
         trained=case.trained_parameters,
         adapted_queries=round((len(reading) - len(outputs)) / blocks),

@@ -15,7 +15,7 @@ from loraloom.errors import ConfigError, ModelError
 from loraloom.facts.model import ModelFacts
 from loraloom.lora.targets import resolve_pattern, resolve_targets, short_label
 from loraloom.lora.workers import most_at_once
-from loraloom.plan import engine, goals, presets, ranks
+from loraloom.plan import engine, goals, preference, presets, ranks
 from loraloom.plan.adjust import bent
 from loraloom.plan.case import CONFIG, Case, Decided, Facts, target_linears
 from loraloom.plan.initial_adapter import FOLDER, inherited
@@ -41,16 +41,24 @@ from loraloom.plan.rules import (
     quantization,
     rank,
     rate,
+    rules_of,
     streaming,
 )
 from loraloom.plan.shape import Shape, decided_shape
 from loraloom.plan.time import forecast_time, trainings_of_search
 from loraloom.plan.warnings import warnings_for
-from loraloom.records import AdapterSpec, Advice, Candidate, Estimate, TrainingSpec
+from loraloom.records import (
+    AdapterSpec,
+    Advice,
+    Candidate,
+    Estimate,
+    PreferenceSpec,
+    TrainingSpec,
+)
 
 __all__ = ["Facts", "Plan", "candidate", "make_plan", "search_caps"]
 
-Spec = TypeVar("Spec", AdapterSpec, TrainingSpec)
+Spec = TypeVar("Spec", AdapterSpec, TrainingSpec, PreferenceSpec)
 
 SEARCH_BATCH_CAP = 64
 SEARCH_RANK_CAP = 128
@@ -127,11 +135,12 @@ def make_plan(config: Config, facts: Facts) -> Plan:
     goals.check(case)
     max_length.check(case)
     checkpointing.check(case)
+    preference.check(case)
     _check_modules(case)
     decided = case.decided
     decided["goal"] = goals.advise(case)
     decided["preset"] = presets.advise(case)
-    for key in RULES:
+    for key in rules_of(facts.data.task):
         advice = _asked(case, key) if is_asked(case.asked, key) else _advised(case, key)
         decided[key] = inherited(case, key, advice) or advice
         if key == names.OPTIM:
@@ -188,7 +197,10 @@ def token_budget(case: Case, shape: Shape) -> int:
     whole pack of `shape` has."""
     kind = case.facts.device.kind
     least = engine.TOKEN_BUDGET[kind]
-    wanted = min(engine.MOST_TOKENS[kind], shape.packed * shape.micro_batch * shape.length)
+    wanted = min(
+        engine.MOST_TOKENS[kind],
+        shape.packed * shape.of_sides(case.facts.data.sides).micro_batch * shape.length,
+    )
     while wanted > least and need(case, replace(shape, token_budget=wanted)).high > case.memory_budget:
         wanted //= 2
     return max(wanted, least)
@@ -227,6 +239,8 @@ def candidate(plan: Plan, id: str, params: Mapping[str, Any], seed_offset: int =
     if micro > plan.settings.micro_batch:
         training |= _split(plan, micro * values[names.GRADIENT_ACCUMULATION_STEPS])
     training["seed"] += seed_offset
+    if formed := _section(values, "preference"):
+        training["preference"] = _only(PreferenceSpec, formed)
     start = None if plan.facts.initial is None else FOLDER
     return Candidate(id, _only(AdapterSpec, adapter), _only(TrainingSpec, training), dict(params), start)
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 from loraloom.facts.device import DeviceKind
@@ -32,6 +32,10 @@ class Shape:
     workers: int = 1
     token_budget: int | None = None
     """Padded tokens of a pass; None for the device's own number."""
+
+    def of_sides(self, sides: int) -> Shape:
+        """The same with so many rows for each example."""
+        return replace(self, micro_batch=sides * self.micro_batch)
 
     @property
     def at_once(self) -> int:

@@ -67,7 +67,8 @@ def forecast_time(
     token_budget = token_budget or engine.TOKEN_BUDGET[device]
     rate = operations_a_second(case)
     steps = case.total_steps
-    tokens = steps * case.decided.batch * case.facts.data.mean_length * PADDING
+    rows = case.facts.data.sides * case.decided.batch
+    tokens = steps * rows * case.facts.data.mean_length * PADDING
     per_token = operations_per_token(case)
     waiting = offload_share(case) if case.decided.checkpointing == "offload" else 0.0
     micro = steps * case.decided.accumulation
@@ -163,7 +164,8 @@ def alone_share(case: Case, shape: Shape) -> float:
 def passes_of_all(case: Case, trials: float, packed: int, token_budget: int) -> float:
     """Passes through the model for one micro-step of every trial: as many candidates
     share one as its tokens allow."""
-    one = case.decided.micro_batch * min(case.facts.data.mean_length, case.decided.length)
+    rows = case.facts.data.sides * case.decided.micro_batch
+    one = rows * min(case.facts.data.mean_length, case.decided.length)
     share = max(1, min(packed, trials, int(token_budget // max(1.0, one))))
     return trials / share
 
@@ -171,7 +173,8 @@ def passes_of_all(case: Case, trials: float, packed: int, token_budget: int) -> 
 def held_out_tokens(data: DataFacts) -> float:
     """Validation tokens as rows are long: of a translation the longer of source and
     target, where the facts count both."""
-    return data.validation_tokens * data.rows * data.mean_length / max(1, data.tokens)
+    whole = data.sides * data.rows * data.mean_length
+    return data.validation_tokens * whole / max(1, data.tokens)
 
 
 def with_measured(

@@ -23,6 +23,7 @@ from loraloom.data.rows import Example, Row, padded_tokens
 from loraloom.errors import ModelError, RunError
 from loraloom.evals.neighbours import refuse_seen_neighbours
 from loraloom.evals.objective import Objective
+from loraloom.evals.preference import PreferenceObjective, crossed
 from loraloom.evals.scoring import EVALUATION_FACTOR, RowSums, row_sums, score_of
 from loraloom.lora.device_faults import is_out_of_memory
 from loraloom.lora.neftune import noisy_embeddings
@@ -255,6 +256,10 @@ class PackTrainer:
             seat.seconds += share
         return events + self._unused()
 
+    def note(self, text: str) -> None:
+        """Tell the user something with the next tick."""
+        self._notes.append(Event("note", data={"text": text}))
+
     def _unused(self) -> list[Event]:
         """What was not told yet of a fast path that does not work here."""
         new = [text for text in unused(self.packed, self.graphs) if text not in self._told]
@@ -264,7 +269,22 @@ class PackTrainer:
     def _next_micro_batch(self, seat: Seat) -> Numbers:
         if not seat.window:
             seat.open_window(self.weights)
+            seat.window_kl = self._moved(seat)
         return seat.window[seat.micro]
+
+    def _moved(self, seat: Seat) -> float:
+        """How far a candidate has moved from its reference, where its loss asks for that: estimated once
+        for all of a window, so that it does not matter into how many passes that is cut."""
+        spec = seat.candidate.training.preference
+        if spec is None or "kto" not in spec.loss_type:
+            return 0.0
+        assert isinstance(self.objective, PreferenceObjective)
+        window = [self.rows[i] for micro in seat.window for i in micro]
+        rows = crossed(window, max(self.lengths))
+        ratio = (
+            -self.row_sums(rows, [seat.id])[seat.id].loss - self.objective.reference.found(rows).numpy()
+        )
+        return max(0.0, float(ratio.mean()))
 
     def _may_share(self, present: Sequence[Seat]) -> bool:
         """Whether passes may run at once: no pass changes the model while it runs."""

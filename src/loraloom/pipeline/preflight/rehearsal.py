@@ -22,7 +22,7 @@ import torch
 from loraloom.data.batches import Numbers
 from loraloom.data.encode import Encoded
 from loraloom.data.rows import Example, padded_tokens
-from loraloom.evals.objective import objective_for
+from loraloom.evals.preference import task_objective
 from loraloom.evals.scoring import EVALUATION_FACTOR
 from loraloom.lora.arena import Arena, Entry
 from loraloom.lora.base import Base, share_copy
@@ -32,6 +32,7 @@ from loraloom.lora.packed import PackedModel
 from loraloom.lora.transfer import fetch, send
 from loraloom.plan.memory import STATE
 from loraloom.plan.planner import Plan, candidate
+from loraloom.records import built_as
 from loraloom.train.divergence import first_bad, largest_outputs, last_bad_gradient
 from loraloom.train.out_of_memory import free_memory
 from loraloom.train.pack import PackTrainer
@@ -147,14 +148,16 @@ def _run(
     passes: int,
 ) -> None:
     """Steps of `beside` candidates on the rows `chosen`, and one evaluation after the second."""
-    objective = objective_for(data.task, base.model)
     full = EVALUATION_FACTOR * plan.token_budget
     packed = PackedModel(share_copy(base.model), fresh_modules=base.fresh_modules)
+    objective = task_objective(
+        data.task, base.model, packed, pad_id=base.pad_id, token_budget=plan.token_budget
+    )
     trainer = PackTrainer(
         packed,
         chosen,
         objective,
-        task=data.task,
+        task=built_as(data.task),
         pad_id=base.pad_id,
         token_budget=plan.token_budget,
         validation=_longest(

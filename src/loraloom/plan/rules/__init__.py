@@ -10,12 +10,15 @@ from importlib import import_module
 from loraloom.plan.about import About
 from loraloom.plan.case import Case
 from loraloom.plan.rules import fixed
-from loraloom.records import Advice
+from loraloom.records import Advice, Task
 
 Rule = Callable[[Case], Advice]
 
 _ORDER = (
     "task",
+    "loss_type",
+    "beta",
+    "reference",
     "precision",
     "dtype",
     "attention",
@@ -56,6 +59,12 @@ RULES: dict[str, Rule] = {
     **{module.KEY: module.advise for module in _FILES},
 }
 """Dotted key -> rule. Settings that are the same for everyone come first."""
+
+
+def rules_of(task: Task) -> tuple[str, ...]:
+    """The keys that a plan decides."""
+    return tuple(key for key in RULES if task == "preference" or not key.startswith("preference."))
+
 
 ABOUT: dict[str, About] = {
     **{key: kept.about for key, kept in fixed.FIXED.items()},

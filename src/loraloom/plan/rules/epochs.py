@@ -15,7 +15,7 @@ ABOUT = About(
     rule=(
         "Language models: 3 under 1,000 rows, 2 under 50,000, else 1, up to 4 to reach 100 steps."
         " Encoders: as many as make about 1,000 steps on a GPU (400 on a processor), 3 to 30. Other"
-        " tasks 3."
+        " tasks 3, preferences 1."
     ),
     evidence=(
         "Up to four passes are nearly as good as fresh rows (arXiv:2305.16264); more memorise."
@@ -32,12 +32,16 @@ LEAST_STEPS = 100
 CPU_STEPS = 250
 """With so many steps in one epoch, a processor's time is better spent on another
 candidate than on a second pass."""
+PREFERENCE = ("arXiv:2310.16944", (1, 3), "C")
+"""Zephyr's DPO overfits after one epoch, with no loss on its benchmarks by the third."""
 MOST_EPOCHS = 4
 """Of a language model: more passes memorise (arXiv:2305.16264 finds four nearly as good
 as fresh data)."""
 
 
 def advise(case: Case) -> Advice:
+    if case.facts.data.task == "preference" and not case.asked.training.max_steps:
+        return Advice(1, f"{_counted(case, 1)}; a second pass drives both answers away", *PREFERENCE)
     facts, per_epoch, max_steps = case.facts, case.steps_per_epoch, case.asked.training.max_steps
     if max_steps:
         value = max(1, math.ceil(max_steps / per_epoch))

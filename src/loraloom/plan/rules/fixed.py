@@ -25,6 +25,12 @@ class Fixed:
     about: About
 
 
+def _part_of(loss: str, does: str, evidence: str, source: str, trl: str, *tries: float) -> Fixed:
+    """A number of one loss of preferences."""
+    about = About(does=does, rule=f"{trl}, of `{loss}` alone.", evidence=evidence, tools={"TRL": trl})
+    return Fixed(f"TRL's own; part of {loss} alone", source, "C", tries or None, about)
+
+
 FIXED: dict[str, Fixed] = {
     names.BIAS: Fixed(
         "trained biases cost 4.4 points in the one table that claims a gain",
@@ -177,6 +183,56 @@ FIXED: dict[str, Fixed] = {
             ),
             tools={"transformers": "none", "TRL": "none"},
         ),
+    ),
+    names.LABEL_SMOOTHING: _part_of(
+        "robust",
+        "The share of pairs whose answers are taken to be swapped.",
+        "It undoes the bias of swapped labels where the share is right (arXiv:2403.00409).",
+        "arXiv:2403.00409",
+        "0",
+        0.0,
+        0.1,
+        0.2,
+    ),
+    names.LOSS_WEIGHTS: _part_of(
+        "a list of losses",
+        "What each of several losses weighs in their sum.",
+        "Beside DPO the chosen answer's own loss keeps it likely (arXiv:2404.19733).",
+        "arXiv:2404.19733",
+        "1 each",
+    ),
+    names.SIMPO_GAMMA: _part_of(
+        "simpo",
+        "The margin of reward that is asked for.",
+        "0.3 to 1.6 were best on four models, with beta 2 to 2.5 (arXiv:2405.14734).",
+        "arXiv:2405.14734",
+        "0.5",
+        0.5,
+        1.0,
+        1.5,
+    ),
+    names.CPO_ALPHA: _part_of(
+        "simpo",
+        "The weight of the chosen answer's own loss beside the margin.",
+        "0 is SimPO itself; above it the chosen answer is held up (arXiv:2401.08417).",
+        "arXiv:2405.14734",
+        "0",
+        0.0,
+        1.0,
+    ),
+    names.DESIRABLE_WEIGHT: _part_of(
+        "kto",
+        "What a good answer weighs.",
+        "Times their number, good answers should weigh 1 to 1.33 times the bad ones (arXiv:2402.01306).",
+        "arXiv:2402.01306",
+        "1",
+    ),
+    names.UNDESIRABLE_WEIGHT: _part_of(
+        "kto",
+        "What a bad answer weighs.",
+        "As for good ones: the rarer kind may weigh more (arXiv:2402.01306).",
+        "arXiv:2402.01306",
+        "1",
     ),
     names.SEED: Fixed(
         "fixed, so that the run can be repeated; finalists are run over several seeds",

@@ -1,0 +1,143 @@
+"""Log-probabilities of answers under what candidates are held against, each found once for all
+candidates and steps, and kept in a file for later runs."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+
+from loraloom.data.batches import collate
+from loraloom.data.rows import Row
+from loraloom.evals.objective import CausalObjective
+from loraloom.evals.scoring import in_passes
+
+CHECKED = 4
+"""Rows that are scored again when a file is read."""
+KEY_BYTES = 16
+
+
+class ReferenceLogps:
+    """What a frozen model makes of rows.
+
+    Args:
+        objective: of a language model of this kind.
+        model: the frozen model, while it is open.
+        token_budget: padded tokens of a pass.
+        tolerance: how far a row may be off that is scored again, as a share of itself or of 1 nat.
+    """
+
+    def __init__(
+        self,
+        objective: CausalObjective,
+        model: Callable[[], AbstractContextManager[Any]],
+        *,
+        pad_id: int,
+        token_budget: int,
+        tolerance: float = 1e-3,
+    ) -> None:
+        self.objective = objective
+        self.model = model
+        self.pad_id = pad_id
+        self.token_budget = token_budget
+        self.tolerance = tolerance
+        self._known: dict[bytes, float] = {}
+
+    def of(self, rows: Sequence[Row]) -> Tensor:
+        """Log-probability of each row's supervised tokens [R], float64, on the host. What was not known
+        is found, and remembered."""
+        keys = [key_of(row) for row in rows]
+        new = {key: row for key, row in zip(keys, rows, strict=True) if key not in self._known}
+        if new:
+            self._known |= dict(zip(new, self.found(list(new.values())).tolist(), strict=True))
+        return torch.tensor([self._known[key] for key in keys], dtype=torch.float64)
+
+    @torch.no_grad()
+    def found(self, rows: Sequence[Row]) -> Tensor:
+        """The same by a pass of the model, not remembered."""
+        logps = torch.zeros(len(rows), dtype=torch.float64)
+        order = sorted(range(len(rows)), key=lambda i: len(rows[i]))
+        for chosen in in_passes(order, rows, 1, self.token_budget):
+            batch = collate([rows[i] for i in chosen], self.pad_id, "causal_lm")
+            with self.model() as model:
+                losses = CausalObjective.rows(
+                    self.objective, model, batch.to(next(model.parameters()).device)
+                ).loss
+            logps[chosen] = -losses.double().cpu()
+        return logps
+
+    def learn(self, rows: Sequence[Row], folder: Path, made_of: Sequence[str]) -> str | None:
+        """Know these rows, from a file of an earlier run or by the model; then there is a file.
+
+        Args:
+            folder: where files of this kind are.
+            made_of: all but the rows that the numbers depend on.
+
+        Returns:
+            What a user should know; None where all is well.
+        """
+        keys = sorted({key_of(row) for row in rows})
+        file = folder / f"{_digest(made_of, keys)}.safetensors"
+        fault = self._read(file, rows, keys)
+        if fault == "":
+            return None
+        self.of(rows)
+        numbers = torch.tensor([self._known[key] for key in keys], dtype=torch.float64)
+        table = torch.from_numpy(np.frombuffer(b"".join(keys), np.uint8).copy().reshape(-1, KEY_BYTES))
+        said = f"{file}: {fault}; the reference's log-probabilities were made anew" if fault else None
+        partial = file.with_name(f".{file.name}.part")
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+            save_file({"keys": table, "logps": numbers}, partial)
+            partial.replace(file)
+        except (OSError, SafetensorError) as error:
+            return f"the reference's log-probabilities are not kept for the next run: {error}"
+        return said
+
+    def _read(self, file: Path, rows: Sequence[Row], keys: Sequence[bytes]) -> str | None:
+        """ "" where the file told all, None where there is none, else what is wrong with it."""
+        if not file.is_file():
+            return None
+        try:
+            kept = load_file(file)
+            names = [bytes(row) for row in kept["keys"].numpy()]
+            known = dict(zip(names, kept["logps"].tolist(), strict=True))
+        except (OSError, SafetensorError, KeyError, ValueError, TypeError) as error:
+            return f"it cannot be read ({type(error).__name__})"
+        if sorted(known) != list(keys):
+            return "it holds other rows"
+        some = rows[:: max(1, len(rows) // CHECKED)][:CHECKED]
+        again = self.found(some)
+        kept_R = torch.tensor([known[key_of(row)] for row in some], dtype=torch.float64)
+        if not bool(((again - kept_R).abs() <= self.tolerance * (1 + again.abs())).all()):
+            return "its numbers are not those of this model"
+        self._known |= known
+        return ""
+
+
+def key_of(row: Row) -> bytes:
+    """Equal for rows of the same tokens and labels."""
+    digest = hashlib.blake2b(digest_size=KEY_BYTES)
+    for ids in (row.input_ids, row.labels):
+        digest.update(_bytes(ids))
+    return digest.digest()
+
+
+def _bytes(ids: NDArray[np.int32]) -> bytes:
+    return len(ids).to_bytes(8, "little") + ids.astype(np.int32).tobytes()
+
+
+def _digest(made_of: Sequence[str], keys: Sequence[bytes]) -> str:
+    digest = hashlib.blake2b(digest_size=16)
+    for part in (*(text.encode() for text in made_of), *keys):
+        digest.update(len(part).to_bytes(8, "little") + part)
+    return digest.hexdigest()
