@@ -30,7 +30,7 @@ with the value for your run if you name model and data.
 What you set wins over a preset, a preset wins over a goal, and a goal over a rule. `loraloom tune`
 starts from the plan and searches round it; the end of `loraloom plan` lists what it may change.
 """
-ORDER = ("task", "model", "data", "adapter", "training", "search", "limits")
+ORDER = ("task", "model", "data", "adapter", "training", "preference", "search", "limits")
 
 
 def page() -> str:

@@ -9,7 +9,8 @@ from loraloom.records import Advice
 KEY = "task"
 ABOUT = About(
     does=(
-        "What the model learns: to go on with a text, to name a class, or to turn one text into another."
+        "What the model learns: to go on with a text, to name a class, to turn one text into another, or"
+        " to choose between answers."
     ),
     rule=(
         "Read off the columns of the data and the kind of the model: labels make a classification, pairs"
