@@ -9,6 +9,7 @@ import json
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from pathlib import Path
 from statistics import fmean
 
 from loraloom.adapters.factors import singular_values
@@ -16,7 +17,7 @@ from loraloom.adapters.input_variance import explained_variance
 from loraloom.config import names
 from loraloom.config.choices import MEASURED_ALLOCATIONS, UNIFORM
 from loraloom.data.batches import collate
-from loraloom.errors import RunError
+from loraloom.errors import RunError, StoreError, first_line
 from loraloom.evals.choices import by_length
 from loraloom.facts.groups import group_names
 from loraloom.lora.layer import lora_scale
@@ -51,23 +52,43 @@ def measure_ranks(bench: Workbench, log: RunLog) -> None:
 
     Raises:
         RunError: a measurement that finds no use for rank in any layer.
+        StoreError: what a run that goes on had measured cannot be read.
     """
     prepared = log.prepared
     wanted = [one for one in allocations_asked(prepared.plan.case) if one in MEASURED_ALLOCATIONS]
     kept = log.folder.path / "ranks.json"
-    if wanted and kept.exists():
-        found: Weights = json.loads(kept.read_text(encoding="utf-8"))
-    else:
+    found: Weights = {}
+    if wanted and log.resumed:
+        found = _read(kept, wanted)
+    elif wanted:
         here = prepared.config.execute == "inline"
-        found = measured_weights(bench if here else Workbench(prepared), wanted) if wanted else {}
-        if found:
-            write_atomically(kept, to_json(found))
+        found = measured_weights(bench if here else Workbench(prepared), wanted)
+        write_atomically(kept, to_json(found))
     prepared.plan = replace(prepared.plan, rank_weights=found)
+    if log.resumed:
+        return
     for allocation in wanted:
         ranks = candidate(
             prepared.plan, "ranks", {names.RANK_ALLOCATION: allocation}
         ).adapter.rank_pattern
         log.recorder.note(f"ranks by {allocation}: {by_group(ranks)}")
+
+
+def _read(kept: Path, wanted: Sequence[str]) -> Weights:
+    """Raises StoreError for a file that is gone or was changed."""
+    try:
+        found: Weights = json.loads(kept.read_text(encoding="utf-8"))
+        return {
+            allocation: {path: float(weight) for path, weight in found[allocation].items()}
+            for allocation in wanted
+        }
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        raise StoreError(
+            "what this run measured for its ranks cannot be read",
+            where=str(kept),
+            got=first_line(error),
+            next="put the file back, or begin another run",
+        ) from error
 
 
 def measured_weights(bench: Workbench, wanted: Sequence[str]) -> Weights:
