@@ -132,7 +132,9 @@ def measure(task: Task, peaks: Mapping[str, int]) -> Clock:
     engine = Engine(costs.c0, costs.c1, costs.c2, max(first - each, 0.0), each, join, wait, again)
     trainer = _alone(Alone(task), drawn)
     usual = (
-        trainer if task.base.model.dtype is torch.float32 else _alone(Alone(task, torch.float32), drawn)
+        trainer
+        if task.bench.base.model.dtype is torch.float32
+        else _alone(Alone(task, torch.float32), drawn)
     )
     return Clock(engine, trainer, usual, peaks, misfit)
 

@@ -144,12 +144,12 @@ def _begun(task: Task, points: int) -> Table:
     plan = task.plan
     table = Table.empty(task.definition, points, plan[RATE], plan[ALPHA] / plan[RANK])
     sums = row_sums(
-        task.packed,
-        task.objective,
+        task.bench.packed,
+        task.bench.objective,
         [*task.validation, *task.held_out],
         [],
         task=task.prepared.task,
-        pad_id=task.base.pad_id,
+        pad_id=task.bench.base.pad_id,
         token_budget=1024,
     )[""]
     table.base, table.weights = _halved(sums.loss / sums.weight), _halved(sums.weight)

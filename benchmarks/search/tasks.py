@@ -13,10 +13,8 @@ from definitions import DEFINITIONS, TRAIN_ROWS, Definition, Files
 
 from loraloom.config.decode import load_config
 from loraloom.data.rows import Row
-from loraloom.evals.objective import Objective, objective_for
-from loraloom.lora.base import Base, share_copy
-from loraloom.lora.packed import PackedModel
 from loraloom.pipeline.prepare import Prepared, prepare
+from loraloom.pipeline.workbench import Workbench
 from loraloom.plan.planner import candidate
 from loraloom.records import Candidate
 from loraloom.search.space import Space
@@ -56,16 +54,9 @@ class Task:
         return replace(made, data=data)
 
     @cached_property
-    def base(self) -> Base:
-        return self.prepared.load_base()
-
-    @cached_property
-    def objective(self) -> Objective:
-        return objective_for(self.prepared.task, self.base.model)
-
-    @cached_property
-    def packed(self) -> PackedModel:
-        return PackedModel(share_copy(self.base.model), fresh_modules=self.base.fresh_modules)
+    def bench(self) -> Workbench:
+        """Its base, its loss and its pack, loaded when they are first used."""
+        return Workbench(self.prepared)
 
     @property
     def validation(self) -> Sequence[Row]:
@@ -89,11 +80,11 @@ class Task:
     def trainer(self) -> PackTrainer:
         """An empty pack on this task's rows."""
         return PackTrainer(
-            self.packed,
+            self.bench.packed,
             self.prepared.data.train,
-            self.objective,
+            self.bench.objective,
             task=self.prepared.task,
-            pad_id=self.base.pad_id,
+            pad_id=self.bench.base.pad_id,
             validation=self.validation,
             decide_by="loss",
             token_budget=self.prepared.plan.token_budget,

@@ -137,7 +137,7 @@ class Alone:
         self.base = model.unload()
 
     def _collated(self, rows: Sequence[Row]) -> dict[str, Any]:
-        batch = collate(rows, self.task.base.pad_id, self.task.prepared.task)
+        batch = collate(rows, self.task.bench.base.pad_id, self.task.prepared.task)
         return {
             "input_ids": batch.input_ids.long(),
             "attention_mask": batch.attention_mask.long(),

@@ -9,12 +9,7 @@ from collections.abc import Iterator
 from importlib.util import find_spec
 
 import pytest
-
-ENVIRONMENT = {
-    "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0",  # or it looks for an address that other machines see
-    "RAY_AUTH_MODE": "token",
-    "RAY_AUTH_TOKEN": "0123456789abcdef" * 4,
-}
+from ray_nodes import ENVIRONMENT
 
 
 @pytest.fixture(scope="session")

@@ -10,7 +10,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
-from contextlib import closing, contextmanager
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -24,47 +24,17 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "end_to_end"))
 from bases import save_llama
 from contract_worker import FACTORY
 from doorway import write_rows
+from ray_nodes import Nodes, workers
 from test_executor_contract import ExecutorContract, One
 
 from loraloom.execute.host import invite
-from loraloom.execute.ray import Needs, Places, RayWorkers, connect
+from loraloom.execute.ray import RayWorkers, connect
+from loraloom.execute.ray_places import Needs, Places
 
 pytestmark = pytest.mark.long
 
 TRIALS, STEPS = 4, 240
 PATIENCE_SECONDS = 200.0
-WORKER = "ray::Post"
-"""What Ray calls the processes of our workers."""
-
-
-class Nodes:
-    """A cluster: one node to which the drivers connect, and others that come and go. A core each."""
-
-    def __init__(self) -> None:
-        from ray.cluster_utils import Cluster
-
-        self._cluster = Cluster(
-            initialize_head=True, head_node_args={"num_cpus": 1, "include_dashboard": False}
-        )
-
-    @property
-    def address(self) -> str:
-        return self._cluster.address
-
-    @contextmanager
-    def another(self, **environment: str) -> Iterator[Callable[[], None]]:
-        """One more node; what is given kills it at once."""
-        node = self._cluster.add_node(num_cpus=1, env_vars=environment)
-
-        def kill() -> None:
-            if node in self._cluster.worker_nodes:
-                self._cluster.remove_node(node, allow_graceful=False)
-
-        yield kill
-        kill()
-
-    def close(self) -> None:
-        self._cluster.shutdown()
 
 
 @pytest.fixture(scope="module")
@@ -172,18 +142,6 @@ def ended(driver: subprocess.Popen[str], code: int = 0) -> str:
     assert driver.returncode == code, err
     assert "raylet" not in out + err, "what Ray has to say is kept off the screen"
     return out + err
-
-
-def workers() -> list[psutil.Process]:
-    """Processes of our workers, on any node."""
-    found: list[psutil.Process] = []
-    for process in psutil.process_iter():
-        try:
-            if process.cmdline() and process.cmdline()[0].startswith(WORKER):
-                found.append(process)
-        except psutil.Error:
-            continue
-    return found
 
 
 def gone(processes: list[psutil.Process]) -> bool:

@@ -14,7 +14,8 @@ from loraloom.config.decode import load_config
 from loraloom.errors import ConfigError, DataError, RequestError, RunError, StoreError
 from loraloom.execute import Joined, Lost, ray
 from loraloom.execute.host import invite
-from loraloom.execute.ray import Cluster, Needs, Places, RayWorkers, connect, places_for
+from loraloom.execute.ray import Cluster, RayWorkers, connect
+from loraloom.execute.ray_places import WAIT, Needs, Places, places_for
 from loraloom.pipeline import places
 from loraloom.pipeline.places import machine
 from loraloom.train.orders import End, Report, Train
@@ -123,9 +124,9 @@ def test_a_machine_that_does_not_see_the_run_folder_is_named(
 
 def test_what_no_machine_has_is_said_before_anything_is_started(stays: Cluster) -> None:
     with pytest.raises(RequestError, match="no machine of the Ray cluster has 1 GPU") as refused:
-        places_for(stays, cuda=True, workers=None)
+        places_for(stays.machines(), cuda=True, workers=None)
     assert refused.value.got is not None and "0 GPUs" in refused.value.got
-    asked = places_for(stays, cuda=False, workers=None)
+    asked = places_for(stays.machines(), cuda=False, workers=None)
     assert asked.wanted == 1 and asked.needs.cores >= 1 and asked.needs.gpus == 0
 
 
@@ -144,42 +145,35 @@ def test_a_search_asks_the_cluster_before_it_is_planned(
         machine(two)
 
 
-class Machines(Cluster):
-    """Machines as Ray would list them."""
-
-    def __init__(self, *machines: dict[str, float]) -> None:
-        self._machines = machines
-
-    def machines(self) -> list[Any]:
-        return list(self._machines)
-
+Machines = list[dict[str, float]]
+"""As Ray lists them."""
 
 GPUS = {"GPU": 4.0, "CPU": 64.0}
 
 
 @pytest.mark.parametrize(
-    ("cluster", "cuda", "workers", "asked"),
+    ("machines", "cuda", "workers", "asked"),
     [
-        (Machines({"CPU": 8.0}, {"CPU": 4.0}), False, None, Places(Needs(0, 4), 2, 2)),
-        (Machines({"CPU": 8.0}, {"CPU": 4.0}), False, 6, Places(Needs(0, 2), 6, 4)),
-        (Machines({"CPU": 2.0}), False, 8, Places(Needs(0, 1), 8, 2)),
-        (Machines(GPUS, GPUS, {"CPU": 8.0}), True, None, Places(Needs(1, 16), 8, 4)),
-        (Machines(GPUS, {"GPU": 2.0, "CPU": 8.0}), True, 3, Places(Needs(1, 4), 3, 3)),
-        (Machines({"GPU": 8.0, "CPU": 4.0}), True, None, Places(Needs(1, 0), 8, 8)),
+        ([{"CPU": 8.0}, {"CPU": 4.0}], False, None, Places(Needs(0, 4), 2, 2)),
+        ([{"CPU": 8.0}, {"CPU": 4.0}], False, 6, Places(Needs(0, 2), 6, 4)),
+        ([{"CPU": 2.0}], False, 8, Places(Needs(0, 1), 8, 2)),
+        ([GPUS, GPUS, {"CPU": 8.0}], True, None, Places(Needs(1, 16), 8, 4)),
+        ([GPUS, {"GPU": 2.0, "CPU": 8.0}], True, 3, Places(Needs(1, 4), 3, 3)),
+        ([{"GPU": 8.0, "CPU": 4.0}], True, None, Places(Needs(1, 0), 8, 8)),
     ],
 )
 def test_places_are_shared_out_by_what_there_is(
-    cluster: Cluster, cuda: bool, workers: int | None, asked: Places
+    machines: Machines, cuda: bool, workers: int | None, asked: Places
 ) -> None:
-    assert places_for(cluster, cuda=cuda, workers=workers) == asked
+    assert places_for(machines, cuda=cuda, workers=workers) == asked
 
 
 def test_a_cluster_that_brings_machines_is_given_time(monkeypatch: pytest.MonkeyPatch) -> None:
-    bare = Machines({"CPU": 2.0})
-    with pytest.raises(RequestError, match=ray.WAIT):
+    bare = [{"CPU": 2.0}]
+    with pytest.raises(RequestError, match=WAIT):
         places_for(bare, cuda=True, workers=2)
-    monkeypatch.setenv(ray.WAIT, "600")
+    monkeypatch.setenv(WAIT, "600")
     assert places_for(bare, cuda=True, workers=2) == Places(Needs(1, 0), 2)
-    monkeypatch.setenv(ray.WAIT, "soon")
+    monkeypatch.setenv(WAIT, "soon")
     with pytest.raises(RequestError, match="is soon"):
         places_for(bare, cuda=True, workers=2)

@@ -12,7 +12,8 @@ from loraloom.config import names
 from loraloom.config.asked import Config
 from loraloom.errors import ConfigError, RequestError
 from loraloom.execute.processes import Place
-from loraloom.execute.ray import Cluster, Places, connect, places_for
+from loraloom.execute.ray import Cluster, connect
+from loraloom.execute.ray_places import Places, places_for
 from loraloom.facts.device import DeviceFacts, device_facts, usable_cores
 from loraloom.facts.speed import cores_share
 
@@ -74,7 +75,7 @@ def ray_places(config: Config, cluster: Cluster, device: DeviceFacts) -> Places:
             next="--workers N",
         )
     workers = None if asked == "auto" else asked
-    return places_for(cluster, cuda=device.kind == "cuda", workers=workers)
+    return places_for(cluster.machines(), cuda=device.kind == "cuda", workers=workers)
 
 
 def places_of(config: Config, device: DeviceFacts) -> tuple[Place, ...]:

@@ -21,7 +21,7 @@ from optuna.trial import TrialState
 from loraloom.records import EndStatus, Score
 from loraloom.search.anchors import Anchor, anchors
 from loraloom.search.compare import mean_cost
-from loraloom.search.curves import TrialCurve, compact, leader, standing
+from loraloom.search.curves import TrialCurve, compact, leader
 from loraloom.search.exits import leave
 from loraloom.search.history import Known
 from loraloom.search.optuna_guard import quiet
@@ -31,6 +31,7 @@ from loraloom.search.pruners.halving import FIRST, cost_at, mark
 from loraloom.search.pruners.pruner import EXITS_ONLY, PrunerInputs
 from loraloom.search.samplers import Listed, SamplerInputs, make_sampler
 from loraloom.search.space import Params, Point, Space
+from loraloom.search.told import Teacher
 from loraloom.search.values import AskedTrial, Kind, Observation, Verdict
 
 __all__ = ["AskedTrial", "Observation", "Searcher", "Verdict"]
@@ -95,6 +96,7 @@ class Searcher:
         self._sampler = make_sampler(
             sampler, SamplerInputs(self._space, baseline, trials, pack_size, seed, self._wide)
         )
+        self._teacher = Teacher(self._base_cost, self._sampler.censored)
         self._random = RandomSampler(seed=seed)
         self._running: dict[str, optuna.Trial] = {}
         self._pruner = make_pruner(pruner, PrunerInputs(trials, seed, self._study, self._running))
@@ -363,44 +365,13 @@ class Searcher:
         if status == "completed" and not math.isfinite(cost):
             raise ValueError(f"trial {trial_id} cannot be completed with a cost of {cost}")
         if trial := self._running.pop(trial_id, None):
-            value, state = self._told(curve, status, cost)
+            value, state = self._teacher.told(curve, status, cost, self._curves.values())
             with quiet():
                 self._study.tell(trial, value, state)
             self._learned += state != TrialState.FAIL
         curve.status, curve.paused = status, False
         curve.cost = cost if status == "completed" else None
         self._leaving.discard(trial_id)
-
-    def _told(
-        self, curve: TrialCurve, status: EndStatus, cost: float
-    ) -> tuple[float | None, TrialState]:
-        """Value and state for Optuna's samplers."""
-        if status == "completed":
-            return cost, TrialState.COMPLETE
-        if status == "pruned":
-            return (
-                (self._imputed(curve), TrialState.COMPLETE)
-                if self._sampler.censored
-                else (None, TrialState.PRUNED)
-            )
-        floor = self._floor() if status == "diverged" else None
-        return (None, TrialState.FAIL) if floor is None else (floor, TrialState.COMPLETE)
-
-    def _imputed(self, curve: TrialCurve) -> float:
-        """Where a pruned trial would probably have ended: as far behind the leader as it was."""
-        first, last = (
-            leader([other for other in self._curves.values() if other is not curve]),
-            curve.last,
-        )
-        own = standing(curve)
-        if first is None or last is None or not math.isfinite(own):
-            return self._floor() or 0.0
-        return standing(first) + max(own - first.level(last.progress), 0.0)
-
-    def _floor(self) -> float | None:
-        """What a diverged trial counts for: the bare base, else the worst cost seen."""
-        seen = [reading.cost for curve in self._curves.values() for reading in curve.finite]
-        return self._base_cost if self._base_cost is not None else max(seen, default=None)
 
     # Keeping
 
