@@ -10,17 +10,16 @@ from contextlib import contextmanager
 
 @contextmanager
 def quiet() -> Generator[None]:
-    """Optuna's log lines and its warnings about experimental parts are not for the
-    user: what fails comes as an error."""
+    """Optuna's log lines, from here on, and its warnings about experimental parts are not for the user:
+    what fails comes as an error."""
     from optuna.exceptions import ExperimentalWarning
 
     logger = logging.getLogger("optuna")
-    level = logger.level
-    logger.setLevel(logging.ERROR)
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", ExperimentalWarning)
-            warnings.filterwarnings("ignore", category=UserWarning, module=r"optuna\..*")
-            yield
-    finally:
-        logger.setLevel(level)
+    if logger.level != logging.ERROR:
+        # Once: each time, all loggers of the process forget which of their lines are wanted, and a
+        # search comes here three times a report.
+        logger.setLevel(logging.ERROR)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", ExperimentalWarning)
+        warnings.filterwarnings("ignore", category=UserWarning, module=r"optuna\..*")
+        yield
