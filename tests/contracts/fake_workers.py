@@ -127,7 +127,7 @@ class FakeWorker:
                 case Pause():
                     kept[order.trial] = self._keep(self.seats.pop(order.trial))
                 case KeepEach():
-                    kept |= {trial: self._keep(seat) for trial, seat in self.seats.items()}
+                    kept |= {trial: self._keep(self.seats[trial]) for trial in order.trials}
                 case Train():
                     told, ticks = self._train(order.seconds)
                     events += told

@@ -196,15 +196,19 @@ class ExecutorContract:
         turn, other = opened(shared=True), opened(shared=True)
         turn(self.joined("a", generation=1))
         turn(Train(), Train(), Evaluate())
-        kept = turn(KeepEach()).kept["a"]
+        kept = turn(KeepEach(["a"])).kept["a"]
         assert kept.step == 2 and kept.sha256 == settled(tmp_path / kept.file)
         alone = turn(Train())
-        elsewhere = other(GoOn("a", kept, generation=2), Train(), KeepEach())
+        elsewhere = other(GoOn("a", kept, generation=2), Train(), KeepEach(["a"]))
         assert [event.data["loss"] for event in elsewhere.events] == [
             event.data["loss"] for event in alone.events
         ]
         assert elsewhere.seats["a"].best_cost == alone.seats["a"].best_cost
-        late = turn(KeepEach()).kept["a"]
+        early = (tmp_path / kept.file).stat().st_size
+        assert early < (tmp_path / elsewhere.kept["a"].file).stat().st_size, (
+            "gradients and best weights are in the file where they are something else than the rest"
+        )
+        late = turn(KeepEach(["a"])).kept["a"]
         assert late.file != elsewhere.kept["a"].file, "one that was given up writes over nothing"
 
     def test_how_many_it_trains_at_once_is_told_where_it_decides_that(self, opened: Opened) -> None:

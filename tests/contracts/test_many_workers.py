@@ -22,11 +22,12 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "end_to_end"))
 from bases import save_bert
 from doorway import write_rows
 from fake_workers import FakeWorkers, PowerOff, Simulated
+from kill_story import Redone
 
 from loraloom.config import names
 from loraloom.config.decode import load_config
 from loraloom.errors import InterruptedRunError, RunError
-from loraloom.pipeline import drive
+from loraloom.pipeline import drive, write_timer
 from loraloom.pipeline.drive import Driver
 from loraloom.pipeline.prepare import Prepared, prepare
 from loraloom.pipeline.recorder import Recorder
@@ -168,6 +169,36 @@ def test_lost_workers_lose_no_candidate(
     run.go(workers)
     ends = run.require_whole(course)
     assert workers.lost > 3 and ends["completed"] and not ends["failed"]
+
+
+@pytest.mark.parametrize("seed", range(2))
+def test_whoever_dies_an_interval_is_done_again_at_most(
+    request_of: Prepared, seed: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Candidates are kept as they are scored, and not by the time that goes by."""
+    monkeypatch.setattr("loraloom.pipeline.queue.LOST_LIMIT", 1000)
+    monkeypatch.setattr(write_timer, "EVERY_SECONDS", 1e9)
+    monkeypatch.setattr(write_timer, "SHARE", 10.0)
+    course, chance = Simulated(), Random(seed)
+    run, redone, died = Run(request_of, tmp_path, "none"), Redone(), 0
+    for life in range(1000):
+        ends_after, lives = chance.randrange(40, 120), 100 * seed + life
+        workers = FakeWorkers(
+            SIZES, tmp_path / "checkpoints", course, seed=lives, losses=0.05, ends_after=ends_after
+        )
+        with suppress(PowerOff):
+            run.go(workers)
+            break
+        died += 1
+        redone.lived(tmp_path)
+        redone.driver_died(tmp_path)
+    redone.lived(tmp_path)
+    run.require_whole(course)
+    assert died and 0 < redone.most <= course.steps // course.evaluations
+    named = load(tmp_path / "checkpoints")
+    assert named and not named.trainer["waiting"]
+    left = list((tmp_path / "checkpoints").glob("waiting-*"))
+    assert len(left) < TRIALS * course.evaluations / 2, "old states are removed"
 
 
 def test_one_that_is_always_with_a_lost_worker_fails_and_the_run_goes_on(

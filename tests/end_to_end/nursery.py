@@ -16,6 +16,7 @@ import os
 import random
 import resource
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -63,6 +64,7 @@ class Nursery:
         log: Path,
         kill_after: float | None = None,
         kill_at: tuple[Path, int] | None = None,
+        limits: Mapping[str, int] | None = None,
     ) -> tuple[int, float]:
         """Run one command line to its end, or to the SIGKILL.
 
@@ -71,13 +73,13 @@ class Nursery:
             log: where its output goes.
             kill_after: kill it when it has had so many seconds of a processor.
             kill_at: kill it when this file has so many lines.
+            limits: of `LIMITS`, by name.
 
         Returns:
             Exit code and seconds of a processor.
         """
-        answer = self._ask(
-            [words], log, kill_after=kill_after, kill_at=kill_at and (str(kill_at[0]), kill_at[1])
-        )
+        at = kill_at and (str(kill_at[0]), kill_at[1])
+        answer = self._ask([words], log, kill_after=kill_after, kill_at=at, limits=dict(limits or {}))
         return answer["codes"][0], answer["seconds"]
 
     def run_with(self, *words: object, log: Path, limits: Mapping[str, int]) -> int:
@@ -141,8 +143,14 @@ def limit_disk(calls: int) -> None:
         setattr(os, name, counted(getattr(os, name)))
 
 
+def move_to_host(number: int) -> None:
+    """This is another machine: it has another name."""
+    socket.gethostname = lambda: f"host-{number}"
+
+
 LIMITS: Mapping[str, Callable[[int], None]] = {
     "disk": limit_disk,
+    "host": move_to_host,
     "files": limit_files,
     "memory": limit_memory,
 }
@@ -150,12 +158,12 @@ LIMITS: Mapping[str, Callable[[int], None]] = {
 
 def child(words: list[str], log: str, limits: Mapping[str, int]) -> int:
     """What a child does: the command line, everything it says in a file."""
-    from loraloom.pipeline import obey, write_timer
+    from loraloom.pipeline import drive, obey, write_timer
 
     with Path(log).open("a") as file:
         os.dup2(file.fileno(), 1)
         os.dup2(file.fileno(), 2)
-    write_timer.EVERY_SECONDS, write_timer.SHARE = CHECKPOINT_EVERY_SECONDS, 1.0
+    write_timer.EVERY_SECONDS, write_timer.SHARE = CHECKPOINT_EVERY_SECONDS, 1.0 / drive.PART
     obey.LOOK_SECONDS = 0.0
     for name, value in limits.items():
         LIMITS[name](value)

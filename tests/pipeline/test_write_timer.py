@@ -59,6 +59,28 @@ def test_it_never_takes_more_than_its_share(takes: float) -> None:
     assert len(times) > 1 and (len(times) - 1) * takes / 3000 <= SHARE
 
 
+def test_two_urgent_things_in_a_row_are_both_written() -> None:
+    """What was not used of the share before serves for the second."""
+    times = written(takes=0.5, every=0.01, until=100, urgent=lambda now: 50 <= now < 50.6)
+    assert [time for time in times if 50 <= time < 50.5] and [
+        time for time in times if 50.5 <= time < 51.2
+    ]
+
+
+def test_what_was_urgent_does_not_put_off_the_rest() -> None:
+    now = [0.0]
+    timer = WriteTimer(lambda: now[0], urgent=False)
+    with timer.writing():
+        now[0] += 0.01
+    for now[0] in (10.0, 20.0, 29.0):
+        timer.urgent = True
+        assert timer.due() and not timer.late()
+        with timer.writing(whole=False):
+            now[0] += 0.01
+    now[0] = 10.0 + EVERY_SECONDS
+    assert timer.due() and timer.late()
+
+
 def searcher(seed: int = 3) -> Searcher:
     return Searcher(decode_space(SPACE), BASELINE, 8, 2, sampler="tpe", pruner="median", seed=seed)
 

@@ -26,6 +26,10 @@ from loraloom.train.orders import Kept, Order, Report, ScoreSaved
 PATIENCE_SECONDS = 120.0
 """How long a run without any worker waits for one, where none is on its way."""
 
+PART = 0.2
+"""Of what writing may take of a worker's time, this much of the driver's: no worker is answered
+meanwhile."""
+
 
 class Driver:
     """Runs candidates of a source on the workers of an executor.
@@ -44,7 +48,7 @@ class Driver:
         self._queue = Queue(log)
         self.commands = Commands(log, self._queue)
         self._packs: dict[str, Pack] = {}
-        self._timer = WriteTimer()
+        self._timer = WriteTimer(part=PART)
 
     @property
     def waiting(self) -> Mapping[str, Kept]:
@@ -159,6 +163,8 @@ class Driver:
         self._advance(pack, report)
         if report.scores or report.ended or report.kept or self.log.held:
             self._wake(stop)
+        if report.kept or report.ended:
+            self._timer.urgent = True  # a driver that goes on knows only of what its checkpoint names
         self._keep(now=False)
 
     def _lose(self, lost: Lost, stop: Callable[[], bool]) -> None:

@@ -181,6 +181,7 @@ class Queue:
             if trial in self.kept and kept.step > self.kept[trial].step:
                 self._losses.pop(trial, None)  # it comes further, however often it loses its worker
         self.kept.update(report.kept)
+        self.log.files |= {kept.file for kept in report.kept.values()}
 
     # -- when a worker is lost
     # -----------------------------------------------------------------------------------

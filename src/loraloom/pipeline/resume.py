@@ -21,7 +21,7 @@ from loraloom.store.lines import Lines, Mark
 from loraloom.store.names import free_name
 from loraloom.store.replay import replay
 from loraloom.store.result import RunResult
-from loraloom.train.checkpoint import Checkpoint, load
+from loraloom.train.checkpoint import Checkpoint, drop_unnamed, load
 
 MAY_CHANGE = (names.TIME, names.BUDGET, names.DEVICES, names.EXECUTE, "report_to")
 """What a request may say anew when its run goes on: it decides nothing about a candidate."""
@@ -73,6 +73,7 @@ class Reopened:
         was only half written."""
         for partial in self.folder.path.rglob(".*.part"):
             partial.unlink(missing_ok=True)
+        drop_unnamed(self.folder.checkpoints)
         for lines, mark in _marks(self.folder, {} if self.checkpoint is None else self.checkpoint.run):
             lines.cut(mark)
 

@@ -148,6 +148,7 @@ class RunLog:
         base_score: what candidates begin with on validation, once it was measured: the bare base, or
             the initial adapter.
         turns: how many times a pack has trained.
+        files: of candidates that workers have kept, as long as they may still be there.
         obeyed: commands of the user whose effect is part of the run (`pipeline.obey`).
         of_run: findings that are no single candidate's, as they were made.
         resumed: whether the run goes on from a checkpoint.
@@ -167,7 +168,9 @@ class RunLog:
         self.base_score: Score | None = None
         self.of_run: list[Finding] = []
         self._began = time.monotonic()
-        self._named: set[str] = set()
+        waiting = {} if kept is None else kept.trainer.get("waiting", {})
+        self._named: set[str] = {one["file"] for one in waiting.values()}
+        self.files = set(self._named)
         recorder.index = LiveIndex(default_url(prepared.config.output_dir), self.folder, self._say)
 
     @property
@@ -362,10 +365,11 @@ class RunLog:
         """
         files = {trial: {"file": one.file, "sha256": one.sha256} for trial, one in kept.items()}
         rows, budget = fingerprint(self.prepared.data.train), self.prepared.plan.token_budget
-        named = {one.file for one in kept.values()}
         run = {**self._state(), "held": apart["held"], "apart": apart}
-        save(self.folder.checkpoints, KeptApart(rows, budget, files), run, unnamed=self._named - named)
-        self._named |= named
+        named = {one.file for one in kept.values()}
+        dropped = self.files - named - self._named
+        save(self.folder.checkpoints, KeptApart(rows, budget, files), run, dropped=dropped)
+        self.files, self._named = named | self._named, named
 
     def _state(self) -> dict[str, Any]:
         return {

@@ -63,6 +63,7 @@ class Pack:
         self.idle = False
         self._expired, self._stop, self._others_idle = expired, stop, others_idle
         self._timer = WriteTimer()
+        self._scored: set[str] = set()
         self.course = self._course()
 
     @property
@@ -158,6 +159,8 @@ class Pack:
             if seat.best_now:
                 self.recorder.emit("best", trial, seat.step)
             self.queue.source.scored(seat, score)
+        self._scored |= report.scores.keys()
+        self._timer.urgent = self._timer.urgent or self.several
         self.queue.listen()
         yield from self._heed()
 
@@ -221,9 +224,20 @@ class Pack:
             self.queue.ended(trial, status, ended.best)
 
     def _keep(self, *, now: bool) -> Course:
-        """Keep what would be a pity to do again, if it is time."""
-        if self.several and not self.seats:
+        """Keep what would be a pity to do again, if it is time.
+
+        Of several workers each may be gone at any moment: a candidate is kept as soon as it was scored,
+        so that no more than an interval of it is ever lost, and all of a pack from time to time.
+        """
+        if not (now or self._timer.due()):
             return
-        if now or self._timer.due():
+        if not self.several:
             with self._timer.writing():
-                yield from self.do(KeepEach() if self.several else self.log.checkpoint())
+                yield from self.do(self.log.checkpoint())
+            return
+        whole = now or self._timer.late() or not self._timer.urgent
+        trials = [trial for trial in self.seats if whole or trial in self._scored]
+        self._scored.clear()
+        if trials:
+            with self._timer.writing(whole=whole):
+                yield from self.do(KeepEach(trials))

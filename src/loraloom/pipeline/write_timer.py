@@ -16,27 +16,44 @@ SHARE = 0.05
 @dataclass
 class WriteTimer:
     """Has a file written where something `urgent` happened and every `EVERY_SECONDS`, but never for more
-    than `SHARE` of the time.
+    than `SHARE` of the time. What is left of that share serves later, for as long as `EVERY_SECONDS`, so
+    that two urgent things in a row are both written.
 
     Attributes:
         clock: seconds that only go forwards.
+        part: of `SHARE` that is allowed.
     """
 
     clock: Callable[[], float] = time.monotonic
+    part: float = 1.0
     urgent: bool = True
     """Whether something happened that would be a pity to do again."""
-    _last: float | None = None
-    _cost: float = 0.0
+    _whole: float | None = None
+    """When all was written last."""
+    _last: float = 0.0
+    _debt: float = 0.0
+    """Seconds of writing, at `_last`, that are to be made up for; below zero, seconds left."""
+
+    def late(self) -> bool:
+        """Whether all was last written so long ago that it is time again."""
+        return self._whole is None or self.clock() - self._whole >= EVERY_SECONDS
 
     def due(self) -> bool:
         """Whether it is time to write."""
-        wait = 0.0 if self.urgent else EVERY_SECONDS
-        return self._last is None or self.clock() - self._last >= max(wait, self._cost / SHARE)
+        return (self.urgent or self.late()) and self._owed(self.clock()) <= 0
 
     @contextmanager
-    def writing(self) -> Generator[None]:
-        """While it is written."""
+    def writing(self, *, whole: bool = True) -> Generator[None]:
+        """While it is written; not `whole` where it is only what was urgent."""
         began = self.clock()
         yield
-        self.urgent, self._last = False, self.clock()
-        self._cost = self._last - began
+        ended = self.clock()
+        cost = ended - began
+        share = self.part * SHARE
+        self._debt = max(self._owed(began), -share * EVERY_SECONDS) + (1 - share) * cost
+        self._last, self.urgent = ended, False
+        if whole:
+            self._whole = ended
+
+    def _owed(self, now: float) -> float:
+        return 0.0 if self._whole is None else self._debt - self.part * SHARE * (now - self._last)

@@ -11,19 +11,19 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol, cast
 
 from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
-from torch import Tensor
+from safetensors.torch import load_file
 
-from loraloom.errors import RunError, StoreError
-from loraloom.store.disk import disk, put_in_place, write_atomically
+from loraloom.errors import RunError
+from loraloom.store.disk import disk, write_atomically
 from loraloom.train.shelf import PREFIX
+from loraloom.train.tensor_file import write_tensors
 
 VERSION = 1
 KEPT = 2
@@ -86,13 +86,14 @@ def save(
     trainer: Trainer,
     run: Mapping[str, Any] | None = None,
     *,
-    unnamed: Iterable[str] | None = None,
+    dropped: Iterable[str] | None = None,
 ) -> Path:
     """Write the trainer's state, and with it `run` (plain values), into `folder` (made if needed).
 
     Args:
-        unnamed: files of candidates that are removed once no checkpoint names them; None for all. Where
-            several workers keep candidates, a file that no checkpoint names yet may be a new one.
+        dropped: files of candidates that neither this checkpoint names nor the one before, to be
+            removed; None for all of that kind. Where several workers keep candidates, a file that no
+            checkpoint names yet may be a new one.
 
     Returns:
         The checkpoint's JSON file.
@@ -101,25 +102,12 @@ def save(
         StoreError: the disk refused; the checkpoints that were there are still whole.
     """
     state = trainer.state_dict()
-    tensors: dict[str, Tensor] = {
-        name: tensor.contiguous() for name, tensor in state.pop("tensors").items()
-    }
     with disk(folder):
         folder.mkdir(parents=True, exist_ok=True)
         number = 1 + max(map(_number, folder.glob("checkpoint-*")), default=0)
         path = folder / f"checkpoint-{number:06}.json"
-        file, partial = path.with_suffix(".safetensors"), path.with_suffix(".partial")
-        try:
-            save_file(tensors, partial)
-        except SafetensorError as fault:
-            partial.unlink(missing_ok=True)
-            raise StoreError(
-                "the checkpoint could not be written",
-                where=str(file),
-                got=str(fault),
-                next="make room, and go on with --resume",
-            ) from fault
-        put_in_place(partial, file)
+        file = path.with_suffix(".safetensors")
+        write_tensors(file, state.pop("tensors"), "the checkpoint")
         body = {
             "version": VERSION,
             "tensors": _file_digest(file),
@@ -130,24 +118,23 @@ def save(
         for old in folder.glob("checkpoint-*"):
             if _number(old) <= number - KEPT:
                 old.unlink()
-        _drop_unnamed(
-            folder,
-            list(folder.glob(f"{PREFIX}*")) if unnamed is None else [folder / one for one in unnamed],
-        )
+        if dropped is None:
+            drop_unnamed(folder)
+        for name in dropped or ():
+            (folder / name).unlink(missing_ok=True)
     return path
 
 
-def _drop_unnamed(folder: Path, files: Sequence[Path]) -> None:
-    """Remove the files of candidates that waited once and that no checkpoint names any more."""
-    named: set[str] = set()
+def drop_unnamed(folder: Path) -> None:
+    """Remove the files of candidates that no checkpoint in `folder` names, or names any more."""
+    files = {file.name for file in folder.glob(f"{PREFIX}*")}
     for path in folder.glob("checkpoint-*.json") if files else ():
         with suppress(ValueError, KeyError):
-            named |= {
+            files -= {
                 kept["file"] for kept in json.loads(path.read_bytes())["trainer"]["waiting"].values()
             }
-    for file in files:
-        if file.name not in named:
-            file.unlink(missing_ok=True)
+    for name in files:
+        (folder / name).unlink(missing_ok=True)
 
 
 def load(

@@ -129,7 +129,9 @@ class Keep:
 
 @dataclass(frozen=True)
 class KeepEach:
-    """Keep every candidate of the pack by itself, so that any worker can go on with it."""
+    """Keep these candidates of the pack, each by itself, so that any worker can go on with it."""
+
+    trials: Sequence[str]
 
 
 @dataclass(frozen=True)

@@ -42,7 +42,11 @@ COUNTERS = (
 
 
 def seat_state(seat: Seat) -> tuple[dict[str, Any], dict[str, Tensor]]:
-    """(plain values, tensors by name) of a seat; the tensors are copies on the CPU."""
+    """(plain values, tensors by name) of a seat; the tensors are copies on the CPU.
+
+    At the end of an interval much of it is known from the rest and left out: gradients between two steps
+    are zero, and weights that have just become the best are no others than the present ones (`best_of`).
+    """
     plain = {name: getattr(seat, name) for name in COUNTERS}
     plain |= {
         "candidate": asdict(seat.candidate),
@@ -50,12 +54,19 @@ def seat_state(seat: Seat) -> tuple[dict[str, Any], dict[str, Tensor]]:
     }
     plain["signals"] = seat.signals.to_plain()
     arena = seat.adapter.arena
-    tensors = {"weights": arena.weights, "grads": arena.grads}
+    tensors = {"weights": arena.weights}
+    if seat.micro:
+        tensors["grads"] = arena.grads
     tensors |= {f"optimizer.{name}": tensor for name, tensor in seat.optimizer.state_dict().items()}
     tensors |= {f"constant.{entry.key}": tensor for entry, tensor in seat.adapter.constants}
-    if seat.best_weights is not None:
+    if seat.best_weights is not None and seat.best_step != seat.step:
         tensors["best"] = seat.best_weights
     return plain, {name: tensor.detach().to("cpu", copy=True) for name, tensor in tensors.items()}
+
+
+def best_of(tensors: Mapping[str, Tensor]) -> Tensor:
+    """The best weights in the tensors of a `seat_state`, [P]."""
+    return tensors.get("best", tensors["weights"])
 
 
 def candidate_of(plain: Mapping[str, Any]) -> Candidate:
@@ -110,7 +121,10 @@ def restore_seat(
             next="resume the run with the model and adapter settings that it began with",
         )
     arena.weights.copy_(tensors["weights"])
-    arena.grads.copy_(tensors["grads"])
+    if "grads" in tensors:
+        arena.grads.copy_(tensors["grads"])
+    else:
+        arena.grads.zero_()
     for entry, tensor in seat.adapter.constants:
         tensor.copy_(tensors[f"constant.{entry.key}"])
     prefix = "optimizer."
@@ -123,7 +137,7 @@ def restore_seat(
     seat.signals = Signals.from_plain(plain["signals"])
     if plain["best"] is not None:
         seat.best = score_of_plain(plain["best"])
-        seat.best_weights = tensors["best"].to(arena.weights, copy=True)
+        seat.best_weights = best_of(tensors).to(arena.weights, copy=True)
     if seat.micro:
         seat.open_window(weights)
     seat.adapter.refresh()

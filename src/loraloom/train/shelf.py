@@ -16,12 +16,11 @@ from secrets import token_hex
 from tempfile import TemporaryDirectory
 from typing import Any
 
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
+from safetensors import safe_open
 from torch import Tensor
 
-from loraloom.errors import StoreError
 from loraloom.store.disk import disk
+from loraloom.train.tensor_file import write_tensors
 
 PREFIX = "waiting-"
 
@@ -63,22 +62,10 @@ class Shelf:
         if generation := self.generations.get(trial):
             name += f"-{plain['micro']}-{generation}-{self.writer}"
         path = self._place() / f"{name}.safetensors"
-        with disk(path):
-            path.parent.mkdir(parents=True, exist_ok=True)
-            try:
-                save_file(
-                    {name: one.contiguous() for name, one in tensors.items()},
-                    path,
-                    {"seat": json.dumps(plain)},
-                )
-            except SafetensorError as fault:
-                path.unlink(missing_ok=True)
-                raise StoreError(
-                    f"{trial}, which has to wait, could not be written",
-                    where=str(path),
-                    got=str(fault),
-                    next="make room, and go on with --resume",
-                ) from fault
+        # It is on the disk once somebody asks for its checksum.
+        write_tensors(
+            path, tensors, f"what is kept of {trial}", {"seat": json.dumps(plain)}, settle=False
+        )
         self.files[trial] = path.name
         self._checksums.pop(path.name, None)
 

@@ -10,16 +10,15 @@ from collections.abc import Mapping
 from pathlib import Path
 
 import torch
-from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file
 from torch import Tensor
 
-from loraloom.errors import StoreError
 from loraloom.lora.packed import PackedModel
 from loraloom.lora.state import read_adapter
-from loraloom.store.disk import disk, put_in_place
-from loraloom.train.resume import seat_state
+from loraloom.store.disk import disk
+from loraloom.train.resume import best_of, seat_state
 from loraloom.train.seat import Seat
+from loraloom.train.tensor_file import write_tensors
 
 CONSTANT = "constant."
 
@@ -35,21 +34,9 @@ def lend(file: Path, seat: Seat) -> None:
 
 def lend_kept(file: Path, tensors: Mapping[str, Tensor]) -> None:
     """The same for one of which `tensors` were kept (`train.resume.seat_state`)."""
-    needed = {name: one for name, one in tensors.items() if name == "best" or name.startswith(CONSTANT)}
-    partial = file.with_name(f".{file.name}.part")
-    with disk(file):
-        file.parent.mkdir(parents=True, exist_ok=True)
-        try:
-            save_file({name: one.contiguous() for name, one in needed.items()}, partial)
-        except SafetensorError as fault:
-            partial.unlink(missing_ok=True)
-            raise StoreError(
-                "the weights that a clone begins with could not be written",
-                where=str(file),
-                got=str(fault),
-                next="make room, and go on with --resume",
-            ) from fault
-        put_in_place(partial, file)
+    needed = {name: one for name, one in tensors.items() if name.startswith(CONSTANT)}
+    needed["best"] = best_of(tensors)
+    write_tensors(file, needed, "the weights that a clone begins with")
 
 
 @torch.no_grad()

@@ -102,7 +102,7 @@ class Worker:
                 case Keep():
                     checkpoint.save(order.folder, self.trainer, order.run)
                 case KeepEach():
-                    for trial in self.trainer.seats:
+                    for trial in order.trials:
                         self.trainer.keep(trial)
                         kept[trial] = self._kept(trial)
                         self.trainer.shelf.drop(trial)
