@@ -291,6 +291,9 @@ class FakeWorkers:
     def workers(self) -> Sequence[str]:
         return list(self._alive)
 
+    def place_of(self, worker: str) -> str:
+        return f"core {worker[1:]}"
+
     def send(self, worker: str, orders: Sequence[Order]) -> None:
         if worker in self._busy:
             raise ProtocolError(f"{worker} has a turn already")

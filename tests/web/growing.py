@@ -58,13 +58,16 @@ class GrowingRun:
         self.seconds = round(self.seconds + 0.1, 3)
         self.folder.append(Event(kind, trial, step, self.seconds, data))
 
-    def start(self, trial: str, **settings: Any) -> None:
+    def start(self, trial: str, worker: str | None = None, **settings: Any) -> None:
         params: Mapping[str, Any] = settings or {"training.learning_rate": 2e-4}
         all_settings = SETTINGS | dict(params)
         self.trials[trial] = Trial(
             trial, "running", params, planned_steps=PLANNED, settings=all_settings
         )
-        self.emit("trial_started", trial, params=params, planned_steps=PLANNED, settings=all_settings)
+        of = {"worker": worker} if worker else {}
+        self.emit(
+            "trial_started", trial, params=params, planned_steps=PLANNED, settings=all_settings, **of
+        )
 
     def step(self, trial: str, step: int, loss: float | None = None) -> None:
         told = 2.0 * math.exp(-step / PLANNED) if loss is None else loss

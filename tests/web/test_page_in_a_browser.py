@@ -419,7 +419,9 @@ def test_axe_finds_nothing_and_nothing_is_wider_than_the_screen(
     run: GrowingRun, root: Path, serve: Serve, open_tab: Callable[..., Tab], width: int, scheme: str
 ) -> None:
     axe = pytest.importorskip("axe_playwright_python.sync_playwright").Axe()
+    run.emit("workers", w0="cuda:0", w1="a-machine-with-a-long-name.example, process 12345")
     grow(run)
+    run.emit("running", "t000", 10, worker="w1")
     run.emit("note", text="a note")
     run.trials["t000"] = replace(
         run.trials["t000"], findings=(Finding("one", "warning", "it overfits", "by 0.1", "train less"),)
@@ -440,6 +442,8 @@ def test_axe_finds_nothing_and_nothing_is_wider_than_the_screen(
     page = tab.show("/runs/first")
     tab.see("tr", "t000")
     until(lambda: len(tab.drawn()) == 3)
+    tab.see("#workers tr", "t000")
+    tab.see("#workers tr", "s ago")
     check("one run")
     page.get_by_role("button", name="Clone t000").click()
     page.get_by_role("dialog").wait_for()

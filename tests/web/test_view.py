@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import time
 from collections.abc import AsyncIterator
 from typing import Any
 
@@ -195,6 +196,26 @@ def test_a_torn_line_is_shown_when_it_is_whole(run: GrowingRun) -> None:
     view.refresh()
     assert view.place != before
     assert view.points_after(before)[0][0][5] == 1.5
+
+
+def test_a_row_for_each_worker_says_whom_it_trains(run: GrowingRun) -> None:
+    run.emit("workers", w0="core 0", w1="core 1")
+    run.start("t000", worker="w0")
+    run.start("t001", worker="w1")
+    run.start("t002", worker="w1")
+    rows = shown(seen(run))["pieces"]["workers"]
+    assert [(row["name"], row["place"], row["trials"]) for row in rows] == [
+        ("w0", "core 0", ["t000"]),
+        ("w1", "core 1", ["t001", "t002"]),
+    ]
+    assert all(abs(row["heard"] - time.time()) < 60 for row in rows)
+    run.emit("pruned", "t002", 5)
+    run.emit("workers", w0="core 0", w2="core 1")
+    run.emit("running", "t001", 3, worker="w2")
+    rows = shown(seen(run))["pieces"]["workers"]
+    assert [(row["name"], row["trials"]) for row in rows] == [("w0", ["t000"]), ("w2", ["t001"])]
+    run.close()
+    assert shown(seen(run))["pieces"]["workers"] == [], "nobody works on a run without a driver"
 
 
 def test_an_event_of_a_later_release_is_passed_over(run: GrowingRun) -> None:

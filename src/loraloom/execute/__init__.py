@@ -43,6 +43,10 @@ class Executor(Protocol):
         whom `next` has told that they joined, without those of whom it has told that they are lost."""
         ...
 
+    def place_of(self, worker: str) -> str:
+        """Where one of `workers` works, for people; empty where there is only one place."""
+        ...
+
     def send(self, worker: str, orders: Sequence[Order]) -> None:
         """Give a worker its next turn: orders, done one after the other. None at all asks who is there.
 

@@ -22,6 +22,9 @@ class Inline:
     def workers(self) -> Sequence[str]:
         return (self._worker.name,)
 
+    def place_of(self, worker: str) -> str:
+        return ""
+
     def send(self, worker: str, orders: Sequence[Order]) -> None:
         assert worker == self._worker.name, worker
         self._reports.append(self._worker.obey(orders))

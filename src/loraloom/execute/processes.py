@@ -164,6 +164,9 @@ class Processes:
     def workers(self) -> Sequence[str]:
         return [name for name, process in self._alive.items() if process.joined]
 
+    def place_of(self, worker: str) -> str:
+        return self._alive[worker].place.words
+
     def processes(self) -> Mapping[str, int]:
         """Number of each worker's process, of those on their way too."""
         return {name: process.pid for name, process in self._alive.items()}

@@ -147,7 +147,14 @@ class Driver:
             stop=stop,
             others_idle=others_idle,
         )
+        self._tell_workers()
         self._advance(self._packs[worker])
+
+    def _tell_workers(self) -> None:
+        """Write down who is there, for whoever watches; no other worker is."""
+        if self.executor.several:
+            places = {worker: self.executor.place_of(worker) for worker in self._packs}
+            self.log.recorder.emit("workers", **places)
 
     def _advance(self, pack: Pack, report: Report | None = None) -> None:
         """Go on with a pack to its next turn."""
@@ -172,6 +179,7 @@ class Driver:
         pack = self._packs.pop(lost.worker, None)
         if pack is None:
             return  # it never joined, or was given up
+        self._tell_workers()
         pack.course.close()
         self._queue.take_back(lost.worker, lost.reason)
         self._wake(stop)

@@ -78,8 +78,8 @@ class Recorder:
         """Where a candidate's adapter is saved."""
         return self.folder.trial_folder(trial) / "adapter"
 
-    def started(self, job: Job, seat: SeatView) -> None:
-        """A candidate has joined the pack."""
+    def started(self, job: Job, seat: SeatView, worker: str | None = None) -> None:
+        """A candidate has joined the pack, of this worker where there are several."""
         params = job.candidate.params
         settings = job.settings
         trial = Trial(
@@ -103,6 +103,7 @@ class Recorder:
             settings=settings,
             role=job.role,
             **cloned,
+            **_of(worker),
         )
 
     def waits(self, seat: SeatView, reason: str) -> None:
@@ -110,10 +111,10 @@ class Recorder:
         self._change(seat.id, status="waiting", reason=reason, steps=seat.step)
         self.emit("waiting", seat.id, seat.step, reason=reason)
 
-    def going_on(self, seat: SeatView) -> None:
-        """A candidate that waited is back in the pack."""
+    def going_on(self, seat: SeatView, worker: str | None = None) -> None:
+        """A candidate that waited is back in the pack, of this worker where there are several."""
         self._change(seat.id, status="running", reason=None)
-        self.emit("running", seat.id, seat.step)
+        self.emit("running", seat.id, seat.step, **_of(worker))
 
     def scored(self, trial: str, score: Score, step: int | None = None, **more: Any) -> None:
         """Metrics of a trial on a split, as SPLIT_METRIC."""
@@ -229,6 +230,10 @@ class Recorder:
         """Have the index say how the run ended, as it was written last."""
         if self.index is not None:
             self.index.finish(self.result)
+
+
+def _of(worker: str | None) -> dict[str, str]:
+    return {"worker": worker} if worker else {}
 
 
 def named(score: Score) -> dict[str, float]:

@@ -130,9 +130,9 @@ class Pack:
                 continue
             self.queue.waiting.pop(trial, None)
             if trial in self.recorder.records:
-                self.recorder.going_on(self.seats[trial])
+                self.recorder.going_on(self.seats[trial], self.worker if self.several else None)
             else:
-                self.recorder.started(job, self.seats[trial])
+                self.recorder.started(job, self.seats[trial], self.worker if self.several else None)
 
     def _hold(self, job: Job) -> None:
         """There is no memory for one more: it joins when another has left, and no more train at once

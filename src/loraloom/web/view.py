@@ -31,7 +31,9 @@ from loraloom.store.replay import Replay
 from loraloom.store.result import RunResult
 from loraloom.store.samples import FILE_NAME, read_samples
 from loraloom.web.encode import encoded
+from loraloom.web.joined import joined, sharing
 from loraloom.web.tail import Place, holds, whole_lines
+from loraloom.web.workers import Workers
 
 LOOK_AGAIN_SECONDS = 1.0
 """Between two looks at whether a process works on the run."""
@@ -72,6 +74,7 @@ class View:
         self._before = b""
         self._replay = Replay(self.folder.name)
         self._curves = CurveReader({})
+        self._workers = Workers()
         self._forecast: Event | None = None
         self._packed: Event | None = None
         self._notes: list[str] = []
@@ -143,6 +146,7 @@ class View:
     def _take(self, event: Event) -> None:
         self._replay.take(event)
         self._curves.take(event)
+        self._workers.take(event)
         if event.kind == "forecast":
             self._forecast = event
         elif event.kind == "plan":
@@ -215,6 +219,8 @@ class View:
         """
         seen, told = self._replay.result(), self._told
         if touched is None:
+            if told:
+                told.trials = [sharing(trial, self._replay.trial(trial.id)) for trial in told.trials]
             known = {trial.id: trial for trial in told.trials} if told else {}
             self._known = known
             self._trials = {trial.id: self._now(trial) for trial in seen.trials}
@@ -238,7 +244,7 @@ class View:
 
     def _now(self, seen: Trial) -> Trial:
         """A candidate as it is; without a driver nobody trains, whatever the last event says."""
-        trial = _joined(self._known.get(seen.id), seen)
+        trial = joined(self._known.get(seen.id), seen)
         return trial if self._alive or trial.status != "running" else replace(trial, status="waiting")
 
     def _status(self, result: RunResult) -> Any:
@@ -265,6 +271,8 @@ class View:
         self._put("notes", lambda: max(self._notes, result.notes, key=len))
         self._put("forecast", lambda: so_far(result, self._forecast))
         self._put("devices", lambda: self._devices(result))
+        if self._workers.places:
+            self._put("workers", self._shown_workers)
         if self._verdicts or self.folder.control_path.exists():
             self._put("commands", self._commands)
         if FILE_NAME in changed:
@@ -319,6 +327,13 @@ class View:
                 known.append(("speed", f"{count(round(data['tokens_per_second']))} tokens/s"))
         return [[name, value] for name, value in known if value]
 
+    def _shown_workers(self) -> list[dict[str, Any]]:
+        """A row for each worker that is there."""
+        stamp = _stamp(self.folder.events_path)
+        if not self._alive or stamp is None:
+            return []
+        return self._workers.shown(self._replay.result().seconds, stamp[2] / 1e9)
+
     def _commands(self) -> list[dict[str, Any]]:
         """What was asked of the run, the latest first, and what became of it."""
         from loraloom.store.control import commands  # pydantic comes with it: 8 MiB
@@ -337,25 +352,6 @@ class View:
                 }
             )
         return found[::-1]
-
-
-def _joined(told: Trial | None, seen: Trial) -> Trial:
-    """What run.json says of a candidate, and events since: they are never older, but know less."""
-    if told is None:
-        return seen
-    ended = told.status not in ("running", "waiting")
-    metrics = {**seen.metrics, **told.metrics} if ended else {**told.metrics, **seen.metrics}
-    return replace(
-        told,
-        status=seen.status,
-        reason=seen.reason if seen.reason or not ended else told.reason,
-        steps=max(told.steps, seen.steps),
-        seconds=told.seconds or round(seen.seconds, 3),
-        metrics=metrics,
-        params=told.params or seen.params,
-        settings=told.settings or seen.settings,
-        planned_steps=told.planned_steps or seen.planned_steps,
-    )
 
 
 def _object(begun: bytes, key: str, parts: Iterable[tuple[str, Any]]) -> bytes:
@@ -379,7 +375,8 @@ def _findings(result: RunResult) -> dict[str, Any]:
     return {"shown": shown, "more": len(found) - len(shown)}
 
 
-def _stamp(path: Path) -> object:
+def _stamp(path: Path) -> tuple[int, int, int] | None:
+    """What changes when a file does; the time of its last change, in nanoseconds, comes last."""
     try:
         known = path.stat()
     except OSError:

@@ -75,7 +75,7 @@ document.addEventListener("visibilitychange", () => {
 // -- showing
 
 const SHOWN = { head: showHead, columns: showColumns, findings: showFindings, notes: showNotes,
-  forecast: showForecast, devices: showDevices, commands: showCommands, samples: showSamples };
+  forecast: showForecast, devices: showDevices, workers: showWorkers, commands: showCommands, samples: showSamples };
 
 function apply(pieces) {
   if (pieces.head) SHOWN.head(pieces.head);
@@ -290,6 +290,26 @@ function showDevices(pairs) {
   const found = pairs.map(([name, value]) => el("div", {}, el("dt", {}, name), el("dd", {}, value)));
   shown("devices", found.length > 0).querySelector("dl").replaceChildren(...found);
 }
+
+function showWorkers(found) {
+  const cell = (label, text, more = {}) => el("td", { "data-label": label, ...more }, text);
+  const lines = found.map((one) => el("tr", {}, el("th", { scope: "row" }, one.name), cell("on", one.place),
+    cell("trains", one.trials.join(", ") || "nothing"),
+    cell("last heard of", "", { className: "number", "data-heard": one.heard })));
+  shown("workers", found.length > 0).tBodies[0].replaceChildren(...lines);
+  heard();
+}
+
+// How long ago each worker said something: this goes on while nothing comes.
+function heard() {
+  for (const cell of document.querySelectorAll("[data-heard]")) {
+    const seconds = Math.max(0, Math.round(Date.now() / 1000 - Number(cell.dataset.heard)));
+    const text = seconds < 120 ? `${seconds} s ago` : `${Math.round(seconds / 60)} min ago`;
+    if (cell.textContent !== text) cell.textContent = text;
+  }
+}
+
+setInterval(heard, 1000);
 
 function showSamples(samples) {
   const answer = (title, text, look = "") => el("div", { className: look }, el("h3", {}, title), el("p", {}, text || "(nothing)"));
