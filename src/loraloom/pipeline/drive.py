@@ -20,7 +20,7 @@ from loraloom.pipeline.run_log import RunLog
 from loraloom.pipeline.stop import listening
 from loraloom.pipeline.turns import Pack
 from loraloom.pipeline.write_timer import WriteTimer
-from loraloom.records import Score
+from loraloom.records import Event, Score
 from loraloom.train.orders import Kept, Order, Report, ScoreSaved
 
 PATIENCE_SECONDS = 120.0
@@ -154,7 +154,7 @@ class Driver:
         """Write down who is there, for whoever watches; no other worker is."""
         if self.executor.several:
             places = {worker: self.executor.place_of(worker) for worker in self._packs}
-            self.log.recorder.emit("workers", **places)
+            self.log.recorder.send(Event("workers", data=places))
 
     def _advance(self, pack: Pack, report: Report | None = None) -> None:
         """Go on with a pack to its next turn."""

@@ -57,5 +57,5 @@ class Workers:
                 "trials": [trial for trial, worker in self._of.items() if worker == name],
                 "heard": self._heard[name][1],
             }
-            for name, place in self.places.items()
+            for name, place in sorted(self.places.items(), key=lambda one: (len(one[0]), one[0]))
         ]

@@ -295,8 +295,8 @@ function showWorkers(found) {
   const cell = (label, text, more = {}) => el("td", { "data-label": label, ...more }, text);
   const lines = found.map((one) => el("tr", {}, el("th", { scope: "row" }, one.name), cell("on", one.place),
     cell("trains", one.trials.join(", ") || "nothing"),
-    cell("last heard of", "", { className: "number", "data-heard": one.heard })));
-  shown("workers", found.length > 0).tBodies[0].replaceChildren(...lines);
+    cell("heard", "", { className: "number", "data-heard": one.heard })));
+  shown("workers", found.length > 0).querySelector("tbody").replaceChildren(...lines);
   heard();
 }
 
