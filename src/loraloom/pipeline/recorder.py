@@ -232,7 +232,7 @@ class Recorder:
             self.index.finish(self.result)
 
 
-def _of(worker: str | None) -> dict[str, str]:
+def _of(worker: str | None) -> dict[str, Any]:
     return {"worker": worker} if worker else {}
 
 

@@ -61,7 +61,7 @@ class View:
         self.version = 0
         self.pieces: dict[str, tuple[int, Any]] = {}
         self._lock = threading.Lock()
-        self._stamps: dict[str, object] = {}
+        self._stamps: dict[str, tuple[int, int, int] | None] = {}
         self._told: RunResult | None = None
         self._alive = False
         self._looked = 0.0
