@@ -61,6 +61,14 @@ def test_a_row_says_everything_that_was_promised(run: RunFolder) -> None:
     }
 
 
+def test_where_rank_went_gets_a_column_once_candidates_differ_in_it() -> None:
+    uniform = trial("a", settings={"adapter.r": 8, "adapter.rank_allocation": "uniform"})
+    assert "allocation" not in plain_rows(result_of(trial("b"), uniform))[0]
+    moved = trial("c", settings={"adapter.r": 8, "adapter.rank_allocation": "mlp_last"})
+    rows = plain_rows(result_of(uniform, moved))
+    assert {row["trial"]: row["allocation"] for row in rows} == {"a": "uniform", "c": "mlp_last"}
+
+
 def test_the_test_split_gets_a_column_once_something_was_measured_there() -> None:
     without = result_of(trial("a"))
     assert "test" not in plain_rows(without)[0]

@@ -10,6 +10,7 @@ from rich.console import Group
 from rich.text import Text
 
 from loraloom.config import names
+from loraloom.config.choices import UNIFORM
 from loraloom.records import PRUNED_BY_HAND, Trial
 from loraloom.report.fit import Shown, fitted
 from loraloom.report.words import MISSING, count, duration, gib, metric_words, number, share, with_error
@@ -65,6 +66,7 @@ def columns(result: RunResult) -> list[Column]:
     shown = [
         Column("trial", "trial", lambda _, trial: trial.id, 0, numeric=False),
         _setting("r", "r", names.R, 1),
+        *_allocations(result),
         _setting("alpha", "alpha", names.LORA_ALPHA, 5),
         _setting("targets", "targets", names.TARGET_MODULES, 6, numeric=False),
         _setting("rate", "rate", names.LEARNING_RATE, 1),
@@ -95,6 +97,13 @@ def columns(result: RunResult) -> list[Column]:
         *([Column("made", "made", _made, 1, numeric=False)] if _by_hand(result) else []),
         Column("status", "status", lambda _, trial: trial.status, 0, numeric=False),
     ]
+
+
+def _allocations(result: RunResult) -> list[Column]:
+    """Where rank went, where it did not go to all layers alike in all candidates."""
+    if all(trial.settings.get(names.RANK_ALLOCATION, UNIFORM) == UNIFORM for trial in result.trials):
+        return []
+    return [_setting("allocation", "rank goes to", names.RANK_ALLOCATION, 1, numeric=False)]
 
 
 def _by_hand(result: RunResult) -> bool:
