@@ -168,6 +168,19 @@ def test_supervised_training_is_asked_for_by_its_format_or_its_task() -> None:
         recognise(table(PAIR), DataConfig(), encoder_decoder=True)
 
 
+def test_a_table_that_compares_nothing_is_told_what_to_write() -> None:
+    for asked in ({"task": "preference"}, {"format": "preference"}):
+        with pytest.raises(DataError) as caught:
+            recognise(
+                table({"prompt": "why", "completion": "so"}),
+                DataConfig(format=asked.get("format", "auto")),  # pyright: ignore[reportArgumentType]
+                asked.get("task", "auto"),  # pyright: ignore[reportArgumentType]
+            )
+        message = str(caught.value)
+        assert "no known format for preference fits" in message
+        assert "write the columns prompt, chosen and rejected" in message
+
+
 def test_what_is_learnt_of_a_pair_is_not_to_be_chosen() -> None:
     with pytest.raises(ConfigError, match=r"`data\.learn` is last"):
         read(PAIR, learn="last")

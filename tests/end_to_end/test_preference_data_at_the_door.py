@@ -165,6 +165,11 @@ def test_what_a_cut_leaves_out_is_counted_by_every_verb(
     assert any("2 of 40 rows are left out" in warning for warning in planned["warnings"])
 
 
+@pytest.mark.parametrize("words", [("--task", "dpo"), ("--set", "data.format=dpo")])
+def test_the_words_of_other_tools_are_understood(words: tuple[str, ...], checked: Any) -> None:
+    assert checked(pairs(), *words).json()["task"] == "preference"
+
+
 NOTES: dict[str, tuple[list[Row], str]] = {
     "chosen answers are longer": (
         pairs(chosen="the cat sleeps in the house", rejected="the cat"),

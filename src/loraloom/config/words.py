@@ -72,6 +72,8 @@ _ALSO: Mapping[str, str] = {
     names.SEED: "random_seed",
     names.EARLY_STOPPING_PATIENCE: "early_stopping patience",
     names.NEFTUNE_NOISE_ALPHA: "neftune neftune_alpha noisy_embedding_alpha",
+    names.BETA: "beta dpo_beta pref_beta",
+    names.LOSS_TYPE: "dpo_loss pref_loss",
     names.TRIALS: "n_trials num_trials",
     names.SPACE: "param_space search_space",
     names.METRIC: "metric_for_best_model objective",
@@ -149,10 +151,16 @@ ABSENT: Mapping[str, str] = {
         " device_map accelerator local_rank cpu use_cpu no_cuda": _ONE_DEVICE,
         "lora": "there is no need: LoRA is all that is trained",
         "finetuning_type method stage adapter_type peft_method": (
-            "there is no need: LoRA on answers (SFT) is all that is trained"
+            "there is no need: LoRA is all that is trained, on answers (SFT) or, with --task preference,"
+            " on which of two is better"
         ),
-        "dpo kto orpo grpo rl_algo beta": (
-            "there is none: nothing is learnt from preferences yet, only from answers"
+        "dpo kto orpo simpo ipo rl_algo": (
+            "there is none: rows with a rejected answer are trained on as preferences"
+            " (--task preference), and preference.loss_type names the loss"
+        ),
+        "grpo ppo reward_model reward_funcs": (
+            "there is none: nothing is learnt from rewards; make pairs of answers that were ranked, and"
+            " --task preference learns from them"
         ),
         "load_best_model_at_end": "there is no need: the best checkpoint is what is kept",
         "overwrite_output_dir overwrite force": (
@@ -222,6 +230,7 @@ _VALUES: Mapping[str, Mapping[str, str]] = {
         "seq2seq_lm": (
             "seq2seq seq_2_seq_lm summarisation summarization text2text text2text_generation translation"
         ),
+        "preference": "cpo dpo ipo kto orpo preferences simpo",
     },
     "goal": {"fastest": "fast speed", "memory": "small", "quality": "accuracy best"},
     names.DTYPE: {
@@ -243,6 +252,8 @@ _VALUES: Mapping[str, Mapping[str, str]] = {
         "text": "completion pretrain raw",
         "text_label": "classification",
         "source_target": "translation",
+        "preference": "dpo pairwise preferences ranked",
+        "kto": "unpaired unpaired_preference",
     },
     names.TARGET_MODULES: {"all-linear": "all all_linear linear", "attention": "attn", "mlp": "ffn"},
     names.PRECISION: {

@@ -295,6 +295,7 @@ def _need_columns(table: Table, data: DataConfig) -> None:
 
 
 def _nothing_fits(table: Table, forms: Sequence[Form], tasks: Sequence[Task]) -> DataError:
+    tasks = [task for task in tasks if any(task in form.tasks for form in forms)]
     return DataError(
         f"no known format for {' or '.join(tasks)} fits these columns",
         where=table.origin(0) if len(table) else table.source,
@@ -305,6 +306,8 @@ def _nothing_fits(table: Table, forms: Sequence[Form], tasks: Sequence[Task]) ->
 
 
 def _advice(table: Table, tasks: Sequence[Task]) -> str:
+    if tasks == ["preference"]:
+        return "write the columns prompt, chosen and rejected; or prompt, completion and label (KTO)"
     if "seq_cls" in tasks and (pair := pair_columns(table)):
         return (
             f"two texts are not read as a pair: write `{pair[0]}` and `{pair[1]}` into one column"
