@@ -6,7 +6,7 @@ from dataclasses import replace
 from typing import Any
 
 from loraloom.pipeline.job import Job, Record
-from loraloom.pipeline.race import FIRST_RACE_SEED, _again, _whole, finalists
+from loraloom.pipeline.race import FIRST_RACE_SEED, again, finalists, whole
 from loraloom.records import AdapterSpec, Candidate, TrainingSpec, Trial, TrialStatus
 
 
@@ -53,16 +53,16 @@ def test_the_seeds_of_the_race_are_the_same_for_all() -> None:
         jobs[1], candidate=replace(jobs[1].candidate, training=TrainingSpec(1e-3, seed=43))
     )
     seeds = {
-        job.candidate.id: [_again(job, 42, number).candidate.training.seed for number in range(3)]
+        job.candidate.id: [again(job, 42, number).candidate.training.seed for number in range(3)]
         for job in jobs
     }
     assert seeds["t001"] == seeds["t003"] == [42 + FIRST_RACE_SEED + number for number in range(3)]
-    assert [_again(jobs[1], 42, number).candidate.id for number in range(2)] == ["t003s0", "t003s1"]
+    assert [again(jobs[1], 42, number).candidate.id for number in range(2)] == ["t003s0", "t003s1"]
 
 
 def test_a_run_that_was_cut_short_is_not_whole() -> None:
     """Time that runs out ends a candidate as pruned, with an adapter: half a training, which says
     nothing of its setting."""
-    assert _whole(finished("t001s0"))
-    assert not _whole(finished("t001s1", "pruned"))
-    assert not _whole(None)
+    assert whole(finished("t001s0"))
+    assert not whole(finished("t001s1", "pruned"))
+    assert not whole(None)

@@ -8,7 +8,13 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal
 
-from loraloom.config.choices import OPTIMISERS, PRUNERS, RANK_ALLOCATIONS, SAMPLERS
+from loraloom.config.choices import (
+    AUGMENTATIONS,
+    OPTIMISERS,
+    PRUNERS,
+    RANK_ALLOCATIONS,
+    SAMPLERS,
+)
 from loraloom.records import PreferenceLoss
 
 Auto = Literal["auto"]
@@ -27,12 +33,13 @@ Preset = Literal[
 ]
 
 if TYPE_CHECKING:
-    Sampler = Pruner = Optimiser = Allocation = str
+    Sampler = Pruner = Optimiser = Allocation = Augmentation = str
 else:
     # The names that there are, read from where each stands once; a checker needs them written out.
     Sampler, Pruner = Literal[tuple(SAMPLERS)], Literal[tuple(PRUNERS)]
     Optimiser = Literal[("auto", *OPTIMISERS)]
     Allocation = Literal[RANK_ALLOCATIONS]
+    Augmentation = Literal[AUGMENTATIONS]
 
 
 @dataclass(frozen=True)
@@ -86,6 +93,9 @@ class DataConfig:
     near-duplicates are kept together; null: only rows that say the same."""
     max_rows: int | None = None
     """Use this many training rows at most (a seeded sample), for a quick look."""
+    augment: tuple[Augmentation, ...] | dict[Augmentation, float] | None = None
+    """Changed training rows that `tune` races against the plain ones, each kept only where it is better
+    for certain: names, or name -> share of the rows that are changed."""
     retain: str | None = None
     """Rows of what the model should still be able to do: file, folder or hub name. Never trained on;
     what training costs on them is measured."""

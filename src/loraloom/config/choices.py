@@ -55,6 +55,11 @@ RANK_ALLOCATIONS = (
 )
 """Where rank goes: groups are told apart in `plan.ranks`."""
 
+NOISES = ("word_dropout", "word_swap", "casing", "punctuation", "typing")
+"""Augmentations of a classifier's texts."""
+AUGMENTATIONS = (*NOISES, "paraphrase", "learn_prompt")
+"""What may be tried on training rows: `data.augment` makes it."""
+
 
 def chosen(choices: Choices, name: str, key: str) -> Callable[..., Any]:
     """What makes the thing of a name.

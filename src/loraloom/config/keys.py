@@ -60,6 +60,7 @@ RANGES: dict[str, Range] = {
     names.TEST: Range(0.1, above=0, below=1),
     names.MAX_LENGTH: Range(512, at_least=2),
     names.MAX_ROWS: Range(1000, at_least=1),
+    names.AUGMENT: Range("[typing]", above=0, at_most=1),
     names.R: Range(8, at_least=1),
     names.LORA_ALPHA: Range(32, above=0),
     names.LORA_DROPOUT: Range(0.05, at_least=0, at_most=0.99),
@@ -243,8 +244,10 @@ def _words(kind: Any) -> list[str]:
         return [str(choice) for choice in get_args(kind)]
     if kind is bool:
         return ["true", "false"]
+    names_of = get_args(kind)[:1] if origin in (tuple, dict) else ()
+    known = [str(one) for name in names_of if get_origin(name) is Literal for one in get_args(name)]
     if origin is tuple:
-        return ["a list of names"]
+        return [f"a list of {', '.join(known)}" if known else "a list of names"]
     if origin is dict:
         value = get_args(kind)[1]
         return [

@@ -18,6 +18,7 @@ PACKING = "data.packing"
 TEXT_COLUMN = "data.text_column"
 LABEL_COLUMN = "data.label_column"
 MAX_ROWS = "data.max_rows"
+AUGMENT = "data.augment"
 
 R = "adapter.r"
 LORA_ALPHA = "adapter.lora_alpha"

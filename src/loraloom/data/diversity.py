@@ -17,7 +17,7 @@ import numpy as np
 from loraloom.data.groups import Repeats, relations, repeats_within
 from loraloom.data.overlap import Overlap
 from loraloom.data.recognise import Recognised
-from loraloom.data.rows import Encoded, Row
+from loraloom.data.rows import Encoded, Example, Row
 from loraloom.data.said import ANSWER, Turns, turns
 from loraloom.data.split import Splits
 from loraloom.data.table import Table
@@ -135,12 +135,13 @@ def _split(
     table: Table,
     repeats: Repeats,
     texts: Iterable[str],
-    rows: Sequence[Row],
+    rows: Sequence[Example],
     label_names: Sequence[str],
     longest: int,
 ) -> SplitDiversity:
     lengths = _lengths(rows)
-    labels = Counter(int(row.labels[0]) for row in rows) if label_names else Counter[int]()
+    classified = [row for row in rows if isinstance(row, Row)] if label_names else []
+    labels = Counter(int(row.labels[0]) for row in classified)
     sources = Counter(prefix.removesuffix(":").removesuffix(", row ") for prefix, _ in table.places)
     return SplitDiversity(
         len(table),
@@ -149,7 +150,7 @@ def _split(
         if len(lengths)
         else {},
         int((lengths > longest).sum()),
-        {name: labels[number] for number, name in enumerate(label_names)},
+        {name: labels[number] for number, name in enumerate(label_names) if classified},
         scripts_of(texts),
         dict(sources),
     )
@@ -188,7 +189,7 @@ def _text(said: Turns, side: str) -> str:
     )
 
 
-def _lengths(rows: Sequence[Row]) -> np.ndarray[tuple[int], np.dtype[np.int64]]:
+def _lengths(rows: Sequence[Example]) -> np.ndarray[tuple[int], np.dtype[np.int64]]:
     return np.array([len(row) for row in rows], dtype=np.int64)
 
 

@@ -10,6 +10,7 @@ from typing import Any
 
 from loraloom.config import names
 from loraloom.config.asked import Config
+from loraloom.data.augment import augmentations
 from loraloom.data.diversity import Diversity, diversity_of
 from loraloom.data.duplicates import refuse_duplicates
 from loraloom.data.encode import Encoded, Row, encode
@@ -34,6 +35,7 @@ from loraloom.pipeline.preflight.pairs import told
 from loraloom.pipeline.preflight.subject import Subject
 from loraloom.pipeline.retained import retained_rows
 from loraloom.pipeline.trackers import require_trackers
+from loraloom.pipeline.variants import Variants, variants_of
 from loraloom.plan.planner import Facts, Plan, make_plan
 from loraloom.records import Task, built_as
 from loraloom.search.history import PastSearch
@@ -55,6 +57,8 @@ class Prepared:
     """Earlier searches on this base, the latest first."""
     diversity: Diversity | None = None
     """How varied the rows are, where that was asked for."""
+    variants: tuple[Variants, ...] = ()
+    """Changed copies of the training rows."""
 
     @property
     def task(self) -> Task:
@@ -165,10 +169,38 @@ def prepare(
     plan = replace(plan, warnings=(*found, *plan.warnings))
     retain = retained_rows(config, data, read.tokenizer, plan.settings.length)
     prepared = Prepared(config, facts, plan, cut, read.recognised, read.tokenizer, retain)
+    if config.data.augment:
+        prepared.variants = _variants(read, data, plan, race=race, weights=weights)
     if diversity:
         seed = config.training.seed
         prepared.diversity = diversity_of(read.splits, read.recognised, data, seed)
     return prepared
+
+
+def _variants(
+    read: Read, whole: Encoded, plan: Plan, *, race: bool, weights: bool
+) -> tuple[Variants, ...]:
+    """Changed copies of the training rows; without weights, only a look at whether there can be any."""
+    asked = augmentations(read.config.data.augment, read.recognised)
+    if not race and len(asked) > 1:
+        raise ConfigError(
+            f"`data.augment` names {len(asked)} augmentations, and `train` trains one adapter",
+            need="one of them; `tune` trains with each and compares",
+            next="loraloom tune, or leave one",
+        )
+    if not weights:
+        return ()
+    return variants_of(
+        asked,
+        read.recognised,
+        read.splits.train,
+        read.tokenizer,
+        lambda table: replace(read, splits=Splits(table)).encoded(),
+        whole,
+        length=plan.settings.length,
+        epochs=plan.settings.epochs,
+        seed=read.config.training.seed,
+    )
 
 
 def _load_libraries(config: Config) -> None:

@@ -80,18 +80,16 @@ def race(log: RunLog, driver: Driver, chosen: Sequence[Record], default: str) ->
     runs = {one.id: [one.id] for one in chosen}
     if seeds > 1 and len(chosen) > 1 and (log.racing or not driver.expired()):
         own_seed = log.prepared.config.training.seed
-        jobs = [_again(one.job, own_seed, number) for number in range(seeds) for one in chosen]
+        jobs = [again(one.job, own_seed, number) for number in range(seeds) for one in chosen]
         if not log.racing:
             log.recorder.emit("race", finalists=list(runs), seeds=seeds)
             log.racing = True
         driver.run(RaceSource([job for job in jobs if job.candidate.id not in records]))
-        whole = [
-            seed
-            for seed in range(seeds)
-            if all(_whole(records.get(f"{trial}s{seed}")) for trial in runs)
+        complete = [
+            seed for seed in range(seeds) if all(whole(records.get(f"{trial}s{seed}")) for trial in runs)
         ]
-        if whole:
-            runs = {trial: [f"{trial}s{seed}" for seed in whole] for trial in runs}
+        if complete:
+            runs = {trial: [f"{trial}s{seed}" for seed in complete] for trial in runs}
     raced = all(own != [trial] for trial, own in runs.items())
     split = "confirm" if log.prepared.data.confirm else "validation"
     orders = [ScoreSaved(split, saved(log, [records[t] for t in own])) for own in runs.values()]
@@ -130,7 +128,7 @@ def _contenders(log: RunLog, finals: Mapping[str, tuple[Score, ...]]) -> list[Co
     """Every setting that the search trained to its end, with the rows of its
     validation; the finalists with their finals."""
     finished = log.recorder.finished()
-    done = [one for one in finished if one.job.role != ROLE and _whole(one)]
+    done = [one for one in finished if one.job.role != ROLE and whole(one)]
     done += [one for one in finished if one.id in finals and one not in done]
     settings: list[list[Record]] = []
     for one in done:
@@ -151,7 +149,7 @@ def _searched(log: RunLog, trials: Sequence[str]) -> tuple[Score, ...]:
     return tuple(one.score("validation", {}) for one in kept if one)
 
 
-def _again(job: Job, own_seed: int, number: int) -> Job:
+def again(job: Job, own_seed: int, number: int) -> Job:
     """The same setting from another seed: initial weights, data order and dropout all differ. The seeds
     are the same for all finalists, whatever seed a setting was searched with, so that a lucky draw is
     everybody's."""
@@ -161,6 +159,6 @@ def _again(job: Job, own_seed: int, number: int) -> Job:
     return Job(replace(made, id=f"{made.id}s{number}", training=training), settings, ROLE, job.parent)
 
 
-def _whole(one: Record | None) -> bool:
+def whole(one: Record | None) -> bool:
     """Whether a candidate came to its end: one that was cut short says nothing of its setting."""
     return one is not None and one.trial.status == "completed" and one.trial.adapter is not None

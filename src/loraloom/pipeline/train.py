@@ -10,6 +10,7 @@ from pathlib import Path
 
 from loraloom.config.asked import Config
 from loraloom.errors import RunError
+from loraloom.pipeline.augment_race import changed
 from loraloom.pipeline.candidates import job
 from loraloom.pipeline.device_errors import device_errors
 from loraloom.pipeline.diagnosing import exit_of, first_remedy
@@ -94,6 +95,8 @@ def _train(config: Config, watch: Watch, dry_run: bool, place: Reopened | None) 
                 log.measured(driver.score_base(), driver.score_initial())
             log.result.default = TRIAL
             one = job(prepared, TRIAL, {}, role="default")
+            for variants in prepared.variants:
+                one = changed(one, TRIAL, variants.augmentation.name)
             patience = one.candidate.training.early_stopping_patience
             driver.run(OneSource(None if TRIAL in records else one, patience, _exits(log)))
         ended = records[TRIAL].trial

@@ -11,6 +11,7 @@ from typing import Any
 
 from loraloom.config.asked import Config
 from loraloom.errors import ConfigError
+from loraloom.pipeline.augment_race import race_augmented
 from loraloom.pipeline.candidates import job
 from loraloom.pipeline.device_errors import device_errors
 from loraloom.pipeline.drive import Driver
@@ -84,6 +85,7 @@ def _tune(config: Config, watch: Watch, dry_run: bool, place: Reopened | None) -
             default = log.result.default or ""
             chosen = finalists(completed(log), default, prepared.plan.trials)
             winner = race(log, driver, chosen, default)
+            winner = race_augmented(log, driver, winner)
         # Workers elsewhere are gone by now, so that there is room for a base in this process.
         prove(bench, log, winner, default)
         driver.commands.refuse_rest()

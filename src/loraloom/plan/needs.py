@@ -138,6 +138,19 @@ def notes_on_workers(case: Case, memory: Estimate) -> tuple[str, ...]:
     return (f"{each}. Memory is forecast for each; together they take {whole} of this machine",)
 
 
+def notes_on_augmentation(case: Case) -> tuple[str, ...]:
+    """That what is asked to be tried on the rows is tried on the setting that is kept."""
+    asked = case.asked.data.augment
+    if not asked:
+        return ()
+    seeds = case.decided.seeds_for_finalists
+    return (
+        f"`data.augment`: after a search, {', '.join(asked)} race against plain rows at the setting that"
+        f" is kept ({len(asked) * seeds} more trainings); plain rows stay unless others are better"
+        " with 95%",
+    )
+
+
 def notes_on_scoring(case: Case, shape: Shape) -> tuple[str, ...]:
     """That fewer tokens are scored at a time than the device would take, and what that costs."""
     from loraloom.evals.scoring import EVALUATION_FACTOR

@@ -23,6 +23,7 @@ from loraloom.plan.memory import streamed
 from loraloom.plan.memory_after_training import forecast_afterwards
 from loraloom.plan.needs import (
     need,
+    notes_on_augmentation,
     notes_on_codes,
     notes_on_device,
     notes_on_engine,
@@ -169,6 +170,7 @@ def make_plan(config: Config, facts: Facts) -> Plan:
         forecast["streamed"] = streamed(case, shape)
     notes = (
         *notes_on_engine(case),
+        *notes_on_augmentation(case),
         *notes_on_codes(case),
         *notes_on_streaming(case, shape),
         *notes_on_scoring(case, shape),
@@ -218,7 +220,7 @@ def candidate(plan: Plan, id: str, params: Mapping[str, Any], seed_offset: int =
         ModelError: targets that match nothing.
     """
     values = {**plan.values(), **params}
-    unknown = [key for key in params if key not in plan.settings]
+    unknown = [key for key in params if key not in plan.settings and key != names.AUGMENT]
     if unknown:
         raise ConfigError(
             f"`{unknown[0]}` is not a setting of a candidate",

@@ -225,8 +225,10 @@ def packs_of_search(case: Case) -> int:
 
 
 def trainings_of_search(case: Case) -> float:
-    """How many trainings from start to end a search and its race come to."""
-    return trainings_of(case, case.decided.trials, case.decided.seeds_for_finalists)
+    """How many trainings from start to end a search and its races come to."""
+    seeds = case.decided.seeds_for_finalists
+    raced = len(case.asked.data.augment or ()) * seeds
+    return trainings_of(case, case.decided.trials, seeds) + raced
 
 
 def trainings_of(case: Case, trials: int, seeds: int) -> float:

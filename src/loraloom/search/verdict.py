@@ -161,6 +161,14 @@ def pick_winner(
     )
 
 
+def gains_over(contenders: Sequence[Contender], default_id: str) -> dict[str, Gain]:
+    """Gain of each contender with finals over the default, by what fresh finals alone say of it."""
+    default = next(one for one in contenders if one.id == default_id)
+    rivals = [one for one in contenders if one.finals and one is not default]
+    chance = seed_chance([default, *rivals], contenders)
+    return {one.id: _judge(one, default, chance, None, True).posterior for one in rivals}
+
+
 def seed_chance(raced: Sequence[Contender], contenders: Sequence[Contender]) -> Chance:
     """How much of a cost is the luck of its seed, pooled over all that was trained more than once.
 

@@ -17,8 +17,9 @@ SCHEMA_VERSION = 1
 RunStatus = Literal["running", "completed", "failed", "interrupted"]
 Direction = Literal["minimize", "maximize"]
 
-RACED = re.compile(r"t[0-9]+s[0-9]+")
-"""Ids of trials of the race (`pipeline.race`): the setting's own, and the number of its seed."""
+RACED = re.compile(r"t[0-9]+s[0-9]+(a[0-9]+)?")
+"""Ids of trials of the race (`pipeline.race`): the setting's own, the number of its seed, and where
+augmentations are raced the number of that."""
 
 
 @dataclass
@@ -62,6 +63,9 @@ class RunResult:
     nothing was compared."""
     gain: Gain | None = None
     """Of what is kept over the plan's own setting; of the nearest rival where that is the plan's own."""
+    augmentation: list[Mapping[str, Any]] = field(default_factory=list[Mapping[str, Any]])
+    """Of each augmentation that was raced: its name, its gain over plain rows with the 95% interval, and
+    whether it was kept."""
     base_parameters: int = 0
     """Parameters of the frozen base: what the share of trainable ones is taken of. 0: unknown."""
     base_quantization: str = "none"
