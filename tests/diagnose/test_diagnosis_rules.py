@@ -459,6 +459,12 @@ def test_a_chosen_side_that_has_come_to_rest_does_not_fall() -> None:
     assert diagnose(preferring(chosen=rests)) == ()
 
 
+def test_margins_before_anything_was_learnt_do_not_tell_of_length() -> None:
+    flat = [0.5, 0.5, 0.52, 0.51, 0.5, 0.5, 0.49, 0.5]
+    told = [one.name for one in diagnose(preferring(accuracy=flat, correlation=0.7))]
+    assert "length-hacking" not in told
+
+
 def test_answers_that_have_grown_are_told() -> None:
     assert longer_than_base(1.2, 0.01, 16) is None
     assert longer_than_base(1.5, 0.4, 16) is None, "within its error"

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from loraloom.config import names
 from loraloom.diagnose.case import SIGMAS, Case, word
+from loraloom.diagnose.rules.preference_not_learnt import CHANCE
 from loraloom.records import Finding
 
 NAME = "length-hacking"
@@ -31,7 +32,9 @@ def judge(case: Case) -> Finding | None:
     if case.task != "preference" or best is None or best.length_correlation is None:
         return None
     found, error = best.length_correlation, best.length_correlation_se or 0.0
-    if found <= CORRELATES or found - SIGMAS * error <= 0:
+    # Margins that are nothing yet go with length by themselves: they are sums over tokens.
+    learnt = best.metric - SIGMAS * best.metric_se > CHANCE
+    if not learnt or found <= CORRELATES or found - SIGMAS * error <= 0:
         return None
     return Finding(
         NAME,
