@@ -13,6 +13,9 @@ from loraloom.pipeline.prepare import Prepared
 from loraloom.plan.planner import candidate
 from loraloom.records import Candidate
 
+SECTIONS = ("adapter", "training", "preference")
+"""Of the keys, those that candidates may differ in."""
+
 
 def job(
     prepared: Prepared,
@@ -31,7 +34,7 @@ def settings_of(made: Candidate, values: Mapping[str, Any], prepared: Prepared) 
     """Every setting of a candidate by dotted key, as tables and run.json show it."""
     adapter = asdict(made.adapter)
     training = asdict(made.training)
-    shown = {key: value for key, value in values.items() if key.split(".")[0] in ("adapter", "training")}
+    shown = {key: value for key, value in values.items() if key.split(".")[0] in SECTIONS}
     shown |= {f"adapter.{key}": value for key, value in adapter.items() if f"adapter.{key}" in shown}
     shown |= {f"training.{key}": value for key, value in training.items() if f"training.{key}" in shown}
     shown[names.TARGET_MODULES] = short_label(made.adapter.target_modules, prepared.facts.model.linears)

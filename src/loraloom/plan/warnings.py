@@ -5,11 +5,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
+from loraloom.config import names
 from loraloom.config.units import parse_seconds
 from loraloom.facts.linear import left_out
 from loraloom.plan.case import Case
 from loraloom.plan.kto_balance import imbalance
 from loraloom.plan.numbers import count
+from loraloom.plan.rules.reference import BASE
 from loraloom.records import Estimate
 
 LOST_LIMIT = 0.05
@@ -85,9 +87,21 @@ def _balance(case: Case, good: int, bad: int) -> list[str]:
     return [f"{unfair[0]}: {unfair[1]}"] if unfair else []
 
 
+def _reference(case: Case) -> list[str]:
+    """Of a run that begins with an adapter and is held against something else."""
+    initial, held = case.facts.initial, case.decided.get(names.REFERENCE)
+    if initial is None or held is None or held.value == initial.place:
+        return []
+    against = "the bare base" if held.value == BASE else held.value
+    return [
+        f"candidates are held against {against}: what {initial.place} has learnt counts as drift; usual"
+        f" is the model that they begin as ({names.REFERENCE}: auto)"
+    ]
+
+
 def _settings(case: Case) -> list[str]:
     r, width = case.decided.r, case.facts.model.hidden_size
-    found: list[str] = []
+    found = _reference(case)
     if r > width // 2:
         found.append(
             f"r = {r} is more than half the width of the model ({width}): the adapter is hardly low-rank"
