@@ -126,6 +126,8 @@ class TrainingSpec:
     early_stopping_patience: int | None = None
     preference: PreferenceSpec | None = None
     """Of a task that learns to choose between answers."""
+    replay_share: float = 0.0
+    """The share of every batch that is from `data.replay`."""
 
 
 @dataclass(frozen=True)

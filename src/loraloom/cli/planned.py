@@ -42,6 +42,7 @@ MATTER: Mapping[str, Sequence[Any]] = {
     names.QUANTIZATION: ("none",),
     names.STREAMING: (False,),
     names.MAX_LENGTH: (),
+    names.REPLAY_SHARE: (0.0,),
     names.R: (),
     names.LORA_ALPHA: (),
     names.LORA_DROPOUT: (),
@@ -86,6 +87,7 @@ def show_plan(prepared: Prepared, *, everything: bool = False) -> dict[str, Any]
     lines = [
         *_broken(prepared.recognised.note, width),
         *_broken(rows_words(document["rows"]), width),
+        *(line for text in _sources(document["sources"]) for line in _broken(text, width)),
         "",
     ]
     if everything:
@@ -160,6 +162,16 @@ def _at_length(document: Mapping[str, Any], trials: int) -> Iterator[str]:
     seconds = document["forecast"]["time"]["total_seconds"]
     for rung in document["ladder"]:
         yield f"  to need less: {_rung(rung, seconds)}"
+
+
+def _sources(sources: Sequence[Mapping[str, Any]]) -> Iterator[str]:
+    """What each source of a mix has of the training, one a line."""
+    for one in sources:
+        passes = number(float(f"{one['passes']:.2g}"))
+        yield (
+            f"{one['name']}: {one['rows']:,} rows, {share_text(one['share'])} of every batch, each row"
+            f" {passes} times in the run"
+        )
 
 
 def _print(console: Console, lines: Sequence[str]) -> None:

@@ -55,9 +55,24 @@ class ModelConfig:
 
 
 @dataclass(frozen=True)
+class SourceConfig:
+    """One of several sources that are mixed: what it is, and how much of the training it has."""
+
+    source: str
+    """File, folder, hub name or pattern."""
+    weight: float | None = None
+    """Its share of the training, against the weights of the others."""
+    epochs: float | None = None
+    """How often its rows come in one epoch of the run."""
+    name: str | None = None
+    """What reports call it; None for the name of its file."""
+
+
+@dataclass(frozen=True)
 class DataConfig:
-    train: str | tuple[str, ...] | None = None
-    """File, folder, hub name, pattern, or a list of these that are read one after the other."""
+    train: str | tuple[str | SourceConfig, ...] | None = None
+    """File, folder, hub name, pattern, or a list of these that are read one after the other. Entries of
+    a list may be {source, weight, epochs, name}: then the sources are mixed."""
     validation: float | str | tuple[str, ...] | None = 0.1
     """A share of train, a source as for train, or null."""
     test: float | str | tuple[str, ...] | None = None
@@ -96,9 +111,33 @@ class DataConfig:
     augment: tuple[Augmentation, ...] | dict[Augmentation, float] | None = None
     """Changed training rows that `tune` races against the plain ones, each kept only where it is better
     for certain: names, or name -> share of the rows that are changed."""
+    mix: Literal["proportional", "equal"] | dict[str, float] | None = None
+    """How much of the training each source of a list has, where no weights say it: as many rows as it
+    has, as much as any other, or {temperature: T}: its rows to the power 1/T. null: sources are read
+    as one."""
+    replay: str | None = None
+    """Rows of what the model is to go on being able to do: file, folder or hub name. They are trained on
+    beside the rows of `train`; some are held out, and what training costs on them is measured."""
+    replay_share: float | Auto = "auto"
+    """The share of every batch that is from `replay`."""
+    deduplicate: bool | Literal["near"] = False
+    """Leave out training rows that say what an earlier one says (near: or nearly the same)."""
     retain: str | None = None
     """Rows of what the model should still be able to do: file, folder or hub name. Never trained on;
     what training costs on them is measured."""
+
+    @property
+    def train_names(self) -> str | tuple[str, ...] | None:
+        """What `train` names, without weights."""
+        if self.train is None or isinstance(self.train, str):
+            return self.train
+        return tuple(one.source if isinstance(one, SourceConfig) else one for one in self.train)
+
+    @property
+    def is_mixed(self) -> bool:
+        """Whether sources are kept apart in training, and not read as one."""
+        parts = self.train if isinstance(self.train, tuple) else ()
+        return self.mix is not None or any(isinstance(one, SourceConfig) for one in parts)
 
 
 @dataclass(frozen=True)

@@ -20,6 +20,7 @@ from yaml.scanner import ScannerError
 from loraloom.config import names
 from loraloom.config.asked import Config
 from loraloom.config.keys import Key, keys, nearest, sections
+from loraloom.config.sources import check_sources, is_mixed
 from loraloom.config.space import check_space
 from loraloom.config.units import parse_bytes, parse_seconds
 from loraloom.config.values import check_value, show
@@ -374,7 +375,10 @@ def _one_or_several(key: Key, text: str) -> Any:
     is_number = isinstance(value, int | float) and not isinstance(value, bool) and float in key.kinds
     return (
         value
-        if isinstance(value, list) or is_number or (value is None and text and type(None) in key.kinds)
+        if isinstance(value, list)
+        or is_number
+        or (value is None and text and type(None) in key.kinds)
+        or (isinstance(value, dict) and text.startswith("{"))
         else text
     )
 
@@ -412,4 +416,6 @@ def _check(key: Key, setting: _Setting) -> Any:
     """The setting's value in the type that `asked.py` declares, inside its range."""
     if key.name == names.SPACE and setting.value != "auto":
         return check_space(setting.value, setting.where, setting.inner)
+    if key.name == names.TRAIN and is_mixed(setting.value):
+        return check_sources(setting.value, setting.where)
     return check_value(key, setting.value, setting.where, setting.inner)

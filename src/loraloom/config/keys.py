@@ -61,6 +61,8 @@ RANGES: dict[str, Range] = {
     names.MAX_LENGTH: Range(512, at_least=2),
     names.MAX_ROWS: Range(1000, at_least=1),
     names.AUGMENT: Range("[typing]", above=0, at_most=1),
+    names.MIX: Range("{temperature: 2}", at_least=1),
+    names.REPLAY_SHARE: Range(0.1, at_least=0, at_most=0.5),
     names.R: Range(8, at_least=1),
     names.LORA_ALPHA: Range(32, above=0),
     names.LORA_DROPOUT: Range(0.05, at_least=0, at_most=0.99),

@@ -30,11 +30,16 @@ def searchable() -> tuple[str, ...]:
         for name, key in keys().items()
         if name.startswith(("adapter.", "training.", "preference.")) and name not in _SHARED
     }
-    return tuple(
-        name
-        for name, key in found.items()
-        # An allocation becomes the ranks of a candidate's layers.
-        if (name.partition(".")[2] in made_of and not key.takes_mapping) or name == names.RANK_ALLOCATION
+    return (
+        *(
+            name
+            for name, key in found.items()
+            # An allocation becomes the ranks of a candidate's layers.
+            if (name.partition(".")[2] in made_of and not key.takes_mapping)
+            or name == names.RANK_ALLOCATION
+        ),
+        # Each candidate has its own order of rows.
+        names.REPLAY_SHARE,
     )
 
 

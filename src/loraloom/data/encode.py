@@ -39,6 +39,7 @@ def encode(
     tokenizer: Tokenizer,
     task: Task | None = None,
     known: Known | None = None,
+    also: Sequence[str] = (),
 ) -> Encoded:
     """Encode every split, at full length: `Encoded.cut` shortens.
 
@@ -48,6 +49,7 @@ def encode(
         tokenizer: of the base model.
         task: what the rows are for, if not `recognised.task`.
         known: the classes in the order of the head's outputs, where the model or the adapter says it.
+        also: classes that training rows have beside those of `splits`.
 
     Raises:
         ModelError: the data are conversations and the tokenizer has no chat template.
@@ -57,7 +59,7 @@ def encode(
     """
     task = task or recognised.task
     frame = frame_of(tokenizer)
-    classes = _classes(splits, recognised, known) if task == "seq_cls" else None
+    classes = _classes(splits, recognised, known, also) if task == "seq_cls" else None
     rows: dict[str, tuple[Example, ...]] = {}
     dropped: dict[str, int] = {}
     language, found = _language(splits, recognised, tokenizer, task)
@@ -66,7 +68,7 @@ def encode(
             language[name] if language else _encode_table(table, recognised, tokenizer, frame, classes)
         )
         # Before rows are dropped: clusters are found by a row's place in the table.
-        encoded = _in_clusters(encoded, splits.groups.get(name, ()))
+        encoded = _in_clusters(encoded, splits.groups.get(name, ()), table.parts)
         rows[name] = tuple(row for row in encoded if row.supervised)
         dropped[name] = len(encoded) - len(rows[name])
         if len(table) and not rows[name]:
@@ -115,12 +117,16 @@ def _language(
     return {}, []
 
 
-def _in_clusters(rows: Sequence[Example], groups: Sequence[int]) -> list[Example]:
+def _in_clusters(rows: Sequence[Example], groups: Sequence[int], parts: Sequence[str]) -> list[Example]:
     """Rows with the number of the group that their row of the table is in; without
-    groups, with what they are cut from."""
+    groups, with what they are cut from. And with their row's source, where there are several."""
     owners = [number if row.cluster < 0 else row.cluster for number, row in enumerate(rows)]
     return [
-        replace(row, cluster=groups[owner] if groups else owner)
+        replace(
+            row,
+            cluster=groups[owner] if groups else owner,
+            source=parts[owner] if parts else row.source,
+        )
         for row, owner in zip(rows, owners, strict=True)
     ]
 
@@ -157,8 +163,11 @@ def _framed(ids: Sequence[int], frame: Frame) -> np.ndarray[Any, np.dtype[np.int
     return np.array([*frame.opening, *ids, *frame.closing], dtype=np.int32)
 
 
-def _classes(splits: Splits, recognised: Recognised, known: Known | None) -> Classes:
-    return classes_of(labels_of(splits.train, recognised), known, _words(splits.train, recognised))
+def _classes(
+    splits: Splits, recognised: Recognised, known: Known | None, also: Sequence[str]
+) -> Classes:
+    labels = {*labels_of(splits.train, recognised), *also}
+    return classes_of(labels, known, _words(splits.train, recognised))
 
 
 def _words(train: Table, recognised: Recognised) -> dict[str, str]:

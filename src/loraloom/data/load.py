@@ -47,17 +47,29 @@ def load_table(
         raise DataError(
             f"`data.max_rows` is {max_rows} but must be at least 1", next="leave it out to use all rows"
         )
+    tables, notes = load_tables(source, split=split)
+    return sample(as_one(source, tables, notes), max_rows, seed)
+
+
+def load_tables(source: Source, *, split: str = "train") -> tuple[list[Table], list[str]]:
+    """A table of each thing that `source` names, and notes on the names. Errors as in `load_table`."""
     names, notes = named(source)
-    tables = [_load(name, split) for name in names]
-    notes += _differences(tables)
-    table = (
-        tables[0]
-        if len(tables) == 1 and not notes
-        else join(shown(source), [Table("", notes=tuple(notes)), *tables])
-    )
-    if max_rows is not None and max_rows < len(table):
-        table = table.take(sorted(random.Random(seed).sample(range(len(table)), max_rows)))
-    return table
+    return [_load(name, split) for name in names], notes
+
+
+def as_one(source: Source, tables: Sequence[Table], notes: Sequence[str] = ()) -> Table:
+    """The rows of all tables, with what a person should know of how they go together."""
+    told = (*notes, *_differences(tables))
+    if len(tables) == 1 and not told:
+        return tables[0]
+    return join(shown(source), [Table("", notes=told), *tables])
+
+
+def sample(table: Table, max_rows: int | None, seed: int) -> Table:
+    """At most `max_rows` rows of a table, in their order."""
+    if max_rows is None or max_rows >= len(table):
+        return table
+    return table.take(sorted(random.Random(seed).sample(range(len(table)), max_rows)))
 
 
 def named(source: Source) -> tuple[list[str], list[str]]:

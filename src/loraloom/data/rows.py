@@ -31,6 +31,8 @@ class Row:
 
     `loss`: what is formed of it. Losses of the kind "nll" are averaged over all supervised tokens of
     a step; a row of another kind adds its own mean per token, times its `weight`.
+
+    `source`: the name of the source that it is from, where several are mixed.
     """
 
     input_ids: Ints
@@ -38,6 +40,7 @@ class Row:
     cluster: int = -1
     loss: RowLoss = "nll"
     weight: float = 1.0
+    source: str = ""
 
     def __len__(self) -> int:
         return len(self.input_ids)
@@ -58,13 +61,14 @@ class Pair:
     """Two answers to one prompt, of which the first is preferred: one example of order, batch and score.
 
     Both rows begin with the prompt's tokens, whose labels are -100. `margin`: by how much the first is
-    better, where the data say so. `cluster` as of a row; its sides' own are not looked at.
+    better, where the data say so. `cluster` and `source` as of a row; its sides' own are not looked at.
     """
 
     chosen: Row
     rejected: Row
     margin: float = 0.0
     cluster: int = -1
+    source: str = ""
 
     def __len__(self) -> int:
         """Tokens of both sides."""
@@ -90,11 +94,12 @@ class Pair:
 
 @dataclass(frozen=True, eq=False, slots=True)
 class Judged:
-    """One answer, and whether it is a good one (KTO). `cluster` as of a row."""
+    """One answer, and whether it is a good one (KTO). `cluster` and `source` as of a row."""
 
     row: Row
     good: bool
     cluster: int = -1
+    source: str = ""
 
     def __len__(self) -> int:
         return len(self.row)
@@ -306,7 +311,7 @@ def told_apart(
     kept: dict[str, tuple[Example, ...]] = {}
     repeated: dict[str, int] = {}
     for name in ("train", "validation", "confirm", "test"):
-        keys = [_identity(row, task) for row in splits[name]]
+        keys = [identity(row, task) for row in splits[name]]
         # Repeats are taken out only between splits that were drawn from one source.
         drawn_with = {other for other in kept if _source(other, given) == _source(name, given)}
         stays = [not drawn_with & places.get(key, set()) for key in keys]
@@ -330,7 +335,7 @@ def _source(split: str, given: frozenset[str]) -> str:
     return "validation" if split == "confirm" else split
 
 
-def _identity(example: Example, task: Task) -> bytes:
+def identity(example: Example, task: Task) -> bytes:
     """Equal for rows that the model cannot tell apart: by their input, of a translation by its target
     too, of a judged answer by its verdict."""
     digest = hashlib.blake2b(digest_size=16)
@@ -359,7 +364,7 @@ def _windows(row: Row, size: int, cluster: int) -> list[Row]:
     for start in range(0, len(row) - 1, size - 1):
         labels = row.labels[start : start + size].copy()
         labels[0] = IGNORED
-        windows.append(Row(row.input_ids[start : start + size], labels, cluster))
+        windows.append(Row(row.input_ids[start : start + size], labels, cluster, source=row.source))
     return windows
 
 

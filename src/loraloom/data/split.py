@@ -202,7 +202,13 @@ class _Draw:
         self.seed = seed
         self.grouped = grouped
         classified = recognised.task == "seq_cls"
-        self.labels = [(recognised.label(row) if classified else None) or "" for row in table.rows]
+        self.classified = classified
+        labels = [(recognised.label(row) if classified else None) or "" for row in table.rows]
+        # Sources that are mixed have their own part of every split, as labels have.
+        parts = table.parts or ("",) * len(labels)
+        self.labels = [
+            f"{part}/{label}" if part else label for part, label in zip(parts, labels, strict=True)
+        ]
         self.notes: list[str] = []
 
     def share(
@@ -299,7 +305,7 @@ class _Draw:
         return DataError(
             f"{self.table.source} has too few {what} to take {name} rows from",
             got=f"{len(rows)} rows, {groups} {which}",
-            need=f"at least 2 {what}{' of one label' if any(self.labels) else ''}",
+            need=f"at least 2 {what}{' of one label' if self.classified else ''}",
             next=f"add rows, or set `data.{name}` to a file or null"
             + (", or `data.group_column` to a finer column or null" if self.grouped else ""),
         )

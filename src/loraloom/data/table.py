@@ -24,6 +24,8 @@ class Table:
     notes: tuple[str, ...] = ()
     """What was decided while reading that a person should know: the separator used,
     columns that were left out."""
+    parts: tuple[str, ...] = ()
+    """The name of the source of each row, where several are mixed; empty where nothing goes by it."""
 
     def __len__(self) -> int:
         return len(self.rows)
@@ -46,6 +48,7 @@ class Table:
             tuple(self.rows[i] for i in chosen),
             tuple(self.places[i] for i in chosen),
             self.notes,
+            tuple(self.parts[i] for i in chosen) if self.parts else (),
         )
 
 
@@ -92,7 +95,15 @@ def join(source: str, tables: Sequence[Table]) -> Table:
             notes[0] if len(notes) == 1 else f"{notes[0]} (so in {len(notes)} files)"
             for notes in files.values()
         ),
+        _parts(tables),
     )
+
+
+def _parts(tables: Sequence[Table]) -> tuple[str, ...]:
+    """Of each row of several tables; "" where its table has none."""
+    if not any(table.parts for table in tables):
+        return ()
+    return tuple(part for table in tables for part in table.parts or [""] * len(table))
 
 
 def once(texts: Iterable[str]) -> tuple[str, ...]:

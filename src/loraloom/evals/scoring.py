@@ -36,7 +36,7 @@ class RowSums:
 
     A classifier's rows also have the class that was `chosen` and the true one, `labels`. `clusters` as
     in `Score`; empty where each row is a draw of its own. Pairs have one of each pair, and `answers`
-    [rows, 6] as of `RowLosses`.
+    [rows, 6] as of `RowLosses`. `sources` names the source of each row, where there are several.
     """
 
     loss: np.ndarray
@@ -46,6 +46,13 @@ class RowSums:
     labels: np.ndarray | None = None
     clusters: tuple[int, ...] = ()
     answers: np.ndarray | None = None
+    sources: tuple[str, ...] = ()
+
+    def of_source(self, name: str) -> RowSums:
+        """The rows of one source."""
+        own = np.array([source == name for source in self.sources])
+        clusters = tuple(np.array(self.clusters)[own].tolist()) if self.clusters else ()
+        return RowSums(self.loss[own], self.weight[own], self.correct[own], clusters=clusters)
 
 
 class RowTable:
@@ -57,6 +64,8 @@ class RowTable:
         self._classes = np.full((2, len(rows)), -1, dtype=np.int64)
         owners = [row.cluster if row.cluster >= 0 else -1 - number for number, row in enumerate(rows)]
         self._clusters = tuple(owners) if len(set(owners)) < len(owners) else ()
+        sources = tuple(row.source for row in rows)
+        self._sources = sources if len(set(sources)) > 1 else ()
 
     def put(self, places: Sequence[int], result: RowLosses, labels: Tensor) -> None:
         """The rows of `places`; `result` and `labels` hold them in that order, on the host."""
@@ -73,7 +82,8 @@ class RowTable:
     def sums(self) -> RowSums:
         loss, weight, correct = self._sums
         chosen, labels = self._classes if (self._classes >= 0).all() else (None, None)
-        return RowSums(loss, weight, correct, chosen, labels, self._clusters, self._answers)
+        of = (chosen, labels, self._clusters, self._answers, self._sources)
+        return RowSums(loss, weight, correct, *of)
 
 
 def score_of(
@@ -100,6 +110,10 @@ def score_of(
     if sums.chosen is not None and sums.labels is not None:
         metrics |= class_metrics(sums.chosen, sums.labels)
     metrics |= told
+    for source in dict.fromkeys(sums.sources):
+        own = sums.of_source(source)
+        metrics |= _with_error(f"loss/{source}", own.loss, own)
+        metrics |= _with_error(f"{objective.metric}/{source}", own.correct, own)
     per_row = np.maximum(sums.weight, 1)
     costs = sums.loss / per_row if decide_by.endswith("loss") else 1 - sums.correct / per_row
     return Score(split, metrics, tuple(costs.tolist()), tuple(sums.weight.tolist()), sums.clusters)

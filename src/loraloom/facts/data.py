@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from loraloom.data.mix import Part
 from loraloom.data.rows import Judged, length_of, sides_of
 from loraloom.records import Task
 
@@ -52,6 +53,10 @@ class DataFacts:
     overlaps: tuple[str, ...] = ()
     """Held-out rows that are related to rows that are trained on, one sentence a split
     and kind of relation."""
+    parts: tuple[Part, ...] = ()
+    """The sources that are mixed; empty where nothing is."""
+    replay_rows: int = 0
+    """Rows that may be trained on beside these, a share of every batch."""
     rows_left_out: int = 0
     """Rows of any split that nothing can be learnt from: an empty answer, or no label."""
     supervised_lost: float = 0.0
@@ -71,6 +76,11 @@ class DataFacts:
             for name, count in zip(("train", "validation", "confirm", "test"), counts, strict=True)
             if count
         }
+
+    @property
+    def epoch_rows(self) -> float:
+        """How many rows one epoch takes, replay apart."""
+        return sum(part.amount for part in self.parts) or float(self.rows)
 
     @property
     def majority_share(self) -> float:

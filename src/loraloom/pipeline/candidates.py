@@ -40,4 +40,6 @@ def settings_of(made: Candidate, values: Mapping[str, Any], prepared: Prepared) 
     shown[names.TARGET_MODULES] = short_label(made.adapter.target_modules, prepared.facts.model.linears)
     shown[names.MODULES_TO_SAVE] = list(made.adapter.modules_to_save)
     shown[names.SEED] = made.training.seed
+    if prepared.replay:
+        shown[names.REPLAY_SHARE] = made.training.replay_share
     return shown

@@ -7,10 +7,9 @@ from pathlib import Path
 from loraloom.config.decode import load_config
 from loraloom.data.conversation import Conversation
 from loraloom.data.forms import conversation
-from loraloom.data.load import load_table
-from loraloom.data.recognise import recognise
 from loraloom.errors import LoraloomError
 from loraloom.pipeline.beside import run_around
+from loraloom.pipeline.training_rows import training_rows
 
 
 def common_system(folder: Path) -> str | None:
@@ -23,8 +22,7 @@ def common_system(folder: Path) -> str | None:
         config = load_config(run.config_path)
         if config.data.train is None:
             return None
-        table = load_table(config.data.train)
-        recognised = recognise(table, config.data, config.task)
+        table, recognised = training_rows(config, encoder_decoder=False)
         if recognised.task != "causal_lm" or recognised.format == "text":
             return None
         found = {_system(conversation(row, recognised)) for row in table.rows}

@@ -9,7 +9,7 @@ from typing import Any
 
 import torch
 
-from loraloom.config.asked import Config, DataConfig
+from loraloom.config.asked import Config
 from loraloom.data.batches import collate
 from loraloom.data.encode import Encoded, encode
 from loraloom.data.load import load_table
@@ -37,6 +37,7 @@ from loraloom.pipeline.beside import base_of, quantization_of, record_of, revisi
 from loraloom.pipeline.classes import classes_to_score, refuse_unlabelled
 from loraloom.pipeline.device_errors import device_errors
 from loraloom.pipeline.prepare import deciding_metric
+from loraloom.pipeline.training_rows import training_rows
 from loraloom.plan.rules.max_length import refuse_beyond_positions
 from loraloom.records import Task
 
@@ -143,23 +144,19 @@ def _check_task(task: Task, trained: str | None, folder: Path | None, metrics: S
 
 def rows_of(config: Config, split: str, folder: Path | None, model: ModelFacts) -> Encoded:
     """The rows of a split as an adapter reads them, under `train`; as in `evaluate`."""
-    source = {
-        "test": config.data.test,
-        "validation": config.data.validation,
-        "train": config.data.train,
-    }.get(split)
-    share = isinstance(source, float)
-    source = source if isinstance(source, str | tuple) else config.data.train
-    if source is None:
+    held_out = {"test": config.data.test, "validation": config.data.validation}.get(split)
+    share = isinstance(held_out, float)
+    asked = config.data
+    encoder_decoder = model.kind == "encoder_decoder"
+    if isinstance(held_out, str | tuple):
+        table = load_table(held_out, split=split, max_rows=asked.max_rows, seed=config.training.seed)
+        recognised = recognise(table, asked, config.task, encoder_decoder=encoder_decoder)
+    elif asked.train is None:
         raise ConfigError("no data was given to evaluate on", next="--data FILE")
-    table = load_table(
-        source,
-        split="train" if share else split,
-        max_rows=config.data.max_rows,
-        seed=config.training.seed,
-    )
-    asked: DataConfig = replace(config.data, train=source)
-    recognised = recognise(table, asked, config.task, encoder_decoder=model.kind == "encoder_decoder")
+    else:
+        table, recognised = training_rows(
+            config, "train" if share else split, encoder_decoder=encoder_decoder
+        )
     refuse_unlabelled(model, table, recognised)
     parts = Splits(table)
     if share:

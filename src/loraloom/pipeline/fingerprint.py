@@ -24,6 +24,8 @@ def fingerprints(prepared: Prepared) -> dict[str, str]:
     config = prepared.config.model
     folder = model_folder(required_model(prepared.config), config.revision)
     rows = {split: fingerprint(rows) for split, rows in prepared.data.splits.items()}
+    if prepared.replay:
+        rows["replay"] = fingerprint(prepared.replay)
     initial = prepared.facts.initial
     return (
         rows
@@ -44,7 +46,7 @@ def refuse_changes(before: Mapping[str, str], now: Mapping[str, str], prepared: 
     if changed:
         raise DataError(
             f"the data is no longer what the run was begun with: other rows in {', '.join(changed)}",
-            where=shown(asked.data.train),
+            where=shown(asked.data.train_names),
             need="the same files and the same tokenizer",
             next="put the files back as they were, or begin a new run: --name NAME",
         )

@@ -101,7 +101,10 @@ def predict(
     if config.data.train is None:
         raise ConfigError("no rows were given", next="--data FILE")
     stream = stream_of(
-        config.data.train, split="test", max_rows=config.data.max_rows, seed=config.training.seed
+        config.data.train_names or (),
+        split="test",
+        max_rows=config.data.max_rows,
+        seed=config.training.seed,
     )
     sample, _ = stream.survey()
     reader = reader_of(config, adapter, sample)

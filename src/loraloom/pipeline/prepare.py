@@ -15,11 +15,12 @@ from loraloom.data.diversity import Diversity, diversity_of
 from loraloom.data.duplicates import refuse_duplicates
 from loraloom.data.encode import Encoded, Row, encode
 from loraloom.data.form_template import form_template
-from loraloom.data.load import load_table
-from loraloom.data.recognise import Recognised, recognise
+from loraloom.data.recognise import Recognised
+from loraloom.data.rows import Example
 from loraloom.data.split import Splits, split
+from loraloom.data.table import once
 from loraloom.errors import ConfigError, RequestError
-from loraloom.facts.data import DataFacts, data_facts
+from loraloom.facts.data import PERCENTILES, DataFacts, data_facts
 from loraloom.facts.device import MODELS, DeviceFacts
 from loraloom.facts.model import ModelFacts, model_facts, require_weights
 from loraloom.lora.base import Base, load_base, load_tokenizer
@@ -28,13 +29,22 @@ from loraloom.lora.quantised_loading import kind_of_stored, stored_in
 from loraloom.lora.untrusted_adapter import tokenizer_home
 from loraloom.pipeline.classes import classes_to_score, classes_to_train, refuse_unlabelled
 from loraloom.pipeline.initial_adapter import initial_folder, read_initial
+from loraloom.pipeline.mixing import parts_of_rows
 from loraloom.pipeline.places import for_one, machine
 from loraloom.pipeline.preflight import foretold, refuse_faults
 from loraloom.pipeline.preflight.bits import require_codes, require_moments
 from loraloom.pipeline.preflight.pairs import told
 from loraloom.pipeline.preflight.subject import Subject
+from loraloom.pipeline.replayed import (
+    Replay,
+    ReplayTables,
+    encode_replay,
+    read_replay,
+    replay_beside,
+)
 from loraloom.pipeline.retained import retained_rows
 from loraloom.pipeline.trackers import require_trackers
+from loraloom.pipeline.training_rows import training_rows
 from loraloom.pipeline.variants import Variants, variants_of
 from loraloom.plan.planner import Facts, Plan, make_plan
 from loraloom.records import Task, built_as
@@ -52,7 +62,9 @@ class Prepared:
     recognised: Recognised
     tokenizer: Any
     retain: tuple[Row, ...] = ()
-    """Rows of `data.retain`: never trained on."""
+    """Rows of `data.retain`, or held out from those that are replayed: never trained on."""
+    replay: tuple[Row, ...] = ()
+    """Rows that are trained on beside the task's own."""
     past: tuple[PastSearch, ...] = ()
     """Earlier searches on this base, the latest first."""
     diversity: Diversity | None = None
@@ -63,6 +75,11 @@ class Prepared:
     @property
     def task(self) -> Task:
         return self.data.task
+
+    @property
+    def trained(self) -> tuple[Example, ...]:
+        """All rows that any candidate may train on: the task's own, then those that are replayed."""
+        return (*self.data.train, *self.replay)
 
     @property
     def held(self) -> str:
@@ -151,7 +168,9 @@ def prepare(
         device, workers = machine(config if race else for_one(config))
     if free_bytes is not None:
         device = replace(device, free_bytes=free_bytes)
-    facts = read.facts(data, data_facts(data), device, workers)
+    replayed = encode_replay(read.replay, data, read.tokenizer) if read.replay else None
+    counted = _with_sources(config, data_facts(data), data, replayed)
+    facts = read.facts(data, counted, device, workers)
     plan = make_plan(
         config if trials is None else replace(config, search=replace(config.search, trials=trials)),
         facts,
@@ -167,8 +186,12 @@ def prepare(
     else:
         found = (*foretold(subject), *told(subject))
     plan = replace(plan, warnings=(*found, *plan.warnings))
-    retain = retained_rows(config, data, read.tokenizer, plan.settings.length)
-    prepared = Prepared(config, facts, plan, cut, read.recognised, read.tokenizer, retain)
+    length = plan.settings.length
+    retain = retained_rows(config, data, read.tokenizer, length)
+    replay = replay_beside(replayed.cut(length), cut, retain) if replayed else Replay()
+    plan = replace(plan, notes=(*plan.notes, *replay.notes))
+    retain = retain or replay.held_out
+    prepared = Prepared(config, facts, plan, cut, read.recognised, read.tokenizer, retain, replay.rows)
     if config.data.augment:
         prepared.variants = _variants(read, data, plan, race=race, weights=weights)
     if diversity:
@@ -203,6 +226,29 @@ def _variants(
     )
 
 
+def _with_sources(
+    config: Config, facts: DataFacts, data: Encoded, replayed: Encoded | None
+) -> DataFacts:
+    """Facts of the training rows, with what is mixed among them and replayed beside them."""
+    parts = parts_of_rows(config.data, data.train, replays=replayed is not None)
+    facts = replace(facts, parts=parts)
+    if replayed is None:
+        return facts
+    beside = data_facts(replayed)
+    both = {share: max(facts.percentiles[share], beside.percentiles[share]) for share in PERCENTILES}
+    counts = tuple(a + b for a, b in zip(facts.label_counts, beside.label_counts, strict=True))
+    return replace(
+        facts,
+        replay_rows=beside.rows,
+        # Rows are cut and memory is planned for the longest that a step may take.
+        percentiles=both,
+        longest=max(facts.longest, beside.longest),
+        longest_anywhere=max(facts.longest_anywhere, beside.longest_anywhere),
+        label_counts=counts,
+        notes=once([*facts.notes, *beside.notes]),
+    )
+
+
 def _load_libraries(config: Config) -> None:
     """Load what a base is made with, so that what it takes is measured and not estimated."""
     import_module(MODELS)
@@ -220,6 +266,7 @@ class Read:
     splits: Splits
     recognised: Recognised
     tokenizer: Any
+    replay: ReplayTables | None = None
 
     def encoded(self) -> Encoded:
         """Every split as token ids, untruncated. Errors as in `encode`."""
@@ -232,7 +279,8 @@ class Read:
             if folder is None
             else classes_to_score(self.config, model, folder)
         )
-        return encode(self.splits, self.recognised, self.tokenizer, task, known)
+        also = self.replay.labels if self.replay else ()
+        return encode(self.splits, self.recognised, self.tokenizer, task, known, also)
 
     def facts(
         self,
@@ -281,9 +329,9 @@ def read_request(config: Config, *, weights: bool = True, race: bool = False) ->
         stored_in(model.config)  # refuses codes that nothing here reads
     if weights:
         model = require_weights(model)
-    table = load_table(asked.train, max_rows=asked.max_rows, seed=config.training.seed)
-    recognised = recognise(table, asked, config.task, encoder_decoder=model.kind == "encoder_decoder")
+    table, recognised = training_rows(config, encoder_decoder=model.kind == "encoder_decoder")
     refuse_unlabelled(model, table, recognised)
+    replay = read_replay(config, recognised.task)
     splits = split(
         table,
         asked.validation,
@@ -301,7 +349,7 @@ def read_request(config: Config, *, weights: bool = True, race: bool = False) ->
         revision=config.model.revision if own else None,
         trust_remote_code=config.model.trust_remote_code,
     )
-    return Read(config, model, splits, recognised, tokenizer)
+    return Read(config, model, splits, recognised, tokenizer, replay)
 
 
 def describe(config: Config, task: Task | None, num_labels: int | None = None) -> ModelFacts:

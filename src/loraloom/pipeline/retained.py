@@ -35,7 +35,7 @@ def retained_rows(config: Config, data: Encoded, tokenizer: Any, max_length: int
             next="leave `data.retain` out",
         )
     table = load_table(config.data.retain, max_rows=RETAIN_ROWS, seed=config.training.seed)
-    asked = replace(config.data, train=config.data.retain, learn="auto")
+    asked = replace(config.data, train=config.data.retain, mix=None, learn="auto")
     if data.task == "preference":
         asked = replace(asked, format="auto")
     # What a model is to keep is what it writes, whatever it learns here.

@@ -364,7 +364,7 @@ class RunLog:
             kept: the last state of each candidate.
         """
         files = {trial: {"file": one.file, "sha256": one.sha256} for trial, one in kept.items()}
-        rows, budget = fingerprint(self.prepared.data.train), self.prepared.plan.token_budget
+        rows, budget = fingerprint(self.prepared.trained), self.prepared.plan.token_budget
         run = {**self._state(), "held": apart["held"], "apart": apart}
         named = {one.file for one in kept.values()}
         dropped = self.files - named - self._named

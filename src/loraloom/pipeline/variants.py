@@ -97,6 +97,8 @@ def augmented_orders(plain: OrderOf, variants: Sequence[Variants], rows_before: 
     start = rows_before
     for one in variants:
         numbers = np.where(one.numbers < 0, -1, one.numbers + start)
+        # Rows that are replayed stand behind the task's own, and have no copies.
+        numbers = np.pad(numbers, ((0, rows_before - len(numbers)), (0, 0)), constant_values=-1)
         tables = {**tables, one.augmentation.name: (numbers, one.augmentation.share)}
         start += len(one.rows)
 

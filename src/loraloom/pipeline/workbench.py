@@ -25,6 +25,7 @@ from loraloom.lora.base import Base, share_copy
 from loraloom.lora.device_faults import is_out_of_memory
 from loraloom.lora.packed import PackedModel
 from loraloom.lora.state import read_adapter, save_adapter, verify_adapter
+from loraloom.pipeline.mixing import mixed_orders
 from loraloom.pipeline.preferences import preference_objective
 from loraloom.pipeline.prepare import Prepared, deciding_metric
 from loraloom.pipeline.variants import augmented_orders
@@ -32,7 +33,7 @@ from loraloom.plan.planner import candidate
 from loraloom.records import Candidate, Score
 from loraloom.train.checkpoint import Checkpoint
 from loraloom.train.pack import PackTrainer
-from loraloom.train.seat import Seat, shuffled
+from loraloom.train.seat import Seat
 
 LOGITS_TOLERANCE = {"float64": 1e-8, "float32": 1e-4, "bfloat16": 5e-2, "float16": 1e-2}
 """Largest difference of logits, relative to the largest, between a trained adapter and the same one
@@ -75,10 +76,11 @@ class Workbench:
         plan, data = self.prepared.plan, self.prepared.data
         variants = self.prepared.variants
         copies = [row for one in variants for row in one.rows]
-        plain = shuffled([len(row) for row in data.train])
+        trained = self.prepared.trained
+        plain = mixed_orders(self.prepared.config.data, data.train, self.prepared.replay)
         trainer = PackTrainer(
             self.packed,
-            (*data.train, *copies),
+            (*trained, *copies),
             self.objective,
             task=self.base.task,
             pad_id=self.base.pad_id,
@@ -88,7 +90,7 @@ class Workbench:
             checkpointing=self.values[names.GRADIENT_CHECKPOINTING],
             signals=self.prepared.config.diagnose.signals,
             workers=plan.workers,
-            order_of=augmented_orders(plain, variants, len(data.train)) if variants else None,
+            order_of=augmented_orders(plain, variants, len(trained)) if variants else plain,
         )
         if isinstance(self.objective, PreferenceObjective) and self.objective.note:
             trainer.note(self.objective.note)

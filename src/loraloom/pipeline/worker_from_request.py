@@ -108,7 +108,7 @@ def _refuse_others(name: str, wanted: Mapping[str, str], prepared: Prepared) -> 
     if changed:
         raise DataError(
             f"worker {name} cannot join: it reads other rows than the driver in {', '.join(changed)}",
-            where=shown(prepared.config.data.train),
+            where=shown(prepared.config.data.train_names),
             need="the same files and the same tokenizer",
             next="copy the driver's data there, or put both on a shared filesystem",
         )

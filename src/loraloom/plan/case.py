@@ -117,6 +117,11 @@ class Decided(dict[str, Advice]):
         return self.micro_batch * self.accumulation
 
     @property
+    def replay_share(self) -> float:
+        """Of every batch, what is from `data.replay`; 0 before it is decided."""
+        return self[names.REPLAY_SHARE].value if names.REPLAY_SHARE in self else 0.0
+
+    @property
     def max_packed(self) -> int:
         return self[names.MAX_PACKED].value
 
@@ -189,7 +194,8 @@ class Case:
 
     @property
     def steps_per_epoch(self) -> int:
-        return max(1, math.ceil(self.facts.data.rows / self.decided.batch))
+        rows = self.facts.data.epoch_rows / (1 - self.decided.replay_share)
+        return max(1, math.ceil(rows / self.decided.batch - 1e-9))
 
     @property
     def total_steps(self) -> int:

@@ -7,6 +7,7 @@ from typing import Any
 
 from loraloom.facts.device import gpu_document
 from loraloom.plan.ladder import ladder
+from loraloom.plan.mixture import mixture
 from loraloom.plan.planner import Plan
 from loraloom.plan.search_space import space_json
 from loraloom.plan.time import trainings_of_search
@@ -28,6 +29,7 @@ def plan_json(plan: Plan) -> dict[str, Any]:
     memory, time, device = plan.forecast["memory"], plan.forecast["time"], plan.facts.device
     return {
         "rows": plan.facts.data.split_rows,
+        "sources": [asdict(one) for one in mixture(plan.case)],
         "settings": {key: asdict(advice) for key, advice in plan.settings.items()},
         "forecast": {
             "memory": {

@@ -243,6 +243,7 @@ def candidate(plan: Plan, id: str, params: Mapping[str, Any], seed_offset: int =
     training["seed"] += seed_offset
     if formed := _section(values, "preference"):
         training["preference"] = _only(PreferenceSpec, formed)
+    training["replay_share"] = values[names.REPLAY_SHARE]
     start = None if plan.facts.initial is None else FOLDER
     return Candidate(id, _only(AdapterSpec, adapter), _only(TrainingSpec, training), dict(params), start)
 

@@ -10,6 +10,7 @@ from loraloom.config.units import parse_seconds
 from loraloom.facts.linear import left_out
 from loraloom.plan.case import Case
 from loraloom.plan.kto_balance import imbalance
+from loraloom.plan.mixture import mixture_warnings
 from loraloom.plan.numbers import count
 from loraloom.plan.rules.reference import BASE
 from loraloom.records import Estimate
@@ -45,6 +46,7 @@ def _data(case: Case) -> list[str]:
         )
         return found
     found.extend(data.notes)
+    found.extend(mixture_warnings(case))
     length = case.decided.length
     share = max(data.share_above(length), data.supervised_lost)
     if share > LOST_LIMIT and data.format != "text":

@@ -26,6 +26,7 @@ ANCHORS = 4
 _DROPOUT = (0.0, 0.05, 0.1)
 _DECAY = (0.0, 0.01, 0.1)
 _WARMUP = (0.03, 0.06, 0.1)
+_REPLAY = (0.0, 0.05, 0.1, 0.2, 0.4)
 _SCALES = (0.5, 1.0, 2.0, 4.0)  # alpha/r of the common tools spans 0.25 to 4
 _TARGETS = ("attention", "mlp", "all-linear")  # fewest trained parameters first
 _LORA_PLUS = (1.0, 4.0, 16.0)  # arXiv 2402.12354 searches about this far
@@ -79,6 +80,8 @@ def _groups(plan: Mapping[str, Any], limits: Mapping[str, float], trials: int) -
     """Dimensions by priority, as many groups as the candidates can carry (bounds:
     geometric means of 4, 16, 32, 128)."""
     first: list[Dimension] = [_rate(float(plan[RATE]), limits[RATE])]
+    if plan.get(names.REPLAY_SHARE):
+        first.append(_near(names.REPLAY_SHARE, plan, _REPLAY))
     second: list[Dimension] = [
         _powers(BATCH, plan, 4, limits[BATCH]),
         _powers(RANK, plan, 8, limits[RANK]),

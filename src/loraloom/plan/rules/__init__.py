@@ -24,6 +24,7 @@ _ORDER = (
     "attention",
     "max_length",
     "packing",
+    "replay_share",
     "modules_to_save",
     "targets",
     "rank",

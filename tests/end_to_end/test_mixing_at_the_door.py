@@ -1,0 +1,137 @@
+"""Several sources with weights, replay and deduplication, as a person asks for them."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from doorway import Door, Run, World, call, write_rows
+
+SUBJECTS = ("the cat", "a dog", "the soup", "a cake")
+VERBS = ("sleeps", "waits", "stands")
+PLACES = ("in the house", "by the door", "under the tree", "near the river", "on the table")
+
+
+def labelled(count: int, task: str) -> list[dict[str, Any]]:
+    """Rows of one of two tasks: what is named first, or whether it is near the river."""
+    said = [f"{s} {v} {p}" for v in VERBS for s in SUBJECTS for p in PLACES][:count]
+    if task == "own":
+        return [{"text": text, "label": text.split()[0]} for text in said]
+    return [{"text": f"so {text}", "label": "near" if "near" in text else "far"} for text in said]
+
+
+@pytest.fixture(scope="module")
+def rows(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Labelled rows of two tasks, with different columns."""
+    root = tmp_path_factory.mktemp("rows")
+    write_rows(root / "own.jsonl", labelled(60, "own"))
+    other = [{"sentence": row["text"], "label": row["label"]} for row in labelled(30, "other")]
+    write_rows(root / "other.jsonl", other)
+    write_rows(root / "twice.jsonl", [*labelled(60, "own"), *labelled(20, "own")])
+    return root
+
+
+@pytest.fixture(scope="module")
+def mixed(world: World, rows: Path) -> Run:
+    """A training over two sources, the smaller with three quarters of every batch."""
+    config = rows / "mixed.yaml"
+    train = [
+        {"source": str(rows / "own.jsonl"), "weight": 1},
+        {"source": str(rows / "other.jsonl"), "weight": 3, "name": "tail"},
+    ]
+    config.write_text(yaml.safe_dump({"data": {"train": train, "validation": 0.2}}))
+    answer = call(
+        *("train", config, "--model", world.bert, "--batch-size", 8, "--max-steps", 6),
+        *("--output-dir", rows / "runs", "--name", "mixed"),
+    )
+    assert answer.code == 0, answer.err
+    return Run(answer, rows / "runs" / "mixed")
+
+
+def test_a_mix_is_shown_trained_and_scored_by_source(mixed: Run, world: World, loraloom: Door) -> None:
+    metrics = mixed.result["trials"][0]["metrics"]
+    parts = [metrics[f"validation_accuracy/{name}"] for name in ("own", "tail")]
+    assert min(parts) <= metrics["validation_accuracy"] <= max(parts)
+    assert all(f"validation_loss/{name}_se" in metrics for name in ("own", "tail"))
+    # The run's own config says the same again.
+    answer = loraloom("plan", mixed.folder / "config.yaml", "--json")
+    sources = {one["name"]: one for one in answer.json()["sources"]}
+    assert sources["tail"]["share"] == pytest.approx(0.75)
+    assert sources["own"]["rows"] > sources["tail"]["rows"]
+    # Six steps of eight rows, three quarters of them from fewer than thirty rows.
+    assert sources["tail"]["passes"] == pytest.approx(36 / sources["tail"]["rows"])
+
+
+def test_sources_of_several_formats_are_read_in_one(
+    world: World, tmp_path: Path, loraloom: Door
+) -> None:
+    talks = [json.loads(line) for line in Path(world.chat).read_text().splitlines()]
+    write_rows(tmp_path / "talks.jsonl", talks)
+    alpaca = [
+        {"instruction": f"the bread {v}", "input": p, "output": "a pear"} for v in VERBS for p in PLACES
+    ]
+    write_rows(tmp_path / "alpaca.jsonl", alpaca)
+    both = [str(tmp_path / name) for name in ("talks.jsonl", "alpaca.jsonl")]
+    answer = loraloom(
+        *("plan", "--model", world.chat_llama, *both, "--set", "data.mix={temperature: 2}", "--json")
+    )
+    assert answer.code == 0, answer.err
+    document = answer.json()
+    assert {one["name"] for one in document["sources"]} == {"talks", "alpaca"}
+    assert sum(document["rows"].values()) == len(talks) + len(alpaca)
+    assert any("alpaca.jsonl is read as alpaca" in text for text in document["warnings"])
+
+
+@pytest.mark.parametrize(
+    ("train", "more", "said"),
+    [
+        ([{"source": "own.jsonl", "weight": -1}, "other.jsonl"], (), "number above 0"),
+        ({"own.jsonl": 0, "other.jsonl": 0}, (), "number above 0"),
+        ({"own.jsonl": 0.5, "other.jsonl": 0.2}, (), "sum to 0.7"),
+        ([{"source": "own.jsonl", "weight": 2}, "other.jsonl"], ("data.mix=equal",), "both say"),
+        ([{"source": "own.jsonl"}, "own.jsonl"], (), "own.jsonl twice"),
+        ([{"source": "own.jsonl", "name": "other"}, "other.jsonl"], (), "the name other twice"),
+        ([{"source": "own.jsonl", "weight": 1, "epochs": 2}, "other.jsonl"], (), "both a weight"),
+        ([{"source": "own.jsonl", "wieght": 1}], (), "`wieght`"),
+        ([{"source": "own.jsonl", "weight": 1}, "empty.jsonl"], (), "empty.jsonl"),
+        ("own.jsonl", ("data.mix=equal",), "has one"),
+        ("own.jsonl", ("data.replay_share=0.2",), "`data.replay` has to name"),
+        ("own.jsonl", ("data.replay=few.jsonl",), "at least 10"),
+        ("own.jsonl", ("data.replay=other.jsonl", "data.replay_share=0.7"), "at most 0.5"),
+        ("same.jsonl", ("data.deduplicate=true",), "too few different rows"),
+    ],
+)
+def test_what_cannot_be_mixed_is_refused_in_one_message(
+    train: Any,
+    more: tuple[str, ...],
+    said: str,
+    world: World,
+    rows: Path,
+    loraloom: Door,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.chdir(rows)
+    Path("empty.jsonl").write_text("")
+    write_rows(Path("few.jsonl"), labelled(4, "own"))
+    write_rows(Path("same.jsonl"), [{"text": "the cat", "label": "a"}] * 20)
+    Path("bad.yaml").write_text(yaml.safe_dump({"data": {"train": train}}))
+    sets = [word for one in more for word in ("--set", one)]
+    answer = loraloom("train", "bad.yaml", "--model", world.bert, *sets, "--output-dir", "refused")
+    assert answer.code == 2, answer.err
+    assert said in answer.err
+    assert "Traceback" not in answer.err
+    assert not Path("refused").exists()
+
+
+def test_deduplication_tells_how_many_rows_it_leaves_out(
+    world: World, rows: Path, loraloom: Door
+) -> None:
+    words = ("plan", "--model", world.bert, rows / "twice.jsonl", "--json")
+    kept = loraloom(*words).json()
+    fewer = loraloom(*words, "--set", "data.deduplicate=true").json()
+    assert sum(kept["rows"].values()) == 80
+    assert sum(fewer["rows"].values()) == 60
+    assert any("20 rows of 80 left out" in text for text in fewer["warnings"])
