@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import json
 from pathlib import Path
 from typing import Any
 
@@ -215,3 +216,24 @@ def test_kto_out_of_balance_names_the_weights_that_mend_it(
     assert any("preference.desirable_weight=3.00" in warning for warning in planned["warnings"])
     few_bad = result(checked(judged(lambda i: i % 4 != 0), *whole), "balance")
     assert "preference.undesirable_weight=" in few_bad["command"]
+
+
+def test_an_adapter_that_chose_answers_the_prompts_of_such_rows(
+    world: World, loraloom: Door, tmp_path: Path
+) -> None:
+    words = asked(world.llama, tmp_path, pairs(), "--name", "one", "--max-steps", 1)
+    trained = loraloom("train", *words)
+    assert trained.code == 0, trained.err
+    best = tmp_path / "runs" / "one" / "best"
+    assert "the plain form of training" in (best / "chat_template.jinja").read_text()
+    out = tmp_path / "answers.jsonl"
+    data = ("--data", tmp_path / "rows.jsonl", "--out", out, "--max-new-tokens", 2)
+    answered = loraloom("predict", "--adapter", best, *data)
+    assert answered.code == 0, answered.err
+    rows = [json.loads(line) for line in out.read_text().splitlines()]
+    assert len(rows) == 40 and rows[0]["rejected"] == "the cat", "columns are carried along"
+
+
+def test_an_adapter_that_chooses_is_served_as_any_language_model(checked: Any) -> None:
+    answer = checked(pairs(), "--set", "deploy.target=vllm")
+    assert result(answer, "deployment")["level"] != "fail", result(answer, "deployment")

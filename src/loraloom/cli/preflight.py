@@ -96,7 +96,8 @@ def _sum(results: Sequence[CheckResult], asking: int) -> str:
 
 def _counts(preview: Preview, task: str) -> str:
     """ "1,204 rows, 96,000 tokens, 62% of them learnt, 0.4% of the rows cut"."""
-    learnt = f", {preview.supervised_share:.0%} of them learnt" if task == "causal_lm" else ""
+    marked = task in ("causal_lm", "preference")
+    learnt = f", {preview.supervised_share:.0%} of them learnt" if marked else ""
     left_out = f", {preview.dropped:,} left out" if preview.dropped else ""
     return (
         f"{preview.rows:,} rows, {preview.tokens:,} tokens{learnt}, {preview.cut_share:.1%} of the rows"

@@ -7,12 +7,15 @@ from dataclasses import replace
 from typing import Any
 
 from loraloom.config.asked import DataConfig
+from loraloom.data.preferences import VERDICTS
 from loraloom.data.recognise import Recognised, recognise
 from loraloom.data.table import Table
 from loraloom.records import Task
 
 ANSWERS = {"instruction": "output", "prompt": "completion", "question": "answer", "source": "target"}
 """Column with what is asked -> column with what follows."""
+_JUDGED = ("chosen", "rejected", *VERDICTS)
+"""Columns with answers that were compared, and with what was said of them."""
 BLANK = "..."
 """Stands for an answer. It is never read: only what comes before it is."""
 
@@ -47,7 +50,7 @@ def filled(table: Table, data: DataConfig, task: Task, label: str = BLANK) -> Ta
 def _filled(row: Any, data: DataConfig, task: Task, label: str) -> dict[str, Any]:
     if task == "seq_cls":
         return {**row, data.label_column or "label": label}
-    found = dict(row)
+    found = {column: value for column, value in row.items() if column not in _JUDGED}
     for asked, answer in ANSWERS.items():
         if asked in found:
             found[answer] = (

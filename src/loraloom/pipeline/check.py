@@ -272,7 +272,9 @@ def _preview(subject: Subject) -> Preview | None:
         rows=report.rows,
         tokens=report.tokens,
         supervised_share=(
-            report.supervised / max(1, report.tokens) if subject.data.task == "causal_lm" else 1.0
+            report.supervised / max(1, report.tokens)
+            if subject.data.task in ("causal_lm", "preference")
+            else 1.0
         ),
         cut_share=report.cut / max(1, report.rows + report.dropped),
         dropped=report.dropped,

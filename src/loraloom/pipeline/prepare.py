@@ -115,7 +115,9 @@ class Prepared:
         if self.facts.initial is not None:
             base.read_with(self.tokenizer)
         if built_as(self.task) == "causal_lm" and not base.tokenizer.chat_template:
-            base.tokenizer.chat_template = form_template(self.recognised.format, base.tokenizer)
+            # answers that are compared stand behind their prompts as completions do
+            form = "prompt_completion" if self.task == "preference" else self.recognised.format
+            base.tokenizer.chat_template = form_template(form, base.tokenizer)
         return base
 
 

@@ -170,7 +170,7 @@ def serve_command(folder: RunFolder, result: RunResult) -> str | None:
     saved = _saved_config(folder)
     if (
         result.trial(result.best) is None
-        or result.task != "causal_lm"
+        or result.task not in ("causal_lm", "preference")
         or any(saved.get(name) for name in ("use_dora", "modules_to_save"))
     ):
         return None

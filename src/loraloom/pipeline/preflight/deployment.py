@@ -13,7 +13,7 @@ from loraloom.lora.init import LOFTQ, moves_base
 from loraloom.pipeline.preflight.result import CheckResult
 from loraloom.pipeline.preflight.subject import Subject
 from loraloom.plan.planner import candidate
-from loraloom.records import AdapterSpec
+from loraloom.records import AdapterSpec, built_as
 
 NAME = "deployment"
 
@@ -108,7 +108,7 @@ def _gguf(adapter: Adapter) -> Iterator[Fault]:
     yield from _another_base(adapter, "served over a GGUF file made of the full ones")
     yield from _no_classes(adapter, "a GGUF file is written of a language model")
     model = adapter.subject.facts.model
-    if adapter.subject.facts.data.task == "causal_lm" and model.architecture not in FAMILIES:
+    if built_as(adapter.subject.facts.data.task) == "causal_lm" and model.architecture not in FAMILIES:
         yield Fault(
             f"{model.architecture} is no family whose GGUF file is written here",
             f"one of {', '.join(sorted(FAMILIES))}",
@@ -136,7 +136,7 @@ def _prequantized(adapter: Adapter) -> Iterator[Fault]:
 
 def _no_classes(adapter: Adapter, because: str) -> Iterator[Fault]:
     task = adapter.subject.facts.data.task
-    if task != "causal_lm":
+    if built_as(task) != "causal_lm":
         yield Fault(
             f"{because}, and this is trained for {task}",
             f"task: {task}",
