@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from loraloom.config.asked import AdapterConfig, Config, SearchConfig
+from loraloom.config.asked import AdapterConfig, Config, SearchConfig, TrainingConfig
 from loraloom.config.choices import MEASURED_ALLOCATIONS, RANK_ALLOCATIONS, UNIFORM
 from loraloom.errors import ConfigError
 from loraloom.facts.groups import group_names, thirds
@@ -139,6 +139,19 @@ def test_every_layer_keeps_its_scale(facts: Make, use_rslora: bool, power: float
     }
 
     assert sorted(scales) == pytest.approx([16 / 8**power] * len(scales))
+
+
+def test_the_plan_tells_what_is_measured_first(facts: Make) -> None:
+    space = {"adapter.rank_allocation": ["uniform", "energy", "eva"]}
+    asked = Config(
+        adapter=AdapterConfig(r=8),
+        training=TrainingConfig(max_steps=100),
+        search=SearchConfig(space=space),
+    )
+    notes = " ".join(make_plan(asked, facts("minilm")).notes)
+    assert "ranks by energy are measured first: a training of rank 16 for 25 steps" in notes
+    assert "ranks by eva" in notes
+    assert "ranks by" not in " ".join(make_plan(Config(), facts("minilm")).notes)
 
 
 def test_an_allocation_that_was_not_measured_stands_as_uniform_until_a_run_measures(facts: Make) -> None:

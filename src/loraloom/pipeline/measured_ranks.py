@@ -6,7 +6,6 @@ read.
 from __future__ import annotations
 
 import json
-import math
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -24,7 +23,7 @@ from loraloom.lora.layer import lora_scale
 from loraloom.pipeline.run_log import RunLog
 from loraloom.pipeline.workbench import Workbench
 from loraloom.plan.planner import candidate
-from loraloom.plan.ranks import allocations_asked, most_important
+from loraloom.plan.ranks import ROWS, TIMES, allocations_asked, measured_steps, most_important
 from loraloom.records import Candidate
 from loraloom.store.disk import write_atomically
 from loraloom.store.to_json import to_json
@@ -32,13 +31,6 @@ from loraloom.train.seat import Seat
 from loraloom.train.sensitivity import Sensitivity
 from loraloom.train.signals import pairs
 
-SHARE = 0.25
-"""Of the plan's steps that are trained before energy or sensitivity are read."""
-LEAST_STEPS = 20
-TIMES = 2
-"""The rank that is measured, as a multiple of the plan's: a layer can be given so many directions."""
-ROWS = 256
-"""Training rows whose way through the bare base is looked at."""
 Weights = dict[str, dict[str, float]]
 """By allocation and path of the layer."""
 
@@ -129,7 +121,7 @@ def trained_importance(bench: Workbench) -> dict[str, dict[str, list[float]]]:
     trainer = bench.trainer
     made = _wide(bench)
     seat = trainer.join(made)
-    steps = min(max(LEAST_STEPS, math.ceil(SHARE * seat.planned_steps)), seat.planned_steps)
+    steps = measured_steps(seat.planned_steps)
     usual, trainer.gauge = trainer.gauge, Sensitivity(bench.packed, bench.objective.metric)
     try:
         while seat.step < steps:

@@ -176,6 +176,7 @@ def make_plan(config: Config, facts: Facts) -> Plan:
         *notes_on_scoring(case, shape),
         *notes_on_device(facts.device, decided.dtype),
         *notes_on_workers(case, forecast["memory"]),
+        *ranks.notes_on_measuring(case),
     )
     return Plan(decided, forecast, warnings_for(case, forecast), case.asked, facts, shape, notes=notes)
 

@@ -27,6 +27,13 @@ TOLERANCE = 0.01
 """By which share of its parameters an allocation may exceed one rank for all."""
 EVEN_RANKS = "orthogonal"
 """The start that takes even ranks only."""
+SHARE = 0.25
+"""Of the plan's steps that are trained before energy or sensitivity are read."""
+LEAST_STEPS = 20
+TIMES = 2
+"""The rank that is measured, as a multiple of the plan's: a layer can be given so many directions."""
+ROWS = 256
+"""Training rows whose way through the bare base is looked at."""
 
 
 def allocate(sizes: Sizes, r: int, weights: Mapping[str, float]) -> dict[str, int]:
@@ -172,6 +179,25 @@ def allocations_asked(case: Case) -> tuple[str, ...]:
     searched = space.get(names.RANK_ALLOCATION, ()) if isinstance(space, Mapping) else ()
     every = (case.asked.adapter.rank_allocation, *searched)
     return tuple(dict.fromkeys(name for name in every if name != UNIFORM))
+
+
+def measured_steps(planned: int) -> int:
+    """How many of the plan's steps are trained to measure ranks."""
+    return min(max(LEAST_STEPS, math.ceil(SHARE * planned)), planned)
+
+
+def notes_on_measuring(case: Case) -> tuple[str, ...]:
+    """What a run does before it trains, on top of the forecast."""
+    wanted = set(allocations_asked(case))
+    notes: list[str] = []
+    if trained := [name for name in ("energy", "adalora") if name in wanted]:
+        notes.append(
+            f"ranks by {' and '.join(trained)} are measured first: a training of rank"
+            f" {TIMES * case.decided.r} for {measured_steps(case.total_steps)} steps"
+        )
+    if "eva" in wanted:
+        notes.append(f"ranks by eva are measured first: {min(ROWS, case.facts.data.rows)} training rows")
+    return tuple(notes)
 
 
 def kept_apart(case: Case) -> frozenset[str]:
