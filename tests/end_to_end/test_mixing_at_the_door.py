@@ -135,3 +135,46 @@ def test_deduplication_tells_how_many_rows_it_leaves_out(
     assert sum(kept["rows"].values()) == 80
     assert sum(fewer["rows"].values()) == 60
     assert any("20 rows of 80 left out" in text for text in fewer["warnings"])
+
+
+@pytest.fixture(scope="module")
+def replayed(world: World, rows: Path) -> Run:
+    """A search over how much is replayed of another task, whose classes the head has too."""
+    answer = call(
+        *("tune", "--model", world.bert, "--data", rows / "own.jsonl", "--validation", 0.2),
+        *("--trials", 3, "--max-steps", 4, "--batch-size", 10),
+        *("--output-dir", rows / "runs", "--name", "replayed"),
+        *("--set", f"data.replay={rows / 'other.jsonl'}", "--set", "search.seeds_for_finalists=1"),
+        *("--set", "search.space={data.replay_share: [0, 0.2, 0.5]}"),
+    )
+    assert answer.code == 0, answer.err
+    return Run(answer, rows / "runs" / "replayed")
+
+
+def test_a_search_of_the_share_measures_what_each_candidate_forgets(replayed: Run) -> None:
+    trials = {trial["settings"]["data.replay_share"]: trial for trial in replayed.result["trials"]}
+    assert len(trials) == 3
+    assert all("retain_loss" in trial["metrics"] for trial in trials.values())
+    # Classes of both tasks, so that what is replayed has a place in the head.
+    assert {"near", "far", "the", "a"} == set(replayed.result["labels"])
+    assert len({trial["metrics"]["retain_loss"] for trial in trials.values()}) == 3
+
+
+def test_what_is_measured_is_not_replayed(world: World, tmp_path: Path, loraloom: Door) -> None:
+    talks = [json.loads(line) for line in Path(world.chat).read_text().splitlines()]
+    write_rows(tmp_path / "own.jsonl", talks[:24])
+    write_rows(tmp_path / "earlier.jsonl", talks[24:])
+    write_rows(tmp_path / "retain.jsonl", talks[24:29])
+    words = ("plan", "--model", world.chat_llama, tmp_path / "own.jsonl", "--json")
+    replay = ("--set", f"data.replay={tmp_path / 'earlier.jsonl'}")
+    held_out = loraloom(*words, *replay).json()
+    assert held_out["settings"]["data.replay_share"]["value"] == 0.1
+    assert any("data.replay are held out" in text for text in held_out["notes"])
+    answer = loraloom(*words, *replay, "--set", f"data.retain={tmp_path / 'retain.jsonl'}")
+    assert any("5 rows of data.replay are in data.retain" in text for text in answer.json()["notes"])
+    same = loraloom(*words, "--set", f"data.replay={tmp_path / 'own.jsonl'}", "--validation", 0.5)
+    assert same.code == 0, same.err
+    both = ("--set", f"data.retain={tmp_path / 'earlier.jsonl'}")
+    refused = loraloom(*words, *replay, *both)
+    assert refused.code == 2
+    assert "nothing is left of `data.replay`" in refused.err

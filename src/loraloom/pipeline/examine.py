@@ -50,11 +50,12 @@ class Examiner:
         if gauge is None:
             return None
         gauge.measure_modules(seat)
+        retained = None
         if order.status == "completed":
             self._probe_exact(seat)
-            self._probe_retained(seat)
+            retained = self._probe_retained(seat)
         findings = diagnose(self.case(seat, order.settings, order.status, order.reason))
-        return Examined(tuple(findings), seat.signals.to_plain())
+        return Examined(tuple(findings), seat.signals.to_plain(), retained)
 
     def case(
         self, seat: Seat, settings: Mapping[str, Any], status: EndStatus, reason: str | None
@@ -106,11 +107,11 @@ class Examiner:
         rows = self.bench.prepared.data.train[:PROBE_PAIRS]
         seat.signals.train_exact = exact_share(self.bench.sums(rows, [seat.id])[seat.id])
 
-    def _probe_retained(self, seat: Seat) -> None:
-        """The loss of the best checkpoint on the rows to retain, against the bare base's."""
+    def _probe_retained(self, seat: Seat) -> Score | None:
+        """The best checkpoint on the rows to retain, its loss against the bare base's."""
         rows = self.bench.prepared.retain
         if not rows:
-            return
+            return None
         if seat.best_weights is not None:
             seat.adapter.restore(seat.best_weights)
         objective = self.bench.objective
@@ -119,6 +120,7 @@ class Examiner:
         now = score_of(self.bench.sums(rows, [seat.id])[seat.id], "retain", objective, "loss")
         change = paired_difference(now, self._retained_base)
         seat.signals.retain_change = (change.mean, change.se)
+        return Score(now.split, now.metrics)
 
 
 def exact_share(sums: RowSums) -> float:

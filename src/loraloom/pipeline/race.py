@@ -12,10 +12,11 @@ from loraloom.config import names
 from loraloom.pipeline.drive import Driver
 from loraloom.pipeline.job import Job, Record
 from loraloom.pipeline.run_log import RunLog
+from loraloom.pipeline.spared import spare
 from loraloom.records import Candidate, EndStatus, Score
 from loraloom.search.compare import mean_cost
 from loraloom.search.finals import finalists_of
-from loraloom.search.verdict import Contender, pick_winner
+from loraloom.search.verdict import Contender, gains_over, pick_winner
 from loraloom.store.scores import read_scores
 from loraloom.train.orders import ScoreSaved, SeatView
 
@@ -115,7 +116,13 @@ def race(log: RunLog, driver: Driver, chosen: Sequence[Record], default: str) ->
     log.result.verdict, log.result.significant = verdict.sentence, verdict.significant
     log.result.gain = verdict.gain
     log.recorder.emit("note", text=verdict.sentence)
-    own = scores[verdict.id]
+    kept, why = spare(log, scores, verdict.id)
+    if why is not None:
+        log.result.verdict = f"{verdict.sentence}; {why}"
+        log.result.gain = gains_over(contenders, reference).get(kept, log.result.gain)
+        log.result.significant = False
+        log.recorder.note(why)
+    own = scores[kept]
     return min(own, key=lambda trial: mean_cost(own[trial]))
 
 

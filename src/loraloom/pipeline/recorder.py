@@ -150,6 +150,8 @@ class Recorder:
             adapter = str(order.save_to.relative_to(self.folder.path))
             self.emit("saved", seat.id, seat.step, logits_difference=ended.logits_difference)
         metrics = {**known.metrics, **(named(ended.best) if ended.best else {})}
+        if ended.examined and ended.examined.retained:
+            metrics |= named(ended.examined.retained)
         if seat.smoothed_loss is not None:
             metrics["train_loss"] = seat.smoothed_loss
         if ended.examined and (change := ended.examined.signals.get("retain_change")):

@@ -27,6 +27,7 @@ from loraloom.pipeline.race import finalists, race
 from loraloom.pipeline.recorder import Watch
 from loraloom.pipeline.resume import Reopened, reopened
 from loraloom.pipeline.run_log import Outcome, RunLog, set_up
+from loraloom.pipeline.spared import look_closer
 from loraloom.plan.search_space import search_space
 from loraloom.records import EndStatus, Score, TrialStatus
 from loraloom.search.searcher import Observation, Searcher
@@ -83,7 +84,7 @@ def _tune(config: Config, watch: Watch, dry_run: bool, place: Reopened | None) -
             if not log.racing:
                 driver.run(SearchSource(log, space))
             default = log.result.default or ""
-            chosen = finalists(completed(log), default, prepared.plan.trials)
+            chosen = finalists(look_closer(log, completed(log)), default, prepared.plan.trials)
             winner = race(log, driver, chosen, default)
             winner = race_augmented(log, driver, winner)
         # Workers elsewhere are gone by now, so that there is room for a base in this process.

@@ -211,10 +211,13 @@ class Examined:
 
     Attributes:
         signals: as `diagnose.signals.Signals.to_plain` gives them.
+        retained: its best checkpoint on rows that it should go on being able to do; None where there are
+            none.
     """
 
     findings: tuple[Finding, ...]
     signals: Mapping[str, Any]
+    retained: Score | None = None
 
 
 @dataclass(frozen=True)
