@@ -161,6 +161,12 @@ class Score:
     weights: Sequence[float] = ()
     clusters: Sequence[int] = ()
 
+    @property
+    def drift(self) -> float:
+        """How far the chosen answers of preferences have moved from the reference, in nats a token; 0
+        for any other task."""
+        return abs(self.metrics.get("chosen_logratio", 0.0))
+
 
 @dataclass(frozen=True)
 class Gain:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -31,6 +32,31 @@ def raced(
         score(HARD + shift + seed + noise - noise.mean()) for seed in rng.permutation(np.asarray(seeds))
     )
     return Contender(name, finals, (), price)
+
+
+def moved(name: str, shift: float, drift: float) -> Contender:
+    """A setting of preferences: as `raced`, and how far it has moved from its reference."""
+    one = raced(name, shift)
+    metrics = {"chosen_logratio": -drift}
+    return replace(one, finals=tuple(replace(final, metrics=metrics) for final in one.finals))
+
+
+def test_of_preferences_that_cannot_be_told_apart_the_one_that_moved_least_is_kept() -> None:
+    best, calm = moved("t001", -0.1, 9.0), moved("t002", -0.0995, 0.5)
+    winner = pick_winner([moved("t000", 0.0, 0.1), best, calm], "t000", fresh=True)
+    assert winner.id == "t002"
+    assert "t001 is the best by less than one standard error" in winner.sentence
+    assert "9 nats a token against 0.5" in winner.sentence
+
+
+def test_a_preference_that_is_better_for_certain_is_kept_however_far_it_has_moved() -> None:
+    winner = pick_winner([moved("t000", 0.0, 0.1), moved("t001", -0.1, 9.0)], "t000", fresh=True)
+    assert winner.id == "t001" and winner.significant
+
+
+def test_the_plans_own_preference_is_kept_where_it_moved_least() -> None:
+    winner = pick_winner([moved("t000", 0.0, 0.1), moved("t001", -1e-5, 9.0)], "t000", fresh=True)
+    assert winner.id == "t000" and "moved further from the reference" in winner.sentence
 
 
 def test_a_clear_gain_is_sure() -> None:

@@ -52,9 +52,10 @@ class PreferenceObjective(CausalObjective):
 
     Args:
         model: the base, before any layer is wrapped.
-        packed: the same base with its adapters.
+        packed: the same base with its adapters; None where a plain model is scored.
         token_budget: padded tokens of a pass of the reference.
-        reference: a plain model that candidates are held against; None for the frozen base.
+        reference: a plain model that candidates are held against; None for the frozen base, or where
+            there is no `packed`, for the model that is scored itself.
         by_likelihood: right is an answer that is likelier a token than the other one, where no
             candidate's loss has a reference in it; else one whose log-ratio is larger.
     """
@@ -66,7 +67,7 @@ class PreferenceObjective(CausalObjective):
     def __init__(
         self,
         model: Any,
-        packed: PackedModel,
+        packed: PackedModel | None,
         *,
         pad_id: int,
         token_budget: int,
@@ -79,10 +80,10 @@ class PreferenceObjective(CausalObjective):
         self.by_likelihood = by_likelihood
         self.reference = ReferenceLogps(
             self,
-            packed.base_only if reference is None else lambda: nullcontext(reference),
+            packed.base_only if packed and reference is None else lambda: nullcontext(reference),
             pad_id=pad_id,
             token_budget=token_budget,
-            tolerance=REFERENCE_TOLERANCE[packed.base_dtype],
+            tolerance=REFERENCE_TOLERANCE[model.dtype],
         )
 
     def targets(self, batch: Batch) -> Tensor:
@@ -111,8 +112,8 @@ class PreferenceObjective(CausalObjective):
         own_N = batch.labels[:, 1:][at.rows_N, at.columns_N] != IGNORED
         logp_B = -nothing_B.index_add(0, at.rows_N, losses_N * own_N)
         nll_B = nothing_B.index_add(0, at.rows_N, losses_N)
-        if self.held_to_base and self.packed.bare:
-            # The base against itself: no rounding is to look like a preference.
+        if self.held_to_base and (self.packed is None or self.packed.bare):
+            # A model against itself: no rounding is to look like a preference.
             reference_B = logp_B.detach()
         else:
             known_B = self.reference.of([side for one in batch.examples for side in one.sides])

@@ -36,10 +36,11 @@ from loraloom.lora.untrusted_adapter import (
 from loraloom.pipeline.beside import base_of, quantization_of, record_of, revision_of
 from loraloom.pipeline.classes import classes_to_score, refuse_unlabelled
 from loraloom.pipeline.device_errors import device_errors
+from loraloom.pipeline.preferences import held_against, spec_of
 from loraloom.pipeline.prepare import deciding_metric
 from loraloom.pipeline.training_rows import training_rows
 from loraloom.plan.rules.max_length import refuse_beyond_positions
-from loraloom.records import Task
+from loraloom.records import Task, built_as
 
 LONGEST = 2**20
 """Tokens of a row, for models without an end."""
@@ -91,7 +92,7 @@ def evaluate(
     device = device_facts()
     base = load_base(
         name,
-        data.task,
+        built_as(data.task),
         label_names=data.label_names,
         dtype=dtype,
         seed=config.training.seed,
@@ -102,11 +103,15 @@ def evaluate(
     )
     if folder is not None and has_tokenizer(folder):
         base.read_with(load_tokenizer(str(folder), trust_remote_code=config.model.trust_remote_code))
-    objective = objective_for(data.task, base.model)
+    formed = spec_of(config, folder, data) if data.task == "preference" else None
+    if formed is None:
+        objective = objective_for(data.task, base.model)
+    else:
+        objective = held_against(base, config, folder, data)
     model = base.model.eval() if folder is None else load_peft(folder, base.model).get_base_model()
     require_embeddings(model, [max(map(int, row.input_ids), default=0) for row in sides_of(data.train)])
     metric, _ = deciding_metric("auto", data.task)
-    score = score_of(_sums(model, base, data, objective), split, objective, metric)
+    score = score_of(_sums(model, base, data, objective), split, objective, metric, formed)
     found = dict(score.metrics)
     if asked:
         found |= text_scores(asked, *_texts(model, base, data, max_new_tokens))
@@ -249,7 +254,7 @@ def _sums(model: Any, base: Base, data: Encoded, objective: Any) -> RowSums:
     """Row sums of a plain (PEFT or bare) model, shortest rows first."""
     table = RowTable(data.train)
     for chosen in by_length(data.train):
-        batch = collate([data.train[i] for i in chosen], base.pad_id, data.task).to(base.model.device)
+        batch = collate([data.train[i] for i in chosen], base.pad_id, base.task).to(base.model.device)
         table.put(chosen, on_host(objective.rows(model, batch)), batch.on_host.labels)
     return table.sums()
 

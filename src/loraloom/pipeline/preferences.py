@@ -3,8 +3,15 @@ log-probabilities found once."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
 from loraloom.config import names
-from loraloom.data.rows import sides_of
+from loraloom.config.asked import Config
+from loraloom.config.keys import asked_value, is_asked, keys
+from loraloom.data.rows import Encoded, sides_of
+from loraloom.evals.choices import TOKENS_A_PASS
 from loraloom.evals.preference import PreferenceObjective
 from loraloom.facts.remembered import cache_folder
 from loraloom.facts.source import model_folder
@@ -13,10 +20,13 @@ from loraloom.lora.base import Base, share_copy
 from loraloom.lora.packed import PackedModel
 from loraloom.lora.state import load_peft
 from loraloom.lora.untrusted_adapter import adapter_folder
+from loraloom.pipeline.beside import run_around
 from loraloom.pipeline.initial_adapter import fingerprint_of
 from loraloom.pipeline.prepare import Prepared
 from loraloom.plan.preference import is_reference_free
 from loraloom.plan.rules.reference import BASE
+from loraloom.records import PreferenceSpec
+from loraloom.train.resume import params_of_plain
 
 FOLDER = "reference"
 """In the cache folder of loraloom: log-probabilities that earlier runs have found."""
@@ -57,3 +67,49 @@ def preference_objective(prepared: Prepared, base: Base, packed: PackedModel) ->
         )
         objective.note = objective.reference.learn(rows, cache_folder() / FOLDER, made_of)
     return objective
+
+
+def spec_of(config: Config, folder: Path | None, data: Encoded) -> PreferenceSpec:
+    """The loss that a saved adapter is scored with: as was asked, else as it was trained with, else what
+    suits the rows.
+
+    Args:
+        folder: the adapter; None for the bare base.
+    """
+    usual: dict[str, Any] = {"loss_type": ("sigmoid",) if len(data.train[0].sides) > 1 else ("kto",)}
+    trained = params_of_plain(_settings(folder))
+    for key in (key for key in keys() if key.startswith("preference.") and key != names.REFERENCE):
+        if is_asked(config, key):
+            usual[key.rpartition(".")[2]] = asked_value(config, key)
+        elif key in trained:
+            usual[key.rpartition(".")[2]] = trained[key]
+    return PreferenceSpec(**usual)
+
+
+def held_against(base: Base, config: Config, folder: Path | None, data: Encoded) -> PreferenceObjective:
+    """The objective by which a saved adapter is scored, against what it was trained against. To be
+    called before the adapter is loaded over the base."""
+    place = config.preference.reference
+    if place == "auto":
+        place = _settings(folder).get(names.REFERENCE, BASE)
+    reference = None if folder is None and place == BASE else base.model.eval()
+    if place != BASE:
+        copy = share_copy(base.model, own_biases=True)
+        reference = load_peft(adapter_folder(place), copy).get_base_model()
+    objective = PreferenceObjective(
+        base.model, None, pad_id=base.pad_id, token_budget=TOKENS_A_PASS, reference=reference
+    )
+    if reference is not None:
+        objective.reference.of(sides_of(data.train))
+    return objective
+
+
+def _settings(folder: Path | None) -> Mapping[str, Any]:
+    """What the candidate was trained with whose adapter this is; empty where no run tells."""
+    run = None if folder is None else run_around(folder)
+    if run is None:
+        return {}
+    result = run.result()
+    own = next((one for one in result.trials if one.adapter and run.path / one.adapter == folder), None)
+    made = own or result.trial(result.best or "")
+    return {} if made is None else made.settings

@@ -43,7 +43,9 @@ def completed(log: RunLog) -> list[Record]:
             ),
         )
     done = [one for one in done if one.trial.reason != PRUNED_BY_HAND] or done
-    return sorted(done, key=lambda one: mean_cost(one.best) if one.best else math.inf)
+    return sorted(
+        done, key=lambda one: (mean_cost(one.best), one.best.drift) if one.best else (math.inf, 0.0)
+    )
 
 
 def prove(bench: Workbench, log: RunLog, winner: str, default: str) -> None:

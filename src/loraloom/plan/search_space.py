@@ -5,6 +5,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from loraloom.config import names
 from loraloom.plan.initial_adapter import fixed_keys, refuse_searched
 from loraloom.plan.planner import Plan, candidate, search_caps
 from loraloom.plan.ranks import kept_apart
@@ -32,6 +33,7 @@ def search_space(plan: Plan) -> Space:
             search_caps(plan),
             wide=wide,
             fixed=fixed_keys(plan.case) | kept_apart(plan.case),
+            ranges=_ranges(plan),
         )
     space = decode_space(asked.space)
     refuse_searched(plan.case, (dimension.key for dimension in space.dimensions))
@@ -44,6 +46,13 @@ def search_space(plan: Plan) -> Space:
     for point in (middle, *turned):
         candidate(plan, "check", space.params(point))
     return space
+
+
+def _ranges(plan: Plan) -> dict[str, tuple[float, float]]:
+    """How far rate and beta are searched where a task learns to choose between answers."""
+    keys = (names.LEARNING_RATE, names.BETA) if names.BETA in plan.settings else ()
+    found = {key: plan.settings[key].range for key in keys}
+    return {key: (ends[0], ends[-1]) for key, ends in found.items() if ends is not None}
 
 
 def space_json(plan: Plan) -> dict[str, Any]:

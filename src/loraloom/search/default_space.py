@@ -40,6 +40,7 @@ def default_space(
     *,
     wide: bool = False,
     fixed: Collection[str] = (),
+    ranges: Mapping[str, tuple[float, float]] | None = None,
 ) -> Space:
     """The space for a number of candidates, centred on the plan's setting.
 
@@ -61,11 +62,13 @@ def default_space(
         caps: the largest value allowed by dotted key: 2e-3 for an encoder's rate, what
             fits for rank and batch size.
         fixed: keys that no candidate may change.
+        ranges: ranges on a log scale that the plan knows of this task, by dotted key: of the rate in
+            place of ours, of others to be searched next.
     """
     limits = {RATE: RATE_CAP, RANK: 128.0, BATCH: 64.0, **(caps or {})}
     dimensions = [
         dimension
-        for group in _groups(plan_values, limits, trials // 2 if wide else trials)
+        for group in _groups(plan_values, limits, trials // 2 if wide else trials, ranges or {})
         for dimension in group
         if dimension.key not in fixed
     ]
@@ -76,13 +79,20 @@ def default_space(
     )
 
 
-def _groups(plan: Mapping[str, Any], limits: Mapping[str, float], trials: int) -> list[list[Dimension]]:
+def _groups(
+    plan: Mapping[str, Any],
+    limits: Mapping[str, float],
+    trials: int,
+    ranges: Mapping[str, tuple[float, float]],
+) -> list[list[Dimension]]:
     """Dimensions by priority, as many groups as the candidates can carry (bounds:
     geometric means of 4, 16, 32, 128)."""
-    first: list[Dimension] = [_rate(float(plan[RATE]), limits[RATE])]
+    known = {key: Range(key, *ends, log=True) for key, ends in ranges.items()}
+    first: list[Dimension] = [known.pop(RATE, None) or _rate(float(plan[RATE]), limits[RATE])]
     if plan.get(names.REPLAY_SHARE):
         first.append(_near(names.REPLAY_SHARE, plan, _REPLAY))
     second: list[Dimension] = [
+        *known.values(),
         _powers(BATCH, plan, 4, limits[BATCH]),
         _powers(RANK, plan, 8, limits[RANK]),
     ]

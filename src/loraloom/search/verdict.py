@@ -24,7 +24,7 @@ import numpy as np
 from scipy.special import stdtr, stdtrit
 
 from loraloom.records import Gain, Score
-from loraloom.search.compare import Difference, average, mean_cost, paired_difference
+from loraloom.search.compare import CONFIDENCE, Difference, average, mean_cost, paired_difference
 
 Keep = Literal["best", "safe"]
 
@@ -56,6 +56,11 @@ class Contender:
     finals: tuple[Score, ...] = ()
     searched: tuple[Score, ...] = ()
     price: float = math.inf
+
+    @property
+    def drift(self) -> float:
+        """How far it has moved from its reference (`Score.drift`), on average over its finals."""
+        return sum(score.drift for score in self.finals) / max(1, len(self.finals))
 
 
 @dataclass(frozen=True)
@@ -143,7 +148,9 @@ def pick_winner(
             default_id, False, None, (), f"{default_id} is kept: nothing was compared with {called}"
         )
     step = PRACTICAL * abs(_mean(default))
-    kept = _choose(judged, default, step, keep)
+    best = _choose(judged, default, step, keep)
+    moved = any(one.drift for one in (default, *rivals)) and keep == "best"
+    kept = _calmest(judged, best, default) if moved else best
     shown = kept or max(judged, key=lambda one: one.posterior.mean)
     looked_at = len(rivals) if fresh else len({one.id for one in contenders}) - 1
     sure = kept is not None and _sure(kept, chance, looked_at) and kept.final.mean >= step
@@ -151,7 +158,10 @@ def pick_winner(
     words = _Words(
         default, called, measure, chance, "" if fresh else "on rows" if rows_seen else "with seeds", keep
     )
-    sentence = words.better(kept, sure) if kept else words.default_kept(shown)
+    if kept is best:
+        sentence = words.better(kept, sure) if kept else words.default_kept(shown)
+    else:
+        sentence = words.calmest(kept, best)
     return Winner(
         kept.contender.id if kept else default_id,
         sure,
@@ -291,6 +301,24 @@ def _choose(judged: Sequence[_Judged], default: Contender, step: float, keep: Ke
     return min(cheaper, key=lambda one: one.contender.price, default=None)
 
 
+def _calmest(judged: Sequence[_Judged], best: _Judged | None, default: Contender) -> _Judged | None:
+    """Of all that are within one standard error of the best, the one that has moved least from its
+    reference: a preference is learnt by moving, and what moves further than it has to forgets more.
+    None for the plan's own setting."""
+    gain = best.posterior.mean if best else 0.0
+    near = [one for one in judged if gain - one.posterior.mean <= _error(best or one)]
+    calmest = min(near, key=lambda one: one.contender.drift, default=None)
+    default_is_near = best is None or gain <= _error(best)
+    if default_is_near and (calmest is None or default.drift <= calmest.contender.drift):
+        return None
+    return calmest
+
+
+def _error(one: _Judged) -> float:
+    """The standard error of a gain; its interval reaches two of them each way."""
+    return (one.posterior.high - one.posterior.mean) / CONFIDENCE
+
+
 def half_width(final: Difference, chance: Chance, seeds: int, level: float = 0.975) -> float:
     """How far chance moves a difference of two settings over so many seeds each, at a one-sided level.
 
@@ -357,6 +385,16 @@ class _Words:
         )
         numbers = f"{self.measure} {_mean(one):.4g} against {_mean(self.default):.4g}".lstrip()
         return f"{head}: {numbers}; {self._measured(gain)}"
+
+    def calmest(self, kept: _Judged | None, best: _Judged | None) -> str:
+        """Where another than the best is kept."""
+        one, other = (each.contender if each else self.default for each in (kept, best))
+        costs = f"{self.measure} {_mean(one):.4g} against {_mean(other):.4g}".lstrip()
+        name = one.id if kept else self.name
+        return (
+            f"{name} is kept: {other.id} is the best by less than one standard error ({costs}), and has"
+            f" moved further from the reference, {other.drift:.3g} nats a token against {one.drift:.3g}"
+        )
 
     def default_kept(self, best: _Judged) -> str:
         gain = best.posterior

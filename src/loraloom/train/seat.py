@@ -154,10 +154,12 @@ class Seat:
         return self.adapter.arena.weights.to("cpu", copy=True)
 
 
-def _rank(score: Score, decide_by: str) -> tuple[float, float]:
-    """Smaller is better: the deciding metric, then the loss."""
+def _rank(score: Score, decide_by: str) -> tuple[float, float, float]:
+    """Smaller is better: the deciding metric, then how far it has moved from its reference, then the
+    loss."""
     loss = score.metrics["loss"]
-    return (loss, loss) if decide_by.endswith("loss") else (-score.metrics[decide_by], loss)
+    cost = loss if decide_by.endswith("loss") else -score.metrics[decide_by]
+    return (cost, score.drift, loss)
 
 
 def planned_steps(candidate: Candidate, order: RowOrder) -> int:

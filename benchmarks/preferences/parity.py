@@ -1,0 +1,322 @@
+"""Every preference loss of a pack against TRL's trainer of it, step by step.
+
+Candidates of two losses train together on one frozen base; TRL trains each of them alone. Both begin
+with the same adapter, whose B is not zero, read the same token ids in the same order, and take four
+steps of AdamW in float32 on one thread. `parity.json` has the largest difference of each quantity,
+relative to TRL's: in the first step, whose weights are the same, and over all four. AdamW divides a
+gradient by its own size, so that where one is all but zero its rounding moves a weight as far as any.
+
+    python benchmarks/preferences/parity.py --shared ../shared
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import sys
+import tempfile
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pairs
+import torch
+
+STEPS, BATCH, RATE, RANK, ALPHA = 4, 4, 1e-3, 8, 16
+TARGETS = ["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"]
+SETTINGS: dict[str, dict[str, Any]] = {
+    "sigmoid": {"loss_type": ["sigmoid"], "beta": 0.1},
+    "robust": {"loss_type": ["robust"], "beta": 0.1, "label_smoothing": 0.1},
+    "ipo": {"loss_type": ["ipo"], "beta": 0.1},
+    "sigmoid_norm": {"loss_type": ["sigmoid_norm"], "beta": 0.1},
+    "hinge": {"loss_type": ["hinge"], "beta": 0.1},
+    "sigmoid + sft": {"loss_type": ["sigmoid", "sft"], "beta": 0.1, "loss_weights": [1.0, 0.5]},
+    "orpo": {"loss_type": ["orpo"], "beta": 0.1},
+    "simpo": {"loss_type": ["simpo"], "beta": 2.0, "simpo_gamma": 0.5},
+    "kto": {"loss_type": ["kto"], "beta": 0.1},
+    "kto, weighted": {
+        "loss_type": ["kto"],
+        "beta": 0.1,
+        "desirable_weight": 1.33,
+        "undesirable_weight": 0.75,
+    },
+}
+PACKS = (
+    ("sigmoid", "ipo"),
+    ("robust", "sigmoid_norm"),
+    ("hinge", "sigmoid + sft"),
+    ("orpo", "simpo"),
+    ("kto", "kto, weighted"),
+)
+"""What trains together."""
+
+
+def base_of(model: str) -> Any:
+    from transformers import AutoModelForCausalLM
+
+    return AutoModelForCausalLM.from_pretrained(model, dtype=torch.float32)
+
+
+# -- TRL ------------------------------------------------------------------------------------------------
+
+
+def trl_trainer(name: str, model: str, rows: list[dict[str, Any]], work: Path) -> Any:
+    """TRL's trainer of a loss over a fresh adapter."""
+    import trl
+    from datasets import Dataset
+    from peft import LoraConfig
+    from transformers import AutoTokenizer
+    from trl.experimental.cpo import CPOConfig, CPOTrainer
+    from trl.experimental.orpo import ORPOConfig, ORPOTrainer
+
+    own = dict(SETTINGS[name])
+    kind = own["loss_type"][0]
+    config: Any
+    trainer: Any
+    config, trainer = trl.DPOConfig, trl.DPOTrainer
+    if kind == "orpo":
+        config, trainer = ORPOConfig, ORPOTrainer
+        del own["loss_type"]
+    elif kind == "simpo":
+        config, trainer = CPOConfig, CPOTrainer
+        own |= {"loss_type": "simpo", "cpo_alpha": 0.0}
+    elif kind == "kto":
+        config, trainer = trl.KTOConfig, trl.KTOTrainer
+        own["loss_type"] = "kto"
+        rows = [
+            {"prompt": row["prompt"], "completion": row[side], "label": side == "chosen"}
+            for row in rows
+            for side in ("chosen", "rejected")
+        ]
+    settings = config(
+        output_dir=str(work / "trl"),
+        per_device_train_batch_size=BATCH * (2 if kind == "kto" else 1),
+        max_steps=STEPS,
+        learning_rate=RATE,
+        lr_scheduler_type="constant",
+        logging_steps=1,
+        save_strategy="no",
+        report_to=[],
+        use_cpu=True,
+        bf16=False,
+        gradient_checkpointing=False,
+        disable_tqdm=True,
+        remove_unused_columns=False,
+        max_length=256,
+        train_sampling_strategy="sequential",
+        **own,
+    )
+    torch.manual_seed(7)
+    return trainer(
+        base_of(model),
+        args=settings,
+        train_dataset=Dataset.from_list(rows),
+        processing_class=AutoTokenizer.from_pretrained(model),
+        peft_config=LoraConfig(
+            r=RANK,
+            lora_alpha=ALPHA,
+            target_modules=TARGETS,
+            task_type="CAUSAL_LM",
+            init_lora_weights=False,
+        ),
+    )
+
+
+def theirs(name: str, model: str, rows: list[dict[str, Any]], work: Path) -> dict[str, Any]:
+    """What TRL does in its steps, and what it began and ended with."""
+    trainer = trl_trainer(name, model, rows, work)
+    start = work / name.replace(" ", "_")
+    with torch.no_grad():
+        # Small enough that no log-ratio is of hundreds of nats, and not zero.
+        for path, weight in trainer.model.named_parameters():
+            if "lora_B" in path:
+                weight.mul_(0.1)
+    trainer.model.save_pretrained(start)
+    columns = list(trainer.train_dataset)
+    trainer.train()
+    logs = [entry for entry in trainer.state.log_history if "loss" in entry]
+    return {
+        "start": start,
+        "columns": columns,
+        "loss": [entry["loss"] for entry in logs],
+        "grad_norm": [entry["grad_norm"] for entry in logs],
+        "rewards": [[entry[f"rewards/{side}"] for side in ("chosen", "rejected")] for entry in logs],
+        "kl": [entry.get("kl") for entry in logs],
+        "weights": lora_of(trainer.model.state_dict()),
+    }
+
+
+def lora_of(state: dict[str, Any]) -> dict[str, torch.Tensor]:
+    """A and B by the names that PEFT saves them under."""
+    return {
+        key.replace(".default", ""): value.detach().clone()
+        for key, value in state.items()
+        if "lora_A" in key or "lora_B" in key
+    }
+
+
+# -- ours -----------------------------------------------------------------------------------------------
+
+
+def examples_of(columns: list[dict[str, Any]]) -> list[Any]:
+    """The rows that TRL made, as ours."""
+    from loraloom.data.rows import Judged, Pair, Row
+
+    def row(prompt: list[int], answer: list[int]) -> Row:
+        ids = np.array([*prompt, *answer], np.int32)
+        return Row(ids, np.array([*[-100] * len(prompt), *answer], np.int32))
+
+    found: list[Any] = []
+    for one in columns:
+        if "chosen_input_ids" in one:
+            sides = [
+                Row(*(np.array(one[f"{side}_{part}"], np.int32) for part in ("input_ids", "labels")))
+                for side in ("chosen", "rejected")
+            ]
+            found.append(Pair(*sides))
+        elif "completion_ids" in one:
+            found.append(Judged(row(one["prompt_ids"], one["completion_ids"]), bool(one["label"])))
+        else:
+            found.append(
+                Pair(*(row(one["prompt_ids"], one[f"{side}_ids"]) for side in ("chosen", "rejected")))
+            )
+    return found
+
+
+class InOrder:
+    """Rows as they stand in the file, so many a step."""
+
+    steps_per_epoch = STEPS
+
+    def __init__(self, batch: int) -> None:
+        self.batch = batch
+
+    def rows_of_step(self, step: int) -> Any:
+        return np.arange(step * self.batch, (step + 1) * self.batch)
+
+
+def ours(
+    names: tuple[str, ...], model: str, found: dict[str, dict[str, Any]]
+) -> dict[str, dict[str, Any]]:
+    """The same steps of these candidates, together."""
+    from loraloom.evals.preference import PreferenceObjective
+    from loraloom.lora.base import share_copy
+    from loraloom.lora.packed import PackedModel
+    from loraloom.lora.state import read_adapter
+    from loraloom.records import AdapterSpec, Candidate, PreferenceSpec, TrainingSpec
+    from loraloom.train.pack import PackTrainer
+
+    base = base_of(model).eval().requires_grad_(False)
+    packed = PackedModel(share_copy(base))
+    examples = examples_of(found[names[0]]["columns"])
+    batch = BATCH * (2 if len(examples[0].sides) == 1 else 1)
+    objective = PreferenceObjective(base, packed, pad_id=0, token_budget=4096)
+    trainer = PackTrainer(
+        packed,
+        examples,
+        objective,
+        task="causal_lm",
+        pad_id=0,
+        token_budget=1 << 20,
+        order_of=lambda _: InOrder(batch),
+    )
+    targets = tuple(path for path, _ in base.named_modules() if path.rpartition(".")[2] in TARGETS)
+    for name in names:
+        own = {
+            key: tuple(value) if isinstance(value, list) else value
+            for key, value in SETTINGS[name].items()
+        }
+        training = TrainingSpec(
+            RATE,
+            max_steps=STEPS,
+            per_device_train_batch_size=batch,
+            lr_scheduler_type="constant",
+            preference=PreferenceSpec(**own),
+        )
+        adapter = AdapterSpec(RANK, ALPHA, 0.0, targets, init_lora_weights=False)
+        seat = trainer.join(Candidate(name, adapter, training))
+        read_adapter(found[name]["start"], seat.adapter, base)
+    told: dict[str, dict[str, Any]] = {
+        name: {"loss": [], "grad_norm": [], "rewards": [], "kl": []} for name in names
+    }
+    for step in range(STEPS):
+        window = [examples[i] for i in InOrder(batch).rows_of_step(step)]
+        for name, sums in trainer.row_sums(window, list(names)).items():
+            told[name]["rewards"].append(rewards_of(sums.answers, SETTINGS[name]))
+        events = trainer.tick()
+        for event in events:
+            if event.kind == "step":
+                told[event.trial or ""]["loss"].append(event.data["loss"])
+                told[event.trial or ""]["grad_norm"].append(event.data["grad_norm"])
+    for name in names:
+        tensors = trainer.seats[name].adapter.tensors()
+        told[name]["weights"] = {f"base_model.model.{entry.key}": value for entry, value in tensors}
+    return told
+
+
+def rewards_of(answers: Any, setting: dict[str, Any]) -> list[float]:
+    """The mean rewards of chosen and rejected answers, as TRL logs them."""
+    means: list[float] = []
+    for logp, reference, tokens in (answers[:, :3].T, answers[:, 3:].T):
+        there = tokens > 0
+        reward = logp - reference
+        if setting["loss_type"][0] in ("orpo", "simpo"):
+            reward = logp / np.maximum(tokens, 1)
+        means.append(setting["beta"] * float(reward[there].mean()))
+    return means
+
+
+# -- both -----------------------------------------------------------------------------------------------
+
+
+def difference(one: Any, other: Any) -> float:
+    """The largest, as a share of the other's largest number."""
+    left, right = np.asarray(one, np.float64), np.asarray(other, np.float64)
+    return float(np.abs(left - right).max() / max(np.abs(right).max(), 1e-12))
+
+
+def compared(mine: dict[str, Any], other: dict[str, Any]) -> dict[str, float]:
+    keys = sorted(other["weights"])
+    left, right = ({key: one["weights"][key] for key in keys} for one in (mine, other))
+    weights = max(float((left[key].reshape(right[key].shape) - right[key]).abs().max()) for key in keys)
+    told = ("loss", "rewards", "grad_norm")
+    return {
+        **{f"first_{name}": difference(mine[name][:1], other[name][:1]) for name in told},
+        **{name: difference(mine[name], other[name]) for name in told},
+        "weights": weights / max(float(one.abs().max()) for one in right.values()),
+    }
+
+
+def run(shared: Path, packs: tuple[tuple[str, ...], ...] = PACKS) -> dict[str, dict[str, float]]:
+    """The table."""
+    model = str(shared / "models" / "tinychat-5M")
+    rows = pairs.intents(shared, "train", STEPS * BATCH, 0)
+    table: dict[str, dict[str, float]] = {}
+    for names in packs:
+        with tempfile.TemporaryDirectory() as folder:
+            found = {name: theirs(name, model, rows, Path(folder)) for name in names}
+            mine = ours(names, model, found)
+        for name in names:
+            table[name] = compared(mine[name], found[name])
+            print(name, {key: f"{value:.1e}" for key, value in table[name].items()}, flush=True)
+    return table
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--shared", type=Path, default=Path("../shared"))
+    parser.add_argument("--out", type=Path, default=Path(__file__).with_name("parity.json"))
+    asked = parser.parse_args()
+    os.environ.setdefault("TRL_EXPERIMENTAL_SILENCE", "1")
+    torch.set_num_threads(1)
+    import trl
+
+    table = run(asked.shared)
+    said = {"trl": trl.__version__, "steps": STEPS, "pairs_a_step": BATCH, "largest_difference": table}
+    asked.out.write_text(json.dumps(said, indent=2) + "\n", encoding="utf-8")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
