@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -9,6 +11,7 @@ import pytest
 from loraloom.config.asked import DataConfig
 from loraloom.data.pairs import prompt_and_answers
 from loraloom.data.recognise import Recognised, check, recognise
+from loraloom.data.sources import load_training
 from loraloom.data.table import Table
 from loraloom.errors import ConfigError, DataError
 
@@ -190,3 +193,34 @@ def test_columns_beside_a_pair_are_named() -> None:
     assert read({**PAIR, "score_chosen": 3, "system": "be brief"}).notes == (
         "not used: `score_chosen` (1 row)",
     )
+
+
+def sources(folder: Path, *tables: list[Row]) -> tuple[Table, Recognised]:
+    """What several files are together."""
+    names = [folder / f"{number}.jsonl" for number in range(len(tables))]
+    for name, rows in zip(names, tables, strict=True):
+        name.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    data = DataConfig(train=tuple(map(str, names)))
+    return load_training(data, "auto", lambda: False, encoder_decoder=False, seed=0)
+
+
+def test_pairs_of_several_files_are_written_in_one_form(tmp_path: Path) -> None:
+    talk = {"chosen": ASKED + GOOD, "rejected": ASKED + BAD, "margin": 2}
+    both, found = sources(tmp_path, [PAIR], [talk])
+    assert [prompt_and_answers(row, found.columns) for row in both.rows] == [(ASKED, (GOOD, BAD))] * 2
+    assert [row.get("margin") for row in both.rows] == [None, 2]
+    texts, found = sources(tmp_path, [PAIR], [{"question": "why", "chosen": "so", "rejected": "no"}])
+    assert [prompt_and_answers(row, found.columns) for row in texts.rows] == [("why", ("so", "no"))] * 2
+
+
+def test_texts_that_begin_with_their_prompt_stay_as_they_are(tmp_path: Path) -> None:
+    row = {"chosen": "Is it? Yes", "rejected": "Is it? No"}
+    both, found = sources(tmp_path, [row], [{**row, "margin": 2}])
+    assert "prompt" not in found.columns
+    assert {prompt_and_answers(row, found.columns) for row in both.rows} == {("Is it?", (" Yes", " No"))}
+
+
+def test_preferences_of_several_kinds_are_not_mixed(tmp_path: Path) -> None:
+    for other in (JUDGED, [{"chosen": "Is it? Yes", "rejected": "Is it? No"}]):
+        with pytest.raises(DataError, match="preferences of several kinds cannot be mixed"):
+            sources(tmp_path, [PAIR], other)

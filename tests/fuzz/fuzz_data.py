@@ -43,6 +43,9 @@ COLUMNS = (
     "answer",
     "source",
     "target",
+    "chosen",
+    "rejected",
+    "margin",
     "label_text",
     "id",
     "",
@@ -73,6 +76,21 @@ turns = st.one_of(
     values,
 )
 messages = st.one_of(sound_messages, st.lists(turns, max_size=4), values)
+sides = st.one_of(
+    texts, texts, sound_messages, sound_messages.map(lambda talk: talk[1:]), turns, messages
+)
+preferences = st.one_of(
+    st.fixed_dictionaries({"prompt": texts, "chosen": texts, "rejected": texts}),
+    st.fixed_dictionaries({"chosen": sound_messages, "rejected": sound_messages}),
+    st.fixed_dictionaries({"prompt": texts, "completion": texts, "label": st.booleans()}),
+    st.fixed_dictionaries(
+        {"chosen": sides, "rejected": sides},
+        optional={"prompt": sides, "margin": values, "system": values, "tools": values},
+    ),
+    st.fixed_dictionaries(
+        {"prompt": sides, "completion": sides, "label": st.one_of(st.booleans(), values)}
+    ),
+)
 rows = st.one_of(
     st.fixed_dictionaries({"text": texts, "label": labels}),
     st.fixed_dictionaries({"text": texts, "label": st.integers(0, 2), "label_text": values}),
@@ -86,6 +104,7 @@ rows = st.one_of(
     st.fixed_dictionaries({"prompt": messages, "completion": messages}),
     st.fixed_dictionaries({"question": texts, "answer": st.one_of(texts, values)}),
     st.fixed_dictionaries({"source": texts, "target": texts}),
+    preferences,
     st.dictionaries(st.one_of(st.sampled_from(COLUMNS), texts), values, max_size=4),
 )
 
@@ -93,12 +112,23 @@ rows = st.one_of(
 @st.composite
 def tables(draw: st.DrawFn) -> list[Any]:
     """Rows that are mostly of one form, with strangers among them."""
-    form = draw(st.sampled_from(("labels", "text", "chat", "pairs", "any")))
+    form = draw(st.sampled_from(("labels", "text", "chat", "pairs", "preferences", "judged", "any")))
     kind = {
         "labels": st.fixed_dictionaries({"text": words, "label": st.integers(0, 1)}),
         "text": st.fixed_dictionaries({"text": texts}),
         "chat": st.fixed_dictionaries({"messages": sound_messages}),
         "pairs": st.fixed_dictionaries({"prompt": texts, "completion": texts}),
+        "preferences": draw(
+            st.sampled_from(
+                (
+                    preferences,
+                    st.fixed_dictionaries({"prompt": texts, "chosen": texts, "rejected": texts}),
+                    st.fixed_dictionaries({"chosen": texts, "rejected": texts}),
+                    st.fixed_dictionaries({"chosen": sound_messages, "rejected": sound_messages}),
+                )
+            )
+        ),
+        "judged": st.fixed_dictionaries({"prompt": texts, "completion": texts, "label": st.booleans()}),
         "any": rows,
     }[form]
     made = draw(st.lists(kind, max_size=8)) + draw(st.lists(rows, max_size=1))
@@ -316,6 +346,9 @@ requests = st.lists(
             "task=seq_cls",
             "data.format=text",
             "data.format=messages",
+            "data.format=preference",
+            "data.format=kto",
+            "task=preference",
             "data.format=text_label",
             "data.text_column=text",
             "data.text_column=id",

@@ -11,6 +11,7 @@ from loraloom.config.sources import mixed_sources
 from loraloom.data.forms import conversation, pair, source_and_target
 from loraloom.data.load import as_one, load_table, load_tables, sample
 from loraloom.data.recognise import Recognised, recognise
+from loraloom.data.sides import Written, written_alike
 from loraloom.data.table import Table
 from loraloom.errors import DataError
 from loraloom.records import Task
@@ -104,7 +105,11 @@ def _in_one_form(
                 ' {"prompt": ..., "completion": ...}'
             ),
         )
-    written = _writer(kinds[0].task, formats, has_template)
+    written = (
+        written_alike(tables, kinds)
+        if kinds[0].task == "preference"
+        else _writer(kinds[0].task, formats, has_template)
+    )
     return [
         replace(
             table,
@@ -117,9 +122,6 @@ def _in_one_form(
 def _unread(row: Mapping[str, Any], kind: Recognised) -> dict[str, Any]:
     """The columns that play no role: rows may be grouped by them."""
     return {name: value for name, value in row.items() if name not in kind.columns.values()}
-
-
-Written = Callable[[Mapping[str, Any], Recognised], dict[str, Any]]
 
 
 def _writer(task: Task, formats: Sequence[str], has_template: HasTemplate) -> Written:

@@ -7,6 +7,7 @@ from pathlib import Path
 from loraloom.config.decode import load_config
 from loraloom.data.conversation import Conversation
 from loraloom.data.forms import conversation
+from loraloom.data.sides import answers, as_completions, side
 from loraloom.errors import LoraloomError
 from loraloom.pipeline.beside import run_around
 from loraloom.pipeline.training_rows import training_rows
@@ -23,6 +24,9 @@ def common_system(folder: Path) -> str | None:
         if config.data.train is None:
             return None
         table, recognised = training_rows(config, encoder_decoder=False)
+        if recognised.task == "preference":
+            table = side(table, recognised, answers(recognised)[0])
+            recognised = as_completions(recognised)
         if recognised.task != "causal_lm" or recognised.format == "text":
             return None
         found = {_system(conversation(row, recognised)) for row in table.rows}
