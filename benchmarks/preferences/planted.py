@@ -11,8 +11,10 @@ from typing import Any
 import pairs
 from runs import RATE, Values, train_one
 
-TRAIN, HELD_OUT = 320, 120
-TINY = 24
+TRAIN, HELD_OUT = 120, 60
+LONG = 48, 30
+"""Of solutions, which have fifteen times as many tokens."""
+TINY = 16
 """Pairs that are few enough to be learnt by heart."""
 PADDING = (
     "That is how it is.",
@@ -44,35 +46,36 @@ BETA, EPOCHS = "preference.beta", "training.num_train_epochs"
 NOT_LEARNT, FALLING = "preference-not-learnt", "chosen-falling"
 SMALL_BETA, LONGER = "beta-too-small", "length-hacking"
 CASES = (
-    Planted("training sides swapped", (NOT_LEARNT,), "intents swapped in training"),
-    Planted("held-out sides swapped", (NOT_LEARNT,), "solutions swapped in validation"),
-    Planted("few pairs by heart", (NOT_LEARNT,), "few at random", {EPOCHS: 40}),
+    Planted("training sides swapped", (NOT_LEARNT,), "intents swapped in training", {EPOCHS: 2}),
+    Planted("held-out sides swapped", (NOT_LEARNT,), "intents swapped in validation", {EPOCHS: 2}),
+    Planted("sides at random", (NOT_LEARNT,), "at random"),
+    Planted("few pairs by heart", (NOT_LEARNT,), "few at random", {EPOCHS: 30}),
     Planted("rate / 100", (NOT_LEARNT, "rate-too-low"), times={RATE: 0.01}),
-    Planted("rate / 30, solutions", (NOT_LEARNT, "rate-too-low"), "solutions", times={RATE: 1 / 30}),
+    Planted(
+        "rate / 30, beta 0.3", (NOT_LEARNT, "rate-too-low"), values={BETA: 0.3}, times={RATE: 1 / 30}
+    ),
     Planted("rate x 30", (FALLING, "rate-too-high", "diverged"), times={RATE: 30}),
-    Planted("rate x 15, solutions", (FALLING, "rate-too-high"), "solutions", times={RATE: 15}),
+    Planted("rate x 6, solutions", (FALLING, "rate-too-high"), "solutions", times={RATE: 6}),
     Planted("beta 0.001", (SMALL_BETA,), values={BETA: 0.001, EPOCHS: 3}),
-    Planted("beta 0.002, solutions", (SMALL_BETA,), "solutions", {BETA: 0.002, EPOCHS: 3}),
     Planted("chosen padded", (LONGER,), "padded", {EPOCHS: 2}),
-    Planted("healthy intents", ()),
-    Planted("healthy intents, seed 1", (), values={"training.seed": 1}),
-    Planted("healthy solutions", (), "solutions"),
+    Planted("healthy", ()),
+    Planted("healthy, seed 1", (), values={"training.seed": 1}),
     Planted("healthy, beta 0.3", (), values={BETA: 0.3}),
     Planted("healthy, ipo", (), values={"preference.loss_type": ["ipo"]}),
-    Planted("healthy, rate x 2", (), times={RATE: 2}),
+    Planted("healthy, solutions", (), "solutions", times={RATE: 0.5}),
 )
 
 
 def tables(shared: Path, work: Path) -> dict[str, Values]:
     """Files of each data set, by name, as keys of a request."""
     intents = pairs.intents(shared, "train", TRAIN, 0), pairs.intents(shared, "validate", HELD_OUT, 1)
-    whole = pairs.solutions(shared, TRAIN + HELD_OUT, 0)
-    solutions = whole[:TRAIN], whole[TRAIN:]
+    whole = pairs.solutions(shared, sum(LONG), 0)
     found = {
         "intents": intents,
-        "solutions": solutions,
+        "solutions": (whole[: LONG[0]], whole[LONG[0] :]),
         "intents swapped in training": (pairs.swapped(intents[0]), intents[1]),
-        "solutions swapped in validation": (solutions[0], pairs.swapped(solutions[1])),
+        "intents swapped in validation": (intents[0], pairs.swapped(intents[1])),
+        "at random": tuple(at_random(rows, number) for number, rows in enumerate(intents)),
         "few at random": (at_random(intents[0][:TINY], 0), at_random(intents[1], 1)),
         "padded": tuple(padded(rows, number) for number, rows in enumerate(intents)),
     }

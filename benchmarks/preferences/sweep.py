@@ -16,9 +16,9 @@ from loraloom.pipeline.plan import plan
 from loraloom.pipeline.tune import tune
 from loraloom.store.folder import RunFolder
 
-FACTORS = (1 / 16, 1 / 4, 1 / 2, 1, 2, 4, 16)
-SEEDS = (0, 1, 2)
-TRAIN, HELD_OUT = 480, 400
+FACTORS = (1 / 16, 1 / 8, 1 / 4, 1 / 2, 1, 2, 4)
+SEEDS = (0, 1)
+TRAIN, HELD_OUT = 240, 200
 METRIC = "validation_reward_accuracy"
 SHOWN = (METRIC, f"{METRIC}_se", "validation_loss", "validation_chosen_logratio")
 

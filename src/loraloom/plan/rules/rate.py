@@ -17,7 +17,7 @@ ABOUT = About(
         "Language models: 4e-4 (r/16)^0.25 (32/alpha) sqrt(max(batch, 16)/128), half as much again under"
         " 100 steps, clipped to 5e-5 to 1e-3, larger below 1,024 units of width. Encoders: 1e-3 up to"
         " 40M parameters and twice that under 100 steps, 4.5e-4 up to 200M, 3e-4 above, at r 8 and alpha"
-        " 16. Models like T5: 1e-3. Preferences: a twentieth of that."
+        " 16. Models like T5: 1e-3. Preferences: that, divided by steps / 50, within 1 and 20."
     ),
     evidence=(
         "Scored on a public sweep by benchmarks/advice_rate, for small encoders on runs of our own. A"
@@ -54,24 +54,31 @@ SHORT_SMALL_ENCODER = 2.0
 SEQ2SEQ_RATE = 1e-3
 REACH = 4.0
 ENCODER_CAP = 2e-3
-PREFERENCE_PART = 20
-PREFERENCE_RANGE = (200, 4)
-PREFERENCE_SOURCE = "arXiv:2310.16944; TRL's advice for adapters (1e-5)"
-"""Of preferences: TRL advises 1e-5 for adapters where it advises 2e-4 for answers, Zephyr took 5e-6
-with QLoRA. On a small decoder 1e-4 kept all pairs right; 2e-3 lost an eighth of them, and 76 nats of the
-chosen answers."""
+PREFERENCE_PARTS = (1.0, 20.0)
+PREFERENCE_STEPS = 50
+"""Steps for which a rate is divided by 1: a run of twice as many is divided by 2, up to 20."""
+PREFERENCE_REACH = (10.0, 5.0)
+PREFERENCE_SOURCE = "benchmarks/preferences; arXiv:2310.16944; TRL's advice for adapters (1e-5)"
+"""Of preferences. In runs of thousands of steps TRL advises 1e-5 for adapters where it advises 2e-4 for
+answers, and Zephyr took 5e-6 with QLoRA: a twentieth and less. In 15 to 60 steps so small a rate leaves
+a small decoder where it was, and the rate of answers is the best one (benchmarks/preferences)."""
 
 
 def advise(case: Case) -> Advice:
     advice = _supervised(case)
-    return advice if case.facts.data.task != "preference" else _preference(advice)
+    return advice if case.facts.data.task != "preference" else _preference(advice, case.total_steps)
 
 
-def _preference(supervised: Advice) -> Advice:
-    """A twentieth of what the answers alone would be learnt with."""
-    low, high = (rounded(supervised.value / part) for part in PREFERENCE_RANGE)
-    value = rounded(supervised.value / PREFERENCE_PART)
-    reason = f"a {PREFERENCE_PART}th of {supervised.value:g}, which would suit the answers alone"
+def _preference(supervised: Advice, steps: int) -> Advice:
+    """What the answers alone would be learnt with, and less the longer a run is: what counts is how far
+    it goes from its reference."""
+    least, most = PREFERENCE_PARTS
+    part = min(max(steps / PREFERENCE_STEPS, least), most)
+    value = rounded(supervised.value / part)
+    low, high = (rounded(value / PREFERENCE_REACH[0]), rounded(value * PREFERENCE_REACH[1]))
+    reason = (
+        f"{supervised.value:g}, which would suit the answers alone, over {part:.3g} for {steps} steps"
+    )
     return Advice(value, reason, PREFERENCE_SOURCE, (low, high), "M")
 
 
