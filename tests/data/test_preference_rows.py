@@ -118,6 +118,39 @@ def test_texts_without_a_column_of_prompts_leave_the_chat_template_out(byte_toke
     assert byte_tokenizer.chat_template, "the tokenizer itself is left as it was"
 
 
+def test_a_system_text_stands_before_the_prompt_of_both_sides(
+    byte_tokenizer: Any, bos_tokenizer: Any
+) -> None:
+    rows = [{"system": "three", "prompt": "one", "chosen": " two", "rejected": " no"}]
+    (pair,) = pairs(encoded(rows, byte_tokenizer))
+    for side in pair.sides:
+        assert byte_tokenizer.decode(side.input_ids).startswith("<|im_start|>system\nthree<|im_end|>")
+    (pair,) = pairs(encoded(rows, bos_tokenizer))
+    assert bos_tokenizer.decode(pair.rejected.input_ids) == "<s> three one no </s>"
+
+
+def test_answers_of_several_turns_learn_what_the_assistant_says(byte_tokenizer: Any) -> None:
+    asked, answer = ({"role": role, "content": "one"} for role in ("user", "assistant"))
+    rows = [
+        {"prompt": [asked], "chosen": [answer, asked, answer], "rejected": [{**answer, "content": "no"}]}
+    ]
+    (pair,) = pairs(encoded(rows, byte_tokenizer))
+    learnt = pair.chosen.input_ids[pair.chosen.labels != IGNORED]
+    assert byte_tokenizer.decode(learnt) == "one<|im_end|>one<|im_end|>"
+
+
+def test_answers_that_a_template_writes_anew_are_refused(byte_tokenizer: Any) -> None:
+    tokenizer = copy.deepcopy(byte_tokenizer)
+    tokenizer.chat_template = (
+        "{% for m in messages %}<|im_start|>{{ m.content if m.role == 'user' or loop.last else 'x' }}"
+        "<|im_end|>{% endfor %}{% if add_generation_prompt %}<|im_start|>{% endif %}"
+    )
+    asked, answer = ({"role": role, "content": "one"} for role in ("user", "assistant"))
+    rows = [{"prompt": [asked], "chosen": [answer, asked, answer], "rejected": [answer]}]
+    with pytest.raises(DataError, match="several turns of the assistant in one answer"):
+        encoded(rows, tokenizer)
+
+
 def test_judged_answers_keep_their_verdict(byte_tokenizer: Any) -> None:
     rows = [{"prompt": "one", "completion": "two", "label": good} for good in (True, False)]
     data = encoded(rows, byte_tokenizer)

@@ -57,8 +57,8 @@ def _longer(pairs: Sequence[Pair]) -> list[str]:
         return []
     return [
         f"the chosen answer is the longer one in {share:.0%} of {differ:,} pairs"
-        f" ({_mean(chosen)} tokens on average, the rejected {_mean(rejected)}): what is learnt first is"
-        " to write more (arXiv:2403.19159); look at the lengths of written answers"
+        f" ({_mean(chosen)} tokens on average, the rejected {_mean(rejected)}): length may be learnt in"
+        " place of what makes an answer better (arXiv:2403.19159)"
     ]
 
 
