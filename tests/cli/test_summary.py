@@ -157,6 +157,15 @@ def test_rows_keep_to_the_lines_that_are_left_and_show_where_learning_begins_and
     assert pieces > 3 or shown.count("«") == shown.count("»") == 2 * (pieces // 2)
 
 
+def test_one_row_whole_is_shown_rather_than_two_in_parts() -> None:
+    console = Console(width=80, force_terminal=True, record=True, file=StringIO())
+    row = [("hello\n" * 4 + "chosen: ", False), ("yes", True), ("\nrejected: ", False), ("no", True)]
+    show_rows(console, [row, row], said=100)
+    shown = console.export_text()
+    assert shown.count("chosen: «yes»") == shown.count("rejected: «no»") == 1
+    assert "lines ..." not in shown
+
+
 def test_what_is_learnt_is_marked() -> None:
     row = [("<s>", False), ("two", False), (" four", True), ("</s>", True), ("\n", False)]
     assert supervised(row).plain == "<s>two« four</s>»\n"

@@ -44,7 +44,11 @@ def show_rows(console: Console, rows: Sequence[Row], *, said: int = 0, everythin
         for row in rows:
             console.print(supervised(row), soft_wrap=True)
         return
-    lines = max(FEWEST_LINES, SCREEN - said) // len(rows)
+    room = max(FEWEST_LINES, SCREEN - said)
+    # One row whole tells more than two with their middles left out.
+    while len(rows) > 1 and any(len(_wrapped(console, row, LEAST)) > room // len(rows) for row in rows):
+        rows = rows[:-1]
+    lines = room // len(rows)
     for row in rows:
         for line in _in_lines(console, row, lines):
             console.print(line, soft_wrap=True)
@@ -64,9 +68,7 @@ def _in_lines(console: Console, row: Row, most: int) -> list[Text]:
     ends stays visible."""
     longest = WHOLE
     while True:
-        lines = list(supervised(row, longest).wrap(console, console.width))
-        while lines and not lines[-1].plain.strip():
-            lines.pop()
+        lines = _wrapped(console, row, longest)
         if len(lines) <= most:
             return lines
         # The pieces are as short as may be, and still too many: lines of the middle are left out.
@@ -75,6 +77,14 @@ def _in_lines(console: Console, row: Row, most: int) -> list[Text]:
             gap = Text(f"[... {len(lines) - 2 * half} lines ...]", style="dim")
             return [*lines[:half], gap, *lines[len(lines) - half :]]
         longest = longest * 2 // 3
+
+
+def _wrapped(console: Console, row: Row, longest: int) -> list[Text]:
+    """The lines of a row whose pieces are cut at so many characters, without blank ones at its end."""
+    lines = list(supervised(row, longest).wrap(console, console.width))
+    while lines and not lines[-1].plain.strip():
+        lines.pop()
+    return lines
 
 
 def _clipped(text: str, longest: int) -> str:

@@ -72,13 +72,7 @@ def encode(
         rows[name] = tuple(row for row in encoded if row.supervised)
         dropped[name] = len(encoded) - len(rows[name])
         if len(table) and not rows[name]:
-            raise DataError(
-                f"no {name} row of {table.source} has anything to be trained on",
-                got=f"{len(table)} rows read as {recognised.format}, each without a supervised token",
-                need="assistant turns, completions or text that are not empty",
-                next="; ".join(note for note in recognised.notes if "learnt" in note)
-                or "check the columns and the roles of the rows",
-            )
+            raise _nothing_to_learn(name, table, recognised)
     kept, repeated = told_apart(rows, task, splits.given)
     same = {name: len(rows[name]) - len(kept[name]) for name in rows}
     alike = [
@@ -115,6 +109,24 @@ def _language(
     if task == "preference":
         return preference_rows(splits.tables, recognised, tokenizer)
     return {}, []
+
+
+def _nothing_to_learn(split: str, table: Table, recognised: Recognised) -> DataError:
+    pairs = recognised.format == "preference"
+    return DataError(
+        f"no {split} row of {table.source} has anything to be trained on",
+        got=f"{len(table):,} rows read as {recognised.format}, "
+        + (
+            "in each of them two answers that are the same to the model, or an empty one"
+            if pairs
+            else "each without a supervised token"
+        ),
+        need="two answers that differ"
+        if pairs
+        else "assistant turns, completions or text that are not empty",
+        next="; ".join(note for note in recognised.notes if "learnt" in note)
+        or "check the columns and the roles of the rows",
+    )
 
 
 def _in_clusters(rows: Sequence[Example], groups: Sequence[int], parts: Sequence[str]) -> list[Example]:
@@ -241,7 +253,8 @@ def _answers(sides: Sequence[Row], names: Sequence[str], tokenizer: Tokenizer) -
     for name, side, marks in zip(names, sides, learnt, strict=True):
         ids = side.input_ids.tolist()
         pieces = _pieces(ids, tokenizer)
-        found.append((f"\n{name}: ", False))
+        ended = "".join(piece for piece, _ in found).endswith("\n")
+        found.append((f"{name}: " if ended else f"\n{name}: ", False))
         found += list(zip(pieces, marks.tolist(), strict=True))[given:]
     return found
 
