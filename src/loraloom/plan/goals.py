@@ -182,8 +182,8 @@ GOALS: dict[str, Lean] = {
         {names.R: _more_rank, epochs.KEY: _more_epochs},
     ),
     "retain": Lean(
-        "keep what the base can do: a small rank, fewer passes, half the rate; rows of general text"
-        " mixed into data.train help most, and only you can add those",
+        "keep what the base can do: a small rank, fewer passes, half the rate; general rows in"
+        " data.replay help most, and only you can add those",
         {
             names.R: at_most(RETAIN_RANK, "a smaller rank learns less and forgets less", FORGETS_LESS),
             epochs.KEY: _half_the_epochs,

@@ -24,7 +24,7 @@ def judge(case: Case) -> Finding | None:
         "the model forgets what it could do before",
         f"loss on the rows of data.retain is {word(change.mean)} +- {word(change.se)} nats above the"
         " bare base's",
-        "lower the learning rate, mix such rows into the training data, or apply the adapter at 0.5 to"
+        "lower the learning rate, replay such rows (data.replay), or apply the adapter at 0.5 to"
         " 0.8 of its scale",
         patch,
     )

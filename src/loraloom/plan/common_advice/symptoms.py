@@ -66,7 +66,7 @@ SUBJECT = Subject(
         ),
         followed(
             "Small sets: mix sources or augment the data.",
-            "Goal retain says so; the rows are yours to add.",
+            "`data.train` takes several sources, `data.augment` races changed rows.",
             "goal retain",
         ),
         followed(
