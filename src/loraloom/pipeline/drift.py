@@ -28,7 +28,8 @@ from loraloom.search.compare import ratio_of_sums
 
 SPLIT = "written"
 """Before the metrics of a trial: `written_kl`, `written_length_ratio`."""
-PROMPTS = 16
+PROMPTS = 8
+"""Each is continued by itself, token by token, twice: few enough to wait for."""
 MOST_TOKENS = 64
 PLAIN: dict[str, Any] = {"top_k": 0, "top_p": 1.0, "repetition_penalty": 1.0}
 """Drawn from the model's own distribution, whatever its generation_config.json asks for."""

@@ -34,7 +34,7 @@ def judge(case: Case) -> Finding | None:
     found, error = best.length_correlation, best.length_correlation_se or 0.0
     # Margins that are nothing yet go with length by themselves: they are sums over tokens.
     learnt = best.metric - SIGMAS * best.metric_se > CHANCE
-    if not learnt or found <= CORRELATES or found - SIGMAS * error <= 0:
+    if not learnt or found - SIGMAS * error <= CORRELATES:
         return None
     return Finding(
         NAME,
