@@ -133,6 +133,12 @@ class Key:
         return any(get_origin(kind) is dict for kind in self.kinds)
 
     @property
+    def words(self) -> tuple[str, ...]:
+        """The words that it takes as they are."""
+        literals = (kind for kind in self.kinds if get_origin(kind) is Literal)
+        return tuple(str(word) for kind in literals for word in get_args(kind))
+
+    @property
     def need(self) -> str:
         """What it takes, in words: "a whole number or auto"."""
         words = _join([word for kind in self.kinds for word in _words(kind)])

@@ -33,12 +33,7 @@ def check_value(key: Key, value: Any, where: str, inner: Mapping[str, str]) -> A
         ConfigError: it has another type, or is outside the key's range.
     """
     value = _meant(key, value)
-    if (
-        isinstance(value, str)
-        and key.takes_list
-        and str not in key.kinds
-        and value not in key.need.split()
-    ):
+    if isinstance(value, str) and key.takes_list and str not in key.kinds and value not in key.words:
         value = [value]
     if _is_wrong_bool(key, value):
         raise wrong_value(key, value, key.need, where)
