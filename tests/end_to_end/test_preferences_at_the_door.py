@@ -141,7 +141,7 @@ def test_a_plan_counts_both_sides_and_searches_the_beta(
     )
     answers = planned(alone)
     assert own < answers["settings"]["training.learning_rate"]["value"] / 10
-    activations = [one["forecast"]["memory"]["parts"]["activations"] for one in (document, answers)]
+    activations = [one["forecast"]["memory"]["activations"] for one in (document, answers)]
     assert activations[0] > 1.5 * activations[1]
 
 
