@@ -222,4 +222,4 @@ def test_the_preview_names_each_side(bos_tokenizer: Any, byte_tokenizer: Any) ->
     rows = [{"prompt": "one", "completion": "two", "label": good} for good in (True, False)]
     judged = preview(encoded(rows, byte_tokenizer), byte_tokenizer)
     good, bad = ("".join(text for text, _ in row) for row in judged)
-    assert "\ngood: two" in good and "\nbad: two" in bad
+    assert "assistant\ngood: two" in good and "assistant\nbad: two" in bad

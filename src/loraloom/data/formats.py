@@ -22,7 +22,8 @@ class Form:
     def columns(self, present: Sequence[str]) -> dict[str, str] | None:
         """Role -> column where every needed role has one, else None."""
         found: dict[str, str] = {}
-        for role, names in {**self.roles, **self.optional}.items():
+        both = {**self.roles, **self.optional}
+        for role, names in sorted(both.items(), key=lambda named: named[0] != "prompt"):
             column = next((name for name in names if name in present), None)
             if column is not None:
                 found[role] = column
