@@ -427,6 +427,12 @@ def test_swapped_sides_are_told_before_a_divergence() -> None:
     assert "swapped" in found[0].symptom and found[0].level == "fault"
 
 
+def test_a_model_that_broke_is_not_said_to_have_swapped_pairs() -> None:
+    wrong = [0.5, 0.4, 0.3, 0.25, 0.2, 0.2, 0.2, 0.2]
+    broken = preferring(accuracy=wrong, train_exact=0.3)
+    assert RULES["preference-not-learnt"](broken) is None
+
+
 def test_pairs_that_are_known_by_heart() -> None:
     flat = [0.5, 0.5, 0.52, 0.51, 0.5, 0.5, 0.49, 0.5]
     found = diagnose(preferring(accuracy=flat, train_exact=1.0))

@@ -28,21 +28,23 @@ BETA_PER_TOKEN = 5.0
 
 
 def judge(case: Case) -> Finding | None:
-    best = case.signals.best
-    if case.task != "preference" or best is None or best.length_correlation is None:
+    if case.task != "preference" or not case.signals.readings:
         return None
-    found, error = best.length_correlation, best.length_correlation_se or 0.0
+    last = case.signals.readings[-1]
+    if last.length_correlation is None:
+        return None
+    found, error = last.length_correlation, last.length_correlation_se or 0.0
     # Margins that are nothing yet go with length by themselves: they are sums over tokens.
-    learnt = best.metric - SIGMAS * best.metric_se > CHANCE
+    learnt = last.metric - SIGMAS * last.metric_se > CHANCE
     if not learnt or found - SIGMAS * error <= CORRELATES:
         return None
     return Finding(
         NAME,
         "warning",
         "longer answers are what was learnt: margins go with the difference of the lengths",
-        f"correlation {word(found)} +- {word(error)} over held-out pairs at step {best.step}; a chosen"
-        f" answer has {word(best.chosen_tokens or 0.0)} tokens, a rejected one"
-        f" {word(best.rejected_tokens or 0.0)}",
+        f"correlation {word(found)} +- {word(error)} over held-out pairs at step {last.step}; a chosen"
+        f" answer has {word(last.chosen_tokens or 0.0)} tokens, a rejected one"
+        f" {word(last.rejected_tokens or 0.0)}",
         ADVICE,
         _patch(case),
     )

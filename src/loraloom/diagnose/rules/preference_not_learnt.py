@@ -27,16 +27,21 @@ FASTER = 5.0
 
 
 def judge(case: Case) -> Finding | None:
-    best = case.signals.best
-    if case.task != "preference" or best is None or best.metric_se > LEAST_SURE:
+    if case.task != "preference" or not case.signals.readings:
         return None
+    # The best of several evaluations is above chance by chance.
     last = case.signals.readings[-1]
-    if last.metric < SWAPPED and last.metric + SIGMAS * last.metric_se < CHANCE:
-        return _swapped(last)
-    if abs(best.metric - CHANCE) > SIGMAS * best.metric_se or case.steps < LEAST_STEPS:
+    if last.metric_se > LEAST_SURE:
         return None
-    if (case.signals.train_exact or 0.0) > BY_HEART:
-        return _by_heart(case, best)
+    trained = case.signals.train_exact
+    # A model that broke is wrong about the training pairs too.
+    learnt = trained is None or trained > CHANCE
+    if learnt and last.metric < SWAPPED and last.metric + SIGMAS * last.metric_se < CHANCE:
+        return _swapped(last)
+    if abs(last.metric - CHANCE) > SIGMAS * last.metric_se or case.steps < LEAST_STEPS:
+        return None
+    if (trained or 0.0) > BY_HEART:
+        return _by_heart(case, last)
     first, late = case.window(0, 0.1), case.window(0.75, 1)
     if not late.mean >= (1 - UNMOVED) * first.mean:
         return None
@@ -47,7 +52,7 @@ def judge(case: Case) -> Finding | None:
         NAME,
         "warning",
         "no preference was learnt: the training loss is where it began",
-        f"held-out accuracy {_accuracy(best)}; training loss {word(first.mean)} at first and"
+        f"held-out accuracy {_accuracy(last)}; training loss {word(first.mean)} at first and"
         f" {word(late.mean)} late in {case.steps} steps; learning rate {word(case.rate)}",
         read if fast else f"raise the learning rate to {word(FASTER * case.rate)}; or {read}",
         {} if fast else case.faster(FASTER),
@@ -65,14 +70,14 @@ def _swapped(last: Reading) -> Finding:
     )
 
 
-def _by_heart(case: Case, best: Reading) -> Finding:
+def _by_heart(case: Case, last: Reading) -> Finding:
     few = {names.NUM_TRAIN_EPOCHS: 1.0} if float(case.values[names.NUM_TRAIN_EPOCHS] or 0) > 1 else {}
     return Finding(
         NAME,
         "warning",
         "the training pairs are known by heart, and what was learnt holds on no other",
         f"{case.signals.train_exact:.0%} of the probed training pairs are right, and of held-out ones"
-        f" {_accuracy(best)} at best; {case.rows:,} training pairs",
+        f" {_accuracy(last)}; {case.rows:,} training pairs",
         "bring more pairs, or train for fewer passes; where pairs contradict one another, no number of"
         " them helps",
         few,
