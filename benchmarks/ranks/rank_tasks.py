@@ -72,9 +72,9 @@ class Task:
         measured: mean rank of each group of layers by method, in words.
     """
 
-    def __init__(self, name: str, places: Places) -> None:
+    def __init__(self, name: str, places: Places, more: Mapping[str, Any] | None = None) -> None:
         self.name = name
-        made = prepare(load_config(None, {**SETTINGS, **SOURCES[name](places)}))
+        made = prepare(load_config(None, {**SETTINGS, **SOURCES[name](places), **(more or {})}))
         self.bench = Workbench(made)
         self.base = self.bench.score_base(made.data.test, "test")
         weights = measured_weights(self.bench, MEASURED_ALLOCATIONS)
