@@ -435,7 +435,8 @@ def test_a_model_that_broke_is_not_said_to_have_swapped_pairs() -> None:
 
 def test_pairs_that_are_known_by_heart() -> None:
     flat = [0.5, 0.5, 0.52, 0.51, 0.5, 0.5, 0.49, 0.5]
-    found = diagnose(preferring(accuracy=flat, train_exact=1.0))
+    sinks = [-0.1 * number for number in range(8)]
+    found = diagnose(preferring(accuracy=flat, chosen=sinks, train_exact=1.0))
     assert found[0].name == "preference-not-learnt"
     assert "by heart" in found[0].symptom and found[0].patch == {"training.num_train_epochs": 1.0}
 

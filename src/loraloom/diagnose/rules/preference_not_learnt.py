@@ -74,7 +74,7 @@ def _by_heart(case: Case, last: Reading) -> Finding:
     few = {names.NUM_TRAIN_EPOCHS: 1.0} if float(case.values[names.NUM_TRAIN_EPOCHS] or 0) > 1 else {}
     return Finding(
         NAME,
-        "warning",
+        "fault",
         "the training pairs are known by heart, and what was learnt holds on no other",
         f"{case.signals.train_exact:.0%} of the probed training pairs are right, and of held-out ones"
         f" {_accuracy(last)}; {case.rows:,} training pairs",
