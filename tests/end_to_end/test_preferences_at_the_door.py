@@ -140,8 +140,7 @@ def test_a_plan_counts_both_sides_and_searches_the_beta(
         tmp_path / "answers.jsonl", [{"prompt": one, "completion": "the cat sleeps"} for one in PROMPTS]
     )
     answers = planned(alone)
-    assert own < answers["settings"]["training.learning_rate"]["value"] / 10
-    activations = [one["forecast"]["memory"]["activations"] for one in (document, answers)]
+    activations = [one["forecast"]["memory"]["activations_bytes"] for one in (document, answers)]
     assert activations[0] > 1.5 * activations[1]
 
 
