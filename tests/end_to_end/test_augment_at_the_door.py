@@ -50,7 +50,9 @@ def test_each_augmentation_is_compared_over_seeds_with_plain_rows(raced: Run) ->
             assert {**twin["params"], "data.augment": trial["params"]["data.augment"]} == trial["params"]
     kept = next((one["augmentation"] for one in told if one["kept"]), None)
     assert result["best"]["params"].get("data.augment") == kept
-    assert KINDS[0] in (raced.folder / "report.html").read_text()
+    page = (raced.folder / "report.html").read_text()
+    assert all(one["sentence"] in raced.answer.out for one in told)
+    assert "rows changed" in page and all(one["sentence"] in page for one in told)
 
 
 def test_train_takes_one_as_asked(world: World, loraloom: Door, tmp_path: Path) -> None:

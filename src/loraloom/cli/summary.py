@@ -58,6 +58,8 @@ def show_outcome(outcome: Outcome) -> None:
     )
     if result.verdict:
         say(console, result.verdict)
+    for one in result.augmentation:
+        say(console, f"augmentation {one['sentence']}", "  ")
     _findings(console, outcome)
     verbatim(console)
     verbatim(console, f"report   {folder.report_path}")

@@ -78,9 +78,17 @@ def changed(plain: Job, trial: str, kind: str) -> Job:
 
 def _told(log: RunLog, kind: str, gain: Gain, kept: bool, measure: str, seeds: int) -> dict[str, object]:
     """What run.json has of one augmentation; said in a note as well."""
-    log.recorder.note(
+    sentence = (
         f"{kind}: {measure} lower by {gain.mean:.3g} than on plain rows, 95% interval {gain.low:.3g} to"
         f" {gain.high:.3g}, better with {gain.probability:.0%} ({seeds} seeds each):"
         f" {'kept' if kept else 'not kept'}"
     )
-    return {"augmentation": kind, "kept": kept, "measure": measure, "seeds": seeds, "gain": asdict(gain)}
+    log.recorder.note(sentence)
+    return {
+        "augmentation": kind,
+        "kept": kept,
+        "measure": measure,
+        "seeds": seeds,
+        "gain": asdict(gain),
+        "sentence": sentence,
+    }

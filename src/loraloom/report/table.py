@@ -67,6 +67,7 @@ def columns(result: RunResult) -> list[Column]:
         Column("trial", "trial", lambda _, trial: trial.id, 0, numeric=False),
         _setting("r", "r", names.R, 1),
         *_allocations(result),
+        *_augmentations(result),
         _setting("alpha", "alpha", names.LORA_ALPHA, 5),
         _setting("targets", "targets", names.TARGET_MODULES, 6, numeric=False),
         _setting("rate", "rate", names.LEARNING_RATE, 1),
@@ -104,6 +105,13 @@ def _allocations(result: RunResult) -> list[Column]:
     if all(trial.settings.get(names.RANK_ALLOCATION, UNIFORM) == UNIFORM for trial in result.trials):
         return []
     return [_setting("allocation", "rank goes to", names.RANK_ALLOCATION, 1, numeric=False)]
+
+
+def _augmentations(result: RunResult) -> list[Column]:
+    """How training rows were changed, where they were for some candidates."""
+    if all(names.AUGMENT not in trial.params for trial in result.trials):
+        return []
+    return [_setting("augment", "rows changed", names.AUGMENT, 1, numeric=False)]
 
 
 def _by_hand(result: RunResult) -> bool:

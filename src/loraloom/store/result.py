@@ -64,8 +64,8 @@ class RunResult:
     gain: Gain | None = None
     """Of what is kept over the plan's own setting; of the nearest rival where that is the plan's own."""
     augmentation: list[Mapping[str, Any]] = field(default_factory=list[Mapping[str, Any]])
-    """Of each augmentation that was raced: its name, its gain over plain rows with the 95% interval, and
-    whether it was kept."""
+    """Of each augmentation that was raced: its name, its gain over plain rows with the 95% interval,
+    whether it was kept, and these in a sentence."""
     base_parameters: int = 0
     """Parameters of the frozen base: what the share of trainable ones is taken of. 0: unknown."""
     base_quantization: str = "none"
