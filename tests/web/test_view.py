@@ -36,7 +36,7 @@ def test_a_candidate_is_followed_from_its_start_to_its_end(run: GrowingRun) -> N
     run.score("t000", 10, 1.25)
     view.refresh()
     row = view.newer(before)["row:t000"]
-    assert ["1.250 ± 0.020", "1.25"] in row["cells"]
+    assert ("1.250 ± 0.020", "1.25") in row["cells"]
     run.end("t000", "pruned", 10, reason="place 9 of 9")
     view.refresh()
     row = view.newer(before)["row:t000"]

@@ -30,10 +30,10 @@ Figure = dict[str, Any]
 
 @dataclass
 class Curve:
-    """One measure of one candidate. All lists have the same length; `errors` and
-    `epochs` hold NaN where unknown."""
+    """One measure of one candidate. All lists have the same length, but for `errors`, which ends with
+    the last that is known; `errors` and `epochs` hold NaN where unknown."""
 
-    steps: MutableSequence[int] = field(default_factory=lambda: array("q"))
+    steps: MutableSequence[int] = field(default_factory=lambda: array("i"))
     shares: MutableSequence[float] = field(default_factory=lambda: array("d"))
     epochs: MutableSequence[float] = field(default_factory=lambda: array("d"))
     values: MutableSequence[float] = field(default_factory=lambda: array("d"))
@@ -45,7 +45,13 @@ class Curve:
         self.shares.append(share)
         self.epochs.append(epoch)
         self.values.append(value)
-        self.errors.append(error)
+        if not math.isnan(error):
+            self.errors.extend([math.nan] * (len(self.values) - 1 - len(self.errors)))
+            self.errors.append(error)
+
+    def error(self, index: int) -> float:
+        """Standard error of a point; NaN where it is not known."""
+        return self.errors[index] if index < len(self.errors) else math.nan
 
 
 @dataclass
@@ -168,7 +174,7 @@ def _measured_figure(
     for trial, curve in _in_drawing_order(result, by_trial):
         picked = [index for index, _ in thinned(curve.values, MOST_POINTS)]
         values = [curve.values[index] for index in picked]
-        texts = [with_error(curve.values[index], curve.errors[index]) for index in picked]
+        texts = [with_error(curve.values[index], curve.error(index)) for index in picked]
         symbols = _symbols(
             result, trial, [curve.steps[index] for index in picked], best_steps.get(trial.id)
         )

@@ -25,7 +25,7 @@ def joined(told: Trial | None, seen: Trial) -> Trial:
         return seen
     ended = told.status not in ("running", "waiting")
     metrics = {**seen.metrics, **told.metrics} if ended else {**told.metrics, **seen.metrics}
-    return replace(
+    now = replace(
         told,
         status=seen.status,
         reason=seen.reason if seen.reason or not ended else told.reason,
@@ -36,3 +36,4 @@ def joined(told: Trial | None, seen: Trial) -> Trial:
         settings=told.settings or seen.settings,
         planned_steps=told.planned_steps or seen.planned_steps,
     )
+    return told if now == told else now  # most have ended long ago: they are held once
