@@ -111,8 +111,13 @@ class Run:
     def require_whole(self, course: Simulated, trials: int = TRIALS) -> Counter[str]:
         """What must be true of a run that is over, whatever happened in it; how many ended how."""
         steps, scores, ends = Counter[str](), dict[str, list[int]](), Counter[str]()
+        there: set[str] = set()
         for event in self.events():
             trial = event["trial"]
+            if event["kind"] == "workers":
+                there = set(event["data"])
+            elif event["kind"] in ("trial_started", "running"):
+                assert event["data"]["worker"] in there, "it is said who trains it"
             if event["kind"] == "step":
                 steps[trial] += 1
                 assert event["step"] == steps[trial], "each step is written down once, in order"

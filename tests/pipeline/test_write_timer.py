@@ -24,13 +24,18 @@ SPACE = {"training.learning_rate": {"low": 1e-4, "high": 1e-2, "log": True}, "ad
 
 
 def written(
-    takes: float, every: float, until: float, urgent: Callable[[float], bool] = lambda _: False
+    takes: float,
+    every: float,
+    until: float,
+    urgent: Callable[[float], bool] = lambda _: False,
+    *,
+    saves: bool = False,
 ) -> list[float]:
     """The times at which is written by a timer that is asked every so often, when
     writing takes so long."""
     now = [0.0]
     times: list[float] = []
-    timer = WriteTimer(lambda: now[0])
+    timer = WriteTimer(lambda: now[0], saves=saves)
     while now[0] < until:
         timer.urgent = timer.urgent or urgent(now[0])
         if timer.due():
@@ -53,18 +58,20 @@ def test_what_was_finished_is_written_at_once() -> None:
     assert any(50 <= time < 52 for time in times)
 
 
+@pytest.mark.parametrize("saves", [False, True])
 @pytest.mark.parametrize("takes", [0.5, 5.0, 20.0])
-def test_it_never_takes_more_than_its_share(takes: float) -> None:
-    times = written(takes, every=0.5, until=3000, urgent=lambda _: True)
+def test_it_never_takes_more_than_its_share(takes: float, saves: bool) -> None:
+    times = written(takes, every=0.5, until=3000, urgent=lambda _: True, saves=saves)
     assert len(times) > 1 and (len(times) - 1) * takes / 3000 <= SHARE
 
 
-def test_two_urgent_things_in_a_row_are_both_written() -> None:
-    """What was not used of the share before serves for the second."""
-    times = written(takes=0.5, every=0.01, until=100, urgent=lambda now: 50 <= now < 50.6)
-    assert [time for time in times if 50 <= time < 50.5] and [
-        time for time in times if 50.5 <= time < 51.2
-    ]
+def test_two_urgent_things_in_a_row_are_both_written_where_the_share_is_saved_up() -> None:
+    def soon(*, saves: bool) -> int:
+        """How often is written in the moment in which two things are urgent."""
+        times = written(0.5, every=0.01, until=100, urgent=lambda now: 50 <= now < 50.6, saves=saves)
+        return sum(50 <= time < 51.2 for time in times)
+
+    assert (soon(saves=True), soon(saves=False)) == (2, 1)
 
 
 def test_what_was_urgent_does_not_put_off_the_rest() -> None:

@@ -62,7 +62,7 @@ class Pack:
         self.size = self.log.pack_size or 1
         self.idle = False
         self._expired, self._stop, self._others_idle = expired, stop, others_idle
-        self._timer = WriteTimer()
+        self._timer = WriteTimer(saves=several)
         self._scored: set[str] = set()
         self.course = self._course()
 

@@ -16,16 +16,18 @@ SHARE = 0.05
 @dataclass
 class WriteTimer:
     """Has a file written where something `urgent` happened and every `EVERY_SECONDS`, but never for more
-    than `SHARE` of the time. What is left of that share serves later, for as long as `EVERY_SECONDS`, so
-    that two urgent things in a row are both written.
+    than `SHARE` of the time.
 
     Attributes:
         clock: seconds that only go forwards.
         part: of `SHARE` that is allowed.
+        saves: what is left of that share serves later, up to that of `EVERY_SECONDS`: two urgent things
+            in a row are both written.
     """
 
     clock: Callable[[], float] = time.monotonic
     part: float = 1.0
+    saves: bool = False
     urgent: bool = True
     """Whether something happened that would be a pity to do again."""
     _whole: float | None = None
@@ -50,7 +52,8 @@ class WriteTimer:
         ended = self.clock()
         cost = ended - began
         share = self.part * SHARE
-        self._debt = max(self._owed(began), -share * EVERY_SECONDS) + (1 - share) * cost
+        least = -share * EVERY_SECONDS if self.saves else 0.0
+        self._debt = max(self._owed(began), least) + (1 - share) * cost
         self._last, self.urgent = ended, False
         if whole:
             self._whole = ended
