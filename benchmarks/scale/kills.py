@@ -1,6 +1,6 @@
 """SIGKILL at random moments: whether anything of a search is lost, and how much of it is done again.
 
-    python benchmarks/scale/kills.py           # twelve stories, a quarter of an hour or more; writes kills.json
+    python benchmarks/scale/kills.py           # twelve stories, a quarter of an hour; writes kills.json
     python benchmarks/scale/kills.py --stories 3 --first 12 --drivers 0.8    # more, the driver mostly
     python benchmarks/scale/kills.py --ray 1   # one more on a Ray cluster of two nodes of this machine
     python benchmarks/scale/kills.py --show    # the committed result
