@@ -7,6 +7,7 @@ and beta, and share the reference.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from contextlib import nullcontext
 from itertools import groupby
@@ -26,6 +27,9 @@ from loraloom.lora.packed import PackedModel
 from loraloom.lora.transfer import send
 from loraloom.records import Task
 
+ROUNDING = 8
+"""Sums of log-probabilities that are equal but for the way in which they were added differ by a few
+times the precision of their numbers."""
 REFERENCE_TOLERANCE = {
     torch.float64: 1e-6,
     torch.float32: 1e-3,
@@ -76,6 +80,8 @@ class PreferenceObjective(CausalObjective):
     ) -> None:
         super().__init__(model)
         self.packed = packed
+        # Of two answers, all alike: a loss that stays far above is no choice that is still to be learnt.
+        self.chance = math.log(2)
         self.held_to_base = reference is None
         self.by_likelihood = by_likelihood
         self.reference = ReferenceLogps(
@@ -137,7 +143,7 @@ class PreferenceObjective(CausalObjective):
         return RowLosses(
             torch.cat(losses) if losses else torch.zeros_like(chosen.logp.detach()),
             torch.ones_like(chosen.tokens),
-            (1 + difference.detach().sign()) / 2,
+            _right(difference, chosen.logp.abs() + rejected.logp.abs()),
             answers=_columns(chosen, rejected),
         )
 
@@ -146,13 +152,21 @@ class PreferenceObjective(CausalObjective):
             kto(_every(sides, place), good[place], terms[0].kl, terms[0].spec)
             for place, terms in _groups(batch.terms)
         ]
-        right = torch.where(good, 1.0, -1.0) * sides.ratio.detach().sign()
+        right = _right(torch.where(good, sides.ratio, -sides.ratio), sides.logp.abs())
         return RowLosses(
             torch.cat(losses) if losses else torch.zeros_like(sides.logp.detach()),
             torch.ones_like(sides.tokens),
-            ((1 + right) / 2).to(sides.tokens.dtype),
+            right,
             answers=_columns(_kept(sides, good), _kept(sides, ~good)),
         )
+
+
+def _right(difference: Tensor, size: Tensor) -> Tensor:
+    """1 where a difference is above 0, 0 below, and a half where it is no more than rounding leaves of
+    numbers of this size: a candidate that has not moved yet prefers nothing."""
+    nothing = ROUNDING * torch.finfo(size.dtype).eps * size
+    told = torch.where(difference.abs() > nothing, difference, torch.zeros_like(difference))
+    return (1 + told.detach().sign()) / 2
 
 
 def _groups(terms: Sequence[Term]) -> list[tuple[slice, list[Term]]]:

@@ -17,11 +17,6 @@ from torch.nn import functional as F
 
 from loraloom.records import PreferenceLoss, PreferenceSpec
 
-REFERENCE_FREE: frozenset[PreferenceLoss] = frozenset(("orpo", "simpo", "sft"))
-"""Losses in which no reference stands."""
-UNPAIRED: frozenset[PreferenceLoss] = frozenset(("kto",))
-"""Losses of answers that are judged one by one."""
-
 
 @dataclass(frozen=True)
 class Answers:

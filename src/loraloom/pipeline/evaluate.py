@@ -107,7 +107,7 @@ def evaluate(
     if formed is None:
         objective = objective_for(data.task, base.model)
     else:
-        objective = held_against(base, config, folder, data)
+        objective = held_against(base, config, folder, data, formed)
     model = base.model.eval() if folder is None else load_peft(folder, base.model).get_base_model()
     require_embeddings(model, [max(map(int, row.input_ids), default=0) for row in sides_of(data.train)])
     metric, _ = deciding_metric("auto", data.task)

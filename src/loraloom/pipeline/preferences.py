@@ -23,7 +23,7 @@ from loraloom.lora.untrusted_adapter import adapter_folder
 from loraloom.pipeline.beside import run_around
 from loraloom.pipeline.initial_adapter import fingerprint_of
 from loraloom.pipeline.prepare import Prepared
-from loraloom.plan.preference import is_reference_free
+from loraloom.plan.preference import has_no_reference, is_reference_free
 from loraloom.plan.rules.reference import BASE
 from loraloom.records import PreferenceSpec
 from loraloom.train.resume import params_of_plain
@@ -86,7 +86,9 @@ def spec_of(config: Config, folder: Path | None, data: Encoded) -> PreferenceSpe
     return PreferenceSpec(**usual)
 
 
-def held_against(base: Base, config: Config, folder: Path | None, data: Encoded) -> PreferenceObjective:
+def held_against(
+    base: Base, config: Config, folder: Path | None, data: Encoded, spec: PreferenceSpec
+) -> PreferenceObjective:
     """The objective by which a saved adapter is scored, against what it was trained against. To be
     called before the adapter is loaded over the base."""
     place = config.preference.reference
@@ -97,7 +99,12 @@ def held_against(base: Base, config: Config, folder: Path | None, data: Encoded)
         copy = share_copy(base.model, own_biases=True)
         reference = load_peft(adapter_folder(place), copy).get_base_model()
     objective = PreferenceObjective(
-        base.model, None, pad_id=base.pad_id, token_budget=TOKENS_A_PASS, reference=reference
+        base.model,
+        None,
+        pad_id=base.pad_id,
+        token_budget=TOKENS_A_PASS,
+        reference=reference,
+        by_likelihood=has_no_reference(spec.loss_type),
     )
     if reference is not None:
         objective.reference.of(sides_of(data.train))

@@ -105,7 +105,12 @@ def _searched(case: Case) -> Mapping[str, Any]:
 
 def is_reference_free(case: Case) -> bool:
     """Whether no candidate's loss has a reference in it."""
-    return all(loss in ("orpo", "simpo") for loss_type in _choices(case) for loss in loss_type)
+    return all(has_no_reference(loss_type) for loss_type in _choices(case))
+
+
+def has_no_reference(loss_type: Sequence[str]) -> bool:
+    """Whether a loss is formed of the candidate's own likelihoods alone."""
+    return all(loss in ("orpo", "simpo") for loss in loss_type)
 
 
 def _shown(loss_type: Sequence[str]) -> str:
