@@ -4,6 +4,7 @@ where they do not suit."""
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -53,6 +54,24 @@ def test_each_augmentation_is_compared_over_seeds_with_plain_rows(raced: Run) ->
     page = (raced.folder / "report.html").read_text()
     assert all(one["sentence"] in raced.answer.out for one in told)
     assert "rows changed" in page and all(one["sentence"] in page for one in told)
+
+
+def test_a_race_that_is_stopped_goes_on_as_if_nothing_had_happened(
+    world: World, loraloom: Door, stopping: Callable[[int | None], None], tmp_path: Path
+) -> None:
+    few = ["--set", "data.augment=[typing, casing]", "--max-steps", 4, "--trials", 2]
+    few += ["--max-packed", 1, "--set", "search.seeds_for_finalists=1"]
+    words = ["tune", *words_of(world, tmp_path), *few, "--name"]
+    whole = loraloom(*words, "whole", "--json").json()
+    # The search takes 8 ticks, so that the tenth is one of the race, which has 12.
+    stopping(10)
+    assert loraloom(*words, "cut").code == 130
+    stopping(None)
+    ended = loraloom(*words, "cut", "--json").json()
+    assert ended["augmentation"] == whole["augmentation"] != []
+    assert ended["best"]["id"] == whole["best"]["id"]
+    twice = [note for note in ended["notes"] if note.startswith("typing: ")]
+    assert len(twice) == 1
 
 
 def test_train_takes_one_as_asked(world: World, loraloom: Door, tmp_path: Path) -> None:
