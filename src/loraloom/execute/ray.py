@@ -268,7 +268,6 @@ class RayWorkers:
         self._cluster.close()
 
     # -- hearing
-    # ------------------------------------------------------------------------------------------------
 
     def _listen(self, seconds: float) -> None:
         """Hear what comes first, if anything does."""
@@ -325,7 +324,6 @@ class RayWorkers:
         )
 
     # -- coming and going
-    # ---------------------------------------------------------------------------------------
 
     def _look_after(self) -> None:
         """Ask for workers that are missing; give up those that do not come."""
