@@ -104,6 +104,7 @@ class ExecutorContract:
 
     def test_who_is_there_is_told_without_orders(self, turn: One) -> None:
         assert not turn().seats and isinstance(turn.executor.place_of(turn.name), str)
+        assert turn.executor.place_of("one that is gone") == ""
         report = turn(self.joined("a"), self.joined("b"))
         assert list(report.seats) == ["a", "b"] and report.worker == turn.name
         assert report.seats["a"].planned_steps == STEPS and not report.seats["a"].finished

@@ -44,7 +44,8 @@ class Executor(Protocol):
         ...
 
     def place_of(self, worker: str) -> str:
-        """Where one of `workers` works, for people; empty where there is only one place."""
+        """Where a worker works, for people; empty where there is only one place, and for one that is
+        gone, whether `next` has told so or not."""
         ...
 
     def send(self, worker: str, orders: Sequence[Order]) -> None:

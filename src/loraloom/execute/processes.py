@@ -165,7 +165,7 @@ class Processes:
         return [name for name, process in self._alive.items() if process.joined]
 
     def place_of(self, worker: str) -> str:
-        return self._alive[worker].place.words
+        return self._alive[worker].place.words if worker in self._alive else ""
 
     def processes(self) -> Mapping[str, int]:
         """Number of each worker's process, of those on their way too."""

@@ -237,7 +237,7 @@ class RayWorkers:
         return [name for name, hand in self._hands.items() if hand.working]
 
     def place_of(self, worker: str) -> str:
-        return self._hands[worker].machine
+        return self._hands[worker].machine if worker in self._hands else ""
 
     def send(self, worker: str, orders: Sequence[Order]) -> None:
         hand = self._hands.pop(worker, None)
