@@ -142,10 +142,10 @@ def replayed(world: World, rows: Path) -> Run:
     """A search over how much is replayed of another task, whose classes the head has too."""
     answer = call(
         *("tune", "--model", world.bert, "--data", rows / "own.jsonl", "--validation", 0.2),
-        *("--trials", 3, "--max-steps", 4, "--batch-size", 10),
+        *("--trials", 3, "--max-steps", 4, "--batch-size", 10, "--no-act"),
         *("--output-dir", rows / "runs", "--name", "replayed"),
         *("--set", f"data.replay={rows / 'other.jsonl'}", "--set", "search.seeds_for_finalists=1"),
-        *("--set", "search.space={data.replay_share: [0, 0.2, 0.5]}"),
+        *("--set", "search.space={data.replay_share: [0, 0.2, 0.5]}", "--set", "search.pruner=none"),
     )
     assert answer.code == 0, answer.err
     return Run(answer, rows / "runs" / "replayed")

@@ -138,3 +138,12 @@ def test_without_a_winner_it_says_how_far_the_run_came(status: str, title: str) 
     )
     assert said.title == title
     assert [(fact.label, fact.value) for fact in said.facts] == [("diverged", "2"), ("failed", "1")]
+
+
+def test_the_score_of_each_source_stands_beside_that_of_all() -> None:
+    of_parts = {"validation_loss/chat": 1.2, "validation_loss/chat_se": 0.1, "validation_loss/code": 1.9}
+    one = trial("t000", metrics={"validation_loss": 1.5, "validation_loss_se": 0.1, **of_parts})
+    facts = {fact.label: fact.value for fact in headline(result_of(one, best="t000")).facts}
+    assert facts["on chat"].startswith("1.2")
+    assert facts["on code"].startswith("1.9")
+    assert not any(label.endswith("_se") for label in facts)

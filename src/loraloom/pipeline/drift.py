@@ -67,7 +67,7 @@ def measure_drift(bench: Workbench, log: RunLog, winner: str) -> None:
 
 def _drift(bench: Workbench, log: RunLog, winner: str, prompts: Sequence[Ids]) -> Score:
     base, seed = bench.base, bench.prepared.config.training.seed
-    initial = as_saved(bench.prepared.plan, log.folder)
+    initial = as_saved(bench.prepared.plan, log.folder.path)
 
     def model(folder: Any) -> Any:
         return load_peft(folder, share_copy(base.model, own_biases=True))

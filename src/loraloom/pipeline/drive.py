@@ -94,7 +94,7 @@ class Driver:
 
     def score_initial(self) -> Score | None:
         """The adapter that candidates begin with, on validation; None where they begin at the base."""
-        initial = as_saved(self.log.prepared.plan, self.log.folder)
+        initial = as_saved(self.log.prepared.plan, self.log.folder.path)
         return self.ask([ScoreSaved("validation", initial)])[0].scores[INITIAL] if initial else None
 
     def run(self, source: Source) -> None:

@@ -3,7 +3,7 @@ the worker's side of a run."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -11,11 +11,12 @@ import numpy as np
 
 from loraloom.config import names
 from loraloom.data.encode import Encoded
-from loraloom.data.rows import sides_of
+from loraloom.data.rows import Row, sides_of
 from loraloom.diagnose.case import Case
 from loraloom.diagnose.order import diagnose
 from loraloom.evals.scoring import RowSums, score_of
 from loraloom.lora.targets import NO_TARGETS
+from loraloom.pipeline.initial_adapter import as_saved
 from loraloom.pipeline.prepare import Prepared
 from loraloom.pipeline.workbench import Workbench
 from loraloom.plan.rules import RULES
@@ -108,19 +109,28 @@ class Examiner:
         seat.signals.train_exact = exact_share(self.bench.sums(rows, [seat.id])[seat.id])
 
     def _probe_retained(self, seat: Seat) -> Score | None:
-        """The best checkpoint on the rows to retain, its loss against the bare base's."""
+        """The best checkpoint on the rows to retain, its loss against what training began with."""
         rows = self.bench.prepared.retain
         if not rows:
             return None
         if seat.best_weights is not None:
             seat.adapter.restore(seat.best_weights)
         objective = self.bench.objective
-        if self._retained_base is None:
-            self._retained_base = score_of(self.bench.sums(rows, [])[""], "retain", objective, "loss")
         now = score_of(self.bench.sums(rows, [seat.id])[seat.id], "retain", objective, "loss")
+        if self._retained_base is None:
+            self._retained_base = self._retained_before(rows)
         change = paired_difference(now, self._retained_base)
         seat.signals.retain_change = (change.mean, change.se)
         return Score(now.split, now.metrics)
+
+    def _retained_before(self, rows: Sequence[Row]) -> Score:
+        """What every candidate begins with on the rows to retain: the adapter that the run begins with,
+        where there is one, else the bare base."""
+        bench = self.bench
+        initial = as_saved(bench.prepared.plan, bench.trainer.shelf.run_folder)
+        with bench.seated(initial):
+            sums = bench.sums(rows, [made.id for made, _ in initial])
+        return score_of(next(iter(sums.values())), "retain", bench.objective, "loss")
 
 
 def exact_share(sums: RowSums) -> float:

@@ -111,10 +111,14 @@ def keep_copy(initial: InitialAdapter, folder: RunFolder) -> None:
             shutil.copyfile(initial.folder / name, target / name)
 
 
-def as_saved(plan: Plan, folder: RunFolder) -> list[tuple[Candidate, Path]]:
+def as_saved(plan: Plan, folder: Path) -> list[tuple[Candidate, Path]]:
     """The initial adapter of a run as one that was saved, to be scored as it is; empty where there is
-    none."""
+    none.
+
+    Args:
+        folder: of the run.
+    """
     if plan.facts.initial is None:
         return []
     made = candidate(plan, TRIAL, {})
-    return [(replace(made, start=None), folder.path / FOLDER)]
+    return [(replace(made, start=None), folder / FOLDER)]

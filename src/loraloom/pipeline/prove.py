@@ -71,7 +71,7 @@ def prove(bench: Workbench, log: RunLog, winner: str, default: str) -> None:
         compared = [
             records[trial] for trial in dict.fromkeys((winner, default)) if records[trial].trial.adapter
         ]
-        initial = as_saved(log.prepared.plan, log.folder)
+        initial = as_saved(log.prepared.plan, log.folder.path)
         scores = bench.score_saved([*saved(log, compared), *initial], rows, split)
         before = scores.pop(INITIAL, base)
         if initial:

@@ -91,6 +91,7 @@ def headline(result: RunResult) -> Headline:
         ),
         *_against_initial(result, best, metric),
         _fact("against the bare base", result, base, result.baseline, metric),
+        *_by_source(best, metric),
         *_drift(result, best),
         _fact("against the plan's own setting", result, own, default.metrics if default else {}, metric),
         Fact(
@@ -237,11 +238,22 @@ def _against_initial(result: RunResult, best: Trial, metric: str) -> list[Fact]:
     return [_fact(f"against {result.initial['adapter']}", result, found, before, metric)]
 
 
+def _by_source(best: Trial, metric: str) -> list[Fact]:
+    """The same on the rows of each source, where several are mixed."""
+    start = f"{metric}/"
+    names = [name for name in best.metrics if name.startswith(start) and not name.endswith("_se")]
+    return [
+        Fact(f"on {name.removeprefix(start)}", with_error(*_score(best.metrics, name)), "its rows alone")
+        for name in names
+    ]
+
+
 def _drift(result: RunResult, best: Trial) -> list[Fact]:
     """What it cost elsewhere: rows to retain, and what it writes beside what it wrote before."""
     before = result.initial.get("adapter", "the bare base")
     named = (
-        ("retain_change", "rise of the loss on the rows to retain", "nats a token, over the bare base"),
+        ("retain_change", "rise of the loss on the rows to retain", f"nats, over {before}"),
+        ("retain_accuracy", "right on the rows to retain", ""),
         ("written_kl", "drift", f"nats a token from {before}, on what it writes"),
         ("written_length_ratio", "length of what it writes", f"times that of {before}"),
     )

@@ -22,8 +22,8 @@ def judge(case: Case) -> Finding | None:
         NAME,
         "warning",
         "the model forgets what it could do before",
-        f"loss on the rows of data.retain is {word(change.mean)} +- {word(change.se)} nats above the"
-        " bare base's",
+        f"loss on the rows to retain is {word(change.mean)} +- {word(change.se)} nats above"
+        " what training began with",
         "lower the learning rate, replay such rows (data.replay), or apply the adapter at 0.5 to"
         " 0.8 of its scale",
         patch,
