@@ -85,12 +85,14 @@ def test_a_bare_base_is_scored_up_to_its_last_position(
 def test_an_adapter_is_scored_on_rows_cut_as_its_run_cut_them(
     asked: list[str], bases: dict[str, Path], labelled: str, loraloom: Door, tmp_path: Path
 ) -> None:
+    rows = [json.loads(line) for line in Path(labelled).read_text().splitlines()]
+    turned = [{**row, "text": " ".join(reversed(row["text"].split()))} for row in rows]
     run = loraloom(
         "train",
         "--model",
         bases["roberta"],
         "--data",
-        labelled,
+        write_rows(tmp_path / "turned.jsonl", turned),
         "--max-steps",
         "2",
         "--output-dir",
