@@ -7,7 +7,7 @@ import random
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 from loraloom.config import names
 from loraloom.config.choices import MEASURED_ALLOCATIONS
@@ -46,8 +46,7 @@ class Places:
     work: Path
 
 
-@dataclass(frozen=True)
-class Asked:
+class Asked(NamedTuple):
     """One training."""
 
     method: str
@@ -72,9 +71,9 @@ class Task:
         measured: mean rank of each group of layers by method, in words.
     """
 
-    def __init__(self, name: str, places: Places, more: Mapping[str, Any] | None = None) -> None:
+    def __init__(self, name: str, places: Places) -> None:
         self.name = name
-        made = prepare(load_config(None, {**SETTINGS, **SOURCES[name](places), **(more or {})}))
+        made = prepare(load_config(None, {**SETTINGS, **SOURCES[name](places)}))
         self.bench = Workbench(made)
         self.base = self.bench.score_base(made.data.test, "test")
         weights = measured_weights(self.bench, MEASURED_ALLOCATIONS)

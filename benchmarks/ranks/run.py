@@ -3,7 +3,6 @@ at its own tuned rate, on four small tasks with five seeds.
 
     python benchmarks/ranks/run.py                   # about 10 minutes of one core; writes result.json
     python benchmarks/ranks/run.py --task intents    # one task anew; the others stay
-    python benchmarks/ranks/run.py --checks          # of the gains on intents: rate, more steps
     python benchmarks/ranks/run.py --show            # the tables of the committed result
 
 README.md says what is measured and how to read it.
@@ -17,14 +16,13 @@ import math
 import sys
 import tempfile
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 from rank_tasks import FACTORS, METHODS, SOURCES, Asked, Places, Task, Trained
 
-from loraloom.config import names
 from loraloom.facts.device import environment
 from loraloom.search.compare import mean_cost, seeds_difference
 
@@ -33,30 +31,43 @@ RESULT = HERE / "result.json"
 SEEDS = 5
 ERRORS = 2.0
 """Standard errors by which an allocation has to gain before it is advised."""
-LONGER = 160
-"""Steps, four times as many: a gain of 40 may be one of speed."""
 
 
-def measured(task: Task, methods: Sequence[str] = METHODS) -> dict[str, Any]:
-    """One task: the rate of each method on validation with a seed of its own, then fresh seeds at it."""
+def measured(task: Task, tuning_seeds: int) -> dict[str, Any]:
+    """One task: the rate of each method on validation with seeds of its own, then fresh seeds at it."""
     began = time.process_time()
     tuning = task.train(
-        [Asked(method, factor, SEEDS) for method in methods for factor in FACTORS], "validation"
+        [
+            Asked(method, factor, SEEDS + seed)
+            for method in METHODS
+            for factor in FACTORS
+            for seed in range(tuning_seeds)
+        ],
+        "validation",
     )
     tried = {
-        method: {one.asked.factor: loss(one) for one in tuning if one.asked.method == method}
-        for method in methods
+        method: {
+            factor: sum(loss(one) for one in tuning if one.asked[:2] == (method, factor)) / tuning_seeds
+            for factor in FACTORS
+        }
+        for method in METHODS
     }
     factors = {method: min(losses, key=losses.__getitem__) for method, losses in tried.items()}
     trained = task.train(
-        [Asked(method, factors[method], seed) for method in methods for seed in range(SEEDS)], "test"
+        [Asked(method, factors[method], seed) for method in METHODS for seed in range(SEEDS)], "test"
     )
-    by_method = {method: [one for one in trained if one.asked.method == method] for method in methods}
+    by_method = {method: [one for one in trained if one.asked.method == method] for method in METHODS}
+    others = {
+        factor: task.train([Asked("uniform", factor, seed) for seed in range(SEEDS)], "test")
+        for factor in FACTORS
+        if factor != factors["uniform"]
+    }
     base = mean_cost(task.base)
     learnt = base - sum(loss(one) for one in by_method["uniform"]) / SEEDS
     return {
         "base_loss": base,
         "learnt": learnt,
+        "tuning_seeds": tuning_seeds,
         "test_rows": len(task.base.costs),
         "methods": {
             method: {
@@ -66,6 +77,9 @@ def measured(task: Task, methods: Sequence[str] = METHODS) -> dict[str, Any]:
                 **line(trained, by_method["uniform"], learnt),
             }
             for method, trained in by_method.items()
+        },
+        "uniform_at": {
+            factor: line(trained, by_method["uniform"], learnt) for factor, trained in others.items()
         },
         "core_seconds": time.process_time() - began,
     }
@@ -130,26 +144,14 @@ def show(result: Mapping[str, Any]) -> None:
         whole = result["together"][method]
         cells = [gain_text(one) for one in (*lines, whole)]
         print(f"| {method} | {' | '.join(cells)} | {whole['verdict']} |")
-    if "checks" in result:
-        show_checks(result["checks"])
-
-
-def show_checks(found: Mapping[str, Any]) -> None:
-    """What came of the gains on the first task."""
-    print("\n| uniform at | gain over its own rate |\n| --- | --- |")
-    for factor, one in found["uniform_at"].items():
-        print(f"| {factor} times the plan's | {gain_text(one)} |")
-    print(f"\n| in {LONGER} steps | at | gain | |\n| --- | --- | --- | --- |")
-    for method, one in found.get("longer", {}).get("methods", {}).items():
-        if "share" in one:
-            said = verdict(one["share"], one["share_se"])
-            print(f"| {method} | {one['factor']:g} times the plan's | {gain_text(one)} | {said} |")
+    print("\nuniform at other rates than its own:")
+    for name, task in result["tasks"].items():
+        for factor, one in task.get("uniform_at", {}).items():
+            print(f"- {name}, {float(factor):g} times the plan's: {gain_text(one)}")
 
 
 def gain_text(one: Mapping[str, Any]) -> str:
     """ "+18.1% ± 17.2%": a share and two standard errors."""
-    if "share" not in one:
-        return "–"
     return f"{one['share']:+.1%} ± {ERRORS * one['share_se']:.1%}"
 
 
@@ -157,7 +159,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
     shared = HERE.parents[2] / "shared"
     parser.add_argument("--task", action="append", choices=list(SOURCES))
-    parser.add_argument("--checks", action="store_true")
+    parser.add_argument("--tuning-seeds", type=int, default=3)
     parser.add_argument("--show", action="store_true")
     parser.add_argument("--data", type=Path, default=shared / "data")
     parser.add_argument("--models", type=Path, default=shared / "models")
@@ -173,14 +175,10 @@ def main() -> int:
     import torch
 
     torch.set_num_threads(1)
-    if asked.checks:
-        for part in checks(result["tasks"], asked):
-            result["checks"] = {**result.get("checks", {}), **part}
-            RESULT.write_text(json.dumps(result, indent=1) + "\n")
-    for name in [] if asked.checks else asked.task or list(SOURCES):
+    for name in asked.task or list(SOURCES):
         with tempfile.TemporaryDirectory(prefix="ranks-") as work:
             task = Task(name, Places(asked.models, asked.data, Path(work)))
-            tasks = {**result["tasks"], name: measured(task)}
+            tasks = {**result["tasks"], name: measured(task, asked.tuning_seeds)}
         result |= {
             "at": datetime.now(UTC).isoformat(timespec="seconds"),
             "environment": environment("float32"),
@@ -191,31 +189,6 @@ def main() -> int:
         print(f"{name}: {result['tasks'][name]['core_seconds']:.0f} core seconds", flush=True)
     show(result)
     return 0
-
-
-def checks(tasks: Mapping[str, Any], asked: argparse.Namespace) -> Iterator[dict[str, Any]]:
-    """What gains on the first task: is it the rate that one seed chose, and does it last?"""
-    first = next(iter(SOURCES))
-    methods = tasks[first]["methods"]
-    gaining = [
-        method
-        for method, one in methods.items()
-        if method != "uniform" and verdict(one["share"], one["share_se"]) == "gains"
-    ]
-    with tempfile.TemporaryDirectory(prefix="ranks-") as work:
-        places = Places(asked.models, asked.data, Path(work))
-        task = Task(first, places)
-        own = methods["uniform"]["factor"]
-        at_rate = {
-            factor: task.train([Asked("uniform", factor, seed) for seed in range(SEEDS)], "test")
-            for factor in FACTORS
-        }
-        learnt = tasks[first]["learnt"]
-        yield {
-            "uniform_at": {factor: line(one, at_rate[own], learnt) for factor, one in at_rate.items()}
-        }
-        task = Task(first, places, {names.MAX_STEPS: LONGER})
-        yield {"longer": measured(task, ["uniform", *gaining])}
 
 
 if __name__ == "__main__":
