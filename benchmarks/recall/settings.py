@@ -1,10 +1,10 @@
 """What the preset for events stands on: seven settings of a memory learn the same things in one pack.
 
-    python benchmarks/recall/settings.py             # 15 minutes of one core; writes settings.json
+    python benchmarks/recall/settings.py             # 10 minutes of one core; writes settings.json
     python benchmarks/recall/settings.py --seeds 0   # one of two; those of others stay
     python benchmarks/recall/settings.py --show      # the table of the committed result
 
-Each setting is the preset's with one value changed. All see the same rows in the same order: fifty
+Each setting is the preset's with one value changed. All see the same rows in the same order: twenty
 items of `recall.workload`, one wake of the steps that the recipe gives, no sleep.
 """
 
@@ -39,7 +39,7 @@ from loraloom.records import Candidate
 HERE = Path(__file__).resolve().parent
 SHARED = Path(os.environ.get("LORALOOM_SHARED") or HERE.parents[2] / "shared")
 RESULT = HERE / "settings.json"
-ITEMS, SEEDS = 50, (0, 1)
+ITEMS, SEEDS = 20, (0, 1)
 SHOWN = ("verbatim", "near", "not_known", "base_known")
 
 

@@ -37,7 +37,7 @@ from loraloom.recall.recipe import RECIPE
 from loraloom.recall.state import Entry
 from loraloom.recall.verdict import Result
 
-PUSHED_STEPS, KEPT_STEPS = 8, 12
+PUSHED_STEPS, KEPT_STEPS = 8, 24
 """Steps that push the answer away, and steps after them that only rehearse the others."""
 KEEP = Mix(
     new=0,
