@@ -183,7 +183,7 @@ class RunLog:
         limits = [s for s in (parse_seconds(asked.limits.time), asked.search.budget) if s]
         return bool(limits) and time.monotonic() > self._began + min(limits)
 
-    def measured(self, base: Score, initial: Score | None) -> None:
+    def measured(self, base: Score, initial: Score | None = None) -> None:
         """The bare base was scored on validation, and the adapter that candidates begin with."""
         self.base_score = initial or base
         self.result.baseline = named(base)
