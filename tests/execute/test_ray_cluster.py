@@ -94,6 +94,16 @@ class Search:
     def notes(self) -> str:
         return "\n".join(one["data"]["text"] for one in self.events() if one["kind"] == "note")
 
+    def taken_over(self) -> set[str]:
+        """Candidates that went on with another worker than the one that had begun them."""
+        events = self.events()
+        began = {one["trial"]: one["data"]["worker"] for one in events if one["kind"] == "trial_started"}
+        return {
+            one["trial"]
+            for one in events
+            if one["kind"] == "running" and one["data"]["worker"] != began[one["trial"]]
+        }
+
     def wait_for(self, driver: subprocess.Popen[str], what: Callable[[], bool]) -> None:
         """Until something has happened in the run that is under way."""
         until = time.monotonic() + PATIENCE_SECONDS
@@ -204,8 +214,12 @@ def test_a_killed_node_is_lost_and_another_is_used(nodes: Nodes, home: Path, alo
         search.wait_for(driver, search.trains())
         kill()
         search.wait_for(driver, lambda: "is lost: Actor" in search.notes())
+        search.wait_for(driver, lambda: len(workers()) == 1)
+        (left,) = workers()
+        left.suspend()  # else it may be through before a new one is there
         with nodes.another():
-            search.wait_for(driver, lambda: len(workers()) == 2)
+            search.wait_for(driver, lambda: bool(search.taken_over()))
+            left.resume()
             ended(driver)
     search.require_whole()
     search.require_same_adapters(alone)
