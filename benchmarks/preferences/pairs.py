@@ -13,6 +13,7 @@ Pair = dict[str, str]
 
 ASKED = "What does this ask for: {text}"
 WORDS = re.compile(r"(?<=[a-z])(?=[A-Z])")
+SENTENCE = re.compile(r"(?<=[.!?])\s+")
 MARKED = re.compile(r"<<[^>]*>>")
 
 
@@ -47,6 +48,20 @@ def solutions(shared: Path, count: int, seed: int) -> list[Pair]:
     numbers = list(range(len(rows)))
     random.Random(seed).shuffle(numbers)
     return [pair(rows[n]["question"], texts[n], texts[beside[n]]) for n in numbers[:count]]
+
+
+def stories(shared: Path, count: int, seed: int) -> list[Pair]:
+    """How a story begins, and how it goes on against how another one does. The base has learnt to
+    write such stories."""
+    rows = rows_of(shared / "data" / "tinystories" / "stories_cased.jsonl")
+    told = [SENTENCE.split(row["text"].replace("\n", " ").strip())[:4] for row in rows]
+    told = [one for one in told if len(one) == 4]
+    random.Random(seed).shuffle(told)
+    ends = [" ".join(one[2:]) for one in told[: count + 1]]
+    return [
+        pair(f"Go on with this story: {' '.join(told[n][:2])}", ends[n], ends[n + 1])
+        for n in range(min(count, len(ends) - 1))
+    ]
 
 
 def spoken(label: str) -> str:

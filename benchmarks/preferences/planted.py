@@ -45,6 +45,9 @@ class Planted:
 BETA, EPOCHS = "preference.beta", "training.num_train_epochs"
 NOT_LEARNT, FALLING = "preference-not-learnt", "chosen-falling"
 SMALL_BETA, LONGER = "beta-too-small", "length-hacking"
+IPO = {"preference.loss_type": ["ipo"]}
+HINGE = {"preference.loss_type": ["hinge"]}
+ROBUST = {"preference.loss_type": ["robust"], "preference.label_smoothing": 0.1}
 CASES = (
     Planted("training sides swapped", (NOT_LEARNT,), "intents swapped in training", {EPOCHS: 2}),
     Planted("held-out sides swapped", (NOT_LEARNT,), "intents swapped in validation", {EPOCHS: 2}),
@@ -64,13 +67,45 @@ CASES = (
     Planted("healthy, ipo", (), values={"preference.loss_type": ["ipo"]}),
     Planted("healthy, solutions", (), "solutions", times={RATE: 0.5}),
 )
+FRESH = (
+    Planted("stories, training sides swapped", (NOT_LEARNT,), "stories swapped in training"),
+    Planted("stories, held-out sides swapped", (NOT_LEARNT,), "stories swapped in validation"),
+    Planted("solutions, sides at random", (NOT_LEARNT,), "solutions at random"),
+    Planted("stories, few by heart", (NOT_LEARNT,), "few stories at random", {EPOCHS: 40}),
+    Planted("rate / 300", (NOT_LEARNT, "rate-too-low"), "other intents", times={RATE: 1 / 300}),
+    Planted("rate / 50, hinge", (NOT_LEARNT, "rate-too-low"), "other intents", HINGE, {RATE: 0.02}),
+    Planted("stories, rate x 20", (FALLING, "rate-too-high", "diverged"), "stories", times={RATE: 20}),
+    Planted("rate x 8, ipo", (FALLING, "rate-too-high", "diverged"), "other intents", IPO, {RATE: 8}),
+    Planted("stories, beta 0.002", (SMALL_BETA,), "stories", {BETA: 0.002, EPOCHS: 3}),
+    Planted("solutions, chosen padded", (LONGER,), "padded solutions", {EPOCHS: 2}),
+    Planted("healthy, stories", (), "stories"),
+    Planted("healthy, other intents", (), "other intents", {"training.seed": 7}),
+    Planted("healthy, hinge", (), "other intents", HINGE),
+    Planted("healthy, solutions, beta 0.3", (), "other solutions", {BETA: 0.3}, {RATE: 0.5}),
+    Planted("healthy, robust", (), "other intents", ROBUST),
+)
+"""What none of the rules' thresholds was set by: other data, seeds and sizes of the fault than in
+`CASES`, which were looked at."""
 
 
 def tables(shared: Path, work: Path) -> dict[str, Values]:
     """Files of each data set, by name, as keys of a request."""
     intents = pairs.intents(shared, "train", TRAIN, 0), pairs.intents(shared, "validate", HELD_OUT, 1)
     whole = pairs.solutions(shared, sum(LONG), 0)
+    others = pairs.intents(shared, "train", TRAIN, 5), pairs.intents(shared, "validate", HELD_OUT, 6)
+    told = pairs.stories(shared, TRAIN + HELD_OUT, 0)
+    stories = told[:TRAIN], told[TRAIN:]
+    more = pairs.solutions(shared, sum(LONG), 3)
+    solutions = more[: LONG[0]], more[LONG[0] :]
     found = {
+        "other intents": others,
+        "other solutions": solutions,
+        "solutions at random": tuple(at_random(rows, number) for number, rows in enumerate(solutions)),
+        "padded solutions": tuple(padded(rows, number) for number, rows in enumerate(solutions)),
+        "stories": stories,
+        "stories swapped in training": (pairs.swapped(stories[0]), stories[1]),
+        "stories swapped in validation": (stories[0], pairs.swapped(stories[1])),
+        "few stories at random": (at_random(stories[0][:TINY], 2), at_random(stories[1], 3)),
         "intents": intents,
         "solutions": (whole[: LONG[0]], whole[LONG[0] :]),
         "intents swapped in training": (pairs.swapped(intents[0]), intents[1]),
@@ -107,11 +142,13 @@ def padded(rows: Sequence[pairs.Pair], seed: int) -> list[pairs.Pair]:
     return made
 
 
-def run_all(shared: Path, work: Path, only: str = "") -> list[dict[str, Any]]:
+def run_all(
+    shared: Path, work: Path, only: str = "", cases: Sequence[Planted] = CASES
+) -> list[dict[str, Any]]:
     """Train every case, and say of each what it was told."""
     files = tables(shared, work)
     outcomes: list[dict[str, Any]] = []
-    for case in CASES:
+    for case in cases:
         if only not in case.name:
             continue
         done = train_one(shared, work, case.name, {**files[case.data], **case.values}, case.times)

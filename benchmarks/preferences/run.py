@@ -1,7 +1,7 @@
 """Preference runs: is the plan's rate good, are planted faults found, and what do eight candidates cost?
 
     python benchmarks/preferences/run.py                 # all of it; writes result.json
-    python benchmarks/preferences/run.py --part faults   # sweep, faults or trl: that part alone
+    python benchmarks/preferences/run.py --part faults   # that part alone
     python benchmarks/preferences/run.py --part faults --only beta    # cases of that word
     python benchmarks/preferences/run.py --shared D      # where models/ and data/ are
 
@@ -29,7 +29,7 @@ from loraloom.facts.device import environment
 HERE = Path(__file__).resolve().parent
 SHARED = HERE.parents[2] / "shared"
 RESULT = HERE / "result.json"
-PARTS = ("sweep", "faults", "trl")
+PARTS = ("sweep", "faults", "fresh", "trl")
 
 
 def measured(part: str, shared: Path, work: Path, only: str) -> Any:
@@ -38,6 +38,8 @@ def measured(part: str, shared: Path, work: Path, only: str) -> Any:
             return sweep.run_all(shared, work)
         case "faults":
             return planted.run_all(shared, work, only)
+        case "fresh":
+            return planted.run_all(shared, work, only, planted.FRESH)
         case _:
             return beside_trl.run_all(shared, work)
 
@@ -45,7 +47,7 @@ def measured(part: str, shared: Path, work: Path, only: str) -> Any:
 def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--part", choices=PARTS, action="append")
-    parser.add_argument("--only", default="", help="cases of `faults`; writes nothing")
+    parser.add_argument("--only", default="", help="cases of `faults` and `fresh`; writes nothing")
     parser.add_argument("--shared", type=Path, default=SHARED)
     asked = parser.parse_args()
     torch.set_num_threads(1)
