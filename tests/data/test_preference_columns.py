@@ -19,6 +19,7 @@ Row = dict[str, Any]
 
 ASKED = [{"role": "user", "content": "why"}]
 GOOD, BAD = ([{"role": "assistant", "content": text}] for text in ("so", "no"))
+TURNS = (("gpt", "good"), ("gpt", "bad"))
 PAIR = {"prompt": "why", "chosen": "so", "rejected": "no"}
 JUDGED = [{"prompt": "why", "completion": "so", "label": good} for good in (True, False)]
 
@@ -106,10 +107,62 @@ def test_a_margin_may_be_left_open() -> None:
         {"chosen": ASKED + GOOD, "rejected": ASKED + BAD},
         {"prompt": "why", "chosen": ASKED + GOOD, "rejected": ASKED + BAD},
         {"prompt": ASKED, "chosen": ASKED + GOOD, "rejected": ASKED + BAD},
+        {"messages": ASKED, "chosen": GOOD[0], "rejected": BAD[0]},
+        {"messages": ASKED + GOOD, "chosen": ASKED + GOOD, "rejected": ASKED + BAD},
+        {"input": "why", "chosen": GOOD, "rejected": BAD},
     ],
 )
 def test_conversations_are_told_apart_however_they_are_written(row: Row) -> None:
     assert said(row) == (ASKED, GOOD, BAD)
+
+
+def test_pairs_in_the_columns_of_other_trainers_are_read() -> None:
+    """LLaMA-Factory's two forms of ranking, and the names that axolotl and others use."""
+    asked, good, bad = ({"from": who, "value": text} for who, text in (("human", "a"), *TURNS))
+    assert said({"conversations": [asked], "chosen": good, "rejected": bad}) == ([asked], [good], [bad])
+    row = {"instruction": "add", "input": "1 2", "history": [["hi", "yes?"]], **PAIR}
+    row.pop("prompt")
+    assert said(row) == ("add\n\n1 2", "so", "no")
+    assert said({**row, "chosen": GOOD, "rejected": BAD})[0] == [
+        {"role": "user", "content": "hi"},
+        {"role": "assistant", "content": "yes?"},
+        {"role": "user", "content": "add\n\n1 2"},
+    ]
+    answers = {"chosen_response": "so", "rejected_response": "no"}
+    assert said({"instruction": "why", **answers}) == ("why", "so", "no")
+    assert said({"input": "why", "response_chosen": "so", "response_rejected": "no"})[0] == "why"
+    found = read({**PAIR, "input": {"id": 1}, "score_chosen": 8.0, "score_rejected": 5.0})
+    told = "not used: `input` (1 row), `score_chosen` (1 row), `score_rejected` (1 row)"
+    assert told in found.notes
+
+
+@pytest.mark.parametrize(
+    "row",
+    [
+        {"instruction": "add", "input": "1 2", "output": "3"},
+        {"question": "add\n\n1 2", "response": "3"},
+        {"messages": [*ASKED, *GOOD]},
+        {"conversations": [*ASKED, *GOOD]},
+    ],
+)
+@pytest.mark.parametrize("name", ["kto_tag", "label"])
+def test_judged_answers_in_the_columns_of_other_trainers_are_read(row: Row, name: str) -> None:
+    judged = {**row, name: True}
+    found = read(judged, {**row, name: False})
+    assert found.format == "kto"
+    prompt, answers = prompt_and_answers(judged, found.columns)
+    assert (prompt, *answers) in ((ASKED, GOOD), ("add\n\n1 2", "3"))
+
+
+@pytest.mark.parametrize("words", [("good", "bad"), ("👍", "👎"), ("thumbs_up", "thumbs_down")])
+def test_a_verdict_may_be_a_word(words: tuple[str, str]) -> None:
+    found = read(*({**JUDGED[0], "label": word} for word in words))
+    assert found.format == "kto" and "is true (1)" in found.note
+
+
+def test_a_prompt_that_ends_with_an_answer_is_refused() -> None:
+    message = refused({"messages": ASKED + GOOD, "chosen": "so", "rejected": "no"})
+    assert "the prompt of this row ends with an answer" in message
 
 
 def test_an_implicit_prompt_of_texts_ends_with_a_whole_word() -> None:

@@ -223,3 +223,13 @@ def test_the_preview_names_each_side(bos_tokenizer: Any, byte_tokenizer: Any) ->
     judged = preview(encoded(rows, byte_tokenizer), byte_tokenizer)
     good, bad = ("".join(text for text, _ in row) for row in judged)
     assert "assistant\ngood: two" in good and "assistant\nbad: two" in bad
+
+
+def test_earlier_turns_of_a_row_are_read_and_not_compared(byte_tokenizer: Any) -> None:
+    asked = {"instruction": "why", "chosen": "so", "rejected": "no", "history": [["hi", "yes?"]]}
+    turns = [{"role": "user", "content": "hi"}, {"role": "assistant", "content": "yes?"}]
+    whole = {"prompt": [*turns, {"role": "user", "content": "why"}], "chosen": "so", "rejected": "no"}
+    (one,), (other,) = (pairs(encoded([row], byte_tokenizer)) for row in (asked, whole))
+    for a, b in zip(one.sides, other.sides, strict=True):
+        assert a.input_ids.tolist() == b.input_ids.tolist()
+        assert a.labels.tolist() == b.labels.tolist()

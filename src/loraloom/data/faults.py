@@ -9,6 +9,7 @@ from typing import Any, cast
 
 from loraloom.data.classes import is_missing
 from loraloom.data.conversation import FLAGS, ROLES, flag, from_json, is_talk, role_of, said, speaker
+from loraloom.data.preferences import verdict
 from loraloom.data.table import listed
 
 Fault = tuple[str, str]
@@ -25,7 +26,7 @@ def fault(role: str, value: Any) -> Fault | None:
     if role == "messages" or (role in _EITHER and (isinstance(value, list) or is_talk(value))):
         return _messages_fault(from_json(value))
     if role == "verdict":
-        return None if flag(value) is not None else ("true or false", _shown(value))
+        return None if verdict(value) is not None else ("true or false, good or bad", _shown(value))
     if role == "margin":
         return _margin_fault(value)
     if role == "tools":

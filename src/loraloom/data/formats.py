@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from loraloom.data.preferences import VERDICTS
+from loraloom.data.preferences import CHOSEN, REJECTED, VERDICTS
 from loraloom.records import Task
 
 
@@ -24,7 +24,8 @@ class Form:
         found: dict[str, str] = {}
         both = {**self.roles, **self.optional}
         for role, names in sorted(both.items(), key=lambda named: named[0] != "prompt"):
-            column = next((name for name in names if name in present), None)
+            taken = found.values() if role in self.optional else ()
+            column = next((name for name in names if name in present and name not in taken), None)
             if column is not None:
                 found[role] = column
             elif role in self.roles:
@@ -36,13 +37,16 @@ class Form:
         return ", ".join(" or ".join(names) for names in self.roles.values())
 
 
+TALKS = ("messages", "conversations")
+"""Columns with whole conversations, or with what comes before answers that stand apart."""
+
 _EXTRAS = {
     "input": ("input",),
     "system": ("system", "system_prompt"),
     "history": ("history",),
     "tools": ("tools", "functions"),
     "variables": ("chat_template_kwargs",),
-    "prompt": ("prompt", "question", "instruction"),
+    "prompt": ("prompt", "question", "instruction", *TALKS, "input"),
     "margin": ("margin",),
 }
 """Roles that a row may leave open. The input and those of preferences aside, they are for conversations
@@ -62,16 +66,15 @@ FORMS = (
     _form(
         "preference",
         "preference",
-        optional=("prompt", "margin", *_TALK),
-        chosen=("chosen", "completion"),
-        rejected=("rejected",),
+        optional=("prompt", "input", "margin", *ASIDE),
+        chosen=(*CHOSEN, "completion"),
+        rejected=REJECTED,
     ),
     _form(
         "kto",
         "preference",
-        optional=_TALK,
-        prompt=("prompt",),
-        completion=("completion",),
+        optional=("prompt", "input", *ASIDE),
+        completion=("completion", "output", "response", *TALKS),
         verdict=VERDICTS,
     ),
     _form("messages", "causal_lm", optional=_TALK, messages=("messages",)),

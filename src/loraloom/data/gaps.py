@@ -7,14 +7,14 @@ from dataclasses import replace
 from typing import Any
 
 from loraloom.config.asked import DataConfig
-from loraloom.data.preferences import VERDICTS
+from loraloom.data.preferences import CHOSEN, REJECTED, VERDICTS
 from loraloom.data.recognise import Recognised, recognise
 from loraloom.data.table import Table
 from loraloom.records import Task
 
 ANSWERS = {"instruction": "output", "prompt": "completion", "question": "answer", "source": "target"}
 """Column with what is asked -> column with what follows."""
-_JUDGED = ("chosen", "rejected", *VERDICTS)
+_JUDGED = (*CHOSEN, *REJECTED, *VERDICTS)
 """Columns with answers that were compared, and with what was said of them."""
 BLANK = "..."
 """Stands for an answer. It is never read: only what comes before it is."""

@@ -2,7 +2,7 @@
 is good or bad.
 
 Where there is no column `prompt`, or both answers repeat it, the prompt is what the two have in common
-at their beginning.
+at their beginning. Of a conversation with one verdict it is all before the last turn.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from bisect import bisect_left
 from collections.abc import Mapping, Sequence
 from typing import Any, cast
 
-from loraloom.data.conversation import entries, is_talk, read_messages, says_something
+from loraloom.data.conversation import entries, is_talk, pairs_of, read_messages, says_something
 
 SIDES = ("chosen", "rejected")
 """The two answers of a pair, by their role."""
@@ -32,10 +32,13 @@ def prompt_and_answers(
     roles = SIDES if "chosen" in columns else ("completion",)
     said = tuple(_said(row[columns[role]]) for role in roles)
     if "prompt" in columns:
-        return _alike(_said(row[columns["prompt"]]), said)
+        prompt, said = _alike(_asked(row, columns, "prompt"), said)
+        return prompt if isinstance(prompt, str) else [*earlier(row, columns), *prompt], said
+    if len(said) == 1:
+        return ("", said) if isinstance(said[0], str) else (said[0][:-1], (said[0][-1:],))
     first, second = said
     if "opening" in columns and isinstance(first, str) and isinstance(second, str):
-        opening = str(row[columns["opening"]])
+        opening = str(_asked(row, columns, "opening"))
         return opening, (first.removeprefix(opening), second.removeprefix(opening))
     common = _common(first, second)
     return first[:common], tuple(answer[common:] for answer in said)
@@ -78,6 +81,27 @@ def is_empty(answer: Said) -> bool:
         return not answer.strip()
     said = read_messages(answer)
     return not any(message["role"] == "assistant" and says_something(message) for message in said)
+
+
+def earlier(row: Mapping[str, Any], columns: Mapping[str, str]) -> list[Mapping[str, Any]]:
+    """The turns of a row's history, as messages."""
+    return [
+        {"role": role, "content": text}
+        for pair in pairs_of(row.get(columns.get("history", "")))
+        for role, text in zip(("user", "assistant"), pair, strict=True)
+    ]
+
+
+def opens_talk(value: Any) -> bool:
+    """Whether a cell holds messages that begin with another turn than an answer."""
+    return is_conversation(value) and read_messages(_said(value))[0]["role"] != "assistant"
+
+
+def _asked(row: Mapping[str, Any], columns: Mapping[str, str], role: str) -> Said:
+    """What a column asks, with the input behind it where a row has one."""
+    asked = _said(row[columns[role]])
+    given = row.get(columns.get("input", ""))
+    return f"{asked}\n\n{given}" if given and isinstance(asked, str) else asked
 
 
 def _said(value: Any) -> Said:

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
-from loraloom.data.conversation import flag, read_message
+from loraloom.data.conversation import read_message
 from loraloom.data.pairs import SIDES, Said, has_own_prompt, is_conversation, prompt_and_answers
+from loraloom.data.preferences import verdict
 from loraloom.data.table import Table, listed
 from loraloom.errors import DataError
 
@@ -13,12 +14,12 @@ from loraloom.errors import DataError
 def holds_verdicts(table: Table, column: str) -> bool:
     """Whether a column says true or false of the rows, and nothing else."""
     values = [row[column] for row in table.rows if row.get(column) is not None]
-    return bool(values) and all(flag(value) is not None for value in values)
+    return bool(values) and all(verdict(value) is not None for value in values)
 
 
 def verdict_counts(table: Table, column: str) -> tuple[int, int]:
     """Rows whose answer a column calls good, and those whose answer it calls bad."""
-    verdicts = [flag(row.get(column)) for row in table.rows]
+    verdicts = [verdict(row.get(column)) for row in table.rows]
     return verdicts.count(True), verdicts.count(False)
 
 
@@ -96,15 +97,26 @@ def check_answers(table: Table, columns: Mapping[str, str]) -> None:
             raise _unlike(table.origin(index), kinds)
         prompt, said = prompt_and_answers(row, columns)
         if not prompt and "prompt" not in columns:
-            raise DataError(
-                "the two answers of this row have no prompt in common",
-                where=table.origin(index),
-                got="no column `prompt`, and answers that differ from their beginning",
-                need="a column `prompt`, or one beginning of both answers that is the prompt",
-                next="write what both answer into a column `prompt`",
-            )
+            raise _without_prompt(table.origin(index), said)
         for answer in said:
-            _check_opening(answer, table.origin(index))
+            _check_opening(prompt, answer, table.origin(index))
+
+
+def _without_prompt(origin: str, said: Sequence[Said]) -> DataError:
+    if len(said) == 1:
+        return DataError(
+            "the answer of this row has no prompt",
+            where=origin,
+            got="no column `prompt`, and nothing before the answer",
+            next="write what is answered into a column `prompt`",
+        )
+    return DataError(
+        "the two answers of this row have no prompt in common",
+        where=origin,
+        got="no column `prompt`, and answers that differ from their beginning",
+        need="a column `prompt`, or one beginning of both answers that is the prompt",
+        next="write what both answer into a column `prompt`",
+    )
 
 
 def _unlike(origin: str, kinds: Mapping[str, bool]) -> DataError:
@@ -117,8 +129,10 @@ def _unlike(origin: str, kinds: Mapping[str, bool]) -> DataError:
     )
 
 
-def _check_opening(answer: Said, origin: str) -> None:
-    role = "assistant" if isinstance(answer, str) or not answer else read_message(answer[0])["role"]
+def _check_opening(prompt: Said, answer: Said, origin: str) -> None:
+    if isinstance(answer, str) or isinstance(prompt, str) or not answer:
+        return
+    role = read_message(answer[0])["role"]
     if role != "assistant":
         raise DataError(
             "the answers of this row do not follow one prompt",
@@ -126,4 +140,12 @@ def _check_opening(answer: Said, origin: str) -> None:
             got=f"an answer that begins with a turn of the {role}",
             need="the same turns before both answers, and then the assistant's",
             next="write the turns that are answered into a column `prompt`",
+        )
+    if prompt and read_message(prompt[-1])["role"] == "assistant":
+        raise DataError(
+            "the prompt of this row ends with an answer",
+            where=origin,
+            got="a turn of the assistant, and another one behind it",
+            need="a prompt that ends with what is to be answered",
+            next="take the last turn out of the prompt",
         )

@@ -15,9 +15,9 @@ from dataclasses import replace
 import numpy as np
 
 from loraloom.data.causal import causal_rows
-from loraloom.data.conversation import flag
 from loraloom.data.pairs import is_conversation
 from loraloom.data.preference_notes import pair_notes
+from loraloom.data.preferences import verdict
 from loraloom.data.recognise import Recognised
 from loraloom.data.rows import IGNORED, Ints, Judged, Pair, Row
 from loraloom.data.sides import answers, as_completions, side
@@ -54,7 +54,7 @@ def preference_rows(
         column = recognised.columns["verdict"]
         return {
             name: [
-                Judged(row, bool(flag(source[column])))
+                Judged(row, bool(verdict(source[column])))
                 for row, source in zip(judged[name], table.rows, strict=True)
             ]
             for name, table in tables.items()

@@ -4,13 +4,34 @@ a worse answer is read as one to learn."""
 from __future__ import annotations
 
 from collections.abc import Collection, Sequence
+from typing import Any
 
 from loraloom.data.conversation import flag
 from loraloom.data.table import Table, listed
 from loraloom.errors import DataError
 
-VERDICTS = ("label", "labels", "preference", "is_good", "desirable")
+CHOSEN = ("chosen", "chosen_response", "response_chosen")
+REJECTED = ("rejected", "rejected_response", "response_rejected")
+VERDICTS = ("label", "labels", "preference", "is_good", "desirable", "kto_tag")
 """Columns in which KTO's rows say whether their answer is a good one."""
+
+_WORDS = {
+    "good": True,
+    "bad": False,
+    "desirable": True,
+    "undesirable": False,
+    "thumbs up": True,
+    "thumbs down": False,
+    "👍": True,
+    "👎": False,
+}
+
+
+def verdict(value: Any) -> bool | None:
+    """Whether an answer is called good: true or false, 0 or 1, or a word for either; None for anything
+    else."""
+    word = str(value).strip().casefold().replace("_", " ")
+    return _WORDS.get(word, flag(value))
 
 
 def refuse_preferences(
@@ -27,8 +48,8 @@ def refuse_preferences(
     Raises:
         DataError: it says what they look like, and how to learn the good answers of them all the same.
     """
-    if not asked and (rejected := _filled(table, "rejected", used)):
-        chosen = _filled(table, "chosen", used)
+    if not asked and (rejected := _filled(table, ("rejected", "non_preferred"), used)):
+        chosen = _filled(table, ("chosen",), used)
         ways = [_keep(table, chosen[0])] if chosen else []
         if format:
             ways.append(f"to learn what {format} reads ({listed(used)}): --set data.format={format}")
@@ -57,9 +78,13 @@ def refuse_preferences(
             )
 
 
-def _filled(table: Table, word: str, used: Collection[str]) -> list[str]:
-    """Columns called after a word that no format reads, and that have something in them."""
-    names = [name for name in table.columns if word in name.casefold() and name not in used]
+def _filled(table: Table, words: Collection[str], used: Collection[str]) -> list[str]:
+    """Columns called after one of these words that no format reads, and that have something in them."""
+    names = [
+        name
+        for name in table.columns
+        if name not in used and any(word in name.casefold() for word in words)
+    ]
     return [name for name in names if any(row.get(name) not in (None, "") for row in table.rows)]
 
 
@@ -67,7 +92,9 @@ def _bad_rows(table: Table, column: str) -> Sequence[int]:
     """The rows that a column of verdicts calls bad; none where the column holds
     anything but verdicts."""
     found = {
-        index: flag(row[column]) for index, row in enumerate(table.rows) if row.get(column) is not None
+        index: verdict(row[column])
+        for index, row in enumerate(table.rows)
+        if row.get(column) is not None
     }
     return [] if None in found.values() else [index for index, good in found.items() if not good]
 

@@ -11,9 +11,10 @@ from loraloom.config.asked import DataConfig, Learn, System
 from loraloom.data.classes import Spelling, label_text, spelling_of
 from loraloom.data.conversation import is_talk
 from loraloom.data.faults import fault
-from loraloom.data.formats import ASIDE, FORMS, Form
+from loraloom.data.formats import ASIDE, FORMS, TALKS, Form
 from loraloom.data.group_columns import group_columns
 from loraloom.data.label_column import label_advice, label_notes, pair_columns
+from loraloom.data.pairs import opens_talk
 from loraloom.data.preference_columns import (
     check_answers,
     holds_verdicts,
@@ -189,8 +190,16 @@ def _leave_out(columns: dict[str, str], table: Table, task: Task) -> None:
     if task not in ("causal_lm", "preference"):
         for role in ASIDE:
             columns.pop(role, None)
-    if "prompt" in columns and len(table) and is_talk(table.rows[0].get(columns["prompt"])):
+    first = table.rows[0] if len(table) else {}
+    if is_talk(first.get(columns.get("prompt", ""))):
         columns.pop("history", None)
+    if task != "preference":
+        return
+    answer = columns.get("chosen") or columns["completion"]
+    if {columns.get("prompt"), answer} & set(TALKS) and opens_talk(first.get(answer)):
+        columns.pop("prompt", None)
+    if columns.get("prompt") != "instruction":
+        columns.pop("input", None)
 
 
 def _fitting(table: Table, forms: Sequence[Form], *, sure: bool) -> list[tuple[Form, dict[str, str]]]:
@@ -203,7 +212,8 @@ def _fitting(table: Table, forms: Sequence[Form], *, sure: bool) -> list[tuple[F
 
     def is_meant(columns: Mapping[str, str]) -> bool:
         if "verdict" in columns:
-            return holds_verdicts(table, columns["verdict"])
+            answer = table.rows[0].get(columns["completion"]) if len(table) else None
+            return holds_verdicts(table, columns["verdict"]) and ("prompt" in columns or is_talk(answer))
         rejected = columns.get("rejected")
         return rejected is None or any(row.get(rejected) not in (None, "") for row in table.rows)
 
@@ -246,7 +256,7 @@ def _notes(table: Table, recognised: Recognised, group_column: str | None) -> tu
     said = message_notes(table, talks) if is_read else []
     if "system" in columns and talks:
         said += system_notes(table, columns["system"], talks[0])
-    if "history" in columns and recognised.learn == "auto":
+    if "history" in columns and recognised.learn == "auto" and recognised.task != "preference":
         turns = sum(bool(row.get(columns["history"])) for row in table.rows)
         said.append(
             f"the answers in `{columns['history']}` are learnt too ({rows_of(turns)}); data.learn=last"

@@ -13,8 +13,9 @@ import unicodedata
 from collections.abc import Mapping
 from typing import Any
 
-from loraloom.data.conversation import REASONING, Message, flag
+from loraloom.data.conversation import REASONING, Message
 from loraloom.data.forms import conversation, source_and_target
+from loraloom.data.preferences import verdict
 from loraloom.data.recognise import Recognised
 from loraloom.data.sides import as_completions, completions
 
@@ -71,8 +72,8 @@ def _judged(row: Mapping[str, Any], recognised: Recognised) -> Turns:
     read_as = as_completions(recognised)
     first, *others = (turns(one, read_as) for one in completions(row, recognised))
     said = [("other", text) for other in others for _, text in other]
-    verdict = [("verdict", str(flag(row.get(recognised.columns.get("verdict", "")))))]
-    return (*first, *said, *(verdict if recognised.format == "kto" else ()))
+    judged = [("verdict", str(verdict(row.get(recognised.columns.get("verdict", "")))))]
+    return (*first, *said, *(judged if recognised.format == "kto" else ()))
 
 
 def key_of(said: Turns) -> str:

@@ -9,16 +9,17 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
-from loraloom.data.pairs import SIDES, is_conversation, prompt_and_answers
+from loraloom.data.pairs import SIDES, earlier, is_conversation, prompt_and_answers
 from loraloom.data.recognise import Recognised
 from loraloom.data.table import Table
 from loraloom.errors import DataError
 
-_BESIDE = ("system", "tools", "variables")
+_BESIDE = ("history", "system", "tools", "variables")
 """Roles that a row of prompt and completion has too."""
 _NAMES = {
     "margin": "margin",
     "verdict": "label",
+    "history": "history",
     "system": "system",
     "tools": "tools",
     "variables": "chat_template_kwargs",
@@ -41,6 +42,7 @@ def as_completions(recognised: Recognised) -> Recognised:
         format="prompt_completion",
         task="causal_lm",
         columns={"prompt": "prompt", "completion": "completion", **beside},
+        learn="completion",
     )
 
 
@@ -53,8 +55,10 @@ def side(table: Table, recognised: Recognised, role: str) -> Table:
 def completions(row: Mapping[str, Any], recognised: Recognised) -> list[Mapping[str, Any]]:
     """The row once for each of its answers, as prompt and completion."""
     columns = recognised.columns
-    beside = {columns[role]: row.get(columns[role]) for role in _BESIDE if role in columns}
     prompt, said = prompt_and_answers(row, columns)
+    # messages have their history among them already
+    roles = [role for role in _BESIDE if role != "history" or isinstance(prompt, str)]
+    beside = {columns[role]: row.get(columns[role]) for role in roles if role in columns}
     return [{**beside, "prompt": prompt, "completion": answer} for answer in said]
 
 
@@ -77,10 +81,12 @@ def written_alike(tables: Sequence[Table], kinds: Sequence[Recognised]) -> Writt
         columns = kind.columns
         prompt, said = prompt_and_answers(row, columns)
         beside = {name: row.get(columns[role]) for role, name in _NAMES.items() if role in columns}
+        if any(talks):
+            beside.pop("history", None)
         if all(bare):
             return {**{role: f"{prompt}{said[i]}" for i, role in enumerate(SIDES)}, **beside}
         if any(talks) and isinstance(prompt, str):
-            prompt = [{"role": "user", "content": prompt}]
+            prompt = [*earlier(row, columns), {"role": "user", "content": prompt}]
             said = tuple([{"role": "assistant", "content": str(answer)}] for answer in said)
         return {"prompt": prompt, **dict(zip(answers(kind), said, strict=True)), **beside}
 
