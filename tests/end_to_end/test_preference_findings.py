@@ -68,7 +68,23 @@ def test_swapped_sides_are_said(train: Train) -> None:
 def test_a_run_that_tells_pairs_apart_has_no_fault(train: Train) -> None:
     run = train("train", "--learning-rate", "0.003", "--max-steps", "20")
     assert run.result["trials"][0]["metrics"]["validation_reward_accuracy"] > 0.9
-    assert not {"preference-not-learnt", "beta-too-small", "chosen-falling"} & {*found(run)}
+    faults = {"preference-not-learnt", "beta-too-small", "chosen-falling", "already-preferred"}
+    assert not faults & {*found(run)}
+
+
+def test_pairs_that_the_reference_ranks_already_are_said(
+    train: Train, world: World, loraloom: Door, tmp_path: Path
+) -> None:
+    """The reference has learnt the chosen answers by heart."""
+    chosen = [{"prompt": pair["prompt"], "completion": pair["chosen"]} for pair in pairs()]
+    words = ["--data", write_rows(tmp_path / "chosen.jsonl", chosen), "--output-dir", tmp_path]
+    words += ["--name", "first", "--learning-rate", "0.01", "--max-steps", "40", "--quiet"]
+    assert loraloom("train", "--model", world.llama, *words).code == 0
+    run = train("train", "--set", f"adapter.init_from={tmp_path / 'first'}", "--max-steps", "1")
+    (told,) = [one for one in run.result["findings"] if one["name"] == "already-preferred"]
+    assert "the reference prefers nearly all" in told["symptom"] and "held-out pairs" in told["evidence"]
+    said = [event["data"].get("text", "") for event in run.events if event["kind"] == "note"]
+    assert sum(text.startswith("the reference prefers nearly all") for text in said) == 1
 
 
 def test_drift_and_what_is_retained_are_measured(train: Train, world: World) -> None:

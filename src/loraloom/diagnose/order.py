@@ -6,6 +6,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 from loraloom.diagnose.across import ACROSS
+from loraloom.diagnose.already_preferred import NAME as ALREADY_PREFERRED
 from loraloom.diagnose.case import Case
 from loraloom.diagnose.data import DATA
 from loraloom.diagnose.rules import RULES
@@ -13,7 +14,7 @@ from loraloom.diagnose.unlike_test import NAME as UNLIKE_TEST
 from loraloom.records import Finding
 
 LEVELS = ("fault", "warning", "note")
-ORDER = (*DATA, UNLIKE_TEST, *RULES, *ACROSS)
+ORDER = (*DATA, ALREADY_PREFERRED, UNLIKE_TEST, *RULES, *ACROSS)
 """Names of all findings, causes before their effects."""
 
 

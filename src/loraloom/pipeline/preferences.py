@@ -3,15 +3,17 @@ log-probabilities found once."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from loraloom.config import names
 from loraloom.config.asked import Config
 from loraloom.config.keys import asked_value, is_asked, keys
-from loraloom.data.rows import Encoded, sides_of
+from loraloom.data.rows import Encoded, Example, Pair, sides_of
+from loraloom.diagnose.already_preferred import already_preferred
 from loraloom.evals.choices import TOKENS_A_PASS
+from loraloom.evals.objective import Objective
 from loraloom.evals.preference import PreferenceObjective
 from loraloom.facts.remembered import cache_folder
 from loraloom.facts.source import model_folder
@@ -25,7 +27,7 @@ from loraloom.pipeline.initial_adapter import fingerprint_of
 from loraloom.pipeline.prepare import Prepared
 from loraloom.plan.preference import has_no_reference, is_reference_free
 from loraloom.plan.rules.reference import BASE
-from loraloom.records import PreferenceSpec
+from loraloom.records import Finding, PreferenceSpec
 from loraloom.train.resume import params_of_plain
 
 FOLDER = "reference"
@@ -67,6 +69,31 @@ def preference_objective(prepared: Prepared, base: Base, packed: PackedModel) ->
         )
         objective.note = objective.reference.learn(rows, cache_folder() / FOLDER, made_of)
     return objective
+
+
+def preferred_already(objective: Objective, prepared: Prepared) -> list[Finding]:
+    """What the reference thinks of the pairs, from the log-probabilities that are known of them."""
+    if not isinstance(objective, PreferenceObjective):
+        return []
+    data = prepared.data
+    splits: dict[str, Sequence[Example]] = {"held-out": [*data.validation, *data.confirm]}
+    if not objective.by_likelihood:
+        splits = {"training": data.train, **splits}
+    likelier = {name: _likelier(objective, examples) for name, examples in splits.items()}
+    reference = prepared.plan.values()[names.REFERENCE]
+    found = already_preferred(likelier, "the base" if reference == BASE else "the reference")
+    return [found] if found else []
+
+
+def _likelier(objective: PreferenceObjective, examples: Sequence[Example]) -> list[bool]:
+    """Of each pair whether its chosen answer is likelier to the reference, as a whole and a token."""
+    sides = sides_of(one for one in examples if isinstance(one, Pair))
+    if not sides:
+        return []
+    logps_P2 = objective.reference.of(sides).reshape(-1, 2)
+    tokens_P2 = logps_P2.new_tensor([side.supervised for side in sides]).reshape(-1, 2)
+    each_P2 = logps_P2 / tokens_P2
+    return ((logps_P2[:, 0] > logps_P2[:, 1]) & (each_P2[:, 0] > each_P2[:, 1])).tolist()
 
 
 def spec_of(config: Config, folder: Path | None, data: Encoded) -> PreferenceSpec:

@@ -14,6 +14,7 @@ from loraloom.pipeline.drift import measure_drift
 from loraloom.pipeline.initial_adapter import TRIAL as INITIAL
 from loraloom.pipeline.initial_adapter import as_saved
 from loraloom.pipeline.job import Record
+from loraloom.pipeline.preferences import preferred_already
 from loraloom.pipeline.race import ROLE, saved
 from loraloom.pipeline.run_log import RunLog
 from loraloom.pipeline.samples import show_samples
@@ -86,6 +87,7 @@ def prove(bench: Workbench, log: RunLog, winner: str, default: str) -> None:
     ship(bench, log, winner)
     show_samples(bench, log)
     measure_drift(bench, log, winner)
+    log.of_run += preferred_already(bench.objective, log.prepared)
 
 
 def ship(bench: Workbench, log: RunLog, trial: str) -> None:

@@ -26,7 +26,7 @@ from loraloom.lora.device_faults import is_out_of_memory
 from loraloom.lora.packed import PackedModel
 from loraloom.lora.state import read_adapter, save_adapter, verify_adapter
 from loraloom.pipeline.mixing import mixed_orders
-from loraloom.pipeline.preferences import preference_objective
+from loraloom.pipeline.preferences import preference_objective, preferred_already
 from loraloom.pipeline.prepare import Prepared, deciding_metric
 from loraloom.pipeline.variants import augmented_orders
 from loraloom.plan.planner import candidate
@@ -94,6 +94,8 @@ class Workbench:
         )
         if isinstance(self.objective, PreferenceObjective) and self.objective.note:
             trainer.note(self.objective.note)
+        for found in preferred_already(self.objective, self.prepared):
+            trainer.note(f"{found.symptom}; {found.evidence}")
         return trainer
 
     def restore(self, kept: Checkpoint) -> None:
