@@ -13,6 +13,7 @@ import transformers as tf
 from safetensors.torch import load_file, save_file
 
 from loraloom.data.rows import Row
+from loraloom.errors import RunError
 from loraloom.evals.objective import CausalObjective
 from loraloom.evals.reference import CHECKED, ReferenceLogps
 
@@ -99,6 +100,34 @@ def test_what_is_broken_is_made_anew_with_a_word(fault: str, model: Any, tmp_pat
     assert said is not None and "made anew" in said and str(file) in said
     assert torch.allclose(again.of(rows()), whole.of(rows()))
     assert Counted(model).learn(rows(), tmp_path, MADE_OF) is None
+
+
+def test_memory_that_runs_out_makes_passes_smaller(
+    model: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    whole = Counted(model).of(rows())
+    reference = Counted(model)
+    usual, sizes = CausalObjective.rows, list[int]()
+
+    def short(objective: Any, model: Any, batch: Any) -> Any:
+        sizes.append(batch.input_ids.numel())
+        if sizes[-1] > 20:
+            raise RuntimeError("CUDA out of memory")
+        return usual(objective, model, batch)
+
+    monkeypatch.setattr(CausalObjective, "rows", short)
+    said = reference.learn(rows(), tmp_path, MADE_OF)
+    assert said is not None and "memory ran out: the reference scores at most" in said
+    assert torch.allclose(reference.of(rows()), whole, rtol=1e-5)
+    failed = [size for size in sizes if size > 20]
+    assert len(failed) == 2, "64 tokens, 32, 16: no size is tried again once it has failed"
+
+    def never(*_: Any) -> Any:
+        raise MemoryError
+
+    monkeypatch.setattr(CausalObjective, "rows", never)
+    with pytest.raises(RunError, match="scored one row of"):
+        reference.found(rows())
 
 
 def test_a_folder_that_cannot_be_written_costs_the_next_run_alone(model: Any, tmp_path: Path) -> None:

@@ -18,8 +18,11 @@ from torch import Tensor
 
 from loraloom.data.batches import collate
 from loraloom.data.rows import Row
+from loraloom.errors import RunError
 from loraloom.evals.objective import CausalObjective
 from loraloom.evals.scoring import in_passes
+from loraloom.lora.device_faults import is_out_of_memory
+from loraloom.lora.freed_memory import free_memory
 
 CHECKED = 4
 """Rows that are scored again when a file is read."""
@@ -50,6 +53,7 @@ class ReferenceLogps:
         self.pad_id = pad_id
         self.token_budget = token_budget
         self.tolerance = tolerance
+        self.smaller: str | None = None
         self._known: dict[bytes, float] = {}
 
     def of(self, rows: Sequence[Row]) -> Tensor:
@@ -61,19 +65,51 @@ class ReferenceLogps:
             self._known |= dict(zip(new, self.found(list(new.values())).tolist(), strict=True))
         return torch.tensor([self._known[key] for key in keys], dtype=torch.float64)
 
-    @torch.no_grad()
     def found(self, rows: Sequence[Row]) -> Tensor:
-        """The same by a pass of the model, not remembered."""
+        """The same by passes of the model, not remembered. Where memory runs out they hold half as much
+        from there on.
+
+        Raises:
+            RunError: one row does not fit.
+        """
         logps = torch.zeros(len(rows), dtype=torch.float64)
         order = sorted(range(len(rows)), key=lambda i: len(rows[i]))
-        for chosen in in_passes(order, rows, 1, self.token_budget):
-            batch = collate([rows[i] for i in chosen], self.pad_id, "causal_lm")
-            with self.model() as model:
-                losses = CausalObjective.rows(
-                    self.objective, model, batch.to(next(model.parameters()).device)
-                ).loss
-            logps[chosen] = -losses.double().cpu()
+        passes = in_passes(order, rows, 1, self.token_budget)
+        while passes:
+            chosen = passes[0]
+            try:
+                logps[chosen] = self._scored([rows[i] for i in chosen])
+                passes.pop(0)
+                continue
+            except (RuntimeError, MemoryError) as error:
+                if not is_out_of_memory(error):
+                    raise
+            self._halve(len(chosen), max(len(rows[i]) for i in chosen))
+            left = [i for one in passes for i in one]
+            passes = in_passes(left, rows, 1, self.token_budget)
         return logps
+
+    @torch.no_grad()
+    def _scored(self, rows: Sequence[Row]) -> Tensor:
+        """The log-probabilities of rows that fit into one pass."""
+        batch = collate(rows, self.pad_id, "causal_lm")
+        with self.model() as model:
+            placed = batch.to(next(model.parameters()).device)
+            return -CausalObjective.rows(self.objective, model, placed).loss.double().cpu()
+
+    def _halve(self, rows: int, longest: int) -> None:
+        """Make passes smaller than one of so many rows, which did not fit."""
+        with self.model() as model:
+            free_memory(next(model.parameters()).device)
+        if rows == 1:
+            raise RunError(
+                f"memory ran out while the reference scored one row of {longest} tokens",
+                need="memory for one row",
+                next="set data.max_length lower",
+            )
+        # Never more than half of what has just failed, however large the budget was.
+        self.token_budget = rows * longest // 2
+        self.smaller = f"memory ran out: the reference scores at most {self.token_budget} tokens a pass"
 
     def learn(self, rows: Sequence[Row], folder: Path, made_of: Sequence[str]) -> str | None:
         """Know these rows, from a file of an earlier run or by the model; then there is a file.
@@ -85,6 +121,10 @@ class ReferenceLogps:
         Returns:
             What a user should know; None where all is well.
         """
+        said = self._learn(rows, folder, made_of)
+        return "; ".join(text for text in (self.smaller, said) if text) or None
+
+    def _learn(self, rows: Sequence[Row], folder: Path, made_of: Sequence[str]) -> str | None:
         keys = sorted({key_of(row) for row in rows})
         file = folder / f"{_digest(made_of, keys)}.safetensors"
         fault = self._read(file, rows, keys)

@@ -8,8 +8,11 @@ Kept, they serve the next pass, which takes as much; what a process holds at mos
 from __future__ import annotations
 
 import ctypes
+import gc
 import os
 from typing import Any
+
+import torch
 
 TRIM_THRESHOLD, MMAP_THRESHOLD = -1, -3
 """Numbers of mallopt(3)."""
@@ -32,6 +35,15 @@ def give_back_freed_memory() -> None:
     trim = _function("malloc_trim")
     if trim is not None:
         trim(0)
+
+
+def free_memory(device: torch.device) -> None:
+    """Give back what a failed pass left behind, on the device and here; call it outside the `except`
+    block, which still holds the pass."""
+    gc.collect()
+    if device.type == "cuda":
+        torch.cuda.empty_cache()
+    give_back_freed_memory()
 
 
 def _function(name: str) -> Any:

@@ -1,30 +1,17 @@
-"""When memory runs out: give back what failed work left behind, and try again with less at a time."""
+"""When memory runs out: try again with less at a time."""
 
 from __future__ import annotations
 
-import gc
 from collections.abc import Callable, Mapping, Sequence
 from typing import Protocol
-
-import torch
 
 from loraloom.data.batches import Numbers
 from loraloom.errors import RunError
 from loraloom.evals.scoring import RowSums
 from loraloom.facts.device import held_by_others_now
 from loraloom.lora.device_faults import is_out_of_memory
-from loraloom.lora.freed_memory import give_back_freed_memory
 from loraloom.records import Event
 from loraloom.train.seat import Seat
-
-
-def free_memory(device: torch.device) -> None:
-    """Give back what a failed pass left behind; call it outside the `except` block, which still holds
-    the pass."""
-    gc.collect()
-    if device.type == "cuda":
-        torch.cuda.empty_cache()
-    give_back_freed_memory()
 
 
 def smaller_passes(

@@ -26,6 +26,7 @@ from loraloom.evals.objective import Objective
 from loraloom.evals.preference import PreferenceObjective, crossed
 from loraloom.evals.scoring import EVALUATION_FACTOR, RowSums, row_sums, score_of
 from loraloom.lora.device_faults import is_out_of_memory
+from loraloom.lora.freed_memory import free_memory
 from loraloom.lora.neftune import noisy_embeddings
 from loraloom.lora.packed import PackedModel
 from loraloom.lora.streaming import is_streamed
@@ -36,7 +37,7 @@ from loraloom.train.cuda_graph import PassGraphs
 from loraloom.train.divergence import DivergenceWatch, has_diverged
 from loraloom.train.fast_path import unused
 from loraloom.train.optim import Step, gradient_norms, step_all
-from loraloom.train.out_of_memory import free_memory, score_with_less, smaller_passes
+from loraloom.train.out_of_memory import score_with_less, smaller_passes
 from loraloom.train.resume import candidate_of, fingerprint, restore_seat, seat_state
 from loraloom.train.seat import OrderOf, Pass, Seat, assemble, new_seat, shuffled
 from loraloom.train.shelf import Shelf

@@ -27,6 +27,7 @@ from loraloom.evals.scoring import EVALUATION_FACTOR
 from loraloom.lora.arena import Arena, Entry
 from loraloom.lora.base import Base, share_copy
 from loraloom.lora.device_faults import is_out_of_memory
+from loraloom.lora.freed_memory import free_memory
 from loraloom.lora.neftune import noisy_embeddings
 from loraloom.lora.packed import PackedModel
 from loraloom.lora.transfer import fetch, send
@@ -34,7 +35,6 @@ from loraloom.plan.memory import STATE
 from loraloom.plan.planner import Plan, candidate
 from loraloom.records import built_as
 from loraloom.train.divergence import first_bad, largest_outputs, last_bad_gradient
-from loraloom.train.out_of_memory import free_memory
 from loraloom.train.pack import PackTrainer
 from loraloom.train.seat import Pass, Seat, assemble
 
