@@ -276,8 +276,13 @@ def test_a_worker_that_finds_another_base_is_refused(nodes: Nodes, home: Path, a
         try:
             weights.unlink()  # those who have it open keep theirs
             weights.write_bytes(kept[:-1] + bytes([kept[-1] ^ 1]))
-            workers()[0].kill()
+            first, *others = workers()
+            for other in others:
+                other.suspend()  # as above
+            first.kill()
             search.wait_for(driver, lambda: "its base model has other weights" in search.notes())
+            for other in others:
+                other.resume()
         finally:
             weights.write_bytes(kept)
         ended(driver)
