@@ -81,7 +81,7 @@ def test_other_rows_and_other_models_have_files_of_their_own(model: Any, tmp_pat
         assert other.learn(some, tmp_path, made_of) is None and other.count == len(some)
 
 
-@pytest.mark.parametrize("fault", ["cut off", "other numbers", "other rows", "no numbers"])
+@pytest.mark.parametrize("fault", ["cut off", "other numbers", "other rows", "no numbers", "nan"])
 def test_what_is_broken_is_made_anew_with_a_word(fault: str, model: Any, tmp_path: Path) -> None:
     whole = Counted(model)
     whole.learn(rows(), tmp_path, MADE_OF)
@@ -91,6 +91,9 @@ def test_what_is_broken_is_made_anew_with_a_word(fault: str, model: Any, tmp_pat
         file.write_bytes(file.read_bytes()[:100])
     elif fault == "other numbers":
         save_file({**kept, "logps": kept["logps"] - 1}, file)
+    elif fault == "nan":
+        kept["logps"][1] = float("nan")
+        save_file(kept, file)
     elif fault == "other rows":
         save_file({"keys": kept["keys"][1:].clone(), "logps": kept["logps"][1:].clone()}, file)
     else:

@@ -307,3 +307,7 @@ def test_an_adapter_of_another_shape_is_not_read(tmp_path: Path) -> None:
     wider = engine.packed.add("wider", replace(one.adapter, r=8), seed=1)
     with pytest.raises(ModelError, match="is not as it was saved"):
         read_adapter(tmp_path, wider, base.model)
+    weights = tmp_path / "adapter_model.safetensors"
+    weights.write_bytes(weights.read_bytes()[:50])
+    with pytest.raises(ModelError, match="cannot be read"):
+        read_adapter(tmp_path, wider, base.model)

@@ -213,6 +213,28 @@ def test_numbers_that_json_lacks_become_null(tmp_path: Path) -> None:
     assert next(folder.events()).data == {"loss": None, "grad_norm": None}
 
 
+@pytest.mark.parametrize(
+    "changed",
+    [
+        {"trial": {}},
+        {"step": "third"},
+        {"at": [1]},
+        {"data": 3},
+        {"kind": None},
+        {"data": {"loss": math.nan}},
+    ],
+)
+def test_an_event_that_nobody_writes_is_passed_over(changed: dict[str, Any], tmp_path: Path) -> None:
+    folder = RunFolder(tmp_path)
+    events = [Event("step", "t000", step, data={"loss": 1.0}) for step in (1, 2)]
+    for event in events:
+        folder.append(event)
+    first, second = folder.events_path.read_text().splitlines()
+    odd = json.dumps(json.loads(second) | changed)
+    folder.events_path.write_text(f"{first}\n{odd}\n{second}\n")
+    assert [event.step for event in folder.events()] == [1, 2]
+
+
 @given(st.lists(st.tuples(st.text(), st.floats(), st.booleans()), max_size=6))
 def test_run_json_is_the_result_as_one_document(
     tmp_path_factory: pytest.TempPathFactory, told: list[Any]

@@ -162,6 +162,10 @@ def test_a_later_schema_is_refused() -> None:
         {"name": "first"},
         {**a_result().to_plain(), "trials": [3]},
         {**a_result().to_plain(), "trials": [{}]},
+        {**a_result().to_plain(), "metric": {"name": "loss"}},
+        {**a_result().to_plain(), "seconds": "many"},
+        {**a_result().to_plain(), "trials": [{"id": "t000", "status": 1, "params": {}}]},
+        {**a_result().to_plain(), "baseline": {"metrics": {"loss": "low"}}},
     ],
 )
 def test_what_is_no_result_is_refused(data: Any) -> None:

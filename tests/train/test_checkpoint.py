@@ -72,6 +72,7 @@ SPOILT: Mapping[str, Callable[[Path], object]] = {
     "one bit": lambda path: spoil_byte(path, -9),
     "gone": lambda path: path.unlink(),
     "something else": lambda path: path.write_bytes(b"[1, 2, 3]"),
+    "nothing": lambda path: path.write_bytes(b"null"),
 }
 
 

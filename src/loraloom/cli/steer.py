@@ -103,7 +103,7 @@ def _answer(folder: RunFolder, uuid: str, begin: int, seconds: float) -> Mapping
     Args:
         begin: bytes of events.jsonl before it was asked.
     """
-    from loraloom.store.folder import event_of_line
+    from loraloom.store.event_lines import event_of_line
 
     until = time.monotonic() + seconds
     while True:

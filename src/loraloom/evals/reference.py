@@ -150,7 +150,10 @@ class ReferenceLogps:
         try:
             kept = load_file(file)
             names = [bytes(row) for row in kept["keys"].numpy()]
-            known = dict(zip(names, kept["logps"].tolist(), strict=True))
+            logps_R = kept["logps"].double()
+            if not bool(logps_R.isfinite().all()):
+                return "it holds numbers that are not finite"
+            known = dict(zip(names, logps_R.flatten().tolist(), strict=True))
         except (OSError, SafetensorError, KeyError, ValueError, TypeError) as error:
             return f"it cannot be read ({type(error).__name__})"
         if sorted(known) != list(keys):

@@ -13,10 +13,11 @@ from pathlib import Path
 from typing import Any, Protocol
 
 import torch
+from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
-from loraloom.errors import ModelError, VerificationError
+from loraloom.errors import ModelError, VerificationError, first_line
 from loraloom.lora.adapter_weights import REMOVED, AdapterWeights
 from loraloom.lora.arena import Entry
 from loraloom.lora.base import Base, load_tokenizer, quiet_transformers, share_copy
@@ -170,9 +171,18 @@ def read_adapter(folder: Path, adapter: AdapterWeights, base: HasModules) -> Non
     """Fill an adapter of the same shape from a folder that `save_adapter` wrote.
 
     Raises:
-        ModelError: the file lacks one of its tensors, or has it in another shape.
+        ModelError: the file cannot be read, lacks one of its tensors, or has it in another shape.
     """
-    state = load_file(folder / "adapter_model.safetensors")
+    file = folder / "adapter_model.safetensors"
+    try:
+        state = load_file(file)
+    except (FileNotFoundError, SafetensorError) as error:
+        raise ModelError(
+            "the weights of this adapter cannot be read",
+            where=str(file),
+            got=first_line(error),
+            next="restore the adapter's files, or train it again",
+        ) from error
     constants = {entry.key.removesuffix(REMOVED) for entry, _ in adapter.constants}
     for entry, tensor in adapter.tensors():
         key = entry.key.removesuffix(REMOVED)

@@ -6,6 +6,7 @@ read.
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -69,18 +70,32 @@ def measure_ranks(bench: Workbench, log: RunLog) -> None:
 def _read(kept: Path, wanted: Sequence[str]) -> Weights:
     """Raises StoreError for a file that is gone or was changed."""
     try:
-        found: Weights = json.loads(kept.read_text(encoding="utf-8"))
-        return {
-            allocation: {path: float(weight) for path, weight in found[allocation].items()}
-            for allocation in wanted
-        }
-    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        found: Weights = json.loads(kept.read_bytes())
+        return {allocation: _weights(found[allocation]) for allocation in wanted}
+    except (
+        OSError,
+        ValueError,
+        KeyError,
+        TypeError,
+        AttributeError,
+        OverflowError,
+        RecursionError,
+    ) as error:
         raise StoreError(
             "what this run measured for its ranks cannot be read",
             where=str(kept),
             got=first_line(error),
             next="put the file back, or begin another run",
         ) from error
+
+
+def _weights(kept: Mapping[str, float]) -> dict[str, float]:
+    """Raises ValueError for numbers that no measurement gives."""
+    weights = {path: float(weight) for path, weight in kept.items()}
+    odd = next((f"{path}: {w}" for path, w in weights.items() if not 0 <= w < math.inf), None)
+    if odd or not any(weights.values()):
+        raise ValueError(odd or "no layer has a weight above 0")
+    return weights
 
 
 def measured_weights(bench: Workbench, wanted: Sequence[str]) -> Weights:

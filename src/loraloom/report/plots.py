@@ -80,8 +80,8 @@ class CurveReader:
         trial, step = event.trial, event.step or 0
         if trial is None:
             return
-        if event.kind == "trial_started" and event.data.get("planned_steps"):
-            self._planned[trial] = int(event.data["planned_steps"])
+        if event.kind == "trial_started" and isinstance(event.data.get("planned_steps"), int):
+            self._planned[trial] = event.data["planned_steps"]
         share = step / self._planned[trial] if self._planned.get(trial) else math.nan
         if event.kind == "step":
             curve = self.curves.training.setdefault(trial, Curve())

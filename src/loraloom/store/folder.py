@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
@@ -16,6 +16,7 @@ import yaml
 from loraloom.errors import RequestError, StoreError
 from loraloom.records import Advice, Event, Trial
 from loraloom.store.disk import disk, require_space, write_atomically
+from loraloom.store.event_lines import event_of_line
 from loraloom.store.lines import Lines
 from loraloom.store.lock import Lock
 from loraloom.store.names import check_name, free_name, invented_name
@@ -341,38 +342,6 @@ def _runs_beside(path: Path) -> str | None:
         if names
         else None
     )
-
-
-def events_of_lines(lines: Sequence[bytes]) -> Iterator[Event]:
-    """The events of lines of events.jsonl: of many at once in half the time, as their keys are one
-    another's. A line that a crash left torn is passed over."""
-    try:
-        found: list[Any] = json.loads(b"[" + b",".join(lines) + b"]")
-    except (ValueError, RecursionError):
-        yield from filter(None, map(event_of_line, lines))
-    else:
-        yield from filter(None, map(_event_of_plain, found))
-
-
-def event_of_line(line: bytes) -> Event | None:
-    """The event of a line of events.jsonl; None where a crash left it torn."""
-    try:
-        return _event_of_plain(json.loads(line))
-    except (ValueError, RecursionError):
-        return None
-
-
-def _event_of_plain(data: Any) -> Event | None:
-    try:
-        return Event(
-            kind=data["kind"],
-            trial=data.get("trial"),
-            step=data.get("step"),
-            at=data.get("at") or 0.0,
-            data=data["data"],
-        )
-    except (TypeError, KeyError, AttributeError):
-        return None
 
 
 def _advice_to_plain(advice: Advice) -> dict[str, Any]:

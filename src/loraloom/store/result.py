@@ -6,11 +6,15 @@ import math
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
-from typing import Any, Literal, cast
+from functools import cache
+from types import UnionType
+from typing import Any, Literal, TypeVar, Union, cast, get_args, get_origin, get_type_hints
 
 from loraloom.errors import RequestError
 from loraloom.records import Finding, Gain, Trial
 from loraloom.store.to_json import plain
+
+T = TypeVar("T")
 
 SCHEMA_VERSION = 1
 
@@ -147,8 +151,10 @@ class RunResult:
             values["trials"] = [trial_from_plain(item) for item in values.get("trials", ())]
             values["findings"] = [_finding(item) for item in values.get("findings", ())]
             values["gain"] = Gain(**_known(Gain, values["gain"])) if values.get("gain") else None
-            return cls(**values)
-        except (AttributeError, KeyError, TypeError) as error:
+            return _checked(cls(**values))
+        except RequestError:
+            raise
+        except (AttributeError, KeyError, TypeError, ValueError) as error:
             raise RequestError(
                 "this is not the result of a run",
                 where=where,
@@ -163,11 +169,11 @@ def trial_from_plain(data: Mapping[str, Any]) -> Trial:
     values = _known(Trial, data)
     values["metrics"] = _metrics(values.get("metrics", {}))
     values["findings"] = tuple(_finding(item) for item in values.get("findings", ()))
-    return Trial(**values)
+    return _checked(Trial(**values))
 
 
 def _finding(data: Mapping[str, Any]) -> Finding:
-    return Finding(**_known(Finding, data))
+    return _checked(Finding(**_known(Finding, data)))
 
 
 def _metrics(data: Mapping[str, float | None]) -> dict[str, float]:
@@ -179,6 +185,35 @@ def _known(cls: type, data: Mapping[str, Any]) -> dict[str, Any]:
     has a default that says as much."""
     names = {item.name for item in fields(cls)}
     return {key: value for key, value in data.items() if key in names and value is not None}
+
+
+def _checked(read: T) -> T:
+    """The value itself, once each of its fields is of the kind that its class says: what is inside of
+    lists and mappings is not looked at.
+
+    Raises:
+        TypeError: naming the first field that is not.
+    """
+    for name, kinds in _kinds(type(read)).items():
+        value = getattr(read, name)
+        if not isinstance(value, kinds):
+            raise TypeError(f"`{name}` is {value!r:.40}")
+    return read
+
+
+@cache
+def _kinds(cls: type) -> dict[str, tuple[type, ...]]:
+    """What a field may be, by its annotation."""
+
+    def of(hint: Any) -> tuple[type, ...]:
+        origin = get_origin(hint)
+        if origin in (Union, UnionType):
+            return tuple(kind for one in get_args(hint) for kind in of(one))
+        if origin is Literal:
+            return (str,)
+        return (int, float) if hint is float else (origin or hint,)
+
+    return {name: of(hint) for name, hint in get_type_hints(cls).items()}
 
 
 def _check_version(version: Any, where: str) -> None:

@@ -129,7 +129,7 @@ def drop_unnamed(folder: Path) -> None:
     """Remove the files of candidates that no checkpoint in `folder` names, or names any more."""
     files = {file.name for file in folder.glob(f"{PREFIX}*")}
     for path in folder.glob("checkpoint-*.json") if files else ():
-        with suppress(ValueError, KeyError):
+        with suppress(ValueError, KeyError, TypeError, AttributeError):
             files -= {
                 kept["file"] for kept in json.loads(path.read_bytes())["trainer"]["waiting"].values()
             }
@@ -155,7 +155,7 @@ def load(
             body = _read(path)
             tensors = load_file(path.with_suffix(".safetensors"))
             fault = check(body["run"])
-        except (OSError, ValueError, KeyError, TypeError, SafetensorError) as error:
+        except (OSError, ValueError, KeyError, TypeError, AttributeError, SafetensorError) as error:
             fault = str(error) or type(error).__name__
         else:
             if fault is None:

@@ -26,7 +26,8 @@ from loraloom.report.live import (
 from loraloom.report.plots import CurveReader
 from loraloom.report.table import Column
 from loraloom.report.words import count, duration, gib, held_in, metric_words
-from loraloom.store.folder import RunFolder, events_of_lines
+from loraloom.store.event_lines import events_of_lines
+from loraloom.store.folder import RunFolder
 from loraloom.store.replay import Replay
 from loraloom.store.result import RunResult
 from loraloom.store.samples import FILE_NAME, read_samples
