@@ -3,14 +3,21 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from dataclasses import replace
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from machines import GPU
 
-from loraloom.config.asked import Config, LimitsConfig, TrainingConfig
+from loraloom.config.asked import (
+    AdapterConfig,
+    Config,
+    LimitsConfig,
+    PreferenceConfig,
+    TrainingConfig,
+)
 from loraloom.plan.planner import Facts, make_plan
 from loraloom.plan.time import (
     EVALUATIONS,
@@ -21,6 +28,7 @@ from loraloom.plan.time import (
     trainings_of_search,
     with_measured,
 )
+from loraloom.records import PreferenceLoss
 
 Make = Callable[..., Facts]
 
@@ -59,6 +67,36 @@ def test_packing_saves_the_cost_of_layers_as_far_as_a_pass_has_room(
     alone, packed = (forecast_time(case, trials=8, packed=pack_size).parts for pack_size in (1, 8))
     assert packed["layers"] == pytest.approx(alone["layers"] / candidates_a_pass)
     assert packed["training"] == alone["training"]
+
+
+def test_ranks_that_are_measured_first_are_a_part(facts: Make) -> None:
+    at = facts("8b", device=GPU, rows=4_000, length=64)
+    seconds = {
+        asked: make_plan(Config(adapter=AdapterConfig(rank_allocation=asked)), at).forecast["time"].parts
+        for asked in ("uniform", "mlp", "eva", "energy")
+    }
+    assert not {"ranks"} & ({*seconds["uniform"]} | {*seconds["mlp"]})
+    # 256 rows forwards, beside a quarter of 4,000 rows and more, forwards and backwards
+    assert 0 < seconds["eva"]["ranks"] < seconds["energy"]["ranks"] / 4
+    alone = make_plan(Config(), at).forecast["time_one"].parts
+    assert seconds["energy"]["ranks"] == pytest.approx(
+        0.25 * (alone["training"] + alone["layers"]), rel=0.05
+    )
+
+
+def test_the_reference_and_the_kl_of_kto_are_parts(facts: Make) -> None:
+    def parts(sides: int, *loss: PreferenceLoss) -> Mapping[str, float]:
+        judged = (2_500, 2_500) if sides == 1 else None
+        at = facts("8b", device=GPU, task="causal_lm", sides=sides, judged=judged, format="preference")
+        at = replace(at, data=replace(at.data, task="preference", confirm_rows=500))
+        return make_plan(Config(preference=PreferenceConfig(loss_type=loss)), at).forecast["time"].parts
+
+    pairs, free, judged = parts(2, "sigmoid"), parts(2, "simpo"), parts(1, "kto")
+    # 5,000 rows to train on, 500 to choose on and 500 for the race
+    assert free["reference"] == pytest.approx(pairs["reference"] / 6, rel=0.05)
+    assert "kl" not in pairs and judged["reference"] == pytest.approx(pairs["reference"] / 2, rel=0.05)
+    # two forwards for each forward and backward
+    assert judged["kl"] == pytest.approx(judged["training"], rel=0.2)
 
 
 def test_a_line_through_ticks_is_followed_to_the_usual_number_of_tokens() -> None:

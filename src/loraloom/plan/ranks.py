@@ -187,7 +187,7 @@ def measured_steps(planned: int) -> int:
 
 
 def notes_on_measuring(case: Case) -> tuple[str, ...]:
-    """What a run does before it trains, on top of the forecast."""
+    """What a run does before it trains."""
     wanted = set(allocations_asked(case))
     notes: list[str] = []
     if trained := [name for name in ("energy", "adalora") if name in wanted]:

@@ -13,12 +13,15 @@ from collections.abc import Sequence
 from statistics import fmean
 
 from loraloom.config import names
+from loraloom.config.choices import MEASURED_ALLOCATIONS
 from loraloom.facts.data import DataFacts
 from loraloom.facts.speed import matmul_flops
 from loraloom.plan import engine
 from loraloom.plan.case import Case
 from loraloom.plan.memory import streamed_bytes
 from loraloom.plan.pass_memory import supervised_share
+from loraloom.plan.preference import is_reference_free
+from loraloom.plan.ranks import ROWS, TIMES, allocations_asked, measured_steps
 from loraloom.plan.shape import Shape, decided_shape
 from loraloom.plan.weight_memory import coded_linears, is_spread
 from loraloom.records import Estimate, TrainingSpec
@@ -81,6 +84,7 @@ def forecast_time(
         "evaluation": trials * scored * per_token / 2 / rate,
         "startup": STARTUP_SECONDS,
     }
+    parts |= _measured_ranks(case, token_budget) | _reference(case, trials, token_budget)
     if is_spread(case, case.decided.quantization):
         parts["spreading"] = passes * spreading_seconds(case, bool(case.decided.checkpointing))
     if case.decided.streaming:
@@ -90,6 +94,48 @@ def forecast_time(
     return Estimate(
         value=value, low=value * SPREAD[0], high=value * SPREAD[1], unit="seconds", parts=parts
     )
+
+
+def _measured_ranks(case: Case, token_budget: int) -> dict[str, float]:
+    """Once a run: the short training, and the look at the inputs of layers, that allocations of rank ask
+    for."""
+    wanted = {name for name in allocations_asked(case) if name in MEASURED_ALLOCATIONS}
+    data = case.facts.data
+    row = data.sides * data.mean_length * PADDING
+    seconds = 0.0
+    if "eva" in wanted:
+        seconds += _forwards(case, min(ROWS, data.rows) * row, token_budget)
+    if wanted - {"eva"}:
+        steps = measured_steps(case.total_steps)
+        wider = 6 * (TIMES - 1) * case.adapter_parameters
+        operations = steps * case.decided.batch * row * (operations_per_token(case) + wider)
+        passes = steps * case.decided.accumulation
+        layers = passes * case.facts.model.layers * LAYER_SECONDS[case.facts.device.kind]
+        seconds += operations / operations_a_second(case) + layers
+    return {"ranks": seconds} if wanted else {}
+
+
+def _reference(case: Case, trials: float, token_budget: int) -> dict[str, float]:
+    """Once a run: what the reference makes of the rows that candidates are trained and chosen on. And in
+    each step of KTO, how far a candidate has moved: a forward of it and one of its reference."""
+    data = case.facts.data
+    if data.task != "preference":
+        return {}
+    row = data.sides * data.mean_length * PADDING
+    rows = data.validation_rows + data.confirm_rows + (0 if is_reference_free(case) else data.rows)
+    parts = {"reference": _forwards(case, rows * row, token_budget)}
+    if data.sides == 1:
+        windows = 2 * trials * case.total_steps
+        parts["kl"] = windows * _forwards(case, case.decided.batch * row, token_budget)
+    return parts
+
+
+def _forwards(case: Case, tokens: float, token_budget: int) -> float:
+    """Passes of so many tokens together that go forwards only: half of a training token's products, and
+    a third of what its passes take beside them."""
+    layers = case.facts.model.layers * LAYER_SECONDS[case.facts.device.kind]
+    products = tokens * operations_per_token(case) / 2 / operations_a_second(case)
+    return products + math.ceil(tokens / token_budget) * layers / 3
 
 
 def operations_a_second(case: Case) -> float:
@@ -190,7 +236,12 @@ def with_measured(
         "training": ticks_of_search(case) * tick_seconds,
         "layers": 0.0,
         "evaluation": packs_of_search(case) * EVALUATIONS * evaluation_seconds,
-        "startup": forecast.parts["startup"],
+        # What is done once: it was not among the steps that were timed.
+        **{
+            name: forecast.parts[name]
+            for name in ("startup", "ranks", "reference")
+            if name in forecast.parts
+        },
     }
     value = sum(parts.values())
     return Estimate(
