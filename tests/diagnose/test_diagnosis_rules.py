@@ -441,6 +441,36 @@ def test_pairs_that_are_known_by_heart() -> None:
     assert "by heart" in found[0].symptom and found[0].patch == {"training.num_train_epochs": 1.0}
 
 
+@pytest.mark.parametrize(
+    ("late", "said", "patch"),
+    [
+        (0.70, "is where it began", {"training.learning_rate": pytest.approx(5e-3)}),
+        (1.10, "has risen", {"training.learning_rate": pytest.approx(1e-3 / 3, rel=1e-2)}),
+        (0.50, "though the training loss fell", {}),
+    ],
+)
+def test_what_helps_against_chance_goes_by_the_training_loss(
+    late: float, said: str, patch: dict[str, object]
+) -> None:
+    flat = [0.5, 0.5, 0.52, 0.51, 0.5, 0.5, 0.49, 0.5]
+    noise = [0.05 * (-1) ** step for step in range(STEPS)]
+    losses = [math.log(2) + (late - math.log(2)) * step / STEPS + noise[step] for step in range(STEPS)]
+    found = diagnose(preferring(accuracy=flat, losses=losses, train_exact=0.6))[0]
+    assert found.name == "preference-not-learnt" and said in found.symptom
+    assert found.patch == patch
+
+
+def test_a_small_beta_is_told_before_what_follows_from_it() -> None:
+    sinks = [-0.2 * number for number in range(8)]
+    found = diagnose(
+        preferring({"preference.beta": 0.002}, chosen=sinks, rejected=[2 * one for one in sinks])
+    )
+    assert [(one.name, one.level) for one in found[:2]] == [
+        ("beta-too-small", "fault"),
+        ("chosen-falling", "fault"),
+    ]
+
+
 def test_chance_on_few_pairs_says_nothing() -> None:
     sick = SICK["preference-not-learnt"]
     loose = [replace(reading, metric_se=0.2) for reading in sick.signals.readings]

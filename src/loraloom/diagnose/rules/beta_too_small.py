@@ -19,6 +19,9 @@ USUAL = 0.1
 """What a beta that is far too small is raised to at least, where the plan does not say."""
 FAR = 0.1
 """Drift in nats a token from which it is worth a word."""
+LOST = -0.5
+"""Log-ratio of the chosen answers, in nats a token, from which on one of ten tokens is 150 times less
+likely than it was."""
 GROWS = 1.25
 """Times the drift at the middle of the run."""
 AT_REST = 2.0
@@ -40,7 +43,7 @@ def judge(case: Case) -> Finding | None:
     beta = max(MORE * case.beta, usual)
     return Finding(
         NAME,
-        "warning",
+        "fault" if (last.chosen_logratio or 0.0) <= LOST else "warning",
         "beta is too small: the model drifts away from its reference, and tells no more pairs apart",
         f"drift {word(drift(middle))} nats a token at step {middle.step} and {word(drift(last))} at step"
         f" {last.step}; held-out accuracy {word(middle.metric)} and {word(last.metric)}; beta"

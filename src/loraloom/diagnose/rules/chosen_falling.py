@@ -10,14 +10,13 @@ from typing import Any
 
 from loraloom.config import names
 from loraloom.diagnose.case import SIGMAS, Case, word
+from loraloom.diagnose.rules.beta_too_small import LOST
 from loraloom.diagnose.signals import Reading
 from loraloom.records import Finding
 
 NAME = "chosen-falling"
 LOW = -0.1
 """Log-ratio of the chosen answers, in nats a token, from which their fall is worth a word."""
-LOST = -0.5
-"""From here on an answer of ten tokens is 150 times less likely than it was."""
 MORE_BETA = 3.0
 MOST_BETA = 0.5
 RATE_FACTOR = 1 / 3

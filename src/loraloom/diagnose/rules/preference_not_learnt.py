@@ -1,9 +1,10 @@
 """Which of two answers is the better one was not learnt: a step too small, pairs learnt by heart, or
 sides that are swapped.
 
-A held-out accuracy near a half with a training loss at its first value says that nothing moved; with
-training pairs that are nearly all right, that they were learnt one by one; far below a half, that what
-is chosen here is rejected there.
+Held-out accuracy that cannot be told from a half says that nothing was learnt which holds on other
+pairs. The training loss says why: where it began, nothing moved; above it, the steps are too large for
+what there is to learn; below it, or with training pairs that are nearly all right, they were learnt one
+by one. Far below a half, what is chosen here is rejected there.
 """
 
 from __future__ import annotations
@@ -18,12 +19,15 @@ CHANCE = 0.5
 SWAPPED = 0.4
 """Held-out accuracy below which the sides must be swapped somewhere, where its error leaves no doubt."""
 UNMOVED = 0.01
-"""Share of the first loss (ln 2 of DPO) within which the training loss has stayed where it was."""
+"""Share of the first loss (ln 2 of DPO) within which the training loss has stayed where it was, however
+little it varies."""
 BY_HEART = 0.9
 """Accuracy on training pairs."""
 LEAST_SURE = 0.1
 """Largest standard error of an accuracy that says something."""
 FASTER = 5.0
+SLOWER = 1 / 3
+READ = "read twenty pairs: does anything in them tell the better answer?"
 
 
 def judge(case: Case) -> Finding | None:
@@ -42,20 +46,51 @@ def judge(case: Case) -> Finding | None:
         return None
     if (trained or 0.0) > BY_HEART:
         return _by_heart(case, last)
-    first, late = case.window(0, 0.1), case.window(0.75, 1)
-    if not late.mean >= (1 - UNMOVED) * first.mean:
-        return None
+    fall = case.fall
+    if abs(fall.mean) <= max(UNMOVED * abs(case.window(0, 0.1).mean), SIGMAS * fall.se):
+        return _unmoved(case, last)
+    return _fallen(case, last) if fall.mean > 0 else _risen(case, last)
+
+
+def _unmoved(case: Case, last: Reading) -> Finding:
     # Far above the advice it is not the size of the steps that is wrong.
     fast = case.advised_rate is not None and case.rate > FASTER * case.advised_rate
-    read = "read twenty pairs: does anything in them tell the better answer?"
     return Finding(
         NAME,
         "warning",
         "no preference was learnt: the training loss is where it began",
-        f"held-out accuracy {_accuracy(last)}; training loss {word(first.mean)} at first and"
-        f" {word(late.mean)} late in {case.steps} steps; learning rate {word(case.rate)}",
-        read if fast else f"raise the learning rate to {word(FASTER * case.rate)}; or {read}",
+        _evidence(case, last),
+        READ if fast else f"raise the learning rate to {word(FASTER * case.rate)}; or {READ}",
         {} if fast else case.faster(FASTER),
+    )
+
+
+def _risen(case: Case, last: Reading) -> Finding:
+    return Finding(
+        NAME,
+        "warning",
+        "no preference was learnt: the training loss has risen",
+        _evidence(case, last),
+        f"lower the learning rate to {word(SLOWER * case.rate)}; or {READ}",
+        case.faster(SLOWER),
+    )
+
+
+def _fallen(case: Case, last: Reading) -> Finding:
+    return Finding(
+        NAME,
+        "warning",
+        "no preference was learnt that holds on other pairs, though the training loss fell",
+        _evidence(case, last),
+        f"bring more pairs, to learn from and to hold out; or {READ}",
+    )
+
+
+def _evidence(case: Case, last: Reading) -> str:
+    first, late = case.window(0, 0.1), case.window(0.75, 1)
+    return (
+        f"held-out accuracy {_accuracy(last)}; training loss {word(first.mean)} at first and"
+        f" {word(late.mean)} late in {case.steps} steps; learning rate {word(case.rate)}"
     )
 
 
