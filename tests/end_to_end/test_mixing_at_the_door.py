@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import json
+import random
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 import yaml
 from doorway import Door, Run, World, call, write_rows
+from test_several_workers import require_same
 
 SUBJECTS = ("the cat", "a dog", "the soup", "a cake")
 VERBS = ("sleeps", "waits", "stands")
@@ -135,6 +138,97 @@ def test_deduplication_tells_how_many_rows_it_leaves_out(
     assert sum(kept["rows"].values()) == 80
     assert sum(fewer["rows"].values()) == 60
     assert any("20 rows of 80 left out" in text for text in fewer["warnings"])
+
+
+def test_nearly_the_same_rows_are_left_out_where_that_is_asked_for(
+    world: World, tmp_path: Path, loraloom: Door
+) -> None:
+    draw = random.Random(0)
+    said = [" ".join(draw.choices("abcdefghijklmnopqrstuvwxyz", k=30)) for _ in range(4)]
+    near = [f"{text} indeed" for text in said]
+    rows = [{"text": text, "label": "a"} for text in (*said, *near)] + labelled(30, "own")
+    words = ("plan", "--model", world.bert, write_rows(tmp_path / "near.jsonl", rows), "--json")
+    same = loraloom(*words, "--set", "data.deduplicate=true").json()
+    fewer = loraloom(*words, "--set", "data.deduplicate=near").json()
+    assert sum(same["rows"].values()) == 38
+    assert sum(fewer["rows"].values()) <= 34
+    assert any("nearly the same" in text for text in fewer["warnings"])
+
+
+def test_a_source_with_epochs_is_gone_over_so_often(world: World, rows: Path, loraloom: Door) -> None:
+    config = rows / "epochs.yaml"
+    train = [
+        {"source": str(rows / "own.jsonl")},
+        {"source": str(rows / "other.jsonl"), "epochs": 3, "name": "tail"},
+    ]
+    config.write_text(yaml.safe_dump({"data": {"train": train, "validation": 0.2}}))
+    words = ("plan", config, "--model", world.bert, "--epochs", 2, "--batch-size", 1, "--json")
+    sources = {one["name"]: one for one in loraloom(*words).json()["sources"]}
+    assert sources["own"]["passes"] == pytest.approx(2, abs=0.05)
+    assert sources["tail"]["passes"] == pytest.approx(6, abs=0.05)
+
+
+def search_of_shares(world: World, rows: Path, runs: Path) -> list[object]:
+    """A search over a mix with replay, in which nothing is pruned."""
+    config = runs.with_suffix(".yaml")
+    train = [
+        {"source": str(rows / "own.jsonl"), "weight": 1},
+        {"source": str(rows / "other.jsonl"), "weight": 3},
+    ]
+    replay = write_rows(runs.with_suffix(".jsonl"), labelled(60, "other")[30:])
+    config.write_text(
+        yaml.safe_dump(
+            {
+                "data": {"train": train, "validation": 0.2, "replay": replay},
+                "search": {
+                    "space": {"data.replay_share": [0.0, 0.2, 0.4]},
+                    "sampler": "grid",
+                    "pruner": "none",
+                    "seeds_for_finalists": 1,
+                },
+            }
+        )
+    )
+    return [
+        *("tune", config, "--model", world.bert, "--max-steps", 6, "--batch-size", 6, "--no-act"),
+        *("--trials", 3, "--max-packed", 2, "--no-history", "--output-dir", runs, "--quiet"),
+    ]
+
+
+def test_a_mix_that_goes_on_takes_the_rows_that_it_would_have(
+    world: World,
+    rows: Path,
+    tmp_path: Path,
+    loraloom: Door,
+    stopping: Callable[[int | None], None],
+) -> None:
+    words = search_of_shares(world, rows, tmp_path / "runs")
+    stopping(None)
+    assert loraloom(*words, "--name", "whole").code == 0
+    stopping(3)
+    assert loraloom(*words, "--name", "cut").code == 130
+    stopping(None)
+    answer = loraloom("tune", "--resume", tmp_path / "runs/cut", "--quiet")
+    assert answer.code == 0, answer.err
+    whole, cut = (
+        {
+            file.relative_to(tmp_path / "runs" / name): file.read_bytes()
+            for file in (tmp_path / "runs" / name).glob("trials/*/adapter/adapter_model.safetensors")
+        }
+        for name in ("whole", "cut")
+    )
+    assert len(whole) == 3 and whole == cut
+
+
+@pytest.mark.long
+def test_two_workers_take_the_rows_of_a_mix_that_one_process_does(
+    world: World, rows: Path, tmp_path: Path, loraloom: Door
+) -> None:
+    words = search_of_shares(world, rows, tmp_path / "runs")
+    for name, more in (("alone", ()), ("several", ("--workers", 2))):
+        answer = loraloom(*words, "--name", name, *more)
+        assert answer.code == 0, answer.err
+    require_same(tmp_path / "runs/alone", tmp_path / "runs/several")
 
 
 @pytest.fixture(scope="module")

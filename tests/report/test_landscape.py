@@ -150,6 +150,7 @@ def test_layers_are_drawn_from_the_signals_of_the_winner() -> None:
         {"modules": None},
         {"modules": {"a": 3}},
         {"modules": {"a": {"energy": math.nan}}},
+        {"modules": {"a": {"energy": "much", "r": [8]}}},
     ):
         assert module_figures(trial("a"), broken) == []
     assert module_figures(None, {"modules": modules}) == []

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
+import pytest
 
 from loraloom.records import Score
 from loraloom.search.forgetting import by_forgetting, forgets_least
@@ -28,6 +31,20 @@ def test_what_is_within_a_standard_error_is_chosen_by_what_it_forgets() -> None:
     # None forgets less: the task alone decides.
     assert forgets_least(finals, "best", {"best": 1.0, "near": 2.0, "worse": 0.5}) == "best"
     assert forgets_least(finals, "best", {"best": 1.0, "near": 1.0}) == "best"
+
+
+@pytest.mark.parametrize(("errors", "kept"), [(0.9, "near"), (1.1, "best")])
+def test_one_standard_error_is_the_limit(errors: float, kept: str) -> None:
+    """Paired: what the rows have in common is no part of the error."""
+    hard = np.random.default_rng(0).normal(0, 5, ROWS)
+    wobble = np.tile([-0.1, 0.1], ROWS // 2)
+    behind = errors * wobble.std(ddof=1) / ROWS**0.5
+
+    def of(costs: Any) -> list[Score]:
+        return [Score("confirm", {}, tuple(costs.tolist()), (1.0,) * ROWS)]
+
+    finals = {"best": of(hard), "near": of(hard + behind + wobble)}
+    assert forgets_least(finals, "best", {"best": 2.0, "near": 1.0}) == kept
 
 
 def test_a_setting_of_which_nothing_is_known_is_not_kept_for_it() -> None:

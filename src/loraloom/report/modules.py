@@ -122,4 +122,13 @@ def _modules(signals: Mapping[str, Any]) -> dict[str, Mapping[str, Any]]:
     if not isinstance(modules, Mapping):
         return {}
     found = cast("Mapping[Any, Any]", modules)
-    return {str(name): values for name, values in found.items() if isinstance(values, Mapping)}
+    return {str(name): _numbers(values) for name, values in found.items() if isinstance(values, Mapping)}
+
+
+def _numbers(values: Mapping[Any, Any]) -> dict[str, Any]:
+    """What of a layer's numbers are numbers, and the name of its group."""
+    return {
+        str(key): value
+        for key, value in values.items()
+        if isinstance(value, int | float) or key == "group"
+    }
