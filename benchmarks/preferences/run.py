@@ -29,7 +29,7 @@ from loraloom.facts.device import environment
 HERE = Path(__file__).resolve().parent
 SHARED = HERE.parents[2] / "shared"
 RESULT = HERE / "result.json"
-PARTS = ("sweep", "faults", "fresh", "trl")
+PARTS = ("sweep", "faults", "second", "third", "trl")
 
 
 def measured(part: str, shared: Path, work: Path, only: str) -> Any:
@@ -37,9 +37,11 @@ def measured(part: str, shared: Path, work: Path, only: str) -> Any:
         case "sweep":
             return sweep.run_all(shared, work)
         case "faults":
-            return planted.run_all(shared, work, only)
-        case "fresh":
-            return planted.run_all(shared, work, only, planted.FRESH)
+            return planted.run_all(shared, work, planted.FIRST, only)
+        case "second":
+            return planted.run_all(shared, work, planted.SECOND, only)
+        case "third":
+            return planted.run_all(shared, work, planted.third(0), only)
         case _:
             return beside_trl.run_all(shared, work)
 
@@ -47,7 +49,7 @@ def measured(part: str, shared: Path, work: Path, only: str) -> Any:
 def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--part", choices=PARTS, action="append")
-    parser.add_argument("--only", default="", help="cases of `faults` and `fresh`; writes nothing")
+    parser.add_argument("--only", default="", help="cases of planted faults; writes nothing")
     parser.add_argument("--shared", type=Path, default=SHARED)
     asked = parser.parse_args()
     torch.set_num_threads(1)

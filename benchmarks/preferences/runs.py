@@ -12,6 +12,7 @@ from typing import Any
 from loraloom.config.decode import load_config
 from loraloom.diagnose.order import ranked
 from loraloom.errors import RunError
+from loraloom.pipeline.evaluate import evaluate
 from loraloom.pipeline.plan import plan
 from loraloom.pipeline.train import train
 from loraloom.store.folder import RunFolder
@@ -24,6 +25,7 @@ Values = dict[str, Any]
 class Done:
     """What a run came to."""
 
+    folder: Path
     findings: list[dict[str, Any]]
     metrics: dict[str, float]
     cpu_seconds: float
@@ -54,7 +56,14 @@ def train_one(
     started = time.process_time()
     with suppress(RunError):  # of a run that failed there are findings too
         train(load_config(None, asked), lambda event: None)
-    result = RunFolder.open(work / "runs" / asked["name"]).result()
+    folder = work / "runs" / asked["name"]
+    result = RunFolder.open(folder).result()
     found = ranked([*result.findings, *(one for trial in result.trials for one in trial.findings)])
     metrics = dict(result.trials[0].metrics) if result.trials else {}
-    return Done([asdict(one) for one in found], metrics, round(time.process_time() - started, 1))
+    spent = round(time.process_time() - started, 1)
+    return Done(folder, [asdict(one) for one in found], metrics, spent)
+
+
+def tested(adapter: Path, rows: str) -> dict[str, float]:
+    """Metrics of an adapter, or of a run's best one, on a file of rows."""
+    return evaluate(load_config(None, {"data.test": rows}), str(adapter))["metrics"]

@@ -13,10 +13,9 @@ from statistics import fmean
 from typing import Any
 
 import pairs
-from runs import RATE, request
+from runs import RATE, request, tested
 
 from loraloom.config.decode import load_config
-from loraloom.pipeline.evaluate import evaluate
 from loraloom.pipeline.plan import plan
 from loraloom.pipeline.tune import tune
 from loraloom.store.folder import RunFolder
@@ -77,11 +76,9 @@ def one_task(
         }
         tune(load_config(None, asked | search), lambda event: None)
         folder = RunFolder.open(work / "runs" / asked["name"])
-        test = load_config(None, {"data.test": files["test"]})
         for trial in folder.result().trials:
             assert trial.adapter, "each of them is trained to its end"
-            scored = evaluate(test, str(folder.path / trial.adapter))["metrics"]
-            metrics = trial.metrics | scored
+            metrics = {**trial.metrics, **tested(folder.path / trial.adapter, files["test"])}
             found[float(trial.params.get(RATE, planned))].append(
                 {key: metrics[key] for key in SHOWN if key in metrics}
             )

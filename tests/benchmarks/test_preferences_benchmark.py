@@ -32,28 +32,47 @@ def test_pairs_are_of_right_and_wrong_answers(shared: Path) -> None:
     assert all(abs(own - other) < 40 for own, other in sizes), "length does not tell the sides apart"
 
 
-def test_planted_data_have_their_fault(shared: Path, tmp_path: Path) -> None:
-    files = planted.tables(shared, tmp_path)
-    right, wrong = (
-        pairs.rows_of(Path(files[name]["data.train"]))
-        for name in ("intents", "intents swapped in training")
-    )
-    assert pairs.swapped(wrong) == right
-    longer = [
-        len(row["chosen"]) > len(row["rejected"])
-        for row in pairs.rows_of(Path(files["padded"]["data.train"]))
-    ]
+def test_planted_data_have_their_fault(shared: Path) -> None:
+    right, held_out, _ = planted.INTENTS.rows(shared)
+    wrong, same = planted.swapped_in_training((right, held_out))
+    assert pairs.swapped(wrong) == right and same == held_out
+    learnt, _ = planted.padded((right, held_out))
+    longer = [len(row["chosen"]) > len(row["rejected"]) for row in learnt]
     assert 0.7 < sum(longer) / len(longer) < 0.9
-    mixed = planted.at_random(right, 0)
+    mixed, _ = planted.at_random((right, held_out))
     assert 0.4 < sum(one != other for one, other in zip(mixed, right, strict=True)) / len(right) < 0.6
 
 
-@pytest.mark.parametrize("case", planted.CASES, ids=lambda case: case.name)
-def test_a_case_expects_findings_and_sets_keys_that_there_are(case: Any) -> None:
-    assert set(case.expected) <= set(ORDER)
-    assert {*case.values, *case.times} <= set(keys())
+@pytest.mark.parametrize("name", ["intents", "solutions", "stories"])
+def test_rows_that_are_held_out_are_not_learnt(name: str, shared: Path) -> None:
+    splits = planted.Source(name, 60, 40, seed=3).rows(shared, beyond=20)
+    assert [len(rows) for rows in splits] == [60, 40, 20]
+    learnt, held_out, beyond = ({row["prompt"] for row in rows} for rows in splits)
+    assert not learnt & (held_out | beyond)
+    assert len(held_out & beyond) <= 1, "a prompt may be asked twice in the data themselves"
 
 
-def test_ten_faults_are_planted_and_there_are_healthy_runs() -> None:
-    assert sum(bool(case.expected) for case in planted.CASES) >= 10
-    assert sum(not case.expected for case in planted.CASES) >= 5
+SETS = {
+    "first": planted.FIRST,
+    "second": planted.SECOND,
+    "third": planted.third(0),
+    "another seed": planted.third(1),
+}
+
+
+@pytest.mark.parametrize("name", SETS)
+def test_a_case_expects_findings_and_sets_keys_that_there_are(name: str) -> None:
+    for case in SETS[name]:
+        assert set(case.expected) <= set(ORDER)
+        assert {*case.values, *case.times} <= set(keys())
+    assert len(SETS[name]) == len({case.name for case in SETS[name]})
+
+
+@pytest.mark.parametrize("name", SETS)
+def test_ten_faults_are_planted_and_there_are_healthy_runs(name: str) -> None:
+    assert sum(bool(case.expected) for case in SETS[name]) == 10
+    assert sum(not case.expected for case in SETS[name]) == 5
+
+
+def test_drawn_cases_are_the_same_again() -> None:
+    assert planted.third(1) == planted.third(1) != planted.third(2)
