@@ -20,7 +20,9 @@ PRUNED_BY_HAND = "pruned by hand"
 
 TrialStatus = Literal["waiting", "running", "completed", "pruned", "diverged", "failed"]
 EndStatus = Literal["completed", "pruned", "diverged", "failed"]
-Task = Literal["causal_lm", "seq_cls", "seq2seq_lm", "preference"]
+Task = Literal["causal_lm", "seq_cls", "seq2seq_lm", "preference", "reward"]
+COMPARED: tuple[Task, ...] = ("preference", "reward")
+"""Tasks whose rows say of two answers which one is better."""
 RowLoss = Literal["nll", "unlikelihood", "kl"]
 """What is formed of a row: the negative log-likelihood of its supervised tokens; that of their not
 being said, -log(1 - p) (Welleck et al., arXiv:1908.04319); or how far the model has moved from its
@@ -33,8 +35,10 @@ PreferenceLoss = Literal[
 
 
 def built_as(task: Task) -> Task:
-    """The task that a model is built for: choosing between answers is learnt by a language model."""
-    return "causal_lm" if task == "preference" else task
+    """The task that a model is built for: choosing between answers is learnt by a language model, to
+    score them by a classifier with one output."""
+    built: dict[Task, Task] = {"preference": "causal_lm", "reward": "seq_cls"}
+    return built.get(task, task)
 
 
 @dataclass(frozen=True)
@@ -101,6 +105,9 @@ class PreferenceSpec:
     desirable_weight: float = 1.0
     undesirable_weight: float = 1.0
     """Of `kto`: what good and bad answers weigh."""
+    center_rewards_coefficient: float = 0.0
+    """Of a reward model: what the square of the sum of both rewards weighs; as in TRL's
+    `RewardConfig`."""
 
 
 @dataclass(frozen=True)

@@ -14,6 +14,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 from loraloom.adapters.artefacts import Artefact, form_home, model_folder, peft_folder
 from loraloom.adapters.base_files import BaseFiles
@@ -197,9 +198,15 @@ def kl_of(reference: Sequence[Tensor], other: Sequence[Tensor]) -> Tensor:
     """KL of each position, in nats, in float64."""
     found: list[Tensor] = []
     for a, b in zip(reference, other, strict=True):
-        p, q = a.to(torch.float64).log_softmax(-1), b.to(torch.float64).log_softmax(-1)
+        p, q = (_choice(one).to(torch.float64).log_softmax(-1) for one in (a, b))
         found.append((p.exp() * (p - q)).sum(-1))
     return torch.cat(found)
+
+
+def _choice(logits: Tensor) -> Tensor:
+    """Logits [T, V] of which one is chosen. One output alone is a reward r: sigmoid(r) is how often such
+    an answer is preferred to one whose reward is 0."""
+    return logits if logits.shape[-1] > 1 else F.pad(logits, (0, 1))
 
 
 def _compared(trained: Sequence[Tensor], got: Sequence[Tensor]) -> tuple[float, float]:
@@ -207,7 +214,7 @@ def _compared(trained: Sequence[Tensor], got: Sequence[Tensor]) -> tuple[float, 
     pairs = list(zip(trained, got, strict=True))
     largest = max(float(one.abs().max()) for one in trained)
     worst = max(float((a - b).abs().max()) for a, b in pairs)
-    same = sum(int((a.argmax(-1) == b.argmax(-1)).sum()) for a, b in pairs)
+    same = sum(int((_choice(a).argmax(-1) == _choice(b).argmax(-1)).sum()) for a, b in pairs)
     return worst / max(largest, 1e-30), same / sum(len(one) for one in trained)
 
 

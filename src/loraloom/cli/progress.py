@@ -155,9 +155,8 @@ def describe(event: Event, planned_steps: int = 0) -> str | None:
 def _metrics(data: Mapping[str, Any]) -> str:
     """ "loss 2.11 ± 0.02  accuracy 0.71 ± 0.01": what was measured, without what is only
     another scale of the loss."""
-    return "  ".join(
-        _metric(name, data) for name in ("loss", "accuracy", "token_accuracy") if name in data
-    )
+    shown = ("loss", "accuracy", "token_accuracy", "reward_accuracy")
+    return "  ".join(_metric(name, data) for name in shown if name in data)
 
 
 def _metric(name: str, data: Mapping[str, Any]) -> str:

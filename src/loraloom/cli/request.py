@@ -44,7 +44,7 @@ FLAGS: Mapping[str, Flag] = {
         "Validation rows, named as for --data, or a share of the training rows.",
     ),
     "test": Flag(names.TEST, "FILE|SHARE", "Test rows, named likewise: opened once, at the end."),
-    "task": Flag("task", "TASK", "causal_lm, seq_cls, seq2seq_lm or preference."),
+    "task": Flag("task", "TASK", "causal_lm, seq_cls, seq2seq_lm, preference or reward."),
     "goal": Flag(
         "goal", "GOAL", "auto, quality, retain, chat, memory or fastest: what the plan leans towards."
     ),

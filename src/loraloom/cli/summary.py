@@ -232,5 +232,7 @@ def show_facts(facts: Mapping[str, Any], margin: str = "") -> None:
 
 
 def _try_it(result: RunResult, adapter: Path) -> str:
+    if result.task == "reward":
+        return f"loraloom predict --adapter {shlex.quote(str(adapter))} --data FILE"
     beside = "" if result.task == "seq_cls" else " --base"  # a base has no trained head to compare with
     return f'loraloom generate --adapter {shlex.quote(str(adapter))}{beside} "..."'

@@ -202,6 +202,8 @@ class PreferenceConfig:
     desirable_weight: float = 1.0
     undesirable_weight: float = 1.0
     """What good and bad answers weigh in kto."""
+    center_rewards_coefficient: float = 0.0
+    """Weight of the square of the sum of a pair's rewards, which holds a reward model's around 0."""
     reference: str = "auto"
     """What a candidate is held against: base, the folder of an adapter, or auto: what it begins as."""
 
@@ -255,7 +257,7 @@ class Config:
     """The whole request."""
 
     model: ModelConfig = field(default_factory=ModelConfig)
-    task: Literal["auto", "causal_lm", "seq_cls", "seq2seq_lm", "preference"] = "auto"
+    task: Literal["auto", "causal_lm", "seq_cls", "seq2seq_lm", "preference", "reward"] = "auto"
     goal: Goal = "auto"
     """What the plan leans towards where it may choose."""
     preset: Preset | None = None

@@ -63,6 +63,7 @@ SIMPO_GAMMA = "preference.simpo_gamma"
 CPO_ALPHA = "preference.cpo_alpha"
 DESIRABLE_WEIGHT = "preference.desirable_weight"
 UNDESIRABLE_WEIGHT = "preference.undesirable_weight"
+CENTER_REWARDS_COEFFICIENT = "preference.center_rewards_coefficient"
 REFERENCE = "preference.reference"
 
 TRIALS = "search.trials"

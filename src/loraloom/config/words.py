@@ -160,7 +160,7 @@ ABSENT: Mapping[str, str] = {
         ),
         "grpo ppo reward_model reward_funcs": (
             "there is none: nothing is learnt from rewards; make pairs of answers that were ranked, and"
-            " --task preference learns from them"
+            " --task preference learns from them, or --task reward a model that scores answers"
         ),
         "load_best_model_at_end": "there is no need: the best checkpoint is what is kept",
         "overwrite_output_dir overwrite force": (
@@ -231,6 +231,7 @@ _VALUES: Mapping[str, Mapping[str, str]] = {
             "seq2seq seq_2_seq_lm summarisation summarization text2text text2text_generation translation"
         ),
         "preference": "cpo dpo ipo kto orpo preferences simpo",
+        "reward": "reward_model reward_modeling rewards rm",
     },
     "goal": {"fastest": "fast speed", "memory": "small", "quality": "accuracy best"},
     names.DTYPE: {

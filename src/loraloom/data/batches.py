@@ -187,7 +187,8 @@ class Batch:
     attention_mask: Tensor
     """bool [B, T], true on tokens"""
     labels: Tensor
-    """int64: causal_lm [B, T] and seq2seq_lm [B, U], -100 where nothing is supervised; seq_cls [B]"""
+    """int64: causal_lm [B, T] and seq2seq_lm [B, U], -100 where nothing is supervised; seq_cls [B], but
+    where answers are compared [B, T]"""
     host: Batch | None = None
     """The same batch on the host, where what depends on its numbers is known without
     waiting for the device."""
@@ -225,9 +226,10 @@ def collate(examples: Sequence[Example], pad_id: int, task: Task, terms: Sequenc
 
     rows = [side for example in examples for side in example.sides]
     lengths = np.array([len(row) for row in rows])
+    compared = tuple(one for one in examples if not isinstance(one, Row))
     labels = (
         np.concatenate([row.labels for row in rows])
-        if task == "seq_cls"
+        if task == "seq_cls" and not compared
         else _padded([r.labels for r in rows], IGNORED)
     )
     losses: tuple[RowLoss, ...] = tuple(row.loss for row in rows)
@@ -236,7 +238,7 @@ def collate(examples: Sequence[Example], pad_id: int, task: Task, terms: Sequenc
         torch.from_numpy(np.arange(lengths.max()) < lengths[:, None]),
         torch.from_numpy(labels.astype(np.int64)),
         losses=() if all(loss == "nll" for loss in losses) else losses,
-        examples=tuple(one for one in examples if not isinstance(one, Row)),
+        examples=compared,
         terms=tuple(terms),
     )
 

@@ -11,7 +11,7 @@ import numpy as np
 from loraloom.data.causal import causal_rows
 from loraloom.data.classes import Classes, Known, classes_of, count_labels, doubtful
 from loraloom.data.forms import source_and_target
-from loraloom.data.preference_rows import preference_rows
+from loraloom.data.preference_rows import one_each, preference_rows
 from loraloom.data.recognise import Recognised
 from loraloom.data.rows import (
     IGNORED,
@@ -24,11 +24,12 @@ from loraloom.data.rows import (
     report_of,
     told_apart,
 )
+from loraloom.data.scored_rows import LABEL_NAMES, scored_rows
 from loraloom.data.split import Splits, labels_of
 from loraloom.data.table import Table, once
 from loraloom.data.tokens import Frame, Tokenizer, document_end, frame_of, ids_of
 from loraloom.errors import DataError
-from loraloom.records import Task
+from loraloom.records import COMPARED, Task
 
 __all__ = ["Encoded", "Example", "Judged", "Pair", "Row", "SplitReport", "encode", "preview"]
 
@@ -86,7 +87,7 @@ def encode(
         **kept,
         task=task,
         format=recognised.format,
-        label_names=classes.names if classes else None,
+        label_names=_label_names(task, classes),
         report={name: report_of(kept[name], dropped=dropped[name], same=same[name]) for name in kept},
         given=splits.given,
         # Counted by text and by tokens: either count may see a repeat that the other misses.
@@ -96,7 +97,7 @@ def encode(
         },
         overlaps=tuple(each for each in splits.overlaps if each.kind != "content"),
         notes=once([*_notes(splits, recognised, classes, found), *splits.notes, *alike]),
-        closing=() if language else closing,
+        closing=() if language and task != "reward" else closing,
     )
 
 
@@ -106,9 +107,18 @@ def _language(
     """The rows of each split that a decoder reads, and notes on them; nothing for other tasks."""
     if task == "causal_lm":
         return causal_rows(splits.tables, recognised, tokenizer)
-    if task == "preference":
+    if task == "reward" and recognised.format != "preference":
+        rows, notes = scored_rows(splits.tables, recognised, tokenizer)
+        return {name: one_each(rows[name], table) for name, table in splits.tables.items()}, notes
+    if task in COMPARED:
         return preference_rows(splits.tables, recognised, tokenizer)
     return {}, []
+
+
+def _label_names(task: Task, classes: Classes | None) -> tuple[str, ...] | None:
+    if task == "reward":
+        return LABEL_NAMES
+    return classes.names if classes else None
 
 
 def _nothing_to_learn(split: str, table: Table, recognised: Recognised) -> DataError:

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from loraloom.data.preferences import CHOSEN, REJECTED, VERDICTS
-from loraloom.records import Task
+from loraloom.records import COMPARED, Task
 
 
 @dataclass(frozen=True)
@@ -65,7 +65,7 @@ ASIDE = ("history", *_TALK)
 FORMS = (
     _form(
         "preference",
-        "preference",
+        *COMPARED,
         optional=("prompt", "input", "margin", *ASIDE),
         chosen=(*CHOSEN, "completion"),
         rejected=REJECTED,

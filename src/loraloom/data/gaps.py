@@ -42,6 +42,25 @@ def recognise_unanswered(
     return replace(recognised, notes=())  # columns that are not read are carried along
 
 
+def recognise_scored(table: Table, data: DataConfig) -> Recognised:
+    """How rows are read whose answers a reward model scores: pairs of answers, answers to prompts,
+    conversations or texts. What was said of an answer (a label) is not read.
+
+    Raises:
+        DataError: nothing in the rows is known to be an answer.
+    """
+    pairs = {"chosen", "rejected"} <= set(table.columns) or data.format == "preference"
+    task: Task = "reward" if pairs else "causal_lm"
+    recognised = recognise(without_verdicts(table), data, task)
+    return replace(recognised, task="reward", notes=())
+
+
+def without_verdicts(table: Table) -> Table:
+    """The rows without the columns that judge their answers."""
+    rows = ({name: row[name] for name in row if name not in VERDICTS} for row in table.rows)
+    return replace(table, rows=tuple(rows))
+
+
 def filled(table: Table, data: DataConfig, task: Task, label: str = BLANK) -> Table:
     """The rows with something in each answer's place. Arguments as of `recognise_unanswered`."""
     return replace(table, rows=tuple(_filled(row, data, task, label) for row in table.rows))

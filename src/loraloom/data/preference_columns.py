@@ -46,6 +46,21 @@ def need_both_verdicts(table: Table, column: str) -> None:
     )
 
 
+def refuse_judged(table: Table, column: str) -> None:
+    """A reward model learns which of two answers is better.
+
+    Raises:
+        DataError: each row has one answer, and whether that is good.
+    """
+    raise DataError(
+        "a reward model compares two answers, and each of these rows has one that is judged",
+        where=table.source,
+        got=f"one answer in a row, and `{column}`: whether it is good (KTO)",
+        need="the columns prompt, chosen and rejected",
+        next="write two answers to one prompt into a row; or --task preference, which learns from these",
+    )
+
+
 def without_repeated_prompt(
     table: Table, columns: Mapping[str, str]
 ) -> tuple[Mapping[str, str], list[str]]:

@@ -1,7 +1,8 @@
 """Pairs of answers, and answers that were judged, as rows of token ids.
 
-Each answer is encoded as an answer to learn would be (`causal_rows`): through the chat template where
-there is one, else joined to its prompt, with the end of the document behind it. What is compared begins
+Each answer is encoded as an answer to learn would be (`causal_rows`; of a reward model `scored_rows`):
+through the chat template where there is one, else joined to its prompt, with the end of the document
+behind it. What is compared begins
 where that row is learnt, or before it where the tokens of the two sides part already: an answer may grow
 into the last token of its prompt.
 """
@@ -20,6 +21,7 @@ from loraloom.data.preference_notes import pair_notes
 from loraloom.data.preferences import verdict
 from loraloom.data.recognise import Recognised
 from loraloom.data.rows import IGNORED, Ints, Judged, Pair, Row
+from loraloom.data.scored_rows import scored_rows
 from loraloom.data.sides import answers, as_completions, side
 from loraloom.data.table import Table, once
 from loraloom.data.tokens import Tokenizer
@@ -42,12 +44,15 @@ def preference_rows(
     """
     sides: list[dict[str, list[Row]]] = []
     notes: list[str] = []
+    own = tokenizer_of(tables["train"], recognised, tokenizer)
     for role in answers(recognised):
         shown = {name: side(table, recognised, role) for name, table in tables.items()}
-        rows, found = causal_rows(
-            shown, as_completions(recognised), tokenizer_of(tables["train"], recognised, tokenizer)
-        )
-        sides.append({name: _one_each(rows[name], shown[name]) for name in tables})
+        read = as_completions(recognised)
+        if recognised.task == "reward":
+            rows, found = scored_rows(shown, read, own, one_text=own is not tokenizer)
+        else:
+            rows, found = causal_rows(shown, read, own)
+        sides.append({name: one_each(rows[name], shown[name]) for name in tables})
         notes += found
     if recognised.format == "kto":
         (judged,) = sides
@@ -69,7 +74,7 @@ def preference_rows(
         for name, table in tables.items()
     }
     with_margin = sum(bool(source.get(column)) for table in tables.values() for source in table.rows)
-    if with_margin:
+    if with_margin and recognised.task != "reward":
         notes.append(
             f"`{column}` is not used ({rows_of(with_margin)}): no loss of preferences asks by how much"
             " an answer is better"
@@ -89,7 +94,7 @@ def tokenizer_of(train: Table, recognised: Recognised, tokenizer: Tokenizer) -> 
     return plain
 
 
-def _one_each(rows: Sequence[Row], table: Table) -> list[Row]:
+def one_each(rows: Sequence[Row], table: Table) -> list[Row]:
     """One row for each of the table; an answer that is left out of what is learnt is an empty row.
 
     Raises:

@@ -19,6 +19,7 @@ from loraloom.data.preference_columns import (
     check_answers,
     holds_verdicts,
     need_both_verdicts,
+    refuse_judged,
     verdict_counts,
     without_repeated_prompt,
 )
@@ -26,7 +27,7 @@ from loraloom.data.preferences import refuse_preferences
 from loraloom.data.table import Table, listed
 from loraloom.data.unused import message_notes, rows_of, system_notes, unused_columns
 from loraloom.errors import ConfigError, DataError
-from loraloom.records import Task
+from loraloom.records import COMPARED, Task
 
 
 @dataclass(frozen=True)
@@ -86,10 +87,12 @@ def recognise(
             ),
             next="leave `task` or `data.format` at auto",
         )
-    fits = _fitting(table, forms, sure=data.format in ("preference", "kto") or task == "preference")
+    fits = _fitting(table, forms, sure=data.format in ("preference", "kto") or task in COMPARED)
     if not fits:
-        if task not in ("seq_cls", "preference"):
+        if task not in ("seq_cls", *COMPARED):
             refuse_preferences(table, None, (), asked=False, trainable=not encoder_decoder)
+        if task == "reward":
+            _refuse_judged(table)
         raise _nothing_fits(table, forms, tasks)
     form, columns = fits[0]
     chosen: Task = next(t for t in tasks if t in form.tasks)
@@ -103,7 +106,7 @@ def recognise(
     others = [other.name for other, _ in fits[1:]]
     note = (
         f"{table.source}: {len(table):,} rows read as {form.name} ({listed(columns.values())}) for"
-        f" {chosen}{_aim(table, form.name, columns)}"
+        f" {chosen}{_aim(table, form.name, columns, chosen)}"
     )
     if others:
         note += f"; could also be read as {listed(others)}: set `data.format`"
@@ -159,7 +162,7 @@ def _check_rows(table: Table, recognised: Recognised) -> None:
     """See that the values of a row go together."""
     if recognised.format == "prompt_completion":
         _check_same_kind(table, recognised.columns)
-    if recognised.task == "preference":
+    if recognised.format in ("preference", "kto"):
         check_answers(table, recognised.columns)
     if recognised.spelling == "quantities":
         _refuse_quantities(table, recognised)
@@ -187,7 +190,7 @@ def _wrong_value(table: Table, index: int, role: str, column: str, found: tuple[
 def _leave_out(columns: dict[str, str], table: Table, task: Task) -> None:
     """Take out the roles that these rows cannot play: an encoder-decoder has no turns,
     lists of messages no history."""
-    if task not in ("causal_lm", "preference"):
+    if task not in ("causal_lm", *COMPARED):
         for role in ASIDE:
             columns.pop(role, None)
     first = table.rows[0] if len(table) else {}
@@ -220,8 +223,10 @@ def _fitting(table: Table, forms: Sequence[Form], *, sure: bool) -> list[tuple[F
     return [(form, columns) for form, columns in fits if sure or is_meant(columns)]
 
 
-def _aim(table: Table, format: str, columns: Mapping[str, str]) -> str:
+def _aim(table: Table, format: str, columns: Mapping[str, str], task: Task) -> str:
     """What a run on preferences makes likelier, for the note."""
+    if task == "reward":
+        return f": `{columns['chosen']}` is to be scored above `{columns['rejected']}`"
     if format == "preference":
         return f": `{columns['chosen']}` is to become likelier than `{columns['rejected']}`"
     if format == "kto":
@@ -231,6 +236,13 @@ def _aim(table: Table, format: str, columns: Mapping[str, str]) -> str:
             f" the others ({bad:,}) less likely"
         )
     return ""
+
+
+def _refuse_judged(table: Table) -> None:
+    """Raises DataError where these are answers that were judged one by one."""
+    columns = next(form for form in FORMS if form.name == "kto").columns(table.columns)
+    if columns and holds_verdicts(table, columns["verdict"]):
+        refuse_judged(table, columns["verdict"])
 
 
 def _need_turns(data: DataConfig, format: str) -> None:
@@ -252,7 +264,7 @@ def _notes(table: Table, recognised: Recognised, group_column: str | None) -> tu
     beside = [f"{columns['label']}{end}" for end in ("_text", "_name")] if "label" in columns else []
     spoken = ("messages", "prompt", "completion", "chosen", "rejected")
     talks = [columns[role] for role in spoken if role in columns]
-    is_read = recognised.task in ("causal_lm", "preference")
+    is_read = recognised.task in ("causal_lm", *COMPARED)
     said = message_notes(table, talks) if is_read else []
     if "system" in columns and talks:
         said += system_notes(table, columns["system"], talks[0])
@@ -318,6 +330,8 @@ def _nothing_fits(table: Table, forms: Sequence[Form], tasks: Sequence[Task]) ->
 def _advice(table: Table, tasks: Sequence[Task]) -> str:
     if tasks == ["preference"]:
         return "write the columns prompt, chosen and rejected; or prompt, completion and label (KTO)"
+    if tasks == ["reward"]:
+        return "write the columns prompt, chosen and rejected"
     if "seq_cls" in tasks and (pair := pair_columns(table)):
         return (
             f"two texts are not read as a pair: write `{pair[0]}` and `{pair[1]}` into one column"

@@ -260,7 +260,7 @@ class Encoded:
         return [replace(example, **dict(zip(example.side_names, sides, strict=True)))]
 
     def _cut_row(self, row: Row, size: int, number: int) -> list[Row]:
-        if self.format == "text":
+        if self.format == "text" and self.task != "reward":
             return _windows(row, size, number if row.cluster < 0 else row.cluster)
         if built_as(self.task) == "causal_lm":
             return [replace(row, input_ids=row.input_ids[:size], labels=row.labels[:size])]

@@ -18,6 +18,7 @@ from loraloom.data.forms import conversation, source_and_target
 from loraloom.data.preferences import verdict
 from loraloom.data.recognise import Recognised
 from loraloom.data.sides import as_completions, completions
+from loraloom.records import COMPARED
 
 Turns = tuple[tuple[str, str], ...]
 """(speaker, text) of each turn, the text in its normal form; the speaker of plain text is ""."""
@@ -54,7 +55,7 @@ def turns(row: Mapping[str, Any], recognised: Recognised) -> Turns:
     if recognised.task == "seq2seq_lm":
         source, target = source_and_target(row, recognised.format, columns)
         return (("user", normal(source)), (ANSWER, normal(target)))
-    if recognised.task == "preference":
+    if recognised.task in COMPARED:
         return _judged(row, recognised)
     talk = conversation(row, recognised)
     beside = (

@@ -14,7 +14,7 @@ from loraloom.data.recognise import Recognised, recognise
 from loraloom.data.sides import Written, written_alike
 from loraloom.data.table import Table
 from loraloom.errors import DataError
-from loraloom.records import Task
+from loraloom.records import COMPARED, Task
 
 HasTemplate = Callable[[], bool]
 """Whether the tokenizer has a chat template; asked only where formats differ."""
@@ -107,7 +107,7 @@ def _in_one_form(
         )
     written = (
         written_alike(tables, kinds)
-        if kinds[0].task == "preference"
+        if kinds[0].task in COMPARED
         else _writer(kinds[0].task, formats, has_template)
     )
     return [

@@ -28,13 +28,15 @@ class RowLosses:
     `weight` [B], their number; `correct` [B], how many of them the model's first choice got right (NaN
     where a language model trains: it would cost a pass over the logits); `chosen` [B], the class that a
     classifier chose. Of pairs, one of each pair; `answers` [B, 6] has log-probability, reference's
-    log-probability and tokens of the chosen side and of the rejected one."""
+    log-probability and tokens of the chosen side and of the rejected one; under a reward model
+    `rewards` [B, 4] has the rewards of the chosen side and of the rejected one, then their tokens."""
 
     loss: Tensor
     weight: Tensor
     correct: Tensor
     chosen: Tensor | None = None
     answers: Tensor | None = None
+    rewards: Tensor | None = None
 
     def slice(self, rows: slice) -> RowLosses:
         """These rows only."""
@@ -44,6 +46,7 @@ class RowLosses:
             self.correct[rows],
             None if self.chosen is None else self.chosen[rows],
             None if self.answers is None else self.answers[rows],
+            None if self.rewards is None else self.rewards[rows],
         )
 
 
@@ -115,11 +118,16 @@ class ClassificationObjective:
     def targets(self, batch: Batch) -> None:
         return None
 
+    def logits(self, model: Any, batch: Batch) -> Tensor:
+        """What the head says of each row [B, C], in float32 at least."""
+        return _wide(
+            model(
+                input_ids=batch.input_ids, attention_mask=batch.attention_mask.long(), **self.options
+            ).logits
+        )
+
     def rows(self, model: Any, batch: Batch, at: Positions | None = None) -> RowLosses:
-        logits = model(
-            input_ids=batch.input_ids, attention_mask=batch.attention_mask.long(), **self.options
-        ).logits
-        logits_BC = _wide(logits)
+        logits_BC = self.logits(model, batch)
         loss = F.cross_entropy(logits_BC, batch.labels, reduction="none")
         chosen = logits_BC.detach().argmax(-1)
         right = (chosen == batch.labels).to(loss.dtype)

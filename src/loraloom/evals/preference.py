@@ -23,6 +23,7 @@ from loraloom.evals.cross_entropy import Positions, losses_at
 from loraloom.evals.objective import CausalObjective, Objective, RowLosses, objective_for
 from loraloom.evals.preference_losses import Answers, Compared, kto, pair_loss
 from loraloom.evals.reference import ReferenceLogps
+from loraloom.evals.reward import RewardObjective
 from loraloom.lora.packed import PackedModel
 from loraloom.lora.transfer import send
 from loraloom.records import Task
@@ -45,6 +46,8 @@ def task_objective(
 ) -> Objective:
     """The objective of a task, for preferences held against the base. Arguments as of
     `PreferenceObjective`."""
+    if task == "reward":
+        return RewardObjective(model)
     if task != "preference":
         return objective_for(task, model)
     return PreferenceObjective(model, packed, pad_id=pad_id, token_budget=token_budget)

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from loraloom.evals.preference_losses import Answers, Compared, kto, pair_loss
 from loraloom.records import PreferenceSpec
-from loraloom.search.compare import ratio_of_sums
+from loraloom.search.compare import Difference, ratio_of_sums
 
 Floats = NDArray[np.float64]
 LEAST_PAIRS = 8
@@ -60,13 +60,13 @@ def preference_metrics(answers: Floats, clusters: tuple[int, ...]) -> dict[str, 
         logp, reference, tokens = answers[:, side].T
         ratio = logp - reference
         there = (tokens > 0).astype(np.float64)
-        found |= _with_error(f"{name}_logratio", ratio, tokens, clusters)
+        found |= with_error(f"{name}_logratio", ratio_of_sums(ratio, tokens, clusters))
         found[f"{name}_tokens"] = float(tokens.sum() / max(1.0, there.sum()))
         sums.append(ratio)
         counts.append(there)
     if (counts[0] * counts[1]).all():
-        found |= _with_error("reward_margin", sums[0] - sums[1], counts[0], clusters)
-        return found | _length_correlation(sums[0] - sums[1], answers[:, 2] - answers[:, 5])
+        found |= with_error("reward_margin", ratio_of_sums(sums[0] - sums[1], counts[0], clusters))
+        return found | length_correlation(sums[0] - sums[1], answers[:, 2] - answers[:, 5])
     sides = [ratio_of_sums(one, count, clusters) for one, count in zip(sums, counts, strict=True)]
     error = math.hypot(*(side.se for side in sides))
     found["reward_margin"] = sides[0].mean - sides[1].mean
@@ -74,7 +74,7 @@ def preference_metrics(answers: Floats, clusters: tuple[int, ...]) -> dict[str, 
     return found
 
 
-def _length_correlation(margins: Floats, longer: Floats) -> dict[str, float]:
+def length_correlation(margins: Floats, longer: Floats) -> dict[str, float]:
     """Pearson's, with its standard error (1 - r^2) / sqrt(n - 1); none where either does not vary."""
     if len(margins) < LEAST_PAIRS or not (margins.std() and longer.std()):
         return {}
@@ -89,6 +89,6 @@ def _columns(side: Answers) -> tuple[torch.Tensor, ...]:
     return (side.logp, side.reference, side.tokens)
 
 
-def _with_error(name: str, sums: Floats, weights: Floats, clusters: tuple[int, ...]) -> dict[str, float]:
-    found = ratio_of_sums(sums, weights, clusters)
+def with_error(name: str, found: Difference) -> dict[str, float]:
+    """A mean and its standard error as metrics, nan where that is not known."""
     return {name: found.mean, f"{name}_se": found.se if math.isfinite(found.se) else math.nan}

@@ -17,6 +17,7 @@ from loraloom.data.rows import Example, Judged, padded_tokens
 from loraloom.evals.metrics import class_metrics
 from loraloom.evals.objective import Objective, RowLosses
 from loraloom.evals.preference_scores import preference_losses, preference_metrics
+from loraloom.evals.reward import reward_metrics
 from loraloom.lora.packed import PackedModel
 from loraloom.lora.routing import Routing
 from loraloom.lora.segment import Segment
@@ -36,7 +37,8 @@ class RowSums:
 
     A classifier's rows also have the class that was `chosen` and the true one, `labels`. `clusters` as
     in `Score`; empty where each row is a draw of its own. Pairs have one of each pair, and `answers`
-    [rows, 6] as of `RowLosses`. `sources` names the source of each row, where there are several.
+    [rows, 6] or `rewards` [rows, 4] as of `RowLosses`. `sources` names the source of each row, where
+    there are several.
     """
 
     loss: np.ndarray
@@ -47,6 +49,7 @@ class RowSums:
     clusters: tuple[int, ...] = ()
     answers: np.ndarray | None = None
     sources: tuple[str, ...] = ()
+    rewards: np.ndarray | None = None
 
     def of_source(self, name: str) -> RowSums:
         """The rows of one source."""
@@ -61,6 +64,7 @@ class RowTable:
     def __init__(self, rows: Sequence[Example]) -> None:
         self._sums = np.zeros((3, len(rows)))
         self._answers: np.ndarray | None = None
+        self._rewards: np.ndarray | None = None
         self._classes = np.full((2, len(rows)), -1, dtype=np.int64)
         owners = [row.cluster if row.cluster >= 0 else -1 - number for number, row in enumerate(rows)]
         self._clusters = tuple(owners) if len(set(owners)) < len(owners) else ()
@@ -74,15 +78,23 @@ class RowTable:
         )
         if result.chosen is not None:
             self._classes[:, places] = torch.stack([result.chosen, labels]).numpy()
-        if result.answers is not None:
-            if self._answers is None:
-                self._answers = np.zeros((self._sums.shape[1], result.answers.shape[1]))
-            self._answers[places] = result.answers.double().numpy()
+        self._answers = self._with(self._answers, places, result.answers)
+        self._rewards = self._with(self._rewards, places, result.rewards)
+
+    def _with(
+        self, table: np.ndarray | None, places: Sequence[int], found: Tensor | None
+    ) -> np.ndarray | None:
+        """A table of all rows with what was found of some of them, where there is anything."""
+        if found is None:
+            return table
+        table = np.zeros((self._sums.shape[1], found.shape[1])) if table is None else table
+        table[places] = found.double().numpy()
+        return table
 
     def sums(self) -> RowSums:
         loss, weight, correct = self._sums
         chosen, labels = self._classes if (self._classes >= 0).all() else (None, None)
-        of = (chosen, labels, self._clusters, self._answers, self._sources)
+        of = (chosen, labels, self._clusters, self._answers, self._sources, self._rewards)
         return RowSums(loss, weight, correct, *of)
 
 
@@ -103,6 +115,8 @@ def score_of(
     if sums.answers is not None:
         told = preference_metrics(sums.answers, sums.clusters)
         sums = replace(sums, loss=preference_losses(sums.answers, preference or PreferenceSpec()))
+    if sums.rewards is not None:
+        told = reward_metrics(sums.rewards, sums.clusters)
     metrics = _with_error("loss", sums.loss, sums) | _with_error(objective.metric, sums.correct, sums)
     if objective.metric == "token_accuracy":
         metrics["perplexity"] = float(np.exp(min(metrics["loss"], 700.0)))
@@ -184,7 +198,7 @@ def row_sums(
 
 def on_host(result: RowLosses) -> RowLosses:
     """Read whole, all at once: each copy makes the host wait for the device."""
-    names = ("loss", "weight", "correct", "chosen", "answers")
+    names = ("loss", "weight", "correct", "chosen", "answers", "rewards")
     parts = {name: part for name in names if (part := getattr(result, name)) is not None}
     return RowLosses(**dict(zip(parts, fetch(list(parts.values())), strict=True)))
 

@@ -10,7 +10,7 @@ import numpy as np
 
 from loraloom.data.mix import Part
 from loraloom.data.rows import Judged, length_of, sides_of
-from loraloom.records import Task
+from loraloom.records import COMPARED, Task
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -139,7 +139,7 @@ def assumed_data(task: Task) -> DataFacts:
     plan says that it is assumed."""
     length = 64 if task == "seq_cls" else 512
     rows = 10_000
-    sides = 2 if task == "preference" else 1
+    sides = 2 if task in COMPARED else 1
     return DataFacts(
         task=task,
         rows=rows,

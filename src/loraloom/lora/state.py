@@ -43,6 +43,7 @@ PEFT_TASKS = {
     "seq_cls": "SEQ_CLS",
     "seq2seq_lm": "SEQ_2_SEQ_LM",
     "preference": "CAUSAL_LM",
+    "reward": "SEQ_CLS",
 }
 PREFIX = "base_model.model."
 

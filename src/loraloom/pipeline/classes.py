@@ -13,6 +13,7 @@ from loraloom.errors import ConfigError, DataError
 from loraloom.facts.model import ModelFacts
 from loraloom.lora.untrusted_adapter import adapter_shapes
 from loraloom.pipeline.beside import record_of
+from loraloom.records import built_as
 
 
 def refuse_unlabelled(model: ModelFacts, table: Table, recognised: Recognised) -> None:
@@ -21,7 +22,7 @@ def refuse_unlabelled(model: ModelFacts, table: Table, recognised: Recognised) -
     Raises:
         DataError: the rows were read without a label.
     """
-    if model.kind != "encoder" or recognised.task == "seq_cls":
+    if model.kind != "encoder" or built_as(recognised.task) == "seq_cls":
         return
     raise DataError(
         f"{model.name_or_path} is an encoder, which tells classes apart, and these rows were read"

@@ -11,6 +11,7 @@ from loraloom.data.sides import answers, as_completions, side
 from loraloom.errors import LoraloomError
 from loraloom.pipeline.beside import run_around
 from loraloom.pipeline.training_rows import training_rows
+from loraloom.records import COMPARED
 
 
 def common_system(folder: Path) -> str | None:
@@ -24,7 +25,7 @@ def common_system(folder: Path) -> str | None:
         if config.data.train is None:
             return None
         table, recognised = training_rows(config, encoder_decoder=False)
-        if recognised.task == "preference":
+        if recognised.task in COMPARED:
             table = side(table, recognised, answers(recognised)[0])
             recognised = as_completions(recognised)
         if recognised.task != "causal_lm" or recognised.format == "text":

@@ -21,6 +21,7 @@ from loraloom.errors import ConfigError
 from loraloom.evals.choices import by_length
 from loraloom.evals.metrics import text_metrics, text_scores
 from loraloom.evals.objective import objective_for
+from loraloom.evals.reward import RewardObjective
 from loraloom.evals.scoring import RowSums, RowTable, on_host, score_of
 from loraloom.evals.writing import exercise, written
 from loraloom.facts.device import device_facts
@@ -38,6 +39,7 @@ from loraloom.pipeline.classes import classes_to_score, refuse_unlabelled
 from loraloom.pipeline.device_errors import device_errors
 from loraloom.pipeline.preferences import held_against, spec_of
 from loraloom.pipeline.prepare import deciding_metric
+from loraloom.pipeline.rewards import as_rewards, one_output, why_rewards
 from loraloom.pipeline.training_rows import training_rows
 from loraloom.plan.rules.max_length import refuse_beyond_positions
 from loraloom.records import Task, built_as
@@ -104,7 +106,9 @@ def evaluate(
     if folder is not None and has_tokenizer(folder):
         base.read_with(load_tokenizer(str(folder), trust_remote_code=config.model.trust_remote_code))
     formed = spec_of(config, folder, data) if data.task == "preference" else None
-    if formed is None:
+    if data.task == "reward":
+        objective = RewardObjective(base.model)
+    elif formed is None:
         objective = objective_for(data.task, base.model)
     else:
         objective = held_against(base, config, folder, data, formed)
@@ -139,7 +143,7 @@ def _check_task(task: Task, trained: str | None, folder: Path | None, metrics: S
             where=str(folder),
             next="give rows of the adapter's task, or say what they are with --task",
         )
-    if metrics and task == "seq_cls":
+    if metrics and built_as(task) == "seq_cls":
         raise ConfigError(
             f"metric `{metrics[0]}` judges texts, and a classifier writes none",
             need="causal_lm or seq2seq_lm",
@@ -162,6 +166,7 @@ def rows_of(config: Config, split: str, folder: Path | None, model: ModelFacts) 
         table, recognised = training_rows(
             config, "train" if share else split, encoder_decoder=encoder_decoder
         )
+    recognised = as_rewards(recognised, table, config.task, why_rewards(model, folder))
     refuse_unlabelled(model, table, recognised)
     parts = Splits(table)
     if share:
@@ -178,16 +183,18 @@ def rows_of(config: Config, split: str, folder: Path | None, model: ModelFacts) 
     tokenizer = load_tokenizer(tokenizer_home(folder, model.name_or_path), trust_remote_code=trusted)
     known = None
     notes = tuple[str, ...]()
-    if recognised.task == "seq_cls":
+    if built_as(recognised.task) == "seq_cls":
         if model.task != "seq_cls":
             model = model_facts(
                 model.name_or_path, revision=model.revision, trust_remote_code=trusted, task="seq_cls"
             )
         known = classes_to_score(config, model, folder)
+        if recognised.task == "reward":
+            known = one_output(known, model, folder)
         notes = (
             ()
             if known
-            else (f"{_headless(model, folder)} trained head for classes: what is chosen is chance",)
+            else (f"{_headless(model, folder)} trained head for this: what is chosen is chance",)
         )
     encoded = encode(parts, recognised, tokenizer, recognised.task, known)
     encoded = replace(encoded, notes=(*encoded.notes, *notes))

@@ -20,7 +20,7 @@ from loraloom.pipeline.initial_adapter import as_saved
 from loraloom.pipeline.prepare import Prepared
 from loraloom.pipeline.workbench import Workbench
 from loraloom.plan.rules import RULES
-from loraloom.records import EndStatus, Score
+from loraloom.records import COMPARED, EndStatus, Score
 from loraloom.search.compare import mean_cost, paired_difference
 from loraloom.train.orders import End, Examined
 from loraloom.train.schedule import warmup_steps
@@ -90,7 +90,7 @@ class Examiner:
     def _probe_exact(self, seat: Seat) -> None:
         """How many rows of each split the model now has right in every supervised token."""
         data, (fewest, most) = self.bench.prepared.data, PROBE_ROWS
-        if data.task == "preference":
+        if data.task in COMPARED:
             self._probe_pairs(seat)
             return
         trained = seat.step * seat.candidate.training.per_device_train_batch_size

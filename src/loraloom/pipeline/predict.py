@@ -10,6 +10,8 @@ from pathlib import Path
 from typing import Any
 
 from loraloom.config.asked import Config
+from loraloom.data.pairs import SIDES
+from loraloom.data.rows import sides_of
 from loraloom.data.stream import RowStream, stream_of
 from loraloom.data.table import Table, once
 from loraloom.data.writers import WRITERS, RowWriter, check_target, json_line
@@ -22,7 +24,7 @@ from loraloom.lora.untrusted_adapter import CONFIG, WEIGHTS
 from loraloom.pipeline.device_errors import device_errors
 from loraloom.pipeline.evaluate import cut_note
 from loraloom.pipeline.predictions import LOT, Predictions, partial_of
-from loraloom.pipeline.predictor import COLUMN, PROBABILITY, Predictor, Reader, reader_of
+from loraloom.pipeline.predictor import COLUMN, PROBABILITY, SCORE, Predictor, Reader, reader_of
 from loraloom.records import Task
 from loraloom.store.disk import disk, put_in_place
 
@@ -74,10 +76,11 @@ def predict(
     take: Callable[[Rows], object] = lambda rows: None,
     tick: Tick = lambda done, rows: None,
 ) -> Predicted:
-    """Labels of a classifier, or answers of a language model, for rows that need have neither.
+    """Labels of a classifier, answers of a language model, or scores of a reward model, for rows that
+    need have none.
 
-    Every row comes back with all its columns and `predicted`; with `probabilities`, {class: probability}
-    under `probability`. All rows are read and checked before the first is answered.
+    Every row comes back with all its columns and `predicted`, or `score`; with `probabilities`, {class:
+    probability} under `probability`. All rows are read and checked before the first is answered.
 
     Args:
         config: `data.train` names the rows; `model.name_or_path` may be left out with
@@ -145,7 +148,7 @@ def _check_out(out: Path, *, resume: bool) -> None:
 
 
 def _refuse(sample: Table, reader: Reader, probabilities: bool) -> None:
-    clash = next((name for name in (COLUMN, PROBABILITY) if name in sample.columns), None)
+    clash = next((name for name in reader.added if name in sample.columns), None)
     if clash is not None:
         raise ConfigError(
             f"the rows have a column `{clash}` already",
@@ -154,7 +157,8 @@ def _refuse(sample: Table, reader: Reader, probabilities: bool) -> None:
         )
     if probabilities and reader.task != "seq_cls":
         raise ConfigError(
-            "probabilities are those of classes, and this model writes text",
+            "probabilities are those of classes, and this model"
+            f" {'scores answers' if reader.task == 'reward' else 'writes text'}",
             next="leave --probabilities out",
         )
 
@@ -173,7 +177,7 @@ def _check(stream: RowStream, reader: Reader, writer: RowWriter | None, probabil
         reading = reader.read(table)
         for row in table.rows:
             digest.update(json_line(row).encode("utf-8", "surrogatepass"))
-        for row in reading.rows:
+        for row in sides_of(reading.rows):
             digest.update(row.input_ids.tobytes() + b"|")
             largest = max(largest, int(row.input_ids.max(initial=0)))
         prompts.update(map(len, reading.prompts))
@@ -184,14 +188,19 @@ def _check(stream: RowStream, reader: Reader, writer: RowWriter | None, probabil
         if writer is not None:
             writer.look(table.rows)
     if silent:
-        raise ConfigError(
-            f"{silent:,} of {rows:,} rows ask nothing", where=stream.source, next="remove them"
-        )
+        what = "ask nothing"
+        if reader.task == "reward":
+            what = "have nothing to score: no answer, an empty one, or two that are the same"
+        raise ConfigError(f"{silent:,} of {rows:,} rows {what}", where=stream.source, next="remove them")
     if cut and reader.longest is not None:
         notes.append(cut_note(cut, rows, *reader.longest))
     if writer is not None:
         each = dict.fromkeys(reader.label_names, 0.5)
-        writer.look([{COLUMN: "", **({PROBABILITY: each} if probabilities else {})}])
+        shown: dict[str, Any] = {COLUMN: "", **({PROBABILITY: each} if probabilities else {})}
+        if reader.task == "reward":
+            pairs = reader.recognised.format == "preference"
+            shown = {SCORE: dict.fromkeys(SIDES, 0.5) if pairs else 0.5}
+        writer.look([shown])
     return _Checked(rows, digest.hexdigest(), largest, prompts, tuple(notes))
 
 

@@ -11,14 +11,21 @@ from typing import Any
 from loraloom.config.asked import Config
 from loraloom.data.classes import Known
 from loraloom.data.encode import encode
-from loraloom.data.gaps import BLANK, filled, recognise_unanswered
+from loraloom.data.gaps import (
+    BLANK,
+    filled,
+    recognise_scored,
+    recognise_unanswered,
+    without_verdicts,
+)
 from loraloom.data.recognise import Recognised, check
-from loraloom.data.rows import Row, sides_of
+from loraloom.data.rows import Example, Pair, Row, sides_of
 from loraloom.data.split import Splits
 from loraloom.data.table import Table
 from loraloom.data.tokens import document_end, frame_of
 from loraloom.errors import ConfigError, ModelError
 from loraloom.evals.choices import by_length, class_probabilities
+from loraloom.evals.reward import rewards_of
 from loraloom.evals.writing import continuations, exercise, of_one_length, position_limit
 from loraloom.facts.device import device_facts
 from loraloom.facts.model import ModelFacts, model_facts, require_weights
@@ -28,11 +35,14 @@ from loraloom.lora.untrusted_adapter import adapter_folder, read_adapter_config
 from loraloom.pipeline.beside import base_of, quantization_of, revision_of, tokenizer_beside
 from loraloom.pipeline.classes import classes_to_score
 from loraloom.pipeline.evaluate import longest_row
-from loraloom.records import Task
+from loraloom.pipeline.rewards import one_output
+from loraloom.records import Task, built_as
 
 COLUMN = "predicted"
 PROBABILITY = "probability"
-"""Columns that are added to a row: the label or the answer; of classes, how probable each is."""
+SCORE = "score"
+"""Columns that are added to a row: the label or the answer; of classes, how probable each is; of a
+reward model its reward alone, of a pair {"chosen": ..., "rejected": ...}."""
 
 Added = dict[str, Any]
 """What is added to one row."""
@@ -43,12 +53,13 @@ class Reading:
     """Rows as the model takes them.
 
     Attributes:
+        rows: whole rows; of a reward model examples, whose answers may be two.
         prompts: of a language model, all that comes before the answers.
         cut: rows that were shortened.
         silent: rows that ask nothing, and are none of `rows`.
     """
 
-    rows: tuple[Row, ...]
+    rows: tuple[Example, ...]
     prompts: tuple[tuple[int, ...], ...]
     notes: tuple[str, ...]
     cut: int
@@ -70,6 +81,16 @@ class Reader:
     """Of a classifier: tokens after which a row is cut, and why."""
 
     @property
+    def classifies(self) -> bool:
+        """Whether the model reads rows whole, and writes nothing."""
+        return built_as(self.task) == "seq_cls"
+
+    @property
+    def added(self) -> tuple[str, ...]:
+        """Names of the columns that a row may get."""
+        return (SCORE,) if self.task == "reward" else (COLUMN, PROBABILITY)
+
+    @property
     def label_names(self) -> tuple[str, ...]:
         return self.known.names if self.known else ()
 
@@ -79,16 +100,18 @@ class Reader:
         Raises:
             DataError: a row is not as the format has it, or the chat template refuses it.
         """
-        full = filled(table, self.config.data, self.task, _label(self.known))
+        if self.task == "reward":
+            full = without_verdicts(table)
+        else:
+            full = filled(table, self.config.data, self.task, _label(self.known))
         check(full, self.recognised)
         data = encode(Splits(full), self.recognised, self.tokenizer, self.task, self.known)
         silent, cut = len(table) - len(data.train), 0
         if self.longest is not None:
             data = data.cut(self.longest[0])
             cut = data.report["train"].cut
-        rows = sides_of(data.train)
-        prompts = () if self.task == "seq_cls" else tuple(map(self._prompt, rows))
-        return Reading(rows, prompts, data.notes, cut, silent)
+        prompts = () if self.classifies else tuple(map(self._prompt, sides_of(data.train)))
+        return Reading(data.train, prompts, data.notes, cut, silent)
 
     def _prompt(self, row: Row) -> tuple[int, ...]:
         """What comes before the answer; of a plain text all of it but the end of the document."""
@@ -117,24 +140,31 @@ def reader_of(config: Config, adapter: str | None, table: Table) -> Reader:
     trust = config.model.trust_remote_code
     facts = require_weights(model_facts(name, revision=revision, trust_remote_code=trust))
     task = _task(config, described, facts)
-    if task == "seq_cls" and facts.task != "seq_cls":
+    classifies = built_as(task) == "seq_cls"
+    if classifies and facts.task != "seq_cls":
         facts = model_facts(name, revision=revision, trust_remote_code=trust, task="seq_cls")
-    known = classes_to_score(config, facts, folder) if task == "seq_cls" else None
-    if task == "seq_cls" and known is None:
+    known = classes_to_score(config, facts, folder) if classifies else None
+    if task == "reward":
+        known = one_output(known, facts, folder)
+    if classifies and known is None:
         raise ModelError(
-            f"{name} has no trained head for classes",
+            f"{name} has no trained head for {'rewards' if task == 'reward' else 'classes'}",
             next="name a classifier's adapter with --adapter, and leave --base out",
         )
-    recognised = recognise_unanswered(
-        table,
-        config.data,
-        task,
-        encoder_decoder=facts.kind == "encoder_decoder",
-        label=_label(known),
-    )
+    if known is not None and len(known.names) == 1:
+        task = "reward"
+        recognised = recognise_scored(table, config.data)
+    else:
+        recognised = recognise_unanswered(
+            table,
+            config.data,
+            task,
+            encoder_decoder=facts.kind == "encoder_decoder",
+            label=_label(known),
+        )
     own = load_tokenizer(name, revision=revision, trust_remote_code=trust)
     tokenizer = own if folder is None else tokenizer_beside(folder, own)
-    longest = longest_row(config, folder, facts) if task == "seq_cls" else None
+    longest = longest_row(config, folder, facts) if classifies else None
     return Reader(config, facts, folder, task, known, tokenizer, recognised, longest)
 
 
@@ -148,6 +178,8 @@ def _task(config: Config, described: Mapping[str, Any], facts: ModelFacts) -> Ta
     tasks: tuple[Task, ...] = ("causal_lm", "seq_cls", "seq2seq_lm")
     for task in tasks:
         if PEFT_TASKS[task] == described.get("task_type"):
+            if config.task == "reward" and task == "seq_cls":
+                return "reward"
             if config.task not in ("auto", task):
                 raise ConfigError(
                     f"the adapter was trained for {task}, not for {config.task}", next="leave --task out"
@@ -174,7 +206,7 @@ class Predictor:
         self.reader, self.probabilities, self.max_new_tokens = reader, probabilities, max_new_tokens
         self.base = load_base(
             reader.facts.name_or_path,
-            reader.task,
+            built_as(reader.task),
             label_names=reader.label_names or None,
             dtype="float32" if asked.model.dtype == "auto" else asked.model.dtype,
             seed=asked.training.seed,
@@ -184,7 +216,7 @@ class Predictor:
             quantization=quantization_of(asked.model.quantization, reader.folder),
         )
         self.base.read_with(reader.tokenizer)
-        self.limit = position_limit(self.base.model, reader.task)
+        self.limit = position_limit(self.base.model, built_as(reader.task))
         self.model: Any = (
             self.base.model.eval()
             if reader.folder is None
@@ -202,15 +234,18 @@ class Predictor:
         once.
         """
         shortest_first = (
-            by_length(reading.rows) if self.reader.task == "seq_cls" else of_one_length(reading.prompts)
+            by_length(reading.rows) if self.reader.classifies else of_one_length(reading.prompts)
         )
         return reversed(list(shortest_first))
 
     def answer(self, reading: Reading, lot: Sequence[int]) -> list[Added]:
         """What is added to the rows of one lot, in its order. A prompt that fills the model's positions
         has no answer: None."""
+        examples = [reading.rows[i] for i in lot]
+        if self.reader.task == "reward":
+            return self._scores(examples)
         if self.reader.task == "seq_cls":
-            return self._labels([reading.rows[i] for i in lot])
+            return self._labels(sides_of(examples))
         prompts = [reading.prompts[i] for i in lot]
         if self.limit is not None and len(prompts[0]) >= self.limit:
             return [{COLUMN: None} for _ in lot]
@@ -232,6 +267,16 @@ class Predictor:
             found |= zip(lot, self.answer(reading, lot), strict=True)
         return [found[i] for i in range(len(texts))]
 
+    def _scores(self, examples: Sequence[Example]) -> list[Added]:
+        """The reward of each answer."""
+        rewards = iter(rewards_of(self.model, sides_of(examples), self.base.pad_id).tolist())
+        return [
+            {SCORE: {name: next(rewards) for name in one.side_names}}
+            if isinstance(one, Pair)
+            else {SCORE: next(rewards)}
+            for one in examples
+        ]
+
     def _labels(self, rows: Sequence[Row]) -> list[Added]:
         names = self.reader.label_names
         found: list[Added] = []
@@ -250,5 +295,16 @@ def table_of(texts: Sequence[str]) -> Table:
 
 
 def labeller(config: Config, adapter: str | None) -> Predictor:
-    """A classifier for texts, with probabilities. Arguments and errors as of `reader_of`."""
-    return Predictor(reader_of(config, adapter, table_of(["..."])), probabilities=True)
+    """A classifier for texts, with probabilities. Arguments as of `reader_of`.
+
+    Raises:
+        RequestError: as there, or it is a reward model, for which a prompt alone is nothing to score.
+    """
+    reader = reader_of(config, adapter, table_of(["..."]))
+    if reader.task == "reward":
+        raise ConfigError(
+            "a reward model scores answers, and writes none",
+            need="a file of prompts with answers, of pairs, messages or texts",
+            next="loraloom predict --adapter FOLDER --data FILE",
+        )
+    return Predictor(reader, probabilities=True)

@@ -43,6 +43,7 @@ from loraloom.pipeline.replayed import (
     replay_beside,
 )
 from loraloom.pipeline.retained import retained_rows
+from loraloom.pipeline.rewards import as_rewards, why_rewards
 from loraloom.pipeline.trackers import require_trackers
 from loraloom.pipeline.training_rows import training_rows
 from loraloom.pipeline.variants import Variants, variants_of
@@ -304,11 +305,13 @@ class Read:
         """The model described once more, for the task and the classes that the data
         turned out to have."""
         task = data.task if data else self.recognised.task
-        if task != "seq_cls" and self.model.task == built_as(task):
+        if built_as(task) != "seq_cls" and self.model.task == built_as(task):
             return self.model
         names = data.label_names if data else None
         described = describe(self.config, task, len(names) if names else None)
-        return replace(described, classes=self.model.classes if names == self.model.classes else ())
+        known = self.model.classes
+        same = names == known or (task == "reward" and len(known) == 1)
+        return replace(described, classes=known if same else ())
 
 
 def read_request(config: Config, *, weights: bool = True, race: bool = False) -> Read:
@@ -332,6 +335,7 @@ def read_request(config: Config, *, weights: bool = True, race: bool = False) ->
     if weights:
         model = require_weights(model)
     table, recognised = training_rows(config, encoder_decoder=model.kind == "encoder_decoder")
+    recognised = as_rewards(recognised, table, config.task, why_rewards(model))
     refuse_unlabelled(model, table, recognised)
     replay = read_replay(config, recognised.task)
     splits = split(
@@ -365,8 +369,11 @@ def describe(config: Config, task: Task | None, num_labels: int | None = None) -
     )
 
 
-SHARES = {"seq_cls": "accuracy", "preference": "reward_accuracy"}
-"""Tasks that are decided by the share that is right, and what it is called."""
+SHARES = {"seq_cls": "accuracy", "preference": "reward_accuracy", "reward": "reward_accuracy"}
+"""What the share that is right is called, where it is not that of tokens."""
+BY_SHARE = ("seq_cls", "preference")
+"""Tasks that are decided by it. Losses of preferences with other betas cannot be compared; those of
+reward models can, and tell two of them apart in fewer pairs than it takes to count what is right."""
 
 
 def share_of(task: str) -> str:
@@ -383,7 +390,7 @@ def deciding_metric(asked: str, task: str) -> tuple[str, Any]:
     share = share_of(task)
     name = asked.removeprefix("validation_")
     if name == "auto":
-        name = share if task in SHARES else "loss"
+        name = share if task in BY_SHARE else "loss"
     if name not in ("loss", share):
         raise ConfigError(
             f"`search.metric` is {asked}",

@@ -19,7 +19,7 @@ from loraloom.data.rows import identity, sides_of
 from loraloom.data.split import Splits, labels_of, split
 from loraloom.data.table import Table, counted
 from loraloom.errors import ConfigError, DataError
-from loraloom.records import Task
+from loraloom.records import COMPARED, Task
 
 HELD_OUT, MOST_HELD_OUT = 0.2, 256
 """Share of the rows that are held out, and how many at most: enough to tell settings apart by what they
@@ -72,10 +72,11 @@ def read_replay(config: Config, task: Task) -> ReplayTables | None:
             " measures nothing",
             next="leave `diagnose.signals` out",
         )
-    if task == "preference":
+    if task in COMPARED:
         raise ConfigError(
             "`data.replay` has rows that are learnt, and this run learns which answer is preferred",
-            next="leave `data.replay` out; `data.retain` measures what is forgotten",
+            next="leave `data.replay` out"
+            + ("" if task == "reward" else "; `data.retain` measures what is forgotten"),
         )
     table = load_table(data.replay, seed=config.training.seed)
     if len(table) < FEWEST:

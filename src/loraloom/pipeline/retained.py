@@ -13,7 +13,7 @@ from loraloom.data.recognise import recognise
 from loraloom.data.rows import sides_of
 from loraloom.data.split import Splits
 from loraloom.errors import ConfigError
-from loraloom.records import Task
+from loraloom.records import Task, built_as
 
 RETAIN_ROWS = 64
 """Enough for a standard error of a few hundredths of a nat, and few beside the training."""
@@ -28,10 +28,10 @@ def retained_rows(config: Config, data: Encoded, tokenizer: Any, max_length: int
     """
     if config.data.retain is None:
         return ()
-    if data.task == "seq_cls":
+    if built_as(data.task) == "seq_cls":
         raise ConfigError(
             "`data.retain` measures what a language model still knows",
-            got="a classification task",
+            got=f"the task {data.task}",
             next="leave `data.retain` out",
         )
     table = load_table(config.data.retain, max_rows=RETAIN_ROWS, seed=config.training.seed)

@@ -8,6 +8,7 @@ from loraloom.lora.base import share_copy
 from loraloom.lora.state import load_peft
 from loraloom.pipeline.run_log import RunLog
 from loraloom.pipeline.workbench import Workbench
+from loraloom.records import built_as
 from loraloom.store.samples import Sample, write_samples
 
 SAMPLES = 4
@@ -22,7 +23,7 @@ def show_samples(bench: Workbench, log: RunLog) -> None:
     base = bench.base
     task = prepared.task
     tokenizer = prepared.tokenizer
-    if task == "seq_cls":
+    if built_as(task) == "seq_cls":
         return
     rows = prepared.data.validation or prepared.data.train
     shown = [rows[i * len(rows) // SAMPLES] for i in range(min(SAMPLES, len(rows)))]

@@ -18,8 +18,8 @@ from loraloom.config import names
 from loraloom.data.batches import collate
 from loraloom.data.rows import Example
 from loraloom.errors import StoreError
-from loraloom.evals.objective import Objective, objective_for
-from loraloom.evals.preference import PreferenceObjective
+from loraloom.evals.objective import Objective
+from loraloom.evals.preference import PreferenceObjective, task_objective
 from loraloom.evals.scoring import RowSums, score_of
 from loraloom.lora.base import Base, share_copy
 from loraloom.lora.device_faults import is_out_of_memory
@@ -65,7 +65,13 @@ class Workbench:
     def objective(self) -> Objective:
         if self.prepared.task == "preference":
             return preference_objective(self.prepared, self.base, self.packed)
-        return objective_for(self.prepared.task, self.base.model)
+        return task_objective(
+            self.prepared.task,
+            self.base.model,
+            self.packed,
+            pad_id=self.base.pad_id,
+            token_budget=self.prepared.plan.token_budget,
+        )
 
     @cached_property
     def packed(self) -> PackedModel:

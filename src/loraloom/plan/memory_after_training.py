@@ -36,7 +36,7 @@ COPIES = 3
 
 def forecast_afterwards(case: Case) -> dict[str, Estimate]:
     """By name: "generation", unless the task writes nothing, and "export"."""
-    writes = case.facts.data.task != "seq_cls"
+    writes = case.facts.model.task != "seq_cls"
     return ({"generation": forecast_generation(case)} if writes else {}) | {
         "export": forecast_export(case)
     }

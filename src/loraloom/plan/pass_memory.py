@@ -168,7 +168,7 @@ def loss_bytes(case: Case, tokens: float) -> float:
     more copies.
     """
     model = case.facts.model
-    if case.facts.data.task == "seq_cls":
+    if case.facts.model.task == "seq_cls":
         return 0.0
     logits = loss_rows(case, tokens) * model.vocab_size
     return (logits + 4 * supervised_in(case, tokens) * model.hidden_size) * case.decided.dtype_bytes
@@ -179,7 +179,7 @@ def workspace_bytes(case: Case, tokens: float) -> float:
     where the base has another dtype."""
     from loraloom.evals.cross_entropy import BLOCK_BYTES
 
-    if case.facts.data.task == "seq_cls" or case.decided.dtype_bytes == 4 or has_kernels(case):
+    if case.facts.model.task == "seq_cls" or case.decided.dtype_bytes == 4 or has_kernels(case):
         return 0.0
     rows = loss_rows(case, tokens)
     if case.facts.device.kind == "cpu":

@@ -18,6 +18,8 @@ NEEDED: Mapping[str, str] = {
     names.UNDESIRABLE_WEIGHT: "kto",
 }
 """Key -> the loss that it is part of. TRL reads the others and leaves them unused."""
+OF_REWARDS = (names.CENTER_REWARDS_COEFFICIENT,)
+"""Keys that are part of a reward model's loss, and of no other."""
 ALONE = ("orpo", "simpo", "kto")
 """Losses that stand for themselves: each is a trainer of its own in TRL."""
 
@@ -29,14 +31,16 @@ def check(case: Case) -> None:
         ConfigError: it says which, and what would be right.
     """
     asked = [key for key in keys() if key.startswith("preference.") and is_asked(case.asked, key)]
-    if case.facts.data.task != "preference":
-        if asked:
-            raise ConfigError(
-                f"`{asked[0]}` is set, and the task is {case.facts.data.task}",
-                need="pairs of answers, or answers that are judged, and `task: preference`",
-                next=f"leave `{asked[0]}` out, or set `task: preference`",
-            )
+    task = case.facts.data.task
+    if task == "reward":
+        searched = [key for key in _searched(case) if key.startswith("preference.")]
+        _refuse([key for key in (*asked, *searched) if key not in OF_REWARDS], task, "preference")
         return
+    if task != "preference":
+        _refuse([key for key in asked if key in OF_REWARDS], task, "reward")
+        _refuse(asked, task, "preference")
+        return
+    _refuse([key for key in (*asked, *_searched(case)) if key in OF_REWARDS], task, "reward")
     choices = _choices(case)
     for loss_type in choices:
         _check_losses(loss_type, case.facts.data.sides)
@@ -54,6 +58,17 @@ def check(case: Case) -> None:
         raise ConfigError(
             f"`{names.REFERENCE}` is set, and {_shown(choices[0])} has no reference in it",
             next=f"leave `{names.REFERENCE}` out",
+        )
+
+
+def _refuse(asked: Sequence[str], task: str, needed: str) -> None:
+    """Raises ConfigError for the first of these keys, which do nothing for the task."""
+    rows = "pairs of answers" if needed == "reward" else "pairs of answers, or answers that are judged,"
+    for key in asked:
+        raise ConfigError(
+            f"`{key}` is set, and the task is {task}",
+            need=f"{rows} and `task: {needed}`",
+            next=f"leave `{key}` out, or set `task: {needed}`",
         )
 
 

@@ -30,7 +30,7 @@ the steps. Wider ones were not measured, and keep the rule."""
 NARROW_SPATIAL = 4.0
 """The same of routes: at 3.2e-3 seven of ten ways were found after the steps that found five at 1.6e-3,
 for a point and a half more of perplexity. Wider ones were not measured, and keep the rule."""
-ANY: tuple[Task, ...] = ("causal_lm", "seq_cls", "seq2seq_lm", "preference")
+ANY: tuple[Task, ...] = ("causal_lm", "seq_cls", "seq2seq_lm", "preference", "reward")
 KINDS: tuple[Kind, ...] = ("decoder", "encoder", "encoder_decoder")
 LANGUAGE: tuple[Task, ...] = ("causal_lm", "seq2seq_lm")
 ABOUT = About(

@@ -297,7 +297,7 @@ def operations_per_token(case: Case) -> float:
     length = min(data.mean_length, case.decided.length)
     attention = 2 * frozen * model.layers * model.hidden_size * length
     # A classifier's head is too small to count.
-    logits = 0.0 if data.task == "seq_cls" else model.vocab_size * supervised_share(case)
+    logits = 0.0 if model.task == "seq_cls" else model.vocab_size * supervised_share(case)
     head = frozen * logits * model.hidden_size
     adapters = 6 * case.adapter_parameters
     return frozen * model.linear_parameters + attention + head + adapters

@@ -69,7 +69,7 @@ def load_snippet(folder: RunFolder, result: RunResult, adapter: str | None = Non
     """
     if result.trial(result.best) is None:
         return None
-    model_class = MODEL_CLASSES.get(result.task, "AutoModelForCausalLM")
+    model_class = MODEL_CLASSES.get(_built(result), "AutoModelForCausalLM")
     where = folder.path.resolve()
     revision = folder.revision()
     options = (f", revision={revision!r}" if revision else "") + _head_options(result.labels)
@@ -88,6 +88,11 @@ def load_snippet(folder: RunFolder, result: RunResult, adapter: str | None = Non
         _ask(folder, result),
     ]
     return "\n".join(lines) + "\n"
+
+
+def _built(result: RunResult) -> str:
+    """The task that the model is built for."""
+    return "seq_cls" if result.task == "reward" else result.task
 
 
 def _bits(base: Any, quantization: str) -> str | None:
@@ -120,14 +125,17 @@ def _two_bases(call: str, bits: str, result: RunResult) -> list[str]:
 
 def _ask(folder: RunFolder, result: RunResult) -> str:
     """Python that asks a loaded model, through the template beside it where there is one."""
+    rewards = result.task == "reward"
     if _has_template(folder):
+        answer = ', {"role": "assistant", "content": "..."}' if rewards else ""
+        prompted = "" if rewards else " add_generation_prompt=True,"
         asked = (
-            'turns = [{"role": "user", "content": "..."}]\nasked = tokenizer.apply_chat_template(turns,'
-            ' add_generation_prompt=True, return_tensors="pt", return_dict=True)'
+            f'turns = [{{"role": "user", "content": "..."}}{answer}]\nasked ='
+            f' tokenizer.apply_chat_template(turns,{prompted} return_tensors="pt", return_dict=True)'
         )
     else:
         asked = 'asked = tokenizer("...", return_tensors="pt")'
-    if result.task == "seq_cls":
+    if _built(result) == "seq_cls":
         return f"{asked}\nprint(model(**asked).logits)"
     return f"{asked}\nprint(tokenizer.decode(model.generate(**asked, max_new_tokens=64)[0]))"
 
@@ -155,6 +163,8 @@ def try_command(folder: RunFolder, result: RunResult) -> str | None:
         return None
     where = folder.path.resolve()
     run = f"{where.parent.name}/{where.name}"
+    if result.task == "reward":
+        return _command("loraloom", "predict", "--adapter", run, options=[("--data", "FILE")])
     if result.task == "seq_cls":
         return _command("loraloom", "generate", "--adapter", run, options=[("...",)])
     return _command("loraloom", "generate", "--base", "--adapter", run, options=[("...",)])

@@ -21,7 +21,7 @@ WORSE_THAN_BASE_CHECKS = 2
 OVERFIT_FROM = 0.5
 OVERFIT_CHECKS = 3
 ERRORS = 2.0
-_TASK_METRICS = ("accuracy", "token_accuracy")
+_TASK_METRICS = ("accuracy", "token_accuracy", "reward_accuracy")
 
 
 def leave(curve: TrialCurve, base_cost: float | None) -> Verdict | None:

@@ -10,7 +10,7 @@ from __future__ import annotations
 from loraloom.config import names
 from loraloom.diagnose.case import SIGMAS, Case, word
 from loraloom.diagnose.rules.preference_not_learnt import CHANCE
-from loraloom.records import Finding
+from loraloom.records import COMPARED, Finding
 
 NAME = "length-hacking"
 LONGER = 1.3
@@ -25,10 +25,12 @@ ADVICE = (
     " a larger beta (5)"
 )
 BETA_PER_TOKEN = 5.0
+ALIKE = "pair answers of like length, or take away pairs whose chosen answer is the longer one"
+"""Of a reward model, which has no other loss."""
 
 
 def judge(case: Case) -> Finding | None:
-    if case.task != "preference" or not case.signals.readings:
+    if case.task not in COMPARED or not case.signals.readings:
         return None
     last = case.signals.readings[-1]
     if last.length_correlation is None:
@@ -45,7 +47,7 @@ def judge(case: Case) -> Finding | None:
         f"correlation {word(found)} +- {word(error)} over held-out pairs at step {last.step}; a chosen"
         f" answer has {word(last.chosen_tokens or 0.0)} tokens, a rejected one"
         f" {word(last.rejected_tokens or 0.0)}",
-        ADVICE,
+        ALIKE if case.task == "reward" else ADVICE,
         _patch(case),
     )
 

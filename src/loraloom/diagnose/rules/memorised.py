@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from loraloom.diagnose.case import Case, word
-from loraloom.records import Finding
+from loraloom.records import COMPARED, Finding
 
 NAME = "memorised"
 LOW_LOSS = 0.2
@@ -16,7 +16,7 @@ def judge(case: Case) -> Finding | None:
     signals = case.signals
     if signals.train_exact is None or signals.held_out_exact is None or not signals.readings:
         return None
-    if case.task == "preference":
+    if case.task in COMPARED:
         return None  # which side is better is known of every second pair by chance
     tail = case.window(0.75, 1)
     if (

@@ -12,7 +12,7 @@ from __future__ import annotations
 from loraloom.config import names
 from loraloom.diagnose.case import LEAST_STEPS, SIGMAS, Case, word
 from loraloom.diagnose.signals import Reading
-from loraloom.records import Finding
+from loraloom.records import COMPARED, Finding
 
 NAME = "preference-not-learnt"
 CHANCE = 0.5
@@ -31,7 +31,7 @@ READ = "read twenty pairs: does anything in them tell the better answer?"
 
 
 def judge(case: Case) -> Finding | None:
-    if case.task != "preference" or not case.signals.readings:
+    if case.task not in COMPARED or not case.signals.readings:
         return None
     # The best of several evaluations is above chance by chance.
     last = case.signals.readings[-1]

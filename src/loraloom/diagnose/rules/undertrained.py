@@ -19,7 +19,7 @@ from itertools import pairwise
 from typing import NamedTuple
 
 from loraloom.diagnose.case import SIGMAS, WORTH, Case, word
-from loraloom.records import Finding
+from loraloom.records import COMPARED, Finding
 
 NAME = "undertrained"
 SPENT = 0.5
@@ -46,7 +46,7 @@ def judge(case: Case) -> Finding | None:
     if (
         len(readings) < 3
         # The loss of a preference has no floor: it falls with the margin, long after the choice is made.
-        or case.task == "preference"
+        or case.task in COMPARED
         or case.exit
         or case.status != "completed"
         or base is None

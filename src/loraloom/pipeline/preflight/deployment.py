@@ -198,7 +198,7 @@ def _extras(
         )
     whole = [path for path in spec.modules_to_save if path.rpartition(".")[2] not in heads]
     if whole:
-        head = adapter.subject.facts.data.task == "seq_cls"
+        head = built_as(adapter.subject.facts.data.task) == "seq_cls"
         yield Fault(
             f"{place} does not take modules that are trained whole",
             f"adapter.modules_to_save: {', '.join(whole)}",
@@ -227,7 +227,7 @@ def _ranks(adapter: Adapter) -> str:
 
 
 def _serve_vllm(adapter: Adapter) -> str:
-    classes = adapter.subject.facts.data.task == "seq_cls"
+    classes = built_as(adapter.subject.facts.data.task) == "seq_cls"
     return (
         f"vllm serve {_base(adapter)}{' --runner pooling --convert classify' if classes else ''}"
         f" --enable-lora --max-lora-rank {vllm_rank(adapter.ranks[-1])} --lora-modules"

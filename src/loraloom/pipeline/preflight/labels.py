@@ -10,6 +10,7 @@ from loraloom.errors import DataError
 from loraloom.pipeline.preflight.pairs import left_out_by_cut, without_choice
 from loraloom.pipeline.preflight.result import CheckResult
 from loraloom.pipeline.preflight.subject import Subject
+from loraloom.records import COMPARED
 
 NAME = "labels"
 LOST_LIMIT = 0.05
@@ -25,7 +26,7 @@ def inspect(subject: Subject) -> CheckResult:
     if data is None or subject.whole is None:
         return CheckResult(NAME, "skipped", "the data could not be encoded")
     dropped = {name: report.dropped for name, report in data.report.items() if report.dropped}
-    if data.task == "preference":
+    if data.task in COMPARED:
         if found := without_choice(subject) or left_out_by_cut(subject):
             return found
     elif dropped and data.format != "text":
@@ -45,11 +46,9 @@ def inspect(subject: Subject) -> CheckResult:
             command=_longer(subject),
         )
     train = data.report["train"]
-    learnt = (
-        f"{train.supervised / max(1, train.tokens):.0%} of {train.tokens:,} tokens"
-        if data.task != "seq_cls"
-        else "a class each"
-    )
+    whole = {"seq_cls": "a class each", "reward": "a choice each"}
+    tokens = f"{train.supervised / max(1, train.tokens):.0%} of {train.tokens:,} tokens"
+    learnt = whole.get(data.task, tokens)
     cut = f"{train.cut:,} rows cut" if train.cut else "none cut"
     return CheckResult(
         NAME, "ok", "every row has something to learn", number=f"{train.rows:,} rows, {learnt}, {cut}"

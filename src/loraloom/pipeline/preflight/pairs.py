@@ -11,6 +11,7 @@ from loraloom.data.rows import IGNORED, Example, Judged, Row, length_of
 from loraloom.data.table import Table, counted
 from loraloom.pipeline.preflight.result import CheckResult
 from loraloom.pipeline.preflight.subject import Subject
+from loraloom.records import COMPARED
 
 NAME = "labels"
 
@@ -59,7 +60,7 @@ def left_out_by_cut(subject: Subject) -> CheckResult | None:
 
 def told(subject: Subject) -> tuple[str, ...]:
     """What the cut leaves out of a run on preferences, as a sentence for its plan."""
-    found = left_out_by_cut(subject) if subject.recognised.task == "preference" else None
+    found = left_out_by_cut(subject) if subject.recognised.task in COMPARED else None
     return (f"{found.what} ({found.number}); {found.command}",) if found else ()
 
 

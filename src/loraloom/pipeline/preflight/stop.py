@@ -9,6 +9,7 @@ from loraloom.data.encode import Row
 from loraloom.data.rows import IGNORED, sides_of
 from loraloom.pipeline.preflight.result import CheckResult
 from loraloom.pipeline.preflight.subject import Subject
+from loraloom.records import built_as
 
 NAME = "stop"
 NAMED = 64
@@ -25,7 +26,7 @@ def inspect(subject: Subject) -> CheckResult:
     data = subject.data
     if whole is None or data is None:
         return CheckResult(NAME, "skipped", "the data could not be encoded")
-    if whole.task == "seq_cls":
+    if built_as(whole.task) == "seq_cls":
         return CheckResult(NAME, "skipped", "a classifier writes nothing")
     ends = stop_ids(subject.tokenizer)
     if whole.format == "text" and subject.tokenizer.eos_token_id is None:

@@ -60,6 +60,8 @@ class Prompt:
 
 def inspect(subject: Subject) -> CheckResult:
     """Two BOS at the start of a row, or a prompt whose ids differ from those made in use, fails."""
+    if subject.recognised.task == "reward":
+        return CheckResult(NAME, "skipped", "a reward model is asked whole rows, as it was trained")
     if subject.recognised.task == "preference":
         subject = _of_one_side(subject)
     try:

@@ -9,6 +9,7 @@ from importlib import import_module
 
 from loraloom.plan.about import About
 from loraloom.plan.case import Case
+from loraloom.plan.preference import OF_REWARDS
 from loraloom.plan.rules import fixed
 from loraloom.records import Advice, Task
 
@@ -64,7 +65,13 @@ RULES: dict[str, Rule] = {
 
 def rules_of(task: Task) -> tuple[str, ...]:
     """The keys that a plan decides."""
-    return tuple(key for key in RULES if task == "preference" or not key.startswith("preference."))
+    return tuple(
+        key
+        for key in RULES
+        if not key.startswith("preference.")
+        or (task == "reward" and key in OF_REWARDS)
+        or (task == "preference" and key not in OF_REWARDS)
+    )
 
 
 ABOUT: dict[str, About] = {

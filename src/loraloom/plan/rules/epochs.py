@@ -15,10 +15,11 @@ ABOUT = About(
     rule=(
         "Language models: 3 under 1,000 rows, 2 under 50,000, else 1, up to 4 to reach 100 steps."
         " Encoders: as many as make about 1,000 steps on a GPU (400 on a processor), 3 to 30. Other"
-        " tasks 3, preferences 1."
+        " tasks 3, preferences 1; reward models 1, up to 4 to reach 100 steps."
     ),
     evidence=(
-        "Up to four passes are nearly as good as fresh rows (arXiv:2305.16264); more memorise."
+        "Up to four passes are nearly as good as fresh rows (arXiv:2305.16264); more memorise. Reward"
+        " models are trained for one pass, as they overfit after it (arXiv:2307.09288, section 3.2.2)."
         " Classifiers on small sets use 10 to 80 (arXiv:2106.09685). The best checkpoint is kept, so a"
         " pass too many costs time and not the result."
     ),
@@ -34,6 +35,7 @@ CPU_STEPS = 250
 candidate than on a second pass."""
 PREFERENCE = ("arXiv:2310.16944", (1, 3), "C")
 """Zephyr's DPO overfits after one epoch, with no loss on its benchmarks by the third."""
+REWARD = ("arXiv:2307.09288", (1, 4), "B")
 MOST_EPOCHS = 4
 """Of a language model: more passes memorise (arXiv:2305.16264 finds four nearly as good
 as fresh data)."""
@@ -42,6 +44,8 @@ as fresh data)."""
 def advise(case: Case) -> Advice:
     if case.facts.data.task == "preference" and not case.asked.training.max_steps:
         return Advice(1, f"{_counted(case, 1)}; a second pass drives both answers away", *PREFERENCE)
+    if case.facts.data.task == "reward" and not case.asked.training.max_steps:
+        return _reward(case)
     facts, per_epoch, max_steps = case.facts, case.steps_per_epoch, case.asked.training.max_steps
     if max_steps:
         value = max(1, math.ceil(max_steps / per_epoch))
@@ -67,6 +71,15 @@ def advise(case: Case) -> Advice:
         return Advice(value, reason, DERIVED, (1, most), "M")
     source = "arXiv:2305.16264" if facts.data.task == "causal_lm" else "arXiv:2106.09685"
     return Advice(value, reason, source, (1, most), "B")
+
+
+def _reward(case: Case) -> Advice:
+    """One pass; more where so few steps would leave a head that starts from noise where it began."""
+    value = min(max(1, math.ceil(LEAST_STEPS / case.steps_per_epoch)), MOST_EPOCHS)
+    reason = f"{_counted(case, value)}; reward models overfit after one"
+    if value > 1:
+        reason += f", and a new head needs about {LEAST_STEPS}"
+    return Advice(value, reason, *REWARD)
 
 
 def _usual(case: Case) -> int:

@@ -238,6 +238,24 @@ FIXED: dict[str, Fixed] = {
         "arXiv:2402.01306",
         "1",
     ),
+    names.CENTER_REWARDS_COEFFICIENT: Fixed(
+        "TRL's own: off, so that the loss is that of the preferences alone",
+        "arXiv:2312.09244",
+        "C",
+        (0.0, 0.01, 0.1),
+        About(
+            does=(
+                "Of a reward model: what the square of the sum of a pair's rewards weighs, which holds"
+                " them around 0."
+            ),
+            rule="0, of `task: reward` alone.",
+            evidence=(
+                "Pairs say how far rewards lie apart, not where they lie; 0.01 holds them around 0 where"
+                " rewards of several models or prompts are to be compared (arXiv:2312.09244)."
+            ),
+            tools={"TRL": "none; advises 0.01"},
+        ),
+    ),
     names.SEED: Fixed(
         "fixed, so that the run can be repeated; finalists are run over several seeds",
         DERIVED,

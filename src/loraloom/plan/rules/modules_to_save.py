@@ -29,8 +29,8 @@ def advise(case: Case) -> Advice:
         if case.facts.model.classes
         else "starts from noise"
     )
+    told = "the reward" if case.facts.data.task == "reward" else "the classes"
     reason = (
-        f"{', '.join(heads)} gives the classes and {start}: it is trained whole and saved with the"
-        " adapter"
+        f"{', '.join(heads)} gives {told} and {start}: it is trained whole and saved with the adapter"
     )
     return Advice(heads, reason, "huggingface/peft", (heads,), "A")

@@ -47,12 +47,14 @@ def advise(case: Case) -> Advice:
     """As many adapter parameters as supervised tokens, as a power of two between a
     floor and what the width bears."""
     per_rank = parameters_per_rank(case.linears)
-    tokens = case.facts.data.supervised_tokens
+    data = case.facts.data
+    # All that a pair tells is which of its answers is the better one.
+    tokens = data.rows if data.task == "reward" else data.supervised_tokens
     floor = FLOOR[case.facts.model.kind]
     cap = width_cap(case.facts.model)
     needed = math.ceil(tokens / per_rank)
     value = min(max(power_of_two_above(needed), floor), cap)
-    unit = "labels" if case.facts.data.task == "seq_cls" else "supervised tokens"
+    unit = {"seq_cls": "labels", "reward": "pairs"}.get(data.task, "supervised tokens")
     reason = f"{count(tokens)} {unit} over {count(per_rank)} parameters a rank ask for r >= {needed:,}"
     if value == floor > needed:
         reason += f"; {floor} is the floor, since 4 -> 16 gains 0.74% of the loss and costs little"
