@@ -24,6 +24,7 @@ import pairs
 import torch
 
 STEPS, BATCH, RATE, RANK, ALPHA = 4, 4, 1e-3, 8, 16
+SIDES = ("chosen", "rejected")
 TARGETS = ["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"]
 SETTINGS: dict[str, dict[str, Any]] = {
     "sigmoid": {"loss_type": ["sigmoid"], "beta": 0.1},
@@ -41,6 +42,8 @@ SETTINGS: dict[str, dict[str, Any]] = {
         "desirable_weight": 1.33,
         "undesirable_weight": 0.75,
     },
+    "reward": {},
+    "reward, centred": {"center_rewards_coefficient": 0.05},
 }
 PACKS = (
     ("sigmoid", "ipo"),
@@ -48,14 +51,25 @@ PACKS = (
     ("hinge", "sigmoid + sft"),
     ("orpo", "simpo"),
     ("kto", "kto, weighted"),
+    ("reward", "reward, centred"),
 )
 """What trains together."""
 
 
-def base_of(model: str) -> Any:
-    from transformers import AutoModelForCausalLM
+def is_reward(name: str) -> bool:
+    """Whether it is a reward model, and no loss of a language model."""
+    return name.startswith("reward")
 
-    return AutoModelForCausalLM.from_pretrained(model, dtype=torch.float32)
+
+def base_of(name: str, model: str) -> Any:
+    from transformers import AutoModelForCausalLM, AutoModelForSequenceClassification, AutoTokenizer
+
+    if not is_reward(name):
+        return AutoModelForCausalLM.from_pretrained(model, dtype=torch.float32)
+    pad = AutoTokenizer.from_pretrained(model).pad_token_id
+    return AutoModelForSequenceClassification.from_pretrained(
+        model, dtype=torch.float32, num_labels=1, pad_token_id=pad
+    )
 
 
 # -- TRL ------------------------------------------------------------------------------------------------
@@ -71,7 +85,7 @@ def trl_trainer(name: str, model: str, rows: list[dict[str, Any]], work: Path) -
     from trl.experimental.orpo import ORPOConfig, ORPOTrainer
 
     own = dict(SETTINGS[name])
-    kind = own["loss_type"][0]
+    kind = "reward" if is_reward(name) else own["loss_type"][0]
     config: Any
     trainer: Any
     config, trainer = trl.DPOConfig, trl.DPOTrainer
@@ -89,6 +103,9 @@ def trl_trainer(name: str, model: str, rows: list[dict[str, Any]], work: Path) -
             for row in rows
             for side in ("chosen", "rejected")
         ]
+    elif kind == "reward":
+        config, trainer = trl.RewardConfig, trl.RewardTrainer
+        rows = [{**row, "margin": number % 3 / 2} for number, row in enumerate(rows)]
     settings = config(
         output_dir=str(work / "trl"),
         per_device_train_batch_size=BATCH * (2 if kind == "kto" else 1),
@@ -109,7 +126,7 @@ def trl_trainer(name: str, model: str, rows: list[dict[str, Any]], work: Path) -
     )
     torch.manual_seed(7)
     return trainer(
-        base_of(model),
+        base_of(name, model),
         args=settings,
         train_dataset=Dataset.from_list(rows),
         processing_class=AutoTokenizer.from_pretrained(model),
@@ -117,7 +134,8 @@ def trl_trainer(name: str, model: str, rows: list[dict[str, Any]], work: Path) -
             r=RANK,
             lora_alpha=ALPHA,
             target_modules=TARGETS,
-            task_type="CAUSAL_LM",
+            task_type="SEQ_CLS" if kind == "reward" else "CAUSAL_LM",
+            modules_to_save=["score"] if kind == "reward" else None,
             init_lora_weights=False,
         ),
     )
@@ -141,18 +159,23 @@ def theirs(name: str, model: str, rows: list[dict[str, Any]], work: Path) -> dic
         "columns": columns,
         "loss": [entry["loss"] for entry in logs],
         "grad_norm": [entry["grad_norm"] for entry in logs],
-        "rewards": [[entry[f"rewards/{side}"] for side in ("chosen", "rejected")] for entry in logs],
+        "rewards": [[entry[key] for key in REWARDS[is_reward(name)]] for entry in logs],
         "kl": [entry.get("kl") for entry in logs],
-        "weights": lora_of(trainer.model.state_dict()),
+        "weights": trained_of(trainer.model.state_dict()),
     }
 
 
-def lora_of(state: dict[str, Any]) -> dict[str, torch.Tensor]:
-    """A and B by the names that PEFT saves them under."""
+REWARDS = {False: ("rewards/chosen", "rewards/rejected"), True: ("mean_reward", "margin")}
+"""What TRL's logs tell of rewards: of a language model, and of a reward model."""
+TRAINED = ("lora_A", "lora_B", "modules_to_save")
+
+
+def trained_of(state: dict[str, Any]) -> dict[str, torch.Tensor]:
+    """A, B and a head by the names that PEFT saves them under."""
     return {
-        key.replace(".default", ""): value.detach().clone()
+        key.replace(".modules_to_save", "").replace(".default", ""): value.detach().clone()
         for key, value in state.items()
-        if "lora_A" in key or "lora_B" in key
+        if any(part in key for part in TRAINED)
     }
 
 
@@ -169,18 +192,19 @@ def examples_of(columns: list[dict[str, Any]]) -> list[Any]:
 
     found: list[Any] = []
     for one in columns:
-        if "chosen_input_ids" in one:
+        if "chosen_ids" in one and "prompt_ids" not in one:
+            whole = [row(one[f"{side}_ids"][:1], one[f"{side}_ids"][1:]) for side in SIDES]
+            found.append(Pair(*whole, margin=one["margin"]))
+        elif "chosen_input_ids" in one:
             sides = [
                 Row(*(np.array(one[f"{side}_{part}"], np.int32) for part in ("input_ids", "labels")))
-                for side in ("chosen", "rejected")
+                for side in SIDES
             ]
             found.append(Pair(*sides))
         elif "completion_ids" in one:
             found.append(Judged(row(one["prompt_ids"], one["completion_ids"]), bool(one["label"])))
         else:
-            found.append(
-                Pair(*(row(one["prompt_ids"], one[f"{side}_ids"]) for side in ("chosen", "rejected")))
-            )
+            found.append(Pair(*(row(one["prompt_ids"], one[f"{side}_ids"]) for side in SIDES)))
     return found
 
 
@@ -200,24 +224,27 @@ def ours(
     names: tuple[str, ...], model: str, found: dict[str, dict[str, Any]]
 ) -> dict[str, dict[str, Any]]:
     """The same steps of these candidates, together."""
-    from loraloom.evals.preference import PreferenceObjective
+    from loraloom.evals.preference import task_objective
     from loraloom.lora.base import share_copy
     from loraloom.lora.packed import PackedModel
     from loraloom.lora.state import read_adapter
-    from loraloom.records import AdapterSpec, Candidate, PreferenceSpec, TrainingSpec
+    from loraloom.records import AdapterSpec, Candidate, PreferenceSpec, TrainingSpec, built_as
     from loraloom.train.pack import PackTrainer
 
-    base = base_of(model).eval().requires_grad_(False)
+    rewards = is_reward(names[0])
+    base = base_of(names[0], model).eval().requires_grad_(False)
+    pad = base.config.pad_token_id if rewards else 0
     packed = PackedModel(share_copy(base))
     examples = examples_of(found[names[0]]["columns"])
     batch = BATCH * (2 if len(examples[0].sides) == 1 else 1)
-    objective = PreferenceObjective(base, packed, pad_id=0, token_budget=4096)
+    task = "reward" if rewards else "preference"
+    objective = task_objective(task, base, packed, pad_id=pad, token_budget=4096)
     trainer = PackTrainer(
         packed,
         examples,
         objective,
-        task="causal_lm",
-        pad_id=0,
+        task=built_as(task),
+        pad_id=pad,
         token_budget=1 << 20,
         order_of=lambda _: InOrder(batch),
     )
@@ -234,7 +261,8 @@ def ours(
             lr_scheduler_type="constant",
             preference=PreferenceSpec(**own),
         )
-        adapter = AdapterSpec(RANK, ALPHA, 0.0, targets, init_lora_weights=False)
+        whole = ("score",) if rewards else ()
+        adapter = AdapterSpec(RANK, ALPHA, 0.0, targets, init_lora_weights=False, modules_to_save=whole)
         seat = trainer.join(Candidate(name, adapter, training))
         read_adapter(found[name]["start"], seat.adapter, base)
     told: dict[str, dict[str, Any]] = {
@@ -243,7 +271,7 @@ def ours(
     for step in range(STEPS):
         window = [examples[i] for i in InOrder(batch).rows_of_step(step)]
         for name, sums in trainer.row_sums(window, list(names)).items():
-            told[name]["rewards"].append(rewards_of(sums.answers, SETTINGS[name]))
+            told[name]["rewards"].append(rewards_of(sums, SETTINGS[name]))
         events = trainer.tick()
         for event in events:
             if event.kind == "step":
@@ -255,10 +283,13 @@ def ours(
     return told
 
 
-def rewards_of(answers: Any, setting: dict[str, Any]) -> list[float]:
-    """The mean rewards of chosen and rejected answers, as TRL logs them."""
+def rewards_of(sums: Any, setting: dict[str, Any]) -> list[float]:
+    """What TRL logs of rewards (`REWARDS`)."""
+    if sums.rewards is not None:
+        chosen, rejected = sums.rewards[:, 0], sums.rewards[:, 1]
+        return [float((chosen + rejected).mean() / 2), float((chosen - rejected).mean())]
     means: list[float] = []
-    for logp, reference, tokens in (answers[:, :3].T, answers[:, 3:].T):
+    for logp, reference, tokens in (sums.answers[:, :3].T, sums.answers[:, 3:].T):
         there = tokens > 0
         reward = logp - reference
         if setting["loss_type"][0] in ("orpo", "simpo"):

@@ -14,7 +14,7 @@ moves those by a whole step whose gradient is all but zero."""
 
 
 @pytest.mark.long
-@pytest.mark.parametrize("pack", range(5))
+@pytest.mark.parametrize("pack", range(6))
 def test_losses_are_those_of_trl(pack: int, shared: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     pytest.importorskip("trl", reason="TRL is compared with where it is installed: pip install trl")
     monkeypatch.setenv("TRL_EXPERIMENTAL_SILENCE", "1")

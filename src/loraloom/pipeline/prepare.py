@@ -335,7 +335,8 @@ def read_request(config: Config, *, weights: bool = True, race: bool = False) ->
     if weights:
         model = require_weights(model)
     table, recognised = training_rows(config, encoder_decoder=model.kind == "encoder_decoder")
-    recognised = as_rewards(recognised, table, config.task, why_rewards(model))
+    why = why_rewards(model, initial_folder(config))
+    recognised = as_rewards(recognised, table, config.task, why)
     refuse_unlabelled(model, table, recognised)
     replay = read_replay(config, recognised.task)
     splits = split(

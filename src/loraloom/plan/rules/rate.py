@@ -3,6 +3,8 @@ loss, ten times off 4.2%."""
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from loraloom.config import names
 from loraloom.facts.model import ModelFacts
 from loraloom.plan.about import About
@@ -18,12 +20,13 @@ ABOUT = About(
         " 100 steps, clipped to 5e-5 to 1e-3, larger below 1,024 units of width. Encoders: 1e-3 up to"
         " 40M parameters and twice that under 100 steps, 4.5e-4 up to 200M, 3e-4 above, at r 8 and alpha"
         " 16. Models like T5: 1e-3. Preferences: that, divided by steps / 50, within 1 and 20."
+        " Reward models: that, undivided."
     ),
     evidence=(
         "Scored on a public sweep by benchmarks/advice_rate, for small encoders on runs of our own. A"
         " rate twice off costs 0.4% of the loss, three times 1.0%, ten times 4.2%. The sweep holds alpha"
         " at 32 and the batch at 128: the steps in both are extrapolated. Rates for preference tuning"
-        " and reinforcement learning lie at 5e-6 to 1e-5."
+        " and reinforcement learning lie at 5e-6 to 1e-5; for adapters of reward models TRL advises 1e-3."
     ),
     tools={
         "transformers": "5e-5",
@@ -64,8 +67,14 @@ answers, and Zephyr took 5e-6 with QLoRA: a twentieth and less. In 15 to 60 step
 a small decoder where it was, and the rate of answers is the best one (benchmarks/preferences)."""
 
 
+REWARD_SOURCE = "TRL's advice for adapters of reward models (1e-3)"
+"""Beside what the rule itself stands on: a reward model has no reference that it is to stay near."""
+
+
 def advise(case: Case) -> Advice:
     advice = _supervised(case)
+    if case.facts.data.task == "reward":
+        return replace(advice, source=f"{advice.source}; {REWARD_SOURCE}")
     return advice if case.facts.data.task != "preference" else _preference(advice, case.total_steps)
 
 
