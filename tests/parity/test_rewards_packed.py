@@ -25,7 +25,7 @@ from loraloom.records import Candidate, PreferenceSpec
 from loraloom.train.pack import PackTrainer
 
 CLOSE = 1e-10
-FAMILIES = {
+FAMILIES: dict[str, Any] = {
     "decoder": (tiny.tf.LlamaForSequenceClassification, tiny.tf.LlamaConfig, tiny.LLAMA_LIKE, "score"),
     "encoder": (tiny.tf.BertForSequenceClassification, tiny.tf.BertConfig, tiny.ENCODER, "classifier"),
 }

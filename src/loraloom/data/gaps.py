@@ -49,7 +49,8 @@ def recognise_scored(table: Table, data: DataConfig) -> Recognised:
     Raises:
         DataError: nothing in the rows is known to be an answer.
     """
-    pairs = {"chosen", "rejected"} <= set(table.columns) or data.format == "preference"
+    known = set(table.columns)
+    pairs = bool(known & {*CHOSEN} and known & {*REJECTED}) or data.format == "preference"
     task: Task = "reward" if pairs else "causal_lm"
     recognised = recognise(without_verdicts(table), data, task)
     return replace(recognised, task="reward", notes=())

@@ -196,7 +196,7 @@ def _leave_out(columns: dict[str, str], table: Table, task: Task) -> None:
     first = table.rows[0] if len(table) else {}
     if is_talk(first.get(columns.get("prompt", ""))):
         columns.pop("history", None)
-    if task != "preference":
+    if task not in COMPARED:
         return
     answer = columns.get("chosen") or columns["completion"]
     if {columns.get("prompt"), answer} & set(TALKS) and opens_talk(first.get(answer)):
@@ -268,7 +268,7 @@ def _notes(table: Table, recognised: Recognised, group_column: str | None) -> tu
     said = message_notes(table, talks) if is_read else []
     if "system" in columns and talks:
         said += system_notes(table, columns["system"], talks[0])
-    if "history" in columns and recognised.learn == "auto" and recognised.task != "preference":
+    if "history" in columns and recognised.learn == "auto" and recognised.task not in COMPARED:
         turns = sum(bool(row.get(columns["history"])) for row in table.rows)
         said.append(
             f"the answers in `{columns['history']}` are learnt too ({rows_of(turns)}); data.learn=last"

@@ -26,7 +26,7 @@ ABOUT = About(
         "Scored on a public sweep by benchmarks/advice_rate, for small encoders on runs of our own. A"
         " rate twice off costs 0.4% of the loss, three times 1.0%, ten times 4.2%. The sweep holds alpha"
         " at 32 and the batch at 128: the steps in both are extrapolated. Rates for preference tuning"
-        " and reinforcement learning lie at 5e-6 to 1e-5; for adapters of reward models TRL advises 1e-3."
+        " and reinforcement learning lie at 5e-6 to 1e-5; for a reward model TRL advises 1e-3."
     ),
     tools={
         "transformers": "5e-5",

@@ -10,11 +10,12 @@ KEY = "task"
 ABOUT = About(
     does=(
         "What the model learns: to go on with a text, to name a class, to turn one text into another, or"
-        " to choose between answers."
+        " to choose between answers or to score them."
     ),
     rule=(
         "Read off the columns of the data and the kind of the model: labels make a classification, pairs"
-        " for an encoder-decoder a translation, all else language modelling."
+        " for an encoder-decoder a translation, two answers a choice (of an encoder, or a base with one"
+        " output, a reward model), all else language modelling."
     ),
     evidence="A count of what is there, no estimate.",
     tools={"PEFT": "none: `task_type` has to be given"},
