@@ -19,7 +19,7 @@ from typing import Any
 import pairs
 from runs import RATE, request
 
-CANDIDATES, RUNS_OF_TRL, ROUNDS = 8, 2, 2
+CANDIDATES, RUNS_OF_TRL, ROUNDS = 8, 2, 3
 STEPS, BATCH, RANK, ALPHA = 10, 8, 16, 32
 LOWEST_RATE, BETAS = 2e-5, (0.05, 0.1, 0.2, 0.3)
 

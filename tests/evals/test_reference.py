@@ -14,6 +14,7 @@ from safetensors.torch import load_file, save_file
 
 from loraloom.data.rows import Row
 from loraloom.errors import RunError
+from loraloom.evals.joined import side_losses
 from loraloom.evals.objective import CausalObjective
 from loraloom.evals.reference import CHECKED, ReferenceLogps
 
@@ -110,15 +111,15 @@ def test_memory_that_runs_out_makes_passes_smaller(
 ) -> None:
     whole = Counted(model).of(rows())
     reference = Counted(model)
-    usual, sizes = CausalObjective.rows, list[int]()
+    sizes = list[int]()
 
-    def short(objective: Any, model: Any, batch: Any) -> Any:
+    def short(model: Any, form: Any, batch: Any, targets: Any) -> Any:
         sizes.append(batch.input_ids.numel())
         if sizes[-1] > 20:
             raise RuntimeError("CUDA out of memory")
-        return usual(objective, model, batch)
+        return side_losses(model, form, batch, targets)
 
-    monkeypatch.setattr(CausalObjective, "rows", short)
+    monkeypatch.setattr("loraloom.evals.reference.side_losses", short)
     said = reference.learn(rows(), tmp_path, MADE_OF)
     assert said is not None and "memory ran out: the reference scores at most" in said
     assert torch.allclose(reference.of(rows()), whole, rtol=1e-5)
@@ -128,7 +129,7 @@ def test_memory_that_runs_out_makes_passes_smaller(
     def never(*_: Any) -> Any:
         raise MemoryError
 
-    monkeypatch.setattr(CausalObjective, "rows", never)
+    monkeypatch.setattr("loraloom.evals.reference.side_losses", never)
     with pytest.raises(RunError, match="scored one row of"):
         reference.found(rows())
 

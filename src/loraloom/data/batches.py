@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from loraloom.data.joined import fork_of, joined_ids
 from loraloom.data.rows import IGNORED, Example, Judged, Pair, Row
 from loraloom.records import PreferenceSpec, RowLoss, Task
 
@@ -188,7 +189,7 @@ class Batch:
     """bool [B, T], true on tokens"""
     labels: Tensor
     """int64: causal_lm [B, T] and seq2seq_lm [B, U], -100 where nothing is supervised; seq_cls [B], but
-    where answers are compared [B, T]"""
+    where answers are compared [B, T]; of joined pairs [2 B, U], side by side"""
     host: Batch | None = None
     """The same batch on the host, where what depends on its numbers is known without
     waiting for the device."""
@@ -198,20 +199,25 @@ class Batch:
     """What the rows are the sides of, in this order; empty where each row stands alone."""
     terms: tuple[Term, ...] = ()
     """What is formed of each of `examples`; empty where they are only scored."""
+    forks: Tensor | None = None
+    """int64 [B, 2], `fork_of` each row, where each is a pair whose sides are joined; else None"""
 
     def to(self, device: torch.device | str) -> Batch:
         """The same batch on a device."""
         if str(self.input_ids.device) == str(device):
             return self
-        tensors = (self.input_ids, self.attention_mask, self.labels)
         # CUDA copies from pinned memory in its own time; from any other the host would wait for it.
         pinned = str(device).startswith("cuda")
-        moved = (
-            t.pin_memory().to(device, non_blocking=True) if pinned else t.to(device) for t in tensors
-        )
+
+        def moved(tensor: Tensor) -> Tensor:
+            return tensor.pin_memory().to(device, non_blocking=True) if pinned else tensor.to(device)
+
         return replace(
             self,
-            **dict(zip(("input_ids", "attention_mask", "labels"), moved, strict=True)),
+            input_ids=moved(self.input_ids),
+            attention_mask=moved(self.attention_mask),
+            labels=moved(self.labels),
+            forks=None if self.forks is None else moved(self.forks),
             host=self.on_host,
         )
 
@@ -220,13 +226,28 @@ class Batch:
         return self.host or self
 
 
-def collate(examples: Sequence[Example], pad_id: int, task: Task, terms: Sequence[Term] = ()) -> Batch:
-    """Pad rows, or the sides of `examples`, on the right to one batch. `terms` as of a batch."""
+def collate(
+    examples: Sequence[Example],
+    pad_id: int,
+    task: Task,
+    terms: Sequence[Term] = (),
+    *,
+    joined: bool = False,
+) -> Batch:
+    """Pad rows, or the sides of `examples`, on the right to one batch.
+
+    Args:
+        terms: as of a batch.
+        joined: the sides of a pair are one row, where all examples are pairs.
+    """
     import torch
 
     rows = [side for example in examples for side in example.sides]
-    lengths = np.array([len(row) for row in rows])
     compared = tuple(one for one in examples if not isinstance(one, Row))
+    pairs = [one for one in examples if isinstance(one, Pair)] if joined else []
+    joined = joined and len(pairs) == len(examples)
+    ids = [joined_ids(pair) for pair in pairs] if joined else [row.input_ids for row in rows]
+    lengths = np.array([len(each) for each in ids])
     labels = (
         np.concatenate([row.labels for row in rows])
         if task == "seq_cls" and not compared
@@ -234,12 +255,13 @@ def collate(examples: Sequence[Example], pad_id: int, task: Task, terms: Sequenc
     )
     losses: tuple[RowLoss, ...] = tuple(row.loss for row in rows)
     return Batch(
-        torch.from_numpy(_padded([row.input_ids for row in rows], pad_id)),
+        torch.from_numpy(_padded(ids, pad_id)),
         torch.from_numpy(np.arange(lengths.max()) < lengths[:, None]),
         torch.from_numpy(labels.astype(np.int64)),
         losses=() if all(loss == "nll" for loss in losses) else losses,
         examples=compared,
         terms=tuple(terms),
+        forks=torch.tensor([fork_of(pair) for pair in pairs]) if joined else None,
     )
 
 

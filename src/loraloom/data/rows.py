@@ -127,11 +127,6 @@ def sides_of(examples: Iterable[Example]) -> tuple[Row, ...]:
     return tuple(side for example in examples for side in example.sides)
 
 
-def padded_tokens(example: Example) -> int:
-    """Tokens that an example takes in a pass which is padded to it: each side as long as the longest."""
-    return len(example.sides) * max(len(side) for side in example.sides)
-
-
 def causal_row(ids: Sequence[int], supervised: NDArray[np.bool_]) -> Row:
     """A row that learns the tokens marked in `supervised` [T]; nothing stands before
     the first, so it is never one."""

@@ -11,7 +11,8 @@ import torch
 from numpy.typing import NDArray
 
 from loraloom.data.batches import collate
-from loraloom.data.rows import Example, Row, padded_tokens
+from loraloom.data.joined import padded_tokens
+from loraloom.data.rows import Example, Row
 
 TOKENS_A_PASS = 8192
 ROWS_A_PASS = 256

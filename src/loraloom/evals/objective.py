@@ -59,6 +59,8 @@ class Objective(Protocol):
     """Loss of guessing, all choices alike, in nats."""
     concurrent: bool
     """Whether several threads may ask for rows at once: asking leaves the model alone."""
+    joined: bool
+    """Whether pairs go through the model as one row each (`data.joined`)."""
 
     def rows(self, model: Any, batch: Batch, at: Positions | None = None) -> RowLosses:
         """`at` is where `targets` are not -100, for who has looked already."""
@@ -87,6 +89,7 @@ class CausalObjective:
     token never looks ahead."""
 
     metric = "token_accuracy"
+    joined = False
 
     def __init__(self, model: Any) -> None:
         self.form = head_form(model, {"input_ids": _some_ids(model)})
@@ -107,6 +110,7 @@ class ClassificationObjective:
 
     metric = "accuracy"
     concurrent = True
+    joined = False
 
     def __init__(self, model: Any) -> None:
         self.chance = math.log(max(2, model.config.num_labels))
@@ -139,6 +143,7 @@ class Seq2SeqObjective:
     place to the right."""
 
     metric = "token_accuracy"
+    joined = False
 
     def __init__(self, model: Any) -> None:
         ids = _some_ids(model)

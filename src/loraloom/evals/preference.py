@@ -19,7 +19,8 @@ from torch import Tensor
 
 from loraloom.data.batches import Batch, Term
 from loraloom.data.rows import IGNORED, Example, Judged, Row
-from loraloom.evals.cross_entropy import Positions, losses_at
+from loraloom.evals.cross_entropy import Positions
+from loraloom.evals.joined import reads_joined, side_losses, worth_joining
 from loraloom.evals.objective import CausalObjective, Objective, RowLosses, objective_for
 from loraloom.evals.preference_losses import Answers, Compared, kto, pair_loss
 from loraloom.evals.reference import ReferenceLogps
@@ -95,16 +96,33 @@ class PreferenceObjective(CausalObjective):
             tolerance=REFERENCE_TOLERANCE[model.dtype],
         )
 
+    def join(self, examples: Sequence[Example]) -> None:
+        """From now on let pairs go through the model as one row each, if that is less work and every
+        model that is asked reads such rows as it reads two.
+
+        Args:
+            examples: what a run trains and is scored on.
+        """
+        assert self.packed is not None
+        for opened in dict.fromkeys((self.packed.base_only, self.reference.model)):
+            with opened() as model:
+                if not (
+                    worth_joining(examples, model.config.get_text_config())
+                    and reads_joined(model, self.form, examples, self.reference.pad_id)
+                ):
+                    return
+        self.joined = True
+
     def targets(self, batch: Batch) -> Tensor:
         """As of a language model, and the prompt of the chosen side where it is learnt too (`orpo`)."""
-        targets_BT = super().targets(batch)
-        chosen = [2 * place for place, term in enumerate(batch.terms) if "orpo" in term.spec.loss_type]
-        if not chosen:
-            return targets_BT
-        tokens_BT = batch.input_ids.masked_fill(~batch.attention_mask, IGNORED)[:, 1:]
-        targets_BT = targets_BT.clone()
-        targets_BT[chosen] = tokens_BT[chosen]
-        return targets_BT
+        targets_SU = super().targets(batch)
+        whole = [place for place, term in enumerate(batch.terms) if "orpo" in term.spec.loss_type]
+        if whole:
+            targets_SU = targets_SU.clone()
+        for place in whole:
+            ids = batch.examples[place].sides[0].input_ids[1:]
+            targets_SU[2 * place, : len(ids)] = torch.from_numpy(ids)
+        return targets_SU
 
     def rows(self, model: Any, batch: Batch, at: Positions | None = None) -> RowLosses:
         """One of each example of the batch: its loss, 1 for its weight, whether it was right (a half
@@ -112,30 +130,24 @@ class PreferenceObjective(CausalObjective):
         if not batch.examples:
             return super().rows(model, batch, at)
         host = batch.on_host
-        device = batch.labels.device
-        at = Positions.of(self.targets(host), device) if at is None else at
-        losses_N, _ = losses_at(model, self.form, {"input_ids": batch.input_ids}, at)
-        answers_BT = host.labels[:, 1:] != IGNORED
-        nothing_B = losses_N.new_zeros(len(batch.labels))
         # The prompt's tokens count in the likelihood of the whole alone.
-        own_N = batch.labels[:, 1:][at.rows_N, at.columns_N] != IGNORED
-        logp_B = -nothing_B.index_add(0, at.rows_N, losses_N * own_N)
-        nll_B = nothing_B.index_add(0, at.rows_N, losses_N)
+        answer_S, nll_S = side_losses(model, self.form, batch, self.targets(host))
         if self.held_to_base and (self.packed is None or self.packed.bare):
             # A model against itself: no rounding is to look like a preference.
-            reference_B = logp_B.detach()
+            reference_S = -answer_S.detach()
         else:
-            known_B = self.reference.of([side for one in batch.examples for side in one.sides])
-            reference_B = send(known_B.to(losses_N.dtype), device)
-        tokens_B = send(answers_BT.sum(1).to(losses_N.dtype), device)
-        return self._formed(batch, Answers(logp_B, reference_B, tokens_B), nll_B)
+            known_S = self.reference.of(batch.examples)
+            reference_S = send(known_S.to(answer_S.dtype), answer_S.device)
+        answers_SU = host.labels[:, 1:] != IGNORED
+        tokens_S = send(answers_SU.sum(1).to(answer_S.dtype), answer_S.device)
+        return self._formed(batch, Answers(-answer_S, reference_S, tokens_S), nll_S)
 
-    def _formed(self, batch: Batch, sides: Answers, nll_B: Tensor) -> RowLosses:
+    def _formed(self, batch: Batch, sides: Answers, nll_S: Tensor) -> RowLosses:
         if isinstance(batch.examples[0], Judged):
             good = [isinstance(one, Judged) and one.good for one in batch.examples]
-            return self._of_judged(batch, sides, send(torch.tensor(good), nll_B.device))
+            return self._of_judged(batch, sides, send(torch.tensor(good), nll_S.device))
         chosen, rejected = (_every(sides, slice(first, None, 2)) for first in (0, 1))
-        pairs = Compared(chosen, rejected, nll_B[0::2])
+        pairs = Compared(chosen, rejected, nll_S[0::2])
         losses = [
             pair_loss(_scaled(pairs, terms, place), terms[0].spec)
             for place, terms in _groups(batch.terms)

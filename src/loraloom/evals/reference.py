@@ -17,8 +17,10 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from loraloom.data.batches import collate
-from loraloom.data.rows import Row
+from loraloom.data.joined import padded_tokens
+from loraloom.data.rows import Example, Row, sides_of
 from loraloom.errors import RunError
+from loraloom.evals.joined import side_losses
 from loraloom.evals.objective import CausalObjective
 from loraloom.evals.scoring import in_passes
 from loraloom.lora.device_faults import is_out_of_memory
@@ -56,46 +58,55 @@ class ReferenceLogps:
         self.smaller: str | None = None
         self._known: dict[bytes, float] = {}
 
-    def of(self, rows: Sequence[Row]) -> Tensor:
-        """Log-probability of each row's supervised tokens [R], float64, on the host. What was not known
-        is found, and remembered."""
-        keys = [key_of(row) for row in rows]
-        new = {key: row for key, row in zip(keys, rows, strict=True) if key not in self._known}
+    def of(self, examples: Sequence[Example]) -> Tensor:
+        """Log-probability of the supervised tokens of each side [S], float64, on the host. What was not
+        known is found, and remembered."""
+        keys = [tuple(key_of(side) for side in one.sides) for one in examples]
+        new = {
+            own: one
+            for own, one in zip(keys, examples, strict=True)
+            if any(key not in self._known for key in own)
+        }
         if new:
-            self._known |= dict(zip(new, self.found(list(new.values())).tolist(), strict=True))
-        return torch.tensor([self._known[key] for key in keys], dtype=torch.float64)
+            found = self.found(list(new.values())).tolist()
+            self._known |= dict(zip((key for own in new for key in own), found, strict=True))
+        return torch.tensor([self._known[key] for own in keys for key in own], dtype=torch.float64)
 
-    def found(self, rows: Sequence[Row]) -> Tensor:
+    def found(self, examples: Sequence[Example]) -> Tensor:
         """The same by passes of the model, not remembered. Where memory runs out they hold half as much
         from there on.
 
         Raises:
             RunError: one row does not fit.
         """
-        logps = torch.zeros(len(rows), dtype=torch.float64)
-        order = sorted(range(len(rows)), key=lambda i: len(rows[i]))
-        passes = in_passes(order, rows, 1, self.token_budget)
+        joined = self.objective.joined
+        order = sorted(range(len(examples)), key=lambda i: padded_tokens(examples[i], joined=joined))
+        passes = in_passes(order, examples, 1, self.token_budget, joined=joined)
+        logps: dict[int, Tensor] = {}
         while passes:
             chosen = passes[0]
+            own = [examples[i] for i in chosen]
             try:
-                logps[chosen] = self._scored([rows[i] for i in chosen])
+                logps |= dict(zip(chosen, self._scored(own), strict=True))
                 passes.pop(0)
                 continue
             except (RuntimeError, MemoryError) as error:
                 if not is_out_of_memory(error):
                     raise
-            self._halve(len(chosen), max(len(rows[i]) for i in chosen))
+            self._halve(len(own), max(padded_tokens(one, joined=joined) for one in own))
             left = [i for one in passes for i in one]
-            passes = in_passes(left, rows, 1, self.token_budget)
-        return logps
+            passes = in_passes(left, examples, 1, self.token_budget, joined=joined)
+        return torch.cat([logps[i] for i in range(len(examples))])
 
     @torch.no_grad()
-    def _scored(self, rows: Sequence[Row]) -> Tensor:
-        """The log-probabilities of rows that fit into one pass."""
-        batch = collate(rows, self.pad_id, "causal_lm")
+    def _scored(self, examples: Sequence[Example]) -> tuple[Tensor, ...]:
+        """The log-probabilities of the sides of each example, of as many as fit into one pass."""
+        batch = collate(examples, self.pad_id, "causal_lm", joined=self.objective.joined)
+        targets_SU = batch.labels[:, 1:]
         with self.model() as model:
             placed = batch.to(next(model.parameters()).device)
-            return -CausalObjective.rows(self.objective, model, placed).loss.double().cpu()
+            losses_S, _ = side_losses(model, self.objective.form, placed, targets_SU)
+        return (-losses_S).double().cpu().split([len(one.sides) for one in examples])
 
     def _halve(self, rows: int, longest: int) -> None:
         """Make passes smaller than one of so many rows, which did not fit."""
@@ -111,8 +122,8 @@ class ReferenceLogps:
         self.token_budget = rows * longest // 2
         self.smaller = f"memory ran out: the reference scores at most {self.token_budget} tokens a pass"
 
-    def learn(self, rows: Sequence[Row], folder: Path, made_of: Sequence[str]) -> str | None:
-        """Know these rows, from a file of an earlier run or by the model; then there is a file.
+    def learn(self, examples: Sequence[Example], folder: Path, made_of: Sequence[str]) -> str | None:
+        """Know their sides, from a file of an earlier run or by the model; then there is a file.
 
         Args:
             folder: where files of this kind are.
@@ -121,16 +132,17 @@ class ReferenceLogps:
         Returns:
             What a user should know; None where all is well.
         """
-        said = self._learn(rows, folder, made_of)
+        said = self._learn(examples, folder, made_of)
         return "; ".join(text for text in (self.smaller, said) if text) or None
 
-    def _learn(self, rows: Sequence[Row], folder: Path, made_of: Sequence[str]) -> str | None:
+    def _learn(self, examples: Sequence[Example], folder: Path, made_of: Sequence[str]) -> str | None:
+        rows = sides_of(examples)
         keys = sorted({key_of(row) for row in rows})
         file = folder / f"{_digest(made_of, keys)}.safetensors"
         fault = self._read(file, rows, keys)
         if fault == "":
             return None
-        self.of(rows)
+        self.of(examples)
         numbers = torch.tensor([self._known[key] for key in keys], dtype=torch.float64)
         table = torch.from_numpy(np.frombuffer(b"".join(keys), np.uint8).copy().reshape(-1, KEY_BYTES))
         said = f"{file}: {fault}; the reference's log-probabilities were made anew" if fault else None

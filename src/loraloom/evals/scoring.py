@@ -13,7 +13,8 @@ import torch
 from torch import Tensor
 
 from loraloom.data.batches import collate
-from loraloom.data.rows import Example, Judged, padded_tokens
+from loraloom.data.joined import padded_tokens
+from loraloom.data.rows import Example, Judged
 from loraloom.evals.metrics import class_metrics
 from loraloom.evals.objective import Objective, RowLosses
 from loraloom.evals.preference_scores import preference_losses, preference_metrics
@@ -175,17 +176,19 @@ def row_sums(
     workers = workers or Workers(packed.device, 1)
     names = list(trials) or [""]
     tables = {name: RowTable(rows) for name in names}
-    order = sorted(range(len(rows)), key=lambda i: padded_tokens(rows[i]))
+    joined = objective.joined
+    order = sorted(range(len(rows)), key=lambda i: padded_tokens(rows[i], joined=joined))
 
     @torch.no_grad()
     def score(chosen: Sequence[int]) -> tuple[RowLosses, Tensor]:
-        batch = collate([rows[i] for i in chosen] * len(names), pad_id, task).to(packed.device)
-        size = len(batch.labels) // len(names)
+        batch = collate([rows[i] for i in chosen] * len(names), pad_id, task, joined=joined)
+        batch = batch.to(packed.device)
+        size = len(batch.input_ids) // len(names)
         segments = tuple(Segment(trial, k * size, (k + 1) * size) for k, trial in enumerate(trials))
         with packed.route(Routing(segments)) as model:
             return objective.rows(model, batch), batch.on_host.labels
 
-    passes = in_passes(order, rows, len(names), token_budget // workers.count)
+    passes = in_passes(order, rows, len(names), token_budget // workers.count, joined=joined)
     for chosen, (result, labels) in zip(
         passes, workers.map(score, passes, together=objective.concurrent), strict=True
     ):
@@ -204,13 +207,19 @@ def on_host(result: RowLosses) -> RowLosses:
 
 
 def in_passes(
-    order: Sequence[int], rows: Sequence[Example], names: int, token_budget: int
+    order: Sequence[int],
+    rows: Sequence[Example],
+    names: int,
+    token_budget: int,
+    *,
+    joined: bool = False,
 ) -> list[list[int]]:
     """Cut rows (shortest first) into batches of at most the budget, one row at least."""
     passes: list[list[int]] = []
     current: list[int] = []
     for i in order:
-        if current and (len(current) + 1) * padded_tokens(rows[i]) * names > token_budget:
+        tokens = padded_tokens(rows[i], joined=joined)
+        if current and (len(current) + 1) * tokens * names > token_budget:
             passes.append(current)
             current = []
         current.append(i)

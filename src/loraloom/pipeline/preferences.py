@@ -24,6 +24,7 @@ from loraloom.lora.state import load_peft
 from loraloom.lora.untrusted_adapter import adapter_folder
 from loraloom.pipeline.beside import run_around
 from loraloom.pipeline.initial_adapter import fingerprint_of
+from loraloom.pipeline.joining import join_pairs
 from loraloom.pipeline.prepare import Prepared
 from loraloom.plan.preference import has_no_reference, is_reference_free
 from loraloom.plan.rules.reference import BASE
@@ -57,7 +58,8 @@ def preference_objective(prepared: Prepared, base: Base, packed: PackedModel) ->
         by_likelihood=free,
     )
     data = prepared.data
-    rows = sides_of([*(() if free else data.train), *data.validation, *data.confirm])
+    join_pairs(objective, plan, data)
+    examples = [*(() if free else data.train), *data.validation, *data.confirm]
     model = prepared.config.model
     folder = model_folder(model.name_or_path or "", model.revision)
     if folder is not None:
@@ -67,7 +69,7 @@ def preference_objective(prepared: Prepared, base: Base, packed: PackedModel) ->
             str(packed.base_dtype),
             prepared.held,
         )
-        objective.note = objective.reference.learn(rows, cache_folder() / FOLDER, made_of)
+        objective.note = objective.reference.learn(examples, cache_folder() / FOLDER, made_of)
     return objective
 
 
@@ -134,7 +136,7 @@ def held_against(
         by_likelihood=has_no_reference(spec.loss_type),
     )
     if reference is not None:
-        objective.reference.of(sides_of(data.train))
+        objective.reference.of(data.train)
     return objective
 
 

@@ -10,6 +10,7 @@ from functools import cache
 from statistics import fmean
 
 from loraloom.config.asked import Config
+from loraloom.data.joined import row_lengths
 from loraloom.data.rows import Example
 from loraloom.errors import MemoryBudgetError
 from loraloom.evals.preference import task_objective
@@ -17,6 +18,7 @@ from loraloom.facts.speed import cores_share_now
 from loraloom.lora.base import Base, share_copy
 from loraloom.lora.packed import PackedModel
 from loraloom.pipeline.device_errors import device_errors
+from loraloom.pipeline.joining import join_pairs
 from loraloom.pipeline.preflight.rehearsal import rehearse
 from loraloom.pipeline.prepare import Prepared, prepare
 from loraloom.plan.correction import Corrected, by_probe
@@ -108,12 +110,14 @@ def timed(prepared: Prepared, base: Base, clock: Callable[[], float] = time.perf
     data = prepared.data
     held_out = _spread(prepared.data.validation, HELD_OUT)
     packed = PackedModel(share_copy(base.model), fresh_modules=base.fresh_modules)
+    objective = task_objective(
+        data.task, base.model, packed, pad_id=base.pad_id, token_budget=plan.token_budget
+    )
+    join_pairs(objective, plan, data)
     trainer = PackTrainer(
         packed,
         data.train,
-        task_objective(
-            data.task, base.model, packed, pad_id=base.pad_id, token_budget=plan.token_budget
-        ),
+        objective,
         task=built_as(data.task),
         pad_id=base.pad_id,
         validation=held_out,
@@ -137,14 +141,18 @@ def timed(prepared: Prepared, base: Base, clock: Callable[[], float] = time.perf
         timed_once(lambda: trainer.evaluate(list(trainer.seats))) for _ in range(2 if held_out else 0)
     ]
     evaluation_seconds = scored[-1][1] * len(data.validation) / len(held_out) if scored else 0.0
-    return Timing(tuple(ticks), plan.pack_size * _usual_tokens(prepared), evaluation_seconds)
+    return Timing(
+        tuple(ticks),
+        plan.pack_size * _usual_tokens(prepared, joined=objective.joined),
+        evaluation_seconds,
+    )
 
 
-def _usual_tokens(prepared: Prepared) -> float:
+def _usual_tokens(prepared: Prepared, *, joined: bool) -> float:
     """Tokens of one candidate's micro-batch, on average over all training rows."""
     rows = prepared.data.train
     micro = min(prepared.plan.settings.micro_batch, len(rows))
-    return micro * sum(len(row) for row in rows) / len(rows)
+    return micro * sum(sum(row_lengths(row, joined=joined)) for row in rows) / len(rows)
 
 
 def _spread(rows: Sequence[Example], count: int) -> tuple[Example, ...]:

@@ -87,7 +87,8 @@ class DivergenceWatch:
         for micro, rows in enumerate(seat.window):
             # As it was in that pass: the seeds of dropout and noise go by the number of the micro-batch.
             then = replace(seat, micro=micro)
-            one = assemble([then], {seat.id: rows}, self.rows, self.pad_id, self.task)
+            own, joined = {seat.id: rows}, self.objective.joined
+            one = assemble([then], own, self.rows, self.pad_id, self.task, joined=joined)
             outputs = self._outputs(layers, one, one.routing)
             if bad := first_bad(outputs):
                 return bad

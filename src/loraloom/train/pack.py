@@ -19,7 +19,8 @@ import torch
 from torch import Tensor
 
 from loraloom.data.batches import Numbers, next_passes, supervised
-from loraloom.data.rows import Example, Row, padded_tokens
+from loraloom.data.joined import padded_tokens
+from loraloom.data.rows import Example, Row
 from loraloom.errors import ModelError, RunError
 from loraloom.evals.neighbours import refuse_seen_neighbours
 from loraloom.evals.objective import Objective
@@ -92,13 +93,14 @@ class PackTrainer:
         self.decide_by = decide_by
         self.token_budget = token_budget
         self.clock = clock
-        self.lengths = [padded_tokens(row) for row in rows]
+        self.lengths = [padded_tokens(row, joined=objective.joined) for row in rows]
         # Rows of another kind stand on their own: they have no part in what a window is divided by.
         alone = [isinstance(row, Row) and row.loss != "nll" for row in rows]
         self.weights = [
             0 if one else supervised(row, task) for row, one in zip(rows, alone, strict=True)
         ]
-        self.order_of = order_of or shuffled(self.lengths)
+        # Pairs joined or not: a run may go on where the other way is the right one.
+        self.order_of = order_of or shuffled([padded_tokens(row) for row in rows])
         self.seats: dict[str, Seat] = {}
         self.shelf = Shelf()
         self.workers = Workers(packed.device, workers)
@@ -313,7 +315,8 @@ class PackTrainer:
 
     def _run_pass(self, group: Sequence[Seat], micro: dict[str, Numbers]) -> None:
         group = group if self.graphs is None else self.graphs.ordered(group, micro)
-        one = assemble(group, micro, self.rows, self.pad_id, self.task)
+        joined = self.objective.joined
+        one = assemble(group, micro, self.rows, self.pad_id, self.task, joined=joined)
         if self.graphs is None:
             losses = self._through(one, group)
         else:
@@ -459,5 +462,6 @@ class PackTrainer:
             self._notes.append(note)
 
         budget = EVALUATION_FACTOR * self.token_budget
-        longest = max((padded_tokens(row) for row in rows), default=0)
+        joined = self.objective.joined
+        longest = max((padded_tokens(row, joined=joined) for row in rows), default=0)
         return score_with_less(score, trials, budget, longest=longest, failed=failed)

@@ -20,6 +20,7 @@ from loraloom.data.batches import (
     micro_batches,
     supervised,
 )
+from loraloom.data.joined import row_lengths
 from loraloom.data.rows import Example, Pair, Row
 from loraloom.diagnose.signals import Signals
 from loraloom.evals.cross_entropy import Positions
@@ -237,11 +238,14 @@ def assemble(
     examples: Sequence[Example],
     pad_id: int,
     task: Task,
+    *,
+    joined: bool = False,
 ) -> Pass:
     """The pass of these candidates' micro-batches, each one's rows beside each other.
 
     Args:
         micro: numbers of the examples in each candidate's micro-batch.
+        joined: the sides of a pair are one row.
     """
     chosen: list[Example] = []
     segments: list[Segment] = []
@@ -252,7 +256,7 @@ def assemble(
     start = 0
     for seat in group:
         own = [examples[i] for i in micro[seat.id]]
-        lengths = tuple(len(row) for one in own for row in one.sides)
+        lengths = tuple(length for one in own for length in row_lengths(one, joined=joined))
         stop = start + len(lengths)
         segments.append(Segment(seat.id, start, stop, seat.micro_seed))
         if alpha := seat.candidate.training.neftune_noise_alpha:
@@ -263,7 +267,7 @@ def assemble(
         chosen += own
         start = stop
     return Pass(
-        collate(chosen, pad_id, task, terms),
+        collate(chosen, pad_id, task, terms, joined=joined),
         Routing(tuple(segments), training=True),
         tuple(noises),
         torch.tensor(shares, dtype=torch.float64),

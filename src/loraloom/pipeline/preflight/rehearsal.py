@@ -21,7 +21,8 @@ import torch
 
 from loraloom.data.batches import Numbers
 from loraloom.data.encode import Encoded
-from loraloom.data.rows import Example, padded_tokens
+from loraloom.data.joined import padded_tokens, row_lengths
+from loraloom.data.rows import Example
 from loraloom.evals.preference import task_objective
 from loraloom.evals.scoring import EVALUATION_FACTOR
 from loraloom.lora.arena import Arena, Entry
@@ -31,6 +32,7 @@ from loraloom.lora.freed_memory import free_memory
 from loraloom.lora.neftune import noisy_embeddings
 from loraloom.lora.packed import PackedModel
 from loraloom.lora.transfer import fetch, send
+from loraloom.pipeline.joining import join_pairs
 from loraloom.plan.memory import STATE
 from loraloom.plan.planner import Plan, candidate
 from loraloom.records import built_as
@@ -86,10 +88,20 @@ class Peak:
     before: int = 0
 
 
+@dataclass(frozen=True)
+class _Size:
+    """Of a pass: examples of one candidate, tokens of the longest one, and candidates."""
+
+    examples: tuple[Example, ...]
+    length: int
+    candidates: int
+
+
 @dataclass
 class _Passes:
     """What is known after the passes, filled in as they go."""
 
+    size: _Size
     loss: float = math.nan
     bad_layer: str | None = None
     tensors: int = 0
@@ -110,21 +122,18 @@ def rehearse(load: Callable[[], Base], plan: Plan, data: Encoded, passes: int = 
     """
     made = candidate(plan, "check", {})
     micro = min(made.training.per_device_train_batch_size, len(data.train))
-    chosen = _longest(data.train, micro)
-    length = max(len(row) for row in chosen)
-    beside = min(plan.pack_size, max(1, plan.token_budget // (micro * length)))
-    found = _Passes()
+    found = _Passes(_largest(plan, data, micro, joined=False))
     absent = tuple[str, ...]()
     with peak_memory(plan.facts.device.kind) as peak:
         base = load()
         absent = tuple(name for name, parameter in base.model.named_parameters() if parameter.is_meta)
         ran_out = not absent and not _try(
-            lambda: _run(base, plan, data, chosen, beside, found, peak, passes), base.model.device
+            lambda: _run(base, plan, data, micro, found, peak, passes), base.model.device
         )
-    state = _state_bytes(plan) * (plan.pack_size - beside)
+    state = _state_bytes(plan) * (plan.pack_size - found.size.candidates)
     return Rehearsal(
-        rows=beside * micro,
-        length=length,
+        rows=found.size.candidates * micro,
+        length=found.size.length,
         loss=found.loss,
         peak_bytes=peak.bytes + state,
         held_bytes=peak.before,
@@ -137,46 +146,53 @@ def rehearse(load: Callable[[], Base], plan: Plan, data: Encoded, passes: int = 
     )
 
 
+def _largest(plan: Plan, data: Encoded, micro: int, *, joined: bool) -> _Size:
+    """The largest pass of a run.
+
+    Args:
+        joined: pairs are one row each.
+    """
+    chosen = _longest(data.train, micro, joined=joined)
+    length = max(sum(row_lengths(one, joined=joined)) for one in chosen)
+    beside = min(plan.pack_size, max(1, plan.token_budget // (micro * length)))
+    return _Size(chosen, length, beside)
+
+
 def _run(
-    base: Base,
-    plan: Plan,
-    data: Encoded,
-    chosen: Sequence[Example],
-    beside: int,
-    found: _Passes,
-    peak: Peak,
-    passes: int,
+    base: Base, plan: Plan, data: Encoded, micro: int, found: _Passes, peak: Peak, passes: int
 ) -> None:
-    """Steps of `beside` candidates on the rows `chosen`, and one evaluation after the second."""
+    """Steps of as many candidates as share the largest pass, and one evaluation after the second."""
     full = EVALUATION_FACTOR * plan.token_budget
     packed = PackedModel(share_copy(base.model), fresh_modules=base.fresh_modules)
     objective = task_objective(
         data.task, base.model, packed, pad_id=base.pad_id, token_budget=plan.token_budget
     )
+    join_pairs(objective, plan, data)
+    size = _largest(plan, data, micro, joined=objective.joined)
+    found.size = size
+    scored = max(1, full // (size.candidates * size.length))
     trainer = PackTrainer(
         packed,
-        chosen,
+        size.examples,
         objective,
         task=built_as(data.task),
         pad_id=base.pad_id,
         token_budget=plan.token_budget,
-        validation=_longest(
-            data.validation or data.train, max(1, full // (beside * max(map(len, chosen))))
-        ),
+        validation=_longest(data.validation or data.train, scored, joined=objective.joined),
         checkpointing=plan.settings.checkpointing,
         workers=plan.workers,
     )
     made = candidate(plan, "check", {})
     training = replace(
         made.training,
-        per_device_train_batch_size=len(chosen),
+        per_device_train_batch_size=len(size.examples),
         gradient_accumulation_steps=1,
         max_steps=passes,
         evaluations=1,
     )
     seats = [
         trainer.join(replace(made, id=f"check{number}", training=training, start=None))
-        for number in range(beside)
+        for number in range(size.candidates)
     ]
     started = time.monotonic()
     for number in range(passes):
@@ -214,7 +230,8 @@ def _window(trainer: PackTrainer, seats: Sequence[Seat]) -> Pass:
         seat.open_window(trainer.weights)
         micro[seat.id] = seat.window[0]
         seat.window_weight = float(sum(trainer.weights[i] for i in micro[seat.id]))
-    return assemble(seats, micro, trainer.rows, trainer.pad_id, trainer.task)
+    joined = trainer.objective.joined
+    return assemble(seats, micro, trainer.rows, trainer.pad_id, trainer.task, joined=joined)
 
 
 def _pass(trainer: PackTrainer, one: Pass) -> float:
@@ -245,15 +262,13 @@ def _silent(arena: Arena) -> list[Entry]:
     return [entry for entry, any_moved in zip(arena.entries, moved, strict=True) if not any_moved]
 
 
-def _longest(examples: Sequence[Example], count: int) -> tuple[Example, ...]:
+def _longest(examples: Sequence[Example], count: int, *, joined: bool) -> tuple[Example, ...]:
     """The `count` longest rows."""
-    return tuple(
-        sorted(
-            examples,
-            key=lambda one: (padded_tokens(one), max(len(side.labels) for side in one.sides)),
-            reverse=True,
-        )[:count]
-    )
+
+    def size(one: Example) -> tuple[int, int]:
+        return padded_tokens(one, joined=joined), max(len(side.labels) for side in one.sides)
+
+    return tuple(sorted(examples, key=size, reverse=True)[:count])
 
 
 def _state_bytes(plan: Plan) -> int:
