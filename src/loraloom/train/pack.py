@@ -9,8 +9,7 @@ ticks. What happens is told as Events.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Generator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from typing import Any, Literal
 
@@ -21,7 +20,7 @@ from torch import Tensor
 from loraloom.data.batches import Numbers, next_passes, supervised
 from loraloom.data.joined import padded_tokens
 from loraloom.data.rows import Example, Row
-from loraloom.errors import ModelError, RunError
+from loraloom.errors import ModelError
 from loraloom.evals.neighbours import refuse_seen_neighbours
 from loraloom.evals.objective import Objective
 from loraloom.evals.preference import PreferenceObjective, crossed
@@ -33,20 +32,18 @@ from loraloom.lora.packed import PackedModel
 from loraloom.lora.streaming import is_streamed
 from loraloom.lora.transfer import fetch, send
 from loraloom.lora.workers import Workers
-from loraloom.records import Candidate, Event, Score, Task
+from loraloom.records import Event, Score, Task
 from loraloom.train.cuda_graph import PassGraphs
 from loraloom.train.divergence import DivergenceWatch, has_diverged
 from loraloom.train.fast_path import unused
 from loraloom.train.optim import Step, gradient_norms, step_all
 from loraloom.train.out_of_memory import score_with_less, smaller_passes
-from loraloom.train.resume import candidate_of, fingerprint, restore_seat, seat_state
-from loraloom.train.seat import OrderOf, Pass, Seat, assemble, new_seat, shuffled
-from loraloom.train.shelf import Shelf
+from loraloom.train.seat import OrderOf, Pass, Seat, assemble, shuffled
+from loraloom.train.seating import Seating
 from loraloom.train.signals import Gauge, first_norms
-from loraloom.train.start import begin_with
 
 
-class PackTrainer:
+class PackTrainer(Seating):
     """Trains whatever candidates sit in the pack.
 
     Args:
@@ -84,8 +81,12 @@ class PackTrainer:
         order_of: OrderOf | None = None,
         clock: Callable[[], float] = time.perf_counter,
     ) -> None:
-        self.packed = packed
-        self.rows = rows
+        # Rows of another kind stand on their own: they have no part in what a window is divided by.
+        alone = [isinstance(row, Row) and row.loss != "nll" for row in rows]
+        weights = [0 if one else supervised(row, task) for row, one in zip(rows, alone, strict=True)]
+        # Pairs joined or not: a run may go on where the other way is the right one.
+        order_of = order_of or shuffled([padded_tokens(row) for row in rows])
+        super().__init__(packed, rows, weights, order_of)
         self.objective = objective
         self.task: Task = task
         self.pad_id = pad_id
@@ -94,15 +95,6 @@ class PackTrainer:
         self.token_budget = token_budget
         self.clock = clock
         self.lengths = [padded_tokens(row, joined=objective.joined) for row in rows]
-        # Rows of another kind stand on their own: they have no part in what a window is divided by.
-        alone = [isinstance(row, Row) and row.loss != "nll" for row in rows]
-        self.weights = [
-            0 if one else supervised(row, task) for row, one in zip(rows, alone, strict=True)
-        ]
-        # Pairs joined or not: a run may go on where the other way is the right one.
-        self.order_of = order_of or shuffled([padded_tokens(row) for row in rows])
-        self.seats: dict[str, Seat] = {}
-        self.shelf = Shelf()
         self.workers = Workers(packed.device, workers)
         self.gauge = Gauge(packed, objective.metric) if signals else None
         streamed = is_streamed(packed.model)
@@ -133,102 +125,15 @@ class PackTrainer:
         answer = max(len(side.labels) for side in sides) if self.task == "seq2seq_lm" else 0
         return PassGraphs(self.packed, self.objective, self.pad_id, (max(self.lengths), answer))
 
-    # -- who sits in the pack ---------------------------------------------------------------------------
-
-    def join(self, candidate: Candidate) -> Seat:
-        """Give a candidate a seat. Its first micro-batch is in the next tick. Where memory runs out,
-        nothing of it stays."""
-        with self._whole(candidate.id):
-            seat = self._seat(candidate, candidate.training.seed)
-            if candidate.start is not None:
-                begin_with(self.shelf.run_folder / candidate.start, seat, self.packed)
-            return seat
-
-    @contextmanager
-    def _whole(self, trial: str) -> Generator[None]:
-        """A candidate gets its seat whole, or none."""
-        try:
-            yield
-        except BaseException:
-            if trial in self.packed.adapters:
-                self.packed.remove(trial)
-            self.seats.pop(trial, None)
-            raise
-
-    def _seat(self, candidate: Candidate, seed: int | None) -> Seat:
-        """A seat for a candidate whose adapter starts from `seed`; None for one that is restored."""
-        if self.packed.device.type == "cuda":
-            # Its peak is to be its own, not the highest of those before it, which stands in their seats.
-            torch.cuda.reset_peak_memory_stats(self.packed.device)
-        seat = new_seat(candidate, self.packed, self.order_of, seed)
-        self.seats[candidate.id] = seat
-        return seat
-
-    def leave(self, trial: str) -> Seat:
-        """Take a candidate out; its arena goes with the returned seat, nothing stays in the pack."""
-        self.packed.remove(trial)
-        return self.seats.pop(trial)
-
-    def pause(self, trial: str) -> None:
-        """Let a candidate wait out of the pack, between two of its steps, with everything that it needs
-        to go on."""
-        self.keep(trial)
-        self.leave(trial)
-
-    def keep(self, trial: str) -> None:
-        """Put a candidate as it is now on the shelf."""
-        self.shelf.put(trial, *seat_state(self.seats[trial]))
-
-    def go_on(self, trial: str) -> Seat:
-        """Give a candidate that waits a seat again: it goes on as if it had never left. Where memory
-        runs out, it waits on."""
-        plain, tensors = self.shelf.read(trial)
-        with self._whole(trial):
-            seat = self._seat(candidate_of(plain), None)
-            restore_seat(seat, plain, tensors, self.weights)
-        self.shelf.drop(trial)
-        return seat
-
     # -- going on later ---------------------------------------------------------------------------------
 
     def state_dict(self) -> dict[str, Any]:
-        """Everything needed to go on between two ticks: plain values, and under "tensors" tensors on the
-        CPU by name. Of candidates that wait only the names of their files."""
-        plain: list[dict[str, Any]] = []
-        tensors: dict[str, Tensor] = {}
-        for seat in self.seats.values():
-            values, own = seat_state(seat)
-            plain.append(values)
-            tensors |= {f"{seat.id}/{name}": tensor for name, tensor in own.items()}
-        return {
-            "rows": fingerprint(self.rows),
-            "token_budget": self.token_budget,
-            "seats": plain,
-            "tensors": tensors,
-            "waiting": self.shelf.state_dict(),
-        }
+        """As of the seating; and how much a pass may hold, which memory may have taught."""
+        return {**super().state_dict(), "token_budget": self.token_budget}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Seat the candidates of a `state_dict` where they were; what sits here leaves.
-
-        Raises:
-            RunError: the state was taken over other rows, or from another model.
-        """
-        if state["rows"] != fingerprint(self.rows):
-            raise RunError(
-                "the checkpoint was taken over other training rows",
-                next="resume with the data of that run",
-            )
-        for trial in list(self.seats):
-            self.leave(trial)
-        self.shelf.load_state_dict(state.get("waiting", {}))
+        super().load_state_dict(state)
         self.token_budget = state["token_budget"]
-        for plain in state["seats"]:
-            seat = self._seat(candidate_of(plain), None)
-            prefix = f"{seat.id}/"
-            tensors: Mapping[str, Tensor] = state["tensors"]
-            own = {n.removeprefix(prefix): t for n, t in tensors.items() if n.startswith(prefix)}
-            restore_seat(seat, plain, own, self.weights)
 
     # -- one tick ---------------------------------------------------------------------------------------
 
