@@ -208,6 +208,8 @@ def test_a_mix_that_goes_on_takes_the_rows_that_it_would_have(
     stopping(3)
     assert loraloom(*words, "--name", "cut").code == 130
     stopping(None)
+    checked = loraloom("check", tmp_path / "runs/cut/config.yaml", "--set", "name=cut", "--quick")
+    assert checked.code == 0, checked.err
     answer = loraloom("tune", "--resume", tmp_path / "runs/cut", "--quiet")
     assert answer.code == 0, answer.err
     whole, cut = (

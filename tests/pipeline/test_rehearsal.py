@@ -7,11 +7,13 @@ from contextlib import contextmanager
 from dataclasses import replace
 from typing import Any
 
+import numpy as np
 import pytest
 from planted import config_of, save_base, talk, write_rows
 
+from loraloom.data.rows import causal_row
 from loraloom.pipeline.preflight import rehearsal
-from loraloom.pipeline.preflight.rehearsal import PASSES, Peak, rehearse
+from loraloom.pipeline.preflight.rehearsal import PASSES, Peak, rehearse, with_rows_beside
 from loraloom.pipeline.prepare import Prepared, prepare
 from loraloom.pipeline.probe import HELD_OUT, TICKS, Timing, timed, with_timing
 from loraloom.plan.correction import by_probe
@@ -72,6 +74,23 @@ def test_a_check_takes_two_steps_and_scores(prepared: Prepared, steps: list[str]
     found = rehearse(prepared.load_base, prepared.plan, prepared.data)
     assert steps == ["step"] * PASSES + ["evaluation"]
     assert found.tensors > 0 and found.silent == () and not found.unmoved and found.bad_layer is None
+
+
+def test_rows_that_are_replayed_or_retained_may_be_the_longest(
+    prepared: Prepared, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    scored: list[int] = []
+    evaluate = rehearsal.PackTrainer.evaluate
+
+    def longest(self: Any, trials: Any) -> Any:
+        scored.append(max(map(len, self.validation)))
+        return evaluate(self, trials)
+
+    monkeypatch.setattr(rehearsal.PackTrainer, "evaluate", longest)
+    long, longer = (causal_row([5] * tokens, np.ones(tokens, bool)) for tokens in (70, 80))
+    rows = with_rows_beside(prepared.data, [long], [longer])
+    found = rehearse(prepared.load_base, prepared.plan, rows)
+    assert (found.length, scored) == (70, [80])
 
 
 @pytest.mark.parametrize(

@@ -86,7 +86,8 @@ def diversity_of(
     *,
     most_rows: int = MOST_ROWS,
 ) -> Diversity:
-    """Look at all rows of a run.
+    """Look at all rows of a run, but for those that are replayed: among the task's own they would hide
+    what repeats there.
 
     Args:
         encoded: the same rows at full length; None where they could not be encoded.

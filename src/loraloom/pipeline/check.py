@@ -22,11 +22,14 @@ from loraloom.facts.data import assumed_data, data_facts
 from loraloom.facts.device import device_facts
 from loraloom.pipeline.device_errors import device_errors
 from loraloom.pipeline.fingerprint import fingerprints, refuse_changes
+from loraloom.pipeline.mixing import facts_with_sources
 from loraloom.pipeline.preflight import bits, memory, run_check, run_checks
-from loraloom.pipeline.preflight.rehearsal import rehearse
+from loraloom.pipeline.preflight.rehearsal import rehearse, with_rows_beside
 from loraloom.pipeline.preflight.result import CheckResult
 from loraloom.pipeline.preflight.subject import Subject
 from loraloom.pipeline.prepare import Prepared, Read, read_request
+from loraloom.pipeline.replayed import Replay, encode_replay, replay_beside
+from loraloom.pipeline.retained import retained_rows
 from loraloom.pipeline.run_log import space_needed
 from loraloom.plan.needs import notes_on_device
 from loraloom.plan.planner import Facts, Plan, make_plan
@@ -128,10 +131,9 @@ def check(config: Config, *, quick: bool = False) -> Checked:
         subject = replace(subject, unrehearsed=f"{', '.join(subject.refused)} failed first")
     else:
         prepared = _prepared(subject, subject.data)
+        rows = with_rows_beside(subject.data, subject.replay, subject.retain)
         try:
-            subject = replace(
-                subject, rehearsal=rehearse(prepared.load_base, subject.plan, subject.data)
-            )
+            subject = replace(subject, rehearsal=rehearse(prepared.load_base, subject.plan, rows))
         except ModelError as error:
             subject = replace(
                 subject, refused={"targets": error}, unrehearsed="the model refuses the adapter"
@@ -175,7 +177,10 @@ def subject_of(read: Read) -> Subject:
     config = read.config
     refused = dict[str, LoraloomError]()
     whole = _encoded(read, refused)
-    described = data_facts(whole) if whole else assumed_data(read.recognised.task)
+    replayed = _replayed(read, whole, refused)
+    described = assumed_data(read.recognised.task)
+    if whole is not None:
+        described = facts_with_sources(config.data, data_facts(whole), whole, replayed)
     facts = read.facts(whole, described, device_facts())
     plan = _planned(config, facts, refused)
     data = None
@@ -185,10 +190,14 @@ def subject_of(read: Read) -> Subject:
         except DataError as error:
             refused["labels"] = error
     subject = Subject(
-        config, facts, plan, read.splits, read.recognised, read.tokenizer, whole, data, refused
+        config, facts, plan, read.splits, read.recognised, read.tokenizer, whole, data, refused=refused
     )
     if data is None:
         return subject
+    try:
+        subject = _with_rows_beside(subject, data, replayed)
+    except LoraloomError as error:
+        refused["labels"] = error
     if (changed := _changed(_prepared(subject, data))) is not None:
         refused["safety"] = changed
     return replace(subject, disk_bytes=_disk_bytes(subject, data))
@@ -203,6 +212,25 @@ def _encoded(read: Read, refused: dict[str, LoraloomError]) -> Encoded | None:
     except DataError as error:
         refused["labels"] = error
     return None
+
+
+def _replayed(read: Read, whole: Encoded | None, refused: dict[str, LoraloomError]) -> Encoded | None:
+    """The rows of `data.replay`; None where there are none that can be read."""
+    if read.replay is None or whole is None:
+        return None
+    try:
+        return encode_replay(read.replay, whole, read.tokenizer)
+    except (DataError, ModelError, TemplateError) as error:
+        refused["labels"] = error
+    return None
+
+
+def _with_rows_beside(subject: Subject, data: Encoded, replayed: Encoded | None) -> Subject:
+    """The subject with rows that are replayed, and with those that are only scored."""
+    length = subject.plan.settings.length
+    retain = retained_rows(subject.config, data, subject.tokenizer, length)
+    replay = replay_beside(replayed.cut(length), data, retain) if replayed else Replay()
+    return replace(subject, replay=replay.rows, retain=retain or replay.held_out)
 
 
 def _planned(config: Config, facts: Facts, refused: dict[str, LoraloomError]) -> Plan:
@@ -226,7 +254,14 @@ def _planned(config: Config, facts: Facts, refused: dict[str, LoraloomError]) ->
 
 def _prepared(subject: Subject, data: Encoded) -> Prepared:
     return Prepared(
-        subject.config, subject.facts, subject.plan, data, subject.recognised, subject.tokenizer
+        subject.config,
+        subject.facts,
+        subject.plan,
+        data,
+        subject.recognised,
+        subject.tokenizer,
+        subject.retain,
+        subject.replay,
     )
 
 

@@ -1,9 +1,11 @@
-"""The order of rows for each candidate of a run that mixes sources or replays rows."""
+"""Of a run that mixes sources or replays rows: what is known of them, and their order for each
+candidate."""
 
 from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Sequence
+from dataclasses import replace
 from functools import lru_cache
 
 import numpy as np
@@ -11,7 +13,9 @@ import numpy as np
 from loraloom.config.asked import DataConfig
 from loraloom.data.batches import Numbers, Order, RowOrder
 from loraloom.data.mix import MixedOrder, Part, parts_of, with_replay
-from loraloom.data.rows import Example
+from loraloom.data.rows import Encoded, Example
+from loraloom.data.table import once
+from loraloom.facts.data import PERCENTILES, DataFacts, data_facts
 from loraloom.records import Candidate
 from loraloom.train.seat import OrderOf, shuffled
 
@@ -24,6 +28,29 @@ def parts_of_rows(data: DataConfig, rows: Sequence[Example], *, replays: bool) -
     if data.is_mixed:
         return parts_of(data, Counter(row.source for row in rows))
     return (Part(OWN, len(rows), len(rows)),) if replays else ()
+
+
+def facts_with_sources(
+    asked: DataConfig, facts: DataFacts, data: Encoded, replayed: Encoded | None
+) -> DataFacts:
+    """Facts of the training rows, with what is mixed among them and replayed beside them."""
+    parts = parts_of_rows(asked, data.train, replays=replayed is not None)
+    facts = replace(facts, parts=parts)
+    if replayed is None:
+        return facts
+    beside = data_facts(replayed)
+    both = {share: max(facts.percentiles[share], beside.percentiles[share]) for share in PERCENTILES}
+    counts = tuple(a + b for a, b in zip(facts.label_counts, beside.label_counts, strict=True))
+    return replace(
+        facts,
+        replay_rows=beside.rows,
+        # Rows are cut and memory is planned for the longest that a step may take.
+        percentiles=both,
+        longest=max(facts.longest, beside.longest),
+        longest_anywhere=max(facts.longest_anywhere, beside.longest_anywhere),
+        label_counts=counts,
+        notes=once([*facts.notes, *beside.notes]),
+    )
 
 
 def mixed_orders(data: DataConfig, own: Sequence[Example], replay: Sequence[Example]) -> OrderOf:

@@ -18,9 +18,8 @@ from loraloom.data.form_template import form_template
 from loraloom.data.recognise import Recognised
 from loraloom.data.rows import Example
 from loraloom.data.split import Splits, split
-from loraloom.data.table import once
 from loraloom.errors import ConfigError, RequestError
-from loraloom.facts.data import PERCENTILES, DataFacts, data_facts
+from loraloom.facts.data import DataFacts, data_facts
 from loraloom.facts.device import MODELS, DeviceFacts
 from loraloom.facts.model import ModelFacts, model_facts, require_weights
 from loraloom.lora.base import Base, load_base, load_tokenizer
@@ -29,7 +28,7 @@ from loraloom.lora.quantised_loading import kind_of_stored, stored_in
 from loraloom.lora.untrusted_adapter import tokenizer_home
 from loraloom.pipeline.classes import classes_to_score, classes_to_train, refuse_unlabelled
 from loraloom.pipeline.initial_adapter import initial_folder, read_initial
-from loraloom.pipeline.mixing import parts_of_rows
+from loraloom.pipeline.mixing import facts_with_sources
 from loraloom.pipeline.places import for_one, machine
 from loraloom.pipeline.preflight import foretold, refuse_faults
 from loraloom.pipeline.preflight.bits import require_codes, require_moments
@@ -172,7 +171,7 @@ def prepare(
     if free_bytes is not None:
         device = replace(device, free_bytes=free_bytes)
     replayed = encode_replay(read.replay, data, read.tokenizer) if read.replay else None
-    counted = _with_sources(config, data_facts(data), data, replayed)
+    counted = facts_with_sources(config.data, data_facts(data), data, replayed)
     facts = read.facts(data, counted, device, workers)
     plan = make_plan(
         config if trials is None else replace(config, search=replace(config.search, trials=trials)),
@@ -226,29 +225,6 @@ def _variants(
         length=plan.settings.length,
         epochs=plan.settings.epochs,
         seed=read.config.training.seed,
-    )
-
-
-def _with_sources(
-    config: Config, facts: DataFacts, data: Encoded, replayed: Encoded | None
-) -> DataFacts:
-    """Facts of the training rows, with what is mixed among them and replayed beside them."""
-    parts = parts_of_rows(config.data, data.train, replays=replayed is not None)
-    facts = replace(facts, parts=parts)
-    if replayed is None:
-        return facts
-    beside = data_facts(replayed)
-    both = {share: max(facts.percentiles[share], beside.percentiles[share]) for share in PERCENTILES}
-    counts = tuple(a + b for a, b in zip(facts.label_counts, beside.label_counts, strict=True))
-    return replace(
-        facts,
-        replay_rows=beside.rows,
-        # Rows are cut and memory is planned for the longest that a step may take.
-        percentiles=both,
-        longest=max(facts.longest, beside.longest),
-        longest_anywhere=max(facts.longest_anywhere, beside.longest_anywhere),
-        label_counts=counts,
-        notes=once([*facts.notes, *beside.notes]),
     )
 
 

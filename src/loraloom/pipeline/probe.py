@@ -19,7 +19,7 @@ from loraloom.lora.base import Base, share_copy
 from loraloom.lora.packed import PackedModel
 from loraloom.pipeline.device_errors import device_errors
 from loraloom.pipeline.joining import join_pairs
-from loraloom.pipeline.preflight.rehearsal import rehearse
+from loraloom.pipeline.preflight.rehearsal import rehearse, with_rows_beside
 from loraloom.pipeline.prepare import Prepared, prepare
 from loraloom.plan.correction import Corrected, by_probe
 from loraloom.plan.numbers import bytes_text
@@ -63,7 +63,8 @@ def probe(config: Config) -> Prepared:
     prepared = prepare(config, race=True)
     plan = prepared.plan
     load = cache(prepared.load_base)
-    rehearsal = rehearse(load, plan, prepared.data, passes=PASSES)
+    data = with_rows_beside(prepared.data, prepared.replay, prepared.retain)
+    rehearsal = rehearse(load, plan, data, passes=PASSES)
     if rehearsal.ran_out:
         raise MemoryBudgetError(
             f"memory ran out in a probe of {rehearsal.rows} rows of {rehearsal.length:,} tokens",

@@ -22,7 +22,7 @@ import torch
 from loraloom.data.batches import Numbers
 from loraloom.data.encode import Encoded
 from loraloom.data.joined import padded_tokens, row_lengths
-from loraloom.data.rows import Example
+from loraloom.data.rows import Example, Row
 from loraloom.evals.preference import task_objective
 from loraloom.evals.scoring import EVALUATION_FACTOR
 from loraloom.lora.arena import Arena, Entry
@@ -109,12 +109,24 @@ class _Passes:
     unmoved: bool = False
 
 
+def with_rows_beside(data: Encoded, replay: Sequence[Row], retain: Sequence[Row]) -> Encoded:
+    """The data with what is trained on, and scored, beside them. What a run on pairs of answers retains
+    is scored apart from the pairs, and left out here.
+
+    Args:
+        replay: rows that may be trained on too; retain: rows that are scored too.
+    """
+    if retain and not isinstance(data.train[0], Row):
+        retain = ()
+    return replace(data, train=(*data.train, *replay), validation=(*data.validation, *retain))
+
+
 def rehearse(load: Callable[[], Base], plan: Plan, data: Encoded, passes: int = PASSES) -> Rehearsal:
     """Take steps of this plan's largest size, and score the longest held-out rows after the second.
 
     Args:
         load: gives the frozen base; it counts as part of what is held.
-        data: cut to the plan's length.
+        data: cut to the plan's length, with all rows that a step may take (`with_rows_beside`).
         passes: most steps; those beyond the first two are taken only as long as the peak grows.
 
     Raises:

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from loraloom.config.asked import Config
-from loraloom.data.encode import Encoded
+from loraloom.data.encode import Encoded, Row
 from loraloom.data.recognise import Recognised
 from loraloom.data.split import Splits
 from loraloom.errors import LoraloomError
@@ -26,6 +26,7 @@ class Subject:
         plan: of the request; where a part of it was refused, of what is left.
         whole: the data at full length; None where they could not be encoded.
         data: the same, cut to the plan's length.
+        replay: rows that are trained on beside them; retain: rows that are only scored.
         refused: what the program said no to on the way, by the check that it belongs to.
         disk_bytes: what the run would write.
         rehearsal: one batch through the real model; None where none was made.
@@ -40,6 +41,8 @@ class Subject:
     tokenizer: Any
     whole: Encoded | None
     data: Encoded | None
+    replay: tuple[Row, ...] = ()
+    retain: tuple[Row, ...] = ()
     refused: Mapping[str, LoraloomError] = field(default_factory=dict[str, LoraloomError])
     disk_bytes: int = 0
     rehearsal: Rehearsal | None = None
