@@ -19,7 +19,7 @@ import os
 import platform
 import tempfile
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -56,36 +56,61 @@ def watched(sentence: str) -> None:
 
 def cells_of(items: int, ranks: Sequence[int]) -> list[dict[str, Any]]:
     """One course: a cell for each rank."""
-    made = workload(SEED, sessions=1, items=items)
+    shared, found = learnt(SEED, items, {f"r {rank}": (rank, 1.0) for rank in ranks})
+    shared |= {"recipe": asdict(RECIPE), "machine": platform.processor() or platform.machine()}
+    return [{"rank": rank, **shared, **one} for rank, one in zip(ranks, found, strict=True)]
+
+
+def learnt(
+    seed: int,
+    items: int,
+    asked: Mapping[str, tuple[int, float]],
+    bench_of: type[MemoryBench] = MemoryBench,
+) -> tuple[dict[str, Any], list[dict[str, Any]]]:
+    """One wake over so many items, of candidates that see the same rows in the same order.
+
+    Args:
+        seed: of the items, of the candidates and of the order.
+        asked: of each candidate, by its name, the rank and what the recipe's rate is multiplied by.
+
+    Returns:
+        What all have in common, and what each has learnt.
+    """
+    made = workload(seed, sessions=1, items=items)
     with tempfile.TemporaryDirectory() as folder:
         place = Path(folder) / "memory"
         write(place, str(SHARED / "models" / "tinychat-5M"), [], made.sessions[0], watched)
         with opened(place) as memory:
             entries = memory.state.kept
             forms = [form for entry in entries for form in trained_forms(entry.item, RECIPE.forms)]
-            bench = MemoryBench(memory, forms, watched)
+            bench = bench_of(memory, forms, watched)
             anchors = anchors_of(bench)
             mix = wake_mix(RECIPE, has_old=False)
             material = material_of(bench, entries, anchors, mix, RECIPE)
             steps = steps_for(RECIPE, len(forms), mix.new, RECIPE.wake.passes)
-            orders = {rank: material.order(mix, entries, [], {}, SEED) for rank in ranks}
             starts = [
-                Start(f"r {rank}", None, rank, order, rate=RECIPE.rate) for rank, order in orders.items()
+                Start(
+                    name,
+                    None,
+                    rank,
+                    material.order(mix, entries, [], {}, seed),
+                    rate=RECIPE.rate * rate,
+                    seed=seed,
+                )
+                for name, (rank, rate) in asked.items()
             ]
             course = Course(bench, bench.planned(material.rows, steps), material.rows, starts)
             start = time.process_time()
-            course.run(doing=f"learning {items} items")
+            course.run(doing=f"learning {len(entries)} items")
             shared = {
                 "items": len(entries),
                 "steps": steps,
-                "core_seconds": (time.process_time() - start) / len(ranks),
+                "core_seconds": (time.process_time() - start) / len(asked),
                 "digest": made.digest,
-                "recipe": asdict(RECIPE),
-                "machine": platform.processor() or platform.machine(),
             }
             found = measured(bench, course, [entry.item for entry in entries], anchors)
             course.end()
-    return [{"rank": rank, **shared, **one} for rank, one in zip(ranks, found, strict=True)]
+    return shared, found
 
 
 def measured(

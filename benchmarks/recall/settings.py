@@ -12,33 +12,19 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
-import tempfile
-import time
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from capacity import measured, watched
+from capacity import learnt
 
-from loraloom.pipeline.recall.anchors import anchors_of
 from loraloom.pipeline.recall.bench import SCALE, MemoryBench
-from loraloom.pipeline.recall.course import Course, Start
-from loraloom.pipeline.recall.material import material_of
-from loraloom.pipeline.recall.writing import write
 from loraloom.plan.planner import Plan
-from loraloom.recall.forms import trained_forms
-from loraloom.recall.memory import opened
-from loraloom.recall.mix import steps_for, wake_mix
-from loraloom.recall.recipe import RECIPE
-from loraloom.recall.workload import workload
 from loraloom.records import Candidate
 
-HERE = Path(__file__).resolve().parent
-SHARED = Path(os.environ.get("LORALOOM_SHARED") or HERE.parents[2] / "shared")
-RESULT = HERE / "settings.json"
+RESULT = Path(__file__).resolve().parent / "settings.json"
 ITEMS, SEEDS = 20, (0, 1)
 SHOWN = ("verbatim", "near", "not_known", "base_known")
 
@@ -83,36 +69,8 @@ class Bench(MemoryBench):
 
 def cells_of(seed: int) -> dict[str, dict[str, Any]]:
     """What each setting learns, by its name."""
-    made = workload(seed, sessions=1, items=ITEMS)
-    with tempfile.TemporaryDirectory() as folder:
-        place = Path(folder) / "memory"
-        write(place, str(SHARED / "models" / "tinychat-5M"), [], made.sessions[0], watched)
-        with opened(place) as memory:
-            entries = memory.state.kept
-            forms = [form for entry in entries for form in trained_forms(entry.item, RECIPE.forms)]
-            bench = Bench(memory, forms, watched)
-            anchors = anchors_of(bench)
-            mix = wake_mix(RECIPE, has_old=False)
-            material = material_of(bench, entries, anchors, mix, RECIPE)
-            steps = steps_for(RECIPE, len(forms), mix.new, RECIPE.wake.passes)
-            starts = [
-                Start(
-                    name,
-                    None,
-                    one.rank,
-                    material.order(mix, entries, [], {}, seed),
-                    rate=RECIPE.rate * one.rate,
-                    seed=seed,
-                )
-                for name, one in SETTINGS.items()
-            ]
-            course = Course(bench, bench.planned(material.rows, steps), material.rows, starts)
-            start = time.process_time()
-            course.run(doing=f"learning {len(entries)} items")
-            seconds = time.process_time() - start
-            found = measured(bench, course, [entry.item for entry in entries], anchors)
-            course.end()
-    shared = {"steps": steps, "core_seconds": seconds / len(SETTINGS), "digest": made.digest}
+    asked = {name: (one.rank, one.rate) for name, one in SETTINGS.items()}
+    shared, found = learnt(seed, ITEMS, asked, Bench)
     return {
         name: {**asdict(SETTINGS[name]), **shared, **one}
         for name, one in zip(SETTINGS, found, strict=True)
