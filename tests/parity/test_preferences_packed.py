@@ -213,7 +213,11 @@ def test_candidates_of_different_losses_train_in_a_pack_as_alone(model: Any) -> 
 
 def test_candidates_of_kto_train_in_a_pack_as_alone(model: Any) -> None:
     other = PreferenceSpec(("kto",), beta=0.5)
-    those = [one(model, "one", KTO), one(model, "two", other, learning_rate=3e-3, seed=1)]
+    those = [
+        one(model, "one", KTO),
+        one(model, "two", other, learning_rate=3e-3, seed=1),
+        one(model, "with the rows of one", other, learning_rate=3e-3),
+    ]
     together_and_alone(model, judged(10), those)
 
 

@@ -144,7 +144,7 @@ class PackTrainer(Seating):
         # What scoring has noted since the last tick comes first.
         events = self._notes
         self._notes = []
-        waiting = {seat.id: self._next_micro_batch(seat) for seat in present}
+        waiting = self._next_micro_batches(present)
         together = self._may_share(present)
         while waiting:
             passes = next_passes(waiting, self.lengths, self.token_budget, self.workers.count)
@@ -156,7 +156,7 @@ class PackTrainer(Seating):
                         del waiting[seat.id]
                 else:
                     events.append(self._shrink(group, waiting))
-                    waiting |= {seat.id: self._next_micro_batch(seat) for seat in group}
+                    waiting |= self._next_micro_batches(group)
         events += self._finish_windows(present)
         # A tick is shared work: what it took is no candidate's own, and each bears an equal part.
         share = (self.clock() - started) / max(len(present), 1)
@@ -174,25 +174,30 @@ class PackTrainer(Seating):
         self._told.update(new)
         return [Event("note", data={"text": text}) for text in new]
 
-    def _next_micro_batch(self, seat: Seat) -> Numbers:
-        if not seat.window:
+    def _next_micro_batches(self, seats: Sequence[Seat]) -> dict[str, Numbers]:
+        opened = [seat for seat in seats if not seat.window]
+        for seat in opened:
             seat.open_window(self.weights)
-            seat.window_kl = self._moved(seat)
-        return seat.window[seat.micro]
+        self._find_moves(opened)
+        return {seat.id: seat.window[seat.micro] for seat in seats}
 
-    def _moved(self, seat: Seat) -> float:
-        """How far a candidate has moved from its reference, where its loss asks for that: estimated once
-        for all of a window, so that it does not matter into how many passes that is cut."""
-        spec = seat.candidate.training.preference
-        if spec is None or "kto" not in spec.loss_type:
-            return 0.0
-        assert isinstance(self.objective, PreferenceObjective)
-        window = [self.rows[i] for micro in seat.window for i in micro]
-        rows = crossed(window, max(self.lengths))
-        ratio = (
-            -self.row_sums(rows, [seat.id])[seat.id].loss - self.objective.reference.found(rows).numpy()
-        )
-        return max(0.0, float(ratio.mean()))
+    def _find_moves(self, opened: Sequence[Seat]) -> None:
+        """How far candidates have moved from their reference, where their loss asks for that: estimated
+        once for all of a window, so that it does not matter into how many passes that is cut. Windows
+        with the same rows are asked about together."""
+        alike: dict[tuple[int, ...], list[Seat]] = {}
+        for seat in opened:
+            spec = seat.candidate.training.preference
+            if spec is not None and "kto" in spec.loss_type:
+                numbers = tuple(int(i) for micro in seat.window for i in micro)
+                alike.setdefault(numbers, []).append(seat)
+        for numbers, seats in alike.items():
+            assert isinstance(self.objective, PreferenceObjective)
+            rows = crossed([self.rows[i] for i in numbers], max(self.lengths))
+            sums = self.row_sums(rows, [seat.id for seat in seats])
+            reference = self.objective.reference.found(rows).numpy()
+            for seat in seats:
+                seat.window_kl = max(0.0, float((-sums[seat.id].loss - reference).mean()))
 
     def _may_share(self, present: Sequence[Seat]) -> bool:
         """Whether passes may run at once: no pass changes the model while it runs."""
