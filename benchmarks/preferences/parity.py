@@ -2,9 +2,10 @@
 
 Candidates of two losses train together on one frozen base; TRL trains each of them alone. Both begin
 with the same adapter, whose B is not zero, read the same token ids in the same order, and take four
-steps of AdamW in float32 on one thread. `parity.json` has the largest difference of each quantity,
-relative to TRL's: in the first step, whose weights are the same, and over all four. AdamW divides a
-gradient by its own size, so that where one is all but zero its rounding moves a weight as far as any.
+steps of AdamW in float32 on one thread. As in a run, ours takes the prompt of a pair through the model
+once. `parity.json` has the largest difference of each quantity, relative to TRL's: in the first step,
+whose weights are the same, and over all four. AdamW divides a gradient by its own size, so that where
+one is all but zero its rounding moves a weight as far as any.
 
     python benchmarks/preferences/parity.py --shared ../shared
 """
@@ -224,7 +225,7 @@ def ours(
     names: tuple[str, ...], model: str, found: dict[str, dict[str, Any]]
 ) -> dict[str, dict[str, Any]]:
     """The same steps of these candidates, together."""
-    from loraloom.evals.preference import task_objective
+    from loraloom.evals.preference import PreferenceObjective, task_objective
     from loraloom.lora.base import share_copy
     from loraloom.lora.packed import PackedModel
     from loraloom.lora.state import read_adapter
@@ -239,6 +240,8 @@ def ours(
     batch = BATCH * (2 if len(examples[0].sides) == 1 else 1)
     task = "reward" if rewards else "preference"
     objective = task_objective(task, base, packed, pad_id=pad, token_budget=4096)
+    if isinstance(objective, PreferenceObjective):
+        objective.join(examples)
     trainer = PackTrainer(
         packed,
         examples,
