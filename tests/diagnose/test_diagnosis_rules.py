@@ -420,6 +420,26 @@ def test_a_rule_about_preferences_leaves_other_tasks_alone(name: str) -> None:
     assert RULES[name](replace(SICK[name], task="causal_lm")) is None
 
 
+@pytest.mark.parametrize("name", OF_PREFERENCES)
+def test_a_reward_model_has_the_findings_that_need_no_reference(name: str) -> None:
+    sick = SICK[name]
+    readings = [
+        replace(reading, chosen_logratio=None, rejected_logratio=None)
+        for reading in sick.signals.readings
+    ]
+    scorer = replace(
+        sick,
+        task="reward",
+        decides="loss",
+        values={key: value for key, value in sick.values.items() if not key.startswith("preference.")},
+        signals=replace(sick.signals, readings=readings),
+    )
+    found = {one.name: one for one in diagnose(scorer)}
+    assert {*found} & {*OF_PREFERENCES} == {name} & {"preference-not-learnt", "length-hacking"}
+    assert not any(key.startswith("preference.") for one in found.values() for key in one.patch)
+    assert not any("preference." in one.next for one in found.values())
+
+
 def test_swapped_sides_are_told_before_a_divergence() -> None:
     wrong = preferring(accuracy=[0.5, 0.4, 0.3, 0.25, 0.2, 0.2, 0.2, 0.2])
     found = diagnose(replace(wrong, status="diverged", reason="worse than before training"))

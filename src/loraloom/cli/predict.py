@@ -49,12 +49,13 @@ def predict(
     goes_on: GoesOn = False,
     dry_run: DryRun = False,
 ) -> dict[str, Any]:
-    """Label or answer new rows, and keep them as a file.
+    """Label, answer or score new rows, and keep them as a file.
 
     Each row comes back with all its columns and `predicted`: the label of a classifier, or what a
-    language model answers. Labels or answers that the rows already have are kept in their columns and
-    otherwise ignored. What is predicted is kept in FILE.partial as it comes; FILE is there when all of
-    it is. JSONL and Parquet are never in memory as a whole.
+    language model answers; or with `score`, that of a reward model. Labels or answers that the rows
+    already have are kept in their columns; only a reward model reads answers. What is predicted is kept
+    in FILE.partial as it comes; FILE is there when all of it is. JSONL and Parquet are never in memory
+    as a whole.
     """
     from loraloom.data.writers import json_line
     from loraloom.pipeline.predict import predict as run_predict
