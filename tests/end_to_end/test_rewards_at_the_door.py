@@ -95,6 +95,11 @@ def test_a_reward_model_is_trained_scored_and_loaded_by_peft(
     with torch.no_grad():
         assert model(**asked).logits[:, 0].tolist() == pytest.approx(alone[:3], abs=1e-4)
 
+    endless = [*rows, {"prompt": "what waits " * 400, "completion": CHOSEN}]
+    far = write_rows(tmp_path / "endless.jsonl", endless)
+    refused = loraloom("predict", "--adapter", folder, "--data", far)
+    assert refused.code == 2 and "1 of 41 rows have no answer to score" in refused.err
+
     asked = loraloom("generate", "--adapter", folder, "what waits")
     assert asked.code == 2 and "loraloom predict" in asked.err
     proof = loraloom("adapter", "verify", folder / "best", "--json")
@@ -131,6 +136,8 @@ def test_a_base_with_one_output_scores_answers(
     assert "already" in document["settings"]["adapter.modules_to_save"]["reason"]
     keys = [key for key in document["settings"] if key.startswith("preference.")]
     assert keys == ["preference.center_rewards_coefficient"]
+    explained = loraloom(*words("plan", str(place), pairs, tmp_path, "--explain", "preference.beta"))
+    assert explained.code == 0 and "Here" not in explained.out, explained.err
 
 
 def test_a_run_goes_on_in_the_middle_of_a_step(

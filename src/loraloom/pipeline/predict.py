@@ -188,10 +188,7 @@ def _check(stream: RowStream, reader: Reader, writer: RowWriter | None, probabil
         if writer is not None:
             writer.look(table.rows)
     if silent:
-        what = "ask nothing"
-        if reader.task == "reward":
-            what = "have nothing to score: no answer, an empty one, or two that are the same"
-        raise ConfigError(f"{silent:,} of {rows:,} rows {what}", where=stream.source, next="remove them")
+        raise _nothing_in(silent, rows, stream.source, reader)
     if cut and reader.longest is not None:
         notes.append(cut_note(cut, rows, *reader.longest))
     if writer is not None:
@@ -202,6 +199,20 @@ def _check(stream: RowStream, reader: Reader, writer: RowWriter | None, probabil
             shown = {SCORE: dict.fromkeys(SIDES, 0.5) if pairs else 0.5}
         writer.look([shown])
     return _Checked(rows, digest.hexdigest(), largest, prompts, tuple(notes))
+
+
+def _nothing_in(silent: int, rows: int, source: str, reader: Reader) -> ConfigError:
+    """The error of rows that there is nothing to say of."""
+    if reader.task != "reward" or reader.longest is None:
+        return ConfigError(f"{silent:,} of {rows:,} rows ask nothing", where=source, next="remove them")
+    length, why = reader.longest
+    return ConfigError(
+        f"{silent:,} of {rows:,} rows have no answer to score",
+        where=source,
+        got=f"no answer, an empty one, two that are the same, or none in the first {length:,} tokens",
+        need=f"something that is scored within {length:,} tokens: {why}",
+        next="remove these rows, or raise data.max_length",
+    )
 
 
 def _begun_with(checked: _Checked, predictor: Predictor) -> dict[str, Any]:

@@ -56,7 +56,7 @@ class Reading:
         rows: whole rows; of a reward model examples, whose answers may be two.
         prompts: of a language model, all that comes before the answers.
         cut: rows that were shortened.
-        silent: rows that ask nothing, and are none of `rows`.
+        silent: rows that ask nothing, or have no answer to score, and are none of `rows`.
     """
 
     rows: tuple[Example, ...]
@@ -106,10 +106,12 @@ class Reader:
             full = filled(table, self.config.data, self.task, _label(self.known))
         check(full, self.recognised)
         data = encode(Splits(full), self.recognised, self.tokenizer, self.task, self.known)
-        silent, cut = len(table) - len(data.train), 0
+        cut = 0
         if self.longest is not None:
             data = data.cut(self.longest[0])
             cut = data.report["train"].cut
+        # A cut may take a whole answer away.
+        silent = len(table) - len(data.train)
         prompts = () if self.classifies else tuple(map(self._prompt, sides_of(data.train)))
         return Reading(data.train, prompts, data.notes, cut, silent)
 

@@ -29,7 +29,7 @@ class Explanation:
     """What the config allows: "a whole number or auto"."""
     about: About
     advice: Advice | None
-    """This plan's value; None without a model and data."""
+    """This plan's value; None without a model and data, or where its task has no such setting."""
     left_open: Advice | None
     """What the plan would choose, where the user set the value by hand."""
     bent_by: tuple[str, ...]
@@ -67,7 +67,7 @@ def explain(name: str, plan: Plan | None = None) -> Explanation:
         key=key,
         takes=takes(key),
         about=ABOUT[key],
-        advice=plan.settings[key] if plan else None,
+        advice=plan.settings.get(key) if plan else None,
         left_open=_left_open(plan, key) if plan else None,
         bent_by=bent_by(key),
         common_advice=common_advice.about(key),
@@ -95,7 +95,7 @@ def _left_open(plan: Plan, key: str) -> Advice | None:
     if key in ("goal", "preset") or not is_asked(plan.config, key):
         return None
     try:
-        return make_plan(_opened(plan.config, key), plan.facts).settings[key]
+        return make_plan(_opened(plan.config, key), plan.facts).settings.get(key)
     except LoraloomError:  # what was set by hand may be the very thing that makes the rest fit
         return None
 
