@@ -5,12 +5,14 @@ from __future__ import annotations
 from collections.abc import Generator
 from contextlib import contextmanager
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 from planted import config_of, save_base, talk, write_rows
 
+from loraloom.data.joined import padded_tokens
 from loraloom.data.rows import causal_row
 from loraloom.pipeline.preflight import rehearsal
 from loraloom.pipeline.preflight.rehearsal import PASSES, Peak, rehearse, with_rows_beside
@@ -142,3 +144,23 @@ def test_steps_that_were_timed_beside_others_are_forecast_for_an_idle_machine(
         "while others had 75% of the cores: 0.2 when the machine is idle"
     )
     assert "others" not in idle.plan.notes[-1]
+
+
+def test_the_longest_pair_is_that_of_passes_which_have_a_prompt_once(
+    tmp_path: Path, prepared: Prepared
+) -> None:
+    """Most prompts are long: their two rows have the most tokens, but those of long answers in one."""
+    many, some = (" ".join(f"w{number}" for number in range(count)) for count in (38, 25))
+    sides = [(many, f"w{n}", "w0") for n in range(4, 40)]
+    sides += [("w1", some, f"w{n} {some}") for n in range(8)]
+    rows = [{"prompt": p, "chosen": c, "rejected": r} for p, c, r in sides]
+    write_rows(tmp_path / "pairs.jsonl", rows)
+    settings = ("training.per_device_train_batch_size=1", "data.validation=0.2", "limits.max_packed=1")
+    base, file = prepared.config.model.name_or_path or "", str(tmp_path / "pairs.jsonl")
+    pairs = prepare(config_of(base, file, *settings, output_dir=str(tmp_path / "runs")))
+    apart, joined = (
+        max(pairs.data.train, key=lambda one: padded_tokens(one, joined=way)) for way in (False, True)
+    )
+    assert len(apart.sides[0]) > len(joined.sides[0])
+    found = rehearse(pairs.load_base, pairs.plan, pairs.data)
+    assert found.rows == 1 and found.length == padded_tokens(joined, joined=True)
