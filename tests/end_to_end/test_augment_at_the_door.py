@@ -80,6 +80,8 @@ def test_train_takes_one_as_asked(world: World, loraloom: Door, tmp_path: Path) 
     few = [*words_of(world, tmp_path), "--set", "training.max_steps=4"]
     one = loraloom("train", *few, "--set", "data.augment=typing", "--name", "one", "--json").json()
     assert one["trials"][0]["params"] == {"data.augment": "typing"} and one["augmentation"] == []
+    told = [note for note in one["notes"] if "data.augment" in note]
+    assert len(told) == 1 and "typing is taken as it is" in told[0]
     plain = loraloom("train", *few, "--name", "plain", "--json").json()
     assert one["trials"][0]["metrics"]["train_loss"] != plain["trials"][0]["metrics"]["train_loss"]
     two = loraloom("train", *few, "--set", "data.augment=[typing, casing]", "--name", "two")

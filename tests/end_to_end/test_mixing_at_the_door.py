@@ -103,6 +103,7 @@ def test_sources_of_several_formats_are_read_in_one(
         ("own.jsonl", ("data.mix=equal",), "has one"),
         ("own.jsonl", ("data.replay_share=0.2",), "`data.replay` has to name"),
         ("own.jsonl", ("data.replay=few.jsonl",), "at least 10"),
+        ("own.jsonl", ("data.replay=prose.jsonl",), "`data.replay`: no known format for seq_cls"),
         ("own.jsonl", ("data.replay=other.jsonl", "data.replay_share=0.7"), "at most 0.5"),
         ("same.jsonl", ("data.deduplicate=true",), "too few different rows"),
     ],
@@ -119,6 +120,7 @@ def test_what_cannot_be_mixed_is_refused_in_one_message(
     monkeypatch.chdir(rows)
     Path("empty.jsonl").write_text("")
     write_rows(Path("few.jsonl"), labelled(4, "own"))
+    write_rows(Path("prose.jsonl"), [{"text": row["text"]} for row in labelled(20, "own")])
     write_rows(Path("same.jsonl"), [{"text": "the cat", "label": "a"}] * 20)
     Path("bad.yaml").write_text(yaml.safe_dump({"data": {"train": train}}))
     sets = [word for one in more for word in ("--set", one)]

@@ -46,6 +46,7 @@ from loraloom.pipeline.rewards import as_rewards, why_rewards
 from loraloom.pipeline.trackers import require_trackers
 from loraloom.pipeline.training_rows import training_rows
 from loraloom.pipeline.variants import Variants, variants_of
+from loraloom.plan.needs import notes_on_augmentation
 from loraloom.plan.planner import Facts, Plan, make_plan
 from loraloom.records import Task, built_as
 from loraloom.search.history import PastSearch
@@ -191,7 +192,8 @@ def prepare(
     length = plan.settings.length
     retain = retained_rows(config, data, read.tokenizer, length)
     replay = replay_beside(replayed.cut(length), cut, retain) if replayed else Replay()
-    plan = replace(plan, notes=(*plan.notes, *replay.notes))
+    augmented = notes_on_augmentation(plan.case, race=race)
+    plan = replace(plan, notes=(*plan.notes, *augmented, *replay.notes))
     retain = retain or replay.held_out
     prepared = Prepared(config, facts, plan, cut, read.recognised, read.tokenizer, retain, replay.rows)
     if config.data.augment:

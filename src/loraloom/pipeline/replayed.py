@@ -19,6 +19,7 @@ from loraloom.data.rows import identity, sides_of
 from loraloom.data.split import Splits, labels_of, split
 from loraloom.data.table import Table, counted
 from loraloom.errors import ConfigError, DataError
+from loraloom.pipeline.retained import named
 from loraloom.records import COMPARED, Task
 
 HELD_OUT, MOST_HELD_OUT = 0.2, 256
@@ -96,7 +97,8 @@ def read_replay(config: Config, task: Task) -> ReplayTables | None:
         text_column=data.text_column if data.text_column in known else None,
         label_column=data.label_column if data.label_column in known else None,
     )
-    recognised = recognise(table, asked, task, encoder_decoder=task == "seq2seq_lm")
+    with named(names.REPLAY):
+        recognised = recognise(table, asked, task, encoder_decoder=task == "seq2seq_lm")
     table = without_duplicates(table, recognised, data.deduplicate)
     return ReplayTables(_splits(table, recognised, config), recognised)
 
@@ -123,7 +125,8 @@ def encode_replay(read: ReplayTables, data: Encoded, tokenizer: Any) -> Encoded:
     """The rows to replay as the model reads them, at full length. A classifier's have the classes of
     `data`, among which theirs are."""
     known = Known(data.label_names, "the training data") if data.label_names else None
-    return encode(read.splits, read.recognised, tokenizer, data.task, known)
+    with named(names.REPLAY):
+        return encode(read.splits, read.recognised, tokenizer, data.task, known)
 
 
 def replay_beside(encoded: Encoded, data: Encoded, retain: Sequence[Row]) -> Replay:

@@ -138,14 +138,19 @@ def notes_on_workers(case: Case, memory: Estimate) -> tuple[str, ...]:
     return (f"{each}. Memory is forecast for each; together they take {whole} of this machine",)
 
 
-def notes_on_augmentation(case: Case) -> tuple[str, ...]:
-    """That what is asked to be tried on the rows is tried on the setting that is kept."""
+def notes_on_augmentation(case: Case, *, race: bool) -> tuple[str, ...]:
+    """That what is asked to be tried on the rows is tried on the setting that is kept, or without a
+    search just done."""
     asked = case.asked.data.augment
     if not asked:
         return ()
+    if not race:
+        return (
+            f"`data.augment`: {next(iter(asked))} is taken as it is; `tune` holds it against plain rows",
+        )
     seeds = case.decided.seeds_for_finalists
     return (
-        f"`data.augment`: after a search, {', '.join(asked)} race against plain rows at the setting that"
+        f"`data.augment`: after a search, plain rows race against {', '.join(asked)} at the setting that"
         f" is kept ({len(asked) * seeds} more trainings); plain rows stay unless others are better"
         " with 95%",
     )

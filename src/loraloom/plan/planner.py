@@ -23,7 +23,6 @@ from loraloom.plan.memory import streamed
 from loraloom.plan.memory_after_training import forecast_afterwards
 from loraloom.plan.needs import (
     need,
-    notes_on_augmentation,
     notes_on_codes,
     notes_on_device,
     notes_on_engine,
@@ -170,7 +169,6 @@ def make_plan(config: Config, facts: Facts) -> Plan:
         forecast["streamed"] = streamed(case, shape)
     notes = (
         *notes_on_engine(case),
-        *notes_on_augmentation(case),
         *notes_on_codes(case),
         *notes_on_streaming(case, shape),
         *notes_on_scoring(case, shape),
