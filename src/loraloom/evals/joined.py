@@ -124,10 +124,9 @@ def _agree(model: Any, form: HeadForm, pair: Example, pad_id: int) -> bool:
         collate([pair], pad_id, "causal_lm", joined=way).to(device) for way in (False, True)
     )
     targets_SU = apart.on_host.labels[:, 1:]
-    wanted_S, _ = side_losses(model, form, apart, targets_SU)
     try:
-        found_S, _ = side_losses(model, form, joined, targets_SU)
-    except Exception:  # whatever it has against such rows, it can have them apart
+        wanted_S, found_S = (side_losses(model, form, batch, targets_SU)[0] for batch in (apart, joined))
+    except Exception:  # whatever it has against such rows; against any rows, training will say so
         return False
     tokens_S = (targets_SU != IGNORED).sum(1).to(wanted_S)
     off_S = (found_S - wanted_S).abs()
