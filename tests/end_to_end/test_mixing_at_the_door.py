@@ -103,6 +103,7 @@ def test_sources_of_several_formats_are_read_in_one(
         ("own.jsonl", ("data.mix=equal",), "has one"),
         ("own.jsonl", ("data.replay_share=0.2",), "`data.replay` has to name"),
         ("own.jsonl", ("data.replay=few.jsonl",), "at least 10"),
+        ("own.jsonl", ("data.system=merge",), "are no messages"),
         ("own.jsonl", ("data.replay=prose.jsonl",), "`data.replay`: no known format for seq_cls"),
         ("own.jsonl", ("data.replay=other.jsonl", "data.replay_share=0.7"), "at most 0.5"),
         ("same.jsonl", ("data.deduplicate=true",), "too few different rows"),
@@ -129,6 +130,11 @@ def test_what_cannot_be_mixed_is_refused_in_one_message(
     assert said in answer.err
     assert "Traceback" not in answer.err
     assert not Path("refused").exists()
+
+
+def test_names_of_classes_are_for_classifiers(world: World, loraloom: Door) -> None:
+    answer = loraloom("plan", "--model", world.llama, world.text, "--set", "data.label_names=[a, b]")
+    assert answer.code == 2 and "`data.label_names` names classes" in answer.err
 
 
 def test_deduplication_tells_how_many_rows_it_leaves_out(

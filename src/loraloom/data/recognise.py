@@ -80,12 +80,21 @@ def recognise(
     forms = [form for form in _candidates(data) if any(t in form.tasks for t in tasks)]
     if not forms:
         raise ConfigError(
-            f"the format {data.format} does not serve the task {' or '.join(tasks)}",
+            (
+                f"rows for {' or '.join(tasks)} have no column that `data.text_column` or"
+                " `data.label_column` could name"
+                if data.format == "auto"
+                else f"the format {data.format} does not serve the task {' or '.join(tasks)}"
+            ),
             need=(
                 f"a format for {' or '.join(tasks)}:"
                 f" {listed(f.name for f in FORMS if any(t in f.tasks for t in tasks))}"
             ),
-            next="leave `task` or `data.format` at auto",
+            next=(
+                "leave these two out"
+                if data.format == "auto"
+                else "leave `task` or `data.format` at auto"
+            ),
         )
     fits = _fitting(table, forms, sure=data.format in ("preference", "kto") or task in COMPARED)
     if not fits:
