@@ -161,7 +161,7 @@ LOSSES = ({}, HINGE, ROBUST, IPO)
 BEYOND = 300
 
 
-def third(seed: int) -> tuple[Planted, ...]:
+def drawn(seed: int) -> tuple[Planted, ...]:
     """Ten runs with a fault and five without, whose data, losses and sizes are drawn."""
     draw = random.Random(seed)
 

@@ -29,7 +29,7 @@ from loraloom.facts.device import environment
 HERE = Path(__file__).resolve().parent
 SHARED = HERE.parents[2] / "shared"
 RESULT = HERE / "result.json"
-PARTS = ("sweep", "faults", "second", "third", "trl")
+PARTS = ("sweep", "faults", "second", "third", "fourth", "trl")
 
 
 def measured(part: str, shared: Path, work: Path, only: str) -> Any:
@@ -41,7 +41,9 @@ def measured(part: str, shared: Path, work: Path, only: str) -> Any:
         case "second":
             return planted.run_all(shared, work, planted.SECOND, only)
         case "third":
-            return planted.run_all(shared, work, planted.third(0), only)
+            return planted.run_all(shared, work, planted.drawn(0), only)
+        case "fourth":
+            return planted.run_all(shared, work, planted.drawn(1), only)
         case _:
             return beside_trl.run_all(shared, work)
 

@@ -13,6 +13,7 @@ from statistics import fmean
 from typing import Any
 
 import pairs
+from planted import Source
 from runs import RATE, request, tested
 
 from loraloom.config.decode import load_config
@@ -22,29 +23,22 @@ from loraloom.store.folder import RunFolder
 
 FACTORS = (1 / 16, 1 / 8, 1 / 4, 1 / 2, 1, 2, 4)
 SEEDS = (0, 1)
-TRAIN, HELD_OUT, TEST = 240, 200, 400
+SOURCES = ((Source("intents", 240, 200), 400), (Source("solutions", 120, 100), 200))
+"""Pairs to learn from and to choose by, and others to compare on."""
 CHOSEN_BY, COMPARED_BY = "validation_reward_accuracy", "test_reward_accuracy"
 SHOWN = (CHOSEN_BY, COMPARED_BY, f"{COMPARED_BY}_se", "validation_loss", "test_chosen_logratio")
 
 
 def data(shared: Path, work: Path) -> dict[str, dict[str, str]]:
-    """Files of each data set, as keys of a request."""
-    intents = [
-        *pairs.intents(shared, "train", TRAIN, 0),
-        *pairs.intents(shared, "validate", HELD_OUT + TEST, 1),
-    ]
-    solutions = pairs.solutions(shared, TRAIN + HELD_OUT + TEST, 0)
-    splits = {
-        "train": slice(TRAIN),
-        "validation": slice(TRAIN, TRAIN + HELD_OUT),
-        "test": slice(TRAIN + HELD_OUT, None),
-    }
+    """Files of each data set: train, validation, test."""
     return {
-        name: {
-            split: pairs.write(work / f"sweep-{name}-{split}.jsonl", rows[place])
-            for split, place in splits.items()
+        source.name: {
+            split: pairs.write(work / f"sweep-{source.name}-{split}.jsonl", rows)
+            for split, rows in zip(
+                ("train", "validation", "test"), source.rows(shared, beyond), strict=True
+            )
         }
-        for name, rows in {"intents": intents, "solutions": solutions}.items()
+        for source, beyond in SOURCES
     }
 
 

@@ -55,8 +55,8 @@ def test_rows_that_are_held_out_are_not_learnt(name: str, shared: Path) -> None:
 SETS = {
     "first": planted.FIRST,
     "second": planted.SECOND,
-    "third": planted.third(0),
-    "another seed": planted.third(1),
+    "third": planted.drawn(0),
+    "fourth": planted.drawn(1),
 }
 
 
@@ -75,4 +75,4 @@ def test_ten_faults_are_planted_and_there_are_healthy_runs(name: str) -> None:
 
 
 def test_drawn_cases_are_the_same_again() -> None:
-    assert planted.third(1) == planted.third(1) != planted.third(2)
+    assert planted.drawn(1) == planted.drawn(1) != planted.drawn(2)

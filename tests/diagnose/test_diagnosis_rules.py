@@ -453,6 +453,18 @@ def test_a_model_that_broke_is_not_said_to_have_swapped_pairs() -> None:
     assert RULES["preference-not-learnt"](broken) is None
 
 
+def test_a_model_that_was_right_before_it_broke_was_not_taught_the_opposite() -> None:
+    breaks = [0.6, 0.7, 0.8, 0.8, 0.7, 0.5, 0.3, 0.2]
+    assert RULES["preference-not-learnt"](preferring(accuracy=breaks)) is None
+
+
+def test_a_choice_that_is_learnt_too_slowly_is_told_though_it_is_right() -> None:
+    slow = [math.log(2) - 0.012 * step / STEPS for step in range(STEPS)]
+    found = diagnose(preferring({"training.learning_rate": 1e-4}, losses=slow))
+    assert found[0].name == "rate-too-low"
+    assert not diagnose(preferring({"training.learning_rate": 3e-4}, losses=slow))
+
+
 def test_pairs_that_are_known_by_heart() -> None:
     flat = [0.5, 0.5, 0.52, 0.51, 0.5, 0.5, 0.49, 0.5]
     sinks = [-0.1 * number for number in range(8)]

@@ -260,6 +260,31 @@ def test_a_processor_makes_one_pass_of_many_steps(facts: Make) -> None:
     assert advised(facts("tiny", rows=1_500), key).value == 2
 
 
+def preferring(facts: Facts, rows: int, tokens: int) -> Facts:
+    """The same with pairs of answers of so many tokens."""
+    data = replace(
+        facts.data, task="preference", sides=2, rows=rows, supervised_tokens=2 * rows * tokens
+    )
+    return replace(facts, data=data)
+
+
+@pytest.mark.parametrize(("rows", "epochs"), [(100, 3), (5_000, 1)])
+def test_few_pairs_are_seen_up_to_three_times(facts: Make, rows: int, epochs: int) -> None:
+    chosen = preferring(facts("1b", device=GPU, rows=rows), rows, 20)
+    assert advised(chosen, "training.num_train_epochs").value == epochs
+
+
+def test_longer_answers_and_runs_are_preferred_at_a_lower_rate(facts: Make) -> None:
+    def rate(rows: int, tokens: int) -> float:
+        chosen = preferring(facts("1b", device=GPU, rows=rows), rows, tokens)
+        return advised(chosen, "training.learning_rate").value
+
+    assert rate(300, 5) == pytest.approx(2 * rate(300, 20), rel=0.02)
+    assert rate(300, 3) == rate(300, 5)
+    assert rate(50_000, 20) < rate(300, 20)
+    assert rate(10_000_000, 5) == pytest.approx(rate(10_000_000, 500), rel=0.02), "20 parts at most"
+
+
 def test_max_steps_decide_over_epochs(facts: Make) -> None:
     advice = advised(
         facts("1b", device=GPU),

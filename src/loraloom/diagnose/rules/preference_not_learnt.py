@@ -40,7 +40,10 @@ def judge(case: Case) -> Finding | None:
     trained = case.signals.train_exact
     # A model that broke is wrong about the training pairs too.
     learnt = trained is None or trained > CHANCE
-    if learnt and last.metric < SWAPPED and last.metric + SIGMAS * last.metric_se < CHANCE:
+    # Nor was one that was right before it broke taught the opposite.
+    was_right = any(one.metric - SIGMAS * one.metric_se > CHANCE for one in case.signals.readings)
+    wrong = last.metric < SWAPPED and last.metric + SIGMAS * last.metric_se < CHANCE
+    if wrong and learnt and not was_right:
         return _swapped(last)
     if abs(last.metric - CHANCE) > SIGMAS * last.metric_se or case.steps < LEAST_STEPS:
         return None

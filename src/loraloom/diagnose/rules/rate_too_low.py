@@ -15,6 +15,9 @@ from loraloom.records import Finding
 NAME = "rate-too-low"
 FALL = 0.01
 """Share of the first loss that a useful rate takes off at least."""
+FALL_OF_PREFERENCE = 0.1
+"""The same where a run learns to choose at a rate far below the advised one: its loss begins at ln 2,
+that of guessing, and a choice that is learnt takes much of that off."""
 BELOW_ADVICE = 1 / 4
 FACTOR = 3.0
 
@@ -24,7 +27,8 @@ def judge(case: Case) -> Finding | None:
     first = case.window(0, 0.1)
     fall = case.fall
     low = advised is not None and case.rate < BELOW_ADVICE * advised
-    still = fall.mean < max(FALL * first.mean, SIGMAS * fall.se)
+    least = FALL_OF_PREFERENCE if low and case.task == "preference" else FALL
+    still = fall.mean < max(least * first.mean, SIGMAS * fall.se)
     if case.exit or case.steps < LEAST_STEPS or (advised is not None and not low):
         return None
     if not still and not (low and undertrained.judge(case)):
