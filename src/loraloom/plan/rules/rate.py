@@ -68,7 +68,7 @@ PREFERENCE_SOURCE = "benchmarks/preferences; arXiv:2310.16944; TRL's advice for 
 """Of preferences. In runs of thousands of steps TRL advises 1e-5 for adapters where it advises 2e-4 for
 answers, and Zephyr took 5e-6 with QLoRA: a twentieth and less. In 60 to 180 steps so small a rate leaves
 a small decoder where it was. Answers of 5 tokens are told apart best at the rate of supervised training;
-of 80 tokens at an eighth of it just as well, with a fifteenth of the drift (benchmarks/preferences)."""
+of 80 tokens at a quarter of it just as well, with a third of the drift (benchmarks/preferences)."""
 
 
 REWARD_SOURCE = "TRL's advice for adapters of reward models (1e-3)"
