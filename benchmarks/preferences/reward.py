@@ -19,12 +19,7 @@ from typing import Any
 
 import pairs
 import torch
-from runs import RATE, request, tested
-
-from loraloom.config.decode import load_config
-from loraloom.pipeline.plan import plan
-from loraloom.pipeline.tune import tune
-from loraloom.store.folder import RunFolder
+from runs import by_rates
 
 FACTORS = (1 / 8, 1 / 4, 1 / 2, 1, 2, 4)
 SEEDS = (0, 1)
@@ -46,27 +41,10 @@ def splits(shared: Path, work: Path) -> dict[str, str]:
 
 def sweep(shared: Path, work: Path, files: dict[str, str], seed: int) -> list[dict[str, Any]]:
     """The test of each rate, all trained in one pack."""
-    learnt = {"data.train": files["train"], "data.validation": files["validation"]}
-    asked = request(shared, work, f"reward {seed}", {**learnt, "training.seed": seed, "task": "reward"})
-    planned = float(plan(load_config(None, asked)).plan.values()[RATE])
-    rates = [float(f"{planned * factor:.6g}") for factor in FACTORS]
-    search = {
-        "search.space": {RATE: rates},
-        "search.sampler": "grid",
-        "search.pruner": "none",
-        "search.trials": len(rates),
-        "search.seeds_for_finalists": 1,
-        "search.history": "none",
-        "limits.max_packed": len(rates),
-        "diagnose.act": False,
-    }
-    tune(load_config(None, asked | search), lambda event: None)
-    folder = RunFolder.open(work / "runs" / asked["name"])
+    values = {"training.seed": seed, "task": "reward"}
+    planned, trained = by_rates(shared, work, f"reward {seed}", files, values, FACTORS)
     found: list[dict[str, Any]] = []
-    for trial in folder.result().trials:
-        assert trial.adapter, "each of them is trained to its end"
-        metrics = tested(folder.path / trial.adapter, files["test"])
-        rate = float(trial.params.get(RATE, planned))
+    for rate, metrics in trained:
         own = {name: metrics[f"test_{name}"] for name in SHOWN}
         found.append({"seed": seed, "rate": rate, "times": rate / planned, **own})
         print({key: f"{value:.4g}" for key, value in found[-1].items()}, flush=True)

@@ -29,13 +29,15 @@ from loraloom.facts.device import environment
 HERE = Path(__file__).resolve().parent
 SHARED = HERE.parents[2] / "shared"
 RESULT = HERE / "result.json"
-PARTS = ("sweep", "faults", "second", "third", "fourth", "trl")
+PARTS = ("sweep", "one-pass", "faults", "second", "third", "fourth", "trl")
 
 
 def measured(part: str, shared: Path, work: Path, only: str) -> Any:
     match part:
         case "sweep":
             return sweep.run_all(shared, work)
+        case "one-pass":
+            return sweep.run_one_pass(shared, work)
         case "faults":
             return planted.run_all(shared, work, planted.FIRST, only)
         case "second":

@@ -8,18 +8,14 @@ from __future__ import annotations
 
 import time
 from collections import defaultdict
+from collections.abc import Mapping
 from pathlib import Path
 from statistics import fmean
 from typing import Any
 
 import pairs
-from planted import Source
-from runs import RATE, request, tested
-
-from loraloom.config.decode import load_config
-from loraloom.pipeline.plan import plan
-from loraloom.pipeline.tune import tune
-from loraloom.store.folder import RunFolder
+from planted import EPOCHS, Source
+from runs import by_rates
 
 FACTORS = (1 / 16, 1 / 8, 1 / 4, 1 / 2, 1, 2, 4)
 SEEDS = (0, 1)
@@ -44,38 +40,31 @@ def data(shared: Path, work: Path) -> dict[str, dict[str, str]]:
 
 def run_all(shared: Path, work: Path, seeds: tuple[int, ...] = SEEDS) -> list[dict[str, Any]]:
     """Sweep each data set, and hold the plan's rate against the best."""
-    return [one_task(shared, work, name, files, seeds) for name, files in data(shared, work).items()]
+    return [one_task(shared, work, name, files, seeds, {}) for name, files in data(shared, work).items()]
+
+
+def run_one_pass(shared: Path, work: Path) -> list[dict[str, Any]]:
+    """The same of intents with one pass, where the plan has three."""
+    intents = data(shared, work)["intents"]
+    return [one_task(shared, work, "intents", intents, SEEDS, {EPOCHS: 1})]
 
 
 def one_task(
-    shared: Path, work: Path, name: str, files: dict[str, str], seeds: tuple[int, ...]
+    shared: Path,
+    work: Path,
+    name: str,
+    files: dict[str, str],
+    seeds: tuple[int, ...],
+    values: Mapping[str, Any],
 ) -> dict[str, Any]:
     found: dict[float, list[dict[str, float]]] = defaultdict(list)
     started = time.process_time()
     planned = 0.0
     for seed in seeds:
-        learnt = {"data.train": files["train"], "data.validation": files["validation"]}
-        asked = request(shared, work, f"sweep {name} {seed}", {**learnt, "training.seed": seed})
-        planned = float(plan(load_config(None, asked)).plan.values()[RATE])
-        rates = [float(f"{planned * factor:.6g}") for factor in FACTORS]
-        search = {
-            "search.space": {RATE: rates},
-            "search.sampler": "grid",
-            "search.pruner": "none",
-            "search.trials": len(rates),
-            "search.seeds_for_finalists": 1,
-            "search.history": "none",
-            "limits.max_packed": len(rates),
-            "diagnose.act": False,
-        }
-        tune(load_config(None, asked | search), lambda event: None)
-        folder = RunFolder.open(work / "runs" / asked["name"])
-        for trial in folder.result().trials:
-            assert trial.adapter, "each of them is trained to its end"
-            metrics = {**trial.metrics, **tested(folder.path / trial.adapter, files["test"])}
-            found[float(trial.params.get(RATE, planned))].append(
-                {key: metrics[key] for key in SHOWN if key in metrics}
-            )
+        own_values = {**values, "training.seed": seed}
+        planned, trained = by_rates(shared, work, f"{name} {seed}", files, own_values, FACTORS)
+        for rate, metrics in trained:
+            found[rate].append({key: metrics[key] for key in SHOWN if key in metrics})
     table: list[dict[str, Any]] = [
         {
             "rate": rate,

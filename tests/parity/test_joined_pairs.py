@@ -13,7 +13,8 @@ import torch
 from engine import largest_difference, run, weights_of
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from test_preferences_packed import CLOSE, LOSSES, judged, one, pairs
+from made_pairs import pairs
+from test_preferences_packed import CLOSE, LOSSES, judged, one
 from torch import Tensor
 
 from loraloom.data.batches import Term, collate
@@ -54,6 +55,7 @@ def engine_of(model: Any, rows: list[Example], *, joined: bool, budget: int = 40
         pad_id=tiny.PAD,
         decide_by="reward_accuracy",
         token_budget=budget,
+        workers=1,  # whatever cores there are: several would ask the reference at once
     )
 
 

@@ -12,10 +12,11 @@ import pytest
 import tiny
 import torch
 from engine import candidate, largest_difference, run, weights_of
+from made_pairs import pairs
 from torch import Tensor
 from torch.nn import functional as F
 
-from loraloom.data.rows import Example, Judged, Pair, Row, sides_of
+from loraloom.data.rows import Example, Judged, Row, sides_of
 from loraloom.evals.preference import PreferenceObjective
 from loraloom.lora.base import share_copy
 from loraloom.lora.packed import PackedModel
@@ -35,19 +36,6 @@ LOSSES = {
     "cpo-simpo": PreferenceSpec(("simpo",), beta=2.0, cpo_alpha=0.5),
 }
 KTO = PreferenceSpec(("kto",), beta=0.2, desirable_weight=1.3, undesirable_weight=0.75)
-
-
-def answer(draw: np.random.Generator, prompt: list[int]) -> Row:
-    ids = np.array([*prompt, *draw.integers(1, tiny.VOCAB, draw.integers(2, 7))], np.int32)
-    labels = ids.copy()
-    labels[: len(prompt)] = -100
-    return Row(ids, labels)
-
-
-def pairs(count: int) -> list[Example]:
-    draw = np.random.default_rng(3)
-    prompts = [draw.integers(1, tiny.VOCAB, draw.integers(2, 6)).tolist() for _ in range(count)]
-    return [Pair(answer(draw, prompt), answer(draw, prompt)) for prompt in prompts]
 
 
 def judged(count: int) -> list[Example]:

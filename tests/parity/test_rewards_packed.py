@@ -11,10 +11,11 @@ import pytest
 import tiny
 import torch
 from engine import candidate, largest_difference, run, weights_of
+from made_pairs import pairs
 from torch import Tensor
 
 from loraloom.adapters.verify import kl_of
-from loraloom.data.rows import Example, Pair, Row
+from loraloom.data.rows import Example, Row
 from loraloom.evals.preference import task_objective
 from loraloom.evals.reward import reward_metrics
 from loraloom.lora.base import share_copy
@@ -29,22 +30,6 @@ FAMILIES: dict[str, Any] = {
     "decoder": (tiny.tf.LlamaForSequenceClassification, tiny.tf.LlamaConfig, tiny.LLAMA_LIKE, "score"),
     "encoder": (tiny.tf.BertForSequenceClassification, tiny.tf.BertConfig, tiny.ENCODER, "classifier"),
 }
-
-
-def answer(draw: np.random.Generator, prompt: list[int]) -> Row:
-    ids = np.array([*prompt, *draw.integers(1, tiny.VOCAB, draw.integers(2, 7))], np.int32)
-    labels = ids.copy()
-    labels[: len(prompt)] = -100
-    return Row(ids, labels)
-
-
-def pairs(count: int) -> list[Example]:
-    draw = np.random.default_rng(3)
-    prompts = [draw.integers(1, tiny.VOCAB, draw.integers(2, 6)).tolist() for _ in range(count)]
-    return [
-        Pair(answer(draw, prompt), answer(draw, prompt), margin=number % 3 / 2)
-        for number, prompt in enumerate(prompts)
-    ]
 
 
 def built(family: str) -> tuple[Any, str]:
@@ -78,7 +63,7 @@ def rewards(model: Any, rows: Sequence[Row]) -> Tensor:
 @pytest.mark.parametrize("centre", [0.0, 0.3])
 @pytest.mark.parametrize("family", FAMILIES)
 def test_a_step_is_that_of_a_plain_twin(family: str, centre: float) -> None:
-    made, rows = built(family), pairs(4)
+    made, rows = built(family), pairs(4, (0.0, 0.5, 1.0))
     engine = engine_of(made[0], rows)
     engine.join(one(made, "a", centre))
     arena = engine.packed.adapters["a"].arena
@@ -97,7 +82,7 @@ def test_a_step_is_that_of_a_plain_twin(family: str, centre: float) -> None:
 
 @pytest.mark.parametrize("family", FAMILIES)
 def test_candidates_train_in_a_pack_as_alone_each_with_its_own_head(family: str) -> None:
-    made, rows = built(family), pairs(10)
+    made, rows = built(family), pairs(10, (0.0, 0.5, 1.0))
     those = [
         one(
             made,
@@ -122,7 +107,7 @@ def test_candidates_train_in_a_pack_as_alone_each_with_its_own_head(family: str)
 
 
 def test_passes_and_a_pause_in_a_step_do_not_matter() -> None:
-    made, rows = built("decoder"), pairs(8)
+    made, rows = built("decoder"), pairs(8, (0.0, 0.5, 1.0))
     whole = run(engine_of(made[0], rows), [one(made, "a")])["a"]
 
     halved = engine_of(made[0], rows)
@@ -149,7 +134,7 @@ def test_passes_and_a_pause_in_a_step_do_not_matter() -> None:
 
 
 def test_what_is_scored_is_counted_by_pairs_and_not_centred() -> None:
-    made, rows = built("decoder"), pairs(6)
+    made, rows = built("decoder"), pairs(6, (0.0, 0.5, 1.0))
     engine = engine_of(made[0], rows)
     engine.join(one(made, "a", 0.5, max_steps=6))
     while not engine.finished():

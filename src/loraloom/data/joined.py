@@ -14,12 +14,16 @@ import numpy as np
 from loraloom.data.rows import Example, Ints, Pair
 
 
+def shared_tokens(one: Ints, other: Ints) -> int:
+    """How many ids both begin with."""
+    shorter = min(len(one), len(other))
+    differs = one[:shorter] != other[:shorter]
+    return int(differs.argmax()) if differs.any() else shorter
+
+
 def common_start(pair: Pair) -> int:
     """How many tokens both sides begin with: the prompt at least."""
-    chosen, rejected = (side.input_ids for side in pair.sides)
-    shorter = min(len(chosen), len(rejected))
-    differs = chosen[:shorter] != rejected[:shorter]
-    return int(differs.argmax()) if differs.any() else shorter
+    return shared_tokens(pair.chosen.input_ids, pair.rejected.input_ids)
 
 
 def fork_of(pair: Pair) -> tuple[int, int]:

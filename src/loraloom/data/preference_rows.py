@@ -2,9 +2,8 @@
 
 Each answer is encoded as an answer to learn would be (`causal_rows`; of a reward model `scored_rows`):
 through the chat template where there is one, else joined to its prompt, with the end of the document
-behind it. What is compared begins
-where that row is learnt, or before it where the tokens of the two sides part already: an answer may grow
-into the last token of its prompt.
+behind it. What is compared begins where that row is learnt, or before it where the tokens of the two
+sides part already: an answer may grow into the last token of its prompt.
 """
 
 from __future__ import annotations
@@ -16,11 +15,12 @@ from dataclasses import replace
 import numpy as np
 
 from loraloom.data.causal import causal_rows
+from loraloom.data.joined import shared_tokens
 from loraloom.data.pairs import is_conversation
 from loraloom.data.preference_notes import pair_notes
 from loraloom.data.preferences import verdict
 from loraloom.data.recognise import Recognised
-from loraloom.data.rows import IGNORED, Ints, Judged, Pair, Row
+from loraloom.data.rows import IGNORED, Judged, Pair, Row
 from loraloom.data.scored_rows import scored_rows
 from loraloom.data.sides import answers, as_completions, side
 from loraloom.data.table import Table, once
@@ -119,7 +119,7 @@ def _pair(chosen: Row, rejected: Row, margin: float) -> Pair:
     """Both sides with what they share marked as given."""
     if not chosen.supervised or not rejected.supervised:
         return Pair(chosen, rejected, margin)
-    start = min(_first(chosen), _first(rejected), _shared(chosen.input_ids, rejected.input_ids))
+    start = min(_first(chosen), _first(rejected), shared_tokens(chosen.input_ids, rejected.input_ids))
     return Pair(_learnt_from(chosen, start), _learnt_from(rejected, start), margin)
 
 
@@ -135,10 +135,3 @@ def _learnt_from(row: Row, start: int) -> Row:
 
 def _first(row: Row) -> int:
     return int(np.argmax(row.labels != IGNORED))
-
-
-def _shared(one: Ints, other: Ints) -> int:
-    """How many ids both begin with."""
-    length = min(len(one), len(other))
-    differs = one[:length] != other[:length]
-    return int(np.argmax(differs)) if differs.any() else length

@@ -79,23 +79,7 @@ def recognise(
     tasks = _open_tasks(task, encoder_decoder)
     forms = [form for form in _candidates(data) if any(t in form.tasks for t in tasks)]
     if not forms:
-        raise ConfigError(
-            (
-                f"rows for {' or '.join(tasks)} have no column that `data.text_column` or"
-                " `data.label_column` could name"
-                if data.format == "auto"
-                else f"the format {data.format} does not serve the task {' or '.join(tasks)}"
-            ),
-            need=(
-                f"a format for {' or '.join(tasks)}:"
-                f" {listed(f.name for f in FORMS if any(t in f.tasks for t in tasks))}"
-            ),
-            next=(
-                "leave these two out"
-                if data.format == "auto"
-                else "leave `task` or `data.format` at auto"
-            ),
-        )
+        raise _no_form(data, tasks)
     fits = _fitting(table, forms, sure=data.format in ("preference", "kto") or task in COMPARED)
     if not fits:
         if task not in ("seq_cls", *COMPARED):
@@ -245,6 +229,23 @@ def _aim(table: Table, format: str, columns: Mapping[str, str], task: Task) -> s
             f" the others ({bad:,}) less likely"
         )
     return ""
+
+
+def _no_form(data: DataConfig, tasks: Sequence[Task]) -> ConfigError:
+    wanted = " or ".join(tasks)
+    served = listed(form.name for form in FORMS if any(task in form.tasks for task in tasks))
+    need = f"a format for {wanted}: {served}"
+    if data.format != "auto":
+        return ConfigError(
+            f"the format {data.format} does not serve the task {wanted}",
+            need=need,
+            next="leave `task` or `data.format` at auto",
+        )
+    return ConfigError(
+        f"rows for {wanted} have no column that `data.text_column` or `data.label_column` could name",
+        need=need,
+        next="leave these two out",
+    )
 
 
 def _refuse_judged(table: Table) -> None:

@@ -49,51 +49,35 @@ def judge(case: Case) -> Finding | None:
         return None
     if (trained or 0.0) > BY_HEART:
         return _by_heart(case, last)
-    fall = case.fall
-    if abs(fall.mean) <= max(UNMOVED * abs(case.window(0, 0.1).mean), SIGMAS * fall.se):
-        return _unmoved(case, last)
-    return _fallen(case, last) if fall.mean > 0 else _risen(case, last)
+    return _at_chance(case, last)
 
 
-def _unmoved(case: Case, last: Reading) -> Finding:
-    # Far above the advice it is not the size of the steps that is wrong.
-    fast = case.advised_rate is not None and case.rate > FASTER * case.advised_rate
+def _at_chance(case: Case, last: Reading) -> Finding:
+    """What helps goes by what became of the training loss."""
+    fall, first, late = case.fall, case.window(0, 0.1), case.window(0.75, 1)
+    symptom = "no preference was learnt: the training loss "
+    factor: float | None = None
+    if abs(fall.mean) <= max(UNMOVED * abs(first.mean), SIGMAS * fall.se):
+        symptom += "is where it began"
+        # Far above the advice it is not the size of the steps that is wrong.
+        fast = case.advised_rate is not None and case.rate > FASTER * case.advised_rate
+        factor = None if fast else FASTER
+        first_step = "" if fast else f"raise the learning rate to {word(FASTER * case.rate)}; or "
+    elif fall.mean < 0:
+        symptom += "has risen"
+        factor = SLOWER
+        first_step = f"lower the learning rate to {word(SLOWER * case.rate)}; or "
+    else:
+        symptom += "fell, for what holds on no other pairs"
+        first_step = "bring more pairs, to learn from and to hold out; or "
     return Finding(
         NAME,
         "warning",
-        "no preference was learnt: the training loss is where it began",
-        _evidence(case, last),
-        READ if fast else f"raise the learning rate to {word(FASTER * case.rate)}; or {READ}",
-        {} if fast else case.faster(FASTER),
-    )
-
-
-def _risen(case: Case, last: Reading) -> Finding:
-    return Finding(
-        NAME,
-        "warning",
-        "no preference was learnt: the training loss has risen",
-        _evidence(case, last),
-        f"lower the learning rate to {word(SLOWER * case.rate)}; or {READ}",
-        case.faster(SLOWER),
-    )
-
-
-def _fallen(case: Case, last: Reading) -> Finding:
-    return Finding(
-        NAME,
-        "warning",
-        "no preference was learnt that holds on other pairs, though the training loss fell",
-        _evidence(case, last),
-        f"bring more pairs, to learn from and to hold out; or {READ}",
-    )
-
-
-def _evidence(case: Case, last: Reading) -> str:
-    first, late = case.window(0, 0.1), case.window(0.75, 1)
-    return (
+        symptom,
         f"held-out accuracy {_accuracy(last)}; training loss {word(first.mean)} at first and"
-        f" {word(late.mean)} late in {case.steps} steps; learning rate {word(case.rate)}"
+        f" {word(late.mean)} late in {case.steps} steps; learning rate {word(case.rate)}",
+        first_step + READ,
+        case.faster(factor) if factor else {},
     )
 
 

@@ -16,8 +16,8 @@ NAME = "rate-too-low"
 FALL = 0.01
 """Share of the first loss that a useful rate takes off at least."""
 FALL_OF_PREFERENCE = 0.1
-"""The same where a run learns to choose at a rate far below the advised one: its loss begins at ln 2,
-that of guessing, and a choice that is learnt takes much of that off."""
+"""The same where a run learns to choose between answers at a rate far below the advised one: its loss
+begins at that of guessing (ln 2 of DPO), and a choice that is learnt takes much of that off."""
 BELOW_ADVICE = 1 / 4
 FACTOR = 3.0
 
